@@ -1,0 +1,50 @@
+# Every target makes .venv first, from pyproject.toml and constraints.txt; nothing else is needed.
+# Another interpreter: make test PYTHON=python3.13
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BENCHMARKS := encode keys memory loader startup
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint bench docs clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## Train on plain and on encrypted digits, and compare (5 minutes on 2 cores)
+	$(BIN)/instahide demo
+
+test: $(STAMP) ## Run the tests, with coverage
+	$(BIN)/python -m pytest --cov
+
+slow: $(STAMP) ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP) ## Check style, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+
+bench: $(STAMP) ## Run every benchmark; each ends with one line of JSON
+	@set -e; for name in $(BENCHMARKS); do \
+		echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
+	done
+
+docs: $(STAMP) ## Build the site into site/
+	$(BIN)/mkdocs build --strict
+
+clean: ## Remove what the tools leave behind; .venv and runs/ stay
+	rm -rf build dist site htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache \
+		.ruff_cache .import_linter_cache
+	find src tests benchmarks examples experiments -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "instahide needs Python 3.11 or later; $(PYTHON) is not." >&2; \
+		echo "Name one that is: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,dev,docs]'
+	@touch $@

@@ -1,0 +1,182 @@
+"""SECRET: one-time keys, and the law by which each part is drawn from the key stream.
+
+Every function turns uniform 64-bit words into a draw of an exactly stated distribution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.keys import Block, Purpose
+from instahide.encryption.scheme import Scheme
+
+#: Bits of a mask word; a kernel reads the masks of 32 neighbouring values at once.
+WORD_BITS = 32
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class OneTimeKeys:
+    """The keys of one block of n mixes, used once and dropped.
+
+    Attributes:
+        partners: (n, k) int64. The first ``private_k`` columns are rows of the private images,
+            beginning with the encrypted one; the others are rows of the public images.
+        coefficients: (n, k) float32.
+        masks: (n, C, ceil(H * W / 32)) uint32, or None; a set bit turns the sign of its value.
+            Bit b of word w belongs to pixel 32 w + b of its channel.
+        moves: (n, k, 3) int8, or None: down, right, and 1 where the image is mirrored.
+    """
+
+    partners: NDArray[np.int64]
+    coefficients: NDArray[np.float32]
+    masks: NDArray[np.uint32] | None
+    moves: NDArray[np.int8] | None
+
+    def __repr__(self) -> str:
+        return f"OneTimeKeys({len(self.partners)} hidden)"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("One-time keys cannot be copied or pickled: they are used once.")
+
+
+def one_time_keys(
+    block: Block,
+    scheme: Scheme,
+    indices: NDArray[np.int64],
+    *,
+    private: int,
+    public: int,
+    shape: tuple[int, int, int],
+    augmentation: Augmentation,
+) -> OneTimeKeys:
+    """Draw the keys that encrypt the private images ``indices`` (n,) of ``shape`` (C, H, W).
+
+    Args:
+        block: fresh from `KeyStream.next_block`.
+        scheme: what to draw.
+        indices: rows of the private images.
+        private: number of private images that partners are drawn from.
+        public: number of public images that partners are drawn from.
+        shape: of one image.
+        augmentation: how far every image of a mix may move.
+    """
+    count = len(indices)
+    return OneTimeKeys(
+        partners(block, scheme, indices, private=private, public=public),
+        coefficients(block, scheme, count),
+        masks(block, count, shape) if scheme.mask else None,
+        moves(block, (count, scheme.k), augmentation) if augmentation else None,
+    )
+
+
+def partners(
+    block: Block, scheme: Scheme, indices: NDArray[np.int64], *, private: int, public: int
+) -> NDArray[np.int64]:
+    """(n, k) rows: the image itself, then others, each mix uniform over all sets without repeats."""
+    chosen = np.empty((len(indices), scheme.k), dtype=np.int64)
+    chosen[:, 0] = indices
+    _fill_distinct(block, chosen[:, : scheme.private_k], given=1, bound=private)
+    _fill_distinct(block, chosen[:, scheme.private_k :], given=0, bound=public)
+    return chosen
+
+
+def _fill_distinct(
+    block: Block, columns: NDArray[np.int64], *, given: int, bound: int
+) -> None:
+    """Fill columns from ``given`` on with values below ``bound`` that differ within each row."""
+    for column in range(given, columns.shape[1]):
+        value = below(block, Purpose.PARTNERS, len(columns), bound - column)
+        # The value counts the rows that are still free: step over every taken one, in order.
+        taken = np.sort(columns[:, :column], axis=1)
+        for other in range(column):
+            value += value >= taken[:, other]
+        columns[:, column] = value
+
+
+def below(block: Block, purpose: Purpose, count: int, bound: int) -> NDArray[np.int64]:
+    """(count,) integers uniform on 0 .. bound - 1, exactly: the words past the last whole multiple
+    of ``bound`` are drawn again."""
+    words = block.words(purpose, count)
+    end = np.uint64(2**64 - 1 - 2**64 % bound)
+    while (again := words > end).any():
+        words[again] = block.words(purpose, int(again.sum()))
+    return (words % np.uint64(bound)).astype(np.int64)
+
+
+def uniforms(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
+    """(count,) uniform on the multiples of 2^-53 in [0, 1)."""
+    return (block.words(purpose, count) >> np.uint64(11)) * 2.0**-53
+
+
+def coefficients(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32]:
+    """(count, k) non-negative, sum 1, under the law of ``scheme`` given its bounds.
+
+    Drawn by rejection: the bounds hold for the float32 values themselves.
+    """
+    accepted = np.empty((count, scheme.k), dtype=np.float32)
+    done = 0
+    while done < count:
+        # Enough for one round nearly always; too few is only another round.
+        tries = int((count - done) / scheme.acceptance * 1.05) + 16
+        drawn = _unbounded(block, scheme, tries)
+        kept = drawn[scheme.meets_bounds(drawn)][: count - done]
+        accepted[done : done + len(kept)] = kept
+        done += len(kept)
+    return accepted
+
+
+def _unbounded(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32]:
+    size = count * scheme.k
+    raw = _half_normals(block, size) if scheme.law == "half-normal" else _exponentials(block, size)
+    raw = raw.reshape(count, scheme.k)
+    return (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _half_normals(block: Block, count: int) -> NDArray[np.float64]:
+    """Absolute values of independent standard normals, two a time (Box and Muller, 1958).
+
+    A quarter turn is enough: the signs are dropped.
+    """
+    half = -(-count // 2)
+    radius = np.sqrt(2 * _exponentials(block, half))
+    angle = uniforms(block, Purpose.COEFFICIENTS, half) * (np.pi / 2)
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+
+def _exponentials(block: Block, count: int) -> NDArray[np.float64]:
+    """Independent standard exponentials; their shares of a sum are uniform on the simplex."""
+    return np.asarray(-np.log1p(-uniforms(block, Purpose.COEFFICIENTS, count)))
+
+
+def masks(block: Block, count: int, shape: tuple[int, int, int]) -> NDArray[np.uint32]:
+    """(count, C, ceil(H * W / 32)) words of uniform bits."""
+    channels, height, width = shape
+    words = -(-height * width // WORD_BITS)
+    size = count * channels * words
+    bits = block.words(Purpose.MASKS, -(-size // 2)).view("<u4")
+    return bits[:size].reshape(count, channels, words)
+
+
+def moves(block: Block, shape: tuple[int, int], augmentation: Augmentation) -> NDArray[np.int8]:
+    """(n, k, 3): down and right, uniform on -padding .. padding, and 1 for half of the mirrors."""
+    size = shape[0] * shape[1]
+    side = 2 * augmentation.padding + 1
+    drawn = np.stack(
+        [
+            below(block, Purpose.AUGMENTATION, size, side) - augmentation.padding,
+            below(block, Purpose.AUGMENTATION, size, side) - augmentation.padding,
+            below(block, Purpose.AUGMENTATION, size, 1 + augmentation.flip),
+        ],
+        axis=-1,
+    )
+    return drawn.astype(np.int8).reshape(*shape, 3)
+
+
+def order(block: Block, count: int) -> NDArray[np.int64]:
+    """A uniform permutation of ``count`` rows, but for ties of 64-bit words."""
+    return np.argsort(block.words(Purpose.ORDER, count), kind="stable")

@@ -1,0 +1,158 @@
+"""The encoding on CPU cores: rows of pixels in, encoded rows out, nothing in between in memory.
+
+A worker takes a few mixes at a time. For each channel it copies the k rows (moved, where there is
+augmentation) to a scratch that stays in the first-level cache, then goes over the values once:
+weighted sum, normalisation folded into weights and bias, sign bit XORed with the mask's bit. The
+inner loop has a fixed k, so that the compiler keeps the sum in vector registers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+
+from instahide.encryption.draws import OneTimeKeys
+
+#: Mixes that a worker takes at once: long enough to forget the call, short enough to share fairly.
+CHUNK = 128
+_NO_MOVES = np.zeros((0, 0, 3), np.int8)
+_NO_MASKS = np.zeros((0, 0, 0), np.uint32)
+
+
+def encode(
+    private: NDArray[Any],
+    public: NDArray[Any],
+    keys: OneTimeKeys,
+    private_k: int,
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    out: torch.Tensor,
+) -> None:
+    """Write the encodings to ``out``; arguments as in `reference.encode`.
+
+    Args:
+        private: (N, C, H, W) uint8 or float32, C-contiguous, in memory or memory-mapped.
+        public: (P, C, H, W) of the same type.
+        keys: for n mixes.
+        private_k: private columns of ``keys.partners``.
+        scale: (C,)
+        bias: (C,)
+        out: (n, C, H, W) float32, float16 or bfloat16, contiguous, on the CPU.
+    """
+    count, k = keys.partners.shape
+    kernel = _kernel(k)
+    masks = _NO_MASKS if keys.masks is None else keys.masks
+    moves = _NO_MOVES if keys.moves is None else keys.moves
+    planes = [table.reshape(*table.shape[:2], -1) for table in (private, public)]
+    arguments = (*planes, keys.partners, private_k, keys.coefficients, masks, moves)
+
+    def work(start: int) -> None:
+        part = out[start : start + CHUNK]
+        exact = part if part.dtype == torch.float32 else torch.empty(part.shape)
+        kernel(*arguments, scale, bias, start, exact.numpy())
+        if exact is not part:
+            part.copy_(exact)
+
+    starts = range(0, count, CHUNK)
+    if len(starts) == 1:
+        work(0)
+    else:
+        list(_workers(os.getpid()).map(work, starts))
+
+
+@cache
+def _workers(process: int) -> ThreadPoolExecutor:
+    """One pool of threads a process: a forked child has none of its parent's threads."""
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="instahide-encode")
+
+
+@cache
+def _kernel(k: int) -> Callable[..., None]:
+    """The compiled kernel for mixes of ``k`` images."""
+    mix_and_mask = _mix_and_mask(k)
+
+    @njit(nogil=True, cache=True)
+    def encode_mixes(
+        private: Any, public: Any, partners: Any, private_k: Any, coefficients: Any,
+        masks: Any, moves: Any, scale: Any, bias: Any, start: Any, out: Any,
+    ) -> None:  # fmt: skip
+        height, width = out.shape[2:]
+        rows = np.empty((k, height * width), private.dtype)
+        weights = np.empty(k, np.float32)
+        unmasked = np.zeros((height * width + 31) // 32, np.uint32)
+        for row in range(out.shape[0]):
+            mix = start + row
+            for channel in range(out.shape[1]):
+                for slot in range(k):
+                    at = partners[mix, slot]
+                    plane = private[at, channel] if slot < private_k else public[at, channel]
+                    if moves.size:
+                        _copy_moved(plane, moves[mix, slot], rows[slot], width)
+                    else:
+                        for pixel in range(plane.size):
+                            rows[slot, pixel] = plane[pixel]
+                    weights[slot] = coefficients[mix, slot] * scale[channel]
+                words = masks[mix, channel] if masks.size else unmasked
+                bits = out[row, channel].reshape(-1).view(np.uint32)
+                mix_and_mask(rows, weights, bias[channel], words, bits)
+
+    return encode_mixes  # type: ignore[no-any-return]
+
+
+def _mix_and_mask(k: int) -> Callable[..., None]:
+    """``out`` = bits of (bias + sum of weights x rows), the sign turned where ``words`` say so."""
+
+    @njit(nogil=True, cache=True, fastmath={"contract"})
+    def value(rows: Any, weights: Any, bias: Any, at: Any) -> Any:
+        total = bias
+        for slot in range(k):
+            total += weights[slot] * np.float32(rows[slot, at])
+        return np.float32(total).view(np.uint32)
+
+    @njit(nogil=True, cache=True, fastmath={"contract"})
+    def mix_and_mask(rows: Any, weights: Any, bias: Any, words: Any, out: Any) -> None:
+        whole = out.size // 32
+        for word in range(whole):
+            for bit in range(32):
+                sign = (words[word] << np.uint32(31 - bit)) & np.uint32(0x80000000)
+                at = 32 * word + bit
+                out[at] = value(rows, weights, bias, at) ^ sign
+        for at in range(32 * whole, out.size):
+            sign = (words[whole] << np.uint32(31 - at % 32)) & np.uint32(0x80000000)
+            out[at] = value(rows, weights, bias, at) ^ sign
+
+    return mix_and_mask  # type: ignore[no-any-return]
+
+
+@njit(nogil=True, cache=True)
+def _copy_moved(plane: Any, move: Any, moved: Any, width: int) -> None:
+    """Copy ``plane`` (H * W,), mirrored and then shifted down and right, black coming in."""
+    height = plane.size // width
+    image, out = plane.reshape((height, width)), moved.reshape((height, width))
+    down, right, mirrored = int(move[0]), int(move[1]), move[2]
+    first, last = max(0, right), min(width, width + right)
+    for y in range(height):
+        line = out[y]
+        if y < down or y >= height + down:
+            line[:] = 0
+            continue
+        source = image[y - down]
+        # Unsigned indices: Python's counting from the end would keep the loops from vectorising.
+        if mirrored:
+            for x in range(first, last):
+                line[np.uintp(x)] = source[np.uintp(width - 1 + right - x)]
+        else:
+            for x in range(first, last):
+                line[np.uintp(x)] = source[np.uintp(x - right)]
+        for x in range(first):
+            line[x] = 0
+        for x in range(last, width):
+            line[x] = 0

@@ -1,0 +1,65 @@
+"""The definition. Every other kernel is tested against it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encryption.draws import OneTimeKeys
+
+
+def encode(
+    private: NDArray[Any],
+    public: NDArray[Any],
+    keys: OneTimeKeys,
+    private_k: int,
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """sigma * sum_j lambda_j x_j over normalised images x_j, in float64.
+
+    Args:
+        private: (N, C, H, W) pixels.
+        public: (P, C, H, W) pixels.
+        keys: for n mixes of k images.
+        private_k: columns of ``keys.partners`` that are rows of ``private``.
+        scale: (C,) with ``bias``, the normalisation ``pixel * scale + bias``.
+        bias: (C,)
+
+    Returns:
+        (n, C, H, W)
+    """
+    images = np.concatenate(
+        [private[keys.partners[:, :private_k]], public[keys.partners[:, private_k:]]], axis=1
+    )
+    if keys.moves is not None:
+        images = np.stack(
+            [
+                [moved(image, *move) for image, move in zip(mix, moves, strict=True)]
+                for mix, moves in zip(images, keys.moves, strict=True)
+            ]
+        )
+    normalised = images * scale[:, None, None].astype(np.float64) + bias[:, None, None]
+    mixed = np.einsum("nk,nkchw->nchw", keys.coefficients.astype(np.float64), normalised)
+    if keys.masks is None:
+        return np.asarray(mixed)
+    return np.where(mask_bits(keys.masks, mixed.shape[2:]), -mixed, mixed)
+
+
+def moved(image: NDArray[Any], down: int, right: int, mirrored: int) -> NDArray[Any]:
+    """(C, H, W) shifted, black coming in, and mirrored first."""
+    height, width = image.shape[1:]
+    pad = max(abs(int(down)), abs(int(right)))
+    source = image[:, :, ::-1] if mirrored else image
+    padded = np.pad(source, ((0, 0), (pad, pad), (pad, pad)))
+    return padded[:, pad - down : pad - down + height, pad - right : pad - right + width]
+
+
+def mask_bits(masks: NDArray[np.uint32], size: tuple[int, ...]) -> NDArray[np.bool]:
+    """(n, C, words) packed -> (n, C, H, W): where the sign turns."""
+    bits = (masks[..., None] >> np.arange(32, dtype=np.uint32)) & 1
+    height, width = size
+    flat = bits.reshape(*masks.shape[:2], -1)[..., : height * width]
+    return flat.reshape(*masks.shape[:2], height, width).astype(np.bool)

@@ -1,0 +1,162 @@
+"""SECRET: the key stream, the one source of everything that an attacker must not know.
+
+The construction, from the top:
+
+- *root*: 256 bits from the operating system, one for each `KeyStream`. It is never stored, so a
+  resumed run, another process and another machine each start from a root of their own.
+- *epoch key*: HKDF-Expand with SHA-256 (RFC 5869) of the root over participant and epoch.
+- *bytes*: AES-256 in counter mode (NIST SP 800-38A) under the epoch key. The 128-bit counter starts
+  at ``purpose (8 bits) | block (56 bits) | 0 (64 bits)``, so that two draws that differ in purpose
+  or block never meet.
+
+A stream hands out each block number once, and a forked child gets a new root before it can draw:
+no two draws share bytes. What is *drawn* from the bytes, and by which law, is in `draws`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import weakref
+from enum import IntEnum
+from typing import NoReturn
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from numpy.typing import NDArray
+
+from instahide.errors import InstaHideError
+
+KEY_BYTES = 32
+_ZEROS = memoryview(bytes(1 << 20))
+
+
+class Purpose(IntEnum):
+    """What bytes are drawn for; part of the counter, so never renumber."""
+
+    PARTNERS = 1
+    COEFFICIENTS = 2
+    MASKS = 3
+    AUGMENTATION = 4
+    ORDER = 5
+    CROPS = 6
+
+
+class KeyStream:
+    """Unrepeatable random bytes for one participant.
+
+    It cannot be printed, pickled or copied: a copy would draw the same keys again.
+
+    Args:
+        participant: separates participants who share a root, as the workers of one run may.
+        fixed_key: 32 bytes to use as the root *in tests only*. Two streams with one fixed key and
+            one participant draw the same keys, which breaks the encryption of real images.
+
+    Raises:
+        InstaHideError: a fixed key that is not 32 bytes.
+    """
+
+    __slots__ = ("__weakref__", "_block", "_cipher_key", "_epoch", "_fixed", "_lock", "_root", "participant")
+
+    def __init__(self, participant: str = "", *, fixed_key: bytes | None = None) -> None:
+        if fixed_key is not None and len(fixed_key) != KEY_BYTES:
+            raise InstaHideError(
+                f"A fixed key has {KEY_BYTES} bytes, not {len(fixed_key)}.",
+                "Leave it out, unless this is a test.",
+            )
+        self.participant = participant
+        self._fixed = fixed_key is not None
+        self._start(fixed_key or secrets.token_bytes(KEY_BYTES))
+        _streams.add(self)
+
+    def next_epoch(self) -> None:
+        """Go on to a new epoch key; block numbers start again under it."""
+        with self._lock:
+            self._enter(self._epoch + 1)
+
+    def next_block(self) -> Block:
+        """The next block of bytes, which no other call on any stream returns."""
+        with self._lock:
+            self._block += 1
+            return Block(self._cipher_key, self._block)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the root was given, not drawn."""
+        return self._fixed
+
+    def __repr__(self) -> str:
+        return f"KeyStream(participant={self.participant!r}, key hidden)"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("A key stream cannot be copied or pickled: its keys would be drawn twice.")
+
+    def _start(self, root: bytes) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._enter(0)
+
+    def _enter(self, epoch: int) -> None:
+        name = self.participant.encode()
+        info = b"instahide/1/" + len(name).to_bytes(8, "big") + name + epoch.to_bytes(8, "big")
+        self._cipher_key = HKDFExpand(SHA256(), KEY_BYTES, info).derive(self._root)
+        self._epoch, self._block = epoch, -1
+
+    def _after_fork(self) -> None:
+        """In a forked child: forget the parent's keys, even a fixed one, and its locks."""
+        self._fixed = False
+        self._start(secrets.token_bytes(KEY_BYTES))
+
+
+class Block:
+    """The bytes behind one block of one-time keys; for every purpose a sequence of its own.
+
+    What has been read is never read again. Like the stream, it refuses to be shown or copied.
+    """
+
+    __slots__ = ("_key", "_number", "_readers")
+
+    def __init__(self, key: bytes, number: int) -> None:
+        self._key = key
+        self._number = number
+        self._readers: dict[Purpose, CipherContext] = {}
+
+    def words(self, purpose: Purpose, count: int) -> NDArray[np.uint64]:
+        """The next ``count`` uniform 64-bit words for ``purpose``."""
+        words = np.empty(count, dtype="<u8")
+        self._fill(self._reader(purpose), memoryview(words).cast("B"))
+        return words
+
+    def _reader(self, purpose: Purpose) -> CipherContext:
+        if purpose not in self._readers:
+            start = purpose.to_bytes(1, "big") + self._number.to_bytes(7, "big") + bytes(8)
+            cipher = Cipher(algorithms.AES256(self._key), modes.CTR(start))
+            self._readers[purpose] = cipher.encryptor()
+        return self._readers[purpose]
+
+    @staticmethod
+    def _fill(reader: CipherContext, target: memoryview) -> None:
+        # In counter mode the encryption of zeros is the key stream itself.
+        for start in range(0, len(target), len(_ZEROS)):
+            part = target[start : start + len(_ZEROS)]
+            reader.update_into(_ZEROS[: len(part)], part)
+
+    def __repr__(self) -> str:
+        return "Block(hidden)"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("A block of key bytes cannot be copied or pickled.")
+
+
+_streams: weakref.WeakSet[KeyStream] = weakref.WeakSet()
+
+
+def _new_roots() -> None:
+    for stream in list(_streams):
+        stream._after_fork()
+
+
+os.register_at_fork(after_in_child=_new_roots)

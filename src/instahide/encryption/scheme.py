@@ -1,0 +1,198 @@
+"""PUBLIC: what everybody may know about an encryption, and the only place where it is checked.
+
+====================  =========  ==================================================================
+name                  symbol     meaning
+====================  =========  ==================================================================
+``k``                 k          images in a mix, the encrypted one included
+``private_k``                    how many of them are private; the other k - private_k are public
+``c1``                c1         upper bound of every coefficient lambda_j
+``c2``                c2         lower bound of the sum of the private coefficients
+``mask``              sigma      whether a random sign is put on every value (no: this is Mixup)
+``labels``            y~         "soft": sum of lambda_j onehot(y_j) over the private images;
+                                 "renormalised": the same, divided by their total coefficient
+``law``               lambda     "half-normal": k values of abs(N(0, 1)) over their sum, as the
+                                 authors draw them; "dirichlet": uniform on the simplex
+====================  =========  ==================================================================
+
+Both laws are conditioned on the bounds. Source: Huang, Song, Li, Arora, "InstaHide" (ICML 2020,
+arXiv:2010.02772), sections 2 and 4 and algorithm 2.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from instahide.errors import InstaHideError
+
+Labels = Literal["soft", "renormalised"]
+Law = Literal["half-normal", "dirichlet"]
+
+#: Bounds that fewer draws than this meet are refused: drawing would take for ever.
+LEAST_ACCEPTANCE = 1e-3
+_TRIALS = 20_000
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """An encryption's public parameters; see the table above.
+
+    Raises:
+        InstaHideError: a value out of its range, or bounds that no coefficients can meet.
+    """
+
+    k: int = 4
+    private_k: int = 2
+    c1: float = 0.65
+    c2: float = 0.3
+    mask: bool = True
+    labels: Labels = "soft"
+    law: Law = "half-normal"
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @classmethod
+    def inside(cls, k: int = 4, **changes: Any) -> Scheme:
+        """All k images are private."""
+        return cls(**{"k": k, "private_k": k, "c1": _bound(k), "c2": 0.0} | changes)
+
+    @classmethod
+    def cross(cls, k: int = 4, **changes: Any) -> Scheme:
+        """Two private images and k - 2 public ones, as in the paper."""
+        return cls(**{"k": k, "private_k": 2} | changes)
+
+    @classmethod
+    def mixup(cls, k: int = 4, **changes: Any) -> Scheme:
+        """`inside` without the mask: hides nothing, and is here to be compared with."""
+        return cls.inside(k, **{"mask": False} | changes)
+
+    @classmethod
+    def plain(cls) -> Scheme:
+        """No encryption at all: every image as it is."""
+        return cls(k=1, private_k=1, c1=1.0, c2=0.0, mask=False)
+
+    def query(self, coefficient: float = 0.5) -> Scheme:
+        """The scheme that encrypts a query: one private image under at least ``coefficient``.
+
+        The other k - 1 images are public, whatever this scheme trains with (paper, section 4.2).
+        """
+        return replace(self, private_k=1, c1=max(self.c1, _bound(self.k)), c2=coefficient)
+
+    @property
+    def public_k(self) -> int:
+        """Public images in a mix."""
+        return self.k - self.private_k
+
+    @cached_property
+    def acceptance(self) -> float:
+        """Share of raw draws that meet the bounds, from a fixed and public simulation."""
+        generator = np.random.default_rng(0)
+        shape = (_TRIALS, self.k)
+        raw = (
+            np.abs(generator.standard_normal(shape))
+            if self.law == "half-normal"
+            else generator.standard_exponential(shape)
+        )
+        return float(self.meets_bounds(raw / raw.sum(axis=1, keepdims=True)).mean())
+
+    def meets_bounds(self, coefficients: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool]]:
+        """Which rows of ``coefficients`` (n, k) keep to c1 and c2."""
+        largest = coefficients.max(axis=1)
+        private = coefficients[:, : self.private_k].sum(axis=1, dtype=np.float64)
+        # With no public image the private sum is 1 but for rounding, and c2 says nothing.
+        return (largest <= self.c1) & ((private >= self.c2) | (self.public_k == 0))
+
+    def to_json(self) -> str:
+        """As a JSON object; it holds nothing secret."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Scheme:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InstaHideError: not such an object, or not a valid scheme.
+        """
+        try:
+            values = json.loads(text)
+            unknown = set(values) - {field.name for field in fields(cls)}
+        except (ValueError, TypeError) as error:
+            raise InstaHideError("This is not a scheme in JSON.", "Write one with `to_json`.") from error
+        if not isinstance(values, dict) or unknown:
+            raise InstaHideError(
+                f"A scheme is a JSON object without {', '.join(sorted(unknown)) or 'anything else'}.",
+                f"Its fields are {', '.join(field.name for field in fields(cls))}.",
+            )
+        return cls(**values)
+
+
+def _bound(k: int) -> float:
+    """The authors' 0.65, or what a mix of one image needs."""
+    return 0.65 if k > 1 else 1.0
+
+
+def _validate(scheme: Scheme) -> None:
+    _validate_types(scheme)
+    k, private_k, c1, c2 = scheme.k, scheme.private_k, scheme.c1, scheme.c2
+    rules: list[tuple[bool, str, str]] = [
+        (k >= 1, f"k = {k}: a mix holds at least one image.", "Use k = 4 or more."),
+        (
+            1 <= private_k <= k,
+            f"private_k = {private_k} does not fit k = {k}.",
+            f"Use from 1 to {k} private images, the encrypted one included.",
+        ),
+        (
+            c1 * k > 1 or k == 1 == c1,
+            f"c1 = {c1} cannot be met: {k} coefficients that sum to 1 are not all below it.",
+            "Use c1 = 1 for k = 1." if k == 1 else f"Raise c1 above 1/k = {1 / max(k, 1):.3f}.",
+        ),
+        (c1 <= 1, f"c1 = {c1} bounds nothing: coefficients sum to 1.", "Use a c1 of at most 1."),
+        (
+            0 <= c2 <= 1,
+            f"c2 = {c2}: a sum of coefficients lies between 0 and 1.",
+            "Use c2 = 0.3, or 0 for no lower bound.",
+        ),
+        (
+            c2 <= private_k * c1,
+            f"c2 = {c2} is out of reach: {private_k} private coefficients of at most c1 = {c1} "
+            f"sum to no more than {private_k * c1:.3f}.",
+            "Lower c2, raise c1, or mix more private images.",
+        ),
+        (
+            scheme.labels in get_args(Labels),
+            f"labels = {scheme.labels!r} is no label mode.",
+            f"Use one of {', '.join(get_args(Labels))}.",
+        ),
+        (
+            scheme.law in get_args(Law),
+            f"law = {scheme.law!r} is no law of coefficients.",
+            f"Use one of {', '.join(get_args(Law))}.",
+        ),
+    ]
+    for holds, problem, remedy in rules:
+        if not holds:
+            raise InstaHideError(problem, remedy)
+    if scheme.acceptance < LEAST_ACCEPTANCE:
+        raise InstaHideError(
+            f"Fewer than 1 in {1 / LEAST_ACCEPTANCE:.0f} draws meet c1 = {c1} and c2 = {c2} "
+            f"with k = {k} and {private_k} private images.",
+            "Raise c1 or lower c2.",
+        )
+
+
+def _validate_types(scheme: Scheme) -> None:
+    wanted: dict[str, tuple[type, ...]] = {
+        "k": (int,), "private_k": (int,), "c1": (int, float), "c2": (int, float), "mask": (bool,)
+    }  # fmt: skip
+    for name, kinds in wanted.items():
+        value = getattr(scheme, name)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise InstaHideError(
+                f"{name} = {value!r} is not {' or '.join(kind.__name__ for kind in kinds)}.",
+                f"Give {name} as a {kinds[-1].__name__}.",
+            )

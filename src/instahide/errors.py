@@ -1,0 +1,19 @@
+"""The one exception that a user is meant to read: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+
+class InstaHideError(ValueError):
+    """Input or settings that cannot be used as they are.
+
+    Args:
+        problem: what is wrong, in one sentence, naming the file or the setting.
+        remedy: what to change, in one sentence.
+
+    The message never holds a key, a coefficient or a partner index: it is printed and logged.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem} {remedy}")
+        self.problem = problem
+        self.remedy = remedy

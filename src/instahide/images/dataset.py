@@ -1,0 +1,206 @@
+"""Any PyTorch map-style data set, used through its own transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.errors import InstaHideError
+from instahide.images.items import Item, class_number, read_item
+from instahide.images.parallel import in_order
+from instahide.images.splits import class_count
+from instahide.images.table import ImageTable, Rows
+
+Moments = tuple[float, ...]
+
+#: Items, evenly spaced, that mean and standard deviation are measured on.
+MEASURED_ITEMS = 1_000
+#: Items that are looked at when there is nothing to measure.
+CHECKED_ITEMS = 32
+
+
+class MapDataset(Protocol):
+    """Items by number: what torchvision, Hugging Face and MONAI data sets have in common."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class ImageDataset:
+    """The images of ``dataset``, fetched through it every time and normalised.
+
+    Items are (image, label) pairs, or mappings with ``image``, ``img`` or ``pixel_values`` and
+    ``label``, ``labels`` or ``fine_label``. PIL images and uint8 arrays are divided by 255 and
+    normalised with ``mean`` and ``std``. Float images (C, H, W) count as normalised already.
+    Random transforms draw from their own generators: they are not secret.
+
+    Args:
+        dataset: has ``__len__`` and ``__getitem__``.
+        mean: per channel, of pixel / 255; for float images, what their transform subtracted, which
+            public images need as well. Measured on at most `MEASURED_ITEMS` items by default.
+        std: per channel, likewise.
+        classes: class names by number; by default the data set's own, else its labels.
+        workers: threads that fetch items; 1 for a data set that must not be shared by threads.
+
+    Raises:
+        InstaHideError: items that cannot be used, or that no mask would hide.
+    """
+
+    def __init__(
+        self,
+        dataset: MapDataset,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        classes: Sequence[str] | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._workers = workers
+        self._length = _length(dataset)
+        self._first = self._fetch(0)
+        sample = self._sample(MEASURED_ITEMS if mean is None or std is None else CHECKED_ITEMS)
+        self._mean, self._std = _moments(sample, mean, std)
+        _refuse_one_sign(self._normalised(sample))
+        self._classes = tuple(classes) if classes else self._own_classes()
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self._first.pixels.shape
+        return channels, height, width
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by number."""
+        return self._classes
+
+    @property
+    def mean(self) -> Moments:
+        """Per channel, of pixel / 255."""
+        return self._mean
+
+    @property
+    def std(self) -> Moments:
+        """Per channel, of pixel / 255."""
+        return self._std
+
+    @property
+    def scale(self) -> NDArray[np.float32]:
+        """(C,) ones: `rows` gives normalised values."""
+        return np.ones(self.shape[0], np.float32)
+
+    @property
+    def bias(self) -> NDArray[np.float32]:
+        """(C,) zeros: `rows` gives normalised values."""
+        return np.zeros(self.shape[0], np.float32)
+
+    def rows(self, indices: NDArray[np.int64]) -> Rows:
+        """The items that ``indices`` (n, k) names, each fetched once: pixels (m, C, H, W) float32.
+
+        Raises:
+            InstaHideError: an item that cannot be read, of another shape or kind than the first,
+                not finite, or with a label out of range. The message names the item.
+        """
+        unique, positions = np.unique(indices, return_inverse=True)
+        items = list(in_order(self._fetch, unique.tolist(), self._workers))
+        labels = np.asarray([item.label for item in items], np.int64)
+        for index, label in zip(unique, labels, strict=True):
+            if not 0 <= label < len(self._classes):
+                raise InstaHideError(
+                    f"Item {index} has the label {label}, "
+                    f"but there are {len(self._classes)} classes.",
+                    f"Use labels from 0 to {len(self._classes) - 1}, or name every class.",
+                )
+        positions = positions.reshape(indices.shape)
+        pixels = self._normalised(np.stack([item.pixels for item in items]))
+        return Rows(pixels, positions, labels[positions])
+
+    def _fetch(self, index: int) -> Item:
+        item = read_item(self._dataset, index)
+        first = getattr(self, "_first", item)
+        if (item.pixels.shape, item.pixels.dtype) != (first.pixels.shape, first.pixels.dtype):
+            raise InstaHideError(
+                f"Item {index} is {item.pixels.dtype} {item.pixels.shape}, "
+                f"but item 0 is {first.pixels.dtype} {first.pixels.shape}.",
+                "Let the data set's transform resize and convert every image alike.",
+            )
+        return item
+
+    def _sample(self, count: int) -> NDArray[Any]:
+        indices = np.unique(np.linspace(0, self._length - 1, count).astype(np.int64)).tolist()
+        return np.stack([item.pixels for item in in_order(self._fetch, indices, self._workers)])
+
+    def _normalised(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        if pixels.dtype == np.float32:
+            return pixels
+        # A table without rows: its formula, so that both paths agree to the last bit.
+        table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), self._mean, self._std)
+        return table.normalised()
+
+    def _own_classes(self) -> tuple[str, ...]:
+        named = _class_names(self._dataset)
+        if named:
+            return named
+        targets = getattr(self._dataset, "targets", None)
+        if targets is not None:
+            numbers = [class_number(target, index) for index, target in enumerate(targets)]
+        else:
+            fetched = in_order(self._fetch, range(self._length), self._workers)
+            numbers = [item.label for item in fetched]
+        return tuple(str(number) for number in range(class_count(np.asarray(numbers))))
+
+
+def _length(dataset: MapDataset) -> int:
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise InstaHideError(
+            "The data set gives its items in a stream, not by number.",
+            "Use a map-style data set, which has __len__ and __getitem__.",
+        )
+    if len(dataset) == 0:
+        raise InstaHideError("The data set is empty.", "Give one with at least two images.")
+    return len(dataset)
+
+
+def _moments(
+    sample: NDArray[Any], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Moments, Moments]:
+    channels = sample.shape[1]
+    measured: tuple[Moments, Moments] = (0.0,) * channels, (1.0,) * channels
+    if sample.dtype == np.uint8:
+        table = ImageTable.from_arrays(sample)
+        measured = table.mean, table.std
+    moments = [
+        tuple(float(value) for value in (default if given is None else given))
+        for given, default in zip((mean, std), measured, strict=True)
+    ]
+    # The table holds the rules for both.
+    ImageTable(np.empty((0, channels, 1, 1), np.uint8), np.empty(0, np.int64), (), *moments)
+    return moments[0], moments[1]
+
+
+def _refuse_one_sign(sample: NDArray[np.float32]) -> None:
+    if sample.min() >= 0 or sample.max() <= 0:
+        raise InstaHideError(
+            "All values are of one sign after normalisation, so that the mask would hide nothing.",
+            "Let the data set give 8-bit images, or add Normalize(mean, std) to its transform.",
+        )
+
+
+def _class_names(dataset: object) -> tuple[str, ...]:
+    # A torch Subset keeps the data set that it is a part of in this attribute.
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    classes = getattr(dataset, "classes", None)
+    features = getattr(dataset, "features", None)
+    if not classes and isinstance(features, Mapping):
+        known = [features[key] for key in ("label", "labels", "fine_label") if key in features]
+        classes = getattr(known[0], "names", None) if known else None
+    return tuple(str(name) for name in classes or ())

@@ -1,0 +1,86 @@
+"""IDX files, the format of the MNIST family (http://yann.lecun.com/exdb/mnist)."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.errors import InstaHideError
+from instahide.images.listing import entries
+from instahide.images.splits import Split, labelled, paired
+from instahide.images.table import ImageTable
+
+UNSIGNED_BYTE = 0x08
+
+
+def idx_files(folder: Path) -> list[Path]:
+    """The image files of a folder that holds a member of the MNIST family; training ones first."""
+    found = {
+        path.name.removesuffix(".gz"): path
+        # The unpacked file, which sorts first, is preferred to the packed one beside it.
+        for path in reversed(entries(folder))
+        if "images" in path.name and "idx3" in path.name and path.is_file()
+    }
+    return sorted(found.values(), key=lambda path: ("train" not in path.name, path.name))
+
+
+def read_idx(images: Path, classes: tuple[str, ...] | None = None) -> ImageTable:
+    """The images of one file with the labels of the file beside it.
+
+    Raises:
+        InstaHideError: no labels, or either file is damaged.
+    """
+    labels = _labels_beside(images)
+    return labelled(read_array(images, 3), read_array(labels, 1), classes)
+
+
+def read_idx_folder(folder: Path, classes: tuple[str, ...] | None = None) -> ImageTable | Split:
+    """The split of the four files, or the table of the two, that ``folder`` holds.
+
+    Raises:
+        InstaHideError: a file is missing or damaged, or there are several data sets.
+    """
+    files = idx_files(folder)
+    if len(files) > 2 or (len(files) == 2 and "train" in files[1].name):
+        raise InstaHideError(
+            f"{folder} holds several data sets: {', '.join(path.name for path in files)}.",
+            "Name one file of images, or put each data set into a folder of its own.",
+        )
+    tables = [read_idx(path, classes) for path in files]
+    return paired(*tables) if len(tables) == 2 else tables[0]
+
+
+def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """The bytes of an IDX file, packed with gzip or not, in their shape.
+
+    Raises:
+        InstaHideError: it is not what it says, or not what it should be.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            zero, kind, count = struct.unpack(">HBB", file.read(4))
+            if (zero, kind, count) != (0, UNSIGNED_BYTE, dimensions):
+                raise ValueError(f"not an IDX file of {dimensions}-dimensional unsigned bytes")
+            shape = struct.unpack(f">{count}I", file.read(4 * count))
+            data = file.read(math.prod(shape) + 1)
+        if len(data) != math.prod(shape):
+            raise ValueError(f"it says {shape} but is not of that length")
+    except (OSError, EOFError, ValueError, struct.error, MemoryError, OverflowError) as error:
+        raise InstaHideError(
+            f"{path} is not a readable IDX file ({error}).", "Get it again from its source."
+        ) from error
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _labels_beside(images: Path) -> Path:
+    name = images.name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
+    for candidate in (name, f"{name}.gz"):
+        path = images.with_name(candidate)
+        if path.is_file() and path != images:
+            return path
+    raise InstaHideError(f"{images} has no labels beside it.", f"Put {name} into the same folder.")

@@ -1,0 +1,54 @@
+"""Work spread over threads, taken back in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Results that may wait for their turn, per thread: enough to keep threads busy, few to hold.
+AHEAD = 8
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+) -> Iterator[Result]:
+    """``map`` on threads (as many as processors by default) with a bounded number of results held.
+
+    The first error of ``function`` ends the iteration. One worker means no threads at all.
+    """
+    workers = workers or os.cpu_count() or 1
+    if workers == 1:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def tracked(items: Iterable[Item], description: str, total: int, shown: bool) -> Iterator[Item]:
+    """``items`` with a progress bar on standard error, gone when they end."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(
+        items,
+        description,
+        total=total,
+        console=Console(stderr=True),
+        transient=True,
+        disable=not shown,
+    )

@@ -1,0 +1,115 @@
+"""Any source of labelled images, by name or path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from instahide.errors import InstaHideError
+from instahide.images.arrays import read_npy, read_npz
+from instahide.images.builtin import BUILTIN
+from instahide.images.cifar import is_cifar_folder, read_cifar_archive, read_cifar_folder
+from instahide.images.decode import resized
+from instahide.images.folders import Decoding, open_folder, split_folder
+from instahide.images.idx import idx_files, read_idx, read_idx_folder
+from instahide.images.splits import Split, checked, paired, split_table
+from instahide.images.table import ImageTable
+
+
+def open_images(
+    source: str | Path,
+    *,
+    size: int | None = None,
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> ImageTable:
+    """Labelled images; the training images, where the source comes with test images.
+
+    Args:
+        source: a built-in name (`digits`, `mnist-5k`, `fashion-mnist`), or the path of a folder of
+            class folders, of a ``.npy`` or ``.npz`` file, of IDX files, or of CIFAR-10 or CIFAR-100
+            (python version). A folder of a built-in name is ``./digits``.
+        size: resize the short side to so many pixels and crop the centre.
+        skip_bad: warn of image files that cannot be read instead of refusing them.
+        progress: show a bar while image files are decoded.
+
+    Raises:
+        InstaHideError: the source is missing, damaged, hostile, or of no known kind.
+    """
+    _check_size(size)
+    if _is_image_folder(source):
+        return open_folder(Path(source), Decoding(size, skip_bad, progress))
+    read = _read(source)
+    return _resized(read.train if isinstance(read, Split) else read, size)
+
+
+def open_split(
+    source: str | Path,
+    *,
+    size: int | None = None,
+    test_share: float = 0.2,
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> Split:
+    """Training and test images, as `open_images` opens them.
+
+    A source that comes in two parts keeps them: IDX and CIFAR files, arrays, and a folder with
+    ``train`` beside ``test`` or ``val``. Otherwise ``test_share`` of every class is set aside, the
+    same images every time.
+
+    Raises:
+        InstaHideError: as `open_images`, and where there are no two parts or no two classes.
+    """
+    _check_size(size)
+    if _is_image_folder(source):
+        split = split_folder(Path(source), Decoding(size, skip_bad, progress), test_share)
+    else:
+        read = _read(source)
+        whole = read if isinstance(read, Split) else split_table(read, test_share)
+        split = paired(_resized(whole.train, size), _resized(whole.test, size))
+    return checked(split)
+
+
+def _is_image_folder(source: str | Path) -> bool:
+    path = Path(source)
+    return (
+        str(source) not in BUILTIN
+        and path.is_dir()
+        and not idx_files(path)
+        and not is_cifar_folder(path)
+    )
+
+
+def _read(source: str | Path) -> ImageTable | Split:
+    path = Path(source)
+    if str(source) in BUILTIN:
+        return BUILTIN[str(source)]()
+    if path.is_dir():
+        return read_cifar_folder(path) if is_cifar_folder(path) else read_idx_folder(path)
+    if not path.exists():
+        raise InstaHideError(
+            f"There is no {source}.",
+            f"Give the path of a folder or file, or one of {', '.join(BUILTIN)}.",
+        )
+    if path.suffix == ".npz":
+        return read_npz(path)
+    if path.suffix == ".npy":
+        return read_npy(path)
+    if path.suffix in (".tar", ".tgz") or path.name.endswith(".tar.gz"):
+        return read_cifar_archive(path)
+    if "idx3" in path.name:
+        return read_idx(path)
+    raise InstaHideError(
+        f"{path} is of no kind that can be read.",
+        "Give a folder of class folders, .npz, .npy, IDX files, or a CIFAR archive.",
+    )
+
+
+def _resized(table: ImageTable, size: int | None) -> ImageTable:
+    if size is None or table.shape[1:] == (size, size):
+        return table
+    return ImageTable.from_arrays(resized(table.pixels, size), table.labels, table.classes)
+
+
+def _check_size(size: int | None) -> None:
+    if size is not None and size < 1:
+        raise InstaHideError(f"--size must be at least 1, not {size}.", "Use --size 32, say.")

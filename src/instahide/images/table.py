@@ -1,0 +1,228 @@
+"""A table of images: uint8 rows, N x C x H x W, in memory or memory-mapped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.errors import InstaHideError
+from instahide.files import write_json, writing_folder
+
+#: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
+STATISTICS_ROWS = 20_000
+
+
+class Rows(NamedTuple):
+    """The images that a block of mixes needs, and where each slot of a mix finds its own.
+
+    ``pixels``: (m, C, H, W), uint8 or float32; ``positions``: (n, k) rows of ``pixels``;
+    ``labels``: (n, k) class numbers.
+    """
+
+    pixels: NDArray[Any]
+    positions: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTable:
+    """Images of one shape with their labels and the normalisation that goes with them.
+
+    Attributes:
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64 class numbers; all zero for a public pool, where nothing reads them.
+        classes: class names by number; empty for a public pool.
+        mean: per channel, of pixel / 255.
+        std: per channel, of pixel / 255.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    def __len__(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.pixels.shape[1:]
+        return int(channels), int(height), int(width)
+
+    @property
+    def scale(self) -> NDArray[np.float32]:
+        """(C,) factor from a pixel to its normalised value: ``pixel * scale + bias``."""
+        return np.asarray(1 / (255 * np.asarray(self.std)), dtype=np.float32)
+
+    @property
+    def bias(self) -> NDArray[np.float32]:
+        """(C,) normalised value of a black pixel."""
+        return np.asarray(-np.asarray(self.mean) / np.asarray(self.std), dtype=np.float32)
+
+    def rows(self, indices: NDArray[np.int64]) -> Rows:
+        """The rows that ``indices`` (n, k) names; nothing is copied."""
+        return Rows(self.pixels, indices, self.labels[indices])
+
+    def normalised(self, indices: NDArray[np.int64] | slice | None = None) -> NDArray[np.float32]:
+        """(n, C, H, W) float32 with mean 0 and deviation 1 per channel over the table."""
+        pixels = self.pixels if indices is None else self.pixels[indices]
+        per_channel = (slice(None), None, None)
+        return pixels.astype(np.float32) * self.scale[per_channel] + self.bias[per_channel]
+
+    def subset(self, indices: NDArray[np.int64] | slice) -> ImageTable:
+        """The named rows, with the normalisation of the whole."""
+        return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
+
+    def normalised_like(self, other: ImageTable) -> ImageTable:
+        """The same pixels under the normalisation of ``other``."""
+        return replace(self, mean=other.mean, std=other.std)
+
+    def save(self, folder: Path) -> None:
+        """Write the table to ``folder``, whole or not at all, readable without pickle."""
+        facts = {"classes": self.classes, "mean": self.mean, "std": self.std}
+        with writing_folder(folder) as partial:
+            np.save(partial / "pixels.npy", self.pixels, allow_pickle=False)
+            np.save(partial / "labels.npy", self.labels, allow_pickle=False)
+            write_json(partial / "table.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> ImageTable:
+        """Open a table that `save` wrote, memory-mapped.
+
+        Raises:
+            InstaHideError: a file is missing, damaged, or not what it should be.
+        """
+        try:
+            pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+            labels = np.load(folder / "labels.npy", allow_pickle=False)
+            facts = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+            return cls(
+                pixels,
+                labels,
+                tuple(facts["classes"]),
+                tuple(facts["mean"]),
+                tuple(facts["std"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InstaHideError(
+                f"{folder} is not a readable image table ({error}).",
+                "Make it again with `instahide public`, or name the folder that holds table.json.",
+            ) from error
+
+    @classmethod
+    def from_arrays(
+        cls,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[Any] | Sequence[int] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> ImageTable:
+        """A table from arrays as they come: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8.
+
+        Mean and standard deviation are taken from at most `STATISTICS_ROWS` rows.
+
+        Raises:
+            InstaHideError: wrong type or shape, labels that do not fit.
+        """
+        rows = channels_first(pixels)
+        if labels is None:
+            numbers, names = np.zeros(len(rows), np.int64), tuple(classes or ())
+        else:
+            numbers = _class_numbers(labels)
+            count = int(numbers.max(initial=-1)) + 1
+            names = tuple(classes) if classes else tuple(str(number) for number in range(count))
+        mean, std = _statistics(rows)
+        return cls(rows, numbers, names, mean, std)
+
+
+def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, H, W) or (N, H, W, C) or (N, C, H, W) -> (N, C, H, W), C being 1 or 3.
+
+    Raises:
+        InstaHideError: not uint8, or not of such a shape.
+    """
+    if pixels.dtype != np.uint8:
+        raise InstaHideError(
+            f"Images must be 8-bit pixels (uint8); these are {pixels.dtype}.",
+            "Give pixels from 0 to 255, or wrap float images in an `ImageDataset`.",
+        )
+    if pixels.ndim == 3:
+        return pixels[:, None]
+    if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
+        return pixels
+    if pixels.ndim == 4 and pixels.shape[3] in (1, 3):
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    raise InstaHideError(
+        f"Images of shape {pixels.shape} are none of N x H x W, N x H x W x C, N x C x H x W.",
+        "Stack images of one size, grey (1 channel) or colour (3 channels).",
+    )
+
+
+def _class_numbers(labels: NDArray[Any] | Sequence[int]) -> NDArray[np.int64]:
+    numbers = np.asarray(labels)
+    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
+        raise InstaHideError(
+            f"Labels must be one whole number an image; these are {numbers.dtype} "
+            f"of shape {numbers.shape}.",
+            "Give class numbers from 0 to the number of classes less one.",
+        )
+    return numbers.astype(np.int64)
+
+
+def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if len(pixels) == 0:
+        raise InstaHideError("There are no images.", "Name a source that holds at least one.")
+    step = -(-len(pixels) // STATISTICS_ROWS)
+    sample = pixels[::step]
+    # Counts of the 256 values give exact moments without a float copy of the images.
+    channels = range(pixels.shape[1])
+    counts = np.stack(
+        [np.bincount(sample[:, channel].reshape(-1), minlength=256) for channel in channels]
+    )
+    values = np.arange(256) / 255
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt(np.maximum(share @ values**2 - mean**2, 0))
+    # An even channel has no spread: any positive deviation leaves it even.
+    return tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist())
+
+
+def _validate(table: ImageTable) -> None:
+    pixels, labels = table.pixels, table.labels
+    if pixels.dtype != np.uint8 or pixels.ndim != 4:
+        raise InstaHideError(
+            f"A table holds uint8 images N x C x H x W, not {pixels.dtype} {pixels.shape}.",
+            "Use `ImageTable.from_arrays`, which brings arrays into this form.",
+        )
+    if labels.shape != (len(pixels),):
+        raise InstaHideError(
+            f"There are {len(pixels)} images but labels of shape {labels.shape}.",
+            "Give exactly one label an image.",
+        )
+    if table.classes and len(labels) and not 0 <= labels.min() <= labels.max() < len(table.classes):
+        raise InstaHideError(
+            f"Labels run from {labels.min()} to {labels.max()}, "
+            f"but there are {len(table.classes)} classes.",
+            f"Use labels from 0 to {len(table.classes) - 1}, or name every class.",
+        )
+    channels = pixels.shape[1]
+    moments = np.asarray([*table.mean, *table.std], dtype=np.float64)
+    if moments.shape != (2 * channels,) or not np.isfinite(moments).all():
+        raise InstaHideError(
+            f"Mean and standard deviation must be {channels} finite numbers each.",
+            "Leave them out to have them measured.",
+        )
+    if min(table.std) <= 0:
+        raise InstaHideError(
+            "A standard deviation is not positive.", "Leave it out to have it measured."
+        )

@@ -1,0 +1,52 @@
+"""Where a network runs, and in which arithmetic."""
+
+from __future__ import annotations
+
+import torch
+
+from instahide.errors import InstaHideError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        InstaHideError: PyTorch does not know it, or this machine lacks it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InstaHideError(
+            f"Device `{name}` cannot be used here.", "Choose `cpu`, or leave the device out."
+        ) from error
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type of the network's arithmetic; ``auto`` takes bfloat16 where hardware has it.
+
+    Raises:
+        InstaHideError: float16 without a GPU.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    if name == "float16" and device.type != "cuda":
+        raise InstaHideError(
+            f"float16 needs a CUDA GPU; this run is on `{device}`.",
+            "Choose precision bfloat16 or float32.",
+        )
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Lets the network compute in ``precision``; float32 changes nothing."""
+    return torch.autocast(device.type, precision, enabled=precision is not torch.float32)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))

@@ -1,0 +1,145 @@
+"""The training loop: soft-label cross-entropy on encodings, however they were made."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from instahide.errors import InstaHideError
+from instahide.learning.history import EpochRecord, History, stalled
+from instahide.learning.progress import Progress
+from instahide.learning.run import RunFolder
+from instahide.learning.settings import TrainSettings
+from instahide.learning.state import TrainingState
+
+#: Batches between two looks at the loss; each look makes a GPU wait.
+LOOK_EVERY = 10
+
+#: Share of a one-cycle run in which the learning rate rises, and where it starts.
+WARM_UP, FIRST_RATE = 0.2, 0.04
+
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+
+
+class Batches(Protocol):
+    """Encodings (n, C, H, W) and soft labels (n, classes); every pass is an epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    settings: TrainSettings,
+    *,
+    evaluate: Evaluate | None = None,
+    run: RunFolder | None = None,
+    progress: Progress | None = None,
+) -> History:
+    """Train ``model`` in place, from the last completed epoch of ``run`` if it has one.
+
+    The weights at the end are the last epoch's (averaged, if the settings say so), also after an
+    early stop: to pick the best epoch by its test accuracy would flatter the result.
+
+    A resumed run goes on with the weights, moments and schedule it had. The encodings it goes on
+    with are new, because keys are never stored.
+
+    Args:
+        model: gives logits (n, classes).
+        batches: what it learns from.
+        settings: of the run; `TrainSettings.device` says where.
+        evaluate: called after every epoch with the network to use; returns shares from 0 to 1.
+            With `TrainSettings.patience`, ``accuracy`` must be one of them.
+        run: keeps a checkpoint of every epoch.
+        progress: hears how it goes.
+
+    Raises:
+        InstaHideError: nothing to learn from, a loss that is not finite, a checkpoint that does
+            not fit, no room to write one.
+    """
+    progress = progress or Progress()
+    state = TrainingState.start(model, settings)
+    if run is not None:
+        run.restore(state)
+    _check(state, batches, settings, evaluate)
+    progress.begin(settings.epochs, len(batches), len(state.history))
+    while len(state.history) < settings.epochs and not stalled(state.history, settings.patience):
+        record = _epoch(state, batches, settings, progress)
+        if evaluate is not None:
+            record = replace(record, metrics=dict(evaluate(state.network)))
+        state.history.append(record)
+        if run is not None:
+            run.save(state)
+        progress.epoch(record)
+    state.settle()
+    return state.history
+
+
+def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
+    """The rate of step ``step`` (from 0) of ``steps``: a function of its place, with no memory.
+
+    one-cycle: up in a line, down in a cosine (Smith and Topin, "Super-Convergence", 2017).
+    step: a tenth after a half, a hundredth after three quarters (He et al., 2015).
+    """
+    done = min(step / steps, 1.0)
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "step":
+        return settings.lr * (1 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
+    if done < WARM_UP:
+        return settings.lr * (FIRST_RATE + (1 - FIRST_RATE) * done / WARM_UP)
+    return settings.lr * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
+
+
+def _epoch(
+    state: TrainingState, batches: Batches, settings: TrainSettings, progress: Progress
+) -> EpochRecord:
+    """One pass over ``batches``."""
+    steps = settings.epochs * len(batches)
+    total, images, rate = torch.zeros((), device=state.device), 0, 0.0
+    started = time.perf_counter()
+    state.model.train()
+    for number, (encodings, labels) in enumerate(batches, start=1):
+        rate = learning_rate(settings, state.step, steps)
+        total += state.learn(encodings, labels, rate) * len(encodings)
+        images += len(encodings)
+        if number % LOOK_EVERY == 0:
+            speed = images / (time.perf_counter() - started)
+            progress.batch(number, _mean(total, images, settings), speed)
+    loss = _mean(total, images, settings)
+    seconds = time.perf_counter() - started
+    return EpochRecord(len(state.history) + 1, loss, rate, seconds, images / seconds, {})
+
+
+def _mean(total: Tensor, images: int, settings: TrainSettings) -> float:
+    mean = total.item() / images
+    if not math.isfinite(mean):
+        raise InstaHideError(
+            "The loss is no longer a finite number.",
+            f"Lower the learning rate (lr is {settings.lr}), or use precision float32.",
+        )
+    return mean
+
+
+def _check(
+    state: TrainingState, batches: Batches, settings: TrainSettings, evaluate: Evaluate | None
+) -> None:
+    if len(batches) == 0:
+        raise InstaHideError("There is nothing to learn from.", "Give at least one image.")
+    if settings.patience is not None and evaluate is None:
+        raise InstaHideError(
+            "Patience needs an accuracy to watch.", "Give test images, or leave patience out."
+        )
+    if state.step != len(state.history) * len(batches):
+        raise InstaHideError(
+            "The run was started on a data set of another size.",
+            "Resume it with its own data, or choose another `--out`.",
+        )

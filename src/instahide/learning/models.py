@@ -1,0 +1,110 @@
+"""Networks for encodings: the paper's ResNet-18, a small fast one, and a sign-invariant stem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from instahide.errors import InstaHideError
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al., "Deep Residual Learning", 2015, fig. 2)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, H, W) -> (n, outputs, H / stride, W / stride)."""
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        y = self.norm2(self.conv2(y)) + self.shortcut(x)
+        return F.relu(y, inplace=True)
+
+
+def residual_network(
+    channels: int, classes: int, *, widths: Sequence[int], blocks: int, stem_stride: int
+) -> nn.Sequential:
+    """A 3x3 stem, a stage of ``blocks`` for each of ``widths``, and the mean over pixels.
+
+    Every stage but the first halves height and width.
+    """
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, widths[0], 3, stem_stride, padding=1, bias=False),
+        nn.BatchNorm2d(widths[0]),
+        nn.ReLU(inplace=True),
+    ]
+    inputs = widths[0]
+    for stage, width in enumerate(widths):
+        for number in range(blocks):
+            layers.append(Block(inputs, width, stride=2 if stage > 0 and number == 0 else 1))
+            inputs = width
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)]
+    return nn.Sequential(*layers, *head)
+
+
+def resnet18(channels: int, classes: int) -> nn.Module:
+    """ResNet-18 with the stem for small images (3x3, no pooling), the paper's network."""
+    return residual_network(channels, classes, widths=(64, 128, 256, 512), blocks=2, stem_stride=1)
+
+
+def small(channels: int, classes: int) -> nn.Module:
+    """A residual network that two CPU cores can train in minutes; for images from 8x8 up."""
+    return residual_network(channels, classes, widths=(64, 128, 256), blocks=1, stem_stride=2)
+
+
+class SignInvariant(nn.Module):
+    """Feeds ``network`` |x|: as the mask is uniform, |x| is all that an encoding says."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same output for x and for x under any mask."""
+        logits: Tensor = self.network(x.abs())
+        return logits
+
+
+NETWORKS: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
+    {"small": small, "resnet18": resnet18}
+)
+
+
+def build(
+    name: str, channels: int, classes: int, *, sign_invariant: bool, seed: int | None = None
+) -> nn.Module:
+    """The network ``name`` with fresh weights; logits (n, classes) from (n, channels, H, W).
+
+    Args:
+        name: one of `NETWORKS`.
+        channels: of the images.
+        classes: outputs.
+        sign_invariant: feed it |x| (see `SignInvariant`).
+        seed: makes the initial weights repeatable. It seeds nothing else: keys never come from
+            PyTorch's generator, and that generator is left as it was.
+
+    Raises:
+        InstaHideError: there is no such network.
+    """
+    if name not in NETWORKS:
+        raise InstaHideError(
+            f"There is no network `{name}`.", f"Choose one of: {', '.join(NETWORKS)}."
+        )
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        network = NETWORKS[name](channels, classes)
+    return SignInvariant(network) if sign_invariant else network

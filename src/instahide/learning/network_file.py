@@ -1,0 +1,59 @@
+"""A trained network in one file, with what is needed to use it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import nn
+
+from instahide.errors import InstaHideError
+from instahide.learning import checkpoint
+from instahide.learning.models import build
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """What a network takes and gives.
+
+    Attributes:
+        model: its name in `models.NETWORKS`.
+        sign_invariant: whether it is fed |x|.
+        shape: (C, H, W) of its images.
+        classes: the names of its outputs.
+        mean: per channel, that images are normalised by; of pixel / 255.
+        std: per channel, likewise.
+    """
+
+    model: str
+    sign_invariant: bool
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def save_network(path: Path, model: nn.Module, card: NetworkCard) -> None:
+    """Write ``model``'s weights and ``card`` to ``path``, whole or not at all."""
+    checkpoint.write(path, model.state_dict(), asdict(card))
+
+
+def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
+    """The network in ``path`` on the CPU, ready to predict, and its card.
+
+    Raises:
+        InstaHideError: the file is missing or damaged, or does not hold such a network.
+    """
+    tensors, facts = checkpoint.read(path)
+    try:
+        lists = {name: tuple(facts[name]) for name in ("shape", "classes", "mean", "std")}
+        card = NetworkCard(**{**facts, **lists})
+        model = build(
+            card.model, card.shape[0], len(card.classes), sign_invariant=card.sign_invariant
+        )
+        model.load_state_dict(tensors)
+    except (RuntimeError, KeyError, TypeError, IndexError) as error:
+        raise InstaHideError(
+            f"{path} does not hold a network.", "Name the model.safetensors of a finished run."
+        ) from error
+    return model.eval(), card

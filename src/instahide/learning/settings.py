@@ -1,0 +1,208 @@
+"""The public settings of a training run: one frozen model, checked in one place."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import reprlib
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from instahide.errors import InstaHideError
+
+if TYPE_CHECKING:
+    from instahide.encryption.scheme import Scheme
+
+
+def _from_text(value: object) -> object:
+    """YAML reads ``1e-3`` (no point) as text, which is still meant as a number."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _masked(values: Mapping[str, object]) -> bool:
+    return values["scheme"] in ("inside", "cross")
+
+
+Number = Annotated[float, BeforeValidator(_from_text), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+
+
+class TrainSettings(BaseModel):
+    """Everything that a run was asked to do, none of it secret.
+
+    The bounds of the scheme (k, c1, c2) are checked by `Scheme`, which knows how they depend on
+    each other. Every field's description is the help text of its option.
+
+    Use `from_values`, `load` or `merged` for values that a user typed: they say what to change.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    data: str = Field("mnist-5k", description="private images: a built-in set, folder or file")
+    public: str | None = Field(None, description="public pool; none means the built-in photographs")
+
+    scheme: Literal["inside", "cross", "mixup", "plain"] = Field(
+        "cross", description="how images are mixed"
+    )
+    k: int = Field(4, description="images in a mix; a plain scheme has none")
+    private_k: int | None = Field(None, description="private images in a mix; none: the scheme's")
+    c1: Number | None = Field(None, description="bound of every coefficient; none: the scheme's")
+    c2: Number | None = Field(
+        None, description="least sum of the private coefficients; none: the scheme's"
+    )
+    labels: Literal["soft", "renormalised"] | None = Field(
+        None, description="labels of a mix: soft as in the paper, or scaled to sum 1"
+    )
+    law: Literal["half-normal", "dirichlet"] | None = Field(
+        None, description="law of the coefficients; none: half-normal as in the paper"
+    )
+    crop_padding: int = Field(0, ge=0, description="zero padding of the random crop, in pixels")
+    flip: bool = Field(False, description="random horizontal flips")
+
+    model: str = Field("small", description="network: small, or resnet18 as in the paper")
+    sign_invariant: bool = Field(
+        default_factory=_masked, description="feed the network |x|; on where a scheme masks signs"
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of the initial weights, and of nothing else: no key"
+    )
+
+    epochs: int = Field(30, ge=1, description="passes over the private images")
+    batch_size: int = Field(256, ge=1, description="encodings in a step")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
+    lr: Positive = Field(0.1, description="highest learning rate")
+    weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.9, description="Nesterov momentum of SGD, first beta of AdamW"
+    )
+    schedule: Literal["one-cycle", "step", "constant"] = Field(
+        "one-cycle", description="course of the learning rate"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="arithmetic of the network; auto: bfloat16 where hardware has it"
+    )
+    ema: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
+        None, description="decay of the moving average of the weights; none: no average"
+    )
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="epochs without a better accuracy before stopping; none: never"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps ...")
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], source: str = "The settings") -> TrainSettings:
+        """Check ``values``, which came from ``source``.
+
+        Raises:
+            InstaHideError: an unknown setting, or a value of the wrong type or size.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise _refused(error, source) from None
+
+    @classmethod
+    def load(cls, path: Path) -> TrainSettings:
+        """Read a ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; what it leaves out is default.
+
+        Raises:
+            InstaHideError: the file cannot be read, or a setting in it does not fit.
+        """
+        return cls.from_values(_read(path), str(path))
+
+    def merged(self, values: Mapping[str, Any]) -> TrainSettings:
+        """These settings with ``values`` (only those given on the command line) on top.
+
+        Raises:
+            InstaHideError: an unknown setting, or a value of the wrong type or size.
+        """
+        return self.from_values({**self.model_dump(exclude_unset=True), **values})
+
+    def encryption(self) -> Scheme:
+        """The scheme that these settings ask for.
+
+        Raises:
+            InstaHideError: its bounds do not fit each other.
+        """
+        from instahide.encryption.scheme import Scheme
+
+        if self.scheme == "plain":
+            return Scheme.plain()
+        presets = {"inside": Scheme.inside, "cross": Scheme.cross, "mixup": Scheme.mixup}
+        names = ("private_k", "c1", "c2", "labels", "law")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return presets[self.scheme](self.k, **given)
+
+    def differences(self, other: TrainSettings) -> list[str]:
+        """What differs, each as ``epochs: 30 here, 40 there``."""
+        here, there = self.model_dump(), other.model_dump()
+        return [
+            f"{name}: {value!r} here, {there[name]!r} there"
+            for name, value in here.items()
+            if value != there[name]
+        ]
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+_PARSERS: Mapping[str, Callable[[str], Any]] = {
+    ".yaml": _yaml,
+    ".yml": _yaml,
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    parse = _PARSERS.get(path.suffix.lower())
+    if parse is None:
+        raise InstaHideError(
+            f"{path} is not a settings file.", f"Name one that ends in {', '.join(_PARSERS)}."
+        )
+    try:
+        values = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InstaHideError(
+            f"{path} cannot be read ({error}).",
+            f"Check that it exists and is valid {path.suffix[1:].upper()}.",
+        ) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InstaHideError(
+            f"{path} holds no settings.", "Write one `name: value` a line, such as `epochs: 30`."
+        )
+    return values
+
+
+def _refused(error: ValidationError, source: str) -> InstaHideError:
+    # A default that waits for a refused field is reported too, and says nothing of its own.
+    details = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+    first = details[0]
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, TrainSettings.model_fields, n=1)
+        known = f"Use one of: {', '.join(TrainSettings.model_fields)}."
+        remedy = f"Did you mean `{close[0]}`?" if close else known
+        return InstaHideError(f"{source}: there is no setting `{name}`.", remedy)
+    field = TrainSettings.model_fields.get(name)
+    reason = first["msg"][0].lower() + first["msg"][1:]
+    return InstaHideError(
+        f"{source}: `{name}` is {reprlib.repr(first['input'])}: {reason}.",
+        f"`{name}` means: {field.description}." if field else "Setting names are plain words.",
+    )

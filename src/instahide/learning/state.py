@@ -1,0 +1,175 @@
+"""Everything that a run changes as it learns, and how it is kept between sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from instahide.errors import InstaHideError
+from instahide.learning.hardware import autocast, pick_device, pick_precision
+from instahide.learning.history import EpochRecord, History
+from instahide.learning.settings import TrainSettings
+
+
+@dataclass
+class TrainingState:
+    """The network with its optimiser, its moving average, and the count of steps.
+
+    Nothing here is secret, and nothing here can bring back a key: encodings are made elsewhere,
+    with new keys in every session.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: AveragedModel | None
+    device: torch.device
+    precision: torch.dtype
+    step: int = 0
+    history: History = field(default_factory=list)
+
+    @classmethod
+    def start(cls, model: nn.Module, settings: TrainSettings) -> TrainingState:
+        """A state before its first step; ``model`` moves to the device of the settings.
+
+        Raises:
+            InstaHideError: the device or the precision cannot be had here.
+        """
+        device = pick_device(settings.device)
+        precision = pick_precision(settings.precision, device)
+        # Convolutions are fastest with the channels of a pixel side by side.
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
+        state = cls(model, _optimizer(model, settings), scaler, None, device, precision)
+        if settings.ema is not None:
+            state.average = state._moving_average(settings.ema)
+        return state
+
+    @property
+    def network(self) -> nn.Module:
+        """The network to evaluate: the average where there is one."""
+        if self.average is None:
+            return self.model
+        module: nn.Module = self.average.module
+        return module
+
+    def learn(self, encodings: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """One optimiser step at learning rate ``rate``.
+
+        Args:
+            encodings: (n, C, H, W) float.
+            labels: (n, classes) float, soft; a row may sum to less than 1, as in the paper.
+            rate: the learning rate.
+
+        Returns:
+            The mean cross-entropy before the step, a scalar on the device.
+        """
+        encodings = encodings.to(self.device, non_blocking=True)
+        encodings = encodings.contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.precision):
+            logits = self.model(encodings)
+        loss = F.cross_entropy(logits.float(), labels.to(self.device, non_blocking=True))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        return loss.detach()
+
+    def settle(self) -> None:
+        """Give the model the averaged weights, where there are any."""
+        if self.average is not None:
+            self.model.load_state_dict(self.network.state_dict())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, averaged weights and optimiser moments, by name."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"ema.{name}": value for name, value in self.average.state_dict().items()}
+        moments = self.optimizer.state_dict()["state"]
+        for index, (name, _) in enumerate(self.model.named_parameters()):
+            for slot, value in moments.get(index, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{slot}.{name}"] = value
+        return tensors
+
+    def facts(self) -> dict[str, Any]:
+        """The counts and measurements that go with `tensors`, ready for JSON."""
+        return {
+            "step": self.step,
+            "scaler": self.scaler.state_dict(),
+            "history": [asdict(record) for record in self.history],
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Go back to where `tensors` and `facts` were taken.
+
+        Raises:
+            InstaHideError: they belong to another network or optimiser.
+        """
+        try:
+            self.model.load_state_dict(_part(tensors, "model."))
+            if self.average is not None:
+                self.average.load_state_dict(_part(tensors, "ema."))
+            self._restore_optimizer(_part(tensors, "optimizer."))
+            self.scaler.load_state_dict(facts["scaler"])
+            self.step = int(facts["step"])
+            self.history = [EpochRecord(**record) for record in facts["history"]]
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise InstaHideError(
+                "The checkpoint does not fit this network and optimiser.",
+                "Resume with the code and data of the run, or start one in another folder.",
+            ) from error
+
+    def _restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        parameters = dict(self.model.named_parameters())
+        index = {name: number for number, name in enumerate(parameters)}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            slot, name = key.split(".", 1)
+            # Like the parameter in memory layout too, or every step would be slower.
+            own = torch.empty_like(parameters[name]).copy_(value) if value.dim() else value
+            moments.setdefault(index[name], {})[slot] = own
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+    def _moving_average(self, decay: float) -> AveragedModel:
+        """An exponential average of weights and batch-norm statistics.
+
+        The statistics are averaged like the weights, as they describe what those weights do. The
+        decay starts low, so that a short run is not held back by its first weights.
+        """
+
+        def blend(averaged: Any, current: Any, count: Any) -> None:
+            warm = min(decay, (1 + self.step) / (10 + self.step))
+            get_ema_multi_avg_fn(warm)(averaged, current, count)  # type: ignore[no-untyped-call]
+
+        return AveragedModel(self.model, multi_avg_fn=blend, use_buffers=True)
+
+
+def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    rate, decay, momentum = settings.lr, settings.weight_decay, settings.momentum
+    if settings.optimizer == "adamw":
+        betas = (momentum, 0.999)
+        return torch.optim.AdamW(model.parameters(), rate, betas=betas, weight_decay=decay)
+    return torch.optim.SGD(
+        model.parameters(), rate, momentum, weight_decay=decay, nesterov=momentum > 0
+    )
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,108 @@
+"""The rules of the house: who may import whom, and how files read."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+from instahide._version import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "src" / "instahide").rglob("*.py"))
+MOST_LINES = 400
+
+FOLDERS = ("src", "tests", "docs", "benchmarks", "experiments", "examples", ".ci", ".github")
+TEXTS = sorted(
+    path
+    for path in [*ROOT.iterdir(), *(file for name in FOLDERS for file in (ROOT / name).rglob("*"))]
+    if path.suffix in {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".csv", ".json", ".cff"}
+    or path.name in {"Makefile", "run"}
+)
+#: A folder that exists on the author's machine and on nobody else's.
+MACHINE_PATH = re.compile(r"(?<![\w.$}~*/-])/(?:home|Users|root|work|mnt|opt|tmp)/")
+REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def normalised(requirement: str) -> str:
+    """The distribution that a requirement names, spelled as package indexes spell it."""
+    match = REQUIREMENT.match(requirement)
+    assert match is not None
+    return re.sub(r"[-_.]+", "-", match.group()).lower()
+
+
+def requirements() -> list[str]:
+    """Every distribution that pyproject.toml asks for, extras too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    return sorted({normalised(item) for group in groups for item in group} - {"instahide"})
+
+
+def test_imports_keep_to_the_contracts(capsys: pytest.CaptureFixture[str]) -> None:
+    status = lint_imports(
+        config_filename=str(ROOT / "pyproject.toml"), cache_dir=None, no_logo=True
+    )
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_keys_are_not_re_exported() -> None:
+    # The contract sees imports of `keys` itself: a re-export would be a way round it.
+    for module in ("instahide", "instahide.encryption"):
+        path = ROOT / "src" / Path(*module.split(".")) / "__init__.py"
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        assert not any("keys" in (source or "").split(".") for source in imported)
+
+
+@pytest.mark.parametrize("module", ["instahide", "instahide.cli"])
+def test_importing_neither_loads_torch_nor_configures_logging(module: str) -> None:
+    program = (
+        f"import sys, {module}, logging; "
+        "print('torch' in sys.modules, 'numba' in sys.modules, logging.getLogger().handlers)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=ROOT / "src",
+    )
+    assert result.stdout.strip() == "False False []"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_a_module_says_what_it_is_and_is_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text)), "the first thing in a file is what it is"
+    assert len(text.splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_no_path_of_one_machine(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if MACHINE_PATH.search(line)] == []
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+
+
+@pytest.mark.parametrize("distribution", requirements())
+def test_a_dependency_is_pinned_and_argued_for(distribution: str) -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert distribution in {normalised(line) for line in lines if "==" in line}
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    assert distribution in {normalised(item) for item in re.findall(r"`([\w-]+)`", page)}

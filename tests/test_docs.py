@@ -1,0 +1,169 @@
+"""What the README and the pages show is true: their blocks run.
+
+A fenced ``python`` block is executed, in one namespace a file. In a ``bash`` or ``console`` block
+``instahide`` lines are run, ``make`` targets must exist, ``pip`` lines must name real extras; other
+lines are not looked at. After the language, ``slow`` marks what takes long and ``notest`` what
+cannot run. Blocks of one file share a folder, so that one may use what an earlier one made.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<head>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.M | re.S
+)
+SHELLS = {"bash", "console"}
+MINUTES = 10
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where it stands, its language, the words after that, its text."""
+
+    page: Path
+    line: int
+    language: str
+    words: frozenset[str]
+    text: str
+
+    @property
+    def commands(self) -> list[str]:
+        """The shell lines, continued ones joined, without prompts and what was printed."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        if self.language == "console":
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        return [line.strip() for line in lines]
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    found = []
+    for match in FENCE.finditer(text):
+        language, *words = match["head"].split() or [""]
+        line = text.count("\n", 0, match.start()) + 1
+        body = textwrap.dedent(match["body"])
+        found.append(Block(page, line, language, frozenset(words), body))
+    return found
+
+
+def chosen(languages: set[str]) -> list[Any]:
+    """The blocks to test, as pytest parameters."""
+    return [
+        pytest.param(
+            block,
+            id=f"{block.page.name}:{block.line}",
+            marks=[pytest.mark.slow] if "slow" in block.words else [],
+        )
+        for page in PAGES
+        for block in blocks(page)
+        if block.language in languages and "notest" not in block.words
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """One folder a page."""
+    folders: dict[Path, Path] = {}
+
+    def folder(page: Path) -> Path:
+        if page not in folders:
+            folders[page] = tmp_path_factory.mktemp(page.stem)
+        return folders[page]
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> dict[Path, dict[str, Any]]:
+    """One namespace a page."""
+    return defaultdict(lambda: {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("block", chosen({"python"}))
+def test_python_runs(
+    block: Block,
+    namespaces: dict[Path, dict[str, Any]],
+    folder_of: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder_of(block.page))
+    # Blank lines above, so that a traceback names the line of the page.
+    code = compile("\n" * block.line + block.text, str(block.page), "exec")
+    exec(code, namespaces[block.page])  # noqa: S102
+
+
+@pytest.mark.parametrize("block", chosen(SHELLS))
+def test_shell_lines_work(block: Block, folder_of: Callable[[Path], Path]) -> None:
+    for command in block.commands:
+        words = shlex.split(command, comments=True)
+        if words[:1] == ["instahide"]:
+            run_instahide(words[1:], folder_of(block.page))
+        elif words[:1] == ["make"]:
+            require_target(words[1:])
+        elif words[:1] == ["pip"]:
+            require_extras(command)
+
+
+def run_instahide(arguments: list[str], folder: Path) -> None:
+    # The code of this checkout, installed or not.
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+    result = subprocess.run(
+        [sys.executable, "-c", "from instahide.cli import main; main()", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=MINUTES * 60,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def require_target(arguments: list[str]) -> None:
+    result = subprocess.run(
+        ["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def require_extras(command: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for extras in re.findall(r"(?:instahide|\.)\[([\w,-]+)\]", command):
+        assert set(extras.split(",")) <= set(project["optional-dependencies"])
+
+
+def test_blocks_are_found_where_they_stand(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "text\n\n```python\nx = 1\n```\n\n"
+        "- item\n\n  ```bash slow\n  instahide a \\\n    --b\n  ```\n\n"
+        "```console\n$ instahide c\nprinted\n```\n"
+    )
+    python, bash, console = blocks(page)
+    assert (python.line, python.language, python.text) == (3, "python", "x = 1\n")
+    assert bash.words == {"slow"}
+    assert [shlex.split(command) for command in bash.commands] == [["instahide", "a", "--b"]]
+    assert console.commands == ["instahide c"]
+
+
+def test_a_made_up_target_or_extra_is_noticed() -> None:
+    with pytest.raises(AssertionError):
+        require_target(["no-such-target"])
+    with pytest.raises(AssertionError):
+        require_extras("pip install 'instahide[no-such-extra]'")
