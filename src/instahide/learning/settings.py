@@ -80,7 +80,7 @@ class TrainSettings(BaseModel):
     epochs: int = Field(30, ge=1, description="passes over the private images")
     batch_size: int = Field(256, ge=1, description="encodings in a step")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
-    lr: Positive = Field(0.1, description="highest learning rate")
+    lr: Positive = Field(0.2, description="highest learning rate")
     weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")
     momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(
         0.9, description="Nesterov momentum of SGD, first beta of AdamW"
@@ -92,7 +92,7 @@ class TrainSettings(BaseModel):
         "auto", description="arithmetic of the network; auto: bfloat16 where hardware has it"
     )
     ema: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
-        None, description="decay of the moving average of the weights; none: no average"
+        0.999, description="decay of the moving average of the weights; none: no average"
     )
     patience: Annotated[int, Field(ge=1)] | None = Field(
         None, description="epochs without a better accuracy before stopping; none: never"

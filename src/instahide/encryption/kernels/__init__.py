@@ -1,0 +1,1 @@
+"""The arithmetic of an encoding: the same function three times."""

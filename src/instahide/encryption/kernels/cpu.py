@@ -51,7 +51,8 @@ def encode(
     kernel = _kernel(k)
     masks = _NO_MASKS if keys.masks is None else keys.masks
     moves = _NO_MOVES if keys.moves is None else keys.moves
-    planes = [table.reshape(*table.shape[:2], -1) for table in (private, public)]
+    _, channels, height, width = out.shape
+    planes = [table.reshape(len(table), channels, height * width) for table in (private, public)]
     arguments = (*planes, keys.partners, private_k, keys.coefficients, masks, moves)
 
     def work(start: int) -> None:

@@ -1,0 +1,146 @@
+"""Test accuracy of plain training and of InstaHide, on plain and on encrypted test images.
+
+    python -m experiments.accuracy --data fashion-mnist --schemes plain,inside-4,cross-4,cross-6
+
+Every finished run adds one line to the CSV at once, and runs that it holds are not repeated. The
+last line printed is one JSON object with the means over seeds and the drops from plain training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import torch
+
+from instahide.encryption.encoder import Encoder
+from instahide.images import Split, open_pool, open_split
+from instahide.learning.evaluate import accuracy, table_batches
+from instahide.learning.hardware import pick_device, pick_precision
+from instahide.learning.loader import EncodedLoader
+from instahide.learning.loop import train
+from instahide.learning.models import build
+from instahide.learning.predict import predict_encrypted
+from instahide.learning.settings import TrainSettings
+
+FIELDS = (
+    "data scheme seed epochs model plain_accuracy encrypted_accuracy curve seconds images_per_second "
+    "threads precision torch python platform commit"
+).split()
+
+
+def settings_of(data: str, scheme: str, seed: int, epochs: int) -> TrainSettings:
+    kind, _, k = scheme.partition("-")
+    values = {"data": data, "scheme": kind, "seed": seed, "epochs": epochs}
+    return TrainSettings.from_values(values | ({"k": int(k)} if k else {}))
+
+
+def run(split: Split, settings: TrainSettings) -> dict[str, object]:
+    scheme = settings.encryption()
+    pool = open_pool("photos", split.train.shape)
+    encoder = Encoder(scheme, split.train, pool if scheme.public_k else None)
+    channels, classes = split.train.shape[0], len(split.train.classes)
+    model = build(
+        settings.model, channels, classes, sign_invariant=settings.sign_invariant, seed=settings.seed
+    )
+    precision = pick_precision(settings.precision, pick_device(settings.device))
+    curve: list[float] = []
+
+    def evaluate(network: torch.nn.Module) -> dict[str, float]:
+        share = accuracy(network, table_batches(split.test), precision=precision).overall
+        curve.append(round(100 * share, 2))
+        print(f"{settings.scheme} k={settings.k} epoch {len(curve)}: {curve[-1]}", flush=True)
+        return {"accuracy": share}
+
+    started = time.perf_counter()
+    train(model, EncodedLoader(encoder, settings.batch_size), settings, evaluate=evaluate)
+    seconds = time.perf_counter() - started
+    encrypted = None
+    if scheme.k > 1:
+        answers = predict_encrypted(model, scheme, split.test, pool, precision=precision)
+        right = answers.argmax(1).numpy() == split.test.labels
+        encrypted = round(100 * float(np.mean(right)), 2)
+    return {
+        "plain_accuracy": curve[-1],
+        "encrypted_accuracy": encrypted,
+        "curve": " ".join(map(str, curve)),
+        "seconds": round(seconds, 1),
+        "images_per_second": round(len(split.train) * settings.epochs / seconds),
+        "precision": str(precision).removeprefix("torch."),
+    }
+
+
+def surroundings() -> dict[str, object]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def summary(rows: list[dict[str, str]], data: str, epochs: int) -> dict[str, object]:
+    figures: dict[str, object] = {"data": data, "epochs": epochs}
+    mine = [row for row in rows if (row["data"], row["epochs"]) == (data, str(epochs))]
+    means = {}
+    for scheme in sorted({row["scheme"] for row in mine}):
+        values = [float(row["plain_accuracy"]) for row in mine if row["scheme"] == scheme]
+        asked = [row["encrypted_accuracy"] for row in mine if row["scheme"] == scheme]
+        means[scheme] = mean(values)
+        figures[scheme] = {
+            "seeds": len(values),
+            "mean": round(mean(values), 2),
+            "deviation": round(stdev(values), 2) if len(values) > 1 else None,
+            "encrypted": round(mean(map(float, asked)), 2) if all(asked) else None,
+        }
+    if "plain" in means:
+        drops = {name: round(means["plain"] - value, 2) for name, value in means.items()}
+        figures["drop"] = {name: drop for name, drop in drops.items() if name != "plain"}
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="mnist-5k")
+    parser.add_argument("--schemes", default="plain,inside-4,cross-4,cross-6")
+    parser.add_argument("--seeds", default="0", help="for instance 0,1,2")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
+    parser.add_argument("--out", type=Path, default=Path("experiments/results/accuracy.csv"))
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    done = list(csv.DictReader(options.out.open())) if options.out.exists() else []
+    have = {(row["data"], row["scheme"], row["seed"], row["epochs"]) for row in done}
+    split = open_split(options.data)
+    for seed in map(int, options.seeds.split(",")):
+        for scheme in options.schemes.split(","):
+            if (options.data, scheme, str(seed), str(options.epochs)) in have:
+                continue
+            settings = settings_of(options.data, scheme, seed, options.epochs)
+            row = {
+                "data": options.data, "scheme": scheme, "seed": seed, "epochs": options.epochs,
+                "model": settings.model, **run(split, settings), **surroundings(),
+            }  # fmt: skip
+            with options.out.open("a", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS)
+                if file.tell() == 0:
+                    writer.writeheader()
+                writer.writerow(row)
+    print(json.dumps(summary(list(csv.DictReader(options.out.open())), options.data, options.epochs)))
+
+
+if __name__ == "__main__":
+    main()

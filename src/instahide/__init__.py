@@ -1,0 +1,62 @@
+"""InstaHide: train on encrypted images, and see what an attacker gets from them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from instahide._version import __version__
+
+if TYPE_CHECKING:
+    from instahide.encryption.augmentation import Augmentation
+    from instahide.encryption.encoder import Encoded, Encoder
+    from instahide.encryption.scheme import Scheme
+    from instahide.errors import InstaHideError
+    from instahide.images import ImageDataset, ImageTable, PhotoCrops, open_images, open_pool
+    from instahide.images import open_split
+    from instahide.learning.loader import EncodedLoader
+    from instahide.learning.predict import predict_encrypted
+
+_HOMES = {
+    "Augmentation": "instahide.encryption.augmentation",
+    "Encoded": "instahide.encryption.encoder",
+    "Encoder": "instahide.encryption.encoder",
+    "Scheme": "instahide.encryption.scheme",
+    "InstaHideError": "instahide.errors",
+    "ImageDataset": "instahide.images",
+    "ImageTable": "instahide.images",
+    "PhotoCrops": "instahide.images",
+    "open_images": "instahide.images",
+    "open_pool": "instahide.images",
+    "open_split": "instahide.images",
+    "EncodedLoader": "instahide.learning.loader",
+    "predict_encrypted": "instahide.learning.predict",
+}
+
+__all__ = [
+    "Augmentation",
+    "Encoded",
+    "EncodedLoader",
+    "Encoder",
+    "ImageDataset",
+    "ImageTable",
+    "InstaHideError",
+    "PhotoCrops",
+    "Scheme",
+    "__version__",
+    "open_images",
+    "open_pool",
+    "open_split",
+    "predict_encrypted",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import instahide` itself loads nothing heavy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'instahide' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,265 @@
+"""Where what is public (a scheme) and what is secret (a key) meet; everything above sees encodings."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.encryption import draws
+from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.draws import OneTimeKeys
+from instahide.encryption.kernels import cpu, cuda
+from instahide.encryption.keys import KeyStream, Purpose
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.images import Images, ImageTable, PhotoCrops
+
+#: New crops of photographs that an epoch draws, where the public images are `PhotoCrops`.
+CROPS_PER_EPOCH = 10_000
+
+
+class Encoded(NamedTuple):
+    """A block of encodings: ``images`` (n, C, H, W) float and soft ``labels`` (n, classes)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Encoder:
+    """Encrypts private images, each time under keys that were never used before.
+
+    Safe to share between threads. A pickled or forked copy starts a key stream of its own.
+
+    Args:
+        scheme: how to encrypt.
+        images: the private images.
+        public: the public images of a scheme that mixes some in, under the normalisation of the
+            private ones: a pool, or photographs of which every epoch takes new crops.
+        augmentation: crop and flip of every image of a mix.
+        keys: a stream to draw from; a new one by default.
+        dtype: of the encodings: float32, float16 or bfloat16.
+        device: where encodings are delivered; on a CUDA device they are also made there if the
+            images fit into half of its free memory.
+
+    Raises:
+        InstaHideError: images and scheme do not go together; the message says what to change.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        images: Images,
+        public: Images | PhotoCrops | None = None,
+        *,
+        augmentation: Augmentation | None = None,
+        keys: KeyStream | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.scheme = scheme
+        self.images = images
+        self.augmentation = augmentation or Augmentation()
+        self.dtype = dtype
+        self.device = torch.device(device)
+        #: (N,) how many encodings each private image has gone into.
+        self.exposure: NDArray[np.int64] = np.zeros(len(images), np.int64)
+        self._keys = keys or KeyStream()
+        self._lock = threading.Lock()
+        self._crops = public if isinstance(public, PhotoCrops) else None
+        self._public = self._new_crops() if isinstance(public, PhotoCrops) else public
+        _check(scheme, images, self._public)
+        self._device_tables = self._to_device()
+
+    def next_epoch(self) -> None:
+        """Change to a new epoch key, and to new crops where the public images are photographs."""
+        self._keys.next_epoch()
+        if self._crops is not None:
+            self._public = self._new_crops()
+            self._device_tables = self._to_device()
+
+    def order(self) -> NDArray[np.int64]:
+        """A fresh random order of the private images."""
+        return draws.order(self._keys.next_block(), len(self.images))
+
+    def encode(self, indices: NDArray[np.int64], *, pin_memory: bool = False) -> Encoded:
+        """Encrypt the private images ``indices`` (n,) under fresh one-time keys.
+
+        Args:
+            indices: rows of the private images.
+            pin_memory: put the encodings into page-locked memory, for a copy to a GPU.
+
+        Raises:
+            InstaHideError: an index out of range, or an image that cannot be used.
+        """
+        indices = np.asarray(indices, np.int64)
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self.images):
+            raise InstaHideError(
+                f"An image number is out of range: there are {len(self.images)} images.",
+                f"Use 0 to {len(self.images) - 1}.",
+            )
+        keys = self._draw(indices)
+        self._count(keys)
+        shape = (len(indices), *self.images.shape)
+        if self._device_tables is not None:
+            out = torch.empty(shape, dtype=self.dtype, device=self.device)
+            self._device_tables.encode(keys, self.scheme.private_k, out)
+            return Encoded(out, self._labels(keys, self.images.rows(self._private(keys)).labels))
+        out = torch.empty(shape, dtype=self.dtype, pin_memory=pin_memory)
+        labels = self._encode_on_cpu(keys, out)
+        return Encoded(out.to(self.device, non_blocking=pin_memory), self._labels(keys, labels))
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.scheme}, {len(self.images)} images)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the keys: whoever unpickles this draws keys of their own."""
+        if self._keys.fixed:
+            _refuse_copy()
+        own = ("_keys", "_lock", "_device_tables")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._keys = KeyStream()
+        self._lock = threading.Lock()
+        self.exposure = np.zeros_like(self.exposure)
+        self._device_tables = self._to_device()
+
+    def _draw(self, indices: NDArray[np.int64]) -> OneTimeKeys:
+        return draws.one_time_keys(
+            self._keys.next_block(),
+            self.scheme,
+            indices,
+            private=len(self.images),
+            public=0 if self._public is None else len(self._public),
+            shape=self.images.shape,
+            augmentation=self.augmentation,
+        )
+
+    def _private(self, keys: OneTimeKeys) -> NDArray[np.int64]:
+        return keys.partners[:, : self.scheme.private_k]
+
+    def _count(self, keys: OneTimeKeys) -> None:
+        seen = np.bincount(self._private(keys).reshape(-1), minlength=len(self.images))
+        with self._lock:
+            self.exposure += seen
+
+    def _encode_on_cpu(self, keys: OneTimeKeys, out: Tensor) -> NDArray[np.int64]:
+        """Fill ``out``; returns the classes (n, private_k) of the private images."""
+        private = self.images.rows(self._private(keys))
+        public = self._public_rows(keys, private.pixels)
+        fetched = OneTimeKeys(
+            np.concatenate([private.positions, public[1]], axis=1),
+            keys.coefficients,
+            keys.masks,
+            keys.moves,
+        )
+        scale, bias = self.images.scale, self.images.bias
+        cpu.encode(private.pixels, public[0], fetched, self.scheme.private_k, scale, bias, out)
+        return private.labels
+
+    def _public_rows(
+        self, keys: OneTimeKeys, private: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Public pixels of the same kind as the ``private`` ones, and where each slot finds its own."""
+        chosen = keys.partners[:, self.scheme.private_k :]
+        if self._public is None:
+            return private[:0], chosen
+        if isinstance(self._public, ImageTable) and private.dtype != np.uint8:
+            unique, positions = np.unique(chosen, return_inverse=True)
+            pool = self._public.normalised_like(self.images)
+            return pool.normalised(unique), positions.reshape(chosen.shape)
+        rows = self._public.rows(chosen)
+        return rows.pixels, rows.positions
+
+    def _labels(self, keys: OneTimeKeys, classes: NDArray[np.int64]) -> Tensor:
+        """(n, classes) float32 by the scheme's label mode."""
+        weights = keys.coefficients[:, : self.scheme.private_k]
+        labels = np.zeros((len(classes), len(self.images.classes)), np.float32)
+        for slot in range(classes.shape[1]):
+            labels[np.arange(len(classes)), classes[:, slot]] += weights[:, slot]
+        if self.scheme.labels == "renormalised":
+            labels /= weights.sum(axis=1, keepdims=True)
+        return torch.from_numpy(labels).to(self.device)
+
+    def _new_crops(self) -> ImageTable:
+        assert self._crops is not None
+        block = self._keys.next_block()
+        numbers = draws.uniforms(block, Purpose.CROPS, 4 * CROPS_PER_EPOCH).reshape(-1, 4)
+        return ImageTable.from_arrays(self._crops.draw(numbers))
+
+    def _to_device(self) -> cuda.DeviceTables | None:
+        images, public = self.images, self._public
+        if public is None and isinstance(images, ImageTable):
+            public = images.subset(slice(0, 0))
+        if not (isinstance(images, ImageTable) and isinstance(public, ImageTable)):
+            return None
+        if not cuda.fits(self.device, images, public):
+            return None
+        return cuda.DeviceTables(images, public, self.device)
+
+
+def _refuse_copy() -> NoReturn:
+    raise TypeError("An encoder with a fixed key cannot be copied: its keys would be drawn twice.")
+
+
+def _check(scheme: Scheme, images: Images, public: Images | None) -> None:
+    if len(images.classes) < 2:
+        raise InstaHideError(
+            f"There is {len(images.classes)} class, so there is nothing to learn.",
+            "Give images of at least two classes.",
+        )
+    if scheme.private_k > len(images):
+        raise InstaHideError(
+            f"A mix of {scheme.private_k} private images needs as many; there are {len(images)}.",
+            "Lower k, or give more images.",
+        )
+    if scheme.public_k:
+        _check_public(scheme, images, public)
+    elif public is not None:
+        raise InstaHideError(
+            "Public images are given, but the scheme mixes none in.",
+            "Leave them out, or use a cross-dataset scheme.",
+        )
+    if scheme.mask and isinstance(images, ImageTable):
+        _check_signs(images)
+
+
+def _check_public(scheme: Scheme, images: Images, public: Images | None) -> None:
+    if public is None:
+        raise InstaHideError(
+            f"The scheme mixes in {scheme.public_k} public images, but there are none.",
+            "Give a public pool (`--public`), or use an inside-dataset scheme.",
+        )
+    if public.shape != images.shape:
+        raise InstaHideError(
+            f"Public images are {public.shape}, private ones {images.shape} (channels, height, width).",
+            "Make a pool of the private images' shape with `instahide public`.",
+        )
+    if scheme.public_k > len(public):
+        raise InstaHideError(
+            f"A mix needs {scheme.public_k} public images; the pool has {len(public)}.",
+            "Make a larger pool with `instahide public`.",
+        )
+    if isinstance(images, ImageTable) and not isinstance(public, ImageTable):
+        raise InstaHideError(
+            "Private images are a table, public ones a data set with transforms of its own.",
+            "Wrap both in `ImageDataset`, so that both are normalised alike.",
+        )
+
+
+def _check_signs(images: ImageTable) -> None:
+    """Refuse images whose sign is known beforehand: |mask * x| = |x| would be all of x."""
+    step = max(1, len(images) // 1000)
+    sample = images.normalised(slice(None, None, step))
+    if (sample >= 0).all() or (sample <= 0).all():
+        raise InstaHideError(
+            "After normalisation all values have one sign, so the mask would hide nothing: "
+            "an encoding's absolute value would be the mix itself.",
+            "Normalise to mean 0: leave mean and std out to have them measured.",
+        )

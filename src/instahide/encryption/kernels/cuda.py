@@ -1,0 +1,88 @@
+"""The encoding on a GPU, in plain torch operations; the images stay there as 8-bit pixels.
+
+Keys come from the same stream as on the CPU, so masks and coefficients are the same bits. Nothing
+here needs a GPU to be imported, and every operation also runs on the CPU, where it is tested.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instahide.encryption.draws import WORD_BITS, OneTimeKeys
+from instahide.images import ImageTable
+
+#: Mixes at once: k float copies of this many images are held on the device.
+CHUNK = 4096
+#: Share of the free memory that images may take.
+_SHARE = 0.5
+
+
+def fits(device: torch.device, *tables: ImageTable) -> bool:
+    """Whether the tables leave enough of a CUDA device's memory to train in."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return sum(table.pixels.nbytes for table in tables) < _SHARE * free
+
+
+class DeviceTables:
+    """Private and public pixels on one device, under one normalisation.
+
+    Args:
+        private: the private images.
+        public: the public images; their own normalisation is not used.
+        device: where to keep them.
+    """
+
+    def __init__(self, private: ImageTable, public: ImageTable, device: torch.device) -> None:
+        self._device = device
+        self._private = torch.tensor(private.pixels, device=device)
+        self._public = torch.tensor(public.pixels, device=device)
+        self._scale = torch.tensor(private.scale, device=device)[:, None, None]
+        self._bias = torch.tensor(private.bias, device=device)[:, None, None]
+
+    def encode(self, keys: OneTimeKeys, private_k: int, out: Tensor) -> None:
+        """Write the encodings (n, C, H, W) to ``out``, which is on the same device."""
+        partners = torch.from_numpy(keys.partners).to(self._device)
+        coefficients = torch.from_numpy(keys.coefficients).to(self._device)
+        masks = None if keys.masks is None else torch.from_numpy(keys.masks.view("<i4"))
+        moves = None if keys.moves is None else torch.from_numpy(keys.moves)
+        for start in range(0, len(out), CHUNK):
+            part = slice(start, start + CHUNK)
+            mixed = torch.zeros(out[part].shape, device=self._device)
+            for slot in range(partners.shape[1]):
+                table = self._private if slot < private_k else self._public
+                images = table[partners[part, slot]]
+                if moves is not None:
+                    images = moved(images, moves[part, slot].to(self._device))
+                mixed += coefficients[part, slot, None, None, None] * images
+            mixed = mixed * self._scale + self._bias
+            if masks is not None:
+                turn_signs(mixed, masks[part].to(self._device))
+            out[part] = mixed
+
+
+def moved(images: Tensor, moves: Tensor) -> Tensor:
+    """(n, C, H, W) mirrored and shifted by ``moves`` (n, 3), black coming in."""
+    height, width = images.shape[2:]
+    down, right, mirrored = moves.long().unbind(1)
+    rows = torch.arange(height, device=images.device) - down[:, None]
+    columns = torch.arange(width, device=images.device) - right[:, None]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
+        :, None, :
+    ]
+    columns = torch.where(mirrored[:, None] == 1, width - 1 - columns, columns)
+    at = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    at = torch.where(inside, at, 0).flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    gathered = images.flatten(2).gather(2, at).view_as(images)
+    return gathered * inside[:, None]
+
+
+def turn_signs(values: Tensor, masks: Tensor) -> None:
+    """XOR the sign bits of ``values`` (n, C, H, W) float32 with ``masks`` (n, C, words) int32."""
+    shifts = torch.arange(WORD_BITS - 1, -1, -1, device=values.device, dtype=torch.int32)
+    # Shifting bit b of a word to the top leaves lower bits behind: keep the top one only.
+    signs = (masks[..., None] << shifts) & torch.iinfo(torch.int32).min
+    flat = values.flatten(2).view(torch.int32)
+    flat ^= signs.flatten(2)[..., : flat.shape[2]]

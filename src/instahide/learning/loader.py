@@ -1,0 +1,85 @@
+"""A drop-in for a `DataLoader`: batches of encodings and soft labels, under new keys every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encryption.encoder import Encoded, Encoder
+from instahide.errors import InstaHideError
+
+#: Encodings that are made at once; a block is as many whole batches as come near to this.
+BLOCK = 1024
+
+
+class EncodedLoader:
+    """Iterate over it once an epoch, as over a `DataLoader`; gives ``(images, soft_labels)``.
+
+    The next block is encoded in the background while the current one is used. The last batch may
+    be short; its encodings are made for it alone.
+
+    Args:
+        encoder: makes the encodings.
+        batch_size: encodings in a batch.
+        shuffle: whether every epoch has a new order, drawn from the key stream.
+        drop_last: whether a short last batch is left out.
+        pin_memory: put the encodings into page-locked memory, for faster copies to a GPU.
+
+    Raises:
+        InstaHideError: a batch size below 1.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise InstaHideError(f"A batch of {batch_size} is empty.", "Use a batch size of 1 or more.")
+        self.encoder = encoder
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.pin_memory = pin_memory
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        images = len(self.encoder.images)
+        return images // self.batch_size if self.drop_last else -(-images // self.batch_size)
+
+    def __iter__(self) -> Iterator[Encoded]:
+        self.encoder.next_epoch()
+        for block in self._prefetched(self._blocks()):
+            for start in range(0, len(block.images), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                yield Encoded(block.images[part], block.labels[part])
+
+    def _blocks(self) -> list[NDArray[np.int64]]:
+        """Which images each block encodes."""
+        count = len(self.encoder.images)
+        order = self.encoder.order() if self.shuffle else np.arange(count)
+        used = len(self) * self.batch_size if self.drop_last else count
+        size = self.batch_size * max(1, BLOCK // self.batch_size)
+        return [order[start : min(start + size, used)] for start in range(0, used, size)]
+
+    def _prefetched(self, blocks: list[NDArray[np.int64]]) -> Iterator[Encoded]:
+        worker = ThreadPoolExecutor(1, thread_name_prefix="instahide-prefetch")
+        try:
+            coming = None
+            for indices in blocks:
+                ready, coming = coming, worker.submit(
+                    self.encoder.encode, indices, pin_memory=self.pin_memory
+                )
+                if ready is not None:
+                    yield ready.result()
+            if coming is not None:
+                yield coming.result()
+        finally:
+            worker.shutdown(wait=True, cancel_futures=True)
