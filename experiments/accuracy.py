@@ -17,23 +17,31 @@ import time
 from pathlib import Path
 from statistics import mean, stdev
 
-import numpy as np
 import torch
+from rich.console import Console
 
-from instahide.encryption.encoder import Encoder
-from instahide.images import Split, open_pool, open_split
-from instahide.learning.evaluate import accuracy, table_batches
-from instahide.learning.hardware import pick_device, pick_precision
-from instahide.learning.loader import EncodedLoader
-from instahide.learning.loop import train
-from instahide.learning.models import build
-from instahide.learning.predict import predict_encrypted
+from instahide.learning.job import Job
+from instahide.learning.progress import Lines
 from instahide.learning.settings import TrainSettings
 
-FIELDS = (
-    "data scheme seed epochs model plain_accuracy encrypted_accuracy curve seconds images_per_second "
-    "threads precision torch python platform commit"
-).split()
+FIELDS = [
+    "data",
+    "scheme",
+    "seed",
+    "epochs",
+    "model",
+    "plain_accuracy",
+    "encrypted_accuracy",
+    "curve",
+    "seconds",
+    "images_per_second",
+    "threads",
+    "precision",
+    "torch",
+    "python",
+    "platform",
+    "commit",
+]
 
 
 def settings_of(data: str, scheme: str, seed: int, epochs: int) -> TrainSettings:
@@ -42,44 +50,33 @@ def settings_of(data: str, scheme: str, seed: int, epochs: int) -> TrainSettings
     return TrainSettings.from_values(values | ({"k": int(k)} if k else {}))
 
 
-def run(split: Split, settings: TrainSettings) -> dict[str, object]:
-    scheme = settings.encryption()
-    pool = open_pool("photos", split.train.shape)
-    encoder = Encoder(scheme, split.train, pool if scheme.public_k else None)
-    channels, classes = split.train.shape[0], len(split.train.classes)
-    model = build(
-        settings.model, channels, classes, sign_invariant=settings.sign_invariant, seed=settings.seed
-    )
-    precision = pick_precision(settings.precision, pick_device(settings.device))
-    curve: list[float] = []
-
-    def evaluate(network: torch.nn.Module) -> dict[str, float]:
-        share = accuracy(network, table_batches(split.test), precision=precision).overall
-        curve.append(round(100 * share, 2))
-        print(f"{settings.scheme} k={settings.k} epoch {len(curve)}: {curve[-1]}", flush=True)
-        return {"accuracy": share}
-
+def run(settings: TrainSettings) -> dict[str, object]:
+    job = Job.open(settings)
     started = time.perf_counter()
-    train(model, EncodedLoader(encoder, settings.batch_size), settings, evaluate=evaluate)
+    job.run(progress=Lines(Console()))
     seconds = time.perf_counter() - started
-    encrypted = None
-    if scheme.k > 1:
-        answers = predict_encrypted(model, scheme, split.test, pool, precision=precision)
-        right = answers.argmax(1).numpy() == split.test.labels
-        encrypted = round(100 * float(np.mean(right)), 2)
+    asked = job.metrics.get("encrypted_accuracy")
+    curve = [percent(record.metrics["accuracy"]) for record in job.history]
     return {
-        "plain_accuracy": curve[-1],
-        "encrypted_accuracy": encrypted,
+        "plain_accuracy": percent(job.metrics["accuracy"]),
+        "encrypted_accuracy": None if asked is None else percent(asked),
         "curve": " ".join(map(str, curve)),
         "seconds": round(seconds, 1),
-        "images_per_second": round(len(split.train) * settings.epochs / seconds),
-        "precision": str(precision).removeprefix("torch."),
+        "images_per_second": round(len(job.split.train) * settings.epochs / seconds),
+        "precision": str(job.precision).removeprefix("torch."),
     }
+
+
+def percent(share: float) -> float:
+    return round(100 * share, 2)
 
 
 def surroundings() -> dict[str, object]:
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return {
         "threads": torch.get_num_threads(),
@@ -124,7 +121,6 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = list(csv.DictReader(options.out.open())) if options.out.exists() else []
     have = {(row["data"], row["scheme"], row["seed"], row["epochs"]) for row in done}
-    split = open_split(options.data)
     for seed in map(int, options.seeds.split(",")):
         for scheme in options.schemes.split(","):
             if (options.data, scheme, str(seed), str(options.epochs)) in have:
@@ -132,14 +128,16 @@ def main() -> None:
             settings = settings_of(options.data, scheme, seed, options.epochs)
             row = {
                 "data": options.data, "scheme": scheme, "seed": seed, "epochs": options.epochs,
-                "model": settings.model, **run(split, settings), **surroundings(),
+                "model": settings.model, **run(settings), **surroundings(),
             }  # fmt: skip
             with options.out.open("a", newline="") as file:
                 writer = csv.DictWriter(file, FIELDS)
                 if file.tell() == 0:
                     writer.writeheader()
                 writer.writerow(row)
-    print(json.dumps(summary(list(csv.DictReader(options.out.open())), options.data, options.epochs)))
+    print(
+        json.dumps(summary(list(csv.DictReader(options.out.open())), options.data, options.epochs))
+    )
 
 
 if __name__ == "__main__":

@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from instahide.encryption.encoder import Encoded, Encoder
     from instahide.encryption.scheme import Scheme
     from instahide.errors import InstaHideError
-    from instahide.images import ImageDataset, ImageTable, PhotoCrops, open_images, open_pool
-    from instahide.images import open_split
+    from instahide.images import (
+        ImageDataset,
+        ImageTable,
+        PhotoCrops,
+        open_images,
+        open_pool,
+        open_split,
+    )
     from instahide.learning.loader import EncodedLoader
     from instahide.learning.predict import predict_encrypted
 

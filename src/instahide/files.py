@@ -16,7 +16,7 @@ from instahide.errors import InstaHideError
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; sync and rename it when the block ends well.
+    """Give a temporary path beside ``path`` to write to; sync and rename it if all goes well.
 
     Raises:
         InstaHideError: the folder is read-only or missing, or the disk is full.

@@ -77,7 +77,7 @@ def one_time_keys(
 def partners(
     block: Block, scheme: Scheme, indices: NDArray[np.int64], *, private: int, public: int
 ) -> NDArray[np.int64]:
-    """(n, k) rows: the image itself, then others, each mix uniform over all sets without repeats."""
+    """(n, k) rows: the image itself, then others, uniform over all choices without repeats."""
     chosen = np.empty((len(indices), scheme.k), dtype=np.int64)
     chosen[:, 0] = indices
     _fill_distinct(block, chosen[:, : scheme.private_k], given=1, bound=private)
@@ -85,9 +85,7 @@ def partners(
     return chosen
 
 
-def _fill_distinct(
-    block: Block, columns: NDArray[np.int64], *, given: int, bound: int
-) -> None:
+def _fill_distinct(block: Block, columns: NDArray[np.int64], *, given: int, bound: int) -> None:
     """Fill columns from ``given`` on with values below ``bound`` that differ within each row."""
     for column in range(given, columns.shape[1]):
         value = below(block, Purpose.PARTNERS, len(columns), bound - column)
@@ -99,8 +97,10 @@ def _fill_distinct(
 
 
 def below(block: Block, purpose: Purpose, count: int, bound: int) -> NDArray[np.int64]:
-    """(count,) integers uniform on 0 .. bound - 1, exactly: the words past the last whole multiple
-    of ``bound`` are drawn again."""
+    """(count,) integers, exactly uniform on 0 .. bound - 1.
+
+    Words past the last whole multiple of ``bound`` are drawn again.
+    """
     words = block.words(purpose, count)
     end = np.uint64(2**64 - 1 - 2**64 % bound)
     while (again := words > end).any():
@@ -110,7 +110,7 @@ def below(block: Block, purpose: Purpose, count: int, bound: int) -> NDArray[np.
 
 def uniforms(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
     """(count,) uniform on the multiples of 2^-53 in [0, 1)."""
-    return (block.words(purpose, count) >> np.uint64(11)) * 2.0**-53
+    return np.asarray((block.words(purpose, count) >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def coefficients(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32]:
@@ -134,7 +134,7 @@ def _unbounded(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32]:
     size = count * scheme.k
     raw = _half_normals(block, size) if scheme.law == "half-normal" else _exponentials(block, size)
     raw = raw.reshape(count, scheme.k)
-    return (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(raw / raw.sum(axis=1, keepdims=True), np.float32)
 
 
 def _half_normals(block: Block, count: int) -> NDArray[np.float64]:

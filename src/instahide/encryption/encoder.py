@@ -1,4 +1,4 @@
-"""Where what is public (a scheme) and what is secret (a key) meet; everything above sees encodings."""
+"""Where a public scheme and a secret key meet; everything above sees only encodings."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Encoder:
         self._keys = keys or KeyStream()
         self._lock = threading.Lock()
         self._crops = public if isinstance(public, PhotoCrops) else None
-        self._public = self._new_crops() if isinstance(public, PhotoCrops) else public
+        self._public = self._new_crops(public) if isinstance(public, PhotoCrops) else public
         _check(scheme, images, self._public)
         self._device_tables = self._to_device()
 
@@ -79,7 +79,7 @@ class Encoder:
         """Change to a new epoch key, and to new crops where the public images are photographs."""
         self._keys.next_epoch()
         if self._crops is not None:
-            self._public = self._new_crops()
+            self._public = self._new_crops(self._crops)
             self._device_tables = self._to_device()
 
     def order(self) -> NDArray[np.int64]:
@@ -166,7 +166,7 @@ class Encoder:
     def _public_rows(
         self, keys: OneTimeKeys, private: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Public pixels of the same kind as the ``private`` ones, and where each slot finds its own."""
+        """Public pixels of the kind of the ``private`` ones, and where each slot finds its own."""
         chosen = keys.partners[:, self.scheme.private_k :]
         if self._public is None:
             return private[:0], chosen
@@ -187,11 +187,10 @@ class Encoder:
             labels /= weights.sum(axis=1, keepdims=True)
         return torch.from_numpy(labels).to(self.device)
 
-    def _new_crops(self) -> ImageTable:
-        assert self._crops is not None
+    def _new_crops(self, crops: PhotoCrops) -> ImageTable:
         block = self._keys.next_block()
         numbers = draws.uniforms(block, Purpose.CROPS, 4 * CROPS_PER_EPOCH).reshape(-1, 4)
-        return ImageTable.from_arrays(self._crops.draw(numbers))
+        return ImageTable.from_arrays(crops.draw(numbers))
 
     def _to_device(self) -> cuda.DeviceTables | None:
         images, public = self.images, self._public
@@ -227,7 +226,7 @@ def _check(scheme: Scheme, images: Images, public: Images | None) -> None:
             "Leave them out, or use a cross-dataset scheme.",
         )
     if scheme.mask and isinstance(images, ImageTable):
-        _check_signs(images)
+        _check_signs(images, public)
 
 
 def _check_public(scheme: Scheme, images: Images, public: Images | None) -> None:
@@ -238,7 +237,8 @@ def _check_public(scheme: Scheme, images: Images, public: Images | None) -> None
         )
     if public.shape != images.shape:
         raise InstaHideError(
-            f"Public images are {public.shape}, private ones {images.shape} (channels, height, width).",
+            f"Public images are {public.shape}, private ones {images.shape} "
+            "(channels, height, width).",
             "Make a pool of the private images' shape with `instahide public`.",
         )
     if scheme.public_k > len(public):
@@ -251,15 +251,31 @@ def _check_public(scheme: Scheme, images: Images, public: Images | None) -> None
             "Private images are a table, public ones a data set with transforms of its own.",
             "Wrap both in `ImageDataset`, so that both are normalised alike.",
         )
-
-
-def _check_signs(images: ImageTable) -> None:
-    """Refuse images whose sign is known beforehand: |mask * x| = |x| would be all of x."""
-    step = max(1, len(images) // 1000)
-    sample = images.normalised(slice(None, None, step))
-    if (sample >= 0).all() or (sample <= 0).all():
+    moments_unknown = not any(images.mean) and set(images.std) == {1.0}
+    if isinstance(public, ImageTable) and not isinstance(images, ImageTable) and moments_unknown:
         raise InstaHideError(
-            "After normalisation all values have one sign, so the mask would hide nothing: "
-            "an encoding's absolute value would be the mix itself.",
+            "Private images are normalised by a transform whose mean and std are not known, so "
+            "that public images cannot be normalised alike.",
+            "Give `ImageDataset` the mean and std that its transform uses.",
+        )
+
+
+def _check_signs(images: ImageTable, public: Images | None) -> None:
+    """Refuse values whose sign is known beforehand: |mask * x| = |x| would be all of x."""
+    samples = [_sample(images)]
+    if isinstance(public, ImageTable):
+        samples.append(_sample(public.normalised_like(images)))
+    low = np.min([sample.min(axis=(0, 2, 3)) for sample in samples], axis=0)
+    high = np.max([sample.max(axis=(0, 2, 3)) for sample in samples], axis=0)
+    # A channel of one value all over has nothing to hide.
+    if (((low >= 0) | (high <= 0)) & (low < high)).any():
+        raise InstaHideError(
+            "After normalisation all values of a channel have one sign, so the mask would hide "
+            "nothing: an encoding's absolute value would be the mix itself.",
             "Normalise to mean 0: leave mean and std out to have them measured.",
         )
+
+
+def _sample(table: ImageTable) -> NDArray[np.float32]:
+    """Normalised images, evenly spaced: at most 2,000."""
+    return table.normalised(slice(None, None, max(1, len(table) // 1000)))

@@ -59,7 +59,16 @@ class KeyStream:
         InstaHideError: a fixed key that is not 32 bytes.
     """
 
-    __slots__ = ("__weakref__", "_block", "_cipher_key", "_epoch", "_fixed", "_lock", "_root", "participant")
+    __slots__ = (
+        "__weakref__",
+        "_block",
+        "_cipher_key",
+        "_epoch",
+        "_fixed",
+        "_lock",
+        "_root",
+        "participant",
+    )
 
     def __init__(self, participant: str = "", *, fixed_key: bytes | None = None) -> None:
         if fixed_key is not None and len(fixed_key) != KEY_BYTES:
@@ -127,7 +136,7 @@ class Block:
     def words(self, purpose: Purpose, count: int) -> NDArray[np.uint64]:
         """The next ``count`` uniform 64-bit words for ``purpose``."""
         words = np.empty(count, dtype="<u8")
-        self._fill(self._reader(purpose), memoryview(words).cast("B"))
+        self._fill(self._reader(purpose), words.view(np.uint8).data)
         return words
 
     def _reader(self, purpose: Purpose) -> CipherContext:

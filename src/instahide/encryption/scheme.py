@@ -34,6 +34,8 @@ Law = Literal["half-normal", "dirichlet"]
 
 #: Bounds that fewer draws than this meet are refused: drawing would take for ever.
 LEAST_ACCEPTANCE = 1e-3
+#: Far more than a network can learn from; the law of the coefficients of a mix is simulated.
+MOST_IMAGES = 100
 _TRIALS = 20_000
 
 
@@ -100,12 +102,16 @@ class Scheme:
         )
         return float(self.meets_bounds(raw / raw.sum(axis=1, keepdims=True)).mean())
 
-    def meets_bounds(self, coefficients: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool]]:
+    def meets_bounds(
+        self, coefficients: np.ndarray[Any, Any]
+    ) -> np.ndarray[Any, np.dtype[np.bool]]:
         """Which rows of ``coefficients`` (n, k) keep to c1 and c2."""
-        largest = coefficients.max(axis=1)
+        # In float64: NumPy would round c1 to float32, perhaps up.
+        largest = coefficients.max(axis=1).astype(np.float64)
         private = coefficients[:, : self.private_k].sum(axis=1, dtype=np.float64)
         # With no public image the private sum is 1 but for rounding, and c2 says nothing.
-        return (largest <= self.c1) & ((private >= self.c2) | (self.public_k == 0))
+        meets = (largest <= self.c1) & ((private >= self.c2) | (self.public_k == 0))
+        return np.asarray(meets, np.bool)
 
     def to_json(self) -> str:
         """As a JSON object; it holds nothing secret."""
@@ -121,12 +127,14 @@ class Scheme:
         try:
             values = json.loads(text)
             unknown = set(values) - {field.name for field in fields(cls)}
-        except (ValueError, TypeError) as error:
-            raise InstaHideError("This is not a scheme in JSON.", "Write one with `to_json`.") from error
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InstaHideError(
+                "This is not a scheme in JSON.", "Write one with `to_json`."
+            ) from error
         if not isinstance(values, dict) or unknown:
             raise InstaHideError(
-                f"A scheme is a JSON object without {', '.join(sorted(unknown)) or 'anything else'}.",
-                f"Its fields are {', '.join(field.name for field in fields(cls))}.",
+                "This JSON is not a scheme's, or has fields that no scheme has.",
+                f"A scheme's fields are {', '.join(field.name for field in fields(cls))}.",
             )
         return cls(**values)
 
@@ -141,6 +149,7 @@ def _validate(scheme: Scheme) -> None:
     k, private_k, c1, c2 = scheme.k, scheme.private_k, scheme.c1, scheme.c2
     rules: list[tuple[bool, str, str]] = [
         (k >= 1, f"k = {k}: a mix holds at least one image.", "Use k = 4 or more."),
+        (k <= MOST_IMAGES, f"k = {k} is too many images for one mix.", "Use k = 4 or 6."),
         (
             1 <= private_k <= k,
             f"private_k = {private_k} does not fit k = {k}.",

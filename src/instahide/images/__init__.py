@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instahide.images.builtin import BUILTIN
 from instahide.images.cache import cache_folder
 from instahide.images.dataset import ImageDataset
 from instahide.images.photos import PhotoCrops
@@ -12,6 +13,7 @@ from instahide.images.splits import Split
 from instahide.images.table import ImageTable, Rows
 
 __all__ = [
+    "BUILTIN",
     "ImageDataset",
     "ImageTable",
     "Images",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,20 @@ class Rows(NamedTuple):
     pixels: NDArray[Any]
     positions: NDArray[np.int64]
     labels: NDArray[np.int64]
+
+
+class Normalised(Protocol):
+    """Whatever states the mean and the standard deviation of its channels, of pixel / 255."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """One value a channel."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """One value a channel."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +98,7 @@ class ImageTable:
         """The named rows, with the normalisation of the whole."""
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
 
-    def normalised_like(self, other: ImageTable) -> ImageTable:
+    def normalised_like(self, other: Normalised) -> ImageTable:
         """The same pixels under the normalisation of ``other``."""
         return replace(self, mean=other.mean, std=other.std)
 

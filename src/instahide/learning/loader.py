@@ -1,4 +1,4 @@
-"""A drop-in for a `DataLoader`: batches of encodings and soft labels, under new keys every epoch."""
+"""A drop-in for a `DataLoader`: encodings and soft labels, under new keys every epoch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class EncodedLoader:
         pin_memory: bool = False,
     ) -> None:
         if batch_size < 1:
-            raise InstaHideError(f"A batch of {batch_size} is empty.", "Use a batch size of 1 or more.")
+            raise InstaHideError(
+                f"A batch of {batch_size} is empty.", "Use a batch size of 1 or more."
+            )
         self.encoder = encoder
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -74,8 +76,9 @@ class EncodedLoader:
         try:
             coming = None
             for indices in blocks:
-                ready, coming = coming, worker.submit(
-                    self.encoder.encode, indices, pin_memory=self.pin_memory
+                ready, coming = (
+                    coming,
+                    worker.submit(self.encoder.encode, indices, pin_memory=self.pin_memory),
                 )
                 if ready is not None:
                     yield ready.result()

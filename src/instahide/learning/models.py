@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from instahide.errors import InstaHideError
 
@@ -37,7 +37,7 @@ class Block(nn.Module):
 def residual_network(
     channels: int, classes: int, *, widths: Sequence[int], blocks: Sequence[int], stem: nn.Conv2d
 ) -> nn.Sequential:
-    """``stem``, then for each of ``widths`` a stage of as many ``blocks``, then the mean over pixels.
+    """``stem``, a stage of ``blocks`` for each of ``widths``, and the mean over pixels.
 
     Every stage but the first halves height and width.
     """

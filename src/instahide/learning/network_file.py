@@ -23,6 +23,7 @@ class NetworkCard:
         classes: the names of its outputs.
         mean: per channel, that images are normalised by; of pixel / 255.
         std: per channel, likewise.
+        scheme: that it was trained with, as `Scheme.to_json` writes it.
     """
 
     model: str
@@ -31,6 +32,7 @@ class NetworkCard:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    scheme: str
 
 
 def save_network(path: Path, model: nn.Module, card: NetworkCard) -> None:

@@ -33,7 +33,8 @@ def probabilities(
     training = model.training
     model.eval()
     parts = []
-    for batch in images.split(BATCH):
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
         with autocast(device, precision):
             logits = model(batch.to(device).contiguous(memory_format=torch.channels_last))
         parts.append(logits.float().softmax(1).cpu())

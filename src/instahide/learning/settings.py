@@ -49,7 +49,14 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     data: str = Field("mnist-5k", description="private images: a built-in set, folder or file")
-    public: str | None = Field(None, description="public pool; none means the built-in photographs")
+    public: str = Field("photos", description="public pool: a folder, or the built-in `photos`")
+    size: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="resize the short side to so many pixels and crop the centre"
+    )
+    skip_bad: bool = Field(False, description="leave out image files that cannot be read")
+    test_share: Annotated[Number, Field(gt=0, lt=1)] = Field(
+        0.2, description="share of every class to test on, where the data has no test part"
+    )
 
     scheme: Literal["inside", "cross", "mixup", "plain"] = Field(
         "cross", description="how images are mixed"
@@ -98,6 +105,13 @@ class TrainSettings(BaseModel):
         None, description="epochs without a better accuracy before stopping; none: never"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps ...")
+
+    queries: int = Field(
+        10, ge=0, description="encodings of each encrypted test query; 0: plain queries only"
+    )
+    query_coefficient: Annotated[Number, Field(ge=0, le=1)] = Field(
+        0.5, description="least coefficient of an encrypted query"
+    )
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], source: str = "The settings") -> TrainSettings:

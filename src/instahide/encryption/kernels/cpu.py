@@ -105,7 +105,7 @@ def _kernel(k: int) -> Callable[..., None]:
                 bits = out[row, channel].reshape(-1).view(np.uint32)
                 mix_and_mask(rows, weights, bias[channel], words, bits)
 
-    return encode_mixes  # type: ignore[no-any-return]
+    return encode_mixes
 
 
 def _mix_and_mask(k: int) -> Callable[..., None]:
@@ -130,7 +130,7 @@ def _mix_and_mask(k: int) -> Callable[..., None]:
             sign = (words[whole] << np.uint32(31 - at % 32)) & np.uint32(0x80000000)
             out[at] = value(rows, weights, bias, at) ^ sign
 
-    return mix_and_mask  # type: ignore[no-any-return]
+    return mix_and_mask
 
 
 @njit(nogil=True, cache=True)
@@ -139,7 +139,8 @@ def _copy_moved(plane: Any, move: Any, moved: Any, width: int) -> None:
     height = plane.size // width
     image, out = plane.reshape((height, width)), moved.reshape((height, width))
     down, right, mirrored = int(move[0]), int(move[1]), move[2]
-    first, last = max(0, right), min(width, width + right)
+    # A move by more than the width leaves nothing: compiled code would write beyond the line.
+    first, last = min(width, max(0, right)), max(0, min(width, width + right))
     for y in range(height):
         line = out[y]
         if y < down or y >= height + down:

@@ -18,7 +18,7 @@ def encode(
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """sigma * sum_j lambda_j x_j over normalised images x_j, in float64.
+    """Sigma * sum_j lambda_j x_j over normalised images x_j, in float64.
 
     Args:
         private: (N, C, H, W) pixels.
@@ -45,13 +45,15 @@ def encode(
     mixed = np.einsum("nk,nkchw->nchw", keys.coefficients.astype(np.float64), normalised)
     if keys.masks is None:
         return np.asarray(mixed)
-    return np.where(mask_bits(keys.masks, mixed.shape[2:]), -mixed, mixed)
+    return np.asarray(np.where(mask_bits(keys.masks, mixed.shape[2:]), -mixed, mixed))
 
 
 def moved(image: NDArray[Any], down: int, right: int, mirrored: int) -> NDArray[Any]:
     """(C, H, W) shifted, black coming in, and mirrored first."""
     height, width = image.shape[1:]
-    pad = max(abs(int(down)), abs(int(right)))
+    # Sums of a signed byte with itself or a size do not fit into one.
+    down, right = int(down), int(right)
+    pad = max(abs(down), abs(right))
     source = image[:, :, ::-1] if mirrored else image
     padded = np.pad(source, ((0, 0), (pad, pad), (pad, pad)))
     return padded[:, pad - down : pad - down + height, pad - right : pad - right + width]
@@ -62,4 +64,4 @@ def mask_bits(masks: NDArray[np.uint32], size: tuple[int, ...]) -> NDArray[np.bo
     bits = (masks[..., None] >> np.arange(32, dtype=np.uint32)) & 1
     height, width = size
     flat = bits.reshape(*masks.shape[:2], -1)[..., : height * width]
-    return flat.reshape(*masks.shape[:2], height, width).astype(np.bool)
+    return np.asarray(flat.reshape(*masks.shape[:2], height, width), np.bool)

@@ -1,0 +1,5 @@
+"""`python -m instahide`."""
+
+from instahide.cli import main
+
+main()

@@ -1,0 +1,166 @@
+"""`instahide` and its commands. PyTorch is imported inside the commands that need it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from instahide._version import __version__
+from instahide.cli.console import explained, out
+from instahide.cli.options import with_settings
+
+app = typer.Typer(
+    name="instahide",
+    help="Train on encrypted images: InstaHide (Huang et al., ICML 2020, arXiv:2010.02772).\n\n"
+    "InstaHide is not a formal guarantee: published attacks recover images from its encodings. "
+    "See docs/threat-model.md before you trust it with anything.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Local variables may be keys.
+    pretty_exceptions_show_locals=False,
+)
+
+Source = Annotated[
+    str, typer.Option("--data", help="Images: digits, mnist-5k, fashion-mnist, a folder or a file.")
+]
+Pool = Annotated[str, typer.Option("--public", help="A public pool's folder, or `photos`.")]
+Size = Annotated[
+    int | None, typer.Option(help="Resize the short side to so many pixels and crop the centre.")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read.")]
+Out = Annotated[Path, typer.Option("--out", help="Where to write; must not exist yet.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+@explained
+def train(
+    given: dict[str, Any],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path(
+        "runs/run"
+    ),
+    config: Annotated[
+        Path | None, typer.Option(help="YAML, TOML or JSON file of settings; options come on top.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, under new keys.")
+    ] = False,
+) -> None:
+    """Train a network on encodings of private images.
+
+    Example: instahide train --data mnist-5k --scheme cross --k 4
+    """
+    from instahide.cli.training import run_training
+
+    run_training(given, out_folder, config, resume)
+
+
+app.command()(with_settings(train))
+
+
+@app.command()
+@explained
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[str, typer.Argument(help="Images to ask about, as for train --data.")],
+    public: Pool = "photos",
+    queries: Annotated[int, typer.Option(help="Encodings of each query; 0: plain queries.")] = 10,
+    coefficient: Annotated[float, typer.Option(help="Least coefficient of a query.")] = 0.5,
+    size: Size = None,
+    skip_bad: SkipBad = False,
+    out_file: Annotated[Path, typer.Option("--out", help="CSV file to write.")] = Path(
+        "predictions.csv"
+    ),
+) -> None:
+    """Ask a trained network about images, encrypted as many times as --queries says."""
+    from instahide.cli.predicting import run_prediction
+
+    run_prediction(run, data, public, queries, coefficient, size, skip_bad, out_file)
+
+
+@app.command()
+@explained
+def public(
+    source: Annotated[str, typer.Argument(help="Folder of photographs, or `photos`.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the pool.")],
+    patch: Annotated[int, typer.Option(help="Height and width of a patch.")] = 32,
+    per_image: Annotated[int, typer.Option(help="Patches of a photograph, at most.")] = 100,
+    min_keypoints: Annotated[int, typer.Option(help="SIFT key points of a patch, at least.")] = 40,
+    grey: Annotated[bool, typer.Option("--grey", help="One channel instead of three.")] = False,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Cut a public pool of patches from photographs, flat ones left out."""
+    from instahide.images import make_pool
+
+    pool = make_pool(
+        source,
+        out_folder,
+        patch=patch,
+        per_image=per_image,
+        min_keypoints=min_keypoints,
+        grey=grey,
+        skip_bad=skip_bad,
+    )
+    out.print(f"{len(pool)} patches of {patch} x {patch} pixels in {out_folder}", soft_wrap=True)
+
+
+@app.command()
+@explained
+def show(
+    data: Source = "mnist-5k",
+    public: Pool = "photos",
+    scheme: Annotated[str, typer.Option(help="inside, cross, mixup or plain.")] = "cross",
+    k: Annotated[int, typer.Option(help="Images in a mix.")] = 4,
+    images: Annotated[int, typer.Option(help="Rows of the picture.")] = 4,
+    size: Size = None,
+    skip_bad: SkipBad = False,
+    out_file: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("show.png"),
+) -> None:
+    """Draw what encryption does: originals, their partners, the mix, the encoding, |encoding|."""
+    from instahide.cli.picture import draw_picture
+
+    draw_picture(data, public, scheme, k, images, size, skip_bad, out_file)
+    out.print(f"Picture: {out_file}", soft_wrap=True)
+
+
+@app.command()
+@explained
+def bench(
+    k: Annotated[int, typer.Option(help="Images in a mix.")] = 4,
+    side: Annotated[int, typer.Option(help="Height and width of an image.")] = 32,
+    channels: Annotated[int, typer.Option(help="1 or 3.")] = 3,
+    images: Annotated[int, typer.Option(help="How many to encode.")] = 50_000,
+) -> None:
+    """Measure how fast this machine encodes, beside a plain conversion of the same pixels."""
+    from instahide.cli.speed import measure_speed
+
+    measure_speed(k, side, channels, images)
+
+
+@app.command()
+@explained
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
+        "runs/demo"
+    ),
+    epochs: Annotated[int, typer.Option(help="Epochs of either run.")] = 30,
+) -> None:
+    """Train on plain and on encrypted digits, side by side, and draw what encryption does."""
+    from instahide.cli.demonstration import run_demo
+
+    run_demo(out_folder, epochs)

@@ -1,0 +1,96 @@
+"""`instahide show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encryption.illustration import Illustration, illustrate
+from instahide.errors import InstaHideError
+from instahide.files import writing
+from instahide.images import ImageTable, open_images, open_pool
+from instahide.learning.settings import TrainSettings
+
+_TITLES = ("the mix", "the encoding", "|encoding|:\nwhat it says")
+_INK, _PALE = "#1b1f24", "#6b7280"
+
+
+def draw_picture(
+    data: str,
+    public: str,
+    scheme: str,
+    k: int,
+    count: int,
+    size: int | None,
+    skip_bad: bool,
+    out: Path,
+) -> None:
+    """Write a picture of the encryption of ``count`` images of ``data`` to ``out``."""
+    settings = TrainSettings.from_values({"scheme": scheme, "k": k}, "The options").encryption()
+    images = open_images(data, size=size, skip_bad=skip_bad)
+    if not 1 <= count <= len(images):
+        raise InstaHideError(
+            f"A picture of {count} images cannot be drawn.", f"Choose from 1 to {len(images)}."
+        )
+    if settings.private_k > len(images):
+        raise InstaHideError(
+            f"A mix of {settings.private_k} images needs as many; there are {len(images)}.",
+            "Lower k, or give more images.",
+        )
+    pool = open_pool(public, images.shape) if settings.public_k else None
+    chosen = np.linspace(0, len(images) - 1, count).astype(np.int64)
+    _draw(illustrate(settings, images, pool, chosen), images, settings.private_k, out)
+
+
+def _draw(steps: Illustration, images: ImageTable, private_k: int, out: Path) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InstaHideError(
+            "Pictures need matplotlib.", "Install it with `pip install 'instahide[plot]'`."
+        ) from error
+    count, k = steps.parts.shape[:2]
+    # The gap in the middle keeps what goes in apart from what comes out.
+    widths = [1.0] * k + [0.25] + [1.0] * len(_TITLES)
+    figure = Figure(figsize=(1.25 * sum(widths), 1.3 * count + 0.7), layout="constrained")
+    axes = figure.subplots(count, len(widths), squeeze=False, width_ratios=widths)
+    for row in range(count):
+        ends = [steps.mixes[row], steps.encodings[row], np.abs(steps.encodings[row])]
+        shown = [_pixels(part, images) for part in steps.parts[row]]
+        shown += [_stretched(end) for end in ends]
+        for axis, pixels in zip(np.delete(axes[row], k), shown, strict=True):
+            axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    names = [
+        "original",
+        *["private\npartner"] * (private_k - 1),
+        *["public\npartner"] * (k - private_k),
+    ]
+    for axis, name in zip(np.delete(axes[0], k), [*names, *_TITLES], strict=True):
+        axis.set_title(name, fontsize=8, color=_INK)
+    figure.supxlabel(
+        "The keys of this picture were made for it alone. The sign is hidden; |encoding| is not.",
+        fontsize=7,
+        color=_PALE,
+    )
+    with writing(out) as partial:
+        figure.savefig(partial, dpi=160, facecolor="white")
+
+
+def _pixels(image: NDArray[np.float32], images: ImageTable) -> NDArray[np.float64]:
+    """(C, H, W) normalised -> (H, W) or (H, W, 3) in [0, 1], as the file was."""
+    mean, std = (np.asarray(moment)[:, None, None] for moment in (images.mean, images.std))
+    return _image_axes(np.clip(image * std + mean, 0, 1))
+
+
+def _stretched(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(C, H, W) of any range -> [0, 1]."""
+    low, high = values.min(), values.max()
+    return _image_axes((values - low) / (high - low or 1))
+
+
+def _image_axes(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)

@@ -1,0 +1,42 @@
+"""`instahide train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from instahide.cli.console import out
+from instahide.learning.job import Job, start
+from instahide.learning.progress import reporting
+from instahide.learning.settings import TrainSettings
+
+
+def run_training(given: Mapping[str, Any], folder: Path, config: Path | None, resume: bool) -> None:
+    """Train by the settings of ``config`` with ``given`` on top, in ``folder``.
+
+    A resumed run keeps the settings it has, so that nothing needs to be typed again.
+    """
+    own = folder / "settings.json"
+    source = own if resume and own.exists() and config is None else config
+    settings = TrainSettings.load(source) if source else TrainSettings.from_values({})
+    settings = settings.merged(given)
+    with reporting() as progress:
+        job = start(settings, folder, resume=resume, progress=progress)
+    out.print(_table(job))
+    out.print(f"Results, network and settings: {folder}", soft_wrap=True)
+
+
+def _table(job: Job) -> Table:
+    table = Table(title=f"{job.settings.data}, {job.settings.scheme}, k = {job.scheme.k}")
+    table.add_column("measured")
+    table.add_column("value", justify="right")
+    for name, share in job.metrics.items():
+        table.add_row(name.replace("_", " "), f"{share:.1%}")
+    speed = job.history[-1].images_per_second
+    table.add_row("training images/s", f"{speed:,.0f}")
+    exposure = job.encoder.exposure
+    table.add_row("encodings that an image went into", f"{exposure.min()} to {exposure.max()}")
+    return table

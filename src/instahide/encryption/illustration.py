@@ -1,0 +1,65 @@
+"""What an encryption does to an image, step by step, for people to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encryption import draws
+from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.kernels import reference
+from instahide.encryption.keys import KeyStream
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable
+
+
+@dataclass(frozen=True, eq=False)
+class Illustration:
+    """The steps of n encryptions, all float, normalised.
+
+    Attributes:
+        parts: (n, k, C, H, W) the image itself and its partners.
+        mixes: (n, C, H, W) their weighted sums.
+        encodings: (n, C, H, W) the mixes under their masks.
+    """
+
+    parts: NDArray[np.float32]
+    mixes: NDArray[np.float64]
+    encodings: NDArray[np.float64]
+
+
+def illustrate(
+    scheme: Scheme, images: ImageTable, public: ImageTable | None, indices: NDArray[np.int64]
+) -> Illustration:
+    """Encrypt the private images ``indices`` (n,) under keys made for the picture alone.
+
+    The picture shows its partners, so its encodings hide nothing. No encoder ever uses these keys.
+    """
+    pool = images.subset(slice(0, 0)) if public is None else public.normalised_like(images)
+    keys = draws.one_time_keys(
+        KeyStream("illustration").next_block(),
+        scheme,
+        indices,
+        private=len(images),
+        public=len(pool),
+        shape=images.shape,
+        augmentation=Augmentation(),
+    )
+    unmasked = draws.OneTimeKeys(keys.partners, keys.coefficients, None, None)
+    own, others = keys.partners[:, : scheme.private_k], keys.partners[:, scheme.private_k :]
+    parts = np.concatenate(
+        [
+            table.normalised(rows.reshape(-1)).reshape(*rows.shape, *images.shape)
+            for table, rows in ((images, own), (pool, others))
+        ],
+        axis=1,
+    )
+    mixes, encodings = (
+        reference.encode(
+            images.pixels, pool.pixels, used, scheme.private_k, images.scale, images.bias
+        )
+        for used in (unmasked, keys)
+    )
+    return Illustration(parts, mixes, encodings)
