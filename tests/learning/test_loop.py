@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -16,12 +17,21 @@ from instahide.learning.evaluate import accuracy
 from instahide.learning.hardware import pick_precision
 from instahide.learning.history import EpochRecord, stalled
 from instahide.learning.loop import learning_rate, train
-from instahide.learning.models import build
+from instahide.learning.models import residual_network
 from instahide.learning.progress import Bars, Progress, reporting
 from instahide.learning.settings import TrainSettings
 from instahide.learning.state import TrainingState
 
 Batch = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks are slower on many, and much slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @cache
@@ -40,7 +50,9 @@ def _accuracy(model: nn.Module) -> dict[str, float]:
 
 
 def _network(seed: int = 0) -> nn.Module:
-    return build("small", 1, 10, sign_invariant=False, seed=seed)
+    torch.manual_seed(seed)
+    stem = nn.Conv2d(1, 16, 3, padding=1, bias=False)
+    return residual_network(1, 10, widths=(16, 32), blocks=(1, 1), stem=stem)
 
 
 @pytest.mark.parametrize(
@@ -48,15 +60,15 @@ def _network(seed: int = 0) -> nn.Module:
     [
         {"precision": "float32"},
         {"precision": "bfloat16", "ema": 0.9, "schedule": "step"},
-        {"optimizer": "adamw", "lr": 0.003, "schedule": "constant", "precision": "float32"},
+        {"optimizer": "adamw", "lr": 0.005, "schedule": "constant", "precision": "float32"},
     ],
 )
 def test_it_learns_digits(values: dict[str, object]) -> None:
-    """Over 90% of unseen digits after four epochs, by every optimiser and schedule."""
-    settings = TrainSettings.from_values({"epochs": 4, "lr": 0.05, "device": "cpu", **values})
+    """Over 90% of unseen digits after eight epochs, by every optimiser and schedule."""
+    settings = TrainSettings.from_values({"epochs": 8, "lr": 0.1, "device": "cpu", **values})
     model = _network()
     history = train(model, digits()[0], settings, evaluate=_accuracy)
-    assert [record.epoch for record in history] == [1, 2, 3, 4]
+    assert [record.epoch for record in history] == list(range(1, 9))
     assert history[-1].loss < history[0].loss
     assert history[-1].metrics["accuracy"] > 0.9
     assert all(record.images_per_second > 0 < record.seconds for record in history)
@@ -196,12 +208,13 @@ def test_ctrl_c_leaves_one_line_and_goes_on_up() -> None:
     def interrupt(_: nn.Module) -> dict[str, float]:
         raise KeyboardInterrupt
 
-    with (
-        pytest.raises(KeyboardInterrupt),
-        reporting(Console(file=text, force_terminal=False)) as progress,
-    ):
+    def run() -> None:
         settings = TrainSettings(epochs=5, device="cpu")
-        train(_network(), digits()[0][:1], settings, evaluate=interrupt, progress=progress)
+        with reporting(Console(file=text, force_terminal=False)) as progress:
+            train(_network(), digits()[0][:1], settings, evaluate=interrupt, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
     assert text.getvalue() == "Stopped after epoch 0 of 5.\n"
 
 

@@ -26,7 +26,7 @@ def read_npz(path: Path) -> ImageTable | Split:
         InstaHideError: damaged file, pickled objects inside, or no images and labels.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             train, test = _pick(arrays, TRAIN), _pick(arrays, TEST)
             if train and test:
                 return paired(labelled(*train), labelled(*test))

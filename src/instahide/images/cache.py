@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def cached(name: str, state: str, make: Callable[[], ImageTable]) -> ImageTable:
         return ImageTable.load(path)
 
 
-def stored(rows: Iterable[NDArray[np.uint8]], folder: Path) -> NDArray[np.uint8]:
+def stored(rows: Generator[NDArray[np.uint8], None, None], folder: Path) -> NDArray[np.uint8]:
     """Stack ``rows`` of one shape, however many, in an unnamed file of ``folder``: (n, *shape).
 
     The file has no name, so that nothing stays behind, whatever happens to the process.
@@ -65,7 +66,7 @@ def stored(rows: Iterable[NDArray[np.uint8]], folder: Path) -> NDArray[np.uint8]
     """
     shape, count = (0,), 0
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with closing(rows), tempfile.TemporaryFile(dir=folder) as file:
             for row in rows:
                 file.write(row.tobytes())
                 shape, count = row.shape, count + 1

@@ -18,7 +18,7 @@ Moments = tuple[float, ...]
 
 #: Items, evenly spaced, that mean and standard deviation are measured on.
 MEASURED_ITEMS = 1_000
-#: Items that are looked at when there is nothing to measure.
+#: Items, evenly spaced, whose normalised values are looked at.
 CHECKED_ITEMS = 32
 
 
@@ -63,9 +63,10 @@ class ImageDataset:
         self._workers = workers
         self._length = _length(dataset)
         self._first = self._fetch(0)
-        sample = self._sample(MEASURED_ITEMS if mean is None or std is None else CHECKED_ITEMS)
+        measures = self._first.pixels.dtype == np.uint8 and (mean is None or std is None)
+        sample = self._sample(MEASURED_ITEMS if measures else CHECKED_ITEMS)
         self._mean, self._std = _moments(sample, mean, std)
-        _refuse_one_sign(self._normalised(sample))
+        _refuse_one_sign(self._normalised(sample[:: -(-len(sample) // CHECKED_ITEMS)]))
         self._classes = tuple(classes) if classes else self._own_classes()
 
     def __len__(self) -> int:

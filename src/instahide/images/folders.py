@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,7 @@ def decoded(
     *,
     workers: int | None = None,
     shown: bool = True,
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
     """(number of the file, what ``read`` made of it), in order, read on threads.
 
     Raises:
@@ -75,13 +76,14 @@ def decoded(
 
     skipped: list[InstaHideError] = []
     results = tracked(in_order(attempt, files, workers), "Reading images", len(files), shown)
-    for number, result in enumerate(results):
-        if not isinstance(result, InstaHideError):
-            yield number, result
-        elif skip_bad:
-            skipped.append(result)
-        else:
-            raise result
+    with closing(results):
+        for number, result in enumerate(results):
+            if not isinstance(result, InstaHideError):
+                yield number, result
+            elif skip_bad:
+                skipped.append(result)
+            else:
+                raise result
     report_skipped(skipped, len(files))
 
 
@@ -98,19 +100,7 @@ def _table(listing: Listing, part: str, how: Decoding) -> ImageTable:
 def _decode(listing: Listing, how: Decoding) -> ImageTable:
     kept: list[int] = []
     colours: set[bool] = set()
-    shapes: list[tuple[int, ...]] = []
-
-    def rows() -> Iterator[NDArray[np.uint8]]:
-        read = partial(decode, size=how.size)
-        for number, image in decoded(listing.files, read, how.skip_bad, shown=how.progress):
-            shapes[1:] = [image.shape[:2]]
-            if shapes[0] != shapes[-1]:
-                raise _sizes_differ(listing.files[kept[0]], listing.files[number], shapes)
-            kept.append(number)
-            colours.add(image.ndim == 3)
-            yield np.broadcast_to(np.atleast_3d(image).transpose(2, 0, 1), (3, *image.shape[:2]))
-
-    pixels = stored(rows(), cache_folder())
+    pixels = stored(_rows(listing, how, kept, colours), cache_folder())
     if not kept:
         raise InstaHideError(
             f"No image of {listing.root} can be read.", "Check that the files are images."
@@ -118,6 +108,23 @@ def _decode(listing: Listing, how: Decoding) -> ImageTable:
     # Colour is known only at the end: grey images were written three times over.
     pixels = pixels if True in colours else pixels[:, :1]
     return labelled(pixels, listing.labels[kept], listing.classes)
+
+
+def _rows(
+    listing: Listing, how: Decoding, kept: list[int], colours: set[bool]
+) -> Generator[NDArray[np.uint8], None, None]:
+    """(3, H, W) of every file; adds its number to ``kept`` and its being coloured to ``colours``."""
+    read = partial(decode, size=how.size)
+    first: tuple[int, ...] = ()
+    with closing(decoded(listing.files, read, how.skip_bad, shown=how.progress)) as images:
+        for number, image in images:
+            shape = image.shape[:2]
+            first = first or shape
+            if shape != first:
+                raise _sizes_differ(listing.files[kept[0]], first, listing.files[number], shape)
+            kept.append(number)
+            colours.add(image.ndim == 3)
+            yield np.broadcast_to(np.atleast_3d(image).transpose(2, 0, 1), (3, *shape))
 
 
 def _state(listing: Listing) -> str:
@@ -133,10 +140,11 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
-def _sizes_differ(first: Path, other: Path, shapes: list[tuple[int, ...]]) -> InstaHideError:
-    (height, width), (other_height, other_width) = shapes
+def _sizes_differ(
+    first: Path, shape: tuple[int, ...], other: Path, other_shape: tuple[int, ...]
+) -> InstaHideError:
     return InstaHideError(
-        f"Images differ in size: {first} is {width} x {height}, "
-        f"but {other} is {other_width} x {other_height} pixels.",
+        f"Images differ in size: {first} is {shape[1]} x {shape[0]}, "
+        f"but {other} is {other_shape[1]} x {other_shape[0]} pixels.",
         "Use --size N to resize the short side to N pixels and crop the centre.",
     )

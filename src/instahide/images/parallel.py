@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -27,20 +27,23 @@ def in_order(
         yield from map(function, items)
         return
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > AHEAD * workers:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # Not waiting: the collector may end a forgotten iteration on one of the pool's own threads.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def tracked(items: Iterable[Item], description: str, total: int, shown: bool) -> Iterator[Item]:
-    """``items`` with a progress bar on standard error, gone when they end."""
+def tracked(
+    items: Iterable[Item], description: str, total: int, shown: bool
+) -> Generator[Item, None, None]:
+    """``items`` with a progress bar on standard error, gone when they end or are closed."""
     from rich.console import Console
     from rich.progress import track
 

@@ -6,7 +6,8 @@ The paper takes random crops of ImageNet and keeps those with more than 40 SIFT 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -126,9 +127,10 @@ def _each(
     skip_bad: bool,
     workers: int | None = None,
     progress: bool = True,
-) -> Iterator[NDArray[np.uint8]]:
-    for _, patches in decoded(files, cut, skip_bad, workers=workers, shown=progress):
-        yield from patches
+) -> Generator[NDArray[np.uint8], None, None]:
+    with closing(decoded(files, cut, skip_bad, workers=workers, shown=progress)) as photographs:
+        for _, patches in photographs:
+            yield from patches
 
 
 def _patches(

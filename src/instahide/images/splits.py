@@ -54,7 +54,16 @@ def class_count(labels: NDArray[Any]) -> int:
 
 
 def paired(train: ImageTable, test: ImageTable) -> Split:
-    """Two tables of the same classes, as a split."""
+    """Two tables of the same classes, as a split.
+
+    Raises:
+        InstaHideError: they hold images of two shapes.
+    """
+    if train.shape != test.shape:
+        raise InstaHideError(
+            f"Training images are {_spelt(train.shape)}, but test images are {_spelt(test.shape)}.",
+            "Bring image files to one size with --size N, and all of them to grey or to colour.",
+        )
     classes = max(train.classes, test.classes, key=len)
     return Split(
         replace(train, classes=classes), replace(test, classes=classes).normalised_like(train)
@@ -103,14 +112,8 @@ def checked(split: Split) -> Split:
     """The split, if a model can be trained and tested on it.
 
     Raises:
-        InstaHideError: images of two shapes, no images, or only one class.
+        InstaHideError: no test images, or only one class.
     """
-    if split.train.shape != split.test.shape:
-        raise InstaHideError(
-            f"Training images are {_spelt(split.train.shape)}, "
-            f"but test images are {_spelt(split.test.shape)}.",
-            "Use --size N to bring both to N x N pixels, and convert both to grey or to colour.",
-        )
     if len(split.test) == 0:
         raise InstaHideError("There are no test images.", "Give at least one of every class.")
     if len(np.unique(split.train.labels)) < 2:

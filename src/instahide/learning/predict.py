@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from instahide.encryption.encoder import Encoder
-from instahide.encryption.keys import KeyStream
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images
@@ -33,12 +32,14 @@ def probabilities(
     training = model.training
     model.eval()
     parts = []
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        with autocast(device, precision):
-            logits = model(batch.to(device).contiguous(memory_format=torch.channels_last))
-        parts.append(logits.float().softmax(1).cpu())
-    model.train(training)
+    try:
+        for start in range(0, len(images), BATCH):
+            batch = images[start : start + BATCH]
+            with autocast(device, precision):
+                logits = model(batch.to(device).contiguous(memory_format=torch.channels_last))
+            parts.append(logits.float().softmax(1).cpu())
+    finally:
+        model.train(training)
     return torch.cat(parts)
 
 
@@ -51,7 +52,6 @@ def predict_encrypted(
     encodings: int = ENCODINGS,
     coefficient: float = 0.5,
     precision: torch.dtype = torch.float32,
-    keys: KeyStream | None = None,
 ) -> Tensor:
     """Class probabilities (n, classes), averaged over encodings of each query.
 
@@ -66,14 +66,13 @@ def predict_encrypted(
         encodings: of each query.
         coefficient: least coefficient of the query (paper, section 4.2).
         precision: of the arithmetic.
-        keys: a stream to draw from; a new one by default.
 
     Raises:
         InstaHideError: fewer than one encoding, or a coefficient that the scheme cannot give.
     """
     if encodings < 1:
         raise InstaHideError(f"{encodings} encodings answer nothing.", "Use 10 or more.")
-    encoder = Encoder(scheme.query(coefficient), queries, public, keys=keys)
+    encoder = Encoder(scheme.query(coefficient), queries, public)
     total = torch.zeros(len(queries), len(queries.classes))
     for _ in range(encodings):
         encoder.next_epoch()

@@ -98,8 +98,8 @@ class TrainSettings(BaseModel):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="arithmetic of the network; auto: bfloat16 where hardware has it"
     )
-    ema: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
-        0.999, description="decay of the moving average of the weights; none: no average"
+    ema: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.999, description="decay of the moving average of the weights; 0: no average"
     )
     patience: Annotated[int, Field(ge=1)] | None = Field(
         None, description="epochs without a better accuracy before stopping; none: never"

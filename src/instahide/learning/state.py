@@ -47,7 +47,7 @@ class TrainingState:
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
         state = cls(model, _optimizer(model, settings), scaler, None, device, precision)
-        if settings.ema is not None:
+        if settings.ema > 0:
             state.average = state._moving_average(settings.ema)
         return state
 

@@ -1,0 +1,122 @@
+"""Speed of encoding, keys included, against the authors' routine and a plain conversion to float.
+
+The same random images are encoded over and over in turns with what they are compared to. The floor
+is `Tensor.float` on the 8-bit pixels: what any training on such images pays, whatever it does next.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import peers
+from benchmarks.measure import medians, quick, report
+from benchmarks.workload import CLASSES, blocks, encode_epoch, random_table
+from instahide.encryption import draws
+from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.encoder import Encoder
+from instahide.encryption.keys import KeyStream
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable
+
+PADDING = 4
+
+
+def convert_in_blocks(pixels: Tensor) -> None:
+    """The floor as a user meets it: every block into memory of its own."""
+    for rows in blocks(np.arange(len(pixels))):
+        converted = pixels[rows[0] : rows[-1] + 1].float()
+    del converted
+
+
+def draw_epoch(keys: KeyStream, scheme: Scheme, table: ImageTable) -> None:
+    """The keys of an epoch alone, without augmentation."""
+    keys.next_epoch()
+    for rows in blocks(draws.order(keys.next_block(), len(table))):
+        draws.one_time_keys(
+            keys.next_block(),
+            scheme,
+            rows,
+            private=len(table),
+            public=0,
+            shape=table.shape,
+            augmentation=Augmentation(),
+        )
+
+
+def against_authors(table: ImageTable, public: ImageTable, rounds: int) -> dict[str, float]:
+    """Seconds an epoch of ours and of the authors' routine, in turns."""
+    images = torch.from_numpy(table.normalised())
+    pool = torch.from_numpy(public.normalised_like(table).normalised())
+    onehot = torch.eye(CLASSES)[torch.from_numpy(table.labels)]
+    k4, k6 = Scheme.inside(4), Scheme.cross(6)
+    augmentation = Augmentation(PADDING, flip=True)
+    return medians(
+        {
+            "k4": partial(encode_epoch, Encoder(k4, table)),
+            "k6": partial(encode_epoch, Encoder(k6, table, public)),
+            "augmented": partial(encode_epoch, Encoder(k4, table, augmentation=augmentation)),
+            "authors_k4": lambda: peers.inside(images, onehot, 4, k4.c1),
+            "authors_k6": lambda: peers.cross(images, onehot, pool, 6, k6.c1, k6.c2),
+        },
+        rounds,
+    )
+
+
+def against_floor(table: ImageTable, public: ImageTable, rounds: int) -> dict[str, float]:
+    """Seconds an epoch of ours and of two conversions, in turns."""
+    pixels = torch.from_numpy(table.pixels)
+    buffer = torch.empty(pixels.shape)
+    return medians(
+        {
+            "k4": partial(encode_epoch, Encoder(Scheme.inside(4), table)),
+            "cross_k4": partial(encode_epoch, Encoder(Scheme.cross(4), table, public)),
+            "floor": partial(convert_in_blocks, pixels),
+            "floor_preallocated": partial(buffer.copy_, pixels),
+        },
+        rounds,
+    )
+
+
+def main() -> None:
+    tiny = quick(__doc__)
+    table, public = random_table(2_000 if tiny else 50_000), random_table(500 if tiny else 10_000)
+    floor = against_floor(table, public, 2 if tiny else 21)
+    authors = against_authors(table, public, 1 if tiny else 3)
+    draw = partial(draw_epoch, KeyStream(), Scheme.inside(4), table)
+    # Keys are drawn by one thread while the others wait: its processor time is wall time spent.
+    keys = medians({"keys": draw}, 2 if tiny else 5, clock=time.thread_time)["keys"]
+
+    def speed(seconds: float) -> str:
+        return f"{len(table) / seconds:,.0f} images/s"
+
+    rows = [
+        ("ours, inside k=4", speed(floor["k4"])),
+        ("ours, cross k=4", speed(floor["cross_k4"])),
+        ("ours, cross k=6", speed(authors["k6"])),
+        ("ours, inside k=4, crop and flip", speed(authors["augmented"])),
+        ("authors' routine, inside k=4, no augmentation", speed(authors["authors_k4"])),
+        ("authors' routine, cross k=6, no augmentation", speed(authors["authors_k6"])),
+        ("conversion to float32, fresh blocks", speed(floor["floor"])),
+        ("conversion to float32, one buffer", speed(floor["floor_preallocated"])),
+        ("keys alone, inside k=4", speed(keys)),
+    ]
+    figures = {
+        "vs_authors_k4": authors["authors_k4"] / authors["k4"],
+        "vs_authors_k6": authors["authors_k6"] / authors["k6"],
+        "vs_authors_augmented": authors["authors_k4"] / authors["augmented"],
+        "vs_floor_k4": floor["k4"] / floor["floor"],
+        "vs_floor_cross_k4": floor["cross_k4"] / floor["floor"],
+        "vs_floor_preallocated_k4": floor["k4"] / floor["floor_preallocated"],
+        "images_per_s": len(table) / floor["k4"],
+        "keys_share": keys / floor["k4"],
+    }
+    report(f"Encoding {len(table):,} images of 3 x 32 x 32, keys included", rows, figures)
+
+
+if __name__ == "__main__":
+    main()

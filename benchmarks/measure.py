@@ -1,0 +1,56 @@
+"""How every benchmark is timed and reported."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+
+def quick(description: str) -> bool:
+    """Whether the command line asks for a tiny size, which shows that all runs but no speed."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a tiny size; its times mean nothing")
+    return bool(parser.parse_args().quick)
+
+
+def medians(
+    works: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Median seconds of each of ``works``.
+
+    They take turns, so that what disturbs the machine for a while disturbs all of them, and each
+    runs once before its time counts.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    for _ in range(rounds):
+        for name, work in works.items():
+            started = clock()
+            work()
+            seconds[name].append(clock() - started)
+    return {name: median(times) for name, times in seconds.items()}
+
+
+def report(title: str, rows: Iterable[tuple[str, str]], figures: Mapping[str, float]) -> None:
+    """Print a table for people and, as the last line, ``figures`` as one JSON object."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    processors, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    print(f"{processors} processors; load in the last minute {load:.1f}, this benchmark included")
+    print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))

@@ -1,0 +1,37 @@
+"""The images that are encoded: random pixels of CIFAR's size, as speed does not depend on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encryption.encoder import Encoder
+from instahide.images import ImageTable
+from instahide.learning.loader import BLOCK
+
+SHAPE = (3, 32, 32)
+CLASSES = 10
+
+
+def random_table(count: int) -> ImageTable:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, *SHAPE), np.uint8)
+    return ImageTable.from_arrays(
+        pixels, np.arange(count) % CLASSES, [str(number) for number in range(CLASSES)]
+    )
+
+
+def blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """``rows`` in the blocks that the loader asks its encoder for."""
+    for start in range(0, len(rows), BLOCK):
+        yield rows[start : start + BLOCK]
+
+
+def encode_epoch(encoder: Encoder) -> None:
+    """Encode every image once, as the loader does; each block is dropped when the next is there."""
+    encoder.next_epoch()
+    for rows in blocks(encoder.order()):
+        encoded = encoder.encode(rows)
+    del encoded
