@@ -333,7 +333,8 @@ def test_results_tell_settings_surroundings_and_every_epoch(tmp_path: Path) -> N
 def test_a_finished_network_comes_back_whole(tmp_path: Path) -> None:
     """Same logits, same card; another file is refused."""
     model = build("small", 1, 3, sign_invariant=True).eval()
-    card = NetworkCard("small", True, (1, 8, 8), ("a", "b", "c"), (0.5,), (0.25,), "{}")
+    scheme = Scheme.cross(4).to_json()
+    card = NetworkCard("small", True, (1, 8, 8), ("a", "b", "c"), (0.5,), (0.25,), scheme)
     save_network(tmp_path / "model.safetensors", model, card)
     back, same = load_network(tmp_path / "model.safetensors")
     x = torch.randn(2, 1, 8, 8)

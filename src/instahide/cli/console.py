@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -24,14 +26,33 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with _warnings_as_notes():
+                command(*args, **kwargs)
         except InstaHideError as error:
-            err.print("[bold red]Error:[/]", end=" ")
-            err.print(error.problem, markup=False, soft_wrap=True)
-            err.print("[bold]Remedy:[/]", end=" ")
-            err.print(error.remedy, markup=False, soft_wrap=True)
-            raise typer.Exit(UNUSABLE) from None
+            _refuse(error.problem, error.remedy)
+        except OSError as error:
+            _refuse(str(error), "Check that the path is right and the disk has room.")
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
     return run
+
+
+def _refuse(problem: str, remedy: str) -> None:
+    for title, text in (("[bold red]Error:[/]", problem), ("[bold]Remedy:[/]", remedy)):
+        err.print(title, end=" ")
+        err.print(text, markup=False, soft_wrap=True)
+    raise typer.Exit(UNUSABLE) from None
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Print the project's own warnings as a sentence, without file and line."""
+
+    def show(message: Warning | str, *_: object) -> None:
+        err.print(f"Note: {message}", markup=False, soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning, module="instahide")
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield

@@ -113,7 +113,7 @@ def _decode(listing: Listing, how: Decoding) -> ImageTable:
 def _rows(
     listing: Listing, how: Decoding, kept: list[int], colours: set[bool]
 ) -> Generator[NDArray[np.uint8], None, None]:
-    """(3, H, W) of every file; adds its number to ``kept`` and its being coloured to ``colours``."""
+    """(3, H, W) of every file; ``kept`` takes its number, ``colours`` whether it has colour."""
     read = partial(decode, size=how.size)
     first: tuple[int, ...] = ()
     with closing(decoded(listing.files, read, how.skip_bad, shown=how.progress)) as images:

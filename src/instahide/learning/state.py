@@ -138,7 +138,7 @@ class TrainingState:
         for key, value in tensors.items():
             slot, name = key.split(".", 1)
             # Like the parameter in memory layout too, or every step would be slower.
-            own = torch.empty_like(parameters[name]).copy_(value) if value.dim() else value
+            own = torch.empty_like(parameters[name]).copy_(value) if value.dim() else value.clone()
             moments.setdefault(index[name], {})[slot] = own
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -1,0 +1,377 @@
+"""Kernels: every one of them is the reference, to the rounding of its number format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from instahide.encryption import draws
+from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.draws import OneTimeKeys
+from instahide.encryption.encoder import Encoder
+from instahide.encryption.kernels import cpu, cuda, reference
+from instahide.encryption.keys import KeyStream
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.images import ImageTable
+
+#: A kernel is compiled for each of these: every k once, both types of pixels.
+KINDS = [(k, np.float32 if k % 3 == 2 else np.uint8) for k in range(1, 9)]
+
+#: Unit roundoff of a number format.
+ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+
+Arrays = tuple[NDArray[Any], NDArray[Any], OneTimeKeys, int, NDArray[np.float32], NDArray[np.float32]]
+
+
+def inputs(
+    k: int,
+    dtype: Any,
+    *,
+    private_k: int = 2,
+    shape: tuple[int, int, int] = (3, 8, 8),
+    count: int = 20,
+    mask: bool = True,
+    augmentation: Augmentation = Augmentation(),  # noqa: B008
+    seed: int = 0,
+) -> Arrays:
+    """Arguments of `reference.encode`."""
+    generator = np.random.default_rng(seed)
+    private_k = min(private_k, k)
+    scheme = Scheme(k=k, private_k=private_k, c1=1.0, c2=0.0, mask=mask)
+    sizes = private_k + int(generator.integers(0, 6)), k - private_k + int(generator.integers(0, 6))
+    if k == private_k and seed % 2:
+        sizes = sizes[0], 0
+    tables = [
+        generator.integers(0, 256, (size, *shape)).astype(dtype)
+        if dtype is np.uint8
+        else generator.normal(0, 3, (size, *shape)).astype(dtype)
+        for size in sizes
+    ]
+    keys = draws.one_time_keys(
+        KeyStream().next_block(), scheme, np.arange(count) % sizes[0], private=sizes[0],
+        public=sizes[1], shape=shape, augmentation=augmentation,
+    )  # fmt: skip
+    scale = generator.uniform(0.001, 0.03, shape[0]).astype(np.float32)
+    bias = generator.uniform(-3, 3, shape[0]).astype(np.float32)
+    return tables[0], tables[1], keys, private_k, scale, bias
+
+
+def bound(arrays: Arrays, dtype: torch.dtype = torch.float32) -> NDArray[np.float64]:
+    """How far from the reference a kernel may be.
+
+    A weight is rounded once, then k products are added to the bias in any order: k + 2 roundings,
+    each of at most one unit of the sum of the terms' magnitudes. The reference weighs the bias by
+    the sum of the coefficients, which is 1 but for k / 2 more units.
+    """
+    private, public, keys, private_k, scale, bias = arrays
+    unmasked = OneTimeKeys(keys.partners, keys.coefficients, None, keys.moves)
+    magnitude = reference.encode(
+        np.abs(private), np.abs(public), unmasked, private_k, scale, np.abs(bias)
+    )
+    k = keys.partners.shape[1]
+    exact = (1.5 * k + 3) * 2.0**-24 * magnitude
+    own = 0 if dtype is torch.float32 else ROUNDOFF[dtype]
+    # The smallest half-precision numbers are 2^-24 apart.
+    return np.asarray(exact + own * (magnitude + exact) + (2.0**-25 if own else 0))
+
+
+def assert_is_the_reference(out: torch.Tensor, arrays: Arrays) -> None:
+    expected = reference.encode(*arrays)
+    assert out.shape == expected.shape
+    error = np.abs(out.double().numpy() - expected)
+    assert (error <= bound(arrays, out.dtype)).all()
+
+
+def on_cpu(arrays: Arrays, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    private, public, keys, *rest = arrays
+    # Not a number: whatever is not written shows.
+    shape = (len(keys.partners), *private.shape[1:])
+    out = torch.full(shape, torch.nan, dtype=dtype)
+    cpu.encode(private, public, keys, *rest, out)
+    return out
+
+
+AUGMENTATIONS = st.builds(Augmentation, st.sampled_from([0, 1, 4, 50, 127]), st.booleans())
+SHAPES = st.tuples(st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40))
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    private_k=st.integers(1, 8),
+    shape=SHAPES,
+    count=st.integers(1, 12),
+    mask=st.booleans(),
+    augmentation=AUGMENTATIONS,
+    out=st.sampled_from(list(ROUNDOFF)),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_cpu_kernel_is_the_reference(
+    kind: tuple[int, Any],
+    private_k: int,
+    shape: tuple[int, int, int],
+    count: int,
+    mask: bool,
+    augmentation: Augmentation,
+    out: torch.dtype,
+    seed: int,
+) -> None:
+    arrays = inputs(
+        *kind, private_k=private_k, shape=shape, count=count, mask=mask, augmentation=augmentation,
+        seed=seed,
+    )  # fmt: skip
+    assert_is_the_reference(on_cpu(arrays, out), arrays)
+
+
+@given(
+    k=st.integers(1, 8),
+    private_k=st.integers(1, 8),
+    shape=SHAPES,
+    count=st.integers(1, 12),
+    mask=st.booleans(),
+    augmentation=AUGMENTATIONS,
+    out=st.sampled_from(list(ROUNDOFF)),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_device_kernel_is_the_reference(
+    k: int,
+    private_k: int,
+    shape: tuple[int, int, int],
+    count: int,
+    mask: bool,
+    augmentation: Augmentation,
+    out: torch.dtype,
+    seed: int,
+) -> None:
+    arrays = inputs(
+        k, np.uint8, private_k=private_k, shape=shape, count=count, mask=mask,
+        augmentation=augmentation, seed=seed,
+    )  # fmt: skip
+    private, public = tables(arrays)
+    # The table's own scale and bias, which differ from the drawn ones by a rounding.
+    arrays = (*arrays[:4], private.scale, private.bias)
+    assert_is_the_reference(on_device(arrays, (private, public), "cpu", out), arrays)
+
+
+def tables(arrays: Arrays) -> tuple[ImageTable, ImageTable]:
+    """The arrays as tables; the public one with a normalisation of its own, not to be used."""
+    private, public, _, _, scale, bias = arrays
+    std = 1 / (255 * scale.astype(np.float64))
+    mean = -bias.astype(np.float64) * std
+    channels = len(scale)
+    return (
+        ImageTable(private, np.zeros(len(private), np.int64), (), tuple(mean), tuple(std)),
+        ImageTable(
+            public, np.zeros(len(public), np.int64), (), (0.9,) * channels, (7.0,) * channels
+        ),
+    )
+
+
+def on_device(
+    arrays: Arrays, both: tuple[ImageTable, ImageTable], device: str, dtype: torch.dtype
+) -> torch.Tensor:
+    keys, private_k = arrays[2], arrays[3]
+    shape = (len(keys.partners), *arrays[0].shape[1:])
+    out = torch.full(shape, torch.nan, dtype=dtype, device=device)
+    cuda.DeviceTables(*both, torch.device(device)).encode(keys, private_k, out)
+    return out.cpu()
+
+
+@pytest.mark.parametrize("rest", [-1, 0, 1, 37])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_more_mixes_than_a_worker_takes(rest: int, dtype: torch.dtype) -> None:
+    arrays = inputs(4, np.uint8, count=3 * cpu.CHUNK + rest, augmentation=Augmentation(2, True))
+    assert_is_the_reference(on_cpu(arrays, dtype), arrays)
+
+
+def test_more_mixes_than_a_device_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "CHUNK", 8)
+    arrays = inputs(4, np.uint8, count=21, augmentation=Augmentation(2, True))
+    both = tables(arrays)
+    arrays = (*arrays[:4], both[0].scale, both[0].bias)
+    assert_is_the_reference(on_device(arrays, both, "cpu", torch.float32), arrays)
+
+
+def test_both_kernels_turn_the_same_signs() -> None:
+    arrays = inputs(4, np.uint8, count=50)
+    both = tables(arrays)
+    arrays = (*arrays[:4], both[0].scale, both[0].bias)
+    device, host = on_device(arrays, both, "cpu", torch.float32), on_cpu(arrays)
+    clear = np.abs(reference.encode(*arrays)) > 2 * bound(arrays)
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(np.signbit(device)[clear], np.signbit(host)[clear])
+
+
+def test_memory_mapped_pixels(tmp_path: Path) -> None:
+    private, public, *rest = inputs(4, np.uint8, count=30)
+    mapped = []
+    for name, pixels in (("private", private), ("public", public)):
+        np.save(tmp_path / f"{name}.npy", pixels)
+        mapped.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    out = on_cpu((mapped[0], mapped[1], *rest))  # type: ignore[arg-type]
+    assert_is_the_reference(out, (private, public, *rest))  # type: ignore[arg-type]
+
+
+def test_rows_that_are_not_next_to_each_other() -> None:
+    # Every second image of a larger table, as a subset has them.
+    private, public, *rest = inputs(4, np.uint8, count=30)
+    spaced = np.zeros((2 * len(private), *private.shape[1:]), np.uint8)
+    spaced[::2] = private
+    out = on_cpu((spaced[::2], public, *rest))  # type: ignore[arg-type]
+    assert_is_the_reference(out, (private, public, *rest))  # type: ignore[arg-type]
+
+
+def with_mask_bit(word: int, bit: int, height: int, width: int) -> OneTimeKeys:
+    """One mix of image 0 alone, whose mask has one set bit in the middle of three channels."""
+    masks = np.zeros((1, 3, -(-height * width // 32)), np.uint32)
+    masks[0, 1, word] = np.uint32(1) << np.uint32(bit)
+    partners, ones = np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32)
+    return OneTimeKeys(partners, ones, masks, None)
+
+
+@pytest.mark.parametrize("size", [(5, 9), (8, 8)])
+def test_bit_b_of_word_w_turns_pixel_32_w_plus_b(size: tuple[int, int]) -> None:
+    height, width = size
+    pixels = np.full((1, 3, height, width), 10, np.uint8)
+    scale, bias = np.ones(3, np.float32), np.zeros(3, np.float32)
+    for place in range(height * width):
+        expected = np.full((3, height * width), 10.0)
+        expected[1, place] = -10
+        keys = with_mask_bit(*divmod(place, 32), height, width)
+        arrays = (pixels, pixels[:0], keys, 1, scale, bias)
+        table = ImageTable(pixels, np.zeros(1, np.int64), (), (0.0,) * 3, (1 / 255,) * 3)
+        found = [
+            reference.encode(*arrays),
+            on_cpu(arrays).numpy(),
+            on_device(arrays, (table, table.subset(slice(0))), "cpu", torch.float32).numpy(),
+        ]
+        for encoding in found:
+            np.testing.assert_allclose(encoding.reshape(3, -1), expected, rtol=1e-6)
+
+
+def test_bits_past_the_last_pixel_turn_nothing() -> None:
+    pixels = np.full((1, 3, 5, 9), 10, np.uint8)
+    keys = with_mask_bit(1, 45 - 32, 5, 9)
+    arrays = (pixels, pixels[:0], keys, 1, np.ones(3, np.float32), np.zeros(3, np.float32))
+    assert (on_cpu(arrays) == 10).all()
+    assert (reference.encode(*arrays) == 10).all()
+
+
+def by_hand(image: NDArray[Any], down: int, right: int, mirrored: int) -> NDArray[Any]:
+    """Pixel by pixel: mirrored first, then moved."""
+    height, width = image.shape[1:]
+    out = np.zeros_like(image)
+    for y in range(height):
+        for x in range(width):
+            row, column = y - down, x - right
+            if 0 <= row < height and 0 <= column < width:
+                out[:, y, x] = image[:, row, width - 1 - column if mirrored else column]
+    return out
+
+
+@given(
+    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    move=st.tuples(st.integers(-127, 127) | st.integers(-3, 3), st.integers(-127, 127)),
+    mirrored=st.integers(0, 1),
+)
+@settings(max_examples=100)
+def test_every_kernel_moves_an_image_alike(
+    size: tuple[int, int], move: tuple[int, int], mirrored: int
+) -> None:
+    image = np.arange(1, 3 * size[0] * size[1] + 1, dtype=np.uint8).reshape(3, *size)
+    # As they come from the key stream: in signed bytes.
+    signed = np.array([*move, mirrored], np.int8)
+    expected = by_hand(image, *move, mirrored)
+    np.testing.assert_array_equal(reference.moved(image, *signed), expected)
+    on_torch = cuda.moved(torch.from_numpy(image)[None], torch.from_numpy(signed)[None])
+    np.testing.assert_array_equal(on_torch[0], expected)
+
+
+@pytest.mark.parametrize("right", [-127, -20, -9, -8, -7, -1, 0, 1, 7, 8, 9, 20, 127])
+@pytest.mark.parametrize("mirrored", [0, 1])
+def test_a_move_beyond_the_image_writes_nowhere_else(right: int, mirrored: int) -> None:
+    # The line lies in the middle of a larger array, which must stay as it was.
+    width = 8
+    plane = np.arange(1, width + 1, dtype=np.uint8)
+    around = np.full(3 * 127 + width, 77, np.uint8)
+    at = slice(150, 150 + width)
+    cpu._copy_moved(plane, np.array([0, right, mirrored], np.int8), around[at], width)
+    expected = by_hand(plane.reshape(1, 1, -1), 0, right, mirrored)
+    np.testing.assert_array_equal(around[at], expected.ravel())
+    around[at] = 77
+    assert (around == 77).all()
+
+
+def test_the_reference_at_a_glance() -> None:
+    # 0.75 * (2 * 2 - 1) + 0.25 * (2 * 10 - 1) = 7, and the sign of the second value turns.
+    private, public = np.full((1, 1, 1, 2), 2, np.uint8), np.full((1, 1, 1, 2), 10, np.uint8)
+    keys = OneTimeKeys(
+        np.zeros((1, 2), np.int64), np.float32([[0.75, 0.25]]), np.full((1, 1, 1), 2, np.uint32), None
+    )
+    scale, bias = np.full(1, 2, np.float32), np.full(1, -1, np.float32)
+    encoding = reference.encode(private, public, keys, 1, scale, bias)
+    assert encoding.ravel().tolist() == [7.0, -7.0]
+
+
+def test_the_largest_image_size_and_move() -> None:
+    # Beyond a signed byte: 200 pixels, moved by 127.
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 200, 150), np.uint8)
+    keys = OneTimeKeys(
+        np.array([[0, 1], [2, 0]]),
+        np.full((2, 2), 0.5, np.float32),
+        None,
+        np.array([[[127, -127, 1], [-127, 127, 0]], [[100, 100, 0], [-64, -64, 1]]], np.int8),
+    )
+    arrays = (pixels, pixels[:0], keys, 2, np.float32([0.01]), np.float32([-1]))
+    assert_is_the_reference(on_cpu(arrays), arrays)
+
+
+def test_a_cpu_never_holds_tables_as_a_device() -> None:
+    table = ImageTable.from_arrays(np.zeros((2, 4, 4), np.uint8))
+    assert not cuda.fits(torch.device("cpu"), table)
+
+
+@pytest.mark.parametrize("padding", [-1, 128])
+def test_a_padding_that_no_move_holds_is_refused(padding: int) -> None:
+    with pytest.raises(InstaHideError, match="out of range"):
+        Augmentation(padding)
+    assert not Augmentation()
+    assert Augmentation(flip=True)
+    assert Augmentation(127)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", list(ROUNDOFF))
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(4, True)])
+def test_a_gpu_encodes_as_the_reference(augmentation: Augmentation, dtype: torch.dtype) -> None:
+    arrays = inputs(4, np.uint8, shape=(3, 32, 32), count=5_000, augmentation=augmentation)
+    both = tables(arrays)
+    arrays = (*arrays[:4], both[0].scale, both[0].bias)
+    assert_is_the_reference(on_device(arrays, both, "cuda", dtype), arrays)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_an_encoder_on_a_gpu_is_the_one_on_a_cpu() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 3, 8, 8), np.uint8)
+    images, key = ImageTable.from_arrays(pixels, np.arange(300) % 3), bytes(range(32))
+    encoded = [
+        Encoder(
+            Scheme.inside(4), images, keys=KeyStream(fixed_key=key), device=device
+        ).encode(np.arange(300))
+        for device in ("cuda", "cpu")
+    ]
+    assert encoded[0].images.is_cuda
+    assert encoded[0].labels.is_cuda
+    torch.testing.assert_close(encoded[0].images.cpu(), encoded[1].images, atol=1e-5, rtol=0)
+    assert torch.equal(encoded[0].labels.cpu(), encoded[1].labels)
