@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RESULTS := experiments/results
 BENCHMARKS := encode keys memory loader startup
 
 .DEFAULT_GOAL := help
@@ -28,9 +29,12 @@ lint: $(STAMP) ## Check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 
-bench: $(STAMP) ## Run every benchmark; each ends with one line of JSON
+bench: SHELL := bash -o pipefail
+bench: $(STAMP) ## Run every benchmark and keep its figures in experiments/results
 	@set -e; for name in $(BENCHMARKS); do \
-		echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
+		echo "== $$name"; \
+		$(BIN)/python -m benchmarks.$$name | tee $(RESULTS)/$$name.log; \
+		tail -n 1 $(RESULTS)/$$name.log > $(RESULTS)/$$name.json; rm $(RESULTS)/$$name.log; \
 	done
 
 docs: $(STAMP) ## Build the site into site/

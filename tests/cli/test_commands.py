@@ -89,6 +89,15 @@ def test_settings_come_from_a_file_and_options_on_top(tmp_path: Path) -> None:
     assert (settings["scheme"], settings["epochs"], settings["flip"]) == ("plain", 1, False)
 
 
+def test_fresh_crops_come_from_photographs(tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)).save(
+        (tmp_path / "photos-of-mine").with_suffix(".png")
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "photos-of-mine.png").rename(tmp_path / "mine/a.png")
+    ok("train", *SMALL, "--fresh-crops", "--public", "mine", "--out", "run")
+
+
 def test_show_draws_every_scheme(tmp_path: Path) -> None:
     for scheme in ("cross", "inside", "mixup", "plain"):
         ok("show", "--data", "digits", "--scheme", scheme, "--images", "2", "--out", "s.png")

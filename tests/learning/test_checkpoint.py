@@ -41,7 +41,7 @@ def _settings(**values: object) -> TrainSettings:
 def _network(seed: int = 0, classes: int = 3) -> nn.Module:
     torch.manual_seed(seed)
     stem = nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False)
-    return SignInvariant(residual_network(1, classes, widths=(4, 8), blocks=(1, 1), stem=stem))
+    return SignInvariant(residual_network(classes, stem=stem, widths=(4, 8), blocks=(1, 1)))
 
 
 def _batches() -> list[tuple[Tensor, Tensor]]:

@@ -52,7 +52,7 @@ def _accuracy(model: nn.Module) -> dict[str, float]:
 def _network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     stem = nn.Conv2d(1, 16, 3, padding=1, bias=False)
-    return residual_network(1, 10, widths=(16, 32), blocks=(1, 1), stem=stem)
+    return residual_network(10, stem=stem, widths=(16, 32), blocks=(1, 1))
 
 
 @pytest.mark.parametrize(

@@ -145,9 +145,8 @@ class Encoder:
         return keys.partners[:, : self.scheme.private_k]
 
     def _count(self, keys: OneTimeKeys) -> None:
-        seen = np.bincount(self._private(keys).reshape(-1), minlength=len(self.images))
         with self._lock:
-            self.exposure += seen
+            np.add.at(self.exposure, self._private(keys), 1)
 
     def _encode_on_cpu(self, keys: OneTimeKeys, out: Tensor) -> NDArray[np.int64]:
         """Fill ``out``; returns the classes (n, private_k) of the private images."""

@@ -12,7 +12,7 @@ from torch import nn
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable, Split, open_pool, open_split
+from instahide.images import ImageTable, PhotoCrops, Split, open_pool, open_split
 from instahide.learning.evaluate import accuracy, table_batches
 from instahide.learning.hardware import pick_device, pick_precision
 from instahide.learning.history import History
@@ -34,7 +34,7 @@ class Job:
         settings: everything that was asked for.
         scheme: how private images are encrypted.
         split: private images to train on, and plain ones to test on.
-        pool: public images for training or for encrypted queries, if either needs any.
+        public: images for training or for encrypted queries, if either needs any.
         encoder: makes the encodings; new keys in every process.
         model: what learns.
     """
@@ -42,7 +42,7 @@ class Job:
     settings: TrainSettings
     scheme: Scheme
     split: Split
-    pool: ImageTable | None
+    public: ImageTable | PhotoCrops | None
     encoder: Encoder
     model: nn.Module
     device: torch.device
@@ -67,24 +67,28 @@ class Job:
             skip_bad=settings.skip_bad,
         )
         asks = scheme.k > 1 and settings.queries > 0
-        pool = open_pool(settings.public, split.train.shape) if scheme.public_k or asks else None
+        shape = split.train.shape
+        public: ImageTable | PhotoCrops | None = None
+        if scheme.public_k or asks:
+            opened = PhotoCrops.open if settings.fresh_crops else open_pool
+            public = opened(settings.public, shape)
         if asks:
             scheme.query(settings.query_coefficient)
         encoder = Encoder(
             scheme,
             split.train,
-            pool if scheme.public_k else None,
+            public if scheme.public_k else None,
             augmentation=Augmentation(settings.crop_padding, settings.flip),
             device=device,
         )
         model = build(
             settings.model,
-            split.train.shape[0],
+            shape[0],
             len(split.train.classes),
             sign_invariant=settings.sign_invariant,
             seed=settings.seed,
         )
-        return cls(settings, scheme, split, pool, encoder, model, device, precision)
+        return cls(settings, scheme, split, public, encoder, model, device, precision)
 
     def run(self, folder: RunFolder | None = None, progress: Progress | None = None) -> None:
         """Train, test, and write network and results into ``folder``.
@@ -116,13 +120,13 @@ class Job:
         return {"accuracy": accuracy(network, batches, precision=self.precision).overall}
 
     def _ask_encrypted(self) -> dict[str, float]:
-        if self.scheme.k == 1 or self.settings.queries == 0 or self.pool is None:
+        if self.scheme.k == 1 or self.settings.queries == 0 or self.public is None:
             return {}
         answers = predict_encrypted(
             self.model,
             self.scheme,
             self.split.test,
-            self.pool,
+            self.public,
             encodings=self.settings.queries,
             coefficient=self.settings.query_coefficient,
             precision=self.precision,

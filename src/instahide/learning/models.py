@@ -13,9 +13,13 @@ from instahide.errors import InstaHideError
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al., "Deep Residual Learning", 2015, fig. 2)."""
+    """Two 3x3 convolutions and a shortcut (He et al., "Deep Residual Learning", 2015, fig. 2).
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    A pooled shortcut averages neighbours where a plain one drops three values of four (He et al.,
+    "Bag of Tricks", 2018, ResNet-D).
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, pooled: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(outputs)
@@ -23,8 +27,11 @@ class Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
+            shrink = nn.AvgPool2d(stride, ceil_mode=True) if pooled else nn.Identity()
             self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+                shrink,
+                nn.Conv2d(inputs, outputs, 1, 1 if pooled else stride, bias=False),
+                nn.BatchNorm2d(outputs),
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,7 +42,12 @@ class Block(nn.Module):
 
 
 def residual_network(
-    channels: int, classes: int, *, widths: Sequence[int], blocks: Sequence[int], stem: nn.Conv2d
+    classes: int,
+    *,
+    stem: nn.Conv2d,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    pooled: bool = False,
 ) -> nn.Sequential:
     """``stem``, a stage of ``blocks`` for each of ``widths``, and the mean over pixels.
 
@@ -49,7 +61,8 @@ def residual_network(
     inputs = widths[0]
     for stage, (width, depth) in enumerate(zip(widths, blocks, strict=True)):
         for number in range(depth):
-            layers.append(Block(inputs, width, stride=2 if stage > 0 and number == 0 else 1))
+            stride = 2 if stage > 0 and number == 0 else 1
+            layers.append(Block(inputs, width, stride, pooled=pooled))
             inputs = width
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)]
     return nn.Sequential(*layers, *head)
@@ -59,7 +72,7 @@ def resnet18(channels: int, classes: int) -> nn.Module:
     """ResNet-18 with the stem for small images (3x3, no pooling), the paper's network."""
     stem = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     widths, blocks = (64, 128, 256, 512), (2, 2, 2, 2)
-    return residual_network(channels, classes, widths=widths, blocks=blocks, stem=stem)
+    return residual_network(classes, stem=stem, widths=widths, blocks=blocks)
 
 
 def small(channels: int, classes: int) -> nn.Module:
@@ -67,7 +80,7 @@ def small(channels: int, classes: int) -> nn.Module:
     # Halving the image at once leaves a quarter of the values to normalise: the cost on a CPU.
     stem = nn.Conv2d(channels, 32, 4, stride=2, padding=1, bias=False)
     widths, blocks = (32, 64, 128), (1, 1, 2)
-    return residual_network(channels, classes, widths=widths, blocks=blocks, stem=stem)
+    return residual_network(classes, stem=stem, widths=widths, blocks=blocks, pooled=True)
 
 
 class SignInvariant(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import Images
+from instahide.images import Images, PhotoCrops
 from instahide.learning.hardware import autocast
 
 #: Encodings of a query; the authors advise more than 15 where accuracy counts most.
@@ -47,7 +47,7 @@ def predict_encrypted(
     model: nn.Module,
     scheme: Scheme,
     queries: Images,
-    public: Images,
+    public: Images | PhotoCrops,
     *,
     encodings: int = ENCODINGS,
     coefficient: float = 0.5,

@@ -50,6 +50,9 @@ class TrainSettings(BaseModel):
 
     data: str = Field("mnist-5k", description="private images: a built-in set, folder or file")
     public: str = Field("photos", description="public pool: a folder, or the built-in `photos`")
+    fresh_crops: bool = Field(
+        False, description="draw new crops of the public photographs every epoch, flat ones too"
+    )
     size: Annotated[int, Field(ge=1)] | None = Field(
         None, description="resize the short side to so many pixels and crop the centre"
     )

@@ -97,7 +97,7 @@ class TrainingState:
         if self.average is not None:
             tensors |= {f"ema.{name}": value for name, value in self.average.state_dict().items()}
         moments = self.optimizer.state_dict()["state"]
-        for index, (name, _) in enumerate(self.model.named_parameters()):
+        for index, name in enumerate(_optimised(self.model)):
             for slot, value in moments.get(index, {}).items():
                 if isinstance(value, Tensor):
                     tensors[f"optimizer.{slot}.{name}"] = value
@@ -133,7 +133,7 @@ class TrainingState:
 
     def _restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         parameters = dict(self.model.named_parameters())
-        index = {name: number for number, name in enumerate(parameters)}
+        index = {name: number for number, name in enumerate(_optimised(self.model))}
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             slot, name = key.split(".", 1)
@@ -158,13 +158,25 @@ class TrainingState:
 
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    rate, decay, momentum = settings.lr, settings.weight_decay, settings.momentum
+    parameters = _optimised(model).values()
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
     if settings.optimizer == "adamw":
-        betas = (momentum, 0.999)
-        return torch.optim.AdamW(model.parameters(), rate, betas=betas, weight_decay=decay)
-    return torch.optim.SGD(
-        model.parameters(), rate, momentum, weight_decay=decay, nesterov=momentum > 0
-    )
+        return torch.optim.AdamW(groups, settings.lr, betas=(settings.momentum, 0.999))
+    nesterov = settings.momentum > 0
+    return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=nesterov)
+
+
+def _optimised(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters in the order that the optimiser numbers them.
+
+    Weights come first, which decay; then scales and shifts of one dimension, which do not (He et
+    al., "Bag of Tricks", 2018).
+    """
+    parameters = model.named_parameters()
+    return dict(sorted(parameters, key=lambda item: item[1].dim() <= 1))
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

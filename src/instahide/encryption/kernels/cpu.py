@@ -137,16 +137,15 @@ def _mix_and_mask(k: int) -> Callable[..., None]:
 def _copy_moved(plane: Any, move: Any, moved: Any, width: int) -> None:
     """Copy ``plane`` (H * W,), mirrored and then shifted down and right, black coming in."""
     height = plane.size // width
-    image, out = plane.reshape((height, width)), moved.reshape((height, width))
     down, right, mirrored = int(move[0]), int(move[1]), move[2]
     # A move by more than the width leaves nothing: compiled code would write beyond the line.
     first, last = min(width, max(0, right)), max(0, min(width, width + right))
     for y in range(height):
-        line = out[y]
+        line = moved[y * width : (y + 1) * width]
         if y < down or y >= height + down:
             line[:] = 0
             continue
-        source = image[y - down]
+        source = plane[(y - down) * width : (y - down + 1) * width]
         # Unsigned indices: Python's counting from the end would keep the loops from vectorising.
         if mirrored:
             for x in range(first, last):
