@@ -9,28 +9,26 @@ from __future__ import annotations
 import time
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import peers
 from benchmarks.measure import medians, quick, report
-from benchmarks.workload import CLASSES, blocks, encode_epoch, random_table
+from benchmarks.workload import CLASSES, blocks, consume, encode_epoch, random_table
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
+from instahide.learning.loader import BLOCK
 
 PADDING = 4
 
 
 def convert_in_blocks(pixels: Tensor) -> None:
     """The floor as a user meets it: every block into memory of its own."""
-    for rows in blocks(np.arange(len(pixels))):
-        converted = pixels[rows[0] : rows[-1] + 1].float()
-    del converted
+    consume(block.float() for block in pixels.split(BLOCK))
 
 
 def draw_epoch(keys: KeyStream, scheme: Scheme, table: ImageTable) -> None:

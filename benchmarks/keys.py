@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.measure import medians, quick, report
 from benchmarks.workload import blocks, encode_epoch, random_table
@@ -27,15 +28,15 @@ SCHEME = Scheme.cross(4)
 AUGMENTATION = Augmentation(4, flip=True)
 
 
-def parts(keys: KeyStream, table: ImageTable, public: int) -> dict[str, Callable[[], None]]:
+def parts(keys: KeyStream, table: ImageTable, public: int) -> dict[str, Callable[[], object]]:
     """Each part of the keys, drawn for one epoch."""
     order = np.arange(len(table))
 
-    def for_blocks(draw: Callable[[Block, np.ndarray], object]) -> None:
+    def for_blocks(draw: Callable[[Block, NDArray[np.int64]], object]) -> None:
         for rows in blocks(order):
             draw(keys.next_block(), rows)
 
-    drawn: dict[str, Callable[[Block, np.ndarray], object]] = {
+    drawn: dict[str, Callable[[Block, NDArray[np.int64]], object]] = {
         "partners": lambda block, rows: draws.partners(
             block, SCHEME, rows, private=len(table), public=public
         ),
@@ -43,7 +44,7 @@ def parts(keys: KeyStream, table: ImageTable, public: int) -> dict[str, Callable
         "masks": lambda block, rows: draws.masks(block, len(rows), table.shape),
         "moves": lambda block, rows: draws.moves(block, (len(rows), SCHEME.k), AUGMENTATION),
     }
-    works: dict[str, Callable[[], None]] = {
+    works: dict[str, Callable[[], object]] = {
         name: partial(for_blocks, draw) for name, draw in drawn.items()
     }
     return works | {"order": lambda: draws.order(keys.next_block(), len(table))}

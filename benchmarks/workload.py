@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,11 @@ def blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 
 
 def encode_epoch(encoder: Encoder) -> None:
-    """Encode every image once, as the loader does; each block is dropped when the next is there."""
+    """Encode every image once, as the loader does."""
     encoder.next_epoch()
-    for rows in blocks(encoder.order()):
-        encoded = encoder.encode(rows)
-    del encoded
+    consume(encoder.encode(rows) for rows in blocks(encoder.order()))
+
+
+def consume(made: Iterable[object]) -> None:
+    """Drop each block when the next one is there, as a training loop does."""
+    deque(made, maxlen=1)

@@ -2,8 +2,9 @@
 
     python -m experiments.accuracy --data fashion-mnist --schemes plain,inside-4,cross-4,cross-6
 
-Every finished run adds one line to the CSV at once, and runs that it holds are not repeated. The
-last line printed is one JSON object with the means over seeds and the drops from plain training.
+A scheme that ends in ``-signed`` trains without the sign-invariant stem. Every finished run adds
+one line to the CSV at once, and runs that it holds are not repeated. The last line printed is one
+JSON object with the means over seeds and the drops from plain training.
 """
 
 from __future__ import annotations
@@ -45,9 +46,14 @@ FIELDS = [
 
 
 def settings_of(data: str, scheme: str, seed: int, epochs: int) -> TrainSettings:
-    kind, _, k = scheme.partition("-")
+    """``cross-4`` is a kind and k; ``cross-4-signed`` lets the network see signs."""
+    kind, *rest = scheme.split("-")
     values = {"data": data, "scheme": kind, "seed": seed, "epochs": epochs}
-    return TrainSettings.from_values(values | ({"k": int(k)} if k else {}))
+    if rest:
+        values["k"] = int(rest[0])
+    if rest[1:] == ["signed"]:
+        values["sign_invariant"] = False
+    return TrainSettings.from_values(values)
 
 
 def run(settings: TrainSettings) -> dict[str, object]:

@@ -21,6 +21,7 @@ TITLES = {
     "inside-4": "inside-dataset, k = 4",
     "cross-4": "cross-dataset, k = 4",
     "cross-6": "cross-dataset, k = 6",
+    "cross-4-signed": "cross-dataset, k = 4, the network sees signs",
 }
 
 

@@ -327,19 +327,19 @@ def keys_of(scheme: Scheme, augmentation: Augmentation, stream: KeyStream) -> dr
 
 
 def test_one_time_keys_are_all_their_parts() -> None:
-    root = bytes(32)
-    found = keys_of(Scheme.cross(4), Augmentation(2, True), KeyStream(fixed_key=root))
+    scheme, augmentation = Scheme.cross(4), Augmentation(2, True)
+
+    def stream() -> KeyStream:
+        return KeyStream(fixed_key=bytes(32))
+
+    found = keys_of(scheme, augmentation, stream())
     apart: dict[str, Any] = {
         "partners": draws.partners(
-            KeyStream(fixed_key=root).next_block(), Scheme.cross(4), np.arange(6), private=9, public=5
+            stream().next_block(), scheme, np.arange(6), private=9, public=5
         ),
-        "coefficients": draws.coefficients(
-            KeyStream(fixed_key=root).next_block(), Scheme.cross(4), 6
-        ),
-        "masks": draws.masks(KeyStream(fixed_key=root).next_block(), 6, (3, 5, 7)),
-        "moves": draws.moves(
-            KeyStream(fixed_key=root).next_block(), (6, 4), Augmentation(2, True)
-        ),
+        "coefficients": draws.coefficients(stream().next_block(), scheme, 6),
+        "masks": draws.masks(stream().next_block(), 6, (3, 5, 7)),
+        "moves": draws.moves(stream().next_block(), (6, 4), augmentation),
     }
     # Each purpose has bytes of its own: what is drawn beside it changes nothing.
     for name, part in apart.items():

@@ -28,7 +28,8 @@ KINDS = [(k, np.float32 if k % 3 == 2 else np.uint8) for k in range(1, 9)]
 #: Unit roundoff of a number format.
 ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
-Arrays = tuple[NDArray[Any], NDArray[Any], OneTimeKeys, int, NDArray[np.float32], NDArray[np.float32]]
+Floats = NDArray[np.float32]
+Arrays = tuple[NDArray[Any], NDArray[Any], OneTimeKeys, int, Floats, Floats]
 
 
 def inputs(
@@ -315,7 +316,10 @@ def test_the_reference_at_a_glance() -> None:
     # 0.75 * (2 * 2 - 1) + 0.25 * (2 * 10 - 1) = 7, and the sign of the second value turns.
     private, public = np.full((1, 1, 1, 2), 2, np.uint8), np.full((1, 1, 1, 2), 10, np.uint8)
     keys = OneTimeKeys(
-        np.zeros((1, 2), np.int64), np.float32([[0.75, 0.25]]), np.full((1, 1, 1), 2, np.uint32), None
+        np.zeros((1, 2), np.int64),
+        np.array([[0.75, 0.25]], np.float32),
+        np.full((1, 1, 1), 2, np.uint32),
+        None,
     )
     scale, bias = np.full(1, 2, np.float32), np.full(1, -1, np.float32)
     encoding = reference.encode(private, public, keys, 1, scale, bias)
@@ -331,7 +335,7 @@ def test_the_largest_image_size_and_move() -> None:
         None,
         np.array([[[127, -127, 1], [-127, 127, 0]], [[100, 100, 0], [-64, -64, 1]]], np.int8),
     )
-    arrays = (pixels, pixels[:0], keys, 2, np.float32([0.01]), np.float32([-1]))
+    arrays = (pixels, pixels[:0], keys, 2, np.array([0.01], np.float32), np.array([-1], np.float32))
     assert_is_the_reference(on_cpu(arrays), arrays)
 
 
@@ -366,9 +370,9 @@ def test_an_encoder_on_a_gpu_is_the_one_on_a_cpu() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 3, 8, 8), np.uint8)
     images, key = ImageTable.from_arrays(pixels, np.arange(300) % 3), bytes(range(32))
     encoded = [
-        Encoder(
-            Scheme.inside(4), images, keys=KeyStream(fixed_key=key), device=device
-        ).encode(np.arange(300))
+        Encoder(Scheme.inside(4), images, keys=KeyStream(fixed_key=key), device=device).encode(
+            np.arange(300)
+        )
         for device in ("cuda", "cpu")
     ]
     assert encoded[0].images.is_cuda

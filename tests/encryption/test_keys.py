@@ -47,7 +47,8 @@ def epoch_key(root: bytes, participant: str, epoch: int) -> bytes:
 def key_stream(key: bytes, purpose: int, block: int, words: int) -> NDArray[np.uint64]:
     """Counter mode from its definition: every counter encrypted by itself."""
     counters = b"".join(
-        (purpose << 120 | block << 64 | place).to_bytes(16, "big") for place in range(-(-words // 2))
+        (purpose << 120 | block << 64 | place).to_bytes(16, "big")
+        for place in range(-(-words // 2))
     )
     cipher = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()  # noqa: S305
     return np.frombuffer(cipher.update(counters), "<u8")[:words]
@@ -264,7 +265,7 @@ def test_nothing_secret_is_shown(key: bytes) -> None:
     console = Console(file=io.StringIO(), width=500)
     for secret in (stream, block, keys, encoder):
         console.print(secret, [secret], {"x": secret})
-        shown = f"{secret} {secret!r} {secret!s} {[secret]} {(secret,)!a}" + "%s %r" % (secret, secret)
+        shown = f"{secret} {secret!r} {secret!s} {[secret]} {(secret,)!a} { ({'x': secret}) }"
         assert_hides(shown + repr(dir(secret)), key)
         assert_hides(shown, epoch_key(key, "clinic", 0))
     assert_hides(console.file.getvalue(), key)  # type: ignore[attr-defined]

@@ -9,7 +9,6 @@ inner loop has a fixed k, so that the compiler keeps the sum in vector registers
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -48,7 +47,8 @@ def encode(
         out: (n, C, H, W) float32, float16 or bfloat16, contiguous, on the CPU.
     """
     count, k = keys.partners.shape
-    kernel = _kernel(k)
+    # The length of a tuple is a part of its type: compiled code sees it as a constant.
+    slots = (0,) * k
     masks = _NO_MASKS if keys.masks is None else keys.masks
     moves = _NO_MOVES if keys.moves is None else keys.moves
     _, channels, height, width = out.shape
@@ -58,7 +58,7 @@ def encode(
     def work(start: int) -> None:
         part = out[start : start + CHUNK]
         exact = part if part.dtype == torch.float32 else torch.empty(part.shape)
-        kernel(*arguments, scale, bias, start, exact.numpy())
+        _encode_mixes(*arguments, scale, bias, start, exact.numpy(), slots)
         if exact is not part:
             part.copy_(exact)
 
@@ -75,62 +75,54 @@ def _workers(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="instahide-encode")
 
 
-@cache
-def _kernel(k: int) -> Callable[..., None]:
-    """The compiled kernel for mixes of ``k`` images."""
-    mix_and_mask = _mix_and_mask(k)
-
-    @njit(nogil=True, cache=True)
-    def encode_mixes(
-        private: Any, public: Any, partners: Any, private_k: Any, coefficients: Any,
-        masks: Any, moves: Any, scale: Any, bias: Any, start: Any, out: Any,
-    ) -> None:  # fmt: skip
-        height, width = out.shape[2:]
-        rows = np.empty((k, height * width), private.dtype)
-        weights = np.empty(k, np.float32)
-        unmasked = np.zeros((height * width + 31) // 32, np.uint32)
-        for row in range(out.shape[0]):
-            mix = start + row
-            for channel in range(out.shape[1]):
-                for slot in range(k):
-                    at = partners[mix, slot]
-                    plane = private[at, channel] if slot < private_k else public[at, channel]
-                    if moves.size:
-                        _copy_moved(plane, moves[mix, slot], rows[slot], width)
-                    else:
-                        for pixel in range(plane.size):
-                            rows[slot, pixel] = plane[pixel]
-                    weights[slot] = coefficients[mix, slot] * scale[channel]
-                words = masks[mix, channel] if masks.size else unmasked
-                bits = out[row, channel].reshape(-1).view(np.uint32)
-                mix_and_mask(rows, weights, bias[channel], words, bits)
-
-    return encode_mixes
+@njit(nogil=True, cache=True)
+def _encode_mixes(
+    private: Any, public: Any, partners: Any, private_k: Any, coefficients: Any,
+    masks: Any, moves: Any, scale: Any, bias: Any, start: Any, out: Any, slots: Any,
+) -> None:  # fmt: skip
+    """Fill ``out`` with the mixes from ``start`` on, of as many images as there are ``slots``."""
+    height, width = out.shape[2:]
+    rows = np.empty((len(slots), height * width), private.dtype)
+    weights = np.empty(len(slots), np.float32)
+    unmasked = np.zeros((height * width + 31) // 32, np.uint32)
+    for row in range(out.shape[0]):
+        mix = start + row
+        for channel in range(out.shape[1]):
+            for slot in range(len(slots)):
+                at = partners[mix, slot]
+                plane = private[at, channel] if slot < private_k else public[at, channel]
+                if moves.size:
+                    _copy_moved(plane, moves[mix, slot], rows[slot], width)
+                else:
+                    for pixel in range(plane.size):
+                        rows[slot, pixel] = plane[pixel]
+                weights[slot] = coefficients[mix, slot] * scale[channel]
+            words = masks[mix, channel] if masks.size else unmasked
+            bits = out[row, channel].reshape(-1).view(np.uint32)
+            _mix_and_mask(rows, weights, bias[channel], words, bits, slots)
 
 
-def _mix_and_mask(k: int) -> Callable[..., None]:
-    """``out`` = bits of (bias + sum of weights x rows), the sign turned where ``words`` say so."""
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def _value(rows: Any, weights: Any, bias: Any, at: Any, slots: Any) -> Any:
+    """Bits of (bias + sum of weights x rows) at one place."""
+    total = bias
+    for slot in range(len(slots)):
+        total += weights[slot] * np.float32(rows[slot, at])
+    return np.float32(total).view(np.uint32)
 
-    @njit(nogil=True, cache=True, fastmath={"contract"})
-    def value(rows: Any, weights: Any, bias: Any, at: Any) -> Any:
-        total = bias
-        for slot in range(k):
-            total += weights[slot] * np.float32(rows[slot, at])
-        return np.float32(total).view(np.uint32)
 
-    @njit(nogil=True, cache=True, fastmath={"contract"})
-    def mix_and_mask(rows: Any, weights: Any, bias: Any, words: Any, out: Any) -> None:
-        whole = out.size // 32
-        for word in range(whole):
-            for bit in range(32):
-                sign = (words[word] << np.uint32(31 - bit)) & np.uint32(0x80000000)
-                at = 32 * word + bit
-                out[at] = value(rows, weights, bias, at) ^ sign
-        for at in range(32 * whole, out.size):
-            sign = (words[whole] << np.uint32(31 - at % 32)) & np.uint32(0x80000000)
-            out[at] = value(rows, weights, bias, at) ^ sign
-
-    return mix_and_mask
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def _mix_and_mask(rows: Any, weights: Any, bias: Any, words: Any, out: Any, slots: Any) -> None:
+    """Every value to ``out``, its sign turned where ``words`` say so."""
+    whole = out.size // 32
+    for word in range(whole):
+        for bit in range(32):
+            sign = (words[word] << np.uint32(31 - bit)) & np.uint32(0x80000000)
+            at = 32 * word + bit
+            out[at] = _value(rows, weights, bias, at, slots) ^ sign
+    for at in range(32 * whole, out.size):
+        sign = (words[whole] << np.uint32(31 - at % 32)) & np.uint32(0x80000000)
+        out[at] = _value(rows, weights, bias, at, slots) ^ sign
 
 
 @njit(nogil=True, cache=True)

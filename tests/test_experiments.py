@@ -1,0 +1,57 @@
+"""Experiments run, keep what they have measured, and are what the README shows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import accuracy, tables
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def measure(out: Path) -> dict[str, object]:
+    result = subprocess.run(
+        [sys.executable, "-m", "experiments.accuracy", "--data", "digits", "--epochs", "1", "--schemes", "plain,inside-2,inside-2-signed", "--out", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    figures: dict[str, object] = json.loads(result.stdout.splitlines()[-1])
+    return figures
+
+
+def test_accuracy_writes_every_run_once_and_sums_up(tmp_path: Path) -> None:
+    out = tmp_path / "accuracy.csv"
+    figures = measure(out)
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [row["scheme"] for row in rows] == ["plain", "inside-2", "inside-2-signed"]
+    assert all(len(row["curve"].split()) == 1 for row in rows)
+    by_scheme = {row["scheme"]: float(row["plain_accuracy"]) for row in rows}
+    drop = figures["drop"]
+    assert isinstance(drop, dict)
+    assert drop["inside-2"] == pytest.approx(by_scheme["plain"] - by_scheme["inside-2"], abs=0.01)
+    before = out.read_bytes()
+    assert measure(out) == figures
+    assert out.read_bytes() == before
+
+
+def test_a_signed_scheme_differs_in_the_stem_alone() -> None:
+    seen, signed = (
+        accuracy.settings_of("digits", name, 0, 1) for name in ("cross-4", "cross-4-signed")
+    )
+    assert seen.differences(signed) == ["sign_invariant: True here, False there"]
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert tables.rewritten(readme) == readme
+    assert "| plain training |" in readme
