@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import medians, quick, report
-from benchmarks.workload import blocks, encode_epoch, random_table
+from benchmarks.workload import blocks, consume, encode_epoch, random_table
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
@@ -56,9 +56,9 @@ def streams(keys: KeyStream, size: int) -> dict[str, Callable[[], object]]:
     times = range(size // chunk)
     block = keys.next_block()
     return {
-        "stream": lambda: [block.words(Purpose.MASKS, chunk // 8) for _ in times],
-        "urandom": lambda: [os.urandom(chunk) for _ in times],
-        "numpy": lambda: [generator.bytes(chunk) for _ in times],
+        "stream": lambda: consume(block.words(Purpose.MASKS, chunk // 8) for _ in times),
+        "urandom": lambda: consume(os.urandom(chunk) for _ in times),
+        "numpy": lambda: consume(generator.bytes(chunk) for _ in times),
     }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +95,11 @@ def assert_is_the_reference(out: torch.Tensor, arrays: Arrays) -> None:
 
 
 def on_cpu(arrays: Arrays, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    private, public, keys, *rest = arrays
+    private, public, keys, private_k, scale, bias = arrays
     # Not a number: whatever is not written shows.
     shape = (len(keys.partners), *private.shape[1:])
     out = torch.full(shape, torch.nan, dtype=dtype)
-    cpu.encode(private, public, keys, *rest, out)
+    cpu.encode(private, public, keys, private_k, scale, bias, out)
     return out
 
 
@@ -213,22 +216,21 @@ def test_both_kernels_turn_the_same_signs() -> None:
 
 
 def test_memory_mapped_pixels(tmp_path: Path) -> None:
-    private, public, *rest = inputs(4, np.uint8, count=30)
-    mapped = []
-    for name, pixels in (("private", private), ("public", public)):
+    arrays = inputs(4, np.uint8, count=30)
+    for name, pixels in zip(("private", "public"), arrays[:2], strict=True):
         np.save(tmp_path / f"{name}.npy", pixels)
-        mapped.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
-    out = on_cpu((mapped[0], mapped[1], *rest))  # type: ignore[arg-type]
-    assert_is_the_reference(out, (private, public, *rest))  # type: ignore[arg-type]
+    private, public = (
+        np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("private", "public")
+    )
+    assert_is_the_reference(on_cpu((private, public, *arrays[2:])), arrays)
 
 
 def test_rows_that_are_not_next_to_each_other() -> None:
     # Every second image of a larger table, as a subset has them.
-    private, public, *rest = inputs(4, np.uint8, count=30)
-    spaced = np.zeros((2 * len(private), *private.shape[1:]), np.uint8)
-    spaced[::2] = private
-    out = on_cpu((spaced[::2], public, *rest))  # type: ignore[arg-type]
-    assert_is_the_reference(out, (private, public, *rest))  # type: ignore[arg-type]
+    arrays = inputs(4, np.uint8, count=30, augmentation=Augmentation(1, True))
+    spaced = np.zeros((2 * len(arrays[0]), *arrays[0].shape[1:]), np.uint8)
+    spaced[::2] = arrays[0]
+    assert_is_the_reference(on_cpu((spaced[::2], *arrays[1:])), arrays)
 
 
 def with_mask_bit(word: int, bit: int, height: int, width: int) -> OneTimeKeys:
@@ -337,6 +339,26 @@ def test_the_largest_image_size_and_move() -> None:
     )
     arrays = (pixels, pixels[:0], keys, 2, np.array([0.01], np.float32), np.array([-1], np.float32))
     assert_is_the_reference(on_cpu(arrays), arrays)
+
+
+def test_a_compiled_kernel_is_kept_for_the_next_process() -> None:
+    on_cpu(inputs(4, np.uint8, augmentation=Augmentation(1)))
+    program = (
+        "import runpy, numpy as np; from instahide.encryption.kernels import cpu; "
+        f"test = runpy.run_path({__file__!r}); "
+        "test['on_cpu'](test['inputs'](4, np.uint8, augmentation=test['Augmentation'](1))); "
+        "stats = cpu._encode_mixes.stats; "
+        "print(stats.cache_hits.total(), stats.cache_misses.total())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    assert result.stdout.split() == ["1", "0"]
 
 
 def test_a_cpu_never_holds_tables_as_a_device() -> None:

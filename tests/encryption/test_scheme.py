@@ -174,7 +174,7 @@ def test_a_query_is_one_private_image_under_at_least_its_coefficient() -> None:
 def test_bounds_hold_for_real_numbers_not_for_their_float32(c1: float) -> None:
     # float32 rounds some of these bounds up; a coefficient at the rounded bound is beyond it.
     scheme = Scheme.inside(4, c1=c1)
-    at_bound = np.float32([c1, 1 - c1, 0, 0])[None] if c1 > 0.5 else np.float32([[c1] * 3 + [0]])
+    at_bound = np.array([[c1, 0.25, 0.25, 0]], np.float32)
     assert scheme.meets_bounds(at_bound).tolist() == [float(np.float32(c1)) <= c1]
 
 
@@ -184,4 +184,4 @@ def test_meets_bounds_is_the_definition() -> None:
     assert scheme.meets_bounds(rows).tolist() == [True, False, False]
     # All are private: their sum is 1, whatever rounding says.
     everything = Scheme.inside(4, c2=1.0)
-    assert everything.meets_bounds(np.float32([[0.2, 0.2, 0.3, 0.2999]])).all()
+    assert everything.meets_bounds(np.array([[0.2, 0.2, 0.3, 0.2999]], np.float32)).all()

@@ -47,18 +47,23 @@ def encode(
         out: (n, C, H, W) float32, float16 or bfloat16, contiguous, on the CPU.
     """
     count, k = keys.partners.shape
-    # The length of a tuple is a part of its type: compiled code sees it as a constant.
+    # A tuple's length is part of its type, so that compiled code sees k as a constant. A closure
+    # over k would do the same, but Numba cannot find it again on disk and compiles it every time.
     slots = (0,) * k
     masks = _NO_MASKS if keys.masks is None else keys.masks
     moves = _NO_MOVES if keys.moves is None else keys.moves
     _, channels, height, width = out.shape
-    planes = [table.reshape(len(table), channels, height * width) for table in (private, public)]
-    arguments = (*planes, keys.partners, private_k, keys.coefficients, masks, moves)
+    private, public = (
+        table.reshape(len(table), channels, height * width) for table in (private, public)
+    )
 
     def work(start: int) -> None:
         part = out[start : start + CHUNK]
         exact = part if part.dtype == torch.float32 else torch.empty(part.shape)
-        _encode_mixes(*arguments, scale, bias, start, exact.numpy(), slots)
+        _encode_mixes(
+            private, public, keys.partners, private_k, keys.coefficients,
+            masks, moves, scale, bias, start, exact.numpy(), slots,
+        )  # fmt: skip
         if exact is not part:
             part.copy_(exact)
 
@@ -133,19 +138,21 @@ def _copy_moved(plane: Any, move: Any, moved: Any, width: int) -> None:
     # A move by more than the width leaves nothing: compiled code would write beyond the line.
     first, last = min(width, max(0, right)), max(0, min(width, width + right))
     for y in range(height):
-        line = moved[y * width : (y + 1) * width]
+        to = y * width
         if y < down or y >= height + down:
-            line[:] = 0
-            continue
-        source = plane[(y - down) * width : (y - down + 1) * width]
+            first_seen = last_seen = width
+        else:
+            first_seen, last_seen = first, last
         # Unsigned indices: Python's counting from the end would keep the loops from vectorising.
         if mirrored:
-            for x in range(first, last):
-                line[np.uintp(x)] = source[np.uintp(width - 1 + right - x)]
+            origin = (y - down) * width + width - 1 + right
+            for x in range(first_seen, last_seen):
+                moved[np.uintp(to + x)] = plane[np.uintp(origin - x)]
         else:
-            for x in range(first, last):
-                line[np.uintp(x)] = source[np.uintp(x - right)]
-        for x in range(first):
-            line[x] = 0
-        for x in range(last, width):
-            line[x] = 0
+            origin = (y - down) * width - right
+            for x in range(first_seen, last_seen):
+                moved[np.uintp(to + x)] = plane[np.uintp(origin + x)]
+        for x in range(first_seen):
+            moved[np.uintp(to + x)] = 0
+        for x in range(last_seen, width):
+            moved[np.uintp(to + x)] = 0
