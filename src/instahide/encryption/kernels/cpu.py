@@ -133,26 +133,28 @@ def _mix_and_mask(rows: Any, weights: Any, bias: Any, words: Any, out: Any, slot
 @njit(nogil=True, cache=True)
 def _copy_moved(plane: Any, move: Any, moved: Any, width: int) -> None:
     """Copy ``plane`` (H * W,), mirrored and then shifted down and right, black coming in."""
-    height = plane.size // width
-    down, right, mirrored = int(move[0]), int(move[1]), move[2]
-    # A move by more than the width leaves nothing: compiled code would write beyond the line.
-    first, last = min(width, max(0, right)), max(0, min(width, width + right))
-    for y in range(height):
-        to = y * width
-        if y < down or y >= height + down:
-            first_seen = last_seen = width
-        else:
-            first_seen, last_seen = first, last
-        # Unsigned indices: Python's counting from the end would keep the loops from vectorising.
-        if mirrored:
-            origin = (y - down) * width + width - 1 + right
-            for x in range(first_seen, last_seen):
-                moved[np.uintp(to + x)] = plane[np.uintp(origin - x)]
-        else:
-            origin = (y - down) * width - right
-            for x in range(first_seen, last_seen):
-                moved[np.uintp(to + x)] = plane[np.uintp(origin + x)]
-        for x in range(first_seen):
-            moved[np.uintp(to + x)] = 0
-        for x in range(last_seen, width):
-            moved[np.uintp(to + x)] = 0
+    size = plane.size
+    height = size // width
+    # A move beyond the border leaves nothing: compiled code would write beyond the plane.
+    down = min(height, max(-height, int(move[0])))
+    right = min(width, max(-width, int(move[1])))
+    top, bottom = max(0, down), min(height, height + down)
+    left, end = max(0, right), min(width, width + right)
+    # Unsigned indices: Python's counting from the end would keep the loops from vectorising.
+    if move[2]:
+        for y in range(top, bottom):
+            mirror = (y - down) * width + width - 1 + right
+            for x in range(left, end):
+                moved[np.uintp(y * width + x)] = plane[np.uintp(mirror - x)]
+    else:
+        # One long run is copied faster than many lines; what wraps round is blackened below.
+        shift = down * width + right
+        for at in range(max(0, shift), size + min(0, shift)):
+            moved[np.uintp(at)] = plane[np.uintp(at - shift)]
+    moved[: top * width] = 0
+    moved[bottom * width :] = 0
+    for y in range(top, bottom):
+        for x in range(left):
+            moved[np.uintp(y * width + x)] = 0
+        for x in range(end, width):
+            moved[np.uintp(y * width + x)] = 0
