@@ -239,6 +239,16 @@ def test_crops_come_from_the_key_stream(crops: PhotoCrops) -> None:
     assert torch.equal(ours, theirs)
 
 
+def test_a_new_epoch_is_a_new_key() -> None:
+    # The first encoding of epoch 1 is that of a stream which went there by itself.
+    encoder = Encoder(Scheme.inside(4), table(), keys=fixed())
+    encoder.next_epoch()
+    stream = fixed()
+    stream.next_epoch()
+    expected = Encoder(Scheme.inside(4), table(), keys=stream).encode(np.arange(9))
+    assert torch.equal(encoder.encode(np.arange(9)).images, expected.images)
+
+
 SPREAD: list[Callable[[Encoder], Encoder]] = [
     lambda encoder: pickle.loads(pickle.dumps(encoder)),  # noqa: S301
     copy.copy,
