@@ -1,7 +1,9 @@
 """Speed of encoding, keys included, against the authors' routine and a plain conversion to float.
 
 The same random images are encoded over and over in turns with what they are compared to. The floor
-is `Tensor.float` on the 8-bit pixels: what any training on such images pays, whatever it does next.
+is a conversion of the 8-bit pixels to float32, all at once, into memory that is there already:
+bytes over bandwidth. Block by block a conversion is faster still, as its two blocks never leave the
+cache; this is reported too.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ PADDING = 4
 
 
 def convert_in_blocks(pixels: Tensor) -> None:
-    """The floor as a user meets it: every block into memory of its own."""
+    """A conversion whose blocks never leave the cache."""
     consume(block.float() for block in pixels.split(BLOCK))
 
 
@@ -73,8 +75,8 @@ def against_floor(table: ImageTable, public: ImageTable, rounds: int) -> dict[st
         {
             "k4": partial(encode_epoch, Encoder(Scheme.inside(4), table)),
             "cross_k4": partial(encode_epoch, Encoder(Scheme.cross(4), table, public)),
-            "floor": partial(convert_in_blocks, pixels),
-            "floor_preallocated": partial(buffer.copy_, pixels),
+            "floor": partial(buffer.copy_, pixels),
+            "floor_in_cache": partial(convert_in_blocks, pixels),
         },
         rounds,
     )
@@ -99,8 +101,8 @@ def main() -> None:
         ("ours, inside k=4, crop and flip", speed(authors["augmented"])),
         ("authors' routine, inside k=4, no augmentation", speed(authors["authors_k4"])),
         ("authors' routine, cross k=6, no augmentation", speed(authors["authors_k6"])),
-        ("conversion to float32, fresh blocks", speed(floor["floor"])),
-        ("conversion to float32, one buffer", speed(floor["floor_preallocated"])),
+        ("conversion to float32", speed(floor["floor"])),
+        ("conversion to float32, block by block", speed(floor["floor_in_cache"])),
         ("keys alone, inside k=4", speed(keys)),
     ]
     figures = {
@@ -109,7 +111,7 @@ def main() -> None:
         "vs_authors_augmented": authors["authors_k4"] / authors["augmented"],
         "vs_floor_k4": floor["k4"] / floor["floor"],
         "vs_floor_cross_k4": floor["cross_k4"] / floor["floor"],
-        "vs_floor_preallocated_k4": floor["k4"] / floor["floor_preallocated"],
+        "vs_floor_in_cache_k4": floor["k4"] / floor["floor_in_cache"],
         "images_per_s": len(table) / floor["k4"],
         "keys_share": keys / floor["k4"],
     }

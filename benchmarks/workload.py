@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from instahide.encryption.encoder import Encoder
 from instahide.images import ImageTable
-from instahide.learning.loader import BLOCK
+from instahide.learning.loader import BLOCK, EncodedLoader
 
 SHAPE = (3, 32, 32)
 CLASSES = 10
+BATCH = 256
 
 
 def random_table(count: int) -> ImageTable:
@@ -31,9 +32,8 @@ def blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 
 
 def encode_epoch(encoder: Encoder) -> None:
-    """Encode every image once, as the loader does."""
-    encoder.next_epoch()
-    consume(encoder.encode(rows) for rows in blocks(encoder.order()))
+    """Encode every image once, through the loader that a training loop would use."""
+    consume(EncodedLoader(encoder, BATCH))
 
 
 def consume(made: Iterable[object]) -> None:

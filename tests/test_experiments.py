@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def measure(out: Path) -> dict[str, object]:
+    options = ["--data", "digits", "--epochs", "1", "--schemes", "plain,inside-2,inside-2-signed"]
     result = subprocess.run(
-        [sys.executable, "-m", "experiments.accuracy", "--data", "digits", "--epochs", "1", "--schemes", "plain,inside-2,inside-2-signed", "--out", str(out)],
+        [sys.executable, "-m", "experiments.accuracy", *options, "--out", str(out)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,

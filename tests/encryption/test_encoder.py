@@ -50,7 +50,7 @@ def keys_and_encoding(
 ) -> tuple[OneTimeKeys, Encoded]:
     """One encoding, and the keys that it was made with."""
     twins = [Encoder(*arguments, keys=fixed(), **more) for _ in range(2)]
-    return twins[0]._draw(indices), twins[1].encode(indices)
+    return twins[0]._draw(twins[0]._keys.next_block(), indices), twins[1].encode(indices)
 
 
 class Items:
@@ -138,7 +138,7 @@ def test_exposure_counts_every_encoding_that_an_image_went_into() -> None:
     assert twins[0].exposure.tolist() == [0] * 30
     expected = np.zeros(30, np.int64)
     for indices in (np.arange(30), np.array([3, 3, 5]), np.array([], np.int64)):
-        partners = twins[0]._draw(indices).partners[:, :2]
+        partners = twins[0]._draw(twins[0]._keys.next_block(), indices).partners[:, :2]
         for row in partners.ravel():
             expected[row] += 1
         twins[1].encode(indices)
@@ -377,3 +377,28 @@ def test_as_many_images_as_a_mix_holds_are_enough(least: int) -> None:
 
 def test_its_repr_shows_what_is_public() -> None:
     assert repr(Encoder(Scheme.inside(4), table())) == f"Encoder({Scheme.inside(4)}, 30 images)"
+
+
+def test_a_data_set_is_not_augmented_by_the_encoder() -> None:
+    items = [
+        (np.float32(image), number % 2)
+        for number, image in enumerate(np.random.default_rng(0).normal(size=(8, 1, 4, 4)))
+    ]
+    images = ImageDataset(items, classes=("a", "b"))
+    with pytest.raises(InstaHideError, match="into its transform"):
+        Encoder(Scheme.inside(2), images, augmentation=Augmentation(1))
+
+
+def test_a_stream_is_what_encode_gives() -> None:
+    """The same blocks under the same keys, whichever thread is faster."""
+    images = ImageTable.from_arrays(
+        np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), np.uint8), np.arange(64) % 4
+    )
+    streamed, one_by_one = (
+        Encoder(Scheme.inside(4), images, keys=KeyStream(fixed_key=bytes(32))) for _ in range(2)
+    )
+    rows = [np.arange(start, start + 8) for start in range(0, 64, 8)]
+    for ours, expected in zip(streamed.stream(rows), map(one_by_one.encode, rows), strict=True):
+        assert torch.equal(ours.images, expected.images)
+        assert torch.equal(ours.labels, expected.labels)
+    np.testing.assert_array_equal(streamed.exposure, one_by_one.exposure)

@@ -193,7 +193,7 @@ def on_device(
 @pytest.mark.parametrize("rest", [-1, 0, 1, 37])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_more_mixes_than_a_worker_takes(rest: int, dtype: torch.dtype) -> None:
-    arrays = inputs(4, np.uint8, count=3 * cpu.CHUNK + rest, augmentation=Augmentation(2, True))
+    arrays = inputs(4, np.uint8, count=3 * 128 + rest, augmentation=Augmentation(2, True))
     assert_is_the_reference(on_cpu(arrays, dtype), arrays)
 
 

@@ -234,7 +234,7 @@ def test_workers_of_a_data_loader_draw_keys_of_their_own(start: str) -> None:
 def test_nothing_secret_is_copied_or_pickled(spread: Callable[[object], object]) -> None:
     stream = KeyStream(fixed_key=KEY)
     encoder = Encoder(MASKED, table(), keys=stream)
-    keys = encoder._draw(np.arange(4))
+    keys = encoder._draw(encoder._keys.next_block(), np.arange(4))
     for secret in (stream, stream.next_block(), keys):
         with pytest.raises(TypeError, match="cannot be copied or pickled"):
             spread(secret)
@@ -260,7 +260,7 @@ def test_nothing_secret_is_shown(key: bytes) -> None:
     stream = KeyStream("clinic", fixed_key=key)
     block = stream.next_block()
     encoder = Encoder(MASKED, table(), keys=stream)
-    keys = encoder._draw(np.arange(4))
+    keys = encoder._draw(encoder._keys.next_block(), np.arange(4))
     block.words(Purpose.MASKS, 4)
     console = Console(file=io.StringIO(), width=500)
     for secret in (stream, block, keys, encoder):
@@ -309,7 +309,7 @@ def test_a_traceback_with_locals_shows_no_key_bytes() -> None:
     images = ImageDataset(Failing(9), workers=1)
     encoder = Encoder(Scheme.inside(4), images, keys=stream)
     coefficients = Encoder(Scheme.inside(4), images, keys=KeyStream("clinic", fixed_key=key))
-    expected = coefficients._draw(np.arange(8)).coefficients
+    expected = coefficients._draw(coefficients._keys.next_block(), np.arange(8)).coefficients
     # Only the library's frames: this function's own locals hold the key.
     with pytest.raises(InstaHideError, match="the disk is gone") as caught:
         encoder.encode(np.arange(8))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from instahide.encryption.encoder import Encoded, Encoder
+from instahide.encryption.encoder import AHEAD, Encoded, Encoder
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -35,11 +35,14 @@ def table(count: int) -> ImageTable:
 class Noting(Encoder):
     """Notes what it was asked for, and what it gave."""
 
-    def encode(self, indices: NDArray[np.int64], *, pin_memory: bool = False) -> Encoded:
-        encoded = super().encode(indices, pin_memory=pin_memory)
+    def stream(
+        self, rows: Iterable[NDArray[np.int64]], *, pin_memory: bool = False
+    ) -> Iterator[Encoded]:
+        asked = list(rows)
         noted = self.__dict__.setdefault("noted", [])
-        noted.append((indices, encoded))
-        return encoded
+        for indices, encoded in zip(asked, super().stream(asked), strict=True):
+            noted.append((indices, encoded))
+            yield encoded
 
 
 def prefetching() -> list[threading.Thread]:
@@ -158,44 +161,43 @@ def test_leaving_early_leaves_no_thread_behind(taken: int, monkeypatch: pytest.M
 
 def test_a_block_is_made_while_another_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_module, "BLOCK", 4)
-    encoder = Encoder(PLAIN, table(12))
-    encode, started = encoder.encode, [threading.Event() for _ in range(3)]
+    encoder = Encoder(PLAIN, table(20))
+    encode, started = encoder._encode, [threading.Event() for _ in range(5)]
     left = iter(started)
 
-    def noting(*arguments: Any, **more: Any) -> Encoded:
+    def noting(*arguments: object) -> Encoded:
         next(left).set()
-        return encode(*arguments, **more)
+        return encode(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(encoder, "encode", noting)
+    monkeypatch.setattr(encoder, "_encode", noting)
     iterator = iter(EncodedLoader(encoder, 4))
     next(iterator)
-    assert started[1].wait(10), "the second block is made before it is asked for"
-    assert not started[2].is_set(), "and no more than that: memory is bounded"
-    assert len(list(iterator)) == 2
+    assert started[AHEAD].wait(10), "the next blocks are made before they are asked for"
+    assert not started[AHEAD + 1].is_set(), "and no more than that: memory is bounded"
+    assert len(list(iterator)) == 4
 
 
 class Failing:
-    """Items that cannot be read after the first ``good`` fetches."""
+    """Twelve items; the last four cannot be read once it is ``broken``."""
 
     classes = ("a", "b")
 
-    def __init__(self, good: int) -> None:
-        self.left = good
+    broken = False
 
     def __len__(self) -> int:
         return 12
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.float32], int]:
-        if self.left == 0:
+        if self.broken and index >= 8:
             raise OSError("the disk is gone")
-        self.left -= 1
         return np.random.default_rng(index).normal(size=(1, 4, 4)).astype(np.float32), index % 2
 
 
 def test_an_error_in_the_background_reaches_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_module, "BLOCK", 4)
-    images = ImageDataset(Failing(13 + 8), workers=1)
-    loader = EncodedLoader(Encoder(PLAIN, images), 4)
+    items = Failing()
+    loader = EncodedLoader(Encoder(PLAIN, ImageDataset(items)), 4, shuffle=False)
+    items.broken = True
     iterator = iter(loader)
     assert len(list(islice(iterator, 2))) == 2, "what was made before is given"
     with pytest.raises(InstaHideError, match="the disk is gone"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -14,9 +15,9 @@ from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
+from instahide.learning.loader import EncodedLoader
 
-_REPEATS = 5
-_BLOCK = 1024
+_REPEATS, _BATCH = 5, 256
 
 
 def measure_speed(k: int, side: int, channels: int, images: int) -> None:
@@ -31,11 +32,10 @@ def measure_speed(k: int, side: int, channels: int, images: int) -> None:
     pixels = pixels.reshape(images, channels, side, side)
     table = ImageTable.from_arrays(pixels, np.arange(images) % 10, [str(n) for n in range(10)])
     encoder = Encoder(scheme, table, table if scheme.public_k else None)
-    starts = range(0, images, _BLOCK)
-    rows = np.arange(images)
-    encoding = _best(lambda: [encoder.encode(rows[start : start + _BLOCK]) for start in starts])
-    tensor = torch.from_numpy(pixels.copy())
-    converting = _best(lambda: [tensor[start : start + _BLOCK].float() for start in starts])
+    loader = EncodedLoader(encoder, _BATCH)
+    encoding = _best(lambda: deque(loader, maxlen=1))
+    tensor, converted = torch.from_numpy(pixels.copy()), torch.empty(pixels.shape)
+    converting = _best(lambda: converted.copy_(tensor))
     out.print(f"encoding, k = {scheme.k}, keys included: {images / encoding:,.0f} images/s")
     out.print(f"plain conversion to float32:     {images / converting:,.0f} images/s")
     out.print(f"encoding takes {encoding / converting:.2f} times the conversion")

@@ -78,22 +78,33 @@ def partners(
     block: Block, scheme: Scheme, indices: NDArray[np.int64], *, private: int, public: int
 ) -> NDArray[np.int64]:
     """(n, k) rows: the image itself, then others, uniform over all choices without repeats."""
-    chosen = np.empty((len(indices), scheme.k), dtype=np.int64)
-    chosen[:, 0] = indices
-    _fill_distinct(block, chosen[:, : scheme.private_k], given=1, bound=private)
-    _fill_distinct(block, chosen[:, scheme.private_k :], given=0, bound=public)
+    count = len(indices)
+    slots = [
+        *_distinct(block, scheme.private_k, count, bound=private, first=indices),
+        *_distinct(block, scheme.public_k, count, bound=public),
+    ]
+    return np.stack(slots, axis=1)
+
+
+def _distinct(
+    block: Block, size: int, count: int, *, bound: int, first: NDArray[np.int64] | None = None
+) -> list[NDArray[np.int64]]:
+    """``size`` arrays (count,) of values below ``bound``, none the same at the same place.
+
+    ``first`` may be given and is then one of them.
+    """
+    chosen = [] if first is None else [first]
+    taken = list(chosen)
+    while len(chosen) < size:
+        value = below(block, Purpose.PARTNERS, count, bound - len(chosen))
+        # The value counts what is still free: step over everything taken, in ascending order.
+        for other in taken:
+            value += value >= other
+        chosen.append(value)
+        for place, other in enumerate(taken):
+            taken[place], value = np.minimum(other, value), np.maximum(other, value)
+        taken.append(value)
     return chosen
-
-
-def _fill_distinct(block: Block, columns: NDArray[np.int64], *, given: int, bound: int) -> None:
-    """Fill columns from ``given`` on with values below ``bound`` that differ within each row."""
-    for column in range(given, columns.shape[1]):
-        value = below(block, Purpose.PARTNERS, len(columns), bound - column)
-        # The value counts the rows that are still free: step over every taken one, in order.
-        taken = np.sort(columns[:, :column], axis=1)
-        for other in range(column):
-            value += value >= taken[:, other]
-        columns[:, column] = value
 
 
 def below(block: Block, purpose: Purpose, count: int, bound: int) -> NDArray[np.int64]:
@@ -133,7 +144,8 @@ def coefficients(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32
 def _unbounded(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32]:
     size = count * scheme.k
     raw = _half_normals(block, size) if scheme.law == "half-normal" else _exponentials(block, size)
-    raw = raw.reshape(count, scheme.k)
+    # Columns lie together in memory: sums over so few values are slow along rows.
+    raw = raw.reshape(scheme.k, count).T
     return np.asarray(raw / raw.sum(axis=1, keepdims=True), np.float32)
 
 

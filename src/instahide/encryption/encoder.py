@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -14,13 +17,15 @@ from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.kernels import cpu, cuda
-from instahide.encryption.keys import KeyStream, Purpose
+from instahide.encryption.keys import Block, KeyStream, Purpose
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, ImageTable, PhotoCrops
 
 #: New crops of photographs that an epoch draws, where the public images are `PhotoCrops`.
 CROPS_PER_EPOCH = 10_000
+#: Blocks that `Encoder.stream` works on at a time: one draws keys while another is mixed.
+AHEAD = 2
 
 
 class Encoded(NamedTuple):
@@ -73,6 +78,11 @@ class Encoder:
         self._crops = public if isinstance(public, PhotoCrops) else None
         self._public = self._new_crops(public) if isinstance(public, PhotoCrops) else public
         _check(scheme, images, self._public)
+        if self.augmentation and not isinstance(images, ImageTable):
+            raise InstaHideError(
+                "A data set with transforms of its own is not cropped and flipped by the encoder.",
+                "Put the crop and the flip into its transform, before it normalises.",
+            )
         self._device_tables = self._to_device()
 
     def next_epoch(self) -> None:
@@ -96,22 +106,64 @@ class Encoder:
         Raises:
             InstaHideError: an index out of range, or an image that cannot be used.
         """
+        return self._encode(*self._begin(indices, pin_memory))
+
+    def stream(
+        self, rows: Iterable[NDArray[np.int64]], *, pin_memory: bool = False
+    ) -> Iterator[Encoded]:
+        """Encrypt each of ``rows`` in turn, the next ones in the background.
+
+        While one block is used, keys of the next are drawn and those before it are mixed. Whoever
+        stops early has `AHEAD` blocks encoded, and counted, that nobody has seen.
+
+        Args:
+            rows: for every block the private images to encrypt, each as for `encode`.
+            pin_memory: as for `encode`.
+
+        Raises:
+            InstaHideError: as for `encode`, when the block is due.
+        """
+        workers = ThreadPoolExecutor(AHEAD, thread_name_prefix="instahide-prefetch")
+        coming: deque[Future[Encoded]] = deque()
+        try:
+            for indices in rows:
+                # Begun here, in order: which thread is faster changes nothing.
+                coming.append(workers.submit(self._encode, *self._begin(indices, pin_memory)))
+                if len(coming) > AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            workers.shutdown(wait=True, cancel_futures=True)
+
+    def _begin(
+        self, indices: NDArray[np.int64], pin_memory: bool
+    ) -> tuple[Block, NDArray[np.int64], Tensor]:
+        """Key bytes of their own, the checked ``indices``, and memory for their encodings."""
         indices = np.asarray(indices, np.int64)
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self.images):
             raise InstaHideError(
                 f"An image number is out of range: there are {len(self.images)} images.",
                 f"Use 0 to {len(self.images) - 1}.",
             )
-        keys = self._draw(indices)
-        self._count(keys)
         shape = (len(indices), *self.images.shape)
+        on_device = self._device_tables is not None
+        out = torch.empty(
+            shape,
+            dtype=self.dtype,
+            device=self.device if on_device else "cpu",
+            pin_memory=pin_memory and not on_device,
+        )
+        return self._keys.next_block(), indices, out
+
+    def _encode(self, block: Block, indices: NDArray[np.int64], out: Tensor) -> Encoded:
+        keys = self._draw(block, indices)
+        self._count(keys)
         if self._device_tables is not None:
-            out = torch.empty(shape, dtype=self.dtype, device=self.device)
             self._device_tables.encode(keys, self.scheme.private_k, out)
             return Encoded(out, self._labels(keys, self.images.rows(self._private(keys)).labels))
-        out = torch.empty(shape, dtype=self.dtype, pin_memory=pin_memory)
         labels = self._encode_on_cpu(keys, out)
-        return Encoded(out.to(self.device, non_blocking=pin_memory), self._labels(keys, labels))
+        return Encoded(out.to(self.device, non_blocking=True), self._labels(keys, labels))
 
     def __repr__(self) -> str:
         return f"Encoder({self.scheme}, {len(self.images)} images)"
@@ -130,9 +182,9 @@ class Encoder:
         self.exposure = np.zeros_like(self.exposure)
         self._device_tables = self._to_device()
 
-    def _draw(self, indices: NDArray[np.int64]) -> OneTimeKeys:
+    def _draw(self, block: Block, indices: NDArray[np.int64]) -> OneTimeKeys:
         return draws.one_time_keys(
-            self._keys.next_block(),
+            block,
             self.scheme,
             indices,
             private=len(self.images),

@@ -42,7 +42,7 @@ GREY = {"skimage": ("brick.png", "camera.png", "coins.png", "grass.png", "gravel
 FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PhotoCrops:
     """Photographs in memory from which new public patches can be drawn at any time.
 
@@ -59,6 +59,9 @@ class PhotoCrops:
     photos: tuple[NDArray[np.uint8], ...]
     height: int
     width: int
+
+    def __repr__(self) -> str:
+        return f"PhotoCrops({len(self.photos)} photographs, {self.height} x {self.width})"
 
     def __post_init__(self) -> None:
         for number, photo in enumerate(self.photos):

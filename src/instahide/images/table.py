@@ -44,7 +44,7 @@ class Normalised(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageTable:
     """Images of one shape with their labels and the normalisation that goes with them.
 
@@ -67,6 +67,10 @@ class ImageTable:
 
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
+
+    def __repr__(self) -> str:
+        """Sizes only: private pixels must not reach a log."""
+        return f"ImageTable({len(self)} of {self.shape}, {len(self.classes)} classes)"
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.errors import InstaHideError
 
-#: Encodings that are made at once; a block is as many whole batches as come near to this.
-BLOCK = 1024
+#: A block is as many whole batches as stay below so many encodings and so many values: long enough
+#: to forget what a block costs, short enough to fit into memory a few times.
+BLOCK, BLOCK_VALUES = 2048, 1 << 23
 
 
 class EncodedLoader:
     """Iterate over it once an epoch, as over a `DataLoader`; gives ``(images, soft_labels)``.
 
-    The next block is encoded in the background while the current one is used. The last batch may
+    The next blocks are encoded in the background while the current one is used. The last batch may
     be short; its encodings are made for it alone.
 
     Args:
@@ -58,7 +59,7 @@ class EncodedLoader:
 
     def __iter__(self) -> Iterator[Encoded]:
         self.encoder.next_epoch()
-        for block in self._prefetched(self._blocks()):
+        for block in self.encoder.stream(self._blocks(), pin_memory=self.pin_memory):
             for start in range(0, len(block.images), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 yield Encoded(block.images[part], block.labels[part])
@@ -68,21 +69,6 @@ class EncodedLoader:
         count = len(self.encoder.images)
         order = self.encoder.order() if self.shuffle else np.arange(count)
         used = len(self) * self.batch_size if self.drop_last else count
-        size = self.batch_size * max(1, BLOCK // self.batch_size)
+        most = min(BLOCK, BLOCK_VALUES // math.prod(self.encoder.images.shape))
+        size = self.batch_size * max(1, most // self.batch_size)
         return [order[start : min(start + size, used)] for start in range(0, used, size)]
-
-    def _prefetched(self, blocks: list[NDArray[np.int64]]) -> Iterator[Encoded]:
-        worker = ThreadPoolExecutor(1, thread_name_prefix="instahide-prefetch")
-        try:
-            coming = None
-            for indices in blocks:
-                ready, coming = (
-                    coming,
-                    worker.submit(self.encoder.encode, indices, pin_memory=self.pin_memory),
-                )
-                if ready is not None:
-                    yield ready.result()
-            if coming is not None:
-                yield coming.result()
-        finally:
-            worker.shutdown(wait=True, cancel_futures=True)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from instahide.encryption.draws import OneTimeKeys
 
-#: Mixes that a worker takes at once: long enough to forget the call, short enough to share fairly.
-CHUNK = 128
+#: Fewer values than this are not worth handing over to another thread.
+ALONE = 1 << 17
 _NO_MOVES = np.zeros((0, 0, 3), np.int8)
 _NO_MASKS = np.zeros((0, 0, 0), np.uint32)
 
@@ -57,8 +57,12 @@ def encode(
         table.reshape(len(table), channels, height * width) for table in (private, public)
     )
 
+    threads = len(os.sched_getaffinity(0)) if out.numel() > ALONE else 1
+    # One share a thread: every hand-over waits for the interpreter's lock.
+    share = max(1, -(-count // threads))
+
     def work(start: int) -> None:
-        part = out[start : start + CHUNK]
+        part = out[start : start + share]
         exact = part if part.dtype == torch.float32 else torch.empty(part.shape)
         _encode_mixes(
             private, public, keys.partners, private_k, keys.coefficients,
@@ -67,8 +71,8 @@ def encode(
         if exact is not part:
             part.copy_(exact)
 
-    starts = range(0, count, CHUNK)
-    if len(starts) == 1:
+    starts = range(0, count, share)
+    if threads == 1:
         work(0)
     else:
         list(_workers(os.getpid()).map(work, starts))
