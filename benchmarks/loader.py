@@ -17,7 +17,7 @@ from benchmarks.workload import CLASSES, SHAPE, random_table
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
 from instahide.learning import models
-from instahide.learning.loader import EncodedLoader
+from instahide.learning.loader import BLOCK, EncodedLoader
 from instahide.learning.settings import TrainSettings
 from instahide.learning.state import TrainingState
 
@@ -42,7 +42,7 @@ def train_epoch(state: TrainingState, batches: Iterable[tuple[Tensor, Tensor]]) 
 def main() -> None:
     tiny = quick(__doc__)
     # Two of the loader's blocks: the one that training waits for, and one that it does not.
-    count, batch, rounds = (64, 16, 1) if tiny else (2_048, 128, 5)
+    count, batch, rounds = (64, 16, 1) if tiny else (2 * BLOCK, 128, 3)
     table, public = random_table(count), random_table(64 if tiny else 10_000)
     network = models.build("resnet18", SHAPE[0], CLASSES, sign_invariant=False)
     settings = TrainSettings(model="resnet18", batch_size=batch, device="cpu")
