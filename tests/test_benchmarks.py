@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROMISED = {
     "encode": {
         "vs_authors_k4", "vs_authors_k6", "vs_authors_augmented", "vs_floor_k4",
-        "vs_floor_preallocated_k4", "images_per_s", "keys_share",
+        "vs_floor_in_cache_k4", "images_per_s", "keys_share",
     },
     "keys": {"keys_share", "masks_gb_per_s", "stream_gb_per_s", "coefficients_per_s"},
     "memory": {"over_table_mib", "million_rss_mib"},
