@@ -176,19 +176,15 @@ def masks(block: Block, count: int, shape: tuple[int, int, int]) -> NDArray[np.u
 
 def moves(block: Block, shape: tuple[int, int], augmentation: Augmentation) -> NDArray[np.int8]:
     """(n, k, 3): down and right, uniform on -padding .. padding, and 1 for half of the mirrors."""
-    size = shape[0] * shape[1]
-    side = 2 * augmentation.padding + 1
-    drawn = np.stack(
-        [
-            below(block, Purpose.AUGMENTATION, size, side) - augmentation.padding,
-            below(block, Purpose.AUGMENTATION, size, side) - augmentation.padding,
-            below(block, Purpose.AUGMENTATION, size, 1 + augmentation.flip),
-        ],
-        axis=-1,
-    )
-    return drawn.astype(np.int8).reshape(*shape, 3)
+    side, flips = 2 * augmentation.padding + 1, 1 + augmentation.flip
+    # One number below the product is as good as one below each factor.
+    drawn = below(block, Purpose.AUGMENTATION, shape[0] * shape[1], side * side * flips)
+    rest, down = np.divmod(drawn.astype(np.int32), np.int32(side))
+    mirrored, right = np.divmod(rest, np.int32(side))
+    parts = (down - augmentation.padding, right - augmentation.padding, mirrored)
+    return np.stack(parts, axis=-1).astype(np.int8).reshape(*shape, 3)
 
 
 def order(block: Block, count: int) -> NDArray[np.int64]:
     """A uniform permutation of ``count`` rows, but for ties of 64-bit words."""
-    return np.argsort(block.words(Purpose.ORDER, count), kind="stable")
+    return np.argsort(block.words(Purpose.ORDER, count))
