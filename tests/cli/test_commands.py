@@ -70,6 +70,7 @@ def photographs(folder: Path, classes: tuple[str, ...], side: int = 16) -> None:
 def test_train_predict_and_what_they_write(tmp_path: Path) -> None:
     text = ok("train", *SMALL, "--k", "4", "--out", "run")
     assert "encrypted accuracy" in text
+    assert "no guarantee" in text
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert [record["epoch"] for record in results["epochs"]] == [1, 2]
     assert set(results["metrics"]) == {"accuracy", "encrypted_accuracy"}

@@ -16,6 +16,12 @@ from instahide.errors import InstaHideError
 #: Exit codes: unusable input, and stopped by Ctrl-C.
 UNUSABLE, INTERRUPTED = 2, 130
 
+#: Said wherever encodings were made, with the number that is known.
+WARNING = (
+    "InstaHide is no guarantee: the authors' challenge fell to published attacks with about 100 "
+    "encodings of each image (arXiv:2011.05315)."
+)
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

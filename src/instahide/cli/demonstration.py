@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from instahide.cli.console import err, out
+from instahide.cli.console import WARNING, err, out
 from instahide.cli.picture import draw_picture
 from instahide.learning.job import start
 from instahide.learning.progress import reporting
@@ -42,5 +42,6 @@ def run_demo(folder: Path, epochs: int) -> None:
     picture = folder / "encryption.png"
     draw_picture(_DATA, "photos", "cross", 4, 4, None, False, picture)
     out.print(table)
+    out.print(WARNING, soft_wrap=True)
     out.print(f"Picture: {picture}", soft_wrap=True)
     out.print(f"Results: {folder}/plain/results.json, {folder}/cross/results.json", soft_wrap=True)

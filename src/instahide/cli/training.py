@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from instahide.cli.console import out
+from instahide.cli.console import WARNING, out
 from instahide.learning.job import Job, start
 from instahide.learning.progress import reporting
 from instahide.learning.settings import TrainSettings
@@ -26,6 +26,8 @@ def run_training(given: Mapping[str, Any], folder: Path, config: Path | None, re
     with reporting() as progress:
         job = start(settings, folder, resume=resume, progress=progress)
     out.print(_table(job))
+    if job.scheme.k > 1:
+        out.print(WARNING, soft_wrap=True)
     out.print(f"Results, network and settings: {folder}", soft_wrap=True)
 
 

@@ -109,6 +109,7 @@ class Bars(Progress):
         """Show the epoch's figures beside the run and empty the epoch's bar."""
         super().epoch(record)
         self._bars.update(self._run, completed=self.done * self._batches, facts=_facts(record))
+        self._bars.update(self._epoch, completed=self._batches)
         self._next_epoch()
 
     def _next_epoch(self) -> None:
