@@ -18,6 +18,7 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.kernels import cpu, cuda
 from instahide.encryption.keys import Block, KeyStream, Purpose
+from instahide.encryption.requirements import require_fit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, ImageTable, PhotoCrops
@@ -77,12 +78,7 @@ class Encoder:
         self._lock = threading.Lock()
         self._crops = public if isinstance(public, PhotoCrops) else None
         self._public = self._new_crops(public) if isinstance(public, PhotoCrops) else public
-        _check(scheme, images, self._public)
-        if self.augmentation and not isinstance(images, ImageTable):
-            raise InstaHideError(
-                "A data set with transforms of its own is not cropped and flipped by the encoder.",
-                "Put the crop and the flip into its transform, before it normalises.",
-            )
+        require_fit(scheme, images, self._public, self.augmentation)
         self._device_tables = self._to_device()
 
     def next_epoch(self) -> None:
@@ -256,77 +252,3 @@ class Encoder:
 
 def _refuse_copy() -> NoReturn:
     raise TypeError("An encoder with a fixed key cannot be copied: its keys would be drawn twice.")
-
-
-def _check(scheme: Scheme, images: Images, public: Images | None) -> None:
-    if len(images.classes) < 2:
-        raise InstaHideError(
-            f"There is {len(images.classes)} class, so there is nothing to learn.",
-            "Give images of at least two classes.",
-        )
-    if scheme.private_k > len(images):
-        raise InstaHideError(
-            f"A mix of {scheme.private_k} private images needs as many; there are {len(images)}.",
-            "Lower k, or give more images.",
-        )
-    if scheme.public_k:
-        _check_public(scheme, images, public)
-    elif public is not None:
-        raise InstaHideError(
-            "Public images are given, but the scheme mixes none in.",
-            "Leave them out, or use a cross-dataset scheme.",
-        )
-    if scheme.mask and isinstance(images, ImageTable):
-        _check_signs(images, public)
-
-
-def _check_public(scheme: Scheme, images: Images, public: Images | None) -> None:
-    if public is None:
-        raise InstaHideError(
-            f"The scheme mixes in {scheme.public_k} public images, but there are none.",
-            "Give a public pool (`--public`), or use an inside-dataset scheme.",
-        )
-    if public.shape != images.shape:
-        raise InstaHideError(
-            f"Public images are {public.shape}, private ones {images.shape} "
-            "(channels, height, width).",
-            "Make a pool of the private images' shape with `instahide public`.",
-        )
-    if scheme.public_k > len(public):
-        raise InstaHideError(
-            f"A mix needs {scheme.public_k} public images; the pool has {len(public)}.",
-            "Make a larger pool with `instahide public`.",
-        )
-    if isinstance(images, ImageTable) and not isinstance(public, ImageTable):
-        raise InstaHideError(
-            "Private images are a table, public ones a data set with transforms of its own.",
-            "Wrap both in `ImageDataset`, so that both are normalised alike.",
-        )
-    moments_unknown = not any(images.mean) and set(images.std) == {1.0}
-    if isinstance(public, ImageTable) and not isinstance(images, ImageTable) and moments_unknown:
-        raise InstaHideError(
-            "Private images are normalised by a transform whose mean and std are not known, so "
-            "that public images cannot be normalised alike.",
-            "Give `ImageDataset` the mean and std that its transform uses.",
-        )
-
-
-def _check_signs(images: ImageTable, public: Images | None) -> None:
-    """Refuse values whose sign is known beforehand: |mask * x| = |x| would be all of x."""
-    samples = [_sample(images)]
-    if isinstance(public, ImageTable):
-        samples.append(_sample(public.normalised_like(images)))
-    low = np.min([sample.min(axis=(0, 2, 3)) for sample in samples], axis=0)
-    high = np.max([sample.max(axis=(0, 2, 3)) for sample in samples], axis=0)
-    # A channel of one value all over has nothing to hide.
-    if (((low >= 0) | (high <= 0)) & (low < high)).any():
-        raise InstaHideError(
-            "After normalisation all values of a channel have one sign, so the mask would hide "
-            "nothing: an encoding's absolute value would be the mix itself.",
-            "Normalise to mean 0: leave mean and std out to have them measured.",
-        )
-
-
-def _sample(table: ImageTable) -> NDArray[np.float32]:
-    """Normalised images, evenly spaced: at most 2,000."""
-    return table.normalised(slice(None, None, max(1, len(table) // 1000)))
