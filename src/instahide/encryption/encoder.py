@@ -227,12 +227,12 @@ class Encoder:
     def _labels(self, keys: OneTimeKeys, classes: NDArray[np.int64]) -> Tensor:
         """(n, classes) float32 by the scheme's label mode."""
         weights = keys.coefficients[:, : self.scheme.private_k]
-        labels = np.zeros((len(classes), len(self.images.classes)), np.float32)
-        for slot in range(classes.shape[1]):
-            labels[np.arange(len(classes)), classes[:, slot]] += weights[:, slot]
         if self.scheme.labels == "renormalised":
-            labels /= weights.sum(axis=1, keepdims=True)
-        return torch.from_numpy(labels).to(self.device)
+            weights = weights / weights.sum(axis=1, keepdims=True)
+        shape = len(classes), len(self.images.classes)
+        places = classes + shape[1] * np.arange(len(classes))[:, None]
+        labels = np.bincount(places.reshape(-1), weights.reshape(-1), shape[0] * shape[1])
+        return torch.from_numpy(labels.reshape(shape).astype(np.float32)).to(self.device)
 
     def _new_crops(self, crops: PhotoCrops) -> ImageTable:
         block = self._keys.next_block()
