@@ -64,6 +64,7 @@ def against_authors(table: ImageTable, public: ImageTable, rounds: int) -> dict[
             "authors_k6": lambda: peers.cross(images, onehot, pool, 6, k6.c1, k6.c2),
         },
         rounds,
+        settle=True,
     )
 
 
@@ -79,6 +80,7 @@ def against_floor(table: ImageTable, public: ImageTable, rounds: int) -> dict[st
             "floor_in_cache": partial(convert_in_blocks, pixels),
         },
         rounds,
+        settle=True,
     )
 
 

@@ -26,17 +26,22 @@ def medians(
     works: Mapping[str, Callable[[], object]],
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
+    *,
+    settle: bool = False,
 ) -> dict[str, float]:
     """Median seconds of each of ``works``.
 
     They take turns, so that what disturbs the machine for a while disturbs all of them, and each
-    runs once before its time counts.
+    runs once before its time counts. To ``settle``, each runs once more before every turn that
+    counts: it then finds caches and heap as its own last run left them, not somebody else's.
     """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
         work()
     for _ in range(rounds):
         for name, work in works.items():
+            if settle:
+                work()
             started = clock()
             work()
             seconds[name].append(clock() - started)
