@@ -20,6 +20,7 @@ from benchmarks.workload import CLASSES, blocks, consume, encode_epoch, random_t
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
@@ -36,15 +37,16 @@ def convert_in_blocks(pixels: Tensor) -> None:
 def draw_epoch(keys: KeyStream, scheme: Scheme, table: ImageTable) -> None:
     """The keys of an epoch alone, without augmentation."""
     keys.next_epoch()
+    exposure = Exposure(len(table))
     for rows in blocks(draws.order(keys.next_block(), len(table))):
         draws.one_time_keys(
             keys.next_block(),
             scheme,
             rows,
-            private=len(table),
             public=0,
             shape=table.shape,
             augmentation=Augmentation(),
+            exposure=exposure,
         )
 
 

@@ -18,6 +18,7 @@ from scipy import stats
 
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.keys import Block, KeyStream, Purpose
 from instahide.encryption.scheme import Law, Scheme
 
@@ -319,8 +320,8 @@ def test_every_order_is_equally_likely() -> None:
 
 def keys_of(scheme: Scheme, augmentation: Augmentation, stream: KeyStream) -> draws.OneTimeKeys:
     return draws.one_time_keys(
-        stream.next_block(), scheme, np.arange(6), private=9, public=5, shape=(3, 5, 7),
-        augmentation=augmentation,
+        stream.next_block(), scheme, np.arange(6), public=5, shape=(3, 5, 7),
+        augmentation=augmentation, exposure=Exposure(9),
     )  # fmt: skip
 
 

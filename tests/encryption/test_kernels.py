@@ -19,6 +19,7 @@ from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoder
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import cpu, cuda, reference
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.scheme import Scheme
@@ -60,8 +61,8 @@ def inputs(
         for size in sizes
     ]
     keys = draws.one_time_keys(
-        KeyStream().next_block(), scheme, np.arange(count) % sizes[0], private=sizes[0],
-        public=sizes[1], shape=shape, augmentation=augmentation,
+        KeyStream().next_block(), scheme, np.arange(count) % sizes[0], public=sizes[1],
+        shape=shape, augmentation=augmentation, exposure=Exposure(sizes[0]),
     )  # fmt: skip
     scale = generator.uniform(0.001, 0.03, shape[0]).astype(np.float32)
     bias = generator.uniform(-3, 3, shape[0]).astype(np.float32)

@@ -39,6 +39,6 @@ def _table(job: Job) -> Table:
         table.add_row(name.replace("_", " "), f"{share:.1%}")
     speed = job.history[-1].images_per_second
     table.add_row("training images/s", f"{speed:,.0f}")
-    exposure = job.encoder.exposure
+    exposure = job.encoder.exposure.counts
     table.add_row("encodings that an image went into", f"{exposure.min()} to {exposure.max()}")
     return table

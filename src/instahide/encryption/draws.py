@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.exposure import Exposure, ExposureLimitError
 from instahide.encryption.keys import Block, Purpose
 from instahide.encryption.scheme import Scheme
 
@@ -49,10 +50,10 @@ def one_time_keys(
     scheme: Scheme,
     indices: NDArray[np.int64],
     *,
-    private: int,
     public: int,
     shape: tuple[int, int, int],
     augmentation: Augmentation,
+    exposure: Exposure,
 ) -> OneTimeKeys:
     """Draw the keys that encrypt the private images ``indices`` (n,) of ``shape`` (C, H, W).
 
@@ -60,17 +61,77 @@ def one_time_keys(
         block: fresh from `KeyStream.next_block`.
         scheme: what to draw.
         indices: rows of the private images.
-        private: number of private images that partners are drawn from.
         public: number of public images that partners are drawn from.
         shape: of one image.
         augmentation: how far every image of a mix may move.
+        exposure: of the private images; what is drawn is counted in it.
+
+    Raises:
+        ExposureLimitError: an image cannot be encrypted without passing its limit.
     """
     count = len(indices)
+    weights = coefficients(block, scheme, count)
     return OneTimeKeys(
-        partners(block, scheme, indices, private=private, public=public),
-        coefficients(block, scheme, count),
+        _counted_partners(block, scheme, indices, weights, public, exposure),
+        weights,
         masks(block, count, shape) if scheme.mask else None,
         moves(block, (count, scheme.k), augmentation) if augmentation else None,
+    )
+
+
+def _counted_partners(
+    block: Block,
+    scheme: Scheme,
+    indices: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    public: int,
+    exposure: Exposure,
+) -> NDArray[np.int64]:
+    """(n, k) rows as `partners`; once an image is at its limit, later mixes leave it out."""
+    parts = []
+    done = 0
+    while done < len(indices):
+        spent = exposure.spent()
+        if spent is None:
+            drawn = partners(block, scheme, indices[done:], private=exposure.images, public=public)
+        else:
+            rest = indices[done : _before_first(spent[indices], done)]
+            if len(rest) == 0 or np.count_nonzero(~spent) < scheme.private_k:
+                raise _at_limit(exposure)
+            drawn = _unspent_partners(block, scheme, rest, spent, public)
+        private = drawn[:, : scheme.private_k]
+        taken = exposure.take(private, weights[done : done + len(drawn), : scheme.private_k])
+        parts.append(drawn[:taken])
+        done += taken
+    return np.concatenate(parts) if parts else np.empty((0, scheme.k), np.int64)
+
+
+def _unspent_partners(
+    block: Block,
+    scheme: Scheme,
+    indices: NDArray[np.int64],
+    spent: NDArray[np.bool],
+    public: int,
+) -> NDArray[np.int64]:
+    """(n, k) rows as `partners`, of private images that are not ``spent`` (N,)."""
+    free = np.flatnonzero(~spent)
+    places = np.searchsorted(free, indices)
+    drawn = partners(block, scheme, places, private=len(free), public=public)
+    private = slice(0, scheme.private_k)
+    drawn[:, private] = free[drawn[:, private]]
+    return drawn
+
+
+def _before_first(spent: NDArray[np.bool], start: int) -> int:
+    """Where, from ``start`` on, the first True stands; the end if there is none."""
+    found = np.flatnonzero(spent[start:])
+    return start + int(found[0]) if len(found) else len(spent)
+
+
+def _at_limit(exposure: Exposure) -> ExposureLimitError:
+    return ExposureLimitError(
+        f"The next encoding would bring an image above {exposure.limit} encodings.",
+        "Stop here, or raise the limit knowing that attacks gain with every encoding of an image.",
     )
 
 

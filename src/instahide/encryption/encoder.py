@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.draws import OneTimeKeys
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import cpu, cuda
 from instahide.encryption.keys import Block, KeyStream, Purpose
 from instahide.encryption.requirements import require_fit
@@ -48,6 +49,8 @@ class Encoder:
             private ones: a pool, or photographs of which every epoch takes new crops.
         augmentation: crop and flip of every image of a mix.
         keys: a stream to draw from; a new one by default.
+        exposure: counts how often each private image goes out, and may limit it; by default a new
+            one without a limit.
         dtype: of the encodings: float32, float16 or bfloat16.
         device: where encodings are delivered; on a CUDA device they are also made there if the
             images fit into half of its free memory.
@@ -64,6 +67,7 @@ class Encoder:
         *,
         augmentation: Augmentation | None = None,
         keys: KeyStream | None = None,
+        exposure: Exposure | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -72,10 +76,8 @@ class Encoder:
         self.augmentation = augmentation or Augmentation()
         self.dtype = dtype
         self.device = torch.device(device)
-        #: (N,) how many encodings each private image has gone into.
-        self.exposure: NDArray[np.int64] = np.zeros(len(images), np.int64)
+        self.exposure = exposure or Exposure(len(images))
         self._keys = keys or KeyStream()
-        self._lock = threading.Lock()
         self._crops = public if isinstance(public, PhotoCrops) else None
         self._public = self._new_crops(public) if isinstance(public, PhotoCrops) else public
         require_fit(scheme, images, self._public, self.augmentation)
@@ -154,7 +156,6 @@ class Encoder:
 
     def _encode(self, block: Block, indices: NDArray[np.int64], out: Tensor) -> Encoded:
         keys = self._draw(block, indices)
-        self._count(keys)
         if self._device_tables is not None:
             self._device_tables.encode(keys, self.scheme.private_k, out)
             return Encoded(out, self._labels(keys, self.images.rows(self._private(keys)).labels))
@@ -168,14 +169,13 @@ class Encoder:
         """Everything but the keys: whoever unpickles this draws keys of their own."""
         if self._keys.fixed:
             _refuse_copy()
-        own = ("_keys", "_lock", "_device_tables")
+        own = ("_keys", "_device_tables")
         return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._keys = KeyStream()
-        self._lock = threading.Lock()
-        self.exposure = np.zeros_like(self.exposure)
+        self.exposure = copy(self.exposure)
         self._device_tables = self._to_device()
 
     def _draw(self, block: Block, indices: NDArray[np.int64]) -> OneTimeKeys:
@@ -183,18 +183,14 @@ class Encoder:
             block,
             self.scheme,
             indices,
-            private=len(self.images),
             public=0 if self._public is None else len(self._public),
             shape=self.images.shape,
             augmentation=self.augmentation,
+            exposure=self.exposure,
         )
 
     def _private(self, keys: OneTimeKeys) -> NDArray[np.int64]:
         return keys.partners[:, : self.scheme.private_k]
-
-    def _count(self, keys: OneTimeKeys) -> None:
-        with self._lock:
-            np.add.at(self.exposure, self._private(keys), 1)
 
     def _encode_on_cpu(self, keys: OneTimeKeys, out: Tensor) -> NDArray[np.int64]:
         """Fill ``out``; returns the classes (n, private_k) of the private images."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.scheme import Scheme
@@ -42,10 +43,10 @@ def illustrate(
         KeyStream("illustration").next_block(),
         scheme,
         indices,
-        private=len(images),
         public=len(pool),
         shape=images.shape,
         augmentation=Augmentation(),
+        exposure=Exposure(len(images)),
     )
     unmasked = draws.OneTimeKeys(keys.partners, keys.coefficients, None, None)
     own, others = keys.partners[:, : scheme.private_k], keys.partners[:, scheme.private_k :]

@@ -1,0 +1,100 @@
+"""How often private images have gone out: what attacks gain from, and what a limit can stop.
+
+The attack that broke the authors' challenge had each image in about 100 encodings (Carlini et al.,
+arXiv:2011.05315).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.errors import InstaHideError
+
+
+class ExposureLimitError(InstaHideError):
+    """No image may pass its limit, so no more can be encrypted."""
+
+
+class Exposure:
+    """Counts, for every private image, the encodings that it went into. Safe between threads.
+
+    A copy starts from zero: it counts for itself.
+
+    Args:
+        images: how many private images there are.
+        limit: encodings that an image may go into, at most.
+
+    Attributes:
+        images: N.
+        counts: (N,) encodings that each image went into.
+        squares: (N,) sums of its squared coefficients in them.
+
+    Raises:
+        InstaHideError: a limit below 1.
+    """
+
+    def __init__(self, images: int, *, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise InstaHideError(
+                f"A limit of {limit} encodings of an image allows none.", "Use 1 or more."
+            )
+        self.images = images
+        self.limit = limit
+        self.counts: NDArray[np.int64] = np.zeros(images, np.int64)
+        self.squares: NDArray[np.float64] = np.zeros(images, np.float64)
+        self._lock = threading.Lock()
+
+    def spent(self) -> NDArray[np.bool] | None:
+        """(N,) which images are at their limit; None where no image is."""
+        if self.limit is None:
+            return None
+        spent = self.counts >= self.limit
+        return spent if spent.any() else None
+
+    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+        """Count the first mixes, as many as bring no image above its limit.
+
+        To be called before the encodings are made: what is counted may never be seen, what is
+        seen has been counted.
+
+        Args:
+            rows: (n, p) private images of n mixes, none twice in one mix.
+            coefficients: (n, p) theirs.
+
+        Returns:
+            How many of the n mixes were counted.
+        """
+        with self._lock:
+            taken = len(rows) if self.limit is None else fitting(rows, self.counts, self.limit)
+            np.add.at(self.counts, rows[:taken], 1)
+            np.add.at(self.squares, rows[:taken], np.square(coefficients[:taken], dtype=np.float64))
+        return taken
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without counts and lock."""
+        return _fresh, (self.images, self.limit)
+
+
+def fitting(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> int:
+    """How many of the first mixes ``rows`` (n, p) keep every image within ``limit``.
+
+    Args:
+        rows: images of each mix, none twice in one mix.
+        counts: (N,) encodings that each image went into before.
+        limit: of these counts.
+    """
+    flat = rows.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    ordered = flat[order]
+    # How many times the same image stands before, among these mixes.
+    earlier = np.arange(len(flat)) - np.searchsorted(ordered, ordered)
+    beyond = order[counts[ordered] + earlier >= limit]
+    return int(beyond.min()) // rows.shape[1] if len(beyond) else len(rows)
+
+
+def _fresh(images: int, limit: int | None) -> Exposure:
+    return Exposure(images, limit=limit)

@@ -1,0 +1,131 @@
+"""How often images go out, and the limit on it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from instahide import Encoder, ImageTable, InstaHideError, Scheme
+from instahide.encryption import draws
+from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.exposure import Exposure, ExposureLimitError, fitting
+from instahide.encryption.keys import KeyStream
+
+
+def table(count: int) -> ImageTable:
+    generator = np.random.default_rng(0)
+    return ImageTable.from_arrays(
+        generator.integers(0, 256, (count, 1, 4, 4), dtype=np.uint8), np.arange(count) % 2
+    )
+
+
+def fitting_by_definition(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> int:
+    counts = counts.copy()
+    for number, mix in enumerate(rows):
+        counts[mix] += 1
+        if (counts > limit).any():
+            return number
+    return len(rows)
+
+
+@st.composite
+def mixes(draw: st.DrawFn) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    images = draw(st.integers(2, 6))
+    size = draw(st.integers(1, images))
+    rows = draw(st.lists(st.permutations(range(images)), max_size=8))
+    limit = draw(st.integers(1, 6))
+    counts = draw(st.lists(st.integers(0, limit), min_size=images, max_size=images))
+    chosen = np.array([row[:size] for row in rows], np.int64).reshape(-1, size)
+    return chosen, np.array(counts), limit
+
+
+def until_refused(encoder: Encoder, size: int) -> Iterator[Tensor]:
+    """Blocks of encodings, until an image would pass its limit."""
+    with contextlib.suppress(ExposureLimitError):
+        while True:
+            yield encoder.encode(encoder.order()[:size]).images
+
+
+def pickled(exposure: Exposure) -> Exposure:
+    return pickle.loads(pickle.dumps(exposure))  # type: ignore[no-any-return]  # noqa: S301
+
+
+@given(mixes())
+def test_as_many_mixes_fit_as_the_definition_says(
+    case: tuple[NDArray[np.int64], NDArray[np.int64], int],
+) -> None:
+    assert fitting(*case) == fitting_by_definition(*case)
+
+
+@pytest.mark.parametrize("scheme", [Scheme.inside(4), Scheme.cross(2), Scheme.inside(1, c1=1.0)])
+def test_no_image_passes_its_limit_and_all_that_could_go_out_did(scheme: Scheme) -> None:
+    encoder = Encoder(scheme, table(30), exposure=Exposure(30, limit=7))
+    made = 0
+    for block in until_refused(encoder, 5):
+        made += len(block)
+    counts = encoder.exposure.counts
+    assert counts.max() == 7
+    # Blocks that failed in the middle were counted, and never seen.
+    assert made * scheme.k <= counts.sum() <= made * scheme.k + 5 * scheme.k
+    assert made >= 30
+
+
+def test_the_limit_holds_between_threads() -> None:
+    encoder = Encoder(Scheme.inside(3), table(40), exposure=Exposure(40, limit=50))
+
+    def work(_: int) -> None:
+        list(until_refused(encoder, 40))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert encoder.exposure.counts.max() == 50
+
+
+def test_an_image_at_its_limit_is_left_out_and_the_others_are_drawn_evenly() -> None:
+    exposure = Exposure(12, limit=10_000)
+    exposure.counts[[3, 7]] = 10_000
+    keys = draws.one_time_keys(
+        KeyStream().next_block(), Scheme.inside(2), np.zeros(9_000, np.int64), public=0,
+        shape=(1, 4, 4), augmentation=Augmentation(), exposure=exposure,
+    )  # fmt: skip
+    counts = np.bincount(keys.partners[:, 1], minlength=12)
+    assert counts[[0, 3, 7]].tolist() == [0, 0, 0]
+    # One in a million runs fails by chance.
+    assert stats.chisquare(np.delete(counts, [0, 3, 7])).pvalue > 1e-6
+
+
+def test_squares_are_the_coefficients_own() -> None:
+    exposure = Exposure(20)
+    keys = draws.one_time_keys(
+        KeyStream().next_block(), Scheme.cross(4), np.arange(20), public=9,
+        shape=(1, 4, 4), augmentation=Augmentation(), exposure=exposure,
+    )  # fmt: skip
+    expected = np.zeros(20)
+    for row, weights in zip(keys.partners, keys.coefficients, strict=True):
+        expected[row[:2]] += weights[:2].astype(float) ** 2
+    np.testing.assert_allclose(exposure.squares, expected, rtol=1e-12)
+    np.testing.assert_array_equal(exposure.counts, np.bincount(keys.partners[:, :2].ravel()))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
+def test_a_copy_counts_for_itself(duplicate: Callable[[Exposure], Exposure]) -> None:
+    exposure = Exposure(5, limit=3)
+    exposure.take(np.array([[0, 1]]), np.array([[0.5, 0.5]], np.float32))
+    other = duplicate(exposure)
+    assert (other.counts.tolist(), other.limit) == ([0] * 5, 3)
+
+
+def test_a_limit_of_none_at_all_is_refused() -> None:
+    with pytest.raises(InstaHideError, match="allows none"):
+        Exposure(5, limit=0)
