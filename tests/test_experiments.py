@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import accuracy, tables
+from experiments import accuracy, curves, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,3 +56,17 @@ def test_the_readme_shows_what_was_measured() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert tables.rewritten(readme) == readme
     assert "| plain training |" in readme
+
+
+def test_curves_are_means_of_the_longest_runs(tmp_path: Path) -> None:
+    def row(epochs: int, curve: str) -> dict[str, str]:
+        return {"data": "mnist-5k", "scheme": "plain", "epochs": str(epochs), "curve": curve}
+
+    rows = [row(1, "50.0"), row(2, "60.0 80.0"), row(2, "70.0 90.0")]
+    found = curves.courses(rows, "mnist-5k")
+    assert list(found) == ["plain"]
+    assert found["plain"].tolist() == [65.0, 85.0]
+    out = tmp_path / "accuracy.png"
+    command = [sys.executable, "-m", "experiments.curves", "--out", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert out.read_bytes().startswith(b"\x89PNG")

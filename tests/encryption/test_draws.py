@@ -157,6 +157,7 @@ SCHEMES = [
     Scheme.inside(3, c1=0.4, law="dirichlet"),
     Scheme.cross(4, c1=0.35, c2=0.55),
     Scheme.cross(4).query(0.5),
+    Scheme.inside(4).query(0.4),
 ]
 
 
@@ -168,6 +169,7 @@ def test_coefficients_keep_their_bounds_exactly(scheme: Scheme) -> None:
     exact = found.astype(np.float64)
     assert exact.min() >= 0
     assert exact.max() <= scheme.c1
+    assert exact[:, 0].min() >= scheme.own
     if scheme.public_k:
         assert exact[:, : scheme.private_k].sum(axis=1).min() >= scheme.c2
     # Each of the k shares is off by half a unit at most.
@@ -185,6 +187,8 @@ def by_rejection(scheme: Scheme, count: int) -> NDArray[np.float64]:
             else generator.dirichlet(np.ones(scheme.k))
         )
         shares = raw / raw.sum()
+        if shares[0] < scheme.own:
+            continue
         if max(shares) <= scheme.c1 and sum(shares[: scheme.private_k]) >= scheme.c2:
             kept.append(shares)
     return np.array(kept)

@@ -18,7 +18,7 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=8,
 )
-FIELDS = ("k", "private_k", "c1", "c2", "mask", "labels", "law")
+FIELDS = ("k", "private_k", "c1", "c2", "own", "mask", "labels", "law")
 
 
 @st.composite
@@ -90,8 +90,8 @@ def test_presets_exist_for_every_usual_k(k: int) -> None:
         ({"labels": ["soft"]}, "labels = ['soft'] is no label mode", "soft, renormalised"),
         ({"law": "uniform"}, "law = 'uniform' is no law", "half-normal, dirichlet"),
         ({"law": {}}, "law = {} is no law", "half-normal, dirichlet"),
-        ({"c1": 0.26}, "Fewer than 1 in 1000 draws meet c1 = 0.26", "Raise c1 or lower c2"),
-        ({"private_k": 1, "c2": 0.649999}, "Fewer than 1 in 1000 draws", "Raise c1 or lower c2"),
+        ({"c1": 0.26}, "Fewer than 1 in 1000 draws meet c1 = 0.26", "Raise c1, or lower c2"),
+        ({"private_k": 1, "c2": 0.649999}, "Fewer than 1 in 1000 draws", "Raise c1, or lower c2"),
         ({"k": 4.0}, "k = 4.0 is not int", "Give k as a int"),
         ({"k": True}, "k = True is not int", "Give k as a int"),
         ({"k": "4"}, "k = '4' is not int", "Give k as a int"),
@@ -157,16 +157,18 @@ def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
     assert all(name in caught.value.remedy for name in FIELDS)
 
 
-def test_a_query_is_one_private_image_under_at_least_its_coefficient() -> None:
-    query = Scheme.inside(6, labels="renormalised", law="dirichlet").query(0.5)
-    assert (query.private_k, query.public_k, query.c2, query.c1) == (1, 5, 0.5, 0.65)
+def test_a_query_is_mixed_as_in_training_under_at_least_its_coefficient() -> None:
+    query = Scheme.cross(6, labels="renormalised", law="dirichlet").query(0.5)
+    assert (query.private_k, query.public_k, query.own, query.c1) == (1, 5, 0.5, 0.65)
     assert (query.labels, query.law, query.mask) == ("renormalised", "dirichlet", True)
+    inside = Scheme.inside(4).query(0.5)
+    assert (inside.private_k, inside.public_k, inside.own, inside.c1) == (4, 0, 0.5, 0.65)
     # A training bound below the query's coefficient is no obstacle.
     assert Scheme.cross(4, c1=0.4).query(0.5).c1 == 0.65
     assert Scheme.cross(4, c1=0.9).query(0.7).c1 == 0.9
     with pytest.raises(InstaHideError, match="out of reach"):
         Scheme.cross(4).query(0.7)
-    with pytest.raises(InstaHideError, match="between 0 and 1"):
+    with pytest.raises(InstaHideError, match="out of reach"):
         Scheme.cross(4).query(1.5)
 
 

@@ -57,15 +57,18 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[NDArray[np.int64], Encod
     return noted
 
 
+@pytest.mark.parametrize("scheme", [Scheme.cross(4), Scheme.inside(4)])
 @pytest.mark.parametrize("batch", [5, 500])
 def test_the_answer_is_the_mean_over_encodings(
     batch: int,
     made: list[tuple[NDArray[np.int64], Encoded]],
     monkeypatch: pytest.MonkeyPatch,
+    scheme: Scheme,
 ) -> None:
+    pool = table(20, seed=1) if scheme.public_k else None
     monkeypatch.setattr(predict, "BATCH", batch)
     model, queries = Model(), table()
-    answer = predict_encrypted(model, Scheme.inside(4), queries, table(20, seed=1), encodings=10)
+    answer = predict_encrypted(model, scheme, queries, pool, encodings=10)
     assert answer.shape == (12, CLASSES)
     assert answer.dtype is torch.float32
     expected = torch.zeros(12, CLASSES, dtype=torch.float64)
@@ -99,6 +102,13 @@ def test_one_query_is_enough() -> None:
     query.pixels[0, 0, 0] = 240
     answer = predict_encrypted(Model(), Scheme.cross(4), query, table(20, seed=1), encodings=1)
     assert answer.shape == (1, CLASSES)
+
+
+def test_queries_of_one_data_set_are_mixed_among_themselves() -> None:
+    with pytest.raises(InstaHideError, match="mix of 4 private images needs as many"):
+        predict_encrypted(Model(), Scheme.inside(4), table(3))
+    with pytest.raises(InstaHideError, match="mixes none in"):
+        predict_encrypted(Model(), Scheme.inside(4), table(), table(20, seed=1))
 
 
 @pytest.mark.parametrize("encodings", [0, -1])

@@ -246,5 +246,10 @@ class Encoder:
         return cuda.DeviceTables(images, public, self.device)
 
 
+def fresh_order(count: int) -> NDArray[np.int64]:
+    """A random permutation of ``count`` rows, from keys that nothing else uses."""
+    return draws.order(KeyStream().next_block(), count)
+
+
 def _refuse_copy() -> NoReturn:
     raise TypeError("An encoder with a fixed key cannot be copied: its keys would be drawn twice.")

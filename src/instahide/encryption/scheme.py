@@ -7,6 +7,8 @@ name                  symbol     meaning
 ``private_k``                    how many of them are private; the other k - private_k are public
 ``c1``                c1         upper bound of every coefficient lambda_j
 ``c2``                c2         lower bound of the sum of the private coefficients
+``own``                          lower bound of the encrypted image's own coefficient: 0 in
+                                 training, the query coefficient where a query is encrypted
 ``mask``              sigma      whether a random sign is put on every value (no: this is Mixup)
 ``labels``            y~         "soft": sum of lambda_j onehot(y_j) over the private images;
                                  "renormalised": the same, divided by their total coefficient
@@ -51,6 +53,7 @@ class Scheme:
     private_k: int = 2
     c1: float = 0.65
     c2: float = 0.3
+    own: float = 0.0
     mask: bool = True
     labels: Labels = "soft"
     law: Law = "half-normal"
@@ -79,11 +82,14 @@ class Scheme:
         return cls(k=1, private_k=1, c1=1.0, c2=0.0, mask=False)
 
     def query(self, coefficient: float = 0.5) -> Scheme:
-        """The scheme that encrypts a query: one private image under at least ``coefficient``.
+        """The scheme that encrypts a query under at least ``coefficient`` (paper, section 4.2).
 
-        The other k - 1 images are public, whatever this scheme trains with (paper, section 4.2).
+        It is mixed with images of the kind that the network learned from: with k - 1 public ones
+        where this scheme mixes some in, with other queries where all k images are private.
         """
-        return replace(self, private_k=1, c1=max(self.c1, _bound(self.k)), c2=coefficient)
+        private_k = 1 if self.public_k else self.k
+        c1 = max(self.c1, _bound(self.k))
+        return replace(self, private_k=private_k, c1=c1, c2=0.0, own=coefficient)
 
     @property
     def public_k(self) -> int:
@@ -109,8 +115,10 @@ class Scheme:
         # In float64: NumPy would round c1 to float32, perhaps up.
         largest = coefficients.max(axis=1).astype(np.float64)
         private = coefficients[:, : self.private_k].sum(axis=1, dtype=np.float64)
+        own = coefficients[:, 0].astype(np.float64)
         # With no public image the private sum is 1 but for rounding, and c2 says nothing.
         meets = (largest <= self.c1) & ((private >= self.c2) | (self.public_k == 0))
+        meets &= own >= self.own
         return np.asarray(meets, np.bool)
 
     def to_json(self) -> str:
@@ -146,7 +154,7 @@ def _bound(k: int) -> float:
 
 def _validate(scheme: Scheme) -> None:
     _validate_types(scheme)
-    k, private_k, c1, c2 = scheme.k, scheme.private_k, scheme.c1, scheme.c2
+    k, private_k, c1, c2, own = scheme.k, scheme.private_k, scheme.c1, scheme.c2, scheme.own
     rules: list[tuple[bool, str, str]] = [
         (k >= 1, f"k = {k}: a mix holds at least one image.", "Use k = 4 or more."),
         (k <= MOST_IMAGES, f"k = {k} is too many images for one mix.", "Use k = 4 or 6."),
@@ -173,6 +181,11 @@ def _validate(scheme: Scheme) -> None:
             "Lower c2, raise c1, or mix more private images.",
         ),
         (
+            0 <= own <= c1,
+            f"own = {own} is out of reach: a coefficient lies between 0 and c1 = {c1}.",
+            "Lower the query coefficient, or raise c1.",
+        ),
+        (
             scheme.labels in get_args(Labels),
             f"labels = {scheme.labels!r} is no label mode.",
             f"Use one of {', '.join(get_args(Labels))}.",
@@ -188,15 +201,16 @@ def _validate(scheme: Scheme) -> None:
             raise InstaHideError(problem, remedy)
     if scheme.acceptance < LEAST_ACCEPTANCE:
         raise InstaHideError(
-            f"Fewer than 1 in {1 / LEAST_ACCEPTANCE:.0f} draws meet c1 = {c1} and c2 = {c2} "
-            f"with k = {k} and {private_k} private images.",
-            "Raise c1 or lower c2.",
+            f"Fewer than 1 in {1 / LEAST_ACCEPTANCE:.0f} draws meet c1 = {c1}, c2 = {c2} and "
+            f"own = {own} with k = {k} and {private_k} private images.",
+            "Raise c1, or lower c2 or own.",
         )
 
 
 def _validate_types(scheme: Scheme) -> None:
     wanted: dict[str, tuple[type, ...]] = {
-        "k": (int,), "private_k": (int,), "c1": (int, float), "c2": (int, float), "mask": (bool,)
+        "k": (int,), "private_k": (int,), "c1": (int, float), "c2": (int, float),
+        "own": (int, float), "mask": (bool,),
     }  # fmt: skip
     for name, kinds in wanted.items():
         value = getattr(scheme, name)

@@ -47,7 +47,7 @@ def predict_encrypted(
     model: nn.Module,
     scheme: Scheme,
     queries: Images,
-    public: Images | PhotoCrops,
+    public: Images | PhotoCrops | None = None,
     *,
     encodings: int = ENCODINGS,
     coefficient: float = 0.5,
@@ -55,20 +55,22 @@ def predict_encrypted(
 ) -> Tensor:
     """Class probabilities (n, classes), averaged over encodings of each query.
 
-    Every query is mixed with k - 1 public images under fresh keys each time. More encodings help
-    the answer, and help an attacker who sees them all.
+    Every query is mixed with k - 1 public images, or with other queries if ``scheme`` is of one
+    data set, under fresh keys each time. More encodings help the answer, and help an attacker who
+    sees them all.
 
     Args:
         model: what was trained on encodings of ``scheme``.
         scheme: of the training.
         queries: the images to ask about, normalised like the training images.
-        public: what queries are mixed with.
+        public: the public images of a scheme that mixes some in.
         encodings: of each query.
         coefficient: least coefficient of the query (paper, section 4.2).
         precision: of the arithmetic.
 
     Raises:
-        InstaHideError: fewer than one encoding, or a coefficient that the scheme cannot give.
+        InstaHideError: fewer than one encoding, or a coefficient that the scheme cannot give;
+            fewer queries than a mix within one data set needs.
     """
     if encodings < 1:
         raise InstaHideError(f"{encodings} encodings answer nothing.", "Use 10 or more.")

@@ -1,0 +1,72 @@
+"""Draw accuracy against epochs from the file of measurements.
+
+    python -m experiments.curves
+
+Reads ``experiments/results/accuracy.csv`` and writes ``docs/assets/accuracy.png``. Where a scheme
+was run for several numbers of epochs, the longest course is drawn; several seeds are averaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from experiments.tables import RESULTS, ROOT, TITLES
+
+PANELS = {"fashion-mnist": "Fashion-MNIST, 60,000 images", "mnist-5k": "MNIST, 4,000 images"}
+#: Colours that are told apart without seeing red and green.
+COLOURS = ("#1b1f24", "#d55e00", "#0072b2", "#56b4e9", "#cc79a7")
+#: Curves begin near chance; what matters happens in the last points.
+SHOWN_POINTS = 12
+
+
+def courses(rows: list[dict[str, str]], data: str) -> dict[str, NDArray[np.float64]]:
+    """By scheme: accuracy after each epoch, mean over seeds of the longest runs."""
+    found = {}
+    for scheme in TITLES:
+        mine = [row for row in rows if (row["data"], row["scheme"]) == (data, scheme)]
+        longest = max((int(row["epochs"]) for row in mine), default=0)
+        runs = [
+            [float(value) for value in row["curve"].split()]
+            for row in mine
+            if int(row["epochs"]) == longest
+        ]
+        if runs:
+            found[scheme] = np.mean(runs, axis=0)
+    return found
+
+
+def draw(axes: Axes, curves: dict[str, NDArray[np.float64]], title: str) -> None:
+    best = max(curve.max() for curve in curves.values())
+    for (scheme, name), colour in zip(TITLES.items(), COLOURS, strict=True):
+        if scheme in curves:
+            curve = curves[scheme]
+            axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=name)
+    axes.set(title=title, xlabel="epochs", ylim=(best - SHOWN_POINTS, best + 0.5))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small", loc="lower right")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "assets" / "accuracy.png")
+    out = parser.parse_args().out
+    with (RESULTS / "accuracy.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = figure.subplots(1, len(PANELS), squeeze=False)[0]
+    for axes, (data, title) in zip(panels, PANELS.items(), strict=True):
+        draw(axes, courses(rows, data), title)
+    panels[0].set_ylabel("accuracy on plain test images, %")
+    figure.savefig(out, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
