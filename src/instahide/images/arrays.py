@@ -52,7 +52,7 @@ def read_npy(path: Path) -> ImageTable:
     Raises:
         InstaHideError: damaged file, pickled objects inside, or no file of labels.
     """
-    beside = path.with_name(_labels_name(path.name))
+    beside = path.with_name(labels_name(path.name))
     if beside == path or not beside.is_file():
         raise InstaHideError(
             f"{path} has no file of labels beside it.",
@@ -70,7 +70,8 @@ def _pick(
     return None
 
 
-def _labels_name(name: str) -> str:
+def labels_name(name: str) -> str:
+    """The file that the labels of the ``.npy`` file ``name`` are in."""
     return name.replace("images", "labels") if "images" in name else name.replace("x", "y", 1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -54,6 +56,11 @@ def cached(name: str, state: str, make: Callable[[], ImageTable]) -> ImageTable:
         shutil.rmtree(path, ignore_errors=True)
         _keep(make(), path)
         return ImageTable.load(path)
+
+
+def digest(value: object) -> str:
+    """32 hexadecimal digits that stand for ``value``, which is JSON, in a name."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
 def stored(rows: Generator[NDArray[np.uint8], None, None], folder: Path) -> NDArray[np.uint8]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
-from instahide.images.cache import cache_folder, cached, stored
+from instahide.images.cache import cache_folder, cached, digest, stored
 from instahide.images.decode import decode, report_skipped
 from instahide.images.listing import Listing, list_classes
 from instahide.images.parallel import in_order, tracked
@@ -93,7 +91,7 @@ def _parts(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _table(listing: Listing, part: str, how: Decoding) -> ImageTable:
-    name = _digest([str(listing.root.resolve()), part, how.size, how.skip_bad])
+    name = digest([str(listing.root.resolve()), part, how.size, how.skip_bad])
     return cached(f"folder-{name}", _state(listing), partial(_decode, listing, how))
 
 
@@ -133,11 +131,7 @@ def _state(listing: Listing) -> str:
         status = path.stat()
         name = path.relative_to(listing.root).as_posix()
         facts.append([name, status.st_size, status.st_mtime_ns])
-    return _digest([facts, listing.classes])
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
+    return digest([facts, listing.classes])
 
 
 def _sizes_differ(

@@ -77,10 +77,18 @@ def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
+def labels_names(name: str) -> tuple[str, str]:
+    """The files that the labels of the file of images ``name`` may be in."""
+    plain = name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
+    return plain, f"{plain}.gz"
+
+
 def _labels_beside(images: Path) -> Path:
-    name = images.name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
-    for candidate in (name, f"{name}.gz"):
+    names = labels_names(images.name)
+    for candidate in names:
         path = images.with_name(candidate)
         if path.is_file() and path != images:
             return path
-    raise InstaHideError(f"{images} has no labels beside it.", f"Put {name} into the same folder.")
+    raise InstaHideError(
+        f"{images} has no labels beside it.", f"Put {names[0]} into the same folder."
+    )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
 from instahide.images.decode import decode
+from instahide.images.fetching import fetched
 from instahide.images.listing import image_files
 from instahide.images.optional import needing
 from instahide.images.parallel import in_order
@@ -118,7 +119,7 @@ def keypoints(image: NDArray[np.uint8]) -> int:
 
 
 def photo_files(source: str | Path, channels: int) -> list[Path]:
-    """The image files below a folder, or of the built-in `photos`, to cut patches from.
+    """The image files below a folder or its URL, or of the built-in `photos`, to cut patches from.
 
     Grey photographs are among the built-in ones only for grey patches: cut from them, colour
     patches would show themselves to be public.
@@ -134,7 +135,7 @@ def photo_files(source: str | Path, channels: int) -> list[Path]:
             "Use images of 1 or 3 channels, or a scheme without public images.",
         )
     if str(source) != PHOTOS:
-        return image_files(Path(source))
+        return image_files(Path(fetched(source)))
     files = [
         path
         for package, names in [*COLOUR.items(), *(GREY.items() if channels == 1 else ())]

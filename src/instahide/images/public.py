@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
 from instahide.images.cache import cache_folder, cached, stored
+from instahide.images.fetching import fetched
 from instahide.images.folders import decoded
 from instahide.images.photos import PHOTOS, PhotoCrops, photo_files, read_photo
 from instahide.images.table import ImageTable
@@ -47,7 +48,8 @@ def make_pool(
     Crops are random: the pool is public, and another call makes another one.
 
     Args:
-        source: a folder of photographs, searched to any depth, or `photos` for the built-in ones.
+        source: a folder of photographs or its URL, searched to any depth, or `photos` for the
+            built-in ones.
         out: a folder that does not exist yet, or is empty.
         patch: height and width of a patch in pixels.
         per_image: patches that a photograph gives at most, so that none dominates.
@@ -85,8 +87,8 @@ def open_pool(source: str | Path, shape: tuple[int, int, int]) -> ImageTable:
     """Public patches of ``shape`` (C, H, W), memory-mapped.
 
     Args:
-        source: a folder that `make_pool` wrote, or `photos` for the built-in pool, which is made on
-            first use and kept in the cache.
+        source: a folder that `make_pool` wrote, or its URL, or `photos` for the built-in pool,
+            which is made on first use and kept in the cache.
         shape: of the private images.
 
     Raises:
@@ -95,7 +97,7 @@ def open_pool(source: str | Path, shape: tuple[int, int, int]) -> ImageTable:
     if str(source) == PHOTOS:
         channels, height, width = shape
         return cached(f"photos-{channels}x{height}x{width}", "1", partial(_builtin_pool, shape))
-    pool = ImageTable.load(Path(source))
+    pool = ImageTable.load(Path(fetched(source)))
     if pool.shape != shape:
         grey = " --grey" if shape[0] == 1 else ""
         raise InstaHideError(

@@ -1,16 +1,17 @@
-"""Any source of labelled images, by name or path."""
+"""Any source of labelled images, by name, path or URL."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from instahide.errors import InstaHideError
-from instahide.images.arrays import read_npy, read_npz
+from instahide.images.arrays import labels_name, read_npy, read_npz
 from instahide.images.builtin import BUILTIN
 from instahide.images.cifar import is_cifar_folder, read_cifar_archive, read_cifar_folder
 from instahide.images.decode import resized
+from instahide.images.fetching import fetched
 from instahide.images.folders import Decoding, open_folder, split_folder
-from instahide.images.idx import idx_files, read_idx, read_idx_folder
+from instahide.images.idx import idx_files, labels_names, read_idx, read_idx_folder
 from instahide.images.splits import Split, checked, paired, split_table
 from instahide.images.table import ImageTable
 
@@ -27,15 +28,17 @@ def open_images(
     Args:
         source: a built-in name (`digits`, `mnist-5k`, `fashion-mnist`), or the path of a folder of
             class folders, of a ``.npy`` or ``.npz`` file, of IDX files, or of CIFAR-10 or CIFAR-100
-            (python version). A folder of a built-in name is ``./digits``.
+            (python version); or a URL of one, as in ``s3://bucket/images.npz``, which is copied to
+            the cache. A folder of a built-in name is ``./digits``.
         size: resize the short side to so many pixels and crop the centre.
         skip_bad: warn of image files that cannot be read instead of refusing them.
-        progress: show a bar while image files are decoded.
+        progress: show a bar while image files are fetched and decoded.
 
     Raises:
         InstaHideError: the source is missing, damaged, hostile, or of no known kind.
     """
     _check_size(size)
+    source = fetched(source, beside=_labels_of, progress=progress)
     if _is_image_folder(source):
         return open_folder(Path(source), Decoding(size, skip_bad, progress))
     read = _read(source)
@@ -60,6 +63,7 @@ def open_split(
         InstaHideError: as `open_images`, and where there are no two parts or no two classes.
     """
     _check_size(size)
+    source = fetched(source, beside=_labels_of, progress=progress)
     if _is_image_folder(source):
         split = split_folder(Path(source), Decoding(size, skip_bad, progress), test_share)
     else:
@@ -67,6 +71,13 @@ def open_split(
         whole = read if isinstance(read, Split) else split_table(read, test_share)
         split = paired(_resized(whole.train, size), _resized(whole.test, size))
     return checked(split)
+
+
+def _labels_of(name: str) -> tuple[str, ...]:
+    """The files that the labels of a file of images may be in."""
+    if name.endswith(".npy"):
+        return (labels_name(name),)
+    return labels_names(name) if "idx3" in name else ()
 
 
 def _is_image_folder(source: str | Path) -> bool:
