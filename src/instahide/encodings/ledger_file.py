@@ -1,0 +1,242 @@
+"""The counts of a ledger, in memory and in its file.
+
+A take appends to the journal. When the journal has outgrown the totals, and whenever the file is
+opened or closed, it is folded into them: SQLite overwrites what it deletes with zeros, so that no
+trace is left of which images were counted together.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encodings.identity import HASH_BYTES, looked_up
+from instahide.encodings.ledger_errors import explained
+from instahide.encodings.ledger_schema import connected, require_ledger, with_crc, without_crc
+from instahide.errors import InstaHideError
+
+#: Images in a blob, at most: SQLite takes no blob beyond a billion bytes.
+CHUNK = 1 << 20
+#: The journal is folded when it is so many times as large as the totals: writing them then costs
+#: little beside writing the journal, and wiping it.
+FOLD_AT = 4
+_TOTAL_BYTES = 4 + 8
+
+
+class LedgerFile:
+    """The counts of all images of a ledger, in memory and on disk. Safe between threads.
+
+    Attributes:
+        path: of the database.
+        name: random, made with the ledger.
+        salt: of its hashes. Whoever has it can tell whether a guessed image was counted.
+        counts: (M,) encodings that each image went into, as far as was seen.
+        squares: (M,) sums of its squared coefficients in them.
+
+    Raises:
+        InstaHideError: there is no such file, it is damaged, or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.counts: NDArray[np.int64] = np.empty(0, np.int64)
+        self.squares: NDArray[np.float64] = np.empty(0, np.float64)
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        #: The last take that is in the arrays; before the first, so that they are read.
+        self._seen = -1
+        self._journal_bytes = 0
+        with explained(path):
+            self._connection = connected(path)
+            weakref.finalize(self, self._connection.close)
+            require_ledger(path, self._connection)
+            self.salt, self.name, _, _ = self._state()
+        self.fold()
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """One change of the file, whole or not at all; no kill can undo it after the block.
+
+        In the block no other process can change it, and `counts` and `squares` are up to date.
+
+        Raises:
+            InstaHideError: the file is damaged, cannot be written, or belongs to another process.
+        """
+        self._require_own_process()
+        with self._lock, explained(self.path):
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._catch_up()
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # The arrays may be ahead of the file now: read them again.
+                self._seen = -1
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def refresh(self) -> None:
+        """See what others have counted.
+
+        Raises:
+            InstaHideError: as `changing`.
+        """
+        with self.changing():
+            pass
+
+    def add(self, entries: NDArray[np.int64], squares: NDArray[np.float32]) -> None:
+        """Count ``entries`` (n,) with their ``squares`` (n,); only while `changing`."""
+        order = np.argsort(entries)
+        numbers, values = entries[order].astype("<u4"), squares[order].astype("<f4")
+        row = with_crc(self._seen + 1, numbers.data, values.data)
+        self._connection.execute("INSERT INTO takes VALUES (?, ?, ?, ?)", row)
+        self._apply(self._seen + 1, numbers, values)
+        if self._journal_bytes > FOLD_AT * _TOTAL_BYTES * len(self.counts):
+            self._fold()
+
+    def numbers(self, hashes: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """(N,) numbers of the images with ``hashes`` (N,); from M on where they are not known.
+
+        Raises:
+            InstaHideError: as `changing`.
+        """
+        with self.changing():
+            return looked_up(hashes, self._hashes())[0]
+
+    def enter(self, hashes: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """(N,) numbers of the images with ``hashes`` (N,), made where they are not known yet.
+
+        Raises:
+            InstaHideError: as `changing`.
+        """
+        with self.changing() as connection:
+            known = len(self.counts)
+            numbers, new = looked_up(hashes, self._hashes())
+            for start in range(0, len(new), CHUNK):
+                part = new[start : start + CHUNK]
+                row = with_crc(known + start, part.tobytes())
+                connection.execute("INSERT INTO hashes VALUES (?, ?, ?)", row)
+                row = with_crc(known + start, bytes(4 * len(part)), bytes(8 * len(part)))
+                connection.execute("INSERT INTO totals VALUES (?, ?, ?, ?)", row)
+            self.counts = np.concatenate([self.counts, np.zeros(len(new), np.int64)])
+            self.squares = np.concatenate([self.squares, np.zeros(len(new))])
+            _, _, _, folded = self._state()
+            self._write_state(folded)
+        return numbers
+
+    def fold(self) -> None:
+        """Leave no trace of what was counted together.
+
+        Raises:
+            InstaHideError: as `changing`.
+        """
+        with self.changing():
+            if self._journal_bytes:
+                self._fold()
+
+    def sync(self) -> None:
+        """Wait until no power cut can undo what was changed.
+
+        Not a part of every change: it takes milliseconds, and others need not wait for it.
+
+        Raises:
+            InstaHideError: the disk fails.
+        """
+        with explained(self.path):
+            # All changes since SQLite itself last waited for the disk are in this file.
+            log = os.open(f"{self.path}-wal", os.O_RDONLY)
+            try:
+                os.fdatasync(log)
+            finally:
+                os.close(log)
+
+    def close(self) -> None:
+        """Fold the journal and let go of the file.
+
+        Raises:
+            InstaHideError: as `changing`.
+        """
+        self.fold()
+        with self._lock, explained(self.path):
+            self._connection.close()
+
+    def _hashes(self) -> NDArray[np.bytes_]:
+        """(M,) of all images, in the order of their numbers."""
+        rows = self._connection.execute("SELECT * FROM hashes ORDER BY first")
+        hashes = b"".join(without_crc(row)[1] for row in rows)
+        if len(hashes) != HASH_BYTES * len(self.counts):
+            raise ValueError("Not a hash for each image.")
+        return np.frombuffer(hashes, f"S{HASH_BYTES}")
+
+    def _state(self) -> tuple[bytes, str, int, int]:
+        """Salt, name, number of images, and the last take that is in the totals."""
+        rows = self._connection.execute("SELECT * FROM state").fetchall()
+        salt, name, images, folded = without_crc(rows[0])
+        return salt, name, images, folded
+
+    def _write_state(self, folded: int) -> None:
+        row = with_crc(self.salt, self.name, len(self.counts), folded)
+        self._connection.execute(
+            "UPDATE state SET salt = ?, name = ?, images = ?, folded = ?, crc = ?", row
+        )
+
+    def _catch_up(self) -> None:
+        _, _, images, folded = self._state()
+        if folded > self._seen or images != len(self.counts):
+            self._load(images, folded)
+        takes = self._connection.execute(
+            "SELECT * FROM takes WHERE id > ? ORDER BY id", (self._seen,)
+        )
+        for take, entries, squares in map(without_crc, takes):
+            self._apply(take, np.frombuffer(entries, "<u4"), np.frombuffer(squares, "<f4"))
+
+    def _load(self, images: int, folded: int) -> None:
+        rows = self._connection.execute("SELECT * FROM totals ORDER BY first")
+        totals = [without_crc(row) for row in rows]
+        counts, squares = (b"".join(row[column] for row in totals) for column in (1, 2))
+        self.counts = np.frombuffer(counts, "<u4").astype(np.int64)
+        self.squares = np.frombuffer(squares, "<f8").astype(np.float64)
+        if not len(self.counts) == len(self.squares) == images:
+            raise ValueError("Not a count and a sum for each image.")
+        self._seen, self._journal_bytes = folded, 0
+
+    def _apply(self, take: int, entries: NDArray[np.uint32], squares: NDArray[np.float32]) -> None:
+        if entries.max(initial=0) >= len(self.counts) or len(entries) != len(squares):
+            raise ValueError("A take of images that are not there.")
+        # As indices and sums of these types NumPy adds them up many times faster.
+        numbers = entries.astype(np.intp)
+        np.add.at(self.counts, numbers, 1)
+        np.add.at(self.squares, numbers, squares.astype(np.float64))
+        self._seen = take
+        self._journal_bytes += entries.nbytes + squares.nbytes
+
+    def _fold(self) -> None:
+        firsts = self._connection.execute("SELECT first FROM totals ORDER BY first").fetchall()
+        ends = [*(first for (first,) in firsts[1:]), len(self.counts)]
+        for (first,), end in zip(firsts, ends, strict=True):
+            counts = self.counts[first:end].astype("<u4")
+            squares = self.squares[first:end].astype("<f8")
+            self._connection.execute(
+                "REPLACE INTO totals VALUES (?, ?, ?, ?)",
+                with_crc(first, counts.data, squares.data),
+            )
+        self._connection.execute("DELETE FROM takes")
+        self._write_state(self._seen)
+        self._journal_bytes = 0
+
+    def _require_own_process(self) -> None:
+        # SQLite's locks do not hold between a process and its fork.
+        if os.getpid() != self._process:
+            raise InstaHideError(
+                "A ledger that one process opened cannot be used in its fork.",
+                "Open the ledger there, or start processes with `spawn`.",
+            )

@@ -1,0 +1,150 @@
+"""The ledger's file as SQLite sees it: its tables, how it is made and how it is opened.
+
+====================  ==============================================================================
+table                 holds
+====================  ==============================================================================
+``state``             one row: the salt, a random name, the number of images, the last folded take
+``hashes``            16 bytes for each image, in the order in which images came
+``totals``            for each image its count (uint32) and its squared coefficients (float64)
+``takes``             the journal: what was counted since, as image numbers (uint32, sorted) and
+                      squared coefficients (float32)
+``publications``      encoded folders in the making: how many copies of each image are done
+``shards``            their shards in flight, with the rows encrypted in each (uint32, sorted)
+====================  ==============================================================================
+
+All arrays are blobs of little-endian numbers: a row for each image would be too slow. SQLite does
+not notice a damaged blob, so every row ends with a checksum, ``crc``, of the rest of it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import tempfile
+import zlib
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from instahide.encodings.identity import SALT_BYTES
+from instahide.encodings.ledger_errors import damaged, explained
+from instahide.errors import InstaHideError
+
+#: "INST": says that a database is a ledger, whatever its name.
+APPLICATION, VERSION = 0x494E5354, 1
+#: Seconds to wait for another process.
+PATIENCE = 60
+
+_SCHEMA = f"""
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION};
+PRAGMA journal_mode = WAL;
+CREATE TABLE state (salt BLOB, name TEXT, images INTEGER, folded INTEGER, crc INTEGER);
+CREATE TABLE hashes (first INTEGER PRIMARY KEY, hashes BLOB, crc INTEGER);
+CREATE TABLE totals (first INTEGER PRIMARY KEY, counts BLOB, squares BLOB, crc INTEGER);
+CREATE TABLE takes (id INTEGER PRIMARY KEY, entries BLOB, squares BLOB, crc INTEGER);
+CREATE TABLE publications (
+    id TEXT PRIMARY KEY, copies INTEGER, source BLOB, done BLOB, crc INTEGER
+);
+CREATE TABLE shards (
+    publication TEXT, shard TEXT, rows BLOB, crc INTEGER, PRIMARY KEY (publication, shard)
+);
+"""
+
+
+def with_crc(*values: Any) -> tuple[Any, ...]:
+    """A row of ``values``, and their checksum behind them."""
+    return *values, _crc(values)
+
+
+def without_crc(row: Any) -> tuple[Any, ...]:
+    """The values of a ``row`` that `with_crc` made.
+
+    Raises:
+        ValueError: they are not those that were written, or there is no such row.
+    """
+    if row is None or row[-1] != _crc(row[:-1]):
+        raise ValueError("A row's checksum is not that of its values.")
+    return tuple(row[:-1])
+
+
+def _crc(values: Iterable[Any]) -> int:
+    crc = 0
+    for value in values:
+        text = str(value).encode() if isinstance(value, int | str | None) else value
+        crc = zlib.crc32(text, crc)
+    return crc
+
+
+def create(path: Path) -> None:
+    """Make an empty ledger at ``path``, readable by its owner alone; one that is there stays.
+
+    It appears whole, so that an empty file is never mistaken for a new ledger.
+
+    Raises:
+        InstaHideError: the folder cannot be written.
+    """
+    with explained(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Nobody else may read what `mkstemp` makes.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".new")
+        os.close(handle)
+        try:
+            with closing(sqlite3.connect(name, isolation_level=None)) as connection:
+                connection.executescript(_SCHEMA)
+                state = (secrets.token_bytes(SALT_BYTES), secrets.token_hex(16), 0, 0)
+                connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?)", with_crc(*state))
+            _link(Path(name), path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+
+def _link(made: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(made)
+    except FileExistsError:
+        # Another process was faster: its ledger is as good.
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """Open the file at ``path``, so that whatever is deleted is overwritten with zeros.
+
+    Raises:
+        sqlite3.Error: there is no file, or it cannot be read.
+    """
+    # By its address, so that a missing file is not made.
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=PATIENCE,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    for setting in ("synchronous = NORMAL", "secure_delete = ON", "temp_store = MEMORY"):
+        connection.execute(f"PRAGMA {setting}")
+    return connection
+
+
+def require_ledger(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse databases that are no ledgers, and ledgers of another release.
+
+    Raises:
+        InstaHideError: it is one of these.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION:
+        raise damaged(path)
+    if version != VERSION:
+        raise InstaHideError(
+            f"The ledger {path} has version {version}; this is for version {VERSION}.",
+            "Use the release of instahide that made it, or a newer one.",
+        )

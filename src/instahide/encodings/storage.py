@@ -1,0 +1,277 @@
+"""Where encodings lie: a folder of this machine, or one at a URL."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from instahide.errors import InstaHideError
+from instahide.files import writing
+from instahide.images.cache import cache_folder, digest
+from instahide.images.fetching import require_room
+from instahide.images.remote import Entry, Remote, local_path, plain_name, reaching
+
+_LOCK = ".lock"
+#: What `files.writing` leaves of a manifest or a shard when it is killed.
+_PARTIAL = re.compile(r"\.(?:manifest|[0-9a-f]{16})-[a-z0-9_]{8}\.(?:json|safetensors)")
+
+
+class Store(Protocol):
+    """A folder of files, each whole or not there.
+
+    A name is that of a file directly inside. One that could mean anything else is refused, wherever
+    it comes from; hidden files are not seen.
+
+    Raises:
+        InstaHideError: by every method, for a name that is not plain, a file that is missing, and
+            whatever cannot be read or written.
+    """
+
+    @property
+    def location(self) -> str:
+        """As the user gave it, for messages."""
+        ...
+
+    def names(self) -> set[str]:
+        """Files directly inside; empty if the folder does not exist."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes."""
+        ...
+
+    def read(self, name: str, most: int) -> bytes:
+        """A whole small file, refused if it is larger than ``most`` bytes."""
+        ...
+
+    def local(self, name: str) -> Path:
+        """A local file to memory-map: itself, or a copy in the cache."""
+        ...
+
+    def writing(self, name: str) -> AbstractContextManager[Path]:
+        """A local path to write to, which appears as ``name`` if the block ends well."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+        ...
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep every other writer out during the block; refused if one is there already."""
+        ...
+
+
+def open_store(location: str | Path) -> Store:
+    """The folder at a path or an fsspec URL; it need not exist yet.
+
+    Raises:
+        InstaHideError: unknown kind of URL, or the package that it needs is missing.
+    """
+    path = local_path(location)
+    if path is not None:
+        return LocalStore(str(location), path)
+    return UrlStore(str(location), Remote.open(str(location)))
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder of this machine, or of a file system that it has mounted."""
+
+    location: str
+    folder: Path
+
+    def names(self) -> set[str]:
+        """As `Store.names`."""
+        with self._using():
+            if not self.folder.is_dir():
+                return set()
+            return {
+                path.name
+                for path in self.folder.iterdir()
+                if path.is_file() and path.name[0] != "."
+            }
+
+    def size(self, name: str) -> int:
+        """As `Store.size`."""
+        with self._using():
+            return self.local(name).stat().st_size
+
+    def read(self, name: str, most: int) -> bytes:
+        """As `Store.read`."""
+        with self._using(), self.local(name).open("rb") as file:
+            content = file.read(most + 1)
+        _require_small(len(content), most, name, self.location)
+        return content
+
+    def local(self, name: str) -> Path:
+        """As `Store.local`."""
+        path = self._path(name)
+        with self._using():
+            if not path.is_file():
+                raise _missing(name, self.location)
+        return path
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """As `Store.writing`."""
+        with writing(self._path(name)) as partial:
+            yield partial
+
+    def remove(self, name: str) -> None:
+        """As `Store.remove`."""
+        with self._using():
+            self.local(name).unlink()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """As `Store.exclusive`. The lock ends with the process, however that ends."""
+        with self._using():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+        try:
+            with self._using():
+                self._take(lock)
+                self._sweep()
+            yield
+        finally:
+            os.close(lock)
+
+    def _take(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InstaHideError(
+                f"{self.location} is being written by another process.",
+                "Wait until it has ended, or choose another folder.",
+            ) from None
+
+    def _sweep(self) -> None:
+        for path in self.folder.iterdir():
+            if _PARTIAL.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / plain_name(name, self.location)
+        # `Path.resolve` would refuse a link to itself by an error of its own.
+        real = Path(os.path.realpath(path))
+        if path.is_symlink() and not real.is_relative_to(self.folder.resolve()):
+            raise InstaHideError(
+                f"{name} in {self.location} is a link that leads out of the folder.",
+                "Put the file itself there.",
+            )
+        return path
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InstaHideError(
+                f"Cannot use {self.location} ({error.strerror or error}).",
+                "Check the path and its permissions.",
+            ) from error
+
+
+@dataclass(frozen=True)
+class UrlStore:
+    """A folder of an object store, or whatever else fsspec reaches."""
+
+    location: str
+    remote: Remote
+
+    def names(self) -> set[str]:
+        """As `Store.names`."""
+        return set(self.remote.files())
+
+    def size(self, name: str) -> int:
+        """As `Store.size`; as it was when `names` was last called, where that is known."""
+        return self._entry(name).size
+
+    def read(self, name: str, most: int) -> bytes:
+        """As `Store.read`."""
+        entry = self._entry(name)
+        _require_small(entry.size, most, name, self.location)
+        with reaching(self.location):
+            content: bytes = self.remote.filesystem.cat_file(entry.path)
+        # It may have grown meanwhile.
+        _require_small(len(content), most, name, self.location)
+        return content
+
+    def local(self, name: str) -> Path:
+        """As `Store.local`."""
+        entry = self._entry(name)
+        copies = cache_folder() / "encodings" / digest(self.remote.url) / name
+        copy = copies / entry.state
+        if not copy.is_file():
+            require_room(entry.size, cache_folder())
+            self.remote.download(entry, copy)
+            for other in copies.iterdir():
+                if other != copy and other.name[0] != ".":
+                    other.unlink(missing_ok=True)
+        return copy
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """As `Store.writing`."""
+        target = self._target(name)
+        with tempfile.TemporaryDirectory(prefix="instahide-") as folder:
+            whole = Path(folder) / name
+            with writing(whole) as partial:
+                yield partial
+            with reaching(self.location):
+                self.remote.filesystem.put_file(str(whole), target)
+
+    def remove(self, name: str) -> None:
+        """As `Store.remove`."""
+        with reaching(self.location):
+            self.remote.filesystem.rm_file(self._entry(name).path)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """As `Store.exclusive`. A process that is killed leaves its lock behind."""
+        lock = f"{self.remote.path}/{_LOCK}"
+        with reaching(self.location):
+            try:
+                self.remote.filesystem.pipe_file(lock, b"", mode="create")
+            except FileExistsError:
+                raise InstaHideError(
+                    f"{self.location} is being written by another process, or by one that was "
+                    "killed.",
+                    f"Wait until it has ended; if nothing writes there, remove "
+                    f"{self.remote.url}/{_LOCK} and try again.",
+                ) from None
+        try:
+            yield
+        finally:
+            with reaching(self.location):
+                self.remote.filesystem.rm_file(lock)
+
+    def _entry(self, name: str) -> Entry:
+        entry = self.remote.entry(plain_name(name, self.location))
+        if entry is None:
+            raise _missing(name, self.location)
+        return entry
+
+    def _target(self, name: str) -> str:
+        return f"{self.remote.path}/{plain_name(name, self.location)}"
+
+
+def _require_small(size: int, most: int, name: str, location: str) -> None:
+    if size > most:
+        raise InstaHideError(
+            f"{name} in {location} is too large to be what it should be.",
+            "Get it anew from whoever made it.",
+        )
+
+
+def _missing(name: str, location: str) -> InstaHideError:
+    return InstaHideError(
+        f"There is no {name} in {location}.", "Get the folder anew from whoever made it."
+    )

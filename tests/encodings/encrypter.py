@@ -1,0 +1,89 @@
+"""`instahide` in processes that a test may kill, forked from one that has imported everything.
+
+Every line of input is a JSON list: bytes of a shard, then the arguments. The answer is a JSON list
+with the process's number, and when it has ended one with that and its exit status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from instahide.cli import main
+from instahide.encodings import publish
+
+ROOT = Path(__file__).parents[2]
+
+
+class Encrypter:
+    """The tests' side."""
+
+    def __init__(self, pipes: subprocess.Popen[str]) -> None:
+        assert pipes.stdin is not None
+        assert pipes.stdout is not None
+        self._in: IO[str] = pipes.stdin
+        self._out: IO[str] = pipes.stdout
+
+    def start(self, *arguments: str, shard_bytes: int) -> int:
+        """The number of a process that has begun; it must end before the next one starts."""
+        print(json.dumps([shard_bytes, *arguments]), file=self._in, flush=True)
+        (number,) = json.loads(self._out.readline())
+        return int(number)
+
+    def status(self) -> int:
+        """Wait for the end: the exit code, or the signal's number below 0."""
+        _, status = json.loads(self._out.readline())
+        return int(status)
+
+
+@contextmanager
+def encrypter() -> Iterator[Encrypter]:
+    """Start the process that imports everything; it ends with the block."""
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.encodings.encrypter"],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        yield Encrypter(process)
+
+
+def fork(shard_bytes: int, *arguments: str) -> int:
+    """The number of a process that runs `instahide` with ``arguments``."""
+    child = os.fork()
+    if child:
+        return child
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    publish.SHARD_BYTES = shard_bytes
+    sys.argv = ["instahide", *arguments]
+    code: object = 1
+    try:
+        main()
+    except SystemExit as stopped:
+        code = stopped.code
+    finally:
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        child = fork(*json.loads(line))
+        print(json.dumps([child]), flush=True)
+        _, status = os.waitpid(child, 0)
+        print(json.dumps([child, os.waitstatus_to_exitcode(status)]), flush=True)
+
+
+if __name__ == "__main__":
+    # What the command imports when it runs.
+    import instahide.cli.publishing  # noqa: F401
+
+    serve()
