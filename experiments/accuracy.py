@@ -68,7 +68,7 @@ def run(settings: TrainSettings) -> dict[str, object]:
         "encrypted_accuracy": None if asked is None else percent(asked),
         "curve": " ".join(map(str, curve)),
         "seconds": round(seconds, 1),
-        "images_per_second": round(len(job.split.train) * settings.epochs / seconds),
+        "images_per_second": round(len(job.material.split.train) * settings.epochs / seconds),
         "precision": str(job.precision).removeprefix("torch."),
     }
 

@@ -1,8 +1,56 @@
-"""Small networks are slower on many threads, and much slower on a busy machine: use one."""
+"""Small networks are slower on many threads, and much slower on a busy machine: use one.
+
+Tests that need an object store share one S3 server on the loopback interface.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Iterator
+
+import pytest
 
 # Before PyTorch is imported, and for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a test encrypts is counted in the user's own ledger."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSTAHIDE_LEDGER", str(tmp_path_factory.mktemp("ledger") / "ledger.sqlite"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server, which this process and those that it starts know and trust."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }.items():
+            environment.setenv(name, value)
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str) -> str:
+    """The URL of an empty bucket."""
+    from s3fs import S3FileSystem
+
+    name = f"bucket-{secrets.token_hex(8)}"
+    S3FileSystem().mkdir(name)
+    return f"s3://{name}"

@@ -17,3 +17,7 @@ class InstaHideError(ValueError):
         super().__init__(f"{problem} {remedy}")
         self.problem = problem
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[InstaHideError], tuple[str, str]]:
+        """So that it can be raised again in another process."""
+        return type(self), (self.problem, self.remedy)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from instahide.cli.app import app
 
-SMALL = ["--data", "digits", "--epochs", "2", "--batch-size", "128", "--precision", "float32"]
+SMALL = ["digits", "--epochs", "2", "--batch-size", "128", "--precision", "float32"]
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_fresh_crops_come_from_photographs(tmp_path: Path) -> None:
 
 def test_show_draws_every_scheme(tmp_path: Path) -> None:
     for scheme in ("cross", "inside", "mixup", "plain"):
-        ok("show", "--data", "digits", "--scheme", scheme, "--images", "2", "--out", "s.png")
+        ok("show", "digits", "--scheme", scheme, "--images", "2", "--out", "s.png")
         with Image.open(tmp_path / "s.png") as picture:
             assert picture.format == "PNG"
             assert picture.width > picture.height
@@ -111,7 +111,7 @@ def test_public_then_train_on_a_folder_of_images(tmp_path: Path) -> None:
     photographs(tmp_path / "mine", ("cat", "dog"))
     text = ok("public", "photos", "--out", "pool", "--patch", "16", "--per-image", "5")
     assert "patches of 16 x 16" in text
-    ok("train", "--data", "mine", "--public", "pool", "--epochs", "1", "--out", "run")
+    ok("train", "mine", "--public", "pool", "--epochs", "1", "--out", "run")
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["settings"]["public"] == "pool"
 
@@ -180,31 +180,31 @@ def nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "arguments", "told"),
     [
-        (nothing, ["--data", "missing"], "no missing"),
-        (empty, ["--data", "mine"], "mine"),
-        (truncated, ["--data", "mine"], "3.png"),
-        (not_an_image, ["--data", "mine"], "notes.png"),
-        (mixed_sizes, ["--data", "mine"], "--size"),
-        (one_class, ["--data", "mine"], "class"),
-        (wrong_labels, ["--data", "mine.npz"], "abel"),
-        (not_finite, ["--data", "mine.npz"], "uint8"),
-        (other_pool, ["--data", "digits", "--public", "pool"], "16"),
-        (nothing, ["--data", "digits", "--public", "nowhere"], "nowhere"),
-        (nothing, ["--data", "digits", "--k", "0"], "k = 0"),
-        (nothing, ["--data", "digits", "--scheme", "inside", "--k", "5000"], "k"),
-        (nothing, ["--data", "digits", "--private-k", "9"], "private_k"),
-        (nothing, ["--data", "digits", "--c1", "0.2"], "c1"),
-        (nothing, ["--data", "digits", "--c2", "1.5"], "c2"),
-        (nothing, ["--data", "digits", "--scheme", "inside", "--c1", "0.2501"], "Raise c1"),
-        (nothing, ["--data", "digits", "--query-coefficient", "0.9"], "c2"),
-        (nothing, ["--data", "digits", "--scheme", "nonsense"], "nonsense"),
-        (nothing, ["--data", "digits", "--model", "huge"], "huge"),
-        (nothing, ["--data", "digits", "--epochs", "0"], "epochs"),
-        (nothing, ["--data", "digits", "--batch-size", "0"], "batch_size"),
-        (nothing, ["--data", "digits", "--device", "abacus"], "abacus"),
-        (nothing, ["--data", "digits", "--config", "none.toml"], "none.toml"),
-        (taken, ["--data", "digits"], "--resume"),
-        (blocked, ["--data", "digits", "--out", "file/run"], "file/run"),
+        (nothing, ["missing"], "no missing"),
+        (empty, ["mine"], "mine"),
+        (truncated, ["mine"], "3.png"),
+        (not_an_image, ["mine"], "notes.png"),
+        (mixed_sizes, ["mine"], "--size"),
+        (one_class, ["mine"], "class"),
+        (wrong_labels, ["mine.npz"], "abel"),
+        (not_finite, ["mine.npz"], "uint8"),
+        (other_pool, ["digits", "--public", "pool"], "16"),
+        (nothing, ["digits", "--public", "nowhere"], "nowhere"),
+        (nothing, ["digits", "--k", "0"], "k = 0"),
+        (nothing, ["digits", "--scheme", "inside", "--k", "5000"], "k"),
+        (nothing, ["digits", "--private-k", "9"], "private_k"),
+        (nothing, ["digits", "--c1", "0.2"], "c1"),
+        (nothing, ["digits", "--c2", "1.5"], "c2"),
+        (nothing, ["digits", "--scheme", "inside", "--c1", "0.2501"], "Raise c1"),
+        (nothing, ["digits", "--query-coefficient", "0.9"], "c2"),
+        (nothing, ["digits", "--scheme", "nonsense"], "nonsense"),
+        (nothing, ["digits", "--model", "huge"], "huge"),
+        (nothing, ["digits", "--epochs", "0"], "epochs"),
+        (nothing, ["digits", "--batch-size", "0"], "batch_size"),
+        (nothing, ["digits", "--device", "abacus"], "abacus"),
+        (nothing, ["digits", "--config", "none.toml"], "none.toml"),
+        (taken, ["digits"], "--resume"),
+        (blocked, ["digits", "--out", "file/run"], "file/run"),
     ],
 )
 def test_bad_input_is_explained_and_leaves_nothing(
@@ -222,7 +222,7 @@ def test_bad_input_is_explained_and_leaves_nothing(
 def test_bad_files_can_be_skipped(tmp_path: Path) -> None:
     truncated(tmp_path)
     options = ["--scheme", "inside", "--queries", "0", "--epochs", "1", "--out", "run"]
-    text = ok("train", "--data", "mine", "--skip-bad", *options)
+    text = ok("train", "mine", "--skip-bad", *options)
     assert "Note: Skipped 1" in text
 
 
@@ -230,8 +230,8 @@ def test_bad_files_can_be_skipped(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["predict", "nowhere", "digits"], "nowhere"),
-        (["show", "--images", "0", "--data", "digits"], "0 images"),
-        (["show", "--scheme", "inside", "--k", "9999", "--data", "digits"], "9999"),
+        (["show", "digits", "--images", "0"], "0 images"),
+        (["show", "--scheme", "inside", "--k", "9999", "digits"], "9999"),
         (["public", "nowhere", "--out", "pool"], "nowhere"),
         (["public", "photos", "--out", "pool", "--patch", "0"], "patch"),
         (["bench", "--channels", "2"], "channels"),
@@ -255,7 +255,7 @@ def test_a_plain_network_takes_no_encrypted_queries() -> None:
 
 
 def test_a_killed_run_resumes_to_its_end(tmp_path: Path) -> None:
-    arguments = ["train", *SMALL[:2], "--epochs", "12", "--out", "run"]
+    arguments = ["train", *SMALL[:1], "--epochs", "12", "--out", "run"]
     process = start(*arguments)
     wait_for(tmp_path / "run/checkpoint.safetensors", process)
     process.send_signal(signal.SIGKILL)
@@ -271,7 +271,7 @@ def test_a_killed_run_resumes_to_its_end(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
-    process = start("train", *SMALL[:2], "--epochs", "500", "--out", "run")
+    process = start("train", *SMALL[:1], "--epochs", "500", "--out", "run")
     wait_for(tmp_path / "run/checkpoint.safetensors", process)
     process.send_signal(signal.SIGINT)
     _, text = process.communicate(timeout=60)

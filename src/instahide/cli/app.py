@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from instahide._version import __version__
+from instahide.cli import encodings
+from instahide.cli.arguments import Pool, Size, SkipBad, Source
 from instahide.cli.console import explained, out
 from instahide.cli.options import with_settings
 
@@ -21,16 +23,6 @@ app = typer.Typer(
     # Local variables may be keys.
     pretty_exceptions_show_locals=False,
 )
-
-Source = Annotated[
-    str, typer.Option("--data", help="Images: digits, mnist-5k, fashion-mnist, a folder or a file.")
-]
-Pool = Annotated[str, typer.Option("--public", help="A public pool's folder, or `photos`.")]
-Size = Annotated[
-    int | None, typer.Option(help="Resize the short side to so many pixels and crop the centre.")
-]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read.")]
-Out = Annotated[Path, typer.Option("--out", help="Where to write; must not exist yet.")]
 
 
 def _version(wanted: bool) -> None:
@@ -61,9 +53,10 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in --out, under new keys.")
     ] = False,
 ) -> None:
-    """Train a network on encodings of private images.
+    """Train a network on encodings of private images, or on folders of encodings.
 
-    Example: instahide train --data mnist-5k --scheme cross --k 4
+    Examples: instahide train mnist-5k --scheme cross --k 4, and
+    instahide train encoded-by-anna encoded-by-ben --test fashion-mnist
     """
     from instahide.cli.training import run_training
 
@@ -71,13 +64,15 @@ def train(
 
 
 app.command()(with_settings(train))
+for command in encodings.COMMANDS:
+    app.command()(command)
 
 
 @app.command()
 @explained
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    data: Annotated[str, typer.Argument(help="Images to ask about, as for train --data.")],
+    source: Annotated[str, typer.Argument(help="Images to ask about, as for train --test.")],
     public: Pool = "photos",
     queries: Annotated[int, typer.Option(help="Encodings of each query; 0: plain queries.")] = 10,
     coefficient: Annotated[float, typer.Option(help="Least coefficient of a query.")] = 0.5,
@@ -90,7 +85,7 @@ def predict(
     """Ask a trained network about images, encrypted as many times as --queries says."""
     from instahide.cli.predicting import run_prediction
 
-    run_prediction(run, data, public, queries, coefficient, size, skip_bad, out_file)
+    run_prediction(run, source, public, queries, coefficient, size, skip_bad, out_file)
 
 
 @app.command()
@@ -122,7 +117,7 @@ def public(
 @app.command()
 @explained
 def show(
-    data: Source = "mnist-5k",
+    source: Source = "mnist-5k",
     public: Pool = "photos",
     scheme: Annotated[str, typer.Option(help="inside, cross, mixup or plain.")] = "cross",
     k: Annotated[int, typer.Option(help="Images in a mix.")] = 4,
@@ -134,7 +129,7 @@ def show(
     """Draw what encryption does: originals, their partners, the mix, the encoding, |encoding|."""
     from instahide.cli.picture import draw_picture
 
-    draw_picture(data, public, scheme, k, images, size, skip_bad, out_file)
+    draw_picture(source, public, scheme, k, images, size, skip_bad, out_file)
     out.print(f"Picture: {out_file}", soft_wrap=True)
 
 

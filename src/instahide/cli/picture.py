@@ -18,7 +18,7 @@ _INK, _PALE = "#1b1f24", "#6b7280"
 
 
 def draw_picture(
-    data: str,
+    source: str,
     public: str,
     scheme: str,
     k: int,
@@ -27,9 +27,9 @@ def draw_picture(
     skip_bad: bool,
     out: Path,
 ) -> None:
-    """Write a picture of the encryption of ``count`` images of ``data`` to ``out``."""
+    """Write a picture of the encryption of ``count`` images of ``source`` to ``out``."""
     settings = TrainSettings.from_values({"scheme": scheme, "k": k}, "The options").encryption()
-    images = open_images(data, size=size, skip_bad=skip_bad)
+    images = open_images(source, size=size, skip_bad=skip_bad)
     if not 1 <= count <= len(images):
         raise InstaHideError(
             f"A picture of {count} images cannot be drawn.", f"Choose from 1 to {len(images)}."

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from instahide.cli.console import WARNING, out
 from instahide.learning.job import Job, start
+from instahide.learning.own import OwnImages
+from instahide.learning.pooled import PooledEncodings
 from instahide.learning.progress import reporting
 from instahide.learning.settings import TrainSettings
 
@@ -26,19 +28,31 @@ def run_training(given: Mapping[str, Any], folder: Path, config: Path | None, re
     with reporting() as progress:
         job = start(settings, folder, resume=resume, progress=progress)
     out.print(_table(job))
-    if job.scheme.k > 1:
+    if job.material.scheme.k > 1:
         out.print(WARNING, soft_wrap=True)
     out.print(f"Results, network and settings: {folder}", soft_wrap=True)
 
 
 def _table(job: Job) -> Table:
-    table = Table(title=f"{job.settings.data}, {job.settings.scheme}, k = {job.scheme.k}")
+    table = Table(title=_title(job))
     table.add_column("measured")
     table.add_column("value", justify="right")
     for name, share in job.metrics.items():
         table.add_row(name.replace("_", " "), f"{share:.1%}")
+    if not job.metrics:
+        table.add_row("accuracy", "none: no --test")
     speed = job.history[-1].images_per_second
     table.add_row("training images/s", f"{speed:,.0f}")
-    exposure = job.encoder.exposure.counts
-    table.add_row("encodings that an image went into", f"{exposure.min()} to {exposure.max()}")
+    if isinstance(job.material, OwnImages):
+        exposure = job.material.encoder.exposure.counts
+        table.add_row("encodings that an image went into", f"{exposure.min()} to {exposure.max()}")
     return table
+
+
+def _title(job: Job) -> str:
+    material, settings = job.material, job.settings
+    if isinstance(material, PooledEncodings):
+        folders = material.folders
+        size = f"{sum(map(len, folders)):,} encodings"
+        return f"{size} in {len(folders)} folder{'s' if len(folders) > 1 else ''}"
+    return f"{settings.data}, {settings.scheme}, k = {material.scheme.k}"

@@ -1,14 +1,27 @@
-"""PUBLIC: what a folder of encodings says of itself, checked before anything else is read."""
+"""PUBLIC: what a folder of encodings says of itself, checked before anything else is read.
+
+Whoever wrote a manifest may mean harm. So every text, number and list in it is bounded, and no
+shard can claim more encodings than its bytes hold. docs/format.md describes the file.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+    computed_field,
+    model_validator,
+)
 
 from instahide._version import __version__
 from instahide.encryption.scheme import Scheme
@@ -17,13 +30,23 @@ from instahide.errors import InstaHideError
 #: The version of the format that this library writes, and the only one that it reads.
 FORMAT: Literal[1] = 1
 NAME = "manifest.json"
-#: A manifest above this size is not read: ten thousand shards stay far below it.
-MOST_BYTES = 1 << 24
+#: A manifest above this size is neither written nor read: ten thousand shards and as many classes
+#: stay below it.
+MOST_BYTES = 1 << 22
+#: A shard has at most this many bytes besides its encodings and labels.
+MOST_OVERHEAD = 1024
+#: The last line but one of the file; the digits are those of everything before the comma.
+_CHECKSUM = ',\n "checksum": "{}"\n}}\n'
 
 Values = Literal["float32", "float16", "uint8"]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+#: Without control characters: these texts are shown on terminals.
+Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Name = Annotated[Text, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=1 << 48)]
 Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
+#: The value of a field of the scheme; the scheme itself checks more.
+Parameter = bool | Annotated[int, Field(ge=0, le=1 << 16)] | float | Name
 
 #: How `Values` are stored.
 STORED: dict[Values, torch.dtype] = {
@@ -43,9 +66,7 @@ class Shard(BaseModel):
     )
     encodings: Count = Field(description="encodings in it")
     bytes: Count = Field(description="length of the file")
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
-        description="SHA-256 of the file, in hexadecimal digits"
-    )
+    sha256: Sha256 = Field(description="SHA-256 of the file, in hexadecimal digits")
 
 
 class Manifest(BaseModel):
@@ -54,23 +75,23 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     format: Annotated[Literal[1], Field(description="version of this format")] = FORMAT
-    library: Annotated[str, Field(max_length=200)] = Field(
+    library: Text = Field(
         default_factory=lambda: f"instahide {__version__}", description="what wrote the folder"
     )
-    created: Annotated[str, Field(max_length=40)] = Field(
+    created: Text = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         description="when it was begun, in UTC",
     )
     publication: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = Field(
         description="random number of this folder"
     )
-    participant: Annotated[str, Field(max_length=200)] = Field(
-        "", description="who published it, in their own words"
+    participant: Text = Field("", description="who published it, in their own words")
+    scheme: Annotated[dict[Name, Parameter], Field(max_length=20)] = Field(
+        description="fields of the scheme that made the encodings"
     )
-    scheme: dict[str, Any] = Field(description="fields of the scheme that made the encodings")
     shape: tuple[Count, Count, Count] = Field(description="channels, height and width of an image")
-    classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=1 << 17)] = Field(
-        description="class names, by place in a label"
+    classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=1 << 17), FailFast()] = (
+        Field(description="class names, by place in a label")
     )
     mean: Channels = Field(description="per channel, of pixel / 255, before encryption")
     std: Channels = Field(description="per channel, of pixel / 255, before encryption")
@@ -88,8 +109,16 @@ class Manifest(BaseModel):
         ),
     ] = None
     shards: Annotated[
-        tuple[Shard, ...], Field(description="in order of writing, which is random")
+        tuple[Shard, ...], Field(description="in order of writing, which is random"), FailFast()
     ] = ()
+
+    @computed_field(  # type: ignore[prop-decorator]
+        description="SHA-256 of all bytes of this file before its last comma"
+    )
+    @property
+    def checksum(self) -> Sha256:
+        """SHA-256 of the file up to this field, which is the last."""
+        return _digest(self._body())
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -99,8 +128,13 @@ class Manifest(BaseModel):
             raise ValueError("mean and std need one value a channel")
         if min(self.std) <= 0:
             raise ValueError("a standard deviation is not positive")
+        if self.reach > torch.finfo(torch.float32).max:
+            raise ValueError("normalised values are beyond float32")
         if len({shard.name for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is named twice")
+        for shard in self.shards:
+            if not 0 < shard.bytes - shard.encodings * self.bytes_each <= MOST_OVERHEAD:
+                raise ValueError(f"{shard.encodings} encodings do not make {shard.bytes} bytes")
         wanted, found = self.private_images * self.copies, len(self)
         if found > wanted or (self.ended == "all" and found != wanted):
             raise ValueError(f"shards hold {found} encodings, not {wanted}")
@@ -135,19 +169,39 @@ class Manifest(BaseModel):
         return Scheme.from_json(json.dumps(self.scheme))
 
     def to_json(self) -> bytes:
-        """As indented JSON."""
-        return self.model_dump_json(indent=1).encode() + b"\n"
+        """As indented JSON, with its checksum.
+
+        Raises:
+            InstaHideError: it would be larger than `MOST_BYTES`.
+        """
+        body = self._body()
+        text = body + _CHECKSUM.format(_digest(body)).encode()
+        if len(text) > MOST_BYTES:
+            raise InstaHideError(
+                f"The names of {len(self.classes)} classes and {len(self.shards)} shards are more "
+                f"than the {MOST_BYTES:,} bytes that a manifest may have.",
+                "Shorten the names of the classes.",
+            )
+        return text
+
+    def _body(self) -> bytes:
+        text = self.model_dump_json(indent=1, exclude={"checksum"})
+        return text.removesuffix("\n}").encode()
 
     @classmethod
     def from_json(cls, text: bytes, location: str) -> Manifest:
         """Read what `to_json` wrote; ``location`` is for messages.
 
         Raises:
-            InstaHideError: not a manifest, one of a newer version, or one that cannot be true.
+            InstaHideError: not a manifest, one of a newer version, one of which a bit has changed,
+                or one that cannot be true.
         """
         _refuse_newer(text, location)
+        body, _, _ = text.rpartition(b",")
         try:
-            manifest = cls.model_validate_json(text)
+            if text != body + _CHECKSUM.format(_digest(body)).encode():
+                raise ValueError("its checksum is another")
+            manifest = cls.model_validate_json(body + b"\n}")
             manifest.encryption()
         except ValueError as error:
             raise InstaHideError(
@@ -157,17 +211,27 @@ class Manifest(BaseModel):
         return manifest
 
 
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+class _Version(BaseModel):
+    """What all versions of a manifest have in common."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Annotated[int, Field(gt=FORMAT, lt=1 << 31)]
+
+
 def _refuse_newer(text: bytes, location: str) -> None:
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        found = _Version.model_validate_json(text).format
+    except ValidationError:
         return
-    found = values.get("format") if isinstance(values, dict) else None
-    if isinstance(found, int) and found > FORMAT:
-        raise InstaHideError(
-            f"{location} was written by a newer version of this library (format {found}).",
-            "Upgrade with `pip install --upgrade instahide`.",
-        )
+    raise InstaHideError(
+        f"{location} was written by a newer version of this library (format {found}).",
+        "Upgrade with `pip install --upgrade instahide`.",
+    )
 
 
 def _reason(error: ValueError) -> str:
@@ -176,5 +240,6 @@ def _reason(error: ValueError) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][:3])
-        return f"{place[:80]}: {first['msg']}" if place else str(first["msg"])
-    return "it is no text"
+        said = f"{place[:80]}: {first['msg']}" if place else str(first["msg"])
+        return "".join(filter(str.isprintable, said))
+    return str(error)

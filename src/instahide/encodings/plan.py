@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from instahide.encodings.publish import Publication, encodings_a_shard
 from instahide.encodings.shards import packed, write_shard
 from instahide.encryption.exposure import Exposure
+from instahide.images.remote import local_path
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class Plan:
     most: int
 
 
-def plan(publication: Publication, known: NDArray[np.int64], out: Path) -> Plan:
+def plan(publication: Publication, known: NDArray[np.int64], out: str | Path) -> Plan:
     """Make and write one shard, which is deleted, and reckon from it.
 
     Args:
         publication: what would be published.
         known: how often each image has gone out already.
-        out: the folder that would be written.
+        out: the folder that would be written, or its URL: what an upload takes is not known.
 
     Raises:
         InstaHideError: images and scheme do not go together.
@@ -50,21 +51,28 @@ def plan(publication: Publication, known: NDArray[np.int64], out: Path) -> Plan:
     manifest = publication.manifest()
     images, copies = len(publication.images), publication.copies
     size = min(encodings_a_shard(manifest), images)
-    beside = next(folder for folder in out.parents if folder.is_dir())
     partners = publication.scheme.private_k - 1
     # As many Poisson counts as there are images: each is drawn as a partner by chance.
     drawn = np.random.default_rng().poisson(copies * partners, images)
     return Plan(
         encodings=manifest.total,
         bytes=manifest.total * manifest.bytes_each,
-        seconds=_seconds(publication, size, beside) * manifest.total / size,
+        seconds=_seconds(publication, size, _beside(out)) * manifest.total / size,
         before=int(known.max(initial=0)),
         mean=float(known.sum() / images + copies * (1 + partners)),
         most=int(known.max(initial=0) + copies + drawn.max()),
     )
 
 
-def _seconds(publication: Publication, size: int, beside: Path) -> float:
+def _beside(out: str | Path) -> Path | None:
+    """The nearest folder that is there already, so that its disk is measured; None for a URL."""
+    path = local_path(out)
+    if path is None:
+        return None
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
+def _seconds(publication: Publication, size: int, beside: Path | None) -> float:
     """To encrypt ``size`` images and to write them; the second of two times."""
     encoder = publication.encoder(Exposure(len(publication.images)))
     reach = publication.manifest().reach

@@ -9,10 +9,10 @@ keys, and its images stay counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -106,16 +106,35 @@ class Publication:
         return Encoder(self.scheme, self.images, self.public, exposure=exposure, dtype=dtype)
 
 
+class Tasks(Protocol):
+    """The shards that an engine is to write."""
+
+    def __iter__(self) -> Iterator[Task]:
+        """Each once, noted in the ledger before it is given out."""
+        ...
+
+    def again(self, name: str) -> Task:
+        """The images of the shard ``name``, which was lost, under another name.
+
+        Whoever was to write it may only seem to be dead: what it writes is never mistaken for this.
+        """
+        ...
+
+
 class Engine(Protocol):
     """Makes shards, on whatever machines."""
 
     def __call__(
-        self, publication: Publication, store: Store, account: Account, tasks: Iterable[Task]
-    ) -> Iterator[Shard]:
+        self, publication: Publication, store: Store, account: Account, tasks: Tasks
+    ) -> Generator[Shard, None, None]:
         """Write the shard of every task; yields each once its file is whole.
 
+        Tasks are asked for as they are begun. What they count is safe from power cuts, by
+        `Account.sync`, before a file is written. A shard holds fewer encodings than its task where
+        an image came to its limit: then those of the first images.
+
         Raises:
-            ExposureLimitError: an image would pass its limit; all that was written is yielded.
+            ExposureLimitError: a task has none at all; what was written before is yielded.
         """
         ...
 
@@ -143,37 +162,71 @@ def publish(
 
     Raises:
         InstaHideError: images, folder or ledger cannot be used.
-        ExposureLimitError: not a single shard fits the limit.
+        ExposureLimitError: not a single encoding fits the limit.
     """
     account = ledger.account(publication.images, limit=limit)
     publication.encoder(account)  # Refuses what does not go together before anything is written.
     with writing_encodings(location, publication.manifest(), resume=resume) as writer:
         progress(len(writer.manifest))
+        work = _Work(writer, account)
         try:
-            for shard in engine(publication, writer.store, account, _tasks(writer, account)):
-                writer.commit(shard)
-                progress(shard.encodings)
-            writer.finish("all")
+            with closing(engine(publication, writer.store, account, work)) as shards:
+                for shard in shards:
+                    work.commit(shard)
+                    progress(shard.encodings)
         except ExposureLimitError:
             if not writer.manifest.shards:
                 raise
-            writer.finish("limit")
+        writer.finish("limit" if len(work.left()) else "all")
     return EncodedFolder.open(location)
 
 
-def _tasks(writer: FolderWriter, account: Account) -> Iterator[Task]:
-    """Shards still to be written, of images in random order, each noted before it is begun."""
-    manifest = writer.manifest
-    if not manifest.shards:
-        account.begin(manifest.publication, manifest.copies)
-    finished = {shard.name for shard in manifest.shards}
-    left = account.remaining(manifest.publication, finished)
-    order = left[fresh_order(len(left))]
-    size = encodings_a_shard(manifest)
-    for start in range(0, len(order), size):
-        name, rows = new_shard_name(), order[start : start + size]
-        account.pending(manifest.publication, name, rows)
-        yield name, rows
+class _Work:
+    """What is still to be written of a folder; the ledger knows of every shard before it is."""
+
+    def __init__(self, writer: FolderWriter, account: Account) -> None:
+        self._writer, self._account = writer, account
+        self._publication = writer.manifest.publication
+        #: The images of shards in flight.
+        self._begun: dict[str, NDArray[np.int64]] = {}
+        self._at_limit = False
+
+    def __iter__(self) -> Iterator[Task]:
+        """Shards of images in random order, until a shard shows that the limit is reached."""
+        manifest = self._writer.manifest
+        if not manifest.shards:
+            self._account.begin(self._publication, manifest.copies)
+        left = self.left()
+        order = left[fresh_order(len(left))]
+        size = encodings_a_shard(manifest)
+        for start in range(0, len(order), size):
+            if self._at_limit:
+                return
+            yield self._begin(order[start : start + size])
+
+    def again(self, name: str) -> Task:
+        """As `Tasks.again`."""
+        return self._begin(self._begun.pop(name))
+
+    def commit(self, shard: Shard) -> None:
+        """Let a written shard count."""
+        rows = self._begun.pop(shard.name)
+        if shard.encodings < len(rows):
+            self._at_limit = True
+            self._account.pending(self._publication, shard.name, rows[: shard.encodings])
+            self._account.sync()
+        self._writer.commit(shard)
+
+    def _begin(self, rows: NDArray[np.int64]) -> Task:
+        name = new_shard_name()
+        self._account.pending(self._publication, name, rows)
+        self._begun[name] = rows
+        return name, rows
+
+    def left(self) -> NDArray[np.int64]:
+        """Images that are still to be encrypted; shards in flight are given up."""
+        finished = {shard.name for shard in self._writer.manifest.shards}
+        return self._account.remaining(self._publication, finished)
 
 
 def encodings_a_shard(manifest: Manifest) -> int:
@@ -192,7 +245,7 @@ def write_encoded(publication: Publication, store: Store, name: str, encoded: En
 
 def threads(
     publication: Publication, store: Store, account: Account, tasks: Iterable[Task]
-) -> Iterator[Shard]:
+) -> Generator[Shard, None, None]:
     """The engine of one machine: some threads encode, others write."""
     names: deque[str] = deque()
 
@@ -201,13 +254,19 @@ def threads(
             names.append(name)
             yield images
 
+    def write(name: str, encoded: Encoded) -> Shard:
+        account.sync()
+        return write_encoded(publication, store, name, encoded)
+
     stopped: ExposureLimitError | None = None
     written: deque[Future[Shard]] = deque()
-    with ThreadPoolExecutor(WRITERS, thread_name_prefix="instahide-write") as pool:
+    with (
+        ThreadPoolExecutor(WRITERS, thread_name_prefix="instahide-write") as pool,
+        closing(publication.encoder(account).stream(rows())) as blocks,
+    ):
         try:
-            for encoded in publication.encoder(account).stream(rows()):
-                write = partial(write_encoded, publication, store, names.popleft(), encoded)
-                written.append(pool.submit(write))
+            for encoded in blocks:
+                written.append(pool.submit(write, names.popleft(), encoded))
                 if len(written) > WRITERS:
                     yield written.popleft().result()
         except ExposureLimitError as error:

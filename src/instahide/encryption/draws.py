@@ -19,6 +19,10 @@ from instahide.encryption.scheme import Scheme
 #: Bits of a mask word; a kernel reads the masks of 32 neighbouring values at once.
 WORD_BITS = 32
 
+#: Mixes in a row that an exposure may refuse. It does so where an image is there twice and has one
+#: encoding left; perhaps such images are all that is left.
+MOST_REFUSALS = 1000
+
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class OneTimeKeys:
@@ -66,14 +70,18 @@ def one_time_keys(
         augmentation: how far every image of a mix may move.
         exposure: of the private images; what is drawn is counted in it.
 
+    Returns:
+        Keys for all ``indices``; or for the first ones, up to one that is at its limit.
+
     Raises:
-        ExposureLimitError: an image cannot be encrypted without passing its limit.
+        ExposureLimitError: the first image cannot be encrypted without passing its limit.
     """
-    count = len(indices)
-    weights = coefficients(block, scheme, count)
+    weights = coefficients(block, scheme, len(indices))
+    chosen = _counted_partners(block, scheme, indices, weights, public, exposure)
+    count = len(chosen)
     return OneTimeKeys(
-        _counted_partners(block, scheme, indices, weights, public, exposure),
-        weights,
+        chosen,
+        weights[:count],
         masks(block, count, shape) if scheme.mask else None,
         moves(block, (count, scheme.k), augmentation) if augmentation else None,
     )
@@ -87,22 +95,25 @@ def _counted_partners(
     public: int,
     exposure: Exposure,
 ) -> NDArray[np.int64]:
-    """(n, k) rows as `partners`; once an image is at its limit, later mixes leave it out."""
+    """(n, k) rows as `partners`, of images within their limit; ends before one at its limit."""
     parts = []
-    done = 0
+    done = refused = 0
     while done < len(indices):
         spent = exposure.spent()
         if spent is None:
             drawn = partners(block, scheme, indices[done:], private=exposure.images, public=public)
         else:
             rest = indices[done : _before_first(spent[indices], done)]
-            if len(rest) == 0 or np.count_nonzero(~spent) < scheme.private_k:
-                raise _at_limit(exposure)
             drawn = _unspent_partners(block, scheme, rest, spent, public)
+        if len(drawn) == 0 or refused > MOST_REFUSALS:
+            if done:
+                break
+            raise _at_limit(exposure)
         private = drawn[:, : scheme.private_k]
         taken = exposure.take(private, weights[done : done + len(drawn), : scheme.private_k])
         parts.append(drawn[:taken])
         done += taken
+        refused = 0 if taken else refused + 1
     return np.concatenate(parts) if parts else np.empty((0, scheme.k), np.int64)
 
 
@@ -113,8 +124,10 @@ def _unspent_partners(
     spent: NDArray[np.bool],
     public: int,
 ) -> NDArray[np.int64]:
-    """(n, k) rows as `partners`, of private images that are not ``spent`` (N,)."""
+    """(n, k) rows as `partners`, of private images not ``spent`` (N,); none if they are too few."""
     free = np.flatnonzero(~spent)
+    if len(free) < scheme.private_k:
+        return np.empty((0, scheme.k), np.int64)
     places = np.searchsorted(free, indices)
     drawn = partners(block, scheme, places, private=len(free), public=public)
     private = slice(0, scheme.private_k)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from typing import Any, NamedTuple, NoReturn
@@ -101,14 +101,19 @@ class Encoder:
             indices: rows of the private images.
             pin_memory: put the encodings into page-locked memory, for a copy to a GPU.
 
+        Returns:
+            Encodings of all ``indices``; fewer where one of them came to the exposure's limit:
+            then of those before it.
+
         Raises:
+            ExposureLimitError: the first image is at its limit.
             InstaHideError: an index out of range, or an image that cannot be used.
         """
         return self._encode(*self._begin(indices, pin_memory))
 
     def stream(
         self, rows: Iterable[NDArray[np.int64]], *, pin_memory: bool = False
-    ) -> Iterator[Encoded]:
+    ) -> Generator[Encoded, None, None]:
         """Encrypt each of ``rows`` in turn, the next ones in the background.
 
         While one block is used, keys of the next are drawn and those before it are mixed. Whoever
@@ -156,6 +161,7 @@ class Encoder:
 
     def _encode(self, block: Block, indices: NDArray[np.int64], out: Tensor) -> Encoded:
         keys = self._draw(block, indices)
+        out = out[: len(keys.partners)]
         if self._device_tables is not None:
             self._device_tables.encode(keys, self.scheme.private_k, out)
             return Encoded(out, self._labels(keys, self.images.rows(self._private(keys)).labels))

@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable, PhotoCrops, Split, open_pool, open_split
-from instahide.learning.evaluate import accuracy, table_batches
+from instahide.learning.evaluate import accuracy
 from instahide.learning.hardware import pick_device, pick_precision
 from instahide.learning.history import History
-from instahide.learning.loader import EncodedLoader
-from instahide.learning.loop import train
+from instahide.learning.loop import Batches, train
 from instahide.learning.models import build
 from instahide.learning.network_file import NetworkCard, save_network
-from instahide.learning.predict import predict_encrypted
+from instahide.learning.own import OwnImages
+from instahide.learning.pooled import PooledEncodings, holds_encodings
 from instahide.learning.progress import Progress
 from instahide.learning.run import RunFolder
 from instahide.learning.settings import TrainSettings
+
+
+class Material(Protocol):
+    """What a run learns from and is tested on: `OwnImages` or `PooledEncodings`."""
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Everything that was asked for, and what follows from the material."""
+        ...
+
+    @property
+    def scheme(self) -> Scheme:
+        """How the encodings are made."""
+        ...
+
+    @property
+    def card(self) -> NetworkCard:
+        """What the network takes and gives."""
+        ...
+
+    def batches(self, *, pin_memory: bool) -> Batches:
+        """What to learn from."""
+        ...
+
+    def test_batches(self) -> Iterable[tuple[Tensor, Tensor]] | None:
+        """Images (n, C, H, W) to test on, with class numbers (n,), if there are any."""
+        ...
+
+    def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
+        """What else is measured at the end, as shares from 0 to 1."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the results should name."""
+        ...
 
 
 @dataclass
@@ -31,19 +64,11 @@ class Job:
     """What one run works on. Use `open`.
 
     Attributes:
-        settings: everything that was asked for.
-        scheme: how private images are encrypted.
-        split: private images to train on, and plain ones to test on.
-        public: images for training or for encrypted queries, if either needs any.
-        encoder: makes the encodings; new keys in every process.
+        material: what it learns from, and the settings.
         model: what learns.
     """
 
-    settings: TrainSettings
-    scheme: Scheme
-    split: Split
-    public: ImageTable | PhotoCrops | None
-    encoder: Encoder
+    material: Material
     model: nn.Module
     device: torch.device
     precision: torch.dtype
@@ -52,99 +77,58 @@ class Job:
 
     @classmethod
     def open(cls, settings: TrainSettings) -> Job:
-        """Read the images and check that everything fits, before any work is done.
+        """Read the images or encodings and check that everything fits, before any work is done.
 
         Raises:
-            InstaHideError: settings or images that cannot be used.
+            InstaHideError: settings, images or folders that cannot be used.
         """
-        scheme = settings.encryption()
         device = pick_device(settings.device)
         precision = pick_precision(settings.precision, device)
-        split = open_split(
-            settings.data,
-            size=settings.size,
-            test_share=settings.test_share,
-            skip_bad=settings.skip_bad,
-        )
-        asks = scheme.k > 1 and settings.queries > 0
-        shape = split.train.shape
-        public: ImageTable | PhotoCrops | None = None
-        if scheme.public_k or asks:
-            opened = PhotoCrops.open if settings.fresh_crops else open_pool
-            public = opened(settings.public, shape)
-        if asks:
-            scheme.query(settings.query_coefficient)
-        encoder = Encoder(
-            scheme,
-            split.train,
-            public if scheme.public_k else None,
-            augmentation=Augmentation(settings.crop_padding, settings.flip),
-            device=device,
-        )
+        material = _material(settings, device)
+        card = material.card
         model = build(
-            settings.model,
-            shape[0],
-            len(split.train.classes),
-            sign_invariant=settings.sign_invariant,
+            card.model,
+            card.shape[0],
+            len(card.classes),
+            sign_invariant=card.sign_invariant,
             seed=settings.seed,
         )
-        return cls(settings, scheme, split, public, encoder, model, device, precision)
+        return cls(material, model, device, precision)
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Everything that was asked for."""
+        return self.material.settings
 
     def run(self, folder: RunFolder | None = None, progress: Progress | None = None) -> None:
         """Train, test, and write network and results into ``folder``.
 
-        Afterwards ``metrics`` holds the ``accuracy`` on plain test images and, where the settings
-        ask for it, the ``encrypted_accuracy`` on encrypted queries, as shares from 0 to 1.
+        Afterwards ``metrics`` holds, as shares from 0 to 1, the ``accuracy`` on test images, if
+        there are any, and the ``encrypted_accuracy`` on encrypted queries, if any were asked for.
 
         Raises:
             InstaHideError: as `loop.train`.
         """
-        batches = EncodedLoader(
-            self.encoder, self.settings.batch_size, pin_memory=self.device.type == "cuda"
-        )
+        tested = self.material.test_batches() is not None
         self.history = train(
             self.model,
-            batches,
+            self.material.batches(pin_memory=self.device.type == "cuda"),
             self.settings,
-            evaluate=self._evaluate,
+            evaluate=self._evaluate if tested else None,
             run=folder,
             progress=progress,
         )
-        self.metrics = dict(self._evaluate(self.model)) | self._ask_encrypted()
+        self.metrics = dict(self._evaluate(self.model))
+        self.metrics |= self.material.asked(self.model, self.precision)
         if folder is not None:
-            save_network(folder.path / "model.safetensors", self.model, self._card())
-            folder.write_results(self.history, self.metrics)
+            save_network(folder.path / "model.safetensors", self.model, self.material.card)
+            folder.write_results(self.history, self.metrics, self.material.facts())
 
     def _evaluate(self, network: nn.Module) -> Mapping[str, float]:
-        batches = table_batches(self.split.test)
-        return {"accuracy": accuracy(network, batches, precision=self.precision).overall}
-
-    def _ask_encrypted(self) -> dict[str, float]:
-        if self.scheme.k == 1 or self.settings.queries == 0 or self.public is None:
+        batches = self.material.test_batches()
+        if batches is None:
             return {}
-        answers = predict_encrypted(
-            self.model,
-            self.scheme,
-            self.split.test,
-            self.public,
-            encodings=self.settings.queries,
-            coefficient=self.settings.query_coefficient,
-            precision=self.precision,
-        )
-        right = answers.argmax(1) == torch.from_numpy(self.split.test.labels)
-        return {"encrypted_accuracy": right.float().mean().item()}
-
-    def _card(self) -> NetworkCard:
-        images = self.split.train
-        return NetworkCard(
-            self.settings.model,
-            self.settings.sign_invariant,
-            images.shape,
-            images.classes,
-            images.mean,
-            images.std,
-            self.scheme.to_json(),
-        )
+        return {"accuracy": accuracy(network, batches, precision=self.precision).overall}
 
 
 def start(
@@ -158,5 +142,11 @@ def start(
         InstaHideError: nothing is written if the settings or the images cannot be used.
     """
     job = Job.open(settings)
-    job.run(RunFolder.open(out, settings, resume=resume), progress)
+    job.run(RunFolder.open(out, job.settings, resume=resume), progress)
     return job
+
+
+def _material(settings: TrainSettings, device: torch.device) -> Material:
+    if isinstance(settings.data, str) and holds_encodings(settings.data):
+        settings = settings.merged({"data": [settings.data]})
+    return PooledEncodings.open(settings) if settings.pooled else OwnImages.open(settings, device)

@@ -72,8 +72,19 @@ class RunFolder:
         if self.checkpoint.exists():
             state.restore(*checkpoint.read(self.checkpoint))
 
-    def write_results(self, history: History, metrics: Mapping[str, float] | None = None) -> None:
-        """Write ``results.json``: settings, surroundings, every epoch, and final ``metrics``."""
+    def write_results(
+        self,
+        history: History,
+        metrics: Mapping[str, float] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write ``results.json``: settings, surroundings, every epoch, and final ``metrics``.
+
+        Args:
+            history: the epochs.
+            metrics: of the finished network, over those of the last epoch.
+            facts: what else is to be remembered, ready for JSON.
+        """
         seconds = sum(record.seconds for record in history)
         images = sum(record.seconds * record.images_per_second for record in history)
         last = history[-1].metrics if history else {}
@@ -84,6 +95,7 @@ class RunFolder:
             "training_seconds": seconds,
             "images_per_second": images / seconds if seconds else 0.0,
             "epochs": [asdict(record) for record in history],
+            **(facts or {}),
         }
         write_json(self.path / "results.json", results)
 

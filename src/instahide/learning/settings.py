@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from instahide.errors import InstaHideError
 
@@ -33,6 +41,12 @@ def _masked(values: Mapping[str, object]) -> bool:
     return values["scheme"] in ("inside", "cross")
 
 
+#: Settings that say how images are encrypted: of encoded folders, the folders say it.
+ENCRYPTION = (
+    "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "labels", "law",
+    "crop_padding", "flip", "queries", "query_coefficient",
+)  # fmt: skip
+
 Number = Annotated[float, BeforeValidator(_from_text), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 
@@ -48,7 +62,16 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    data: str = Field("mnist-5k", description="private images: a built-in set, folder or file")
+    data: str | Annotated[list[str], Field(min_length=1)] = Field(
+        "mnist-5k",
+        description="images to train on: a built-in set, folder, file or URL; or a list of folders "
+        "of encodings, to train on their union",
+    )
+    test: str | None = Field(
+        None,
+        description="images to test on: a built-in set's test images, or all of a folder, file or "
+        "URL; a folder of encodings tests folders of encodings; none: a part of the data",
+    )
     public: str = Field("photos", description="public pool: a folder, or the built-in `photos`")
     fresh_crops: bool = Field(
         False, description="draw new crops of the public photographs every epoch, flat ones too"
@@ -87,7 +110,12 @@ class TrainSettings(BaseModel):
         0, ge=0, lt=2**63, description="seed of the initial weights, and of nothing else: no key"
     )
 
-    epochs: int = Field(30, ge=1, description="passes over the private images")
+    epochs: int = Field(
+        30,
+        ge=1,
+        description="passes over the private images; of encoded folders, over all their encodings, "
+        "so that T copies make an epoch T times as long",
+    )
     batch_size: int = Field(256, ge=1, description="encodings in a step")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
     lr: Positive = Field(0.2, description="highest learning rate")
@@ -124,9 +152,17 @@ class TrainSettings(BaseModel):
             InstaHideError: an unknown setting, or a value of the wrong type or size.
         """
         try:
-            return cls.model_validate(dict(values))
+            settings = cls.model_validate(dict(values))
         except ValidationError as error:
             raise _refused(error, source) from None
+        said = [name for name in ENCRYPTION if name in settings.model_fields_set]
+        if settings.pooled and said:
+            raise InstaHideError(
+                f"{source}: `{said[0]}` is for images that are still to be encrypted; "
+                "these sources are folders of encodings, which say how they were made.",
+                f"Leave out {', '.join(f'`{name}`' for name in said)}.",
+            )
+        return settings
 
     @classmethod
     def load(cls, path: Path) -> TrainSettings:
@@ -144,6 +180,20 @@ class TrainSettings(BaseModel):
             InstaHideError: an unknown setting, or a value of the wrong type or size.
         """
         return self.from_values({**self.model_dump(exclude_unset=True), **values})
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the data is a list of encoded folders; `ENCRYPTION` then means nothing."""
+        return isinstance(self.data, list)
+
+    @model_serializer(mode="wrap")
+    def _without_what_folders_say(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        return {
+            name: value
+            for name, value in values.items()
+            if not (self.pooled and name in ENCRYPTION)
+        }
 
     def encryption(self) -> Scheme:
         """The scheme that these settings ask for.
@@ -166,7 +216,7 @@ class TrainSettings(BaseModel):
         return [
             f"{name}: {value!r} here, {there[name]!r} there"
             for name, value in here.items()
-            if value != there[name]
+            if name in there and value != there[name]
         ]
 
 

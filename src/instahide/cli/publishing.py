@@ -1,0 +1,216 @@
+"""`instahide encrypt`, `verify` and `info`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from instahide.cli.console import WARNING, err, out
+from instahide.encodings.format import EncodedFolder
+from instahide.encodings.ledger import Ledger, default_ledger
+from instahide.encodings.manifest import Manifest, Values
+from instahide.encodings.plan import plan
+from instahide.encodings.publish import Engine, Publication, publish, threads
+from instahide.errors import InstaHideError
+from instahide.images import ImageTable, open_images, open_pool
+from instahide.images.optional import needing
+from instahide.learning.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from instahide.encryption.scheme import Scheme
+
+
+def opened(
+    source: str,
+    public: str,
+    *,
+    scheme: dict[str, Any],
+    copies: int,
+    values: Values,
+    participant: str,
+    normalisation: tuple[str | None, str | None],
+    size: int | None,
+    skip_bad: bool,
+) -> Publication:
+    """Read the images and the pool of a publication."""
+    wanted = {name: value for name, value in scheme.items() if value is not None}
+    how: Scheme = TrainSettings.from_values(wanted, "The options").encryption()
+    images = _normalised(open_images(source, size=size, skip_bad=skip_bad), *normalisation)
+    pool = open_pool(public, images.shape) if how.public_k else None
+    return Publication(images, pool, how, copies, values, participant)
+
+
+def show_plan(
+    publication: Publication, out_folder: str, ledger: Path | None, *, limit: int | None
+) -> None:
+    """Say what `run_encryption` would cost; nothing is written or counted."""
+    cost = plan(publication, _known(publication.images, ledger), out_folder)
+    table = Table("what it comes to", "", show_header=False)
+    table.add_row("encodings", f"{cost.encodings:,}")
+    table.add_row("on disk, about", decimal(cost.bytes))
+    table.add_row("time, about", str(timedelta(seconds=round(cost.seconds))))
+    table.add_row("an image has been in", f"at most {cost.before:,} encodings")
+    table.add_row("an image will be in", f"{cost.mean:,.1f} on average, about {cost.most:,} most")
+    out.print(table)
+    if limit is not None and cost.most > limit:
+        err.print(f"Note: it would end early, before an image is in more than {limit} encodings.")
+    out.print(WARNING, soft_wrap=True)
+
+
+def _known(images: ImageTable, ledger: Path | None) -> NDArray[np.int64]:
+    """How often each different image has gone out; a ledger is not made for it."""
+    path = ledger or default_ledger()
+    if not path.exists():
+        return np.zeros(len(images), np.int64)
+    with Ledger.open(path) as opened_ledger:
+        return opened_ledger.totals(images).counts
+
+
+def run_encryption(
+    publication: Publication,
+    out_folder: str,
+    ledger: Path | None,
+    *,
+    engine: str,
+    limit: int | None,
+    resume: bool,
+) -> None:
+    """Encrypt into ``out_folder`` and say what came of it."""
+    with (
+        _hint_to_resume(),
+        Ledger.open(ledger) as opened_ledger,
+        _bar("encodings", publication.manifest().total) as advance,
+    ):
+        folder = publish(
+            publication,
+            out_folder,
+            opened_ledger,
+            engine=_engine(engine),
+            resume=resume,
+            limit=limit,
+            progress=advance,
+        )
+    if folder.manifest.ended == "limit":
+        err.print(
+            f"Note: ended before an image went into more than {limit} encodings: "
+            f"{len(folder):,} of {folder.manifest.total:,} encodings are there.",
+            soft_wrap=True,
+        )
+    out.print(f"{len(folder):,} encodings in {out_folder}", soft_wrap=True)
+    out.print(WARNING, soft_wrap=True)
+
+
+def _engine(name: str) -> Engine:
+    if name == "threads":
+        return threads
+    with needing("Ray", "ray"):
+        from instahide.encodings.ray_engine import on_ray
+    return on_ray
+
+
+def verify_folder(location: str) -> None:
+    """Check every byte and value of a folder of encodings."""
+    folder = EncodedFolder.open(location, partial=True)
+    with _bar("encodings", len(folder)) as advance:
+        problems = folder.verify(advance)
+    if problems:
+        raise InstaHideError(
+            " ".join([f"{location} is not as it was written.", *problems[:10]]),
+            "Get it anew from whoever published it.",
+        )
+    state = "complete" if folder.manifest.ended else "not finished"
+    out.print(f"{location} is as it was written: {len(folder):,} encodings, {state}.")
+
+
+def show_info(location: str, as_json: bool) -> None:
+    """Print what a folder says of itself."""
+    folder = EncodedFolder.open(location, partial=True)
+    if as_json:
+        out.print_json(folder.manifest.to_json().decode())
+        return
+    table = Table("", "", show_header=False)
+    for name, value in _facts(folder.manifest).items():
+        table.add_row(name, value)
+    out.print(table)
+    out.print(WARNING, soft_wrap=True)
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    scheme = manifest.encryption()
+    state = {"all": "complete", "limit": "ended at its exposure limit", None: "not finished"}
+    return {
+        "participant": manifest.participant or "(no name)",
+        "created": f"{manifest.created} by {manifest.library}",
+        "state": state[manifest.ended],
+        "encodings": f"{len(manifest):,} of {manifest.total:,}",
+        "private images": f"{manifest.private_images:,}, {manifest.copies} copies each",
+        "an image is in": f"{manifest.copies * scheme.private_k:,} of them on average",
+        "scheme": ", ".join(f"{name} = {value}" for name, value in manifest.scheme.items()),
+        "shape": " x ".join(map(str, manifest.shape)),
+        "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes[:20])}",
+        "normalisation": f"mean {_short(manifest.mean)}, std {_short(manifest.std)}",
+        "values": f"{manifest.values}, at most {manifest.worst_error:.2g} off",
+        "shards": f"{len(manifest.shards)}, {decimal(sum(s.bytes for s in manifest.shards))}",
+    }
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
+
+
+def _normalised(images: ImageTable, mean: str | None, std: str | None) -> ImageTable:
+    """The images under a normalisation that participants agreed on, if they did."""
+    if mean is None and std is None:
+        return images
+    if mean is None or std is None:
+        raise InstaHideError("A normalisation is a mean and a std.", "Give --mean and --std both.")
+    return replace(images, mean=_numbers(mean), std=_numbers(std))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InstaHideError(
+            f"{text!r} is not one number a channel.", "Write 0.29, or 0.49,0.48,0.45 for colour."
+        ) from error
+
+
+@contextmanager
+def _hint_to_resume() -> Iterator[None]:
+    """Say after Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("Stopped. What is finished stays; go on with the same command and --resume.")
+        raise
+
+
+@contextmanager
+def _bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar with speed and time left, on standard error."""
+    columns = (
+        TextColumn("{task.completed:,}/{task.total:,} " + unit),
+        BarColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err) as bars:
+        task = bars.add_task("", total=total, speed="")
+
+        def advance(count: int) -> None:
+            bars.advance(task, count)
+            speed = bars.tasks[0].speed
+            bars.update(task, speed=f"{speed:,.0f} images/s" if speed else "")
+
+        yield advance

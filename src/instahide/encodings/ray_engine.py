@@ -1,0 +1,255 @@
+"""Publishing on a Ray cluster: each of its processors encrypts and writes shards of its own.
+
+Private images go to the workers, so the cluster must be the participant's own. Keys go nowhere:
+every shard is encrypted under a key stream that its worker draws from the entropy of its own
+machine. Whatever is lost with a worker is made anew, from other keys and under another file name:
+a worker that was only thought to be lost can do no harm.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from logging import ERROR
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.filesize import decimal
+
+from instahide.encodings.format import read_manifest
+from instahide.encodings.ledger import Account
+from instahide.encodings.manifest import NAME, Shard
+from instahide.encodings.publish import Publication, Tasks, write_encoded
+from instahide.encodings.remote_exposure import Counter, RemoteExposure
+from instahide.encodings.storage import Store, open_store
+from instahide.encryption.exposure import ExposureLimitError
+from instahide.errors import InstaHideError
+from instahide.images.remote import local_path
+
+#: Shards in work for every processor: the next one waits while one is made.
+AHEAD = 2
+#: Shards that are lost one after the other, none being finished meanwhile, before it is given up.
+MOST_LOST = 20
+
+
+def on_ray(
+    publication: Publication, store: Store, account: Account, tasks: Tasks
+) -> Generator[Shard, None, None]:
+    """The engine of a Ray cluster: of `RAY_ADDRESS`, or the one here, or one begun for this.
+
+    Every node must have this library, and see the store under the same path or URL.
+
+    Args:
+        publication: what to publish; its images must fit into every node's object store.
+        store: where shards are written, by the workers themselves.
+        account: its ledger must lie on this machine, where alone it is used.
+        tasks: shards to write.
+
+    Raises:
+        ExposureLimitError: a task has no encoding within the limit; the others are yielded.
+        InstaHideError: no cluster, or one that cannot do it.
+    """
+    stopped: ExposureLimitError | None = None
+    coming = iter(tasks)
+    with _connected(), _working(publication, store, account, tasks) as workers:
+        while True:
+            while stopped is None and workers.idle and (task := next(coming, None)):
+                workers.begin(*task)
+            if not workers.flying:
+                break
+            try:
+                yield workers.finished()
+            except ExposureLimitError as error:
+                stopped = error
+        workers.remove_lost()
+    if stopped is not None:
+        raise stopped
+
+
+class Workers:
+    """The shards that are being made on a cluster.
+
+    Attributes:
+        flying: their names.
+    """
+
+    def __init__(
+        self, publication: Publication, store: Store, tasks: Tasks, exposure: RemoteExposure
+    ) -> None:
+        self.flying: dict[ray.ObjectRef[Shard], str] = {}
+        self._store, self._tasks = store, tasks
+        self._common = (
+            ray.put(_shareable(publication)),
+            exposure,
+            _from_anywhere(store.location),
+            read_manifest(store).publication,
+        )
+        self._make: Any = ray.remote(num_cpus=1, max_retries=0)(make_shard)
+        self._lost: list[str] = []
+        self._lost_in_a_row = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether the cluster could work on another shard. Clusters grow and shrink."""
+        processors = sum(node.get("CPU", 0) for node in _resources())
+        return len(self.flying) < AHEAD * max(1, int(processors))
+
+    def begin(self, name: str, rows: NDArray[np.int64]) -> None:
+        """Have the shard ``name`` made of the images ``rows`` (n,)."""
+        self.flying[self._make.remote(*self._common, name, rows)] = name
+
+    def finished(self) -> Shard:
+        """Wait for the next shard that is whole.
+
+        Raises:
+            InstaHideError: a worker says so, or too many of them are lost.
+        """
+        while True:
+            (done, *_), _ = ray.wait(list(self.flying), num_returns=1)
+            name = self.flying.pop(done)
+            try:
+                shard: Shard = ray.get(done)
+            except RayTaskError as error:
+                raise error.cause from None
+            except RayError as error:
+                self._begin_again(name, error)
+            else:
+                self._lost_in_a_row = 0
+                return shard
+
+    def remove_lost(self) -> None:
+        """Delete the shards that were finished after their workers were thought to be lost."""
+        there = self._store.names() if self._lost else set()
+        for name in there.intersection(self._lost):
+            self._store.remove(name)
+
+    def _begin_again(self, name: str, error: RayError) -> None:
+        self._lost.append(name)
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row > MOST_LOST:
+            raise InstaHideError(
+                f"The Ray cluster lost {self._lost_in_a_row} shards one after the other "
+                f"({type(error).__name__}).",
+                "See that its nodes stay up and have memory enough, then go on with `--resume`.",
+            ) from error
+        self.begin(*self._tasks.again(name))
+
+
+def make_shard(
+    publication: Publication,
+    exposure: RemoteExposure,
+    location: str,
+    folder: str,
+    name: str,
+    rows: NDArray[np.int64],
+) -> Shard:
+    """Encrypt ``rows`` (n,) and write them as the shard ``name``, on whatever machine this is.
+
+    Raises:
+        InstaHideError: ``location`` is not the folder of the publication ``folder`` here.
+    """
+    store = open_store(location)
+    if NAME not in store.names() or read_manifest(store).publication != folder:
+        raise InstaHideError(
+            f"A node of the Ray cluster does not find the manifest in {location}.",
+            "Write to a folder that all nodes share, or to a URL as s3://bucket/folder.",
+        )
+    return write_encoded(publication, store, name, publication.encoder(exposure).encode(rows))
+
+
+class _Elsewhere:
+    """A `Counter` in another process."""
+
+    def __init__(self, counter: Any) -> None:
+        self._counter = counter
+
+    def counts(self) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = _awaited(self._counter.counts.remote())
+        return counts
+
+    def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
+        return bool(_awaited(self._counter.count.remote(rows, coefficients)))
+
+
+def _awaited(answer: ray.ObjectRef[Any]) -> Any:
+    # During `ray.get` the processor counts as free, and Ray starts another worker for it.
+    return answer.future().result()
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """A connection to a cluster, unless there is one."""
+    if ray.is_initialized():
+        yield
+        return
+    # A cluster that is begun here tells nobody.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=ERROR)
+    except (ConnectionError, RuntimeError) as error:
+        raise InstaHideError(
+            f"No Ray cluster can be used ({error}).",
+            "Start one with `ray start --head`, unset RAY_ADDRESS to have one for this run alone, "
+            "or use `--engine threads`.",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _working(
+    publication: Publication, store: Store, account: Account, tasks: Tasks
+) -> Iterator[Workers]:
+    """Workers, and an actor beside the ledger that counts for them, until the block ends."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # Begun anew it may count again what it has counted before, never less.
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    counting: Any = ray.remote(**options)(Counter)
+    counter = counting.options(scheduling_strategy=here).remote(account)
+    exposure = RemoteExposure(_Elsewhere(counter), account.images, account.limit)
+    workers = Workers(publication, store, tasks, exposure)
+    try:
+        yield workers
+    finally:
+        for shard in workers.flying:
+            ray.cancel(shard, force=True)
+        ray.kill(counter)
+
+
+def _shareable(publication: Publication) -> Publication:
+    """With images that all processes of a node can share: memory-mapped ones cannot be."""
+    images, public = publication.images, publication.public
+    if public is not None:
+        public = replace(public, pixels=np.ascontiguousarray(public.pixels))
+    images = replace(images, pixels=np.ascontiguousarray(images.pixels))
+    size = images.pixels.nbytes + (0 if public is None else public.pixels.nbytes)
+    room = int(min(node.get("object_store_memory", 0) for node in _resources()))
+    # Beyond it Ray would put private images on the disks of the nodes.
+    if size > room:
+        raise InstaHideError(
+            f"The images have {decimal(size)}, but the object store of a node of the Ray cluster "
+            f"holds {decimal(room)}.",
+            "Give it more (`ray start --object-store-memory`), or encrypt the images in parts, "
+            "each into a folder of its own.",
+        )
+    return replace(publication, images=images, public=public)
+
+
+def _from_anywhere(location: str) -> str:
+    """The same place for processes that run in another folder."""
+    path = local_path(location)
+    return location if path is None else str(path.absolute())
+
+
+def _resources() -> list[dict[str, float]]:
+    """What each living node has."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]

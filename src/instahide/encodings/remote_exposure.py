@@ -1,0 +1,98 @@
+"""Counting for encoders on other machines: only one place writes the ledger.
+
+An encoder sends which images a block mixes, and with what coefficients, sorted by image: not which
+of them are mixed with each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encodings.ledger import Account
+from instahide.encryption.exposure import Exposure, fitting
+
+
+class Counting(Protocol):
+    """What an encoder asks of the place that counts."""
+
+    def counts(self) -> NDArray[np.int64]:
+        """(N,) encodings that each image went into until now."""
+        ...
+
+    def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
+        """Count the images ``rows`` (m,), any of them more than once, or none of them.
+
+        Returns:
+            Whether they were counted: they are not if an image would pass its limit.
+        """
+        ...
+
+
+class Counter:
+    """Counts in a ledger for encoders anywhere; what was counted survives a power cut."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def counts(self) -> NDArray[np.int64]:
+        """As `Counting.counts`."""
+        return self._account.counts
+
+    def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
+        """As `Counting.count`."""
+        # All of them as one mix, so that an account takes them whole or not at all.
+        if not self._account.take(rows[None], coefficients[None]):
+            return False
+        self._account.sync()
+        return True
+
+
+class RemoteExposure(Exposure):
+    """The exposure of images that are counted elsewhere, by all encoders together.
+
+    Args:
+        counting: where.
+        images: how many private images there are.
+        limit: encodings that an image may go into, at most, over all encoders.
+
+    Attributes:
+        counts: (N,) as they were when last seen, if there is a limit; zeros otherwise.
+        squares: (N,) zeros: nobody here needs them.
+    """
+
+    def __init__(self, counting: Counting, images: int, limit: int | None) -> None:
+        super().__init__(images, limit=limit)
+        self._counting = counting
+        self._see()
+
+    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+        """As `Exposure.take`, but of mixes that others keep from fitting some more are left out."""
+        taken = self._fitting(rows)
+        while taken and not self._count(rows[:taken], coefficients[:taken]):
+            self._see()
+            # Half of them, where rows of the same pixels share a count that they do not show.
+            taken = min(taken // 2, self._fitting(rows))
+        return taken
+
+    def _count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
+        flat = rows.reshape(-1)
+        order = np.argsort(flat)
+        counted = self._counting.count(flat[order], coefficients.reshape(-1)[order])
+        if counted and self.limit is not None:
+            np.add.at(self.counts, flat, 1)
+        return counted
+
+    def _fitting(self, rows: NDArray[np.int64]) -> int:
+        return len(rows) if self.limit is None else fitting(rows, self.counts, self.limit)
+
+    def _see(self) -> None:
+        if self.limit is not None:
+            # A copy: what comes from another process cannot be written to.
+            self.counts = self._counting.counts().copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The place that counts, not the counts."""
+        return RemoteExposure, (self._counting, self.images, self.limit)

@@ -1,0 +1,120 @@
+"""Training on one's own images, encrypted anew in every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.encoder import Encoder
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable, PhotoCrops, Split, open_images, open_pool, open_split
+from instahide.images.splits import checked
+from instahide.learning.evaluate import table_batches
+from instahide.learning.loader import EncodedLoader
+from instahide.learning.network_file import NetworkCard
+from instahide.learning.predict import predict_encrypted
+from instahide.learning.settings import TrainSettings
+from instahide.learning.testing import as_trained, open_test
+
+
+@dataclass(frozen=True)
+class OwnImages:
+    """Private images, and what encrypts them. Use `open`.
+
+    Attributes:
+        settings: everything that was asked for.
+        scheme: how private images are encrypted.
+        split: private images to train on, and plain ones to test on.
+        public: what the scheme mixes in, if it mixes in any.
+        encoder: makes the encodings; new keys in every process.
+    """
+
+    settings: TrainSettings
+    scheme: Scheme
+    split: Split
+    public: ImageTable | PhotoCrops | None
+    encoder: Encoder
+
+    @classmethod
+    def open(cls, settings: TrainSettings, device: torch.device) -> OwnImages:
+        """Read the images and check that they fit the scheme.
+
+        Raises:
+            InstaHideError: settings or images that cannot be used.
+        """
+        scheme = settings.encryption()
+        split = _split(settings)
+        asks = scheme.k > 1 and settings.queries > 0
+        public: ImageTable | PhotoCrops | None = None
+        if scheme.public_k:
+            opened = PhotoCrops.open if settings.fresh_crops else open_pool
+            public = opened(settings.public, split.train.shape)
+        if asks:
+            scheme.query(settings.query_coefficient)
+        encoder = Encoder(
+            scheme,
+            split.train,
+            public,
+            augmentation=Augmentation(settings.crop_padding, settings.flip),
+            device=device,
+        )
+        return cls(settings, scheme, split, public, encoder)
+
+    @property
+    def card(self) -> NetworkCard:
+        """What a network for these images takes and gives."""
+        images = self.split.train
+        return NetworkCard(
+            self.settings.model,
+            self.settings.sign_invariant,
+            images.shape,
+            images.classes,
+            images.mean,
+            images.std,
+            self.scheme.to_json(),
+        )
+
+    def batches(self, *, pin_memory: bool) -> EncodedLoader:
+        """New encodings of every private image in every pass."""
+        return EncodedLoader(self.encoder, self.settings.batch_size, pin_memory=pin_memory)
+
+    def test_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Plain test images with their class numbers."""
+        return table_batches(self.split.test)
+
+    def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
+        """The accuracy on encrypted queries, where the settings ask for any."""
+        if self.scheme.k == 1 or self.settings.queries == 0:
+            return {}
+        answers = predict_encrypted(
+            network,
+            self.scheme,
+            self.split.test,
+            self.public,
+            encodings=self.settings.queries,
+            coefficient=self.settings.query_coefficient,
+            precision=precision,
+        )
+        right = answers.argmax(1) == torch.from_numpy(self.split.test.labels)
+        return {"encrypted_accuracy": right.float().mean().item()}
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing that the settings do not say."""
+        return {}
+
+
+def _split(settings: TrainSettings) -> Split:
+    size, skip_bad = settings.size, settings.skip_bad
+    source = str(settings.data)
+    if settings.test is None:
+        return open_split(source, size=size, test_share=settings.test_share, skip_bad=skip_bad)
+    train = open_images(source, size=size, skip_bad=skip_bad)
+    test = open_test(settings.test, size=size, skip_bad=skip_bad)
+    return checked(
+        Split(train, as_trained(test, train.shape, train.classes, train.mean, train.std))
+    )

@@ -1,0 +1,157 @@
+"""Training on what several participants have published, with no original in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instahide.encodings.format import EncodedFolder
+from instahide.encodings.manifest import NAME
+from instahide.encodings.storage import open_store
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.images import BUILTIN, ImageTable
+from instahide.learning.evaluate import table_batches
+from instahide.learning.network_file import NetworkCard
+from instahide.learning.reading import PooledLoader, folder_batches
+from instahide.learning.settings import TrainSettings
+from instahide.learning.testing import as_trained, columns, open_test
+from instahide.learning.union import (
+    class_union,
+    normalisation,
+    note_differences,
+    require_one_look,
+    require_poolable,
+)
+
+
+def holds_encodings(source: str) -> bool:
+    """Whether ``source`` is a folder of encodings, and no set, folder or file of images."""
+    if source in BUILTIN or Path(source).is_file():
+        return False
+    return NAME in open_store(source).names()
+
+
+@dataclass(frozen=True)
+class PooledEncodings:
+    """Folders of encodings, and what to test on. Use `open`.
+
+    Attributes:
+        settings: everything that was asked for.
+        folders: what to learn from.
+        classes: names of the classes: the union of the folders'.
+        mean: per channel, of pixel / 255: the folders', weighted by their encodings.
+        std: per channel, likewise.
+        test: plain images or encodings, if there are any to test on.
+    """
+
+    settings: TrainSettings
+    folders: tuple[EncodedFolder, ...]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    test: ImageTable | EncodedFolder | None
+
+    @classmethod
+    def open(cls, settings: TrainSettings) -> PooledEncodings:
+        """Open the folders and check that one network can learn from all of them.
+
+        Its settings say whether the network sees signs, if those given do not.
+
+        Raises:
+            InstaHideError: folders that cannot be pooled, or test images that do not fit them.
+        """
+        folders = tuple(EncodedFolder.open(source) for source in _sources(settings))
+        require_poolable(folders)
+        said = "sign_invariant" in settings.model_fields_set
+        if not (said and settings.sign_invariant):
+            require_one_look(folders)
+        if not said:
+            masked = folders[0].manifest.encryption().mask
+            settings = settings.merged({"sign_invariant": masked})
+        note_differences(folders)
+        classes, moments = class_union(folders), normalisation(folders)
+        test = _open_test(settings, folders[0].manifest.shape, classes, *moments)
+        return cls(settings, folders, classes, *moments, test)
+
+    @property
+    def scheme(self) -> Scheme:
+        """The first folder's."""
+        return self.folders[0].manifest.encryption()
+
+    @property
+    def card(self) -> NetworkCard:
+        """What a network for these encodings takes and gives."""
+        return NetworkCard(
+            self.settings.model,
+            self.settings.sign_invariant,
+            self.folders[0].manifest.shape,
+            self.classes,
+            self.mean,
+            self.std,
+            self.scheme.to_json(),
+        )
+
+    def batches(self, *, pin_memory: bool) -> PooledLoader:
+        """Every encoding once in every pass."""
+        return PooledLoader(self.folders, self.settings.batch_size, pin_memory=pin_memory)
+
+    def test_batches(self) -> Iterable[tuple[Tensor, Tensor]] | None:
+        """Test images with their class numbers, or test encodings with that of most weight."""
+        if isinstance(self.test, EncodedFolder):
+            return folder_batches(self.test, self.classes)
+        return None if self.test is None else table_batches(self.test)
+
+    def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
+        """Nothing: there is no public pool here to encrypt queries with."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Whose encodings these are, and how many."""
+        return {
+            "folders": [
+                {"participant": folder.manifest.participant, "encodings": len(folder)}
+                for folder in self.folders
+            ]
+        }
+
+
+def _sources(settings: TrainSettings) -> list[str]:
+    sources = [settings.data] if isinstance(settings.data, str) else settings.data
+    plain = [source for source in sources if not holds_encodings(source)]
+    if plain:
+        raise InstaHideError(
+            f"{plain[0]} holds no encodings, and only encodings can be pooled.",
+            "Encrypt it with `instahide encrypt`, or train on it alone.",
+        )
+    return sources
+
+
+def _open_test(
+    settings: TrainSettings,
+    shape: tuple[int, int, int],
+    classes: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> ImageTable | EncodedFolder | None:
+    if settings.test is None:
+        return None
+    if not holds_encodings(settings.test):
+        images = open_test(settings.test, size=settings.size, skip_bad=settings.skip_bad)
+        return as_trained(images, shape, classes, mean, std)
+    folder = EncodedFolder.open(settings.test)
+    if folder.manifest.shape != shape:
+        raise InstaHideError(
+            f"{folder.location} cannot be tested on: shape {folder.manifest.shape}, but {shape} "
+            "in the encodings to train on.",
+            "Encrypt test images of the same size and channels.",
+        )
+    if not len(folder):
+        raise InstaHideError(f"{folder.location} is empty.", "Give at least one test encoding.")
+    columns(folder.manifest.classes, classes)
+    return folder

@@ -1,0 +1,152 @@
+"""Batches from folders of encodings: read in order, learnt from in disorder, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.encodings.format import EncodedFolder
+from instahide.encryption.encoder import Encoded
+from instahide.errors import InstaHideError
+from instahide.learning.testing import columns
+from instahide.learning.union import class_union, require_poolable
+
+T = TypeVar("T")
+
+#: Values of a stretch that is read at once: long enough for a disk. Values of a window, in which
+#: encodings are shuffled: as many stretches as mix all folders, and no more than memory has.
+STRETCH_VALUES, WINDOW_VALUES = 1 << 19, 1 << 25
+
+
+class PooledLoader:
+    """Iterate over it once an epoch; gives ``(images, soft_labels)``, each encoding once.
+
+    Shards are cut into stretches. Every epoch takes the stretches of all folders in a new random
+    order, some dozens at a time, and shuffles the encodings in these. The next ones are read in the
+    background while the current ones are used.
+
+    Args:
+        folders: of one or more participants.
+        batch_size: encodings in a batch; the last may be short.
+        pin_memory: put the encodings into page-locked memory, for faster copies to a GPU.
+
+    Attributes:
+        classes: the names of the columns of the labels: the union of the folders' classes.
+
+    Raises:
+        InstaHideError: a batch size below 1, or folders that do not go together.
+    """
+
+    def __init__(
+        self, folders: Sequence[EncodedFolder], batch_size: int, *, pin_memory: bool = False
+    ) -> None:
+        if batch_size < 1:
+            raise InstaHideError(
+                f"A batch of {batch_size} is empty.", "Use a batch size of 1 or more."
+            )
+        require_poolable(folders)
+        self.folders = tuple(folders)
+        self.batch_size = batch_size
+        self.pin_memory = pin_memory
+        self.classes = class_union(folders)
+        self._columns = [
+            torch.tensor(columns(folder.manifest.classes, self.classes)) for folder in folders
+        ]
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-sum(map(len, self.folders)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Encoded]:
+        for window in ahead(self._windows()):
+            for start in range(0, len(window.images), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                yield Encoded(window.images[part], window.labels[part])
+
+    def _windows(self) -> Iterator[Encoded]:
+        """Shuffled encodings, whole batches of them but at the end."""
+        # Whoever reads these has all encodings: their order is no secret, and needs no key.
+        generator = np.random.default_rng()
+        stretches = self._stretches()
+        rows = sum(len(folder) for folder in self.folders)
+        parts = max(1, -(-rows * math.prod(self.folders[0].manifest.shape) // WINDOW_VALUES))
+        windows = np.array_split(generator.permutation(stretches), parts)
+        rest = self._empty(0)
+        for number, window in enumerate(windows, start=1):
+            images, labels = self._shuffled(window, rest, generator)
+            left = len(images) % self.batch_size if number < parts else 0
+            whole = len(images) - left
+            yield Encoded(images[:whole], labels[:whole])
+            rest = Encoded(images[whole:].clone(), labels[whole:].clone())
+
+    def _stretches(self) -> NDArray[np.int64]:
+        """(n, 4): folder, shard, first row and the row after the last."""
+        length = max(1, STRETCH_VALUES // math.prod(self.folders[0].manifest.shape))
+        return np.array(
+            [
+                (place, number, start, min(start + length, shard.encodings))
+                for place, folder in enumerate(self.folders)
+                for number, shard in enumerate(folder.manifest.shards)
+                for start in range(0, shard.encodings, length)
+            ],
+            np.int64,
+        ).reshape(-1, 4)
+
+    def _shuffled(
+        self, stretches: NDArray[np.int64], rest: Encoded, generator: np.random.Generator
+    ) -> Encoded:
+        """The encodings of ``stretches`` and the ``rest`` of the window before, in random order."""
+        left = len(rest.images)
+        count = left + int((stretches[:, 3] - stretches[:, 2]).sum())
+        places = torch.from_numpy(generator.permutation(count))
+        out = self._empty(count)
+        out.images[places[:left]], out.labels[places[:left]] = rest
+        first = left
+        ordered = sorted(map(tuple, stretches.tolist()))
+        for (folder, shard), group in groupby(ordered, key=lambda stretch: stretch[:2]):
+            images, labels = self.folders[folder].shard(shard)
+            for *_, start, stop in group:
+                rows = places[first : first + stop - start]
+                out.images[rows] = self.folders[folder].decoded(images[start:stop])
+                out.labels[rows[:, None], self._columns[folder]] = labels[start:stop]
+                first += len(rows)
+        return out
+
+    def _empty(self, count: int) -> Encoded:
+        """Memory for ``count`` encodings; labels are zero, as not every folder has every class."""
+        images = torch.empty((count, *self.folders[0].manifest.shape), pin_memory=self.pin_memory)
+        labels = torch.zeros((count, len(self.classes)), pin_memory=self.pin_memory)
+        return Encoded(images, labels)
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """``items``, each made in the background while the one before it is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="instahide-reading") as worker:
+        coming = worker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = worker.submit(next, items, None)
+            yield item
+
+
+def folder_batches(
+    folder: EncodedFolder, classes: tuple[str, ...], size: int = 500
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The encodings of ``folder`` in order, with the number in ``classes`` of their largest label.
+
+    Raises:
+        InstaHideError: the folder has a class that is not in ``classes``.
+    """
+    numbers = torch.tensor(columns(folder.manifest.classes, classes))
+    for shard in range(len(folder.manifest.shards)):
+        images, labels = folder.shard(shard)
+        for part in range(0, len(images), size):
+            rows = slice(part, part + size)
+            yield folder.decoded(images[rows]), numbers[labels[rows].argmax(1)]
