@@ -1,7 +1,8 @@
 """`instahide` in processes that a test may kill, forked from one that has imported everything.
 
-Every line of input is a JSON list: bytes of a shard, then the arguments. The answer is a JSON list
-with the process's number, and when it has ended one with that and its exit status.
+A line of input is a JSON list: bytes of a shard, then the arguments. The answer is a JSON list with
+the process's number. After an empty line it is waited for, and the answer has its status as well;
+until then nobody else can have its number.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
+from instahide import Encoder, ImageTable, Scheme
 from instahide.cli import main
 from instahide.encodings import publish
 
@@ -38,6 +42,7 @@ class Encrypter:
 
     def status(self) -> int:
         """Wait for the end: the exit code, or the signal's number below 0."""
+        print(file=self._in, flush=True)
         _, status = json.loads(self._out.readline())
         return int(status)
 
@@ -75,9 +80,13 @@ def fork(shard_bytes: int, *arguments: str) -> int:
 
 
 def serve() -> None:
-    for line in sys.stdin:
+    """Fork on demand, after an encoding that loads the compiled kernels."""
+    images = ImageTable.from_arrays(np.arange(64, dtype=np.uint8).reshape(4, 1, 4, 4), range(4))
+    Encoder(Scheme.inside(2), images).encode(np.arange(4))
+    while line := sys.stdin.readline():
         child = fork(*json.loads(line))
         print(json.dumps([child]), flush=True)
+        sys.stdin.readline()
         _, status = os.waitpid(child, 0)
         print(json.dumps([child, os.waitstatus_to_exitcode(status)]), flush=True)
 

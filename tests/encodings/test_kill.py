@@ -25,11 +25,11 @@ from instahide.encodings.format import EncodedFolder
 from instahide.encodings.ledger import Ledger
 from instahide.encodings.publish import WRITERS
 from instahide.encryption.encoder import AHEAD
-from instahide.images import open_images
+from instahide.images import ImageTable, open_images
 from tests.encodings.encrypter import Encrypter, encrypter
 
 IMAGES, SIDE = 40, 16
-COPIES = 15
+COPIES = 40
 #: Encodings of a shard.
 SIZE = 10
 #: Two images of mine, so that partners are seen as well; or one of mine and a public one, so that
@@ -55,6 +55,8 @@ def source(tmp_path: Path) -> Path:
     pixels = generator.integers(0, 60, (IMAGES, SIDE, SIDE), np.uint8)
     pixels[:, SIDE // 2 :] += 190
     np.savez(tmp_path / "images.npz", x=pixels, y=np.arange(IMAGES))
+    public = generator.integers(0, 256, (500, 1, SIDE, SIDE), np.uint8)
+    ImageTable.from_arrays(public).save(tmp_path / "pool")
     return tmp_path / "images.npz"
 
 
@@ -72,9 +74,9 @@ class Trail:
 
     def look(self, folder: Path) -> None:
         """Every whole file counts, whether or not the manifest names it."""
-        for path in folder.glob("[!.]*.safetensors"):
-            labels = load_file(path)["labels"]
-            self.seen[path.name] = (labels > 0).sum(dim=0).numpy()
+        for name in names(folder) - set(self.seen):
+            labels = load_file(folder / name)["labels"]
+            self.seen[name] = (labels > 0).sum(dim=0).numpy()
 
     def require_exact(self, folder: Path) -> None:
         """Never below what reached the disk; above by what was in flight since the last look."""
@@ -97,6 +99,7 @@ def begin(processes: Encrypter, trail: Trail, folder: Path) -> int:
     bytes_each = 2 * SIDE * SIDE + 4 * IMAGES
     return processes.start(
         *("encrypt", str(trail.source), "--out", str(folder), "--copies", str(COPIES)),
+        *("--public", str(trail.source.parent / "pool")),
         *("--ledger", str(trail.ledger), *SCHEMES[trail.scheme], "--resume"),
         shard_bytes=SIZE * bytes_each,
     )
@@ -110,7 +113,7 @@ def kill_until_done(processes: Encrypter, trail: Trail, folder: Path) -> int:
         # Half of the kills from the start on, half once shards are written.
         if random.random() < 0.5:  # noqa: S311
             wait_for_news(folder)
-        time.sleep(random.uniform(0, 0.3))  # noqa: S311
+        time.sleep(random.uniform(0, 0.5))  # noqa: S311
         os.kill(child, signal.SIGKILL)
         status = processes.status()
         assert status in (0, -signal.SIGKILL)
@@ -122,7 +125,7 @@ def kill_until_done(processes: Encrypter, trail: Trail, folder: Path) -> int:
 
 def wait_for_news(folder: Path) -> None:
     """Until a shard is written, or there is nothing left to write."""
-    before, deadline = names(folder), time.monotonic() + 10
+    before, deadline = names(folder), time.monotonic() + 60
     while names(folder) == before and time.monotonic() < deadline:
         time.sleep(0.002)
 

@@ -65,7 +65,8 @@ def train(
 
 app.command()(with_settings(train))
 for command in encodings.COMMANDS:
-    app.command()(command)
+    # `import` is Python's own word: the function is called `import_`.
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 @app.command()

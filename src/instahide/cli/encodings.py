@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -106,5 +107,95 @@ def info(
     show_info(folder, as_json)
 
 
+@explained
+def ledger(
+    path: LedgerFile = None,
+    data: Annotated[
+        str | None, typer.Option(help="Only the images of this folder, file or URL.")
+    ] = None,
+    size: Size = None,
+    skip_bad: SkipBad = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say how often images have gone out, in all runs together, and what that means.
+
+    Example: instahide ledger --data mnist-5k
+    """
+    from instahide.cli.accounts import show_ledger
+
+    show_ledger(path, data, size, skip_bad, as_json)
+
+
+#: The formats of `instahide.encodings.exchange`.
+Format = Annotated[
+    Literal["challenge", "webdataset", "huggingface", "parquet"],
+    typer.Option("--format", help="Format of the files."),
+]
+
+
+@explained
+def export(
+    folder: Folder,
+    form: Format,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")],
+) -> None:
+    """Write a folder of encodings in a format of others.
+
+    Example: instahide export encoded --format webdataset --out tars
+    """
+    from instahide.cli.exchanging import run_export
+
+    run_export(folder, form, out_folder)
+
+
+@explained
+def import_(
+    source: Annotated[Path, typer.Argument(help="A folder of files in the format.")],
+    form: Format,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the encodings.")],
+    scheme: Annotated[
+        Literal["inside", "cross", "mixup", "plain"] | None,
+        typer.Option(help="How images were mixed; this and the rest: without a manifest only."),
+    ] = None,
+    k: Annotated[int | None, typer.Option(help="Images in a mix.")] = None,
+    private_k: Annotated[int | None, typer.Option(help="Private images in a mix.")] = None,
+    c1: Annotated[float | None, typer.Option(help="Bound of every coefficient.")] = None,
+    c2: Annotated[float | None, typer.Option(help="Least sum of the private ones.")] = None,
+    labels: Annotated[
+        Literal["soft", "renormalised"] | None, typer.Option(help="Labels of a mix.")
+    ] = None,
+    law: Annotated[
+        Literal["half-normal", "dirichlet"] | None, typer.Option(help="Law of the coefficients.")
+    ] = None,
+    private_images: Annotated[int | None, typer.Option(help="How many were encrypted.")] = None,
+    copies: Annotated[int | None, typer.Option(help="Encodings of each image.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Mean of pixel / 255 before it.")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation before it.")] = None,
+    participant: Annotated[str | None, typer.Option(help="Whose images these are.")] = None,
+) -> None:
+    """Make a folder of encodings from files in a format of others.
+
+    Example: instahide import tars --format webdataset --out encoded
+    """
+    from instahide.cli.exchanging import run_import
+
+    mixing = {
+        "scheme": scheme, "k": k, "private_k": private_k, "c1": c1, "c2": c2, "labels": labels,
+        "law": law,
+    }  # fmt: skip
+    told = {
+        "private_images": private_images, "copies": copies, "mean": mean, "std": std,
+        "participant": participant,
+    }  # fmt: skip
+    run_import(source, form, out_folder, mixing, told)
+
+
 #: In the order of the help text.
-COMMANDS: tuple[Callable[..., None], ...] = (encrypt, verify, info)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    encrypt,
+    verify,
+    info,
+    ledger,
+    export,
+    import_,
+)

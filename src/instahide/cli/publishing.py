@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from instahide.encryption.scheme import Scheme
 
 
+#: What `Manifest.ended` means.
+_STATES = {"all": "complete", "limit": "ended at its exposure limit", None: "not finished"}
+
+
 def opened(
     source: str,
     public: str,
@@ -128,8 +132,10 @@ def verify_folder(location: str) -> None:
             " ".join([f"{location} is not as it was written.", *problems[:10]]),
             "Get it anew from whoever published it.",
         )
-    state = "complete" if folder.manifest.ended else "not finished"
-    out.print(f"{location} is as it was written: {len(folder):,} encodings, {state}.")
+    state = _STATES[folder.manifest.ended]
+    out.print(
+        f"{location} is as it was written: {len(folder):,} encodings, {state}.", soft_wrap=True
+    )
 
 
 def show_info(location: str, as_json: bool) -> None:
@@ -147,14 +153,14 @@ def show_info(location: str, as_json: bool) -> None:
 
 def _facts(manifest: Manifest) -> dict[str, str]:
     scheme = manifest.encryption()
-    state = {"all": "complete", "limit": "ended at its exposure limit", None: "not finished"}
+    exposures = len(manifest) * scheme.private_k / manifest.private_images
     return {
         "participant": manifest.participant or "(no name)",
         "created": f"{manifest.created} by {manifest.library}",
-        "state": state[manifest.ended],
+        "state": _STATES[manifest.ended],
         "encodings": f"{len(manifest):,} of {manifest.total:,}",
         "private images": f"{manifest.private_images:,}, {manifest.copies} copies each",
-        "an image is in": f"{manifest.copies * scheme.private_k:,} of them on average",
+        "an image is in": f"{exposures:,.1f} of them on average",
         "scheme": ", ".join(f"{name} = {value}" for name, value in manifest.scheme.items()),
         "shape": " x ".join(map(str, manifest.shape)),
         "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes[:20])}",

@@ -44,8 +44,9 @@ def _table(job: Job) -> Table:
     speed = job.history[-1].images_per_second
     table.add_row("training images/s", f"{speed:,.0f}")
     if isinstance(job.material, OwnImages):
-        exposure = job.material.encoder.exposure.counts
-        table.add_row("encodings that an image went into", f"{exposure.min()} to {exposure.max()}")
+        exposure = job.material.facts()["exposure"]
+        least, most = exposure["least"], exposure["most"]
+        table.add_row("encodings that an image has gone into, ever", f"{least} to {most}")
     return table
 
 

@@ -7,22 +7,27 @@ happens, the folder holds what the manifest says.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.encodings.manifest import MOST_BYTES, NAME, Manifest, Shard
-from instahide.encodings.shards import damaged, read_shard, unpacked
+from instahide.encodings.manifest import MOST_BYTES, NAME, SHARD_NAME, Manifest, Shard
+from instahide.encodings.repeats import fingerprints, repeats
+from instahide.encodings.shards import damaged, read_shard, reading, unpacked, worst_error
+from instahide.encodings.soundness import unsound
 from instahide.encodings.storage import Store, open_store
 from instahide.encryption.encoder import Encoded
 from instahide.errors import InstaHideError
 
-#: Rounding of float32 labels of a mix, which sum to at most 1.
-_ROUNDING = 1e-5
+#: Bytes of a shard whose values are checked at a time.
+_CHECKED = 1 << 24
 
 
 class EncodedFolder:
@@ -50,7 +55,8 @@ class EncodedFolder:
             InstaHideError: no such folder, or one that is damaged or not finished.
         """
         store = open_store(location)
-        if NAME not in store.names():
+        there = store.names()
+        if NAME not in there:
             raise InstaHideError(
                 f"{location} holds no encodings.",
                 "Name a folder that `instahide encrypt` wrote.",
@@ -61,9 +67,8 @@ class EncodedFolder:
                 f"{location} is not finished: {len(manifest)} of {manifest.total} encodings.",
                 "Go on with `instahide encrypt --resume`.",
             )
-        folder = cls(store, manifest)
-        folder._require_shards()
-        return folder
+        _require_shards(store, there, manifest)
+        return cls(store, manifest)
 
     def __len__(self) -> int:
         """Encodings in the folder."""
@@ -79,7 +84,7 @@ class EncodedFolder:
             InstaHideError: the file is not what the manifest says.
         """
         shard = self.manifest.shards[number]
-        return read_shard(self._store.local(shard.name), shard, self.manifest)
+        return read_shard(self._store.local(shard.name), shard, self.manifest, self.location)
 
     def decoded(self, images: Tensor) -> Tensor:
         """float32 from images as they are stored."""
@@ -88,47 +93,53 @@ class EncodedFolder:
     def verify(self, progress: Callable[[int], None] = lambda _: None) -> list[str]:
         """Everything that is wrong with the folder, one sentence each; nothing if all is well.
 
-        Every byte is compared with its checksum, every value with what the scheme allows.
+        Every byte is compared with its checksum, every value with what the scheme allows, and
+        every encoding with all others: none may show the same mix as another.
 
         Args:
             progress: called with the number of encodings of each shard that is done.
         """
-        known = {shard.name for shard in self.manifest.shards} | {NAME}
-        extra = sorted(self._store.names() - known)
-        problems = [f"{name} is not in the manifest." for name in extra]
+        problems = [f"{name!r} is not in the manifest." for name in sorted(self._strangers())]
+        least = worst_error(self.manifest.values, self.manifest.reach)
+        if self.manifest.worst_error < least * (1 - 1e-6):
+            problems.append(f"The worst error is {least:.3g}, not what the manifest says.")
+        mixes = []
         for number, shard in enumerate(self.manifest.shards):
             try:
-                self._verify_shard(number)
+                mixes.append(self._verify_shard(number))
             except InstaHideError as error:
                 problems.append(error.problem)
             progress(shard.encodings)
+        # Images that are not mixed with others look the same in every copy.
+        if self.manifest.encryption().k > 1 and (count := repeats(mixes)):
+            problems.append(f"{count} encodings show the mix of another: a key was used twice.")
         return problems
 
-    def _verify_shard(self, number: int) -> None:
+    def _strangers(self) -> set[str]:
+        """Files that should not be there."""
+        names = self._store.names() - {shard.name for shard in self.manifest.shards} - {NAME}
+        if self.manifest.ended is None:
+            # Shards that are under way, or were when the writer was killed: it removes them.
+            return {name for name in names if not re.fullmatch(SHARD_NAME, name)}
+        return names
+
+    def _verify_shard(self, number: int) -> NDArray[np.uint64]:
+        """Check a shard; returns the fingerprints of its mixes."""
         shard = self.manifest.shards[number]
-        with self._store.local(shard.name).open("rb") as file:
+        with reading(shard, self.location), self._store.local(shard.name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != shard.sha256:
-            raise damaged(shard, "its checksum is another")
-        images, labels = self.shard(number)
-        bound = self.manifest.reach * (1 + _ROUNDING) + self.manifest.worst_error
-        values = self.decoded(images)
-        # A comparison with NaN fails, so that these are found as well.
-        if not bool((values.abs() <= bound).all()):
-            raise damaged(shard, f"values lie beyond {bound:.3f}, or are no numbers")
-        sums = labels.sum(dim=1)
-        least = _least_label(self.manifest) - _ROUNDING
-        right = (labels >= 0).all() & (sums >= least).all() & (sums <= 1 + _ROUNDING).all()
-        if not bool(right):
-            raise damaged(shard, "labels are not those of a mix of this scheme")
-
-    def _require_shards(self) -> None:
-        there = self._store.names()
-        for shard in self.manifest.shards:
-            if shard.name not in there:
-                raise damaged(shard, "it is missing")
-            if self._store.size(shard.name) != shard.bytes:
-                raise damaged(shard, "its length is another")
+            raise damaged(shard, self.location, "its checksum is another")
+        encoded = self.shard(number)
+        step = max(1, _CHECKED // self.manifest.bytes_each)
+        found = []
+        for start in range(0, shard.encodings, step):
+            images, labels = (part[start : start + step] for part in encoded)
+            wrong = unsound(self.decoded(images), labels, self.manifest)
+            if wrong is not None:
+                raise damaged(shard, self.location, wrong)
+            found.append(fingerprints(images, labels))
+        return np.concatenate(found)
 
 
 class FolderWriter:
@@ -166,8 +177,8 @@ def writing_encodings(
     that holds nothing yet is begun.
 
     Raises:
-        InstaHideError: the folder is taken, by other files or another writer; or it holds something
-            else than ``manifest`` describes.
+        InstaHideError: the folder is taken, by other files or another writer; it holds something
+            else than ``manifest`` describes; or a finished shard is damaged.
     """
     store = open_store(location)
     with store.exclusive():
@@ -175,8 +186,10 @@ def writing_encodings(
         if NAME in there and resume:
             found = read_manifest(store)
             _require_same(found, manifest, str(location))
-            for name in there - {shard.name for shard in found.shards} - {NAME}:
-                store.remove(name)
+            _require_shards(store, there, found)
+            for name in there - {shard.name for shard in found.shards}:
+                if re.fullmatch(SHARD_NAME, name):
+                    store.remove(name)
             yield FolderWriter(store, found)
             return
         if there:
@@ -213,15 +226,17 @@ def write_manifest(store: Store, manifest: Manifest) -> None:
         path.write_bytes(manifest.to_json())
 
 
-def _least_label(manifest: Manifest) -> float:
-    """What a label sums to, at the least."""
-    scheme = manifest.encryption()
-    sums_to_one = scheme.labels == "renormalised" or scheme.public_k == 0
-    return 1.0 if sums_to_one else max(scheme.c2, scheme.own)
+def _require_shards(store: Store, there: Collection[str], manifest: Manifest) -> None:
+    """Check that every shard is among the files ``there``, at its length."""
+    for shard in manifest.shards:
+        if shard.name not in there:
+            raise damaged(shard, store.location, "it is missing")
+        if store.size(shard.name) != shard.bytes:
+            raise damaged(shard, store.location, f"it has not {shard.bytes:,} bytes")
 
 
 def _require_same(found: Manifest, wanted: Manifest, location: str) -> None:
-    own = {"publication", "created", "library", "shards", "ended"}
+    own = {"publication", "created", "library", "shards", "ended", "checksum"}
     here, there = found.model_dump(exclude=own), wanted.model_dump(exclude=own)
     differences = [f"{name}: {here[name]} there, {there[name]} asked for"
                    for name in here if here[name] != there[name]]  # fmt: skip

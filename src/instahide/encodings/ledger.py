@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from instahide.encodings.identity import image_hashes
 from instahide.encodings.ledger_file import LedgerFile
 from instahide.encodings.ledger_schema import create, with_crc, without_crc
-from instahide.encryption.exposure import Exposure, fitting
+from instahide.encryption.exposure import Exposure, fitting, require_limit
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
 
@@ -136,20 +136,20 @@ class Account(Exposure):
 
     def __init__(self, file: LedgerFile, entries: NDArray[np.int64], limit: int | None) -> None:
         self.images = len(entries)
-        # The check of an exposure in memory, whose arrays would stay unused here.
-        self.limit = Exposure(0, limit=limit).limit
+        require_limit(limit)
+        self.limit = limit
         self._file = file
         #: (N,) numbers of the images in the ledger, which never change.
         self._entries = entries
 
     @property
-    def counts(self) -> NDArray[np.int64]:  # type: ignore[override]
+    def counts(self) -> NDArray[np.int64]:
         """(N,) encodings that each image went into, counted by anyone until now."""
         self._file.refresh()
         return self._file.counts[self._entries]
 
     @property
-    def squares(self) -> NDArray[np.float64]:  # type: ignore[override]
+    def squares(self) -> NDArray[np.float64]:
         """(N,) sums of its squared coefficients in them."""
         self._file.refresh()
         return self._file.squares[self._entries]
@@ -187,6 +187,14 @@ class Account(Exposure):
             InstaHideError: the disk fails.
         """
         self._file.sync()
+
+    def fold(self) -> None:
+        """Leave no trace in the file of which images were counted together.
+
+        Raises:
+            InstaHideError: the ledger cannot be written.
+        """
+        self._file.fold()
 
     def begin(self, publication: str, copies: int) -> None:
         """Remember an encoded folder that is to hold ``copies`` encodings of each image: none yet.

@@ -30,9 +30,12 @@ from instahide.errors import InstaHideError
 #: The version of the format that this library writes, and the only one that it reads.
 FORMAT: Literal[1] = 1
 NAME = "manifest.json"
+SHARD_NAME = r"^[0-9a-f]{16}\.safetensors$"
 #: A manifest above this size is neither written nor read: ten thousand shards and as many classes
 #: stay below it.
 MOST_BYTES = 1 << 22
+#: An object has no more fields than this: each that is wrong takes memory for its error.
+MOST_FIELDS = 40
 #: A shard has at most this many bytes besides its encodings and labels.
 MOST_OVERHEAD = 1024
 #: The last line but one of the file; the digits are those of everything before the comma.
@@ -61,9 +64,7 @@ class Shard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    name: Annotated[str, Field(pattern=r"^[0-9a-f]{16}\.safetensors$")] = Field(
-        description="file name, random"
-    )
+    name: Annotated[str, Field(pattern=SHARD_NAME)] = Field(description="file name, random")
     encodings: Count = Field(description="encodings in it")
     bytes: Count = Field(description="length of the file")
     sha256: Sha256 = Field(description="SHA-256 of the file, in hexadecimal digits")
@@ -130,6 +131,8 @@ class Manifest(BaseModel):
             raise ValueError("a standard deviation is not positive")
         if self.reach > torch.finfo(torch.float32).max:
             raise ValueError("normalised values are beyond float32")
+        if self.worst_error > self.reach:
+            raise ValueError("the worst error is above every value")
         if len({shard.name for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is named twice")
         for shard in self.shards:
@@ -196,18 +199,20 @@ class Manifest(BaseModel):
             InstaHideError: not a manifest, one of a newer version, one of which a bit has changed,
                 or one that cannot be true.
         """
-        _refuse_newer(text, location)
+        version = _version(text, location)
+        if version > FORMAT:
+            raise InstaHideError(
+                f"{location} was written by a newer version of this library (format {version}).",
+                "Upgrade with `pip install --upgrade instahide`.",
+            )
         body, _, _ = text.rpartition(b",")
+        if text != body + _CHECKSUM.format(_digest(body)).encode():
+            raise _damaged(location, "its checksum is another")
         try:
-            if text != body + _CHECKSUM.format(_digest(body)).encode():
-                raise ValueError("its checksum is another")
             manifest = cls.model_validate_json(body + b"\n}")
             manifest.encryption()
         except ValueError as error:
-            raise InstaHideError(
-                f"The manifest of {location} is damaged or not one of ours ({_reason(error)}).",
-                "Get the folder anew from whoever published it.",
-            ) from None
+            raise _damaged(location, _reason(error)) from None
         return manifest
 
 
@@ -215,31 +220,36 @@ def _digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-class _Version(BaseModel):
-    """What all versions of a manifest have in common."""
-
-    model_config = ConfigDict(strict=True)
-
-    format: Annotated[int, Field(gt=FORMAT, lt=1 << 31)]
-
-
-def _refuse_newer(text: bytes, location: str) -> None:
+def _version(text: bytes, location: str) -> int:
     try:
-        found = _Version.model_validate_json(text).format
-    except ValidationError:
-        return
-    raise InstaHideError(
-        f"{location} was written by a newer version of this library (format {found}).",
-        "Upgrade with `pip install --upgrade instahide`.",
+        values = json.loads(text, object_pairs_hook=_fields)
+    except (ValueError, RecursionError):
+        raise _damaged(location, "it is no JSON, or has a field twice or too many") from None
+    found = values.get("format") if isinstance(values, dict) else None
+    if type(found) is not int or not 0 < found < 1 << 31:
+        raise _damaged(location, "it has no version")
+    return found
+
+
+def _fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON, unless it is a flood or readers could take it for different things."""
+    fields = dict(pairs)
+    if len(pairs) > MOST_FIELDS or len(fields) < len(pairs):
+        raise ValueError
+    return fields
+
+
+def _damaged(location: str, reason: str) -> InstaHideError:
+    return InstaHideError(
+        f"The manifest of {location} is damaged or not one of ours ({reason}).",
+        "Get the folder anew from whoever published it.",
     )
 
 
 def _reason(error: ValueError) -> str:
-    if isinstance(error, InstaHideError):
-        return error.problem.rstrip(".")
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
+        first = error.errors(include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"][:3])
         said = f"{place[:80]}: {first['msg']}" if place else str(first["msg"])
         return "".join(filter(str.isprintable, said))
-    return str(error)
+    return error.problem.rstrip(".") if isinstance(error, InstaHideError) else str(error)

@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from instahide.encodings.format import (
     EncodedFolder,
@@ -60,7 +61,8 @@ class Publication:
         participant: whose they are, for those who read the folder.
 
     Raises:
-        InstaHideError: no copies, or images that cannot be stored as ``values``.
+        InstaHideError: no copies, images that cannot be stored as ``values``, or what a manifest
+            cannot say.
     """
 
     images: ImageTable
@@ -85,25 +87,37 @@ class Publication:
     def manifest(self) -> Manifest:
         """Of a folder that is about to be written."""
         images = self.images
-        manifest = Manifest(
-            publication=new_publication(),
-            participant=self.participant,
-            scheme=asdict(self.scheme),
-            shape=images.shape,
-            classes=images.classes,
-            mean=images.mean,
-            std=images.std,
-            private_images=len(images),
-            copies=self.copies,
-            values=self.values,
-            worst_error=0.0,
-        )
+        try:
+            manifest = Manifest(
+                publication=new_publication(),
+                participant=self.participant,
+                scheme=asdict(self.scheme),
+                shape=images.shape,
+                classes=images.classes,
+                mean=images.mean,
+                std=images.std,
+                private_images=len(images),
+                copies=self.copies,
+                values=self.values,
+                worst_error=0.0,
+            )
+        except ValidationError as error:
+            raise _unpublishable(error) from error
         return manifest.model_copy(update={"worst_error": worst_error(self.values, manifest.reach)})
 
     def encoder(self, exposure: Exposure) -> Encoder:
         """Counts in ``exposure``; its keys are its own."""
         dtype = torch.float16 if self.values == "float16" else torch.float32
         return Encoder(self.scheme, self.images, self.public, exposure=exposure, dtype=dtype)
+
+
+def _unpublishable(error: ValidationError) -> InstaHideError:
+    first = error.errors(include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return InstaHideError(
+        f"This does not fit into a manifest ({place}: {first['msg']}).",
+        "Change the setting, or the images.",
+    )
 
 
 class Tasks(Protocol):

@@ -58,9 +58,8 @@ class RemoteExposure(Exposure):
         images: how many private images there are.
         limit: encodings that an image may go into, at most, over all encoders.
 
-    Attributes:
-        counts: (N,) as they were when last seen, if there is a limit; zeros otherwise.
-        squares: (N,) zeros: nobody here needs them.
+    ``counts`` are as they were when last seen, if there is a limit, and zeros otherwise;
+    ``squares`` are zeros: nobody here needs them.
     """
 
     def __init__(self, counting: Counting, images: int, limit: int | None) -> None:
@@ -82,16 +81,16 @@ class RemoteExposure(Exposure):
         order = np.argsort(flat)
         counted = self._counting.count(flat[order], coefficients.reshape(-1)[order])
         if counted and self.limit is not None:
-            np.add.at(self.counts, flat, 1)
+            np.add.at(self._counts, flat, 1)
         return counted
 
     def _fitting(self, rows: NDArray[np.int64]) -> int:
-        return len(rows) if self.limit is None else fitting(rows, self.counts, self.limit)
+        return len(rows) if self.limit is None else fitting(rows, self._counts, self.limit)
 
     def _see(self) -> None:
         if self.limit is not None:
             # A copy: what comes from another process cannot be written to.
-            self.counts = self._counting.counts().copy()
+            self._counts = self._counting.counts().copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The place that counts, not the counts."""

@@ -1,12 +1,15 @@
 """One file of encodings: safetensors, memory-mapped, without pickle.
 
 It holds two tensors: ``images`` (n, C, H, W), stored as the manifest's ``values`` say, and
-``labels`` (n, classes) float32.
+``labels`` (n, classes) float32. Nothing is read of a file before its length, types and shapes are
+found to be what the manifest says.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +23,8 @@ from instahide.errors import InstaHideError
 
 #: 8-bit values stand for so many steps on either side of 0, which is stored as `_ZERO`.
 _STEPS, _ZERO = 127, 128
+#: What safetensors calls the types.
+_NAMES: dict[Values, str] = {"float32": "F32", "float16": "F16", "uint8": "U8"}
 
 
 def worst_error(values: Values, reach: float) -> float:
@@ -43,6 +48,13 @@ def unpacked(stored: Tensor, reach: float) -> Tensor:
     return stored.float()
 
 
+def magnitudes(stored: Tensor) -> Tensor:
+    """|x| of encodings as they are stored: what a mask leaves as it is."""
+    if stored.dtype == torch.uint8:
+        return stored.to(torch.int16).sub_(_ZERO).abs_()
+    return stored.abs()
+
+
 def write_shard(path: Path, name: str, images: Tensor, labels: Tensor) -> Shard:
     """Write stored ``images`` and ``labels`` to ``path``; the shard will be known as ``name``.
 
@@ -55,34 +67,51 @@ def write_shard(path: Path, name: str, images: Tensor, labels: Tensor) -> Shard:
     return Shard(name=name, encodings=len(images), bytes=len(content), sha256=digest)
 
 
-def read_shard(path: Path, shard: Shard, manifest: Manifest) -> Encoded:
+def read_shard(path: Path, shard: Shard, manifest: Manifest, location: str) -> Encoded:
     """The encodings of a shard as they are stored, memory-mapped, and their labels.
 
+    Args:
+        path: the file.
+        shard: what it should be.
+        manifest: of the folder.
+        location: of the folder, for messages.
+
     Raises:
-        InstaHideError: the file is not what ``shard`` and ``manifest`` say.
+        InstaHideError: the file is not what ``shard`` and ``manifest`` say, or cannot be read.
     """
-    if path.stat().st_size != shard.bytes:
-        raise damaged(shard, f"it has {path.stat().st_size} bytes, not {shard.bytes}")
     expected = {
-        "images": (STORED[manifest.values], (shard.encodings, *manifest.shape)),
-        "labels": (torch.float32, (shard.encodings, len(manifest.classes))),
+        "images": (_NAMES[manifest.values], [shard.encodings, *manifest.shape]),
+        "labels": (_NAMES["float32"], [shard.encodings, len(manifest.classes)]),
     }
-    try:
+    with reading(shard, location):
+        if path.stat().st_size != shard.bytes:
+            raise damaged(shard, location, f"it has not {shard.bytes:,} bytes")
         with safe_open(path, framework="pt") as file:
-            if set(file.keys()) != set(expected):
-                raise damaged(shard, "it holds other tensors than images and labels")
-            found = {name: file.get_tensor(name) for name in expected}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {name: (each.get_dtype(), each.get_shape()) for name, each in slices.items()}
+            if found != expected:
+                raise damaged(shard, location, "it holds other tensors than it should")
+            return Encoded(**{name: file.get_tensor(name) for name in expected})
+
+
+@contextmanager
+def reading(shard: Shard, location: str) -> Iterator[None]:
+    """Explain what goes wrong while a shard is read.
+
+    Raises:
+        InstaHideError: the file is no safetensors, or cannot be read.
+    """
+    try:
+        yield
     except SafetensorError:
-        raise damaged(shard, "it is no safetensors file") from None
-    for name, (dtype, shape) in expected.items():
-        if (found[name].dtype, tuple(found[name].shape)) != (dtype, shape):
-            raise damaged(shard, f"its {name} are of another type or shape")
-    return Encoded(**found)
+        raise damaged(shard, location, "it is no safetensors file") from None
+    except OSError as error:
+        raise damaged(shard, location, error.strerror or "it cannot be read") from error
 
 
-def damaged(shard: Shard, reason: str) -> InstaHideError:
-    """What to say of a ``shard`` that is not what the manifest says."""
+def damaged(shard: Shard, location: str, reason: str) -> InstaHideError:
+    """What to say of a ``shard`` that is not what the manifest in ``location`` says."""
     return InstaHideError(
-        f"Shard {shard.name} is damaged: {reason}.",
+        f"Shard {shard.name} of {location} is damaged: {reason}.",
         "Get it anew from whoever published it.",
     )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.exposure import Exposure, ExposureLimitError
+from instahide.encryption.exposure import Exposure, at_limit
 from instahide.encryption.keys import Block, Purpose
 from instahide.encryption.scheme import Scheme
 
@@ -108,7 +108,7 @@ def _counted_partners(
         if len(drawn) == 0 or refused > MOST_REFUSALS:
             if done:
                 break
-            raise _at_limit(exposure)
+            raise at_limit(exposure)
         private = drawn[:, : scheme.private_k]
         taken = exposure.take(private, weights[done : done + len(drawn), : scheme.private_k])
         parts.append(drawn[:taken])
@@ -139,13 +139,6 @@ def _before_first(spent: NDArray[np.bool], start: int) -> int:
     """Where, from ``start`` on, the first True stands; the end if there is none."""
     found = np.flatnonzero(spent[start:])
     return start + int(found[0]) if len(found) else len(spent)
-
-
-def _at_limit(exposure: Exposure) -> ExposureLimitError:
-    return ExposureLimitError(
-        f"The next encoding would bring an image above {exposure.limit} encodings.",
-        "Stop here, or raise the limit knowing that attacks gain with every encoding of an image.",
-    )
 
 
 def partners(

@@ -30,29 +30,35 @@ class Exposure:
 
     Attributes:
         images: N.
-        counts: (N,) encodings that each image went into.
-        squares: (N,) sums of its squared coefficients in them.
+        limit: as given.
 
     Raises:
         InstaHideError: a limit below 1.
     """
 
     def __init__(self, images: int, *, limit: int | None = None) -> None:
-        if limit is not None and limit < 1:
-            raise InstaHideError(
-                f"A limit of {limit} encodings of an image allows none.", "Use 1 or more."
-            )
+        require_limit(limit)
         self.images = images
         self.limit = limit
-        self.counts: NDArray[np.int64] = np.zeros(images, np.int64)
-        self.squares: NDArray[np.float64] = np.zeros(images, np.float64)
+        self._counts: NDArray[np.int64] = np.zeros(images, np.int64)
+        self._squares: NDArray[np.float64] = np.zeros(images, np.float64)
         self._lock = threading.Lock()
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(N,) encodings that each image went into."""
+        return self._counts
+
+    @property
+    def squares(self) -> NDArray[np.float64]:
+        """(N,) sums of its squared coefficients in them."""
+        return self._squares
 
     def spent(self) -> NDArray[np.bool] | None:
         """(N,) which images are at their limit; None where no image is."""
         if self.limit is None:
             return None
-        spent = self.counts >= self.limit
+        spent = self._counts >= self.limit
         return spent if spent.any() else None
 
     def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
@@ -69,14 +75,28 @@ class Exposure:
             How many of the n mixes were counted.
         """
         with self._lock:
-            taken = len(rows) if self.limit is None else fitting(rows, self.counts, self.limit)
-            np.add.at(self.counts, rows[:taken], 1)
-            np.add.at(self.squares, rows[:taken], np.square(coefficients[:taken], dtype=np.float64))
+            taken = len(rows) if self.limit is None else fitting(rows, self._counts, self.limit)
+            np.add.at(self._counts, rows[:taken], 1)
+            np.add.at(
+                self._squares, rows[:taken], np.square(coefficients[:taken], dtype=np.float64)
+            )
         return taken
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Without counts and lock."""
         return _fresh, (self.images, self.limit)
+
+
+def require_limit(limit: int | None) -> None:
+    """Check that a limit allows at least one encoding of an image.
+
+    Raises:
+        InstaHideError: it does not.
+    """
+    if limit is not None and limit < 1:
+        raise InstaHideError(
+            f"A limit of {limit} encodings of an image allows none.", "Use 1 or more."
+        )
 
 
 def fitting(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> int:
@@ -88,12 +108,20 @@ def fitting(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> i
         limit: of these counts.
     """
     flat = rows.reshape(-1)
-    order = np.argsort(flat, kind="stable")
-    ordered = flat[order]
+    # Sorted together with its place, which is faster than asking for the order.
+    ordered, order = np.divmod(np.sort(flat * len(flat) + np.arange(len(flat))), max(1, len(flat)))
     # How many times the same image stands before, among these mixes.
     earlier = np.arange(len(flat)) - np.searchsorted(ordered, ordered)
     beyond = order[counts[ordered] + earlier >= limit]
     return int(beyond.min()) // rows.shape[1] if len(beyond) else len(rows)
+
+
+def at_limit(exposure: Exposure) -> ExposureLimitError:
+    """What to raise when the limit of ``exposure`` ends the work."""
+    return ExposureLimitError(
+        f"The next encoding would bring an image above {exposure.limit} encodings.",
+        "Stop here, or raise the limit knowing that attacks gain with every encoding of an image.",
+    )
 
 
 def _fresh(images: int, limit: int | None) -> Exposure:

@@ -58,6 +58,10 @@ class Material(Protocol):
         """What the results should name."""
         ...
 
+    def close(self) -> None:
+        """The run is over."""
+        ...
+
 
 @dataclass
 class Job:
@@ -123,6 +127,7 @@ class Job:
         if folder is not None:
             save_network(folder.path / "model.safetensors", self.model, self.material.card)
             folder.write_results(self.history, self.metrics, self.material.facts())
+        self.material.close()
 
     def _evaluate(self, network: nn.Module) -> Mapping[str, float]:
         batches = self.material.test_batches()

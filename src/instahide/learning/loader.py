@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.encryption.encoder import Encoded, Encoder
+from instahide.encryption.exposure import at_limit
 from instahide.errors import InstaHideError
 
 #: A block is as many whole batches as stay below so many encodings and so many values: long enough
@@ -30,7 +31,8 @@ class EncodedLoader:
         pin_memory: put the encodings into page-locked memory, for faster copies to a GPU.
 
     Raises:
-        InstaHideError: a batch size below 1.
+        InstaHideError: a batch size below 1; and, while it is iterated over, an image that came to
+            its exposure limit.
     """
 
     def __init__(
@@ -59,10 +61,14 @@ class EncodedLoader:
 
     def __iter__(self) -> Iterator[Encoded]:
         self.encoder.next_epoch()
-        for block in self.encoder.stream(self._blocks(), pin_memory=self.pin_memory):
+        blocks = self._blocks()
+        encoded = self.encoder.stream(blocks, pin_memory=self.pin_memory)
+        for rows, block in zip(blocks, encoded, strict=True):
             for start in range(0, len(block.images), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 yield Encoded(block.images[part], block.labels[part])
+            if len(block.images) < len(rows):
+                raise at_limit(self.encoder.exposure)
 
     def _blocks(self) -> list[NDArray[np.int64]]:
         """Which images each block encodes."""

@@ -108,6 +108,9 @@ def _epoch(
     started = time.perf_counter()
     state.model.train()
     for number, (encodings, labels) in enumerate(batches, start=1):
+        if len(encodings) == 1:
+            # What is left over: batch normalisation has nothing to compare a single one with.
+            continue
         rate = learning_rate(settings, state.step, steps)
         total += state.learn(encodings, labels, rate) * len(encodings)
         images += len(encodings)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from instahide.encodings.ledger import Account, Ledger
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable, PhotoCrops, Split, open_images, open_pool, open_split
 from instahide.images.splits import checked
@@ -61,6 +64,7 @@ class OwnImages:
             split.train,
             public,
             augmentation=Augmentation(settings.crop_padding, settings.flip),
+            exposure=_exposure(settings, scheme, split.train),
             device=device,
         )
         return cls(settings, scheme, split, public, encoder)
@@ -103,9 +107,24 @@ class OwnImages:
         right = answers.argmax(1) == torch.from_numpy(self.split.test.labels)
         return {"encrypted_accuracy": right.float().mean().item()}
 
+    def close(self) -> None:
+        """Leave the ledger as tidy as it was."""
+        exposure = self.encoder.exposure
+        if isinstance(exposure, Account):
+            exposure.fold()
+
     def facts(self) -> dict[str, Any]:
-        """Nothing that the settings do not say."""
-        return {}
+        """How often images have gone out, in this run and all others that the ledger knows."""
+        counts = self.encoder.exposure.counts
+        return {"exposure": {"least": int(counts.min()), "most": int(counts.max())}}
+
+
+def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Exposure:
+    """Counts in the ledger; but plain training makes no encodings, so that nothing goes out."""
+    if scheme.k == 1:
+        return Exposure(len(images))
+    ledger = Ledger.open(Path(settings.ledger) if settings.ledger else None)
+    return ledger.account(images, limit=settings.max_exposure)
 
 
 def _split(settings: TrainSettings) -> Split:

@@ -111,6 +111,9 @@ class PooledEncodings:
         """Nothing: there is no public pool here to encrypt queries with."""
         return {}
 
+    def close(self) -> None:
+        """Nothing: what was read needs no care."""
+
     def facts(self) -> dict[str, Any]:
         """Whose encodings these are, and how many."""
         return {

@@ -44,7 +44,7 @@ def _masked(values: Mapping[str, object]) -> bool:
 #: Settings that say how images are encrypted: of encoded folders, the folders say it.
 ENCRYPTION = (
     "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "labels", "law",
-    "crop_padding", "flip", "queries", "query_coefficient",
+    "crop_padding", "flip", "ledger", "max_exposure", "queries", "query_coefficient",
 )  # fmt: skip
 
 Number = Annotated[float, BeforeValidator(_from_text), Field(allow_inf_nan=False)]
@@ -102,6 +102,15 @@ class TrainSettings(BaseModel):
     crop_padding: int = Field(0, ge=0, description="zero padding of the random crop, in pixels")
     flip: bool = Field(False, description="random horizontal flips")
 
+    ledger: str | None = Field(
+        None,
+        description="file that counts how often each image has gone into an encoding; none: "
+        "$INSTAHIDE_LEDGER, or the user's own",
+    )
+    max_exposure: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="stop before an image has gone into more encodings than this"
+    )
+
     model: str = Field("small", description="network: small, or resnet18 as in the paper")
     sign_invariant: bool = Field(
         default_factory=_masked, description="feed the network |x|; on where a scheme masks signs"
@@ -116,7 +125,7 @@ class TrainSettings(BaseModel):
         description="passes over the private images; of encoded folders, over all their encodings, "
         "so that T copies make an epoch T times as long",
     )
-    batch_size: int = Field(256, ge=1, description="encodings in a step")
+    batch_size: int = Field(256, ge=2, description="encodings in a step")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
     lr: Positive = Field(0.2, description="highest learning rate")
     weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")

@@ -1,0 +1,1 @@
+"""Encodings in the formats of others: one module a format, and the two ways."""

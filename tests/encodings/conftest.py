@@ -1,0 +1,72 @@
+"""Small folders of real encodings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from instahide import Encoder, ImageTable, Scheme
+from instahide.encodings.format import (
+    EncodedFolder,
+    new_publication,
+    new_shard_name,
+    writing_encodings,
+)
+from instahide.encodings.manifest import Manifest
+from instahide.encodings.shards import packed, worst_error, write_shard
+from instahide.encryption.encoder import Encoded
+
+SHAPE, CLASSES = (1, 6, 6), ("cat", "dog", "eel")
+
+
+def private_images(count: int) -> ImageTable:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+    return ImageTable.from_arrays(pixels, np.arange(count) % len(CLASSES), CLASSES)
+
+
+def manifest_of(images: ImageTable, scheme: Scheme, **facts: Any) -> Manifest:
+    known = {
+        "publication": new_publication(), "scheme": asdict(scheme), "shape": images.shape,
+        "classes": images.classes, "mean": images.mean, "std": images.std,
+        "private_images": len(images), "copies": 1, "values": "float16", "worst_error": 0.0,
+    }  # fmt: skip
+    manifest = Manifest.model_validate({**known, **facts})
+    error = worst_error(manifest.values, manifest.reach)
+    return manifest.model_copy(update={"worst_error": error})
+
+
+@pytest.fixture
+def write_folder() -> Callable[..., EncodedFolder]:
+    """Writes a folder of real encodings, or of others if these are given."""
+
+    def write(
+        path: Path,
+        encoded: Encoded | None = None,
+        *,
+        count: int = 12,
+        shard: int = 4,
+        scheme: Scheme | None = None,
+        finish: bool = True,
+        **facts: Any,
+    ) -> EncodedFolder:
+        scheme = scheme or Scheme.inside(2)
+        images = private_images(len(encoded.images) if encoded else count)
+        encoded = encoded or Encoder(scheme, images).encode(np.arange(count))
+        with writing_encodings(path, manifest_of(images, scheme, **facts)) as writer:
+            manifest = writer.manifest
+            stored = packed(encoded.images, manifest.values, manifest.reach)
+            for start in range(0, len(images), shard):
+                rows, name = slice(start, start + shard), new_shard_name()
+                with writer.store.writing(name) as file:
+                    part = write_shard(file, name, stored[rows], encoded.labels[rows])
+                writer.commit(part)
+            if finish:
+                writer.finish("all")
+        return EncodedFolder.open(path, partial=not finish)
+
+    return write

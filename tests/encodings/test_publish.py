@@ -1,0 +1,163 @@
+"""Publishing: every image as often as promised, counted before anybody can see it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from instahide import ImageTable, InstaHideError, Scheme
+from instahide.encodings import publish as module
+from instahide.encodings.format import EncodedFolder
+from instahide.encodings.ledger import Account, Ledger
+from instahide.encodings.publish import Publication, encodings_a_shard, publish, threads
+from instahide.encodings.storage import LocalStore
+
+IMAGES, SIDE = 24, 4
+SIZE = 10
+#: One private image in a mix, which its label names: every image is a class.
+SCHEME = Scheme.cross(2, private_k=1)
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARD_BYTES", SIZE * (2 * SIDE * SIDE + 4 * IMAGES))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
+        yield opened
+
+
+def table(count: int, seed: int = 0) -> ImageTable:
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 1, SIDE, SIDE), np.uint8)
+    return ImageTable.from_arrays(pixels, np.arange(count), [str(n) for n in range(count)])
+
+
+def publication(copies: int, **changes: Any) -> Publication:
+    values = {"scheme": SCHEME, "public": table(50, seed=1), "copies": copies, **changes}
+    return Publication(table(IMAGES), **values)
+
+
+def shown(folder: EncodedFolder) -> NDArray[np.int64]:
+    """(IMAGES,) in how many encodings each image is the encrypted one."""
+    labels = [folder.shard(number).labels for number in range(len(folder.manifest.shards))]
+    return (torch.cat(labels) > 0).sum(dim=0).numpy()
+
+
+def run(ledger: Ledger, folder: Path, copies: int, **options: Any) -> EncodedFolder:
+    return publish(publication(copies), folder, ledger, engine=threads, **options)
+
+
+def test_every_image_is_there_as_often_as_promised(tmp_path: Path, ledger: Ledger) -> None:
+    folder = run(ledger, tmp_path / "enc", 5)
+    assert shown(folder).tolist() == [5] * IMAGES
+    assert [shard.encodings for shard in folder.manifest.shards] == [SIZE] * 12
+    assert folder.verify() == []
+
+
+def test_what_a_limit_left_out_is_made_up_for_under_a_higher_one(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    # Somebody has shown the last image before, so that its turn ends the work.
+    rows, coefficients = np.array([[IMAGES - 1]]), np.ones((1, 1), np.float32)
+    ledger.account(table(IMAGES)).take(rows, coefficients)
+    part = run(ledger, tmp_path / "enc", 6, limit=6)
+    assert part.manifest.ended == "limit"
+    assert part.verify() == []
+    assert shown(part)[-1] < 6
+    whole = run(ledger, tmp_path / "enc", 6, resume=True)
+    assert whole.manifest.ended == "all"
+    # Shards that the limit cut short are remembered for what they hold.
+    assert shown(whole).tolist() == [6] * IMAGES
+
+
+def test_progress_tells_of_every_encoding_once(tmp_path: Path, ledger: Ledger) -> None:
+    told: list[int] = []
+    run(ledger, tmp_path / "enc", 5, progress=told.append)
+    assert sum(told) == 5 * IMAGES
+    told.clear()
+    run(ledger, tmp_path / "enc", 5, resume=True, progress=told.append)
+    assert told == [5 * IMAGES]
+
+
+def test_counts_are_safe_before_a_file_is_written(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encodings that may be on disk are at all times fewer than those that were synced."""
+    safe = 0
+    began: list[int] = []
+    sync, writing = Account.sync, LocalStore.writing
+
+    def synced(account: Account) -> None:
+        nonlocal safe
+        counted = int(account.counts.sum())
+        sync(account)
+        safe = max(safe, counted)
+
+    @contextmanager
+    def written(store: LocalStore, name: str) -> Iterator[Path]:
+        if name.endswith(".safetensors"):
+            began.append(safe)
+            assert safe >= SIZE * len(began)
+        with writing(store, name) as path:
+            yield path
+
+    monkeypatch.setattr(Account, "sync", synced)
+    monkeypatch.setattr(LocalStore, "writing", written)
+    run(ledger, tmp_path / "enc", 5)
+    assert len(began) == 12
+
+
+@pytest.mark.parametrize("broken", [".safetensors", "manifest.json"])
+def test_a_full_disk_leaves_a_folder_that_resumes(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    writing, left = LocalStore.writing, 4
+
+    @contextmanager
+    def full(store: LocalStore, name: str) -> Iterator[Path]:
+        nonlocal left
+        left -= name.endswith(broken)
+        with writing(store, name) as path:
+            yield path
+            if left < 0 and name.endswith(broken):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "writing", full)
+        with pytest.raises(InstaHideError, match="No space left"):
+            run(ledger, tmp_path / "enc", 5)
+    part = EncodedFolder.open(tmp_path / "enc", partial=True)
+    assert len(part) < 5 * IMAGES
+    # Nothing of the failed run is at work any more: the folder may be written again.
+    folder = run(ledger, tmp_path / "enc", 5, resume=True)
+    assert folder.manifest.shards[: len(part.manifest.shards)] == part.manifest.shards
+    assert shown(folder).tolist() == [5] * IMAGES
+    assert folder.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"copies": 0}, "0 copies"),
+        ({"participant": "x" * 201}, "participant"),
+    ],
+)
+def test_what_cannot_be_said_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(InstaHideError, match=told):
+        publication(**{"copies": 1, **changes})
+
+
+def test_shards_are_larger_where_there_would_be_too_many() -> None:
+    manifest = publication(module.MOST_SHARDS * SIZE).manifest()
+    assert encodings_a_shard(publication(1).manifest()) == SIZE
+    assert manifest.total / encodings_a_shard(manifest) <= module.MOST_SHARDS + 1

@@ -1,0 +1,58 @@
+"""Training on one's own images counts in the ledger, and stops at a limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from instahide.encodings.ledger import Ledger
+from instahide.encryption.exposure import ExposureLimitError
+from instahide.images import open_split
+from instahide.learning.job import start
+from instahide.learning.settings import TrainSettings
+
+
+def settings(tmp_path: Path, **changes: object) -> TrainSettings:
+    values = {
+        "data": "digits", "scheme": "inside", "k": 2, "epochs": 2, "queries": 0,
+        "ledger": str(tmp_path / "ledger.sqlite"),
+    }  # fmt: skip
+    return TrainSettings.from_values(values | changes)
+
+
+def counts(tmp_path: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    images = open_split("digits").train
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        return ledger.account(images).counts
+
+
+def test_runs_of_the_same_images_add_up_in_the_ledger(tmp_path: Path) -> None:
+    jobs = [start(settings(tmp_path), tmp_path / name) for name in ("one", "two")]
+    # Every epoch encrypts each image once, and each mix holds two.
+    found = counts(tmp_path)
+    assert found.sum() == 2 * 2 * 2 * len(found)
+    assert found.min() >= 2 * 2
+    exposure = {"least": int(found.min()), "most": int(found.max())}
+    assert jobs[1].material.facts()["exposure"] == exposure
+
+
+def test_training_stops_before_an_image_passes_its_limit(tmp_path: Path) -> None:
+    with pytest.raises(ExposureLimitError, match="above 5 encodings"):
+        start(settings(tmp_path, max_exposure=5, epochs=20), tmp_path / "run")
+    assert counts(tmp_path).max() == 5
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_a_last_batch_of_one_image_is_passed_over(tmp_path: Path) -> None:
+    # 1,438 images: one is left over, and batch normalisation cannot learn from a single one.
+    job = start(settings(tmp_path, epochs=1, batch_size=479), tmp_path / "run")
+    assert len(job.material.batches(pin_memory=False)) == 4
+    assert job.metrics["accuracy"] > 0
+
+
+def test_plain_training_shows_nothing_to_anybody(tmp_path: Path) -> None:
+    job = start(settings(tmp_path, scheme="plain", epochs=1), tmp_path / "run")
+    assert not (tmp_path / "ledger.sqlite").exists()
+    assert job.material.facts()["exposure"]["least"] == 1
