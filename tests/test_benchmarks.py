@@ -25,6 +25,7 @@ PROMISED = {
     "keys": {"keys_share", "masks_gb_per_s", "stream_gb_per_s", "coefficients_per_s"},
     "memory": {"over_table_mib", "million_rss_mib"},
     "loader": {"overhead"},
+    "publish": {"share_of_floor", "publish_images_per_second"},
     "reading": {"reading_vs_memory", "reading_encodings_per_s"},
     "startup": {"help_seconds"},
 }  # fmt: skip

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import torch
@@ -169,7 +170,7 @@ class Manifest(BaseModel):
         Raises:
             InstaHideError: there is none with these fields.
         """
-        return Scheme.from_json(json.dumps(self.scheme))
+        return _scheme(json.dumps(self.scheme))
 
     def to_json(self) -> bytes:
         """As indented JSON, with its checksum.
@@ -214,6 +215,12 @@ class Manifest(BaseModel):
         except ValueError as error:
             raise _damaged(location, _reason(error)) from None
         return manifest
+
+
+@lru_cache
+def _scheme(text: str) -> Scheme:
+    # Whether its bounds can be met is simulated, which is worth doing once.
+    return Scheme.from_json(text)
 
 
 def _digest(body: bytes) -> str:

@@ -39,10 +39,10 @@ from instahide.errors import InstaHideError
 from instahide.images import ImageTable
 
 #: Bytes of a shard, about; more where there would be more than `MOST_SHARDS`.
-SHARD_BYTES, MOST_SHARDS = 1 << 25, 4096
+SHARD_BYTES, MOST_SHARDS = 1 << 24, 4096
 
-#: Shards that are written at a time.
-WRITERS = 2
+#: Shards that are written at a time: one writes while others wait for the disk, or for a network.
+WRITERS = 4
 
 #: A shard to be written: its name, and the private images that it encrypts.
 Task = tuple[str, NDArray[np.int64]]

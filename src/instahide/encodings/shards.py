@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from instahide.encodings.manifest import STORED, Manifest, Shard, Values
@@ -61,10 +61,15 @@ def write_shard(path: Path, name: str, images: Tensor, labels: Tensor) -> Shard:
     Raises:
         OSError: it cannot be written.
     """
-    content = save({"images": images.contiguous(), "labels": labels.contiguous()})
-    path.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    return Shard(name=name, encodings=len(images), bytes=len(content), sha256=digest)
+    try:
+        # Straight from the tensors' memory; `save` would copy them twice.
+        save_file({"images": images.contiguous(), "labels": labels.contiguous()}, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = path.stat().st_size
+    return Shard(name=name, encodings=len(images), bytes=size, sha256=digest)
 
 
 def read_shard(path: Path, shard: Shard, manifest: Manifest, location: str) -> Encoded:
