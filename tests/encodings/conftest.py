@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from instahide import Encoder, ImageTable, Scheme
+from instahide import Encoder, ImageTable, InstaHideError, Scheme
 from instahide.encodings.format import (
     EncodedFolder,
     new_publication,
@@ -20,6 +22,8 @@ from instahide.encodings.format import (
 from instahide.encodings.manifest import Manifest
 from instahide.encodings.shards import packed, worst_error, write_shard
 from instahide.encryption.encoder import Encoded
+
+Write = Callable[..., EncodedFolder]
 
 SHAPE, CLASSES = (1, 6, 6), ("cat", "dog", "eel")
 
@@ -70,3 +74,37 @@ def write_folder() -> Callable[..., EncodedFolder]:
         return EncodedFolder.open(path, partial=not finish)
 
     return write
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_folder: Write) -> Path:
+    write_folder(tmp_path / "encodings")
+    return tmp_path / "encodings"
+
+
+def shards(folder: Path) -> list[Path]:
+    """In the order of the manifest."""
+    names = [
+        shard["name"] for shard in json.loads((folder / "manifest.json").read_bytes())["shards"]
+    ]
+    return [folder / name for name in names]
+
+
+def problems(folder: Path) -> list[str]:
+    """What opening or verifying finds; anything but an `InstaHideError` is a crash."""
+    try:
+        return EncodedFolder.open(folder).verify()
+    except InstaHideError as error:
+        return [error.problem]
+
+
+def read_all(folder: EncodedFolder) -> Encoded:
+    parts = [folder.shard(number) for number in range(len(folder.manifest.shards))]
+    images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return Encoded(folder.decoded(images), labels)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files but the locks that writers leave."""
+    files = (path for path in sorted(folder.rglob("[!.]*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

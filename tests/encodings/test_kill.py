@@ -124,9 +124,10 @@ def kill_until_done(processes: Encrypter, trail: Trail, folder: Path) -> int:
 
 
 def wait_for_news(folder: Path) -> None:
-    """Until a shard is written, or there is nothing left to write."""
+    """Until a shard is written or removed, or all of them are there."""
     before, deadline = names(folder), time.monotonic() + 60
-    while names(folder) == before and time.monotonic() < deadline:
+    while names(folder) == before and len(before) < IMAGES * COPIES / SIZE:
+        assert time.monotonic() < deadline
         time.sleep(0.002)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from instahide.cli.console import WARNING, err, out
 from instahide.encodings.format import EncodedFolder
@@ -146,7 +147,7 @@ def show_info(location: str, as_json: bool) -> None:
         return
     table = Table("", "", show_header=False)
     for name, value in _facts(folder.manifest).items():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     out.print(table)
     out.print(WARNING, soft_wrap=True)
 

@@ -1,0 +1,187 @@
+"""What a publisher got wrong, or made up, with right checksums: it is found, and harms nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instahide import Encoder, InstaHideError, Scheme
+from instahide.cli.publishing import show_info
+from instahide.encodings.format import EncodedFolder, new_shard_name, writing_encodings
+from instahide.encodings.shards import write_shard
+from instahide.encryption.encoder import Encoded
+from tests.encodings.conftest import (
+    CLASSES,
+    SHAPE,
+    Write,
+    manifest_of,
+    private_images,
+    problems,
+    read_all,
+    tree,
+)
+from tests.encodings.test_manifest import ANYTHING, CLIMBING, sealed
+
+
+def rewritten(folder: Path, **changes: Any) -> None:
+    """Change the manifest as an attacker would, with a right checksum."""
+    found = json.loads((folder / "manifest.json").read_bytes())
+    del found["checksum"]
+    (folder / "manifest.json").write_bytes(sealed(json.dumps(found | changes)))
+
+
+def test_a_folder_of_a_newer_version_is_refused(folder: Path) -> None:
+    rewritten(folder, format=2)
+    with pytest.raises(InstaHideError, match=f"{folder} was written by a newer version"):
+        EncodedFolder.open(folder)
+
+
+def made_up(images: torch.Tensor) -> Encoded:
+    return Encoded(images, torch.eye(len(CLASSES))[torch.arange(len(images)) % len(CLASSES)])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 100.0, -100.0])
+def test_impossible_values_are_found(tmp_path: Path, write_folder: Write, value: float) -> None:
+    images = torch.randn(12, *SHAPE).clamp(-1, 1)
+    images[7, 0, 3, 3] = value
+    folder = write_folder(tmp_path / "encodings", made_up(images))
+    assert len(folder.verify()) == 1
+
+
+def test_a_byte_that_stands_for_nothing_is_found(tmp_path: Path, write_folder: Write) -> None:
+    folder = write_folder(tmp_path / "encodings", values="uint8")
+    stored, labels = (tensor.clone() for tensor in folder.shard(0))
+    stored[0, 0, 0, 0] = 0
+    name = folder.manifest.shards[0].name
+    shard = write_shard(tmp_path / "encodings" / name, name, stored, labels)
+    rest = json.loads(folder.manifest.to_json())["shards"][1:]
+    rewritten(tmp_path / "encodings", shards=[shard.model_dump(), *rest])
+    assert len(problems(tmp_path / "encodings")) == 1
+
+
+@pytest.mark.parametrize(
+    "label",
+    [[0.5, 0.4, 0.0], [0.5, 0.6, 0.0], [1.5, -0.5, 0.0], [float("nan"), 0.5, 0.5], [0.0] * 3],
+)
+def test_impossible_labels_are_found(
+    tmp_path: Path, write_folder: Write, label: list[float]
+) -> None:
+    encoded = made_up(torch.randn(12, *SHAPE).clamp(-1, 1))
+    encoded.labels[5] = torch.tensor(label)
+    assert len(write_folder(tmp_path / "encodings", encoded).verify()) == 1
+
+
+def test_a_private_share_below_c2_is_found(tmp_path: Path, write_folder: Write) -> None:
+    scheme, images = Scheme.cross(4), private_images(12)
+    encoded = Encoder(scheme, images, images).encode(np.arange(12))
+    assert write_folder(tmp_path / "right", encoded, scheme=scheme).verify() == []
+    encoded.labels[3] *= 0.1
+    assert len(write_folder(tmp_path / "wrong", encoded, scheme=scheme).verify()) == 1
+
+
+def test_a_worst_error_that_is_too_good_is_found(folder: Path) -> None:
+    rewritten(folder, worst_error=1e-9)
+    assert "worst error" in problems(folder)[0]
+
+
+@pytest.mark.parametrize("values", ["float32", "float16", "uint8"])
+def test_a_key_that_was_used_twice_is_found(
+    tmp_path: Path, write_folder: Write, values: str
+) -> None:
+    encoded = Encoder(Scheme.inside(2), private_images(12)).encode(np.arange(12))
+    signs = torch.randint(0, 2, SHAPE) * 2 - 1
+    # In another shard, and under another mask.
+    encoded.images[10], encoded.labels[10] = encoded.images[1] * signs, encoded.labels[1]
+    folder = write_folder(tmp_path / "encodings", encoded, values=values)
+    assert folder.verify() == ["1 encodings show the mix of another: a key was used twice."]
+
+
+def test_empty_images_and_plain_copies_are_no_keys_used_twice(
+    tmp_path: Path, write_folder: Write
+) -> None:
+    encoded = Encoder(Scheme.inside(2), private_images(12)).encode(np.arange(12))
+    encoded.images[3:6] = torch.tensor([-0.5, 0.5, 0.5])[:, None, None, None]
+    encoded.labels[3:6] = torch.tensor([1.0, 0, 0])
+    assert write_folder(tmp_path / "empty", encoded).verify() == []
+    plain = Encoder(Scheme.plain(), private_images(12)).encode(np.arange(12) % 6)
+    assert write_folder(tmp_path / "plain", plain, scheme=Scheme.plain()).verify() == []
+
+
+# Hostile manifests.
+
+
+@pytest.fixture(scope="session")
+def opened_files() -> Iterator[list[str]]:
+    """Every path that Python opens, until the test has it emptied."""
+    noted: list[str] = []
+    active = True
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if active and event == "open" and isinstance(arguments[0], str | bytes | Path):
+            noted.append(os.fsdecode(arguments[0]))
+
+    sys.addaudithook(note)
+    yield noted
+    active = False
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_hostile_manifest_reaches_nothing_outside(
+    data: st.DataObject, hostile: tuple[Path, bytes], opened_files: list[str]
+) -> None:
+    folder, manifest = hostile
+    found = json.loads(manifest)
+    del found["checksum"]
+    victim = data.draw(st.sampled_from([found, found["scheme"], *found["shards"]]))
+    name = data.draw(st.sampled_from(sorted(victim)))
+    large = st.integers(1, 1 << 48)
+    victim[name] = data.draw(
+        st.sampled_from(CLIMBING) | st.just("secret.safetensors") if name == "name"
+        else large | ANYTHING
+    )  # fmt: skip
+    (folder / "manifest.json").write_bytes(sealed(json.dumps(found)))
+    before = tree(folder.parent)
+    opened_files.clear()
+    try:
+        opened = EncodedFolder.open(folder, partial=True)
+        opened.verify()
+        assert read_all(opened).images.numel() <= 4 * sum(map(len, before.values()))
+    except InstaHideError:
+        pass
+    assert all(Path(path).parent == folder for path in opened_files)
+    assert tree(folder.parent) == before
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """A folder beside a file that is nobody's business, and its manifest as it was."""
+    root = tmp_path_factory.mktemp("hostile")
+    images, scheme = private_images(4), Scheme.inside(2)
+    encoded = Encoder(scheme, images, dtype=torch.float16).encode(np.arange(4))
+    with writing_encodings(root / "encodings", manifest_of(images, scheme)) as writer:
+        for name, rows in ((new_shard_name(), slice(0, 2)), (new_shard_name(), slice(2, 4))):
+            with writer.store.writing(name) as file:
+                shard = write_shard(file, name, encoded.images[rows], encoded.labels[rows])
+            writer.commit(shard)
+    shutil.copy(root / "encodings" / name, root / "secret.safetensors")
+    return root / "encodings", (root / "encodings" / "manifest.json").read_bytes()
+
+
+def test_what_a_publisher_calls_himself_is_shown_as_it_is(
+    tmp_path: Path, write_folder: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(tmp_path / "encodings", participant="[/] [red]us[/red]")
+    show_info(str(tmp_path / "encodings"), as_json=False)
+    assert "[/] [red]us[/red]" in capsys.readouterr().out
