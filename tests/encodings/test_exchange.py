@@ -440,6 +440,22 @@ def test_columns_of_other_names_or_types_are_refused(
         assert not (tmp_path / "back").exists()
 
 
+@pytest.mark.parametrize("form", ["huggingface", "parquet"])
+def test_columns_of_plain_lists_are_read_too(form: Name, tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    source, (images, labels) = tmp_path / "out", mixes()
+    source.mkdir()
+    dataset = Dataset.from_dict({"image": images, "label": labels, "note": [""] * len(images)})
+    if form == "parquet":
+        dataset.to_parquet(source / "any.parquet")
+    else:
+        dataset.save_to_disk(source)
+    back = Foreign.open(source, form, ORIGIN).convert(tmp_path / "back")
+    assert np.array_equal(decoded(back), images)
+    assert np.array_equal(contents(back)[1], labels)
+
+
 def test_a_feature_that_names_a_file_opens_none(folder: EncodedFolder, tmp_path: Path) -> None:
     from datasets import Dataset, Features, Image, List, Value
 
