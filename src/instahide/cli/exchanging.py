@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from instahide.cli.console import out
-from instahide.cli.publishing import _bar, _numbers
+from instahide.cli.publishing import bar, numbers
 from instahide.encodings.exchange.exporting import export_encodings
 from instahide.encodings.exchange.formats import Name
 from instahide.encodings.exchange.importing import Foreign, Origin
@@ -21,7 +21,7 @@ NEEDED = ("scheme", "private_images", "copies", "mean", "std")
 def run_export(location: str, form: Name, target: Path) -> None:
     """Write a folder of encodings in another format."""
     folder = EncodedFolder.open(location)
-    with _bar("encodings", len(folder)) as advance:
+    with bar("encodings", len(folder)) as advance:
         export_encodings(folder, target, form, advance)
     out.print(f"{len(folder):,} encodings in {target}", soft_wrap=True)
 
@@ -35,7 +35,7 @@ def run_import(
     did not give is None.
     """
     foreign = Foreign.open(source, form, _origin(mixing, told))
-    with _bar("encodings", foreign.count) as advance:
+    with bar("encodings", foreign.count) as advance:
         folder = foreign.convert(target, advance)
     out.print(f"{len(folder):,} encodings in {target}", soft_wrap=True)
 
@@ -56,7 +56,7 @@ def _origin(mixing: dict[str, Any], told: dict[str, Any]) -> Origin | None:
         TrainSettings.from_values(scheme, "The options").encryption(),
         told["private_images"],
         told["copies"],
-        _numbers(told["mean"]),
-        _numbers(told["std"]),
+        numbers(told["mean"]),
+        numbers(told["std"]),
         told["participant"] or "",
     )

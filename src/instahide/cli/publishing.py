@@ -94,7 +94,7 @@ def run_encryption(
     with (
         _hint_to_resume(),
         Ledger.open(ledger) as opened_ledger,
-        _bar("encodings", publication.manifest().total) as advance,
+        bar("encodings", publication.manifest().total) as advance,
     ):
         folder = publish(
             publication,
@@ -126,7 +126,7 @@ def _engine(name: str) -> Engine:
 def verify_folder(location: str) -> None:
     """Check every byte and value of a folder of encodings."""
     folder = EncodedFolder.open(location, partial=True)
-    with _bar("encodings", len(folder)) as advance:
+    with bar("encodings", len(folder)) as advance:
         problems = folder.verify(advance)
     if problems:
         raise InstaHideError(
@@ -181,10 +181,10 @@ def _normalised(images: ImageTable, mean: str | None, std: str | None) -> ImageT
         return images
     if mean is None or std is None:
         raise InstaHideError("A normalisation is a mean and a std.", "Give --mean and --std both.")
-    return replace(images, mean=_numbers(mean), std=_numbers(std))
+    return replace(images, mean=numbers(mean), std=numbers(std))
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
@@ -204,7 +204,7 @@ def _hint_to_resume() -> Iterator[None]:
 
 
 @contextmanager
-def _bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
+def bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar with speed and time left, on standard error."""
     columns = (
         TextColumn("{task.completed:,}/{task.total:,} " + unit),

@@ -170,16 +170,11 @@ class _Elsewhere:
         self._counter = counter
 
     def counts(self) -> NDArray[np.int64]:
-        counts: NDArray[np.int64] = _awaited(self._counter.counts.remote())
+        counts: NDArray[np.int64] = ray.get(self._counter.counts.remote())
         return counts
 
     def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
-        return bool(_awaited(self._counter.count.remote(rows, coefficients)))
-
-
-def _awaited(answer: ray.ObjectRef[Any]) -> Any:
-    # During `ray.get` the processor counts as free, and Ray starts another worker for it.
-    return answer.future().result()
+        return bool(ray.get(self._counter.count.remote(rows, coefficients)))
 
 
 @contextmanager
