@@ -185,6 +185,7 @@ def _normalised(images: ImageTable, mean: str | None, std: str | None) -> ImageT
 
 
 def numbers(text: str) -> tuple[float, ...]:
+    """One number a channel, as typed: ``0.49,0.48,0.45``."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
