@@ -238,7 +238,7 @@ def test_the_command_uses_a_cluster_that_runs(
     monkeypatch.chdir(tmp_path)
     done = instahide("encrypt", "digits", "--copies", "2", "--out", "out", "--engine", "ray")
     assert done.returncode == 0, done.stderr
-    assert len(EncodedFolder.open(tmp_path / "out")) == 2 * 1437
+    assert len(EncodedFolder.open(tmp_path / "out")) == 2 * 1438
     assert "ray" not in done.stderr.lower()
 
     elsewhere = instahide("encrypt", "digits", "--out", "memory://out", "--engine", "ray")
@@ -247,13 +247,17 @@ def test_the_command_uses_a_cluster_that_runs(
     assert "all nodes share" in elsewhere.stderr
 
 
-@pytest.mark.slow
-def test_no_cluster_at_the_address_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    refused = instahide("encrypt", "digits", "--out", tmp_path / "out", "--engine", "ray")
-    assert refused.returncode == 2
-    assert "No Ray cluster" in refused.stderr
-    assert "--engine threads" in refused.stderr
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [("127.0.0.1:1", "No Ray cluster"), ("ray://127.0.0.1:1", "from outside")],
+)
+def test_an_address_of_no_use_is_refused_at_once(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, problem: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    whole = publication(Scheme.plain(), copies=1)
+    with pytest.raises(InstaHideError, match=problem):
+        publish(whole, tmp_path / "out", ledger, engine=on_ray)
 
 
 def test_images_beyond_the_object_store_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

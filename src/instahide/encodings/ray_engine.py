@@ -9,6 +9,7 @@ a worker that was only thought to be lost can do no harm.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,6 +37,8 @@ from instahide.images.remote import local_path
 AHEAD = 2
 #: Shards that are lost one after the other, none being finished meanwhile, before it is given up.
 MOST_LOST = 20
+#: Seconds to wait for an answer that takes milliseconds where all is well.
+PATIENCE = 120
 
 
 def on_ray(
@@ -170,11 +173,23 @@ class _Elsewhere:
         self._counter = counter
 
     def counts(self) -> NDArray[np.int64]:
-        counts: NDArray[np.int64] = ray.get(self._counter.counts.remote())
+        counts: NDArray[np.int64] = _answer(self._counter.counts.remote())
         return counts
 
     def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
-        return bool(ray.get(self._counter.count.remote(rows, coefficients)))
+        return bool(_answer(self._counter.count.remote(rows, coefficients)))
+
+
+def _answer(reference: ray.ObjectRef[Any]) -> Any:
+    # Not by `ray.get`, during which the processor counts as free and another worker is started for
+    # it; and not for ever, as a worker of a dead cluster ends only after its task.
+    try:
+        return reference.future().result(timeout=PATIENCE)
+    except TimeoutError as error:
+        raise InstaHideError(
+            f"The ledger's machine has not answered for {PATIENCE} seconds.",
+            "See that it is up and its disk works, then go on with `--resume`.",
+        ) from error
 
 
 @contextmanager
@@ -183,20 +198,40 @@ def _connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _require_reachable(os.environ.get("RAY_ADDRESS", ""))
     # A cluster that is begun here tells nobody.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=ERROR)
     except (ConnectionError, RuntimeError) as error:
-        raise InstaHideError(
-            f"No Ray cluster can be used ({error}).",
-            "Start one with `ray start --head`, unset RAY_ADDRESS to have one for this run alone, "
-            "or use `--engine threads`.",
-        ) from error
+        raise _no_cluster(error) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_reachable(address: str) -> None:
+    """Refuse an ``address`` where nobody listens: Ray itself would try for many minutes."""
+    if "://" in address:
+        raise InstaHideError(
+            f"RAY_ADDRESS={address} reaches a cluster from outside.",
+            "Run on a node of the cluster, with RAY_ADDRESS=auto.",
+        )
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+        except OSError as error:
+            raise _no_cluster(error) from error
+
+
+def _no_cluster(error: Exception) -> InstaHideError:
+    return InstaHideError(
+        f"No Ray cluster can be used ({error}).",
+        "Start one with `ray start --head`, unset RAY_ADDRESS to have one for this run alone, "
+        "or use `--engine threads`.",
+    )
 
 
 @contextmanager
