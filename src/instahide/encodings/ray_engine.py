@@ -83,13 +83,14 @@ class Workers:
     """
 
     def __init__(
-        self, publication: Publication, store: Store, tasks: Tasks, exposure: RemoteExposure
+        self, publication: Publication, store: Store, tasks: Tasks, counter: Any, limit: int | None
     ) -> None:
         self.flying: dict[ray.ObjectRef[Shard], str] = {}
         self._store, self._tasks = store, tasks
         self._common = (
             ray.put(_shareable(publication)),
-            exposure,
+            counter,
+            limit,
             _from_anywhere(store.location),
             read_manifest(store).publication,
         )
@@ -146,13 +147,23 @@ class Workers:
 
 def make_shard(
     publication: Publication,
-    exposure: RemoteExposure,
+    counter: Any,
+    limit: int | None,
     location: str,
     folder: str,
     name: str,
     rows: NDArray[np.int64],
 ) -> Shard:
     """Encrypt ``rows`` (n,) and write them as the shard ``name``, on whatever machine this is.
+
+    Args:
+        publication: what to publish.
+        counter: the actor that counts.
+        limit: encodings that an image may go into, at most.
+        location: of the store.
+        folder: the number of this publication, which the manifest there must have.
+        name: of the shard.
+        rows: private images.
 
     Raises:
         InstaHideError: ``location`` is not the folder of the publication ``folder`` here.
@@ -163,6 +174,7 @@ def make_shard(
             f"A node of the Ray cluster does not find the manifest in {location}.",
             "Write to a folder that all nodes share, or to a URL as s3://bucket/folder.",
         )
+    exposure = RemoteExposure(_Elsewhere(counter), len(publication.images), limit)
     return write_encoded(publication, store, name, publication.encoder(exposure).encode(rows))
 
 
@@ -244,8 +256,7 @@ def _working(
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
     counting: Any = ray.remote(**options)(Counter)
     counter = counting.options(scheduling_strategy=here).remote(account)
-    exposure = RemoteExposure(_Elsewhere(counter), account.images, account.limit)
-    workers = Workers(publication, store, tasks, exposure)
+    workers = Workers(publication, store, tasks, counter, account.limit)
     try:
         yield workers
     finally:
