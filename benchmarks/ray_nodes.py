@@ -1,9 +1,9 @@
 """Speed of publishing on two Ray nodes of one core each, against one such node.
 
 The nodes are of this machine, each with processes that the system keeps to a core of its own. They
-share a disk, which two machines do not, so shards go to memory (`/dev/shm`), and each folder is removed
-after its turn. The second node comes and goes between the turns. The clock starts when a quarter of
-the encodings is there: processes that begin, import and compile are left out.
+share a disk, which two machines do not, so shards go to memory (`/dev/shm`), and each folder is
+removed after its turn. The second node comes and goes between the turns. The clock starts when a
+quarter of the encodings is there: processes that begin, import and compile are left out.
 """
 
 from __future__ import annotations
