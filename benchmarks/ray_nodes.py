@@ -1,9 +1,10 @@
 """Speed of publishing on two Ray nodes of one core each, against one such node.
 
-The nodes are of this machine, each with processes that the system keeps to a core of its own. They
-share a disk, which two machines do not, so shards go to memory (`/dev/shm`), and each folder is
-removed after its turn. The second node comes and goes between the turns. The clock starts when a
-quarter of the encodings is there: processes that begin, import and compile are left out.
+The nodes are of this machine, and each has one core for all its processes: the first one for the
+command, the ledger and what coordinates the cluster as well. They share a disk, which two machines
+do not, so shards go to memory (`/dev/shm`, 4 GB), and each folder is removed after its turn. The
+second node comes and goes between the turns. The clock starts when a quarter of the encodings is
+there: processes that begin, import and compile are left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
@@ -29,17 +29,7 @@ from instahide.encodings.ray_engine import on_ray
 from instahide.encryption.scheme import Scheme
 
 MEMORY = Path("/dev/shm")  # noqa: S108
-STORE = 1 << 29
-
-
-def add_node(cluster: Cluster, core: int) -> Any:
-    """A node whose processes, all of them, have one core."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        return cluster.add_node(num_cpus=1, object_store_memory=STORE)
-    finally:
-        os.sched_setaffinity(0, own)
+NODE = {"num_cpus": 1, "object_store_memory": 1 << 29}
 
 
 class Clock:
@@ -73,11 +63,21 @@ def measure_once(publication: Publication, room: Path) -> float:
 
 
 @contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Give what is begun in the block one core: processes inherit it."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
+
+
+@contextmanager
 def connected() -> Iterator[Cluster]:
-    """A cluster whose only node coordinates and holds the ledger, but does not encrypt."""
+    """A cluster of one node."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    head = {"num_cpus": 0, "object_store_memory": STORE}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args=NODE)
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         yield cluster
@@ -90,11 +90,11 @@ def measure(publication: Publication, room: Path, rounds: int) -> dict[str, floa
     """Median encodings a second of one node and of two."""
     first, second = sorted(os.sched_getaffinity(0))[:2]
     rates: dict[str, list[float]] = {"one": [], "two": []}
-    with connected() as cluster:
-        add_node(cluster, first)
+    with on_core(first), connected() as cluster:
         for _ in range(rounds):
             rates["one"].append(measure_once(publication, room))
-            other = add_node(cluster, second)
+            with on_core(second):
+                other = cluster.add_node(**NODE)
             rates["two"].append(measure_once(publication, room))
             cluster.remove_node(other)
     return {name: median(values) for name, values in rates.items()}

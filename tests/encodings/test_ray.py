@@ -36,7 +36,6 @@ from instahide.encodings.ray_engine import AHEAD, on_ray  # noqa: E402
 
 IMAGES, SHARD = 100, 400
 SHAPE = (3, 32, 32)
-WAIT = 60
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +69,7 @@ def cluster(head: Cluster) -> Cluster:
 
     at_work: set[str] = set()
     while len(at_work) < 2:
-        at_work.update(ray.get([loaded.remote() for _ in range(4)], timeout=WAIT))
+        at_work.update(ray.get([loaded.remote() for _ in range(4)], timeout=60))
     return head
 
 
@@ -107,12 +106,17 @@ def different_mixes(folder: EncodedFolder) -> int:
     return len({image.tobytes() for block in blocks for image in block})
 
 
-def at_work(node: Any) -> list[int]:
-    """Processes of a node that make a shard just now."""
+def running(node: Any, title: bytes) -> list[int]:
+    """Processes of a node whose title begins so."""
     raylet = node.all_processes["raylet"][0].process.pid
     children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
     titles = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
-    return [child for child, title in titles.items() if b"ray::make_shard" in title]
+    return [child for child, found in titles.items() if found.startswith(title)]
+
+
+def at_work(node: Any) -> list[int]:
+    """Processes of a node that make a shard just now."""
+    return running(node, b"ray::make_shard")
 
 
 @pytest.mark.slow
@@ -224,6 +228,22 @@ def test_it_gives_up_when_every_worker_dies(
     assert len(folder) == 20 * IMAGES
 
 
+@pytest.mark.slow
+def test_it_ends_with_the_process_that_keeps_the_ledger(
+    head: Cluster, ledger: Ledger, tmp_path: Path
+) -> None:
+    def kill(finished: int) -> None:
+        for counter in running(head.head_node, b"ray::Counter") if finished else []:
+            os.kill(counter, signal.SIGKILL)
+
+    whole = publication(Scheme.plain(), copies=100)
+    with pytest.raises(InstaHideError, match="keeps the ledger does not answer"):
+        publish(whole, tmp_path / "out", ledger, engine=on_ray, progress=kill)
+    folder = publish(whole, tmp_path / "out", ledger, engine=publishing.threads, resume=True)
+    assert (weights(folder).sum(axis=0) == 100).all()
+    assert (ledger.account(whole.images).counts >= 100).all()
+
+
 def instahide(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "instahide", *map(str, arguments)],
@@ -263,7 +283,7 @@ def test_an_address_of_no_use_is_refused_at_once(
 def test_images_beyond_the_object_store_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = publication(Scheme.plain(), copies=1)
     rooms = [{"object_store_memory": room} for room in (1e9, 1e5)]
-    monkeypatch.setattr(ray_engine, "_resources", lambda: rooms)
+    monkeypatch.setattr(ray_engine, "resources", lambda: rooms)
     with pytest.raises(InstaHideError, match=r"307\.2 kB.*100\.0 kB"):
         ray_engine._shareable(whole)
 
@@ -271,7 +291,7 @@ def test_images_beyond_the_object_store_are_refused(monkeypatch: pytest.MonkeyPa
 def test_memory_mapped_images_go_out_as_arrays_that_can_be_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_engine, "_resources", lambda: [{"object_store_memory": 1e9}])
+    monkeypatch.setattr(ray_engine, "resources", lambda: [{"object_store_memory": 1e9}])
     whole = publication(Scheme.cross(2, private_k=1), copies=1)
     whole.images.save(tmp_path / "table")
     mapped = Publication(ImageTable.load(tmp_path / "table"), whole.public, whole.scheme, 1)

@@ -8,18 +8,15 @@ a worker that was only thought to be lost can do no harm.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from logging import ERROR
 from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.filesize import decimal
 
@@ -27,8 +24,10 @@ from instahide.encodings.format import read_manifest
 from instahide.encodings.ledger import Account
 from instahide.encodings.manifest import NAME, Shard
 from instahide.encodings.publish import Publication, Tasks, write_encoded
+from instahide.encodings.ray_cluster import connected, resources
 from instahide.encodings.remote_exposure import Counter, RemoteExposure
 from instahide.encodings.storage import Store, open_store
+from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import ExposureLimitError
 from instahide.errors import InstaHideError
 from instahide.images.remote import local_path
@@ -60,7 +59,7 @@ def on_ray(
     """
     stopped: ExposureLimitError | None = None
     coming = iter(tasks)
-    with _connected(), _working(publication, store, account, tasks) as workers:
+    with connected(), _working(publication, store, account, tasks) as workers:
         while True:
             while stopped is None and workers.idle and (task := next(coming, None)):
                 workers.begin(*task)
@@ -101,7 +100,7 @@ class Workers:
     @property
     def idle(self) -> bool:
         """Whether the cluster could work on another shard. Clusters grow and shrink."""
-        processors = sum(node.get("CPU", 0) for node in _resources())
+        processors = sum(node.get("CPU", 0) for node in resources())
         return len(self.flying) < AHEAD * max(1, int(processors))
 
     def begin(self, name: str, rows: NDArray[np.int64]) -> None:
@@ -174,8 +173,21 @@ def make_shard(
             f"A node of the Ray cluster does not find the manifest in {location}.",
             "Write to a folder that all nodes share, or to a URL as s3://bucket/folder.",
         )
-    exposure = RemoteExposure(_Elsewhere(counter), len(publication.images), limit)
-    return write_encoded(publication, store, name, publication.encoder(exposure).encode(rows))
+    encoded = _encoder(publication, counter, limit).encode(rows)
+    return write_encoded(publication, store, name, encoded)
+
+
+#: The encoder of this process, by what it counts with. To make one for each shard would look
+#: through the images each time, which takes longer than the shard.
+_encoders: dict[Any, Encoder] = {}
+
+
+def _encoder(publication: Publication, counter: Any, limit: int | None) -> Encoder:
+    if counter not in _encoders:
+        _encoders.clear()
+        exposure = RemoteExposure(_Elsewhere(counter), len(publication.images), limit)
+        _encoders[counter] = publication.encoder(exposure)
+    return _encoders[counter]
 
 
 class _Elsewhere:
@@ -197,53 +209,12 @@ def _answer(reference: ray.ObjectRef[Any]) -> Any:
     # it; and not for ever, as a worker of a dead cluster ends only after its task.
     try:
         return reference.future().result(timeout=PATIENCE)
-    except TimeoutError as error:
+    except (TimeoutError, RayActorError) as error:
         raise InstaHideError(
-            f"The ledger's machine has not answered for {PATIENCE} seconds.",
-            "See that it is up and its disk works, then go on with `--resume`.",
+            f"The process that keeps the ledger does not answer ({type(error).__name__}).",
+            "See that its machine has memory enough and its disk works, then go on with "
+            "`--resume`.",
         ) from error
-
-
-@contextmanager
-def _connected() -> Iterator[None]:
-    """A connection to a cluster, unless there is one."""
-    if ray.is_initialized():
-        yield
-        return
-    _require_reachable(os.environ.get("RAY_ADDRESS", ""))
-    # A cluster that is begun here tells nobody.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=ERROR)
-    except (ConnectionError, RuntimeError) as error:
-        raise _no_cluster(error) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _require_reachable(address: str) -> None:
-    """Refuse an ``address`` where nobody listens: Ray itself would try for many minutes."""
-    if "://" in address:
-        raise InstaHideError(
-            f"RAY_ADDRESS={address} reaches a cluster from outside.",
-            "Run on a node of the cluster, with RAY_ADDRESS=auto.",
-        )
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
-        except OSError as error:
-            raise _no_cluster(error) from error
-
-
-def _no_cluster(error: Exception) -> InstaHideError:
-    return InstaHideError(
-        f"No Ray cluster can be used ({error}).",
-        "Start one with `ray start --head`, unset RAY_ADDRESS to have one for this run alone, "
-        "or use `--engine threads`.",
-    )
 
 
 @contextmanager
@@ -252,9 +223,7 @@ def _working(
 ) -> Iterator[Workers]:
     """Workers, and an actor beside the ledger that counts for them, until the block ends."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # Begun anew it may count again what it has counted before, never less.
-    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-    counting: Any = ray.remote(**options)(Counter)
+    counting: Any = ray.remote(num_cpus=0)(Counter)
     counter = counting.options(scheduling_strategy=here).remote(account)
     workers = Workers(publication, store, tasks, counter, account.limit)
     try:
@@ -272,7 +241,7 @@ def _shareable(publication: Publication) -> Publication:
         public = replace(public, pixels=np.ascontiguousarray(public.pixels))
     images = replace(images, pixels=np.ascontiguousarray(images.pixels))
     size = images.pixels.nbytes + (0 if public is None else public.pixels.nbytes)
-    room = int(min(node.get("object_store_memory", 0) for node in _resources()))
+    room = int(min(node.get("object_store_memory", 0) for node in resources()))
     # Beyond it Ray would put private images on the disks of the nodes.
     if size > room:
         raise InstaHideError(
@@ -288,9 +257,3 @@ def _from_anywhere(location: str) -> str:
     """The same place for processes that run in another folder."""
     path = local_path(location)
     return location if path is None else str(path.absolute())
-
-
-def _resources() -> list[dict[str, float]]:
-    """What each living node has."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
