@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from instahide.errors import InstaHideError
-from instahide.images import cache_folder, folders, open_images, open_split
+from instahide.images import cache_folder, folders, open_images, open_split, open_test
 
 
 def quiet(source: Path, **options: object) -> object:
@@ -261,3 +261,29 @@ def test_32_bit_pixels_are_refused_as_their_range_is_not_known(class_folders):
     Image.fromarray(np.ones((20, 24), np.float32)).save(class_folders / "cat" / "depth.tif")
     with pytest.raises(InstaHideError, match=r"depth\.tif .*32-bit pixels"):
         quiet(class_folders)
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_images_to_test_on_are_the_test_images_where_there_are_any(class_folders, tmp_path, parts):
+    source = class_folders
+    if parts:
+        source = tmp_path / "both"
+        source.mkdir()
+        class_folders.rename(source / "train")
+        (source / "test" / "dog").mkdir(parents=True)
+        next((source / "train" / "dog").iterdir()).rename(source / "test" / "dog" / "one.png")
+    found = open_test(source, progress=False)
+    # The classes of training, also where one has no test image.
+    assert found.classes == ("cat", "dog")
+    assert found.labels.tolist() == ([1] if parts else [0] * 6 + [1] * 6)
+
+
+def test_images_to_test_on_from_arrays_and_built_in_sets(tmp_path):
+    split = open_split("digits")
+    np.savez(
+        tmp_path / "both.npz",
+        x_train=split.train.pixels, y_train=split.train.labels,
+        x_test=split.test.pixels, y_test=split.test.labels,
+    )  # fmt: skip
+    for source in ("digits", tmp_path / "both.npz"):
+        np.testing.assert_array_equal(open_test(source).pixels, split.test.pixels)

@@ -12,11 +12,11 @@ from instahide.cli.console import out
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.files import writing
-from instahide.images import ImageTable, open_pool
+from instahide.images import ImageTable, open_pool, open_test
 from instahide.learning.hardware import pick_device, pick_precision
 from instahide.learning.network_file import load_network
 from instahide.learning.predict import predict_encrypted, probabilities
-from instahide.learning.testing import as_trained, open_test
+from instahide.learning.testing import as_trained
 
 
 def run_prediction(

@@ -8,7 +8,7 @@ from instahide.images.dataset import ImageDataset
 from instahide.images.photos import PhotoCrops
 from instahide.images.protocol import Images
 from instahide.images.public import make_pool, open_pool
-from instahide.images.sources import open_images, open_split
+from instahide.images.sources import open_images, open_split, open_test
 from instahide.images.splits import Split
 from instahide.images.table import ImageTable, Rows
 
@@ -25,4 +25,5 @@ __all__ = [
     "open_images",
     "open_pool",
     "open_split",
+    "open_test",
 ]

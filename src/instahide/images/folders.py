@@ -37,6 +37,14 @@ def open_folder(folder: Path, how: Decoding) -> ImageTable:
     return _table(list_classes(parts[0] if parts else folder), "all", how)
 
 
+def open_test_folder(folder: Path, how: Decoding) -> ImageTable:
+    """The test images of a folder that comes in two parts, or all images of any other."""
+    parts = _parts(folder)
+    if parts is None:
+        return open_folder(folder, how)
+    return _table(list_classes(parts[1], list_classes(parts[0]).classes), "all", how)
+
+
 def split_folder(folder: Path, how: Decoding, test_share: float) -> Split:
     """The split that ``folder`` comes in (``train`` and ``test``), else a stratified one."""
     parts = _parts(folder)

@@ -10,7 +10,7 @@ from instahide.images.builtin import BUILTIN
 from instahide.images.cifar import is_cifar_folder, read_cifar_archive, read_cifar_folder
 from instahide.images.decode import resized
 from instahide.images.fetching import fetched
-from instahide.images.folders import Decoding, open_folder, split_folder
+from instahide.images.folders import Decoding, open_folder, open_test_folder, split_folder
 from instahide.images.idx import idx_files, labels_names, read_idx, read_idx_folder
 from instahide.images.splits import Split, checked, paired, split_table
 from instahide.images.table import ImageTable
@@ -71,6 +71,30 @@ def open_split(
         whole = read if isinstance(read, Split) else split_table(read, test_share)
         split = paired(_resized(whole.train, size), _resized(whole.test, size))
     return checked(split)
+
+
+def open_test(
+    source: str | Path,
+    *,
+    size: int | None = None,
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> ImageTable:
+    """Images to test on: the test images of a source that has any, or else all of it.
+
+    A built-in set has some, and so has every source that comes in two parts; see `open_split`.
+
+    Raises:
+        InstaHideError: as `open_images`.
+    """
+    _check_size(size)
+    if str(source) in BUILTIN:
+        return open_split(source, size=size).test
+    source = fetched(source, beside=_labels_of, progress=progress)
+    if _is_image_folder(source):
+        return open_test_folder(Path(source), Decoding(size, skip_bad, progress))
+    read = _read(source)
+    return _resized(read.test if isinstance(read, Split) else read, size)
 
 
 def _labels_of(name: str) -> tuple[str, ...]:

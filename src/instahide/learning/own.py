@@ -15,14 +15,22 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable, PhotoCrops, Split, open_images, open_pool, open_split
+from instahide.images import (
+    ImageTable,
+    PhotoCrops,
+    Split,
+    open_images,
+    open_pool,
+    open_split,
+    open_test,
+)
 from instahide.images.splits import checked
 from instahide.learning.evaluate import table_batches
 from instahide.learning.loader import EncodedLoader
 from instahide.learning.network_file import NetworkCard
 from instahide.learning.predict import predict_encrypted
 from instahide.learning.settings import TrainSettings
-from instahide.learning.testing import as_trained, open_test
+from instahide.learning.testing import as_trained
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from instahide.encodings.manifest import NAME
 from instahide.encodings.storage import open_store
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import BUILTIN, ImageTable
+from instahide.images import BUILTIN, ImageTable, open_test
 from instahide.learning.evaluate import table_batches
 from instahide.learning.network_file import NetworkCard
 from instahide.learning.reading import PooledLoader, folder_batches
 from instahide.learning.settings import TrainSettings
-from instahide.learning.testing import as_trained, columns, open_test
+from instahide.learning.testing import as_trained, columns
 from instahide.learning.union import (
     class_union,
     normalisation,

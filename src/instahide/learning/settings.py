@@ -69,8 +69,8 @@ class TrainSettings(BaseModel):
     )
     test: str | None = Field(
         None,
-        description="images to test on: a built-in set's test images, or all of a folder, file or "
-        "URL; a folder of encodings tests folders of encodings; none: a part of the data",
+        description="images to test on: the test images of a source that has any, or all of it; a "
+        "folder of encodings tests folders of encodings; none: a part of the data",
     )
     public: str = Field("photos", description="public pool: a folder, or the built-in `photos`")
     fresh_crops: bool = Field(

@@ -7,18 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from instahide.errors import InstaHideError
-from instahide.images import BUILTIN, ImageTable, open_images, open_split
-
-
-def open_test(source: str, *, size: int | None = None, skip_bad: bool = False) -> ImageTable:
-    """The test images of a built-in set, or all images of a folder, file or URL.
-
-    Raises:
-        InstaHideError: as `open_images`.
-    """
-    if source in BUILTIN:
-        return open_split(source, size=size).test
-    return open_images(source, size=size, skip_bad=skip_bad)
+from instahide.images import ImageTable
 
 
 def as_trained(
