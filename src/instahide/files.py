@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,12 @@ from instahide.errors import InstaHideError
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; sync and rename it if all goes well.
+
+    Args:
+        path: the file.
+        mode: its permissions, less those that the user's mask takes away.
 
     Raises:
         InstaHideError: the folder is read-only or missing, or the disk is full.
@@ -24,12 +29,13 @@ def writing(path: Path) -> Iterator[Path]:
     partial: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-        )
-        os.close(handle)
-        partial = Path(name)
+        made = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+        partial = made
+        granted = partial.stat().st_mode
         yield partial
+        # Whoever wrote it may have put another file in its place.
+        partial.chmod(granted)
         _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)

@@ -121,7 +121,8 @@ class LocalStore:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """As `Store.writing`."""
-        with writing(self._path(name)) as partial:
+        # For others to read, if the user's mask and the folder let them in.
+        with writing(self._path(name), mode=0o666) as partial:
             yield partial
 
     def remove(self, name: str) -> None:
