@@ -113,6 +113,12 @@ class Job:
         Raises:
             InstaHideError: as `loop.train`.
         """
+        try:
+            self._run(folder, progress)
+        finally:
+            self.material.close()
+
+    def _run(self, folder: RunFolder | None, progress: Progress | None) -> None:
         tested = self.material.test_batches() is not None
         self.history = train(
             self.model,
@@ -127,7 +133,6 @@ class Job:
         if folder is not None:
             save_network(folder.path / "model.safetensors", self.model, self.material.card)
             folder.write_results(self.history, self.metrics, self.material.facts())
-        self.material.close()
 
     def _evaluate(self, network: nn.Module) -> Mapping[str, float]:
         batches = self.material.test_batches()
