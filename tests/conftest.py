@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +24,38 @@ def _ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTAHIDE_LEDGER", str(tmp_path_factory.mktemp("ledger") / "ledger.sqlite"))
         yield
+
+
+@contextmanager
+def _read_only(folder: Path) -> Iterator[None]:
+    if os.geteuid():
+        inside = [folder, *folder.rglob("*")]
+        modes = {path: path.stat().st_mode for path in inside}
+        for path in reversed(inside):
+            path.chmod(0o500 if path.is_dir() else 0o400)
+        try:
+            yield
+        finally:
+            for path, mode in modes.items():
+                path.chmod(mode)
+        return
+    # Permissions do not keep root from writing; a read-only mount does.
+    bound = subprocess.run(["mount", "--bind", str(folder), str(folder)], check=False)
+    if bound.returncode:
+        pytest.skip("Neither permissions nor a mount can make a folder read-only for this user.")
+    try:
+        command = ["mount", "-o", "remount,ro,bind", str(folder)]
+        subprocess.run(command, check=True)
+        yield
+    finally:
+        # Lazily: an exception that a test looks at may still hold a file open.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def read_only() -> Callable[[Path], AbstractContextManager[None]]:
+    """Makes a folder, with all in it, one that this user cannot write to; until the block ends."""
+    return _read_only
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +321,7 @@ def disk(folder: Path, size: str) -> Iterator[None]:
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
+        # tests/encodings/test_publish.py fails writes in the product's own code, for everybody.
         pytest.skip("This user may not mount a disk.")
     try:
         yield
@@ -348,12 +349,14 @@ def test_a_full_disk_is_explained_and_the_folder_resumes(tmp_path: Path) -> None
         )
 
 
-def test_a_disk_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
-    with disk(tmp_path / "disk", "1m"):
-        encrypt(out="disk/enc")
-        remount(tmp_path / "disk", "ro")
+def test_a_folder_that_cannot_be_written_is_explained(
+    tmp_path: Path, read_only: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    (tmp_path / "out").mkdir()
+    encrypt(out="out/enc")
+    with read_only(tmp_path / "out"):
         for name in ("enc", "new"):
-            command = ["encrypt", "images.npz", *INSIDE, "--out", f"disk/{name}"]
-            assert "Read-only" in refused(*command, "--resume")
+            text = refused("encrypt", "images.npz", *INSIDE, "--out", f"out/{name}", "--resume")
+            assert "Read-only" in text or "Permission denied" in text
         # To read it nothing needs to be written.
-        assert "complete" in ok("verify", "disk/enc")
+        assert "complete" in ok("verify", "out/enc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ from instahide.encodings import publish as module
 from instahide.encodings.format import EncodedFolder
 from instahide.encodings.ledger import Account, Ledger
 from instahide.encodings.publish import Publication, encodings_a_shard, publish, threads
-from instahide.encodings.storage import LocalStore
+from instahide.encodings.storage import LocalStore, open_store
+from instahide.encryption.exposure import ExposureLimitError
 
 IMAGES, SIDE = 24, 4
 SIZE = 10
@@ -143,6 +145,24 @@ def test_a_full_disk_leaves_a_folder_that_resumes(
     assert folder.manifest.shards[: len(part.manifest.shards)] == part.manifest.shards
     assert shown(folder).tolist() == [5] * IMAGES
     assert folder.verify() == []
+
+
+def test_nothing_is_left_where_nothing_fits_the_limit(tmp_path: Path, ledger: Ledger) -> None:
+    run(ledger, tmp_path / "enc", 5)
+    with pytest.raises(ExposureLimitError):
+        run(ledger, tmp_path / "more", 5, limit=1)
+    assert open_store(tmp_path / "more").names() == set()
+    assert len(run(ledger, tmp_path / "more", 5)) == 5 * IMAGES
+
+
+def test_whoever_may_enter_the_folder_may_read_it(tmp_path: Path, ledger: Ledger) -> None:
+    before = os.umask(0o022)
+    try:
+        run(ledger, tmp_path / "enc", 1)
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "enc").glob("[!.]*")}
+    assert modes == {0o644}
 
 
 @pytest.mark.parametrize(

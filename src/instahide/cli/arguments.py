@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from instahide.errors import InstaHideError
 
 Source = Annotated[
     str,
@@ -20,3 +22,26 @@ LedgerFile = Annotated[
     Path | None,
     typer.Option("--ledger", help="The ledger; $INSTAHIDE_LEDGER or the user's own by default."),
 ]
+
+# Of a scheme; what is not given is the scheme's own.
+PrivateK = Annotated[int | None, typer.Option(help="Private images in a mix.")]
+C1 = Annotated[float | None, typer.Option(help="Bound of every coefficient.")]
+C2 = Annotated[float | None, typer.Option(help="Least sum of the private ones.")]
+Labels = Annotated[Literal["soft", "renormalised"] | None, typer.Option(help="Labels of a mix.")]
+Law = Annotated[
+    Literal["half-normal", "dirichlet"] | None, typer.Option(help="Law of the coefficients.")
+]
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """One number a channel, as typed: ``0.49,0.48,0.45``.
+
+    Raises:
+        InstaHideError: something else was typed.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InstaHideError(
+            f"{text!r} is not one number a channel.", "Write 0.29, or 0.49,0.48,0.45 for colour."
+        ) from error

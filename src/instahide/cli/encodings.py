@@ -8,7 +8,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from instahide.cli.arguments import LedgerFile, Pool, Size, SkipBad, Source
+from instahide.cli.arguments import (
+    C1,
+    C2,
+    Labels,
+    Law,
+    LedgerFile,
+    Pool,
+    PrivateK,
+    Size,
+    SkipBad,
+    Source,
+)
 from instahide.cli.console import explained
 
 Folder = Annotated[str, typer.Argument(help="A folder of encodings, or its URL.")]
@@ -27,15 +38,11 @@ def encrypt(
         Literal["inside", "cross", "mixup", "plain"], typer.Option(help="How images are mixed.")
     ] = "cross",
     k: Annotated[int, typer.Option(help="Images in a mix.")] = 4,
-    private_k: Annotated[int | None, typer.Option(help="Private images in a mix.")] = None,
-    c1: Annotated[float | None, typer.Option(help="Bound of every coefficient.")] = None,
-    c2: Annotated[float | None, typer.Option(help="Least sum of the private ones.")] = None,
-    labels: Annotated[
-        Literal["soft", "renormalised"] | None, typer.Option(help="Labels of a mix.")
-    ] = None,
-    law: Annotated[
-        Literal["half-normal", "dirichlet"] | None, typer.Option(help="Law of the coefficients.")
-    ] = None,
+    private_k: PrivateK = None,
+    c1: C1 = None,
+    c2: C2 = None,
+    labels: Labels = None,
+    law: Law = None,
     values: Annotated[
         Literal["float32", "float16", "uint8"], typer.Option(help="How values are stored.")
     ] = "float16",
@@ -158,15 +165,11 @@ def import_(
         typer.Option(help="How images were mixed; this and the rest: without a manifest only."),
     ] = None,
     k: Annotated[int | None, typer.Option(help="Images in a mix.")] = None,
-    private_k: Annotated[int | None, typer.Option(help="Private images in a mix.")] = None,
-    c1: Annotated[float | None, typer.Option(help="Bound of every coefficient.")] = None,
-    c2: Annotated[float | None, typer.Option(help="Least sum of the private ones.")] = None,
-    labels: Annotated[
-        Literal["soft", "renormalised"] | None, typer.Option(help="Labels of a mix.")
-    ] = None,
-    law: Annotated[
-        Literal["half-normal", "dirichlet"] | None, typer.Option(help="Law of the coefficients.")
-    ] = None,
+    private_k: PrivateK = None,
+    c1: C1 = None,
+    c2: C2 = None,
+    labels: Labels = None,
+    law: Law = None,
     private_images: Annotated[int | None, typer.Option(help="How many were encrypted.")] = None,
     copies: Annotated[int | None, typer.Option(help="Encodings of each image.")] = None,
     mean: Annotated[str | None, typer.Option(help="Mean of pixel / 255 before it.")] = None,

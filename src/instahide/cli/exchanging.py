@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from instahide.cli.arguments import numbers
+from instahide.cli.bars import bar
 from instahide.cli.console import out
-from instahide.cli.publishing import bar, numbers
 from instahide.encodings.exchange.exporting import export_encodings
 from instahide.encodings.exchange.formats import Name
 from instahide.encodings.exchange.importing import Foreign, Origin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from instahide.cli.arguments import numbers
+from instahide.cli.bars import bar
 from instahide.cli.console import WARNING, err, out
 from instahide.encodings.format import EncodedFolder
 from instahide.encodings.ledger import Ledger, default_ledger
@@ -184,16 +185,6 @@ def _normalised(images: ImageTable, mean: str | None, std: str | None) -> ImageT
     return replace(images, mean=numbers(mean), std=numbers(std))
 
 
-def numbers(text: str) -> tuple[float, ...]:
-    """One number a channel, as typed: ``0.49,0.48,0.45``."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InstaHideError(
-            f"{text!r} is not one number a channel.", "Write 0.29, or 0.49,0.48,0.45 for colour."
-        ) from error
-
-
 @contextmanager
 def _hint_to_resume() -> Iterator[None]:
     """Say after Ctrl-C that nothing is lost."""
@@ -202,23 +193,3 @@ def _hint_to_resume() -> Iterator[None]:
     except KeyboardInterrupt:
         err.print("Stopped. What is finished stays; go on with the same command and --resume.")
         raise
-
-
-@contextmanager
-def bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar with speed and time left, on standard error."""
-    columns = (
-        TextColumn("{task.completed:,}/{task.total:,} " + unit),
-        BarColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err) as bars:
-        task = bars.add_task("", total=total, speed="")
-
-        def advance(count: int) -> None:
-            bars.advance(task, count)
-            speed = bars.tasks[0].speed
-            bars.update(task, speed=f"{speed:,.0f} images/s" if speed else "")
-
-        yield advance

@@ -18,9 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.encodings.manifest import MOST_BYTES, NAME, SHARD_NAME, Manifest, Shard
+from instahide.encodings.manifest import MOST_BYTES, NAME, SHARD_NAME, Manifest, Shard, Values
 from instahide.encodings.repeats import fingerprints, repeats
-from instahide.encodings.shards import damaged, read_shard, reading, unpacked, worst_error
+from instahide.encodings.shards import (
+    damaged,
+    packed,
+    read_shard,
+    reading,
+    unpacked,
+    worst_error,
+    write_shard,
+)
 from instahide.encodings.soundness import unsound
 from instahide.encodings.storage import Store, open_store
 from instahide.encryption.encoder import Encoded
@@ -161,6 +169,10 @@ class FolderWriter:
         """
         self._replace({"ended": ended})
 
+    def abandon(self) -> None:
+        """Leave no folder that says it is being written; only while it holds no shard."""
+        self.store.remove(NAME)
+
     def _replace(self, changes: dict[str, object]) -> None:
         manifest = Manifest.model_validate({**dict(self.manifest), **changes})
         write_manifest(self.store, manifest)
@@ -199,6 +211,21 @@ def writing_encodings(
             )
         write_manifest(store, manifest)
         yield FolderWriter(store, manifest)
+
+
+def store_shard(store: Store, name: str, encoded: Encoded, values: Values, reach: float) -> Shard:
+    """Write ``encoded`` to the file ``name``; it counts once `FolderWriter.commit` has it.
+
+    Args:
+        store: of the folder.
+        name: from `new_shard_name`.
+        encoded: images float32 or, where ``values`` are, float16.
+        values: how they are stored.
+        reach: of the folder's manifest.
+    """
+    images = packed(encoded.images, values, reach)
+    with store.writing(name) as path:
+        return write_shard(path, name, images, encoded.labels)
 
 
 def new_publication() -> str:

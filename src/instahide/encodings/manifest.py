@@ -161,8 +161,7 @@ class Manifest(BaseModel):
     @property
     def reach(self) -> float:
         """No value of an encoding is further from 0: a mix of pixels stays between the extremes."""
-        bounds = zip(self.mean, self.std, strict=True)
-        return max(max(mean, 1 - mean) / std for mean, std in bounds)
+        return reach(self.mean, self.std)
 
     def encryption(self) -> Scheme:
         """The scheme that made the encodings.
@@ -215,6 +214,11 @@ class Manifest(BaseModel):
         except ValueError as error:
             raise _damaged(location, _reason(error)) from None
         return manifest
+
+
+def reach(mean: tuple[float, ...], std: tuple[float, ...]) -> float:
+    """No mix of images under this normalisation has a value further from 0."""
+    return max(max(m, 1 - m) / s for m, s in zip(mean, std, strict=True))
 
 
 @lru_cache

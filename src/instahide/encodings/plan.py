@@ -75,13 +75,12 @@ def _beside(out: str | Path) -> Path | None:
 def _seconds(publication: Publication, size: int, beside: Path | None) -> float:
     """To encrypt ``size`` images and to write them; the second of two times."""
     encoder = publication.encoder(Exposure(len(publication.images)))
-    reach = publication.manifest().reach
     elapsed = 0.0
     with tempfile.TemporaryDirectory(dir=beside) as folder:
         for _ in range(2):
             started = time.perf_counter()
             encoded = encoder.encode(np.arange(size))
-            images = packed(encoded.images, publication.values, reach)
+            images = packed(encoded.images, publication.values, publication.reach)
             write_shard(Path(folder) / "sample", "0" * 16 + ".safetensors", images, encoded.labels)
             elapsed = time.perf_counter() - started
     return elapsed

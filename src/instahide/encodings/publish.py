@@ -26,11 +26,12 @@ from instahide.encodings.format import (
     FolderWriter,
     new_publication,
     new_shard_name,
+    store_shard,
     writing_encodings,
 )
 from instahide.encodings.ledger import Account, Ledger
-from instahide.encodings.manifest import Manifest, Shard, Values
-from instahide.encodings.shards import packed, worst_error, write_shard
+from instahide.encodings.manifest import Manifest, Shard, Values, reach
+from instahide.encodings.shards import worst_error
 from instahide.encodings.storage import Store
 from instahide.encryption.encoder import Encoded, Encoder, fresh_order
 from instahide.encryption.exposure import Exposure, ExposureLimitError
@@ -77,7 +78,8 @@ class Publication:
             raise InstaHideError(
                 f"{self.copies} copies of each image are none.", "Use --copies 1 or more."
             )
-        if self.values == "float16" and self.manifest().reach > torch.finfo(torch.float16).max:
+        self.manifest()  # Refuses what it cannot say.
+        if self.values == "float16" and self.reach > torch.finfo(torch.float16).max:
             raise InstaHideError(
                 "These images have so little contrast that their normalised values are beyond "
                 "float16.",
@@ -88,7 +90,7 @@ class Publication:
         """Of a folder that is about to be written."""
         images = self.images
         try:
-            manifest = Manifest(
+            return Manifest(
                 publication=new_publication(),
                 participant=self.participant,
                 scheme=asdict(self.scheme),
@@ -99,11 +101,19 @@ class Publication:
                 private_images=len(images),
                 copies=self.copies,
                 values=self.values,
-                worst_error=0.0,
+                worst_error=worst_error(self.values, self.reach),
             )
         except ValidationError as error:
             raise _unpublishable(error) from error
-        return manifest.model_copy(update={"worst_error": worst_error(self.values, manifest.reach)})
+
+    @property
+    def reach(self) -> float:
+        """No value of an encoding is further from 0."""
+        return reach(self.images.mean, self.images.std)
+
+    def store(self, store: Store, name: str, encoded: Encoded) -> Shard:
+        """Write a block of encodings as the shard ``name``."""
+        return store_shard(store, name, encoded, self.values, self.reach)
 
     def encoder(self, exposure: Exposure) -> Encoder:
         """Counts in ``exposure``; its keys are its own."""
@@ -190,6 +200,7 @@ def publish(
                     progress(shard.encodings)
         except ExposureLimitError:
             if not writer.manifest.shards:
+                writer.abandon()
                 raise
         writer.finish("limit" if len(work.left()) else "all")
     return EncodedFolder.open(location)
@@ -249,14 +260,6 @@ def encodings_a_shard(manifest: Manifest) -> int:
     return max(1, size // manifest.bytes_each)
 
 
-def write_encoded(publication: Publication, store: Store, name: str, encoded: Encoded) -> Shard:
-    """Store a block of encodings as the shard ``name``."""
-    manifest = publication.manifest()
-    images = packed(encoded.images, publication.values, manifest.reach)
-    with store.writing(name) as path:
-        return write_shard(path, name, images, encoded.labels)
-
-
 def threads(
     publication: Publication, store: Store, account: Account, tasks: Iterable[Task]
 ) -> Generator[Shard, None, None]:
@@ -270,7 +273,7 @@ def threads(
 
     def write(name: str, encoded: Encoded) -> Shard:
         account.sync()
-        return write_encoded(publication, store, name, encoded)
+        return publication.store(store, name, encoded)
 
     stopped: ExposureLimitError | None = None
     written: deque[Future[Shard]] = deque()

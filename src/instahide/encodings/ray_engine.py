@@ -23,7 +23,7 @@ from rich.filesize import decimal
 from instahide.encodings.format import read_manifest
 from instahide.encodings.ledger import Account
 from instahide.encodings.manifest import NAME, Shard
-from instahide.encodings.publish import Publication, Tasks, write_encoded
+from instahide.encodings.publish import Publication, Tasks
 from instahide.encodings.ray_cluster import connected, resources
 from instahide.encodings.remote_exposure import Counter, RemoteExposure
 from instahide.encodings.storage import Store, open_store
@@ -174,7 +174,7 @@ def make_shard(
             "Write to a folder that all nodes share, or to a URL as s3://bucket/folder.",
         )
     encoded = _encoder(publication, counter, limit).encode(rows)
-    return write_encoded(publication, store, name, encoded)
+    return publication.store(store, name, encoded)
 
 
 #: The encoder of this process, by what it counts with. To make one for each shard would look

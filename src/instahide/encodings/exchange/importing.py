@@ -24,11 +24,12 @@ from instahide.encodings.format import (
     new_publication,
     new_shard_name,
     read_manifest,
+    store_shard,
     writing_encodings,
 )
 from instahide.encodings.manifest import NAME, Manifest, Values
 from instahide.encodings.publish import encodings_a_shard
-from instahide.encodings.shards import packed, worst_error, write_shard
+from instahide.encodings.shards import worst_error
 from instahide.encodings.soundness import unsound
 from instahide.encodings.storage import open_store
 from instahide.encryption.encoder import Encoded
@@ -210,8 +211,6 @@ def _blocks(source: Path, form: Name, most: int) -> Iterator[tuple[NDArray[Any],
 
 
 def _write(encoded: Encoded, writer: FolderWriter) -> None:
-    manifest, name = writer.manifest, new_shard_name()
-    images = packed(encoded.images, manifest.values, manifest.reach)
-    with writer.store.writing(name) as path:
-        shard = write_shard(path, name, images, encoded.labels)
+    manifest = writer.manifest
+    shard = store_shard(writer.store, new_shard_name(), encoded, manifest.values, manifest.reach)
     writer.commit(shard)
