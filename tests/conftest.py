@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,8 @@ import pytest
 
 # Before PyTorch is imported, and for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell makes what it starts in the background deaf to Ctrl-C, and all that comes of it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

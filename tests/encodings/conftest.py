@@ -1,9 +1,9 @@
-"""Small folders of real encodings."""
+"""Small folders of real encodings, and a ledger for each test."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from instahide.encodings.format import (
     new_shard_name,
     writing_encodings,
 )
+from instahide.encodings.ledger import Ledger
 from instahide.encodings.manifest import Manifest
 from instahide.encodings.shards import packed, worst_error, write_shard
 from instahide.encryption.encoder import Encoded
@@ -26,6 +27,18 @@ from instahide.encryption.encoder import Encoded
 Write = Callable[..., EncodedFolder]
 
 SHAPE, CLASSES = (1, 6, 6), ("cat", "dog", "eel")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the test's own ledger lies."""
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with Ledger.open(path) as opened:
+        yield opened
 
 
 def private_images(count: int) -> ImageTable:

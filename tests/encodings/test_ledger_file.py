@@ -6,7 +6,7 @@ import contextlib
 import functools
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,18 +21,6 @@ from instahide.encodings.ledger_schema import create
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
 from tests.encodings.taker import drawn, some, table
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    with Ledger.open(path) as opened:
-        yield opened
-
 
 # What the file gives away.
 

@@ -33,12 +33,6 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHARD_BYTES", SIZE * (2 * SIDE * SIDE + 4 * IMAGES))
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
-
-
 def table(count: int, seed: int = 0) -> ImageTable:
     pixels = np.random.default_rng(seed).integers(0, 256, (count, 1, SIDE, SIDE), np.uint8)
     return ImageTable.from_arrays(pixels, np.arange(count), [str(n) for n in range(count)])

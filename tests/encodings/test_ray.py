@@ -73,12 +73,6 @@ def cluster(head: Cluster) -> Cluster:
     return head
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
-
-
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     each = publication(Scheme.plain(), 1).manifest().bytes_each

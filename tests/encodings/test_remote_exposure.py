@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +16,6 @@ from instahide.errors import InstaHideError
 from tests.encodings.taker import drawn, some, table, table_of
 
 IMAGES, LIMIT = 40, 30
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
 
 
 def remote(account: Account) -> RemoteExposure:
