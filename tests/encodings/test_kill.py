@@ -1,12 +1,11 @@
 """`kill -9` at any moment: the folder is completed, nothing is uncounted, nothing repeated.
 
 Every image is a class of its own, so that the labels of an encoding say which images are in it. All
-images share their signs, so that those of a mix of them are known, and the mask can be read.
+images, public ones too, share their signs, so that those of a mix are known and the mask can be read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import signal
@@ -52,11 +51,10 @@ def processes() -> Iterator[Encrypter]:
 def source(tmp_path: Path) -> Path:
     """Images that are dark above and bright below, no two of them the same."""
     generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 60, (IMAGES, SIDE, SIDE), np.uint8)
-    pixels[:, SIDE // 2 :] += 190
-    np.savez(tmp_path / "images.npz", x=pixels, y=np.arange(IMAGES))
-    public = generator.integers(0, 256, (500, 1, SIDE, SIDE), np.uint8)
-    ImageTable.from_arrays(public).save(tmp_path / "pool")
+    pixels = generator.integers(0, 60, (IMAGES + 500, 1, SIDE, SIDE), np.uint8)
+    pixels[:, :, SIDE // 2 :] += 190
+    np.savez(tmp_path / "images.npz", x=pixels[:IMAGES, 0], y=np.arange(IMAGES))
+    ImageTable.from_arrays(pixels[IMAGES:]).save(tmp_path / "pool")
     return tmp_path / "images.npz"
 
 
@@ -149,9 +147,7 @@ def require_complete(folder: Path, scheme: str) -> None:
     else:
         assert (present.sum(dim=1) == 2).all()
         assert (present.sum(dim=0) >= COPIES).all()
-        require_different_masks(images)
-    mixes = {hashlib.sha256(mix.abs().numpy().tobytes()).digest() for mix in images}
-    assert len(mixes) == len(images)
+    require_different_masks(images)
 
 
 def require_different_masks(images: torch.Tensor) -> None:
