@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,7 @@ def fork(shard_bytes: int, *arguments: str) -> int:
     child = os.fork()
     if child:
         return child
+    signal.alarm(300)  # A test should fail rather than wait for ever.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     publish.SHARD_BYTES = shard_bytes
     sys.argv = ["instahide", *arguments]

@@ -1,7 +1,8 @@
 """`kill -9` at any moment: the folder is completed, nothing is uncounted, nothing repeated.
 
 Every image is a class of its own, so that the labels of an encoding say which images are in it. All
-images, public ones too, share their signs, so that those of a mix are known and the mask can be read.
+images, public ones too, share their signs, so that those of a mix of them are known, and the mask
+can be read.
 """
 
 from __future__ import annotations
