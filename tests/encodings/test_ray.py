@@ -94,9 +94,10 @@ def weights(folder: EncodedFolder) -> NDArray[np.float32]:
     return np.concatenate([folder.shard(number).labels.numpy() for number in shards])
 
 
-def different_mixes(folder: EncodedFolder) -> int:
+def different_encodings(folder: EncodedFolder) -> int:
+    """Keys that were used twice would make the same of the same images; nothing else would."""
     shards = range(len(folder.manifest.shards))
-    blocks = [folder.shard(number).images.abs().numpy() for number in shards]
+    blocks = [folder.shard(number).images.numpy() for number in shards]
     return len({image.tobytes() for block in blocks for image in block})
 
 
@@ -129,11 +130,22 @@ def test_two_nodes_publish_every_copy_and_count_exactly(
     assert seen, "the second node did nothing"
     assert folder.manifest.ended == "all"
     assert folder.verify() == []
-    assert different_mixes(folder) == len(folder) == 120 * IMAGES
+    assert different_encodings(folder) == len(folder) == 120 * IMAGES
     account, mixed = ledger.account(whole.images), weights(folder)
     assert (account.counts == np.count_nonzero(mixed, axis=0)).all()
     assert account.squares == pytest.approx(np.square(mixed).sum(axis=0), rel=1e-4)
     assert account.remaining(folder.manifest.publication, set()).size == 0
+
+
+@pytest.mark.slow
+def test_nodes_write_to_s3_themselves(cluster: Cluster, ledger: Ledger, bucket: str) -> None:
+    whole = publication(Scheme.inside(2), copies=12)
+    folder = publish(whole, f"{bucket}/out", ledger, engine=on_ray)
+    assert folder.manifest.ended == "all"
+    assert folder.verify() == []
+    assert different_encodings(folder) == len(folder) == 12 * IMAGES
+    counts = np.count_nonzero(weights(folder), axis=0)
+    assert (ledger.account(whole.images).counts == counts).all()
 
 
 @pytest.mark.slow
@@ -162,7 +174,7 @@ def test_a_node_killed_in_the_middle_leaves_nothing_out(
     assert folder.verify() == []
     mixed = weights(folder)
     assert (np.count_nonzero(mixed, axis=0) == copies).all()
-    assert different_mixes(folder) == len(folder) == copies * IMAGES
+    assert different_encodings(folder) == len(folder) == copies * IMAGES
     excess = ledger.account(whole.images).counts - copies
     assert (excess >= 0).all()
     assert excess.sum() <= 2 * AHEAD * SHARD
