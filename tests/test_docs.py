@@ -3,7 +3,8 @@
 A fenced ``python`` block is executed, in one namespace a file. In a ``bash`` or ``console`` block
 ``instahide`` lines are run, ``make`` targets must exist, ``pip`` lines must name real extras; other
 lines are not looked at. After the language, ``slow`` marks what takes long and ``notest`` what
-cannot run. Blocks of one file share a folder, so that one may use what an earlier one made.
+cannot run. Blocks of one file share a folder and a ledger, so that one may use what an earlier one
+made.
 """
 
 from __future__ import annotations
@@ -121,12 +122,13 @@ def test_shell_lines_work(block: Block, folder_of: Callable[[Path], Path]) -> No
 
 
 def run_instahide(arguments: list[str], folder: Path) -> None:
-    # The code of this checkout, installed or not.
+    # The code of this checkout, installed or not; and what a page encrypts is counted for it alone.
     path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+    ledger = str(folder / "ledger.sqlite")
     result = subprocess.run(
         [sys.executable, "-c", "from instahide.cli import main; main()", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "INSTAHIDE_LEDGER": ledger},
         capture_output=True,
         text=True,
         check=False,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -42,10 +43,16 @@ def packed(images: Tensor, values: Values, reach: float) -> Tensor:
 
 
 def unpacked(stored: Tensor, reach: float) -> Tensor:
-    """float32 encodings from what `packed` gave."""
+    """float32 encodings from what `packed` gave.
+
+    By NumPy, on the thread that asks. PyTorch would start threads for it, and as long as the
+    background of a loader has such threads, those of the model sleep between their operations.
+    """
+    values = stored.numpy().astype(np.float32)
     if stored.dtype == torch.uint8:
-        return stored.float().sub_(_ZERO).mul_(reach / _STEPS)
-    return stored.float()
+        values -= _ZERO
+        values *= np.float32(reach / _STEPS)
+    return torch.from_numpy(values)
 
 
 def magnitudes(stored: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class PooledLoader:
         self.pin_memory = pin_memory
         self.classes = class_union(folders)
         self._columns = [
-            torch.tensor(columns(folder.manifest.classes, self.classes)) for folder in folders
+            np.asarray(columns(folder.manifest.classes, self.classes)) for folder in folders
         ]
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class PooledLoader:
             left = len(images) % self.batch_size if number < parts else 0
             whole = len(images) - left
             yield Encoded(images[:whole], labels[:whole])
-            rest = Encoded(images[whole:].clone(), labels[whole:].clone())
+            rest = Encoded(_copied(images[whole:]), _copied(labels[whole:]))
 
     def _stretches(self) -> NDArray[np.int64]:
         """(n, 4): folder, shard, first row and the row after the last."""
@@ -106,25 +106,32 @@ class PooledLoader:
         """The encodings of ``stretches`` and the ``rest`` of the window before, in random order."""
         left = len(rest.images)
         count = left + int((stretches[:, 3] - stretches[:, 2]).sum())
-        places = torch.from_numpy(generator.permutation(count))
+        places = generator.permutation(count)
         out = self._empty(count)
-        out.images[places[:left]], out.labels[places[:left]] = rest
+        # By NumPy, for the reason that `unpacked` gives.
+        all_images, all_labels = out.images.numpy(), out.labels.numpy()
+        all_images[places[:left]], all_labels[places[:left]] = map(Tensor.numpy, rest)
         first = left
         ordered = sorted(map(tuple, stretches.tolist()))
         for (folder, shard), group in groupby(ordered, key=lambda stretch: stretch[:2]):
             images, labels = self.folders[folder].shard(shard)
             for *_, start, stop in group:
                 rows = places[first : first + stop - start]
-                out.images[rows] = self.folders[folder].decoded(images[start:stop])
-                out.labels[rows[:, None], self._columns[folder]] = labels[start:stop]
+                all_images[rows] = self.folders[folder].decoded(images[start:stop]).numpy()
+                all_labels[rows[:, None], self._columns[folder]] = labels[start:stop].numpy()
                 first += len(rows)
         return out
 
     def _empty(self, count: int) -> Encoded:
         """Memory for ``count`` encodings; labels are zero, as not every folder has every class."""
         images = torch.empty((count, *self.folders[0].manifest.shape), pin_memory=self.pin_memory)
-        labels = torch.zeros((count, len(self.classes)), pin_memory=self.pin_memory)
+        labels = torch.empty((count, len(self.classes)), pin_memory=self.pin_memory)
+        labels.numpy().fill(0)
         return Encoded(images, labels)
+
+
+def _copied(part: Tensor) -> Tensor:
+    return torch.from_numpy(part.numpy().copy())
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
