@@ -24,7 +24,7 @@ PROMISED = {
     },
     "keys": {"keys_share", "masks_gb_per_s", "stream_gb_per_s", "coefficients_per_s"},
     "memory": {"over_table_mib", "million_rss_mib"},
-    "ledger": {"overhead_percent", "syncing_percent", "hashing_percent", "slowdown"},
+    "ledger": {"overhead_percent", "syncing_percent", "hashing_percent"},
     "loader": {"overhead"},
     "publish": {"share_of_floor", "publish_images_per_second"},
     "ray_nodes": {"two_nodes_against_one"},

@@ -95,8 +95,7 @@ class LedgerFile:
 
     def add(self, entries: NDArray[np.int64], squares: NDArray[np.float32]) -> None:
         """Count ``entries`` (n,) with their ``squares`` (n,); only while `changing`."""
-        order = np.argsort(entries)
-        numbers, values = entries[order].astype("<u4"), squares[order].astype("<f4")
+        numbers, values = _sorted(entries, squares)
         row = with_crc(self._seen + 1, numbers.data, values.data)
         self._connection.execute("INSERT INTO takes VALUES (?, ?, ?, ?)", row)
         self._apply(self._seen + 1, numbers, values)
@@ -240,3 +239,15 @@ class LedgerFile:
                 "A ledger that one process opened cannot be used in its fork.",
                 "Open the ledger there, or start processes with `spawn`.",
             )
+
+
+def _sorted(
+    entries: NDArray[np.int64], squares: NDArray[np.float32]
+) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+    """``entries`` in ascending order, each with its square, as the journal keeps them."""
+    # As one word each, which sorts much faster than asking for the order.
+    words = np.empty(len(entries), "<u8")
+    halves = words.view("<u4").reshape(-1, 2)
+    halves[:, 0], halves[:, 1] = squares.astype("<f4").view("<u4"), entries
+    words.sort()
+    return halves[:, 1].copy(), halves[:, 0].copy().view("<f4")
