@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -195,3 +198,39 @@ def test_the_next_is_made_while_this_one_is_used() -> None:
         assert all(event.wait(10) for event in made[: number + 2])
         seen.append(number)
     assert seen == [0, 1, 2]
+
+
+COUNTING = """
+import os, sys
+from pathlib import Path
+from instahide.encodings.format import EncodedFolder
+from instahide.learning.reading import PooledLoader
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+batches = iter(PooledLoader([EncodedFolder.open(sys.argv[1])], 10))
+before = threads()
+next(batches)
+print(threads() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted on Linux")
+@pytest.mark.parametrize("values", ["float16", "uint8"])
+def test_reading_starts_one_thread_and_none_of_pytorchs(
+    values: str, write_folder: Write, tmp_path: Path
+) -> None:
+    """With a second team of its threads there, PyTorch's own sleep between operations."""
+    # Enough values for PyTorch to share an operation among threads.
+    count = 2**17 // math.prod(SHAPE)
+    numbers = torch.arange(count) % 100
+    write_folder(tmp_path / "a", numbered(numbers), soft(numbers, 2), shard=count, values=values)
+    result = subprocess.run(
+        [sys.executable, "-c", COUNTING, str(tmp_path / "a")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(result.stdout) == 1
