@@ -90,5 +90,15 @@ def test_the_seed_gives_the_weights_and_leaves_pytorch_alone() -> None:
 
 def test_an_unknown_network_is_refused_by_name() -> None:
     """The message lists what there is."""
-    with pytest.raises(InstaHideError, match=r"`vgg`.*small, resnet18"):
+    with pytest.raises(InstaHideError, match=r"`vgg`.*small, small-group, resnet18"):
         build("vgg", 3, 10, sign_invariant=False)
+
+
+def test_images_do_not_meet_in_the_network_with_group_normalisation() -> None:
+    """In training mode as well: what comes of one is the same beside any other."""
+    x = torch.randn(3, 1, 8, 8)
+    for name, apart in {"small": False, "small-group": True}.items():
+        network = build(name, 1, 3, sign_invariant=False, seed=0).train()
+        alone = torch.cat([network(x[:2])[:1], network(x[::2])[:1]])
+        assert torch.allclose(alone[0], alone[1], atol=1e-6) is apart
+    assert not list(network.buffers())

@@ -72,7 +72,7 @@ def train(
     _check(state, batches, settings, evaluate)
     progress.begin(settings.epochs, len(batches), len(state.history))
     while len(state.history) < settings.epochs and not stalled(state.history, settings.patience):
-        record = _epoch(state, batches, settings, progress)
+        record = one_epoch(state, batches, settings, progress)
         if evaluate is not None:
             record = replace(record, metrics=dict(evaluate(state.network)))
         state.history.append(record)
@@ -99,10 +99,14 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
     return settings.lr * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
 
 
-def _epoch(
+def one_epoch(
     state: TrainingState, batches: Batches, settings: TrainSettings, progress: Progress
 ) -> EpochRecord:
-    """One pass over ``batches``."""
+    """One pass over ``batches``, at the learning rates of its place among the run's epochs.
+
+    Raises:
+        InstaHideError: the loss is no longer a finite number.
+    """
     steps = settings.epochs * len(batches)
     total, images, rate = torch.zeros((), device=state.device), 0, 0.0
     started = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -10,6 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from instahide.errors import InstaHideError
+
+#: Of channels, in group normalisation; every width here is a multiple.
+GROUPS = 8
+#: A normalisation of so many channels.
+Norm = Callable[[int], nn.Module]
 
 
 class Block(nn.Module):
@@ -19,19 +25,19 @@ class Block(nn.Module):
     "Bag of Tricks", 2018, ResNet-D).
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, pooled: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, *, pooled: bool, norm: Norm) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
+        self.norm1 = norm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
+        self.norm2 = norm(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             shrink = nn.AvgPool2d(stride, ceil_mode=True) if pooled else nn.Identity()
             self.shortcut = nn.Sequential(
                 shrink,
                 nn.Conv2d(inputs, outputs, 1, 1 if pooled else stride, bias=False),
-                nn.BatchNorm2d(outputs),
+                norm(outputs),
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,6 +54,7 @@ def residual_network(
     widths: Sequence[int],
     blocks: Sequence[int],
     pooled: bool = False,
+    norm: Norm = nn.BatchNorm2d,
 ) -> nn.Sequential:
     """``stem``, a stage of ``blocks`` for each of ``widths``, and the mean over pixels.
 
@@ -55,14 +62,14 @@ def residual_network(
     """
     layers: list[nn.Module] = [
         stem,
-        nn.BatchNorm2d(widths[0]),
+        norm(widths[0]),
         nn.ReLU(inplace=True),
     ]
     inputs = widths[0]
     for stage, (width, depth) in enumerate(zip(widths, blocks, strict=True)):
         for number in range(depth):
             stride = 2 if stage > 0 and number == 0 else 1
-            layers.append(Block(inputs, width, stride, pooled=pooled))
+            layers.append(Block(inputs, width, stride, pooled=pooled, norm=norm))
             inputs = width
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)]
     return nn.Sequential(*layers, *head)
@@ -75,12 +82,23 @@ def resnet18(channels: int, classes: int) -> nn.Module:
     return residual_network(classes, stem=stem, widths=widths, blocks=blocks)
 
 
-def small(channels: int, classes: int) -> nn.Module:
+def small(channels: int, classes: int, *, norm: Norm = nn.BatchNorm2d) -> nn.Module:
     """A residual network that two CPU cores can train in minutes; for images from 8x8 up."""
     # Halving the image at once leaves a quarter of the values to normalise: the cost on a CPU.
     stem = nn.Conv2d(channels, 32, 4, stride=2, padding=1, bias=False)
     widths, blocks = (32, 64, 128), (1, 1, 2)
-    return residual_network(classes, stem=stem, widths=widths, blocks=blocks, pooled=True)
+    return residual_network(
+        classes, stem=stem, widths=widths, blocks=blocks, pooled=True, norm=norm
+    )
+
+
+def small_group(channels: int, classes: int) -> nn.Module:
+    """`small` with group normalisation (Wu and He, 2018), so that images do not meet in a batch.
+
+    What an image adds to a gradient is then its own, as DP-SGD needs; and there are no running
+    statistics, which clients with other classes would measure differently.
+    """
+    return small(channels, classes, norm=partial(nn.GroupNorm, GROUPS))
 
 
 class SignInvariant(nn.Module):
@@ -103,7 +121,7 @@ class SignInvariant(nn.Module):
 
 
 NETWORKS: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
-    {"small": small, "resnet18": resnet18}
+    {"small": small, "small-group": small_group, "resnet18": resnet18}
 )
 
 

@@ -61,10 +61,7 @@ class OwnImages:
         scheme = settings.encryption()
         split = _split(settings)
         asks = scheme.k > 1 and settings.queries > 0
-        public: ImageTable | PhotoCrops | None = None
-        if scheme.public_k:
-            opened = PhotoCrops.open if settings.fresh_crops else open_pool
-            public = opened(settings.public, split.train.shape)
+        public = public_images(settings, split.train.shape)
         if asks:
             scheme.query(settings.query_coefficient)
         encoder = Encoder(
@@ -125,6 +122,20 @@ class OwnImages:
         """How often images have gone out, in this run and all others that the ledger knows."""
         counts = self.encoder.exposure.counts
         return {"exposure": {"least": int(counts.min()), "most": int(counts.max())}}
+
+
+def public_images(
+    settings: TrainSettings, shape: tuple[int, int, int]
+) -> ImageTable | PhotoCrops | None:
+    """What the scheme of ``settings`` mixes in, of ``shape`` (C, H, W), if it mixes any in.
+
+    Raises:
+        InstaHideError: a pool that cannot be read, or of another shape.
+    """
+    if settings.encryption().public_k == 0:
+        return None
+    opened = PhotoCrops.open if settings.fresh_crops else open_pool
+    return opened(settings.public, shape)
 
 
 def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Exposure:

@@ -8,7 +8,7 @@ import reprlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -20,6 +20,7 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
+from pydantic.fields import FieldInfo
 
 from instahide.errors import InstaHideError
 
@@ -111,7 +112,11 @@ class TrainSettings(BaseModel):
         None, description="stop before an image has gone into more encodings than this"
     )
 
-    model: str = Field("small", description="network: small, or resnet18 as in the paper")
+    model: str = Field(
+        "small",
+        description="network: small, small-group without batch statistics, or resnet18 as in the "
+        "paper",
+    )
     sign_invariant: bool = Field(
         default_factory=_masked, description="feed the network |x|; on where a scheme masks signs"
     )
@@ -154,7 +159,7 @@ class TrainSettings(BaseModel):
     )
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any], source: str = "The settings") -> TrainSettings:
+    def from_values(cls, values: Mapping[str, Any], source: str = "The settings") -> Self:
         """Check ``values``, which came from ``source``.
 
         Raises:
@@ -163,7 +168,7 @@ class TrainSettings(BaseModel):
         try:
             settings = cls.model_validate(dict(values))
         except ValidationError as error:
-            raise _refused(error, source) from None
+            raise _refused(error, source, cls.model_fields) from None
         said = [name for name in ENCRYPTION if name in settings.model_fields_set]
         if settings.pooled and said:
             raise InstaHideError(
@@ -174,7 +179,7 @@ class TrainSettings(BaseModel):
         return settings
 
     @classmethod
-    def load(cls, path: Path) -> TrainSettings:
+    def load(cls, path: Path) -> Self:
         """Read a ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; what it leaves out is default.
 
         Raises:
@@ -182,7 +187,7 @@ class TrainSettings(BaseModel):
         """
         return cls.from_values(_read(path), str(path))
 
-    def merged(self, values: Mapping[str, Any]) -> TrainSettings:
+    def merged(self, values: Mapping[str, Any]) -> Self:
         """These settings with ``values`` (only those given on the command line) on top.
 
         Raises:
@@ -266,17 +271,16 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _refused(error: ValidationError, source: str) -> InstaHideError:
+def _refused(error: ValidationError, source: str, known: Mapping[str, FieldInfo]) -> InstaHideError:
     # A default that waits for a refused field is reported too, and says nothing of its own.
     details = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
     first = details[0]
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, TrainSettings.model_fields, n=1)
-        known = f"Use one of: {', '.join(TrainSettings.model_fields)}."
-        remedy = f"Did you mean `{close[0]}`?" if close else known
+        close = difflib.get_close_matches(name, known, n=1)
+        remedy = f"Did you mean `{close[0]}`?" if close else f"Use one of: {', '.join(known)}."
         return InstaHideError(f"{source}: there is no setting `{name}`.", remedy)
-    field = TrainSettings.model_fields.get(name)
+    field = known.get(name)
     reason = first["msg"][0].lower() + first["msg"][1:]
     return InstaHideError(
         f"{source}: `{name}` is {reprlib.repr(first['input'])}: {reason}.",
