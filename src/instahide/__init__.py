@@ -10,6 +10,7 @@ from instahide._version import __version__
 if TYPE_CHECKING:
     from instahide.encryption.augmentation import Augmentation
     from instahide.encryption.encoder import Encoded, Encoder
+    from instahide.encryption.exposure import Exposure
     from instahide.encryption.scheme import Scheme
     from instahide.errors import InstaHideError
     from instahide.images import (
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     )
     from instahide.learning.loader import EncodedLoader
     from instahide.learning.predict import predict_encrypted
+    from instahide.learning.wrapping import encode_loader
 
 _HOMES = {
     "Augmentation": "instahide.encryption.augmentation",
     "Encoded": "instahide.encryption.encoder",
     "Encoder": "instahide.encryption.encoder",
+    "Exposure": "instahide.encryption.exposure",
     "Scheme": "instahide.encryption.scheme",
     "InstaHideError": "instahide.errors",
     "ImageDataset": "instahide.images",
@@ -36,6 +39,7 @@ _HOMES = {
     "open_pool": "instahide.images",
     "open_split": "instahide.images",
     "EncodedLoader": "instahide.learning.loader",
+    "encode_loader": "instahide.learning.wrapping",
     "predict_encrypted": "instahide.learning.predict",
 }
 
@@ -44,12 +48,14 @@ __all__ = [
     "Encoded",
     "EncodedLoader",
     "Encoder",
+    "Exposure",
     "ImageDataset",
     "ImageTable",
     "InstaHideError",
     "PhotoCrops",
     "Scheme",
     "__version__",
+    "encode_loader",
     "open_images",
     "open_pool",
     "open_split",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from instahide.encryption import encoder as encoder_module
+from instahide.encryption import mixing
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoded, Encoder
@@ -213,7 +213,7 @@ def test_a_subset_is_encoded_as_its_images() -> None:
 
 @pytest.fixture
 def crops(monkeypatch: pytest.MonkeyPatch) -> PhotoCrops:
-    monkeypatch.setattr(encoder_module, "CROPS_PER_EPOCH", 40)
+    monkeypatch.setattr(mixing, "CROPS_PER_EPOCH", 40)
     return PhotoCrops((pixels(1, (60, 70, 3))[0],), 8, 8)
 
 
@@ -222,7 +222,7 @@ def test_photographs_give_new_crops_every_epoch(crops: PhotoCrops) -> None:
     epochs = []
     for _ in range(3):
         encoder.next_epoch()
-        public = encoder._public
+        public = encoder._public.images
         assert isinstance(public, ImageTable)
         epochs.append(public.pixels)
         assert encoder.encode(np.arange(30)).images.isfinite().all()

@@ -76,15 +76,28 @@ def one_time_keys(
     Raises:
         ExposureLimitError: the first image cannot be encrypted without passing its limit.
     """
-    weights = coefficients(block, scheme, len(indices))
-    chosen = _counted_partners(block, scheme, indices, weights, public, exposure)
+    chosen, weights = mixes(block, scheme, indices, public=public, exposure=exposure)
     count = len(chosen)
     return OneTimeKeys(
         chosen,
-        weights[:count],
+        weights,
         masks(block, count, shape) if scheme.mask else None,
         moves(block, (count, scheme.k), augmentation) if augmentation else None,
     )
+
+
+def mixes(
+    block: Block,
+    scheme: Scheme,
+    indices: NDArray[np.int64],
+    *,
+    public: int,
+    exposure: Exposure,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The partners (n, k) and coefficients (n, k) of `one_time_keys`, which describes the rest."""
+    weights = coefficients(block, scheme, len(indices))
+    chosen = _counted_partners(block, scheme, indices, weights, public, exposure)
+    return chosen, weights[: len(chosen)]
 
 
 def _counted_partners(

@@ -17,15 +17,14 @@ from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.kernels import cpu, cuda
-from instahide.encryption.keys import Block, KeyStream, Purpose
+from instahide.encryption.kernels import cuda
+from instahide.encryption.keys import Block, KeyStream
+from instahide.encryption.mixing import PublicImages, label_weights, mix, soft_labels
 from instahide.encryption.requirements import require_fit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, ImageTable, PhotoCrops
 
-#: New crops of photographs that an epoch draws, where the public images are `PhotoCrops`.
-CROPS_PER_EPOCH = 10_000
 #: Blocks that `Encoder.stream` works on at a time: one draws keys while another is mixed.
 AHEAD = 2
 
@@ -78,16 +77,15 @@ class Encoder:
         self.device = torch.device(device)
         self.exposure = exposure or Exposure(len(images))
         self._keys = keys or KeyStream()
-        self._crops = public if isinstance(public, PhotoCrops) else None
-        self._public = self._new_crops(public) if isinstance(public, PhotoCrops) else public
-        require_fit(scheme, images, self._public, self.augmentation)
+        self._public = PublicImages(public)
+        self._public.renew(self._keys)
+        require_fit(scheme, images, self._public.images, self.augmentation)
         self._device_tables = self._to_device()
 
     def next_epoch(self) -> None:
         """Change to a new epoch key, and to new crops where the public images are photographs."""
         self._keys.next_epoch()
-        if self._crops is not None:
-            self._public = self._new_crops(self._crops)
+        if self._public.renew(self._keys):
             self._device_tables = self._to_device()
 
     def order(self) -> NDArray[np.int64]:
@@ -164,9 +162,11 @@ class Encoder:
         out = out[: len(keys.partners)]
         if self._device_tables is not None:
             self._device_tables.encode(keys, self.scheme.private_k, out)
-            return Encoded(out, self._labels(keys, self.images.rows(self._private(keys)).labels))
-        labels = self._encode_on_cpu(keys, out)
-        return Encoded(out.to(self.device, non_blocking=True), self._labels(keys, labels))
+            classes = self.images.rows(self._private(keys)).labels
+        else:
+            classes = self._encode_on_cpu(keys, out)
+        labels = soft_labels(label_weights(self.scheme, keys), classes, len(self.images.classes))
+        return Encoded(out.to(self.device, non_blocking=True), labels.to(self.device))
 
     def __repr__(self) -> str:
         return f"Encoder({self.scheme}, {len(self.images)} images)"
@@ -189,7 +189,7 @@ class Encoder:
             block,
             self.scheme,
             indices,
-            public=0 if self._public is None else len(self._public),
+            public=len(self._public),
             shape=self.images.shape,
             augmentation=self.augmentation,
             exposure=self.exposure,
@@ -201,48 +201,14 @@ class Encoder:
     def _encode_on_cpu(self, keys: OneTimeKeys, out: Tensor) -> NDArray[np.int64]:
         """Fill ``out``; returns the classes (n, private_k) of the private images."""
         private = self.images.rows(self._private(keys))
-        public = self._public_rows(keys, private.pixels)
-        fetched = OneTimeKeys(
-            np.concatenate([private.positions, public[1]], axis=1),
-            keys.coefficients,
-            keys.masks,
-            keys.moves,
-        )
-        scale, bias = self.images.scale, self.images.bias
-        cpu.encode(private.pixels, public[0], fetched, self.scheme.private_k, scale, bias, out)
+        chosen = keys.partners[:, self.scheme.private_k :]
+        public = self._public.rows(chosen, private.pixels, self.images)
+        normalisation = self.images.scale, self.images.bias
+        mix(keys, (private.pixels, private.positions), public, normalisation, out)
         return private.labels
 
-    def _public_rows(
-        self, keys: OneTimeKeys, private: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Public pixels of the kind of the ``private`` ones, and where each slot finds its own."""
-        chosen = keys.partners[:, self.scheme.private_k :]
-        if self._public is None:
-            return private[:0], chosen
-        if isinstance(self._public, ImageTable) and private.dtype != np.uint8:
-            unique, positions = np.unique(chosen, return_inverse=True)
-            pool = self._public.normalised_like(self.images)
-            return pool.normalised(unique), positions.reshape(chosen.shape)
-        rows = self._public.rows(chosen)
-        return rows.pixels, rows.positions
-
-    def _labels(self, keys: OneTimeKeys, classes: NDArray[np.int64]) -> Tensor:
-        """(n, classes) float32 by the scheme's label mode."""
-        weights = keys.coefficients[:, : self.scheme.private_k]
-        if self.scheme.labels == "renormalised":
-            weights = weights / weights.sum(axis=1, keepdims=True)
-        shape = len(classes), len(self.images.classes)
-        places = classes + shape[1] * np.arange(len(classes))[:, None]
-        labels = np.bincount(places.reshape(-1), weights.reshape(-1), shape[0] * shape[1])
-        return torch.from_numpy(labels.reshape(shape).astype(np.float32)).to(self.device)
-
-    def _new_crops(self, crops: PhotoCrops) -> ImageTable:
-        block = self._keys.next_block()
-        numbers = draws.uniforms(block, Purpose.CROPS, 4 * CROPS_PER_EPOCH).reshape(-1, 4)
-        return ImageTable.from_arrays(crops.draw(numbers))
-
     def _to_device(self) -> cuda.DeviceTables | None:
-        images, public = self.images, self._public
+        images, public = self.images, self._public.images
         if public is None and isinstance(images, ImageTable):
             public = images.subset(slice(0, 0))
         if not (isinstance(images, ImageTable) and isinstance(public, ImageTable)):

@@ -7,7 +7,7 @@ arXiv:2011.05315).
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,44 @@ class Exposure:
     def __reduce__(self) -> tuple[Any, ...]:
         """Without counts and lock."""
         return _fresh, (self.images, self.limit)
+
+
+class Part(Exposure):
+    """Some of the images of another exposure, which counts them.
+
+    Args:
+        whole: what counts.
+        rows: (n,) images of it; image 0 of the part is the first of these.
+    """
+
+    def __init__(self, whole: Exposure, rows: NDArray[np.int64]) -> None:
+        self.images = len(rows)
+        self.limit = whole.limit
+        self._whole = whole
+        self._rows = rows
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(n,) encodings that each image went into."""
+        return self._whole.counts[self._rows]
+
+    @property
+    def squares(self) -> NDArray[np.float64]:
+        """(n,) sums of its squared coefficients in them."""
+        return self._whole.squares[self._rows]
+
+    def spent(self) -> NDArray[np.bool] | None:
+        """(n,) which images are at their limit; None where no image is."""
+        whole = self._whole.spent()
+        spent = None if whole is None else whole[self._rows]
+        return spent if spent is not None and spent.any() else None
+
+    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+        """As `Exposure.take`, with rows of the part."""
+        return self._whole.take(self._rows[rows], coefficients)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A part of an exposure cannot be copied: what it counts is the whole's.")
 
 
 def require_limit(limit: int | None) -> None:

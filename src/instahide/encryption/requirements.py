@@ -29,13 +29,10 @@ def require_fit(
             f"A mix of {scheme.private_k} private images needs as many; there are {len(images)}.",
             "Lower k, or give more images.",
         )
-    if scheme.public_k:
-        _require_public(scheme, images, public)
-    elif public is not None:
-        raise InstaHideError(
-            "Public images are given, but the scheme mixes none in.",
-            "Leave them out, or use a cross-dataset scheme.",
-        )
+    require_public(scheme, public)
+    if public is not None:
+        require_same_shape(public.shape, images.shape)
+        _require_same_kind(images, public)
     if augmentation and not isinstance(images, ImageTable):
         raise InstaHideError(
             "A data set with transforms of its own is not cropped and flipped by the encoder.",
@@ -45,23 +42,43 @@ def require_fit(
         _require_signs(images, public)
 
 
-def _require_public(scheme: Scheme, images: Images, public: Images | None) -> None:
-    if public is None:
+def require_public(scheme: Scheme, public: Images | None) -> None:
+    """Check that there are public images if, and only if, ``scheme`` mixes some in, and enough.
+
+    Raises:
+        InstaHideError: that is not so.
+    """
+    if public is None and scheme.public_k:
         raise InstaHideError(
             f"The scheme mixes in {scheme.public_k} public images, but there are none.",
             "Give a public pool (`--public`), or use an inside-dataset scheme.",
         )
-    if public.shape != images.shape:
+    if public is not None and not scheme.public_k:
         raise InstaHideError(
-            f"Public images are {public.shape}, private ones {images.shape} "
-            "(channels, height, width).",
-            "Make a pool of the private images' shape with `instahide public`.",
+            "Public images are given, but the scheme mixes none in.",
+            "Leave them out, or use a cross-dataset scheme.",
         )
-    if scheme.public_k > len(public):
+    if public is not None and scheme.public_k > len(public):
         raise InstaHideError(
             f"A mix needs {scheme.public_k} public images; the pool has {len(public)}.",
             "Make a larger pool with `instahide public`.",
         )
+
+
+def require_same_shape(public: tuple[int, ...], private: tuple[int, ...]) -> None:
+    """Check that public images have the shape (C, H, W) of the private ones.
+
+    Raises:
+        InstaHideError: they have not.
+    """
+    if public != private:
+        raise InstaHideError(
+            f"Public images are {public}, private ones {private} (channels, height, width).",
+            "Make a pool of the private images' shape with `instahide public`.",
+        )
+
+
+def _require_same_kind(images: Images, public: Images) -> None:
     if isinstance(images, ImageTable) and not isinstance(public, ImageTable):
         raise InstaHideError(
             "Private images are a table, public ones a data set with transforms of its own.",

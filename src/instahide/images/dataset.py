@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
-from instahide.images.items import Item, class_number, read_item
+from instahide.images.hints import class_names, classes_known
+from instahide.images.items import Item, read_item
 from instahide.images.parallel import in_order
 from instahide.images.splits import class_count
 from instahide.images.table import ImageTable, Rows
@@ -147,16 +148,13 @@ class ImageDataset:
         return table.normalised()
 
     def _own_classes(self) -> tuple[str, ...]:
-        named = _class_names(self._dataset)
-        if named:
+        if named := class_names(self._dataset):
             return named
-        targets = getattr(self._dataset, "targets", None)
-        if targets is not None:
-            numbers = [class_number(target, index) for index, target in enumerate(targets)]
-        else:
+        count = classes_known(self._dataset)
+        if count is None:
             fetched = in_order(self._fetch, range(self._length), self._workers)
-            numbers = [item.label for item in fetched]
-        return tuple(str(number) for number in range(class_count(np.asarray(numbers))))
+            count = class_count(np.asarray([item.label for item in fetched]))
+        return tuple(map(str, range(count)))
 
 
 def _length(dataset: MapDataset) -> int:
@@ -193,15 +191,3 @@ def _refuse_one_sign(sample: NDArray[np.float32]) -> None:
             "All values are of one sign after normalisation, so that the mask would hide nothing.",
             "Let the data set give 8-bit images, or add Normalize(mean, std) to its transform.",
         )
-
-
-def _class_names(dataset: object) -> tuple[str, ...]:
-    # A torch Subset keeps the data set that it is a part of in this attribute.
-    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
-        dataset = dataset.dataset
-    classes = getattr(dataset, "classes", None)
-    features = getattr(dataset, "features", None)
-    if not classes and isinstance(features, Mapping):
-        known = [features[key] for key in ("label", "labels", "fine_label") if key in features]
-        classes = getattr(known[0], "names", None) if known else None
-    return tuple(str(name) for name in classes or ())

@@ -1,0 +1,209 @@
+"""Encrypting batches that somebody else fetches: first which images one needs, then their mixes."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from instahide.encryption import draws
+from instahide.encryption.draws import OneTimeKeys
+from instahide.encryption.encoder import Encoded
+from instahide.encryption.exposure import Exposure, Part
+from instahide.encryption.keys import Block, KeyStream
+from instahide.encryption.mixing import PublicImages, label_weights, mix, soft_labels
+from instahide.encryption.requirements import require_public, require_same_shape
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.images import Images, ImageTable, PhotoCrops
+
+
+class Moments(NamedTuple):
+    """What images were normalised with: ``mean`` and ``std`` per channel, of pixel / 255."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Plan:
+    """SECRET: a batch whose mixes are drawn and counted, and whose images are yet to come.
+
+    Attributes:
+        own: (n,) the images that it encrypts, in order; one may be there twice.
+        others: (j,) what else their mixes need, in ascending order: who needs it does not show.
+        places: (n, private_k) where each mix finds its images among ``own`` and then ``others``.
+        chosen: (n, k) partners, as `OneTimeKeys.partners`.
+        coefficients: (n, k)
+        block: what masks are drawn from.
+    """
+
+    own: NDArray[np.int64]
+    others: NDArray[np.int64]
+    places: NDArray[np.int64]
+    chosen: NDArray[np.int64]
+    coefficients: NDArray[np.float32]
+    block: Block
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.own)} hidden)"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("A plan cannot be copied or pickled: its keys are used once.")
+
+
+class BatchEncoder:
+    """Encrypts batches of images that are fetched and normalised elsewhere, under new keys each.
+
+    Safe to share between threads. A pickled or forked copy starts a key stream of its own.
+
+    Args:
+        scheme: how to encrypt.
+        exposure: counts how often each private image goes out, and may limit it.
+        public: the public images of a scheme that mixes some in.
+        moments: what the private images are normalised with; public images that are a table or
+            photographs are brought to the same.
+        keys: a stream to draw from; a new one by default.
+
+    Raises:
+        InstaHideError: public images that do not go with the scheme, or with unknown moments.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        exposure: Exposure,
+        public: Images | PhotoCrops | None = None,
+        *,
+        moments: Moments | None = None,
+        keys: KeyStream | None = None,
+    ) -> None:
+        self.scheme = scheme
+        self.exposure = exposure
+        self._moments = moments or Moments((), ())
+        self._keys = keys or KeyStream()
+        self._public = PublicImages(public)
+        self._public.renew(self._keys)
+        require_public(scheme, self._public.images)
+        _require_moments(self._public.images, moments)
+
+    def next_epoch(self) -> None:
+        """Change to a new epoch key, and to new crops where the public images are photographs."""
+        self._keys.next_epoch()
+        self._public.renew(self._keys)
+
+    def plan(self, indices: NDArray[np.int64], pool: NDArray[np.int64]) -> Plan:
+        """Draw the mixes that encrypt the private images ``indices`` (n,), and count them.
+
+        Args:
+            indices: images to encrypt; all in ``pool``.
+            pool: (N,) different images that partners are drawn from, in ascending order.
+
+        Returns:
+            A plan for all ``indices``, or for those before one that is at its limit.
+
+        Raises:
+            ExposureLimitError: the first image is at its limit.
+        """
+        block = self._keys.next_block()
+        chosen, coefficients = draws.mixes(
+            block,
+            self.scheme,
+            np.searchsorted(pool, indices),
+            public=len(self._public),
+            exposure=Part(self.exposure, pool),
+        )
+        private = slice(0, self.scheme.private_k)
+        chosen[:, private] = pool[chosen[:, private]]
+        own = indices[: len(chosen)]
+        others = np.setdiff1d(chosen[:, private], own)
+        places = _places(chosen[:, private], np.concatenate([own, others]))
+        return Plan(own, others, places, chosen, coefficients, block)
+
+    def finish(
+        self,
+        plan: Plan,
+        images: NDArray[np.float32],
+        labels: NDArray[Any],
+        classes: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        pin_memory: bool = False,
+    ) -> Encoded:
+        """Encrypt what ``plan`` asked for.
+
+        Args:
+            plan: to be used once.
+            images: (m, C, H, W) its ``own`` and then its ``others``, normalised.
+            labels: theirs: (m,) class numbers, or (m, classes) soft labels.
+            classes: how many there are.
+            dtype: of the encodings: float32, float16 or bfloat16.
+            pin_memory: put the encodings into page-locked memory, for a copy to a GPU.
+
+        Raises:
+            InstaHideError: public images are of another shape.
+        """
+        keys = self._one_time_keys(plan, images.shape[1:])
+        chosen = plan.chosen[:, self.scheme.private_k :]
+        public = self._public.rows(chosen, images, self._moments)
+        if chosen.size:
+            require_same_shape(public[0].shape[1:], images.shape[1:])
+        channels = images.shape[1]
+        as_they_are = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+        out = torch.empty((len(plan.own), *images.shape[1:]), dtype=dtype, pin_memory=pin_memory)
+        mix(keys, (images, plan.places), public, as_they_are, out)
+        weights = label_weights(self.scheme, keys)
+        return Encoded(out, soft_labels(weights, labels[plan.places], classes))
+
+    def __repr__(self) -> str:
+        return f"BatchEncoder({self.scheme})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the keys: whoever unpickles this draws keys of their own."""
+        if self._keys.fixed:
+            raise TypeError("An encoder with a fixed key cannot be copied.")
+        return {name: value for name, value in vars(self).items() if name != "_keys"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._keys = KeyStream()
+        self.exposure = copy(self.exposure)
+
+    def _one_time_keys(self, plan: Plan, shape: tuple[int, ...]) -> OneTimeKeys:
+        channels, height, width = shape
+        masks = draws.masks(plan.block, len(plan.own), (channels, height, width))
+        return OneTimeKeys(
+            plan.chosen, plan.coefficients, masks if self.scheme.mask else None, None
+        )
+
+
+def _require_moments(public: Images | None, moments: Moments | None) -> None:
+    """Public pixels are normalised here, and must come out like the private images."""
+    if not isinstance(public, ImageTable):
+        return
+    if moments is None:
+        raise InstaHideError(
+            "Private images are normalised by a transform whose mean and std are not known, so "
+            "that public images cannot be normalised alike.",
+            "Give mean= and std= as the transform has them.",
+        )
+    channels = public.shape[0]
+    if {len(moments.mean), len(moments.std)} != {channels}:
+        raise InstaHideError(
+            f"Public images have {channels} channels, but there are {len(moments.mean)} means and "
+            f"{len(moments.std)} standard deviations.",
+            "Give one of each a channel, and public images of as many channels.",
+        )
+
+
+def _places(chosen: NDArray[np.int64], fetched: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n, p) where each of ``chosen`` (n, p) is in ``fetched`` (m,), which begins with column 0."""
+    unique, first = np.unique(fetched, return_index=True)
+    places = first[np.searchsorted(unique, chosen)]
+    # An image that is to be encrypted twice was fetched twice: each encryption has its own.
+    places[:, 0] = np.arange(len(places))
+    return places

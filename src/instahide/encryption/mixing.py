@@ -1,0 +1,106 @@
+"""From one-time keys and images at hand to encodings: the steps that every encoder takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.encryption import draws
+from instahide.encryption.draws import OneTimeKeys
+from instahide.encryption.kernels import cpu
+from instahide.encryption.keys import KeyStream, Purpose
+from instahide.encryption.scheme import Scheme
+from instahide.images import Images, ImageTable, PhotoCrops
+from instahide.images.table import Normalised
+
+#: New crops of photographs that an epoch draws, where the public images are `PhotoCrops`.
+CROPS_PER_EPOCH = 10_000
+
+
+class PublicImages:
+    """What a scheme mixes in: a pool, photographs of which every epoch takes new crops, or nothing.
+
+    Attributes:
+        images: the pool, or the present crops. Before the first `renew` there are none.
+    """
+
+    def __init__(self, source: Images | PhotoCrops | None) -> None:
+        self._photos = source if isinstance(source, PhotoCrops) else None
+        self.images = None if isinstance(source, PhotoCrops) else source
+
+    def __len__(self) -> int:
+        return 0 if self.images is None else len(self.images)
+
+    def renew(self, stream: KeyStream) -> bool:
+        """Take new crops where there are photographs; returns whether there are."""
+        if self._photos is None:
+            return False
+        numbers = draws.uniforms(stream.next_block(), Purpose.CROPS, 4 * CROPS_PER_EPOCH)
+        self.images = ImageTable.from_arrays(self._photos.draw(numbers.reshape(-1, 4)))
+        return True
+
+    def rows(
+        self, chosen: NDArray[np.int64], private: NDArray[Any], like: Normalised
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The images ``chosen`` (n, j), as pixels of the type of the ``private`` ones.
+
+        Returns:
+            Pixels (m, C, H, W), normalised as ``like`` says if they are floats; and (n, j) where
+            each of the chosen is among them.
+        """
+        if self.images is None:
+            return private[:0], chosen
+        if isinstance(self.images, ImageTable) and private.dtype != np.uint8:
+            unique, positions = np.unique(chosen, return_inverse=True)
+            pool = self.images.normalised_like(like)
+            return pool.normalised(unique), positions.reshape(chosen.shape)
+        rows = self.images.rows(chosen)
+        return rows.pixels, rows.positions
+
+
+def mix(
+    keys: OneTimeKeys,
+    private: tuple[NDArray[Any], NDArray[np.int64]],
+    public: tuple[NDArray[Any], NDArray[np.int64]],
+    normalisation: tuple[NDArray[np.float32], NDArray[np.float32]],
+    out: Tensor,
+) -> None:
+    """Fill ``out`` (n, C, H, W) with the encodings under ``keys``.
+
+    Args:
+        keys: for n mixes; their partners are not looked at.
+        private: pixels, and (n, private_k) where each mix finds its own.
+        public: likewise (n, k - private_k), of the same type.
+        normalisation: scale (C,) and bias (C,): ``pixel * scale + bias``.
+        out: float32, float16 or bfloat16, contiguous, on the CPU.
+    """
+    positions = np.concatenate([private[1], public[1]], axis=1)
+    fetched = OneTimeKeys(positions, keys.coefficients, keys.masks, keys.moves)
+    cpu.encode(private[0], public[0], fetched, private[1].shape[1], *normalisation, out)
+
+
+def label_weights(scheme: Scheme, keys: OneTimeKeys) -> NDArray[np.float32]:
+    """(n, private_k): what the label of each private image counts, by the scheme's label mode."""
+    weights = keys.coefficients[:, : scheme.private_k]
+    if scheme.labels == "renormalised":
+        weights = weights / weights.sum(axis=1, keepdims=True)
+    return weights
+
+
+def soft_labels(weights: NDArray[np.float32], labels: NDArray[Any], count: int) -> Tensor:
+    """(n, count) float32: the labels of each mix, weighted.
+
+    Args:
+        weights: (n, p) of the p private images.
+        labels: (n, p) their class numbers, or (n, p, count) their soft labels.
+        count: of classes.
+    """
+    if labels.ndim == 3:
+        return torch.from_numpy(np.einsum("np,npc->nc", weights, labels.astype(np.float32)))
+    places = labels + count * np.arange(len(labels))[:, None]
+    mixed = np.bincount(places.reshape(-1), weights.reshape(-1), len(labels) * count)
+    return torch.from_numpy(mixed.reshape(len(labels), count).astype(np.float32))

@@ -1,0 +1,144 @@
+"""The images and labels of the batches of somebody's loader, as arrays that can be mixed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.errors import InstaHideError
+from instahide.learning.fetching import Fetched
+from instahide.learning.fields import Fields, Leaf, Path, field
+
+
+class Pictures(NamedTuple):
+    """m images with their labels.
+
+    ``images``: (m, C, H, W) float32; ``labels``: (m,) int64 or (m, classes) float32; ``classes``:
+    how many there are; ``dtype``: of the encodings, as the images came; ``fields``: where all were.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[Any]
+    classes: int
+    dtype: torch.dtype
+    fields: Fields
+
+
+class Contents:
+    """Reads batches of one make.
+
+    Args:
+        image: the path to the images of a batch; looked for in the first batch by default.
+        label: likewise.
+        classes: how many there are; by default soft labels tell, and class numbers cannot.
+        mask: whether the images are to be masked, which must be able to hide their values.
+    """
+
+    def __init__(
+        self, image: Path | None, label: Path | None, classes: int | None, *, mask: bool
+    ) -> None:
+        self._image = image
+        self._label = label
+        self._classes = classes
+        self._mask = mask
+        self._fields: Fields | None = None
+
+    def read(self, fetched: Fetched, own: int, others: int) -> Pictures:
+        """The ``own`` images of a batch, then the ``others``.
+
+        Raises:
+            InstaHideError: a batch without images and labels, or with such as cannot be mixed.
+        """
+        fields = self._fields or Fields.find(fetched.own, own, self._image, self._label)
+        parts = [(fetched.own, own)] + ([(fetched.others, others)] if others else [])
+        images = _joined([_images(field(batch, fields.image), count) for batch, count in parts])
+        labels = _joined([_labels(field(batch, fields.label), count) for batch, count in parts])
+        if self._mask and self._fields is None:
+            _require_signs(images)
+        self._fields = fields
+        leaf = field(fetched.own, fields.image)
+        dtype = leaf.dtype if isinstance(leaf, Tensor) else torch.float32
+        return Pictures(images, labels, self._class_count(labels), dtype, fields)
+
+    def _class_count(self, labels: NDArray[Any]) -> int:
+        if labels.ndim == 2:
+            return int(labels.shape[1])
+        if self._classes is None:
+            raise InstaHideError(
+                "The data set does not say how many classes there are.",
+                "Give their number or their names as classes=.",
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < self._classes:
+            raise InstaHideError(
+                f"Labels run from {labels.min()} to {labels.max()}, "
+                f"but there are {self._classes} classes.",
+                f"Use labels from 0 to {self._classes - 1}, or give more classes.",
+            )
+        return self._classes
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Of a batch, and of the partners of its images."""
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise InstaHideError(
+            f"Images or labels of one batch are {parts[0].shape[1:]}, those of their partners "
+            f"{parts[1].shape[1:]}.",
+            "Bring all images to one size in the transform.",
+        )
+    return np.concatenate(parts)
+
+
+def _images(leaf: Leaf, count: int) -> NDArray[np.float32]:
+    values = _values(leaf)
+    if values.ndim != 4 or len(values) != count or values.dtype.kind != "f":
+        raise InstaHideError(
+            f"The images of a batch of {count} are {values.dtype} of shape {values.shape}.",
+            "Normalise images to floats in the transform, and collate one for every item.",
+        )
+    if not np.isfinite(values).all():
+        raise InstaHideError(
+            "An image has values that are NaN or infinite.",
+            "Look at the files, and at what the transform divides by.",
+        )
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _labels(leaf: Leaf, count: int) -> NDArray[Any]:
+    values = _values(leaf)
+    whole = values.ndim == 1 and values.dtype.kind in "iu"
+    if len(values) != count or not (whole or (values.ndim == 2 and values.dtype.kind == "f")):
+        raise InstaHideError(
+            f"The labels of a batch of {count} are {values.dtype} of shape {values.shape}.",
+            "Collate one class number or one row of soft labels for every item.",
+        )
+    return values.astype(np.int64 if whole else np.float32)
+
+
+def _values(leaf: Any) -> NDArray[Any]:
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    if not isinstance(leaf, Tensor):
+        raise InstaHideError(
+            f"The field of the batch is a {type(leaf).__name__}, not a tensor.",
+            "Name the field that holds the stacked tensor with image= or label=.",
+        )
+    if leaf.device.type != "cpu":
+        raise InstaHideError(
+            f"The batch is on {leaf.device}, but encodings are made on the CPU.",
+            "Let data set and collate leave it there, and move the encodings.",
+        )
+    # NumPy has no bfloat16.
+    return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).detach().numpy()
+
+
+def _require_signs(images: NDArray[np.float32]) -> None:
+    if images.min() >= 0 or images.max() <= 0:
+        raise InstaHideError(
+            "All values of the first images are of one sign, so that the mask would hide nothing: "
+            "an encoding's absolute value would be the mix itself.",
+            "Add Normalize(mean, std) to the end of the transform.",
+        )

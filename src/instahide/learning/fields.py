@@ -1,0 +1,169 @@
+"""Where a batch of any make holds its images and labels, and the same batch with others there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.errors import InstaHideError
+from instahide.images.items import IMAGE_KEYS, LABEL_KEYS
+
+#: What leads to a field: keys of mappings, names of attributes, places in sequences.
+Path = tuple[Any, ...]
+Leaf = Tensor | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The paths to the images and to the labels of a batch."""
+
+    image: Path
+    label: Path
+
+    @classmethod
+    def find(cls, batch: Any, count: int, image: Path | None, label: Path | None) -> Fields:
+        """Where ``batch`` has its ``count`` images and labels; what is given is taken as it is.
+
+        Images are the only floats (count, C, H, W), labels the only whole numbers (count,) or
+        floats (count, classes); of several, the one under a usual name.
+
+        Raises:
+            InstaHideError: none or more than one fits.
+        """
+        leaves = dict(_leaves(batch, ()))
+        if image is None:
+            images = [path for path, leaf in leaves.items() if _like_images(leaf, count)]
+            image = _only("image", images, IMAGE_KEYS, leaves)
+        if label is None:
+            labels = [path for path, leaf in leaves.items() if _like_labels(leaf, count)]
+            label = _only("label", labels, LABEL_KEYS, leaves)
+        return cls(image, label)
+
+    def put(self, batch: Any, images: Tensor, labels: Tensor) -> Any:
+        """``batch`` with others in their place: arrays where there were arrays."""
+        for path, value in ((self.image, images), (self.label, labels)):
+            array = isinstance(field(batch, path), np.ndarray)
+            batch = replaced(batch, path, value.numpy() if array else value)
+        return batch
+
+
+def as_path(field: Any) -> Path | None:
+    """A key, an index, or a tuple of these, as a path."""
+    return field if field is None or isinstance(field, tuple) else (field,)
+
+
+def field(batch: Any, path: Path) -> Any:
+    """What ``batch`` holds at ``path``.
+
+    Raises:
+        InstaHideError: it has no such field.
+    """
+    try:
+        for step in path:
+            batch = _child(batch, step)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InstaHideError(
+            f"The batch, a {type(batch).__name__}, has no field {written(path)}.",
+            "Name the field as it is reached in a batch: a key, an index, or a tuple of these.",
+        ) from error
+    return batch
+
+
+def replaced(batch: Any, path: Path, value: Any) -> Any:
+    """``batch`` with ``value`` at ``path``; ``batch`` itself stays as it was."""
+    if not path:
+        return value
+    step, *rest = path
+    new = replaced(_child(batch, step), tuple(rest), value)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        names: Any = batch
+        name = names._fields[step] if isinstance(step, int) else step
+        return names._replace(**{name: new})
+    if isinstance(batch, tuple):
+        return type(batch)(
+            new if place == step % len(batch) else old for place, old in enumerate(batch)
+        )
+    clone = copy.copy(batch)
+    if isinstance(batch, (Mapping, list)):
+        clone[step] = new
+    else:
+        # Past __setattr__, which a frozen dataclass forbids: nobody else has seen the clone.
+        object.__setattr__(clone, step, new)
+    return clone
+
+
+def written(path: Path) -> str:
+    """As one would reach it: ``['inputs']['image']``."""
+    return "".join(f"[{step!r}]" for step in path)
+
+
+def _child(batch: Any, step: Any) -> Any:
+    by_name = is_dataclass(batch) or (hasattr(batch, "_fields") and isinstance(step, str))
+    return getattr(batch, step) if by_name else batch[step]
+
+
+def _leaves(batch: Any, path: Path) -> Iterator[tuple[Path, Leaf]]:
+    if isinstance(batch, (Tensor, np.ndarray)):
+        yield path, batch
+        return
+    steps: Sequence[Any] = ()
+    if isinstance(batch, Mapping):
+        steps = list(batch)
+    elif is_dataclass(batch):
+        steps = [each.name for each in fields(batch)]
+    elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        steps = batch._fields
+    elif isinstance(batch, (tuple, list)):
+        steps = range(len(batch))
+    for step in steps:
+        yield from _leaves(_child(batch, step), (*path, step))
+
+
+def _is_float(leaf: Leaf) -> bool:
+    return leaf.is_floating_point() if isinstance(leaf, Tensor) else leaf.dtype.kind == "f"
+
+
+def _is_whole(leaf: Leaf) -> bool:
+    if isinstance(leaf, Tensor):
+        return not (leaf.is_floating_point() or leaf.is_complex() or leaf.dtype == torch.bool)
+    return leaf.dtype.kind in "iu"
+
+
+def _like_images(leaf: Leaf, count: int) -> bool:
+    return leaf.ndim == 4 and len(leaf) == count and _is_float(leaf)
+
+
+def _like_labels(leaf: Leaf, count: int) -> bool:
+    fits = (leaf.ndim == 1 and _is_whole(leaf)) or (leaf.ndim == 2 and _is_float(leaf))
+    return fits and len(leaf) == count
+
+
+def _only(
+    kind: str, found: list[Path], names: tuple[str, ...], leaves: Mapping[Path, Leaf]
+) -> Path:
+    """The one path, or the only one that ends in one of ``names``."""
+    named = [path for path in found if path and path[-1] in names]
+    for candidates in (named, found):
+        if len(candidates) == 1:
+            return candidates[0]
+    listed = ", ".join(f"{written(path)} {_described(leaf)}" for path, leaf in leaves.items())
+    problem = f"The batch has {len(found) or 'no'} fields that may be its {kind}s"
+    if kind == "image" and not found:
+        problem += ", floats of shape (n, C, H, W)"
+    raise InstaHideError(
+        f"{problem}; it holds {listed or 'no tensors'}.",
+        f"Say which with {kind}=, a key, an index, or a tuple of these."
+        if found
+        else "Normalise images to floats in the transform, and let the collate stack them.",
+    )
+
+
+def _described(leaf: Leaf) -> str:
+    return f"{str(leaf.dtype).removeprefix('torch.')} {tuple(leaf.shape)}"

@@ -1,0 +1,63 @@
+"""Which loaders can be wrapped, and what to do about those that cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from instahide.errors import InstaHideError
+from instahide.learning.loader import EncodedLoader
+
+
+def require_wrappable(loader: Any) -> None:
+    """Check that the items of ``loader`` are fetched by number, in batches that are known.
+
+    Raises:
+        InstaHideError: they are not; the message says what to change.
+    """
+    if isinstance(loader, EncodedLoader):
+        raise InstaHideError("This loader gives encodings already.", "Use it as it is.")
+    if not isinstance(loader, DataLoader):
+        raise InstaHideError(
+            f"A {type(loader).__name__} is no PyTorch DataLoader.",
+            "Give the DataLoader itself, or use an `EncodedLoader` of your images.",
+        )
+    own = type(loader).__iter__, type(loader)._get_iterator
+    if own != (DataLoader.__iter__, DataLoader._get_iterator):
+        raise InstaHideError(
+            f"A {type(loader).__name__} iterates in a way of its own, which cannot be wrapped.",
+            "Wrap the plain DataLoader inside it (Accelerate: "
+            "`prepared.base_dataloader = encode_loader(prepared.base_dataloader, ...)`).",
+        )
+    if isinstance(loader.dataset, IterableDataset):
+        raise InstaHideError(
+            "The data set gives its items in a stream, not by number, so that partners cannot be "
+            "drawn evenly from all of them, nor exposure be counted.",
+            "Use a map-style data set, which has __len__ and __getitem__.",
+        )
+    if loader.batch_sampler is None:
+        raise InstaHideError(
+            "The loader has batch_size=None: its items are not batched by it, and what is in one "
+            "is not known.",
+            "Let the data set give one image an item, and give the loader a batch size.",
+        )
+    if not _has_length(loader.batch_sampler):
+        raise InstaHideError(
+            "The sampler has no length, so that it is not known which images an epoch has.",
+            "Give it a __len__ and an end, RandomSampler(num_samples=...) for example.",
+        )
+    if not _has_length(loader.dataset):
+        raise InstaHideError(
+            "The data set has no length, so that exposure cannot be counted.",
+            "Give it a __len__.",
+        )
+
+
+def _has_length(thing: Any) -> bool:
+    # A BatchSampler has the method whether or not its sampler does.
+    try:
+        return isinstance(thing, Sized) and len(thing) >= 0
+    except (TypeError, NotImplementedError, AttributeError):
+        return False
