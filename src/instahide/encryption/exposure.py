@@ -54,6 +54,12 @@ class Exposure:
         """(N,) sums of its squared coefficients in them."""
         return self._squares
 
+    def begin(self, rows: NDArray[np.int64]) -> None:
+        """Hear that an epoch begins, in which ``rows`` (n,) and no other images go out.
+
+        There is nothing to do where nobody else encrypts them.
+        """
+
     def spent(self) -> NDArray[np.bool] | None:
         """(N,) which images are at their limit; None where no image is."""
         if self.limit is None:

@@ -43,18 +43,20 @@ class Epoch:
         batches = self._batches.listed()
         pool = np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
         _require_partners(self._encoder.scheme.private_k, len(pool))
+        self._encoder.exposure.begin(pool)
         for indices in batches:
             try:
                 plan = self._encoder.plan(indices, pool)
             except ExposureLimitError as error:
                 self.limit = error
                 return
+            if len(plan.own) < len(indices):
+                # What is left of the batch may be one image, which stops a batch normalisation.
+                self.limit = at_limit(self._encoder.exposure)
+                return
             number = next(self._batches.numbers)
             self._plans[number] = plan
             yield Request(number, plan.own.tolist(), plan.others.tolist())
-            if len(plan.own) < len(indices):
-                self.limit = at_limit(self._encoder.exposure)
-                return
 
     def take(self, number: int) -> Plan:
         """The plan behind a request, once.
