@@ -19,7 +19,7 @@ from torch import Tensor
 from instahide import Encoder, ImageTable, InstaHideError, Scheme
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.exposure import Exposure, ExposureLimitError, fitting
+from instahide.encryption.exposure import Exposure, ExposureLimitError, Part, fitting
 from instahide.encryption.keys import KeyStream
 
 
@@ -142,3 +142,27 @@ def test_copies_of_one_image_that_never_fit_end_the_work() -> None:
 def test_a_limit_of_none_at_all_is_refused() -> None:
     with pytest.raises(InstaHideError, match="allows none"):
         Exposure(5, limit=0)
+
+
+def test_a_part_counts_in_the_whole() -> None:
+    whole = Exposure(6, limit=2)
+    part = Part(whole, np.asarray([1, 4, 5]))
+    assert (part.images, part.limit, part.spent()) == (3, 2, None)
+    weights = np.full((2, 2), 0.5, np.float32)
+    assert part.take(np.asarray([[0, 1], [1, 2]]), weights) == 2
+    np.testing.assert_array_equal(whole.counts, [0, 1, 0, 0, 2, 1])
+    np.testing.assert_array_equal(part.counts, [1, 2, 1])
+    np.testing.assert_allclose(part.squares, [0.25, 0.5, 0.25])
+    spent = part.spent()
+    assert spent is not None
+    np.testing.assert_array_equal(spent, [False, True, False])
+    assert part.take(np.asarray([[0, 2], [0, 1]]), weights) == 1
+    np.testing.assert_array_equal(whole.counts, [0, 2, 0, 0, 2, 2])
+
+
+def test_images_beyond_a_part_do_not_spend_it() -> None:
+    whole = Exposure(6, limit=1)
+    whole.take(np.asarray([[0, 1]]), np.full((1, 2), 0.5, np.float32))
+    assert Part(whole, np.asarray([2, 3])).spent() is None
+    with pytest.raises(TypeError, match="cannot be copied"):
+        pickle.dumps(Part(whole, np.asarray([2, 3])))

@@ -47,16 +47,21 @@ class Contents:
         self._mask = mask
         self._fields: Fields | None = None
 
-    def read(self, fetched: Fetched, own: int, others: int) -> Pictures:
-        """The ``own`` images of a batch, then the ``others``.
+    def read(self, fetched: Fetched, own: NDArray[np.int64], others: NDArray[np.int64]) -> Pictures:
+        """The images of a batch, then those that they are mixed with.
+
+        Args:
+            fetched: both batches.
+            own: (n,) item numbers of the first.
+            others: (j,) item numbers of the second.
 
         Raises:
             InstaHideError: a batch without images and labels, or with such as cannot be mixed.
         """
-        fields = self._fields or Fields.find(fetched.own, own, self._image, self._label)
-        parts = [(fetched.own, own)] + ([(fetched.others, others)] if others else [])
-        images = _joined([_images(field(batch, fields.image), count) for batch, count in parts])
-        labels = _joined([_labels(field(batch, fields.label), count) for batch, count in parts])
+        fields = self._fields or Fields.find(fetched.own, len(own), self._image, self._label)
+        parts = [(fetched.own, own)] + ([(fetched.others, others)] if len(others) else [])
+        images = _joined([_images(field(batch, fields.image), rows) for batch, rows in parts])
+        labels = _joined([_labels(field(batch, fields.label), len(rows)) for batch, rows in parts])
         if self._mask and self._fields is None:
             _require_signs(images)
         self._fields = fields
@@ -65,20 +70,26 @@ class Contents:
         return Pictures(images, labels, self._class_count(labels), dtype, fields)
 
     def _class_count(self, labels: NDArray[Any]) -> int:
+        count = self._classes
         if labels.ndim == 2:
-            return int(labels.shape[1])
-        if self._classes is None:
+            count = count or labels.shape[1]
+            if labels.shape[1] != count:
+                raise InstaHideError(
+                    f"Soft labels have {labels.shape[1]} columns, but there are {count} classes.",
+                    "Give as many classes as the labels have columns.",
+                )
+            return count
+        if count is None:
             raise InstaHideError(
                 "The data set does not say how many classes there are.",
                 "Give their number or their names as classes=.",
             )
-        if len(labels) and not 0 <= labels.min() <= labels.max() < self._classes:
+        if not 0 <= labels.min() <= labels.max() < count:
             raise InstaHideError(
-                f"Labels run from {labels.min()} to {labels.max()}, "
-                f"but there are {self._classes} classes.",
-                f"Use labels from 0 to {self._classes - 1}, or give more classes.",
+                f"Labels run from {labels.min()} to {labels.max()}, but there are {count} classes.",
+                f"Use labels from 0 to {count - 1}, or give more classes.",
             )
-        return self._classes
+        return count
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
@@ -92,17 +103,19 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def _images(leaf: Leaf, count: int) -> NDArray[np.float32]:
+def _images(leaf: Leaf, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     values = _values(leaf)
-    if values.ndim != 4 or len(values) != count or values.dtype.kind != "f":
+    if values.ndim != 4 or len(values) != len(rows) or values.dtype.kind != "f":
         raise InstaHideError(
-            f"The images of a batch of {count} are {values.dtype} of shape {values.shape}.",
-            "Normalise images to floats in the transform, and collate one for every item.",
+            f"The images of a batch of {len(rows)} are {values.dtype} of shape {values.shape}.",
+            "Normalise images to floats (C, H, W) in the transform, and collate one of every item.",
         )
-    if not np.isfinite(values).all():
+    finite = np.isfinite(values)
+    if not finite.all():
         raise InstaHideError(
-            "An image has values that are NaN or infinite.",
-            "Look at the files, and at what the transform divides by.",
+            f"The image of item {rows[~finite.all(axis=(1, 2, 3))][0]} has values that are NaN or "
+            "infinite.",
+            "Look at its file and at what the transform divides by.",
         )
     return np.ascontiguousarray(values, np.float32)
 
@@ -113,7 +126,7 @@ def _labels(leaf: Leaf, count: int) -> NDArray[Any]:
     if len(values) != count or not (whole or (values.ndim == 2 and values.dtype.kind == "f")):
         raise InstaHideError(
             f"The labels of a batch of {count} are {values.dtype} of shape {values.shape}.",
-            "Collate one class number or one row of soft labels for every item.",
+            "Collate one class number, or one row of soft labels, of every item.",
         )
     return values.astype(np.int64 if whole else np.float32)
 

@@ -1,8 +1,8 @@
 """What runs in the workers of a wrapped `DataLoader`: everything there is the user's own, no key.
 
-A batch is asked for by its images and their partners. The user's data set gives the items, in one
-call; the user's collate makes them two batches, so that what it makes of the first is what it would
-have made without us. Each answer bears the number of its request.
+A batch is asked for by its images and their partners. The user's data set gives both, and the
+user's collate makes a batch of each, so that the first is what it would have been without us. Each
+answer bears the number of its request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Request(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """What was asked for under ``number``: lists of items, and once collated, batches.
+    """What was asked for under ``number``: items, and once collated, batches.
 
     ``others`` is None where a batch needs none.
     """
@@ -33,32 +33,34 @@ class Fetched(NamedTuple):
 
 
 class Items(Dataset[Any]):
-    """The user's data set, asked for two lists of items at a time."""
+    """The user's data set, asked for a batch and its partners at a time."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     def __getitems__(self, request: Request) -> Fetched:
-        """Own and other items, by whichever way PyTorch would ask the data set for them."""
-        indices = request.own + request.others
+        """What the request names, own items first."""
+        own = self._items(request.own)
+        return Fetched(request.number, own, self._items(request.others) if request.others else None)
+
+    def _items(self, indices: list[int]) -> Any:
+        # As PyTorch would ask the data set itself.
         if getattr(self.dataset, "__getitems__", None):
-            items = self.dataset.__getitems__(indices)
-        else:
-            items = [self.dataset[index] for index in indices]
-        own = len(request.own)
-        return Fetched(request.number, items[:own], items[own:])
+            return self.dataset.__getitems__(indices)
+        return [self.dataset[index] for index in indices]
 
 
 class Collate:
-    """The user's collate, for both lists."""
+    """The user's collate, for both."""
 
     def __init__(self, collate: Callable[[Any], Any]) -> None:
         self.collate = collate
 
     def __call__(self, fetched: Any) -> Fetched:
-        """Both lists of what was `Fetched` as batches."""
-        others = self.collate(fetched.others) if fetched.others else None
-        return Fetched(fetched.number, self.collate(fetched.own), others)
+        """Both parts of what was `Fetched` as batches."""
+        own = self.collate(fetched.own)
+        others = None if fetched.others is None else self.collate(fetched.others)
+        return Fetched(fetched.number, own, others)
 
 
 class WorkerInit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -81,22 +81,7 @@ def replaced(batch: Any, path: Path, value: Any) -> Any:
     if not path:
         return value
     step, *rest = path
-    new = replaced(_child(batch, step), tuple(rest), value)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        names: Any = batch
-        name = names._fields[step] if isinstance(step, int) else step
-        return names._replace(**{name: new})
-    if isinstance(batch, tuple):
-        return type(batch)(
-            new if place == step % len(batch) else old for place, old in enumerate(batch)
-        )
-    clone = copy.copy(batch)
-    if isinstance(batch, (Mapping, list)):
-        clone[step] = new
-    else:
-        # Past __setattr__, which a frozen dataclass forbids: nobody else has seen the clone.
-        object.__setattr__(clone, step, new)
-    return clone
+    return _with(batch, step, replaced(_child(batch, step), tuple(rest), value))
 
 
 def written(path: Path) -> str:
@@ -107,6 +92,27 @@ def written(path: Path) -> str:
 def _child(batch: Any, step: Any) -> Any:
     by_name = is_dataclass(batch) or (hasattr(batch, "_fields") and isinstance(step, str))
     return getattr(batch, step) if by_name else batch[step]
+
+
+def _with(batch: Any, step: Any, new: Any) -> Any:
+    """A copy of ``batch`` with ``new`` as its child ``step``."""
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        names: Any = batch
+        name = names._fields[step] if isinstance(step, int) else step
+        return names._replace(**{name: new})
+    if isinstance(batch, tuple):
+        return type(batch)(
+            new if place == step % len(batch) else old for place, old in enumerate(batch)
+        )
+    if isinstance(batch, Mapping) and not isinstance(batch, MutableMapping):
+        return {**batch, step: new}
+    clone = copy.copy(batch)
+    if isinstance(batch, (Mapping, list)):
+        clone[step] = new
+    else:
+        # Past __setattr__, which a frozen dataclass forbids: nobody else has seen the clone.
+        object.__setattr__(clone, step, new)
+    return clone
 
 
 def _leaves(batch: Any, path: Path) -> Iterator[tuple[Path, Leaf]]:

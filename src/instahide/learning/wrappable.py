@@ -39,9 +39,9 @@ def require_wrappable(loader: Any) -> None:
         )
     if loader.batch_sampler is None:
         raise InstaHideError(
-            "The loader has batch_size=None: its items are not batched by it, and what is in one "
-            "is not known.",
-            "Let the data set give one image an item, and give the loader a batch size.",
+            "The loader has batch_size=None: it does not make batches of items, so that partners "
+            "cannot be added to one.",
+            "Give it a batch size, or a sampler that gives lists of numbers as batch_sampler=.",
         )
     if not _has_length(loader.batch_sampler):
         raise InstaHideError(

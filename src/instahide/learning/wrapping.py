@@ -71,10 +71,8 @@ def encode_loader(
             f"The exposure counts {exposure.images} images, but the data set has {items} items.",
             f"Give Exposure({items}): it counts by item number.",
         )
-    known = moments_known(loader.dataset)
-    if mean is not None and std is not None:
-        known = _floats(mean), _floats(std)
-    encoder = BatchEncoder(scheme, exposure, public, moments=known and Moments(*known))
+    moments = _moments(loader.dataset, mean, std)
+    encoder = BatchEncoder(scheme, exposure, public, moments=moments)
     if classes is None:
         classes = classes_known(loader.dataset)
     number = len(classes) if isinstance(classes, Sequence) else classes
@@ -161,7 +159,7 @@ class EncodingLoader:
             raise epoch.limit
 
     def _encrypted(self, plan: Plan, fetched: Fetched) -> Any:
-        pictures = self._contents.read(fetched, len(plan.own), len(plan.others))
+        pictures = self._contents.read(fetched, plan.own, plan.others)
         pin = self.unwrapped.pin_memory and torch.accelerator.is_available()
         encoded = self._encoder.finish(
             plan,
@@ -194,5 +192,13 @@ def _fetching(loader: DataLoader[Any], requests: Planned) -> DataLoader[Any]:
     )
 
 
-def _floats(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+def _moments(
+    dataset: object, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Moments | None:
+    """What is given, else what the data set's transform says, if it does."""
+    if mean is not None and std is not None:
+        return Moments(tuple(map(float, mean)), tuple(map(float, std)))
+    if mean is not None or std is not None:
+        raise InstaHideError("Of mean and std only one is given.", "Give both or none.")
+    known = moments_known(dataset)
+    return known and Moments(*known)
