@@ -5,6 +5,7 @@ The clusters are real: every node is a set of processes of its own.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -37,6 +38,9 @@ from instahide.encodings.ray_engine import AHEAD, on_ray  # noqa: E402
 IMAGES, SHARD = 100, 400
 SHAPE = (3, 32, 32)
 
+#: Ray leaves /dev/null open where it starts the processes of a node.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +55,8 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+    del cluster
+    gc.collect()  # What Ray leaves open is noticed here, and not in a test of something else.
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import ERROR
@@ -33,7 +34,10 @@ def connected() -> Iterator[None]:
     # A cluster that is begun here tells nobody.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=ERROR)
+        with warnings.catch_warnings():
+            # Tips for programs that use a GPU through Ray.
+            warnings.simplefilter("ignore", FutureWarning)
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=ERROR)
     except (ConnectionError, RuntimeError) as error:
         raise _no_cluster(error) from error
     try:
