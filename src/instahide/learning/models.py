@@ -42,9 +42,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, H, W) -> (n, outputs, H / stride, W / stride)."""
-        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        y = F.relu(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y)) + self.shortcut(x)
-        return F.relu(y, inplace=True)
+        return F.relu(y)
 
 
 def residual_network(
@@ -63,7 +63,7 @@ def residual_network(
     layers: list[nn.Module] = [
         stem,
         norm(widths[0]),
-        nn.ReLU(inplace=True),
+        nn.ReLU(),
     ]
     inputs = widths[0]
     for stage, (width, depth) in enumerate(zip(widths, blocks, strict=True)):

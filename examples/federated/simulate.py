@@ -1,0 +1,83 @@
+"""A federation in Flower's simulation engine: clients take turns on the processors of this machine.
+
+    python examples/federated/simulate.py --clients 3 scheme="cross" rounds=5
+
+What stands in `app/pyproject.toml` may be said as ``name=value``. Everything is written into a
+folder (`--work`), and nothing outlives the program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from servers import APP, connect, free_port, run_config, running, wait_until_healthy
+
+
+def simulate(folder: Path, clients: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the app with ``clients`` clients and ``values`` for its config; returns the results.
+
+    Raises:
+        RuntimeError: the federation failed; its log in ``folder`` says why.
+    """
+    with running(folder) as servers:
+        out, port = servers.folder / "out", free_port()
+        superlink = servers.start(
+            "superlink", "flower-superlink", "--insecure", "--simulation",
+            "--host", "127.0.0.1", "--port", str(port),
+        )  # fmt: skip
+        wait_until_healthy(superlink, port, None)
+        connection = {
+            "address": f"127.0.0.1:{port}",
+            "insecure": True,
+            "options.num-supernodes": clients,
+            "options.backend.client-resources.num-cpus": 1,
+            "options.backend.init-args.num-cpus": 1,
+        }
+        connect(servers, "simulation", connection)
+        config = {"clients": clients, "ledger": servers.folder / "ledger.sqlite", **values}
+        servers.run(
+            "simulation", "run", APP, "simulation", "--stream",
+            "--run-config", run_config({**config, "out": out}),
+        )  # fmt: skip
+        results = out / "results.json"
+        if not results.exists():
+            raise RuntimeError(f"The federation failed; see the logs in {folder}.")
+        found: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
+        return found
+
+
+def said(arguments: list[str]) -> dict[str, Any]:
+    """``name=value`` as a mapping; a value is JSON, or else text."""
+    found = {}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=3)
+    parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
+    parser.add_argument("settings", nargs="*", help="name=value")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        work = options.work or Path(name)
+        results = simulate(work, options.clients, said(options.settings))
+    for page in results["rounds"]:
+        print(json.dumps({key: page.get(key) for key in ("round", "loss", "accuracy")}))
+    if results["refusals"]:
+        print(json.dumps(results["refusals"]), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What all participants agree on: shape and classes of the images, and how they are normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from torch import nn
+
+from instahide.images import ImageTable
+from instahide.learning.flower.refusal import RefusalError
+from instahide.learning.flower.settings import FederatedSettings
+from instahide.learning.models import build
+from instahide.learning.network_file import NetworkCard
+from instahide.learning.testing import as_trained
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Sent with every message of the server; public.
+
+    Attributes:
+        shape: (C, H, W) of every image.
+        classes: names of the network's outputs.
+        mean: per channel, of pixel / 255; empty until it is agreed upon.
+        std: per channel, likewise.
+    """
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def to_record(self) -> ConfigRecord:
+        """As a message carries it."""
+        return ConfigRecord({name: list(value) for name, value in vars(self).items()})
+
+    @classmethod
+    def from_record(cls, record: ConfigRecord) -> Self:
+        """What `to_record` made; the round's number, which Flower adds, is passed over."""
+        shape, classes, mean, std = (
+            tuple(cast(list[Any], record[name])) for name in ("shape", "classes", "mean", "std")
+        )
+        return cls(cast(tuple[int, int, int], shape), classes, mean, std)
+
+    def conform(self, images: ImageTable) -> ImageTable:
+        """``images`` under the agreed class numbers and normalisation; classes go by name.
+
+        Raises:
+            RefusalError: they have another shape, or a class that was not agreed upon.
+        """
+        if images.shape != self.shape:
+            raise RefusalError(
+                f"This node's images are {images.shape}, the federation's {self.shape} "
+                "(channels, height, width).",
+                "Bring them to one size by `size` in the node config.",
+            )
+        strange = sorted(set(images.classes) - set(self.classes))
+        if strange:
+            raise RefusalError(
+                f"This node has images of {', '.join(strange[:5])}, no class of the federation.",
+                f"Its classes are {', '.join(self.classes[:20])}.",
+            )
+        mean, std = self.mean or images.mean, self.std or images.std
+        return as_trained(images, self.shape, self.classes, mean, std)
+
+    def network(self, settings: FederatedSettings) -> nn.Module:
+        """The network of ``settings`` for such images, with its initial weights."""
+        return build(
+            settings.model,
+            self.shape[0],
+            len(self.classes),
+            sign_invariant=settings.sign_invariant,
+            seed=settings.seed,
+        )
+
+    def card(self, settings: FederatedSettings) -> NetworkCard:
+        """What goes with the finished network."""
+        return NetworkCard(
+            settings.model,
+            settings.sign_invariant,
+            self.shape,
+            self.classes,
+            self.mean,
+            self.std,
+            settings.encryption().to_json(),
+        )
+
+
+def load(network: nn.Module, arrays: ArrayRecord) -> nn.Module:
+    """``network`` with the weights and statistics of ``arrays``."""
+    network.load_state_dict(arrays.to_torch_state_dict())
+    return network
+
+
+def moments(images: ImageTable) -> MetricRecord:
+    """What a client says when it is asked for its normalisation."""
+    facts = {"num-examples": len(images), "mean": [*images.mean], "std": [*images.std]}
+    return MetricRecord(cast(dict[str, Any], facts))
+
+
+def averaged(answers: Sequence[MetricRecord]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, per channel, over the images of all clients together.
+
+    Args:
+        answers: as `moments` made them; at least one.
+    """
+    counts, means, deviations = (
+        np.asarray([answer[name] for answer in answers], np.float64)
+        for name in ("num-examples", "mean", "std")
+    )
+    share = counts / counts.sum()
+    mean = share @ means
+    square = share @ (deviations**2 + means**2)
+    return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())

@@ -1,0 +1,121 @@
+"""The client app: it learns from encodings of its own images, made anew in every round.
+
+What leaves a client is in `_train`, `_evaluate` and `_query`, and nowhere else: weights or a
+gradient, a few numbers, or a sentence that says why it takes no part.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import nn
+
+from instahide.encodings.ledger import Account
+from instahide.images import ImageTable
+from instahide.learning.evaluate import accuracy, table_batches
+from instahide.learning.flower import local
+from instahide.learning.flower.agreement import Agreement, load, moments
+from instahide.learning.flower.node import Node, spread
+from instahide.learning.flower.refusal import answering
+from instahide.learning.hardware import pick_device, pick_precision
+
+client_app = ClientApp()
+
+
+@client_app.train()
+@answering
+def train(message: Message, context: Context) -> RecordDict:
+    """One round on the client's own images: new weights, or a gradient, with a few numbers.
+
+    Answers with an error, and sends nothing of the round, where an image would pass its limit.
+    """
+    config, node = _config(message), _node(context)
+    agreement = Agreement.from_record(config)
+    images = agreement.conform(node.images())
+    network = load(agreement.network(node.settings), _arrays(message))
+    if node.settings.dp:
+        from instahide.learning.flower.private import learn_privately
+
+        numbers = learn_privately(network, images, node.settings, _round(config), context.state)
+    else:
+        numbers = _learn(network, images, node, config)
+    sent = _gradients(network) if node.settings.strategy == "FedSGD" else network.state_dict()
+    metrics = {"num-examples": len(images), **numbers}
+    return RecordDict(
+        {"arrays": ArrayRecord(sent), "metrics": MetricRecord(cast(dict[str, Any], metrics))}
+    )
+
+
+@client_app.evaluate()
+@answering
+def evaluate(message: Message, context: Context) -> RecordDict:
+    """The accuracy of the server's network on the client's own plain test images."""
+    node = _node(context)
+    settings, agreement = node.settings, Agreement.from_record(_config(message))
+    images = agreement.conform(node.test_images())
+    device = pick_device(settings.device)
+    network = load(agreement.network(settings), _arrays(message)).to(device)
+    precision = pick_precision(settings.precision, device)
+    share = accuracy(network, table_batches(images), precision=precision).overall
+    return RecordDict({"metrics": MetricRecord({"num-examples": len(images), "accuracy": share})})
+
+
+@client_app.query()
+@answering
+def query(message: Message, context: Context) -> RecordDict:
+    """Mean and deviation of the client's images, where no normalisation was agreed upon."""
+    agreement = Agreement.from_record(_config(message))
+    images = _node(context).images()
+    agreement.conform(images)
+    return RecordDict({"metrics": moments(images)})
+
+
+def _learn(
+    network: nn.Module, images: ImageTable, node: Node, config: ConfigRecord
+) -> dict[str, float]:
+    """Change ``network``, or give it a gradient, in the bounds of the node's exposure limit."""
+    settings = node.settings
+    by_gradient = settings.strategy == "FedSGD"
+    with node.counting(images) as exposure:
+        one_batch = by_gradient and settings.gradient == "batch"
+        if not one_batch:
+            passes = 1 if by_gradient else settings.local_epochs
+            local.require_room(exposure, settings.encryption(), passes)
+        encoder = local.encoder_of(settings, images, exposure)
+        if by_gradient:
+            loss = local.gradient(network, encoder, settings)
+        else:
+            pull = float(cast(float, config.get("proximal-mu", 0.0)))
+            loss = local.learn(network, encoder, settings, _round(config), pull)
+        if isinstance(exposure, Account):
+            # What was learned from encodings may leave now: their count must outlast a power cut.
+            exposure.sync()
+        return {"loss": loss, **spread(exposure)}
+
+
+def _gradients(network: nn.Module) -> dict[str, Any]:
+    """By name: the gradients of parameters, and running statistics as they are."""
+    gradients = {
+        name: parameter.grad
+        for name, parameter in network.named_parameters()
+        if parameter.grad is not None
+    }
+    return network.state_dict() | gradients
+
+
+def _node(context: Context) -> Node:
+    return Node.open(context.run_config, context.node_config)
+
+
+def _config(message: Message) -> ConfigRecord:
+    return cast(ConfigRecord, message.content["config"])
+
+
+def _arrays(message: Message) -> ArrayRecord:
+    return cast(ArrayRecord, message.content["arrays"])
+
+
+def _round(config: ConfigRecord) -> int:
+    return int(cast(int, config["server-round"]))

@@ -1,0 +1,109 @@
+"""The server app: agrees on terms with the clients, runs the rounds, tests, keeps the result."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+from torch import nn
+
+from instahide.errors import InstaHideError
+from instahide.images import ImageTable
+from instahide.learning.evaluate import accuracy, table_batches
+from instahide.learning.flower.agreement import Agreement, load
+from instahide.learning.flower.diary import Diary, Watched
+from instahide.learning.flower.settings import FederatedSettings
+from instahide.learning.flower.strategies import make_strategy
+from instahide.learning.flower.terms import normalised, terms
+from instahide.learning.hardware import pick_device, pick_precision
+from instahide.learning.network_file import save_network
+from instahide.learning.run import surroundings
+
+RESULTS, NETWORK = "results.json", "model.safetensors"
+
+server_app = ServerApp()
+_log = logging.getLogger(__name__)
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """All rounds of a federation, as the run config says.
+
+    Raises:
+        InstaHideError: settings that do not fit, images to test on that cannot be read, or no
+            client that answers.
+    """
+    settings = FederatedSettings.from_config(context.run_config)
+    out = _new_folder(settings)
+    agreement, test = terms(settings)
+    network = agreement.network(settings)
+    strategy = make_strategy(settings, network)
+    agreement = normalised(agreement, settings, grid)
+    facts = {"settings": settings.said(), "surroundings": surroundings(settings)}
+    diary = Diary(facts, out and out / RESULTS)
+    tester = Tester(network, agreement, settings, test, diary)
+    result = Watched(strategy, diary).start(
+        grid,
+        ArrayRecord(network.state_dict()),
+        num_rounds=settings.rounds,
+        timeout=settings.timeout,
+        train_config=agreement.to_record(),
+        evaluate_config=agreement.to_record(),
+        evaluate_fn=tester,
+    )
+    diary.write({"accuracy": tester.last})
+    for node, reason in diary.refusals().items():
+        _log.warning("Node %s took no part in some rounds: %s", node, reason)
+    if not result.arrays:
+        raise InstaHideError(
+            "No client took part in any round, so that nothing was learned.",
+            "The reasons are above.",
+        )
+    if out is not None:
+        save_network(out / NETWORK, load(network.cpu(), result.arrays), agreement.card(settings))
+
+
+class Tester:
+    """Ends a round: tests the network on the server's images, if there are any.
+
+    Attributes:
+        last: accuracy after the last round, as a share; None without test images.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        agreement: Agreement,
+        settings: FederatedSettings,
+        test: ImageTable | None,
+        diary: Diary,
+    ) -> None:
+        self._device = pick_device(settings.device)
+        self._precision = pick_precision(settings.precision, self._device)
+        self._network = network.to(self._device)
+        self._images = None if test is None else agreement.conform(test)
+        self._diary = diary
+        self.last: float | None = None
+
+    def __call__(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """After round ``number``; 0 is before the first, when there is nothing to test."""
+        if number == 0:
+            return None
+        if self._images is not None:
+            network = load(self._network, arrays)
+            batches = table_batches(self._images)
+            self.last = accuracy(network, batches, precision=self._precision).overall
+        self._diary.end(self.last)
+        return None if self.last is None else MetricRecord({"accuracy": self.last})
+
+
+def _new_folder(settings: FederatedSettings) -> Path | None:
+    """Where results go, if anywhere; never over others."""
+    if settings.out is None:
+        return None
+    folder = Path(settings.out)
+    if (folder / RESULTS).exists():
+        raise InstaHideError(f"{folder} holds results already.", "Choose another `out`.")
+    return folder
