@@ -1,0 +1,91 @@
+"""Averaging many encodings of one image: what others mixed in, and the signs, average out.
+
+Huang et al. (ICML 2020, section 5) average encodings of one image under Mixup and under InstaHide.
+Under Mixup the mean of the encodings is the image itself, scaled, plus the mean of all images.
+Under InstaHide the signs make it zero. The mean of the *squares*, which the signs leave alone, is
+not: where q is the mean square of all images, which are centred,
+
+    E[x~^2] = E[lambda_1^2] x^2 + (E[lambda_2^2] + ... + E[lambda_k^2]) q.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction
+from instahide.attacks.law import simulated_coefficients
+
+
+class Averaging:
+    """The mean of an image's encodings, less the mean of all encodings."""
+
+    name = "averaging"
+    title = "Averaging the encodings of an image"
+    paper = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
+
+    def applies(self, observation: Observation) -> str | None:
+        """It needs to be told which encodings are of one image."""
+        return _applies(observation)
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """One image a group."""
+        groups, means, everything, size = _means(observation, observation.encodings)
+        progress("averaging", 1.0)
+        statistics = {
+            "encodings_per_image": size,
+            "rms_of_mean": float(means.square().mean().sqrt()),
+            # Of a mean of `size` values of which none knows of the others.
+            "rms_expected_of_noise": float((observation.encodings.square().mean() / size).sqrt()),
+        }
+        own = simulated_coefficients(observation.scheme)[:, 0].mean()
+        return Reconstruction(statistics, (means - everything) / float(own) + everything, groups)
+
+
+class AveragingAbsolute:
+    """The mean of an image's squared encodings, less that of all, turned back into |x|."""
+
+    name = "averaging-absolute"
+    title = "Averaging the absolute values of the encodings of an image"
+    paper = "Our extension of Huang et al., InstaHide, ICML 2020, section 5"
+
+    def applies(self, observation: Observation) -> str | None:
+        """It needs to be told which encodings are of one image."""
+        return _applies(observation)
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """The absolute values of one image a group."""
+        groups, means, everything, size = _means(observation, observation.encodings.square())
+        weights = (simulated_coefficients(observation.scheme) ** 2).mean(axis=0)
+        excess = means - everything
+        squares = excess / float(weights[0]) + everything / float(weights.sum())
+        progress("averaging", 1.0)
+        statistics = {
+            "encodings_per_image": size,
+            "rms_of_excess": float(excess.square().mean().sqrt()),
+            "rms_expected_of_noise": float((observation.encodings.square().var() / size).sqrt()),
+        }
+        # By chance a square may come out below zero.
+        return Reconstruction(statistics, squares.clamp(min=0).sqrt(), groups, absolute=True)
+
+
+def _applies(observation: Observation) -> str | None:
+    if observation.groups is None:
+        return "The attacker does not know which encodings are of one image."
+    if len(np.unique(observation.groups.numpy())) == len(observation):
+        return "No two encodings are of one image."
+    return None
+
+
+def _means(observation: Observation, values: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Group numbers (m,), means of each (m, C, H, W) and of all, and how many a group has."""
+    if observation.groups is None:
+        raise ValueError("an attack that does not apply was run")
+    numbers, places, sizes = np.unique(
+        observation.groups.numpy(), return_inverse=True, return_counts=True
+    )
+    sums = torch.zeros(len(numbers), *values.shape[1:])
+    sums.index_add_(0, torch.from_numpy(places), values)
+    means = sums / torch.from_numpy(sizes)[:, None, None, None]
+    return torch.from_numpy(numbers), means, values.mean(dim=0), float(sizes.mean())

@@ -1,0 +1,165 @@
+"""What an attacker sees, how long it may take, and what it hands back.
+
+An attack gets an `Observation` and nothing else. The truth stays with whoever scores it, in
+`instahide.audit`, which this room does not know.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.images import ImageTable
+
+#: Called with what is being done and the share of it that is done, from 0 to 1.
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What the attacker has, besides the encodings and the scheme, which are always public.
+
+    Attributes:
+        labels: of the encodings: "soft" as published, "coarse" for only which classes are in
+            each, "none".
+        public: "images" for the public pool itself, "distribution" for other images of its kind,
+            "none".
+        shadow: whether the attacker has other images of the private images' kind.
+        grouped: whether it is known which encodings began with the same private image.
+        known_mixes: of the first so many encodings the attacker knows the mix before the mask:
+            its own images, or ones that it has found out.
+        encodings_per_image: that each private image is encrypted into.
+
+    Raises:
+        InstaHideError: a number out of its range.
+    """
+
+    labels: Literal["soft", "coarse", "none"] = "soft"
+    public: Literal["images", "distribution", "none"] = "images"
+    shadow: bool = False
+    grouped: bool = False
+    known_mixes: int = 0
+    encodings_per_image: int = 1
+
+    def __post_init__(self) -> None:
+        if self.encodings_per_image < 1 or self.known_mixes < 0:
+            raise InstaHideError(
+                f"{self.encodings_per_image} encodings of an image and {self.known_mixes} known "
+                "mixes are not something to observe.",
+                "Use at least 1 encoding of an image, and 0 or more known mixes.",
+            )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Observation:
+    """All that an attacker holds: n encodings, and what its threat model grants.
+
+    Attributes:
+        encodings: (n, C, H, W) float32.
+        labels: (n, classes) float32: soft, or 1 for each class that is there; None without labels.
+        scheme: how they were made.
+        mean: of the normalisation, one a channel.
+        std: of the normalisation, one a channel.
+        threat: what is granted.
+        public: the public pool, or other images of its kind, as ``threat.public`` says.
+        shadow: images of the private images' kind, none of them private.
+        groups: (n,) int64; encodings of one number began with the same private image. The number
+            itself means nothing.
+        known_mixes: (m, C, H, W) float32, the mixes of the first m encodings before the mask.
+    """
+
+    encodings: Tensor
+    labels: Tensor | None
+    scheme: Scheme
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    threat: ThreatModel
+    public: ImageTable | None = None
+    shadow: ImageTable | None = None
+    groups: Tensor | None = None
+    known_mixes: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.encodings)
+
+    def __repr__(self) -> str:
+        return f"Observation({len(self)} encodings of {self.scheme}, {self.threat})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reconstruction:
+    """What an attack found out; whatever it did not look for is None.
+
+    Attributes:
+        statistics: plain numbers that the attack knows by itself, without the truth.
+        images: (m, C, H, W) float32, normalised as the encodings are.
+        of: (m,) int64: the group, or without groups the encoding, that each image belongs to.
+        absolute: whether ``images`` are absolute values, their signs being unknown.
+        public_rows: (n, j) int64 rows of the public pool found in each encoding, -1 for none.
+        public_coefficients: (n, j) float32, theirs.
+        class_coefficients: (n, classes) float32, total private coefficient of each class.
+        masks: (m, C, H, W) bool: where the attack says that the masks of the encodings after the
+            known ones turn the sign.
+    """
+
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    images: Tensor | None = None
+    of: Tensor | None = None
+    absolute: bool = False
+    public_rows: Tensor | None = None
+    public_coefficients: Tensor | None = None
+    class_coefficients: Tensor | None = None
+    masks: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"Reconstruction({dict(self.statistics)})"
+
+
+class Budget:
+    """Seconds that an attack may take; it begins when it is made.
+
+    Args:
+        seconds: of wall time.
+    """
+
+    def __init__(self, seconds: float = float("inf")) -> None:
+        self.seconds = seconds
+        self._began = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left, 0 at the end."""
+        return max(0.0, self.seconds - (time.monotonic() - self._began))
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """An attack holds settings, never state of a run, and never the truth.
+
+    Attributes:
+        name: as it is asked for, such as ``public-search``.
+        title: one line for people.
+        paper: who published it, and where.
+    """
+
+    name: str
+    title: str
+    paper: str
+
+    def applies(self, observation: Observation) -> str | None:
+        """Why the attack cannot be run on ``observation``; None if it can."""
+        ...
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """Attack ``observation``; what was found when ``budget`` ends is handed back."""
+        ...
+
+
+def silent(what: str, share: float) -> None:
+    """A `Progress` that says nothing."""

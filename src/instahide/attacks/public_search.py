@@ -1,0 +1,124 @@
+"""Finding the public images inside an encoding, by correlation with every patch of the pool.
+
+Huang et al. (ICML 2020, section 4) name it as the weakness of Mixup: a mix is like each of its
+parts. Natural images are like each other, too, so that both sides are whitened by the pool's
+covariance before they are compared, and what was found is subtracted before the next is looked for
+(orthogonal matching pursuit, Pati, Rezaiifar and Krishnaprasad, 1993).
+
+The pool itself is never whitened: with S the covariance, the whitened product of a patch p and an
+encoding e is p . (S^-1 e), a plain matrix product with the patches as they are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction
+from instahide.attacks.whitening import BLOCK, Pool
+
+
+class PublicSearch:
+    """The public images of every encoding, as if there were no mask."""
+
+    name = "public-search"
+    title = "Finding public images by whitened correlation"
+    paper = "Huang et al., InstaHide, ICML 2020, section 4 (arXiv:2010.02772)"
+    squared = False
+
+    def applies(self, observation: Observation) -> str | None:
+        """It needs the pool itself, and a scheme that mixes from it."""
+        if not observation.scheme.public_k:
+            return "The scheme mixes no public images in."
+        if observation.public is None or observation.threat.public != "images":
+            return "The attacker does not have the public pool."
+        return None
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """The public rows of each encoding; of a Mixup also what remains without them."""
+        if observation.public is None:
+            raise ValueError("an attack that does not apply was run")
+        pool = Pool(observation.public, squared=self.squared)
+        features = pool.centred(observation.encodings)
+        wanted = observation.scheme.public_k
+        found, weights, rest = pursue(pool, features, wanted, budget, progress)
+        # A square's weight is the square of a coefficient.
+        coefficients = weights.clamp(min=0).sqrt() if self.squared else weights
+        left = float(rest.square().sum() / features.square().sum().clamp(min=1e-30))
+        return Reconstruction(
+            {"found_per_encoding": float(found.shape[1]), "energy_left": left},
+            images=None if self.squared else (rest + pool.mean).reshape_as(observation.encodings),
+            of=None if self.squared else torch.arange(len(observation)),
+            public_rows=found,
+            public_coefficients=coefficients,
+        )
+
+
+class PublicSearchAbsolute(PublicSearch):
+    """The same on squares, which no mask changes: x~^2 holds lambda_j^2 x_j^2 of each part."""
+
+    name = "public-search-absolute"
+    title = "Finding public images by whitened correlation of squares"
+    paper = "Our extension of Huang et al., InstaHide, ICML 2020, section 4"
+    squared = True
+
+
+def pursue(
+    pool: Pool, features: Tensor, count: int, budget: Budget, progress: Progress
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Find ``count`` patches in each of ``features`` (n, D), one after the other.
+
+    Returns:
+        Rows of the pool (n, count), their weights (n, count), and what remains (n, D). Fewer than
+        ``count`` where the budget ends.
+    """
+    rows = torch.empty(len(features), 0, dtype=torch.int64)
+    weights, rest = torch.empty(len(features), 0), features
+    for step in range(count):
+        if not budget.left:
+            break
+        best = search(pool, pool.filters(rest), 1 + step)[1]
+        rows = torch.cat([rows, _first_new(best, rows)], dim=1)
+        weights, rest = _refit(pool, features, rows)
+        progress(f"public image {step + 1} of {count}", (step + 1) / count)
+    return rows, weights, rest
+
+
+def search(pool: Pool, filters: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The ``top`` patches of the pool for each of ``filters`` (n, D), best first.
+
+    The pool goes by in blocks: only the best are kept of each, and nothing is sorted as a whole.
+    Coefficients are not negative, so that only positive scores count for anything.
+
+    Returns:
+        Scores (n, top), the length of the part of the whitened features along each patch, and rows
+        (n, top).
+    """
+    best = torch.full((len(filters), top), -torch.inf)
+    rows = torch.zeros(len(filters), top, dtype=torch.int64)
+    columns = filters.T.contiguous()
+    for start in range(0, len(pool), BLOCK):
+        block = pool.rows(slice(start, start + BLOCK))
+        lengths = pool.lengths[start : start + BLOCK, None].clamp(min=1e-12)
+        values, places = (block @ columns).div_(lengths).topk(min(top, len(block)), dim=0)
+        merged = torch.cat([best, values.T], dim=1)
+        best, order = merged.topk(top, dim=1)
+        rows = torch.cat([rows, places.T + start], dim=1).gather(1, order)
+    return best, rows
+
+
+def _first_new(best: Tensor, rows: Tensor) -> Tensor:
+    """(n, 1) the first of each row of ``best`` that is not among ``rows``."""
+    new = (best[:, :, None] != rows[:, None, :]).all(dim=2)
+    return best.gather(1, new.int().argmax(dim=1, keepdim=True))
+
+
+def _refit(pool: Pool, features: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Whitened least squares of ``features`` (n, D) by the patches ``rows`` (n, j)."""
+    patches = pool.rows(rows.reshape(-1).numpy())
+    filters = pool.filters(patches).reshape(*rows.shape, -1)
+    patches = patches.reshape(*rows.shape, -1)
+    gram = patches @ filters.transpose(1, 2)
+    gram.diagonal(dim1=1, dim2=2).add_(1e-6)
+    weights = torch.linalg.solve(gram, (filters @ features[:, :, None]))
+    return weights[:, :, 0], features - (weights * patches).sum(dim=1)

@@ -1,0 +1,63 @@
+"""Which attacks there are: the entry points of the group `instahide.attacks`, ours among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import NamedTuple
+
+from instahide.attacks.base import Attack
+from instahide.errors import InstaHideError
+
+GROUP = "instahide.attacks"
+
+
+class Registered(NamedTuple):
+    """Attacks by name, and for every entry point that gave none, why."""
+
+    attacks: dict[str, Attack]
+    broken: dict[str, str]
+
+
+def registered(points: Iterable[EntryPoint] | None = None) -> Registered:
+    """All attacks that installed packages declare.
+
+    An entry point names something that makes an `Attack` when it is called without arguments. One
+    that cannot be used is reported and left out: somebody else's package must not stop an audit.
+
+    Args:
+        points: entry points to load instead of the installed ones.
+    """
+    found = Registered({}, {})
+    for point in entry_points(group=GROUP) if points is None else points:
+        try:
+            attack = _made(point)
+        except Exception as error:  # whatever somebody else's import raises
+            found.broken[f"{point.name} ({point.value})"] = f"{type(error).__name__}: {error}"
+            continue
+        if attack.name in found.attacks:
+            found.broken[f"{point.name} ({point.value})"] = f"The name {attack.name} is taken."
+        else:
+            found.attacks[attack.name] = attack
+    return found
+
+
+def attack_named(name: str) -> Attack:
+    """The attack of this name.
+
+    Raises:
+        InstaHideError: there is none.
+    """
+    attacks = registered().attacks
+    if name not in attacks:
+        raise InstaHideError(
+            f"There is no attack {name!r}.", f"Choose from {', '.join(sorted(attacks))}."
+        )
+    return attacks[name]
+
+
+def _made(point: EntryPoint) -> Attack:
+    attack = point.load()()
+    if not isinstance(attack, Attack):
+        raise TypeError("it has no name, title, paper, applies and run")
+    return attack

@@ -1,0 +1,82 @@
+"""Whitening: directions that all natural images share say nothing about which image it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.images import ImageTable
+
+#: Rows that the covariance is taken from, at most, evenly spaced.
+ROWS = 20_000
+#: Rows that are floats in memory at a time.
+BLOCK = 4096
+#: Variance that every direction is taken to have besides its own, of the mean one. It stands for
+#: what is not in the pool, and keeps directions that no patch uses from drowning the others.
+FLOOR = 1e-3
+
+
+class Pool:
+    """A table of patches as flat features, and the inverse of their covariance.
+
+    Args:
+        table: of N patches, memory-mapped or not; they stay 8-bit.
+        squared: take the squares of the normalised values for features, not the values.
+    """
+
+    def __init__(self, table: ImageTable, *, squared: bool = False) -> None:
+        self.table = table
+        self.squared = squared
+        self.mean, covariance = self._moments()
+        floor = FLOOR * float(covariance.diagonal().mean())
+        covariance.diagonal().add_(floor)
+        self._factor = torch.linalg.cholesky(covariance)
+        self.lengths = self._lengths()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def rows(self, rows: NDArray[np.int64] | slice) -> Tensor:
+        """(m, D) float32 centred features of the patches ``rows``."""
+        return self._features(rows) - self.mean
+
+    def centred(self, values: Tensor) -> Tensor:
+        """(n, D) features of normalised ``values`` (n, C, H, W), centred as a mix of patches is."""
+        flat = values.flatten(1)
+        return (flat.square() if self.squared else flat) - self.mean
+
+    def filters(self, features: Tensor) -> Tensor:
+        """(n, D): covariance^-1 ``features`` (n, D), to be multiplied with patches."""
+        solved: Tensor = torch.cholesky_solve(features.T, self._factor)
+        return solved.T
+
+    def whitened(self, features: Tensor) -> Tensor:
+        """(n, D) with covariance 1, but for the floor."""
+        solved: Tensor = torch.linalg.solve_triangular(self._factor, features.T, upper=False)
+        return solved.T
+
+    def _features(self, rows: NDArray[np.int64] | slice) -> Tensor:
+        flat = torch.from_numpy(self.table.normalised(rows)).flatten(1)
+        return flat.square() if self.squared else flat
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and covariance (D, D) of the features."""
+        size = int(np.prod(self.table.shape))
+        total, products = torch.zeros(size), torch.zeros(size, size)
+        chosen = np.arange(0, len(self), -(-len(self) // ROWS))
+        for start in range(0, len(chosen), BLOCK):
+            block = self._features(chosen[start : start + BLOCK])
+            total += block.sum(dim=0)
+            products.addmm_(block.T, block)
+        mean = total / len(chosen)
+        return mean, products / len(chosen) - torch.outer(mean, mean)
+
+    def _lengths(self) -> Tensor:
+        """(N,) length of every patch when it is whitened."""
+        parts = [
+            torch.linalg.vector_norm(self.whitened(self.rows(slice(start, start + BLOCK))), dim=1)
+            for start in range(0, len(self), BLOCK)
+        ]
+        return torch.cat(parts)

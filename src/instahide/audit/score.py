@@ -1,0 +1,102 @@
+"""What a reconstruction is worth, measured against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from instahide.attacks.base import Observation, Reconstruction
+from instahide.audit import metrics
+from instahide.audit.truth import Truth
+
+#: A public image that is mixed in with less is not counted as missed.
+LEAST_COEFFICIENT = 0.15
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Score:
+    """Figures of one reconstruction.
+
+    Attributes:
+        each: one value a reconstructed image, by metric.
+        summary: plain numbers over all of them.
+    """
+
+    each: Mapping[str, Tensor]
+    summary: Mapping[str, float]
+
+
+def score(found: Reconstruction, observation: Observation, truth: Truth) -> Score:
+    """Compare all that was ``found`` with the ``truth``; what was not looked for gives no figure.
+
+    Images are compared under the best affine map of their colours, sign included, and belong to the
+    encrypted image of their encoding. If they are absolute values, so are their originals here.
+    """
+    each: dict[str, Tensor] = {}
+    summary: dict[str, float] = {}
+    if found.images is not None and found.of is not None and len(found.images):
+        each = _images(found.images, _originals(found.of, observation, truth), found, truth)
+        summary |= {f"{name}_mean": float(values.mean()) for name, values in each.items()}
+        summary |= {f"{name}_best": _best(name, values) for name, values in each.items()}
+        summary["identified_by_chance"] = 1 / len(truth.images)
+    if found.public_rows is not None:
+        summary |= _public(found.public_rows, truth)
+    if found.class_coefficients is not None:
+        summary |= _labels(found.class_coefficients, truth)
+    if found.masks is not None:
+        known = 0 if observation.known_mixes is None else len(observation.known_mixes)
+        rest = truth.turned[known : known + len(found.masks)]
+        summary["mask_bits_right"] = float((found.masks == rest).float().mean())
+    return Score(each, summary)
+
+
+def _originals(of: Tensor, observation: Observation, truth: Truth) -> Tensor:
+    """(m,) rows of the private images that were encrypted."""
+    return truth.of_group[of] if observation.groups is not None else truth.partners[of, 0]
+
+
+def _images(images: Tensor, rows: Tensor, found: Reconstruction, truth: Truth) -> dict[str, Tensor]:
+    candidates = truth.images.abs() if found.absolute else truth.images
+    low, high = candidates.amin(), candidates.amax()
+    # An affine map takes both into 0..1, whatever the normalisation.
+    original = (candidates[rows] - low) / (high - low)
+    mapped = metrics.best_affine(images, original)
+    return {
+        "ssim": metrics.ssim(mapped, original),
+        "psnr": metrics.psnr(mapped, original),
+        "mse": metrics.mse(mapped, original),
+        "identified": (metrics.nearest(images, candidates) == rows).float(),
+    }
+
+
+def _best(name: str, values: Tensor) -> float:
+    return float(values.min() if name == "mse" else values.max())
+
+
+def _public(rows: Tensor, truth: Truth) -> dict[str, float]:
+    """How many public images that matter were found, and how many of the found are right."""
+    real, weights = (whole[:, truth.private_k :] for whole in (truth.partners, truth.coefficients))
+    hits = (rows[:, :, None] == real[:, None, :]).any(dim=1)
+    right = (rows[:, :, None] == real[:, None, :]).any(dim=2)
+    counted = weights >= LEAST_COEFFICIENT
+    return {
+        "public_found": float(hits[counted].float().mean()),
+        "public_found_of_all": float(hits.float().mean()),
+        "public_right": float(right[rows >= 0].float().mean()),
+    }
+
+
+def _labels(guess: Tensor, truth: Truth) -> dict[str, float]:
+    """How far the guessed coefficients of the classes are from the real ones."""
+    private = slice(0, truth.private_k)
+    classes = truth.classes[truth.partners[:, private]]
+    real = torch.zeros_like(guess).scatter_add_(1, classes, truth.coefficients[:, private])
+    present = real > 0
+    return {
+        "class_sets_right": float(((guess > 0) == present).all(dim=1).float().mean()),
+        "coefficient_error": float((guess - real)[present].abs().mean()),
+        "mixes_of_one_class": float((present.sum(dim=1) == 1).float().mean()),
+    }
