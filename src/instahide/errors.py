@@ -21,3 +21,10 @@ class InstaHideError(ValueError):
     def __reduce__(self) -> tuple[type[InstaHideError], tuple[str, str]]:
         """So that it can be raised again in another process."""
         return type(self), (self.problem, self.remedy)
+
+
+def said(error: InstaHideError | OSError) -> tuple[str, str]:
+    """Problem and remedy of what a user can put right."""
+    if isinstance(error, InstaHideError):
+        return error.problem, error.remedy
+    return str(error), "Check that the path is right and the disk has room."

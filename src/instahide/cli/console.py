@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, said
 
 #: Exit codes: unusable input, and stopped by Ctrl-C.
 UNUSABLE, INTERRUPTED = 2, 130
@@ -34,10 +34,8 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with _warnings_as_notes():
                 command(*args, **kwargs)
-        except InstaHideError as error:
-            _refuse(error.problem, error.remedy)
-        except OSError as error:
-            _refuse(str(error), "Check that the path is right and the disk has room.")
+        except (InstaHideError, OSError) as error:
+            _refuse(*said(error))
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 

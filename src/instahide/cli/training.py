@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from instahide.cli.console import WARNING, out
+from instahide.cli.console import WARNING, err, explained, out
+from instahide.learning.distributed import joined
 from instahide.learning.job import Job, start
-from instahide.learning.own import OwnImages
 from instahide.learning.pooled import PooledEncodings
-from instahide.learning.progress import reporting
+from instahide.learning.progress import Progress, reporting
 from instahide.learning.settings import TrainSettings
+from instahide.learning.world import World
 
 
 def run_training(given: Mapping[str, Any], folder: Path, config: Path | None, resume: bool) -> None:
     """Train by the settings of ``config`` with ``given`` on top, in ``folder``.
 
-    A resumed run keeps the settings it has, so that nothing needs to be typed again.
+    A resumed run keeps the settings it has, so that nothing needs to be typed again. Under
+    `torchrun` the processes train together, and rank 0 speaks for all.
     """
-    own = folder / "settings.json"
-    source = own if resume and own.exists() and config is None else config
-    settings = TrainSettings.load(source) if source else TrainSettings.from_values({})
-    settings = settings.merged(given)
-    with reporting() as progress:
-        job = start(settings, folder, resume=resume, progress=progress)
+    with joined() as world:
+        out.quiet = err.quiet = not world.main
+        # What is wrong is said before any process leaves, since that ends the others.
+        explained(_train)(world, given, folder, config, resume)
+
+
+def _train(
+    world: World, given: Mapping[str, Any], folder: Path, config: Path | None, resume: bool
+) -> None:
+    shown = reporting() if world.main else nullcontext(Progress())
+    with shown as progress, world.together():
+        settings = _settings(given, folder, config, resume)
+        job = start(settings, folder, resume=resume, progress=progress, world=world)
     out.print(_table(job))
     if job.material.scheme.k > 1:
         out.print(WARNING, soft_wrap=True)
     out.print(f"Results, network and settings: {folder}", soft_wrap=True)
+
+
+def _settings(
+    given: Mapping[str, Any], folder: Path, config: Path | None, resume: bool
+) -> TrainSettings:
+    own = folder / "settings.json"
+    source = own if resume and own.exists() and config is None else config
+    settings = TrainSettings.load(source) if source else TrainSettings.from_values({})
+    return settings.merged(given)
 
 
 def _table(job: Job) -> Table:
@@ -43,8 +62,8 @@ def _table(job: Job) -> Table:
         table.add_row("accuracy", "none: no --test")
     speed = job.history[-1].images_per_second
     table.add_row("training images/s", f"{speed:,.0f}")
-    if isinstance(job.material, OwnImages):
-        exposure = job.material.facts()["exposure"]
+    if "exposure" in job.facts:
+        exposure = job.facts["exposure"]
         least, most = exposure["least"], exposure["most"]
         table.add_row("encodings that an image has gone into, ever", f"{least} to {most}")
     return table

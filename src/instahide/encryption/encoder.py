@@ -48,6 +48,8 @@ class Encoder:
             private ones: a pool, or photographs of which every epoch takes new crops.
         augmentation: crop and flip of every image of a mix.
         keys: a stream to draw from; a new one by default.
+        participant: a name in the keys of a new stream, which are then not another participant's,
+            even where the operating system gave both the same entropy.
         exposure: counts how often each private image goes out, and may limit it; by default a new
             one without a limit.
         dtype: of the encodings: float32, float16 or bfloat16.
@@ -66,6 +68,7 @@ class Encoder:
         *,
         augmentation: Augmentation | None = None,
         keys: KeyStream | None = None,
+        participant: str = "",
         exposure: Exposure | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
@@ -76,7 +79,8 @@ class Encoder:
         self.dtype = dtype
         self.device = torch.device(device)
         self.exposure = exposure or Exposure(len(images))
-        self._keys = keys or KeyStream()
+        self.participant = participant
+        self._keys = keys or KeyStream(participant)
         self._public = PublicImages(public)
         self._public.renew(self._keys)
         require_fit(scheme, images, self._public.images, self.augmentation)
@@ -180,7 +184,7 @@ class Encoder:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._keys = KeyStream()
+        self._keys = KeyStream(self.participant)
         self.exposure = copy(self.exposure)
         self._device_tables = self._to_device()
 

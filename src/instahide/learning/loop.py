@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from instahide.learning.progress import Progress
 from instahide.learning.run import RunFolder
 from instahide.learning.settings import TrainSettings
 from instahide.learning.state import TrainingState
+from instahide.learning.world import ALONE, Batches, World
 
 #: Batches between two looks at the loss; each look makes a GPU wait.
 LOOK_EVERY = 10
@@ -27,14 +27,6 @@ WARM_UP, FIRST_RATE = 0.2, 0.04
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 
-class Batches(Protocol):
-    """Encodings (n, C, H, W) and soft labels (n, classes); every pass is an epoch."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-
 def train(
     model: nn.Module,
     batches: Batches,
@@ -43,6 +35,7 @@ def train(
     evaluate: Evaluate | None = None,
     run: RunFolder | None = None,
     progress: Progress | None = None,
+    world: World = ALONE,
 ) -> History:
     """Train ``model`` in place, from the last completed epoch of ``run`` if it has one.
 
@@ -60,17 +53,21 @@ def train(
             With `TrainSettings.patience`, ``accuracy`` must be one of them.
         run: keeps a checkpoint of every epoch.
         progress: hears how it goes.
+        world: the processes that train together; all but ``run``, which the main one alone has, is
+            theirs in common.
 
     Raises:
         InstaHideError: nothing to learn from, a loss that is not finite, a checkpoint that does
             not fit, no room to write one.
     """
     progress = progress or Progress()
-    state = TrainingState.start(model, settings)
-    if run is not None:
-        run.restore(state)
-    _check(state, batches, settings, evaluate)
-    progress.begin(settings.epochs, len(batches), len(state.history))
+    state = TrainingState.start(model, settings, world)
+    saved = world.copied(run.saved() if run is not None else None)
+    if saved is not None:
+        state.restore(*saved)
+    steps = world.length(batches)
+    _check(state, steps, settings, evaluate)
+    progress.begin(settings.epochs, steps, len(state.history))
     while len(state.history) < settings.epochs and not stalled(state.history, settings.patience):
         record = one_epoch(state, batches, settings, progress)
         if evaluate is not None:
@@ -107,27 +104,28 @@ def one_epoch(
     Raises:
         InstaHideError: the loss is no longer a finite number.
     """
-    steps = settings.epochs * len(batches)
+    steps = settings.epochs * state.world.length(batches)
     total, images, rate = torch.zeros((), device=state.device), 0, 0.0
     started = time.perf_counter()
-    state.model.train()
-    for number, (encodings, labels) in enumerate(batches, start=1):
-        if len(encodings) == 1:
-            # What is left over: batch normalisation has nothing to compare a single one with.
+    for number, (encodings, labels, count) in enumerate(state.world.steps(batches), start=1):
+        if count == 0:
+            # The schedule knows nothing of batches that are passed over.
+            state.step += 1
             continue
         rate = learning_rate(settings, state.step, steps)
-        total += state.learn(encodings, labels, rate) * len(encodings)
-        images += len(encodings)
+        total += state.learn(encodings, labels, rate, count)
+        images += count
         if number % LOOK_EVERY == 0:
             speed = images / (time.perf_counter() - started)
-            progress.batch(number, _mean(total, images, settings), speed)
-    loss = _mean(total, images, settings)
+            progress.batch(number, _mean(state.world, total, images, settings), speed)
+    loss = _mean(state.world, total, images, settings)
     seconds = time.perf_counter() - started
     return EpochRecord(len(state.history) + 1, loss, rate, seconds, images / seconds, {})
 
 
-def _mean(total: Tensor, images: int, settings: TrainSettings) -> float:
-    mean = total.item() / images
+def _mean(world: World, total: Tensor, images: int, settings: TrainSettings) -> float:
+    """What the ``total`` of all processes comes to for one of all ``images``."""
+    mean: float = sum(world.gathered(total.item())) / images
     if not math.isfinite(mean):
         raise InstaHideError(
             "The loss is no longer a finite number.",
@@ -137,16 +135,16 @@ def _mean(total: Tensor, images: int, settings: TrainSettings) -> float:
 
 
 def _check(
-    state: TrainingState, batches: Batches, settings: TrainSettings, evaluate: Evaluate | None
+    state: TrainingState, steps: int, settings: TrainSettings, evaluate: Evaluate | None
 ) -> None:
-    if len(batches) == 0:
+    if steps == 0:
         raise InstaHideError("There is nothing to learn from.", "Give at least one image.")
     if settings.patience is not None and evaluate is None:
         raise InstaHideError(
             "Patience needs an accuracy to watch.", "Give test images, or leave patience out."
         )
-    if state.step != len(state.history) * len(batches):
+    if state.step != len(state.history) * steps:
         raise InstaHideError(
-            "The run was started on a data set of another size.",
-            "Resume it with its own data, or choose another `--out`.",
+            "The run was started on a data set of another size, or by more or fewer processes.",
+            "Resume it as it was started, or choose another `--out`.",
         )

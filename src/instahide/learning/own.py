@@ -15,6 +15,7 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
 from instahide.images import (
     ImageTable,
     PhotoCrops,
@@ -30,7 +31,9 @@ from instahide.learning.loader import EncodedLoader
 from instahide.learning.network_file import NetworkCard
 from instahide.learning.predict import predict_encrypted
 from instahide.learning.settings import TrainSettings
+from instahide.learning.shares import shared, source_of
 from instahide.learning.testing import as_trained
+from instahide.learning.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class OwnImages:
         split: private images to train on, and plain ones to test on.
         public: what the scheme mixes in, if it mixes in any.
         encoder: makes the encodings; new keys in every process.
+        world: the processes that train together, each on images of its own.
     """
 
     settings: TrainSettings
@@ -50,20 +54,21 @@ class OwnImages:
     split: Split
     public: ImageTable | PhotoCrops | None
     encoder: Encoder
+    world: World = ALONE
 
     @classmethod
-    def open(cls, settings: TrainSettings, device: torch.device) -> OwnImages:
+    def open(cls, settings: TrainSettings, device: torch.device, world: World = ALONE) -> OwnImages:
         """Read the images and check that they fit the scheme.
 
         Raises:
             InstaHideError: settings or images that cannot be used.
         """
         scheme = settings.encryption()
-        split = _split(settings)
+        split = shared(_split(settings, world), str(settings.data), settings.test, world)
         asks = scheme.k > 1 and settings.queries > 0
         public = public_images(settings, split.train.shape)
         if asks:
-            scheme.query(settings.query_coefficient)
+            _require_askable(scheme.query(settings.query_coefficient), split.test)
         encoder = Encoder(
             scheme,
             split.train,
@@ -71,8 +76,9 @@ class OwnImages:
             augmentation=Augmentation(settings.crop_padding, settings.flip),
             exposure=_exposure(settings, scheme, split.train),
             device=device,
+            participant=world.participant,
         )
-        return cls(settings, scheme, split, public, encoder)
+        return cls(settings, scheme, split, public, encoder, world)
 
     @property
     def card(self) -> NetworkCard:
@@ -90,7 +96,13 @@ class OwnImages:
 
     def batches(self, *, pin_memory: bool) -> EncodedLoader:
         """New encodings of every private image in every pass."""
-        return EncodedLoader(self.encoder, self.settings.batch_size, pin_memory=pin_memory)
+        share = len(self.world.share(self.settings.batch_size))
+        return EncodedLoader(self.encoder, share, pin_memory=pin_memory)
+
+    @property
+    def test_images(self) -> int:
+        """How many this process tests on."""
+        return len(self.split.test)
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """Plain test images with their class numbers."""
@@ -98,7 +110,7 @@ class OwnImages:
 
     def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
         """The accuracy on encrypted queries, where the settings ask for any."""
-        if self.scheme.k == 1 or self.settings.queries == 0:
+        if self.scheme.k == 1 or self.settings.queries == 0 or self.test_images == 0:
             return {}
         answers = predict_encrypted(
             network,
@@ -121,7 +133,9 @@ class OwnImages:
     def facts(self) -> dict[str, Any]:
         """How often images have gone out, in this run and all others that the ledger knows."""
         counts = self.encoder.exposure.counts
-        return {"exposure": {"least": int(counts.min()), "most": int(counts.max())}}
+        found = self.world.gathered([int(counts.min()), int(counts.max())])
+        least, most = zip(*found, strict=True)
+        return {"exposure": {"least": min(least), "most": max(most)}}
 
 
 def public_images(
@@ -138,6 +152,15 @@ def public_images(
     return opened(settings.public, shape)
 
 
+def _require_askable(query: Scheme, images: ImageTable) -> None:
+    if 0 < len(images) < query.private_k:
+        raise InstaHideError(
+            f"A query is mixed with {query.private_k - 1} others, but there are {len(images)} "
+            "test images.",
+            "Give more test images, or ask no queries: --queries 0.",
+        )
+
+
 def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Exposure:
     """Counts in the ledger; but plain training makes no encodings, so that nothing goes out."""
     if scheme.k == 1:
@@ -146,13 +169,17 @@ def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Ex
     return ledger.account(images, limit=settings.max_exposure)
 
 
-def _split(settings: TrainSettings) -> Split:
-    size, skip_bad = settings.size, settings.skip_bad
-    source = str(settings.data)
+def _split(settings: TrainSettings, world: World) -> Split:
+    how: dict[str, Any] = {
+        "size": settings.size,
+        "skip_bad": settings.skip_bad,
+        "progress": world.main,
+    }
+    source = source_of(str(settings.data), world)
     if settings.test is None:
-        return open_split(source, size=size, test_share=settings.test_share, skip_bad=skip_bad)
-    train = open_images(source, size=size, skip_bad=skip_bad)
-    test = open_test(settings.test, size=size, skip_bad=skip_bad)
+        return open_split(source, test_share=settings.test_share, **how)
+    train = open_images(source, **how)
+    test = open_test(source_of(settings.test, world), **how)
     return checked(
         Split(train, as_trained(test, train.shape, train.classes, train.mean, train.std))
     )

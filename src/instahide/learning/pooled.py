@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from instahide.errors import InstaHideError
 from instahide.images import BUILTIN, ImageTable, open_test
 from instahide.learning.evaluate import table_batches
 from instahide.learning.network_file import NetworkCard
-from instahide.learning.reading import PooledLoader, folder_batches
+from instahide.learning.reading import PooledLoader, folder_batches, own_encodings
 from instahide.learning.settings import TrainSettings
+from instahide.learning.shares import share_of
 from instahide.learning.testing import as_trained, columns
 from instahide.learning.union import (
     class_union,
@@ -28,6 +29,7 @@ from instahide.learning.union import (
     require_one_look,
     require_poolable,
 )
+from instahide.learning.world import ALONE, World
 
 
 def holds_encodings(source: str) -> bool:
@@ -47,7 +49,9 @@ class PooledEncodings:
         classes: names of the classes: the union of the folders'.
         mean: per channel, of pixel / 255: the folders', weighted by their encodings.
         std: per channel, likewise.
-        test: plain images or encodings, if there are any to test on.
+        test: plain images or encodings, if there are any to test on; of several processes each
+            has its own part of the images.
+        world: the processes that train together, each on its own part of the encodings.
     """
 
     settings: TrainSettings
@@ -56,9 +60,10 @@ class PooledEncodings:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     test: ImageTable | EncodedFolder | None
+    world: World = ALONE
 
     @classmethod
-    def open(cls, settings: TrainSettings) -> PooledEncodings:
+    def open(cls, settings: TrainSettings, world: World = ALONE) -> PooledEncodings:
         """Open the folders and check that one network can learn from all of them.
 
         Its settings say whether the network sees signs, if those given do not.
@@ -68,6 +73,7 @@ class PooledEncodings:
         """
         folders = tuple(EncodedFolder.open(source) for source in _sources(settings))
         require_poolable(folders)
+        _require_same(folders, world)
         said = "sign_invariant" in settings.model_fields_set
         if not (said and settings.sign_invariant):
             require_one_look(folders)
@@ -77,7 +83,9 @@ class PooledEncodings:
         note_differences(folders)
         classes, moments = class_union(folders), normalisation(folders)
         test = _open_test(settings, folders[0].manifest.shape, classes, *moments)
-        return cls(settings, folders, classes, *moments, test)
+        if isinstance(test, ImageTable):
+            test = share_of(test, world)
+        return cls(settings, folders, classes, *moments, test, world)
 
     @property
     def scheme(self) -> Scheme:
@@ -99,12 +107,20 @@ class PooledEncodings:
 
     def batches(self, *, pin_memory: bool) -> PooledLoader:
         """Every encoding once in every pass."""
-        return PooledLoader(self.folders, self.settings.batch_size, pin_memory=pin_memory)
+        share = len(self.world.share(self.settings.batch_size))
+        return PooledLoader(self.folders, share, pin_memory=pin_memory, world=self.world)
+
+    @property
+    def test_images(self) -> int:
+        """How many images or encodings this process tests on."""
+        if isinstance(self.test, EncodedFolder):
+            return own_encodings(self.test, self.world)
+        return 0 if self.test is None else len(self.test)
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]] | None:
         """Test images with their class numbers, or test encodings with that of most weight."""
         if isinstance(self.test, EncodedFolder):
-            return folder_batches(self.test, self.classes)
+            return folder_batches(self.test, self.classes, world=self.world)
         return None if self.test is None else table_batches(self.test)
 
     def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
@@ -133,6 +149,15 @@ def _sources(settings: TrainSettings) -> list[str]:
             "Encrypt it with `instahide encrypt`, or train on it alone.",
         )
     return sources
+
+
+def _require_same(folders: Sequence[EncodedFolder], world: World) -> None:
+    named = world.gathered([folder.manifest.publication for folder in folders])
+    if any(publications != named[0] for publications in named):
+        raise InstaHideError(
+            "The processes of this run have other encodings under the same names.",
+            "Give all of them the same folders: each reads its own part of every one.",
+        )
 
 
 def _open_test(

@@ -18,6 +18,7 @@ from instahide.encryption.encoder import Encoded
 from instahide.errors import InstaHideError
 from instahide.learning.testing import columns
 from instahide.learning.union import class_union, require_poolable
+from instahide.learning.world import ALONE, World
 
 T = TypeVar("T")
 
@@ -31,12 +32,14 @@ class PooledLoader:
 
     Shards are cut into stretches. Every epoch takes the stretches of all folders in a new random
     order, some dozens at a time, and shuffles the encodings in these. The next ones are read in the
-    background while the current ones are used.
+    background while the current ones are used. Of several processes each reads its own part of
+    every shard.
 
     Args:
         folders: of one or more participants.
         batch_size: encodings in a batch; the last may be short.
         pin_memory: put the encodings into page-locked memory, for faster copies to a GPU.
+        world: the processes that train together.
 
     Attributes:
         classes: the names of the columns of the labels: the union of the folders' classes.
@@ -46,7 +49,12 @@ class PooledLoader:
     """
 
     def __init__(
-        self, folders: Sequence[EncodedFolder], batch_size: int, *, pin_memory: bool = False
+        self,
+        folders: Sequence[EncodedFolder],
+        batch_size: int,
+        *,
+        pin_memory: bool = False,
+        world: World = ALONE,
     ) -> None:
         if batch_size < 1:
             raise InstaHideError(
@@ -56,6 +64,7 @@ class PooledLoader:
         self.folders = tuple(folders)
         self.batch_size = batch_size
         self.pin_memory = pin_memory
+        self.world = world
         self.classes = class_union(folders)
         self._columns = [
             np.asarray(columns(folder.manifest.classes, self.classes)) for folder in folders
@@ -63,7 +72,7 @@ class PooledLoader:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return -(-sum(map(len, self.folders)) // self.batch_size)
+        return -(-self._count() // self.batch_size)
 
     def __iter__(self) -> Iterator[Encoded]:
         for window in ahead(self._windows()):
@@ -76,8 +85,9 @@ class PooledLoader:
         # Whoever reads these has all encodings: their order is no secret, and needs no key.
         generator = np.random.default_rng()
         stretches = self._stretches()
-        rows = sum(len(folder) for folder in self.folders)
-        parts = max(1, -(-rows * math.prod(self.folders[0].manifest.shape) // WINDOW_VALUES))
+        parts = max(
+            1, -(-self._count() * math.prod(self.folders[0].manifest.shape) // WINDOW_VALUES)
+        )
         windows = np.array_split(generator.permutation(stretches), parts)
         rest = self._empty(0)
         for number, window in enumerate(windows, start=1):
@@ -87,15 +97,19 @@ class PooledLoader:
             yield Encoded(images[:whole], labels[:whole])
             rest = Encoded(_copied(images[whole:]), _copied(labels[whole:]))
 
+    def _count(self) -> int:
+        """Encodings that this process reads."""
+        return sum(own_encodings(folder, self.world) for folder in self.folders)
+
     def _stretches(self) -> NDArray[np.int64]:
         """(n, 4): folder, shard, first row and the row after the last."""
         length = max(1, STRETCH_VALUES // math.prod(self.folders[0].manifest.shape))
         return np.array(
             [
-                (place, number, start, min(start + length, shard.encodings))
+                (place, number, start, min(start + length, own.stop))
                 for place, folder in enumerate(self.folders)
-                for number, shard in enumerate(folder.manifest.shards)
-                for start in range(0, shard.encodings, length)
+                for number, own in enumerate(_own_rows(folder, self.world))
+                for start in own[::length]
             ],
             np.int64,
         ).reshape(-1, 4)
@@ -143,17 +157,29 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
+def _own_rows(folder: EncodedFolder, world: World) -> list[range]:
+    """Of each shard the rows that this process reads."""
+    return [world.share(shard.encodings) for shard in folder.manifest.shards]
+
+
+def own_encodings(folder: EncodedFolder, world: World) -> int:
+    """How many encodings of ``folder`` this process reads."""
+    return sum(map(len, _own_rows(folder, world)))
+
+
 def folder_batches(
-    folder: EncodedFolder, classes: tuple[str, ...], size: int = 500
+    folder: EncodedFolder, classes: tuple[str, ...], size: int = 500, world: World = ALONE
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The encodings of ``folder`` in order, with the number in ``classes`` of their largest label.
+
+    Of several processes each gets its own part.
 
     Raises:
         InstaHideError: the folder has a class that is not in ``classes``.
     """
     numbers = torch.tensor(columns(folder.manifest.classes, classes))
-    for shard in range(len(folder.manifest.shards)):
+    for shard, own in enumerate(_own_rows(folder, world)):
         images, labels = folder.shard(shard)
-        for part in range(0, len(images), size):
-            rows = slice(part, part + size)
+        for start in own[::size]:
+            rows = slice(start, min(start + size, own.stop))
             yield folder.decoded(images[rows]), numbers[labels[rows].argmax(1)]

@@ -18,6 +18,7 @@ from instahide.learning.hardware import pick_device, pick_precision
 from instahide.learning.history import History
 from instahide.learning.settings import TrainSettings
 from instahide.learning.state import TrainingState
+from instahide.learning.world import Saved
 
 
 class RunFolder:
@@ -63,14 +64,13 @@ class RunFolder:
         """Replace the checkpoint by ``state``."""
         checkpoint.write(self.checkpoint, state.tensors(), state.facts())
 
-    def restore(self, state: TrainingState) -> None:
-        """Bring ``state`` to the last completed epoch; before the first, leave it alone.
+    def saved(self) -> Saved | None:
+        """What `save` has written of the last completed epoch; before the first, nothing.
 
         Raises:
-            InstaHideError: the checkpoint is torn, changed, or of another network.
+            InstaHideError: the checkpoint is torn or changed.
         """
-        if self.checkpoint.exists():
-            state.restore(*checkpoint.read(self.checkpoint))
+        return checkpoint.read(self.checkpoint) if self.checkpoint.exists() else None
 
     def write_results(
         self,

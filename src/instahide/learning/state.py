@@ -15,6 +15,7 @@ from instahide.errors import InstaHideError
 from instahide.learning.hardware import autocast, pick_device, pick_precision
 from instahide.learning.history import EpochRecord, History
 from instahide.learning.settings import TrainSettings
+from instahide.learning.world import ALONE, World
 
 
 @dataclass
@@ -23,19 +24,27 @@ class TrainingState:
 
     Nothing here is secret, and nothing here can bring back a key: encodings are made elsewhere,
     with new keys in every session.
+
+    Attributes:
+        model: what learns.
+        replica: the same, which waits for the gradients of all processes in ``world``.
     """
 
     model: nn.Module
+    replica: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
     device: torch.device
     precision: torch.dtype
+    world: World = ALONE
     step: int = 0
     history: History = field(default_factory=list)
 
     @classmethod
-    def start(cls, model: nn.Module, settings: TrainSettings) -> TrainingState:
+    def start(
+        cls, model: nn.Module, settings: TrainSettings, world: World = ALONE
+    ) -> TrainingState:
         """A state before its first step; ``model`` moves to the device of the settings.
 
         Raises:
@@ -46,7 +55,8 @@ class TrainingState:
         # Convolutions are fastest with the channels of a pixel side by side.
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
-        state = cls(model, _optimizer(model, settings), scaler, None, device, precision)
+        optimizer, replica = _optimizer(model, settings), world.replica(model)
+        state = cls(model, replica, optimizer, scaler, None, device, precision, world)
         if settings.ema > 0:
             state.average = state._moving_average(settings.ema)
         return state
@@ -59,32 +69,42 @@ class TrainingState:
         module: nn.Module = self.average.module
         return module
 
-    def learn(self, encodings: Tensor, labels: Tensor, rate: float) -> Tensor:
+    def learn(
+        self, encodings: Tensor, labels: Tensor, rate: float, images: int | None = None
+    ) -> Tensor:
         """One optimiser step at learning rate ``rate``.
 
         Args:
-            encodings: (n, C, H, W) float.
+            encodings: (n, C, H, W) float; n is 0 where other processes alone have any.
             labels: (n, classes) float, soft; a row may sum to less than 1, as in the paper.
             rate: the learning rate.
+            images: encodings in this step of all processes together; none: there are no others.
 
         Returns:
-            The mean cross-entropy before the step, a scalar on the device.
+            The sum of the n cross-entropies before the step, a scalar on the device.
         """
+        images = images or len(encodings)
+        # Batch normalisation can measure nothing where there is nothing.
+        self.model.train(len(encodings) > 0)
         encodings = encodings.to(self.device, non_blocking=True)
         encodings = encodings.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
-            logits = self.model(encodings)
-        loss = F.cross_entropy(logits.float(), labels.to(self.device, non_blocking=True))
+            logits = self.replica(encodings)
+        labels = labels.to(self.device, non_blocking=True)
+        total = F.cross_entropy(logits.float(), labels, reduction="sum")
+        # The mean of the gradients over processes is then the gradient of the mean over images.
+        loss = total * (self.world.size / images)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.world.average(self.model, len(encodings))
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.step += 1
-        return loss.detach()
+        return total.detach()
 
     def settle(self) -> None:
         """Give the model the averaged weights, where there are any."""

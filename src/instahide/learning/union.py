@@ -78,10 +78,15 @@ def normalisation(
     """(mean, std) per channel: of the folders, weighted by their numbers of encodings."""
     weights = [len(folder) for folder in folders]
     mean, std = (
-        np.average([getattr(f.manifest, name) for f in folders], axis=0, weights=weights)
+        weighted([getattr(folder.manifest, name) for folder in folders], weights)
         for name in ("mean", "std")
     )
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return mean, std
+
+
+def weighted(values: Sequence[Sequence[float]], weights: Sequence[int]) -> tuple[float, ...]:
+    """The mean of ``values``, which are per channel."""
+    return tuple(np.average(values, axis=0, weights=weights).tolist())
 
 
 def _refuse(one: EncodedFolder, other: EncodedFolder, what: str, ours: str, theirs: str) -> None:
