@@ -54,7 +54,7 @@ class Exposure:
         """(N,) sums of its squared coefficients in them."""
         return self._squares
 
-    def begin(self, rows: NDArray[np.int64]) -> None:
+    def begin_epoch(self, rows: NDArray[np.int64]) -> None:
         """Hear that an epoch begins, in which ``rows`` (n,) and no other images go out.
 
         There is nothing to do where nobody else encrypts them.

@@ -43,7 +43,7 @@ class Epoch:
         batches = self._batches.listed()
         pool = np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
         _require_partners(self._encoder.scheme.private_k, len(pool))
-        self._encoder.exposure.begin(pool)
+        self._encoder.exposure.begin_epoch(pool)
         for indices in batches:
             try:
                 plan = self._encoder.plan(indices, pool)
