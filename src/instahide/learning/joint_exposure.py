@@ -1,0 +1,82 @@
+"""How often images have gone out that several processes encrypt, each under keys of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encryption.exposure import Exposure
+
+#: Gives the sum over all processes of an array (N,) that each of them brings.
+Total = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+
+
+class JointExposure(Exposure):
+    """Counts of all processes, as far as this one has heard: `settle` asks the others.
+
+    A limit holds for all of them together. An image that several processes have in the same epoch,
+    as a `DistributedSampler` gives some twice to fill the last batch, has a share of what is left
+    of its limit in each.
+
+    Args:
+        images: how many there are; the same ones in every process.
+        total: sums over processes; all of them must call it at once.
+        limit: encodings that an image may go into, at most.
+        counts: (N,) encodings that each image went into before.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        total: Total,
+        *,
+        limit: int | None = None,
+        counts: NDArray[np.int64] | None = None,
+    ) -> None:
+        super().__init__(images, limit=limit)
+        self._total = total
+        self._settled = np.zeros(images, np.int64) if counts is None else counts
+        # What the limit is held against, and what that was when the others were last asked.
+        self._start = self._counts.copy()
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(N,) encodings that each image went into."""
+        return self._settled + (self._counts - self._start)
+
+    def begin_epoch(self, rows: NDArray[np.int64]) -> None:
+        """Begin an epoch with the images ``rows`` (n,); all processes do so at once."""
+        holders = np.zeros(self.images, np.int64)
+        holders[rows] = 1
+        holders = np.maximum(self._total(holders), 1)
+        self.settle()
+        if self.limit is not None:
+            left = np.maximum(self.limit - self._settled, 0) // holders
+            self._counts = self.limit - left
+            self._start = self._counts.copy()
+
+    def settle(self) -> None:
+        """Hear what all processes have counted; all of them do so at once."""
+        self._settled = self._settled + self._total(self._counts - self._start)
+        self._start = self._counts.copy()
+
+    def raise_to(self, counts: NDArray[np.int64]) -> None:
+        """Count no image below ``counts`` (N,)."""
+        self._settled += np.maximum(counts - self.counts, 0)
+
+    def add(self, counts: NDArray[np.int64]) -> None:
+        """Count encodings (N,) that were made elsewhere."""
+        self._settled = self._settled + counts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With its counts: for a process that goes on in place of this one."""
+        return _joint, (self.images, self._total, self.limit, self.counts)
+
+
+def _joint(
+    images: int, total: Total, limit: int | None, counts: NDArray[np.int64]
+) -> JointExposure:
+    return JointExposure(images, total, limit=limit, counts=counts)
