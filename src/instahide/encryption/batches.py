@@ -164,8 +164,7 @@ class BatchEncoder:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the keys: whoever unpickles this draws keys of their own."""
-        if self._keys.fixed:
-            raise TypeError("An encoder with a fixed key cannot be copied.")
+        self._keys.require_copyable()
         return {name: value for name, value in vars(self).items() if name != "_keys"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

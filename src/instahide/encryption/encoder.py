@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -177,8 +177,7 @@ class Encoder:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the keys: whoever unpickles this draws keys of their own."""
-        if self._keys.fixed:
-            _refuse_copy()
+        self._keys.require_copyable()
         own = ("_keys", "_device_tables")
         return {name: value for name, value in vars(self).items() if name not in own}
 
@@ -225,7 +224,3 @@ class Encoder:
 def fresh_order(count: int) -> NDArray[np.int64]:
     """A random permutation of ``count`` rows, from keys that nothing else uses."""
     return draws.order(KeyStream().next_block(), count)
-
-
-def _refuse_copy() -> NoReturn:
-    raise TypeError("An encoder with a fixed key cannot be copied: its keys would be drawn twice.")

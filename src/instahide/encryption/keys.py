@@ -97,6 +97,17 @@ class KeyStream:
         """Whether the root was given, not drawn."""
         return self._fixed
 
+    def require_copyable(self) -> None:
+        """Check that whoever holds this stream may be copied: the copy takes a new stream.
+
+        Raises:
+            TypeError: the key is fixed, and a copy would be expected to have it too.
+        """
+        if self._fixed:
+            raise TypeError(
+                "What holds a fixed key cannot be copied: its keys would be drawn twice."
+            )
+
     def __repr__(self) -> str:
         return f"KeyStream(participant={self.participant!r}, key hidden)"
 
