@@ -30,6 +30,7 @@ PROMISED = {
     "ray_nodes": {"two_nodes_against_one"},
     "reading": {"reading_vs_memory", "reading_encodings_per_s"},
     "startup": {"help_seconds"},
+    "wrapping": {"overhead"},
 }  # fmt: skip
 #: A cluster that comes and goes takes half a minute.
 SLOW = {"ray_nodes"}
