@@ -64,6 +64,16 @@ def said(arguments: list[str]) -> dict[str, Any]:
     return found
 
 
+def show(results: Mapping[str, Any]) -> None:
+    """Print each round, and who took no part."""
+    for page in results["rounds"]:
+        exposure = [page.get(f"exposure-{name}") for name in ("least", "mean", "most")]
+        shown = {key: page.get(key) for key in ("round", "loss", "accuracy")}
+        print(json.dumps({**shown, "exposure": exposure}))
+    for node, reason in results["refusals"].items():
+        print(f"Node {node}: {reason}", file=sys.stderr)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=3)
@@ -73,10 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = options.work or Path(name)
         results = simulate(work, options.clients, said(options.settings))
-    for page in results["rounds"]:
-        print(json.dumps({key: page.get(key) for key in ("round", "loss", "accuracy")}))
-    if results["refusals"]:
-        print(json.dumps(results["refusals"]), file=sys.stderr)
+    show(results)
 
 
 if __name__ == "__main__":

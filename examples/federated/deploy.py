@@ -1,0 +1,57 @@
+"""A real deployment on this machine: a SuperLink with TLS, and SuperNodes with images of their own.
+
+    python examples/federated/deploy.py --data digits scheme=cross rounds=5
+
+Certificates, keys, images, ledgers and logs go into one folder (`--work`). Everything is stopped at
+the end, after Ctrl-C as well. What stands in `app/pyproject.toml` may be said as ``name=value``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from deployment import Deployment
+from servers import running
+from simulate import said, show
+
+from instahide import ImageTable, open_split
+from instahide.learning.flower.partition import shares
+
+
+def give(folder: Path, images: ImageTable) -> Path:
+    """Put ``images`` into a file of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "images.npz"
+    np.savez(path, images=images.pixels, labels=images.labels)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="digits", help="what the nodes split among them")
+    parser.add_argument("--clients", type=int, default=3)
+    parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
+    parser.add_argument("settings", nargs="*", help="name=value")
+    options = parser.parse_args()
+    train, test = open_split(options.data)
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        running(options.work or Path(temporary)) as servers,
+    ):
+        deployment = Deployment(servers)
+        for number, rows in enumerate(shares(train.labels, options.clients)):
+            name = f"node-{number}"
+            deployment.admit(name)
+            data = give(servers.folder / name, train.subset(rows))
+            deployment.start_node(name, {"data": data})
+        deployment.wait_for(options.clients)
+        server_test = give(servers.folder / "server", test)
+        values = {"test": server_test, "clients": options.clients, **said(options.settings)}
+        show(deployment.run(values, servers.folder / "out"))
+
+
+if __name__ == "__main__":
+    main()
