@@ -1,0 +1,108 @@
+"""Attacks see what the threat model grants, and are found through entry points."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from instahide.attacks.base import Attack, Budget, Observation, Reconstruction, ThreatModel
+from instahide.attacks.registry import GROUP, attack_named, registered
+from instahide.errors import InstaHideError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def declared() -> dict[str, str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    points: dict[str, str] = project["entry-points"][GROUP]
+    return points
+
+
+def points(entries: dict[str, str]) -> list[EntryPoint]:
+    return [EntryPoint(name, value, GROUP) for name, value in entries.items()]
+
+
+def test_every_attack_of_ours_is_declared_under_its_own_name() -> None:
+    found = registered(points(declared()))
+    assert found.broken == {}
+    assert set(found.attacks) == set(declared())
+    for name, attack in found.attacks.items():
+        assert isinstance(attack, Attack)
+        assert attack.name == name
+        assert attack.title
+        assert attack.paper
+
+
+class Foreign:
+    name, title, paper = "foreign", "Somebody else's", "unpublished"
+
+    def applies(self, observation: Observation) -> str | None:
+        return None
+
+    def run(self, observation: Observation, budget: Budget, progress: object) -> Reconstruction:
+        return Reconstruction()
+
+
+def test_a_package_of_others_shows_up_and_a_broken_one_stops_nothing() -> None:
+    sys.modules["foreign_attack"] = sys.modules[__name__]
+    entries = {
+        "foreign": "foreign_attack:Foreign",
+        "missing": "no_such_module:Attack",
+        "wrong": "builtins:dict",
+    }
+    try:
+        found = registered(points(entries))
+    finally:
+        del sys.modules["foreign_attack"]
+    assert set(found.attacks) == {"foreign"}
+    assert {name.split()[0] for name in found.broken} == {"missing", "wrong"}
+
+
+def test_a_name_can_be_taken_only_once() -> None:
+    ours = declared()["averaging"]
+    found = registered([*points({"averaging": ours}), *points({"again": ours})])
+    assert set(found.attacks) == {"averaging"}
+    assert list(found.broken) == [f"again ({ours})"]
+
+
+def test_an_unknown_attack_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(InstaHideError, match="no attack 'no-such'"):
+        attack_named("no-such")
+
+
+@pytest.mark.parametrize("changes", [{"encodings_per_image": 0}, {"known_mixes": -1}])
+def test_a_threat_model_that_shows_nothing_is_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(InstaHideError):
+        ThreatModel(**changes)  # type: ignore[arg-type]
+
+
+def test_a_budget_runs_out() -> None:
+    budget = Budget(0.05)
+    assert 0 < budget.left <= 0.05
+    time.sleep(0.06)
+    assert budget.left == 0
+    assert Budget().left == float("inf")
+
+
+def test_attacks_load_neither_truth_nor_keys_of_an_encoder() -> None:
+    """In a process of their own: nothing that they import knows the scorer's side."""
+    modules = sorted({value.split(":")[0] for value in declared().values()})
+    program = (
+        f"import sys; [__import__(name) for name in {modules!r}]; "
+        "print([name for name in sys.modules if name.startswith('instahide.audit') "
+        "or name == 'instahide.encryption.rehearsal'])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT / "src",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == "[]"
