@@ -27,6 +27,7 @@ PROMISED = {
     "ledger": {"overhead_percent", "syncing_percent", "hashing_percent"},
     "loader": {"overhead"},
     "publish": {"share_of_floor", "publish_images_per_second"},
+    "public_search": {"search_vs_product", "prepare_seconds", "products_per_s"},
     "ray_nodes": {"two_nodes_against_one"},
     "reading": {"reading_vs_memory", "reading_encodings_per_s"},
     "startup": {"help_seconds"},

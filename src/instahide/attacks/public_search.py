@@ -96,14 +96,12 @@ def search(pool: Pool, filters: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """
     best = torch.full((len(filters), top), -torch.inf)
     rows = torch.zeros(len(filters), top, dtype=torch.int64)
-    columns = filters.T.contiguous()
     for start in range(0, len(pool), BLOCK):
         block = pool.rows(slice(start, start + BLOCK))
-        lengths = pool.lengths[start : start + BLOCK, None].clamp(min=1e-12)
-        values, places = (block @ columns).div_(lengths).topk(min(top, len(block)), dim=0)
-        merged = torch.cat([best, values.T], dim=1)
-        best, order = merged.topk(top, dim=1)
-        rows = torch.cat([rows, places.T + start], dim=1).gather(1, order)
+        scores = (filters @ block.T).div_(pool.lengths[start : start + BLOCK].clamp(min=1e-12))
+        values, places = scores.topk(min(top, len(block)), dim=1)
+        best, order = torch.cat([best, values], dim=1).topk(top, dim=1)
+        rows = torch.cat([rows, places + start], dim=1).gather(1, order)
     return best, rows
 
 

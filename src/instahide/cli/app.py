@@ -160,3 +160,27 @@ def demo(
     from instahide.cli.demonstration import run_demo
 
     run_demo(out_folder, epochs)
+
+
+@app.command()
+@explained
+def hardness(
+    images: Annotated[int, typer.Option(help="Images that partners are drawn from, all known.")],
+    k: Annotated[int, typer.Option(help="Images in a mix.")] = 4,
+    private: Annotated[int, typer.Option(help="Private images.")] = 100,
+    private_k: Annotated[int, typer.Option(help="Private images in a mix.")] = 2,
+    encodings: Annotated[int, typer.Option(help="Published encodings, in all.")] = 1,
+    values: Annotated[int, typer.Option(help="Values of an image.")] = 3072,
+    rate: Annotated[float, typer.Option(help="Steps that a core takes in a second.")] = 1e9,
+    price: Annotated[float, typer.Option(help="Dollars for a core and hour.")] = 0.05,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what attacks would cost by published formulas, with what each of them assumes.
+
+    No figure is a guarantee. Example: instahide hardness --images 10000 --k 4
+    """
+    from instahide.audit.hardness import Setting
+    from instahide.cli.costs import show_hardness
+
+    setting = Setting(images, k, private, private_k, encodings, values)
+    show_hardness(setting, rate, price, as_json)

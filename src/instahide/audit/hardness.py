@@ -1,0 +1,211 @@
+"""What attacks on a mix would cost by their published formulas, and which ones do without.
+
+None of these figures is a guarantee. A count of steps says what *that* way of attacking costs. The
+paper's argument is a lower bound for one way to put the problem, under an assumption (that k-sum is
+as hard as is believed), in the worst case, for images that look like random vectors; photographs do
+not, and the attacks that broke the authors' challenge never solved that problem.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from instahide.errors import InstaHideError
+
+Kind = Literal["steps of an attack", "encodings that an attack needs", "measured by others"]
+
+#: Ends every list of figures, in print and in JSON.
+CAVEAT = (
+    "None of this is a guarantee. Each line is the cost of one way to attack; a large number says "
+    "that this way is slow, not that there is no other. Published attacks recovered images from "
+    "the authors' own challenge in hours (arXiv:2011.05315)."
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is attacked.
+
+    Attributes:
+        images: N, the images that partners are drawn from, private and public together, all of
+            which the attacker is taken to know.
+        k: images in a mix.
+        private: private images.
+        private_k: private images in a mix.
+        encodings: published, in all.
+        values: of an image, 3,072 for 3 x 32 x 32.
+
+    Raises:
+        InstaHideError: numbers that fit no scheme.
+    """
+
+    images: int
+    k: int
+    private: int
+    private_k: int = 2
+    encodings: int = 1
+    values: int = 3072
+
+    def __post_init__(self) -> None:
+        if min(self.images, self.private, self.encodings, self.values) < 1 or not (
+            1 <= self.private_k <= self.k <= self.images
+        ):
+            raise InstaHideError(
+                f"No mix of {self.k} of {self.images} images, {self.private_k} of them private, "
+                "can be attacked.",
+                "Give at least k images, and at least one private image and encoding.",
+            )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One way to attack, and what it takes.
+
+    Attributes:
+        name: of the attack.
+        kind: what the number counts.
+        log2: of the number.
+        steps: whether the number is one of steps, which take time.
+        formula: of the number.
+        assumes: what has to hold for it.
+        source: who says so.
+    """
+
+    name: str
+    kind: Kind
+    log2: float
+    steps: bool
+    formula: str
+    assumes: str
+    source: str
+
+
+def figures(setting: Setting) -> list[Figure]:
+    """All figures that are known for ``setting``."""
+    return [*_exhaustive(setting), _square_search(setting), *_samples(setting), _challenge(setting)]
+
+
+def hours(log2_steps: float, log2_rate: float) -> float:
+    """Hours that 2^``log2_steps`` steps take at 2^``log2_rate`` a second, or infinity."""
+    exponent = log2_steps - log2_rate - math.log2(3600)
+    return 2.0**exponent if exponent < 1000 else math.inf
+
+
+def report(setting: Setting, *, rate: float, price: float) -> dict[str, Any]:
+    """Everything as plain values, ready for JSON.
+
+    Args:
+        setting: what is attacked.
+        rate: steps that one core takes in a second.
+        price: of one core for an hour, in dollars.
+
+    Raises:
+        InstaHideError: a rate that is not positive, or a negative price.
+    """
+    if rate <= 0 or price < 0:
+        raise InstaHideError(
+            f"{rate:g} steps a second at {price:g} dollars an hour cost nothing that can be said.",
+            "Use --rate 1e9 --price 0.05, say.",
+        )
+    rows = []
+    for figure in figures(setting):
+        took = hours(figure.log2, math.log2(rate)) if figure.steps else None
+        finite = took is not None and math.isfinite(took)
+        rows.append(
+            asdict(figure)
+            | {"core_hours": took if finite else None}
+            | {"dollars": took * price if took is not None and finite else None}
+        )
+    return {
+        "setting": asdict(setting), "rate": rate, "price": price, "figures": rows, "caveat": CAVEAT,
+    }  # fmt: skip
+
+
+def _exhaustive(setting: Setting) -> list[Figure]:
+    n, k = setting.images, setting.k
+    half = -(-k // 2)
+    return [
+        Figure(
+            "brute force",
+            "steps of an attack",
+            log2_choices(n, k),
+            True,
+            "N over k",
+            "One step a mix; coefficients are known; the images are among the N that are known.",
+            "Counting",
+        ),
+        Figure(
+            "meeting in the middle",
+            "steps of an attack",
+            half * math.log2(n),
+            True,
+            "N^(k/2), k/2 rounded up; as much memory",
+            "As above. The paper's argument for hardness is that this cannot be beaten by much for "
+            "random vectors (a k-vector-sum assumption, worst case).",
+            "Huang et al., ICML 2020, section 4; attacks/ksum.py runs it at toy sizes",
+        ),
+    ]
+
+
+def _square_search(setting: Setting) -> Figure:
+    return Figure(
+        "search for one image at a time, in squares",
+        "steps of an attack",
+        math.log2(setting.images) + math.log2(setting.values),
+        True,
+        "N x values, for each image of a mix",
+        "Photographs, whose squares stand out of a mix each by itself: what the k-vector-sum "
+        "argument leaves out. It finds a part of the images; docs/attacks/public-search.md says "
+        "how large a part.",
+        "Measured here, by experiments/attacks.py",
+    )
+
+
+def _samples(setting: Setting) -> list[Figure]:
+    n, private_k = setting.private, setting.private_k
+    gaussian = (
+        "Images are independent Gaussian vectors; public images are known; long enough images."
+    )
+    found = [
+        Figure(
+            "phase retrieval and sparse factorisation",
+            "encodings that an attack needs",
+            (private_k - 2 / (private_k + 1)) * math.log2(n),
+            False,
+            "n^(p - 2/(p + 1)), n private images, p of them in a mix; constants left out",
+            gaussian,
+            "Chen, Li, Song and Zhuo, ICLR 2021 (arXiv:2011.11181)",
+        )
+    ]
+    if private_k == 2:
+        found.append(
+            Figure(
+                "recovering all images from pairs",
+                "encodings that an attack needs",
+                math.log2(max(n * math.log(n), 1)),
+                False,
+                "n log n, n private images; constants left out",
+                gaussian,
+                "Huang, Song, Tao, Yin, Zhang and Zhuo, arXiv:2011.11877",
+            )
+        )
+    return found
+
+
+def _challenge(setting: Setting) -> Figure:
+    return Figure(
+        "the attack on the authors' challenge",
+        "measured by others",
+        math.log2(5000),
+        False,
+        "5,000 encodings of 100 images, k = 6: about 14 hours, 12 of them on a GPU",
+        f"Its time grows as the cube of the encodings; there are {setting.encodings:,} here.",
+        "Carlini et al., arXiv:2011.05315; the challenge's leaderboard",
+    )
+
+
+def log2_choices(n: int, k: int) -> float:
+    """log2 of the ways to choose ``k`` of ``n``."""
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
