@@ -112,21 +112,20 @@ class TrainingLoader:
         return len(self.unwrapped)
 
     def __iter__(self) -> Iterator[Any]:
-        self._encoded = self._encoded or self._encode(self)
-        return self._batches(self._encoded)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "unwrapped":
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        return getattr(self.unwrapped, name)
-
-    def _batches(self, encoded: EncodingLoader) -> Iterator[Any]:
+        # Nothing is done before the first batch is asked for: Lightning gets into this as it sets
+        # up, and could not clean up after an error.
+        encoded = self._encoded = self._encoded or self._encode(self)
         batches = iter(encoded)
         batch = self._next(batches, encoded)
         while batch is not None:
             coming = self._next(batches, encoded)
             yield batch
             batch = coming
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "unwrapped":
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        return getattr(self.unwrapped, name)
 
     def _next(self, batches: Iterator[Any], encoded: EncodingLoader) -> Any:
         """The next batch; None at the end, and in all processes once one is at its limit."""
