@@ -106,6 +106,9 @@ class Reconstruction:
         class_coefficients: (n, classes) float32, total private coefficient of each class.
         masks: (m, C, H, W) bool: where the attack says that the masks of the encodings after the
             known ones turn the sign.
+        members: (n, j) int64, which of ``images`` the attack believes to be in each encoding.
+        coefficients: (n, j) float32, theirs.
+        confidence: (m,) how sure the attack is of each image: 1 quite, 0 not at all.
     """
 
     statistics: Mapping[str, float] = field(default_factory=dict)
@@ -116,6 +119,9 @@ class Reconstruction:
     public_coefficients: Tensor | None = None
     class_coefficients: Tensor | None = None
     masks: Tensor | None = None
+    members: Tensor | None = None
+    coefficients: Tensor | None = None
+    confidence: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Reconstruction({dict(self.statistics)})"

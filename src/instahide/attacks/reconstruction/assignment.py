@@ -1,0 +1,164 @@
+"""Which private images each encoding holds: by its features, then by what the images look like."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from instahide.attacks.reconstruction.filters import high_pass
+
+#: Rounds in which images that too many encodings claim become dearer, and by how much an encoding.
+ROUNDS, STEP = 25, 0.4
+#: Counts may stray this far from the mean, as a share of it.
+SLACK = 0.15
+#: Ratios of two coefficients that a template is tried with, as angles in degrees.
+ANGLES = (12, 30, 45, 60, 78)
+#: Precision of a centre's values, where features are of length 1.
+CENTRE_RIDGE = 0.3
+#: Templates that are made at a time.
+BLOCK = 512
+
+
+class Classes(NamedTuple):
+    """What labels tell: ``present`` (n, c) bool by encoding, ``of`` (m,) class of each image."""
+
+    present: Tensor
+    of: Tensor
+
+    def allow(self, pairs: Tensor) -> Tensor:
+        """(n, p) bool: whether the classes of ``pairs`` (p, k) are just those of the label."""
+        held = torch.zeros(len(pairs), self.present.shape[1], dtype=torch.bool)
+        held = held.to(pairs.device).scatter(1, self.of[pairs], value=True)
+        both = held.float() @ self.present.float().T
+        return ((both == held.sum(1)[:, None]) & (both == self.present.sum(1))).T
+
+
+def classes_of(scores: Tensor, labels: Tensor) -> Classes:
+    """The class of each image: the one most over-represented in the encodings that score highest.
+
+    Args:
+        scores: (n, m) of encodings and images.
+        labels: (n, c), above 0 for each class that is there.
+    """
+    present = labels > 0
+    best = scores.topk(min(40, max(2, len(scores) // scores.shape[1])), dim=0).indices
+    over = present.float()[best].mean(dim=0) - present.float().mean(dim=0)
+    return Classes(present, over.argmax(dim=1))
+
+
+def feature_scores(features: Tensor, centres: Tensor) -> Tensor:
+    """(n, m) likeness of encodings to the `prototypes` of images, comparable between images."""
+    return comparable(features @ centres.T)
+
+
+def refined_scores(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (n, m) as of `feature_scores`, and centres (m, D), of images whose mixes are known.
+
+    Centres are regressed on all encodings at once, so that what is mixed with an image does not
+    leak into its centre; and no encoding is scored by what it brought into a centre itself.
+
+    Args:
+        features: (n, D), of length 1 each.
+        weights: (n, m) coefficient of each image in each encoding.
+    """
+    gram = weights.T @ weights + CENTRE_RIDGE * torch.eye(weights.shape[1]).to(weights)
+    solve = torch.linalg.inv(gram)
+    centres = solve @ (weights.T @ features)
+    norms = centres.norm(dim=1)
+    scores = (features @ centres.T - weights @ solve) / norms
+    return comparable(scores), centres / norms[:, None]
+
+
+def comparable(scores: Tensor) -> Tensor:
+    """(n, m) less each column's median, over its median absolute deviation."""
+    centred = scores - scores.median(dim=0).values
+    return centred / (1.48 * centred.abs().median(dim=0).values + 1e-9)
+
+
+def assign_by_features(scores: Tensor, per_mix: int, classes: Classes | None = None) -> Tensor:
+    """(n, per_mix) images of each encoding, every image in about as many encodings as any other.
+
+    An auction: images that too many encodings claim are made dearer, neglected ones cheaper.
+
+    Args:
+        scores: (n, m), see `feature_scores`.
+        per_mix: private images in a mix.
+        classes: what labels tell, if there are any: only images of a class that is there.
+    """
+    if classes is not None:
+        scores = scores.masked_fill(~classes.present[:, classes.of], -1e6)
+    images = scores.shape[1]
+    due = len(scores) * per_mix / images
+    prices = torch.zeros(images).to(scores)
+    for _ in range(ROUNDS):
+        chosen = (scores - prices).topk(per_mix, dim=1).indices
+        surplus = chosen.flatten().bincount(minlength=images) / due - 1
+        prices += STEP * surplus * (surplus.abs() > SLACK)
+    return (scores - prices).topk(per_mix, dim=1).indices
+
+
+class Templates:
+    """What the edges of x^2 look like for one image alone, or for any two together.
+
+    The template of images a and b under coefficients l and m is the high-pass of (l a + m b)^2, a
+    sum of three parts, so that any coefficients can be scored from three matrix products.
+
+    Args:
+        sizes: (n, C, H, W) `magnitudes` of encodings.
+        images: (m, C, H, W).
+    """
+
+    def __init__(self, sizes: Tensor, images: Tensor) -> None:
+        squares = high_pass(sizes.square()).flatten(1)
+        spread = squares.std(dim=0) + 1e-6
+        seen = torch.nn.functional.normalize((squares - squares.mean(dim=0)) / spread, dim=1)
+        alone = high_pass(images.square()).flatten(1) / spread
+        self.pairs = torch.combinations(torch.arange(len(images), device=images.device))
+        self._alone, self._alone_norms = seen @ alone.T, alone.square().sum(dim=1)
+        parts = [_together(images, pairs, alone, spread, seen) for pairs in self.pairs.split(BLOCK)]
+        self._products = torch.cat([part[0] for part in parts], dim=1)
+        self._norms = torch.cat([part[1] for part in parts])
+
+    def alone(self) -> Tensor:
+        """(n, m) correlation of each encoding with each image's template."""
+        return self._alone / self._alone_norms.sqrt()
+
+    def of_pairs(self, first: Tensor | float, second: Tensor | float) -> Tensor:
+        """(n, p) correlation with each pair's template.
+
+        Args:
+            first: coefficients of the pair's first image, (n, p) or one number.
+            second: of the second.
+        """
+        a, b = self.pairs.T
+        one, other, both = first * first, second * second, 2 * first * second
+        product = one * self._alone[:, a] + other * self._alone[:, b] + both * self._products
+        first_first, second_second = self._alone_norms[a], self._alone_norms[b]
+        cross, first_second, first_cross, second_cross = self._norms.T
+        norm = one * one * first_first + other * other * second_second + both * both * cross
+        norm = norm + 2 * (
+            one * other * first_second + both * (one * first_cross + other * second_cross)
+        )
+        return product / (norm + 1e-9).sqrt()
+
+    def of_pairs_at_best(self) -> Tensor:
+        """(n, p) the same under the best of a few ratios of coefficients."""
+        angles = torch.tensor(ANGLES).deg2rad().tolist()
+        import math
+
+        best = self.of_pairs(math.cos(angles[0]), math.sin(angles[0]))
+        for angle in angles[1:]:
+            torch.maximum(best, self.of_pairs(math.cos(angle), math.sin(angle)), out=best)
+        return best
+
+
+def _together(
+    images: Tensor, pairs: Tensor, alone: Tensor, spread: Tensor, seen: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Products (n, p) of encodings with the mixed part of templates, and inner products (p, 4)."""
+    a, b = pairs.T
+    mixed = high_pass(images[a] * images[b]).flatten(1) / spread
+    inner = [mixed * mixed, alone[a] * alone[b], alone[a] * mixed, alone[b] * mixed]
+    return seen @ mixed.T, torch.stack([part.sum(dim=1) for part in inner], dim=1)

@@ -1,0 +1,100 @@
+"""Groups of encodings that share a private image, one for each private image.
+
+Greedy: from many encodings a group is grown by whichever encoding is most like all that are in it;
+then a choice of groups is made that are dense, were reached from more than one start, and differ.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+#: Groups grown for each private image, and at a time.
+STARTS, BLOCK = 25, 250
+#: Likenesses above this quantile count as this one: no single pair decides.
+CAP = 0.997
+#: How like another a group may be: the last ones only if more groups are needed.
+LIKENESS = (0.35, 0.45, 0.55, 0.65, 0.75)
+#: Groups that are as like as this are the same; so many must be found, unless none are left.
+SAME, SUPPORT, UNSUPPORTED = 0.8, 3, 0.65
+
+
+class Groups(NamedTuple):
+    """``members`` (m, size) encodings of each group, ``densities`` (m,) their mean likeness."""
+
+    members: Tensor
+    densities: Tensor
+
+
+def grow_groups(features: Tensor, size: int, starts: int, generator: torch.Generator) -> Groups:
+    """Groups of ``size`` encodings grown from as many as ``starts`` random ones.
+
+    Args:
+        features: (n, D), see `standardised`.
+        size: of a group: fewer than the encodings that hold an image.
+        starts: how many to grow.
+        generator: of the starts.
+    """
+    likeness = features @ features.T
+    some = likeness[:: max(1, len(likeness) // 200)].flatten()
+    likeness.clamp_(max=float(some.sort().values[int(CAP * (len(some) - 1))]))
+    likeness -= likeness.mean()
+    likeness.fill_diagonal_(0)
+    chosen = torch.randperm(len(features), generator=generator)[:starts].to(features.device)
+    grown = [_grow(likeness, part, size) for part in chosen.split(BLOCK)]
+    members, densities = zip(*grown, strict=True)
+    return Groups(torch.cat(members), torch.cat(densities))
+
+
+def choose_groups(features: Tensor, grown: Groups, count: int) -> Tensor:
+    """(m, size) members of at most ``count`` groups of different images, the densest ones."""
+    centres = prototypes(features, grown.members)
+    alike = centres @ centres.T
+    supported = (alike > SAME).sum(dim=1) >= SUPPORT
+    order = grown.densities.argsort(descending=True).tolist()
+    kept: list[int] = []
+    for limit in LIKENESS:
+        for row in order:
+            if len(kept) == count:
+                return grown.members[kept]
+            new = not kept or bool(alike[row, kept].max() < limit)
+            if new and (supported[row] or limit >= UNSUPPORTED):
+                kept.append(row)
+    return grown.members[kept]
+
+
+def find_groups(features: Tensor, count: int, holding: float, generator: torch.Generator) -> Tensor:
+    """(m, size) members of at most ``count`` groups.
+
+    Args:
+        features: (n, D), see `standardised`.
+        count: of private images.
+        holding: mean number of encodings that hold an image.
+        generator: of the starts.
+    """
+    size = max(2, round(0.3 * holding))
+    grown = grow_groups(features, size, min(len(features), STARTS * count), generator)
+    return choose_groups(features, grown, count)
+
+
+def prototypes(features: Tensor, members: Tensor) -> Tensor:
+    """(m, D) mean features of each group, of length 1."""
+    means = torch.stack([features[rows].mean(dim=0) for rows in members])
+    return torch.nn.functional.normalize(means, dim=1)
+
+
+def _grow(likeness: Tensor, starts: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Members (s, size), and the mean likeness of the last to the others."""
+    members = starts[:, None]
+    total = likeness[starts].clone()
+    rows = torch.arange(len(starts), device=starts.device)
+    density = torch.zeros(len(starts)).to(likeness)
+    for held in range(1, size):
+        total[rows, members[:, -1]] = -torch.inf
+        best = total.max(dim=1)
+        density = best.values / held
+        members = torch.cat([members, best.indices[:, None]], dim=1)
+        total += likeness[best.indices]
+    return members, density
