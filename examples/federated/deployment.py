@@ -88,14 +88,14 @@ class Deployment:
             if time.monotonic() > deadline:
                 raise RuntimeError("Not all nodes come; their logs say why.")
 
-    def run(self, values: Mapping[str, Any], out: Path) -> dict[str, Any]:
-        """Run the app with ``values`` for its config, to its end; returns what is in ``out``.
+    def run(self, values: Mapping[str, Any], out: Path, app: Path = APP) -> dict[str, Any]:
+        """Run ``app`` with ``values`` for its config, to its end; returns what is in ``out``.
 
         Raises:
             RuntimeError: the federation failed.
         """
         config = run_config({**values, "out": out})
-        self.servers.run(OPERATOR, "run", APP, OPERATOR, "--stream", "--run-config", config)
+        self.servers.run(OPERATOR, "run", app, OPERATOR, "--stream", "--run-config", config)
         results = out / "results.json"
         if not results.exists():
             raise RuntimeError(f"The federation failed; see the logs in {self.servers.folder}.")
