@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import accuracy, curves, tables
+from experiments import accuracy, attack_tables, curves, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,3 +70,22 @@ def test_curves_are_means_of_the_longest_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.curves", "--out", str(out)]
     subprocess.run(command, cwd=ROOT, check=True)
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_of_attacks_shows_what_was_measured() -> None:
+    measured = attack_tables.MEASURED
+    rows = list(csv.DictReader(measured.open())) if measured.exists() else []
+    assert attack_tables.PAGE.read_text(encoding="utf-8") == attack_tables.page(rows)
+
+
+def test_a_table_of_attacks_has_means_over_seeds() -> None:
+    def row(seed: int, value: str) -> dict[str, str]:
+        return {
+            "attack": "averaging", "scheme": "plain", "encodings_per_image": "10",
+            "seed": str(seed), "measure": "ssim_mean", "value": value,
+        }  # fmt: skip
+
+    lines = attack_tables.page([row(0, "0.25"), row(1, "0.75")]).splitlines()
+    assert "| attack | scheme | encodings an image | SSIM, mean |" in lines
+    assert "| `averaging` | plain | 10 | 0.5 |" in lines
+    assert lines.count("Not measured yet.") == len(attack_tables.TABLES) - 1

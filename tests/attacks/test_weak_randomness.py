@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import peers
+from experiments.attacks import authors_routine
 from instahide.attacks import seeds
 from instahide.attacks.base import Budget, Observation, ThreatModel, silent
 from instahide.attacks.mersenne import ENOUGH, recover_state
@@ -49,6 +49,17 @@ def test_a_seed_is_found_from_published_coefficients(library: seeds.Generator) -
     assert attack.run(observation, Budget(), silent).statistics["seed"] == secret
 
 
+def test_a_seed_of_the_authors_routine_is_found(private: ImageTable, public: ImageTable) -> None:
+    """It draws a mix again where it stands, so that all later ones move."""
+    attack = SeedSearch(range(5000))
+    for seed in range(4000, 4100):
+        observation, _ = authors_routine(seed, private, public, ThreatModel())
+        drawn = np.abs(seeds.normals(seed, "numpy", (1, 4)))
+        if attack.applies(observation) is None and CROSS.meets_bounds(drawn / drawn.sum())[0]:
+            break
+    assert attack.run(observation, Budget(), silent).statistics["seed"] == seed
+
+
 def test_coefficients_of_the_key_stream_have_no_seed(
     private: ImageTable, public: ImageTable
 ) -> None:
@@ -76,34 +87,11 @@ def test_the_first_ratio_of_every_seed_is_the_librarys_own(library: seeds.Genera
         assert seed in seeds.candidates(ratio, library, range(seed, seed + 1))
 
 
-def authors_routine(
-    seed: int, private: ImageTable, public: ImageTable
-) -> tuple[Observation, Tensor]:
-    """Encodings by the authors' routine, on seeded generators; and the mixes under the masks."""
-    images = torch.from_numpy(private.normalised()).repeat(6, 1, 1, 1)
-    onehot = torch.eye(5)[torch.from_numpy(private.labels).repeat(6)]
-    pool = torch.from_numpy(public.normalised_like(private).normalised())
-
-    def made() -> tuple[Tensor, Tensor]:
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        return peers.cross(images, onehot, pool, 4, 0.65, 0.3)
-
-    encodings, labels = made()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(peers, "masked", lambda mixed: mixed)
-        mixes, _ = made()
-    threat = ThreatModel(known_mixes=KNOWN)
-    observation = Observation(
-        encodings, labels, CROSS, private.mean, private.std, threat, known_mixes=mixes[:KNOWN]
-    )
-    return observation, mixes
-
-
 def test_every_later_mask_of_a_seeded_generator_is_predicted(
     private: ImageTable, public: ImageTable
 ) -> None:
-    observation, mixes = authors_routine(20, private, public)
+    threat = ThreatModel(known_mixes=KNOWN, encodings_per_image=6)
+    observation, mixes = authors_routine(20, private, public, threat)
     attack = MaskGenerator()
     assert attack.applies(observation) is None
     found = attack.run(observation, Budget(), silent)

@@ -25,13 +25,14 @@ SEEDS = 1 << 32
 #: Seeds that a thread tries before it looks at the clock.
 _CHUNK, _THREADS = 1 << 19, 2
 #: Mixes that a seed has to explain, and the share of them: some were drawn again to meet bounds.
+#: By chance it explains about one in a hundred of them.
 _MIXES, _EXPLAINED = 32, 0.5
 #: Below this a value is too near to zero for its sign to be sure.
 _LEAST_VALUE = 1e-4
 
 
 class SeedSearch:
-    """The 32-bit seed of coefficients that NumPy or PyTorch drew for all mixes in one call.
+    """The 32-bit seed of coefficients that NumPy or PyTorch drew, k normal values a mix.
 
     The first mix must not have been drawn again, and its two private images must differ in class.
 
@@ -168,9 +169,12 @@ def _seed_among(
 
 
 def _explains(seed: int, generator: Generator, ratios: NDArray[np.float64], k: int) -> bool:
-    # PyTorch draws blocks of 16 values at least.
-    rows = max(len(ratios), 16)
-    drawn = np.abs(normals(seed, generator, (rows, k)))[: len(ratios), :2]
+    """Whether the ratios are among the first that ``seed`` draws.
+
+    In which place is left open: a mix that is drawn again moves all that come after it, or none.
+    """
+    drawn = np.abs(normals(seed, generator, (2 * _MIXES, k)))[:, :2]
     expected = drawn.min(axis=1) / drawn.max(axis=1)
-    known = ~np.isnan(ratios)
-    return bool(np.isclose(expected[known], ratios[known], rtol=1e-3).mean() >= _EXPLAINED)
+    known = ratios[~np.isnan(ratios), None]
+    matched = np.isclose(expected, known, rtol=1e-4, atol=0).any(axis=1)
+    return bool(matched.mean() >= _EXPLAINED)

@@ -1,0 +1,234 @@
+"""What the paper's attacks recover from plain images, Mixup and InstaHide, on real photographs.
+
+    python -m experiments.attacks
+
+Private patches, the public pool and what the attacker has of its own share no photograph (see
+`experiments.photographs`). The weak generators are the authors' routine of `benchmarks.peers` under
+a seed. Every finished attack adds its figures to the CSV at once, and attacks that it holds are not
+repeated. The last line printed is one JSON object with the main figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import peers
+from instahide.attacks.base import Attack, Budget, Observation, ThreatModel, silent
+from instahide.attacks.registry import attack_named
+from instahide.audit.score import score
+from instahide.audit.truth import Truth, observe
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable
+
+SCHEMES = {
+    "plain": Scheme.plain(),
+    "mixup-inside-4": Scheme.mixup(4),
+    "mixup-cross-4": Scheme.cross(4, mask=False),
+    "inside-4": Scheme.inside(4),
+    "cross-4": Scheme.cross(4),
+}
+#: Known mixes that hold more signs than the Mersenne Twister has bits.
+KNOWN = 8
+#: A seed that is found after a while, and the seconds that each search may take.
+SECRET_SEED, SECONDS = 3_000_017, 60
+FIELDS = [
+    "attack", "scheme", "encodings_per_image", "seed", "measure", "value", "seconds", "threads",
+    "torch", "numpy", "python", "platform", "commit",
+]  # fmt: skip
+
+
+class Images(NamedTuple):
+    private: ImageTable
+    public: ImageTable
+
+
+class Task(NamedTuple):
+    """An attack on a scheme; "weak" schemes are the authors' routine on a seeded generator."""
+
+    attack: str
+    scheme: str
+    encodings_per_image: int
+
+
+def tasks() -> Iterator[Task]:
+    for scheme in SCHEMES:
+        for count in (10, 100):
+            yield Task("averaging", scheme, count)
+            yield Task("averaging-absolute", scheme, count)
+        yield Task("labels", scheme, 10)
+        yield Task("statistics", scheme, 100)
+    for scheme in ("mixup-cross-4", "cross-4"):
+        yield Task("public-search", scheme, 2)
+        yield Task("public-search-absolute", scheme, 2)
+    for scheme in ("weak", "cross-4"):
+        yield Task("mersenne-twister", scheme, 2)
+        yield Task("seed-search", scheme, 2)
+
+
+def threat_of(task: Task) -> ThreatModel:
+    grouped = task.attack.startswith(("averaging", "statistics"))
+    known = KNOWN if task.attack == "mersenne-twister" else 0
+    return ThreatModel(
+        grouped=grouped, known_mixes=known, encodings_per_image=task.encodings_per_image
+    )
+
+
+def run(task: Task, images: Images) -> dict[str, float]:
+    """All figures of one attack."""
+    attack = attack_named(task.attack)
+    observation, truth = observed(task, images, attack)
+    started = time.perf_counter()
+    found = attack.run(observation, Budget(SECONDS), silent)
+    seconds = time.perf_counter() - started
+    figures = dict(found.statistics)
+    if truth is not None:
+        figures |= score(found, observation, truth).summary
+    return {**figures, "seconds": seconds}
+
+
+def observed(task: Task, images: Images, attack: Attack) -> tuple[Observation, Truth | None]:
+    """Something that the attack applies to."""
+    threat = threat_of(task)
+    while True:
+        if task.scheme == "weak":
+            observation, truth = authors_routine(SECRET_SEED, *images, threat)[0], None
+        else:
+            observation, truth = observe(*images, SCHEMES[task.scheme], threat)
+        # By chance the first mix may be of one class, which tells a seed search nothing.
+        if task.attack != "seed-search" or attack.applies(observation) is None:
+            return observation, truth
+
+
+def authors_routine(
+    seed: int, private: ImageTable, public: ImageTable, threat: ThreatModel
+) -> tuple[Observation, Tensor]:
+    """Encodings by the authors' routine, on seeded generators; and the mixes under the masks."""
+    images = torch.from_numpy(private.normalised()).repeat(threat.encodings_per_image, 1, 1, 1)
+    classes = torch.from_numpy(private.labels).repeat(threat.encodings_per_image)
+    onehot = torch.eye(len(private.classes))[classes]
+    pool = torch.from_numpy(public.normalised_like(private).normalised())
+
+    def made() -> tuple[Tensor, Tensor]:
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        return peers.cross(images, onehot, pool, 4, 0.65, 0.3)
+
+    encodings, labels = made()
+    with patch.object(peers, "masked", lambda mixed: mixed):
+        mixes, _ = made()
+    observation = Observation(
+        encodings, labels, SCHEMES["cross-4"], private.mean, private.std, threat,
+        known_mixes=mixes[: threat.known_mixes] if threat.known_mixes else None,
+    )  # fmt: skip
+    return observation, mixes
+
+
+def surroundings() -> dict[str, object]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def summary(rows: list[dict[str, str]]) -> dict[str, float]:
+    """The figures that the attacks are judged by, means over seeds."""
+    wanted = {
+        ("public-search", "mixup-cross-4", "2", "public_found"),
+        ("public-search", "cross-4", "2", "public_found"),
+        ("public-search-absolute", "cross-4", "2", "public_found"),
+        ("averaging", "mixup-inside-4", "100", "ssim_mean"),
+        ("averaging", "inside-4", "100", "ssim_mean"),
+        ("averaging-absolute", "inside-4", "100", "ssim_mean"),
+        ("averaging-absolute", "inside-4", "100", "identified_mean"),
+        ("mersenne-twister", "weak", "2", "seconds"),
+        ("mersenne-twister", "cross-4", "2", "found"),
+        ("seed-search", "cross-4", "2", "hours_for_all"),
+    }
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        key = (row["attack"], row["scheme"], row["encodings_per_image"], row["measure"])
+        if key in wanted:
+            values.setdefault(" ".join(key), []).append(float(row["value"]))
+    return {name: float(f"{np.mean(found):.4g}") for name, found in sorted(values.items())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--private", type=int, default=100, help="private patches")
+    parser.add_argument("--public", type=int, default=10_000, help="patches of the pool")
+    parser.add_argument("--seeds", default="0", help="of the choice of patches: 0,1,2")
+    parser.add_argument("--attacks", help="only these, such as labels,averaging")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("experiments/results/attacks.csv"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    done = list(csv.DictReader(options.out.open())) if options.out.exists() else []
+    have = {(row["attack"], row["scheme"], row["encodings_per_image"], row["seed"]) for row in done}
+    for seed in map(int, options.seeds.split(",")):
+        missing = [
+            task
+            for task in tasks()
+            if (task.attack, task.scheme, str(task.encodings_per_image), str(seed)) not in have
+            and (options.attacks is None or task.attack in options.attacks.split(","))
+        ]
+        if missing:
+            measure(missing, photographs(options.private, options.public, seed), seed, options.out)
+    print(json.dumps(summary(list(csv.DictReader(options.out.open())))))
+
+
+def photographs(private: int, public: int, seed: int) -> Images:
+    """Patches of two sets of photographs; the classes are arbitrary, ten of them."""
+    from experiments.photographs import patches
+
+    # Some photographs of the pool are flat: more are asked for than are wanted.
+    pool = patches("public", public * 4 // 3, seed)[:public]
+    shown = patches("private", private, seed)
+    labels = np.arange(len(shown)) % 10
+    return Images(ImageTable.from_arrays(shown, labels), ImageTable.from_arrays(pool))
+
+
+def measure(missing: list[Task], images: Images, seed: int, out: Path) -> None:
+    print(f"{len(images.private)} private patches, {len(images.public)} in the pool", flush=True)
+    for task in missing:
+        figures = run(task, images)
+        seconds = round(figures["seconds"], 3)
+        with out.open("a", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            if file.tell() == 0:
+                writer.writeheader()
+            for name, value in figures.items():
+                writer.writerow(
+                    {
+                        **task._asdict(), "seed": seed, "measure": name, "value": f"{value:.6g}",
+                        "seconds": seconds, **surroundings(),
+                    }
+                )  # fmt: skip
+        print(*task, {name: float(f"{value:.3g}") for name, value in figures.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
