@@ -56,3 +56,22 @@ def test_three_participants_teach_one_network(split: list[str], tmp_path: Path) 
     assert split == [] or figures["plain_third"] < 75
     (row,) = csv.DictReader(out.read_text().splitlines())
     assert row["pooled"] == str(figures["pooled"])
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_lightning_trains_on_encodings(processes: int, tmp_path: Path) -> None:
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "lightning_training.py"), str(processes)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout.splitlines()[-1])
+    assert figures["accuracy"] > 0.5
+    # Four images a mix, for twenty epochs without their short last batches.
+    assert figures["exposure/least"] < figures["exposure/mean"] < 80 < figures["exposure/most"]
