@@ -34,10 +34,21 @@ def test_whoever_starts_a_run_decides_neither_what_a_node_reads_nor_where_it_cou
         Node.open(run, {})
 
 
-@pytest.mark.parametrize("own", [{"max-exposre": 5}, {"scheme": "plain"}, {"dp": True}])
+@pytest.mark.parametrize("own", [{"max-exposre": 5}, {"lr": 0.1}, {"dp": True}])
 def test_a_slip_in_a_node_s_config_is_not_passed_over(own: dict[str, Any]) -> None:
     with pytest.raises(RefusalError, match="no setting of a node"):
         Node.open({}, {"data": "mine", **own})
+
+
+@pytest.mark.parametrize(
+    "run", [{"scheme": "plain"}, {"scheme": "cross", "k": 2}, {"private-k": 3}, {"c1": 0.9}]
+)
+def test_a_run_that_encrypts_less_than_a_node_insists_on_is_refused(run: dict[str, Any]) -> None:
+    own = {"data": "mine", "scheme": "cross", "k": 4, "private-k": 2, "c1": 0.65}
+    agreed = {"scheme": "cross", "k": 4}
+    assert Node.open(agreed, own).settings.encryption() == Scheme.cross(4)
+    with pytest.raises(RefusalError, match="takes part if"):
+        Node.open(agreed | run, own)
 
 
 def test_nodes_that_share_a_data_set_share_no_image_and_no_ledger(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from instahide.learning.flower.settings import FederatedSettings
 
 #: Settings in which a node has the last word.
 OWN = ("data", "test", "public", "size", "skip_bad", "ledger", "max_exposure", "device")
+#: Settings of the run without which a node may refuse to take part.
+TERMS = ("scheme", "k", "private_k", "c1", "c2", "labels", "law")
 
 
 @dataclass(frozen=True)
@@ -40,21 +42,25 @@ class Node:
 
         A node of the simulation engine has a ``partition-id`` and takes ``data``, ``test`` and
         ``ledger`` from the run config. Any other node has to name its own: whoever starts a run
-        decides neither what it reads nor where it counts.
+        decides neither what it reads nor where it counts. How its images are encrypted the run
+        does decide, in the bounds of the `TERMS` that the node names.
 
         Raises:
-            RefusalError: the node config has no `data`, or what is no setting of a node.
+            RefusalError: the node config has no `data`, or what is no setting of a node; or the
+                run is not on its terms.
             InstaHideError: a setting that does not fit.
         """
         own = {name.replace("-", "_"): value for name, value in node_config.items()}
         part, parts = own.pop("partition_id", None), own.pop("num_partitions", None)
+        terms = {name: own.pop(name) for name in TERMS if name in own}
         strange = sorted(set(own) - set(OWN))
         if strange:
             raise RefusalError(
                 f"The node config says `{strange[0]}`, which is no setting of a node.",
-                f"It may say {', '.join(OWN)}.",
+                f"It may say {', '.join(OWN)}; and its terms: {', '.join(TERMS)}.",
             )
         settings = FederatedSettings.from_config(run_config)
+        _require_terms(settings, terms)
         if part is not None and parts is not None:
             return cls(settings.merged(own), (int(part), int(parts)))
         if "data" not in own:
@@ -122,6 +128,17 @@ class Node:
         rows = shares(images.labels, parts, alpha=alpha)[part]
         # Made anew: the mean and deviation of a part are its own.
         return ImageTable.from_arrays(images.pixels[rows], images.labels[rows], images.classes)
+
+
+def _require_terms(settings: FederatedSettings, terms: Mapping[str, Any]) -> None:
+    offers = {"scheme": settings.scheme, **vars(settings.encryption())}
+    for name, value in terms.items():
+        offered = offers[name]
+        if offered != value:
+            raise RefusalError(
+                f"This node takes part if {name} is {value!r}; in this run it is {offered!r}.",
+                "Start the run on its terms.",
+            )
 
 
 def spread(exposure: Exposure) -> dict[str, float]:
