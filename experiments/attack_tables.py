@@ -5,9 +5,10 @@ python -m experiments.attack_tables
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from statistics import mean
+
+from experiments.attacks import read
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "experiments" / "results" / "attacks.csv"
@@ -122,5 +123,4 @@ def cell(rows: Rows, name: str) -> str:
 
 
 if __name__ == "__main__":
-    measured = list(csv.DictReader(MEASURED.open())) if MEASURED.exists() else []
-    PAGE.write_text(page(measured), encoding="utf-8")
+    PAGE.write_text(page(read(MEASURED)), encoding="utf-8")

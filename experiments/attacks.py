@@ -186,8 +186,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    done = list(csv.DictReader(options.out.open())) if options.out.exists() else []
-    have = {(row["attack"], row["scheme"], row["encodings_per_image"], row["seed"]) for row in done}
+    have = {
+        (row["attack"], row["scheme"], row["encodings_per_image"], row["seed"])
+        for row in read(options.out)
+    }
     for seed in map(int, options.seeds.split(",")):
         missing = [
             task
@@ -197,7 +199,12 @@ def main() -> None:
         ]
         if missing:
             measure(missing, photographs(options.private, options.public, seed), seed, options.out)
-    print(json.dumps(summary(list(csv.DictReader(options.out.open())))))
+    print(json.dumps(summary(read(options.out))))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none if there is no such file yet."""
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
 def photographs(private: int, public: int, seed: int) -> Images:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiments import accuracy, attack_tables, curves, tables
+from experiments import accuracy, attack_tables, attacks, curves, tables
+from instahide.images import ImageTable
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,8 +75,7 @@ def test_curves_are_means_of_the_longest_runs(tmp_path: Path) -> None:
 
 
 def test_the_page_of_attacks_shows_what_was_measured() -> None:
-    measured = attack_tables.MEASURED
-    rows = list(csv.DictReader(measured.open())) if measured.exists() else []
+    rows = attacks.read(attack_tables.MEASURED)
     assert attack_tables.PAGE.read_text(encoding="utf-8") == attack_tables.page(rows)
 
 
@@ -89,3 +90,25 @@ def test_a_table_of_attacks_has_means_over_seeds() -> None:
     assert "| attack | scheme | encodings an image | SSIM, mean |" in lines
     assert "| `averaging` | plain | 10 | 0.5 |" in lines
     assert lines.count("Not measured yet.") == len(attack_tables.TABLES) - 1
+
+
+def test_attacks_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    private, public = (
+        ImageTable.from_arrays(generator.integers(0, 256, (count, 3, 8, 8), np.uint8), labels)
+        for count, labels in ((12, np.arange(12) % 3), (20, None))
+    )
+    monkeypatch.setattr(attacks, "photographs", lambda *sizes: attacks.Images(private, public))
+    out = tmp_path / "attacks.csv"
+    command = ["attacks", "--attacks", "labels,public-search", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    attacks.main()
+    rows = attacks.read(out)
+    assert {(row["attack"], row["scheme"]) for row in rows} == {
+        *(("labels", scheme) for scheme in attacks.SCHEMES),
+        *(("public-search", scheme) for scheme in ("mixup-cross-4", "cross-4")),
+    }
+    assert all(row["commit"] and row["seconds"] for row in rows)
+    before = out.read_bytes()
+    attacks.main()
+    assert out.read_bytes() == before

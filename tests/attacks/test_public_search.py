@@ -42,6 +42,16 @@ def test_public_images_of_a_mixup_are_found_and_taken_out(
     assert found.statistics["energy_left"] < 0.9
 
 
+def test_what_remains_belongs_to_groups_where_they_are_known(
+    private: ImageTable, public: ImageTable
+) -> None:
+    threat = ThreatModel(grouped=True, encodings_per_image=3)
+    observation, truth = observe(private, public, MIXUP, threat)
+    found = PublicSearch().run(observation, Budget(), silent)
+    # By chance 1 in 20.
+    assert score(found, observation, truth).summary["identified_mean"] > 0.3
+
+
 def test_under_the_mask_the_same_search_is_at_chance(
     private: ImageTable, public: ImageTable
 ) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
 from instahide.attacks.law import simulated_coefficients
 
 
@@ -80,10 +80,8 @@ def _applies(observation: Observation) -> str | None:
 
 def _means(observation: Observation, values: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
     """Group numbers (m,), means of each (m, C, H, W) and of all, and how many a group has."""
-    if observation.groups is None:
-        raise ValueError("an attack that does not apply was run")
     numbers, places, sizes = np.unique(
-        observation.groups.numpy(), return_inverse=True, return_counts=True
+        granted(observation.groups).numpy(), return_inverse=True, return_counts=True
     )
     sums = torch.zeros(len(numbers), *values.shape[1:])
     sums.index_add_(0, torch.from_numpy(places), values)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from instahide.encryption.scheme import Scheme
@@ -19,6 +20,8 @@ from instahide.images import ImageTable
 
 #: Called with what is being done and the share of it that is done, from 0 to 1.
 Progress = Callable[[str, float], None]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ class Observation:
 
     def __len__(self) -> int:
         return len(self.encodings)
+
+    def owners(self, first: int = 0) -> Tensor:
+        """(n - first,) what the encodings from ``first`` on are of, as `Reconstruction.of` says."""
+        return torch.arange(first, len(self)) if self.groups is None else self.groups[first:]
 
     def __repr__(self) -> str:
         return f"Observation({len(self)} encodings of {self.scheme}, {self.threat})"
@@ -165,6 +172,13 @@ class Attack(Protocol):
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """Attack ``observation``; what was found when ``budget`` ends is handed back."""
         ...
+
+
+def granted(value: T | None) -> T:
+    """What an attack needs, and asked for in `Attack.applies`."""
+    if value is None:
+        raise ValueError("an attack was run that does not apply")
+    return value
 
 
 def silent(what: str, share: float) -> None:

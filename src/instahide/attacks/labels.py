@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
 from instahide.attacks.law import simulated_coefficients
 from instahide.encryption.scheme import Scheme
 
@@ -28,9 +28,7 @@ class LabelLeakage:
 
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """Coefficients (n, classes), exact where the labels are soft."""
-        if observation.labels is None:
-            raise ValueError("an attack that does not apply was run")
-        labels = observation.labels
+        labels = granted(observation.labels)
         soft = observation.threat.labels == "soft"
         if not (soft and observation.scheme.labels == "soft"):
             shares = labels / labels.sum(dim=1, keepdim=True)
@@ -40,9 +38,7 @@ class LabelLeakage:
 
 
 def _statistics(observation: Observation, soft: bool) -> dict[str, float]:
-    labels = observation.labels
-    if labels is None:
-        return {}
+    labels = granted(observation.labels)
     present = (labels > 0).sum(dim=1)
     apart = (present == observation.scheme.private_k).float().mean()
     return {

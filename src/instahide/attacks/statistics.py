@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
 from instahide.images.optional import needing
 
 #: Pairs of encodings, or of images, that a test takes at most.
@@ -64,9 +64,7 @@ class StatisticalTests:
 
 def _members(observation: Observation) -> list[NDArray[np.int64]]:
     """The encodings of each group."""
-    if observation.groups is None:
-        raise ValueError("an attack that does not apply was run")
-    groups = observation.groups.numpy()
+    groups = granted(observation.groups).numpy()
     return [np.flatnonzero(groups == number) for number in np.unique(groups)]
 
 

@@ -15,9 +15,8 @@ from typing import get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
 from instahide.attacks.mersenne import ENOUGH, GeneratorState, recover_state
 from instahide.attacks.seeds import Generator, candidates, normals
 
@@ -106,9 +105,7 @@ class MaskGenerator:
 
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """Masks of all encodings that were not known, and what lies under them."""
-        if observation.known_mixes is None:
-            raise ValueError("an attack that does not apply was run")
-        mixes = observation.known_mixes
+        mixes = granted(observation.known_mixes)
         rest = observation.encodings[len(mixes) :]
         turned = observation.encodings[: len(mixes)].sign() != mixes.sign()
         sure = mixes.abs() > _LEAST_VALUE
@@ -122,16 +119,9 @@ class MaskGenerator:
         return Reconstruction(
             {"found": 1.0, "known_signs": float(sure.sum())},
             images=torch.where(masks, -rest, rest),
-            of=_labelled(observation, len(mixes)),
+            of=observation.owners(len(mixes)),
             masks=masks,
         )
-
-
-def _labelled(observation: Observation, known: int) -> Tensor:
-    """(m,) what each image after the ``known`` ones is of."""
-    if observation.groups is not None:
-        return observation.groups[known:]
-    return torch.arange(known, len(observation))
 
 
 def _generator(
@@ -148,9 +138,7 @@ def _generator(
 
 def _ratios(observation: Observation) -> NDArray[np.float64]:
     """(m,) smaller over larger private coefficient of the first mixes; nan for a shared class."""
-    if observation.labels is None:
-        raise ValueError("an attack that does not apply was run")
-    two = observation.labels[:_MIXES].double().topk(2, dim=1).values.numpy()
+    two = granted(observation.labels)[:_MIXES].double().topk(2, dim=1).values.numpy()
     return np.where(two[:, 1] > 0, two[:, 1] / two[:, 0], np.nan)
 
 
