@@ -112,3 +112,44 @@ def test_attacks_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     before = out.read_bytes()
     attacks.main()
     assert out.read_bytes() == before
+
+
+def federated_row(partition: str, scheme: str, accuracy: float, speed: float) -> dict[str, str]:
+    row = {"data": "digits", "images": 600, "rounds": 1, "local_epochs": 1, "seed": 0}
+    row |= {"partition": partition, "scheme": scheme, "accuracy": accuracy}
+    return {name: str(value) for name, value in (row | {"rounds_per_second": speed}).items()}
+
+
+def test_a_federation_is_compared_with_the_same_one_on_plain_images() -> None:
+    from experiments import federated
+
+    rows = [
+        federated_row("iid", "plain", 90.0, 0.5), federated_row("iid", "cross-4", 88.5, 0.48),
+        federated_row("dirichlet", "plain", 80.0, 0.5), federated_row("iid", "plain", 92.0, 0.5),
+        {**federated_row("iid", "cross-4", 10.0, 0.1), "rounds": "7"},
+    ]  # fmt: skip
+    size = {"data": "digits", "images": 600, "rounds": 1, "local_epochs": 1}
+    assert federated.summary(rows, size) == size | {
+        "iid_plain": 91.0, "iid_cross-4": 88.5, "iid_cross-4_drop": 2.5,
+        "iid_cross-4_slower_percent": 4.0, "dirichlet_plain": 80.0,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_federated_writes_every_run_once_and_sums_up(tmp_path: Path) -> None:
+    out = tmp_path / "federated.csv"
+    options = ["--data", "digits", "--images", "600", "--rounds", "1", "--local-epochs", "1"]
+    command = [sys.executable, "-m", "experiments.federated", *options, "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    for more in (["--partitions", "iid"], []):
+        done = subprocess.run(
+            [*command, "--schemes", "plain,inside-2", *more],
+            cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    figures = json.loads(done.stdout.splitlines()[-1])
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [(row["partition"], row["scheme"]) for row in rows] == [
+        ("iid", "plain"), ("iid", "inside-2"), ("dirichlet", "plain"), ("dirichlet", "inside-2"),
+    ]  # fmt: skip
+    assert [row["exposure_mean"] for row in rows] == ["0.0", "2.0", "0.0", "2.0"]
+    assert "dirichlet_inside-2_drop" in figures

@@ -36,21 +36,23 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
     parser.add_argument("settings", nargs="*", help="name=value")
     options = parser.parse_args()
+    values = said(options.settings)
+    alpha = values.get("alpha", 0.3) if values.get("partition") == "dirichlet" else None
     train, test = open_split(options.data)
     with (
         tempfile.TemporaryDirectory() as temporary,
         running(options.work or Path(temporary)) as servers,
     ):
         deployment = Deployment(servers)
-        for number, rows in enumerate(shares(train.labels, options.clients)):
+        for number, rows in enumerate(shares(train.labels, options.clients, alpha=alpha)):
             name = f"node-{number}"
             deployment.admit(name)
             data = give(servers.folder / name, train.subset(rows))
             deployment.start_node(name, {"data": data})
         deployment.wait_for(options.clients)
         server_test = give(servers.folder / "server", test)
-        values = {"test": server_test, "clients": options.clients, **said(options.settings)}
-        show(deployment.run(values, servers.folder / "out"))
+        agreed = {"test": server_test, "clients": options.clients}
+        show(deployment.run({**agreed, **values}, servers.folder / "out"))
 
 
 if __name__ == "__main__":

@@ -125,14 +125,14 @@ def together(replies: list[RecordDict], weighted_by: str) -> MetricRecord:
     records = [next(iter(reply.metric_records.values())) for reply in replies]
     images = np.asarray([record[weighted_by] for record in records], np.float64)
     found: dict[str, Any] = {weighted_by: int(images.sum())}
-    for key in records[0]:
-        values = np.asarray([record[key] for record in records], np.float64)
+    for key in set(records[0]) - {weighted_by}:
+        values = [cast(float, record[key]) for record in records]
         if key.endswith("-least"):
-            found[key] = float(values.min())
+            found[key] = min(values)
         elif key.endswith("-most") or key == "epsilon":
-            found[key] = float(values.max())
-        elif key != weighted_by:
-            found[key] = float(values @ images / images.sum())
+            found[key] = max(values)
+        else:
+            found[key] = float(np.average(values, weights=images))
     return MetricRecord(found)
 
 
