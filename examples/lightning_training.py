@@ -52,7 +52,7 @@ if __name__ == "__main__":
     seed_everything(0)  # Of the network; no key depends on it.
     hide = InstaHideCallback(Scheme.inside(k=4), classes=10)  # This is all.
     processes = int(sys.argv[1]) if sys.argv[1:] else 1
-    trainer = Trainer(devices=processes, max_epochs=20, callbacks=hide)
+    trainer = Trainer(devices=processes, max_epochs=12, callbacks=hide)
     trainer.fit(Classifier(), Digits())
     if trainer.is_global_zero:
         print(json.dumps({name: float(value) for name, value in trainer.callback_metrics.items()}))

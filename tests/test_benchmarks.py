@@ -32,9 +32,10 @@ PROMISED = {
     "reading": {"reading_vs_memory", "reading_encodings_per_s"},
     "startup": {"help_seconds"},
     "wrapping": {"overhead"},
+    "lightning_callback": {"overhead"},
 }  # fmt: skip
-#: A cluster that comes and goes takes half a minute.
-SLOW = {"ray_nodes"}
+#: A cluster that comes and goes takes half a minute, four runs of a `Trainer` nearly as long.
+SLOW = {"ray_nodes", "lightning_callback"}
 
 
 @pytest.mark.parametrize(
