@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections import namedtuple
 from dataclasses import dataclass
@@ -55,6 +59,7 @@ INSIDE = Scheme.inside(3)
 KEY = bytes(range(32))
 HALF = list(range(0, COUNT, 2))
 SECONDS = 60
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def seeded() -> torch.Generator:
@@ -318,6 +323,29 @@ def test_a_copy_in_another_process_has_masks_of_its_own(start: str) -> None:
         process.join(SECONDS)
         assert process.exitcode == 0
     assert all_differ(np.concatenate([*found, masks(encoded)]))
+
+
+@pytest.mark.slow
+def test_ranks_and_restarts_have_masks_of_their_own() -> None:
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "tests.learning.wrapped_rank",
+    ]  # fmt: skip
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+    found = []
+    for _ in range(2):
+        result = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+        found += [json.loads(line) for line in result.stdout.splitlines()]
+    assert [len(rank) for rank in found] == [COUNT] * 4
+    assert all_differ(np.concatenate(found))
 
 
 def test_two_iterations_at_a_time_do_not_meet() -> None:
