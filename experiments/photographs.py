@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from instahide.images import ImageTable
 from instahide.images.decode import decode
-from instahide.images.photos import COLOUR, _shipped
+from instahide.images.photos import PHOTOS, photo_files
 
 BACKGROUNDS, WALLPAPERS = Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers")
 #: Longest side that a photograph is brought to, and least side of a crop.
@@ -57,24 +57,38 @@ def photographs(group: str) -> tuple[NDArray[np.uint8], ...]:
     if group in named:
         return tuple(_read(path) for path in sorted(ours) if _is(path, named[group]))
     free = [path for path in sorted(ours) if not _is(path, (*PUBLIC, *TUNING))]
-    free += [path for package, names in COLOUR.items() for path in _shipped(package, names)]
-    return tuple(map(_read, free))
+    return tuple(map(_read, [*free, *photo_files(PHOTOS, 3)]))
 
 
-def patches(
-    group: str, count: int, seed: int, *, side: int = 32, likeness: float = 1.0
+def patches(group: str, count: int, seed: int, likeness: float = 1.0) -> NDArray[np.uint8]:
+    """`crops` of a group of photographs."""
+    return crops(photographs(group), count, seed, likeness=likeness)
+
+
+def scikit_image(count: int) -> NDArray[np.uint8]:
+    """`crops` of scikit-image's photographs, which may be shown anywhere."""
+    photos = tuple(_read(path) for path in photo_files(PHOTOS, 3) if "skimage" in path.parts)
+    return crops(photos, count, 3, likeness=0.7)
+
+
+def crops(
+    photos: tuple[NDArray[np.uint8], ...],
+    count: int,
+    seed: int,
+    *,
+    side: int = 32,
+    likeness: float = 1.0,
 ) -> NDArray[np.uint8]:
     """(n, 3, side, side) crops, equally many of each photograph, none that is flat.
 
     Args:
-        group: of photographs.
+        photos: each (h, w, 3).
         count: of patches, at most.
         seed: of the choice of crops.
         side: of a patch.
         likeness: greatest correlation that two patches may have.
     """
     generator = np.random.default_rng(seed)
-    photos = photographs(group)
     found: list[NDArray[np.uint8]] = []
     seen: list[NDArray[np.float32]] = []
     for photo in photos:
@@ -104,8 +118,8 @@ def victim(number: int) -> ImageTable:
         pixels = patches("tuning", 100, 0, likeness=0.6)
     else:
         small = np.stack([decode(path) for path in _foolbox(("cifar10_", "cifar100_")[number - 1])])
-        crops = patches("private", 80, number, likeness=0.6)
-        pixels = np.concatenate([small.transpose(0, 3, 1, 2), crops])
+        large = patches("private", 80, number, likeness=0.6)
+        pixels = np.concatenate([small.transpose(0, 3, 1, 2), large])
     classes = np.random.default_rng(number).permutation(np.arange(len(pixels)) % 10)
     return ImageTable.from_arrays(pixels, classes)
 

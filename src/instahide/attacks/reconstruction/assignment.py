@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -117,7 +118,10 @@ class Templates:
         alone = high_pass(images.square()).flatten(1) / spread
         self.pairs = torch.combinations(torch.arange(len(images), device=images.device))
         self._alone, self._alone_norms = seen @ alone.T, alone.square().sum(dim=1)
-        parts = [_together(images, pairs, alone, spread, seen) for pairs in self.pairs.split(BLOCK)]
+        parts = [
+            _together(images, pairs, alone, spread, seen)
+            for pairs in torch.split(self.pairs, BLOCK)
+        ]
         self._products = torch.cat([part[0] for part in parts], dim=1)
         self._norms = torch.cat([part[1] for part in parts])
 
@@ -125,32 +129,27 @@ class Templates:
         """(n, m) correlation of each encoding with each image's template."""
         return self._alone / self._alone_norms.sqrt()
 
-    def of_pairs(self, first: Tensor | float, second: Tensor | float) -> Tensor:
+    def of_pairs(self, angle: float) -> Tensor:
         """(n, p) correlation with each pair's template.
 
         Args:
-            first: coefficients of the pair's first image, (n, p) or one number.
-            second: of the second.
+            angle: whose cosine and sine are in the ratio of the pair's coefficients.
         """
         a, b = self.pairs.T
-        one, other, both = first * first, second * second, 2 * first * second
-        product = one * self._alone[:, a] + other * self._alone[:, b] + both * self._products
-        first_first, second_second = self._alone_norms[a], self._alone_norms[b]
+        one, other = math.cos(angle) ** 2, math.sin(angle) ** 2
+        both = 2 * math.cos(angle) * math.sin(angle)
         cross, first_second, first_cross, second_cross = self._norms.T
-        norm = one * one * first_first + other * other * second_second + both * both * cross
-        norm = norm + 2 * (
-            one * other * first_second + both * (one * first_cross + other * second_cross)
-        )
-        return product / (norm + 1e-9).sqrt()
+        norm = one**2 * self._alone_norms[a] + other**2 * self._alone_norms[b] + both**2 * cross
+        norm += 2 * one * other * first_second
+        norm += 2 * both * (one * first_cross + other * second_cross)
+        product = one * self._alone[:, a] + other * self._alone[:, b] + both * self._products
+        return torch.as_tensor(product / (norm + 1e-9).sqrt())
 
     def of_pairs_at_best(self) -> Tensor:
         """(n, p) the same under the best of a few ratios of coefficients."""
-        angles = torch.tensor(ANGLES).deg2rad().tolist()
-        import math
-
-        best = self.of_pairs(math.cos(angles[0]), math.sin(angles[0]))
-        for angle in angles[1:]:
-            torch.maximum(best, self.of_pairs(math.cos(angle), math.sin(angle)), out=best)
+        best = self.of_pairs(math.radians(ANGLES[0]))
+        for angle in ANGLES[1:]:
+            torch.maximum(best, self.of_pairs(math.radians(angle)), out=best)
         return best
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,16 +26,18 @@ from instahide.attacks.reconstruction.coefficients import (
     weights,
 )
 from instahide.attacks.reconstruction.confidence import agreement, likeness
-from instahide.attacks.reconstruction.encoder import PairEncoder, shipped_encoder
+from instahide.attacks.reconstruction.encoder import shipped_encoder
 from instahide.attacks.reconstruction.features import edges, edges_of_square, magnitudes
 from instahide.attacks.reconstruction.groups import find_groups, prototypes
 from instahide.attacks.reconstruction.recovery import recover
-from instahide.attacks.reconstruction.unmasked import ROUNDS, least_squares, recover_unmasked
+from instahide.attacks.reconstruction.unmasked import least_squares, recover_unmasked
 
 #: An image is called recovered from this agreement of two halves on; from the tuning victim.
 RECOVERED = 0.5
 #: What likeness of features counts beside a template's correlation, and up to which likeness.
 FEATURE_WEIGHT, FEATURE_CAP = 0.05, 8.0
+#: Random starts, shared among the images: a few images settle wrongly more often.
+STARTS = 60
 #: Pairs of images are all tried up to so many images.
 MOST_PAIRED = 400
 
@@ -45,12 +48,13 @@ class ReconstructionAttack:
 
     Attributes:
         rounds: of assignment, coefficients and recovery, before the last recovery.
-        encoder: of features; by default the shipped one for this shape, or no training at all.
+        features: of encodings, (n, C, H, W) to (n, D) `standardised`; by default the shipped
+            encoder's for this shape, or without one `edges_of_square`.
         seed: of the attacker's own choices.
     """
 
     rounds: int = 2
-    encoder: PairEncoder | None = None
+    features: Callable[[Tensor], Tensor] | None = None
     seed: int = 0
     name: str = "reconstruction"
     title: str = "Private images from many encodings of each, by phase retrieval"
@@ -95,6 +99,7 @@ class _Run:
         holding = len(self.sizes) * self.scheme.private_k / self.count
         groups = find_groups(self.features, self.count, holding, self.generator)
         self.images_found = len(groups)
+        self.starts = max(1, STARTS // len(groups))
         self.centres = prototypes(self.features, groups)
         self.scores = feature_scores(self.features, self.centres)
         per_mix = min(self.scheme.private_k, len(groups))
@@ -119,19 +124,20 @@ class _Run:
             self._say("recovery, at last", 0.7)
             images = self._recovered(images, iterations=8)
         self._say("confidence", 0.9)
-        sure = agreement(self.sizes, self._weights(), images)
+        sure = agreement(
+            self.sizes,
+            self._weights(),
+            starts=self.starts,
+            generator=self.generator,
+        )
         return self._told(images * self.scale, sure)
 
     def _unmasked(self) -> Reconstruction:
         self._say("recovery", 0.5)
-        one_class = self.members.shape[1] == 1
-        images, self.coefficients = recover_unmasked(
-            self.encodings,
-            self.members,
-            self.coefficients,
-            self.images_found,
-            rounds=0 if one_class else ROUNDS,
+        images, self.members, self.coefficients = recover_unmasked(
+            self.encodings, self.members, self.coefficients, self.images_found
         )
+        self._say("confidence", 0.9)
         first, second = (
             least_squares(self.encodings[half], self._weights()[half])
             for half in (slice(0, None, 2), slice(1, None, 2))
@@ -140,13 +146,13 @@ class _Run:
 
     def _features(self) -> Tensor:
         self._say("features", 0.0)
+        if self.attack.features is not None:
+            return self.attack.features(self.encodings)
         if not self.scheme.mask:
             return edges(self.encodings)
-        shape = self.encodings.shape
-        encoder = self.attack.encoder or shipped_encoder((shape[1], shape[2], shape[3]))
-        return (
-            edges_of_square(self.encodings) if encoder is None else encoder.features(self.encodings)
-        )
+        _, *shape = self.encodings.shape
+        encoder = shipped_encoder((shape[0], shape[1], shape[2]))
+        return (edges_of_square if encoder is None else encoder.features)(self.encodings)
 
     def _classes(self) -> Classes | None:
         return None if self.labels is None else classes_of(self.scores, self.labels)
@@ -183,6 +189,7 @@ class _Run:
             self.sizes,
             self._weights(),
             start=images,
+            starts=self.starts,
             iterations=iterations,
             generator=self.generator,
         )

@@ -82,7 +82,7 @@ def from_features(features: Tensor, centres: Tensor, members: Tensor, law: Law) 
     seen = (features @ centres.T).gather(1, members)
     found = torch.linalg.solve(gram, seen[:, :, None])[:, :, 0]
     strengths = torch.ones(len(centres)).to(found)
-    for image in members.unique():
+    for image in torch.unique(members):
         strengths[image] = found[members == image].median().clamp(min=1e-6)
     ranked = law.matched((found / strengths[members]).clamp(min=0).sqrt())
     return (1 - SHRINKAGE) * ranked + SHRINKAGE * law.mean

@@ -5,34 +5,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instahide.attacks.reconstruction.filters import blur, high_pass
-from instahide.attacks.reconstruction.recovery import refine
+from instahide.attacks.reconstruction.recovery import recover
 
-#: Blur in pixels that takes the detail from the images before each half finds it anew.
-START_BLUR = 1.0
+#: Iterations under smooth noise: fewer than for images that are handed back.
 ITERATIONS = 3
 
 
-def agreement(sizes: Tensor, weights: Tensor, images: Tensor) -> Tensor:
-    """(m,) correlation of the detail that either half of the encodings finds in each image.
+def agreement(sizes: Tensor, weights: Tensor, *, starts: int, generator: torch.Generator) -> Tensor:
+    """(m,) likeness of what either half of the encodings gives, each from a start of its own.
 
-    Both halves begin with the same blurred images. What is in the encodings comes back in both;
-    what was fitted to noise does not.
+    What is in the encodings comes back in both halves. What was fitted to noise does not, nor
+    do signs that settled in patches: each start would settle otherwise.
 
     Args:
         sizes: (n, C, H, W) `magnitudes` of encodings in random order.
         weights: (n, m) coefficient of each image in each encoding.
-        images: (m, C, H, W) recovered from all of them.
+        starts: for each half, see `recover`.
+        generator: of the starts.
     """
-    start = blur(images, START_BLUR)
     first, second = (
-        refine(sizes[half], weights[half], start, ITERATIONS)
+        recover(
+            sizes[half],
+            weights[half],
+            starts=starts,
+            iterations=ITERATIONS,
+            generator=generator,
+        )
         for half in (slice(0, None, 2), slice(1, None, 2))
     )
     return likeness(first, second)
 
 
 def likeness(first: Tensor, second: Tensor) -> Tensor:
-    """(m,) correlation of the detail of two sets of images (m, C, H, W)."""
-    details = (high_pass(images).flatten(1) for images in (first, second))
-    return torch.nn.functional.cosine_similarity(*details, dim=1)
+    """(m,) correlation of each image (m, C, H, W) with its like, whatever their signs."""
+    one, other = (images - images.mean(dim=(2, 3), keepdim=True) for images in (first, second))
+    return torch.nn.functional.cosine_similarity(one.flatten(1), other.flatten(1), dim=1).abs()

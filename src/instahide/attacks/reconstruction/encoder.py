@@ -74,7 +74,7 @@ class PairEncoder(nn.Module):
     def features(self, encodings: Tensor) -> Tensor:
         """(n, C, H, W) encodings -> (n, D) `standardised` features."""
         sizes = magnitudes(encodings)
-        return standardised(torch.cat([self(part) for part in sizes.split(BATCH)]))
+        return standardised(torch.cat([self(part) for part in torch.split(sizes, BATCH)]))
 
 
 def save_encoder(path: Path, encoder: PairEncoder) -> None:

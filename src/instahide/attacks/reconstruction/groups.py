@@ -43,7 +43,7 @@ def grow_groups(features: Tensor, size: int, starts: int, generator: torch.Gener
     likeness -= likeness.mean()
     likeness.fill_diagonal_(0)
     chosen = torch.randperm(len(features), generator=generator)[:starts].to(features.device)
-    grown = [_grow(likeness, part, size) for part in chosen.split(BLOCK)]
+    grown = [_grow(likeness, part, size) for part in torch.split(chosen, BLOCK)]
     members, densities = zip(*grown, strict=True)
     return Groups(torch.cat(members), torch.cat(densities))
 

@@ -32,8 +32,9 @@ def power_iteration(sizes: Tensor, weights: Tensor, generator: torch.Generator) 
         generator: of the random start.
     """
     # Under so much blur half the resolution loses nothing, and is four times as fast.
-    shape = torch.Size([sizes.shape[1], *(-(-side // 2) for side in sizes.shape[2:])])
-    energy = F.adaptive_avg_pool2d(sizes.square(), shape[1:]).flatten(1)
+    height, width = (-(-side // 2) for side in sizes.shape[2:])
+    shape = (sizes.shape[1], height, width)
+    energy = F.adaptive_avg_pool2d(sizes.square(), (height, width)).flatten(1)
     mean = energy.mean(dim=1, keepdim=True)
     excess = energy / mean
     excess = (excess - excess.mean(dim=0)) / mean

@@ -18,7 +18,7 @@ from instahide.attacks.reconstruction.initialisation import RIDGE, power_iterati
 from instahide.attacks.reconstruction.signs import aligned
 
 #: Blur of the images in pixels, share of their colour, and iterations, for noise taken as white.
-ANNEALING = (
+ANNEALING: tuple[tuple[float, float, int], ...] = (
     (2.0, 0.5, 4),
     (1.5, 0.8, 5),
     (1.2, 0.9, 5),
@@ -39,6 +39,7 @@ def recover(
     weights: Tensor,
     *,
     start: Tensor | None = None,
+    starts: int = 1,
     iterations: int = 8,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -48,16 +49,29 @@ def recover(
         sizes: (n, C, H, W) `magnitudes` of the encodings.
         weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
         start: images that are nearly right; by default from `power_iteration`.
+        starts: random ones, the likeliest of which is kept, where no ``start`` is given.
         iterations: under smooth noise, at the end.
-        generator: of the random start.
+        generator: of the random starts.
     """
-    stages = ANNEALING
-    if start is None:
-        start = power_iteration(sizes, weights, generator or torch.Generator().manual_seed(0))
+    if start is not None:
+        images = anneal(sizes, weights, start, ANNEALING[WARM:])
     else:
-        stages = ANNEALING[WARM:]
-    images = anneal(sizes, weights, start, stages)
+        generator = generator or torch.Generator().manual_seed(0)
+        tried = (
+            anneal(sizes, weights, power_iteration(sizes, weights, generator), ANNEALING)
+            for _ in range(starts)
+        )
+        images = max(tried, key=lambda images: log_likelihood(sizes, weights, images))
     return refine(sizes, weights, images, iterations)
+
+
+def log_likelihood(sizes: Tensor, weights: Tensor, images: Tensor) -> float:
+    """Of ``sizes``, a value, under white Gaussian noise about the mixes and signs at random."""
+    mixed = _mixed(weights, images)
+    noise = _white(sizes, mixed).reshape(-1, 1, 1, 1)
+    field = sizes * mixed / noise
+    squares = (sizes.square() + mixed.square()) / (2 * noise)
+    return float((torch.logaddexp(field, -field) - squares - noise.log() / 2).mean())
 
 
 def anneal(
@@ -139,7 +153,7 @@ def _white(sizes: Tensor, mixed: Tensor) -> Tensor:
 def _solver(weights: Tensor, noise: Tensor) -> Tensor:
     """(m, n) ridge regression of images on encodings of ``noise`` (n,)."""
     weighted = (weights / noise[:, None]).T
-    return torch.linalg.solve(
+    return torch.linalg.solve(  # type: ignore[no-any-return]
         weighted @ weights + RIDGE * torch.eye(len(weighted)).to(weights), weighted
     )
 

@@ -1,0 +1,128 @@
+"""The score of a challenge: its four figures for a submission, and the leaderboard."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.audit import metrics
+from instahide.audit.challenge import ChallengeTruth, read_array
+from instahide.errors import InstaHideError
+from instahide.files import writing
+
+#: Resamplings of the private images behind the confidence interval, and what it leaves out.
+RESAMPLINGS, LEFT_OUT = 2000, 0.05
+#: Decryptions that are compared at a time.
+BLOCK = 1000
+
+
+@dataclass(frozen=True)
+class ContestScore:
+    """Figures of one submission; SSIM is best at 1, L2, a mean squared difference, at 0.
+
+    Attributes:
+        max_ssim: of the best decryption.
+        mean_ssim: over all encodings.
+        mean_ssim_low: lower end of its 95% interval over private images.
+        mean_ssim_high: upper end.
+        mean_ssim_per_image: mean over private images of the mean over their encodings.
+        mean_ssim_affine: over all encodings, under the best affine map of each one's colours.
+        min_l2: of the best decryption.
+        max_l2: of the worst.
+        mean_l2: over all encodings.
+    """
+
+    max_ssim: float
+    mean_ssim: float
+    mean_ssim_low: float
+    mean_ssim_high: float
+    mean_ssim_per_image: float
+    mean_ssim_affine: float
+    min_l2: float
+    max_l2: float
+    mean_l2: float
+
+
+def score_submission(path: Path, truth: ChallengeTruth) -> ContestScore:
+    """Score ``decryption.npy``: (N, H, W, C) float, one image an encoding, normalised alike.
+
+    A decryption counts for whichever private image of its mix it is nearest to. Values are taken
+    back to pixels from 0 to 1, and cut off there.
+
+    Raises:
+        InstaHideError: no readable array, of another shape, or not finite.
+    """
+    decryptions = read_array(path, 4)
+    wanted = (len(truth.private), *truth.originals.transpose(0, 2, 3, 1).shape[1:])
+    if decryptions.shape != wanted or not np.isfinite(decryptions).all():
+        raise InstaHideError(
+            f"{path} holds {decryptions.dtype} of shape {decryptions.shape}.",
+            f"A submission to this challenge holds finite numbers of shape {wanted}.",
+        )
+    parts = [torch.cat(part) for part in zip(*_compared(decryptions, truth), strict=True)]
+    ssim, l2, affine, image = parts
+    low, high = _interval(ssim, image)
+    per_image = [float(ssim[image == row].mean()) for row in torch.unique(image)]
+    return ContestScore(
+        max_ssim=float(ssim.max()),
+        mean_ssim=float(ssim.mean()),
+        mean_ssim_low=low,
+        mean_ssim_high=high,
+        mean_ssim_per_image=math.fsum(per_image) / len(per_image),
+        mean_ssim_affine=float(affine.mean()),
+        min_l2=float(l2.min()),
+        max_l2=float(l2.max()),
+        mean_l2=float(l2.mean()),
+    )
+
+
+def enter(leaderboard: Path, name: str, score: ContestScore) -> None:
+    """Append an entry to a CSV file of entries, the file being made if it is not there."""
+    before = leaderboard.read_text(encoding="utf-8") if leaderboard.exists() else ""
+    row = {"name": name, "at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(score)}
+    with writing(leaderboard) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        file.write(before)
+        writer = csv.DictWriter(file, list(row))
+        if not before:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _compared(
+    decryptions: NDArray[np.floating], truth: ChallengeTruth
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Blocks of SSIM, L2, SSIM under the best affine map, and the private image that counts."""
+    mean, std = (torch.tensor(moment)[:, None, None] for moment in (truth.mean, truth.std))
+    originals = (torch.from_numpy(truth.originals) * std + mean).clamp(0, 1)
+    private = torch.from_numpy(truth.private)
+    for rows in torch.split(torch.arange(len(private)), BLOCK):
+        values = np.array(decryptions[rows.numpy()], np.float32).transpose(0, 3, 1, 2)
+        found = torch.from_numpy(np.ascontiguousarray(values)) * std + mean
+        shown = found.clamp(0, 1)
+        likeness = torch.stack(
+            [metrics.ssim(shown, originals[column]) for column in private[rows].T], dim=1
+        )
+        image = private[rows].gather(1, likeness.argmax(dim=1, keepdim=True))[:, 0]
+        original = originals[image]
+        affine = metrics.ssim(metrics.best_affine(found, original), original)
+        yield likeness.amax(dim=1), metrics.mse(shown, original), affine, image
+
+
+def _interval(values: Tensor, image: Tensor) -> tuple[float, float]:
+    """Bootstrap interval of the mean: whole images are drawn, for their encodings go together."""
+    rows, of = torch.unique(image, return_inverse=True)
+    sums = torch.zeros(len(rows), dtype=torch.float64).scatter_add_(0, of, values.double()).numpy()
+    counts = of.bincount().numpy()
+    drawn = np.random.default_rng(0).integers(len(rows), size=(RESAMPLINGS, len(rows)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, [LEFT_OUT / 2, 1 - LEFT_OUT / 2])
+    return float(low), float(high)

@@ -1,0 +1,95 @@
+"""What recovered images and their assignment to encodings are worth, against the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from instahide.attacks.base import Reconstruction
+from instahide.audit import metrics
+from instahide.audit.truth import Truth
+from instahide.errors import InstaHideError
+from instahide.images.optional import needing
+
+#: From this SSIM on an image counts as recovered.
+HALF = 0.5
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RecoveredScore:
+    """Figures of one reconstruction.
+
+    Attributes:
+        rows: (m,) int64 private image that each recovered one stands for, each for another.
+        mapped: (m, C, H, W) recovered images from 0 to 1, under their best affine maps.
+        originals: (m, C, H, W) those private images, from 0 to 1.
+        ssim: (m,) likeness of the two.
+        mass: share of the private coefficients that were assigned to the right images.
+    """
+
+    rows: Tensor
+    mapped: Tensor
+    originals: Tensor
+    ssim: Tensor
+    mass: float
+
+    def summary(self, confidence: Tensor, least: float) -> dict[str, float]:
+        """Plain numbers; ``confidence`` (m,) of at least ``least`` is a claim that it is right."""
+        claimed = confidence >= least
+        right = self.ssim > HALF
+        return {
+            "mass": self.mass,
+            "ssim": float(self.ssim.mean()),
+            "ssim_best": float(self.ssim.max()),
+            "above_half": float(right.sum()),
+            "claimed": float(claimed.sum()),
+            "claimed_rightly": float(right[claimed].float().mean()) if claimed.any() else 1.0,
+        }
+
+
+def score_recovered(
+    found: Reconstruction, truth: Truth, mean: tuple[float, ...], std: tuple[float, ...]
+) -> RecoveredScore:
+    """Match recovered images to private ones by who is in which encoding, and compare them.
+
+    Args:
+        found: images with ``members``.
+        truth: of the same encodings.
+        mean: of the normalisation, by which pixels from 0 to 1 come back.
+        std: of the normalisation.
+
+    Raises:
+        InstaHideError: nothing to score, or SciPy is missing.
+    """
+    if found.images is None or found.members is None:
+        raise InstaHideError(
+            "This reconstruction does not say which images are in which encoding.",
+            "Score one of the attack `reconstruction`.",
+        )
+    private = truth.partners[:, : truth.private_k]
+    rows = _matching(found.members, private, len(found.images), len(truth.images))
+    right = (rows[found.members][:, :, None] == private[:, None, :]).any(dim=1)
+    weights = truth.coefficients[:, : truth.private_k]
+    moments = (torch.tensor(moment)[:, None, None] for moment in (std, mean))
+    scale, shift = moments
+    originals = (truth.images[rows] * scale + shift).clamp(0, 1)
+    mapped = metrics.best_affine(found.images, originals)
+    likeness = metrics.ssim(mapped, originals)
+    mass = float((weights * right).sum() / weights.sum())
+    return RecoveredScore(rows, mapped, originals, likeness, mass)
+
+
+def _matching(members: Tensor, private: Tensor, images: int, originals: int) -> Tensor:
+    """(m,) the private image that shares most encodings with each, no two the same."""
+    with needing("SciPy", "audit"):
+        from scipy.optimize import linear_sum_assignment
+    shared = torch.zeros(images, originals)
+    for one in members.T:
+        for other in private.T:
+            shared.index_put_((one, other), torch.ones(len(one)), accumulate=True)
+    rows, columns = linear_sum_assignment(shared.numpy(), maximize=True)
+    matched = torch.zeros(images, dtype=torch.int64)
+    matched[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return matched
