@@ -108,19 +108,11 @@ def test_a_script_of_ones_own_learns_under_torchrun(options: list[str]) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_lightning_trains_on_encodings(processes: int, tmp_path: Path) -> None:
-    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "lightning_training.py"), str(processes)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    figures = json.loads(result.stdout.splitlines()[-1])
-    assert figures["accuracy"] > 0.5
+def test_lightning_learns_from_encodings(
+    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = figures([str(EXAMPLES / "lightning_training.py"), str(processes)])
+    assert found["accuracy"] > 0.5
     # Four images a mix, for twelve epochs without their short last batches.
-    assert figures["exposure/least"] < figures["exposure/mean"] < 48 < figures["exposure/most"]
+    assert found["exposure/least"] < found["exposure/mean"] < 48 < found["exposure/most"]
