@@ -11,7 +11,7 @@ from instahide.audit.truth import observe
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 
-GROUPED = ThreatModel(public="none", grouped=True, encodings_per_image=100)
+GROUPED = ThreatModel(public="none", grouped=True, encodings_per_image=200)
 
 
 def figures_of(private: ImageTable, scheme: Scheme) -> dict[str, float]:
@@ -28,11 +28,14 @@ def test_encodings_of_one_image_are_alike_under_mixup(private: ImageTable) -> No
 
 
 def test_signs_hide_it_and_absolute_values_do_not(private: ImageTable) -> None:
+    """Effects vary from run to run by 0.005 and 0.012: all bounds are seven deviations away."""
     figures = figures_of(private, Scheme.inside(4))
-    # Corrected p-values: below one in a million once in a million runs, at most.
-    assert figures["distances_signed_p"] > 1e-6
+    assert abs(figures["distances_signed_effect"]) < 0.02
+    assert figures["distances_absolute_effect"] > 0.02
+    assert 0.4 < figures["classifier_signed_effect"] < 0.6
+    assert figures["classifier_absolute_effect"] > 0.7
+    # A corrected p-value below one in a million by chance: once in a million runs, at most.
     assert figures["classifier_signed_p"] > 1e-6
-    assert figures["distances_absolute_p"] < 1e-6
     assert figures["classifier_absolute_p"] < 1e-6
 
 
