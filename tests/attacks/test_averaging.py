@@ -28,7 +28,7 @@ def test_mixup_falls_and_falls_further_with_every_encoding(private: ImageTable) 
     )
     assert many["ssim_mean"] >= 0.8
     assert many["identified_mean"] == 1
-    assert few["ssim_mean"] < many["ssim_mean"] - 0.1
+    assert few["ssim_mean"] < many["ssim_mean"] - 0.03
 
 
 def test_the_mean_of_masked_encodings_is_noise(private: ImageTable) -> None:
