@@ -171,8 +171,8 @@ class ChallengeTruth:
             )
         originals, partners = read_array(folder / ORIGINALS, 4), read_array(folder / PARTNERS, 2)
         return cls(
-            np.ascontiguousarray(originals.transpose(0, 3, 1, 2)),
-            np.asarray(partners[:, : facts["private_k"]]),
+            np.array(originals.transpose(0, 3, 1, 2), order="C"),
+            np.array(partners[:, : facts["private_k"]]),
             tuple(facts["mean"]),
             tuple(facts["std"]),
         )

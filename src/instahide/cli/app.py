@@ -10,6 +10,7 @@ import typer
 from instahide._version import __version__
 from instahide.cli import encodings
 from instahide.cli.arguments import Pool, Size, SkipBad, Source
+from instahide.cli.challenge import challenge
 from instahide.cli.console import explained, out
 from instahide.cli.options import with_settings
 
@@ -63,6 +64,7 @@ def train(
     run_training(given, out_folder, config, resume)
 
 
+app.add_typer(challenge)
 app.command()(with_settings(train))
 for command in encodings.COMMANDS:
     # `import` is Python's own word: the function is called `import_`.

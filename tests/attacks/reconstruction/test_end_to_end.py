@@ -1,0 +1,121 @@
+"""The whole attack: near perfect without a mask, good with one, nothing where nothing is shared.
+
+The photographs here are among those that the shipped encoder was trained on, and private and public
+crops are of the same ones: these are floors that tell when something breaks, not measurements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
+from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
+from instahide.audit.recovered import RecoveredScore, score_recovered
+from instahide.audit.truth import Truth, observe
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable
+from instahide.images.photos import PHOTOS, PhotoCrops
+
+
+@cache
+def tables(images: int) -> tuple[ImageTable, ImageTable]:
+    """Private and 400 public patches, none of them flat, always the same ones."""
+    generator = np.random.default_rng(0)
+    crops = PhotoCrops.open(PHOTOS, (3, 32, 32)).draw(generator.random((1500, 4)))
+    crops = crops[crops.std(axis=(1, 2, 3)) > 40]
+    private = ImageTable.from_arrays(crops[:images], np.arange(images) % 5)
+    return private, ImageTable.from_arrays(crops[images : images + 400])
+
+
+@cache
+def observed(
+    scheme: Scheme, labels: str, images: int = 20, copies: int = 20
+) -> tuple[Observation, Truth]:
+    private, public = tables(images)
+    threat = ThreatModel(labels=labels, public="none", encodings_per_image=copies)  # type: ignore[arg-type]
+    return observe(private, public if scheme.public_k else None, scheme, threat)
+
+
+def attacked(observation: Observation, truth: Truth) -> tuple[Reconstruction, RecoveredScore]:
+    attack = ReconstructionAttack()
+    assert attack.applies(observation) is None
+    found = attack.run(observation, Budget(), silent)
+    return found, score_recovered(found, truth, observation.mean, observation.std)
+
+
+def test_twenty_encodings_of_an_image_tell_who_is_in_which() -> None:
+    found, score = attacked(*observed(Scheme.cross(6), "none"))
+    assert score.mass > 0.75
+    # A flat guess has 0.0 to 0.1. So few images may still be turned in whole patches of pixels.
+    assert score.ssim.mean() > 0.15
+    assert found.confidence is not None
+    assert (
+        score.summary(found.confidence, RECOVERED)["above_half"]
+        >= found.statistics["recovered"] / 2
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", ["soft", "coarse", "none"])
+def test_instahide_falls_with_thirty_encodings_of_sixty_images(labels: str) -> None:
+    found, score = attacked(*observed(Scheme.cross(6), labels, 60, 30))
+    assert score.mass > 0.85
+    assert score.ssim.mean() > 0.6
+    assert found.confidence is not None
+    assert score.summary(found.confidence, RECOVERED)["claimed_rightly"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("scheme", "least"), [(Scheme.plain(), 0.99), (Scheme.mixup(2), 0.9)], ids=["plain", "mixup"]
+)
+def test_without_a_mask_nothing_is_left_to_guess(scheme: Scheme, least: float) -> None:
+    found, score = attacked(*observed(scheme, "none"))
+    assert score.mass > least
+    assert score.ssim.mean() > least
+    assert found.confidence is not None
+    assert found.confidence.min() > RECOVERED
+
+
+def test_encodings_that_share_nothing_give_nothing_and_the_attack_says_so() -> None:
+    observation, _ = observed(Scheme.cross(6), "none")
+    # As many images as there could be encodings: whatever is grown into a group is by chance.
+    generator = torch.Generator().manual_seed(0)
+    alone = torch.randn(observation.encodings.shape, generator=generator)
+    found = ReconstructionAttack(rounds=1).run(
+        replace(observation, encodings=alone), Budget(), silent
+    )
+    assert found.confidence is not None
+    assert found.confidence.max() < RECOVERED
+    assert found.statistics["recovered"] == 0
+
+
+def test_a_single_encoding_of_each_image_is_nothing_to_put_together() -> None:
+    observation, _ = observed(Scheme.cross(6), "none")
+    once = replace(observation, threat=ThreatModel(public="none"))
+    assert "fewer than 3" in str(ReconstructionAttack().applies(once))
+
+
+def test_a_spent_budget_ends_the_rounds_with_what_there_is() -> None:
+    observation, _ = observed(Scheme.cross(6), "none")
+    said: list[str] = []
+    found = ReconstructionAttack().run(
+        observation, Budget(0), lambda what, share: said.append(what)
+    )
+    assert found.images is not None
+    assert [what for what in said if "round" in what] == ["recovery, round 1"]
+    assert "recovery, at last" not in said
+
+
+def test_the_same_observation_gives_the_same_images() -> None:
+    observation, _ = observed(Scheme.mixup(2), "none")
+    first, second = (
+        ReconstructionAttack().run(observation, Budget(), silent).images for _ in range(2)
+    )
+    assert first is not None
+    assert second is not None
+    torch.testing.assert_close(first, second)

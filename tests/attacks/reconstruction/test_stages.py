@@ -1,0 +1,316 @@
+"""Every stage alone, on data in which the answer is planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from instahide.attacks.base import Budget
+from instahide.attacks.reconstruction import features
+from instahide.attacks.reconstruction.assignment import (
+    Classes,
+    Templates,
+    assign_by_features,
+    classes_of,
+    feature_scores,
+    refined_scores,
+)
+from instahide.attacks.reconstruction.coefficients import (
+    Law,
+    from_features,
+    from_images,
+    from_labels,
+    weights,
+)
+from instahide.attacks.reconstruction.encoder import (
+    PairEncoder,
+    load_encoder,
+    save_encoder,
+    shipped_encoder,
+)
+from instahide.attacks.reconstruction.groups import find_groups, prototypes
+from instahide.attacks.reconstruction.recovery import ANNEALING, anneal, recover, refine
+from instahide.attacks.reconstruction.signs import aligned
+from instahide.attacks.reconstruction.training import shadow_batches, train_pair_encoder
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.images import ImageTable
+from tests.attacks.conftest import natural
+
+IMAGES, ENCODINGS = 12, 600
+
+
+class Planted:
+    """Encodings of two images each out of twelve, and a third of the energy of public ones."""
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(0)
+        table = ImageTable.from_arrays(natural(IMAGES + 200, 0, 16))
+        pixels = torch.from_numpy(table.normalised())
+        # Photographs are alike in their channels.
+        pixels = 0.3 * pixels + 0.7 * pixels.mean(dim=1, keepdim=True)
+        self.images, public = pixels[:IMAGES], pixels[IMAGES:]
+        first = np.arange(ENCODINGS) % IMAGES
+        second = (first + generator.integers(1, IMAGES, ENCODINGS)) % IMAGES
+        self.members = torch.from_numpy(np.stack([first, second], axis=1))
+        self.coefficients = torch.from_numpy(
+            generator.uniform(0.2, 0.6, (ENCODINGS, 2)).astype(np.float32)
+        )
+        self.weights = weights(self.members, self.coefficients, IMAGES)
+        mix = torch.einsum("nm,mchw->nchw", self.weights, self.images)
+        mix += 0.3 * public[torch.from_numpy(generator.integers(200, size=ENCODINGS))]
+        self.encodings = mix * torch.from_numpy(generator.choice(np.float32([-1, 1]), mix.shape))
+        self.sizes = features.magnitudes(self.encodings)
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return Planted()
+
+
+def likeness(found: Tensor, images: Tensor) -> Tensor:
+    return torch.cosine_similarity(found.flatten(1), images.flatten(1), dim=1).abs()
+
+
+@pytest.mark.parametrize(
+    "of", [features.edges_of_magnitude, features.edges_of_square], ids=["magnitude", "square"]
+)
+def test_features_of_encodings_that_share_an_image_are_more_alike(
+    planted: Planted, of: object
+) -> None:
+    found = of(planted.encodings)  # type: ignore[operator]
+    alike = found @ found.T
+    share = (planted.weights > 0).float() @ (planted.weights > 0).float().T > 0
+    others = ~torch.eye(ENCODINGS, dtype=torch.bool)
+    gap = alike[share & others].mean() - alike[~share].mean()
+    assert gap > 10 * alike[~share].std() / (~share).sum().sqrt()
+
+
+def planted_features(planted: Planted, noise: float = 0.5) -> Tensor:
+    """Features as an ideal encoder would give them: one direction an image, and noise."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(IMAGES, 200, generator=generator), dim=1)
+    strange = torch.randn(ENCODINGS, 200, generator=generator) * noise / 200**0.5
+    return features.standardised(planted.weights.square() @ directions * 4 + strange)
+
+
+def test_groups_are_of_one_image_each_and_all_images_have_one(planted: Planted) -> None:
+    groups = find_groups(planted_features(planted), IMAGES, 100, torch.Generator().manual_seed(0))
+    share = (planted.weights > 0).float()[groups].mean(dim=1)
+    assert share.amax(dim=1).min() > 0.9
+    assert set(share.argmax(dim=1).tolist()) == set(range(IMAGES))
+
+
+def test_assignment_finds_both_images_of_nearly_all(planted: Planted) -> None:
+    found = planted_features(planted)
+    scores = feature_scores(found, prototypes(found, planted_groups(planted)))
+    members = assign_by_features(scores, 2)
+    assert right(members, planted) > 0.9
+    refined, centres = refined_scores(found, planted.weights)
+    assert right(assign_by_features(refined, 2), planted) > 0.95
+    assert centres.norm(dim=1) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("per_mix", [1, 3])
+def test_assignment_of_one_or_three_images(planted: Planted, per_mix: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    chosen = torch.rand(ENCODINGS, IMAGES, generator=generator).topk(per_mix, dim=1).indices
+    scores = weights(chosen, torch.full((ENCODINGS, per_mix), 3.0), IMAGES)
+    scores += 0.3 * torch.randn(scores.shape, generator=generator)
+    found = assign_by_features(scores, per_mix)
+    assert (found.sort(dim=1).values == chosen.sort(dim=1).values).all(dim=1).float().mean() > 0.95
+
+
+def test_an_image_that_all_encodings_claim_is_made_dearer() -> None:
+    scores = torch.randn(400, 10, generator=torch.Generator().manual_seed(0))
+    scores[:, 0] += 3
+    counts = assign_by_features(scores, 2).flatten().bincount(minlength=10)
+    assert counts.max() < 1.5 * 80
+    assert counts.min() > 0.5 * 80
+
+
+def test_classes_are_those_of_the_images_and_allow_only_their_pairs(planted: Planted) -> None:
+    of = torch.arange(IMAGES) % 4
+    labels = torch.zeros(ENCODINGS, 4).scatter_add(1, of[planted.members], planted.coefficients)
+    scores = planted.weights + 0.05 * torch.randn(planted.weights.shape)
+    classes = classes_of(scores, labels)
+    assert classes.of.tolist() == of.tolist()
+    pairs = torch.combinations(torch.arange(IMAGES))
+    allowed = Classes(labels > 0, of).allow(pairs)
+    expected = [
+        [set(of[pair].tolist()) == set(of[own].tolist()) for pair in pairs]
+        for own in planted.members[:50]
+    ]
+    assert allowed[:50].tolist() == expected
+
+
+def test_templates_tell_which_two_images_a_mix_holds(planted: Planted) -> None:
+    templates = Templates(planted.sizes, planted.images)
+    best = templates.pairs[templates.of_pairs_at_best().argmax(dim=1)]
+    assert right(best, planted) > 0.9
+
+
+def test_a_template_is_what_it_says(planted: Planted) -> None:
+    """Against the plain definition: the correlation with the high-pass of (l a + m b)^2."""
+    from instahide.attacks.reconstruction.filters import high_pass
+
+    templates = Templates(planted.sizes, planted.images)
+    angle = 0.7
+    squares = high_pass(planted.sizes.square()).flatten(1)
+    spread = squares.std(dim=0) + 1e-6
+    seen = torch.nn.functional.normalize((squares - squares.mean(dim=0)) / spread, dim=1)
+    a, b = templates.pairs[17]
+    mix = np.cos(angle) * planted.images[a] + np.sin(angle) * planted.images[b]
+    template = high_pass(mix.square()).flatten() / spread
+    expected = seen @ (template / template.norm())
+    torch.testing.assert_close(templates.of_pairs(angle)[:, 17], expected, atol=1e-4, rtol=1e-3)
+
+
+def test_labels_give_coefficients_and_share_those_of_one_class() -> None:
+    labels = torch.tensor([[0.4, 0.2, 0.0], [0.0, 0.0, 0.6]])
+    found = from_labels(
+        labels,
+        torch.tensor([0, 1, 2, 2]),
+        torch.tensor([[0, 1], [2, 3]]),
+        torch.tensor([[0.5, 0.5], [0.3, 0.1]]),
+    )
+    torch.testing.assert_close(found, torch.tensor([[0.4, 0.2], [0.45, 0.15]]))
+
+
+def test_features_give_coefficients_that_go_with_the_real_ones(planted: Planted) -> None:
+    found = planted_features(planted)
+    centres = prototypes(found, planted_groups(planted))
+    guess = from_features(found, centres, planted.members, Law.of(Scheme.cross(4)))
+    assert correlation(guess, planted.coefficients) > 0.6
+
+
+def test_images_give_better_coefficients(planted: Planted) -> None:
+    law = Law.of(Scheme.cross(4))
+    scale = planted.encodings.square().mean().sqrt()
+    start = torch.full_like(planted.coefficients, law.mean)
+    found = from_images(planted.sizes, planted.images / scale, planted.members, start, law, 0.65)
+    assert correlation(found, planted.coefficients) > 0.9
+    assert found.mean() == pytest.approx(law.mean, rel=1e-4)
+
+
+def test_the_law_is_that_of_the_encoder(planted: Planted) -> None:
+    law = Law.of(Scheme.cross(6))
+    assert law.total == pytest.approx(2 * law.mean, rel=1e-5)
+    values = torch.tensor([[0.3, 0.1], [0.9, 0.5]])
+    ranked = law.matched(values).flatten()
+    assert ranked.argsort().tolist() == values.flatten().argsort().tolist()
+    assert ranked.min() == law.sorted[0]
+    assert ranked.max() == law.sorted[-1]
+
+
+def test_alignment_undoes_any_turning_of_pixels(planted: Planted) -> None:
+    generator = np.random.default_rng(0)
+    signs = torch.from_numpy(generator.choice(np.float32([-1, 1]), planted.images.shape[1:]))
+    found = aligned(planted.images * signs)
+    turned = (found * planted.images).sum(dim=0).sign()
+    assert turned.mean().abs() > 0.95
+
+
+def test_recovery_from_a_start_that_is_nearly_right(planted: Planted) -> None:
+    from instahide.attacks.reconstruction.filters import blur
+
+    scale = planted.encodings.square().mean().sqrt()
+    start = blur(planted.images / scale, 2.0)
+    annealed = anneal(planted.sizes, planted.weights, start, ANNEALING)
+    refined = refine(planted.sizes, planted.weights, annealed, 5)
+    before, between, after = (
+        float(likeness(found, planted.images).mean()) for found in (start, annealed, refined)
+    )
+    assert before < between < after
+    assert after > 0.85
+
+
+def test_more_starts_are_no_less_likely(planted: Planted) -> None:
+    from instahide.attacks.reconstruction.recovery import log_likelihood
+
+    one, three = (
+        recover(
+            planted.sizes,
+            planted.weights,
+            starts=starts,
+            iterations=0,
+            generator=torch.Generator().manual_seed(0),
+        )
+        for starts in (1, 3)
+    )
+    one_value, three_value = (
+        log_likelihood(planted.sizes, planted.weights, found) for found in (one, three)
+    )
+    assert three_value >= one_value
+
+
+class Steps(Budget):
+    """So many steps, however long they take."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    @property
+    def left(self) -> float:
+        self.steps -= 1
+        return float(self.steps >= 0)
+
+
+def test_the_encoder_learns_from_shadow_encodings_alone(tmp_path: Path) -> None:
+    shadow = ImageTable.from_arrays(natural(100, 3, 16))
+    batch = next(shadow_batches(shadow, Scheme.cross(6)))
+    assert batch.encodings.shape == (192, 3, 16, 16)
+    # 4 encodings an image, and a partner each: about one pair in twelve.
+    assert 0.05 < batch.shares.float().mean() < 0.15
+    assert batch.shares.diagonal().all()
+    losses: list[float] = []
+    encoder = train_pair_encoder(
+        shadow, Scheme.cross(4), Steps(15), lambda what, _: losses.append(float(what.split()[-1]))
+    )
+    assert len(losses) == 15
+    assert losses[-1] < losses[0]
+    save_encoder(tmp_path / "encoder.safetensors", encoder)
+    again = load_encoder(tmp_path / "encoder.safetensors")
+    torch.testing.assert_close(again.features(batch.encodings), encoder.features(batch.encodings))
+
+
+def test_no_shadow_image_is_changed_by_training() -> None:
+    shadow = ImageTable.from_arrays(natural(60, 3, 16))
+    before = shadow.pixels.copy()
+    next(shadow_batches(shadow, Scheme.cross(4)))
+    assert (shadow.pixels == before).all()
+
+
+def test_the_shipped_encoder_is_small_and_for_its_shape_alone() -> None:
+    encoder = shipped_encoder((3, 32, 32))
+    assert encoder is not None
+    assert sum(weight.numel() for weight in encoder.parameters()) < 25_000
+    assert shipped_encoder((3, 17, 17)) is None
+
+
+def test_a_damaged_encoder_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, PairEncoder(1))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InstaHideError, match="does not hold a pair encoder"):
+        load_encoder(path)
+
+
+def planted_groups(planted: Planted) -> Tensor:
+    """The 30 encodings that hold most of each image."""
+    return planted.weights.topk(30, dim=0).indices.T
+
+
+def right(members: Tensor, planted: Planted) -> float:
+    """Share of the coefficients that were given to the right image."""
+    hit = (members[:, :, None] == planted.members[:, None, :]).any(dim=1)
+    return float((planted.coefficients * hit).sum() / planted.coefficients.sum())
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])
