@@ -142,6 +142,21 @@ def test_a_resumed_run_goes_on_counting_under_new_keys(
     assert (before.exposures[0].counts < counts).all()
 
 
+def test_a_run_saved_within_an_epoch_goes_on_counting(tmp_path: Path) -> None:
+    steps = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1)
+    net = Net()
+    trainer = trainer_in(tmp_path, hiding(), steps, enable_checkpointing=True)
+    trainer.fit(net, Images())
+    net.given["train"] = net.given["train"][:4]
+    before = checkpoint(tmp_path / "step=4.ckpt")["counts"][0].numpy()
+    assert (before >= counted(trained(net))).all()
+    resumed, callback = fit(tmp_path, 2, ckpt_path=tmp_path / "step=4.ckpt")
+    # The two batches that the first epoch lacks, and the second.
+    assert len(resumed.given["train"]) == 2 + 6
+    assert all_differ(np.concatenate([trained(net).masks, trained(resumed).masks]))
+    assert (callback.exposures[0].counts >= before + counted(trained(resumed))).all()
+
+
 def test_a_checkpoint_of_this_run_changes_no_count(tmp_path: Path) -> None:
     """Not that of its own past either: the encodings are out."""
     net, data, callback = Net(), Images(), hiding()
@@ -248,9 +263,10 @@ def test_nothing_that_a_run_leaves_is_secret(
     trainer.fit(Net(), loader)
     state = checkpoint(tmp_path / "last.ckpt")
     assert {name: type(value) for name, value in state.items()} == {
-        "scheme": str, "run": str, "counts": list,
+        "scheme": str, "run": str, "counts": dict,
     }  # fmt: skip
-    assert [(counts.dtype, counts.shape) for counts in state["counts"]] == [(torch.int64, (300,))]
+    (counts,) = state["counts"].values()
+    assert (counts.dtype, counts.shape) == (torch.int64, (300,))
     # A root, and what was noted of the six batches of both epochs.
     assert len(drawn) == 1 + 2 * 6 * (7 + 1)
     needles = {form for secret in drawn for form in forms(secret) if len(form) >= 7}

@@ -68,7 +68,7 @@ class InstaHideCallback(Callback):
             "public": public, "image": image, "label": label, "classes": classes,
             "mean": mean, "std": std,
         }  # fmt: skip
-        self._exposures: list[JointExposure] = []
+        self._exposures: dict[int, JointExposure] = {}
         self._trainer: Trainer | None = None
         # Tells a checkpoint of this run, whose counts are known, from one of another.
         self._run = secrets.token_hex(8)
@@ -80,7 +80,7 @@ class InstaHideCallback(Callback):
         During an epoch a process knows of the others' encodings what it heard at the last log or
         checkpoint.
         """
-        return tuple(self._exposures)
+        return tuple(exposure for _, exposure in sorted(self._exposures.items()))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Have the trainer train on encodings, until `teardown`.
@@ -108,7 +108,7 @@ class InstaHideCallback(Callback):
         self._settle()
         if not self._exposures or trainer.barebones:
             return
-        counts = np.concatenate([exposure.counts for exposure in self._exposures])
+        counts = np.concatenate([exposure.counts for exposure in self.exposures])
         figures = {"least": counts.min(), "mean": counts.mean(), "most": counts.max()}
         pl_module.log_dict(
             {f"exposure/{name}": float(value) for name, value in figures.items()},
@@ -124,7 +124,10 @@ class InstaHideCallback(Callback):
         return {
             "scheme": self.scheme.to_json(),
             "run": self._run,
-            "counts": [torch.from_numpy(exposure.counts.copy()) for exposure in self._exposures],
+            "counts": {
+                place: torch.from_numpy(exposure.counts.copy())
+                for place, exposure in self._exposures.items()
+            },
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -141,7 +144,7 @@ class InstaHideCallback(Callback):
                 f"The checkpoint's run encrypted by {scheme}, this one would by {self.scheme}.",
                 "Resume with the scheme of the checkpoint, or start a new run.",
             )
-        for place, stored in enumerate(state_dict["counts"]):
+        for place, stored in state_dict["counts"].items():
             exposure = self._exposure(place, len(stored))
             count = exposure.raise_to if state_dict["run"] == self._run else exposure.add
             count(stored.numpy())
@@ -152,8 +155,8 @@ class InstaHideCallback(Callback):
 
     def _exposure(self, place: int, items: int) -> JointExposure:
         """Of the training loader at ``place``, whichever it is in this epoch."""
-        while place >= len(self._exposures):
-            self._exposures.append(JointExposure(items, self._total, limit=self.max_exposure))
+        if place not in self._exposures:
+            self._exposures[place] = JointExposure(items, self._total, limit=self.max_exposure)
         exposure = self._exposures[place]
         if exposure.images != items:
             raise InstaHideError(
@@ -164,7 +167,7 @@ class InstaHideCallback(Callback):
         return exposure
 
     def _settle(self) -> None:
-        for exposure in self._exposures:
+        for exposure in self._exposures.values():
             exposure.settle()
 
     def _total(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
