@@ -108,13 +108,16 @@ def _compared(
         values = np.array(decryptions[rows.numpy()], np.float32).transpose(0, 3, 1, 2)
         found = torch.from_numpy(np.ascontiguousarray(values)) * std + mean
         shown = found.clamp(0, 1)
-        likeness = torch.stack(
-            [metrics.ssim(shown, originals[column]) for column in private[rows].T], dim=1
-        )
+        columns = [originals[column] for column in private[rows].T]
+        likeness = torch.stack([metrics.ssim(shown, original) for original in columns], dim=1)
+        affine = torch.stack([_affine_ssim(found, original) for original in columns], dim=1)
         image = private[rows].gather(1, likeness.argmax(dim=1, keepdim=True))[:, 0]
-        original = originals[image]
-        affine = metrics.ssim(metrics.best_affine(found, original), original)
-        yield likeness.amax(dim=1), metrics.mse(shown, original), affine, image
+        distance = metrics.mse(shown, originals[image])
+        yield likeness.amax(dim=1), distance, affine.amax(dim=1), image
+
+
+def _affine_ssim(found: Tensor, original: Tensor) -> Tensor:
+    return metrics.ssim(metrics.best_affine(found, original), original)
 
 
 def _interval(values: Tensor, image: Tensor) -> tuple[float, float]:
