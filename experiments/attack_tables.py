@@ -43,6 +43,7 @@ TABLES: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
         ("averaging", "averaging-absolute"),
         {
             "ssim_mean": "SSIM, mean",
+            "ssim_of_nothing": "SSIM of nothing",
             "ssim_best": "SSIM, best",
             "psnr_mean": "PSNR, mean",
             "identified_mean": "identified",

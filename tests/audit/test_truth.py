@@ -107,3 +107,12 @@ def test_scores_of_the_truth_itself_and_of_its_opposite() -> None:
     for name in ("identified_mean", "public_found", "mask_bits_right"):
         assert summary[name] == 0, name
     assert score(Reconstruction(), observation, truth).summary == {}
+
+
+def test_noise_scores_as_nothing_does() -> None:
+    observation, truth = seen(Scheme.cross(4))
+    noise = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = Reconstruction(images=noise, of=observation.groups)
+    summary = score(found, observation, truth).summary
+    assert summary["ssim_mean"] == pytest.approx(summary["ssim_of_nothing"], abs=0.1)
+    assert summary["ssim_of_nothing"] < 0.2

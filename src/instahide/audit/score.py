@@ -41,7 +41,7 @@ def score(found: Reconstruction, observation: Observation, truth: Truth) -> Scor
         each = _images(found.images, _originals(found.of, observation, truth), found, truth)
         summary |= {f"{name}_mean": float(values.mean()) for name, values in each.items()}
         summary |= {f"{name}_best": _best(name, values) for name, values in each.items()}
-        summary["identified_by_chance"] = 1 / len(truth.images)
+        summary |= _by_chance(found, truth)
     if found.public_rows is not None:
         summary |= _public(found.public_rows, truth)
     if found.class_coefficients is not None:
@@ -70,6 +70,13 @@ def _images(images: Tensor, rows: Tensor, found: Reconstruction, truth: Truth) -
         "mse": metrics.mse(mapped, original),
         "identified": (metrics.nearest(images, candidates) == rows).float(),
     }
+
+
+def _by_chance(found: Reconstruction, truth: Truth) -> dict[str, float]:
+    """What knowing nothing gives: the mean colour of every image, and any image for any other."""
+    rows = torch.arange(len(truth.images))
+    likeness = _images(torch.zeros_like(truth.images), rows, found, truth)["ssim"]
+    return {"ssim_of_nothing": float(likeness.mean()), "identified_by_chance": 1 / len(rows)}
 
 
 def _best(name: str, values: Tensor) -> float:
