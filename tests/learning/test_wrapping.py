@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import (
@@ -323,6 +324,17 @@ def test_a_copy_in_another_process_has_masks_of_its_own(start: str) -> None:
         process.join(SECONDS)
         assert process.exitcode == 0
     assert all_differ(np.concatenate([*found, masks(encoded)]))
+
+
+def test_a_rank_has_a_key_domain_of_its_own(tmp_path: Path) -> None:
+    assert encode_loader(loader(), ALONE)._encoder._keys.participant == ""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        encoded = encode_loader(loader(), ALONE)
+        assert encoded._encoder._keys.participant == "rank-0"
+        assert copy.deepcopy(encoded)._encoder._keys.participant == "rank-0"
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.slow

@@ -68,6 +68,7 @@ class BatchEncoder:
         moments: what the private images are normalised with; public images that are a table or
             photographs are brought to the same.
         keys: a stream to draw from; a new one by default.
+        participant: a name in the keys of a new stream, as for `Encoder`.
 
     Raises:
         InstaHideError: public images that do not go with the scheme, or with unknown moments.
@@ -81,11 +82,13 @@ class BatchEncoder:
         *,
         moments: Moments | None = None,
         keys: KeyStream | None = None,
+        participant: str = "",
     ) -> None:
         self.scheme = scheme
         self.exposure = exposure
         self._moments = moments or Moments((), ())
-        self._keys = keys or KeyStream()
+        self.participant = participant
+        self._keys = keys or KeyStream(participant)
         self._public = PublicImages(public)
         self._public.renew(self._keys)
         require_public(scheme, self._public.images)
@@ -169,7 +172,7 @@ class BatchEncoder:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._keys = KeyStream()
+        self._keys = KeyStream(self.participant)
         self.exposure = copy(self.exposure)
 
     def _one_time_keys(self, plan: Plan, shape: tuple[int, ...]) -> OneTimeKeys:

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from instahide.encryption.batches import BatchEncoder, Moments, Plan
@@ -72,7 +73,7 @@ def encode_loader(
             f"Give Exposure({items}): it counts by item number.",
         )
     moments = _moments(loader.dataset, mean, std)
-    encoder = BatchEncoder(scheme, exposure, public, moments=moments)
+    encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=_participant())
     if classes is None:
         classes = classes_known(loader.dataset)
     number = len(classes) if isinstance(classes, Sequence) else classes
@@ -190,6 +191,12 @@ def _fetching(loader: DataLoader[Any], requests: Planned) -> DataLoader[Any]:
         persistent_workers=loader.persistent_workers,
         in_order=loader.in_order,
     )
+
+
+def _participant() -> str:
+    """A name that no other process of a distributed run has."""
+    several = dist.is_available() and dist.is_initialized()
+    return f"rank-{dist.get_rank()}" if several else ""
 
 
 def _moments(
