@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ COUNT = 40
 SHAPE = (1, 8, 8)
 #: Every image alone under a mask: an encoding's signs times the image's are the mask.
 ALONE = Scheme(k=1, private_k=1, c1=1.0, c2=0.0)
+INSIDE = Scheme.inside(3)
+HALF = list(range(0, COUNT, 2))
 
 
 class Numbered:
@@ -60,6 +63,11 @@ def masks(batches: Any) -> NDArray[np.bool]:
         for images, labels in batches
     ]
     return np.concatenate(turned)
+
+
+def mixing() -> list[threading.Thread]:
+    """The threads that mix at present."""
+    return [thread for thread in threading.enumerate() if "instahide-mixing" in thread.name]
 
 
 def open_in_worker(worker: int) -> None:
