@@ -25,17 +25,7 @@ from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
 from instahide.learning.contents import Contents
 from instahide.learning.wrapping import EncodingLoader
-from tests.learning.wrapped import (
-    ALONE,
-    COUNT,
-    HALF,
-    INSIDE,
-    ITEMS,
-    SHAPE,
-    loader,
-    mixed,
-    order,
-)
+from tests.learning.wrapped import ALONE, COUNT, HALF, INSIDE, ITEMS, SHAPE, loader, mixed, order
 
 KEY = bytes(range(32))
 

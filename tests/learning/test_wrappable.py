@@ -7,20 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    default_collate,
-)
+from torch.utils.data import DataLoader, default_collate
 
 from instahide import Exposure, InstaHideError, Scheme, encode_loader
-from tests.learning.wrapped import (
-    COUNT,
-    HALF,
-    INSIDE,
-    ITEMS,
-    loader,
-    mixing,
-)
+from tests.learning.wrapped import COUNT, HALF, INSIDE, ITEMS, loader, mixing
 
 
 def refused(batches: Any, scheme: Scheme = INSIDE, **more: Any) -> None:

@@ -20,14 +20,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from instahide import InstaHideError, encode_loader
-from tests.learning.wrapped import (
-    ALONE,
-    COUNT,
-    INSIDE,
-    loader,
-    masks,
-    mixed,
-)
+from tests.learning.wrapped import ALONE, COUNT, INSIDE, loader, masks, mixed
 
 SECONDS = 60
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,12 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import (
-    DataLoader,
-    SubsetRandomSampler,
-    TensorDataset,
-    default_collate,
-)
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset, default_collate
 
 from instahide import Exposure, Scheme, encode_loader, open_images
 from instahide.encodings.ledger import Ledger
