@@ -87,10 +87,10 @@ def test_fields_are_found_and_replaced(make: str, said: bool) -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ((IMAGES, IMAGES, LABELS), r"2 fields that may be its images; it holds \[0\] float32"),
-        ((IMAGES, LABELS, LABELS), r"2 fields .* labels; .* \[2\] int64 \(4,\).* with label="),
+        ((IMAGES, IMAGES, LABELS), r"2 fields that may be its images, .*; it holds \[0\] float32"),
+        ((IMAGES, LABELS, LABELS), r"2 fields .* labels, .* \[2\] int64 \(4,\).* with label="),
         (((IMAGES * 255).byte(), LABELS), r"no fields .* floats of shape \(n, C, H, W\); it holds "
-         r"\[0\] uint8 \(4, 3, 2, 2\), .* Normalise"),
+         r"\[0\] uint8 \(4, 3, 2, 2\), .* normalised images"),
         ((IMAGES[:3], LABELS), "no fields that may be its images"),
         ((IMAGES, LABELS[:3]), "no fields that may be its labels"),
         ((IMAGES, LABELS.float()), "no fields that may be its labels"),

@@ -69,8 +69,8 @@ def spoilt(images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
 
 LOADERS: list[tuple[Any, str]] = [
     (lambda: encode_loader(loader(), INSIDE), r"encrypts already\. .*`loader.unwrapped`"),
-    (lambda: [1, 2], "A list is no PyTorch DataLoader"),
-    (lambda: OwnWay(ITEMS), "A OwnWay iterates in a way of its own"),  # type: ignore[arg-type]
+    (lambda: [1, 2], "is a list, not a PyTorch DataLoader"),
+    (lambda: OwnWay(ITEMS), "a OwnWay, iterates in a way of its own"),  # type: ignore[arg-type]
     (lambda: DataLoader(Streaming()), "in a stream, not by number"),
     (lambda: loader(None), "batch_size=None"),
     (lambda: loader(sampler=Endless()), "The sampler has no length"),
@@ -91,7 +91,7 @@ def test_loaders_that_cannot_be_wrapped_are_refused(make: Any, message: str) -> 
 
 
 CONTENTS: list[tuple[Any, dict[str, Any], str]] = [
-    (lambda x, y: ((x * 255).byte(), y), {}, "Normalise images to floats"),
+    (lambda x, y: ((x * 255).byte(), y), {}, "make such a field: normalised images"),
     (lambda x, y: ((x * 255).byte(), y), {"image": 0}, "batch of 8 are uint8 of shape"),
     (lambda x, y: (x.abs(), y), {}, r"of one sign, .* mask would hide nothing.* Normalize"),
     (lambda x, y: (-x.abs(), y), {}, "of one sign"),

@@ -15,6 +15,12 @@ from torch import Tensor
 from instahide.errors import InstaHideError
 from instahide.images.items import IMAGE_KEYS, LABEL_KEYS
 
+#: What must be in a batch, by kind.
+WANTED = {
+    "image": "floats of shape (n, C, H, W)",
+    "label": "whole numbers of shape (n,) or floats (n, classes)",
+}
+
 #: What leads to a field: keys of mappings, names of attributes, places in sequences.
 Path = tuple[Any, ...]
 Leaf = Tensor | NDArray[Any]
@@ -160,14 +166,12 @@ def _only(
         if len(candidates) == 1:
             return candidates[0]
     listed = ", ".join(f"{written(path)} {_described(leaf)}" for path, leaf in leaves.items())
-    problem = f"The batch has {len(found) or 'no'} fields that may be its {kind}s"
-    if kind == "image" and not found:
-        problem += ", floats of shape (n, C, H, W)"
     raise InstaHideError(
-        f"{problem}; it holds {listed or 'no tensors'}.",
+        f"The batch has {len(found) or 'no'} fields that may be its {kind}s, {WANTED[kind]}; "
+        f"it holds {listed or 'no tensors'}.",
         f"Say which with {kind}=, a key, an index, or a tuple of these."
         if found
-        else "Normalise images to floats in the transform, and let the collate stack them.",
+        else "Let transform and collate make such a field: normalised images, stacked.",
     )
 
 

@@ -21,13 +21,14 @@ def require_wrappable(loader: Any) -> None:
         raise InstaHideError("This loader gives encodings already.", "Use it as it is.")
     if not isinstance(loader, DataLoader):
         raise InstaHideError(
-            f"A {type(loader).__name__} is no PyTorch DataLoader.",
+            f"The loader is a {type(loader).__name__}, not a PyTorch DataLoader.",
             "Give the DataLoader itself, or use an `EncodedLoader` of your images.",
         )
     own = type(loader).__iter__, type(loader)._get_iterator
     if own != (DataLoader.__iter__, DataLoader._get_iterator):
         raise InstaHideError(
-            f"A {type(loader).__name__} iterates in a way of its own, which cannot be wrapped.",
+            f"The loader, a {type(loader).__name__}, iterates in a way of its own, which cannot be "
+            "wrapped.",
             "Wrap the plain DataLoader inside it (Accelerate: "
             "`prepared.base_dataloader = encode_loader(prepared.base_dataloader, ...)`).",
         )
