@@ -152,5 +152,6 @@ def checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def saving(folder: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(folder, "last", enable_version_counter=False)
+def saving(folder: Path, every: int | None = None) -> ModelCheckpoint:
+    """Keeps the last checkpoint: of an epoch, or of ``every`` so many steps."""
+    return ModelCheckpoint(folder, "last", every_n_train_steps=every, enable_version_counter=False)

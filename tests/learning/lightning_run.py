@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--resume", help="a checkpoint")
     parser.add_argument("--limit", type=int, help="of the exposure")
     parser.add_argument("--everywhere", action="store_true", help="all images in all processes")
+    parser.add_argument("--every", type=int, help="steps from one checkpoint to the next")
     options = parser.parse_args()
     # The same in every process and in every run: keys must not come of it.
     seed_everything(1, workers=True, verbose=False)
@@ -55,7 +56,7 @@ def main() -> None:
     trainer = trainer_in(
         options.folder,
         hiding(max_exposure=options.limit),
-        saving(options.folder),
+        saving(options.folder, options.every),
         enable_checkpointing=True,
         devices=options.devices,
         strategy="ddp" if options.devices > 1 else "auto",

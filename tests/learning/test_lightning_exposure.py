@@ -162,11 +162,15 @@ def test_a_checkpoint_of_this_run_changes_no_count(tmp_path: Path) -> None:
     net, data, callback = Net(), Images(), hiding()
     trainer = trainer_in(tmp_path, callback, saving(tmp_path), enable_checkpointing=True)
     trainer.fit(net, data)
+    (tmp_path / "last.ckpt").rename(tmp_path / "two.ckpt")
     counts = callback.exposures[0].counts.tolist()
-    trainer.test(net, data, ckpt_path=tmp_path / "last.ckpt", verbose=False)
+    trainer.test(net, data, ckpt_path=tmp_path / "two.ckpt", verbose=False)
     assert callback.exposures[0].counts.tolist() == counts
-    callback.load_state_dict(callback.state_dict())
-    assert callback.exposures[0].counts.tolist() == counts
+    for _ in range(2):
+        trainer.fit_loop.max_epochs = 3
+        trainer.fit(net, data, ckpt_path=tmp_path / "two.ckpt")
+    assert len(net.given["train"]) == 6 * (2 + 1 + 1)
+    assert callback.exposures[0].counts.tolist() == counted(trained(net)).tolist()
 
 
 def test_a_checkpoint_of_another_run_is_counted_where_it_is_trained_on(tmp_path: Path) -> None:

@@ -57,6 +57,13 @@ def test_two_processes_encrypt_their_own_images_under_their_own_keys(tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_checkpoint_within_an_epoch_has_the_counts_of_both_processes(tmp_path: Path) -> None:
+    # Before the second batch of three is given, the third has been asked for, and counted.
+    counts = run(tmp_path, 1, "--devices", "2", "--every", "2")
+    assert counts.tolist() == counted(kept(tmp_path)).tolist()
+
+
+@pytest.mark.slow
 def test_two_processes_resume_together(tmp_path: Path) -> None:
     run(tmp_path, 1, "--devices", "2")
     counts = run(tmp_path, 3, "--devices", "2", "--resume", str(tmp_path / "last.ckpt"))
