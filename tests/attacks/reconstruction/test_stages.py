@@ -33,7 +33,8 @@ from instahide.attacks.reconstruction.encoder import (
     shipped_encoder,
 )
 from instahide.attacks.reconstruction.groups import find_groups, prototypes
-from instahide.attacks.reconstruction.recovery import ANNEALING, anneal, recover, refine
+from instahide.attacks.reconstruction.initialisation import power_iteration
+from instahide.attacks.reconstruction.recovery import ANNEALING, anneal, refine
 from instahide.attacks.reconstruction.signs import aligned
 from instahide.attacks.reconstruction.training import shadow_batches, train_pair_encoder
 from instahide.encryption.scheme import Scheme
@@ -229,23 +230,13 @@ def test_recovery_from_a_start_that_is_nearly_right(planted: Planted) -> None:
     assert after > 0.85
 
 
-def test_more_starts_are_no_less_likely(planted: Planted) -> None:
-    from instahide.attacks.reconstruction.recovery import log_likelihood
-
-    one, three = (
-        recover(
-            planted.sizes,
-            planted.weights,
-            starts=starts,
-            iterations=0,
-            generator=torch.Generator().manual_seed(0),
-        )
-        for starts in (1, 3)
-    )
-    one_value, three_value = (
-        log_likelihood(planted.sizes, planted.weights, found) for found in (one, three)
-    )
-    assert three_value >= one_value
+def test_the_start_has_the_signs_of_whole_images(planted: Planted) -> None:
+    """Many starts settle in patches of pixels; the one that explains most does not."""
+    generator = torch.Generator().manual_seed(0)
+    start = power_iteration(planted.sizes, planted.weights, generator)
+    pixels = torch.cosine_similarity(start.flatten(1), planted.images.flatten(1), dim=0)
+    print(pixels.mean(), pixels.abs().mean())
+    assert pixels.mean().abs() > 0.5 * pixels.abs().mean()
 
 
 class Steps(Budget):

@@ -36,8 +36,6 @@ from instahide.attacks.reconstruction.unmasked import least_squares, recover_unm
 RECOVERED = 0.5
 #: What likeness of features counts beside a template's correlation, and up to which likeness.
 FEATURE_WEIGHT, FEATURE_CAP = 0.05, 8.0
-#: Random starts, shared among the images: a few images settle wrongly more often.
-STARTS = 60
 #: Pairs of images are all tried up to so many images.
 MOST_PAIRED = 400
 
@@ -92,14 +90,10 @@ class _Run:
         self.law = Law.of(self.scheme)
         self.count = round(len(observation) / observation.threat.encodings_per_image)
         self.features = self._features()
-
-    def reconstruction(self) -> Reconstruction:
-        """Find groups, then go round."""
         self._say("groups", 0.1)
         holding = len(self.sizes) * self.scheme.private_k / self.count
         groups = find_groups(self.features, self.count, holding, self.generator)
         self.images_found = len(groups)
-        self.starts = max(1, STARTS // len(groups))
         self.centres = prototypes(self.features, groups)
         self.scores = feature_scores(self.features, self.centres)
         per_mix = min(self.scheme.private_k, len(groups))
@@ -107,6 +101,9 @@ class _Run:
         self.coefficients = self._coefficients(
             from_features(self.features, self.centres, self.members, self.law)
         )
+
+    def reconstruction(self) -> Reconstruction:
+        """Go round from the groups that were found."""
         return self._masked() if self.scheme.mask else self._unmasked()
 
     def _masked(self) -> Reconstruction:
@@ -124,12 +121,7 @@ class _Run:
             self._say("recovery, at last", 0.7)
             images = self._recovered(images, iterations=8)
         self._say("confidence", 0.9)
-        sure = agreement(
-            self.sizes,
-            self._weights(),
-            starts=self.starts,
-            generator=self.generator,
-        )
+        sure = agreement(self.sizes, self._weights(), self.generator)
         return self._told(images * self.scale, sure)
 
     def _unmasked(self) -> Reconstruction:
@@ -188,10 +180,9 @@ class _Run:
         return recover(
             self.sizes,
             self._weights(),
-            start=images,
-            starts=self.starts,
-            iterations=iterations,
             generator=self.generator,
+            start=images,
+            iterations=iterations,
         )
 
     def _weights(self) -> Tensor:

@@ -11,7 +11,7 @@ from instahide.attacks.reconstruction.recovery import recover
 ITERATIONS = 3
 
 
-def agreement(sizes: Tensor, weights: Tensor, *, starts: int, generator: torch.Generator) -> Tensor:
+def agreement(sizes: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
     """(m,) likeness of what either half of the encodings gives, each from a start of its own.
 
     What is in the encodings comes back in both halves. What was fitted to noise does not, nor
@@ -20,17 +20,10 @@ def agreement(sizes: Tensor, weights: Tensor, *, starts: int, generator: torch.G
     Args:
         sizes: (n, C, H, W) `magnitudes` of encodings in random order.
         weights: (n, m) coefficient of each image in each encoding.
-        starts: for each half, see `recover`.
-        generator: of the starts.
+        generator: of the two starts.
     """
     first, second = (
-        recover(
-            sizes[half],
-            weights[half],
-            starts=starts,
-            iterations=ITERATIONS,
-            generator=generator,
-        )
+        recover(sizes[half], weights[half], generator=generator, iterations=ITERATIONS)
         for half in (slice(0, None, 2), slice(1, None, 2))
     )
     return likeness(first, second)

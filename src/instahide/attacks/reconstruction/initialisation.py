@@ -2,7 +2,8 @@
 
 From a random start the signs of phase retrieval settle in patches, each right by itself. Power
 iteration on x^2 finds relative signs of all images at once: the expectation of x^2 holds
-2 lambda_i lambda_j x_i x_j for each pair in a mix.
+2 lambda_i lambda_j x_i x_j for each pair in a mix. It can settle in patches too, but at a quarter
+of the resolution many starts cost little, and those in patches explain less.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from torch.nn import functional as F
 from instahide.attacks.reconstruction.filters import blur, faded
 from instahide.attacks.reconstruction.signs import aligned
 
-#: Blur in pixels of an image of 32, share of colour, and iterations.
-STAGES = ((6.0, 0.0, 20), (4.0, 0.1, 15), (3.0, 0.2, 12), (2.0, 0.4, 12))
+#: Blur in pixels of an image of 32, and iterations, of the grey start at a quarter of the size.
+COARSE = (6.0, 25)
+STARTS = 32
+#: Blur, share of colour, and iterations at half the size.
+STAGES = ((4.0, 0.1, 15), (3.0, 0.2, 12), (2.0, 0.4, 12))
 SIDE = 32
 #: Precision of an image's values where those of encodings have a mean square of 1.
 RIDGE = 0.2
@@ -29,27 +33,62 @@ def power_iteration(sizes: Tensor, weights: Tensor, generator: torch.Generator) 
     Args:
         sizes: (n, C, H, W) `magnitudes`.
         weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
-        generator: of the random start.
+        generator: of the random starts.
     """
-    # Under so much blur half the resolution loses nothing, and is four times as fast.
-    height, width = (-(-side // 2) for side in sizes.shape[2:])
-    shape = (sizes.shape[1], height, width)
-    energy = F.adaptive_avg_pool2d(sizes.square(), (height, width)).flatten(1)
-    mean = energy.mean(dim=1, keepdim=True)
-    excess = energy / mean
-    excess = (excess - excess.mean(dim=0)) / mean
-    # An image's own energy says nothing of relative signs, and would drown what does.
-    own = weights.square().T @ excess
-    ridge = RIDGE * torch.eye(weights.shape[1]).to(sizes)
-    solve = torch.linalg.inv(weights.T @ (weights / mean) + ridge)
-    images = torch.randn((weights.shape[1], 1, *shape[1:]), generator=generator).to(sizes)
-    images = images.expand(-1, *shape).contiguous()
+    channels, height, width = sizes.shape[1:]
+    squares = sizes.square()
+    grey = _Excess(squares.mean(dim=1, keepdim=True), weights, 4)
+    images = max((grey.settled(generator) for _ in range(STARTS)), key=grey.explained)
+    excess = _Excess(squares, weights, 2)
+    images = F.interpolate(images, excess.side, mode="bilinear").expand(-1, channels, -1, -1)
     for sigma, colour, iterations in STAGES:
-        sigma = sigma * min(shape[1:]) / SIDE
         for _ in range(iterations):
-            flat = faded(blur(images, sigma), colour).flatten(1)
-            flat = solve @ (weights.T @ (excess * (weights @ flat)) - own * flat)
-            images = faded(blur(flat.reshape(images.shape), sigma), colour)
-            images = images / images.square().mean(dim=0).sqrt().clamp(min=1e-6)
-            images = blur(images, sigma / 2)
-    return SPREAD * F.interpolate(aligned(images), sizes.shape[2:], mode="bilinear")
+            images = excess.step(images, sigma, colour)
+    return SPREAD * F.interpolate(aligned(images), (height, width), mode="bilinear")
+
+
+class _Excess:
+    """What x^2 has more than on average in each encoding, pooled over squares of pixels.
+
+    Images are smooth here, so that pooling loses nothing.
+
+    Args:
+        squares: (n, C, H, W) x^2.
+        weights: (n, m).
+        pool: side of the squares.
+    """
+
+    def __init__(self, squares: Tensor, weights: Tensor, pool: int) -> None:
+        self.weights, self.shrunk = weights, squares.shape[2] / SIDE / pool
+        self.side = [-(-side // pool) for side in squares.shape[2:]]
+        energy = squares.mean(dim=(1, 2, 3))[:, None]
+        excess = F.adaptive_avg_pool2d(squares, (self.side[0], self.side[1])).flatten(1) / energy
+        self.excess = (excess - excess.mean(dim=0)) / energy
+        # An image's own energy says nothing of relative signs, and would drown what does.
+        self.own = weights.square().T @ self.excess
+        gram = weights.T @ (weights / energy)
+        self.solve = torch.linalg.inv(gram + RIDGE * torch.eye(len(gram)).to(gram))
+
+    def step(self, images: Tensor, sigma: float, colour: float) -> Tensor:
+        """One step of power iteration, every pixel brought to the same energy over all images."""
+        sigma *= self.shrunk
+        flat = self._applied(faded(blur(images, sigma), colour).flatten(1))
+        images = faded(blur((self.solve @ flat).reshape(images.shape), sigma), colour)
+        images = images / images.square().mean(dim=0).sqrt().clamp(min=1e-6)
+        return blur(images, sigma / 2)
+
+    def settled(self, generator: torch.Generator) -> Tensor:
+        """(m, 1, h, w) grey images from a random start."""
+        images = torch.randn((self.weights.shape[1], 1, *self.side), generator=generator)
+        images = images.to(self.weights)
+        for _ in range(COARSE[1]):
+            images = self.step(images, COARSE[0], 1.0)
+        return images
+
+    def explained(self, images: Tensor) -> float:
+        """How much of the excess goes with ``images``, whatever their scale."""
+        flat = images.flatten(1)
+        return float((flat * self._applied(flat)).sum() / flat.square().sum())
+
+    def _applied(self, flat: Tensor) -> Tensor:
+        return self.weights.T @ (self.excess * (self.weights @ flat)) - self.own * flat

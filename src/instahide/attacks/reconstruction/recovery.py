@@ -38,40 +38,23 @@ def recover(
     sizes: Tensor,
     weights: Tensor,
     *,
+    generator: torch.Generator,
     start: Tensor | None = None,
-    starts: int = 1,
     iterations: int = 8,
-    generator: torch.Generator | None = None,
 ) -> Tensor:
     """(m, C, H, W) the private images.
 
     Args:
         sizes: (n, C, H, W) `magnitudes` of the encodings.
         weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
+        generator: of random starts.
         start: images that are nearly right; by default from `power_iteration`.
-        starts: random ones, the likeliest of which is kept, where no ``start`` is given.
         iterations: under smooth noise, at the end.
-        generator: of the random starts.
     """
-    if start is not None:
-        images = anneal(sizes, weights, start, ANNEALING[WARM:])
-    else:
-        generator = generator or torch.Generator().manual_seed(0)
-        tried = (
-            anneal(sizes, weights, power_iteration(sizes, weights, generator), ANNEALING)
-            for _ in range(starts)
-        )
-        images = max(tried, key=lambda images: log_likelihood(sizes, weights, images))
-    return refine(sizes, weights, images, iterations)
-
-
-def log_likelihood(sizes: Tensor, weights: Tensor, images: Tensor) -> float:
-    """Of ``sizes``, a value, under white Gaussian noise about the mixes and signs at random."""
-    mixed = _mixed(weights, images)
-    noise = _white(sizes, mixed).reshape(-1, 1, 1, 1)
-    field = sizes * mixed / noise
-    squares = (sizes.square() + mixed.square()) / (2 * noise)
-    return float((torch.logaddexp(field, -field) - squares - noise.log() / 2).mean())
+    stages = ANNEALING[WARM:]
+    if start is None:
+        start, stages = power_iteration(sizes, weights, generator), ANNEALING
+    return refine(sizes, weights, anneal(sizes, weights, start, stages), iterations)
 
 
 def anneal(
