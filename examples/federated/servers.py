@@ -20,11 +20,13 @@ PROGRAMS = Path(sys.executable).parent
 #: Seconds to wait for a server to answer, and for a process to end by itself.
 STARTING, ENDING = 60, 10
 #: Nobody outside is told, asked for releases, or asked for packages.
-ALONE = {
+ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Simulated clients are the work itself, which Ray would put behind everybody else's.
+    "RAY_worker_niceness": "0",
 }
 
 
@@ -51,7 +53,7 @@ class Servers:
         home = self.folder / "flower" / name
         home.mkdir(parents=True, exist_ok=True)
         path = os.pathsep.join([str(PROGRAMS), os.environ.get("PATH", os.defpath)])
-        return {**os.environ, **ALONE, "FLWR_HOME": str(home), "PATH": path}
+        return {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(home), "PATH": path}
 
     def start(self, name: str, program: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """Start ``program`` of Flower's, with a log of its own, in a process group of its own."""

@@ -129,8 +129,8 @@ def test_simulation_and_deployment_give_the_same_accuracy(
 ) -> None:
     """Equal split, equal initial weights; keys and the order of images are nobody's to repeat.
 
-    The accuracy of one run spreads by about SPREAD points; a difference of 7 times that would be
-    noise once in a million runs.
+    The accuracy of such a run has a deviation of 0.4 points (5 runs), the difference of two one of
+    0.6: that it passes 5 points happens less than once in a million.
     """
     from simulate import simulate
 
@@ -140,7 +140,7 @@ def test_simulation_and_deployment_give_the_same_accuracy(
     simulated = simulate(tmp_path / "simulation", 3, config)
     assert simulated["refusals"] == {}
     assert [page["exposure-mean"] for page in simulated["rounds"]] == [12, 24, 36]
-    assert abs(deployed["accuracy"] - simulated["accuracy"]) < 0.1
+    assert abs(deployed["accuracy"] - simulated["accuracy"]) < 0.05
     assert min(deployed["accuracy"], simulated["accuracy"]) > 0.7
 
 
@@ -150,8 +150,8 @@ def test_who_is_not_admitted_stays_outside(federation: Federation) -> None:
     make_node_key(federation.deployment.key("mallory"))
     federation.write("mallory", federation.images["anna"])
     federation.start("mallory")
-    log = federation.folder / "mallory.log"
-    wait_for(lambda: "not registered" in log.read_text().lower() or "denied" in log.read_text())
+    log = federation.folder / "superlink.log"
+    wait_for(lambda: "No SuperNode found with the given public key" in log.read_text())
     assert federation.deployment.online() == len(NODES)
     federation.servers.stop("mallory")
 

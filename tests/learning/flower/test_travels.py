@@ -43,7 +43,7 @@ def of_images(images: ImageTable) -> set[bytes]:
     """Rows of pixels, as bytes and as numbers, plain and normalised."""
     normalised = images.normalised()
     found: set[bytes] = set()
-    for number in range(0, len(images), 10):
+    for number in range(0, len(images), 30):
         row = slice(3, 6)
         pixels = images.pixels[number, 0, row].reshape(-1)
         for values in (pixels, pixels.astype(np.float32) / 255, pixels.astype(np.int64)):
@@ -59,7 +59,7 @@ def of_keys(one_time: list[draws.OneTimeKeys], blocks: set[bytes]) -> set[bytes]
     found = {form for key in blocks for form in forms(np.frombuffer(key, np.uint8))}
     for drawn in one_time:
         assert drawn.masks is not None
-        for row in range(0, len(drawn.partners), 10):
+        for row in range(0, len(drawn.partners), 30):
             mix = slice(row, row + 4)
             for values in (drawn.masks[mix], drawn.coefficients[mix], drawn.partners[mix]):
                 found |= set(forms(values.reshape(-1)))
@@ -98,7 +98,7 @@ def test_clients_send_weights_and_a_few_numbers_and_nothing_else(
 ) -> None:
     limited = {"data": str(tmp_path / "test.npz"), "max-exposure": 1}
     own = [{"data": str(tmp_path / "train.npz"), "test": str(tmp_path / "test.npz")}, limited]
-    run = federation(own, strategy=strategy, client_test=True, k=4)
+    run = federation(own, strategy=strategy, client_test=True, k=4, rounds=1)
     run.run()
 
     kinds = [(answer.metadata.message_type, answer.has_error()) for answer in run.answers]
@@ -114,7 +114,7 @@ def test_clients_send_weights_and_a_few_numbers_and_nothing_else(
     one_time, blocks = secret
     assert len(one_time) == len(blocks) > 0
     needles = of_images(digits[0]) | of_images(digits[1]) | of_keys(one_time, blocks)
-    assert len(needles) > 1000
+    assert len(needles) > 500
     for answer in run.answers:
         sent = wire(answer)
         assert not [needle for needle in needles if needle in sent]
@@ -150,8 +150,8 @@ def test_the_search_finds_what_it_looks_for(
     needles = of_images(digits[0]) | of_keys(*secret)
     image = digits[0]
     leaks = [
-        image.pixels[10].tobytes(), image.normalised()[20].tobytes(), key, key.hex().encode(),
-        str(image.pixels[30, 0].reshape(-1).tolist()).encode(), drawn.masks.tobytes(),
+        image.pixels[30].tobytes(), image.normalised()[60].tobytes(), key, key.hex().encode(),
+        str(image.pixels[90, 0].reshape(-1).tolist()).encode(), drawn.masks.tobytes(),
         drawn.coefficients.tobytes(), str(drawn.partners.reshape(-1).tolist()).encode(),
     ]  # fmt: skip
     for leak in leaks:
