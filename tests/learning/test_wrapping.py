@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import namedtuple
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -126,6 +127,14 @@ def test_encodings_have_the_type_of_the_images(dtype: torch.dtype) -> None:
     for images, labels in encode_loader(loader(collate_fn=cast), INSIDE):
         assert images.dtype is dtype
         assert labels.dtype is torch.float32
+
+
+def test_memory_is_pinned_where_there_is_a_gpu() -> None:
+    with warnings.catch_warnings():
+        # Where there is none, PyTorch says that it pins nothing.
+        warnings.simplefilter("ignore", UserWarning)
+        images, labels = next(iter(encode_loader(loader(pin_memory=True), INSIDE)))
+    assert images.is_pinned() is labels.is_pinned() is torch.accelerator.is_available()
 
 
 def test_data_sets_that_give_whole_batches() -> None:
