@@ -25,8 +25,8 @@ from instahide.learning.world import ALONE, Batches, Saved, World, usable
 
 #: What a launcher sets, so that processes find each other.
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: How long a process waits for one that is alive, which may have far more images to read. That one
-#: has died is noticed at once.
+#: How long a process waits for one that it has met, which may have far more images to read. That
+#: one has died is noticed at once.
 PATIENCE = timedelta(days=1)
 #: How long it waits for the others when it leaves.
 PARTING = timedelta(seconds=3)
@@ -42,7 +42,8 @@ class AgreedError(InstaHideError):
 def joined() -> Iterator[World]:
     """The processes that a launcher started together with this one; or this one alone.
 
-    They leave the block together, as a launcher ends all others when the first one leaves.
+    They leave the block together, if they are still in step with each other: a launcher ends all
+    others when the first one leaves.
 
     Raises:
         InstaHideError: they do not find each other.
@@ -51,27 +52,34 @@ def joined() -> Iterator[World]:
         yield ALONE
         return
     try:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        dist.init_process_group("gloo")
     except (RuntimeError, ValueError) as error:
         raise InstaHideError(
             f"The processes of this run do not find each other ({error}).",
             "Check MASTER_ADDR and MASTER_PORT, or start them with `torchrun`.",
         ) from error
+    ranks = Ranks()
     try:
-        yield Ranks()
+        yield ranks
     finally:
-        with suppress(RuntimeError):
-            dist.monitored_barrier(timeout=PARTING)
+        if ranks.in_step:
+            with suppress(RuntimeError):
+                dist.monitored_barrier(timeout=PARTING)
         dist.destroy_process_group()
 
 
 class Ranks(World):
-    """All processes of a run, of which this is one. Use `joined`."""
+    """All processes of a run, of which this is one. Use `joined`.
+
+    Attributes:
+        in_step: whether all of them have ended the block of `together`, or know why they did not.
+    """
 
     def __init__(self) -> None:
+        self.in_step = False
         self.size = dist.get_world_size()
         self.rank = dist.get_rank()
-        self._gradients = dist.group.WORLD
+        self._facts = self._gradients = dist.new_group(timeout=PATIENCE)
         self._local_rank = int(os.environ.get("LOCAL_RANK", 0))
         if self._local_rank < torch.cuda.device_count():
             torch.cuda.set_device(self._local_rank)
@@ -89,6 +97,7 @@ class Ranks(World):
             AgreedError: in all of them, where one of them failed.
             InstaHideError: another one is gone.
         """
+        self.in_step = False
         try:
             try:
                 yield
@@ -96,10 +105,14 @@ class Ranks(World):
                 raise
             except (InstaHideError, OSError) as error:
                 self._exchange(None, said(error))
+        except AgreedError:
+            self.in_step = True
+            raise
         except RuntimeError as error:
             if not _lost(error):
                 raise
             raise _alone() from error
+        self.in_step = True
 
     def gathered(self, fact: Any) -> list[Any]:
         """As `World.gathered`.
@@ -181,7 +194,7 @@ class Ranks(World):
         copies = {}
         for name, kind, shape in outline:
             own = tensors[name] if self.main else torch.empty(shape, dtype=getattr(torch, kind))
-            dist.broadcast(own, 0)
+            dist.broadcast(own, 0, group=self._facts)
             copies[name] = own
         return copies, facts
 
@@ -218,7 +231,7 @@ class Ranks(World):
         """``own`` of every process, in order; all of one length."""
         mine = torch.frombuffer(bytearray(own), dtype=torch.uint8)
         rows = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(rows, mine)
+        dist.all_gather(rows, mine, group=self._facts)
         return [row.numpy().tobytes() for row in rows]
 
 
