@@ -254,7 +254,7 @@ class Stream(IterableDataset[tuple[Tensor, int]]):
     ("loader", "message"),
     [
         (DataLoader(Stream(), 4), "map-style data set"),
-        ([telling()[0]], "no PyTorch DataLoader"),
+        ([telling()[0]], "not a PyTorch DataLoader"),
         (EncodedLoader(Encoder(PAIRS, open_split("digits").train), 8), "encodings already"),
         (DataLoader(TensorDataset(torch.ones(9, 1, 8, 8), torch.arange(9)), 4), "one sign"),
     ],

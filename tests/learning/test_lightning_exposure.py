@@ -78,7 +78,7 @@ def test_the_limit_ends_a_run_like_an_early_stop(workers: int, tmp_path: Path) -
     trainer = trainer_in(
         tmp_path, callback, stages, saving, enable_checkpointing=True, max_epochs=9
     )
-    with pytest.warns(UserWarning, match=r"ends early.*above 9 encodings"):
+    with pytest.warns(UserWarning, match=r"above 9 encodings\. Training ends early"):
         trainer.fit(net, Images(num_workers=workers))
     steps = trainer.global_step
     assert BATCHES < steps < 6 * BATCHES

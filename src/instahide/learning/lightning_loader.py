@@ -114,7 +114,9 @@ class TrainingLoader:
     def __iter__(self) -> Iterator[Any]:
         # Nothing is done before the first batch is asked for: Lightning gets into this as it sets
         # up, and could not clean up after an error.
-        encoded = self._encoded = self._encoded or self._encode(self)
+        if self._encoded is None:
+            self._encoded = self._encode(self)
+        encoded = self._encoded
         batches = iter(encoded)
         batch = self._next(batches, encoded)
         while batch is not None:
@@ -149,7 +151,7 @@ class TrainingLoader:
             raise reached
         self._trainer.should_stop = True
         if self._trainer.is_global_zero:
-            warnings.warn(f"Training ends early. {reached}", stacklevel=2)
+            warnings.warn(f"{reached.problem} Training ends early.", stacklevel=2)
 
 
 def _combined(trainer: Trainer) -> Any:
