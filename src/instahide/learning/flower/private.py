@@ -65,6 +65,8 @@ def learn_privately(
         warnings.filterwarnings("ignore", "Secure RNG turned off")
         engine = PrivacyEngine(accountant="rdp")
     state = TrainingState.start(network, settings.local)
+    # As Opacus lays gradients out.
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     loader = _loader(images, settings)
     engine.accountant.history = _history(memory, settings, number, 1 / len(loader))
     loss = _epochs(engine, state, loader, settings, number)
