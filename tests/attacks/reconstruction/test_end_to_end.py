@@ -62,9 +62,8 @@ def test_twenty_encodings_of_an_image_tell_who_is_in_which() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", ["soft", "coarse", "none"])
-def test_instahide_falls_with_thirty_encodings_of_sixty_images(labels: str) -> None:
-    found, score = attacked(*observed(Scheme.cross(6), labels, 60, 30))
-    print(labels, score.mass, score.ssim.mean(), score.summary(found.confidence, RECOVERED))
+def test_fifty_encodings_of_an_image_show_it(labels: str) -> None:
+    found, score = attacked(*observed(Scheme.cross(6), labels, 40, 50))
     assert score.mass > 0.75
     assert score.ssim.mean() > 0.6
     assert found.confidence is not None
