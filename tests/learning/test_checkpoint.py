@@ -45,13 +45,14 @@ def _network(seed: int = 0, classes: int = 3) -> nn.Module:
 
 
 def _batches() -> list[tuple[Tensor, Tensor]]:
+    """The last is a single encoding, which is passed over but is a step of the schedule."""
     generator = torch.Generator().manual_seed(1)
     return [
         (
-            torch.randn(16, 1, 8, 8, generator=generator),
-            torch.rand(16, 3, generator=generator).softmax(1),
+            torch.randn(size, 1, 8, 8, generator=generator),
+            torch.rand(size, 3, generator=generator).softmax(1),
         )
-        for _ in range(4)
+        for size in (16, 16, 16, 16, 1)
     ]
 
 

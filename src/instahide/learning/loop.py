@@ -107,6 +107,7 @@ def one_epoch(
     steps = settings.epochs * state.world.length(batches)
     total, images, rate = torch.zeros((), device=state.device), 0, 0.0
     started = time.perf_counter()
+    state.model.train()
     for number, (encodings, labels, count) in enumerate(state.world.steps(batches), start=1):
         if count == 0:
             # The schedule knows nothing of batches that are passed over.

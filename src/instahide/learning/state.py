@@ -84,8 +84,6 @@ class TrainingState:
             The sum of the n cross-entropies before the step, a scalar on the device.
         """
         images = images or len(encodings)
-        # Batch normalisation can measure nothing where there is nothing.
-        self.model.train(len(encodings) > 0)
         encodings = encodings.to(self.device, non_blocking=True)
         encodings = encodings.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
