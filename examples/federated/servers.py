@@ -56,7 +56,7 @@ class Servers:
         return {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(home), "PATH": path}
 
     def start(self, name: str, program: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
-        """Start ``program`` of Flower's, with a log of its own, in a process group of its own."""
+        """Start ``program`` of Flower's, with a log of its own, out of reach of Ctrl-C."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [PROGRAMS / program, *map(str, arguments)],
@@ -73,11 +73,15 @@ class Servers:
     def stop(self, name: str, kind: signal.Signals = signal.SIGTERM) -> None:
         """End a process and all that it has started: by asking first, unless ``kind`` is a kill."""
         process = self._processes.pop(name)
-        _signal(process, kind)
+        started = _descendants(process.pid)
+        process.send_signal(kind)
         with suppress(subprocess.TimeoutExpired):
             process.wait(ENDING)
-        _signal(process, signal.SIGKILL)
+        process.kill()
         process.wait()
+        for descendant in started:
+            with suppress(ProcessLookupError):
+                os.kill(descendant, signal.SIGKILL)
 
     def stop_all(self) -> None:
         """End every process, the last one first."""
@@ -106,9 +110,15 @@ class Servers:
         return done.stdout
 
 
-def _signal(process: subprocess.Popen[bytes], kind: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, kind)
+def _descendants(ancestor: int) -> list[int]:
+    """All processes that descend from one: Flower starts some in sessions of their own."""
+    table = ["ps", "-eo", "pid=,ppid="]
+    shown = subprocess.run(table, capture_output=True, text=True, check=True)
+    parents = dict(map(int, line.split()) for line in shown.stdout.splitlines())
+    found = [ancestor]
+    for member in found:
+        found += [process for process, parent in parents.items() if parent == member]
+    return found[1:]
 
 
 @contextmanager
