@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from statistics import median
 
 from rich.console import Console
@@ -46,6 +47,17 @@ def medians(
             work()
             seconds[name].append(clock() - started)
     return {name: median(times) for name, times in seconds.items()}
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Give what is begun in the block one core: processes inherit it."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
 
 
 def report(title: str, rows: Iterable[tuple[str, str]], figures: Mapping[str, float]) -> None:

@@ -21,7 +21,7 @@ from statistics import median
 import ray
 from ray.cluster_utils import Cluster
 
-from benchmarks.measure import quick, report
+from benchmarks.measure import on_core, quick, report
 from benchmarks.workload import random_table
 from instahide.encodings.ledger import Ledger
 from instahide.encodings.publish import Publication, publish
@@ -60,17 +60,6 @@ def measure_once(publication: Publication, room: Path) -> float:
         publish(publication, folder / "out", ledger, engine=on_ray, progress=clock.advance)
     shutil.rmtree(folder)
     return clock.rate
-
-
-@contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Give what is begun in the block one core: processes inherit it."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, own)
 
 
 @contextmanager

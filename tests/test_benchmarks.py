@@ -30,12 +30,14 @@ PROMISED = {
     "public_search": {"search_vs_product", "prepare_seconds", "products_per_s"},
     "ray_nodes": {"two_nodes_against_one"},
     "reading": {"reading_vs_memory", "reading_encodings_per_s"},
+    "distributed": {"two_ranks_against_one"},
     "startup": {"help_seconds"},
     "wrapping": {"overhead"},
     "lightning_callback": {"overhead"},
 }  # fmt: skip
-#: A cluster that comes and goes takes half a minute, four runs of a `Trainer` nearly as long.
-SLOW = {"ray_nodes", "lightning_callback"}
+#: A cluster that comes and goes takes half a minute, and four runs of a `Trainer` or of the command
+#: nearly as long.
+SLOW = {"ray_nodes", "lightning_callback", "distributed"}
 
 
 @pytest.mark.parametrize(
