@@ -235,7 +235,6 @@ def test_the_start_has_the_signs_of_whole_images(planted: Planted) -> None:
     generator = torch.Generator().manual_seed(0)
     start = power_iteration(planted.sizes, planted.weights, generator)
     pixels = torch.cosine_similarity(start.flatten(1), planted.images.flatten(1), dim=0)
-    print(pixels.mean(), pixels.abs().mean())
     assert pixels.mean().abs() > 0.5 * pixels.abs().mean()
 
 
