@@ -153,3 +153,43 @@ def test_federated_writes_every_run_once_and_sums_up(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [row["exposure_mean"] for row in rows] == ["0.0", "2.0", "0.0", "2.0"]
     assert "dirichlet_inside-2_drop" in figures
+
+
+def test_two_processes_are_compared_with_one() -> None:
+    from experiments import distributed
+
+    size = {"data": "digits", "scheme": "inside", "epochs": "3"}
+    found = {"1": ("90.0", "92.0"), "2": ("91.0", "95.0")}
+    rows = [
+        {**size, "seed": str(seed), "processes": processes, "accuracy": value}
+        for processes, values in found.items()
+        for seed, value in enumerate(values)
+    ]
+    rows.append({**rows[0], "epochs": "7", "accuracy": "10.0"})
+    # Variances 2 and 8 of two runs each: (2 / 2 + 8 / 2) ** 0.5.
+    assert distributed.summary(rows, size) == size | {
+        "seeds": 2, "accuracy_one": 91.0, "accuracy_two": 93.0, "difference": 2.0,
+        "standard_error": 2.24,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_distributed_writes_every_run_once_and_sums_up(tmp_path: Path) -> None:
+    out = tmp_path / "distributed.csv"
+    options = ["--data", "digits", "--scheme", "inside", "--epochs", "1", "--seeds", "0"]
+    command = [sys.executable, "-m", "experiments.distributed", *options, "--out", str(out)]
+    printed = []
+    for _ in range(2):
+        result = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        printed.append(result.stdout.splitlines()[-1])
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [row["processes"] for row in rows] == ["1", "2"]
+    assert printed[0] == printed[1]
+    assert json.loads(printed[0])["seeds"] == 1
