@@ -33,6 +33,7 @@ PROMISED = {
     "distributed": {"two_ranks_against_one"},
     "startup": {"help_seconds"},
     "wrapping": {"overhead"},
+    "client_round": {"overhead", "processor_overhead"},
     "lightning_callback": {"overhead"},
 }  # fmt: skip
 #: A cluster that comes and goes takes half a minute, and four runs of a `Trainer` or of the command
