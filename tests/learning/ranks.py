@@ -120,23 +120,24 @@ def averaged(world: World) -> list[float]:
     return [network.running_mean.item(), network.num_batches_tracked.item()]
 
 
-def failed(world: World) -> str:
-    """What is raised where rank 1 alone cannot go on, and rank 0 waits for it in a step."""
+def failed(world: World, rank: int, *, waiting: bool) -> str:
+    """What is raised where ``rank`` cannot go on, and the other waits in a step or is done."""
     try:
         with world.together():
-            if world.rank == 1:
+            if world.rank == rank:
                 raise InstaHideError("It cannot.", "Try another.")
-            for _ in world.steps(batches_of(0)):
-                pass
+            if waiting:
+                for _ in world.steps(batches_of(0)):
+                    pass
     except InstaHideError as error:
         return str(error)
     return "nothing"
 
 
-def refused(world: World, device: str) -> str:
-    """What is said of computing on ``device`` in rank 0, and on the processor in rank 1."""
+def refused(world: World, *devices: str) -> str:
+    """What is said of computing on a device of each rank."""
     try:
-        world.require(torch.device(["cpu", device][world.main]), torch.float32)
+        world.require(torch.device(devices[world.rank]), torch.float32)
     except InstaHideError as error:
         return error.problem
     return "nothing"
@@ -164,8 +165,13 @@ def main(folder: Path) -> None:
             "gathered": world.gathered([world.rank, "x" * 1000 * world.rank, 0.1]),
             "share": list(world.share(7)),
             "averaged": averaged(world),
-            "failed": failed(world),
-            "refused": [refused(world, device) for device in ("cpu", "mps", "cuda")],
+            "failed": [failed(world, 1, waiting=True), failed(world, 0, waiting=False)],
+            "refused": {
+                "cpu": refused(world, "cpu", "cpu"),
+                "others": refused(world, "mps", "mps"),
+                "different": refused(world, "cuda", "cpu"),
+                "one GPU": refused(world, "cuda:0", "cuda:0"),
+            },
             "world": world.facts()["world"],
         }
     checkpoint.write(folder / f"rank-{world.rank}.safetensors", tensors, {})

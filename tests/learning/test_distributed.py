@@ -94,6 +94,17 @@ def test_other_classes_end_all_ranks_with_one_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_three_ranks_share_what_does_not_divide_by_three(tmp_path: Path) -> None:
+    """1,438 images, and batches of 256."""
+    with started(3, *TRAIN, *options(tmp_path, "--epochs", 1)) as processes:
+        assert [code for code, _ in ended(processes)] == [0, 0, 0]
+    assert results(tmp_path / "run")["world"]["size"] == 3
+    images = open_split("digits").train
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.account(images).counts.sum() == 2 * len(images)
+
+
+@pytest.mark.slow
 def test_each_rank_opens_its_own_source(tmp_path: Path) -> None:
     """The second has a quarter of the first one's batches; it goes on until the first is done."""
     source = clinics(tmp_path)

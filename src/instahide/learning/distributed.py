@@ -101,6 +101,8 @@ class Ranks(World):
         try:
             try:
                 yield
+                # One may have failed after the others had nothing more to ask.
+                self.gathered(None)
             except AgreedError:
                 raise
             except (InstaHideError, OSError) as error:
@@ -128,13 +130,15 @@ class Ranks(World):
         Raises:
             InstaHideError: they compute in different ways, or two would share a GPU.
         """
-        found = sorted({tuple(facts) for facts in self.gathered([device.type, str(precision)])})
-        if len(found) > 1 or found[0][0] not in ("cpu", "cuda"):
+        gpu = device.index is None and self._local_rank < torch.cuda.device_count()
+        found = self.gathered([device.type, str(precision), gpu])
+        kinds = sorted({f"{where} in {how}" for where, how, _ in found})
+        if len(kinds) > 1 or device.type not in ("cpu", "cuda"):
             raise InstaHideError(
-                f"The processes compute on {' and '.join(' in '.join(pair) for pair in found)}.",
+                f"The processes compute on {' and '.join(kinds)}.",
                 "Choose one --device, cpu or cuda, and one --precision for all.",
             )
-        if device.type == "cuda" and (device.index is not None or self._crowded()):
+        if device.type == "cuda" and not all(gpu for *_, gpu in found):
             raise InstaHideError(
                 "Two processes cannot share a GPU.",
                 "Start one for each GPU and leave --device out, or use --device cpu.",
@@ -201,9 +205,6 @@ class Ranks(World):
     def facts(self) -> dict[str, Any]:
         """How many there are, and what their gradients travel through."""
         return {"world": {"size": self.size, "backend": dist.get_backend(self._gradients)}}
-
-    def _crowded(self) -> bool:
-        return self._local_rank >= torch.cuda.device_count()
 
     def _exchange(self, fact: Any, error: tuple[str, str] | None) -> list[Any]:
         texts = self._texts(json.dumps([fact, error]).encode())
