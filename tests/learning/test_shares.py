@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instahide.errors import InstaHideError
-from instahide.images import ImageTable, Split
+from instahide.images import ImageTable, Split, open_split
+from instahide.learning.job import Job
 from instahide.learning.reading import PooledLoader, folder_batches, own_encodings
+from instahide.learning.settings import TrainSettings
 from instahide.learning.shares import share_of, shared, source_of
 from instahide.learning.world import World, usable
 
 CLASSES = ("cat", "dog")
+
+
+class Recorder(World):
+    """One of processes that all say the same, which remembers what it told the others."""
+
+    def __init__(self, size: int = 1) -> None:
+        self.size = size
+        self.told: list[Any] = []
+
+    def gathered(self, fact: Any) -> list[Any]:
+        self.told.append(fact)
+        return [fact] * self.size
 
 
 class Rank(World):
@@ -155,3 +170,20 @@ def test_a_single_encoding_is_no_batch() -> None:
     pair = torch.zeros(2, 3, 8, 8), torch.zeros(2, 5)
     assert usable(pair) is pair
     assert [count for *_, count in World().steps([pair, single])] == [2, 0]
+
+
+def test_nothing_is_told_that_grows_with_the_images() -> None:
+    """No list is as long as a batch, of coefficients or of numbers of images."""
+    world = Recorder()
+    values = {"data": "digits", "scheme": "inside", "epochs": 1, "queries": 1, "batch_size": 64}
+    settings = TrainSettings.from_values(values)
+    Job.open(settings, world).run()
+    asked, *told = world.told
+    assert asked == settings.model_dump()
+    assert len(told) > 5
+    assert max(len(json.dumps(fact)) for fact in told) < 80
+    pair = Recorder(size=2)
+    shared(open_split("digits"), "clinic-{rank}", None, pair)
+    (outline,) = pair.told
+    assert set(outline) == {"images", "shape", "classes", "mean", "std"}
+    assert len(json.dumps(outline)) < 250

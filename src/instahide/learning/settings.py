@@ -66,7 +66,7 @@ class TrainSettings(BaseModel):
     data: str | Annotated[list[str], Field(min_length=1)] = Field(
         "mnist-5k",
         description="images to train on: a built-in set, folder, file or URL; or a list of folders "
-        "of encodings, to train on their union",
+        "of encodings, to train on their union; `{rank}` in a name: a source for each process",
     )
     test: str | None = Field(
         None,
@@ -130,7 +130,7 @@ class TrainSettings(BaseModel):
         description="passes over the private images; of encoded folders, over all their encodings, "
         "so that T copies make an epoch T times as long",
     )
-    batch_size: int = Field(256, ge=2, description="encodings in a step")
+    batch_size: int = Field(256, ge=2, description="encodings in a step, of all processes together")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
     lr: Positive = Field(0.2, description="highest learning rate")
     weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")
