@@ -9,6 +9,7 @@ the end, after Ctrl-C as well. What stands in `app/pyproject.toml` may be said a
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
     parser.add_argument("settings", nargs="*", help="name=value")
     options = parser.parse_args()
+    # A request to end is as good as Ctrl-C: nothing is left running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     values = said(options.settings)
     alpha = values.get("alpha", 0.3) if values.get("partition") == "dirichlet" else None
     train, test = open_split(options.data)

@@ -123,7 +123,7 @@ def _descendants(ancestor: int) -> list[int]:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Servers]:
-    """Servers in ``folder``, none of which outlives the block."""
+    """Servers in ``folder``, none of which outlives the block, whether it ends or is ended."""
     folder.mkdir(parents=True, exist_ok=True)
     servers = Servers(folder)
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -80,6 +81,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
     parser.add_argument("settings", nargs="*", help="name=value")
     options = parser.parse_args()
+    # A request to end is as good as Ctrl-C: nothing is left running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as name:
         work = options.work or Path(name)
         results = simulate(work, options.clients, said(options.settings))

@@ -65,8 +65,15 @@ def test_an_example_prints_every_round_and_leaves_nothing_running(
     assert gone(tmp_path), left_behind(tmp_path)
 
 
-@pytest.mark.parametrize("script", ["simulate.py", "deploy.py"])
-def test_ctrl_c_stops_everything(script: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ("simulate.py", signal.SIGINT),
+        ("simulate.py", signal.SIGTERM),
+        ("deploy.py", signal.SIGINT),
+    ],
+)
+def test_ctrl_c_stops_everything(script: str, kind: signal.Signals, tmp_path: Path) -> None:
     run = start(script, tmp_path, "rounds=1000")
     results = tmp_path / "out" / "results.json"
     deadline = time.monotonic() + 900
@@ -74,7 +81,7 @@ def test_ctrl_c_stops_everything(script: str, tmp_path: Path) -> None:
         assert run.poll() is None, run.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(kind)
     run.communicate(timeout=120)
     assert run.returncode != 0
     assert gone(tmp_path), left_behind(tmp_path)
