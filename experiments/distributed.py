@@ -66,7 +66,9 @@ def summary(rows: list[dict[str, str]], asked: dict[str, str]) -> dict[str, obje
     enough = min(len(one), len(two)) > 1
     error = (variance(one) / len(one) + variance(two) / len(two)) ** 0.5 if enough else None
     return {
-        **{name: asked[name] for name in KEYS[:3]},
+        "data": asked["data"],
+        "scheme": asked["scheme"],
+        "epochs": int(asked["epochs"]),
         "seeds": min(len(one), len(two)),
         "accuracy_one": round(mean(one), 2),
         "accuracy_two": round(mean(two), 2),

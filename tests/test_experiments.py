@@ -168,7 +168,7 @@ def test_two_processes_are_compared_with_one() -> None:
     rows.append({**rows[0], "epochs": "7", "accuracy": "10.0"})
     # Variances 2 and 8 of two runs each: (2 / 2 + 8 / 2) ** 0.5.
     assert distributed.summary(rows, size) == size | {
-        "seeds": 2, "accuracy_one": 91.0, "accuracy_two": 93.0, "difference": 2.0,
+        "epochs": 3, "seeds": 2, "accuracy_one": 91.0, "accuracy_two": 93.0, "difference": 2.0,
         "standard_error": 2.24,
     }  # fmt: skip
 
