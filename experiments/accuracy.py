@@ -10,10 +10,7 @@ JSON object with the means over seeds and the drops from plain training.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import platform
-import subprocess
 import time
 from pathlib import Path
 from statistics import mean, stdev
@@ -21,6 +18,7 @@ from statistics import mean, stdev
 import torch
 from rich.console import Console
 
+from experiments.records import add, percent, rows_of, surroundings
 from instahide.learning.job import Job
 from instahide.learning.progress import Lines
 from instahide.learning.settings import TrainSettings
@@ -73,26 +71,6 @@ def run(settings: TrainSettings) -> dict[str, object]:
     }
 
 
-def percent(share: float) -> float:
-    return round(100 * share, 2)
-
-
-def surroundings() -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "commit": commit.stdout.strip(),
-    }
-
-
 def summary(rows: list[dict[str, str]], data: str, epochs: int) -> dict[str, object]:
     figures: dict[str, object] = {"data": data, "epochs": epochs}
     mine = [row for row in rows if (row["data"], row["epochs"]) == (data, str(epochs))]
@@ -124,9 +102,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    done = list(csv.DictReader(options.out.open())) if options.out.exists() else []
-    have = {(row["data"], row["scheme"], row["seed"], row["epochs"]) for row in done}
+    have = {
+        (row["data"], row["scheme"], row["seed"], row["epochs"]) for row in rows_of(options.out)
+    }
     for seed in map(int, options.seeds.split(",")):
         for scheme in options.schemes.split(","):
             if (options.data, scheme, str(seed), str(options.epochs)) in have:
@@ -136,14 +114,8 @@ def main() -> None:
                 "data": options.data, "scheme": scheme, "seed": seed, "epochs": options.epochs,
                 "model": settings.model, **run(settings), **surroundings(),
             }  # fmt: skip
-            with options.out.open("a", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS)
-                if file.tell() == 0:
-                    writer.writeheader()
-                writer.writerow(row)
-    print(
-        json.dumps(summary(list(csv.DictReader(options.out.open())), options.data, options.epochs))
-    )
+            add(options.out, FIELDS, row)
+    print(json.dumps(summary(rows_of(options.out), options.data, options.epochs)))
 
 
 if __name__ == "__main__":

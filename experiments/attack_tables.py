@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
-from experiments.attacks import read
+from experiments.records import rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "experiments" / "results" / "attacks.csv"
@@ -124,4 +124,4 @@ def cell(rows: Rows, name: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(read(MEASURED)), encoding="utf-8")
+    PAGE.write_text(page(rows_of(MEASURED)), encoding="utf-8")

@@ -11,10 +11,7 @@ repeated. The last line printed is one JSON object with the main figures.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import peers
+from experiments.records import add, rows_of, surroundings
 from instahide.attacks.base import Attack, Budget, Observation, ThreatModel, silent
 from instahide.attacks.registry import attack_named
 from instahide.audit.score import score
@@ -136,23 +134,6 @@ def authors_routine(
     return observation, mixes
 
 
-def surroundings() -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "commit": commit.stdout.strip(),
-    }
-
-
 def summary(rows: list[dict[str, str]]) -> dict[str, float]:
     """The figures that the attacks are judged by, means over seeds."""
     wanted = {
@@ -185,10 +166,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("experiments/results/attacks.csv"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     have = {
         (row["attack"], row["scheme"], row["encodings_per_image"], row["seed"])
-        for row in read(options.out)
+        for row in rows_of(options.out)
     }
     for seed in map(int, options.seeds.split(",")):
         missing = [
@@ -199,12 +179,7 @@ def main() -> None:
         ]
         if missing:
             measure(missing, photographs(options.private, options.public, seed), seed, options.out)
-    print(json.dumps(summary(read(options.out))))
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none if there is no such file yet."""
-    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    print(json.dumps(summary(rows_of(options.out))))
 
 
 def photographs(private: int, public: int, seed: int) -> Images:
@@ -223,17 +198,14 @@ def measure(missing: list[Task], images: Images, seed: int, out: Path) -> None:
     for task in missing:
         figures = run(task, images)
         seconds = round(figures["seconds"], 3)
-        with out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            if file.tell() == 0:
-                writer.writeheader()
-            for name, value in figures.items():
-                writer.writerow(
-                    {
-                        **task._asdict(), "seed": seed, "measure": name, "value": f"{value:.6g}",
-                        "seconds": seconds, **surroundings(),
-                    }
-                )  # fmt: skip
+        rows = [
+            {
+                **task._asdict(), "seed": seed, "measure": name, "value": f"{value:.6g}",
+                "seconds": seconds, "numpy": np.__version__, **surroundings(),
+            }
+            for name, value in figures.items()
+        ]  # fmt: skip
+        add(out, FIELDS, *rows)
         print(*task, {name: float(f"{value:.3g}") for name, value in figures.items()}, flush=True)
 
 

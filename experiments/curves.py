@@ -9,7 +9,6 @@ was run for several numbers of epochs, the longest course is drawn; several seed
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from experiments.records import rows_of
 from experiments.tables import RESULTS, ROOT, TITLES
 
 PANELS = {"fashion-mnist": "Fashion-MNIST, 60,000 images", "mnist-5k": "MNIST, 4,000 images"}
@@ -58,8 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "assets" / "accuracy.png")
     out = parser.parse_args().out
-    with (RESULTS / "accuracy.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(RESULTS / "accuracy.csv")
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, len(PANELS), squeeze=False)[0]
     for axes, (data, title) in zip(panels, PANELS.items(), strict=True):

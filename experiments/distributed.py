@@ -11,7 +11,6 @@ of that, which is what chance alone brings.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -20,7 +19,7 @@ import tempfile
 from pathlib import Path
 from statistics import mean, variance
 
-from experiments.accuracy import percent, surroundings
+from experiments.records import add, percent, rows_of, surroundings
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 #: What a run is told apart by.
@@ -90,21 +89,8 @@ def main() -> None:
         for processes in ("1", "2"):
             asked = {**size, "seed": seed, "processes": processes}
             if not any(row.items() >= asked.items() for row in rows_of(options.out)):
-                add(options.out, {**asked, **run(asked)})
+                add(options.out, FIELDS, {**asked, **run(asked)})
     print(json.dumps(summary(rows_of(options.out), size)))
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.open())) if path.exists() else []
-
-
-def add(path: Path, row: dict[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

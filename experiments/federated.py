@@ -15,7 +15,6 @@ minutes a run. Fewer passes favour plain images, which are learned sooner.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from typing import Any
 import flwr
 import numpy as np
 
-from experiments.accuracy import percent, surroundings
+from experiments.records import add, percent, rows_of, surroundings
 from instahide import ImageTable, open_split
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "federated"))
@@ -125,25 +124,12 @@ def main() -> None:
                 asked = {**size, "partition": partition, "scheme": scheme, "seed": seed}
                 if tuple(str(asked[name]) for name in KEYS) not in done(options.out):
                     with tempfile.TemporaryDirectory() as folder:
-                        add(options.out, {**asked, **run(asked, Path(folder))})
+                        add(options.out, FIELDS, {**asked, **run(asked, Path(folder))})
     print(json.dumps(summary(rows_of(options.out), size)))
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.open())) if path.exists() else []
 
 
 def done(path: Path) -> set[tuple[str, ...]]:
     return {tuple(row[name] for name in KEYS) for row in rows_of(path)}
-
-
-def add(path: Path, row: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

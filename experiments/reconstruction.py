@@ -11,7 +11,6 @@ that are not trained, and draws them. The last line printed is one JSON object.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import resource
 import tempfile
@@ -24,8 +23,8 @@ import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
-from experiments.accuracy import surroundings
 from experiments.photographs import patches, victim
+from experiments.records import add, rows_of, surroundings
 from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.encoder import shipped_encoder
@@ -174,8 +173,7 @@ def main() -> None:
     if options.picture:
         draw(public)
         return
-    done = list(csv.DictReader(OUT.open())) if OUT.exists() else []
-    have = {(row["victim"], row["labels"]) for row in done}
+    have = {(row["victim"], row["labels"]) for row in rows_of(OUT)}
     for number in options.victims.split(","):
         for labels in options.labels.split(","):
             if (number, labels) in have:
@@ -183,12 +181,8 @@ def main() -> None:
             row = {"victim": number, "labels": labels, **run(int(number), labels, public)}
             row = {name: round(v, 5) if isinstance(v, float) else v for name, v in row.items()}
             row |= surroundings()
-            with OUT.open("a", newline="") as file:
-                writer = csv.DictWriter(file, list(row))
-                if file.tell() == 0:
-                    writer.writeheader()
-                writer.writerow(row)
-    print(json.dumps(summary(list(csv.DictReader(OUT.open())))))
+            add(OUT, list(row), row)
+    print(json.dumps(summary(rows_of(OUT))))
 
 
 if __name__ == "__main__":

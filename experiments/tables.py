@@ -8,10 +8,11 @@ Reads ``accuracy.csv``, ``pooled.csv``, ``federated.csv`` and ``distributed.csv`
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from statistics import mean
+
+from experiments.records import rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -94,8 +95,7 @@ SPEEDS = [
 
 def accuracy_table(data: str, title: str) -> list[str]:
     """One row a scheme: mean accuracy over seeds at the largest number of epochs that plain has."""
-    with (RESULTS / "accuracy.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["data"] == data]
+    rows = [row for row in rows_of(RESULTS / "accuracy.csv") if row["data"] == data]
     epochs = {int(row["epochs"]) for row in rows}
     lines = [
         f"| {title} | epochs | seeds | plain test images | 10 encrypted queries each | drop |",
@@ -123,8 +123,7 @@ def mean_of(rows: list[dict[str, str]], scheme: str, column: str) -> float | Non
 
 def pooled_table() -> list[str]:
     """One row a way to split Fashion-MNIST between three participants."""
-    with (RESULTS / "pooled.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(RESULTS / "pooled.csv")
     columns = ["pooled", "one_holder", "plain", "plain_third"]
     lines = [
         "| Fashion-MNIST in three parts, accuracy in % | copies | epochs "
@@ -140,8 +139,7 @@ def pooled_table() -> list[str]:
 
 def federated_table() -> list[str]:
     """One row a way to split Fashion-MNIST between three clients, mean over seeds."""
-    with (RESULTS / "federated.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(RESULTS / "federated.csv")
     first = max(rows, key=lambda row: int(row["rounds"]))
     lines = [
         f"| three Flower clients, {int(first['images']):,} images of Fashion-MNIST, "

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import accuracy, attack_tables, attacks, curves, tables
+from experiments import accuracy, attack_tables, attacks, curves, records, tables
 from instahide.images import ImageTable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +75,7 @@ def test_curves_are_means_of_the_longest_runs(tmp_path: Path) -> None:
 
 
 def test_the_page_of_attacks_shows_what_was_measured() -> None:
-    rows = attacks.read(attack_tables.MEASURED)
+    rows = records.rows_of(attack_tables.MEASURED)
     assert attack_tables.PAGE.read_text(encoding="utf-8") == attack_tables.page(rows)
 
 
@@ -103,7 +103,7 @@ def test_attacks_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     command = ["attacks", "--attacks", "labels,public-search", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", command)
     attacks.main()
-    rows = attacks.read(out)
+    rows = records.rows_of(out)
     assert {(row["attack"], row["scheme"]) for row in rows} == {
         *(("labels", scheme) for scheme in attacks.SCHEMES),
         *(("public-search", scheme) for scheme in ("mixup-cross-4", "cross-4")),

@@ -1,0 +1,51 @@
+"""What experiments keep: a row for each run, with what it depends on, in a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """All rows; none if there is no such file yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def add(path: Path, fields: Sequence[str], *rows: Mapping[str, object]) -> None:
+    """Append ``rows``, each with all ``fields``; a new file begins with their names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fields)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def surroundings() -> dict[str, object]:
+    """What a result depends on besides its settings."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def percent(share: float) -> float:
+    """As accuracies are kept."""
+    return round(100 * share, 2)
