@@ -7,12 +7,12 @@ An attack gets an `Observation` and nothing else. The truth stays with whoever s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -38,6 +38,8 @@ class ThreatModel:
         known_mixes: of the first so many encodings the attacker knows the mix before the mask:
             its own images, or ones that it has found out.
         encodings_per_image: that each private image is encrypted into.
+        update: whether the attacker holds a network and what a participant sent of training it,
+            as a federation's server does, instead of the encodings.
 
     Raises:
         InstaHideError: a number out of its range.
@@ -49,6 +51,7 @@ class ThreatModel:
     grouped: bool = False
     known_mixes: int = 0
     encodings_per_image: int = 1
+    update: bool = False
 
     def __post_init__(self) -> None:
         if self.encodings_per_image < 1 or self.known_mixes < 0:
@@ -59,13 +62,67 @@ class ThreatModel:
             )
 
 
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a participant trains before it sends an update; agreed on by all, and so public.
+
+    Attributes:
+        images: encodings that it trains on.
+        batch_size: encodings in a step; the batches go round the images in order.
+        steps: of plain gradient descent on the soft-label cross-entropy, after which it sends the
+            change of the weights; 0 if it sends the gradient of one batch.
+        learning_rate: of the steps.
+        train_mode: whether batch norm uses the statistics of the batch (train mode) or the running
+            ones (eval mode).
+
+    Raises:
+        InstaHideError: a number out of its range.
+    """
+
+    images: int = 1
+    batch_size: int = 1
+    steps: int = 0
+    learning_rate: float = 0.01
+    train_mode: bool = False
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.batch_size <= self.images and self.steps >= 0 < self.learning_rate):
+            raise InstaHideError(
+                f"{self.steps} steps at a rate of {self.learning_rate}, with batches of "
+                f"{self.batch_size} of {self.images} images, cannot be trained.",
+                "Use batches of 1 image or more and no more than there are, and a positive rate.",
+            )
+
+    def batches(self) -> Iterator[Tensor]:
+        """(batch_size,) places of the images in each step, or in the one gradient."""
+        for step in range(max(self.steps, 1)):
+            yield (torch.arange(self.batch_size) + step * self.batch_size) % self.images
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Update:
+    """What a participant sent.
+
+    Attributes:
+        values: by parameter's name: its gradient, or its change over the local steps.
+        training: how it came about.
+        buffers: by buffer's name: its change, where a participant sends its batch norm statistics
+            too; empty if it does not.
+    """
+
+    values: Mapping[str, Tensor]
+    training: LocalTraining
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Observation:
     """All that an attacker holds: n encodings, and what its threat model grants.
 
     Attributes:
-        encodings: (n, C, H, W) float32.
+        encodings: (n, C, H, W) float32; none, (0, C, H, W), where ``update`` is seen instead.
         labels: (n, classes) float32: soft, or 1 for each class that is there; None without labels.
+            With an ``update``, of the encodings that it was made with, in their order.
         scheme: how they were made.
         mean: of the normalisation, one a channel.
         std: of the normalisation, one a channel.
@@ -75,6 +132,8 @@ class Observation:
         groups: (n,) int64; encodings of one number began with the same private image. The number
             itself means nothing.
         known_mixes: (m, C, H, W) float32, the mixes of the first m encodings before the mask.
+        network: a model that the attacker knows; with an ``update``, as it was before.
+        update: what a participant sent of training ``network``.
     """
 
     encodings: Tensor
@@ -87,6 +146,8 @@ class Observation:
     shadow: ImageTable | None = None
     groups: Tensor | None = None
     known_mixes: Tensor | None = None
+    network: nn.Module | None = None
+    update: Update | None = None
 
     def __len__(self) -> int:
         return len(self.encodings)
@@ -106,7 +167,8 @@ class Reconstruction:
     Attributes:
         statistics: plain numbers that the attack knows by itself, without the truth.
         images: (m, C, H, W) float32, normalised as the encodings are.
-        of: (m,) int64: the group, or without groups the encoding, that each image belongs to.
+        of: (m,) int64: the group, or without groups the encoding, that each image belongs to; None
+            where images come from an update, which tells no order.
         absolute: whether ``images`` are absolute values, their signs being unknown.
         public_rows: (n, j) int64 rows of the public pool found in each encoding, -1 for none.
         public_coefficients: (n, j) float32, theirs.
