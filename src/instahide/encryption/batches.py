@@ -15,7 +15,7 @@ from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.exposure import Exposure, Part
 from instahide.encryption.keys import Block, KeyStream
-from instahide.encryption.mixing import PublicImages, label_weights, mix, soft_labels
+from instahide.encryption.mixing import PublicImages, label_weights, mix, room, soft_labels
 from instahide.encryption.requirements import require_public, require_same_shape
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -157,7 +157,7 @@ class BatchEncoder:
             require_same_shape(public[0].shape[1:], images.shape[1:])
         channels = images.shape[1]
         as_they_are = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-        out = torch.empty((len(plan.own), *images.shape[1:]), dtype=dtype, pin_memory=pin_memory)
+        out = room((len(plan.own), *images.shape[1:]), dtype, pin_memory=pin_memory)
         mix(keys, (images, plan.places), public, as_they_are, out)
         weights = label_weights(self.scheme, keys)
         return Encoded(out, soft_labels(weights, labels[plan.places], classes))

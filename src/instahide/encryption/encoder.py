@@ -19,7 +19,7 @@ from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import cuda
 from instahide.encryption.keys import Block, KeyStream
-from instahide.encryption.mixing import PublicImages, label_weights, mix, soft_labels
+from instahide.encryption.mixing import PublicImages, label_weights, mix, room, soft_labels
 from instahide.encryption.requirements import require_fit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -152,13 +152,10 @@ class Encoder:
                 f"Use 0 to {len(self.images) - 1}.",
             )
         shape = (len(indices), *self.images.shape)
-        on_device = self._device_tables is not None
-        out = torch.empty(
-            shape,
-            dtype=self.dtype,
-            device=self.device if on_device else "cpu",
-            pin_memory=pin_memory and not on_device,
-        )
+        if self._device_tables is None:
+            out = room(shape, self.dtype, pin_memory=pin_memory)
+        else:
+            out = torch.empty(shape, dtype=self.dtype, device=self.device)
         return self._keys.next_block(), indices, out
 
     def _encode(self, block: Block, indices: NDArray[np.int64], out: Tensor) -> Encoded:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from instahide.encodings.format import EncodedFolder
 from instahide.encryption.encoder import Encoded
+from instahide.encryption.mixing import room
 from instahide.errors import InstaHideError
 from instahide.learning.testing import columns
 from instahide.learning.union import class_union, require_poolable
@@ -138,7 +139,8 @@ class PooledLoader:
 
     def _empty(self, count: int) -> Encoded:
         """Memory for ``count`` encodings; labels are zero, as not every folder has every class."""
-        images = torch.empty((count, *self.folders[0].manifest.shape), pin_memory=self.pin_memory)
+        shape = (count, *self.folders[0].manifest.shape)
+        images = room(shape, torch.float32, pin_memory=self.pin_memory)
         labels = torch.empty((count, len(self.classes)), pin_memory=self.pin_memory)
         labels.numpy().fill(0)
         return Encoded(images, labels)
