@@ -59,6 +59,7 @@ def test_only_what_is_granted_is_seen() -> None:
     absent = {name for name in granted if getattr(observation, name) is None}
     assert absent == {
         "labels", "public", "shadow", "groups", "known_mixes", "network", "update",
+        "candidates",
     }  # fmt: skip
 
 

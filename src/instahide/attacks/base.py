@@ -134,6 +134,8 @@ class Observation:
         known_mixes: (m, C, H, W) float32, the mixes of the first m encodings before the mask.
         network: a model that the attacker knows; with an ``update``, as it was before.
         update: what a participant sent of training ``network``.
+        candidates: images with their labels, of which the attacker asks whether ``network``, as it
+            is now, was trained on encodings of them.
     """
 
     encodings: Tensor
@@ -148,6 +150,7 @@ class Observation:
     known_mixes: Tensor | None = None
     network: nn.Module | None = None
     update: Update | None = None
+    candidates: ImageTable | None = None
 
     def __len__(self) -> int:
         return len(self.encodings)
@@ -170,6 +173,8 @@ class Reconstruction:
         of: (m,) int64: the group, or without groups the encoding, that each image belongs to; None
             where images come from an update, which tells no order.
         absolute: whether ``images`` are absolute values, their signs being unknown.
+        dominant: whether ``images`` show, of the encodings that ``of`` names, not the encrypted
+            image but the private one with the largest coefficient.
         public_rows: (n, j) int64 rows of the public pool found in each encoding, -1 for none.
         public_coefficients: (n, j) float32, theirs.
         class_coefficients: (n, classes) float32, total private coefficient of each class.
@@ -178,12 +183,14 @@ class Reconstruction:
         members: (n, j) int64, which of ``images`` the attack believes to be in each encoding.
         coefficients: (n, j) float32, theirs.
         confidence: (m,) how sure the attack is of each image: 1 quite, 0 not at all.
+        membership: (m,) of each candidate, the more the likelier the network was trained on it.
     """
 
     statistics: Mapping[str, float] = field(default_factory=dict)
     images: Tensor | None = None
     of: Tensor | None = None
     absolute: bool = False
+    dominant: bool = False
     public_rows: Tensor | None = None
     public_coefficients: Tensor | None = None
     class_coefficients: Tensor | None = None
@@ -191,6 +198,7 @@ class Reconstruction:
     members: Tensor | None = None
     coefficients: Tensor | None = None
     confidence: Tensor | None = None
+    membership: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Reconstruction({dict(self.statistics)})"

@@ -36,7 +36,8 @@ from instahide.attacks.reconstruction.groups import find_groups, prototypes
 from instahide.attacks.reconstruction.initialisation import power_iteration
 from instahide.attacks.reconstruction.recovery import ANNEALING, anneal, refine
 from instahide.attacks.reconstruction.signs import aligned
-from instahide.attacks.reconstruction.training import shadow_batches, train_pair_encoder
+from instahide.attacks.reconstruction.training import train_pair_encoder
+from instahide.attacks.shadows import shadow_batches
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,42 +11,11 @@ from torch.nn import functional as F
 from instahide.attacks.base import Budget, Progress, silent
 from instahide.attacks.reconstruction.encoder import PairEncoder
 from instahide.attacks.reconstruction.features import magnitudes
-from instahide.encryption.encoder import Encoder
+from instahide.attacks.shadows import shadow_batches
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 
-#: Private images of a batch and encodings of them: about one pair in twelve shares an image.
-IMAGES, ENCODINGS = 48, 192
 RATE, FLOOR, WARM_UP = 2e-3, 0.02, 30
-
-
-class ShadowBatch(NamedTuple):
-    """``encodings`` (n, C, H, W) and ``shares`` (n, n), which share an image."""
-
-    encodings: Tensor
-    shares: Tensor
-
-
-def shadow_batches(shadow: ImageTable, scheme: Scheme) -> Iterator[ShadowBatch]:
-    """Encodings of the attacker's own images under keys of its own, without end.
-
-    Every image is a class of its own, so that the soft labels say which images are in a mix. The
-    same images serve as public ones where the scheme mixes some in.
-    """
-    generator = np.random.default_rng()
-    images = min(IMAGES, len(shadow))
-    names = tuple(map(str, range(images)))
-    while True:
-        chosen = generator.choice(len(shadow), images, replace=False)
-        table = replace(
-            shadow.subset(chosen), labels=np.arange(images, dtype=np.int64), classes=names
-        )
-        flipped = generator.random(images) < 0.5
-        table.pixels[flipped] = table.pixels[flipped, :, :, ::-1]
-        encoder = Encoder(scheme, table, shadow if scheme.public_k else None)
-        encoded = encoder.encode(np.arange(ENCODINGS) % images)
-        held = (encoded.labels > 0).float()
-        yield ShadowBatch(encoded.images, held @ held.T > 0)
 
 
 def train_pair_encoder(
