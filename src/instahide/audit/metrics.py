@@ -67,12 +67,16 @@ def best_affine(found: Tensor, original: Tensor) -> Tensor:
 
 
 def nearest(found: Tensor, candidates: Tensor) -> Tensor:
-    """(m,) int64: the row of ``candidates`` (N, C, H, W) that each found image is most like.
+    """(m,) int64: the row of ``candidates`` (N, C, H, W) that each found image is most like."""
+    return likeness(found, candidates).argmax(dim=1)
 
-    Likeness is the absolute correlation over all values, which neither brightness nor contrast nor
-    sign changes.
+
+def likeness(found: Tensor, candidates: Tensor) -> Tensor:
+    """(m, N) absolute correlation over all values of found images and ``candidates`` (N, C, H, W).
+
+    Neither brightness nor contrast nor sign changes it.
     """
-    return (_standardised(found) @ _standardised(candidates).T).abs().argmax(dim=1)
+    return (_standardised(found) @ _standardised(candidates).T).abs()
 
 
 def challenge_metrics(found: Tensor, original: Tensor) -> dict[str, float]:
@@ -82,10 +86,10 @@ def challenge_metrics(found: Tensor, original: Tensor) -> dict[str, float]:
     Min_L2 and Mean_L2 are over the images. The challenge names its figures without formulas: this
     is our reading, and the values need not be comparable with its leaderboard.
     """
-    likeness, distance = ssim(found, original), mse(found, original)
+    alike, distance = ssim(found, original), mse(found, original)
     return {
-        "Max_SSIM": float(likeness.max()),
-        "Mean_SSIM": float(likeness.mean()),
+        "Max_SSIM": float(alike.max()),
+        "Mean_SSIM": float(alike.mean()),
         "Min_L2": float(distance.min()),
         "Mean_L2": float(distance.mean()),
     }

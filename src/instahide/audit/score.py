@@ -38,7 +38,7 @@ def score(found: Reconstruction, observation: Observation, truth: Truth) -> Scor
     each: dict[str, Tensor] = {}
     summary: dict[str, float] = {}
     if found.images is not None and found.of is not None and len(found.images):
-        each = _images(found.images, _originals(found.of, observation, truth), found, truth)
+        each = _images(found.images, originals_of(found.of, observation, truth), found, truth)
         summary |= {f"{name}_mean": float(values.mean()) for name, values in each.items()}
         summary |= {f"{name}_best": _best(name, values) for name, values in each.items()}
         summary |= _by_chance(found, truth)
@@ -53,8 +53,8 @@ def score(found: Reconstruction, observation: Observation, truth: Truth) -> Scor
     return Score(each, summary)
 
 
-def _originals(of: Tensor, observation: Observation, truth: Truth) -> Tensor:
-    """(m,) rows of the private images that were encrypted."""
+def originals_of(of: Tensor, observation: Observation, truth: Truth) -> Tensor:
+    """(m,) rows of the private images that are named as `Reconstruction.of` does."""
     return truth.of_group[of] if observation.groups is not None else truth.partners[of, 0]
 
 

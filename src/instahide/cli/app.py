@@ -166,6 +166,40 @@ def demo(
 
 @app.command()
 @explained
+def audit(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN_OR_ENCODED", help="A training run, or encodings.")
+    ],
+    images: Annotated[str, typer.Option(help="The private images that it was made of.")],
+    public: Annotated[
+        str | None, typer.Option(help="A public pool's folder, or `photos`; the run's own if any.")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="Time for all attacks: 90s, 10m, 1.5h.")] = "10m",
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ATTACK", help="Only this attack; repeatable.")
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BOUND", help='Exit with 3 if it holds: "ssim>0.4"; repeatable.'),
+    ] = None,
+    size: Size = None,
+    skip_bad: SkipBad = False,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the audit.")] = Path("audit"),
+) -> None:
+    """Run the published attacks on one's own images, and say what they recover at what cost.
+
+    Stopped or killed, the same command goes on. Example:
+    instahide audit runs/demo/cross --images mnist-5k
+    """
+    from instahide.cli.audited import Given
+    from instahide.cli.auditing import Asked, run_audit
+
+    given = Given(images, public, size, skip_bad)
+    run_audit(Asked(target, given, budget, only or [], fail_if or [], out_folder))
+
+
+@app.command()
+@explained
 def hardness(
     images: Annotated[int, typer.Option(help="Images that partners are drawn from, all known.")],
     k: Annotated[int, typer.Option(help="Images in a mix.")] = 4,

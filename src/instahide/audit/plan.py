@@ -1,0 +1,144 @@
+"""Which attacks an audit runs, in which order, on what, and how long each may take."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from instahide.errors import InstaHideError
+
+#: What is attacked: encodings made anew, whose truth is known, or the ones that went out.
+On = Literal["rehearsal", "published"]
+
+#: Numbers of encodings of an image that curves are drawn at, up to what an image went out in.
+STEPS = (2, 5, 10, 20, 50, 100)
+#: Attacks that gain with the number of encodings.
+CURVES = ("averaging", "averaging-absolute", "reconstruction")
+#: Attacks that can be scored by the user's images alone, whose encodings' truth is unknown.
+PUBLISHED = ("reconstruction",)
+
+
+class Cost(NamedTuple):
+    """How dear an attack is, beside the others.
+
+    Attributes:
+        weight: its part of the time that is left when it begins.
+        most: seconds that more than these would be lost on.
+    """
+
+    weight: float
+    most: float = float("inf")
+
+
+#: Our attacks, in the order of their cost; those of others come before the searches that never end.
+COSTS = {
+    "labels": Cost(1),
+    "averaging": Cost(1),
+    "averaging-absolute": Cost(1),
+    "statistics": Cost(1),
+    "mersenne-twister": Cost(1),
+    "public-search": Cost(2),
+    "public-search-absolute": Cost(2),
+    "reconstruction": Cost(6),
+    "membership": Cost(3),
+    "inverting-gradients": Cost(2),
+    "dlg": Cost(2),
+    "demixing": Cost(4),
+}
+#: Attacks of others.
+_OTHERS = Cost(2)
+#: Those that would take all the time there is, and say at what rate they went.
+_ENDLESS = {"seed-search": Cost(1, most=30)}
+#: A point of a curve, whose attack has been run before.
+_POINT = Cost(1, most=60)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attack on one observation.
+
+    Attributes:
+        attack: its name.
+        copies: encodings of an image that it sees.
+        on: what is attacked.
+        point: whether it is there for the curve alone.
+    """
+
+    attack: str
+    copies: int
+    on: On = "rehearsal"
+    point: bool = False
+
+    @property
+    def cost(self) -> Cost:
+        """What it may take."""
+        if self.point:
+            return _POINT
+        return COSTS.get(self.attack) or _ENDLESS.get(self.attack, _OTHERS)
+
+    @property
+    def file(self) -> str:
+        """A name for its files, whatever the attack is called."""
+        name = f"{self.attack}-{self.on}-{self.copies}"
+        plain = re.sub(r"[^a-z0-9-]", "_", name.lower())[:60]
+        return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def tasks(names: Iterable[str], copies: int, published: int | None = None) -> list[Task]:
+    """Everything that is to be tried, in order.
+
+    Args:
+        names: of the attacks.
+        copies: encodings of an image in a rehearsal.
+        published: encodings of an image that went out, where they are at hand.
+    """
+    order = [*COSTS, *sorted(set(names) - set(COSTS) - set(_ENDLESS)), *_ENDLESS]
+    wanted = [name for name in order if name in set(names)]
+    found = []
+    for name in wanted:
+        found.append(Task(name, copies))
+        if published is not None and name in PUBLISHED:
+            found.append(Task(name, published, on="published"))
+    # All points of few encodings before any of many: time may end between them.
+    points = [step for step in STEPS if step < copies]
+    return found + [
+        Task(name, step, point=True) for step in points for name in CURVES if name in wanted
+    ]
+
+
+def seconds_for(task: Task, later: Collection[Task], left: float) -> float:
+    """The part of the seconds that are ``left`` which ``task`` may take, ``later`` ones waiting."""
+    weights = task.cost.weight + sum(other.cost.weight for other in later)
+    return min(task.cost.most, left * task.cost.weight / weights)
+
+
+def chosen(names: Collection[str], only: Collection[str]) -> list[str]:
+    """``names``, or those of them that are asked for.
+
+    Raises:
+        InstaHideError: one that there is not.
+    """
+    strange = sorted(set(only) - set(names))
+    if strange:
+        raise InstaHideError(
+            f"There is no attack {strange[0]!r}.", f"Choose from {', '.join(sorted(names))}."
+        )
+    return sorted(only or names)
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a time as people write it: ``90``, ``90s``, ``10m``, ``1.5h``.
+
+    Raises:
+        InstaHideError: something else, or no time at all.
+    """
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?)\s*([smh]?)\s*", text)
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise InstaHideError(
+            f"{text!r} is not a time to spend.", "Write --budget 10m, 90s or 1.5h, more than 0."
+        )
+    return seconds

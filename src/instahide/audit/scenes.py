@@ -1,0 +1,91 @@
+"""What attackers come upon in an audit: observations, each apart from its truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from instahide.attacks.base import Observation, Reconstruction, ThreatModel
+from instahide.attacks.mersenne import ENOUGH
+from instahide.audit.beside import Beside, beside_nearest, beside_truth
+from instahide.audit.plan import Task
+from instahide.audit.score import score
+from instahide.audit.subject import Subject
+from instahide.audit.truth import Truth, observe
+
+#: Known mixes hold so many signs more than are needed, since those of small values are unsure.
+_SPARE = 1.25
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scene:
+    """An observation, and apart from it what it is scored by.
+
+    Attributes:
+        observation: all that the attacker gets.
+        images: private images behind it.
+        grants: what the attacker is given besides encodings and scheme, in words.
+        truth: SECRET, of a rehearsal; None of published encodings, whose truth nobody knows.
+        subject: what is audited.
+    """
+
+    observation: Observation
+    images: int
+    grants: list[str]
+    truth: Truth | None
+    subject: Subject
+
+    def score(self, found: Reconstruction) -> tuple[dict[str, float], Beside | None]:
+        """Figures of what an attack found, and recovered images beside their originals."""
+        figures = dict(found.statistics)
+        if self.truth is not None:
+            beside = beside_truth(found, self.observation, self.truth)
+            figures |= score(found, self.observation, self.truth).summary
+        else:
+            private = torch.from_numpy(self.subject.images.normalised())
+            beside = beside_nearest(found, private, self.subject.pixels())
+        return figures | ({} if beside is None else beside.summary()), beside
+
+
+def scenes(subject: Subject, task: Task) -> Iterator[Scene]:
+    """Observations for ``task``, with ever more granted; the first that will do is to be used."""
+    if task.on == "published":
+        published = subject.observation_of_published()
+        if published is not None:
+            yield Scene(published, len(subject.images), _granted(published), None, subject)
+        return
+    images, _ = subject.rehearsed()
+    for threat in _threats(subject, len(images), task.copies):
+        observation, truth = observe(
+            images, subject.public, subject.scheme, threat, shadow=subject.others
+        )
+        yield Scene(observation, len(images), _granted(observation), truth, subject)
+
+
+def _threats(subject: Subject, images: int, copies: int) -> Iterator[ThreatModel]:
+    least = ThreatModel(
+        public="none" if subject.public is None else "images",
+        shadow=subject.others is not None,
+        encodings_per_image=copies,
+    )
+    yield least
+    yield replace(least, grouped=True)
+    known = math.ceil(_SPARE * ENOUGH / math.prod(subject.images.shape))
+    # At least half of the masks are left to be foretold.
+    if known <= images * copies // 2:
+        yield replace(least, known_mixes=known)
+
+
+def _granted(observation: Observation) -> list[str]:
+    threat = observation.threat
+    words = {
+        "soft labels": observation.labels is not None,
+        "the public pool": observation.public is not None,
+        "other images of the private ones' kind": threat.shadow,
+        "which encodings are of one image": threat.grouped,
+        f"the mixes of {threat.known_mixes} encodings": threat.known_mixes > 0,
+    }
+    return [name for name, given in words.items() if given]

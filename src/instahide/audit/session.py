@@ -1,0 +1,215 @@
+"""An audit while it goes on: attacks in turn, each result on disk before the next one begins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from pydantic import ValidationError
+
+from instahide.attacks.base import Attack
+from instahide.attacks.separate import Answer, SeparateAttacker
+from instahide.audit.pictures import save_pictures
+from instahide.audit.plan import Task, seconds_for
+from instahide.audit.result import FORMAT, Facts, Picture, Result
+from instahide.audit.scenes import Scene, scenes
+from instahide.audit.subject import Subject
+from instahide.errors import InstaHideError
+from instahide.files import write_json, writing_folder
+
+NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
+#: An attack is not begun with fewer seconds than this.
+LEAST_SECONDS = 1.0
+#: Said of what the budget did not reach.
+NO_TIME = "The time that the audit was given was over."
+
+
+class Watcher(Protocol):
+    """Who is told how an audit gets on."""
+
+    def begins(self, number: int, task: Task, seconds: float) -> None:
+        """The ``task`` of this ``number``, from 0, begins, and has so many seconds."""
+        ...
+
+    def goes_on(self, what: str, share: float) -> None:
+        """It does ``what``, and is done with this share of its work."""
+        ...
+
+
+@dataclass(frozen=True)
+class Session:
+    """The folder of an audit. Use `open`.
+
+    Files: ``audit.json`` says of what; ``results`` has one file a finished attack, ``pictures``
+    what they recovered. Each appears whole or not at all, so that an audit that was killed goes on
+    with what is missing. None holds a key, a coefficient or who is in which encoding; the pictures
+    are private images.
+
+    Attributes:
+        folder: where it is.
+        subject: what is audited.
+    """
+
+    folder: Path
+    subject: Subject
+
+    @classmethod
+    def open(cls, folder: Path, subject: Subject) -> Self:
+        """Begin an audit in ``folder``, or go on with the one there.
+
+        Raises:
+            InstaHideError: the folder holds something else, or cannot be written.
+        """
+        own = _identity(subject)
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            with writing_folder(folder) as partial:
+                write_json(partial / NAME, own)
+                for name in (RESULTS, PICTURES):
+                    (partial / name).mkdir(mode=0o700)
+        elif _read_json(folder / NAME) != own:
+            raise InstaHideError(
+                f"{folder} holds something else than the audit of {subject.name} with these "
+                "images.",
+                "Choose another folder with --out.",
+            )
+        return cls(folder, subject)
+
+    def done(self, wanted: Sequence[Task]) -> dict[Task, Result]:
+        """What has been run before, here or by an audit that was stopped."""
+        return {task: found for task in wanted if (found := self._read(task)) is not None}
+
+    def run(
+        self,
+        wanted: Sequence[Task],
+        attacks: Mapping[str, Attack],
+        seconds: float,
+        watcher: Watcher,
+    ) -> Iterator[Result]:
+        """Run what has not been run, while ``seconds`` last, and give each result once it is kept.
+
+        What was run before has used up its part of the seconds.
+        """
+        done = self.done(wanted)
+        left = seconds - sum(result.seconds for result in done.values())
+        missing = [task for task in wanted if task not in done]
+        with SeparateAttacker() as attacker:
+            for number, task in enumerate(missing):
+                share = seconds_for(task, missing[number + 1 :], left)
+                if share < LEAST_SECONDS:
+                    continue
+                watcher.begins(len(wanted) - len(missing) + number, task, share)
+                began = time.monotonic()
+                yield self._run(task, attacks[task.attack], attacker, share, watcher)
+                left -= time.monotonic() - began
+
+    def _read(self, task: Task) -> Result | None:
+        path = self.folder / RESULTS / f"{task.file}.json"
+        if not path.exists():
+            return None
+        try:
+            return Result.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError:
+            raise InstaHideError(
+                f"{path} is damaged.", "Delete it, and run the same command again."
+            ) from None
+
+    def _run(
+        self,
+        task: Task,
+        attack: Attack,
+        attacker: SeparateAttacker,
+        seconds: float,
+        watcher: Watcher,
+    ) -> Result:
+        answer, scene = Answer("refused", reason="There is nothing that it could be run on."), None
+        for scene in scenes(self.subject, task):
+            answer = attacker.run(task.attack, scene.observation, seconds, watcher.goes_on)
+            if answer.state != "refused":
+                break
+        result = self._result(task, attack, answer, scene)
+        write_json(self.folder / RESULTS / f"{task.file}.json", result.model_dump())
+        return result
+
+    def _result(self, task: Task, attack: Attack, answer: Answer, scene: Scene | None) -> Result:
+        figures: dict[str, float] = {}
+        pictures: list[Picture] = []
+        absolute = False
+        state, reason = answer.state, answer.reason
+        if answer.found is not None and scene is not None:
+            try:
+                figures, beside = scene.score(answer.found)
+                absolute = answer.found.absolute
+                if beside is not None and not task.point:
+                    pictures = save_pictures(self.folder / PICTURES, task.file, beside)
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                # An attack of others may hand back what fits nothing.
+                if isinstance(error, InstaHideError):
+                    raise
+                state, reason = "failed", f"What it handed back cannot be scored: {error}"[:300]
+        return Result(
+            attack=task.attack,
+            title=attack.title,
+            paper=attack.paper,
+            on=task.on,
+            point=task.point,
+            images=0 if scene is None else scene.images,
+            encodings_per_image=task.copies,
+            grants=[] if scene is None else scene.grants,
+            state="not tried" if state == "refused" else state,
+            reason=reason,
+            seconds=answer.seconds,
+            absolute=absolute,
+            figures={name: _finite(value) for name, value in figures.items()},
+            pictures=pictures,
+        )
+
+
+def facts(subject: Subject) -> Facts:
+    """What is audited, in plain values."""
+    images, copies = subject.rehearsed()
+    return Facts(
+        name=subject.name,
+        kind=subject.kind,
+        source=subject.source,
+        images=len(subject.images),
+        shape=subject.images.shape,
+        classes=list(subject.images.classes),
+        public=0 if subject.public is None else len(subject.public),
+        scheme=asdict(subject.scheme),
+        copies=subject.copies,
+        exposures=subject.exposures,
+        rehearsed_images=len(images),
+        rehearsed_copies=copies,
+        settings=dict(subject.settings),
+    )
+
+
+def _identity(subject: Subject) -> dict[str, object]:
+    """What makes two audits the same, as JSON has it."""
+    pixels = hashlib.sha256(np.ascontiguousarray(subject.images.pixels).data).hexdigest()
+    plain = facts(subject).model_dump(mode="json", exclude={"name", "source", "settings"})
+    return {"format": FORMAT, "pixels": pixels, **plain}
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def pending(wanted: Collection[Task], results: Collection[Result]) -> list[Task]:
+    """What has not been run, for want of time."""
+    run = {(r.attack, r.on, r.encodings_per_image, r.point) for r in results}
+    return [task for task in wanted if (task.attack, task.on, task.copies, task.point) not in run]

@@ -1,0 +1,132 @@
+"""What an audit found, in plain words: what was recovered, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from instahide.audit.result import Facts, Result
+from instahide.audit.thresholds import recovered_share
+
+#: Corrected p-values below this are called telling.
+_TELLING = 0.01
+_WHERE = {
+    "rehearsal": "Of {total} of the images, encrypted anew {copies} each,",
+    "published": "Out of the encodings themselves, of {total} images",
+}
+LIMITS = (
+    "What an attack failed at here it failed at as it stands, on these images, with this much "
+    "time. That is no evidence that a better one would fail, and attacks only get better."
+)
+
+
+def verdict(results: Sequence[Result], facts: Facts) -> list[str]:
+    """Sentences, the most important one first; `LIMITS` last."""
+    done = [result for result in results if result.state == "done" and not result.point]
+    sentences = [_recovered(done, "rehearsal"), _recovered(done, "published")]
+    sentences += [_labels(done), _public(done), _membership(done), _statistics(done)]
+    return [sentence for sentence in [*sentences, _share(facts), LIMITS] if sentence]
+
+
+def duration(seconds: float) -> str:
+    """As people say it."""
+    if seconds < 1:
+        return "less than a second"
+    for unit, size in (("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}s"
+    return f"{seconds:.0f} second{'s' if round(seconds) != 1 else ''}"
+
+
+def _recovered(done: Sequence[Result], on: str) -> str:
+    seeking = [r for r in done if r.on == on and recovered_share(r) is not None]
+    if not seeking:
+        return "" if on == "published" else "No attack that recovers images was run to its end."
+    best = max(seeking, key=_rank)
+    count, total = (int(best.figures[f"images_{name}"] or 0) for name in ("recognisable", "sought"))
+    where = _WHERE[on].format(total=total, copies=_times(best.encodings_per_image))
+    if not count:
+        tried = ", ".join(r.attack for r in seeking)
+        spent = duration(sum(r.seconds for r in seeking))
+        return f"{where} none came back recognisably in what was tried ({tried}; {spent} in all)."
+    signs = ", up to signs" if best.absolute else ""
+    return (
+        f"{where} {count} came back recognisably{signs}, by the attack “{best.attack}” in "
+        f"{duration(best.seconds)}."
+    )
+
+
+def _rank(result: Result) -> tuple[float, float]:
+    return recovered_share(result) or 0.0, result.figures.get("ssim_mean") or 0.0
+
+
+def _labels(done: Sequence[Result]) -> str:
+    share = _figure(done, "labels", "class_sets_right")
+    if share is None:
+        return ""
+    return f"The labels alone say which classes are in a mix, in {_percent(share)} of the mixes."
+
+
+def _public(done: Sequence[Result]) -> str:
+    found = [f for r in done if (f := r.figures.get("public_found")) is not None]
+    if not found:
+        return ""
+    return (
+        f"Of the public images that count in a mix, {_percent(max(found))} were found by an "
+        "attacker who has the public pool."
+    )
+
+
+def _membership(done: Sequence[Result]) -> str:
+    found = [f for r in done if (f := r.figures.get("membership_auc")) is not None]
+    if not found:
+        return ""
+    return (
+        "Asked which of two images was trained on, the trained network gives it away "
+        f"{_percent(max(found))} of the time; a coin does 50%."
+    )
+
+
+def _statistics(done: Sequence[Result]) -> str:
+    values = [
+        value
+        for r in done
+        if r.attack == "statistics"
+        for name, value in r.figures.items()
+        if name.endswith("_p") and value is not None
+    ]
+    if not values:
+        return ""
+    if min(values) >= _TELLING:
+        return "Statistical tests did not tell encodings of one image from those of others."
+    return (
+        "Statistical tests tell encodings of one image from those of others (p = "
+        f"{min(values):.1g}, corrected)."
+    )
+
+
+def _share(facts: Facts) -> str:
+    if (facts.rehearsed_images, facts.rehearsed_copies) == (facts.images, facts.copies):
+        return ""
+    fewer = f", {_times(facts.rehearsed_copies)} instead of {_times(facts.copies)} each"
+    return (
+        f"{facts.rehearsed_images:,} of {facts.images:,} images were encrypted anew"
+        f"{fewer if facts.rehearsed_copies != facts.copies else ''}, and mixed with each other "
+        "alone: an attacker of all has more to sort out, and more time."
+    )
+
+
+def _figure(done: Sequence[Result], attack: str, name: str) -> float | None:
+    return next((r.figures.get(name) for r in done if r.attack == attack), None)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else "twice" if count == 2 else f"{count:,} times"
+
+
+def _percent(share: float) -> str:
+    """Nothing that happened is 0%, nothing that was missed is in 100%."""
+    if 0 < share < 0.005:
+        return "less than 1%"
+    if 0.995 <= share < 1:
+        return "more than 99%"
+    return f"{share:.0%}"

@@ -1,0 +1,68 @@
+"""Attackers in a process of their own: it never had the truth, and takes nobody with it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from instahide.attacks import separate
+from instahide.attacks.base import Observation, ThreatModel
+from instahide.attacks.separate import SeparateAttacker
+from instahide.audit.truth import Truth, observe
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable
+from tests.attacks import foreign
+
+
+@pytest.fixture(autouse=True)
+def _foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("Looks", "Raises", "Dies", "Hangs", "Refuses")
+    monkeypatch.syspath_prepend(foreign.install(tmp_path, *names))
+
+
+@pytest.fixture(scope="module")
+def seen(private: ImageTable) -> tuple[Observation, Truth]:
+    return observe(private, None, Scheme.inside(2), ThreatModel(public="none"))
+
+
+def test_the_process_never_had_the_truth(seen: tuple[Observation, Truth]) -> None:
+    with SeparateAttacker() as attacker:
+        answer = attacker.run("foreign-looks", seen[0], 30)
+        assert answer.found is not None
+        assert answer.found.statistics["reached"] == 0
+        first = answer.found.statistics["process"]
+        assert first != os.getpid()
+        # One process serves all, while it lives; a failure of an attack does not end it.
+        refused = attacker.run("foreign-refuses", seen[0], 30)
+        assert (refused.state, refused.reason) == ("refused", "It never does.")
+        raised = attacker.run("foreign-raises", seen[0], 30)
+        assert raised.state == "failed"
+        assert raised.reason.startswith("ValueError")
+        assert "\x1b" not in raised.reason
+        again = attacker.run("foreign-looks", seen[0], 30)
+        assert again.found is not None
+        assert again.found.statistics["process"] == first
+        # One that dies gets a successor.
+        died = attacker.run("foreign-dies", seen[0], 30)
+        assert (died.state, "exit code 7" in died.reason) == ("failed", True)
+        assert attacker.run("labels", seen[0], 30).state == "done"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(first), 0)
+
+
+def test_an_attack_that_does_not_end_is_ended(
+    seen: tuple[Observation, Truth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, float]] = []
+    with SeparateAttacker() as attacker:
+        # Its process is there, so that the time is the attack's alone.
+        assert attacker.run("labels", seen[0], 30).state == "done"
+        monkeypatch.setattr(separate, "GRACE", 0.5)
+        began = time.monotonic()
+        answer = attacker.run("foreign-hangs", seen[0], 1.0, lambda *said: heard.append(said))
+    assert (answer.state, "stopped" in answer.reason) == ("failed", True)
+    assert heard == [("hanging", 0.0)]
+    assert 1.5 < answer.seconds <= time.monotonic() - began < 60
