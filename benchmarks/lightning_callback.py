@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from benchmarks.measure import medians, quick, report
+from benchmarks.measure import medians, quick, report_steps
 from benchmarks.workload import CLASSES, SHAPE, random_table
 from benchmarks.wrapping import WORKERS, Items
 from instahide import Scheme
@@ -60,18 +60,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         epoch = partial(train_epoch, Classifier(), loader, folder)
         seconds = medians({"plain": epoch, "encrypted": partial(epoch, hide)}, rounds)
-    steps, overhead = len(loader), seconds["encrypted"] / seconds["plain"]
-    rows = [
-        ("a step on images", f"{1e3 * seconds['plain'] / steps:,.1f} ms"),
-        ("a step on encodings", f"{1e3 * seconds['encrypted'] / steps:,.1f} ms"),
-        ("overhead", f"{overhead - 1:+.2%}"),
-    ]
-    figures = {
-        "overhead": overhead,
-        "plain_step_seconds": seconds["plain"] / steps,
-        "encrypted_step_seconds": seconds["encrypted"] / steps,
-    }
-    report(f"Training ResNet-18 by Lightning, batches of {batch}", rows, figures)
+    report_steps(
+        f"Training ResNet-18 by Lightning, batches of {batch}",
+        len(loader),
+        ("a step on images", seconds["plain"]),
+        ("a step on encodings", seconds["encrypted"]),
+    )
 
 
 if __name__ == "__main__":

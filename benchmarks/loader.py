@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.measure import medians, quick, report
+from benchmarks.measure import medians, quick, report_steps
 from benchmarks.workload import CLASSES, SHAPE, random_table
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
@@ -27,6 +27,9 @@ class PlainLoader:
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in torch.randperm(len(self.images)).split(self.batch_size):
@@ -61,20 +64,13 @@ def main() -> None:
         },
         rounds,
     )
-    steps = -(-count // batch)
-    overhead = seconds["encoded"] / seconds["plain"]
-    rows = [
-        ("a step on floats in memory", f"{1e3 * seconds['plain'] / steps:,.1f} ms"),
-        ("a step on encodings", f"{1e3 * seconds['encoded'] / steps:,.1f} ms"),
-        ("overhead", f"{overhead - 1:+.2%}"),
-    ]
-    figures = {
-        "overhead": overhead,
-        "plain_step_seconds": seconds["plain"] / steps,
-        "encoded_step_seconds": seconds["encoded"] / steps,
-    }
     precision = str(state.precision).removeprefix("torch.")
-    report(f"Training ResNet-18 in {precision}, batches of {batch}", rows, figures)
+    report_steps(
+        f"Training ResNet-18 in {precision}, batches of {batch}",
+        len(plain),
+        ("a step on floats in memory", seconds["plain"]),
+        ("a step on encodings", seconds["encoded"]),
+    )
 
 
 if __name__ == "__main__":

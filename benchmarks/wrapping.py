@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.loader import train_epoch
-from benchmarks.measure import medians, quick, report
+from benchmarks.measure import medians, quick, report_steps
 from benchmarks.workload import CLASSES, SHAPE, random_table
 from instahide import ImageTable, Scheme, encode_loader
 from instahide.learning import models
@@ -57,18 +57,12 @@ def main() -> None:
         },
         rounds,
     )
-    steps, overhead = len(plain), seconds["wrapped"] / seconds["plain"]
-    rows = [
-        ("a step from the DataLoader", f"{1e3 * seconds['plain'] / steps:,.1f} ms"),
-        ("a step from the same, wrapped", f"{1e3 * seconds['wrapped'] / steps:,.1f} ms"),
-        ("overhead", f"{overhead - 1:+.2%}"),
-    ]
-    figures = {
-        "overhead": overhead,
-        "plain_step_seconds": seconds["plain"] / steps,
-        "wrapped_step_seconds": seconds["wrapped"] / steps,
-    }
-    report(f"Training ResNet-18 from a DataLoader, batches of {batch}", rows, figures)
+    report_steps(
+        f"Training ResNet-18 from a DataLoader, batches of {batch}",
+        len(plain),
+        ("a step from the DataLoader", seconds["plain"]),
+        ("a step from the same, wrapped", seconds["wrapped"]),
+    )
 
 
 if __name__ == "__main__":
