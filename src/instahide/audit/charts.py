@@ -70,12 +70,13 @@ def curve(results: Sequence[Result], figure: str, title: str) -> Chart | None:
 
 
 def _values(results: Sequence[Result], name: str, figure: str) -> list[tuple[int, float]]:
-    return sorted(
-        (result.encodings_per_image, value)
+    found = {
+        result.encodings_per_image: value
         for result in results
         if result.attack == name and result.on == "rehearsal"
         if (value := result.figures.get(figure)) is not None
-    )
+    }
+    return sorted(found.items())
 
 
 def _x(count: int, counts: Sequence[int]) -> float:

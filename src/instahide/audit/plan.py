@@ -43,9 +43,8 @@ COSTS = {
     "public-search": Cost(2),
     "public-search-absolute": Cost(2),
     "reconstruction": Cost(6),
+    "membership-loss": Cost(1),
     "membership": Cost(3),
-    "inverting-gradients": Cost(2),
-    "dlg": Cost(2),
     "demixing": Cost(4),
 }
 #: Attacks of others.
@@ -126,7 +125,7 @@ def chosen(names: Collection[str], only: Collection[str]) -> list[str]:
         raise InstaHideError(
             f"There is no attack {strange[0]!r}.", f"Choose from {', '.join(sorted(names))}."
         )
-    return sorted(only or names)
+    return sorted(set(only) or names)
 
 
 def seconds_of(text: str) -> float:

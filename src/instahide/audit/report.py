@@ -19,7 +19,7 @@ from instahide.audit.result import Report, Result
 from instahide.audit.session import NO_TIME, PICTURES, Session, facts, pending
 from instahide.audit.subject import Subject
 from instahide.audit.thresholds import Bound, checked, recovered_share, summary
-from instahide.audit.verdict import duration, verdict
+from instahide.audit.verdict import duration, finding, verdict
 from instahide.files import write_json, writing
 from instahide.images.optional import needing
 
@@ -97,19 +97,30 @@ def rendered(report: Report, pictures: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "words": _words, "spent": duration}
+    environment.filters |= {
+        "number": _number,
+        "words": _words,
+        "spent": duration,
+        "finding": finding,
+    }
     curves = [
         charts.curve(report.results, "ssim_mean", "Mean SSIM of recovered images"),
         charts.curve(report.results, "identified", "Share that can be told from all others"),
     ]
     return environment.get_template("report.html").render(
         report=report,
-        attacks=[result for result in report.results if not result.point],
+        attacks=sorted(report.results, key=_telling),
         charts=[chart for chart in curves if chart is not None],
         drawing=charts,
         picture=lambda name: _embedded(pictures / name),
         share=recovered_share,
     )
+
+
+def _telling(result: Result) -> tuple[float, int]:
+    """Attacks that recover most stand first; the others keep the order in which they were run."""
+    share = recovered_share(result)
+    return (1.0, 0) if share is None else (-share, -int(result.on == "published"))
 
 
 def _embedded(path: Path) -> str:

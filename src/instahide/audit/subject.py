@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instahide.attacks.base import Observation, ThreatModel
 from instahide.encryption.scheme import Scheme
@@ -46,6 +46,7 @@ class Subject:
         scheme: how they were encrypted.
         copies: encodings of each image that went out.
         others: images of the private ones' kind, none of them private, for attackers who train.
+        network: that a run has trained on the encodings.
         published: the encodings themselves, where they are at hand and not too many.
         withheld: why ``published`` is not attacked, where it is not.
         settings: what else a reader of the report should know.
@@ -59,6 +60,7 @@ class Subject:
     scheme: Scheme
     copies: int
     others: ImageTable | None = None
+    network: nn.Module | None = None
     published: Published | None = None
     withheld: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)

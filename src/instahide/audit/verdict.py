@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from instahide.audit.plan import On
 from instahide.audit.result import Facts, Result
 from instahide.audit.thresholds import recovered_share
 
 #: Corrected p-values below this are called telling.
 _TELLING = 0.01
 _WHERE = {
-    "rehearsal": "Of {total} of the images, encrypted anew {copies} each,",
-    "published": "Out of the encodings themselves, of {total} images",
+    "rehearsal": "Of {total:,} images, encrypted anew {copies} each,",
+    "published": "Out of the encodings that went out, of {total:,} images,",
 }
 LIMITS = (
     "What an attack failed at here it failed at as it stands, on these images, with this much "
@@ -22,9 +23,19 @@ LIMITS = (
 def verdict(results: Sequence[Result], facts: Facts) -> list[str]:
     """Sentences, the most important one first; `LIMITS` last."""
     done = [result for result in results if result.state == "done" and not result.point]
-    sentences = [_recovered(done, "rehearsal"), _recovered(done, "published")]
+    kinds: list[On] = ["published", "rehearsal"]
+    kinds.sort(key=lambda on: -max((_rank(r) for r in done if r.on == on), default=(0.0, 0.0))[0])
+    sentences = [_recovered(done, on) for on in kinds]
     sentences += [_labels(done), _public(done), _membership(done), _statistics(done)]
+    if any(result.figures.get("found") for result in done):
+        sentences.insert(0, _generator(done))
     return [sentence for sentence in [*sentences, _share(facts), LIMITS] if sentence]
+
+
+def finding(result: Result) -> str:
+    """What one attack found that is no image; nothing where its figures have to speak."""
+    kinds = (_labels, _public, _membership, _statistics, _generator)
+    return next((said for kind in kinds if (said := kind([result]))), "")
 
 
 def duration(seconds: float) -> str:
@@ -37,7 +48,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} second{'s' if round(seconds) != 1 else ''}"
 
 
-def _recovered(done: Sequence[Result], on: str) -> str:
+def _recovered(done: Sequence[Result], on: On) -> str:
     seeking = [r for r in done if r.on == on and recovered_share(r) is not None]
     if not seeking:
         return "" if on == "published" else "No attack that recovers images was run to its end."
@@ -50,7 +61,7 @@ def _recovered(done: Sequence[Result], on: str) -> str:
         return f"{where} none came back recognisably in what was tried ({tried}; {spent} in all)."
     signs = ", up to signs" if best.absolute else ""
     return (
-        f"{where} {count} came back recognisably{signs}, by the attack “{best.attack}” in "
+        f"{where} {count:,} came back recognisably{signs}, by the attack “{best.attack}” in "
         f"{duration(best.seconds)}."
     )
 
@@ -60,29 +71,29 @@ def _rank(result: Result) -> tuple[float, float]:
 
 
 def _labels(done: Sequence[Result]) -> str:
-    share = _figure(done, "labels", "class_sets_right")
+    share = _most(done, "class_sets_right")
     if share is None:
         return ""
     return f"The labels alone say which classes are in a mix, in {_percent(share)} of the mixes."
 
 
 def _public(done: Sequence[Result]) -> str:
-    found = [f for r in done if (f := r.figures.get("public_found")) is not None]
-    if not found:
+    share = _most(done, "public_found")
+    if share is None:
         return ""
     return (
-        f"Of the public images that count in a mix, {_percent(max(found))} were found by an "
-        "attacker who has the public pool."
+        f"Of the public images that count in a mix, {_percent(share)} were found by an attacker "
+        "who has the public pool."
     )
 
 
 def _membership(done: Sequence[Result]) -> str:
-    found = [f for r in done if (f := r.figures.get("membership_auc")) is not None]
-    if not found:
+    share = _most(done, "membership_auc")
+    if share is None:
         return ""
     return (
         "Asked which of two images was trained on, the trained network gives it away "
-        f"{_percent(max(found))} of the time; a coin does 50%."
+        f"{_percent(share)} of the time; a coin does 50%."
     )
 
 
@@ -104,6 +115,15 @@ def _statistics(done: Sequence[Result]) -> str:
     )
 
 
+def _generator(done: Sequence[Result]) -> str:
+    found = _most(done, "found")
+    if found is None:
+        return ""
+    if found:
+        return "The keys come from a general-purpose generator: all of them can be worked out."
+    return "No general-purpose generator was found behind the keys, of those that were tried."
+
+
 def _share(facts: Facts) -> str:
     if (facts.rehearsed_images, facts.rehearsed_copies) == (facts.images, facts.copies):
         return ""
@@ -115,8 +135,8 @@ def _share(facts: Facts) -> str:
     )
 
 
-def _figure(done: Sequence[Result], attack: str, name: str) -> float | None:
-    return next((r.figures.get(name) for r in done if r.attack == attack), None)
+def _most(done: Sequence[Result], figure: str) -> float | None:
+    return max((v for r in done if (v := r.figures.get(figure)) is not None), default=None)
 
 
 def _times(count: int) -> str:

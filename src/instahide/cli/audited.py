@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from instahide.audit.subject import MOST_ENCODINGS, Published, Subject
 from instahide.encodings.format import EncodedFolder
@@ -52,7 +53,7 @@ def _of_run(folder: Path, given: Given) -> Subject:
             f"The run in {folder} was trained on folders of encodings.",
             f"Audit each of those: {', '.join(settings.data)}.",
         )
-    card = _card(folder)
+    network, card = _network(folder)
     images, others = _images_of_run(settings, given)
     if card is not None:
         _require_fit(images, card.shape, card.classes, str(folder))
@@ -68,6 +69,7 @@ def _of_run(folder: Path, given: Given) -> Subject:
         scheme=scheme,
         copies=len(results.get("epochs", ())) or settings.epochs,
         others=others if len(others) else None,
+        network=network,
         withheld="A training run keeps no encodings; every epoch is taken to have been seen.",
         settings=_said_of_run(settings, results),
     )
@@ -158,10 +160,10 @@ def _require_fit(
         )
 
 
-def _card(folder: Path) -> NetworkCard | None:
-    """What a finished run says of its images."""
+def _network(folder: Path) -> tuple[nn.Module, NetworkCard] | tuple[None, None]:
+    """What a finished run has trained, and what it says of its images."""
     path = folder / "model.safetensors"
-    return load_network(path)[1] if path.exists() else None
+    return load_network(path) if path.exists() else (None, None)
 
 
 def _results(folder: Path) -> dict[str, Any]:

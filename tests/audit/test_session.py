@@ -1,0 +1,136 @@
+"""An audit's folder: results one by one, taken up again, and nothing else overwritten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from instahide.attacks.registry import registered
+from instahide.audit.plan import Task, tasks
+from instahide.audit.report import reported, write_report
+from instahide.audit.result import Result
+from instahide.audit.session import NO_TIME, PICTURES, RESULTS, Session, facts, pending
+from instahide.audit.subject import MOST_ENCODINGS, Subject
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.images import ImageTable
+from tests.attacks.conftest import natural
+
+
+def subject(count: int = 16, copies: int = 6, seed: int = 3) -> Subject:
+    images = ImageTable.from_arrays(natural(count, seed, 8), np.arange(count) % 4)
+    return Subject("here", "encodings", "somewhere", images, None, Scheme.inside(2), copies)
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def begins(self, number: int, task: Task, seconds: float) -> None:
+        self.begun.append(task.attack)
+
+    def goes_on(self, what: str, share: float) -> None: ...
+
+
+def run(session: Session, wanted: Sequence[Task], seconds: float = 60.0) -> list[str]:
+    silent = Silent()
+    for _ in session.run(wanted, registered().attacks, seconds, silent):
+        pass
+    return silent.begun
+
+
+def test_results_are_kept_one_by_one_and_not_made_again(tmp_path: Path) -> None:
+    wanted = tasks(["labels", "averaging", "averaging-absolute"], 6)
+    session = Session.open(tmp_path / "audit", subject())
+    results = session.run(wanted, registered().attacks, 60.0, Silent())
+    first = next(results)
+    # Stopped here: what is done is on disk, and nothing else.
+    results.close()  # type: ignore[attr-defined]
+    assert session.done(wanted) == {wanted[0]: first}
+    assert pending(wanted, [first]) == wanted[1:]
+    again = Session.open(tmp_path / "audit", subject())
+    assert run(again, wanted) == [task.attack for task in wanted[1:]]
+    assert run(again, wanted) == []
+    done = again.done(wanted)
+    assert done[wanted[0]] == first
+    assert [result.state for result in done.values()] == ["done"] * len(wanted)
+    averaged = done[wanted[1]]
+    assert [pair.which for pair in averaged.pictures] == ["best", "median", "worst"]
+    with Image.open(session.folder / PICTURES / averaged.pictures[0].original) as shown:
+        assert shown.size == (8, 8)
+    assert all(not result.pictures for task, result in done.items() if task.point)
+
+
+def test_without_time_nothing_begins_and_the_report_says_so(tmp_path: Path) -> None:
+    wanted = tasks(["labels", "reconstruction"], 6)
+    session = Session.open(tmp_path / "audit", subject())
+    assert run(session, wanted, seconds=0.5) == []
+    report = reported(
+        session, wanted, [], broken={"theirs": "ImportError"}, bounds=[], seconds=0.5, command=""
+    )
+    write_report(report, session.folder)
+    assert not report.complete
+    assert report.untried["labels"] == NO_TIME
+    assert report.untried["theirs"] == "ImportError"
+
+
+def test_an_audit_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    Session.open(tmp_path / "audit", subject())
+    before = (tmp_path / "audit/audit.json").read_bytes()
+    others = [subject(seed=4), subject(copies=7), replace(subject(), scheme=Scheme.inside(3))]
+    for other in others:
+        with pytest.raises(InstaHideError, match="something else"):
+            Session.open(tmp_path / "audit", other)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    (tmp_path / "file").touch()
+    for taken in ("full", "file", "file/below"):
+        with pytest.raises(InstaHideError):
+            Session.open(tmp_path / taken, subject())
+    assert (tmp_path / "audit/audit.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["audit", "file", "full"]
+
+
+def test_a_damaged_result_is_refused_by_name(tmp_path: Path) -> None:
+    session = Session.open(tmp_path / "audit", subject())
+    (task,) = tasks(["labels"], 6)
+    (session.folder / RESULTS / f"{task.file}.json").write_text("{")
+    with pytest.raises(InstaHideError, match=f"{task.file}.json is damaged"):
+        session.done([task])
+
+
+def test_what_is_written_of_the_subject_is_public(tmp_path: Path) -> None:
+    session = Session.open(tmp_path / "audit", subject())
+    kept = json.loads((session.folder / "audit.json").read_text())
+    assert set(kept) == {"format", "pixels", *facts(subject()).model_dump()} - {
+        "name", "source", "settings"
+    }  # fmt: skip
+
+
+def test_a_rehearsal_is_a_share_that_attacks_get_through() -> None:
+    large = subject(count=400, copies=300)
+    images, copies = large.rehearsed()
+    assert (len(images), copies) == (100, 50)
+    assert len(images) * copies <= MOST_ENCODINGS
+    small, copies = subject().rehearsed()
+    assert (len(small), copies) == (16, 6)
+    assert subject().exposures == 12
+
+
+def test_fewer_images_than_a_mix_needs_are_refused() -> None:
+    with pytest.raises(InstaHideError, match="holds 1 images"):
+        subject(count=1)
+
+
+def test_a_result_can_be_read_back() -> None:
+    first = Result.model_validate_json(
+        '{"attack": "a", "title": "t", "paper": "p", "on": "rehearsal", "images": 1, '
+        '"encodings_per_image": 1, "grants": [], "state": "done"}'
+    )
+    assert Result.model_validate(first.model_dump()) == first

@@ -1,0 +1,50 @@
+"""Bounds: read strictly, and passed wherever they were not checked."""
+
+from __future__ import annotations
+
+import pytest
+
+from instahide.audit.result import Result
+from instahide.audit.thresholds import checked, parsed, summary
+from instahide.errors import InstaHideError
+from tests.audit.audited import recovered, result
+
+ATTACKS = {"labels", "averaging"}
+
+
+def passed(expression: str, *results: Result) -> bool:
+    return checked([parsed(expression, ATTACKS)], results)[0].passed
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("ssim>0.2", True), ("ssim>0.3", False), ("ssim >= 0.3", True), (" ssim<0.4 ", True),
+        ("ssim<=0.29", False), ("recovered>0.5", True), ("recovered>6e-1", False),
+        ("ssim_best>0.8", True), ("averaging.identified>0.3", True),
+        ("averaging.identified>0.5", False),
+    ],
+)  # fmt: skip
+def test_bounds_compare_what_was_measured(expression: str, expected: bool) -> None:
+    assert passed(expression, recovered(60), result("labels")) is expected
+
+
+@pytest.mark.parametrize("expression", ["public_found>0.9", "labels.no_such>1", "averaging.x<0"])
+def test_a_bound_that_cannot_be_checked_is_passed(expression: str) -> None:
+    assert passed(expression, recovered(60))
+
+
+def test_failed_attacks_and_points_of_curves_do_not_count() -> None:
+    others = [recovered(90, point=True), recovered(90, state="failed")]
+    assert summary([*others, recovered(10)])["recovered"] == 0.1
+    assert summary(others) == dict.fromkeys(summary(others))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["", "ssim", "ssim=0.4", "ssim>", ">0.4", "ssim>0.4>0.2", "ssim>nan", "ssim>1e", "psnr>20",
+     "magic.ssim_mean>1", "ssim>0.4; rm", "__import__('os')>1"],
+)  # fmt: skip
+def test_anything_else_is_refused(expression: str) -> None:
+    with pytest.raises(InstaHideError):
+        parsed(expression, ATTACKS)

@@ -1,0 +1,70 @@
+"""What a verdict says, and never says."""
+
+from __future__ import annotations
+
+import pytest
+
+from instahide.audit.verdict import LIMITS, duration, finding, verdict
+from tests.audit.audited import FACTS, recovered, result
+
+
+def test_what_came_back_and_what_it_cost_stand_first() -> None:
+    done = [recovered(12), recovered(92, attack="reconstruction", seconds=120.0)]
+    said = verdict(done, FACTS)
+    assert said[0] == (
+        "Of 100 images, encrypted anew 30 times each, 92 came back recognisably, by the attack "
+        "“reconstruction” in 2 minutes."
+    )
+    assert said[-1] == LIMITS
+    assert "100 of 200 images" in said[-2]
+
+
+def test_the_worse_of_rehearsal_and_publication_stands_first() -> None:
+    published = recovered(99, on="published")
+    assert verdict([recovered(50), published], FACTS)[0].startswith("Out of the encodings")
+    assert verdict([recovered(100), published], FACTS)[0].startswith("Of 100 images")
+
+
+def test_nothing_recovered_is_said_with_what_was_tried_and_no_more() -> None:
+    said = verdict([recovered(0, absolute=True), recovered(7, point=True)], FACTS)
+    assert "none came back recognisably in what was tried (averaging; 2 seconds in all)" in said[0]
+    assert verdict([], FACTS)[0] == "No attack that recovers images was run to its end."
+    failed = recovered(9, state="failed")
+    assert verdict([failed], FACTS)[0] == "No attack that recovers images was run to its end."
+
+
+def test_a_generator_that_was_found_is_worse_than_anything() -> None:
+    found = result("seed-search", figures={"found": 1.0})
+    assert "can be worked out" in verdict([recovered(100), found], FACTS)[0]
+    none = result("seed-search", figures={"found": 0.0})
+    assert "can be worked out" not in " ".join(verdict([recovered(100), none], FACTS))
+
+
+@pytest.mark.parametrize(
+    ("attack", "figures", "words"),
+    [
+        ("labels", {"class_sets_right": 1.0}, "in 100% of the mixes"),
+        ("labels", {"class_sets_right": 0.999}, "in more than 99% of the mixes"),
+        ("public-search", {"public_found": 0.001}, "less than 1% were found"),
+        ("membership", {"membership_auc": 0.75}, "75% of the time"),
+        ("statistics", {"values_p": 0.5, "other": 0.0}, "did not tell"),
+        ("statistics", {"values_p": 0.5, "distances_p": 1e-9}, "p = 1e-09"),
+        ("seed-search", {"found": 0.0}, "No general-purpose generator"),
+        ("foreign", {"anything": 1.0}, ""),
+    ],
+)
+def test_findings(attack: str, figures: dict[str, float], words: str) -> None:
+    said = finding(result(attack, figures=figures))
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.2, "less than a second"), (1.0, "1 second"), (80, "80 seconds"), (90, "2 minutes"),
+        (600, "10 minutes"), (5400, "2 hours"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
