@@ -80,7 +80,7 @@ def beside_truth(found: Reconstruction, observation: Observation, truth: Truth) 
     if found.of is None:
         return None
     candidates = truth.images.abs() if found.absolute else truth.images
-    rows = originals_of(found.of, observation, truth)
+    rows = originals_of(found, observation, truth)
     low, high = candidates.amin(), candidates.amax()
     return _beside(found.images, candidates, (candidates[rows] - low) / (high - low), rows)
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Observation, Reconstruction
+from instahide.attacks.base import Observation, Reconstruction, granted
 from instahide.audit import metrics
+from instahide.audit.inverted import beside_encodings, in_order
+from instahide.audit.membership import membership_figures
 from instahide.audit.truth import Truth
 
 #: A public image that is mixed in with less is not counted as missed.
@@ -33,19 +35,29 @@ def score(found: Reconstruction, observation: Observation, truth: Truth) -> Scor
     """Compare all that was ``found`` with the ``truth``; what was not looked for gives no figure.
 
     Images are compared under the best affine map of their colours, sign included, and belong to the
-    encrypted image of their encoding. If they are absolute values, so are their originals here.
+    encrypted image of their encoding, or to the strongest in it where the attack is after that. If
+    they are absolute values, so are their originals here.
     """
+    if truth.encodings is not None:
+        found = in_order(found, truth.encodings)
     each: dict[str, Tensor] = {}
     summary: dict[str, float] = {}
     if found.images is not None and found.of is not None and len(found.images):
-        each = _images(found.images, originals_of(found.of, observation, truth), found, truth)
+        each = _images(found.images, originals_of(found, observation, truth), found, truth)
+        if truth.encodings is not None:
+            each |= beside_encodings(found.images, truth, observation.std)
         summary |= {f"{name}_mean": float(values.mean()) for name, values in each.items()}
         summary |= {f"{name}_best": _best(name, values) for name, values in each.items()}
         summary |= _by_chance(found, truth)
+    if found.images is not None and found.dominant:
+        summary["ssim_of_encoding"] = _of_encoding(found, observation, truth)
     if found.public_rows is not None:
         summary |= _public(found.public_rows, truth)
     if found.class_coefficients is not None:
         summary |= _labels(found.class_coefficients, truth)
+    if found.membership is not None and truth.learned is not None:
+        figures = membership_figures(found.membership, truth.learned)
+        summary |= {f"membership_{name}": value for name, value in figures.items()}
     if found.masks is not None:
         known = 0 if observation.known_mixes is None else len(observation.known_mixes)
         rest = truth.turned[known : known + len(found.masks)]
@@ -53,8 +65,13 @@ def score(found: Reconstruction, observation: Observation, truth: Truth) -> Scor
     return Score(each, summary)
 
 
-def originals_of(of: Tensor, observation: Observation, truth: Truth) -> Tensor:
-    """(m,) rows of the private images that are named as `Reconstruction.of` does."""
+def originals_of(found: Reconstruction, observation: Observation, truth: Truth) -> Tensor:
+    """(m,) rows of the private images that recovered ones belong to, as `Reconstruction` says."""
+    of = granted(found.of)
+    if found.dominant:
+        private = slice(0, truth.private_k)
+        largest = truth.coefficients[of, private].argmax(dim=1, keepdim=True)
+        return truth.partners[of, private].gather(1, largest)[:, 0]
     return truth.of_group[of] if observation.groups is not None else truth.partners[of, 0]
 
 
@@ -79,8 +96,16 @@ def _by_chance(found: Reconstruction, truth: Truth) -> dict[str, float]:
     return {"ssim_of_nothing": float(likeness.mean()), "identified_by_chance": 1 / len(rows)}
 
 
+def _of_encoding(found: Reconstruction, observation: Observation, truth: Truth) -> float:
+    """What the encoding itself shows of the image, or where it is masked its absolute value."""
+    seen = observation.encodings[granted(found.of)]
+    rows = originals_of(found, observation, truth)
+    shown = seen.abs() if observation.scheme.mask else seen
+    return float(_images(shown, rows, found, truth)["ssim"].mean())
+
+
 def _best(name: str, values: Tensor) -> float:
-    return float(values.min() if name == "mse" else values.max())
+    return float(values.min() if name.endswith("mse") else values.max())
 
 
 def _public(rows: Tensor, truth: Truth) -> dict[str, float]:

@@ -28,6 +28,8 @@ class Truth:
         classes: (N,) int64 class numbers of the private images.
         of_group: (N,) int64 the private image that each group number stands for.
         turned: (n, C, H, W) bool, where the mask turns the sign.
+        encodings: (n, C, H, W) float32, where an update is observed in their stead.
+        learned: (m,) bool, which candidates the network was trained on, where there are any.
     """
 
     images: Tensor
@@ -37,6 +39,8 @@ class Truth:
     classes: Tensor
     of_group: Tensor
     turned: Tensor
+    encodings: Tensor | None = None
+    learned: Tensor | None = None
 
 
 def observe(
@@ -78,10 +82,11 @@ def observe(
         groups=names[torch.from_numpy(rows)] if threat.grouped else None,
         known_mixes=_mixes(made, threat.known_mixes) if threat.known_mixes else None,
     )
-    return observation, _truth(images, scheme, made, torch.argsort(names))
+    return observation, truth_of(images, scheme, made, torch.argsort(names))
 
 
-def _truth(images: ImageTable, scheme: Scheme, made: Rehearsal, of_group: Tensor) -> Truth:
+def truth_of(images: ImageTable, scheme: Scheme, made: Rehearsal, of_group: Tensor) -> Truth:
+    """SECRET: what ``made`` hides of ``images``; ``of_group`` (N,) as in `Truth`."""
     return Truth(
         torch.from_numpy(images.normalised()),
         torch.from_numpy(made.partners),

@@ -1,0 +1,137 @@
+"""Demixing: a network that has seen many mixes taken apart takes this one apart.
+
+Huang et al. (ICML 2020, section 5) train a generative adversarial network to undo a mix. Here it is
+a U-Net, trained on encodings that the attacker makes itself: its own images, mixed with the public
+ones as the scheme says, under keys of its own.
+
+What is *the* image of an encoding? Nobody can see which of the private images was encrypted and
+which are its partners: their coefficients have one law. What can be seen is which is strongest, and
+so the network learns to show the private image with the largest coefficient.
+
+Under the mask only |x| says anything, and x and -x look alike: then either sign is right.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
+from instahide.attacks.shadows import ShadowBatch, shadow_batches
+from instahide.attacks.unet import UNet
+from instahide.encryption.scheme import Scheme
+
+#: Encodings of a training batch, each of an image of its own.
+BATCH = 32
+#: Of Adam: the learning rate at its highest, and the share of the steps in which it rises.
+RATE, WARM_UP = 2e-3, 0.05
+#: Encodings that go through the network at a time.
+ASKED = 250
+
+
+@dataclass(frozen=True)
+class Demixing:
+    """The strongest private image of every encoding, by a network trained on shadow encodings.
+
+    Attributes:
+        steps: of training; fewer if the budget ends before.
+    """
+
+    steps: int = 2000
+    name: str = "demixing"
+    title: str = "Demixing by a network trained on shadow encodings"
+    paper: str = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
+
+    def applies(self, observation: Observation) -> str | None:
+        """It needs encodings that are mixes, and images of the private ones' kind."""
+        if observation.scheme.k == 1:
+            return "Nothing is mixed in."
+        if len(observation) == 0:
+            return "The attacker sees no encodings."
+        if observation.shadow is None:
+            return "The attacker has no images of the private images' kind to learn from."
+        if len(observation.shadow) < max(2, observation.scheme.private_k):
+            return "The attacker has too few images of the private images' kind for one mix."
+        return None
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """One image an encoding."""
+        began = time.monotonic()
+        network, steps, loss = self._trained(observation, budget, progress)
+        seen = _seen(observation.encodings, observation.scheme)
+        with torch.inference_mode():
+            images = torch.cat([network(part) for part in torch.split(seen, ASKED)])
+        statistics = {"steps": float(steps), "loss": loss, "seconds": time.monotonic() - began}
+        return Reconstruction(
+            statistics, images=images, of=torch.arange(len(images)), dominant=True
+        )
+
+    def _trained(
+        self, observation: Observation, budget: Budget, progress: Progress
+    ) -> tuple[UNet, int, float]:
+        """The network, the steps that it learned for, and its mean loss over the last ones."""
+        network = UNet(observation.encodings.shape[1])
+        optimiser = torch.optim.Adam(network.parameters())
+        batches = shadow_batches(
+            granted(observation.shadow), observation.scheme, public=observation.public,
+            images=BATCH, encodings=BATCH,
+        )  # fmt: skip
+        clock = _Clock(self.steps, budget)
+        while not clock.over:
+            for group in optimiser.param_groups:
+                group["lr"] = RATE * clock.rate
+            loss = _loss(network, next(batches), observation.scheme)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            clock.tick(loss.item())
+            progress(f"step {clock.steps}, loss {clock.loss:.4f}", clock.done)
+        return network.eval(), clock.steps, clock.loss
+
+
+class _Clock:
+    """How far training is, by its steps or by the budget, whichever is further."""
+
+    def __init__(self, steps: int, budget: Budget) -> None:
+        self.steps, self.loss = 0, 0.0
+        self._most, self._budget = steps, budget
+
+    def tick(self, loss: float) -> None:
+        """One step was made; ``loss`` is averaged over about fifty."""
+        self.steps += 1
+        self.loss += (loss - self.loss) / min(self.steps, 50)
+
+    @property
+    def over(self) -> bool:
+        return self.steps >= self._most or self._budget.left == 0
+
+    @property
+    def done(self) -> float:
+        """Share of the training that is done."""
+        spent = 1 - self._budget.left / self._budget.seconds if self._budget.seconds < inf else 0.0
+        return min(1.0, max(self.steps / self._most, spent))
+
+    @property
+    def rate(self) -> float:
+        """Of the highest learning rate: up in a line, and down to nothing."""
+        return min((self.done + 1 / self._most) / WARM_UP, 1 - self.done)
+
+
+def _seen(encodings: Tensor, scheme: Scheme) -> Tensor:
+    """What an encoding says: under a mask its absolute values."""
+    return encodings.abs() if scheme.mask else encodings
+
+
+def _loss(network: UNet, batch: ShadowBatch, scheme: Scheme) -> Tensor:
+    """Mean absolute difference from the private image with the largest coefficient."""
+    wanted = batch.images[batch.coefficients.argmax(dim=1)]
+    shown = network(_seen(batch.encodings, scheme))
+    if scheme.mask:
+        likeness = (shown * wanted).sum(dim=(1, 2, 3), keepdim=True)
+        shown = torch.where(likeness < 0, -shown, shown)
+    return F.l1_loss(shown, wanted)

@@ -1,0 +1,189 @@
+"""Membership inference: was the network trained on this image?
+
+A network has less loss on what it learned from. `LossThreshold` asks for no more than that (Yeom,
+Giacomelli, Fredrikson and Jha, CSF 2018). But some images are easy for every network and some hard
+for all; `LikelihoodRatio` (Carlini et al., "Membership Inference Attacks From First Principles",
+IEEE S&P 2022) therefore trains shadow networks, half of them on each image, and asks which half the
+victim's network behaves like. The scheme is public, so that shadow networks learn from encodings as
+the victim's did, made under the attacker's own keys.
+
+The candidates are shown to the networks as they are, not encrypted: whoever asks about an image has
+it, and networks that were trained on encodings are made to read plain images too.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
+from instahide.attacks.shadow_networks import Recipe, Train, train_alike
+from instahide.images import ImageTable
+
+#: Images that go through a network at a time.
+ASKED = 500
+
+
+@dataclass(frozen=True)
+class LossThreshold:
+    """The smaller its loss, the likelier was an image trained on."""
+
+    name: str = "membership-loss"
+    title: str = "Membership by the network's loss"
+    paper: str = "Yeom et al., Privacy Risk in Machine Learning, CSF 2018 (arXiv:1709.01604)"
+
+    def applies(self, observation: Observation) -> str | None:
+        """It needs the network and images to ask about."""
+        return _applies(observation)
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """Minus the loss of every candidate."""
+        candidates = granted(observation.candidates)
+        found = confidences(granted(observation.network), candidates)
+        progress("loss", 1.0)
+        # p = 1 / (1 + e^-confidence), of which the loss is -log p.
+        losses = torch.nn.functional.softplus(-found)
+        statistics = {"candidates": float(len(candidates)), "mean_loss": float(losses.mean())}
+        return Reconstruction(statistics, membership=-losses)
+
+
+@dataclass(frozen=True)
+class LikelihoodRatio:
+    """Whether the network's confidence in an image is like that of networks that learned from it.
+
+    Attributes:
+        networks: shadow networks to train, an even number; fewer if the budget ends before.
+        train: trains one as the victim did; by default `train_alike` with ``recipe``.
+        recipe: of that default.
+        seed: of which candidates each shadow network learns from.
+    """
+
+    networks: int = 16
+    train: Train | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    seed: int = 0
+    name: str = "membership"
+    title: str = "Membership by the likelihood ratio of shadow networks"
+    paper: str = "Carlini et al., Membership Inference Attacks From First Principles, S&P 2022"
+
+    def applies(self, observation: Observation) -> str | None:
+        """It needs the network and enough images to ask about: shadow networks learn from half."""
+        reason = _applies(observation)
+        least = 2 * max(2, observation.scheme.private_k)
+        if reason is None and len(granted(observation.candidates)) < least:
+            return f"There are fewer than {least} images to train shadow networks on."
+        if reason is None and observation.scheme.public_k and observation.public is None:
+            return "The attacker has no public images to train shadow networks with."
+        return reason
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """The log likelihood ratio of every candidate; none if two networks took too long."""
+        began = time.monotonic()
+        candidates = granted(observation.candidates)
+        confident, learned = self._shadows(observation, candidates, budget, progress)
+        statistics = {"networks": float(len(learned)), "seconds": time.monotonic() - began}
+        if not len(learned):
+            return Reconstruction(statistics)
+        asked = confidences(granted(observation.network), candidates)
+        ratios, gap = likelihood_ratios(asked, confident, learned)
+        return Reconstruction({**statistics, "gap": gap}, membership=ratios)
+
+    def _shadows(
+        self, observation: Observation, candidates: ImageTable, budget: Budget, progress: Progress
+    ) -> tuple[Tensor, Tensor]:
+        """(s, m) confidences of shadow networks in the candidates, and what each learned from."""
+        train = self.train or self._trainer(observation, budget)
+        confident, learned = [torch.empty(0, len(candidates))], [torch.empty(0, len(candidates))]
+        generator = np.random.default_rng(self.seed)
+        for number in range(self.networks // 2):
+            half = generator.permutation(len(candidates)) < len(candidates) // 2
+            pair = []
+            # One learns from what the other does not: each candidate is in as many as it is out.
+            for place, chosen in enumerate((half, ~half)):
+                progress(
+                    f"shadow network {2 * number + place + 1}", (2 * number + place) / self.networks
+                )
+                model = train(candidates.subset(np.flatnonzero(chosen)))
+                pair.append(confidences(model, candidates))
+            if not budget.left:
+                break
+            confident.append(torch.stack(pair))
+            learned.append(torch.from_numpy(np.stack([half, ~half])).float())
+        return torch.cat(confident), torch.cat(learned).bool()
+
+    def _trainer(self, observation: Observation, budget: Budget) -> Train:
+        network, public = granted(observation.network), observation.public
+        return lambda images: train_alike(
+            network, images, public, observation.scheme, self.recipe, budget
+        )
+
+
+@torch.inference_mode()
+def confidences(network: nn.Module, candidates: ImageTable) -> Tensor:
+    """(m,) log p / (1 - p) of the right class, which is nearly normal (Carlini et al., section IV).
+
+    Args:
+        network: gives logits; it is used in evaluation mode and left in the mode it came in.
+        candidates: normalised as its images are.
+    """
+    training, device = network.training, next(network.parameters()).device
+    network.eval()
+    found = []
+    try:
+        for start in range(0, len(candidates), ASKED):
+            rows = slice(start, start + ASKED)
+            logits = network(torch.from_numpy(candidates.normalised(rows)).to(device)).double()
+            right = torch.from_numpy(candidates.labels[rows]).to(device)[:, None]
+            others = logits.scatter(1, right, -torch.inf).logsumexp(dim=1)
+            found.append((logits.gather(1, right)[:, 0] - others).float().cpu())
+    finally:
+        network.train(training)
+    return torch.cat(found)
+
+
+def likelihood_ratios(asked: Tensor, confident: Tensor, learned: Tensor) -> tuple[Tensor, float]:
+    """How much likelier each confidence is of a network that learned from the image.
+
+    Both laws are normal, with a mean of their own for every image. The deviations are two, one for
+    all images that were learned from and one for the others: few networks tell no more (Carlini et
+    al., section VI).
+
+    Args:
+        asked: (m,) confidences of the victim's network.
+        confident: (s, m) those of the shadow networks.
+        learned: (s, m) bool, which images each of them learned from.
+
+    Returns:
+        Log likelihood ratios (m,), and the mean of the one law less that of the other, in
+        deviations: how far shadow networks give away what they learned from.
+    """
+    (within, spread), (without, other) = (
+        _law(confident, which.float()) for which in (learned, ~learned)
+    )
+    ratios = _log_density(asked, within, spread) - _log_density(asked, without, other)
+    return ratios, float((within - without).mean() / other)
+
+
+def _law(confident: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (m,) over the networks that ``which`` (s, m) names, and the deviation of all."""
+    mean = (confident * which).sum(dim=0) / which.sum(dim=0)
+    squares = ((confident - mean).square() * which).sum()
+    # Every mean has taken a degree of freedom.
+    return mean, (squares / (which.sum() - len(mean)).clamp(min=1)).sqrt().clamp(min=1e-6)
+
+
+def _log_density(values: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+    """Of a normal law, but for a constant."""
+    return -((values - mean) / spread).square() / 2 - spread.log()
+
+
+def _applies(observation: Observation) -> str | None:
+    if observation.candidates is None or observation.network is None:
+        return "The attacker has no trained network, or no images to ask it about."
+    if observation.update is not None:
+        return "The network has not been trained yet: the attacker holds its update."
+    return None

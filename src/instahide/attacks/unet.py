@@ -1,0 +1,66 @@
+"""A small network from images to images (U-Net, Ronneberger, Fischer and Brox, 2015)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: Channels at full resolution; twice as many at each halving, so that every level costs the same.
+WIDTH = 16
+#: Sizes that an image is seen at: whole, halved, ...
+LEVELS = 4
+#: Of channels, in group normalisation; every width here is a multiple.
+GROUPS = 8
+
+
+class UNet(nn.Module):
+    """Looks at an image at several sizes, down and up again, each size joined to its like.
+
+    Group normalisation (Wu and He, 2018), so that images of a batch do not meet.
+
+    Args:
+        channels: of the images, in and out.
+        width: channels inside, at full resolution.
+        levels: sizes; images are rounded up to halves, and no size is below one pixel.
+    """
+
+    def __init__(self, channels: int, width: int = WIDTH, levels: int = LEVELS) -> None:
+        super().__init__()
+        widths = [width << level for level in range(levels)]
+        self.down = nn.ModuleList(
+            _convolutions(inputs, outputs) for inputs, outputs in pairwise([channels, *widths])
+        )
+        self.up = nn.ModuleList(
+            _convolutions(below + beside, beside) for beside, below in pairwise(widths)
+        )
+        self.out = nn.Conv2d(width + channels, channels, 1)
+        # At first it gives back what it got: it learns what to change.
+        nn.init.zeros_(self.out.weight)
+        nn.init.dirac_(self.out.weight[:, width:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, H, W) -> the same shape."""
+        seen: list[Tensor] = []
+        whole = x
+        for layer in self.down:
+            x = layer(F.avg_pool2d(x, 2, ceil_mode=True) if seen else x)
+            seen.append(x)
+        for layer, beside in zip(reversed(self.up), reversed(seen[:-1]), strict=True):
+            larger = F.interpolate(x, size=beside.shape[2:], mode="bilinear")
+            x = layer(torch.cat([larger, beside], dim=1))
+        out: Tensor = self.out(torch.cat([x, whole], dim=1))
+        return out
+
+
+def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.GroupNorm(GROUPS, outputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        nn.GroupNorm(GROUPS, outputs),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,119 @@
+"""A trained network takes Mixups apart, and is measured where there is a mask."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
+from instahide.attacks.demixing import Demixing
+from instahide.attacks.shadows import shadow_batches
+from instahide.attacks.unet import UNet
+from instahide.audit.score import score
+from instahide.audit.truth import Truth, observe
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable, open_split
+from tests.attacks.conftest import natural
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[ImageTable, ImageTable]:
+    """Private digits and the attacker's own."""
+    train = open_split("digits").train
+    return train.subset(slice(0, 100)), train.subset(slice(100, None))
+
+
+def seen(
+    digits: tuple[ImageTable, ImageTable], scheme: Scheme, public: ImageTable | None = None
+) -> tuple[Observation, Truth]:
+    return observe(digits[0], public, scheme, ThreatModel(shadow=True), shadow=digits[1])
+
+
+def figures(attack: Demixing, observation: Observation, truth: Truth) -> dict[str, float]:
+    assert attack.applies(observation) is None
+    found = attack.run(observation, Budget(), silent)
+    return dict(found.statistics) | dict(score(found, observation, truth).summary)
+
+
+def test_a_mixup_is_taken_apart(digits: tuple[ImageTable, ImageTable]) -> None:
+    """Some seconds of training gain 0.1 of SSIM; 0.03 would be more than ten deviations."""
+    found = figures(Demixing(steps=250), *seen(digits, Scheme.mixup(4)))
+    assert found["ssim_mean"] > found["ssim_of_encoding"] + 0.03
+    assert found["ssim_of_encoding"] > found["ssim_of_nothing"] + 0.1
+    assert found["steps"] == 250
+
+
+def test_under_the_mask_less_comes_back(digits: tuple[ImageTable, ImageTable]) -> None:
+    mixup, masked = (
+        figures(Demixing(steps=100), *seen(digits, scheme))
+        for scheme in (Scheme.mixup(4), Scheme.inside(4))
+    )
+    assert masked["ssim_mean"] < mixup["ssim_mean"] - 0.05
+
+
+def test_public_images_are_learned_to_be_left_out() -> None:
+    """Public images are of another kind; the shadow batches hold them and never ask for them."""
+    shadow, public = (ImageTable.from_arrays(natural(count, 5)) for count in (40, 30))
+    batch = next(shadow_batches(shadow, Scheme.cross(4), public=public, images=20, encodings=20))
+    assert batch.images.shape == (20, 3, 12, 12)
+    assert batch.coefficients.shape == (20, 20)
+    assert ((batch.coefficients > 0).sum(dim=1) == 2).all()
+    # What is left when the two private images are taken out again is not theirs alone.
+    total = batch.coefficients.sum(dim=1)
+    assert (total < 0.999).all()
+    assert (total >= 0.3 - 1e-5).all()
+
+
+def test_shadow_coefficients_explain_the_encodings() -> None:
+    shadow = ImageTable.from_arrays(natural(40, 5))
+    batch = next(shadow_batches(shadow, Scheme.mixup(3), images=10, encodings=15))
+    mixes = torch.einsum("nm,mchw->nchw", batch.coefficients, batch.images)
+    torch.testing.assert_close(batch.encodings, mixes, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [1, 8, 13, 28])
+def test_the_network_keeps_the_shape_and_begins_by_changing_nothing(side: int) -> None:
+    images = torch.randn(3, 1, side, side, generator=torch.Generator().manual_seed(0))
+    network = UNet(1)
+    bias = network.out.bias
+    torch.testing.assert_close(network(images), images + bias[:, None, None])
+
+
+def test_the_strongest_image_is_the_one_that_is_scored(
+    digits: tuple[ImageTable, ImageTable],
+) -> None:
+    observation, truth = seen(digits, Scheme.inside(4))
+    strongest = truth.partners.gather(1, truth.coefficients.argmax(dim=1, keepdim=True))[:, 0]
+    assert (strongest != truth.partners[:, 0]).any()
+    of = torch.arange(len(observation))
+    found = Reconstruction(images=truth.images[strongest], of=of, dominant=True)
+    assert score(found, observation, truth).summary["ssim_mean"] == pytest.approx(1)
+
+
+def test_the_budget_is_kept(digits: tuple[ImageTable, ImageTable]) -> None:
+    observation, _ = seen(digits, Scheme.mixup(2))
+    heard: list[float] = []
+    budget = Budget(2)
+    found = Demixing().run(observation, budget, lambda what, share: heard.append(share))
+    assert budget.left == 0
+    assert found.statistics["seconds"] < 4
+    assert heard == sorted(heard)
+    assert 0 < found.statistics["steps"] == len(heard)
+    untrained = Demixing().run(observation, Budget(0), silent)
+    assert untrained.images is not None
+    assert untrained.images.shape == observation.encodings.shape
+
+
+def test_it_needs_mixes_and_images_of_its_own(digits: tuple[ImageTable, ImageTable]) -> None:
+    plain, _ = seen(digits, Scheme.plain())
+    alone, _ = observe(digits[0], None, Scheme.mixup(4), ThreatModel())
+    few, _ = observe(
+        digits[0],
+        None,
+        Scheme.mixup(4),
+        ThreatModel(shadow=True),
+        shadow=digits[1].subset(np.arange(3)),
+    )
+    for observation, reason in ((plain, "Nothing"), (alone, "no images"), (few, "too few")):
+        assert reason in str(Demixing().applies(observation))
