@@ -1,0 +1,188 @@
+"""What gradient inversion recovers of photographs: plain, under Mixup, under InstaHide.
+
+    python -m experiments.gradients
+
+The victim is an untrained network of the shape that Deep Leakage from Gradients was shown on, and a
+small one with batch norm. Private photographs and the public pool share none (see
+`experiments.photographs`), and nothing was tuned on these. The attacker is given labels only where
+there are several images. Every finished attack adds its figures to the CSV at once, and attacks
+that it holds are not repeated. The last line printed is one JSON object with medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from experiments.records import add, rows_of, surroundings
+from instahide.attacks.base import Attack, Budget, LocalTraining, silent
+from instahide.attacks.gradients.dlg import DeepLeakage
+from instahide.attacks.gradients.inverting import InvertingGradients, InvertingStatistics
+from instahide.attacks.gradients.lenet import lenet
+from instahide.audit.score import score
+from instahide.audit.victim import observe_update
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable
+
+SCHEMES = {
+    "plain": Scheme.plain(),
+    "mixup-inside-4": Scheme.mixup(4),
+    "inside-4": Scheme.inside(4),
+    "cross-4": Scheme.cross(4),
+}
+ATTACKS: dict[str, Attack] = {
+    attack.name: attack for attack in (DeepLeakage(), InvertingGradients(), InvertingStatistics())
+}
+#: From this PSNR on an image counts as recovered.
+RECOVERED = 25.0
+#: Seconds that an attack may take.
+SECONDS = 60
+FIELDS = [
+    "attack", "scheme", "setting", "first", "measure", "value", "seconds", "threads", "torch",
+    "python", "platform", "commit",
+]  # fmt: skip
+
+
+class Setting(NamedTuple):
+    """A participant: its network from a seed, and what it does with it."""
+
+    network: Callable[[int], nn.Module]
+    training: LocalTraining
+
+
+class Task(NamedTuple):
+    """An attack on the update that begins with the image ``first``."""
+
+    attack: str
+    scheme: str
+    setting: str
+    first: int
+
+
+def sigmoid_network(seed: int) -> nn.Module:
+    return lenet(3, 32, 10, seed=seed)
+
+
+def normalised_network(seed: int) -> nn.Module:
+    """Two convolutions with batch norm; weights are PyTorch's own for ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Flatten(), nn.Linear(16 * 256, 10),
+        )  # fmt: skip
+
+
+SETTINGS = {
+    "gradient": Setting(sigmoid_network, LocalTraining()),
+    "four-steps": Setting(sigmoid_network, LocalTraining(steps=4, learning_rate=0.01)),
+    "batch-norm-eval": Setting(normalised_network, LocalTraining(images=4, batch_size=4)),
+    "batch-norm-train": Setting(
+        normalised_network, LocalTraining(images=4, batch_size=4, train_mode=True)
+    ),
+}
+
+
+def tasks(images: int) -> Iterator[Task]:
+    for scheme in SCHEMES:
+        for first in range(images if scheme == "plain" else images // 2):
+            yield Task("dlg", scheme, "gradient", first)
+            yield Task("inverting-gradients", scheme, "gradient", first)
+    for first in range(images // 4):
+        yield Task("dlg", "plain", "four-steps", first)
+    for first in range(0, images, 4):
+        yield Task("inverting-gradients", "plain", "batch-norm-eval", first)
+        for name in ("inverting-gradients", "inverting-statistics"):
+            yield Task(name, "plain", "batch-norm-train", first)
+
+
+def run(task: Task, private: ImageTable, public: ImageTable) -> dict[str, float]:
+    """All figures of one attack."""
+    setting, attack = SETTINGS[task.setting], ATTACKS[task.attack]
+    alone = setting.training.images == 1
+    observation, truth = observe_update(
+        private, public, SCHEMES[task.scheme], setting.network(task.first),
+        np.arange(task.first, task.first + setting.training.images), setting.training,
+        labels="none" if alone else "soft", buffers=setting.training.train_mode,
+    )  # fmt: skip
+    started = time.perf_counter()
+    found = attack.run(observation, Budget(SECONDS), silent)
+    seconds = time.perf_counter() - started
+    figures = score(found, observation, truth).summary
+    means = {name: value for name, value in figures.items() if not name.endswith("_best")}
+    return {**found.statistics, **means, "seconds": seconds}
+
+
+def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
+    """For each attack, scheme and setting the medians, and how many of the images came back."""
+    shown = ("encoding_psnr_mean", "of_nothing_psnr_mean", "ssim_mean", "absolute_ssim_mean")
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        measures = found.setdefault(f"{row['attack']} {row['scheme']} {row['setting']}", {})
+        measures.setdefault(row["measure"], []).append(float(row["value"]))
+    return {
+        name: {measure: round(median(measures[measure]), 3) for measure in shown}
+        | {
+            "recovered": sum(value >= RECOVERED for value in measures["encoding_psnr_mean"]),
+            "of": len(measures["encoding_psnr_mean"]),
+        }
+        for name, measures in found.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=10, help="photographs that are attacked")
+    parser.add_argument("--schemes", help="only these, such as plain,inside-4")
+    parser.add_argument("--attacks", help="only these, such as dlg")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("experiments/results/gradients.csv"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    have = {tuple(row[name] for name in Task._fields) for row in rows_of(options.out)}
+    missing = [
+        task
+        for task in tasks(options.images)
+        if tuple(map(str, task)) not in have
+        and (options.schemes is None or task.scheme in options.schemes.split(","))
+        and (options.attacks is None or task.attack in options.attacks.split(","))
+    ]
+    if missing:
+        measure(missing, *photographs(), options.out)
+    print(json.dumps(summary(rows_of(options.out))))
+
+
+def photographs() -> tuple[ImageTable, ImageTable]:
+    """Private ones that nothing was tuned on, and a pool."""
+    from experiments.photographs import patches, victim
+
+    return victim(1), ImageTable.from_arrays(patches("public", 200, 0))
+
+
+def measure(missing: list[Task], private: ImageTable, public: ImageTable, out: Path) -> None:
+    for task in missing:
+        figures = run(task, private, public)
+        seconds = round(figures["seconds"], 3)
+        rows = [
+            {
+                **task._asdict(), "measure": name, "value": f"{value:.6g}", "seconds": seconds,
+                **surroundings(),
+            }
+            for name, value in figures.items()
+        ]  # fmt: skip
+        add(out, FIELDS, *rows)
+        print(*task, f"PSNR {figures['encoding_psnr_mean']:.1f} dB, {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

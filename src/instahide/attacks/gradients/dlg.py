@@ -1,0 +1,112 @@
+"""Deep Leakage from Gradients: image and label are sought together, by L-BFGS.
+
+Zhu, Liu and Han (NeurIPS 2019, arXiv:1906.08935). The line search is ours: at the fixed step of the
+original many starts go astray.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction
+from instahide.attacks.gradients.problem import Problem, refusal
+from instahide.attacks.gradients.replay import squared_distance
+
+#: Share of the update's square that may be left of a solved one; and gain that a round must bring.
+SOLVED, LEAST_GAIN = 1e-9, 0.999
+#: Evaluations of a round, and past steps that make up the curvature.
+EVALUATIONS, HISTORY = 20, 200
+
+
+@dataclass(frozen=True)
+class DeepLeakage:
+    """Noise is changed until the network's answer to it is the update that was sent.
+
+    Attributes:
+        rounds: of `EVALUATIONS` each, of one start, at most.
+        starts: at most; the nearest counts, and none follows one that solves the problem.
+        seed: of the starts.
+    """
+
+    rounds: int = 300
+    starts: int = 4
+    seed: int = 0
+    name: str = "dlg"
+    title: str = "Images and labels from an update, by L-BFGS"
+    paper: str = "Zhu, Liu, Han, Deep Leakage from Gradients, NeurIPS 2019 (arXiv:1906.08935)"
+
+    def applies(self, observation: Observation) -> str | None:
+        """It needs an update, and the network before it."""
+        return refusal(observation)
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """The images of the nearest start; their labels too, if the attacker had none."""
+        problem = Problem.of(observation)
+        generator = torch.Generator().manual_seed(self.seed)
+        best, number = _Start(problem, generator), 1
+        best.descend(self.rounds, budget)
+        while number < self.starts and best.distance > SOLVED and budget.left > 0:
+            progress("starts", number / self.starts)
+            other, number = _Start(problem, generator), number + 1
+            other.descend(self.rounds, budget)
+            best = min(best, other, key=lambda start: start.distance)
+        progress("starts", 1.0)
+        return Reconstruction(
+            {"distance": best.distance, "starts": float(number)},
+            images=best.images.detach().float().cpu(),
+            class_coefficients=None if problem.labels is not None else best.labels().float().cpu(),
+        )
+
+
+class _Start:
+    """One descent from noise."""
+
+    def __init__(self, problem: Problem, generator: torch.Generator) -> None:
+        self.problem, self.distance = problem, math.inf
+        self.images = problem.noise(generator).requires_grad_()
+        self.logits = problem.noise(generator, (problem.shape[0], problem.classes)).requires_grad_()
+
+    def labels(self) -> Tensor:
+        """(n, classes) known ones, or else the present guess."""
+        known = self.problem.labels
+        return self.logits.softmax(dim=1).detach() if known is None else known
+
+    def descend(self, rounds: int, budget: Budget) -> None:
+        """Change the guess until it is right, gets no better or the budget ends."""
+        optimizer = torch.optim.LBFGS(
+            self._variables(),
+            max_iter=EVALUATIONS,
+            history_size=HISTORY,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
+        before = float("inf")
+        for _ in range(rounds):
+            # What a round hands back is the distance that it began with.
+            now = float(optimizer.step(self._measured))  # type: ignore[no-untyped-call]
+            if not SOLVED < now < LEAST_GAIN * before or budget.left == 0:
+                break
+            before = now
+        last = float(self._measured())
+        self.distance = last if math.isfinite(last) else math.inf
+
+    def _variables(self) -> list[Tensor]:
+        return [self.images] if self.problem.labels is not None else [self.images, self.logits]
+
+    def _measured(self) -> Tensor:
+        """The distance of this guess, with its slopes where the optimiser looks for them."""
+        known = self.problem.labels
+        labels = self.logits.softmax(dim=1) if known is None else known
+        distance = squared_distance(
+            self.problem.replay.update(self.images, labels), self.problem.replay.sent
+        )
+        variables = self._variables()
+        slopes = torch.autograd.grad(distance, variables)
+        for variable, slope in zip(variables, slopes, strict=True):
+            variable.grad = slope
+        return distance.detach()

@@ -1,0 +1,40 @@
+"""The untrained network that gradient inversion was first shown on."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+#: Channels of each convolution, and the bound of the uniform weights.
+WIDTH, BOUND = 12, 0.5
+
+
+def lenet(channels: int, side: int, classes: int, *, seed: int) -> nn.Sequential:
+    """Logits (n, classes) of images (n, channels, side, side).
+
+    As in Zhu et al.'s "Deep Leakage from Gradients" (NeurIPS 2019): sigmoids, which have second
+    derivatives, strides in place of pooling, and large uniform weights.
+
+    Args:
+        channels: of the images.
+        side: of the images, in pixels.
+        classes: outputs.
+        seed: of the weights; PyTorch's own generator is left alone.
+    """
+    small = (side + 3) // 4
+    with torch.random.fork_rng(devices=[]):
+        network = nn.Sequential(
+            nn.Conv2d(channels, WIDTH, 5, stride=2, padding=2),
+            nn.Sigmoid(),
+            nn.Conv2d(WIDTH, WIDTH, 5, stride=2, padding=2),
+            nn.Sigmoid(),
+            nn.Conv2d(WIDTH, WIDTH, 5, padding=2),
+            nn.Sigmoid(),
+            nn.Flatten(),
+            nn.Linear(WIDTH * small * small, classes),
+        )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.uniform_(-BOUND, BOUND, generator=generator)
+    return network

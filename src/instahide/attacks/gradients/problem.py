@@ -1,0 +1,73 @@
+"""What every attack on an update begins with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from instahide.attacks.base import Observation, granted
+from instahide.attacks.gradients.replay import Replay
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Problem:
+    """An update to explain by n images.
+
+    Attributes:
+        replay: of the participant's training.
+        shape: (n, C, H, W) of what it trained on.
+        classes: outputs of the network.
+        labels: (n, classes) float64 if the attacker has them.
+        low: (1, C, 1, 1) least value that an encoding can have.
+        high: (1, C, 1, 1) greatest value.
+    """
+
+    replay: Replay
+    shape: tuple[int, ...]
+    classes: int
+    labels: Tensor | None
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, observation: Observation) -> Problem:
+        """The problem that an observation, of which `refusal` says nothing, poses."""
+        network, update = granted(observation.network), granted(observation.update)
+        replay = Replay(network, update)
+        shape = (update.training.images, *observation.encodings.shape[1:])
+        labels = observation.labels if observation.threat.labels == "soft" else None
+        mean, std = (
+            torch.tensor(moment, dtype=torch.float64, device=replay.device)[None, :, None, None]
+            for moment in (observation.mean, observation.std)
+        )
+        low, high = -mean / std, (1 - mean) / std
+        if observation.scheme.mask:
+            high = torch.maximum(-low, high)
+            low = -high
+        with torch.no_grad():
+            classes = replay.logits(torch.zeros(shape).to(low)).shape[1]
+        return cls(replay, shape, classes, None if labels is None else labels.to(low), low, high)
+
+    def noise(self, generator: torch.Generator, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Standard normal values: of the shape of the images unless another is given."""
+        drawn = torch.randn(shape or self.shape, generator=generator, dtype=torch.float64)
+        return drawn.to(self.replay.device)
+
+
+def refusal(observation: Observation) -> str | None:
+    """Why no update can be inverted; None if one can."""
+    network, update = observation.network, observation.update
+    if network is None or update is None:
+        return "The attacker sees no update of a network."
+    names = {name for name, _ in network.named_parameters()}
+    if not update.values or not set(update.values) <= names:
+        return "The update is not one of this network."
+    if update.training.train_mode and any(map(_drops, network.modules())):
+        return "The network drops values at random, which cannot be repeated."
+    return None
+
+
+def _drops(part: nn.Module) -> bool:
+    return isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
