@@ -124,7 +124,7 @@ class LikelihoodRatio:
 
 @torch.inference_mode()
 def confidences(network: nn.Module, candidates: ImageTable) -> Tensor:
-    """(m,) log p / (1 - p) of the right class, which is nearly normal (Carlini et al., section IV).
+    """(m,) log p / (1 - p) of the right class, which is nearly normal (Carlini et al., 2022).
 
     Args:
         network: gives logits; it is used in evaluation mode and left in the mode it came in.
@@ -150,7 +150,7 @@ def likelihood_ratios(asked: Tensor, confident: Tensor, learned: Tensor) -> tupl
 
     Both laws are normal, with a mean of their own for every image. The deviations are two, one for
     all images that were learned from and one for the others: few networks tell no more (Carlini et
-    al., section VI).
+    al., 2022).
 
     Args:
         asked: (m,) confidences of the victim's network.
