@@ -6,16 +6,22 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from torch import nn
 
 from instahide.attacks.base import Observation, Reconstruction, ThreatModel
 from instahide.attacks.mersenne import ENOUGH
 from instahide.audit.beside import Beside, beside_nearest, beside_truth
+from instahide.audit.membership import with_candidates
 from instahide.audit.plan import Task
 from instahide.audit.score import score
 from instahide.audit.subject import Subject
 from instahide.audit.truth import Truth, observe
+from instahide.images import ImageTable
 
+#: Images of either kind that a trained network is asked about, at most.
+MOST_CANDIDATES = 500
 #: Known mixes hold so many signs more than are needed, since those of small values are unsure.
 _SPARE = 1.25
 
@@ -63,6 +69,23 @@ def scenes(subject: Subject, task: Task) -> Iterator[Scene]:
             images, subject.public, subject.scheme, threat, shadow=subject.others
         )
         yield Scene(observation, len(images), _granted(observation), truth, subject)
+    if subject.network is not None and subject.others is not None:
+        yield _with_network(subject, subject.network, subject.others)
+
+
+def _with_network(subject: Subject, network: nn.Module, others: ImageTable) -> Scene:
+    """The trained network, and as many images that it learned from as others to ask it about."""
+    count = min(MOST_CANDIDATES, len(subject.images), len(others))
+    members, strangers = _share(subject.images, count), _share(others, count)
+    least = next(_threats(subject, count, copies=1))
+    seen = observe(members, subject.public, subject.scheme, replace(least, shadow=False))
+    observation, truth = with_candidates(seen, network, members, strangers)
+    return Scene(observation, count, _granted(observation), truth, subject)
+
+
+def _share(images: ImageTable, count: int) -> ImageTable:
+    """So many of ``images``, evenly spaced."""
+    return images.subset(np.linspace(0, len(images) - 1, count).astype(np.int64))
 
 
 def _threats(subject: Subject, images: int, copies: int) -> Iterator[ThreatModel]:
@@ -87,5 +110,6 @@ def _granted(observation: Observation) -> list[str]:
         "other images of the private ones' kind": threat.shadow,
         "which encodings are of one image": threat.grouped,
         f"the mixes of {threat.known_mixes} encodings": threat.known_mixes > 0,
+        "the trained network, and images to ask it about": observation.candidates is not None,
     }
     return [name for name, given in words.items() if given]
