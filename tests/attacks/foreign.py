@@ -9,6 +9,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 _MODULE = """
 import gc, os, sys, time
+import torch
 from instahide.attacks.base import Reconstruction
 
 SECRET = {"Truth", "Rehearsal", "KeyStream", "Encoder", "Subject", "Scene"}
@@ -52,6 +53,14 @@ class Hangs(Foreign):
     def run(self, observation, budget, progress):
         progress("hanging", 0.0)
         time.sleep(3600)
+
+
+class Babbles(Foreign):
+    name = "foreign-babbles"
+
+    def run(self, observation, budget, progress):
+        nothing = torch.full((2, 1, 3, 3), float("nan"))
+        return Reconstruction({"score": float("nan")}, images=nothing, of=torch.tensor([10**6, 0]))
 
 
 class Refuses(Foreign):

@@ -79,8 +79,9 @@ def report(folder: Path) -> dict[str, Any]:
 
 
 def test_an_audit_says_what_came_back_and_stands_in_ci(given: Path, tmp_path: Path) -> None:
-    places = (foreign.install(tmp_path / "site", "Raises", "Looks"),)
-    more = ["--only", "foreign-raises", "--only", "foreign-looks", *QUICK]
+    places = (foreign.install(tmp_path / "site", "Raises", "Looks", "Babbles"),)
+    theirs = ("foreign-raises", "foreign-looks", "foreign-babbles")
+    more = [*(word for name in theirs for word in ("--only", name)), *QUICK]
     bounds = ["--fail-if", "recovered>0.5", "--fail-if", "ssim<0.01"]
     result = audit(given, tmp_path / "out", *more, *bounds, places=places)
     assert result.returncode == 3, result.stderr
@@ -92,7 +93,7 @@ def test_an_audit_says_what_came_back_and_stands_in_ci(given: Path, tmp_path: Pa
     states = {r["attack"]: r["state"] for r in found["results"] if not r["point"]}
     assert states == {
         "labels": "done", "averaging-absolute": "done", "foreign-raises": "failed",
-        "foreign-looks": "done",
+        "foreign-looks": "done", "foreign-babbles": "failed",
     }  # fmt: skip
     looks = next(r for r in found["results"] if r["attack"] == "foreign-looks")
     assert looks["figures"]["reached"] == 0
@@ -163,3 +164,72 @@ def test_what_is_mistyped_is_refused_before_anything_is_written(
     assert result.exit_code == 2, result.output
     assert said in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def refused(*arguments: object) -> str:
+    from typer.testing import CliRunner
+
+    from instahide.cli.app import app
+
+    result = CliRunner().invoke(app, ["audit", *map(str, arguments)])
+    assert result.exit_code == 2, result.output
+    return " ".join(result.output.split())
+
+
+def test_what_does_not_fit_is_refused_and_nothing_is_written(given: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out", "--budget", "5s")
+    encoded, images = given / "encoded", given / "images"
+    assert "neither a training run nor" in refused(images, "--images", images, *out)
+    assert "neither a training run nor" in refused(tmp_path / "no", "--images", images, *out)
+    fewer = pictures(tmp_path / "fewer", 20)
+    assert "made of 24 images" in refused(encoded, "--images", fewer, *out)
+    assert "There is no" in refused(encoded, "--images", tmp_path / "nowhere", *out)
+    assert "--size 8" in refused(encoded, "--images", images, "--size", 6, *out)
+    assert "classes of the images" in refused(encoded, "--images", "digits", *out)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/file").touch()
+    said = refused(encoded, "--images", images, "--out", tmp_path / "taken", "--only", "labels")
+    assert "--out" in said
+    (tmp_path / "file").touch()
+    refused(encoded, "--images", images, "--out", tmp_path / "file/below", "--only", "labels")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fewer", "file", "taken"]
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["file"]
+
+
+def test_a_run_is_taken_as_its_settings_say(tmp_path: Path) -> None:
+    from instahide.cli.audited import Given, subject_of
+    from instahide.learning.settings import TrainSettings
+
+    given = Given("digits", None, None, skip_bad=False)
+    (tmp_path / "run").mkdir()
+    values = {"data": "digits", "scheme": "inside", "k": 3, "epochs": 7}
+    settings = TrainSettings.from_values(values).model_dump()
+    (tmp_path / "run/settings.json").write_text(json.dumps(settings))
+    # Killed before its end, so that there is no network; every epoch is taken to have been seen.
+    subject = subject_of(str(tmp_path / "run"), given)
+    assert (subject.kind, subject.copies, subject.scheme.k) == ("run", 7, 3)
+    assert (subject.network, subject.public, subject.published) == (None, None, None)
+    # A fifth was set aside to test on, which is not private; attackers may learn from it.
+    assert subject.others is not None
+    assert len(subject.images) + len(subject.others) == 1797
+    pooled = TrainSettings.from_values({"data": ["a", "b"]}).model_dump()
+    (tmp_path / "run/settings.json").write_text(json.dumps(pooled))
+    assert "Audit each of those: a, b" in refused(tmp_path / "run", "--images", "digits")
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_asked_who_was_trained_on(tmp_path: Path) -> None:
+    run_folder = tmp_path / "run"
+    trained = run(
+        "train", "digits", "--scheme", "inside", "--k", 2, "--epochs", 3, "--queries", 0,
+        "--out", run_folder,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    out = tmp_path / "out"
+    more = ["--only", "membership-loss", "--only", "averaging-absolute", "--budget", "60s"]
+    result = run("audit", run_folder, "--images", "digits", "--out", out, *more)
+    assert result.returncode == 0, result.stderr
+    found = report(out)
+    assert found["subject"]["copies"] == 3
+    assert 0.3 < found["summary"]["membership_auc"] < 0.9
+    assert any("was trained on" in sentence for sentence in found["verdict"])

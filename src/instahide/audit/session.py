@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from pydantic import ValidationError
@@ -18,7 +18,7 @@ from instahide.attacks.base import Attack
 from instahide.attacks.separate import Answer, SeparateAttacker
 from instahide.audit.pictures import save_pictures
 from instahide.audit.plan import Task, seconds_for
-from instahide.audit.result import FORMAT, Facts, Picture, Result
+from instahide.audit.result import FORMAT, Facts, Result
 from instahide.audit.scenes import Scene, scenes
 from instahide.audit.subject import Subject
 from instahide.errors import InstaHideError
@@ -138,21 +138,6 @@ class Session:
         return result
 
     def _result(self, task: Task, attack: Attack, answer: Answer, scene: Scene | None) -> Result:
-        figures: dict[str, float] = {}
-        pictures: list[Picture] = []
-        absolute = False
-        state, reason = answer.state, answer.reason
-        if answer.found is not None and scene is not None:
-            try:
-                figures, beside = scene.score(answer.found)
-                absolute = answer.found.absolute
-                if beside is not None and not task.point:
-                    pictures = save_pictures(self.folder / PICTURES, task.file, beside)
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                # An attack of others may hand back what fits nothing.
-                if isinstance(error, InstaHideError):
-                    raise
-                state, reason = "failed", f"What it handed back cannot be scored: {error}"[:300]
         return Result(
             attack=task.attack,
             title=attack.title,
@@ -162,13 +147,32 @@ class Session:
             images=0 if scene is None else scene.images,
             encodings_per_image=task.copies,
             grants=[] if scene is None else scene.grants,
-            state="not tried" if state == "refused" else state,
-            reason=reason,
             seconds=answer.seconds,
-            absolute=absolute,
-            figures={name: _finite(value) for name, value in figures.items()},
-            pictures=pictures,
+            **self._outcome(task, answer, scene),
         )
+
+    def _outcome(self, task: Task, answer: Answer, scene: Scene | None) -> dict[str, Any]:
+        """State, figures and pictures; or why there are none."""
+        if answer.found is None or scene is None:
+            state = "failed" if answer.state == "failed" else "not tried"
+            return {"state": state, "reason": answer.reason}
+        try:
+            figures, beside = scene.score(answer.found)
+            shown = beside if not task.point else None
+            return {
+                "state": "done",
+                "figures": {name: _finite(value) for name, value in figures.items()},
+                "absolute": answer.found.absolute,
+                "pictures": []
+                if shown is None
+                else save_pictures(self.folder / PICTURES, task.file, shown),
+            }
+        except InstaHideError:
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            # An attack of others may hand back what fits nothing.
+            reason = f"What it handed back cannot be scored ({type(error).__name__})."
+            return {"state": "failed", "reason": reason}
 
 
 def facts(subject: Subject) -> Facts:

@@ -46,7 +46,11 @@ def run_audit(asked: Asked) -> None:
     bounds = [parsed(expression, known.attacks) for expression in asked.fail_if]
     subject = subject_of(asked.target, asked.given)
     session = Session.open(asked.folder, subject)
-    report = _report(session, _wanted(subject, names), known, bounds, seconds, _command(asked))
+    try:
+        report = _report(session, _wanted(subject, names), known, bounds, seconds, _command(asked))
+    except KeyboardInterrupt:
+        err.print("Stopped. What is finished stays; go on with the same command.")
+        raise
     _say(report, asked.folder)
     if any(threshold.passed for threshold in report.thresholds):
         raise typer.Exit(PASSED)
