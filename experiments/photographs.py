@@ -60,9 +60,17 @@ def photographs(group: str) -> tuple[NDArray[np.uint8], ...]:
     return tuple(map(_read, [*free, *photo_files(PHOTOS, 3)]))
 
 
-def patches(group: str, count: int, seed: int, likeness: float = 1.0) -> NDArray[np.uint8]:
+def patches(
+    group: str, count: int, seed: int, likeness: float = 1.0, side: int = 32
+) -> NDArray[np.uint8]:
     """`crops` of a group of photographs."""
-    return crops(photographs(group), count, seed, likeness=likeness)
+    return crops(photographs(group), count, seed, side=side, likeness=likeness)
+
+
+def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n, 3, H, W) -> (n, 1, H, W) luminance (ITU-R BT.601)."""
+    luminance = np.einsum("nchw,c->nhw", pixels.astype(np.float32), (0.299, 0.587, 0.114))
+    return luminance.round().astype(np.uint8)[:, None]
 
 
 def scikit_image(count: int) -> NDArray[np.uint8]:

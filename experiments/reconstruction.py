@@ -3,9 +3,12 @@
     python -m experiments.reconstruction --victims 1,2 --labels none,soft
 
 Private, public and shadow photographs are all different ones; see `experiments.photographs`.
-Nothing was tuned on victims 1 and 2. Every finished run adds a line to the CSV, and runs that it
-holds are not repeated. ``--picture`` attacks crops of scikit-image's photographs, with features
-that are not trained, and draws them. The last line printed is one JSON object.
+Nothing was tuned on victims 1 and 2. "published" is the recovery of Carlini et al. on the
+assignment that ours found. Every finished run adds a line to the CSV, and runs that it holds are
+not repeated; one that was interrupted goes on from ``--work``, but then its seconds are not kept.
+``--train`` trains the encoder further, on shadow photographs. ``--picture`` attacks crops of
+scikit-image's photographs, with features that are not trained, and draws them. The last line
+printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -15,21 +18,35 @@ import json
 import resource
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from statistics import mean
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from skimage.metrics import structural_similarity
+from torch import nn
 
 from experiments.photographs import patches, victim
 from experiments.records import add, rows_of, surroundings
 from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
+from instahide.attacks.reconstruction.beliefs import FILE
+from instahide.attacks.reconstruction.carlini import learnt_colours, recover_as_published
 from instahide.attacks.reconstruction.encoder import shipped_encoder
 from instahide.attacks.reconstruction.features import edges_of_square
-from instahide.audit.challenge import COPIES, SCHEME, ChallengeTruth
+from instahide.audit.challenge import (
+    COEFFICIENTS,
+    COPIES,
+    PARTNERS,
+    SCHEME,
+    Challenge,
+    ChallengeTruth,
+    make_challenge,
+    read_array,
+)
 from instahide.audit.contest import score_submission
 from instahide.audit.recovered import RecoveredScore, score_recovered
 from instahide.audit.truth import Truth, observe
@@ -37,29 +54,96 @@ from instahide.images import ImageTable
 
 OUT = Path("experiments/results/reconstruction.csv")
 PICTURE = Path("docs/assets/reconstruction.png")
-PUBLIC = 5000
+PUBLIC, SHADOW = 5000, 12_000
+GRAPH = (
+    "auc", "auc_untrained", "precision_top", "features_seconds", "features_cpu_seconds",
+)  # fmt: skip
+TIMES = ("seconds", "cpu_seconds")
+KEYS = ("victim", "labels", "recovery", "train")
+FIELDS = (
+    *KEYS, *GRAPH, "mass", "ssim", "ssim_best", "above_half", "claimed", "claimed_rightly",
+    "ssim_7x7", "challenge_max_ssim", "challenge_mean_ssim", "challenge_mean_ssim_low",
+    "challenge_mean_ssim_high", "challenge_mean_ssim_per_image", "challenge_mean_ssim_affine",
+    "challenge_min_l2", "challenge_max_l2", "challenge_mean_l2", *TIMES,
+)  # fmt: skip
 
 
 def say(what: str, share: float) -> None:
     print(f"{time.strftime('%H:%M:%S')} {share:4.0%} {what}", flush=True)
 
 
-def run(number: int, labels: str, public: ImageTable) -> dict[str, object]:
-    threat = ThreatModel(labels=labels, public="none", encodings_per_image=COPIES)
-    observation, truth = observe(victim(number), public, SCHEME, threat)
-    graph = graph_figures(observation, truth)
+class Victim:
+    """A challenge that is made once, for all label modes and recoveries.
+
+    Its truth lies beside it: these private images are published ones.
+    """
+
+    def __init__(self, number: int, work: Path, public: ImageTable) -> None:
+        self.folder = work / f"victim-{number}"
+        given, secret = self.folder / "given", self.folder / "truth"
+        if not given.exists():
+            make_challenge(victim(number), public, given, secret)
+        self.challenge, self.secret = Challenge.open(given), ChallengeTruth.open(secret)
+        partners, coefficients = (
+            torch.from_numpy(np.array(read_array(secret / name, 2)))
+            for name in (PARTNERS, COEFFICIENTS)
+        )
+        nothing = torch.zeros(0, dtype=torch.int64)
+        originals = torch.from_numpy(self.secret.originals)
+        self.truth = Truth(
+            originals, partners, coefficients, SCHEME.private_k, nothing, nothing, nothing
+        )
+
+    def observation(self, labels: str) -> Observation:
+        return self.challenge.observation(cast(Literal["soft", "coarse", "none"], labels))
+
+
+def run(target: Victim, labels: str, recovery: str, train: float) -> dict[str, object]:
+    """One line of the CSV: our attack, or the published recovery after it."""
+    observation = target.observation(labels)
+    graph = graph_figures(observation, target.truth) if recovery == "ours" else {}
+    folder = target.folder / f"{labels}-{train:.0f}"
+    fresh = not (folder / FILE).exists()
+    if train:
+        threat = ThreatModel(labels=observation.threat.labels, public="none", shadow=True,
+                             encodings_per_image=COPIES)  # fmt: skip
+        observation = replace(observation, threat=threat, shadow=shadow())
+    attack = ReconstructionAttack(training=train, folder=folder)
     began, cpu = time.perf_counter(), processor_seconds()
-    found = ReconstructionAttack().run(observation, Budget(), say)
-    seconds, cpu = time.perf_counter() - began, processor_seconds() - cpu
-    score = score_recovered(found, truth, observation.mean, observation.std)
-    assert found.confidence is not None
-    figures = score.summary(found.confidence, RECOVERED)
+    found = attack.run(observation, Budget(), say)
+    if recovery == "published":
+        network, fresh = colours(), True
+        began, cpu = time.perf_counter(), processor_seconds()
+        found = recover_as_published(observation, found, network)
+    times = dict(zip(TIMES, (time.perf_counter() - began, processor_seconds() - cpu), strict=True))
+    return graph | figures_of(found, observation, target) | (times if fresh else {})
+
+
+@cache
+def shadow() -> ImageTable:
+    return ImageTable.from_arrays(patches("shadow", SHADOW, 1))
+
+
+@cache
+def colours() -> nn.Module:
+    """Learnt once, as theirs: the time is not the attack's."""
+    say("colours of the published recovery", 0.0)
+    return learnt_colours(shadow(), SCHEME)
+
+
+def figures_of(found: Reconstruction, observation: Observation, target: Victim) -> dict[str, float]:
+    score = score_recovered(found, target.truth, observation.mean, observation.std)
+    if found.confidence is None:
+        nobody = torch.zeros(len(score.ssim))
+        figures = score.summary(nobody, RECOVERED)
+        del figures["claimed"], figures["claimed_rightly"]
+    else:
+        figures = score.summary(found.confidence, RECOVERED)
     figures["ssim_7x7"] = mean(
         structural_similarity(one, other, channel_axis=0, data_range=1)
         for one, other in zip(score.mapped.numpy(), score.originals.numpy(), strict=True)
     )
-    contest = challenge_figures(found, observation, truth)
-    return {**graph, **figures, **contest, "seconds": seconds, "cpu_seconds": cpu}
+    return figures | challenge_figures(found, target.secret)
 
 
 def processor_seconds() -> float:
@@ -67,34 +151,44 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def graph_figures(observation: Observation, truth: Truth) -> dict[str, float]:
-    """AUC over a million pairs, and the precision of the 100,000 likeliest of all."""
+def sharing(truth: Truth) -> torch.Tensor:
+    """(n, n) which encodings share a private image."""
+    private = truth.partners[:, : truth.private_k]
+    held = torch.zeros(len(private), len(truth.images)).scatter_(1, private, 1.0)
+    return held @ held.T > 0
+
+
+def auc_of(features: torch.Tensor, shares: torch.Tensor) -> float:
+    """Of the likeness of two encodings for whether they share an image, from a million pairs."""
     from sklearn.metrics import roc_auc_score
 
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randint(len(features), (2, 1_000_000), generator=generator)
+    first, second = first[first != second], second[first != second]
+    return float(roc_auc_score(shares[first, second], (features @ features.T)[first, second]))
+
+
+def graph_figures(observation: Observation, truth: Truth) -> dict[str, float]:
+    """AUC, and the precision of the 100,000 likeliest of all pairs."""
     encoder = shipped_encoder((3, 32, 32))
     assert encoder is not None
     began, cpu = time.perf_counter(), processor_seconds()
     features = encoder.features(observation.encodings)
     likeness = features @ features.T
     seconds, cpu = time.perf_counter() - began, processor_seconds() - cpu
-    held = torch.zeros(len(observation), len(truth.images))
-    held.scatter_(1, truth.partners[:, : truth.private_k], 1.0)
-    first, second = torch.triu_indices(len(held), len(held), 1)
-    values, shared = likeness[first, second], (held @ held.T > 0)[first, second]
-    some = torch.randperm(len(values), generator=torch.Generator().manual_seed(0))[:1_000_000]
-    plain = edges_of_square(observation.encodings)
+    shares = sharing(truth)
+    first, second = torch.triu_indices(len(shares), len(shares), 1)
+    likeliest = likeness[first, second].topk(100_000).indices
     return {
-        "auc": float(roc_auc_score(shared[some], values[some])),
-        "auc_untrained": float(roc_auc_score(shared[some], (plain @ plain.T)[first, second][some])),
-        "precision_top": float(shared[values.topk(100_000).indices].float().mean()),
+        "auc": auc_of(features, shares),
+        "auc_untrained": auc_of(edges_of_square(observation.encodings), shares),
+        "precision_top": float(shares[first, second][likeliest].float().mean()),
         "features_seconds": seconds,
         "features_cpu_seconds": cpu,
     }
 
 
-def challenge_figures(
-    found: Reconstruction, observation: Observation, truth: Truth
-) -> dict[str, float]:
+def challenge_figures(found: Reconstruction, secret: ChallengeTruth) -> dict[str, float]:
     """The challenge's own, for each encoding the image of its larger coefficient.
 
     The attacker knows that images have mean 0 and deviation 1 a channel, but for one sign of all
@@ -106,8 +200,6 @@ def challenge_figures(
     moments = {"dim": (0, 2, 3), "keepdim": True}
     images = (found.images - found.images.mean(**moments)) / found.images.std(**moments)
     largest = found.members.gather(1, found.coefficients.argmax(dim=1, keepdim=True))[:, 0]
-    private = truth.partners[:, : truth.private_k].numpy()
-    secret = ChallengeTruth(truth.images.numpy(), private, observation.mean, observation.std)
     scores = []
     with tempfile.TemporaryDirectory() as folder:
         for sign in (1, -1):
@@ -151,19 +243,40 @@ def picture_rows(score: RecoveredScore, shown: torch.Tensor) -> list[np.ndarray]
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, object]:
-    """Means over victims, by label mode."""
+    """Means over victims, by label mode and recovery."""
     figures: dict[str, object] = {}
-    for labels in sorted({row["labels"] for row in rows}):
-        mine = [row for row in rows if row["labels"] == labels]
-        names = [name for name in mine[0] if name not in ("victim", "labels", *surroundings())]
-        figures[labels] = {name: round(mean(float(row[name]) for row in mine), 4) for name in names}
+    for labels, recovery in sorted({(row["labels"], row["recovery"]) for row in rows}):
+        mine = [row for row in rows if (row["labels"], row["recovery"]) == (labels, recovery)]
+        names = [name for name in mine[0] if name not in (*KEYS, *surroundings())]
+        known = {name: [float(row[name]) for row in mine if row[name]] for name in names}
+        figures[f"{labels} {recovery}"] = {
+            name: round(mean(values), 4) for name, values in known.items() if values
+        }
     return figures
+
+
+def measure(options: argparse.Namespace, public: ImageTable) -> None:
+    have = {tuple(row[key] for key in KEYS) for row in rows_of(OUT)}
+    for number in options.victims.split(","):
+        target = Victim(int(number), options.work, public)
+        for labels in options.labels.split(","):
+            for recovery in options.recoveries.split(","):
+                key = (number, labels, recovery, f"{options.train:.0f}")
+                if key not in have:
+                    figures = run(target, labels, recovery, options.train)
+                    row = dict(zip(KEYS, key, strict=True)) | figures
+                    row = {n: round(v, 5) if isinstance(v, float) else v for n, v in row.items()}
+                    row = {name: row.get(name, "") for name in FIELDS} | surroundings()
+                    add(OUT, list(row), row)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--victims", default="1,2")
     parser.add_argument("--labels", default="none,soft")
+    parser.add_argument("--recoveries", default="ours,published")
+    parser.add_argument("--train", type=float, default=0, help="seconds, on shadow photographs")
+    parser.add_argument("--work", type=Path, help="folder to go on in; by default a new one")
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--picture", action="store_true", help="only draw the picture")
     options = parser.parse_args()
@@ -173,15 +286,9 @@ def main() -> None:
     if options.picture:
         draw(public)
         return
-    have = {(row["victim"], row["labels"]) for row in rows_of(OUT)}
-    for number in options.victims.split(","):
-        for labels in options.labels.split(","):
-            if (number, labels) in have:
-                continue
-            row = {"victim": number, "labels": labels, **run(int(number), labels, public)}
-            row = {name: round(v, 5) if isinstance(v, float) else v for name, v in row.items()}
-            row |= surroundings()
-            add(OUT, list(row), row)
+    with tempfile.TemporaryDirectory() as scratch:
+        options.work = options.work or Path(scratch)
+        measure(options, public)
     print(json.dumps(summary(rows_of(OUT))))
 
 

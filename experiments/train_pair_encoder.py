@@ -1,6 +1,7 @@
 """Train the pair encoder that comes with the package, on shadow photographs alone.
 
-    python -m experiments.train_pair_encoder --seconds 1900 --threads 1 --out 3x32x32.safetensors
+    python -m experiments.train_pair_encoder --seconds 1900 --threads 1
+    python -m experiments.train_pair_encoder --shape 1x28x28 --k 4 --seconds 600 --threads 1
 
 The shipped weights were made by this command; `weights/README.md` beside them says from what. A
 checkpoint is written every minute, and ``--resume`` goes on from one.
@@ -13,30 +14,41 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from experiments.photographs import patches
+from experiments.photographs import grey, patches
 from instahide.attacks.base import Budget
 from instahide.attacks.reconstruction.encoder import PairEncoder, load_encoder, save_encoder
 from instahide.attacks.reconstruction.features import magnitudes
-from instahide.attacks.reconstruction.training import shadow_batches, train_pair_encoder
+from instahide.attacks.reconstruction.training import train_pair_encoder
+from instahide.attacks.shadows import shadow_batches
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 
 PATCHES, EVERY = 16_000, 60
 
 
+def pixels(shape: str) -> NDArray[np.uint8]:
+    """Patches of the shadow photographs in this shape."""
+    colour = patches("shadow", PATCHES, 1, side=int(shape.rpartition("x")[2]))
+    return colour if shape.startswith("3") else grey(colour)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1900)
+    parser.add_argument("--shape", default="3x32x32", choices=("3x32x32", "1x28x28"))
     parser.add_argument("--k", type=int, default=6)
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
-    parser.add_argument("--out", type=Path, default=Path("3x32x32.safetensors"))
+    parser.add_argument("--out", type=Path, help="SHAPE.safetensors by default")
     parser.add_argument("--resume", type=Path, help="weights to go on with")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    shadow = ImageTable.from_arrays(patches("shadow", PATCHES, 1))
+    out = options.out or Path(f"{options.shape}.safetensors")
+    shadow = ImageTable.from_arrays(pixels(options.shape))
     scheme = Scheme.cross(options.k)
     if options.resume:
         encoder = load_encoder(options.resume)
@@ -50,11 +62,11 @@ def main() -> None:
         last = what
         if time.monotonic() - saved > EVERY:
             saved = time.monotonic()
-            save_encoder(options.out, encoder)
+            save_encoder(out, encoder)
             print(f"{share:4.0%} {what}", flush=True)
 
     train_pair_encoder(shadow, scheme, Budget(options.seconds), progress, encoder=encoder)
-    save_encoder(options.out, encoder)
+    save_encoder(out, encoder)
     print(json.dumps({"patches": len(shadow), "seconds": options.seconds, "last": last}))
 
 

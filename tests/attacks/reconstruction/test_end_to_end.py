@@ -54,10 +54,8 @@ def test_twenty_encodings_of_an_image_tell_who_is_in_which() -> None:
     # A flat guess has 0.0 to 0.1. So few images may still be turned in whole patches of pixels.
     assert score.ssim.mean() > 0.15
     assert found.confidence is not None
-    assert (
-        score.summary(found.confidence, RECOVERED)["above_half"]
-        >= found.statistics["recovered"] / 2
-    )
+    # And is seldom called right.
+    assert found.statistics["recovered"] <= 5
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from instahide.attacks.reconstruction.assignment import (
     Classes,
     Templates,
     assign_by_features,
+    assign_by_templates,
     classes_of,
     feature_scores,
     refined_scores,
@@ -26,13 +27,14 @@ from instahide.attacks.reconstruction.coefficients import (
     from_labels,
     weights,
 )
+from instahide.attacks.reconstruction.confidence import agreement
 from instahide.attacks.reconstruction.encoder import (
     PairEncoder,
     load_encoder,
     save_encoder,
     shipped_encoder,
 )
-from instahide.attacks.reconstruction.groups import find_groups, prototypes
+from instahide.attacks.reconstruction.groups import all_pairs, find_groups, prototypes
 from instahide.attacks.reconstruction.initialisation import power_iteration
 from instahide.attacks.reconstruction.recovery import ANNEALING, anneal, refine
 from instahide.attacks.reconstruction.signs import aligned
@@ -44,6 +46,7 @@ from instahide.images import ImageTable
 from tests.attacks.conftest import natural
 
 IMAGES, ENCODINGS = 12, 600
+GROUPS = "instahide.attacks.reconstruction.groups"
 
 
 class Planted:
@@ -107,6 +110,40 @@ def test_groups_are_of_one_image_each_and_all_images_have_one(planted: Planted) 
     assert set(share.argmax(dim=1).tolist()) == set(range(IMAGES))
 
 
+def test_all_pairs_in_blocks_and_in_half_precision_are_those_at_once(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = planted_features(planted)
+    at_once = found @ found.T
+    monkeypatch.setattr(f"{GROUPS}.ROWS", 7)
+    in_blocks = all_pairs(found)
+    # But for the few that are capped.
+    capped = in_blocks == in_blocks.max()
+    assert capped.float().mean() < 0.01
+    torch.testing.assert_close(in_blocks[~capped], at_once[~capped], atol=1e-6, rtol=0)
+    assert (at_once[capped] >= in_blocks.max() - 1e-6).all()
+    monkeypatch.setattr(f"{GROUPS}.SINGLE", 100)
+    half = all_pairs(found)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), in_blocks, atol=1e-3, rtol=0)
+
+
+def test_groups_from_half_precision_are_of_the_same_images(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = planted_features(planted)
+
+    def images() -> set[int]:
+        groups = find_groups(found, IMAGES, 100, torch.Generator().manual_seed(0))
+        share = (planted.weights > 0).float()[groups].mean(dim=1)
+        assert share.amax(dim=1).min() > 0.9
+        return set(share.argmax(dim=1).tolist())
+
+    whole = images()
+    monkeypatch.setattr(f"{GROUPS}.SINGLE", 100)
+    assert images() == whole
+
+
 def test_assignment_finds_both_images_of_nearly_all(planted: Planted) -> None:
     found = planted_features(planted)
     scores = feature_scores(found, prototypes(found, planted_groups(planted)))
@@ -152,8 +189,32 @@ def test_classes_are_those_of_the_images_and_allow_only_their_pairs(planted: Pla
 
 def test_templates_tell_which_two_images_a_mix_holds(planted: Planted) -> None:
     templates = Templates(planted.sizes, planted.images)
-    best = templates.pairs[templates.of_pairs_at_best().argmax(dim=1)]
-    assert right(best, planted) > 0.9
+    nothing = torch.zeros(ENCODINGS, IMAGES)
+    found = assign_by_templates(templates, nothing)
+    assert right(found, planted) > 0.9
+    # A block at a time, and all at once.
+    at_once = templates.pairs[templates.of_pairs(templates.pairs).argmax(dim=1)]
+    assert (found == at_once).all()
+
+
+def test_pairs_that_labels_rule_out_are_not_chosen(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instahide.attacks.reconstruction.assignment.BLOCK", 7)
+    of = torch.arange(IMAGES) % 4
+    # Wrong labels on purpose: the templates speak for other pairs.
+    present = torch.zeros(ENCODINGS, 4, dtype=torch.bool)
+    present[:, :2] = True
+    templates = Templates(planted.sizes, planted.images)
+    found = assign_by_templates(templates, torch.zeros(ENCODINGS, IMAGES), Classes(present, of))
+    assert (of[found].sort(dim=1).values == torch.tensor([0, 1])).all()
+
+
+def test_scores_of_images_are_added_to_templates(planted: Planted) -> None:
+    scores = torch.zeros(ENCODINGS, IMAGES)
+    scores[:, 3:5] = 10.0
+    found = assign_by_templates(Templates(planted.sizes, planted.images), scores)
+    assert (found == torch.tensor([3, 4])).all()
 
 
 def test_a_template_is_what_it_says(planted: Planted) -> None:
@@ -161,7 +222,8 @@ def test_a_template_is_what_it_says(planted: Planted) -> None:
     from instahide.attacks.reconstruction.filters import high_pass
 
     templates = Templates(planted.sizes, planted.images)
-    angle = 0.7
+    degrees = 40.0
+    angle = np.radians(degrees)
     squares = high_pass(planted.sizes.square()).flatten(1)
     spread = squares.std(dim=0) + 1e-6
     seen = torch.nn.functional.normalize((squares - squares.mean(dim=0)) / spread, dim=1)
@@ -169,7 +231,9 @@ def test_a_template_is_what_it_says(planted: Planted) -> None:
     mix = np.cos(angle) * planted.images[a] + np.sin(angle) * planted.images[b]
     template = high_pass(mix.square()).flatten() / spread
     expected = seen @ (template / template.norm())
-    torch.testing.assert_close(templates.of_pairs(angle)[:, 17], expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        templates.of_pairs(templates.pairs[17:18], [degrees])[:, 0], expected, atol=1e-4, rtol=1e-3
+    )
 
 
 def test_labels_give_coefficients_and_share_those_of_one_class() -> None:
@@ -237,6 +301,24 @@ def test_the_start_has_the_signs_of_whole_images(planted: Planted) -> None:
     start = power_iteration(planted.sizes, planted.weights, generator)
     pixels = torch.cosine_similarity(start.flatten(1), planted.images.flatten(1), dim=0)
     assert pixels.mean().abs() > 0.5 * pixels.abs().mean()
+
+
+def test_an_image_is_right_if_both_halves_and_all_encodings_give_it(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = planted.images.clone()
+    turned[..., ::2] *= -1
+    halves = [planted.images.clone(), -planted.images]
+    halves[1][2] = turned[2]
+    monkeypatch.setattr(
+        "instahide.attacks.reconstruction.confidence.recover", lambda *_, **__: halves.pop()
+    )
+    images = planted.images.clone()
+    images[1] = turned[1]
+    sure = agreement(planted.sizes, planted.weights, images, torch.Generator())
+    # 1: the halves give another image than all encodings do; 2: they do not agree.
+    assert sure[[0, *range(3, IMAGES)]] == pytest.approx(1, abs=1e-4)
+    assert sure[1:3].max() < 0.5
 
 
 class Steps(Budget):

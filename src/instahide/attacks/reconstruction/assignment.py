@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,8 +19,10 @@ SLACK = 0.15
 ANGLES = (12, 30, 45, 60, 78)
 #: Precision of a centre's values, where features are of length 1.
 CENTRE_RIDGE = 0.3
-#: Templates that are made at a time.
+#: Pairs whose templates are made at a time.
 BLOCK = 512
+#: Taken from the score of what labels rule out.
+FORBIDDEN = 1e6
 
 
 class Classes(NamedTuple):
@@ -89,7 +92,7 @@ def assign_by_features(scores: Tensor, per_mix: int, classes: Classes | None = N
         classes: what labels tell, if there are any: only images of a class that is there.
     """
     if classes is not None:
-        scores = scores.masked_fill(~classes.present[:, classes.of], -1e6)
+        scores = scores.masked_fill(~classes.present[:, classes.of], -FORBIDDEN)
     images = scores.shape[1]
     due = len(scores) * per_mix / images
     prices = torch.zeros(images).to(scores)
@@ -113,51 +116,68 @@ class Templates:
 
     def __init__(self, sizes: Tensor, images: Tensor) -> None:
         squares = high_pass(sizes.square()).flatten(1)
-        spread = squares.std(dim=0) + 1e-6
-        seen = torch.nn.functional.normalize((squares - squares.mean(dim=0)) / spread, dim=1)
-        alone = high_pass(images.square()).flatten(1) / spread
+        self._images, self._spread = images, squares.std(dim=0) + 1e-6
+        centred = (squares - squares.mean(dim=0)) / self._spread
+        self._seen = torch.nn.functional.normalize(centred, dim=1)
+        self._edges = high_pass(images.square()).flatten(1) / self._spread
+        self._alone, self._alone_norms = self._seen @ self._edges.T, self._edges.square().sum(dim=1)
         self.pairs = torch.combinations(torch.arange(len(images), device=images.device))
-        self._alone, self._alone_norms = seen @ alone.T, alone.square().sum(dim=1)
-        parts = [
-            _together(images, pairs, alone, spread, seen)
-            for pairs in torch.split(self.pairs, BLOCK)
-        ]
-        self._products = torch.cat([part[0] for part in parts], dim=1)
-        self._norms = torch.cat([part[1] for part in parts])
 
     def alone(self) -> Tensor:
         """(n, m) correlation of each encoding with each image's template."""
         return self._alone / self._alone_norms.sqrt()
 
-    def of_pairs(self, angle: float) -> Tensor:
-        """(n, p) correlation with each pair's template.
+    def of_pairs(self, pairs: Tensor, angles: Sequence[float] = ANGLES) -> Tensor:
+        """(n, p) correlation with the template of each of ``pairs`` (p, 2), the best of all angles.
 
         Args:
-            angle: whose cosine and sine are in the ratio of the pair's coefficients.
+            pairs: of images.
+            angles: in degrees, whose cosine and sine are in the ratio of a pair's coefficients.
         """
-        a, b = self.pairs.T
-        one, other = math.cos(angle) ** 2, math.sin(angle) ** 2
-        both = 2 * math.cos(angle) * math.sin(angle)
-        cross, first_second, first_cross, second_cross = self._norms.T
-        norm = one**2 * self._alone_norms[a] + other**2 * self._alone_norms[b] + both**2 * cross
-        norm += 2 * one * other * first_second
-        norm += 2 * both * (one * first_cross + other * second_cross)
-        product = one * self._alone[:, a] + other * self._alone[:, b] + both * self._products
-        return torch.as_tensor(product / (norm + 1e-9).sqrt())
-
-    def of_pairs_at_best(self) -> Tensor:
-        """(n, p) the same under the best of a few ratios of coefficients."""
-        best = self.of_pairs(math.radians(ANGLES[0]))
-        for angle in ANGLES[1:]:
-            torch.maximum(best, self.of_pairs(math.radians(angle)), out=best)
+        a, b = pairs.T
+        mixed = high_pass(self._images[a] * self._images[b]).flatten(1) / self._spread
+        first, second = self._edges[a], self._edges[b]
+        inner = [(one * other).sum(dim=1) for one, other in
+                 ((mixed, mixed), (first, second), (first, mixed), (second, mixed))]  # fmt: skip
+        products = self._seen @ mixed.T
+        best = torch.full_like(products, -torch.inf)
+        for angle in angles:
+            torch.maximum(best, self._under(angle, pairs, products, inner), out=best)
         return best
 
+    def _under(self, angle: float, pairs: Tensor, products: Tensor, inner: list[Tensor]) -> Tensor:
+        """(n, p) correlations under one ratio, from the products that all ratios need."""
+        a, b = pairs.T
+        cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        one, other, both = cosine**2, sine**2, 2 * cosine * sine
+        mixed, first_second, first_mixed, second_mixed = inner
+        norm = one**2 * self._alone_norms[a] + other**2 * self._alone_norms[b] + both**2 * mixed
+        norm += 2 * one * other * first_second
+        norm += 2 * both * (one * first_mixed + other * second_mixed)
+        product = one * self._alone[:, a] + other * self._alone[:, b] + both * products
+        return product / (norm + 1e-9).sqrt()
 
-def _together(
-    images: Tensor, pairs: Tensor, alone: Tensor, spread: Tensor, seen: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Products (n, p) of encodings with the mixed part of templates, and inner products (p, 4)."""
-    a, b = pairs.T
-    mixed = high_pass(images[a] * images[b]).flatten(1) / spread
-    inner = [mixed * mixed, alone[a] * alone[b], alone[a] * mixed, alone[b] * mixed]
-    return seen @ mixed.T, torch.stack([part.sum(dim=1) for part in inner], dim=1)
+
+def assign_by_templates(
+    templates: Templates, scores: Tensor, classes: Classes | None = None
+) -> Tensor:
+    """(n, 2) the pair of images of each encoding whose template and scores are highest together.
+
+    A block of pairs at a time: memory grows with the encodings, not with the pairs.
+
+    Args:
+        templates: of all pairs.
+        scores: (n, m) that are added for each image of a pair.
+        classes: what labels tell, if there are any: only pairs of the classes that are there.
+    """
+    best = torch.full((len(scores),), -torch.inf).to(scores)
+    chosen = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+    for block in torch.split(torch.arange(len(templates.pairs), device=scores.device), BLOCK):
+        pairs = templates.pairs[block]
+        total = templates.of_pairs(pairs) + scores[:, pairs[:, 0]] + scores[:, pairs[:, 1]]
+        if classes is not None:
+            total.sub_(FORBIDDEN * ~classes.allow(pairs))
+        found = total.max(dim=1)
+        chosen = torch.where(found.values > best, block[found.indices], chosen)
+        best = torch.maximum(best, found.values)
+    return templates.pairs[chosen]

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
 from instahide.attacks.reconstruction.assignment import (
     Classes,
     Templates,
     assign_by_features,
+    assign_by_templates,
     classes_of,
     feature_scores,
     refined_scores,
 )
+from instahide.attacks.reconstruction.beliefs import (
+    Beliefs,
+    fingerprint,
+    load_beliefs,
+    save_beliefs,
+)
+from instahide.attacks.reconstruction.chosen import default_features
 from instahide.attacks.reconstruction.coefficients import (
     Law,
     from_features,
     from_images,
     from_labels,
-    weights,
 )
 from instahide.attacks.reconstruction.confidence import agreement, likeness
-from instahide.attacks.reconstruction.encoder import shipped_encoder
-from instahide.attacks.reconstruction.features import edges, edges_of_square, magnitudes
+from instahide.attacks.reconstruction.features import magnitudes
 from instahide.attacks.reconstruction.groups import find_groups, prototypes
 from instahide.attacks.reconstruction.recovery import recover
 from instahide.attacks.reconstruction.unmasked import least_squares, recover_unmasked
@@ -36,8 +43,10 @@ from instahide.attacks.reconstruction.unmasked import least_squares, recover_unm
 RECOVERED = 0.5
 #: What likeness of features counts beside a template's correlation, and up to which likeness.
 FEATURE_WEIGHT, FEATURE_CAP = 0.05, 8.0
-#: Pairs of images are all tried up to so many images.
-MOST_PAIRED = 400
+#: Pairs of images are all tried up to so many images: the pairs of more would take hours.
+MOST_PAIRED = 1000
+#: Steps have generators of their own; there are fewer steps than this.
+STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -48,24 +57,36 @@ class ReconstructionAttack:
         rounds: of assignment, coefficients and recovery, before the last recovery.
         features: of encodings, (n, C, H, W) to (n, D) `standardised`; by default the shipped
             encoder's for this shape, or without one `edges_of_square`.
+        training: seconds to train an encoder for on the shadow images that the threat model
+            grants, at most half the budget; 0 to take what is shipped.
+        folder: where to keep what is believed after every step, for a later run on the same
+            encodings to go on from. It will hold private images as far as they are recovered.
         seed: of the attacker's own choices.
     """
 
     rounds: int = 2
     features: Callable[[Tensor], Tensor] | None = None
+    training: float = 0.0
+    folder: Path | None = None
     seed: int = 0
     name: str = "reconstruction"
     title: str = "Private images from many encodings of each, by phase retrieval"
     paper: str = "Carlini et al., Is Private Learning Possible with Instance Encoding? (2011.05315)"
 
     def applies(self, observation: Observation) -> str | None:
-        """It needs several encodings of an image."""
+        """It needs several encodings of an image, and shadow images to train on if it is to."""
         if observation.threat.encodings_per_image < 3:
             return "There are fewer than 3 encodings of an image to put together."
+        if self.training > 0 and observation.shadow is None:
+            return "It is to train on shadow images, and the threat model grants none."
         return None
 
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
-        """Attack; without time for the last rounds, images are as far as they came."""
+        """Attack; without time for the last steps, images are as far as they came.
+
+        Raises:
+            InstaHideError: what is in ``folder`` is damaged, or of another attack.
+        """
         return _Run(self, observation, budget, progress).reconstruction()
 
 
@@ -79,9 +100,8 @@ class _Run:
         budget: Budget,
         progress: Progress,
     ) -> None:
-        self.attack, self.budget, self.progress = attack, budget, progress
+        self.attack, self.budget, self.say = attack, budget, progress
         self.scheme, self.began = observation.scheme, time.monotonic()
-        self.generator = torch.Generator().manual_seed(attack.seed)
         self.encodings = observation.encodings
         self.sizes = magnitudes(observation.encodings)
         self.scale = observation.encodings.square().mean().sqrt()
@@ -89,121 +109,142 @@ class _Run:
         self.soft = observation.labels is not None and observation.threat.labels == "soft"
         self.law = Law.of(self.scheme)
         self.count = round(len(observation) / observation.threat.encodings_per_image)
-        self.features = self._features()
-        self._say("groups", 0.1)
-        holding = len(self.sizes) * self.scheme.private_k / self.count
-        groups = find_groups(self.features, self.count, holding, self.generator)
-        self.images_found = len(groups)
-        self.centres = prototypes(self.features, groups)
-        self.scores = feature_scores(self.features, self.centres)
-        per_mix = min(self.scheme.private_k, len(groups))
-        self.members = assign_by_features(self.scores, per_mix, self._classes())
-        self.coefficients = self._coefficients(
-            from_features(self.features, self.centres, self.members, self.law)
-        )
+        self.name = fingerprint(observation, attack.rounds, attack.seed)
+        kept = None if attack.folder is None else load_beliefs(attack.folder, self.name)
+        self.features = self._features(observation)
+        self.beliefs = kept or self._first_beliefs()
+        self._keep()
 
     def reconstruction(self) -> Reconstruction:
-        """Go round from the groups that were found."""
+        """Go on from what is believed."""
         return self._masked() if self.scheme.mask else self._unmasked()
 
     def _masked(self) -> Reconstruction:
-        images = None
-        pairs = self.members.shape[1] == 2 and self.images_found <= MOST_PAIRED
-        for number in range(self.attack.rounds):
-            self._say(f"recovery, round {number + 1}", 0.2 + 0.5 * number / self.attack.rounds)
-            images = self._recovered(images, iterations=4)
-            if self.budget.left == 0:
+        beliefs = self.beliefs
+        steps = list(self._steps())
+        for number, (what, step) in enumerate(steps, 1):
+            if number <= beliefs.step:
+                continue
+            if beliefs.images is not None and self.budget.left == 0:
                 break
-            if pairs:
-                self._reassign(images)
-            self.coefficients = self._coefficients(self._mixed_guess(images))
-        if images is None or self.budget.left > 0:
-            self._say("recovery, at last", 0.7)
-            images = self._recovered(images, iterations=8)
-        self._say("confidence", 0.9)
-        sure = agreement(self.sizes, self._weights(), self.generator)
-        return self._told(images * self.scale, sure)
+            self.say(what, 0.2 + 0.7 * number / (len(steps) + 1))
+            step(self._generator(number))
+            beliefs.step, beliefs.confidence = number, None
+            self._keep()
+        if beliefs.confidence is None:
+            self.say("confidence", 0.9)
+            images, generator = granted(beliefs.images), self._generator(STEPS - 1)
+            beliefs.confidence = agreement(self.sizes, beliefs.weights(), images, generator)
+            self._keep()
+        return self._told()
+
+    def _steps(self) -> Iterator[tuple[str, Callable[[torch.Generator], None]]]:
+        for number in range(1, self.attack.rounds + 1):
+            yield f"recovery, round {number}", lambda g: self._recover(g, iterations=4)
+            yield f"assignment, round {number}", lambda g: self._reassign()
+        yield "recovery, at last", lambda g: self._recover(g, iterations=8)
 
     def _unmasked(self) -> Reconstruction:
-        self._say("recovery", 0.5)
-        images, self.members, self.coefficients = recover_unmasked(
-            self.encodings, self.members, self.coefficients, self.images_found
+        beliefs = self.beliefs
+        self.say("recovery", 0.5)
+        images, beliefs.members, beliefs.coefficients = recover_unmasked(
+            self.encodings, beliefs.members, beliefs.coefficients, len(beliefs.centres)
         )
-        self._say("confidence", 0.9)
+        beliefs.images = images / self.scale
+        self.say("confidence", 0.9)
         first, second = (
-            least_squares(self.encodings[half], self._weights()[half])
+            least_squares(self.encodings[half], beliefs.weights()[half])
             for half in (slice(0, None, 2), slice(1, None, 2))
         )
-        return self._told(images, likeness(first, second))
+        beliefs.confidence = likeness(first, second)
+        return self._told()
 
-    def _features(self) -> Tensor:
-        self._say("features", 0.0)
+    def _features(self, observation: Observation) -> Tensor:
+        self.say("features", 0.0)
         if self.attack.features is not None:
             return self.attack.features(self.encodings)
-        if not self.scheme.mask:
-            return edges(self.encodings)
-        _, *shape = self.encodings.shape
-        encoder = shipped_encoder((shape[0], shape[1], shape[2]))
-        return (edges_of_square if encoder is None else encoder.features)(self.encodings)
+        seconds = min(self.attack.training, self.budget.left / 2)
+        training = Budget(seconds) if seconds > 0 else None
+        return default_features(observation, training, self.say, self.attack.folder)
 
-    def _classes(self) -> Classes | None:
-        return None if self.labels is None else classes_of(self.scores, self.labels)
+    def _first_beliefs(self) -> Beliefs:
+        self.say("groups", 0.1)
+        holding = len(self.sizes) * self.scheme.private_k / self.count
+        groups = find_groups(self.features, self.count, holding, self._generator(0))
+        centres = prototypes(self.features, groups)
+        scores = feature_scores(self.features, centres)
+        per_mix = min(self.scheme.private_k, len(groups))
+        members = assign_by_features(scores, per_mix, self._classes(scores))
+        guess = from_features(self.features, centres, members, self.law)
+        beliefs = Beliefs(centres, scores, members, guess)
+        beliefs.coefficients = self._coefficients(beliefs, guess)
+        return beliefs
 
-    def _coefficients(self, guess: Tensor) -> Tensor:
+    def _classes(self, scores: Tensor) -> Classes | None:
+        return None if self.labels is None else classes_of(scores, self.labels)
+
+    def _coefficients(self, beliefs: Beliefs, guess: Tensor) -> Tensor:
         """What soft labels say, or else ``guess`` (n, k)."""
         if not self.soft or self.labels is None:
             return guess
         labels = self.labels
         if self.scheme.labels == "renormalised":
             labels = labels * self.law.total
-        return from_labels(labels, classes_of(self.scores, labels).of, self.members, guess)
+        of = classes_of(beliefs.scores, labels).of
+        return from_labels(labels, of, beliefs.members, guess)
+
+    def _reassign(self) -> None:
+        """Members by what images look like, where there are pairs; then coefficients."""
+        beliefs, images = self.beliefs, granted(self.beliefs.images)
+        if beliefs.members.shape[1] == 2 and len(beliefs.centres) <= MOST_PAIRED:
+            self._reassign_pairs(images)
+        beliefs.coefficients = self._coefficients(beliefs, self._mixed_guess(images))
+
+    def _reassign_pairs(self, images: Tensor) -> None:
+        beliefs, templates = self.beliefs, Templates(self.sizes, images)
+        classes = self._classes(beliefs.scores)
+        scores, beliefs.centres = refined_scores(self.features, beliefs.weights())
+        beliefs.scores = (beliefs.scores + scores) / 2
+        capped = FEATURE_WEIGHT * beliefs.scores.clamp(max=FEATURE_CAP)
+        beliefs.members = assign_by_templates(templates, capped, classes)
 
     def _mixed_guess(self, images: Tensor) -> Tensor:
         """Half from features, half from images: their errors are of different kinds."""
-        features = from_features(self.features, self.centres, self.members, self.law)
-        seen = from_images(self.sizes, images, self.members, features, self.law, self.scheme.c1)
+        members = self.beliefs.members
+        features = from_features(self.features, self.beliefs.centres, members, self.law)
+        seen = from_images(self.sizes, images, members, features, self.law, self.scheme.c1)
         return (features + seen) / 2
 
-    def _reassign(self, images: Tensor) -> None:
-        templates, classes = Templates(self.sizes, images), self._classes()
-        scores, self.centres = refined_scores(self.features, self._weights())
-        self.scores = (self.scores + scores) / 2
-        capped = self.scores.clamp(max=FEATURE_CAP)
-        first, second = templates.pairs.T
-        total = templates.of_pairs_at_best()
-        total += FEATURE_WEIGHT * (capped[:, first] + capped[:, second])
-        if classes is not None:
-            total.masked_fill_(~classes.allow(templates.pairs), -1e6)
-        self.members = templates.pairs[total.argmax(dim=1)]
-
-    def _recovered(self, images: Tensor | None, iterations: int) -> Tensor:
-        return recover(
+    def _recover(self, generator: torch.Generator, *, iterations: int) -> None:
+        self.beliefs.images = recover(
             self.sizes,
-            self._weights(),
-            generator=self.generator,
-            start=images,
+            self.beliefs.weights(),
+            generator=generator,
+            start=self.beliefs.images,
             iterations=iterations,
         )
 
-    def _weights(self) -> Tensor:
-        return weights(self.members, self.coefficients, self.images_found)
+    def _generator(self, step: int) -> torch.Generator:
+        """Each step has its own, so that a run that was interrupted goes on as it would have."""
+        return torch.Generator().manual_seed(STEPS * self.attack.seed + step)
 
-    def _told(self, images: Tensor, sure: Tensor) -> Reconstruction:
-        right = sure >= RECOVERED
-        self._say("done", 1.0)
+    def _keep(self) -> None:
+        if self.attack.folder is not None and self.scheme.mask:
+            save_beliefs(self.attack.folder, self.beliefs, self.name)
+
+    def _told(self) -> Reconstruction:
+        beliefs, sure = self.beliefs, granted(self.beliefs.confidence)
+        self.say("done", 1.0)
         return Reconstruction(
             {
                 "private_images": float(self.count),
-                "groups": float(self.images_found),
-                "recovered": float(right.sum()),
+                "groups": float(len(beliefs.centres)),
+                "recovered": float((sure >= RECOVERED).sum()),
                 "mean_confidence": float(sure.mean()),
                 "seconds": time.monotonic() - self.began,
             },
-            images=images,
-            members=self.members,
-            coefficients=self.coefficients,
+            images=granted(beliefs.images) * self.scale,
+            members=beliefs.members,
+            coefficients=beliefs.coefficients,
             confidence=sure,
         )
-
-    def _say(self, what: str, share: float) -> None:
-        self.progress(what, share)

@@ -11,22 +11,25 @@ from instahide.attacks.reconstruction.recovery import recover
 ITERATIONS = 3
 
 
-def agreement(sizes: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
-    """(m,) likeness of what either half of the encodings gives, each from a start of its own.
+def agreement(sizes: Tensor, weights: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
+    """(m,) the least likeness of ``images`` and what either half of the encodings gives.
 
-    What is in the encodings comes back in both halves. What was fitted to noise does not, nor
-    do signs that settled in patches: each start would settle otherwise.
+    Each half has a start of its own. What is in the encodings comes back in all three. What was
+    fitted to noise does not, nor do signs that settled in patches: each start would settle
+    otherwise.
 
     Args:
         sizes: (n, C, H, W) `magnitudes` of encodings in random order.
         weights: (n, m) coefficient of each image in each encoding.
+        images: (m, C, H, W) recovered from all encodings.
         generator: of the two starts.
     """
     first, second = (
         recover(sizes[half], weights[half], generator=generator, iterations=ITERATIONS)
         for half in (slice(0, None, 2), slice(1, None, 2))
     )
-    return likeness(first, second)
+    pairs = (likeness(first, second), likeness(first, images), likeness(second, images))
+    return torch.stack(pairs).amin(dim=0)
 
 
 def likeness(first: Tensor, second: Tensor) -> Tensor:

@@ -15,6 +15,9 @@ from torch import Tensor
 STARTS, BLOCK = 25, 250
 #: Likenesses above this quantile count as this one: no single pair decides.
 CAP = 0.997
+#: Encodings up to which likeness is in single precision, rows of it that are made at a time, and
+#: rows that stand for all where quantiles are concerned.
+SINGLE, ROWS, SAMPLE = 10_000, 1_000, 200
 #: How like another a group may be: the last ones only if more groups are needed.
 LIKENESS = (0.35, 0.45, 0.55, 0.65, 0.75)
 #: Groups that are as like as this are the same; so many must be found, unless none are left.
@@ -28,6 +31,20 @@ class Groups(NamedTuple):
     densities: Tensor
 
 
+def all_pairs(features: Tensor) -> Tensor:
+    """(n, n) likeness of encodings with ``features`` (n, D), capped.
+
+    It is made a few rows at a time, and of many encodings in half precision: 50,000 take 5 GB.
+    """
+    some = (features[:: max(1, len(features) // SAMPLE)] @ features.T).flatten().sort().values
+    cap = float(some[int(CAP * (len(some) - 1))])
+    kind = features.dtype if len(features) <= SINGLE else torch.float16
+    likeness = torch.empty(len(features), len(features), dtype=kind, device=features.device)
+    for made, part in zip(torch.split(likeness, ROWS), torch.split(features, ROWS), strict=True):
+        made.copy_((part @ features.T).clamp(max=cap))
+    return likeness
+
+
 def grow_groups(features: Tensor, size: int, starts: int, generator: torch.Generator) -> Groups:
     """Groups of ``size`` encodings grown from as many as ``starts`` random ones.
 
@@ -37,11 +54,7 @@ def grow_groups(features: Tensor, size: int, starts: int, generator: torch.Gener
         starts: how many to grow.
         generator: of the starts.
     """
-    likeness = features @ features.T
-    some = likeness[:: max(1, len(likeness) // 200)].flatten()
-    likeness.clamp_(max=float(some.sort().values[int(CAP * (len(some) - 1))]))
-    likeness -= likeness.mean()
-    likeness.fill_diagonal_(0)
+    likeness = all_pairs(features)
     chosen = torch.randperm(len(features), generator=generator)[:starts].to(features.device)
     grown = [_grow(likeness, part, size) for part in torch.split(chosen, BLOCK)]
     members, densities = zip(*grown, strict=True)
@@ -88,9 +101,9 @@ def prototypes(features: Tensor, members: Tensor) -> Tensor:
 def _grow(likeness: Tensor, starts: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Members (s, size), and the mean likeness of the last to the others."""
     members = starts[:, None]
-    total = likeness[starts].clone()
+    total = likeness[starts].float()
     rows = torch.arange(len(starts), device=starts.device)
-    density = torch.zeros(len(starts)).to(likeness)
+    density = torch.zeros(len(starts)).to(total)
     for held in range(1, size):
         total[rows, members[:, -1]] = -torch.inf
         best = total.max(dim=1)

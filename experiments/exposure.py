@@ -1,0 +1,243 @@
+"""Where the reconstruction attack stops working: one setting changed at a time.
+
+    python -m experiments.exposure --threads 1
+    python -m experiments.exposure --quick --plot
+
+The first takes hours; ``--quick`` has few images and no training. Private photographs, public ones
+and those that encoders were trained on are all different (`experiments.photographs`). Digits are
+MNIST's, which encoders trained on photographs have never seen the like of. Every finished setting
+adds a line to the CSV, and settings that it holds are not repeated. The last line printed is one
+JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.photographs import grey, patches
+from experiments.reconstruction import auc_of, processor_seconds, say, sharing
+from experiments.records import add, rows_of, surroundings
+from instahide import open_split
+from instahide.attacks.base import Budget, Observation, ThreatModel
+from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
+from instahide.attacks.reconstruction.chosen import default_features
+from instahide.attacks.reconstruction.features import edges_of_square
+from instahide.attacks.reconstruction.training import train_pair_encoder
+from instahide.audit.recovered import score_recovered
+from instahide.audit.truth import Truth, observe
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable
+
+OUT = Path("experiments/results/exposure.csv")
+PUBLIC, SHADOW = 5000, 12_000
+#: For each encoder that is trained here.
+TRAINING = 600.0
+MEASURES = (
+    "applies", "auc", "groups", "mass", "ssim", "ssim_best", "above_half", "claimed",
+    "claimed_rightly", "seconds", "cpu_seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is attacked, and with what.
+
+    Attributes:
+        images: "photographs" of 3 x 32 x 32 or "digits" of 1 x 28 x 28.
+        kind: "cross" or "inside".
+        k: images in a mix.
+        private_k: how many of them are private.
+        labels: "hidden", "coarse", "soft" or "renormalised".
+        count: of private images.
+        copies: encodings of each.
+        features: "shipped" ones, "untrained" ones, or "trained" here.
+        kin: what an encoder is trained on here: "photographs" or "digits".
+        shadow: how many of them.
+    """
+
+    images: str = "photographs"
+    kind: str = "cross"
+    k: int = 6
+    private_k: int = 2
+    labels: str = "hidden"
+    count: int = 100
+    copies: int = 50
+    features: str = "shipped"
+    kin: str = "photographs"
+    shadow: int = 0
+
+    @property
+    def scheme(self) -> Scheme:
+        changes = {"labels": "renormalised"} if self.labels == "renormalised" else {}
+        if self.kind == "inside":
+            return Scheme.inside(self.k, **changes)
+        return Scheme.cross(self.k, private_k=self.private_k, **changes)
+
+    @property
+    def threat(self) -> ThreatModel:
+        seen = {"hidden": "none", "renormalised": "soft"}.get(self.labels, self.labels)
+        return ThreatModel(labels=seen, public="none", encodings_per_image=self.copies)  # type: ignore[arg-type]
+
+
+PHOTOGRAPHS = Setting()
+DIGITS = Setting(images="digits", k=4, count=50)
+
+
+def settings() -> Iterator[Setting]:
+    """Each differs from one of the two above in one thing, or in how encoders were trained."""
+    yield PHOTOGRAPHS
+    yield from (replace(DIGITS, copies=copies) for copies in (50, 20))
+    yield from (replace(PHOTOGRAPHS, copies=copies) for copies in (20, 10, 5, 2, 1))
+    yield from (replace(PHOTOGRAPHS, k=k) for k in (4, 8))
+    yield from (replace(PHOTOGRAPHS, private_k=private_k) for private_k in (1, 3))
+    yield from (replace(PHOTOGRAPHS, kind="inside", k=k, private_k=k) for k in (2, 4))
+    yield from (replace(PHOTOGRAPHS, labels=mode) for mode in ("coarse", "soft", "renormalised"))
+    yield replace(PHOTOGRAPHS, count=30)
+    for base in (PHOTOGRAPHS, DIGITS):
+        yield replace(base, features="untrained")
+    for shadow in (500, 2000, SHADOW):
+        yield replace(PHOTOGRAPHS, features="trained", shadow=shadow)
+    yield replace(DIGITS, features="trained", kin="digits", shadow=1000)
+    yield replace(PHOTOGRAPHS, count=300)
+
+
+def quick() -> Iterator[Setting]:
+    """The same with few images and encodings, and without training."""
+    small = [
+        replace(setting, count=min(setting.count, 20), copies=min(setting.copies, 20))
+        for setting in settings()
+        if setting.features != "trained"
+    ]
+    return iter(dict.fromkeys(small))
+
+
+@cache
+def private_images(kind: str, count: int) -> ImageTable:
+    """Photographs that nothing was tuned on, of ten arbitrary classes; or MNIST's digits."""
+    if kind == "digits":
+        return open_split("mnist-5k").train.subset(np.linspace(0, 3999, count).astype(np.int64))
+    shown = patches("private", count, 3, likeness=0.6)
+    return ImageTable.from_arrays(shown, np.arange(len(shown)) % 10)
+
+
+@cache
+def photographs(group: str, images: str, count: int) -> ImageTable:
+    """Patches of the same shape as ``images``."""
+    if images == "digits":
+        return ImageTable.from_arrays(grey(patches(group, count, 2, side=28)))
+    return ImageTable.from_arrays(patches(group, count, 2))
+
+
+def shadow_images(setting: Setting) -> ImageTable:
+    """What the attacker trains on: photographs of its own, or digits that are not private."""
+    if setting.kin == "digits":
+        spare = open_split("mnist-5k").test
+        return spare.subset(np.arange(min(setting.shadow, len(spare))))
+    return photographs("shadow", setting.images, setting.shadow)
+
+
+def features_of(setting: Setting, observation: Observation, seconds: float) -> Tensor:
+    if setting.features == "untrained":
+        return edges_of_square(observation.encodings)
+    if setting.features == "shipped":
+        return default_features(observation, None, say)
+    shadow = shadow_images(setting).normalised_like(private_images(setting.images, setting.count))
+    encoder = train_pair_encoder(shadow, setting.scheme, Budget(seconds), say)
+    return encoder.features(observation.encodings)
+
+
+def run(setting: Setting, training: float) -> dict[str, object]:
+    """All figures of one setting; where the attack does not apply, only that."""
+    scheme = setting.scheme
+    public = photographs("public", setting.images, PUBLIC) if scheme.public_k else None
+    private = private_images(setting.images, setting.count)
+    observation, truth = observe(private, public, scheme, setting.threat)
+    if ReconstructionAttack().applies(observation) is not None:
+        return {"applies": 0}
+    features = features_of(setting, observation, training)
+    began, cpu = time.perf_counter(), processor_seconds()
+    found = ReconstructionAttack(features=lambda _: features).run(observation, Budget(), say)
+    times = {"seconds": time.perf_counter() - began, "cpu_seconds": processor_seconds() - cpu}
+    score = score_recovered(found, truth, observation.mean, observation.std)
+    assert found.confidence is not None
+    figures = score.summary(found.confidence, RECOVERED)
+    figures |= {"groups": found.statistics["groups"], "auc": auc(features, truth)}
+    return {"applies": 1, **figures, **times}
+
+
+def auc(features: Tensor, truth: Truth) -> float:
+    shares = sharing(truth)
+    return float("nan") if shares.all() else auc_of(features, shares)
+
+
+def chart(rows: list[dict[str, str]], out: Path) -> None:
+    """A line for each setting: how much was assigned rightly, and the SSIM of the images."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.6 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    known = [row for row in rows if row["applies"] == "1"]
+    for measure, name, colour in (
+        ("mass", "coefficients assigned to the right image", "#0072b2"),
+        ("ssim", "mean SSIM", "#d55e00"),
+    ):
+        values = [float(row[measure]) for row in known]
+        axes.plot(values, range(len(known)), "o", color=colour, label=name)
+    axes.set_yticks(range(len(known)), [difference(row) for row in known], fontsize="small")
+    axes.set(xlim=(0, 1), ylim=(len(known) - 0.5, -0.5))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    figure.savefig(out, dpi=110)
+
+
+def difference(row: dict[str, str]) -> str:
+    """What is otherwise in a setting than in the first of its images."""
+    base = asdict(DIGITS if row["images"] == "digits" else PHOTOGRAPHS)
+    other = [f"{name} {row[name]}" for name in base if row[name] != str(base[name])]
+    return f"{row['images']}: {', '.join(other) or 'first setting'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few images, no training")
+    parser.add_argument("--only", type=int, help="at most so many settings more")
+    parser.add_argument("--training", type=float, default=TRAINING, help="seconds an encoder")
+    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
+    parser.add_argument("--out", type=Path, help="CSV file")
+    parser.add_argument("--plot", action="store_true", help="draw what the CSV holds")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    out = options.out or (OUT.with_stem("exposure_quick") if options.quick else OUT)
+    names = [field.name for field in fields(Setting)]
+    have = {tuple(row[name] for name in names) for row in rows_of(out)}
+    wanted = quick() if options.quick else settings()
+    missing = [s for s in wanted if tuple(map(str, asdict(s).values())) not in have]
+    for setting in missing[: options.only]:
+        print(setting, flush=True)
+        figures = run(setting, options.training)
+        figures = {n: round(v, 5) if isinstance(v, float) else v for n, v in figures.items()}
+        row = asdict(setting) | {name: figures.get(name, "") for name in MEASURES}
+        row |= surroundings()
+        add(out, list(row), row)
+    rows = rows_of(out)
+    if options.plot:
+        chart(rows, Path(f"docs/assets/{out.stem}.png"))
+    print(
+        json.dumps({"settings": len(rows), "missing": len(missing[options.only or len(missing) :])})
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""An attack that is interrupted goes on where it was, as if nothing had happened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
+from instahide.attacks.reconstruction import beliefs as kept
+from instahide.attacks.reconstruction import chosen
+from instahide.attacks.reconstruction.attack import ReconstructionAttack
+from instahide.attacks.reconstruction.features import edges_of_square
+from instahide.audit.truth import observe
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.images import ImageTable
+from tests.attacks.conftest import natural
+
+
+@pytest.fixture(scope="module")
+def observation() -> Observation:
+    private = ImageTable.from_arrays(natural(8, 1, 16), np.arange(8) % 3)
+    public = ImageTable.from_arrays(natural(200, 2, 16))
+    shadow = ImageTable.from_arrays(natural(60, 3, 16))
+    threat = ThreatModel(public="none", encodings_per_image=12, shadow=True)
+    return observe(private, public, Scheme.cross(4), threat, shadow=shadow)[0]
+
+
+class KilledError(Exception):
+    """As if the process had been killed."""
+
+
+def interrupting(after: str) -> object:
+    def progress(what: str, share: float) -> None:
+        if what == after:
+            raise KilledError
+
+    return progress
+
+
+def attacked(observation: Observation, folder: Path | None) -> tuple[Reconstruction, list[str]]:
+    said: list[str] = []
+    attack = ReconstructionAttack(folder=folder)
+    return attack.run(observation, Budget(), lambda what, share: said.append(what)), said
+
+
+def close(one: Tensor | None, other: Tensor | None) -> None:
+    """But for rounding: tensors from a file lie otherwise in memory."""
+    torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "after", ["recovery, round 1", "assignment, round 1", "recovery, at last", "confidence"]
+)
+def test_interrupted_anywhere_it_ends_with_the_same_images(
+    observation: Observation, tmp_path: Path, after: str
+) -> None:
+    attack = ReconstructionAttack(folder=tmp_path)
+    with pytest.raises(KilledError):
+        attack.run(observation, Budget(), interrupting(after))  # type: ignore[arg-type]
+    resumed, said = attacked(observation, tmp_path)
+    whole, all_said = attacked(observation, None)
+    assert "groups" not in said
+    assert [what for what in said if what != "features"] == all_said[all_said.index(after) :]
+    assert torch.equal(resumed.members, whole.members)  # type: ignore[arg-type]
+    for name in ("images", "coefficients", "confidence"):
+        close(getattr(resumed, name), getattr(whole, name))
+
+
+def test_what_a_budget_cut_short_a_later_run_goes_on_with(
+    observation: Observation, tmp_path: Path
+) -> None:
+    attack = ReconstructionAttack(folder=tmp_path)
+    for _ in range(2):
+        cut = attack.run(observation, Budget(0), silent)
+    assert cut.images is not None
+    resumed, _ = attacked(observation, tmp_path)
+    whole, _ = attacked(observation, None)
+    assert not torch.equal(cut.images, resumed.images)  # type: ignore[arg-type]
+    close(resumed.images, whole.images)
+
+
+def test_a_finished_attack_is_not_done_again(observation: Observation, tmp_path: Path) -> None:
+    first, _ = attacked(observation, tmp_path)
+    again, said = attacked(observation, tmp_path)
+    assert said == ["features", "done"]
+    close(first.images, again.images)
+
+
+def test_the_file_holds_what_was_found_and_nothing_else(
+    observation: Observation, tmp_path: Path
+) -> None:
+    attacked(observation, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [kept.FILE]
+    assert (tmp_path / kept.FILE).stat().st_mode & 0o077 == 0
+    with safe_open(tmp_path / kept.FILE, framework="pt") as file:
+        assert set(file.metadata()) == {"of", "step"}
+        assert set(file.keys()) == {
+            "centres", "scores", "members", "coefficients", "images", "confidence",
+        }  # fmt: skip
+
+
+def test_a_folder_of_another_attack_is_refused(observation: Observation, tmp_path: Path) -> None:
+    attacked(observation, tmp_path)
+    others = replace(observation, encodings=observation.encodings.roll(1, dims=0))
+    for attack, seen in (
+        (ReconstructionAttack(folder=tmp_path), others),
+        (ReconstructionAttack(folder=tmp_path), replace(observation, labels=None)),
+        (ReconstructionAttack(folder=tmp_path, rounds=1), observation),
+        (ReconstructionAttack(folder=tmp_path, seed=1), observation),
+    ):
+        with pytest.raises(InstaHideError, match="another attack"):
+            attack.run(seen, Budget(), silent)
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_a_damaged_file_is_refused(
+    observation: Observation, tmp_path: Path, damage: bytes | None
+) -> None:
+    attacked(observation, tmp_path)
+    path = tmp_path / kept.FILE
+    path.write_bytes(path.read_bytes()[:200] if damage is None else damage)
+    with pytest.raises(InstaHideError, match="does not hold the state"):
+        attacked(observation, tmp_path)
+
+
+def test_an_encoder_is_trained_on_shadow_images_within_its_seconds_and_kept(
+    observation: Observation, tmp_path: Path
+) -> None:
+    attack = ReconstructionAttack(rounds=1, training=2.0, folder=tmp_path)
+    assert attack.applies(observation) is None
+    said: list[str] = []
+    attack.run(observation, Budget(), lambda what, share: said.append(what))
+    assert any(what.startswith("step") for what in said)
+    assert (tmp_path / chosen.FILE).exists()
+    said.clear()
+    attack.run(observation, Budget(), lambda what, share: said.append(what))
+    assert said == ["features", "done"]
+
+
+def test_training_takes_at_most_half_the_budget(observation: Observation) -> None:
+    began = Budget(100)
+    ReconstructionAttack(rounds=1, training=60.0).run(observation, Budget(2), silent)
+    assert began.left > 80
+
+
+def test_without_training_or_a_shipped_encoder_features_are_untrained(
+    observation: Observation,
+) -> None:
+    found = chosen.default_features(observation, None, silent)
+    torch.testing.assert_close(found, edges_of_square(observation.encodings))
+
+
+def test_training_without_shadow_images_does_not_apply(observation: Observation) -> None:
+    bare = replace(observation, shadow=None)
+    assert "grants none" in str(ReconstructionAttack(training=5.0).applies(bare))
