@@ -117,10 +117,10 @@ def rendered(report: Report, pictures: Path) -> str:
     )
 
 
-def _telling(result: Result) -> tuple[float, int]:
+def _telling(result: Result) -> tuple[float, float]:
     """Attacks that recover most stand first; the others keep the order in which they were run."""
     share = recovered_share(result)
-    return (1.0, 0) if share is None else (-share, -int(result.on == "published"))
+    return (1.0, 0.0) if share is None else (-share, -(result.figures["ssim_mean"] or 0.0))
 
 
 def _embedded(path: Path) -> str:
