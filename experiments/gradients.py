@@ -95,12 +95,12 @@ SETTINGS = {
 
 def tasks(images: int) -> Iterator[Task]:
     for scheme in SCHEMES:
-        for first in range(images if scheme == "plain" else images // 2):
+        for first in range(images if scheme == "plain" else images // 3):
             yield Task("dlg", scheme, "gradient", first)
             yield Task("inverting-gradients", scheme, "gradient", first)
-    for first in range(images // 4):
+    for first in range(images // 5):
         yield Task("dlg", "plain", "four-steps", first)
-    for first in range(0, images, 4):
+    for first in range(0, images, 5):
         yield Task("inverting-gradients", "plain", "batch-norm-eval", first)
         for name in ("inverting-gradients", "inverting-statistics"):
             yield Task(name, "plain", "batch-norm-train", first)

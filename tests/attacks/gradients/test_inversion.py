@@ -48,7 +48,7 @@ def test_dlg_recovers_a_plain_image(seen: Seen, labels: str) -> None:
 
 def test_inverting_gradients_recovers_a_plain_image(seen: Seen) -> None:
     # Digits of 8 x 8 pixels are less smooth than photographs.
-    attack = InvertingGradients(iterations=1200, starts=1, smoothness=1e-4)
+    attack = InvertingGradients(iterations=800, starts=1, smoothness=1e-4)
     found = figures(attack, seen(labels="none"))
     assert found["encoding_psnr_best"] > 20
     assert found["identified_mean"] == 1

@@ -35,12 +35,18 @@ def test_the_class_of_one_image_is_always_found(seen: Seen, training: LocalTrain
 
 @pytest.mark.parametrize("labels", ["soft", "renormalised"])
 def test_a_soft_label_is_found_with_its_coefficients(seen: Seen, labels: str) -> None:
-    """Outputs of an untrained network hardly depend on the image; a tenth is allowed for that."""
-    for _ in range(10):
+    """Outputs of an untrained network depend a little on the image.
+
+    The worst coefficient is off by 0.04 on average, with a deviation of 0.03; the mean of 20 passes
+    0.12 less than once in a million. A label of equal classes, or of one, is off by 0.3 and more.
+    """
+    worst = []
+    for _ in range(20):
         scheme = Scheme.inside(4, labels=labels)
         observation, truth = seen(scheme, network=with_batch_norm(trained=True))
         off = read(observation, truth) - granted(observation.labels)
-        assert float(off.abs().max()) < 0.1
+        worst.append(float(off.abs().max()))
+    assert sum(worst) / 20 < 0.12
 
 
 def test_classes_of_a_batch_are_counted(seen: Seen, digits: ImageTable) -> None:

@@ -7,6 +7,7 @@ original many starts go astray.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from instahide.attacks.gradients.problem import Problem, refusal
 from instahide.attacks.gradients.replay import squared_distance
 
 #: Share of the update's square that may be left of a solved one; and gain that a round must bring.
-SOLVED, LEAST_GAIN = 1e-9, 0.999
+SOLVED, LEAST_GAIN = 1e-8, 0.999
 #: Evaluations of a round, and past steps that make up the curvature.
 EVALUATIONS, HISTORY = 20, 200
 
@@ -47,19 +48,27 @@ class DeepLeakage:
         """The images of the nearest start; their labels too, if the attacker had none."""
         problem = Problem.of(observation)
         generator = torch.Generator().manual_seed(self.seed)
-        best, number = _Start(problem, generator), 1
-        best.descend(self.rounds, budget)
-        while number < self.starts and best.distance > SOLVED and budget.left > 0:
-            progress("starts", number / self.starts)
-            other, number = _Start(problem, generator), number + 1
-            other.descend(self.rounds, budget)
-            best = min(best, other, key=lambda start: start.distance)
+        done: list[_Start] = []
+        for number in range(self.starts):
+            start = _Start(problem, generator)
+            start.descend(self.rounds, budget, _part(progress, number, self.starts))
+            done.append(start)
+            if start.distance <= SOLVED or budget.left == 0:
+                break
         progress("starts", 1.0)
+        best = min(done, key=lambda start: start.distance)
         return Reconstruction(
-            {"distance": best.distance, "starts": float(number)},
+            {"distance": best.distance, "starts": float(len(done))},
             images=best.images.detach().float().cpu(),
-            class_coefficients=None if problem.labels is not None else best.labels().float().cpu(),
+            class_coefficients=best.labels().detach().float().cpu()
+            if problem.labels is None
+            else None,
         )
+
+
+def _part(progress: Progress, number: int, starts: int) -> Callable[[float], None]:
+    """Tells ``progress`` how much of all starts is done, from how much is of one."""
+    return lambda share: progress("starts", (number + share) / starts)
 
 
 class _Start:
@@ -73,9 +82,9 @@ class _Start:
     def labels(self) -> Tensor:
         """(n, classes) known ones, or else the present guess."""
         known = self.problem.labels
-        return self.logits.softmax(dim=1).detach() if known is None else known
+        return self.logits.softmax(dim=1) if known is None else known
 
-    def descend(self, rounds: int, budget: Budget) -> None:
+    def descend(self, rounds: int, budget: Budget, say: Callable[[float], None]) -> None:
         """Change the guess until it is right, gets no better or the budget ends."""
         optimizer = torch.optim.LBFGS(
             self._variables(),
@@ -86,7 +95,8 @@ class _Start:
             line_search_fn="strong_wolfe",
         )
         before = float("inf")
-        for _ in range(rounds):
+        for number in range(rounds):
+            say(number / rounds)
             # What a round hands back is the distance that it began with.
             now = float(optimizer.step(self._measured))  # type: ignore[no-untyped-call]
             if not SOLVED < now < LEAST_GAIN * before or budget.left == 0:
@@ -100,11 +110,8 @@ class _Start:
 
     def _measured(self) -> Tensor:
         """The distance of this guess, with its slopes where the optimiser looks for them."""
-        known = self.problem.labels
-        labels = self.logits.softmax(dim=1) if known is None else known
-        distance = squared_distance(
-            self.problem.replay.update(self.images, labels), self.problem.replay.sent
-        )
+        replay = self.problem.replay
+        distance = squared_distance(replay.update(self.images, self.labels()), replay.sent)
         variables = self._variables()
         slopes = torch.autograd.grad(distance, variables)
         for variable, slope in zip(variables, slopes, strict=True):
