@@ -42,7 +42,7 @@ from instahide.attacks.reconstruction.training import train_pair_encoder
 from instahide.attacks.shadows import shadow_batches
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageTable
+from instahide.images import ImageTable, open_split
 from tests.attacks.conftest import natural
 
 IMAGES, ENCODINGS = 12, 600
@@ -359,11 +359,36 @@ def test_no_shadow_image_is_changed_by_training() -> None:
     assert (shadow.pixels == before).all()
 
 
-def test_the_shipped_encoder_is_small_and_for_its_shape_alone() -> None:
-    encoder = shipped_encoder((3, 32, 32))
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)], ids=str)
+def test_shipped_encoders_are_small(shape: tuple[int, int, int]) -> None:
+    encoder = shipped_encoder(shape)
     assert encoder is not None
     assert sum(weight.numel() for weight in encoder.parameters()) < 25_000
+    assert encoder.features(torch.randn(4, *shape)).norm(dim=1) == pytest.approx(1, abs=1e-4)
+
+
+def test_there_is_no_encoder_for_other_shapes() -> None:
     assert shipped_encoder((3, 17, 17)) is None
+
+
+def test_digits_share_more_in_the_shipped_features_than_in_untrained_ones() -> None:
+    """The encoder has learnt from photographs alone."""
+    digits = open_split("mnist-5k").train.subset(slice(0, 40))
+    public = ImageTable.from_arrays(natural(300, 4, 28)[:, :1])
+    batch = next(shadow_batches(digits, Scheme.cross(4), public=public, encodings=400))
+    encoder = shipped_encoder((1, 28, 28))
+    assert encoder is not None
+    others = ~torch.eye(len(batch.encodings), dtype=torch.bool)
+
+    def apart(found: Tensor) -> float:
+        """How far likeness is apart, in its own deviations."""
+        likeness = found @ found.T
+        strange = likeness[~batch.shares]
+        return float((likeness[batch.shares & others].mean() - strange.mean()) / strange.std())
+
+    assert apart(encoder.features(batch.encodings)) > apart(
+        features.edges_of_square(batch.encodings)
+    )
 
 
 def test_a_damaged_encoder_is_refused(tmp_path: Path) -> None:
