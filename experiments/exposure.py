@@ -234,9 +234,7 @@ def main() -> None:
     rows = rows_of(out)
     if options.plot:
         chart(rows, Path(f"docs/assets/{out.stem}.png"))
-    print(
-        json.dumps({"settings": len(rows), "missing": len(missing[options.only or len(missing) :])})
-    )
+    print(json.dumps({difference(row): row["ssim"] for row in rows}))
 
 
 if __name__ == "__main__":
