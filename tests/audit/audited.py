@@ -30,7 +30,8 @@ def result(attack: str = "averaging", **changes: Any) -> Result:
 
 def recovered(count: int, total: int = 100, **changes: Any) -> Result:
     figures = {
-        "images_recognisable": float(count), "images_sought": float(total), "ssim_mean": 0.3,
+        "images_recognisable": float(count), "images_sought": float(total),
+        "images_recovered": float(total), "ssim_mean": 0.3, "ssim_mean_of_best": 0.5,
         "ssim_best": 0.9, "ssim_of_nothing": 0.1, "identified": 0.4,
     }  # fmt: skip
     return result(**{"figures": figures} | changes)

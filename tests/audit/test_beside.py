@@ -94,3 +94,7 @@ def test_an_image_counts_once_however_often_it_came_back() -> None:
     )
     assert found.recognisable == 1
     assert found.best_of_each().tolist() == [0, 2, 3]
+    summary = found.summary()
+    assert summary["ssim_mean"] == pytest.approx((0.9 + 0.8 + 0.9 + 0.4) / 4)
+    assert summary["ssim_mean_of_best"] == pytest.approx((0.9 + 0.9 + 0.4) / 3)
+    assert (summary["images_recovered"], summary["images_sought"]) == (4, 5)

@@ -19,6 +19,13 @@ def test_what_came_back_and_what_it_cost_stand_first() -> None:
     assert "100 of 200 images" in said[-2]
 
 
+def test_an_image_that_came_back_often_need_be_recognised_but_once() -> None:
+    often = recovered(92)
+    figures = often.figures | {"images_recovered": 3000.0}
+    assert "recognisably at least once" in verdict([recovered(92, figures=figures)], FACTS)[0]
+    assert "at least once" not in verdict([often], FACTS)[0]
+
+
 def test_the_worse_of_rehearsal_and_publication_stands_first() -> None:
     published = recovered(99, on="published")
     assert verdict([recovered(50), published], FACTS)[0].startswith("Out of the encodings")

@@ -54,13 +54,15 @@ class Beside:
         return torch.tensor(places, dtype=torch.int64)
 
     def summary(self) -> dict[str, float]:
-        """Plain numbers; the SSIM is over private images, those that did not come back left out."""
+        """Plain numbers; ``ssim_mean`` is over all that was recovered, however often an image."""
         best = self.ssim[self.best_of_each()]
         nothing = metrics.best_affine(torch.zeros_like(self.originals), self.originals)
         return {
             "images_recognisable": float(self.recognisable),
             "images_sought": float(self.total),
-            "ssim_mean": float(best.mean()),
+            "images_recovered": float(len(self.rows)),
+            "ssim_mean": float(self.ssim.mean()),
+            "ssim_mean_of_best": float(best.mean()),
             "ssim_best": float(best.max()),
             "ssim_of_nothing": float(metrics.ssim(nothing, self.originals).mean()),
             "identified": float(self.told.float().mean()),

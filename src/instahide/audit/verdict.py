@@ -59,9 +59,10 @@ def _recovered(done: Sequence[Result], on: On) -> str:
         tried = ", ".join(r.attack for r in seeking)
         spent = duration(sum(r.seconds for r in seeking))
         return f"{where} none came back recognisably in what was tried ({tried}; {spent} in all)."
+    once = " at least once" if (best.figures.get("images_recovered") or 0) > total else ""
     signs = ", up to signs" if best.absolute else ""
     return (
-        f"{where} {count:,} came back recognisably{signs}, by the attack “{best.attack}” in "
+        f"{where} {count:,} came back recognisably{once}{signs}, by the attack “{best.attack}” in "
         f"{duration(best.seconds)}."
     )
 
