@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from instahide.cli.accounts import histogram, show_ledger, summary
 from instahide.encodings.ledger import Ledger, Totals
+from instahide.encryption.guarantee import epsilon_of
+from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 
 
@@ -92,6 +94,26 @@ def test_every_image_is_in_one_bar(counts: list[int]) -> None:
 
 
 def test_a_summary_of_nothing_has_no_numbers() -> None:
-    figures = summary(Totals(np.empty(0, np.int64), np.empty(0)))
+    figures = summary(Totals(np.empty(0, np.int64), np.empty(0), np.empty(0)))
     assert figures["images"] == figures["exposures"] == 0
     assert figures["most"] is figures["mean_squared_coefficient"] is None
+
+
+def test_what_noise_guarantees_is_said(
+    tmp_path: Path, data: Path, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "none, for want of noise" in " ".join(shown(capsys, path, None).split())
+    assert json.loads(shown(capsys, path, None, as_json=True))["epsilon"] is None
+    loaded = np.load(data)
+    images = ImageTable.from_arrays(loaded["x"], loaded["y"])
+    protected = tmp_path / "protected.sqlite"
+    scheme = Scheme.inside(2, noise=30.0)
+    with Ledger.open(protected) as ledger:
+        account = ledger.account(images, scheme=scheme)
+        account.take(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
+        epsilon = epsilon_of(account.losses.max())
+    figures = json.loads(shown(capsys, protected, data, as_json=True))
+    assert figures["epsilon"] == pytest.approx(epsilon)
+    assert figures["delta"] == 1e-5
+    text = " ".join(shown(capsys, protected, data).split())
+    assert f"epsilon = {epsilon:.3g} at delta = 1e-05" in text

@@ -136,15 +136,15 @@ def test_what_is_no_ledger_is_refused_and_left_alone(path: Path, other: bytes) -
     ("change", "words"),
     [
         ("PRAGMA application_id = 5", "no ledger"),
-        ("PRAGMA user_version = 2", "version 2"),
+        ("PRAGMA user_version = 3", "version 3"),
         ("DROP TABLE totals", "damaged"),
         ("DELETE FROM state", "damaged"),
         ("UPDATE state SET folded = folded + 1", "damaged"),
         ("UPDATE totals SET counts = x'010203'", "damaged"),
         ("UPDATE totals SET squares = NULL", "damaged"),
         ("DELETE FROM totals", "damaged"),
-        ("INSERT INTO takes VALUES (99, x'00000000', x'00000000', 0)", "damaged"),
-        ("INSERT INTO takes VALUES (99, 'text', 1.5, NULL)", "damaged"),
+        ("INSERT INTO takes VALUES (99, x'00000000', x'00000000', 1.0, 0)", "damaged"),
+        ("INSERT INTO takes VALUES (99, 'text', 1.5, 1.0, NULL)", "damaged"),
     ],
 )
 def test_a_database_that_is_not_as_it_should_be(path: Path, change: str, words: str) -> None:
@@ -227,7 +227,7 @@ def test_what_was_not_committed_was_not_counted(ledger: Ledger) -> None:
 
     def stop_in_the_middle() -> None:
         with file.changing():
-            file.add(np.array([0, 1]), np.ones(2, np.float32))
+            file.add(np.array([0, 1]), np.ones(2, np.float32), 1.0)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

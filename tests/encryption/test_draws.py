@@ -217,7 +217,7 @@ def test_unbounded_dirichlet_shares_are_beta(k: int) -> None:
 
 
 def test_the_half_normal_law_is_drawn_from_half_normals() -> None:
-    found = draws._half_normals(block(), 40_001)
+    found = draws._normals(block(), Purpose.COEFFICIENTS, 40_001, turn=np.pi / 2)
     assert len(found) == 40_001
     assert stats.kstest(found, stats.halfnorm.cdf).pvalue > ALPHA
     # The two of a pair share a radius, and are independent all the same.

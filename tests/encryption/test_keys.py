@@ -95,6 +95,7 @@ def test_known_answer() -> None:
     assert words.tobytes().hex() == "a7f5605d9db931f43d1957e1991289bb"
     assert {purpose.name: int(purpose) for purpose in Purpose} == {
         "PARTNERS": 1, "COEFFICIENTS": 2, "MASKS": 3, "AUGMENTATION": 4, "ORDER": 5, "CROPS": 6,
+        "NOISE": 7,
     }  # fmt: skip
 
 
@@ -118,7 +119,7 @@ def test_no_two_draws_share_bytes() -> None:
                 for purpose in [*Purpose, *Purpose]:
                     found += chunks(block.words(purpose, 16))
             stream.next_epoch()
-    assert len(found) == 5 * 3 * 4 * 12 * 8
+    assert len(found) == 5 * 3 * 4 * 2 * len(Purpose) * 8
     assert all_differ(found)
 
 

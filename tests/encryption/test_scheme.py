@@ -18,7 +18,7 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=8,
 )
-FIELDS = ("k", "private_k", "c1", "c2", "own", "mask", "labels", "law")
+FIELDS = ("k", "private_k", "c1", "c2", "own", "mask", "labels", "law", "noise")
 
 
 @st.composite
@@ -32,6 +32,7 @@ def schemes(draw: st.DrawFn) -> Scheme:
         mask=draw(st.booleans()),
         labels=draw(st.sampled_from(["soft", "renormalised"])),
         law=draw(st.sampled_from(["half-normal", "dirichlet"])),
+        noise=draw(st.just(0.0) | st.floats(0, 1e6)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from instahide.cli.console import out
 from instahide.encodings.ledger import Ledger, Totals, default_ledger
+from instahide.encryption.guarantee import DELTA, epsilon_of, in_words
 from instahide.images import open_images
 
 #: Bars of the histogram, at most.
@@ -26,7 +28,12 @@ MEANING = (
 
 
 def show_ledger(
-    path: Path | None, data: str | None, size: int | None, skip_bad: bool, as_json: bool
+    path: Path | None,
+    data: str | None,
+    size: int | None,
+    skip_bad: bool,
+    as_json: bool,
+    delta: float = DELTA,
 ) -> None:
     """Print what the ledger says of all images, or of those of ``data``; never of a single one.
 
@@ -36,9 +43,10 @@ def show_ledger(
         size: that the images are resized to before they are encrypted.
         skip_bad: leave out files that cannot be read.
         as_json: print one JSON object instead of tables.
+        delta: that the epsilon of noise is given at.
     """
     path = path or default_ledger()
-    figures = summary(_totals(path, data, size, skip_bad))
+    figures = summary(_totals(path, data, size, skip_bad), delta)
     if as_json:
         print(json.dumps({"ledger": str(path), **figures}))
     elif not figures["exposures"]:
@@ -49,11 +57,13 @@ def show_ledger(
         out.print(MEANING, soft_wrap=True)
 
 
-def summary(totals: Totals) -> dict[str, Any]:
+def summary(totals: Totals, delta: float = DELTA) -> dict[str, Any]:
     """What there is to say of ``totals``, ready for JSON; None where there is nothing to say.
 
     An exposure is one image in one encoding. Squared coefficients are a mean over exposures.
+    Epsilon is that of the image that noise protects least: None where it has no guarantee.
     """
+    epsilon = epsilon_of(float(totals.losses.max(initial=0)), delta)
     counts, exposures = totals.counts, int(totals.counts.sum())
     some = len(counts) > 0
     return {
@@ -64,6 +74,8 @@ def summary(totals: Totals) -> dict[str, Any]:
         "mean": float(counts.mean()) if some else None,
         "most": int(counts.max()) if some else None,
         "mean_squared_coefficient": totals.squares.sum() / exposures if exposures else None,
+        "epsilon": epsilon if exposures and math.isfinite(epsilon) else None,
+        "delta": delta,
         "histogram": histogram(counts) if some else [],
     }
 
@@ -82,7 +94,7 @@ def histogram(counts: NDArray[np.int64]) -> list[dict[str, int]]:
 def _totals(path: Path, data: str | None, size: int | None, skip_bad: bool) -> Totals:
     if not path.exists():
         # To look is no reason to make one.
-        return Totals(np.empty(0, np.int64), np.empty(0))
+        return Totals(np.empty(0, np.int64), np.empty(0), np.empty(0))
     images = None if data is None else open_images(data, size=size, skip_bad=skip_bad)
     with Ledger.open(path) as ledger:
         return ledger.totals(images, progress=True)
@@ -107,6 +119,7 @@ def _table(figures: dict[str, Any], title: str) -> Table:
         ("exposures of an image, mean", f"{figures['mean']:,.1f}"),
         ("exposures of an image, most", f"{figures['most']:,}"),
         ("squared coefficient of an exposure, mean", f"{figures['mean_squared_coefficient']:.3f}"),
+        ("guarantee of every image, by noise", in_words(figures["epsilon"], figures["delta"])),
     ]
     for row in rows:
         table.add_row(*row)

@@ -9,7 +9,7 @@ import typer
 
 from instahide._version import __version__
 from instahide.cli import encodings
-from instahide.cli.arguments import Pool, Size, SkipBad, Source
+from instahide.cli.arguments import Noise, Pool, Size, SkipBad, Source
 from instahide.cli.challenge import challenge
 from instahide.cli.console import explained, out
 from instahide.cli.options import with_settings
@@ -124,6 +124,7 @@ def show(
     public: Pool = "photos",
     scheme: Annotated[str, typer.Option(help="inside, cross, mixup or plain.")] = "cross",
     k: Annotated[int, typer.Option(help="Images in a mix.")] = 4,
+    noise: Noise = None,
     images: Annotated[int, typer.Option(help="Rows of the picture.")] = 4,
     size: Size = None,
     skip_bad: SkipBad = False,
@@ -132,7 +133,7 @@ def show(
     """Draw what encryption does: originals, their partners, the mix, the encoding, |encoding|."""
     from instahide.cli.picture import draw_picture
 
-    draw_picture(source, public, scheme, k, images, size, skip_bad, out_file)
+    draw_picture(source, public, scheme, k, noise or 0.0, images, size, skip_bad, out_file)
     out.print(f"Picture: {out_file}", soft_wrap=True)
 
 

@@ -31,6 +31,11 @@ Labels = Annotated[Literal["soft", "renormalised"] | None, typer.Option(help="La
 Law = Annotated[
     Literal["half-normal", "dirichlet"] | None, typer.Option(help="Law of the coefficients.")
 ]
+Noise = Annotated[
+    float | None,
+    typer.Option(help="Deviation of Gaussian noise on every value, in normalised units."),
+]
+Delta = Annotated[float, typer.Option(help="The delta at which the epsilon of noise is given.")]
 
 
 def numbers(text: str) -> tuple[float, ...]:

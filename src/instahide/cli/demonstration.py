@@ -40,7 +40,7 @@ def run_demo(folder: Path, epochs: int) -> None:
         asked = metrics.get("encrypted_accuracy")
         table.add_row(title, f"{metrics['accuracy']:.1%}", "-" if asked is None else f"{asked:.1%}")
     picture = folder / "encryption.png"
-    draw_picture(_DATA, "photos", "cross", 4, 4, None, False, picture)
+    draw_picture(_DATA, "photos", "cross", 4, 0.0, 4, None, False, picture)
     out.print(table)
     out.print(WARNING, soft_wrap=True)
     out.print(f"Picture: {picture}", soft_wrap=True)

@@ -11,9 +11,11 @@ import typer
 from instahide.cli.arguments import (
     C1,
     C2,
+    Delta,
     Labels,
     Law,
     LedgerFile,
+    Noise,
     Pool,
     PrivateK,
     Size,
@@ -43,6 +45,7 @@ def encrypt(
     c2: C2 = None,
     labels: Labels = None,
     law: Law = None,
+    noise: Noise = None,
     values: Annotated[
         Literal["float32", "float16", "uint8"], typer.Option(help="How values are stored.")
     ] = "float16",
@@ -63,6 +66,7 @@ def encrypt(
     engine: Annotated[
         Literal["threads", "ray"], typer.Option(help="This machine, or a Ray cluster.")
     ] = "threads",
+    delta: Delta = 1e-5,
     size: Size = None,
     skip_bad: SkipBad = False,
 ) -> None:
@@ -74,7 +78,7 @@ def encrypt(
 
     mixing = {
         "scheme": scheme, "k": k, "private_k": private_k, "c1": c1, "c2": c2, "labels": labels,
-        "law": law,
+        "law": law, "noise": noise,
     }  # fmt: skip
     publication = publishing.opened(
         source,
@@ -88,10 +92,16 @@ def encrypt(
         skip_bad=skip_bad,
     )
     if dry_run:
-        publishing.show_plan(publication, out_folder, ledger, limit=max_exposure)
+        publishing.show_plan(publication, out_folder, ledger, limit=max_exposure, delta=delta)
     else:
         publishing.run_encryption(
-            publication, out_folder, ledger, engine=engine, limit=max_exposure, resume=resume
+            publication,
+            out_folder,
+            ledger,
+            engine=engine,
+            limit=max_exposure,
+            resume=resume,
+            delta=delta,
         )
 
 
@@ -107,11 +117,12 @@ def verify(folder: Folder) -> None:
 def info(
     folder: Folder,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    delta: Delta = 1e-5,
 ) -> None:
     """Say what a folder of encodings holds, and how often it shows an image."""
     from instahide.cli.publishing import show_info
 
-    show_info(folder, as_json)
+    show_info(folder, as_json, delta)
 
 
 @explained
@@ -123,6 +134,7 @@ def ledger(
     size: Size = None,
     skip_bad: SkipBad = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    delta: Delta = 1e-5,
 ) -> None:
     """Say how often images have gone out, in all runs together, and what that means.
 
@@ -130,7 +142,7 @@ def ledger(
     """
     from instahide.cli.accounts import show_ledger
 
-    show_ledger(path, data, size, skip_bad, as_json)
+    show_ledger(path, data, size, skip_bad, as_json, delta)
 
 
 #: The formats of `instahide.encodings.exchange`.
@@ -170,6 +182,7 @@ def import_(
     c2: C2 = None,
     labels: Labels = None,
     law: Law = None,
+    noise: Noise = None,
     private_images: Annotated[int | None, typer.Option(help="How many were encrypted.")] = None,
     copies: Annotated[int | None, typer.Option(help="Encodings of each image.")] = None,
     mean: Annotated[str | None, typer.Option(help="Mean of pixel / 255 before it.")] = None,
@@ -184,7 +197,7 @@ def import_(
 
     mixing = {
         "scheme": scheme, "k": k, "private_k": private_k, "c1": c1, "c2": c2, "labels": labels,
-        "law": law,
+        "law": law, "noise": noise,
     }  # fmt: skip
     told = {
         "private_images": private_images, "copies": copies, "mean": mean, "std": std,

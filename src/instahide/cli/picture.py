@@ -22,13 +22,15 @@ def draw_picture(
     public: str,
     scheme: str,
     k: int,
+    noise: float,
     count: int,
     size: int | None,
     skip_bad: bool,
     out: Path,
 ) -> None:
     """Write a picture of the encryption of ``count`` images of ``source`` to ``out``."""
-    settings = TrainSettings.from_values({"scheme": scheme, "k": k}, "The options").encryption()
+    asked = {"scheme": scheme, "k": k, "noise": noise}
+    settings = TrainSettings.from_values(asked, "The options").encryption()
     images = open_images(source, size=size, skip_bad=skip_bad)
     if not 1 <= count <= len(images):
         raise InstaHideError(

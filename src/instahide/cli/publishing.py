@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
@@ -19,10 +19,11 @@ from instahide.cli.arguments import numbers
 from instahide.cli.bars import bar
 from instahide.cli.console import WARNING, err, out
 from instahide.encodings.format import EncodedFolder
-from instahide.encodings.ledger import Ledger, default_ledger
+from instahide.encodings.ledger import Ledger, Totals, default_ledger
 from instahide.encodings.manifest import Manifest, Values
 from instahide.encodings.plan import plan
 from instahide.encodings.publish import Engine, Publication, publish, threads
+from instahide.encryption.guarantee import DELTA, epsilon_beforehand, epsilon_of, in_words
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable, open_images, open_pool
 from instahide.images.optional import needing
@@ -57,29 +58,46 @@ def opened(
 
 
 def show_plan(
-    publication: Publication, out_folder: str, ledger: Path | None, *, limit: int | None
+    publication: Publication,
+    out_folder: str,
+    ledger: Path | None,
+    *,
+    limit: int | None,
+    delta: float,
 ) -> None:
     """Say what `run_encryption` would cost; nothing is written or counted."""
-    cost = plan(publication, _known(publication.images, ledger), out_folder)
+    images = publication.images
+    known = _known(images, ledger)
+    cost = plan(publication, known.counts, out_folder)
+    epsilon = epsilon_beforehand(
+        publication.scheme,
+        images.shape,
+        images.std,
+        copies=publication.copies,
+        limit=limit,
+        earlier=float(known.losses.max(initial=0)),
+        delta=delta,
+    )
     table = Table("what it comes to", "", show_header=False)
     table.add_row("encodings", f"{cost.encodings:,}")
     table.add_row("on disk, about", decimal(cost.bytes))
     table.add_row("time, about", str(timedelta(seconds=round(cost.seconds))))
     table.add_row("an image has been in", f"at most {cost.before:,} encodings")
     table.add_row("an image will be in", f"{cost.mean:,.1f} on average, about {cost.most:,} most")
+    table.add_row("guarantee, at most", in_words(epsilon, delta))
     out.print(table)
     if limit is not None and cost.most > limit:
         err.print(f"Note: it would end early, before an image is in more than {limit} encodings.")
     out.print(WARNING, soft_wrap=True)
 
 
-def _known(images: ImageTable, ledger: Path | None) -> NDArray[np.int64]:
+def _known(images: ImageTable, ledger: Path | None) -> Totals:
     """How often each different image has gone out; a ledger is not made for it."""
     path = ledger or default_ledger()
     if not path.exists():
-        return np.zeros(len(images), np.int64)
+        return Totals(np.zeros(len(images), np.int64), *np.zeros((2, len(images))))
     with Ledger.open(path) as opened_ledger:
-        return opened_ledger.totals(images).counts
+        return opened_ledger.totals(images)
 
 
 def run_encryption(
@@ -90,6 +108,7 @@ def run_encryption(
     engine: str,
     limit: int | None,
     resume: bool,
+    delta: float,
 ) -> None:
     """Encrypt into ``out_folder`` and say what came of it."""
     with (
@@ -113,6 +132,8 @@ def run_encryption(
             soft_wrap=True,
         )
     out.print(f"{len(folder):,} encodings in {out_folder}", soft_wrap=True)
+    loss = float(_known(publication.images, ledger).losses.max())
+    out.print(f"Guarantee by noise: {in_words(epsilon_of(loss, delta), delta)}.", soft_wrap=True)
     out.print(WARNING, soft_wrap=True)
 
 
@@ -140,20 +161,20 @@ def verify_folder(location: str) -> None:
     )
 
 
-def show_info(location: str, as_json: bool) -> None:
+def show_info(location: str, as_json: bool, delta: float = DELTA) -> None:
     """Print what a folder says of itself."""
     folder = EncodedFolder.open(location, partial=True)
     if as_json:
         out.print_json(folder.manifest.to_json().decode())
         return
     table = Table("", "", show_header=False)
-    for name, value in _facts(folder.manifest).items():
+    for name, value in _facts(folder.manifest, delta).items():
         table.add_row(name, Text(value))
     out.print(table)
     out.print(WARNING, soft_wrap=True)
 
 
-def _facts(manifest: Manifest) -> dict[str, str]:
+def _facts(manifest: Manifest, delta: float) -> dict[str, str]:
     scheme = manifest.encryption()
     exposures = len(manifest) * scheme.private_k / manifest.private_images
     return {
@@ -164,12 +185,25 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "private images": f"{manifest.private_images:,}, {manifest.copies} copies each",
         "an image is in": f"{exposures:,.1f} of them on average",
         "scheme": ", ".join(f"{name} = {value}" for name, value in manifest.scheme.items()),
+        "guarantee": _guarantee(manifest, delta),
         "shape": " x ".join(map(str, manifest.shape)),
         "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes[:20])}",
         "normalisation": f"mean {_short(manifest.mean)}, std {_short(manifest.std)}",
         "values": f"{manifest.values}, at most {manifest.worst_error:.2g} off",
         "shards": f"{len(manifest.shards)}, {decimal(sum(s.bytes for s in manifest.shards))}",
     }
+
+
+def _guarantee(manifest: Manifest, delta: float) -> str:
+    """Of this folder by itself, without its coefficients, which nobody publishes."""
+    scheme = manifest.encryption()
+    if manifest.ended == "limit":
+        # Where some images may go out no more, others do so more often than by chance.
+        return "known to the publisher's ledger alone" if scheme.noise else in_words(None, delta)
+    epsilon = epsilon_beforehand(
+        scheme, manifest.shape, manifest.std, copies=manifest.copies, delta=delta
+    )
+    return in_words(epsilon, delta) + ("" if math.isinf(epsilon) else " at most, by this folder")
 
 
 def _short(values: tuple[float, ...]) -> str:

@@ -8,6 +8,7 @@ salted hash of its pixels, wherever the image comes from, and it is there before
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sqlite3
 from collections.abc import Container
@@ -22,6 +23,8 @@ from instahide.encodings.identity import image_hashes
 from instahide.encodings.ledger_file import LedgerFile
 from instahide.encodings.ledger_schema import create, with_crc, without_crc
 from instahide.encryption.exposure import Exposure, fitting, require_limit
+from instahide.encryption.guarantee import loss_rate
+from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
 
@@ -41,10 +44,13 @@ class Totals:
     Attributes:
         counts: (M,) encodings that each image went into.
         squares: (M,) sums of its squared coefficients in them.
+        losses: (M,) mu^2 of each image by its noise (`encryption/guarantee.py`); infinite where it
+            went out without.
     """
 
     counts: NDArray[np.int64]
     squares: NDArray[np.float64]
+    losses: NDArray[np.float64]
 
 
 class Ledger:
@@ -69,20 +75,28 @@ class Ledger:
         return cls(LedgerFile(path))
 
     def account(
-        self, images: ImageTable, *, limit: int | None = None, progress: bool = False
+        self,
+        images: ImageTable,
+        *,
+        limit: int | None = None,
+        scheme: Scheme | None = None,
+        progress: bool = False,
     ) -> Account:
         """What counts the rows of ``images``; all of them are hashed for it.
 
         Args:
             images: private images; those not known yet are entered.
             limit: encodings that an image may go into, at most, all earlier ones included.
+            scheme: that encrypts these very rows, under their normalisation: what its noise
+                guarantees is then kept. Without it images go out without a guarantee.
             progress: show a bar.
 
         Raises:
             InstaHideError: a limit below 1, or a ledger that cannot be used.
         """
         hashes = image_hashes(images, self._file.salt, progress=progress)
-        return Account(self._file, self._file.enter(hashes), limit)
+        rate = math.inf if scheme is None else loss_rate(scheme, images.shape, images.std)
+        return Account(self._file, self._file.enter(hashes), limit, rate)
 
     def totals(self, images: ImageTable | None = None, *, progress: bool = False) -> Totals:
         """Of every image that the ledger knows, or of the different ones among ``images``.
@@ -94,7 +108,8 @@ class Ledger:
         """
         if images is None:
             self._file.refresh()
-            return Totals(self._file.counts.copy(), self._file.squares.copy())
+            file = self._file
+            return Totals(file.counts.copy(), file.squares.copy(), file.losses.copy())
         numbers = self._file.numbers(image_hashes(images, self._file.salt, progress=progress))
         numbers = np.unique(numbers)
         known = numbers[numbers < len(self._file.counts)]
@@ -102,6 +117,7 @@ class Ledger:
         return Totals(
             np.concatenate([self._file.counts[known], unknown]),
             np.concatenate([self._file.squares[known], unknown]),
+            np.concatenate([self._file.losses[known], unknown]),
         )
 
     def close(self) -> None:
@@ -128,13 +144,17 @@ class Account(Exposure):
     A pickled copy counts in the same ledger, which must be there on its machine.
     """
 
-    def __init__(self, file: LedgerFile, entries: NDArray[np.int64], limit: int | None) -> None:
+    def __init__(
+        self, file: LedgerFile, entries: NDArray[np.int64], limit: int | None, rate: float
+    ) -> None:
         self.images = len(entries)
         require_limit(limit)
         self.limit = limit
         self._file = file
         #: (N,) numbers of the images in the ledger, which never change.
         self._entries = entries
+        #: What a squared coefficient of 1 costs, as `guarantee.loss_rate` has it.
+        self._rate = rate
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -147,6 +167,12 @@ class Account(Exposure):
         """(N,) sums of its squared coefficients in them."""
         self._file.refresh()
         return self._file.squares[self._entries]
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """(N,) mu^2 of each image, as in `Totals`."""
+        self._file.refresh()
+        return self._file.losses[self._entries]
 
     def spent(self) -> NDArray[np.bool] | None:
         """(N,) which images were at their limit when last seen; None where no image is."""
@@ -169,7 +195,7 @@ class Account(Exposure):
                 taken = fitting(entries, self._file.counts, self.limit)
             if taken:
                 squares = np.square(coefficients[:taken])
-                self._file.add(entries[:taken].reshape(-1), squares.reshape(-1))
+                self._file.add(entries[:taken].reshape(-1), squares.reshape(-1), self._rate)
         return taken
 
     def sync(self) -> None:
@@ -255,18 +281,21 @@ class Account(Exposure):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The place in the ledger, not the counts."""
-        return _reopened, (self._file.path.absolute(), self._file.name, self._entries, self.limit)
+        where = self._file.path.absolute(), self._file.name
+        return _reopened, (*where, self._entries, self.limit, self._rate)
 
     def _source(self) -> bytes:
         """What the same images in the same order give again."""
         return hashlib.sha256(self._entries.astype("<u4").tobytes()).digest()
 
 
-def _reopened(path: Path, name: str, entries: NDArray[np.int64], limit: int | None) -> Account:
+def _reopened(
+    path: Path, name: str, entries: NDArray[np.int64], limit: int | None, rate: float
+) -> Account:
     file = LedgerFile(path)
     if file.name != name:
         raise InstaHideError(
             f"{path} is another ledger than the one that these images are counted in.",
             "Encrypt on the machine where the ledger lies, or on one that shares the file.",
         )
-    return Account(file, entries, limit)
+    return Account(file, entries, limit, rate)

@@ -7,6 +7,7 @@ trace is left of which images were counted together.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from instahide.encodings.identity import HASH_BYTES, looked_up
 from instahide.encodings.ledger_errors import explained
 from instahide.encodings.ledger_schema import connected, require_ledger, with_crc, without_crc
+from instahide.encodings.ledger_upgrade import upgrade
 from instahide.errors import InstaHideError
 
 #: Images in a blob, at most: SQLite takes no blob beyond a billion bytes.
@@ -28,7 +30,7 @@ CHUNK = 1 << 20
 #: The journal is folded when it is so many times as large as the totals: writing them then costs
 #: little beside writing the journal, and wiping it.
 FOLD_AT = 4
-_TOTAL_BYTES = 4 + 8
+_TOTAL_BYTES = 4 + 8 + 8
 
 
 class LedgerFile:
@@ -40,6 +42,7 @@ class LedgerFile:
         salt: of its hashes. Whoever has it can tell whether a guessed image was counted.
         counts: (M,) encodings that each image went into, as far as was seen.
         squares: (M,) sums of its squared coefficients in them.
+        losses: (M,) sums of the same, each times the rate of its take.
 
     Raises:
         InstaHideError: there is no such file, it is damaged, or it cannot be written.
@@ -49,6 +52,7 @@ class LedgerFile:
         self.path = path
         self.counts: NDArray[np.int64] = np.empty(0, np.int64)
         self.squares: NDArray[np.float64] = np.empty(0, np.float64)
+        self.losses: NDArray[np.float64] = np.empty(0, np.float64)
         self._lock = threading.RLock()
         self._process = os.getpid()
         #: The last take that is in the arrays; before the first, so that they are read.
@@ -58,6 +62,7 @@ class LedgerFile:
             self._connection = connected(path)
             weakref.finalize(self, self._connection.close)
             require_ledger(path, self._connection)
+            upgrade(self._connection)
             self.salt, self.name, _, _ = self._state()
         self.fold()
 
@@ -93,12 +98,15 @@ class LedgerFile:
         with self.changing():
             pass
 
-    def add(self, entries: NDArray[np.int64], squares: NDArray[np.float32]) -> None:
-        """Count ``entries`` (n,) with their ``squares`` (n,); only while `changing`."""
+    def add(self, entries: NDArray[np.int64], squares: NDArray[np.float32], rate: float) -> None:
+        """Count ``entries`` (n,) with their ``squares`` (n,); only while `changing`.
+
+        A square costs ``rate`` times as much of what noise guarantees.
+        """
         numbers, values = _sorted(entries, squares)
-        row = with_crc(self._seen + 1, numbers.data, values.data)
-        self._connection.execute("INSERT INTO takes VALUES (?, ?, ?, ?)", row)
-        self._apply(self._seen + 1, numbers, values)
+        row = with_crc(self._seen + 1, numbers.data, values.data, rate)
+        self._connection.execute("INSERT INTO takes VALUES (?, ?, ?, ?, ?)", row)
+        self._apply(self._seen + 1, numbers, values, rate)
         if self._journal_bytes > FOLD_AT * _TOTAL_BYTES * len(self.counts):
             self._fold()
 
@@ -124,10 +132,12 @@ class LedgerFile:
                 part = new[start : start + CHUNK]
                 row = with_crc(known + start, part.tobytes())
                 connection.execute("INSERT INTO hashes VALUES (?, ?, ?)", row)
-                row = with_crc(known + start, bytes(4 * len(part)), bytes(8 * len(part)))
-                connection.execute("INSERT INTO totals VALUES (?, ?, ?, ?)", row)
+                zeros = bytes(8 * len(part))
+                row = with_crc(known + start, bytes(4 * len(part)), zeros, zeros)
+                connection.execute("INSERT INTO totals VALUES (?, ?, ?, ?, ?)", row)
             self.counts = np.concatenate([self.counts, np.zeros(len(new), np.int64)])
             self.squares = np.concatenate([self.squares, np.zeros(len(new))])
+            self.losses = np.concatenate([self.losses, np.zeros(len(new))])
             _, _, _, folded = self._state()
             self._write_state(folded)
         return numbers
@@ -195,26 +205,33 @@ class LedgerFile:
         takes = self._connection.execute(
             "SELECT * FROM takes WHERE id > ? ORDER BY id", (self._seen,)
         )
-        for take, entries, squares in map(without_crc, takes):
-            self._apply(take, np.frombuffer(entries, "<u4"), np.frombuffer(squares, "<f4"))
+        for take, entries, squares, rate in map(without_crc, takes):
+            self._apply(take, np.frombuffer(entries, "<u4"), np.frombuffer(squares, "<f4"), rate)
 
     def _load(self, images: int, folded: int) -> None:
         rows = self._connection.execute("SELECT * FROM totals ORDER BY first")
         totals = [without_crc(row) for row in rows]
-        counts, squares = (b"".join(row[column] for row in totals) for column in (1, 2))
+        counts, squares, losses = (b"".join(row[column] for row in totals) for column in (1, 2, 3))
         self.counts = np.frombuffer(counts, "<u4").astype(np.int64)
         self.squares = np.frombuffer(squares, "<f8").astype(np.float64)
-        if not len(self.counts) == len(self.squares) == images:
-            raise ValueError("Not a count and a sum for each image.")
+        self.losses = np.frombuffer(losses, "<f8").astype(np.float64)
+        if not len(self.counts) == len(self.squares) == len(self.losses) == images:
+            raise ValueError("Not a count and two sums for each image.")
         self._seen, self._journal_bytes = folded, 0
 
-    def _apply(self, take: int, entries: NDArray[np.uint32], squares: NDArray[np.float32]) -> None:
+    def _apply(
+        self, take: int, entries: NDArray[np.uint32], squares: NDArray[np.float32], rate: float
+    ) -> None:
         if entries.max(initial=0) >= len(self.counts) or len(entries) != len(squares):
             raise ValueError("A take of images that are not there.")
         # As indices and sums of these types NumPy adds them up many times faster.
         numbers = entries.astype(np.intp)
         np.add.at(self.counts, numbers, 1)
         np.add.at(self.squares, numbers, squares.astype(np.float64))
+        if rate < math.inf:
+            np.add.at(self.losses, numbers, rate * squares.astype(np.float64))
+        else:
+            self.losses[numbers] = math.inf
         self._seen = take
         self._journal_bytes += entries.nbytes + squares.nbytes
 
@@ -224,9 +241,10 @@ class LedgerFile:
         for (first,), end in zip(firsts, ends, strict=True):
             counts = self.counts[first:end].astype("<u4")
             squares = self.squares[first:end].astype("<f8")
+            losses = self.losses[first:end].astype("<f8")
             self._connection.execute(
-                "REPLACE INTO totals VALUES (?, ?, ?, ?)",
-                with_crc(first, counts.data, squares.data),
+                "REPLACE INTO totals VALUES (?, ?, ?, ?, ?)",
+                with_crc(first, counts.data, squares.data, losses.data),
             )
         self._connection.execute("DELETE FROM takes")
         self._write_state(self._seen)

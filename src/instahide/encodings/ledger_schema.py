@@ -5,9 +5,11 @@ table                 holds
 ====================  ==============================================================================
 ``state``             one row: the salt, a random name, the number of images, the last folded take
 ``hashes``            16 bytes for each image, in the order in which images came
-``totals``            for each image its count (uint32) and its squared coefficients (float64)
-``takes``             the journal: what was counted since, as image numbers (uint32, sorted) and
-                      squared coefficients (float32)
+``totals``            for each image its count (uint32), its squared coefficients (float64) and its
+                      losses (float64): the same, each times the rate of its take
+``takes``             the journal: what was counted since, as image numbers (uint32, sorted),
+                      squared coefficients (float32) and the rate of the loss, infinite without
+                      noise (`encryption/guarantee.py`)
 ``publications``      encoded folders in the making: how many copies of each image are done
 ``shards``            their shards in flight, with the rows encrypted in each (uint32, sorted)
 ====================  ==============================================================================
@@ -33,18 +35,26 @@ from instahide.encodings.ledger_errors import damaged, explained
 from instahide.errors import InstaHideError
 
 #: "INST": says that a database is a ledger, whatever its name.
-APPLICATION, VERSION = 0x494E5354, 1
+APPLICATION, VERSION = 0x494E5354, 2
+#: The version before noise, which `ledger_upgrade` brings up to date.
+EARLIER = 1
 #: Seconds to wait for another process.
 PATIENCE = 60
 
+#: The tables that hold counts.
+COUNTED = """
+CREATE TABLE totals (
+    first INTEGER PRIMARY KEY, counts BLOB, squares BLOB, losses BLOB, crc INTEGER
+);
+CREATE TABLE takes (id INTEGER PRIMARY KEY, entries BLOB, squares BLOB, rate REAL, crc INTEGER);
+"""
 _SCHEMA = f"""
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 PRAGMA journal_mode = WAL;
 CREATE TABLE state (salt BLOB, name TEXT, images INTEGER, folded INTEGER, crc INTEGER);
 CREATE TABLE hashes (first INTEGER PRIMARY KEY, hashes BLOB, crc INTEGER);
-CREATE TABLE totals (first INTEGER PRIMARY KEY, counts BLOB, squares BLOB, crc INTEGER);
-CREATE TABLE takes (id INTEGER PRIMARY KEY, entries BLOB, squares BLOB, crc INTEGER);
+{COUNTED}
 CREATE TABLE publications (
     id TEXT PRIMARY KEY, copies INTEGER, source BLOB, done BLOB, crc INTEGER
 );
@@ -73,7 +83,7 @@ def without_crc(row: Any) -> tuple[Any, ...]:
 def _crc(values: Iterable[Any]) -> int:
     crc = 0
     for value in values:
-        text = str(value).encode() if isinstance(value, int | str | None) else value
+        text = str(value).encode() if isinstance(value, int | float | str | None) else value
         crc = zlib.crc32(text, crc)
     return crc
 
@@ -143,7 +153,7 @@ def require_ledger(path: Path, connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION:
         raise damaged(path)
-    if version != VERSION:
+    if version not in (EARLIER, VERSION):
         raise InstaHideError(
             f"The ledger {path} has version {version}; this is for version {VERSION}.",
             "Use the release of instahide that made it, or a newer one.",

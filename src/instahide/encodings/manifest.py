@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from instahide._version import __version__
+from instahide.encryption.draws import MOST_NOISE
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
@@ -161,7 +162,7 @@ class Manifest(BaseModel):
     @property
     def reach(self) -> float:
         """No value of an encoding is further from 0: a mix of pixels stays between the extremes."""
-        return reach(self.mean, self.std)
+        return reach(self.mean, self.std, self.encryption().noise)
 
     def encryption(self) -> Scheme:
         """The scheme that made the encodings.
@@ -216,9 +217,10 @@ class Manifest(BaseModel):
         return manifest
 
 
-def reach(mean: tuple[float, ...], std: tuple[float, ...]) -> float:
-    """No mix of images under this normalisation has a value further from 0."""
-    return max(max(m, 1 - m) / s for m, s in zip(mean, std, strict=True))
+def reach(mean: tuple[float, ...], std: tuple[float, ...], noise: float) -> float:
+    """No mix of images under this normalisation, and this noise, has a value further from 0."""
+    mix = max(max(m, 1 - m) / s for m, s in zip(mean, std, strict=True))
+    return mix + MOST_NOISE * noise
 
 
 @lru_cache

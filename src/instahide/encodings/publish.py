@@ -109,7 +109,7 @@ class Publication:
     @property
     def reach(self) -> float:
         """No value of an encoding is further from 0."""
-        return reach(self.images.mean, self.images.std)
+        return reach(self.images.mean, self.images.std, self.scheme.noise)
 
     def store(self, store: Store, name: str, encoded: Encoded) -> Shard:
         """Write a block of encodings as the shard ``name``."""
@@ -188,7 +188,7 @@ def publish(
         InstaHideError: images, folder or ledger cannot be used.
         ExposureLimitError: not a single encoding fits the limit.
     """
-    account = ledger.account(publication.images, limit=limit)
+    account = ledger.account(publication.images, limit=limit, scheme=publication.scheme)
     publication.encoder(account)  # Refuses what does not go together before anything is written.
     with writing_encodings(location, publication.manifest(), resume=resume) as writer:
         progress(len(writer.manifest))

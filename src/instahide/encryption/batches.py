@@ -15,8 +15,16 @@ from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.exposure import Exposure, Part
 from instahide.encryption.keys import Block, KeyStream
-from instahide.encryption.mixing import PublicImages, label_weights, mix, room, soft_labels
-from instahide.encryption.requirements import require_public, require_same_shape
+from instahide.encryption.mixing import (
+    PublicImages,
+    clipped,
+    label_weights,
+    mix,
+    noised,
+    room,
+    soft_labels,
+)
+from instahide.encryption.requirements import require_public, require_range, require_same_shape
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, ImageTable, PhotoCrops
@@ -39,7 +47,7 @@ class Plan:
         places: (n, private_k) where each mix finds its images among ``own`` and then ``others``.
         chosen: (n, k) partners, as `OneTimeKeys.partners`.
         coefficients: (n, k)
-        block: what masks are drawn from.
+        block: what masks and noise are drawn from.
     """
 
     own: NDArray[np.int64]
@@ -71,7 +79,8 @@ class BatchEncoder:
         participant: a name in the keys of a new stream, as for `Encoder`.
 
     Raises:
-        InstaHideError: public images that do not go with the scheme, or with unknown moments.
+        InstaHideError: public images that do not go with the scheme, or with unknown moments; or
+            noise under unknown moments.
     """
 
     def __init__(
@@ -92,6 +101,7 @@ class BatchEncoder:
         self._public = PublicImages(public)
         self._public.renew(self._keys)
         require_public(scheme, self._public.images)
+        require_range(scheme, known=moments is not None)
         _require_moments(self._public.images, moments)
 
     def next_epoch(self) -> None:
@@ -158,7 +168,9 @@ class BatchEncoder:
         channels = images.shape[1]
         as_they_are = np.ones(channels, np.float32), np.zeros(channels, np.float32)
         out = room((len(plan.own), *images.shape[1:]), dtype, pin_memory=pin_memory)
-        mix(keys, (images, plan.places), public, as_they_are, out)
+        with noised(plan.block, self.scheme, out) as mixes:
+            pixels = clipped(self.scheme, images, self._moments)
+            mix(keys, (pixels, plan.places), public, as_they_are, mixes)
         weights = label_weights(self.scheme, keys)
         return Encoded(out, soft_labels(weights, labels[plan.places], classes))
 

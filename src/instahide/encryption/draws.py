@@ -5,6 +5,7 @@ Every function turns uniform 64-bit words into a draw of an exactly stated distr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -18,6 +19,10 @@ from instahide.encryption.scheme import Scheme
 
 #: Bits of a mask word; a kernel reads the masks of 32 neighbouring values at once.
 WORD_BITS = 32
+
+#: Standard deviations beyond which `noise` never goes: a uniform number has 53 bits, and the
+#: longest radius that Box and Muller make of one is the root of 2 * 53 * ln 2.
+MOST_NOISE = 8.572
 
 #: Mixes in a row that an exposure may refuse. It does so where an image is there twice and has one
 #: encoding left; perhaps such images are all that is left.
@@ -223,26 +228,37 @@ def coefficients(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32
 
 def _unbounded(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32]:
     size = count * scheme.k
-    raw = _half_normals(block, size) if scheme.law == "half-normal" else _exponentials(block, size)
+    # Over a quarter turn: the signs are dropped.
+    raw = (
+        _normals(block, Purpose.COEFFICIENTS, size, turn=np.pi / 2)
+        if scheme.law == "half-normal"
+        else _exponentials(block, Purpose.COEFFICIENTS, size)
+    )
     # Columns lie together in memory: sums over so few values are slow along rows.
     raw = raw.reshape(scheme.k, count).T
     return np.asarray(raw / raw.sum(axis=1, keepdims=True), np.float32)
 
 
-def _half_normals(block: Block, count: int) -> NDArray[np.float64]:
-    """Absolute values of independent standard normals, two a time (Box and Muller, 1958).
+def _normals(block: Block, purpose: Purpose, count: int, *, turn: float) -> NDArray[np.float64]:
+    """Independent standard normals, two a time (Box and Muller, 1958).
 
-    A quarter turn is enough: the signs are dropped.
+    Over a ``turn`` of 2 pi; over a quarter of that, their absolute values.
     """
     half = -(-count // 2)
-    radius = np.sqrt(2 * _exponentials(block, half))
-    angle = uniforms(block, Purpose.COEFFICIENTS, half) * (np.pi / 2)
+    radius = np.sqrt(2 * _exponentials(block, purpose, half))
+    angle = uniforms(block, purpose, half) * turn
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
 
-def _exponentials(block: Block, count: int) -> NDArray[np.float64]:
+def _exponentials(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
     """Independent standard exponentials; their shares of a sum are uniform on the simplex."""
-    return np.asarray(-np.log1p(-uniforms(block, Purpose.COEFFICIENTS, count)))
+    return np.asarray(-np.log1p(-uniforms(block, purpose, count)))
+
+
+def noise(block: Block, shape: tuple[int, ...], deviation: float) -> NDArray[np.float64]:
+    """Independent normals of ``shape`` with mean 0, none beyond `MOST_NOISE` deviations."""
+    values = _normals(block, Purpose.NOISE, math.prod(shape), turn=2 * np.pi)
+    return deviation * values.reshape(shape)
 
 
 def masks(block: Block, count: int, shape: tuple[int, int, int]) -> NDArray[np.uint32]:

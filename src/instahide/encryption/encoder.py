@@ -19,7 +19,15 @@ from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import cuda
 from instahide.encryption.keys import Block, KeyStream
-from instahide.encryption.mixing import PublicImages, label_weights, mix, room, soft_labels
+from instahide.encryption.mixing import (
+    PublicImages,
+    clipped,
+    label_weights,
+    mix,
+    noised,
+    room,
+    soft_labels,
+)
 from instahide.encryption.requirements import require_fit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -161,11 +169,12 @@ class Encoder:
     def _encode(self, block: Block, indices: NDArray[np.int64], out: Tensor) -> Encoded:
         keys = self._draw(block, indices)
         out = out[: len(keys.partners)]
-        if self._device_tables is not None:
-            self._device_tables.encode(keys, self.scheme.private_k, out)
-            classes = self.images.rows(self._private(keys)).labels
-        else:
-            classes = self._encode_on_cpu(keys, out)
+        with noised(block, self.scheme, out) as mixes:
+            if self._device_tables is not None:
+                self._device_tables.encode(keys, self.scheme.private_k, mixes)
+                classes = self.images.rows(self._private(keys)).labels
+            else:
+                classes = self._encode_on_cpu(keys, mixes)
         labels = soft_labels(label_weights(self.scheme, keys), classes, len(self.images.classes))
         return Encoded(out.to(self.device, non_blocking=True), labels.to(self.device))
 
@@ -201,10 +210,13 @@ class Encoder:
     def _encode_on_cpu(self, keys: OneTimeKeys, out: Tensor) -> NDArray[np.int64]:
         """Fill ``out``; returns the classes (n, private_k) of the private images."""
         private = self.images.rows(self._private(keys))
+        pixels = private.pixels
+        if pixels.dtype != np.uint8:
+            pixels = clipped(self.scheme, pixels, self.images)
         chosen = keys.partners[:, self.scheme.private_k :]
-        public = self._public.rows(chosen, private.pixels, self.images)
+        public = self._public.rows(chosen, pixels, self.images)
         normalisation = self.images.scale, self.images.bias
-        mix(keys, (private.pixels, private.positions), public, normalisation, out)
+        mix(keys, (pixels, private.positions), public, normalisation, out)
         return private.labels
 
     def _to_device(self) -> cuda.DeviceTables | None:

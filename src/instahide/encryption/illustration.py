@@ -23,7 +23,7 @@ class Illustration:
     Attributes:
         parts: (n, k, C, H, W) the image itself and its partners.
         mixes: (n, C, H, W) their weighted sums.
-        encodings: (n, C, H, W) the mixes under their masks.
+        encodings: (n, C, H, W) the mixes under their masks, with noise where the scheme has it.
     """
 
     parts: NDArray[np.float32]
@@ -39,8 +39,9 @@ def illustrate(
     The picture shows its partners, so its encodings hide nothing. No encoder ever uses these keys.
     """
     pool = images.subset(slice(0, 0)) if public is None else public.normalised_like(images)
+    block = KeyStream("illustration").next_block()
     keys = draws.one_time_keys(
-        KeyStream("illustration").next_block(),
+        block,
         scheme,
         indices,
         public=len(pool),
@@ -63,4 +64,6 @@ def illustrate(
         )
         for used in (unmasked, keys)
     )
+    if scheme.noise:
+        encodings = encodings + draws.noise(block, encodings.shape, scheme.noise)
     return Illustration(parts, mixes, encodings)

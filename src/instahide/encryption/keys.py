@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     AUGMENTATION = 4
     ORDER = 5
     CROPS = 6
+    NOISE = 7
 
 
 class KeyStream:

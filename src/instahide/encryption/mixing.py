@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,15 @@ from torch import Tensor
 from instahide.encryption import draws
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.kernels import cpu
-from instahide.encryption.keys import KeyStream, Purpose
+from instahide.encryption.keys import Block, KeyStream, Purpose
 from instahide.encryption.scheme import Scheme
 from instahide.images import Images, ImageTable, PhotoCrops
 from instahide.images.table import Normalised
 
 #: New crops of photographs that an epoch draws, where the public images are `PhotoCrops`.
 CROPS_PER_EPOCH = 10_000
+#: Values that noise is drawn for at a time; meanwhile it takes some 50 bytes for each.
+NOISE_AT_ONCE = 1 << 20
 
 
 class PublicImages:
@@ -92,6 +96,36 @@ def mix(
     positions = np.concatenate([private[1], public[1]], axis=1)
     fetched = OneTimeKeys(positions, keys.coefficients, keys.masks, keys.moves)
     cpu.encode(private[0], public[0], fetched, private[1].shape[1], *normalisation, out)
+
+
+@contextmanager
+def noised(block: Block, scheme: Scheme, out: Tensor) -> Generator[Tensor]:
+    """Where to put the mixes for ``out`` (n, C, H, W); the noise comes on top after the block.
+
+    It comes behind the mask, and might as well come before: its law knows no sign. Mixes wait for
+    it as float32, and it is added in float64, so that what is rounded is the sum.
+    """
+    if not scheme.noise:
+        yield out
+        return
+    mixes = torch.empty_like(out, dtype=torch.float32)
+    yield mixes
+    step = max(1, NOISE_AT_ONCE // max(1, mixes[:1].numel()))
+    for start in range(0, len(out), step):
+        part = mixes[start : start + step]
+        noise = torch.from_numpy(draws.noise(block, tuple(part.shape), scheme.noise))
+        out[start : start + step] = noise.to(part.device).add_(part)
+
+
+def clipped(scheme: Scheme, private: NDArray[np.float32], like: Normalised) -> NDArray[np.float32]:
+    """``private`` (m, C, H, W), where noise is to hide them in the range that it is reckoned for.
+
+    That is 0 to 1 before the normalisation of ``like``, as 8-bit pixels are by themselves.
+    """
+    if not scheme.noise:
+        return private
+    mean, std = (np.asarray(moment, np.float32)[:, None, None] for moment in (like.mean, like.std))
+    return np.clip(private, -mean / std, (1 - mean) / std)
 
 
 def label_weights(scheme: Scheme, keys: OneTimeKeys) -> NDArray[np.float32]:

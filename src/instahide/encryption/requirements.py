@@ -30,6 +30,7 @@ def require_fit(
             "Lower k, or give more images.",
         )
     require_public(scheme, public)
+    require_range(scheme, known=isinstance(images, ImageTable) or not _moments_unknown(images))
     if public is not None:
         require_same_shape(public.shape, images.shape)
         _require_same_kind(images, public)
@@ -65,6 +66,20 @@ def require_public(scheme: Scheme, public: Images | None) -> None:
         )
 
 
+def require_range(scheme: Scheme, *, known: bool) -> None:
+    """Check that it is known how far private images may go, where noise is to hide them.
+
+    Raises:
+        InstaHideError: it is not.
+    """
+    if scheme.noise and not known:
+        raise InstaHideError(
+            "Private images are normalised by a transform whose mean and std are not known, so "
+            "that nobody can say what noise on them guarantees.",
+            "Give mean= and std= as the transform has them; what lies beyond is then clipped.",
+        )
+
+
 def require_same_shape(public: tuple[int, ...], private: tuple[int, ...]) -> None:
     """Check that public images have the shape (C, H, W) of the private ones.
 
@@ -84,13 +99,21 @@ def _require_same_kind(images: Images, public: Images) -> None:
             "Private images are a table, public ones a data set with transforms of its own.",
             "Wrap both in `ImageDataset`, so that both are normalised alike.",
         )
-    moments_unknown = not any(images.mean) and set(images.std) == {1.0}
-    if isinstance(public, ImageTable) and not isinstance(images, ImageTable) and moments_unknown:
+    if (
+        isinstance(public, ImageTable)
+        and not isinstance(images, ImageTable)
+        and _moments_unknown(images)
+    ):
         raise InstaHideError(
             "Private images are normalised by a transform whose mean and std are not known, so "
             "that public images cannot be normalised alike.",
             "Give `ImageDataset` the mean and std that its transform uses.",
         )
+
+
+def _moments_unknown(images: Images) -> bool:
+    """Whether these are what an `ImageDataset` says of float images when it was told nothing."""
+    return not any(images.mean) and set(images.std) == {1.0}
 
 
 def _require_signs(images: ImageTable, public: Images | None) -> None:

@@ -14,6 +14,8 @@ name                  symbol     meaning
                                  "renormalised": the same, divided by their total coefficient
 ``law``               lambda     "half-normal": k values of abs(N(0, 1)) over their sum, as the
                                  authors draw them; "dirichlet": uniform on the simplex
+``noise``                        standard deviation of Gaussian noise on every value of an encoding,
+                                 in units of normalised images; docs/noise.md has what it promises
 ====================  =========  ==================================================================
 
 Both laws are conditioned on the bounds. Source: Huang, Song, Li, Arora, "InstaHide" (ICML 2020,
@@ -23,6 +25,7 @@ arXiv:2010.02772), sections 2 and 4 and algorithm 2.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -57,6 +60,7 @@ class Scheme:
     mask: bool = True
     labels: Labels = "soft"
     law: Law = "half-normal"
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -77,9 +81,9 @@ class Scheme:
         return cls.inside(k, **{"mask": False} | changes)
 
     @classmethod
-    def plain(cls) -> Scheme:
+    def plain(cls, **changes: Any) -> Scheme:
         """No encryption at all: every image as it is."""
-        return cls(k=1, private_k=1, c1=1.0, c2=0.0, mask=False)
+        return cls(**{"k": 1, "private_k": 1, "c1": 1.0, "c2": 0.0, "mask": False} | changes)
 
     def query(self, coefficient: float = 0.5) -> Scheme:
         """The scheme that encrypts a query under at least ``coefficient`` (paper, section 4.2).
@@ -95,6 +99,11 @@ class Scheme:
     def public_k(self) -> int:
         """Public images in a mix."""
         return self.k - self.private_k
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it leaves images as they are."""
+        return self.k == 1 and not self.noise
 
     @cached_property
     def acceptance(self) -> float:
@@ -195,6 +204,11 @@ def _validate(scheme: Scheme) -> None:
             f"law = {scheme.law!r} is no law of coefficients.",
             f"Use one of {', '.join(get_args(Law))}.",
         ),
+        (
+            0 <= scheme.noise < math.inf,
+            f"noise = {scheme.noise} is no standard deviation.",
+            "Use 0 for no noise, or a finite number above it.",
+        ),
     ]
     for holds, problem, remedy in rules:
         if not holds:
@@ -210,7 +224,7 @@ def _validate(scheme: Scheme) -> None:
 def _validate_types(scheme: Scheme) -> None:
     wanted: dict[str, tuple[type, ...]] = {
         "k": (int,), "private_k": (int,), "c1": (int, float), "c2": (int, float),
-        "own": (int, float), "mask": (bool,),
+        "own": (int, float), "mask": (bool,), "noise": (int, float),
     }  # fmt: skip
     for name, kinds in wanted.items():
         value = getattr(scheme, name)

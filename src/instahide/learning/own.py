@@ -163,10 +163,10 @@ def _require_askable(query: Scheme, images: ImageTable) -> None:
 
 def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Exposure:
     """Counts in the ledger; but plain training makes no encodings, so that nothing goes out."""
-    if scheme.k == 1:
+    if scheme.is_plain:
         return Exposure(len(images))
     ledger = Ledger.open(Path(settings.ledger) if settings.ledger else None)
-    return ledger.account(images, limit=settings.max_exposure)
+    return ledger.account(images, limit=settings.max_exposure, scheme=scheme)
 
 
 def _split(settings: TrainSettings, world: World) -> Split:

@@ -45,7 +45,7 @@ def _masked(values: Mapping[str, object]) -> bool:
 #: Settings that say how images are encrypted: of encoded folders, the folders say it.
 ENCRYPTION = (
     "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "labels", "law",
-    "crop_padding", "flip", "ledger", "max_exposure", "queries", "query_coefficient",
+    "noise", "crop_padding", "flip", "ledger", "max_exposure", "queries", "query_coefficient",
 )  # fmt: skip
 
 Number = Annotated[float, BeforeValidator(_from_text), Field(allow_inf_nan=False)]
@@ -99,6 +99,11 @@ class TrainSettings(BaseModel):
     )
     law: Literal["half-normal", "dirichlet"] | None = Field(
         None, description="law of the coefficients; none: half-normal as in the paper"
+    )
+    noise: Annotated[Number, Field(ge=0)] = Field(
+        0.0,
+        description="standard deviation of Gaussian noise on every value of an encoding, in units "
+        "of normalised images",
     )
     crop_padding: int = Field(0, ge=0, description="zero padding of the random crop, in pixels")
     flip: bool = Field(False, description="random horizontal flips")
@@ -218,11 +223,11 @@ class TrainSettings(BaseModel):
         from instahide.encryption.scheme import Scheme
 
         if self.scheme == "plain":
-            return Scheme.plain()
+            return Scheme.plain(noise=self.noise)
         presets = {"inside": Scheme.inside, "cross": Scheme.cross, "mixup": Scheme.mixup}
         names = ("private_k", "c1", "c2", "labels", "law")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return presets[self.scheme](self.k, **given)
+        return presets[self.scheme](self.k, noise=self.noise, **given)
 
     def differences(self, other: TrainSettings) -> list[str]:
         """What differs, each as ``epochs: 30 here, 40 there``."""

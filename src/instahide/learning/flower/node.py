@@ -20,7 +20,7 @@ from instahide.learning.flower.settings import FederatedSettings
 #: Settings in which a node has the last word.
 OWN = ("data", "test", "public", "size", "skip_bad", "ledger", "max_exposure", "device")
 #: Settings of the run without which a node may refuse to take part.
-TERMS = ("scheme", "k", "private_k", "c1", "c2", "labels", "law")
+TERMS = ("scheme", "k", "private_k", "c1", "c2", "labels", "law", "noise")
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,12 @@ class Node:
         Raises:
             InstaHideError: a ledger that cannot be used.
         """
-        if self.settings.encryption().k == 1:
+        scheme = self.settings.encryption()
+        if scheme.is_plain:
             yield Exposure(len(images))
             return
         with Ledger.open(self._ledger()) as ledger:
-            yield ledger.account(images, limit=self.settings.max_exposure)
+            yield ledger.account(images, limit=self.settings.max_exposure, scheme=scheme)
 
     def _ledger(self) -> Path:
         """The node's ledger; nodes that share a machine and a run config have one each."""

@@ -1,0 +1,146 @@
+"""What noise guarantees and what it costs: images encoded and learned from at several sigma.
+
+    python -m experiments.noise --data mnist-5k --noise 0,1,3,10,30,100
+
+A row for each run goes into the CSV at once, and runs that it holds are not repeated. Encodings are
+published once, `copies` of each image, so that epochs cost nothing; the ledger knows the squared
+coefficients. The last line printed is one JSON object: accuracy and epsilon at each sigma.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from experiments.records import add, percent, rows_of, surroundings
+from instahide.encodings.ledger import Ledger
+from instahide.encodings.publish import Publication, publish, threads
+from instahide.encryption.guarantee import (
+    DELTA,
+    epsilon_beforehand,
+    epsilon_of,
+    epsilon_with_labels_hidden,
+    sensitivity,
+)
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable, open_split
+from instahide.learning.job import Job
+from instahide.learning.settings import TrainSettings
+
+SETTING = ("data", "k", "copies", "noise", "epochs", "seed")
+FIELDS = [
+    *SETTING,
+    "images",
+    "accuracy",
+    "largest_class",
+    "sensitivity",
+    "squares",
+    "delta",
+    "epsilon",
+    "epsilon_beforehand",
+    "epsilon_with_labels_hidden",
+    "noise_for_1",
+    "noise_for_8",
+    "seconds",
+    "threads",
+    "torch",
+    "python",
+    "platform",
+    "commit",
+]
+
+
+def shift_for(epsilon: float) -> float:
+    """The largest mu whose epsilon is not above this one, at `DELTA`."""
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if epsilon_of(middle**2, DELTA) <= epsilon:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def guarantees(
+    scheme: Scheme, images: ImageTable, copies: int, squares: float
+) -> dict[str, object]:
+    """What is promised to the image whose squared coefficients sum to the most."""
+    apart = sensitivity(images.shape, images.std)
+    needed = {f"noise_for_{e}": apart * squares**0.5 / shift_for(e) for e in (1, 8)}
+    figures = {"sensitivity": apart, "squares": squares, **needed}
+    if scheme.noise:
+        about = scheme, images.shape, images.std
+        figures |= {
+            "epsilon": epsilon_of(squares * (apart / scheme.noise) ** 2, DELTA),
+            "epsilon_beforehand": epsilon_beforehand(*about, copies=copies),
+            "epsilon_with_labels_hidden": epsilon_with_labels_hidden(
+                *about, images=len(images), copies=copies
+            ),
+        }
+    rounded: dict[str, object] = {name: float(f"{value:.6g}") for name, value in figures.items()}
+    return {**rounded, "delta": DELTA}
+
+
+def measure(data: str, scheme: Scheme, copies: int, epochs: int, seed: int) -> dict[str, object]:
+    """Publish, learn, test on plain images."""
+    split = open_split(data)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        publication = Publication(split.train, None, scheme, copies, "float32")
+        with Ledger.open(root / "ledger.sqlite") as ledger:
+            publish(publication, root / "encoded", ledger, engine=threads)
+            squares = float(ledger.totals().squares.max())
+        np.savez(root / "test.npz", x=split.test.pixels, y=split.test.labels)
+        values = {"data": [str(root / "encoded")], "test": str(root / "test.npz")}
+        settings = TrainSettings.from_values({**values, "epochs": epochs, "seed": seed})
+        job = Job.open(settings)
+        job.run()
+    return {
+        "images": len(split.train),
+        "accuracy": percent(job.metrics["accuracy"]),
+        "largest_class": percent(np.bincount(split.test.labels).max() / len(split.test)),
+        **guarantees(scheme, split.train, copies, squares),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="mnist-5k")
+    parser.add_argument("--k", default="4", help="for instance 4,16")
+    parser.add_argument("--copies", type=int, default=1)
+    parser.add_argument("--noise", default="0,1,3,10,30,100")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
+    parser.add_argument("--out", type=Path, default=Path("experiments/results/noise.csv"))
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    figures = {}
+    for k in map(int, options.k.split(",")):
+        for noise in map(float, options.noise.split(",")):
+            scheme = Scheme.inside(k, noise=noise)
+            chosen = (options.data, k, options.copies, noise, options.epochs, options.seed)
+            setting = dict(zip(SETTING, map(str, chosen), strict=True))
+            found = next(
+                (row for row in rows_of(options.out) if setting.items() <= row.items()), None
+            )
+            if found is None:
+                facts = measure(options.data, scheme, options.copies, options.epochs, options.seed)
+                found = {**setting, **facts, **surroundings()}
+                add(options.out, FIELDS, found)
+            figures[f"k={k}, noise={noise:g}"] = [found["accuracy"], found.get("epsilon")]
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Write the tables of docs/noise.md from what was measured.
+
+python -m experiments.noise_table
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.records import rows_of
+
+ROOT = Path(__file__).resolve().parents[1]
+MEASURED = ROOT / "experiments" / "results" / "noise.csv"
+PAGE = ROOT / "docs" / "noise.md"
+START, END = "<!-- measured -->", "<!-- end of what was measured -->"
+
+
+def number(text: str) -> str:
+    """As people read it; nothing where there is none."""
+    return f"{float(text):,.3g}" if text and float(text) < 1000 else text and f"{float(text):,.0f}"
+
+
+def needed(rows: list[dict[str, str]]) -> list[str]:
+    """One line for each data set and k: the noise that a small epsilon takes."""
+    lines = [
+        "| data | k | encodings of each image | largest sum of squares | sensitivity "
+        "| σ for ε = 8 | σ for ε = 1 |",
+        "| --- " * 7 + "|",
+    ]
+    for row in rows:
+        if float(row["noise"]) == 0:
+            names = ("squares", "sensitivity", "noise_for_8", "noise_for_1")
+            cells = [row["data"], row["k"], row["copies"], *(number(row[name]) for name in names)]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def costs(rows: list[dict[str, str]]) -> list[str]:
+    """One line for each run."""
+    lines = [
+        "| data | k | encodings of each image | σ | accuracy in % | the largest class "
+        "| ε, by the ledger | ε, before | ε, if labels were hidden |",
+        "| --- " * 9 + "|",
+    ]
+    for row in rows:
+        names = ("epsilon", "epsilon_beforehand", "epsilon_with_labels_hidden")
+        promised = [number(row[name]) or "none" for name in names]
+        accuracy, largest = (f"{float(row[name]):.1f}" for name in ("accuracy", "largest_class"))
+        setting = [row["data"], row["k"], row["copies"], number(row["noise"])]
+        lines.append("| " + " | ".join([*setting, accuracy, largest, *promised]) + " |")
+    return lines
+
+
+def rewritten(text: str, rows: list[dict[str, str]]) -> str:
+    """``text`` with the section between the marks as it should be."""
+    ordered = sorted(
+        rows, key=lambda row: (row["data"], int(row["k"]), int(row["copies"]), float(row["noise"]))
+    )
+    before, _, rest = text.partition(START)
+    section = "\n".join([*needed(ordered), "", *costs(ordered)])
+    return f"{before}{START}\n\n{section}\n\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(rewritten(page, rows_of(MEASURED)), encoding="utf-8")
