@@ -44,7 +44,7 @@ COSTS = {
     "public-search-absolute": Cost(2),
     "reconstruction": Cost(6),
     "membership-loss": Cost(1),
-    "membership": Cost(3),
+    "membership": Cost(5),
     "demixing": Cost(4),
 }
 #: Attacks of others.

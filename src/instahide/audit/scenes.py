@@ -21,7 +21,7 @@ from instahide.audit.truth import Truth, observe
 from instahide.images import ImageTable
 
 #: Images of either kind that a trained network is asked about, at most.
-MOST_CANDIDATES = 500
+MOST_CANDIDATES = 200
 #: Known mixes hold so many signs more than are needed, since those of small values are unsure.
 _SPARE = 1.25
 
