@@ -70,14 +70,14 @@ def scenes(subject: Subject, task: Task) -> Iterator[Scene]:
         )
         yield Scene(observation, len(images), _granted(observation), truth, subject)
     if subject.network is not None and subject.others is not None:
-        yield _with_network(subject, subject.network, subject.others)
+        yield _with_network(subject, task.copies, subject.network, subject.others)
 
 
-def _with_network(subject: Subject, network: nn.Module, others: ImageTable) -> Scene:
+def _with_network(subject: Subject, copies: int, network: nn.Module, others: ImageTable) -> Scene:
     """The trained network, and as many images that it learned from as others to ask it about."""
     count = min(MOST_CANDIDATES, len(subject.images), len(others))
     members, strangers = _share(subject.images, count), _share(others, count)
-    least = next(_threats(subject, count, copies=1))
+    least = next(_threats(subject, count, copies))
     seen = observe(members, subject.public, subject.scheme, replace(least, shadow=False))
     observation, truth = with_candidates(seen, network, members, strangers)
     return Scene(observation, count, _granted(observation), truth, subject)
