@@ -11,6 +11,7 @@ import pytest
 
 from instahide.encodings.ledger import Ledger
 from instahide.encryption.exposure import ExposureLimitError
+from instahide.encryption.guarantee import epsilon_of, loss_rate
 from instahide.images import open_split
 from instahide.learning.job import start
 from instahide.learning.settings import TrainSettings
@@ -63,3 +64,32 @@ def test_plain_training_shows_nothing_to_anybody(tmp_path: Path) -> None:
     job = start(settings(tmp_path, scheme="plain", epochs=1), tmp_path / "run")
     assert not (tmp_path / "ledger.sqlite").exists()
     assert job.material.facts()["exposure"]["least"] == 1
+
+
+def test_a_run_with_noise_says_what_it_guarantees(tmp_path: Path) -> None:
+    asked = settings(tmp_path, noise=50.0, epochs=1)
+    guarantees = [
+        start(asked, tmp_path / name).material.facts()["guarantee"] for name in ("one", "two")
+    ]
+    images = open_split("digits").train
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        totals = ledger.totals(images)
+    rate = loss_rate(asked.encryption(), images.shape, images.std)
+    assert guarantees[1] == {
+        "epsilon": pytest.approx(epsilon_of(totals.squares.max() * rate), rel=1e-4),
+        "delta": 1e-5,
+    }
+    assert guarantees[0]["epsilon"] < guarantees[1]["epsilon"]
+    # A run without noise ends it.
+    start(settings(tmp_path, epochs=1), tmp_path / "three")
+    third = start(asked, tmp_path / "four")
+    assert third.material.facts()["guarantee"]["epsilon"] is None
+
+
+def test_plain_images_under_noise_are_counted_as_encodings(tmp_path: Path) -> None:
+    plain = settings(tmp_path, scheme="plain", epochs=1)
+    assert "guarantee" not in start(plain, tmp_path / "one").material.facts()
+    noisy = settings(tmp_path, scheme="plain", noise=20.0, epochs=1)
+    facts = start(noisy, tmp_path / "two").material.facts()
+    assert facts["exposure"] == {"least": 1, "most": 1}
+    assert facts["guarantee"]["epsilon"] > 0

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from instahide.cli.console import WARNING, err, explained, out
+from instahide.encryption.guarantee import in_words
 from instahide.learning.distributed import joined
 from instahide.learning.job import Job, start
 from instahide.learning.pooled import PooledEncodings
@@ -66,6 +67,8 @@ def _table(job: Job) -> Table:
         exposure = job.facts["exposure"]
         least, most = exposure["least"], exposure["most"]
         table.add_row("encodings that an image has gone into, ever", f"{least} to {most}")
+    if "guarantee" in job.facts:
+        table.add_row("guarantee of every image, by noise", in_words(**job.facts["guarantee"]))
     return table
 
 

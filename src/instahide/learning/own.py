@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from instahide.encodings.ledger import Account, Ledger
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
+from instahide.encryption.guarantee import DELTA, epsilon_of
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import (
@@ -131,11 +133,25 @@ class OwnImages:
             exposure.fold()
 
     def facts(self) -> dict[str, Any]:
-        """How often images have gone out, in this run and all others that the ledger knows."""
+        """How often images have gone out, in this run and all others that the ledger knows.
+
+        With noise also what it guarantees to the image that is worst off.
+        """
         counts = self.encoder.exposure.counts
         found = self.world.gathered([int(counts.min()), int(counts.max())])
         least, most = zip(*found, strict=True)
-        return {"exposure": {"least": min(least), "most": max(most)}}
+        exposed = {"exposure": {"least": min(least), "most": max(most)}}
+        return exposed | self._guarantee()
+
+    def _guarantee(self) -> dict[str, Any]:
+        exposure = self.encoder.exposure
+        if not (self.scheme.noise and isinstance(exposure, Account)):
+            return {}
+        epsilon = epsilon_of(max(self.world.gathered(float(exposure.losses.max()))))
+        # JSON knows no infinity.
+        return {
+            "guarantee": {"epsilon": epsilon if math.isfinite(epsilon) else None, "delta": DELTA}
+        }
 
 
 def public_images(
