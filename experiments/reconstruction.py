@@ -78,11 +78,11 @@ class Victim:
     Its truth lies beside it: these private images are published ones.
     """
 
-    def __init__(self, number: int, work: Path, public: ImageTable) -> None:
+    def __init__(self, number: int, work: Path) -> None:
         self.folder = work / f"victim-{number}"
         given, secret = self.folder / "given", self.folder / "truth"
         if not given.exists():
-            make_challenge(victim(number), public, given, secret)
+            make_challenge(victim(number), public_images(), given, secret)
         self.challenge, self.secret = Challenge.open(given), ChallengeTruth.open(secret)
         partners, coefficients = (
             torch.from_numpy(np.array(read_array(secret / name, 2)))
@@ -117,6 +117,11 @@ def run(target: Victim, labels: str, recovery: str, train: float) -> dict[str, o
         found = recover_as_published(observation, found, network)
     times = dict(zip(TIMES, (time.perf_counter() - began, processor_seconds() - cpu), strict=True))
     return graph | figures_of(found, observation, target) | (times if fresh else {})
+
+
+@cache
+def public_images() -> ImageTable:
+    return ImageTable.from_arrays(patches("public", PUBLIC, 2))
 
 
 @cache
@@ -210,7 +215,7 @@ def challenge_figures(found: Reconstruction, secret: ChallengeTruth) -> dict[str
     return {f"challenge_{name}": value for name, value in asdict(best).items()}
 
 
-def draw(public: ImageTable) -> None:
+def draw() -> None:
     """Attack crops of scikit-image's photographs and draw those recovered below the real ones."""
     from matplotlib.figure import Figure
 
@@ -218,7 +223,7 @@ def draw(public: ImageTable) -> None:
 
     private = ImageTable.from_arrays(scikit_image(100), np.arange(100) % 10)
     threat = ThreatModel(labels="none", public="none", encodings_per_image=COPIES)
-    observation, truth = observe(private, public, SCHEME, threat)
+    observation, truth = observe(private, public_images(), SCHEME, threat)
     found = ReconstructionAttack(features=edges_of_square).run(observation, Budget(), say)
     score = score_recovered(found, truth, observation.mean, observation.std)
     print(f"Picture: mass {score.mass:.3f}, SSIM {score.ssim.mean():.3f}")
@@ -255,10 +260,10 @@ def summary(rows: list[dict[str, str]]) -> dict[str, object]:
     return figures
 
 
-def measure(options: argparse.Namespace, public: ImageTable) -> None:
+def measure(options: argparse.Namespace) -> None:
     have = {tuple(row[key] for key in KEYS) for row in rows_of(OUT)}
     for number in options.victims.split(","):
-        target = Victim(int(number), options.work, public)
+        target = Victim(int(number), options.work)
         for labels in options.labels.split(","):
             for recovery in options.recoveries.split(","):
                 key = (number, labels, recovery, f"{options.train:.0f}")
@@ -282,13 +287,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    public = ImageTable.from_arrays(patches("public", PUBLIC, 2))
     if options.picture:
-        draw(public)
+        draw()
         return
     with tempfile.TemporaryDirectory() as scratch:
         options.work = options.work or Path(scratch)
-        measure(options, public)
+        measure(options)
     print(json.dumps(summary(rows_of(OUT))))
 
 
