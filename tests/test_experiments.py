@@ -193,3 +193,65 @@ def test_distributed_writes_every_run_once_and_sums_up(tmp_path: Path) -> None:
     assert [row["processes"] for row in rows] == ["1", "2"]
     assert printed[0] == printed[1]
     assert json.loads(printed[0])["seeds"] == 1
+
+
+def test_demixing_is_measured_once_and_the_page_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from experiments import demixing
+
+    out = tmp_path / "demixing.csv"
+    options = ["--data", "digits", "--schemes", "mixup-inside-2,inside-2", "--seconds", "1"]
+    monkeypatch.setattr(sys, "argv", ["demixing", *options, "--out", str(out)])
+    demixing.main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(figures) == {"digits mixup-inside-2", "digits inside-2"}
+    before = out.read_bytes()
+    demixing.main()
+    assert out.read_bytes() == before
+    page = (ROOT / "docs" / "attacks" / "demixing.md").read_text(encoding="utf-8")
+    measured = ROOT / "experiments" / "results" / "demixing.csv"
+    assert demixing.table(records.rows_of(measured)) in page
+
+
+def test_membership_is_measured_once_and_the_page_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from experiments import membership
+
+    monkeypatch.setattr(membership, "EPOCHS", dict.fromkeys(membership.EPOCHS, 1))
+    out = tmp_path / "membership.csv"
+    options = ["--data", "digits", "--images", "120", "--networks", "2", "--schemes", "inside-4"]
+    monkeypatch.setattr(sys, "argv", ["membership", *options, "--out", str(out)])
+    membership.main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {"accuracy_test", "membership auc", "membership-loss auc_low"} <= set(
+        figures["inside-4"]
+    )
+    before = out.read_bytes()
+    membership.main()
+    assert out.read_bytes() == before
+    page = (ROOT / "docs" / "attacks" / "membership.md").read_text(encoding="utf-8")
+    measured = ROOT / "experiments" / "results" / "membership.csv"
+    assert membership.table(records.rows_of(measured)) in page
+
+
+def test_gradient_inversion_is_summed_up_by_medians() -> None:
+    from experiments import gradients
+
+    def rows(first: int, psnr: float) -> list[dict[str, str]]:
+        task = {"attack": "dlg", "scheme": "plain", "setting": "gradient", "first": str(first)}
+        measures = dict.fromkeys(gradients.SHOWN, "0.5") | {"encoding_psnr_mean": str(psnr)}
+        return [{**task, "measure": name, "value": value} for name, value in measures.items()]
+
+    found = gradients.summary([*rows(0, 20.0), *rows(1, 25.0), *rows(2, 40.0)])
+    medians = dict.fromkeys(gradients.SHOWN, 0.5) | {"encoding_psnr_mean": 25.0}
+    assert found == {"dlg plain gradient": {**medians, "recovered": 2, "of": 3}}
+
+
+def test_the_page_of_gradient_inversion_shows_what_was_measured() -> None:
+    from experiments import gradients
+
+    page = (ROOT / "docs" / "attacks" / "gradient-inversion.md").read_text(encoding="utf-8")
+    rows = records.rows_of(ROOT / "experiments" / "results" / "gradients.csv")
+    assert gradients.table(rows) in page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
 from instahide.attacks.base import Budget
-from instahide.encryption.encoder import Encoder
+from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 
@@ -54,26 +54,35 @@ def train_alike(
         recipe: of the training.
         budget: what was learned when it ends is handed back.
     """
-    model = deepcopy(network).train()
-    for module in model.modules():
-        renew = getattr(module, "reset_parameters", None)
-        if callable(renew):
-            renew()
+    model, device = _renewed(network).train(), next(network.parameters()).device
     steps = -(-len(images) // recipe.batch_size)
     optimiser = SGD(model.parameters(), momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = OneCycleLR(optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps)
     encoder = Encoder(scheme, images, public if scheme.public_k else None)
-    device = next(model.parameters()).device
-    for _ in range(recipe.epochs):
+    for encoded in _batches(encoder, recipe.epochs, steps):
+        if not budget.left:
+            break
+        loss = F.cross_entropy(model(encoded.images.to(device)), encoded.labels.to(device))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    return model.eval()
+
+
+def _batches(encoder: Encoder, epochs: int, steps: int) -> Iterator[Encoded]:
+    """Encodings of every image under new keys in each of ``epochs``, in so many ``steps``."""
+    for _ in range(epochs):
         encoder.next_epoch()
         # Of even size: a last batch of one image has no batch statistics.
-        for encoded in encoder.stream(np.array_split(encoder.order(), steps)):
-            if not budget.left:
-                return model.eval()
-            logits = model(encoded.images.to(device))
-            loss = F.cross_entropy(logits, encoded.labels.to(device))
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-    return model.eval()
+        yield from encoder.stream(np.array_split(encoder.order(), steps))
+
+
+def _renewed(network: nn.Module) -> nn.Module:
+    """A copy with new weights."""
+    copy = deepcopy(network)
+    for module in copy.modules():
+        renew = getattr(module, "reset_parameters", None)
+        if callable(renew):
+            renew()
+    return copy

@@ -36,12 +36,7 @@ def with_candidates(
     Raises:
         InstaHideError: members and others are of two shapes, or one of them is missing.
     """
-    if members.shape != others.shape or not (len(members) and len(others)):
-        raise InstaHideError(
-            f"{len(members)} images of {members.shape} and {len(others)} of {others.shape} cannot "
-            "be told apart by membership alone.",
-            "Give images of one shape, some that were trained on and some that were not.",
-        )
+    _require_both(members, others)
     observation, truth = seen
     order = fresh_order(len(members) + len(others))
     candidates = replace(
@@ -54,6 +49,15 @@ def with_candidates(
     return replace(observation, network=network, candidates=candidates), replace(
         truth, learned=learned
     )
+
+
+def _require_both(members: ImageTable, others: ImageTable) -> None:
+    if members.shape != others.shape or not (len(members) and len(others)):
+        raise InstaHideError(
+            f"{len(members)} images of {members.shape} and {len(others)} of {others.shape} cannot "
+            "be told apart by membership alone.",
+            "Give images of one shape, some that were trained on and some that were not.",
+        )
 
 
 def membership_figures(scores: Tensor, learned: Tensor) -> dict[str, float]:

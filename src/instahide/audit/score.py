@@ -55,9 +55,8 @@ def score(found: Reconstruction, observation: Observation, truth: Truth) -> Scor
         summary |= _public(found.public_rows, truth)
     if found.class_coefficients is not None:
         summary |= _labels(found.class_coefficients, truth)
-    if found.membership is not None and truth.learned is not None:
-        figures = membership_figures(found.membership, truth.learned)
-        summary |= {f"membership_{name}": value for name, value in figures.items()}
+    if found.membership is not None:
+        summary |= _membership(found.membership, truth)
     if found.masks is not None:
         known = 0 if observation.known_mixes is None else len(observation.known_mixes)
         rest = truth.turned[known : known + len(found.masks)]
@@ -119,6 +118,11 @@ def _public(rows: Tensor, truth: Truth) -> dict[str, float]:
         "public_found_of_all": float(hits.float().mean()),
         "public_right": float(right[rows >= 0].float().mean()),
     }
+
+
+def _membership(scores: Tensor, truth: Truth) -> dict[str, float]:
+    figures = membership_figures(scores, granted(truth.learned))
+    return {f"membership_{name}": value for name, value in figures.items()}
 
 
 def _labels(guess: Tensor, truth: Truth) -> dict[str, float]:

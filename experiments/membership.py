@@ -1,0 +1,175 @@
+"""What a trained network tells of the images it was trained on, plain against InstaHide.
+
+    python -m experiments.membership --schemes plain,inside-4,cross-4 --seeds 0
+
+A network learns from some images of Fashion-MNIST; two attackers are asked about these and about as
+many others. Shadow networks are trained by the same loop, for as many epochs, on encodings of their
+own. The plain run is long enough to learn its images by heart; InstaHide's, which learns more
+slowly, takes twice as many epochs. Every finished scheme adds its figures to the CSV at once, and
+schemes that it holds are not repeated. The last line is one JSON object: for each scheme the areas
+under the curves with their intervals, means over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+from torch import nn
+
+from experiments.records import add, rows_of, surroundings
+from instahide import EncodedLoader, Encoder, ImageTable, Scheme, open_pool, open_split
+from instahide.attacks.base import Budget, ThreatModel
+from instahide.attacks.membership import LikelihoodRatio, LossThreshold
+from instahide.attacks.shadow_networks import Train
+from instahide.audit.membership import with_candidates
+from instahide.audit.score import score
+from instahide.audit.truth import observe
+from instahide.learning import loop
+from instahide.learning.evaluate import accuracy, table_batches
+from instahide.learning.models import build
+from instahide.learning.settings import TrainSettings
+
+SCHEMES = {"plain": Scheme.plain(), "inside-4": Scheme.inside(4), "cross-4": Scheme.cross(4)}
+EPOCHS = {"plain": 20, "inside-4": 40, "cross-4": 40}
+BATCH_SIZE, LR = 64, 0.05
+#: What a run is told apart by.
+KEYS = ("data", "images", "networks", "scheme", "seed")
+FIELDS = [
+    *KEYS, "epochs", "attack", "measure", "value", "seconds",
+    "threads", "torch", "python", "platform", "commit",
+]  # fmt: skip
+
+
+def trainer(name: str, public: ImageTable | None) -> Train:
+    """Trains a network from new weights, as the victim's was."""
+    scheme = SCHEMES[name]
+    # So few steps have no use for a moving average.
+    settings = TrainSettings.from_values(
+        {"epochs": EPOCHS[name], "batch_size": BATCH_SIZE, "lr": LR, "ema": 0}
+    )
+
+    def train(images: ImageTable) -> nn.Module:
+        network = build("small", images.shape[0], len(images.classes), sign_invariant=scheme.mask)
+        loop.train(network, EncodedLoader(Encoder(scheme, images, public), BATCH_SIZE), settings)
+        return network.eval()
+
+    return train
+
+
+def run(
+    asked: dict[str, object], train: Train, public: ImageTable | None
+) -> list[dict[str, object]]:
+    """All figures of both attacks, and how well the victim's network does."""
+    members, others, test = images_of(asked)
+    scheme = SCHEMES[str(asked["scheme"])]
+    victim = train(members)
+    figures: list[dict[str, object]] = [
+        {
+            "attack": "",
+            "measure": f"accuracy_{name}",
+            "value": accuracy(victim, table_batches(of))[0],
+        }
+        for name, of in (("members", members), ("test", test))
+    ]
+    seen = observe(members, public, scheme, ThreatModel())
+    observation, truth = with_candidates(seen, victim, members, others)
+    for attack in (LossThreshold(), LikelihoodRatio(int(str(asked["networks"])), train)):
+        began = time.perf_counter()
+        found = attack.run(observation, Budget(), say)
+        seconds = round(time.perf_counter() - began, 1)
+        values = dict(found.statistics) | dict(score(found, observation, truth).summary)
+        figures += [
+            {"attack": attack.name, "measure": name, "value": f"{value:.6g}", "seconds": seconds}
+            for name, value in values.items()
+        ]
+    return figures
+
+
+def images_of(asked: dict[str, object]) -> tuple[ImageTable, ImageTable, ImageTable]:
+    """Members, others, and images to test on; the choice of the first two is by the seed."""
+    train, test = open_split(str(asked["data"]))
+    count = int(str(asked["images"]))
+    order = np.random.default_rng(int(str(asked["seed"]))).permutation(len(train))
+    members, others = (train.subset(order[part : part + count]) for part in (0, count))
+    return members, others, test.subset(slice(0, 2000))
+
+
+def say(what: str, share: float) -> None:
+    print(f"{100 * share:3.0f}%  {what}", flush=True)
+
+
+def summary(rows: list[dict[str, str]], size: dict[str, object]) -> dict[str, object]:
+    """Means over seeds of the runs of this size."""
+    mine = [row for row in rows if all(row[name] == str(size[name]) for name in size)]
+    figures: dict[str, object] = dict(size)
+    for scheme in dict.fromkeys(row["scheme"] for row in mine):
+        found: dict[str, list[float]] = {}
+        for row in mine:
+            short = row["measure"].removeprefix("membership_")
+            if row["scheme"] == scheme and short.startswith(("accuracy", "auc", "true_at")):
+                found.setdefault(f"{row['attack']} {short}".strip(), []).append(float(row["value"]))
+        figures[scheme] = {name: round(mean(values), 4) for name, values in found.items()}
+    return figures
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """As docs/attacks/membership.md shows it."""
+    lines = [
+        "| scheme | accuracy, own images / test images | attack | area under the curve | "
+        "members found at 1 % false |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for scheme, seed in dict.fromkeys((row["scheme"], row["seed"]) for row in rows):
+        values = {
+            (row["attack"], row["measure"]): float(row["value"])
+            for row in rows
+            if (row["scheme"], row["seed"]) == (scheme, seed)
+        }
+        own, test = (values["", f"accuracy_{name}"] for name in ("members", "test"))
+        for attack in ("membership-loss", "membership"):
+            cells = [
+                "{:.3f} ({:.3f} to {:.3f})".format(
+                    *(values[attack, f"membership_{name}{end}"] for end in ("", "_low", "_high"))
+                )
+                for name in ("auc", "true_at_1_percent_false")
+            ]
+            lines.append(
+                f"| {scheme} | {own:.3f} / {test:.3f} | `{attack}` | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--images", type=int, default=500, help="trained on, and as many others")
+    parser.add_argument("--networks", type=int, default=8, help="shadow networks, an even number")
+    parser.add_argument("--schemes", default="plain,inside-4,cross-4")
+    parser.add_argument("--seeds", default="0", help="of the choice of images: 0,1,2")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("experiments/results/membership.csv"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    size = {name: getattr(options, name) for name in ("data", "images", "networks")}
+    for seed in map(int, options.seeds.split(",")):
+        for scheme in options.schemes.split(","):
+            asked: dict[str, object] = {**size, "scheme": scheme, "seed": seed}
+            have = {tuple(row[name] for name in KEYS) for row in rows_of(options.out)}
+            if tuple(str(asked[name]) for name in KEYS) in have:
+                continue
+            shape = open_split(options.data).train.shape
+            public = open_pool("photos", shape) if SCHEMES[scheme].public_k else None
+            known = {**asked, "epochs": EPOCHS[scheme], **surroundings()}
+            figures = run(asked, trainer(scheme, public), public)
+            add(options.out, FIELDS, *({**known, **row} for row in figures))
+    print(json.dumps(summary(rows_of(options.out), size)))
+
+
+if __name__ == "__main__":
+    main()
