@@ -46,6 +46,14 @@ ATTACKS: dict[str, Attack] = {
 RECOVERED = 25.0
 #: Seconds that an attack may take.
 SECONDS = 60
+#: Measures of which medians are shown, and their titles.
+SHOWN = {
+    "encoding_psnr_mean": "PSNR, dB",
+    "of_nothing_psnr_mean": "of zeros",
+    "ssim_mean": "SSIM to the private image",
+    "ssim_of_nothing": "of nothing",
+    "absolute_ssim_mean": "SSIM of absolute values",
+}
 FIELDS = [
     "attack", "scheme", "setting", "first", "measure", "value", "seconds", "threads", "torch",
     "python", "platform", "commit",
@@ -124,20 +132,34 @@ def run(task: Task, private: ImageTable, public: ImageTable) -> dict[str, float]
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
-    """For each attack, scheme and setting the medians, and how many of the images came back."""
-    shown = ("encoding_psnr_mean", "of_nothing_psnr_mean", "ssim_mean", "absolute_ssim_mean")
+    """For each attack, scheme and setting the medians, and how many of the updates were undone."""
     found: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         measures = found.setdefault(f"{row['attack']} {row['scheme']} {row['setting']}", {})
         measures.setdefault(row["measure"], []).append(float(row["value"]))
     return {
-        name: {measure: round(median(measures[measure]), 3) for measure in shown}
+        name: {measure: round(median(measures[measure]), 3) for measure in SHOWN}
         | {
             "recovered": sum(value >= RECOVERED for value in measures["encoding_psnr_mean"]),
             "of": len(measures["encoding_psnr_mean"]),
         }
         for name, measures in found.items()
     }
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """The same for the page."""
+    head = ["attack", "scheme", "update", "25 dB or more", *SHOWN.values()]
+    lines = ["| " + " | ".join(head) + " |", "| --- | --- | --- |" + " ---: |" * (len(head) - 3)]
+    for name, found in summary(rows).items():
+        attack, scheme, setting = name.split()
+        cells = [f"`{attack}`", scheme, setting, f"{found['recovered']:.0f} of {found['of']:.0f}"]
+        cells += [
+            f"{found[measure]:.1f}" if "psnr" in measure else f"{found[measure]:.2f}"
+            for measure in SHOWN
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
