@@ -179,3 +179,16 @@ def test_a_scheme_with_noise_survives_json() -> None:
     assert scheme.query().noise == 2.5
     assert Scheme.plain(noise=1.0).is_plain is False
     assert Scheme.plain().is_plain
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_noise_on_a_gpu_is_that_on_a_cpu() -> None:
+    on_gpu, on_cpu = (
+        Encoder(noisy(Scheme.inside(4)), table(), keys=fixed(), device=device)
+        .encode(np.arange(40))
+        .images
+        for device in ("cuda", "cpu")
+    )
+    assert on_gpu.is_cuda
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=1e-5)
