@@ -1,0 +1,95 @@
+"""`--noise` as people use and misuse it: before, while and after encodings are made."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from instahide.cli.app import app
+from instahide.encodings.format import EncodedFolder
+
+NOISY = ["encrypt", "images.npz", "--scheme", "inside", "--k", "2", "--noise", "40"]
+NONE = "none, for want of noise"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSTAHIDE_LEDGER", str(tmp_path / "ledger.sqlite"))
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
+    np.savez("images.npz", x=pixels, y=np.arange(60) % 3)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def said(*arguments: str) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def epsilon(text: str) -> float:
+    found = re.search(r"epsilon = ([0-9.,]+) at delta = ", text)
+    assert found is not None, text
+    return float(found[1].replace(",", ""))
+
+
+def test_epsilon_before_while_and_after() -> None:
+    planned = epsilon(said(*NOISY, "--out", "noisy", "--dry-run"))
+    done = epsilon(said(*NOISY, "--out", "noisy"))
+    assert 0 < done < planned
+    # Nothing else went out: the folder promises what was planned, the ledger what came of it.
+    assert epsilon(said("info", "noisy")) == planned
+    assert epsilon(said("ledger", "--data", "images.npz")) == done
+    stricter = epsilon(said("info", "noisy", "--delta", "1e-9"))
+    assert stricter > planned
+    # What has gone out is added to what will.
+    assert epsilon(said(*NOISY, "--out", "more", "--dry-run")) > planned
+    said("verify", "noisy")
+    assert EncodedFolder.open("noisy").manifest.encryption().noise == 40
+
+
+def test_without_noise_nothing_is_promised_now_or_later() -> None:
+    plain = [*NOISY[:-2], "--out", "plain"]
+    assert NONE in said(*plain, "--dry-run")
+    assert NONE in said(*plain)
+    assert NONE in said("info", "plain")
+    assert NONE in said(*NOISY, "--out", "noisy")
+    assert NONE in said("ledger")
+    # The folder by itself is what its noise makes it.
+    assert epsilon(said("info", "noisy")) > 0
+
+
+def test_a_folder_that_ended_at_its_limit_knows_no_figure() -> None:
+    assert epsilon(said(*NOISY, "--out", "noisy", "--copies", "9", "--max-exposure", "10")) > 0
+    assert "known to the publisher's ledger alone" in said("info", "noisy")
+
+
+@pytest.mark.parametrize("noise", ["-1", "inf", "nan"])
+def test_noise_that_is_none(noise: str) -> None:
+    result = run(*NOISY[:-1], noise, "--out", "noisy")
+    assert result.exit_code == 2
+    assert "noise" in result.output
+    assert not Path("noisy").exists()
+
+
+@pytest.mark.parametrize("delta", ["0", "1", "-3"])
+def test_a_delta_that_is_no_chance(delta: str) -> None:
+    assert (
+        "no chance"
+        in run("ledger", "--delta", delta).output
+        + run(*NOISY, "--out", "noisy", "--dry-run", "--delta", delta).output
+    )
+
+
+def test_a_picture_of_noise() -> None:
+    said(
+        "show", "images.npz", "--scheme", "inside", "--k", "2", "--noise", "3", "--out", "show.png"
+    )
+    assert Path("show.png").exists()
