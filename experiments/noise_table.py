@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.records import rows_of
+from experiments.records import rows_of, with_measured
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "experiments" / "results" / "noise.csv"
 PAGE = ROOT / "docs" / "noise.md"
-START, END = "<!-- measured -->", "<!-- end of what was measured -->"
 
 
 def number(text: str) -> str:
@@ -56,9 +55,7 @@ def rewritten(text: str, rows: list[dict[str, str]]) -> str:
     ordered = sorted(
         rows, key=lambda row: (row["data"], int(row["k"]), int(row["copies"]), float(row["noise"]))
     )
-    before, _, rest = text.partition(START)
-    section = "\n".join([*needed(ordered), "", *costs(ordered)])
-    return f"{before}{START}\n\n{section}\n\n{END}{rest.partition(END)[2]}"
+    return with_measured(text, [*needed(ordered), "", *costs(ordered)])
 
 
 if __name__ == "__main__":

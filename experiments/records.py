@@ -10,6 +10,9 @@ from pathlib import Path
 
 import torch
 
+#: Between these lines a page shows what was measured, and nobody writes there by hand.
+START, END = "<!-- measured -->", "<!-- end of what was measured -->"
+
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     """All rows; none if there is no such file yet."""
@@ -49,3 +52,10 @@ def surroundings() -> dict[str, object]:
 def percent(share: float) -> float:
     """As accuracies are kept."""
     return round(100 * share, 2)
+
+
+def with_measured(text: str, lines: Sequence[str]) -> str:
+    """``text`` with ``lines`` between its marks."""
+    before, _, rest = text.partition(START)
+    section = "\n".join(lines)
+    return f"{before}{START}\n\n{section}\n\n{END}{rest.partition(END)[2]}"

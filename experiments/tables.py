@@ -2,8 +2,8 @@
 
     python -m experiments.tables
 
-Reads ``accuracy.csv``, ``pooled.csv``, ``federated.csv`` and ``distributed.csv`` in
-``experiments/results``, and the last lines of the benchmarks, which `make bench` keeps beside them.
+Reads the CSV files of the experiments in ``experiments/results``, and the last lines of the
+benchmarks, which `make bench` keeps beside them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import json
 from pathlib import Path
 from statistics import mean
 
-from experiments.records import rows_of
+from experiments.records import rows_of, with_measured
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
-START, END = "<!-- results -->", "<!-- end of results -->"
 TITLES = {
     "plain": "plain training",
     "inside-4": "inside-dataset, k = 4",
@@ -24,6 +23,14 @@ TITLES = {
     "cross-6": "cross-dataset, k = 6",
     "cross-4-signed": "cross-dataset, k = 4, the network sees signs",
 }
+#: What a row says, and of which attack, at how many encodings of an image, which measure says it.
+ATTACKS = [
+    ("public images found, of those that count", "public-search", 2, "public_found"),
+    ("the same by absolute values", "public-search-absolute", 2, "public_found"),
+    ("images identified by averaging 100 encodings", "averaging", 100, "identified_mean"),
+    ("the same by absolute values", "averaging-absolute", 100, "identified_mean"),
+]
+ATTACKED = {"mixup-cross-4": "Mixup, k = 4", "cross-4": "InstaHide, cross-dataset, k = 4"}
 #: Benchmark, what a row says, and how its figures are written.
 SPEEDS = [
     (
@@ -154,6 +161,43 @@ def federated_table() -> list[str]:
     return lines
 
 
+def attacks_table() -> list[str]:
+    """One row an attack of the paper: the share that it finds, mean over seeds."""
+    rows = rows_of(RESULTS / "attacks.csv")
+    lines = [
+        f"| attacks on photographs of 3 x 32 x 32, found in % | {' | '.join(ATTACKED.values())} |",
+        "| --- " * (1 + len(ATTACKED)) + "|",
+    ]
+    for title, attack, copies, measure in ATTACKS:
+        wanted = {"attack": attack, "encodings_per_image": str(copies), "measure": measure}
+        mine = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+        found = [mean_of(mine, scheme, "value") for scheme in ATTACKED]
+        shown = ("" if share is None else f"{100 * share:.0f}" for share in found)
+        lines.append(f"| {title} | {' | '.join(shown)} |")
+    return lines
+
+
+def reconstruction_table() -> list[str]:
+    """One row a label mode: what our reconstruction recovers, mean over its victims."""
+    rows = [row for row in rows_of(RESULTS / "reconstruction.csv") if row["recovery"] == "ours"]
+    lines = [
+        "| 100 photographs, 50 encodings of each, cross-dataset, k = 6 | sets of photographs "
+        "| recovered, SSIM above 0.5 | mean SSIM | processor time |",
+        "| --- " * 5 + "|",
+    ]
+    for labels, title in {"none": "no labels seen", "soft": "soft labels seen"}.items():
+        mine = [row for row in rows if row["labels"] == labels]
+        if mine:
+            above, ssim, seconds = (
+                mean(float(row[column]) for row in mine if row[column])
+                for column in ("above_half", "ssim", "cpu_seconds")
+            )
+            lines.append(
+                f"| {title} | {len(mine)} | {above:.1f} of 100 | {ssim:.2f} | {seconds:.0f} s |"
+            )
+    return lines
+
+
 def speed_table() -> list[str]:
     """One row a figure, of the benchmarks that have been run."""
     found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
@@ -165,22 +209,24 @@ def speed_table() -> list[str]:
     return ["| speed, 2 cores | |", "| --- | --- |", *rows]
 
 
-def section() -> str:
+def section() -> list[str]:
+    """Lines of all tables."""
     parts = [
         accuracy_table("fashion-mnist", "Fashion-MNIST, 60,000 images, accuracy in %"),
         accuracy_table("mnist-5k", "MNIST, 4,000 images, accuracy in %"),
         pooled_table(),
         federated_table(),
+        attacks_table(),
+        reconstruction_table(),
         speed_table(),
     ]
-    return "\n\n".join("\n".join(lines) for lines in parts)
+    # A blank line after each table but the last.
+    return [line for part in parts for line in (*part, "")][:-1]
 
 
 def rewritten(text: str) -> str:
     """``text`` with the section between the marks as it should be."""
-    before, _, rest = text.partition(START)
-    after = rest.partition(END)[2]
-    return f"{before}{START}\n\n{section()}\n\n{END}{after}"
+    return with_measured(text, section())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import noise, noise_table
-from experiments.records import rows_of
+from experiments.records import END, START, rows_of
 from instahide.encryption.guarantee import DELTA, epsilon_of
 from instahide.encryption.scheme import Scheme
 
@@ -34,5 +34,5 @@ def test_what_is_measured_is_kept_and_shown(tmp_path: Path) -> None:
     assert epsilon_of(shift**2, DELTA) == pytest.approx(8, rel=1e-3)
     setting = dict(zip(noise.SETTING, ("digits", "2", "1", "5.0", "1", "0"), strict=True))
     row = {**setting, **{name: str(value) for name, value in facts.items()}}
-    page = noise_table.rewritten(f"{noise_table.START}{noise_table.END}", [row])
+    page = noise_table.rewritten(f"{START}{END}", [row])
     assert f"| digits | 2 | 1 | 5 | {figures['accuracy']:.1f} |" in page

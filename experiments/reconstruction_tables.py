@@ -1,0 +1,92 @@
+"""Write the tables of docs/attacks/reconstruction.md from what was measured.
+
+python -m experiments.reconstruction_tables
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.records import rows_of, with_measured
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
+PAGE = ROOT / "docs" / "attacks" / "reconstruction.md"
+LABELS = {"none": "no labels", "soft": "soft labels"}
+#: What a line says, and how a run's figures are written in it.
+FIGURES = [
+    ("AUC over all pairs of encodings: trained features", "{auc:.3f}"),
+    ("the same, features that are not trained", "{auc_untrained:.3f}"),
+    ("precision of the 100,000 likeliest pairs", "{precision_top:.3f}"),
+    ("private coefficients assigned to the right image", "{mass:.3f}"),
+    ("mean SSIM of the 100 images", "{ssim:.3f}"),
+    ("the same under a plain window of 7 (scikit-image's default)", "{ssim_7x7:.3f}"),
+    ("images with an SSIM above 0.5", "{above_half:.0f}"),
+    ("images that the attack calls recovered / that are", "{claimed:.0f} / {right:.0f}"),
+    ("challenge: Max_SSIM / Mean_SSIM", "{challenge_max_ssim:.2f} / {challenge_mean_ssim:.2f}"),
+    (
+        "95 % interval of Mean_SSIM",
+        "{challenge_mean_ssim_low:.2f} to {challenge_mean_ssim_high:.2f}",
+    ),
+    ("challenge: Min_L2 / Mean_L2", "{challenge_min_l2:.3f} / {challenge_mean_l2:.3f}"),
+    ("seconds of one core for the attack, features included", "{cpu_seconds:.0f}"),
+    ("seconds of one core for features and all pairs", "{features_cpu_seconds:.0f}"),
+]
+
+#: The runs on digits that stand here.
+DIGITS = {
+    "images": "digits", "kind": "cross", "k": "4", "private_k": "2", "labels": "hidden",
+    "count": "50",
+}  # fmt: skip
+
+Row = dict[str, str]
+
+
+def numbers(row: Row) -> dict[str, float]:
+    """What a run measured; and how many of the images that it calls recovered are."""
+    found = {}
+    for name, text in row.items():
+        try:
+            found[name] = float(text)
+        except ValueError:
+            continue
+    return found | {"right": found["claimed"] * found["claimed_rightly"]}
+
+
+def photographs(rows: list[Row]) -> list[str]:
+    """One column a run of our recovery."""
+    runs = [row for row in rows if row["recovery"] == "ours" and float(row["train"]) == 0]
+    runs.sort(key=lambda row: (row["labels"], row["victim"]))
+    titles = [f"victim {row['victim']}, {LABELS[row['labels']]}" for row in runs]
+    lines = [f"| figure | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(runs)]
+    for title, text in FIGURES:
+        cells = [text.format(**numbers(row)) for row in runs]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def digits(rows: list[Row]) -> list[str]:
+    """One line a run on digits."""
+    lines = [
+        "| 50 digits, features | encodings of each | AUC | coefficients assigned rightly "
+        "| mean SSIM | above 0.5 | called recovered / that are | seconds of one core |",
+        "| --- |" + " ---: |" * 7,
+    ]
+    for row in rows:
+        if all(row[name] == value for name, value in DIGITS.items()):
+            text = (
+                "| {features} | {copies} | {auc:.3f} | {mass:.3f} | {ssim:.3f} | {above_half:.0f} "
+                "| {claimed:.0f} / {right:.0f} | {cpu_seconds:.0f} |"
+            )
+            lines.append(text.format(**{**row, **numbers(row), "copies": row["copies"]}))
+    return lines
+
+
+def rewritten(text: str) -> str:
+    """The page with its tables as they should be."""
+    lines = photographs(rows_of(RESULTS / "reconstruction.csv"))
+    return with_measured(text, [*lines, "", *digits(rows_of(RESULTS / "exposure.csv"))])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
