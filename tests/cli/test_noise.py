@@ -13,7 +13,7 @@ from instahide.cli.app import app
 from instahide.encodings.format import EncodedFolder
 
 NOISY = ["encrypt", "images.npz", "--scheme", "inside", "--k", "2", "--noise", "40"]
-NONE = "none, for want of noise"
+NONE = "none: no noise is added"
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +66,11 @@ def test_without_noise_nothing_is_promised_now_or_later() -> None:
     assert epsilon(said("info", "noisy")) > 0
 
 
-def test_a_folder_that_ended_at_its_limit_knows_no_figure() -> None:
-    assert epsilon(said(*NOISY, "--out", "noisy", "--copies", "9", "--max-exposure", "10")) > 0
+def test_a_folder_under_a_limit_knows_no_figure() -> None:
+    # Even where it did not end there, images at the limit were drawn no more, others more often.
+    said(*NOISY, "--out", "whole", "--max-exposure", "60")
+    assert "known to the publisher's ledger alone" in said("info", "whole")
+    assert epsilon(said(*NOISY, "--out", "noisy", "--copies", "99", "--max-exposure", "70")) > 0
     assert "known to the publisher's ledger alone" in said("info", "noisy")
 
 

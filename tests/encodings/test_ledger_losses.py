@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 import pickle
-import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from instahide.encodings.ledger import Ledger
-from instahide.encodings.ledger_schema import with_crc, without_crc
 from instahide.encodings.publish import Publication, publish, threads
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.guarantee import loss_rate
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
 from tests.encodings.taker import some, table
 
 LOUD, SOFT = Scheme.inside(2, noise=10.0), Scheme.inside(2, noise=2.0)
@@ -78,54 +75,3 @@ def test_stored_noise_is_as_far_off_as_the_manifest_says(
     assert folder.verify() == []
     images = folder.decoded(folder.shard(0).images)
     assert 9 < images.std() < 11
-
-
-def to_version_1(path: Path) -> None:
-    """Make a ledger what the release before noise would have written."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    rows = [without_crc(row) for row in connection.execute("SELECT * FROM totals")]
-    takes = [without_crc(row) for row in connection.execute("SELECT * FROM takes")]
-    for statement in (
-        "DROP TABLE totals",
-        "DROP TABLE takes",
-        "CREATE TABLE totals (first INTEGER PRIMARY KEY, counts BLOB, squares BLOB, crc INTEGER)",
-        "CREATE TABLE takes (id INTEGER PRIMARY KEY, entries BLOB, squares BLOB, crc INTEGER)",
-        "PRAGMA user_version = 1",
-    ):
-        connection.execute(statement)
-    for first, counts, squares, _ in rows:
-        row = with_crc(first, counts, squares)
-        connection.execute("INSERT INTO totals VALUES (?, ?, ?, ?)", row)
-    for take, entries, squares, _ in takes:
-        row = with_crc(take, entries, squares)
-        connection.execute("INSERT INTO takes VALUES (?, ?, ?, ?)", row)
-    connection.close()
-
-
-def test_a_ledger_from_before_noise_keeps_its_counts(path: Path) -> None:
-    with Ledger.open(path) as ledger:
-        ledger.account(table(4)).take(*some([[0, 1], [1, 2]]))
-        ledger.account(table(4), scheme=LOUD)
-    crashed = Ledger.open(path)
-    crashed.account(table(4)).take(*some([[0, 1]]))
-    # As after a crash: the journal is still there.
-    to_version_1(path)
-    with Ledger.open(path) as ledger:
-        account = ledger.account(table(4), scheme=LOUD)
-        assert account.counts.tolist() == [2, 3, 1, 0]
-        assert account.losses.tolist() == [math.inf, math.inf, math.inf, 0.0]
-        account.take(*some([[2, 3]]))
-        assert 0 < account.losses[3] < math.inf
-
-
-def test_a_damaged_ledger_from_before_noise_is_refused(path: Path) -> None:
-    with Ledger.open(path) as ledger:
-        ledger.account(table(4)).take(*some([[0, 1], [1, 2]]))
-    to_version_1(path)
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute("UPDATE totals SET squares = x'00'")
-    connection.close()
-    for _ in range(2):
-        with pytest.raises(InstaHideError, match="damaged"):
-            Ledger.open(path)

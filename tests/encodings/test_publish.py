@@ -72,6 +72,8 @@ def test_what_a_limit_left_out_is_made_up_for_under_a_higher_one(
     assert shown(part)[-1] < 6
     whole = run(ledger, tmp_path / "enc", 6, resume=True)
     assert whole.manifest.ended == "all"
+    assert part.manifest.limited
+    assert whole.manifest.limited
     # Shards that the limit cut short are remembered for what they hold.
     assert shown(whole).tolist() == [6] * IMAGES
 

@@ -197,7 +197,7 @@ def _facts(manifest: Manifest, delta: float) -> dict[str, str]:
 def _guarantee(manifest: Manifest, delta: float) -> str:
     """Of this folder by itself, without its coefficients, which nobody publishes."""
     scheme = manifest.encryption()
-    if manifest.ended == "limit":
+    if manifest.limited or manifest.ended == "limit":
         # Where some images may go out no more, others do so more often than by chance.
         return "known to the publisher's ledger alone" if scheme.noise else in_words(None, delta)
     epsilon = epsilon_beforehand(

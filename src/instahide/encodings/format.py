@@ -202,7 +202,8 @@ def writing_encodings(
             for name in there - {shard.name for shard in found.shards}:
                 if re.fullmatch(SHARD_NAME, name):
                     store.remove(name)
-            yield FolderWriter(store, found)
+            limited = found.limited or manifest.limited
+            yield FolderWriter(store, found.model_copy(update={"limited": limited}))
             return
         if there:
             raise InstaHideError(
@@ -263,7 +264,7 @@ def _require_shards(store: Store, there: Collection[str], manifest: Manifest) ->
 
 
 def _require_same(found: Manifest, wanted: Manifest, location: str) -> None:
-    own = {"publication", "created", "library", "shards", "ended", "checksum"}
+    own = {"publication", "created", "library", "shards", "limited", "ended", "checksum"}
     here, there = found.model_dump(exclude=own), wanted.model_dump(exclude=own)
     differences = [f"{name}: {here[name]} there, {there[name]} asked for"
                    for name in here if here[name] != there[name]]  # fmt: skip

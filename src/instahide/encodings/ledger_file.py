@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from instahide.encodings.identity import HASH_BYTES, looked_up
 from instahide.encodings.ledger_errors import explained
 from instahide.encodings.ledger_schema import connected, require_ledger, with_crc, without_crc
-from instahide.encodings.ledger_upgrade import upgrade
 from instahide.errors import InstaHideError
 
 #: Images in a blob, at most: SQLite takes no blob beyond a billion bytes.
@@ -62,7 +61,6 @@ class LedgerFile:
             self._connection = connected(path)
             weakref.finalize(self, self._connection.close)
             require_ledger(path, self._connection)
-            upgrade(self._connection)
             self.salt, self.name, _, _ = self._state()
         self.fold()
 

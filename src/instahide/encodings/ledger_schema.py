@@ -36,25 +36,19 @@ from instahide.errors import InstaHideError
 
 #: "INST": says that a database is a ledger, whatever its name.
 APPLICATION, VERSION = 0x494E5354, 2
-#: The version before noise, which `ledger_upgrade` brings up to date.
-EARLIER = 1
 #: Seconds to wait for another process.
 PATIENCE = 60
 
-#: The tables that hold counts.
-COUNTED = """
-CREATE TABLE totals (
-    first INTEGER PRIMARY KEY, counts BLOB, squares BLOB, losses BLOB, crc INTEGER
-);
-CREATE TABLE takes (id INTEGER PRIMARY KEY, entries BLOB, squares BLOB, rate REAL, crc INTEGER);
-"""
 _SCHEMA = f"""
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 PRAGMA journal_mode = WAL;
 CREATE TABLE state (salt BLOB, name TEXT, images INTEGER, folded INTEGER, crc INTEGER);
 CREATE TABLE hashes (first INTEGER PRIMARY KEY, hashes BLOB, crc INTEGER);
-{COUNTED}
+CREATE TABLE totals (
+    first INTEGER PRIMARY KEY, counts BLOB, squares BLOB, losses BLOB, crc INTEGER
+);
+CREATE TABLE takes (id INTEGER PRIMARY KEY, entries BLOB, squares BLOB, rate REAL, crc INTEGER);
 CREATE TABLE publications (
     id TEXT PRIMARY KEY, copies INTEGER, source BLOB, done BLOB, crc INTEGER
 );
@@ -153,7 +147,7 @@ def require_ledger(path: Path, connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION:
         raise damaged(path)
-    if version not in (EARLIER, VERSION):
+    if version != VERSION:
         raise InstaHideError(
             f"The ledger {path} has version {version}; this is for version {VERSION}.",
             "Use the release of instahide that made it, or a newer one.",

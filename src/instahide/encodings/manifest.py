@@ -104,6 +104,11 @@ class Manifest(BaseModel):
     worst_error: Annotated[float, Field(ge=0)] = Field(
         description="how far a stored value may be from the encoding's own, rounding included"
     )
+    limited: bool = Field(
+        False,
+        description="whether an exposure limit was set, so that images at it were drawn no more "
+        "and others, perhaps, more often",
+    )
     ended: Annotated[
         Literal["all", "limit"] | None,
         Field(

@@ -190,7 +190,8 @@ def publish(
     """
     account = ledger.account(publication.images, limit=limit, scheme=publication.scheme)
     publication.encoder(account)  # Refuses what does not go together before anything is written.
-    with writing_encodings(location, publication.manifest(), resume=resume) as writer:
+    manifest = publication.manifest().model_copy(update={"limited": limit is not None})
+    with writing_encodings(location, manifest, resume=resume) as writer:
         progress(len(writer.manifest))
         work = _Work(writer, account)
         try:
