@@ -105,7 +105,7 @@ class Manifest(BaseModel):
         description="how far a stored value may be from the encoding's own, rounding included"
     )
     limited: bool = Field(
-        False,
+        default=False,
         description="whether an exposure limit was set, so that images at it were drawn no more "
         "and others, perhaps, more often",
     )
