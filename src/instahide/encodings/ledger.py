@@ -235,7 +235,7 @@ class Account(Exposure):
         Raises:
             InstaHideError: the ledger cannot be written.
         """
-        numbers = np.sort(rows).astype("<u4")
+        numbers = np.sort(rows.astype("<u4"))
         with self._file.changing() as connection:
             connection.execute(
                 "REPLACE INTO shards VALUES (?, ?, ?, ?)",
