@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -290,15 +291,34 @@ def begin(processes: Encrypter, tmp_path: Path, *options: str) -> int:
     return child
 
 
+@contextmanager
+def stopped(child: int, ledger: Path) -> Iterator[None]:
+    """Hold the process ``child``, at a moment when it does not hold the ``ledger``."""
+    free = False
+    while not free:
+        os.kill(child, signal.SIGSTOP)
+        with closing(sqlite3.connect(ledger, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                free = True
+            except sqlite3.OperationalError:
+                os.kill(child, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGCONT)
+
+
 def test_a_second_writer_is_refused_and_the_first_goes_on(
     processes: Encrypter, tmp_path: Path
 ) -> None:
     child = begin(processes, tmp_path, "--copies", "50")
-    os.kill(child, signal.SIGSTOP)
-    for options in ([], ["--resume"]):
-        text = refused("encrypt", "images.npz", *INSIDE, "--copies", "50", "--out", "enc", *options)
-        assert "being written" in text
-    os.kill(child, signal.SIGCONT)
+    with stopped(child, tmp_path / "ledger.sqlite"):
+        for options in ([], ["--resume"]):
+            text = refused(
+                "encrypt", "images.npz", *INSIDE, "--copies", "50", "--out", "enc", *options
+            )
+            assert "being written" in text
     assert processes.status() == 0
     assert "3,000 encodings, complete" in ok("verify", "enc")
 
