@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 from instahide._version import __version__
 
@@ -49,11 +48,11 @@ def requirements() -> list[str]:
     return sorted({normalised(item) for group in groups for item in group} - {"instahide"})
 
 
-def test_imports_keep_to_the_contracts(capsys: pytest.CaptureFixture[str]) -> None:
-    status = lint_imports(
-        config_filename=str(ROOT / "pyproject.toml"), cache_dir=None, no_logo=True
-    )
-    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+def test_imports_keep_to_the_contracts() -> None:
+    # In a process of its own: it holds on to the output that it found when it was imported.
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_keys_are_not_re_exported() -> None:
