@@ -54,6 +54,10 @@ def test_twenty_encodings_of_an_image_tell_who_is_in_which() -> None:
     # A flat guess has 0.0 to 0.1. So few images may still be turned in whole patches of pixels.
     assert score.ssim.mean() > 0.15
     assert found.confidence is not None
+    assert (
+        score.summary(found.confidence, RECOVERED)["above_half"]
+        >= found.statistics["recovered"] / 2
+    )
     # And is seldom called right.
     assert found.statistics["recovered"] <= 5
 
@@ -65,8 +69,7 @@ def test_fifty_encodings_of_an_image_show_it(labels: str) -> None:
     assert score.mass > 0.75
     assert score.ssim.mean() > 0.6
     assert found.confidence is not None
-    # With 40 images a claim in ten is wrong; with 100 none was (experiments.reconstruction).
-    assert score.summary(found.confidence, RECOVERED)["claimed_rightly"] > 0.8
+    assert score.summary(found.confidence, RECOVERED)["claimed_rightly"] > 0.9
 
 
 @pytest.mark.parametrize(
