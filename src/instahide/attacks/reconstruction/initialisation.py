@@ -18,7 +18,7 @@ from instahide.attacks.reconstruction.signs import aligned
 
 #: Blur in pixels of an image of 32, and iterations, of the grey start at a quarter of the size.
 COARSE = (6.0, 25)
-STARTS, FINALISTS = 64, 4
+STARTS, FINALISTS = 64, 12
 #: Blur, share of colour, and iterations at half the size.
 STAGES = ((4.0, 0.1, 15), (3.0, 0.2, 12), (2.0, 0.4, 12))
 SIDE = 32
