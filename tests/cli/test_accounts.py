@@ -102,7 +102,7 @@ def test_a_summary_of_nothing_has_no_numbers() -> None:
 def test_what_noise_guarantees_is_said(
     tmp_path: Path, data: Path, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "none: no noise is added" in " ".join(shown(capsys, path, None).split())
+    assert "none without noise" in " ".join(shown(capsys, path, None).split())
     assert json.loads(shown(capsys, path, None, as_json=True))["epsilon"] is None
     loaded = np.load(data)
     images = ImageTable.from_arrays(loaded["x"], loaded["y"])

@@ -13,7 +13,7 @@ from instahide.cli.app import app
 from instahide.encodings.format import EncodedFolder
 
 NOISY = ["encrypt", "images.npz", "--scheme", "inside", "--k", "2", "--noise", "40"]
-NONE = "none: no noise is added"
+NONE = "none without noise"
 
 
 @pytest.fixture(autouse=True)

@@ -166,5 +166,5 @@ def require_delta(delta: float) -> None:
 def in_words(epsilon: float | None, delta: float) -> str:
     """What to say of it to people; None or infinite: there is no such epsilon."""
     if epsilon is None or math.isinf(epsilon):
-        return "none: no noise is added"
+        return "none without noise"
     return f"epsilon = {epsilon:,.3g} at delta = {delta:g}"
