@@ -319,16 +319,15 @@ def test_remaining_is_what_no_finished_shard_holds(path: Path) -> None:
         account = ledger.account(table(5))
         account.begin("id", 2)
         assert account.remaining("id", set()).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-        account.pending("id", "one", np.array([4, 0, 2]))
-        account.pending("id", "two", np.array([0, 1]))
-        account.pending("other", "one", np.array([3, 3]))
+        account.pending("id", {"one": np.array([4, 0, 2]), "two": np.array([0, 1])})
+        account.pending("other", {"one": np.array([3, 3])})
         account.sync()
     with Ledger.open(path) as ledger:
         account = ledger.account(table(5))
         assert account.remaining("id", {"one"}).tolist() == [0, 1, 1, 2, 3, 3, 4]
         # Shard two was dropped, even if its file should turn up; one is not done twice.
         assert account.remaining("id", {"one", "two"}).tolist() == [0, 1, 1, 2, 3, 3, 4]
-        account.pending("id", "three", np.array([0, 1, 1, 2, 3, 3, 4]))
+        account.pending("id", {"three": np.array([0, 1, 1, 2, 3, 3, 4])})
         assert account.remaining("id", {"one", "three"}).tolist() == []
         assert account.counts.tolist() == [0] * 5
 
@@ -338,7 +337,7 @@ def test_a_folder_begun_again_has_nothing_done(ledger: Ledger) -> None:
     for _ in range(2):
         account.begin("id", 1)
         assert account.remaining("id", set()).tolist() == [0, 1]
-        account.pending("id", "one", np.array([0, 1]))
+        account.pending("id", {"one": np.array([0, 1])})
         assert account.remaining("id", {"one"}).tolist() == []
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instahide.encodings.ledger import Ledger, default_ledger
-from instahide.encodings.ledger_schema import create
+from instahide.encodings.ledger_schema import PAGE, create
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
 from tests.encodings.taker import drawn, some, table
@@ -51,6 +51,11 @@ def test_the_file_gives_nothing_away(path: Path) -> None:
     content = path.read_bytes()
     assert [needle for needle in needles if needle in content] == []
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_pages_are_as_large_as_asked_for(ledger: Ledger, path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA page_size").fetchone() == (PAGE,)
 
 
 def test_all_files_are_the_owners_alone(ledger: Ledger, path: Path) -> None:
@@ -191,7 +196,7 @@ def test_a_full_disk_counts_nothing_and_says_so(path: Path) -> None:
         connection = ledger._file._connection
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         # What SQLite reports beyond this many pages is what it reports of a full disk.
-        connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+        connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(InstaHideError, match="full") as refused:
             account.take(*some([[n, n + 1] for n in range(1999)]))
         assert "space" in refused.value.remedy

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import sqlite3
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -229,18 +229,18 @@ class Account(Exposure):
                 with_crc(publication, copies, self._source(), done.data),
             )
 
-    def pending(self, publication: str, shard: str, rows: NDArray[np.int64]) -> None:
-        """Remember, before the file ``shard`` is written, which ``rows`` (n,) it encrypts.
+    def pending(self, publication: str, shards: Mapping[str, NDArray[np.int64]]) -> None:
+        """Remember, before any of the files ``shards`` is written, which rows (n,) each encrypts.
 
         Raises:
             InstaHideError: the ledger cannot be written.
         """
-        numbers = np.sort(rows.astype("<u4"))
+        notes = [
+            with_crc(publication, shard, np.sort(rows.astype("<u4")).data)
+            for shard, rows in shards.items()
+        ]
         with self._file.changing() as connection:
-            connection.execute(
-                "REPLACE INTO shards VALUES (?, ?, ?, ?)",
-                with_crc(publication, shard, numbers.data),
-            )
+            connection.executemany("REPLACE INTO shards VALUES (?, ?, ?, ?)", notes)
 
     def remaining(self, publication: str, finished: Container[str]) -> NDArray[np.int64]:
         """Rows still to be encrypted, sorted, each as often as copies are missing.

@@ -240,8 +240,10 @@ class LedgerFile:
             counts = self.counts[first:end].astype("<u4")
             squares = self.squares[first:end].astype("<f8")
             losses = self.losses[first:end].astype("<f8")
+            # Not replaced, which would wipe the row first: what is as large is written over.
             self._connection.execute(
-                "REPLACE INTO totals VALUES (?, ?, ?, ?, ?)",
+                "UPDATE totals SET (counts, squares, losses, crc) = (?2, ?3, ?4, ?5) "
+                "WHERE first = ?1",
                 with_crc(first, counts.data, squares.data, losses.data),
             )
         self._connection.execute("DELETE FROM takes")
@@ -261,9 +263,10 @@ def _sorted(
     entries: NDArray[np.int64], squares: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
     """``entries`` in ascending order, each with its square, as the journal keeps them."""
-    # As one word each, which sorts much faster than asking for the order.
-    words = np.empty(len(entries), "<u8")
-    halves = words.view("<u4").reshape(-1, 2)
-    halves[:, 0], halves[:, 1] = squares.astype("<f4").view("<u4"), entries
-    words.sort()
-    return halves[:, 1].copy(), halves[:, 0].copy().view("<f4")
+    numbers = entries.astype("<u4")
+    # By their lower halves, then by the upper ones: NumPy sorts 16 bits by counting, three times as
+    # fast as 32.
+    lower, upper = numbers.view("<u2").reshape(-1, 2).T
+    order = np.argsort(lower, kind="stable")
+    order = order[np.argsort(upper[order], kind="stable")]
+    return numbers[order], squares.astype("<f4")[order]

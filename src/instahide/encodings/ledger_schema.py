@@ -36,15 +36,16 @@ from instahide.errors import InstaHideError
 
 #: "INST": says that a database is a ledger, whatever its name.
 APPLICATION, VERSION = 0x494E5354, 2
-#: Bytes. Blobs fill many pages, and SQLite's work is by the page: a fifth less time than with 4096.
+#: Bytes. Blobs fill many pages, and SQLite's work is by the page: a sixth less time than with 4096.
 PAGE = 1 << 14
 #: Seconds to wait for another process.
 PATIENCE = 60
 
+# The page's size comes first: once anything has been written, SQLite disregards it.
 _SCHEMA = f"""
+PRAGMA page_size = {PAGE};
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
-PRAGMA page_size = {PAGE};
 PRAGMA journal_mode = WAL;
 CREATE TABLE state (salt BLOB, name TEXT, images INTEGER, folded INTEGER, crc INTEGER);
 CREATE TABLE hashes (first INTEGER PRIMARY KEY, hashes BLOB, crc INTEGER);

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +42,8 @@ from instahide.images import ImageTable
 
 #: Bytes of a shard, about; more where there would be more than `MOST_SHARDS`.
 SHARD_BYTES, MOST_SHARDS = 1 << 24, 4096
+#: Shards that the ledger is told of at a time: a change of it costs as much for one as for a few.
+NOTED = 8
 
 #: Shards that are written at a time: one writes while others wait for the disk, or for a network.
 WRITERS = 4
@@ -225,29 +228,34 @@ class _Work:
         left = self.left()
         order = left[fresh_order(len(left))]
         size = encodings_a_shard(manifest)
-        for start in range(0, len(order), size):
-            if self._at_limit:
-                return
-            yield self._begin(order[start : start + size])
+        parts = (order[start : start + size] for start in range(0, len(order), size))
+        while noted := self._begin(islice(parts, NOTED)):
+            for task in noted:
+                if self._at_limit:
+                    return
+                yield task
 
     def again(self, name: str) -> Task:
         """As `Tasks.again`."""
-        return self._begin(self._begun.pop(name))
+        (task,) = self._begin([self._begun.pop(name)])
+        return task
 
     def commit(self, shard: Shard) -> None:
         """Let a written shard count."""
         rows = self._begun.pop(shard.name)
         if shard.encodings < len(rows):
             self._at_limit = True
-            self._account.pending(self._publication, shard.name, rows[: shard.encodings])
+            self._account.pending(self._publication, {shard.name: rows[: shard.encodings]})
             self._account.sync()
         self._writer.commit(shard)
 
-    def _begin(self, rows: NDArray[np.int64]) -> Task:
-        name = new_shard_name()
-        self._account.pending(self._publication, name, rows)
-        self._begun[name] = rows
-        return name, rows
+    def _begin(self, parts: Iterable[NDArray[np.int64]]) -> list[Task]:
+        """A shard for each of ``parts``, which the ledger knows of in one change."""
+        shards = {new_shard_name(): rows for rows in parts}
+        if shards:
+            self._account.pending(self._publication, shards)
+            self._begun |= shards
+        return list(shards.items())
 
     def left(self) -> NDArray[np.int64]:
         """Images that are still to be encrypted; shards in flight are given up."""
