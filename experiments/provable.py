@@ -2,10 +2,10 @@
 
     python -m experiments.provable
 
-Every setting is tried on several draws of images, pairs and public images. A draw counts
-as recovered if every image that is in any encoding has a mean squared error below 1e-6, of pixels
-of variance 1; without public images up to one sign of each pixel. Finished settings add a line to the CSV and are not repeated. The last line
-printed is one JSON object.
+Every setting is tried on several draws of images, pairs and public images. A draw counts as
+recovered if every image that is in any encoding has a mean squared error below 1e-6, of pixels of
+variance 1; without public images up to one sign of each pixel. Finished settings add a line to the
+CSV and are not repeated. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
