@@ -3,12 +3,12 @@
     python -m experiments.reconstruction --victims 1,2 --labels none,soft
 
 Private, public and shadow photographs are all different ones; see `experiments.photographs`.
-Nothing was tuned on victims 1 and 2. "published" is the recovery of Carlini et al. on the
-assignment that ours found. Every finished run adds a line to the CSV, and runs that it holds are
-not repeated; one that was interrupted goes on from ``--work``, but then its seconds are not kept.
-``--train`` trains the encoder further, on shadow photographs. ``--picture`` attacks crops of
-scikit-image's photographs, with features that are not trained, and draws them. The last line
-printed is one JSON object.
+Nothing was tuned on victims 1 and 2. "published" and "fusion" are the recoveries of Carlini et al.
+and of Luo et al. on the assignment that ours found. Every finished run adds a line to the CSV, and
+runs that it holds are not repeated; one that was interrupted goes on from ``--work``, but then its
+seconds are not kept. ``--train`` trains the encoder further, on shadow photographs. ``--picture``
+attacks crops of scikit-image's photographs, with features that are not trained, draws them and
+keeps their figures. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import resource
 import tempfile
 import time
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 from typing import Literal, cast
@@ -31,12 +31,17 @@ from torch import nn
 
 from experiments.photographs import patches, victim
 from experiments.records import add, rows_of, surroundings
-from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel
+from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, granted
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.beliefs import FILE
 from instahide.attacks.reconstruction.carlini import learnt_colours, recover_as_published
 from instahide.attacks.reconstruction.encoder import shipped_encoder
 from instahide.attacks.reconstruction.features import edges_of_square
+from instahide.attacks.reconstruction.fusion import (
+    FusionDenoiser,
+    learnt_denoiser,
+    recover_by_fusion,
+)
 from instahide.audit.challenge import (
     COEFFICIENTS,
     COPIES,
@@ -54,6 +59,7 @@ from instahide.images import ImageTable
 
 OUT = Path("experiments/results/reconstruction.csv")
 PICTURE = Path("docs/assets/reconstruction.png")
+PICTURED = Path("experiments/results/reconstruction_picture.csv")
 PUBLIC, SHADOW = 5000, 12_000
 GRAPH = (
     "auc", "auc_untrained", "precision_top", "features_seconds", "features_cpu_seconds",
@@ -99,7 +105,7 @@ class Victim:
 
 
 def run(target: Victim, labels: str, recovery: str, train: float) -> dict[str, object]:
-    """One line of the CSV: our attack, or the published recovery after it."""
+    """One line of the CSV: our attack, or another recovery after it."""
     observation = target.observation(labels)
     graph = graph_figures(observation, target.truth) if recovery == "ours" else {}
     folder = target.folder / f"{labels}-{train:.0f}"
@@ -111,10 +117,10 @@ def run(target: Victim, labels: str, recovery: str, train: float) -> dict[str, o
     attack = ReconstructionAttack(training=train, folder=folder)
     began, cpu = time.perf_counter(), processor_seconds()
     found = attack.run(observation, Budget(), say)
-    if recovery == "published":
-        network, fresh = colours(), True
+    if recovery != "ours":
+        recover, fresh = OTHERS[recovery](), True
         began, cpu = time.perf_counter(), processor_seconds()
-        found = recover_as_published(observation, found, network)
+        found = recover(observation, found)
     times = dict(zip(TIMES, (time.perf_counter() - began, processor_seconds() - cpu), strict=True))
     return graph | figures_of(found, observation, target) | (times if fresh else {})
 
@@ -134,6 +140,21 @@ def colours() -> nn.Module:
     """Learnt once, as theirs: the time is not the attack's."""
     say("colours of the published recovery", 0.0)
     return learnt_colours(shadow(), SCHEME)
+
+
+@cache
+def denoiser() -> FusionDenoiser:
+    """Learnt once: the time is not the attack's."""
+    say("training of the fusion", 0.0)
+    torch.manual_seed(0)
+    return learnt_denoiser(shadow(), SCHEME, COPIES)
+
+
+#: Recoveries after ours, on its assignment; each learns something first.
+OTHERS = {
+    "published": lambda: partial(recover_as_published, colours=colours()),
+    "fusion": lambda: partial(recover_by_fusion, network=denoiser()),
+}
 
 
 def figures_of(found: Reconstruction, observation: Observation, target: Victim) -> dict[str, float]:
@@ -216,7 +237,7 @@ def challenge_figures(found: Reconstruction, secret: ChallengeTruth) -> dict[str
 
 
 def draw() -> None:
-    """Attack crops of scikit-image's photographs and draw those recovered below the real ones."""
+    """Attack crops of scikit-image's photographs; draw them, and those recovered below them."""
     from matplotlib.figure import Figure
 
     from experiments.photographs import scikit_image
@@ -226,7 +247,11 @@ def draw() -> None:
     observation, truth = observe(private, public_images(), SCHEME, threat)
     found = ReconstructionAttack(features=edges_of_square).run(observation, Budget(), say)
     score = score_recovered(found, truth, observation.mean, observation.std)
-    print(f"Picture: mass {score.mass:.3f}, SSIM {score.ssim.mean():.3f}")
+    sure = granted(found.confidence)
+    row = {name: round(value, 5) for name, value in score.summary(sure, RECOVERED).items()}
+    PICTURED.unlink(missing_ok=True)
+    add(PICTURED, [*row, *surroundings()], row | surroundings())
+    print(json.dumps(row))
     figure = Figure(figsize=(10, 2.3), layout="constrained")
     axes = figure.subplots(2, 1)
     shown = score.ssim.argsort(descending=True)[:: max(1, len(score.ssim) // 20)][:20]
