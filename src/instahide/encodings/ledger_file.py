@@ -23,6 +23,7 @@ from instahide.encodings.identity import HASH_BYTES, looked_up
 from instahide.encodings.ledger_errors import explained
 from instahide.encodings.ledger_schema import connected, require_ledger, with_crc, without_crc
 from instahide.errors import InstaHideError
+from instahide.sorting import ascending
 
 #: Images in a blob, at most: SQLite takes no blob beyond a billion bytes.
 CHUNK = 1 << 20
@@ -264,9 +265,5 @@ def _sorted(
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
     """``entries`` in ascending order, each with its square, as the journal keeps them."""
     numbers = entries.astype("<u4")
-    # By their lower halves, then by the upper ones: NumPy sorts 16 bits by counting, three times as
-    # fast as 32.
-    lower, upper = numbers.view("<u2").reshape(-1, 2).T
-    order = np.argsort(lower, kind="stable")
-    order = order[np.argsort(upper[order], kind="stable")]
+    order = ascending(numbers)
     return numbers[order], squares.astype("<f4")[order]

@@ -15,19 +15,26 @@ from instahide.encryption.keys import KeyStream
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 
+#: What is to be said under every such picture.
+CAPTION = "The keys of this picture were made for it alone. The sign is hidden; |encoding| is not."
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Illustration:
     """The steps of n encryptions, all float, normalised.
 
     Attributes:
         parts: (n, k, C, H, W) the image itself and its partners.
+        coefficients: (n, k) float32, their weights.
         mixes: (n, C, H, W) their weighted sums.
+        turned: (n, C, H, W) bool, where the mask turns the sign.
         encodings: (n, C, H, W) the mixes under their masks, with noise where the scheme has it.
     """
 
     parts: NDArray[np.float32]
+    coefficients: NDArray[np.float32]
     mixes: NDArray[np.float64]
+    turned: NDArray[np.bool]
     encodings: NDArray[np.float64]
 
 
@@ -66,4 +73,9 @@ def illustrate(
     )
     if scheme.noise:
         encodings = encodings + draws.noise(block, encodings.shape, scheme.noise)
-    return Illustration(parts, mixes, encodings)
+    turned = (
+        np.zeros(mixes.shape, bool)
+        if keys.masks is None
+        else reference.mask_bits(keys.masks, images.shape[1:])
+    )
+    return Illustration(parts, keys.coefficients, mixes, turned, encodings)

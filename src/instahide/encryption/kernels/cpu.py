@@ -1,9 +1,10 @@
 """The encoding on CPU cores: rows of pixels in, encoded rows out, nothing in between in memory.
 
-A worker takes a few mixes at a time. For each channel it copies the k rows (moved, where there is
-augmentation) to a scratch that stays in the first-level cache, then goes over the values once:
-weighted sum, normalisation folded into weights and bias, sign bit XORed with the mask's bit. The
-inner loop has a fixed k, so that the compiler keeps the sum in vector registers.
+A worker takes a share of the mixes. For each channel it goes over the values of k planes once:
+weighted sum, normalisation folded into weights and bias, sign bit XORed with the mask's bit. Where
+there is augmentation, it reads them from a scratch in the first-level cache, where they were copied
+as they are moved. The inner loop has a fixed k, so that the compiler keeps the sum in vector
+registers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit
+from numba.cpython.unsafe.tuple import tuple_setitem
 from numpy.typing import NDArray
 
 from instahide.encryption.draws import OneTimeKeys
@@ -47,15 +49,13 @@ def encode(
         out: (n, C, H, W) float32, float16 or bfloat16, contiguous, on the CPU.
     """
     count, k = keys.partners.shape
-    # A tuple's length is part of its type, so that compiled code sees k as a constant. A closure
-    # over k would do the same, but Numba cannot find it again on disk and compiles it every time.
-    slots = (0,) * k
+    # A tuple's length is part of its type, so that compiled code sees k and private_k as constants.
+    # A closure over them would do the same, but Numba cannot find it again on disk and compiles it
+    # every time.
+    begins, weights, private_slots = (0,) * k, (np.float32(0),) * k, (0,) * private_k
     masks = _NO_MASKS if keys.masks is None else keys.masks
     moves = _NO_MOVES if keys.moves is None else keys.moves
-    _, channels, height, width = out.shape
-    private, public = (
-        table.reshape(len(table), channels, height * width) for table in (private, public)
-    )
+    values = private.reshape(-1), public.reshape(-1)
 
     threads = len(os.sched_getaffinity(0)) if out.numel() > ALONE else 1
     # One share a thread: every hand-over waits for the interpreter's lock.
@@ -65,8 +65,8 @@ def encode(
         part = out[start : start + share]
         exact = part if part.dtype == torch.float32 else torch.empty(part.shape)
         _encode_mixes(
-            private, public, keys.partners, private_k, keys.coefficients,
-            masks, moves, scale, bias, start, exact.numpy(), slots,
+            *values, keys.partners, keys.coefficients, masks, moves, scale, bias, start,
+            exact.numpy(), begins, weights, private_slots,
         )  # fmt: skip
         if exact is not part:
             part.copy_(exact)
@@ -86,52 +86,73 @@ def _workers(process: int) -> ThreadPoolExecutor:
 
 @njit(nogil=True, cache=True)
 def _encode_mixes(
-    private: Any, public: Any, partners: Any, private_k: Any, coefficients: Any,
-    masks: Any, moves: Any, scale: Any, bias: Any, start: Any, out: Any, slots: Any,
+    private: Any, public: Any, partners: Any, coefficients: Any, masks: Any, moves: Any,
+    scale: Any, bias: Any, start: Any, out: Any, begins: Any, weights: Any, private_slots: Any,
 ) -> None:  # fmt: skip
-    """Fill ``out`` with the mixes from ``start`` on, of as many images as there are ``slots``."""
-    height, width = out.shape[2:]
-    rows = np.empty((len(slots), height * width), private.dtype)
-    weights = np.empty(len(slots), np.float32)
-    unmasked = np.zeros((height * width + 31) // 32, np.uint32)
+    """Fill ``out`` with the mixes from ``start`` on.
+
+    ``private`` and ``public`` are flat. The last three are tuples as long as there are images in a
+    mix, and private ones; of the former two the values are for every plane where each begins and
+    what it weighs. As tuples they stay in registers.
+    """
+    channels, height, width = out.shape[1:]
+    size = height * width
+    moved = np.empty(len(begins) * size, private.dtype)
+    unmasked = np.zeros((size + 31) // 32, np.uint32)
     for row in range(out.shape[0]):
         mix = start + row
-        for channel in range(out.shape[1]):
-            for slot in range(len(slots)):
-                at = partners[mix, slot]
-                plane = private[at, channel] if slot < private_k else public[at, channel]
+        for channel in range(channels):
+            for slot in range(len(begins)):
+                begin = (partners[mix, slot] * channels + channel) * size
                 if moves.size:
-                    _copy_moved(plane, moves[mix, slot], rows[slot], width)
-                else:
-                    for pixel in range(plane.size):
-                        rows[slot, pixel] = plane[pixel]
-                weights[slot] = coefficients[mix, slot] * scale[channel]
+                    table = private if slot < len(private_slots) else public
+                    to = moved[slot * size : (slot + 1) * size]
+                    _copy_moved(table[begin : begin + size], moves[mix, slot], to, width)
+                    begin = slot * size
+                begins = tuple_setitem(begins, slot, begin)
+                weight = coefficients[mix, slot] * scale[channel]
+                weights = tuple_setitem(weights, slot, weight)
             words = masks[mix, channel] if masks.size else unmasked
             bits = out[row, channel].reshape(-1).view(np.uint32)
-            _mix_and_mask(rows, weights, bias[channel], words, bits, slots)
+            if moves.size:
+                _mix_and_mask(moved, moved, begins, weights, bias[channel], words, bits, begins)
+            else:
+                _mix_and_mask(
+                    private, public, begins, weights, bias[channel], words, bits, private_slots
+                )
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def _value(rows: Any, weights: Any, bias: Any, at: Any, slots: Any) -> Any:
-    """Bits of (bias + sum of weights x rows) at one place."""
+def _value(
+    private: Any, public: Any, begins: Any, weights: Any, bias: Any, at: Any, private_slots: Any
+) -> Any:
+    """Bits of (bias + sum of weights x planes) at one place."""
     total = bias
-    for slot in range(len(slots)):
-        total += weights[slot] * np.float32(rows[slot, at])
+    for slot in range(len(begins)):
+        # Unsigned: Python's counting from the end would keep the loop from vectorising.
+        place = np.uintp(begins[slot] + at)
+        value = private[place] if slot < len(private_slots) else public[place]
+        total += weights[slot] * np.float32(value)
     return np.float32(total).view(np.uint32)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def _mix_and_mask(rows: Any, weights: Any, bias: Any, words: Any, out: Any, slots: Any) -> None:
+def _mix_and_mask(
+    private: Any, public: Any, begins: Any, weights: Any, bias: Any, words: Any, out: Any,
+    private_slots: Any,
+) -> None:  # fmt: skip
     """Every value to ``out``, its sign turned where ``words`` say so."""
     whole = out.size // 32
     for word in range(whole):
         for bit in range(32):
             sign = (words[word] << np.uint32(31 - bit)) & np.uint32(0x80000000)
             at = 32 * word + bit
-            out[at] = _value(rows, weights, bias, at, slots) ^ sign
+            value = _value(private, public, begins, weights, bias, at, private_slots)
+            out[np.uintp(at)] = value ^ sign
     for at in range(32 * whole, out.size):
         sign = (words[whole] << np.uint32(31 - at % 32)) & np.uint32(0x80000000)
-        out[at] = _value(rows, weights, bias, at, slots) ^ sign
+        value = _value(private, public, begins, weights, bias, at, private_slots)
+        out[np.uintp(at)] = value ^ sign
 
 
 @njit(nogil=True, cache=True)
