@@ -109,7 +109,8 @@ def _encode_mixes(
                     to = moved[slot * size : (slot + 1) * size]
                     _copy_moved(table[begin : begin + size], moves[mix, slot], to, width)
                     begin = slot * size
-                begins = tuple_setitem(begins, slot, begin)
+                # Seen from here, its first argument is the compiler's own.
+                begins = tuple_setitem(begins, slot, begin)  # type: ignore[call-arg]
                 weight = coefficients[mix, slot] * scale[channel]
                 weights = tuple_setitem(weights, slot, weight)
             words = masks[mix, channel] if masks.size else unmasked
