@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RESULTS := experiments/results
-BENCHMARKS := encode keys memory loader ledger publish reading ray_nodes distributed startup wrapping client_round lightning_callback public_search
+BENCHMARKS := app encode keys memory loader ledger publish reading ray_nodes distributed startup wrapping client_round lightning_callback public_search
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow lint bench docs clean

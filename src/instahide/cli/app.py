@@ -221,3 +221,18 @@ def hardness(
 
     setting = Setting(images, k, private, private_k, encodings, values)
     show_hardness(setting, rate, price, as_json)
+
+
+@app.command("app")
+@explained
+def page(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 7860,
+    reports: Annotated[Path, typer.Option(help="Folder of audit reports to show.")] = Path("audit"),
+) -> None:
+    """Show what encryption does and what attacks recover, on a page that this machine alone sees.
+
+    Nothing that is put in leaves the process or stays on disk.
+    """
+    from instahide.app.serving import serve
+
+    serve(port, reports)

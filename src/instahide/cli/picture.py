@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from instahide.encryption.illustration import Illustration, illustrate
+from instahide.encryption.illustration import CAPTION, Illustration, illustrate
 from instahide.errors import InstaHideError
 from instahide.files import writing
 from instahide.images import ImageTable, open_images, open_pool
+from instahide.images.shown import as_it_was, stretched
 from instahide.learning.settings import TrainSettings
 
 _TITLES = ("the mix", "the encoding", "|encoding|:\nwhat it says")
@@ -60,8 +60,8 @@ def _draw(steps: Illustration, images: ImageTable, private_k: int, out: Path) ->
     axes = figure.subplots(count, len(widths), squeeze=False, width_ratios=widths)
     for row in range(count):
         ends = [steps.mixes[row], steps.encodings[row], np.abs(steps.encodings[row])]
-        shown = [_pixels(part, images) for part in steps.parts[row]]
-        shown += [_stretched(end) for end in ends]
+        shown = [as_it_was(part, images) for part in steps.parts[row]]
+        shown += [stretched(end) for end in ends]
         for axis, pixels in zip(np.delete(axes[row], k), shown, strict=True):
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for axis in axes.flat:
@@ -74,25 +74,9 @@ def _draw(steps: Illustration, images: ImageTable, private_k: int, out: Path) ->
     for axis, name in zip(np.delete(axes[0], k), [*names, *_TITLES], strict=True):
         axis.set_title(name, fontsize=8, color=_INK)
     figure.supxlabel(
-        "The keys of this picture were made for it alone. The sign is hidden; |encoding| is not.",
+        CAPTION,
         fontsize=7,
         color=_PALE,
     )
     with writing(out) as partial:
         figure.savefig(partial, dpi=160, facecolor="white")
-
-
-def _pixels(image: NDArray[np.float32], images: ImageTable) -> NDArray[np.float64]:
-    """(C, H, W) normalised -> (H, W) or (H, W, 3) in [0, 1], as the file was."""
-    mean, std = (np.asarray(moment)[:, None, None] for moment in (images.mean, images.std))
-    return _image_axes(np.clip(image * std + mean, 0, 1))
-
-
-def _stretched(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(C, H, W) of any range -> [0, 1]."""
-    low, high = values.min(), values.max()
-    return _image_axes((values - low) / (high - low or 1))
-
-
-def _image_axes(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)

@@ -1,0 +1,133 @@
+"""The page itself: controls, what they call, and where it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from instahide.app import reports
+from instahide.app.markup import paragraph, refusal
+from instahide.app.stage import Pixels, Stage, received
+from instahide.app.steps import Wanted, shown
+from instahide.app.trial import ATTACKS, tried
+from instahide.errors import InstaHideError
+
+#: Fonts that every system has: others would be asked for.
+THEME = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+CSS = """
+.panels { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); }
+.panels figure { margin: 0; }
+.panels img { width: 100%; image-rendering: pixelated; display: block; }
+.panels figcaption { font-size: .85rem; }
+.refusal { border-left: 4px solid #b91c1c; padding-left: .75rem; }
+iframe.report { width: 100%; height: 80vh; border: 1px solid #6b7280; background: white; }
+"""
+INTRODUCTION = (
+    "InstaHide is no guarantee: published attacks recover images from its encodings. What is put "
+    "in here stays in the memory of this process, and goes with it."
+)
+#: Seconds after which a file that was uploaded and never read is deleted, and between the looks.
+FORGET = 60
+
+
+def build(stage: Stage, folder: Path) -> gr.Blocks:
+    """The page, which shows the reports in ``folder``."""
+    with gr.Blocks(
+        title="InstaHide", analytics_enabled=False, delete_cache=(FORGET, FORGET)
+    ) as page:
+        gr.HTML("<h1>InstaHide</h1>" + paragraph(INTRODUCTION))
+        name = gr.Dropdown(list(stage.choices), label="Image", filterable=False)
+        upload = gr.UploadButton("Put in an image of your own", elem_id="upload")
+        chosen = gr.State(next(iter(stage.choices.values())))
+        said = gr.HTML(elem_id="said")
+        with gr.Tab("Encryption"):
+            draw = _steps(stage, chosen, page)
+        with gr.Tab("Attack"):
+            _trial(stage, chosen)
+        with gr.Tab("Reports") as tab:
+            _reports(folder, page, tab)
+        told: dict[str, Any] = {"outputs": [chosen, name, said], "show_progress": "hidden"}
+        for event in (
+            upload.upload(_answer(_received, fails=_kept), upload, **told),
+            name.input(lambda name: (stage.choices[name], name, ""), name, **told),
+        ):
+            event.success(**draw)
+    return page
+
+
+def _steps(stage: Stage, chosen: gr.State, page: gr.Blocks) -> dict[str, Any]:
+    """Fill the first tab; returns the event that draws it anew."""
+    with gr.Row():
+        scheme = gr.Radio(["cross", "inside", "mixup", "plain"], value="cross", label="Scheme")
+        labels = gr.Radio(["soft", "renormalised"], value="soft", label="Label mode")
+    with gr.Row():
+        k = gr.Slider(2, 8, 4, step=1, label="k: images in a mix")
+        c1 = gr.Slider(0.15, 1, 0.65, step=0.05, label="c1: bound of every coefficient")
+    again = gr.Button("New keys")
+    out = gr.HTML(elem_id="steps")
+
+    def drawn(chosen: Pixels, scheme: str, k: float, c1: float, labels: str) -> str:
+        return shown(stage, chosen, Wanted(scheme, int(k), c1, labels))
+
+    draw: dict[str, Any] = {
+        "fn": _answer(drawn, fails=refusal),
+        "inputs": [chosen, scheme, k, c1, labels],
+        "outputs": out,
+        "show_progress": "hidden",
+        "trigger_mode": "always_last",
+    }
+    moved = [control.input for control in (scheme, k, c1, labels)]
+    gr.on([*moved, again.click, page.load], **draw)
+    return draw
+
+
+def _trial(stage: Stage, chosen: gr.State) -> None:
+    attack = gr.Radio(list(ATTACKS), value=next(iter(ATTACKS)), label="Attack")
+    copies = gr.Slider(2, 50, 20, step=1, label="T: encodings of each image")
+    run = gr.Button("Run it", variant="primary")
+    out = gr.HTML(elem_id="trial")
+
+    def attacked(chosen: Pixels, attack: str, copies: float) -> str:
+        return tried(stage, chosen, attack, int(copies))
+
+    # One after the other: an attack keeps all processors busy.
+    run.click(_answer(attacked, fails=refusal), [chosen, attack, copies], out, concurrency_limit=1)
+
+
+def _reports(folder: Path, page: gr.Blocks, tab: gr.Tab) -> None:
+    name = gr.Dropdown([], label="Report", filterable=False)
+    read = gr.Button("Open")
+    out = gr.HTML(elem_id="report")
+
+    def listed() -> tuple[Any, str]:
+        found = reports.listed(folder)
+        none = paragraph(f"There is no report in {folder}; `instahide audit` writes one.")
+        return gr.update(choices=found, value=next(iter(found), None)), "" if found else none
+
+    gr.on([page.load, tab.select], listed, None, [name, out], show_progress="hidden")
+    opened = _answer(partial(reports.opened, folder), fails=refusal)
+    read.click(opened, name, out, show_progress="hidden")
+
+
+def _received(path: str) -> tuple[Pixels, None, str]:
+    return received(Path(path)), None, paragraph("That is the image; its file is deleted.")
+
+
+def _kept(error: InstaHideError) -> tuple[Any, Any, str]:
+    return gr.skip(), gr.skip(), refusal(error)
+
+
+def _answer(act: Callable[..., Any], fails: Callable[[InstaHideError], Any]) -> Callable[..., Any]:
+    """``act``, but what a user can put right is told by ``fails``."""
+
+    def answered(*given: Any) -> Any:
+        try:
+            return act(*given)
+        except InstaHideError as error:
+            return fails(error)
+
+    return answered

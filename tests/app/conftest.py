@@ -1,0 +1,12 @@
+"""The images of the page, cut once."""
+
+from __future__ import annotations
+
+import pytest
+
+from instahide.app.stage import Stage
+
+
+@pytest.fixture(scope="session")
+def stage() -> Stage:
+    return Stage.open()
