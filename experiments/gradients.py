@@ -77,7 +77,7 @@ class Task(NamedTuple):
 
 
 def sigmoid_network(seed: int) -> nn.Module:
-    return lenet(3, 32, 10, seed=seed)
+    return lenet((3, 32, 32), 10, seed=seed)
 
 
 def normalised_network(seed: int) -> nn.Module:

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from instahide.attacks.registry import GROUP
-from instahide.audit.plan import CURVES, PUBLISHED, Task, chosen, seconds_for, seconds_of, tasks
+from instahide.audit.plan import (
+    CURVES,
+    PUBLISHED,
+    UPDATES,
+    Task,
+    chosen,
+    seconds_for,
+    seconds_of,
+    tasks,
+)
 from instahide.errors import InstaHideError
 
 PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -28,7 +37,7 @@ def test_cheap_attacks_come_first_endless_ones_last_and_curves_after_all() -> No
 
 def test_curves_and_published_attacks_are_attacks_of_ours() -> None:
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
-    assert {*CURVES, *PUBLISHED} <= set(project["entry-points"][GROUP])
+    assert {*CURVES, *PUBLISHED, *UPDATES} <= set(project["entry-points"][GROUP])
 
 
 def test_what_is_given_out_is_never_more_than_there_is() -> None:
@@ -67,3 +76,11 @@ def test_only_attacks_that_there_are_can_be_chosen() -> None:
     assert chosen(["b", "a"], ["b", "b"]) == ["b"]
     with pytest.raises(InstaHideError, match="no attack 'c'"):
         chosen(["b", "a"], ["c"])
+
+
+def test_attacks_on_updates_have_one_encoding_and_an_end() -> None:
+    found = tasks([*UPDATES, "labels"], 20, published=20)
+    updates = [task for task in found if task.on == "update"]
+    assert {task.attack for task in updates} == set(UPDATES)
+    assert all(task.copies == 1 and task.cost.most < 600 for task in updates)
+    assert [task.attack for task in found if task not in updates] == ["labels"]

@@ -134,3 +134,21 @@ def test_a_result_can_be_read_back() -> None:
         '"encodings_per_image": 1, "grants": [], "state": "done"}'
     )
     assert Result.model_validate(first.model_dump()) == first
+
+
+@pytest.mark.parametrize("scheme", [Scheme.plain(), Scheme.inside(2)])
+def test_gradients_are_inverted_for_what_a_participant_would_send(
+    tmp_path: Path, scheme: Scheme
+) -> None:
+    session = Session.open(tmp_path / "audit", replace(subject(), scheme=scheme))
+    wanted = tasks(["dlg", "inverting-statistics"], 6)
+    assert run(session, wanted) == ["dlg", "inverting-statistics"]
+    inverted, statistics = (session.done(wanted)[task] for task in wanted)
+    assert statistics.state == "not tried"
+    assert statistics.reason
+    assert (inverted.state, inverted.on, inverted.images) == ("done", "update", 1)
+    assert inverted.figures["images_sought"] == 1
+    # The encoding comes back from either; what the mask hides in it does not.
+    assert (inverted.figures["encoding_psnr_mean"] or 0) > 25
+    assert inverted.figures["images_recognisable"] == (not scheme.mask)
+    assert [pair.which for pair in inverted.pictures] == ["best"]

@@ -48,3 +48,10 @@ def test_failed_attacks_and_points_of_curves_do_not_count() -> None:
 def test_anything_else_is_refused(expression: str) -> None:
     with pytest.raises(InstaHideError):
         parsed(expression, ATTACKS)
+
+
+def test_updates_count_under_their_own_name_alone() -> None:
+    figures = recovered(1, total=1).figures | {"encoding_psnr_mean": 50.0}
+    update = recovered(1, total=1, attack="labels", on="update", figures=figures)
+    assert summary([update, recovered(10)])["recovered"] == 0.1
+    assert passed("labels.encoding_psnr_mean>25", update)

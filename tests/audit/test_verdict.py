@@ -75,3 +75,19 @@ def test_findings(attack: str, figures: dict[str, float], words: str) -> None:
 )  # fmt: skip
 def test_durations(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_an_update_has_a_sentence_of_its_own() -> None:
+    figures = recovered(0, total=1).figures | {"encoding_psnr_mean": 50.4}
+    masked = recovered(0, attack="dlg", on="update", images=1, figures=figures)
+    said = verdict([recovered(12), masked], FACTS)
+    assert said[0].startswith("Of 100 images")
+    assert [sentence for sentence in said if "gradient" in sentence] == [finding(masked)]
+    assert finding(masked) == (
+        "From its gradient, as a federation's server gets it, one encoding came back (50 dB, by "
+        "the attack “dlg”); the image behind it is not recognisable in what did."
+    )
+    plain = recovered(1, total=1, on="update", figures=figures | {"images_recognisable": 1.0})
+    assert finding(plain).endswith("the image behind it is recognisable in what did.")
+    failed = recovered(0, on="update", figures=figures | {"encoding_psnr_mean": 9.0})
+    assert "one encoding did not come back (9 dB" in finding(failed)

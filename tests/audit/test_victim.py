@@ -31,13 +31,13 @@ def images() -> ImageTable:
 def seen(
     images: ImageTable, scheme: Scheme, training: LocalTraining = BATCH
 ) -> tuple[Observation, Truth]:
-    network = lenet(1, 8, 10, seed=0)
+    network = lenet((1, 8, 8), 10, seed=0)
     return observe_update(images, None, scheme, network, ROWS, training, labels="none")
 
 
 def test_the_gradient_is_that_of_the_encodings(images: ImageTable) -> None:
     observation, truth = observe_update(
-        images, None, Scheme.inside(4), lenet(1, 8, 10, seed=0), ROWS, BATCH
+        images, None, Scheme.inside(4), lenet((1, 8, 8), 10, seed=0), ROWS, BATCH
     )
     network = granted(observation.network)
     logits = network(granted(truth.encodings)).log_softmax(dim=1)

@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple
 
 from instahide.errors import InstaHideError
 
-#: What is attacked: encodings made anew, whose truth is known, or the ones that went out.
-On = Literal["rehearsal", "published"]
+#: What is attacked: encodings made anew, whose truth is known; the ones that went out; or what one
+#: more would tell a federation's server, if it were trained on there.
+On = Literal["rehearsal", "published", "update"]
 
 #: Numbers of encodings of an image that curves are drawn at, up to what an image went out in.
 STEPS = (2, 5, 10, 20, 50, 100)
@@ -19,6 +20,8 @@ STEPS = (2, 5, 10, 20, 50, 100)
 CURVES = ("averaging", "averaging-absolute", "reconstruction")
 #: Attacks that can be scored by the user's images alone, whose encodings' truth is unknown.
 PUBLISHED = ("reconstruction",)
+#: Attacks on what a participant of a federation sends.
+UPDATES = ("dlg", "inverting-gradients", "inverting-statistics")
 
 
 class Cost(NamedTuple):
@@ -46,6 +49,9 @@ COSTS = {
     "membership-loss": Cost(1),
     "membership": Cost(5),
     "demixing": Cost(4),
+    "dlg": Cost(1, most=60),
+    "inverting-gradients": Cost(1, most=60),
+    "inverting-statistics": Cost(1, most=60),
 }
 #: Attacks of others.
 _OTHERS = Cost(2)
@@ -98,7 +104,7 @@ def tasks(names: Iterable[str], copies: int, published: int | None = None) -> li
     wanted = [name for name in order if name in set(names)]
     found = []
     for name in wanted:
-        found.append(Task(name, copies))
+        found.append(Task(name, 1, "update") if name in UPDATES else Task(name, copies))
         if published is not None and name in PUBLISHED:
             found.append(Task(name, published, on="published"))
     # All points of few encodings before any of many: time may end between them.

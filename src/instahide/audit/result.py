@@ -40,7 +40,8 @@ class Result(_Plain):
     paper: str = Field(description="who published it")
     on: On = Field(
         description="rehearsal: the user's images, encrypted anew under keys that the scorer "
-        "knows; published: the encodings that went out"
+        "knows; published: the encodings that went out; update: the gradient of one encoding made "
+        "anew, as a participant of a federation would send it"
     )
     point: bool = Field(False, description="whether it is there for the curve alone")
     images: int = Field(description="private images behind the encodings")

@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from instahide.attacks.base import Observation, Reconstruction, ThreatModel
+from instahide.attacks.base import LocalTraining, Observation, Reconstruction, ThreatModel
+from instahide.attacks.gradients.lenet import lenet
 from instahide.attacks.mersenne import ENOUGH
 from instahide.audit.beside import Beside, beside_nearest, beside_truth
+from instahide.audit.inverted import in_order
 from instahide.audit.membership import with_candidates
 from instahide.audit.plan import Task
 from instahide.audit.score import score
 from instahide.audit.subject import Subject
 from instahide.audit.truth import Truth, observe
+from instahide.audit.victim import observe_update
 from instahide.images import ImageTable
 
 #: Images of either kind that a trained network is asked about, at most.
@@ -48,8 +51,11 @@ class Scene:
         """Figures of what an attack found, and recovered images beside their originals."""
         figures = dict(found.statistics)
         if self.truth is not None:
-            beside = beside_truth(found, self.observation, self.truth)
             figures |= score(found, self.observation, self.truth).summary
+            if self.truth.encodings is not None:
+                found = in_order(found, self.truth.encodings)
+            beside = beside_truth(found, self.observation, self.truth)
+            beside = None if beside is None else replace(beside, total=self.images)
         else:
             private = torch.from_numpy(self.subject.images.normalised())
             beside = beside_nearest(found, private, self.subject.pixels())
@@ -62,6 +68,9 @@ def scenes(subject: Subject, task: Task) -> Iterator[Scene]:
         published = subject.observation_of_published()
         if published is not None:
             yield Scene(published, len(subject.images), _granted(published), None, subject)
+        return
+    if task.on == "update":
+        yield _with_update(subject)
         return
     images, _ = subject.rehearsed()
     for threat in _threats(subject, len(images), task.copies):
@@ -81,6 +90,16 @@ def _with_network(subject: Subject, copies: int, network: nn.Module, others: Ima
     seen = observe(members, subject.public, subject.scheme, replace(least, shadow=False))
     observation, truth = with_candidates(seen, network, members, strangers)
     return Scene(observation, count, _granted(observation), truth, subject)
+
+
+def _with_update(subject: Subject) -> Scene:
+    """The gradient of one encoding, on the untrained network on which attackers do best."""
+    network = lenet(subject.images.shape, len(subject.images.classes), seed=0)
+    observation, truth = observe_update(
+        subject.rehearsed()[0], subject.public, subject.scheme, network, np.zeros(1, np.int64),
+        LocalTraining(), labels="none",
+    )  # fmt: skip
+    return Scene(observation, 1, _granted(observation), truth, subject)
 
 
 def _share(images: ImageTable, count: int) -> ImageTable:
@@ -111,5 +130,6 @@ def _granted(observation: Observation) -> list[str]:
         "which encodings are of one image": threat.grouped,
         f"the mixes of {threat.known_mixes} encodings": threat.known_mixes > 0,
         "the trained network, and images to ask it about": observation.candidates is not None,
+        "the network, and its gradient on one encoding": observation.update is not None,
     }
     return [name for name, given in words.items() if given]

@@ -70,9 +70,11 @@ def parsed(expression: str, attacks: Collection[str]) -> Bound:
 def summary(results: Sequence[Result]) -> dict[str, float | None]:
     """The figures of `MEANINGS`; None for what no attack measured.
 
-    Points of curves are left out: they show fewer encodings than went out.
+    Points of curves are left out: they show fewer encodings than went out. So are updates: only who
+    trains in a federation sends any.
     """
-    counted = [result for result in results if result.state == "done" and not result.point]
+    done = [result for result in results if result.state == "done" and not result.point]
+    counted = [result for result in done if result.on != "update"]
     found = {name: _most(counted, figure) for name, figure in _OF.items()}
     shares = [share for result in counted if (share := recovered_share(result)) is not None]
     return {"recovered": max(shares, default=None), **found}

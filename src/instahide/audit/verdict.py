@@ -8,6 +8,8 @@ from instahide.audit.plan import On
 from instahide.audit.result import Facts, Result
 from instahide.audit.thresholds import recovered_share
 
+#: An encoding that is so near to the one trained on, in dB, counts as the same.
+INVERTED = 25.0
 #: Corrected p-values below this are called telling.
 _TELLING = 0.01
 _WHERE = {
@@ -27,6 +29,7 @@ def verdict(results: Sequence[Result], facts: Facts) -> list[str]:
     kinds.sort(key=lambda on: -max((_rank(r) for r in done if r.on == on), default=(0.0, 0.0))[0])
     sentences = [_recovered(done, on) for on in kinds]
     sentences += [_labels(done), _public(done), _membership(done), _statistics(done)]
+    sentences.append(_update(done))
     if any(result.figures.get("found") for result in done):
         sentences.insert(0, _generator(done))
     return [sentence for sentence in [*sentences, _share(facts), LIMITS] if sentence]
@@ -34,7 +37,7 @@ def verdict(results: Sequence[Result], facts: Facts) -> list[str]:
 
 def finding(result: Result) -> str:
     """What one attack found that is no image; nothing where its figures have to speak."""
-    kinds = (_labels, _public, _membership, _statistics, _generator)
+    kinds = (_labels, _public, _membership, _statistics, _update, _generator)
     return next((said for kind in kinds if (said := kind([result]))), "")
 
 
@@ -113,6 +116,20 @@ def _statistics(done: Sequence[Result]) -> str:
     return (
         "Statistical tests tell encodings of one image from those of others (p = "
         f"{min(values):.1g}, corrected)."
+    )
+
+
+def _update(done: Sequence[Result]) -> str:
+    inverted = [r for r in done if r.on == "update" and r.figures.get("encoding_psnr_mean")]
+    if not inverted:
+        return ""
+    best = max(inverted, key=lambda r: r.figures["encoding_psnr_mean"] or 0.0)
+    psnr = best.figures["encoding_psnr_mean"] or 0.0
+    again = "came back" if psnr >= INVERTED else "did not come back"
+    shown = "is" if recovered_share(best) else "is not"
+    return (
+        f"From its gradient, as a federation's server gets it, one encoding {again} ({psnr:.0f} "
+        f"dB, by the attack “{best.attack}”); the image behind it {shown} recognisable in what did."
     )
 
 

@@ -42,7 +42,7 @@ def seen(digits: ImageTable) -> Seen:
             digits,
             None,
             Scheme.plain() if scheme is None else scheme,
-            lenet(1, 8, 10, seed=first) if network is None else network,
+            lenet((1, 8, 8), 10, seed=first) if network is None else network,
             np.arange(first, first + training.images),
             training,
             **options,

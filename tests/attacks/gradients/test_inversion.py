@@ -119,7 +119,7 @@ def test_it_says_why_it_does_not_apply(seen: Seen, digits: ImageTable) -> None:
     observation, _ = seen(network=bare, labels="none")
     assert "read them from" in str(InvertingGradients().applies(observation))
     assert DeepLeakage().applies(observation) is None
-    strange = dataclasses.replace(observation, network=lenet(1, 8, 10, seed=0))
+    strange = dataclasses.replace(observation, network=lenet((1, 8, 8), 10, seed=0))
     assert "not one of this network" in str(DeepLeakage().applies(strange))
     random = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 10))
     observation, _ = seen(network=random, training=LocalTraining(train_mode=True))

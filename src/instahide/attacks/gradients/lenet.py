@@ -9,19 +9,19 @@ from torch import nn
 WIDTH, BOUND = 12, 0.5
 
 
-def lenet(channels: int, side: int, classes: int, *, seed: int) -> nn.Sequential:
-    """Logits (n, classes) of images (n, channels, side, side).
+def lenet(shape: tuple[int, int, int], classes: int, *, seed: int) -> nn.Sequential:
+    """Logits (n, classes) of images (n, *shape).
 
     As in Zhu et al.'s "Deep Leakage from Gradients" (NeurIPS 2019): sigmoids, which have second
     derivatives, strides in place of pooling, and large uniform weights.
 
     Args:
-        channels: of the images.
-        side: of the images, in pixels.
+        shape: (C, H, W) of the images.
         classes: outputs.
         seed: of the weights; PyTorch's own generator is left alone.
     """
-    small = (side + 3) // 4
+    channels, height, width = shape
+    places = ((height + 3) // 4) * ((width + 3) // 4)
     with torch.random.fork_rng(devices=[]):
         network = nn.Sequential(
             nn.Conv2d(channels, WIDTH, 5, stride=2, padding=2),
@@ -31,7 +31,7 @@ def lenet(channels: int, side: int, classes: int, *, seed: int) -> nn.Sequential
             nn.Conv2d(WIDTH, WIDTH, 5, padding=2),
             nn.Sigmoid(),
             nn.Flatten(),
-            nn.Linear(WIDTH * small * small, classes),
+            nn.Linear(WIDTH * places, classes),
         )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
