@@ -78,16 +78,19 @@ def test_durations(seconds: float, said: str) -> None:
 
 
 def test_an_update_has_a_sentence_of_its_own() -> None:
-    figures = recovered(0, total=1).figures | {"encoding_psnr_mean": 50.4}
+    # DLG finds the label, too; that is not what labels alone say.
+    found = {"encoding_psnr_mean": 50.4, "class_sets_right": 1.0}
+    figures = recovered(0, total=1).figures | found
     masked = recovered(0, attack="dlg", on="update", images=1, figures=figures)
     said = verdict([recovered(12), masked], FACTS)
     assert said[0].startswith("Of 100 images")
     assert [sentence for sentence in said if "gradient" in sentence] == [finding(masked)]
+    assert not any("labels alone" in sentence for sentence in said)
     assert finding(masked) == (
         "From its gradient, as a federation's server gets it, one encoding came back (50 dB, by "
-        "the attack “dlg”); the image behind it is not recognisable in what did."
+        "the attack “dlg”). The image behind it is not recognisable in the result."
     )
     plain = recovered(1, total=1, on="update", figures=figures | {"images_recognisable": 1.0})
-    assert finding(plain).endswith("the image behind it is recognisable in what did.")
+    assert finding(plain).endswith("The image behind it is recognisable in the result.")
     failed = recovered(0, on="update", figures=figures | {"encoding_psnr_mean": 9.0})
     assert "one encoding did not come back (9 dB" in finding(failed)

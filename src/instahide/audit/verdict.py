@@ -75,7 +75,7 @@ def _rank(result: Result) -> tuple[float, float]:
 
 
 def _labels(done: Sequence[Result]) -> str:
-    share = _most(done, "class_sets_right")
+    share = _most([r for r in done if r.on != "update"], "class_sets_right")
     if share is None:
         return ""
     return f"The labels alone say which classes are in a mix, in {_percent(share)} of the mixes."
@@ -129,7 +129,8 @@ def _update(done: Sequence[Result]) -> str:
     shown = "is" if recovered_share(best) else "is not"
     return (
         f"From its gradient, as a federation's server gets it, one encoding {again} ({psnr:.0f} "
-        f"dB, by the attack “{best.attack}”); the image behind it {shown} recognisable in what did."
+        f"dB, by the attack “{best.attack}”). The image behind it {shown} recognisable in the "
+        "result."
     )
 
 
