@@ -35,7 +35,7 @@ from instahide.attacks.reconstruction.encoder import (
     shipped_encoder,
 )
 from instahide.attacks.reconstruction.groups import all_pairs, find_groups, prototypes
-from instahide.attacks.reconstruction.initialisation import power_iteration
+from instahide.attacks.reconstruction.initialisation import better_start, power_iteration
 from instahide.attacks.reconstruction.recovery import ANNEALING, anneal, refine
 from instahide.attacks.reconstruction.signs import aligned
 from instahide.attacks.reconstruction.training import train_pair_encoder
@@ -301,6 +301,17 @@ def test_the_start_has_the_signs_of_whole_images(planted: Planted) -> None:
     start = power_iteration(planted.sizes, planted.weights, generator)
     pixels = torch.cosine_similarity(start.flatten(1), planted.images.flatten(1), dim=0)
     assert pixels.mean().abs() > 0.5 * pixels.abs().mean()
+
+
+def test_images_in_patches_get_a_better_start_and_right_ones_do_not(planted: Planted) -> None:
+    turned = planted.images.clone()
+    turned[:6, ..., :8] *= -1
+    fresh = better_start(planted.sizes, planted.weights, turned, torch.Generator().manual_seed(0))
+    assert fresh is not None
+    pixels = torch.cosine_similarity(fresh.flatten(1), planted.images.flatten(1), dim=0)
+    assert pixels.mean().abs() > 0.5 * pixels.abs().mean()
+    generator = torch.Generator().manual_seed(0)
+    assert better_start(planted.sizes, planted.weights, planted.images, generator) is None
 
 
 def test_an_image_is_right_if_both_halves_and_all_encodings_give_it(

@@ -229,6 +229,7 @@ class _Run:
         return torch.Generator().manual_seed(STEPS * self.attack.seed + step)
 
     def _keep(self) -> None:
+        self.beliefs.settle()
         if self.attack.folder is not None and self.scheme.mask:
             save_beliefs(self.attack.folder, self.beliefs, self.name)
 

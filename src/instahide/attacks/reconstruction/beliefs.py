@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, contiguous_format
 
 from instahide.attacks.base import Observation
 from instahide.attacks.reconstruction.coefficients import weights
@@ -47,6 +47,16 @@ class Beliefs:
     def weights(self) -> Tensor:
         """(n, m) coefficient of each image in each encoding, 0 where it is not."""
         return weights(self.members, self.coefficients, len(self.centres))
+
+    def settle(self) -> None:
+        """Lay all tensors out in memory alike, whether they were computed or read from a file.
+
+        Rounding depends on it, and which of two starts explains more can depend on rounding.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                setattr(self, field.name, value.clone(memory_format=contiguous_format))
 
 
 def fingerprint(observation: Observation, *settings: object) -> str:

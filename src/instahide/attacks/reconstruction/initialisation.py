@@ -19,6 +19,8 @@ from instahide.attacks.reconstruction.signs import aligned
 #: Blur in pixels of an image of 32, and iterations, of the grey start at a quarter of the size.
 COARSE = (6.0, 25)
 STARTS, FINALISTS = 64, 12
+#: A new start takes the place of images if it explains so many times as much.
+BETTER = 1.05
 #: Blur, share of colour, and iterations at half the size.
 STAGES = ((4.0, 0.1, 15), (3.0, 0.2, 12), (2.0, 0.4, 12))
 SIDE = 32
@@ -36,14 +38,51 @@ def power_iteration(sizes: Tensor, weights: Tensor, generator: torch.Generator) 
         weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
         generator: of the random starts.
     """
-    channels, height, width = sizes.shape[1:]
+    grey, excess = _excesses(sizes, weights)
+    return _enlarged(_best(grey, excess, sizes.shape[1], generator), sizes)
+
+
+def better_start(
+    sizes: Tensor, weights: Tensor, images: Tensor, generator: torch.Generator
+) -> Tensor | None:
+    """What `power_iteration` gives, if it explains more than ``images``; None if it does not.
+
+    Weights that were wrong in part can lead all starts into patches, and images out of these stay
+    in them, however right the weights have become. Under the new weights such images explain
+    clearly less than a new start, when both are taken through the same stages.
+
+    Args:
+        sizes: (n, C, H, W) `magnitudes`.
+        weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
+        images: (m, C, H, W) as they are believed to be.
+        generator: of the random starts.
+    """
+    grey, excess = _excesses(sizes, weights)
+    shrunk = F.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), (grey.side[0], grey.side[1]))
+    present = excess.coloured(shrunk, sizes.shape[1])
+    fresh = _best(grey, excess, sizes.shape[1], generator)
+    if excess.explained(fresh) < BETTER * excess.explained(present):
+        return None
+    return _enlarged(fresh, sizes)
+
+
+def _excesses(sizes: Tensor, weights: Tensor) -> tuple[_Excess, _Excess]:
+    """Grey, at a quarter of the size; in colour, at half of it."""
     squares = sizes.square()
-    grey = _Excess(squares.mean(dim=1, keepdim=True), weights, 4)
+    return _Excess(squares.mean(dim=1, keepdim=True), weights, 4), _Excess(squares, weights, 2)
+
+
+def _best(grey: _Excess, excess: _Excess, channels: int, generator: torch.Generator) -> Tensor:
+    """(m, C, h, w) the start that explains most at half the size, of those that do before."""
     starts = sorted((grey.settled(generator) for _ in range(STARTS)), key=grey.explained)
-    excess = _Excess(squares, weights, 2)
     finalists = (excess.coloured(start, channels) for start in starts[-FINALISTS:])
-    images = max(finalists, key=excess.explained)
-    return SPREAD * F.interpolate(aligned(images), (height, width), mode="bilinear")
+    return max(finalists, key=excess.explained)
+
+
+def _enlarged(images: Tensor, sizes: Tensor) -> Tensor:
+    """``images`` with the signs of pixels set right, at the size of encodings."""
+    side = (sizes.shape[2], sizes.shape[3])
+    return SPREAD * F.interpolate(aligned(images), side, mode="bilinear")
 
 
 class _Excess:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from instahide.attacks.base import granted
 from instahide.attacks.reconstruction.filters import blur, faded, from_neighbours
-from instahide.attacks.reconstruction.initialisation import RIDGE, power_iteration
+from instahide.attacks.reconstruction.initialisation import RIDGE, better_start, power_iteration
 from instahide.attacks.reconstruction.signs import aligned
 
 #: Blur of the images in pixels, share of their colour, and iterations, for noise taken as white.
@@ -48,13 +49,17 @@ def recover(
         sizes: (n, C, H, W) `magnitudes` of the encodings.
         weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
         generator: of random starts.
-        start: images that are nearly right; by default from `power_iteration`.
+        start: images that are nearly right; by default from `power_iteration`. If they turn out to
+            be in patches, `better_start` takes their place.
         iterations: under smooth noise, at the end.
     """
-    stages = ANNEALING[WARM:]
-    if start is None:
-        start, stages = power_iteration(sizes, weights, generator), ANNEALING
-    return refine(sizes, weights, anneal(sizes, weights, start, stages), iterations)
+    fresh = (
+        power_iteration(sizes, weights, generator)
+        if start is None
+        else better_start(sizes, weights, start, generator)
+    )
+    begun, stages = (start, ANNEALING[WARM:]) if fresh is None else (fresh, ANNEALING)
+    return refine(sizes, weights, anneal(sizes, weights, granted(begun), stages), iterations)
 
 
 def anneal(
