@@ -1,0 +1,280 @@
+"""The frontier of privacy against accuracy: what T encodings of each image buy, and what they give.
+
+    python -m experiments.frontier --threads 1
+
+A point is a scheme, a number T of fixed encodings of each image, and what is done with labels. Its
+accuracy is that of the small net on plain test digits, trained on all encodings for the same number
+of steps whatever T is, so that T alone changes. Its privacy is what the strongest of the attacks
+that apply finds of some private digits, each encrypted T times: the one that names the most.
+
+The attacker sees which encodings are of one image, knows the public pool and has digits of its own;
+it learns no more than `ATTACKS` take of that. Points come in rounds, so that the first ones make a
+chart by themselves. Each adds a line to the CSV at once, and points that it holds are not repeated.
+Seconds are the processor's. The last line printed is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.reconstruction import processor_seconds
+from experiments.records import add, percent, rows_of, surroundings
+from instahide import Encoder, ImageTable, Scheme, open_pool, open_split
+from instahide.attacks.averaging import Averaging, AveragingAbsolute
+from instahide.attacks.base import (
+    Attack,
+    Budget,
+    Observation,
+    Progress,
+    Reconstruction,
+    ThreatModel,
+    silent,
+)
+from instahide.attacks.demixing import Demixing
+from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
+from instahide.audit import metrics
+from instahide.audit.recovered import HALF, score_recovered
+from instahide.audit.score import score
+from instahide.audit.truth import Truth, observe
+from instahide.learning.evaluate import accuracy, table_batches
+from instahide.learning.loop import train
+from instahide.learning.models import build
+from instahide.learning.settings import TrainSettings
+from instahide.learning.world import Batch
+
+OUT = Path("experiments/results/frontier.csv")
+SCHEMES = {
+    "plain": Scheme.plain(),
+    "mixup-4": Scheme.mixup(4),
+    "inside-2": Scheme.inside(2),
+    "inside-4": Scheme.inside(4),
+    "cross-4": Scheme.cross(4),
+    "cross-6": Scheme.cross(6),
+}
+#: Encodings of each image, the most telling numbers first.
+COPIES = (10, 1, 50, 5, 20, 2)
+#: Steps of a network that takes mixes apart, so that a busy machine makes no difference.
+DEMIXING = 200
+#: What a point is told apart by.
+KEYS = ("data", "scheme", "copies", "labels", "private", "epochs", "seed")
+MEASURES = (
+    "accuracy", "attack", "identified", "ssim", "above_half", "claimed", "claimed_rightly",
+    "identified_by_attack", "training_seconds", "attack_seconds",
+)  # fmt: skip
+
+
+class Point(NamedTuple):
+    """``labels``: "soft" or "renormalised" ones are published; "hidden": no attacker sees them."""
+
+    scheme: str
+    copies: int
+    labels: str = "soft"
+
+    @property
+    def settings(self) -> Scheme:
+        if self.labels == "renormalised":
+            return Scheme.cross(SCHEMES[self.scheme].k, labels="renormalised")
+        return SCHEMES[self.scheme]
+
+
+def points() -> Iterator[Point]:
+    """All schemes at one T after the other; then, for some of them, other labels."""
+    yield Point("plain", 1)
+    rounds = {
+        "soft": [name for name in SCHEMES if name != "plain"],
+        "hidden": ["inside-4", "cross-4"],
+        "renormalised": ["cross-4", "cross-6"],
+    }
+    for labels, schemes in rounds.items():
+        yield from (Point(name, copies, labels) for copies in COPIES for name in schemes)
+
+
+class FixedEncodings:
+    """Batches of encodings that stay as they are, in an order that goes on from pass to pass.
+
+    Args:
+        scheme: how they are made, once.
+        images: that are encrypted.
+        copies: encodings of each.
+        batch_size: encodings in a batch.
+    """
+
+    def __init__(self, scheme: Scheme, images: ImageTable, copies: int, batch_size: int) -> None:
+        encoder = Encoder(scheme, images, public_of(scheme, images), dtype=torch.float16)
+        made = [encoder.encode(np.arange(len(images))) for _ in range(copies)]
+        self.encodings = torch.cat([part.images for part in made])
+        self.labels = torch.cat([part.labels for part in made])
+        self.steps = -(-len(images) // batch_size)
+        self._rows = self._endless(batch_size)
+
+    def __len__(self) -> int:
+        """Batches of a pass: as many as one encoding of each image would make."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(self.steps):
+            rows = next(self._rows)
+            yield self.encodings[rows].float(), self.labels[rows]
+
+    def _endless(self, batch_size: int) -> Iterator[Tensor]:
+        left = torch.empty(0, dtype=torch.int64)
+        while True:
+            while len(left) < batch_size:
+                left = torch.cat([left, torch.randperm(len(self.encodings))])
+            yield left[:batch_size]
+            left = left[batch_size:]
+
+
+def learned(scheme: Scheme, data: str, copies: int, epochs: int, seed: int) -> float:
+    """Share of plain test images that a network gets right; ``seed`` is of its first weights."""
+    split = open_split(data)
+    settings = TrainSettings.from_values({"epochs": epochs})
+    network = build(
+        "small", split.train.shape[0], len(split.train.classes),
+        sign_invariant=scheme.mask, seed=seed,
+    )  # fmt: skip
+    train(network, FixedEncodings(scheme, split.train, copies, settings.batch_size), settings)
+    return accuracy(network, table_batches(split.test)).overall
+
+
+class Itself:
+    """What an encoding shows without any attack; of a masked one, its absolute values."""
+
+    name = "encoding"
+    title = "The encoding itself"
+    paper = ""
+
+    def applies(self, observation: Observation) -> str | None:
+        return None
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        masked = observation.scheme.mask
+        shown = observation.encodings.abs() if masked else observation.encodings
+        return Reconstruction(images=shown, of=observation.owners(), absolute=masked)
+
+
+def attacks(scheme: Scheme) -> list[Attack]:
+    """All that could apply; averages of signed values say nothing under a mask."""
+    averaging = AveragingAbsolute() if scheme.mask else Averaging()
+    return [Itself(), averaging, Demixing(DEMIXING), ReconstructionAttack()]
+
+
+def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, object]:
+    """Figures of the attack that names the most images; of equals the one with the higher SSIM."""
+    scheme = point.settings
+    observation, truth = observed(point, data, private, seed)
+    found = {}
+    for attack in attacks(scheme):
+        if attack.applies(observation) is None:
+            result = attack.run(observation, Budget(), silent)
+            found[attack.name] = worth(result, observation, truth)
+    best = max(found, key=lambda name: (found[name]["identified"], found[name]["ssim"]))
+    each = " ".join(f"{name}={value['identified']:.3f}" for name, value in found.items())
+    return {"attack": best, "identified_by_attack": each, **found[best]}
+
+
+def observed(point: Point, data: str, private: int, seed: int) -> tuple[Observation, Truth]:
+    """Some digits of the training part, encrypted; the attacker's own are others of it."""
+    digits = open_split(data).train
+    order = np.random.default_rng(seed).permutation(len(digits))
+    threat = ThreatModel(
+        labels="none" if point.labels == "hidden" else "soft",
+        shadow=True, grouped=True, encodings_per_image=point.copies,
+    )  # fmt: skip
+    mine, others = digits.subset(order[:private]), digits.subset(order[private:])
+    scheme = point.settings
+    return observe(mine, public_of(scheme, digits), scheme, threat, shadow=others)
+
+
+def worth(found: Reconstruction, observation: Observation, truth: Truth) -> dict[str, float]:
+    """As the audit scores it; a private image that did not come back counts as nothing found."""
+    if found.members is None:
+        result = score(found, observation, truth)
+        return {
+            "identified": result.summary["identified_mean"],
+            "ssim": result.summary["ssim_mean"],
+            "above_half": float((result.each["ssim"] > HALF).float().mean()),
+        }
+    assert found.images is not None
+    assert found.confidence is not None
+    recovered = score_recovered(found, truth, observation.mean, observation.std)
+    figures = recovered.summary(found.confidence, RECOVERED)
+    named = metrics.nearest(found.images, truth.images) == recovered.rows
+    images = len(truth.images)
+    return {
+        "identified": float(named.sum()) / images,
+        "ssim": float(recovered.ssim.sum()) / images,
+        "above_half": figures["above_half"] / images,
+        "claimed": figures["claimed"] / images,
+        "claimed_rightly": figures["claimed_rightly"],
+    }
+
+
+def public_of(scheme: Scheme, images: ImageTable) -> ImageTable | None:
+    return pool(images.shape).normalised_like(images) if scheme.public_k else None
+
+
+@cache
+def pool(shape: tuple[int, int, int]) -> ImageTable:
+    """Patches of photographs."""
+    return open_pool("photos", shape)
+
+
+def measure(point: Point, data: str, private: int, epochs: int, seed: int) -> dict[str, object]:
+    """One line of the CSV, less what it is told apart by."""
+    began = processor_seconds()
+    right = learned(point.settings, data, point.copies, epochs, seed)
+    trained = processor_seconds()
+    figures = attacked(point, data, private, seed)
+    figures = {n: round(v, 4) if isinstance(v, float) else v for n, v in figures.items()}
+    return figures | {
+        "accuracy": percent(right),
+        "training_seconds": round(trained - began, 1),
+        "attack_seconds": round(processor_seconds() - trained, 1),
+    }
+
+
+def summary(rows: list[dict[str, str]]) -> dict[str, object]:
+    """How many points there are; of each its accuracy in % and the share that was identified."""
+    figures: dict[str, object] = {"points": len(rows)}
+    for row in rows:
+        name = f"{row['scheme']} T={row['copies']} {row['labels']}"
+        figures[name] = [float(row["accuracy"]), float(row["identified"])]
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="mnist-5k")
+    parser.add_argument("--private", type=int, default=50, help="images that are attacked")
+    parser.add_argument("--epochs", type=int, default=30, help="steps, in passes over the images")
+    parser.add_argument("--seed", type=int, default=0, help="of first weights and private images")
+    parser.add_argument("--only", type=int, help="at most so many points more")
+    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    size = (options.private, options.epochs, options.seed)
+    asked = [(options.data, *point, *size) for point in points()]
+    have = {tuple(row[name] for name in KEYS) for row in rows_of(options.out)}
+    missing = [key for key in asked if tuple(map(str, key)) not in have]
+    for key in missing[: options.only]:
+        print(*key, flush=True)
+        figures = measure(Point(*key[1:4]), options.data, *size)
+        row = dict(zip(KEYS, key, strict=True)) | {n: figures.get(n, "") for n in MEASURES}
+        add(options.out, [*row, *surroundings()], row | surroundings())
+    print(json.dumps(summary(rows_of(options.out))))
+
+
+if __name__ == "__main__":
+    main()
