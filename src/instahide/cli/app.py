@@ -223,6 +223,23 @@ def hardness(
     show_hardness(setting, rate, price, as_json)
 
 
+@app.command()
+@explained
+def reproduce(
+    claim: Annotated[str | None, typer.Argument(help="Which claim; none: list them all.")] = None,
+) -> None:
+    """Measure one of the paper's claims again, in the root of a checkout, or list them.
+
+    What is measured is added to the files in experiments/results. Some take hours.
+    """
+    from instahide.cli import reproducing
+
+    if claim is None:
+        reproducing.show_claims(Path.cwd())
+    else:
+        reproducing.reproduce(claim, Path.cwd())
+
+
 @app.command("app")
 @explained
 def page(
