@@ -1,0 +1,96 @@
+"""Make the pictures of docs/how-it-works.md, from crops of scikit-image's photographs.
+
+    python -m experiments.pictures
+
+Keys are drawn for the pictures alone and differ each time, so that no two runs draw the same.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from experiments.photographs import scikit_image
+from instahide.attacks.averaging import Averaging, AveragingAbsolute
+from instahide.attacks.base import Attack, Budget, ThreatModel, silent
+from instahide.audit.truth import Truth, observe
+from instahide.cli.picture import draw_picture
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable
+
+ASSETS = Path(__file__).resolve().parents[1] / "docs" / "assets"
+STEPS, AVERAGES = ASSETS / "how-steps.png", ASSETS / "how-averages.png"
+COPIES = (2, 8, 32, 128)
+#: What a row of the second picture shows: encodings of which scheme, and how they are averaged.
+ROWS: tuple[tuple[str, Scheme, Attack], ...] = (
+    ("Mixup,\nmean", Scheme.mixup(4), Averaging()),
+    ("InstaHide,\nmean", Scheme.inside(4), Averaging()),
+    ("InstaHide,\nmean square", Scheme.inside(4), AveragingAbsolute()),
+)
+
+
+def steps(crops: NDArray[np.uint8], out: Path = STEPS) -> None:
+    """What `instahide show` draws of ``crops`` (n, 3, H, W)."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / "photographs" / "crops"
+        kept.mkdir(parents=True)
+        for number, crop in enumerate(crops):
+            Image.fromarray(crop.transpose(1, 2, 0)).save(kept / f"{number:03}.png")
+        draw_picture(
+            source=str(kept.parent), public="photos", scheme="cross", k=4, noise=0.0,
+            count=4, size=None, skip_bad=False, out=out,
+        )  # fmt: skip
+
+
+def averages(crops: NDArray[np.uint8], out: Path = AVERAGES, row: int = 33) -> None:
+    """What averaging makes of the crop ``row``, by the number of its encodings."""
+    images = ImageTable.from_arrays(crops, np.arange(len(crops)) % 2)
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.subplots(len(ROWS), 1 + len(COPIES), squeeze=False)
+    for copies, axis in zip(COPIES, axes[0, 1:], strict=True):
+        axis.set_title(f"{copies} encodings", fontsize=9)
+    for (name, scheme, attack), line in zip(ROWS, axes, strict=True):
+        absolute = isinstance(attack, AveragingAbsolute)
+        for copies, axis in zip(COPIES, line[1:], strict=True):
+            found, truth = recovered(attack, images, scheme, copies, row)
+            show(axis, found)
+        original = truth.images[row]
+        show(line[0], original.abs() if absolute else original)
+        line[0].set_title("|original|" if absolute else "original", fontsize=9)
+        line[0].text(
+            -0.1, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9
+        )
+    figure.savefig(out, dpi=160, facecolor="white")
+
+
+def recovered(
+    attack: Attack, images: ImageTable, scheme: Scheme, copies: int, row: int
+) -> tuple[Tensor, Truth]:
+    """(3, H, W) what ``attack`` has of the image ``row``, and the truth."""
+    threat = ThreatModel(grouped=True, encodings_per_image=copies)
+    observation, truth = observe(images, None, scheme, threat)
+    found = attack.run(observation, Budget(), silent)
+    assert found.images is not None
+    assert found.of is not None
+    return found.images[truth.of_group[found.of] == row][0], truth
+
+
+def show(axis: Axes, image: Tensor) -> None:
+    """(3, H, W) of any range; the outermost hundredths of the values are cut off."""
+    low, high = np.quantile(image.numpy(), (0.01, 0.99))
+    shown = ((image.numpy() - low) / (high - low)).clip(0, 1)
+    axis.imshow(shown.transpose(1, 2, 0), interpolation="nearest")
+    axis.set_axis_off()
+
+
+if __name__ == "__main__":
+    photographs = scikit_image(100)
+    steps(photographs)
+    averages(photographs)

@@ -1,0 +1,91 @@
+"""Write the tables of docs/settings.md from what was measured.
+
+python -m experiments.settings_tables
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+
+from experiments.records import rows_of, with_measured
+from experiments.tables import RESULTS, ROOT, accuracy_table
+
+PAGE = ROOT / "docs" / "settings.md"
+SCHEMES = {
+    "mixup-inside-4": "Mixup, k = 4",
+    "inside-4": "InstaHide, inside-dataset, k = 4",
+    "cross-4": "InstaHide, cross-dataset, k = 4",
+}
+
+Rows = list[dict[str, str]]
+
+
+def averaging_table(rows: Rows) -> list[str]:
+    """One line a scheme: the share of images that averaging identifies, by number of encodings."""
+    mine = [
+        row
+        for row in rows
+        if row["attack"] == "averaging-absolute" and row["measure"] == "identified_mean"
+    ]
+    copies = sorted({int(row["encodings_per_image"]) for row in mine})
+    lines = [
+        "| identified by averaging absolute values, in % | "
+        + " | ".join(f"{number} encodings of each image" for number in copies)
+        + " |",
+        "| --- " * (1 + len(copies)) + "|",
+    ]
+    for scheme, title in SCHEMES.items():
+        shares = [
+            mean(
+                100 * float(row["value"])
+                for row in mine
+                if (row["scheme"], row["encodings_per_image"]) == (scheme, str(number))
+            )
+            for number in copies
+        ]
+        lines.append(f"| {title} | " + " | ".join(f"{share:.0f}" for share in shares) + " |")
+    return lines
+
+
+def reconstruction_table(rows: Rows) -> list[str]:
+    """One line a setting: the best that reconstruction did in any of its runs."""
+    lines = [
+        "| reconstruction | k | labels | images | encodings of each "
+        "| recovered, SSIM above 0.5 | mean SSIM |",
+        "| --- " * 7 + "|",
+    ]
+    names = ("images", "kind", "k", "labels", "count", "copies")
+    # Settings with a column of their own, in the order of a reader's questions.
+    settings = sorted({tuple(row[name] for name in names) for row in rows}, key=_in_order)
+    for setting in settings:
+        best = max(
+            (row for row in rows if tuple(row[name] for name in names) == setting),
+            key=lambda row: float(row["ssim"] or 0),
+        )
+        if best["ssim"]:
+            data, kind, k, labels, count, copies = setting
+            cells = [f"{data}, {kind}", k, labels, count, copies]
+            cells += [f"{float(best['above_half']):.0f}", f"{float(best['ssim']):.2f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _in_order(setting: tuple[str, ...]) -> tuple[str, str, int, str, int, int]:
+    data, kind, k, labels, count, copies = setting
+    return data, kind, int(k), labels, int(count), int(copies)
+
+
+def rewritten(text: str, results: Path = RESULTS) -> str:
+    """``text`` with the section between the marks as it should be."""
+    tables = [
+        accuracy_table("fashion-mnist", "Fashion-MNIST, 60,000 images, accuracy in %"),
+        averaging_table(rows_of(results / "attacks.csv")),
+        reconstruction_table(rows_of(results / "exposure.csv")),
+    ]
+    # A blank line after each table but the last.
+    return with_measured(text, [line for table in tables for line in (*table, "")][:-1])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
