@@ -126,6 +126,16 @@ def test_nothing_to_learn_from_is_refused() -> None:
         train(_network(), [], TrainSettings(epochs=1))
 
 
+def test_single_encodings_alone_are_refused_and_among_others_passed_over() -> None:
+    x, y = digits()[0][0]
+    settings = TrainSettings(epochs=1, lr=0.01, device="cpu", precision="float32")
+    singles = list(zip(x[:3].split(1), y[:3].split(1), strict=True))
+    with pytest.raises(InstaHideError, match=r"single encoding.*batch size of 2 or more"):
+        train(_network(), singles, settings)
+    among_others = train(_network(), [singles[0], (x, y), singles[1]], settings)
+    assert among_others[0].loss == train(_network(), [(x, y)], settings)[0].loss
+
+
 def test_patience_stops_the_run_and_needs_an_accuracy() -> None:
     settings = TrainSettings(epochs=9, patience=2, device="cpu", precision="float32")
     scores = iter([0.5, 0.6, 0.6, 0.4])

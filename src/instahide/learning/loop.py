@@ -16,7 +16,7 @@ from instahide.learning.progress import Progress
 from instahide.learning.run import RunFolder
 from instahide.learning.settings import TrainSettings
 from instahide.learning.state import TrainingState
-from instahide.learning.world import ALONE, Batches, World
+from instahide.learning.world import ALONE, Batches, World, none_usable
 
 #: Batches between two looks at the loss; each look makes a GPU wait.
 LOOK_EVERY = 10
@@ -102,7 +102,7 @@ def one_epoch(
     """One pass over ``batches``, at the learning rates of its place among the run's epochs.
 
     Raises:
-        InstaHideError: the loss is no longer a finite number.
+        InstaHideError: every batch holds a single encoding; the loss is no longer a finite number.
     """
     steps = settings.epochs * state.world.length(batches)
     total, images, rate = torch.zeros((), device=state.device), 0, 0.0
@@ -119,6 +119,8 @@ def one_epoch(
         if number % LOOK_EVERY == 0:
             speed = images / (time.perf_counter() - started)
             progress.batch(number, _mean(state.world, total, images, settings), speed)
+    if images == 0:
+        raise none_usable()
     loss = _mean(state.world, total, images, settings)
     seconds = time.perf_counter() - started
     return EpochRecord(len(state.history) + 1, loss, rate, seconds, images / seconds, {})

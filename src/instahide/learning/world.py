@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from instahide.errors import InstaHideError
+
 #: Encodings (n, C, H, W) and soft labels (n, classes).
 Batch = tuple[Tensor, Tensor]
 #: Tensors and facts, as `checkpoint.read` gives them.
@@ -105,3 +107,11 @@ def usable(batch: Batch) -> Batch:
     """
     encodings, labels = batch
     return batch if len(encodings) > 1 else (encodings[:0], labels[:0])
+
+
+def none_usable() -> InstaHideError:
+    """What to raise where no batch of an epoch was `usable`."""
+    return InstaHideError(
+        "Every batch holds a single encoding, which batch normalisation cannot compare with any.",
+        "Use a batch size of 2 or more, and at least two images.",
+    )

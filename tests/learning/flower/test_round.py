@@ -16,9 +16,11 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from instahide.encodings.ledger import Ledger
 from instahide.encryption import draws
+from instahide.encryption.exposure import Exposure
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
 from instahide.learning.evaluate import accuracy, table_batches
+from instahide.learning.flower import local
 from instahide.learning.flower.agreement import Agreement, averaged, moments
 from instahide.learning.flower.refusal import SILENCE, answering
 from instahide.learning.network_file import load_network
@@ -222,6 +224,18 @@ def _settings(config: dict[str, Any]) -> Any:
 def test_fedsgd_with_one_batch_encrypts_one_batch(federation: Make) -> None:
     page = federation(strategy="FedSGD", gradient="batch", rounds=1).run()["rounds"][0]
     assert page["exposure-mean"] == pytest.approx(2 * 2 * 32 / 240)
+
+
+@pytest.mark.parametrize("step", [local.gradient, lambda *given: local.learn(*given, 1)])
+def test_a_single_image_is_nothing_to_learn_from(
+    digits: Digits, step: Callable[..., float]
+) -> None:
+    settings = _settings({"scheme": "plain", "device": "cpu"})
+    one = digits[0].subset(slice(0, 1))
+    encoder = local.encoder_of(settings, one, Exposure(1))
+    network = Agreement(one.shape, one.classes).network(settings)
+    with pytest.raises(InstaHideError, match="single encoding"):
+        step(network, encoder, settings)
 
 
 def test_fedprox_pulls_clients_back(federation: Make) -> None:

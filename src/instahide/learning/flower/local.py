@@ -21,6 +21,7 @@ from instahide.learning.loop import one_epoch
 from instahide.learning.own import public_images
 from instahide.learning.progress import Progress
 from instahide.learning.state import TrainingState
+from instahide.learning.world import none_usable
 
 
 def encoder_of(settings: FederatedSettings, images: ImageTable, exposure: Exposure) -> Encoder:
@@ -76,7 +77,8 @@ def learn(
         Mean loss of the last local epoch.
 
     Raises:
-        InstaHideError: the exposure limit was reached, or the loss is no longer finite.
+        InstaHideError: the exposure limit was reached, there is a single image, or the loss is no
+            longer finite.
     """
     local = settings.local
     batches = EncodedLoader(encoder, settings.batch_size, pin_memory=encoder.device.type == "cuda")
@@ -114,7 +116,7 @@ def gradient(network: nn.Module, encoder: Encoder, settings: FederatedSettings) 
         Mean loss.
 
     Raises:
-        InstaHideError: the exposure limit was reached.
+        InstaHideError: the exposure limit was reached, or there is a single image.
     """
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
@@ -127,6 +129,8 @@ def gradient(network: nn.Module, encoder: Encoder, settings: FederatedSettings) 
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
         images += len(encodings)
+    if images == 0:
+        raise none_usable()
     for parameter in network.parameters():
         if parameter.grad is not None:
             parameter.grad /= images
