@@ -4,8 +4,9 @@
 
 A point is a scheme, a number T of fixed encodings of each image, and what is done with labels. Its
 accuracy is that of the small net on plain test digits, trained on all encodings for the same number
-of steps whatever T is, so that T alone changes. Its privacy is what the strongest of the attacks
-that apply finds of some private digits, each encrypted T times: the one that names the most.
+of steps whatever T is, so that T alone changes. Its privacy is what attacks find of some private
+digits, each encrypted T times: the share that is identified, by the attack that identifies most,
+and the SSIM with the originals, by the attack whose images are most like them.
 
 The attacker sees which encodings are of one image, knows the public pool and has digits of its own;
 it learns no more than `ATTACKS` take of that. Points come in rounds, so that the first ones make a
@@ -43,7 +44,7 @@ from instahide.attacks.demixing import Demixing
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.audit import metrics
 from instahide.audit.recovered import HALF, score_recovered
-from instahide.audit.score import score
+from instahide.audit.score import originals_of
 from instahide.audit.truth import Truth, observe
 from instahide.learning.evaluate import accuracy, table_batches
 from instahide.learning.loop import train
@@ -66,9 +67,12 @@ COPIES = (10, 1, 50, 5, 20, 2)
 DEMIXING = 200
 #: What a point is told apart by.
 KEYS = ("data", "scheme", "copies", "labels", "private", "epochs", "seed")
+#: Of an attack; the first ones are compared.
+COMPARED = ("identified", "ssim", "above_half")
+CLAIMS = ("claimed", "claimed_rightly")
 MEASURES = (
-    "accuracy", "attack", "identified", "ssim", "above_half", "claimed", "claimed_rightly",
-    "identified_by_attack", "training_seconds", "attack_seconds",
+    "accuracy", *COMPARED, "identified_by", "ssim_by", *CLAIMS, "attacks",
+    "training_seconds", "attack_seconds",
 )  # fmt: skip
 
 
@@ -169,7 +173,7 @@ def attacks(scheme: Scheme) -> list[Attack]:
 
 
 def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, object]:
-    """Figures of the attack that names the most images; of equals the one with the higher SSIM."""
+    """The most that any attack finds, and as ``attacks`` each one's share identified and SSIM."""
     scheme = point.settings
     observation, truth = observed(point, data, private, seed)
     found = {}
@@ -177,9 +181,12 @@ def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, obje
         if attack.applies(observation) is None:
             result = attack.run(observation, Budget(), silent)
             found[attack.name] = worth(result, observation, truth)
-    best = max(found, key=lambda name: (found[name]["identified"], found[name]["ssim"]))
-    each = " ".join(f"{name}={value['identified']:.3f}" for name, value in found.items())
-    return {"attack": best, "identified_by_attack": each, **found[best]}
+    figures: dict[str, object] = {name: max(f[name] for f in found.values()) for name in COMPARED}
+    for name in ("identified", "ssim"):
+        figures[f"{name}_by"] = max(found, key=lambda attack: found[attack][name])
+    each = (f"{name}={f['identified']:.3f}/{f['ssim']:.3f}" for name, f in found.items())
+    claims = found.get(ReconstructionAttack.name, {})
+    return figures | {name: claims.get(name, "") for name in CLAIMS} | {"attacks": " ".join(each)}
 
 
 def observed(point: Point, data: str, private: int, seed: int) -> tuple[Observation, Truth]:
@@ -196,27 +203,38 @@ def observed(point: Point, data: str, private: int, seed: int) -> tuple[Observat
 
 
 def worth(found: Reconstruction, observation: Observation, truth: Truth) -> dict[str, float]:
-    """As the audit scores it; a private image that did not come back counts as nothing found."""
-    if found.members is None:
-        result = score(found, observation, truth)
-        return {
-            "identified": result.summary["identified_mean"],
-            "ssim": result.summary["ssim_mean"],
-            "above_half": float((result.each["ssim"] > HALF).float().mean()),
-        }
+    """Shares of the images, and the mean SSIM with originals under the best change of colours.
+
+    Of a reconstruction, which finds out by itself how many images there are, a private image that
+    did not come back counts as nothing found.
+    """
     assert found.images is not None
-    assert found.confidence is not None
-    recovered = score_recovered(found, truth, observation.mean, observation.std)
-    figures = recovered.summary(found.confidence, RECOVERED)
-    named = metrics.nearest(found.images, truth.images) == recovered.rows
-    images = len(truth.images)
-    return {
-        "identified": float(named.sum()) / images,
-        "ssim": float(recovered.ssim.sum()) / images,
-        "above_half": figures["above_half"] / images,
-        "claimed": figures["claimed"] / images,
-        "claimed_rightly": figures["claimed_rightly"],
-    }
+    if found.members is None:
+        rows, images = originals_of(found, observation, truth), len(found.images)
+        candidates = truth.images.abs() if found.absolute else truth.images
+        claims = {}
+    else:
+        assert found.confidence is not None
+        recovered = score_recovered(found, truth, observation.mean, observation.std)
+        rows, images, candidates = recovered.rows, len(truth.images), truth.images
+        figures = recovered.summary(found.confidence, RECOVERED)
+        claims = {
+            "claimed": figures["claimed"] / images,
+            "claimed_rightly": figures["claimed_rightly"],
+        }
+    ssim = likeness(found.images, truth.images[rows], observation)
+    named = metrics.nearest(found.images, candidates) == rows
+    sums = (named.sum(), ssim.sum(), (ssim > HALF).sum())
+    return {n: float(v) / images for n, v in zip(COMPARED, sums, strict=True)} | claims
+
+
+def likeness(images: Tensor, originals: Tensor, observation: Observation) -> Tensor:
+    """(m,) SSIM of images with normalised originals, whose pixels come to lie from 0 to 1."""
+    std, mean = (
+        torch.tensor(moment)[:, None, None] for moment in (observation.std, observation.mean)
+    )
+    pixels = (originals * std + mean).clamp(0, 1)
+    return metrics.ssim(metrics.best_affine(images, pixels), pixels)
 
 
 def public_of(scheme: Scheme, images: ImageTable) -> ImageTable | None:
@@ -244,11 +262,11 @@ def measure(point: Point, data: str, private: int, epochs: int, seed: int) -> di
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, object]:
-    """How many points there are; of each its accuracy in % and the share that was identified."""
+    """How many points there are; of each accuracy in %, share identified, and SSIM."""
     figures: dict[str, object] = {"points": len(rows)}
     for row in rows:
         name = f"{row['scheme']} T={row['copies']} {row['labels']}"
-        figures[name] = [float(row["accuracy"]), float(row["identified"])]
+        figures[name] = [float(row[n]) for n in ("accuracy", "identified", "ssim")]
     return figures
 
 
