@@ -1,0 +1,95 @@
+"""The frontier: every point is measured once, on as many steps, and scored as it should be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import frontier
+from experiments.frontier import FixedEncodings, Point, points
+from experiments.records import rows_of
+from instahide import Scheme, open_split
+from instahide.attacks.base import Reconstruction
+
+DIGITS = open_split("digits").train.subset(slice(0, 100))
+
+
+def test_points_differ_and_begin_with_all_schemes_at_one_number() -> None:
+    found = list(points())
+    assert len(found) == len(set(found)) >= 30
+    first = found[1 : len(frontier.SCHEMES)]
+    assert {point.scheme for point in first} == set(frontier.SCHEMES) - {"plain"}
+    assert len({point.copies for point in first}) == 1
+
+
+def test_labels_change_the_scheme_only_where_they_are_published_otherwise() -> None:
+    schemes = [Point("cross-6", 5, labels).settings for labels in ("soft", "hidden")]
+    assert schemes[0] == schemes[1] == Scheme.cross(6)
+    assert Point("cross-6", 5, "renormalised").settings == Scheme.cross(6, labels="renormalised")
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_encodings_stay_and_are_learned_from_equally_often(copies: int) -> None:
+    batches = FixedEncodings(Scheme.inside(2), DIGITS, copies, 32)
+    assert len(batches) == 4
+    assert len(list(batches)) == 4
+    # In as many steps each is seen as often as any other.
+    batches = FixedEncodings(Scheme.inside(2), DIGITS, copies, 32)
+    seen = torch.cat([images for _ in range(7) for images, _ in batches])[:600]
+    known = batches.encodings.float().flatten(1)
+    distances = (seen.flatten(1)[:, None] - known).norm(dim=2)
+    counts = distances.argmin(dim=1).bincount(minlength=len(known))
+    assert float(distances.amin(dim=1).max()) == 0
+    assert counts.tolist() == [6 // copies] * len(known)
+
+
+def test_an_image_that_did_not_come_back_counts_as_not_found() -> None:
+    observation, truth = frontier.observed(Point("inside-2", 20), "digits", 10, 0)
+    # Five images came back; whatever else is in an encoding is taken for one of them.
+    others = torch.arange(len(observation))[:, None] % 5
+    members = torch.where(truth.partners < 5, truth.partners, others)
+    found = Reconstruction(images=truth.images[:5], members=members, confidence=torch.ones(5))
+    figures = frontier.worth(found, observation, truth)
+    assert figures["identified"] == figures["above_half"] == figures["claimed"] == 0.5
+    assert figures["ssim"] == pytest.approx(0.5, abs=1e-4)
+    assert figures["claimed_rightly"] == 1
+
+
+def test_absolute_values_are_compared_with_the_images_themselves() -> None:
+    observation, truth = frontier.observed(Point("inside-2", 2), "digits", 10, 0)
+    names = torch.arange(10)
+    shown = truth.images[truth.of_group[names]]
+    signed = frontier.worth(Reconstruction(images=-shown, of=names), observation, truth)
+    assert signed["identified"] == 1
+    assert signed["ssim"] == pytest.approx(1, abs=1e-4)
+    absolute = Reconstruction(images=shown.abs(), of=names, absolute=True)
+    figures = frontier.worth(absolute, observation, truth)
+    assert figures["identified"] == 1
+    assert figures["ssim"] < 0.99
+
+
+def test_points_are_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(frontier, "DEMIXING", 2)
+    out = tmp_path / "frontier.csv"
+    size = ["--data", "digits", "--private", "10", "--epochs", "1", "--out", str(out)]
+    for only in ("1", "1", "0"):
+        monkeypatch.setattr(sys, "argv", ["frontier", *size, "--only", only])
+        frontier.main()
+    rows = rows_of(out)
+    assert [(row["scheme"], row["copies"]) for row in rows] == [
+        (point.scheme, str(point.copies)) for point in islice(points(), 2)
+    ]
+    assert all(row["commit"] for row in rows)
+    assert rows[0]["attacks"] == "encoding=1.000/1.000"
+    shares = [part.split("=")[1] for part in rows[1]["attacks"].split()]
+    best = max(float(share.split("/")[0]) for share in shares)
+    assert float(rows[1]["identified"]) == pytest.approx(best, abs=1e-3)
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["points"] == 2
