@@ -167,20 +167,22 @@ def _copy_moved(plane: Any, move: Any, moved: Any, width: int) -> None:
     top, bottom = max(0, down), min(height, height + down)
     left, end = max(0, right), min(width, width + right)
     # Unsigned indices: Python's counting from the end would keep the loops from vectorising.
+    # Whole lines are copied faster than parts; what wraps round is blackened below.
     if move[2]:
         for y in range(top, bottom):
             mirror = (y - down) * width + width - 1 + right
-            for x in range(left, end):
+            for x in range(max(0, mirror - size + 1), min(width, mirror + 1)):
                 moved[np.uintp(y * width + x)] = plane[np.uintp(mirror - x)]
     else:
-        # One long run is copied faster than many lines; what wraps round is blackened below.
         shift = down * width + right
         for at in range(max(0, shift), size + min(0, shift)):
             moved[np.uintp(at)] = plane[np.uintp(at - shift)]
     moved[: top * width] = 0
     moved[bottom * width :] = 0
-    for y in range(top, bottom):
-        for x in range(left):
+    # Column by column: it is so few of them that a loop over each line would be all overhead.
+    for x in range(left):
+        for y in range(top, bottom):
             moved[np.uintp(y * width + x)] = 0
-        for x in range(end, width):
+    for x in range(end, width):
+        for y in range(top, bottom):
             moved[np.uintp(y * width + x)] = 0
