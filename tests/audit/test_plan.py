@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from instahide.attacks.registry import GROUP
 from instahide.audit.plan import (
     CURVES,
     PUBLISHED,
+    SENT,
     UPDATES,
     Task,
     chosen,
@@ -80,7 +82,9 @@ def test_only_attacks_that_there_are_can_be_chosen() -> None:
 
 def test_attacks_on_updates_have_one_encoding_and_an_end() -> None:
     found = tasks([*UPDATES, "labels"], 20, published=20)
-    updates = [task for task in found if task.on == "update"]
-    assert {task.attack for task in updates} == set(UPDATES)
+    updates = [task for task in found if task.on in SENT]
+    assert [(task.attack, task.on) for task in updates] == list(product(UPDATES, SENT))
     assert all(task.copies == 1 and task.cost.most < 600 for task in updates)
     assert [task.attack for task in found if task not in updates] == ["labels"]
+    # Where nothing is encrypted there is nothing to compare with.
+    assert {task.on for task in tasks(UPDATES, 20, encrypted=False)} == {"update"}

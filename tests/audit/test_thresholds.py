@@ -53,5 +53,9 @@ def test_anything_else_is_refused(expression: str) -> None:
 def test_updates_count_under_their_own_name_alone() -> None:
     figures = recovered(1, total=1).figures | {"encoding_psnr_mean": 50.0}
     update = recovered(1, total=1, attack="labels", on="update", figures=figures)
-    assert summary([update, recovered(10)])["recovered"] == 0.1
+    plain = update.model_copy(update={"on": "plain update"})
+    assert summary([update, plain, recovered(10)])["recovered"] == 0.1
     assert passed("labels.encoding_psnr_mean>25", update)
+    # What is there to compare with never counts.
+    weak = update.model_copy(update={"figures": figures | {"encoding_psnr_mean": 9.0}})
+    assert not passed("labels.encoding_psnr_mean>25", weak, plain)

@@ -90,7 +90,12 @@ def test_an_update_has_a_sentence_of_its_own() -> None:
         "From its gradient, as a federation's server gets it, one encoding came back (50 dB, by "
         "the attack “dlg”). The image behind it is not recognisable in the result."
     )
-    plain = recovered(1, total=1, on="update", figures=figures | {"images_recognisable": 1.0})
-    assert finding(plain).endswith("The image behind it is recognisable in the result.")
+    bare = recovered(1, total=1, on="update", figures=figures | {"images_recognisable": 1.0})
+    assert finding(bare).endswith("The image behind it is recognisable in the result.")
     failed = recovered(0, on="update", figures=figures | {"encoding_psnr_mean": 9.0})
     assert "one encoding did not come back (9 dB" in finding(failed)
+    plain = masked.model_copy(update={"on": "plain update"})
+    assert finding(plain) == (
+        "From the gradient of the plain image, the image came back (50 dB, by the attack “dlg”)."
+    )
+    assert f"{finding(failed)} {finding(plain)}" in verdict([failed, plain], FACTS)

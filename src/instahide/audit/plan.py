@@ -10,9 +10,18 @@ from typing import Literal, NamedTuple
 
 from instahide.errors import InstaHideError
 
-#: What is attacked: encodings made anew, whose truth is known; the ones that went out; or what one
-#: more would tell a federation's server, if it were trained on there.
-On = Literal["rehearsal", "published", "update"]
+#: What is attacked: encodings made anew, whose truth is known; the ones that went out; what one
+#: more would tell a federation's server, if it were trained on there; what its image would tell.
+On = Literal["rehearsal", "published", "update", "plain update"]
+#: What a participant of a federation sends, and would send.
+SENT: tuple[On, ...] = ("update", "plain update")
+#: What is said of an attack besides its name.
+WHERE: dict[On, str] = {
+    "rehearsal": "",
+    "published": " on the encodings themselves",
+    "update": "",
+    "plain update": " without encryption",
+}
 
 #: Numbers of encodings of an image that curves are drawn at, up to what an image went out in.
 STEPS = (2, 5, 10, 20, 50, 100)
@@ -92,19 +101,25 @@ class Task:
         return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def tasks(names: Iterable[str], copies: int, published: int | None = None) -> list[Task]:
+def tasks(
+    names: Iterable[str], copies: int, published: int | None = None, *, encrypted: bool = True
+) -> list[Task]:
     """Everything that is to be tried, in order.
 
     Args:
         names: of the attacks.
         copies: encodings of an image in a rehearsal.
         published: encodings of an image that went out, where they are at hand.
+        encrypted: whether plain images would be something else, to compare with.
     """
     order = [*COSTS, *sorted(set(names) - set(COSTS) - set(_ENDLESS)), *_ENDLESS]
     wanted = [name for name in order if name in set(names)]
     found = []
     for name in wanted:
-        found.append(Task(name, 1, "update") if name in UPDATES else Task(name, copies))
+        if name in UPDATES:
+            found += [Task(name, 1, on) for on in SENT if encrypted or on == "update"]
+        else:
+            found.append(Task(name, copies))
         if published is not None and name in PUBLISHED:
             found.append(Task(name, published, on="published"))
     # All points of few encodings before any of many: time may end between them.

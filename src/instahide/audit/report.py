@@ -14,7 +14,7 @@ import torch
 
 from instahide._version import __version__
 from instahide.audit import charts, hardness
-from instahide.audit.plan import Task
+from instahide.audit.plan import WHERE, Task
 from instahide.audit.result import Report, Result
 from instahide.audit.session import NO_TIME, PICTURES, Session, facts, pending
 from instahide.audit.subject import Subject
@@ -118,7 +118,12 @@ def rendered(report: Report, pictures: Path) -> str:
 
 
 def _telling(result: Result) -> tuple[float, float]:
-    """Attacks that recover most stand first; the others keep the order in which they were run."""
+    """Attacks that recover most stand first; the others keep the order in which they were run.
+
+    What stands there to compare with comes last.
+    """
+    if result.on == "plain update":
+        return (2.0, 0.0)
     share = recovered_share(result)
     return (1.0, 0.0) if share is None else (-share, -(result.figures["ssim_mean"] or 0.0))
 
@@ -140,9 +145,8 @@ def _untried(
 
 
 def _called(task: Task) -> str:
-    where = " on the encodings themselves" if task.on == "published" else ""
     at = f" at {task.copies} encodings of an image" if task.point else ""
-    return f"{task.attack}{where}{at}"
+    return f"{task.attack}{WHERE[task.on]}{at}"
 
 
 def _hardness(subject: Subject) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class Result(_Plain):
     on: On = Field(
         description="rehearsal: the user's images, encrypted anew under keys that the scorer "
         "knows; published: the encodings that went out; update: the gradient of one encoding made "
-        "anew, as a participant of a federation would send it"
+        "anew, as a participant of a federation would send it; plain update: the gradient of its "
+        "image, unencrypted, to compare with"
     )
     point: bool = Field(False, description="whether it is there for the curve alone")
     images: int = Field(description="private images behind the encodings")

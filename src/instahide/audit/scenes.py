@@ -16,11 +16,12 @@ from instahide.attacks.mersenne import ENOUGH
 from instahide.audit.beside import Beside, beside_nearest, beside_truth
 from instahide.audit.inverted import in_order
 from instahide.audit.membership import with_candidates
-from instahide.audit.plan import Task
+from instahide.audit.plan import SENT, Task
 from instahide.audit.score import score
 from instahide.audit.subject import Subject
 from instahide.audit.truth import Truth, observe
 from instahide.audit.victim import observe_update
+from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 
 #: Images of either kind that a trained network is asked about, at most.
@@ -69,8 +70,8 @@ def scenes(subject: Subject, task: Task) -> Iterator[Scene]:
         if published is not None:
             yield Scene(published, len(subject.images), _granted(published), None, subject)
         return
-    if task.on == "update":
-        yield _with_update(subject)
+    if task.on in SENT:
+        yield from _with_update(subject, Scheme.plain() if task.on == "plain update" else None)
         return
     images, _ = subject.rehearsed()
     for threat in _threats(subject, len(images), task.copies):
@@ -92,14 +93,24 @@ def _with_network(subject: Subject, copies: int, network: nn.Module, others: Ima
     return Scene(observation, count, _granted(observation), truth, subject)
 
 
-def _with_update(subject: Subject) -> Scene:
-    """The gradient of one encoding, on the untrained network on which attackers do best."""
-    network = lenet(subject.images.shape, len(subject.images.classes), seed=0)
-    observation, truth = observe_update(
-        subject.rehearsed()[0], subject.public, subject.scheme, network, np.zeros(1, np.int64),
-        LocalTraining(), labels="none",
-    )  # fmt: skip
-    return Scene(observation, 1, _granted(observation), truth, subject)
+def _with_update(subject: Subject, scheme: Scheme | None) -> Iterator[Scene]:
+    """The gradient of one encoding, under another ``scheme`` if there is one.
+
+    First on the untrained network on which attackers do best; then on the one that a run has
+    trained, for attackers who need to know what its layers have seen.
+    """
+    scheme = scheme or subject.scheme
+    untrained = lenet(subject.images.shape, len(subject.images.classes), seed=0)
+    what = "image" if scheme == Scheme.plain() else "encoding"
+    for kind, network in {"an untrained": untrained, "the trained": subject.network}.items():
+        if network is None:
+            continue
+        observation, truth = observe_update(
+            subject.rehearsed()[0], subject.public, scheme, network, np.zeros(1, np.int64),
+            LocalTraining(), labels="none",
+        )  # fmt: skip
+        grants = [f"{kind} network and its gradient on one {what}"]
+        yield Scene(observation, 1, grants, truth, subject)
 
 
 def _share(images: ImageTable, count: int) -> ImageTable:
@@ -130,6 +141,5 @@ def _granted(observation: Observation) -> list[str]:
         "which encodings are of one image": threat.grouped,
         f"the mixes of {threat.known_mixes} encodings": threat.known_mixes > 0,
         "the trained network, and images to ask it about": observation.candidates is not None,
-        "the network, and its gradient on one encoding": observation.update is not None,
     }
     return [name for name, given in words.items() if given]

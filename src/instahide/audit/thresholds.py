@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from instahide.audit.plan import SENT
 from instahide.audit.result import Result, Threshold
 from instahide.errors import InstaHideError
 
@@ -74,7 +75,7 @@ def summary(results: Sequence[Result]) -> dict[str, float | None]:
     trains in a federation sends any.
     """
     done = [result for result in results if result.state == "done" and not result.point]
-    counted = [result for result in done if result.on != "update"]
+    counted = [result for result in done if result.on not in SENT]
     found = {name: _most(counted, figure) for name, figure in _OF.items()}
     shares = [share for result in counted if (share := recovered_share(result)) is not None]
     return {"recovered": max(shares, default=None), **found}
@@ -107,7 +108,8 @@ def _value(
     if bound.name in overall:
         return overall[bound.name]
     attack, _, figure = bound.name.partition(".")
-    return _most([r for r in results if r.attack == attack and not r.point], figure)
+    mine = [r for r in results if r.attack == attack and not r.point and r.on != "plain update"]
+    return _most(mine, figure)
 
 
 def _most(results: Sequence[Result], figure: str) -> float | None:

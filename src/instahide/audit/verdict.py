@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instahide.audit.plan import On
+from instahide.audit.plan import SENT, On
 from instahide.audit.result import Facts, Result
 from instahide.audit.thresholds import recovered_share
 
@@ -75,7 +75,7 @@ def _rank(result: Result) -> tuple[float, float]:
 
 
 def _labels(done: Sequence[Result]) -> str:
-    share = _most([r for r in done if r.on != "update"], "class_sets_right")
+    share = _most([r for r in done if r.on not in SENT], "class_sets_right")
     if share is None:
         return ""
     return f"The labels alone say which classes are in a mix, in {_percent(share)} of the mixes."
@@ -120,18 +120,28 @@ def _statistics(done: Sequence[Result]) -> str:
 
 
 def _update(done: Sequence[Result]) -> str:
-    inverted = [r for r in done if r.on == "update" and r.figures.get("encoding_psnr_mean")]
-    if not inverted:
-        return ""
-    best = max(inverted, key=lambda r: r.figures["encoding_psnr_mean"] or 0.0)
-    psnr = best.figures["encoding_psnr_mean"] or 0.0
-    again = "came back" if psnr >= INVERTED else "did not come back"
-    shown = "is" if recovered_share(best) else "is not"
-    return (
-        f"From its gradient, as a federation's server gets it, one encoding {again} ({psnr:.0f} "
-        f"dB, by the attack “{best.attack}”). The image behind it {shown} recognisable in the "
-        "result."
-    )
+    """Of the encoding, then of its image, each by the attack that came nearest to it."""
+    inverted = [r for r in done if r.figures.get("encoding_psnr_mean") is not None]
+    best = {on: max((r for r in inverted if r.on == on), key=_psnr, default=None) for on in SENT}
+    sentences = []
+    if (sent := best["update"]) is not None:
+        shown = "is" if recovered_share(sent) else "is not"
+        sentences = [
+            f"From its gradient, as a federation's server gets it, one encoding {_again(sent)}.",
+            f"The image behind it {shown} recognisable in the result.",
+        ]
+    if (plain := best["plain update"]) is not None:
+        sentences.append(f"From the gradient of the plain image, the image {_again(plain)}.")
+    return " ".join(sentences)
+
+
+def _again(inverted: Result) -> str:
+    verb = "came back" if _psnr(inverted) >= INVERTED else "did not come back"
+    return f"{verb} ({_psnr(inverted):.0f} dB, by the attack “{inverted.attack}”)"
+
+
+def _psnr(inverted: Result) -> float:
+    return inverted.figures["encoding_psnr_mean"] or 0.0
 
 
 def _generator(done: Sequence[Result]) -> str:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from instahide.attacks.registry import Registered, registered
-from instahide.audit.plan import Task, chosen, seconds_of, tasks
+from instahide.audit.plan import WHERE, Task, chosen, seconds_of, tasks
 from instahide.audit.report import HTML, reported, write_report
 from instahide.audit.result import Report, Result
 from instahide.audit.session import Session
@@ -22,6 +22,7 @@ from instahide.audit.thresholds import Bound, parsed, recovered_share
 from instahide.audit.verdict import duration
 from instahide.cli.audited import Given, subject_of
 from instahide.cli.console import err, out
+from instahide.encryption.scheme import Scheme
 
 #: Exit code where a bound of --fail-if is passed.
 PASSED = 3
@@ -58,7 +59,8 @@ def run_audit(asked: Asked) -> None:
 
 def _wanted(subject: Subject, names: Sequence[str]) -> list[Task]:
     _, copies = subject.rehearsed()
-    return tasks(names, copies, None if subject.published is None else subject.copies)
+    published = None if subject.published is None else subject.copies
+    return tasks(names, copies, published, encrypted=subject.scheme != Scheme.plain())
 
 
 def _report(
@@ -117,8 +119,7 @@ def _shown(total: int) -> Iterator[_Shown]:
 
 def _line(result: Result) -> str:
     """What came of one attack."""
-    name = result.attack + (" on the encodings" if result.on == "published" else "")
-    at = f"{name}, {result.encodings_per_image} of an image"
+    at = f"{result.attack}{WHERE[result.on]}, {result.encodings_per_image} of an image"
     if result.state != "done":
         return f"{at}: {result.state}. {result.reason}"
     spent = duration(result.seconds)
