@@ -54,16 +54,22 @@ def draw(axes: Axes, curves: dict[str, NDArray[np.float64]], title: str) -> None
     axes.legend(frameon=False, fontsize="small", loc="lower right")
 
 
+def panels(figure: Figure, rows: list[dict[str, str]], *, columns: int = 1) -> None:
+    """A panel a data set."""
+    grid = figure.subplots(len(PANELS) // columns, columns, squeeze=False)
+    for axes, (data, title) in zip(grid.flat, PANELS.items(), strict=True):
+        draw(axes, courses(rows, data), title)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("accuracy on plain test images, %")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "assets" / "accuracy.png")
     out = parser.parse_args().out
     rows = rows_of(RESULTS / "accuracy.csv")
     figure = Figure(figsize=(10, 4), layout="constrained")
-    panels = figure.subplots(1, len(PANELS), squeeze=False)[0]
-    for axes, (data, title) in zip(panels, PANELS.items(), strict=True):
-        draw(axes, courses(rows, data), title)
-    panels[0].set_ylabel("accuracy on plain test images, %")
+    panels(figure, rows, columns=2)
     figure.savefig(out, dpi=130)
 
 

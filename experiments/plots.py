@@ -1,0 +1,90 @@
+"""Draw all figures of docs/evidence.md from the files of measurements.
+
+    python -m experiments.plots
+
+Each SVG in ``docs/figures`` holds how many rows of its CSV it was drawn from, and their hash: so a
+test can tell that a figure shows what the file holds. `drawn` gives these rows back, so that a page
+speaks of the same ones while an experiment goes on adding more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from experiments import curves, frontier_chart
+from experiments.records import rows_of
+from experiments.tables import RESULTS, ROOT
+
+FIGURES = ROOT / "docs" / "figures"
+#: Text stays text, and the same rows give the same file.
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "instahide", "font.size": 13}
+
+Row = dict[str, str]
+
+
+class Plot(NamedTuple):
+    """``draw`` puts rows of ``results`` on a figure of ``size`` inches."""
+
+    results: str
+    size: tuple[float, float]
+    draw: Callable[[Figure, list[Row]], None]
+
+
+PLOTS = {
+    "frontier": Plot("frontier.csv", (7, 7), frontier_chart.against_accuracy),
+    "encodings": Plot("frontier.csv", (7, 6), frontier_chart.against_encodings),
+    "accuracy": Plot("accuracy.csv", (7, 9), curves.panels),
+}
+
+
+def stamp(rows: list[Row]) -> dict[str, object]:
+    """What a figure says of its rows."""
+    text = json.dumps(rows, sort_keys=True)
+    return {"rows": len(rows), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def stamp_of(name: str) -> dict[str, object]:
+    """What the figure ``name`` says of its rows."""
+    text = (FIGURES / f"{name}.svg").read_text(encoding="utf-8")
+    found = re.search(r"<dc:description>(.*?)</dc:description>", text)
+    assert found is not None
+    stated: dict[str, object] = json.loads(found[1].replace("&quot;", '"'))
+    return stated
+
+
+def drawn(name: str) -> list[Row]:
+    """The rows that the figure ``name`` was drawn from: the first ones of its file."""
+    count = stamp_of(name)["rows"]
+    assert isinstance(count, int)
+    return rows_of(RESULTS / PLOTS[name].results)[:count]
+
+
+def save(name: str, rows: list[Row], folder: Path) -> None:
+    plot = PLOTS[name]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=plot.size, layout="constrained")
+        plot.draw(figure, rows)
+        about = {"Date": None, "Description": json.dumps(stamp(rows))}
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / f"{name}.svg", metadata=about)
+
+
+def main(folder: Path = FIGURES) -> None:
+    # Read once each: an experiment may be adding rows.
+    files = {plot.results: rows_of(RESULTS / plot.results) for plot in PLOTS.values()}
+    for name, plot in PLOTS.items():
+        if files[plot.results]:
+            save(name, files[plot.results], folder)
+            print(f"{name}: {len(files[plot.results])} rows of {plot.results}")
+
+
+if __name__ == "__main__":
+    main()
