@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from experiments import settings_tables
+from instahide.encryption.scheme import Scheme
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -88,6 +90,14 @@ def test_no_link_goes_nowhere(pages: dict[Path, Page]) -> None:
             assert file.is_file(), f"{path}: {link}"
             if anchor and file in pages:
                 assert unquote(anchor) in pages[file].anchors, f"{path}: {link}"
+
+
+def test_the_reference_has_the_whole_table_of_symbols(site: Path) -> None:
+    """It is taken from the source by the numbers of its lines."""
+    text = (site / "reference" / "index.html").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<code>(=====.*?)</code>", text, re.S)
+    assert set(re.findall(r"^``(\w+)``", table, re.M)) == {field.name for field in fields(Scheme)}
+    assert table.rstrip().endswith("=====")
 
 
 def test_pictures_say_what_they_show(pages: dict[Path, Page]) -> None:
