@@ -46,11 +46,12 @@ from instahide.audit import metrics
 from instahide.audit.recovered import HALF, score_recovered
 from instahide.audit.score import originals_of
 from instahide.audit.truth import Truth, observe
+from instahide.images import Split
 from instahide.learning.evaluate import accuracy, table_batches
 from instahide.learning.loop import train
 from instahide.learning.models import build
 from instahide.learning.settings import TrainSettings
-from instahide.learning.world import Batch
+from instahide.learning.world import Batch, Batches
 
 OUT = Path("experiments/results/frontier.csv")
 SCHEMES = {
@@ -65,6 +66,7 @@ SCHEMES = {
 COPIES = (10, 1, 50, 5, 20, 2)
 #: Steps of a network that takes mixes apart, so that a busy machine makes no difference.
 DEMIXING = 200
+BATCH_SIZE = TrainSettings().batch_size
 #: What a point is told apart by.
 KEYS = ("data", "scheme", "copies", "labels", "private", "epochs", "seed")
 #: Of an attack; the first ones are compared.
@@ -138,15 +140,13 @@ class FixedEncodings:
             left = left[batch_size:]
 
 
-def learned(scheme: Scheme, data: str, copies: int, epochs: int, seed: int) -> float:
+def learned(scheme: Scheme, split: Split, batches: Batches, epochs: int, seed: int) -> float:
     """Share of plain test images that a network gets right; ``seed`` is of its first weights."""
-    split = open_split(data)
-    settings = TrainSettings.from_values({"epochs": epochs})
     network = build(
         "small", split.train.shape[0], len(split.train.classes),
         sign_invariant=scheme.mask, seed=seed,
     )  # fmt: skip
-    train(network, FixedEncodings(scheme, split.train, copies, settings.batch_size), settings)
+    train(network, batches, TrainSettings.from_values({"epochs": epochs}))
     return accuracy(network, table_batches(split.test)).overall
 
 
@@ -249,8 +249,10 @@ def pool(shape: tuple[int, int, int]) -> ImageTable:
 
 def measure(point: Point, data: str, private: int, epochs: int, seed: int) -> dict[str, object]:
     """One line of the CSV, less what it is told apart by."""
+    scheme, split = point.settings, open_split(data)
     began = processor_seconds()
-    right = learned(point.settings, data, point.copies, epochs, seed)
+    batches = FixedEncodings(scheme, split.train, point.copies, BATCH_SIZE)
+    right = learned(scheme, split, batches, epochs, seed)
     trained = processor_seconds()
     figures = attacked(point, data, private, seed)
     figures = {n: round(v, 4) if isinstance(v, float) else v for n, v in figures.items()}

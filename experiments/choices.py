@@ -1,0 +1,132 @@
+"""Accuracy against k, against c1, with keys drawn once instead of each epoch, and by DP-SGD.
+
+    python -m experiments.choices --threads 1
+
+The small net, tested on plain images. DP-SGD (Abadi et al., arXiv:1607.00133, by Opacus) trains
+on plain images, with group normalisation, and states its epsilon. Every finished run adds a line to
+the CSV, and runs that it holds are not repeated. The last line printed is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import torch
+
+from experiments.frontier import BATCH_SIZE, FixedEncodings, learned, public_of
+from experiments.reconstruction import processor_seconds
+from experiments.records import add, percent, rows_of, surroundings
+from instahide import EncodedLoader, Encoder, Scheme, open_split
+from instahide.images import Split
+from instahide.learning.evaluate import accuracy, table_batches
+from instahide.learning.models import build
+
+OUT = Path("experiments/results/choices.csv")
+#: What a run is told apart by, and what is kept of it.
+KEYS = ("data", "what", "value", "epochs", "seed")
+MEASURES = ("accuracy", "epsilon", "delta", "seconds")
+
+
+class Choice(NamedTuple):
+    """``what`` was chosen: "k" (inside-dataset), "c1" (cross-dataset), "once" or "dp"."""
+
+    what: str
+    value: str
+
+
+def choices() -> Iterator[Choice]:
+    yield Choice("k", "1")
+    yield from (Choice("k", str(k)) for k in (4, 2, 8, 6, 3, 5, 7))
+    yield from (Choice("c1", c1) for c1 in ("0.65", "0.35", "1.0", "0.5"))
+    yield from (Choice("dp", noise) for noise in ("1.0", "2.0", "0.5"))
+    yield from (Choice("once", scheme) for scheme in ("inside-4", "cross-4"))
+
+
+def scheme_of(choice: Choice) -> Scheme:
+    if choice.what == "k":
+        return Scheme.inside(int(choice.value))
+    if choice.what == "c1":
+        return Scheme.cross(4, c1=float(choice.value))
+    return {"inside-4": Scheme.inside(4), "cross-4": Scheme.cross(4)}[choice.value]
+
+
+def measure(choice: Choice, split: Split, epochs: int, seed: int) -> dict[str, object]:
+    """Share of test images that are told right; of DP-SGD epsilon and delta, too."""
+    if choice.what == "dp":
+        return privately(float(choice.value), split, epochs, seed)
+    scheme = scheme_of(choice)
+    if choice.what == "once":
+        batches = FixedEncodings(scheme, split.train, 1, BATCH_SIZE)
+    else:
+        encoder = Encoder(scheme, split.train, public_of(scheme, split.train))
+        batches = EncodedLoader(encoder, BATCH_SIZE)
+    return {"accuracy": percent(learned(scheme, split, batches, epochs, seed))}
+
+
+def privately(noise: float, split: Split, epochs: int, seed: int) -> dict[str, object]:
+    """As one client of a federation trains, in one round."""
+    from flwr.app import RecordDict
+
+    from instahide.learning.flower.private import learn_privately
+    from instahide.learning.flower.settings import FederatedSettings
+
+    settings = FederatedSettings.from_config(
+        {"dp": True, "scheme": "plain", "model": "small-group", "rounds": 1,
+         "local-epochs": epochs, "noise-multiplier": noise}
+    )  # fmt: skip
+    channels, classes = split.train.shape[0], len(split.train.classes)
+    network = build(settings.model, channels, classes, sign_invariant=False, seed=seed)
+    spent = learn_privately(network, split.train, settings, 1, RecordDict())
+    network.eval()
+    return {
+        "accuracy": percent(accuracy(network, table_batches(split.test)).overall),
+        "epsilon": round(spent["epsilon"], 3),
+        "delta": settings.delta,
+    }
+
+
+def summary(rows: list[dict[str, str]]) -> dict[str, float]:
+    """By choice, the accuracy in %: mean over seeds."""
+    names = dict.fromkeys((row["what"], row["value"]) for row in rows)
+    return {
+        " ".join(name): round(
+            mean(float(row["accuracy"]) for row in rows if (row["what"], row["value"]) == name), 2
+        )
+        for name in names
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="mnist-5k")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seeds", default="0", help="for instance 0,1,2")
+    parser.add_argument("--what", help="only these, such as k,dp")
+    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    have = {tuple(row[name] for name in KEYS) for row in rows_of(options.out)}
+    wanted = options.what.split(",") if options.what else ["k", "c1", "once", "dp"]
+    for seed in map(int, options.seeds.split(",")):
+        for choice in choices():
+            key = (options.data, *choice, str(options.epochs), str(seed))
+            if choice.what not in wanted or key in have:
+                continue
+            print(*key, flush=True)
+            began = processor_seconds()
+            figures = measure(choice, open_split(options.data), options.epochs, seed)
+            figures["seconds"] = round(processor_seconds() - began, 1)
+            row = dict(zip(KEYS, key, strict=True)) | {n: figures.get(n, "") for n in MEASURES}
+            add(options.out, [*row, *surroundings()], row | surroundings())
+    print(json.dumps(summary(rows_of(options.out))))
+
+
+if __name__ == "__main__":
+    main()
