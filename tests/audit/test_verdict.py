@@ -32,12 +32,15 @@ def test_the_worse_of_rehearsal_and_publication_stands_first() -> None:
     assert verdict([recovered(100), published], FACTS)[0].startswith("Of 100 images")
 
 
+NONE = "No attack that recovers images from encodings was run to its end."
+
+
 def test_nothing_recovered_is_said_with_what_was_tried_and_no_more() -> None:
     said = verdict([recovered(0, absolute=True), recovered(7, point=True)], FACTS)
     assert "none came back recognisably in what was tried (averaging; 2 seconds in all)" in said[0]
-    assert verdict([], FACTS)[0] == "No attack that recovers images was run to its end."
+    assert verdict([], FACTS)[0] == NONE
     failed = recovered(9, state="failed")
-    assert verdict([failed], FACTS)[0] == "No attack that recovers images was run to its end."
+    assert verdict([failed], FACTS)[0] == NONE
 
 
 def test_a_generator_that_was_found_is_worse_than_anything() -> None:
@@ -94,8 +97,11 @@ def test_an_update_has_a_sentence_of_its_own() -> None:
     assert finding(bare).endswith("The image behind it is recognisable in the result.")
     failed = recovered(0, on="update", figures=figures | {"encoding_psnr_mean": 9.0})
     assert "one encoding did not come back (9 dB" in finding(failed)
-    plain = masked.model_copy(update={"on": "plain update"})
+    plain = bare.model_copy(update={"on": "plain update"})
     assert finding(plain) == (
-        "From the gradient of the plain image, the image came back (50 dB, by the attack “dlg”)."
+        "From the gradient of the plain image, the image is recognisable (50 dB, by the attack "
+        "“averaging”)."
     )
     assert f"{finding(failed)} {finding(plain)}" in verdict([failed, plain], FACTS)
+    # An update is no rehearsal, and what came of it stands for none.
+    assert verdict([plain], FACTS)[0] == NONE

@@ -16,6 +16,7 @@ _WHERE = {
     "rehearsal": "Of {total:,} images, encrypted anew {copies} each,",
     "published": "Out of the encodings that went out, of {total:,} images,",
 }
+_NONE = "No attack that recovers images from encodings was run to its end."
 LIMITS = (
     "What an attack failed at here it failed at as it stands, on these images, with this much "
     "time. That is no evidence that a better one would fail, and attacks only get better."
@@ -54,7 +55,7 @@ def duration(seconds: float) -> str:
 def _recovered(done: Sequence[Result], on: On) -> str:
     seeking = [r for r in done if r.on == on and recovered_share(r) is not None]
     if not seeking:
-        return "" if on == "published" else "No attack that recovers images was run to its end."
+        return "" if on == "published" else _NONE
     best = max(seeking, key=_rank)
     count, total = (int(best.figures[f"images_{name}"] or 0) for name in ("recognisable", "sought"))
     where = _WHERE[on].format(total=total, copies=_times(best.encodings_per_image))
@@ -125,19 +126,24 @@ def _update(done: Sequence[Result]) -> str:
     best = {on: max((r for r in inverted if r.on == on), key=_psnr, default=None) for on in SENT}
     sentences = []
     if (sent := best["update"]) is not None:
+        again = "came back" if _psnr(sent) >= INVERTED else "did not come back"
         shown = "is" if recovered_share(sent) else "is not"
         sentences = [
-            f"From its gradient, as a federation's server gets it, one encoding {_again(sent)}.",
+            f"From its gradient, as a federation's server gets it, one encoding {again} "
+            f"({_nearness(sent)}).",
             f"The image behind it {shown} recognisable in the result.",
         ]
     if (plain := best["plain update"]) is not None:
-        sentences.append(f"From the gradient of the plain image, the image {_again(plain)}.")
+        shown = "is" if recovered_share(plain) else "is not"
+        sentences.append(
+            f"From the gradient of the plain image, the image {shown} recognisable "
+            f"({_nearness(plain)})."
+        )
     return " ".join(sentences)
 
 
-def _again(inverted: Result) -> str:
-    verb = "came back" if _psnr(inverted) >= INVERTED else "did not come back"
-    return f"{verb} ({_psnr(inverted):.0f} dB, by the attack “{inverted.attack}”)"
+def _nearness(inverted: Result) -> str:
+    return f"{_psnr(inverted):.0f} dB, by the attack “{inverted.attack}”"
 
 
 def _psnr(inverted: Result) -> float:
