@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from experiments.budgets import ProcessorTime
 from experiments.records import add, rows_of, surroundings
 from instahide import ImageTable, Scheme, open_pool, open_split
-from instahide.attacks.base import Budget, ThreatModel
+from instahide.attacks.base import ThreatModel
 from instahide.attacks.demixing import Demixing
 from instahide.audit.score import score
 from instahide.audit.truth import observe
@@ -78,7 +79,7 @@ def run(images: Images, scheme: Scheme, seconds: float) -> dict[str, float]:
     observation, truth = observe(
         images.private, images.public, scheme, threat, shadow=images.shadow
     )
-    found = Demixing(steps=1_000_000).run(observation, Budget(seconds), say)
+    found = Demixing(steps=1_000_000).run(observation, ProcessorTime(seconds), say)
     figures = dict(found.statistics) | dict(score(found, observation, truth).summary)
     return {name: float(f"{figures[name]:.5g}") for name in FIGURES}
 
@@ -117,7 +118,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="mnist-5k,photographs")
     parser.add_argument("--schemes", default=",".join(SCHEMES))
-    parser.add_argument("--seconds", type=float, default=120, help="of training, for each scheme")
+    parser.add_argument(
+        "--seconds", type=float, default=120, help="of processor time to train, for each scheme"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("experiments/results/demixing.csv"))

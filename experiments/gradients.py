@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from experiments.budgets import ProcessorTime
 from experiments.records import add, rows_of, surroundings
-from instahide.attacks.base import Attack, Budget, LocalTraining, silent
+from instahide.attacks.base import Attack, LocalTraining, silent
 from instahide.attacks.gradients.dlg import DeepLeakage
 from instahide.attacks.gradients.inverting import InvertingGradients, InvertingStatistics
 from instahide.attacks.gradients.lenet import lenet
@@ -44,7 +45,7 @@ ATTACKS: dict[str, Attack] = {
 }
 #: From this PSNR on an image counts as recovered.
 RECOVERED = 25.0
-#: Seconds that an attack may take.
+#: Seconds of processor time that an attack may take.
 SECONDS = 60
 #: Measures of which medians are shown, and their titles.
 SHOWN = {
@@ -124,7 +125,7 @@ def run(task: Task, private: ImageTable, public: ImageTable) -> dict[str, float]
         labels="none" if alone else "soft", buffers=setting.training.train_mode,
     )  # fmt: skip
     started = time.perf_counter()
-    found = attack.run(observation, Budget(SECONDS), silent)
+    found = attack.run(observation, ProcessorTime(SECONDS), silent)
     seconds = time.perf_counter() - started
     figures = score(found, observation, truth).summary
     means = {name: value for name, value in figures.items() if not name.endswith("_best")}

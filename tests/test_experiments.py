@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from experiments import (
     records,
     tables,
 )
+from experiments.budgets import ProcessorTime
 from instahide.images import ImageTable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,6 +122,15 @@ def test_attacks_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     before = out.read_bytes()
     attacks.main()
     assert out.read_bytes() == before
+
+
+def test_a_wait_takes_no_processor_time() -> None:
+    budget = ProcessorTime(0.2)
+    time.sleep(0.3)
+    assert budget.left > 0.1
+    while budget.left:
+        sum(range(1000))
+    assert time.process_time() > 0.2
 
 
 def federated_row(partition: str, scheme: str, accuracy: float, speed: float) -> dict[str, str]:
