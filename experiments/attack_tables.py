@@ -25,7 +25,21 @@ which is in two of private set, public pool and what the attacker has of its own
 A low figure says that this attack, as it stands here, recovered little. It does not say that
 nothing can be recovered: see [how reconstructions are
 scored](index.md#how-a-reconstruction-is-scored).
+
+[Gradient inversion](gradient-inversion.md), [demixing](demixing.md), [membership](membership.md)
+and [reconstruction](reconstruction.md) have their figures on pages of their own.
 """
+
+#: Why a table lacks a scheme.
+MISSING = {
+    "Public images": "Plain images and inside encodings have no public image in them.",
+    "Weak randomness": (
+        "*Weak* is the authors' routine, cross-dataset with k = 4, on seeded general-purpose "
+        "generators; cross-4 has its keys from the key stream. A plain image has no key, and Mixup "
+        "no mask for `mersenne-twister` to read. Inside encodings have their keys from the same "
+        "stream, and were not measured."
+    ),
+}
 
 #: Title, attacks, and the measures that a table shows, as they are named in the CSV and to people.
 TABLES: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
@@ -87,7 +101,10 @@ def page(rows: Rows) -> str:
     parts = [HEAD]
     for title, attacks, measures in TABLES:
         lines = table([row for row in rows if row["attack"] in attacks], measures)
-        parts.append(f"## {title}\n\n" + "\n".join(lines or ["Not measured yet."]) + "\n")
+        lines = lines or ["Not measured yet."]
+        if title in MISSING:
+            lines += ["", MISSING[title]]
+        parts.append(f"## {title}\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
