@@ -136,7 +136,10 @@ SECTIONS = {
         accuracy,
     ),
     "choices": Section(
-        "What settings cost", "One choice at a time, all else as in the table above.", choices
+        "What settings cost",
+        "One choice at a time, all else as in the table above. DP-SGD takes the recipe of the "
+        "others, which nobody tuned for it.",
+        choices,
     ),
     "cost": Section(
         "Cost of an epoch",

@@ -57,7 +57,7 @@ def show_claims(root: Path) -> None:
     """Print a line for each claim."""
     table = Table("name", "claim", "results")
     for name, claim in claims(root).items():
-        table.add_row(name, claim.claim, claim.results)
+        table.add_row(name, claim.claim, Path(claim.results).name)
     out.print(table)
 
 
