@@ -121,15 +121,16 @@ def summary(rows: list[dict[str, str]], size: dict[str, object]) -> dict[str, ob
 def table(rows: list[dict[str, str]]) -> str:
     """As docs/attacks/membership.md shows it."""
     lines = [
-        "| scheme | accuracy, own images / test images | attack | area under the curve | "
-        "members found at 1 % false |",
-        "| --- | --- | --- | --- | --- |",
+        "| images | shadow networks | scheme | accuracy, own images / test images | attack | "
+        "area under the curve | members found at 1 % false |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for scheme, seed in dict.fromkeys((row["scheme"], row["seed"]) for row in rows):
+    for run_of in dict.fromkeys(tuple(row[name] for name in KEYS) for row in rows):
+        _, images, networks, scheme, _ = run_of
         values = {
             (row["attack"], row["measure"]): float(row["value"])
             for row in rows
-            if (row["scheme"], row["seed"]) == (scheme, seed)
+            if tuple(row[name] for name in KEYS) == run_of
         }
         own, test = (values["", f"accuracy_{name}"] for name in ("members", "test"))
         for attack in ("membership-loss", "membership"):
@@ -140,7 +141,8 @@ def table(rows: list[dict[str, str]]) -> str:
                 for name in ("auc", "true_at_1_percent_false")
             ]
             lines.append(
-                f"| {scheme} | {own:.3f} / {test:.3f} | `{attack}` | {' | '.join(cells)} |"
+                f"| {images} | {networks} | {scheme} | {own:.3f} / {test:.3f} | `{attack}` | "
+                f"{' | '.join(cells)} |"
             )
     return "\n".join(lines)
 
