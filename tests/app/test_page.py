@@ -8,10 +8,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.app import BROWSING, CHROMIUM, FLAGS, served
+from tests.counting import counting
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -27,34 +26,6 @@ if TYPE_CHECKING:
 in_browser = pytest.mark.skipif(not BROWSING, reason="Gradio or Chromium is not installed")
 #: In milliseconds: the machine may be busy.
 PATIENCE = 60_000
-#: Whom Chromium itself calls: for updates, for an account, and about forms of any page.
-ITS_OWN = re.compile(
-    r"(http://)?(update\.googleapis|accounts\.google|content-autofill\.googleapis)\.com[:/]"
-)
-
-
-@contextmanager
-def counting() -> Iterator[tuple[str, list[str]]]:
-    """A proxy that everything outside this machine is asked through, and what it was asked for."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if not ITS_OWN.match(self.path):
-                asked.append(self.path)
-            self.send_error(404)
-
-        do_CONNECT = do_POST = do_HEAD = do_OPTIONS = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @contextmanager

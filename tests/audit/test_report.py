@@ -6,10 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ from instahide.audit.result import Report
 from instahide.audit.thresholds import MEANINGS
 from instahide.audit.verdict import LIMITS
 from tests.audit.audited import HOSTILE, picture, recovered, report, result
+from tests.counting import counting
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 CHROMIUM = shutil.which("chromium")
@@ -111,27 +108,6 @@ def test_it_never_says_secure() -> None:
     files = (DOCS.parent / "src/instahide/audit/templates").iterdir()
     assert not any("secure" in path.read_text(encoding="utf-8").lower() for path in files)
     assert "secure" not in LIMITS.lower()
-
-
-@contextmanager
-def counting() -> Iterator[tuple[str, list[str]]]:
-    """A server on this machine, and what it was asked for."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def screenshot(page: Path, out: Path, width: int) -> Image.Image:
