@@ -20,7 +20,7 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.kernels import cpu, cuda, reference
+from instahide.encryption.kernels import cpu, cuda, instructions, reference
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -301,17 +301,23 @@ def test_every_kernel_moves_an_image_alike(
 
 
 @pytest.mark.parametrize("right", [-127, -20, -9, -8, -7, -1, 0, 1, 7, 8, 9, 20, 127])
+@pytest.mark.parametrize("down", [-3, -1, 0, 1])
 @pytest.mark.parametrize("mirrored", [0, 1])
-def test_a_move_beyond_the_image_writes_nowhere_else(right: int, mirrored: int) -> None:
-    # The line lies in the middle of a larger array, which must stay as it was.
-    width = 8
-    plane = np.arange(1, width + 1, dtype=np.uint8)
-    around = np.full(3 * 127 + width, 77, np.uint8)
-    at = slice(150, 150 + width)
-    cpu._copy_moved(plane, np.array([0, right, mirrored], np.int8), around[at], width)
-    expected = by_hand(plane.reshape(1, 1, -1), 0, right, mirrored)
-    np.testing.assert_array_equal(around[at], expected.ravel())
-    around[at] = 77
+@pytest.mark.parametrize("width", [8, 2 * instructions.LANES + 5])
+def test_a_move_beyond_the_image_writes_nowhere_else(
+    right: int, down: int, mirrored: int, width: int
+) -> None:
+    # The plane lies in the middle of larger arrays, of which the target must stay as it was but
+    # for the room of a line on both sides.
+    height, to = 2, 700
+    table = np.arange(400, dtype=np.uint8)
+    around = np.full(2000, 77, np.uint8)
+    move = np.array([down, right, mirrored], np.int8)
+    cpu._copy_moved(table, 100, move, around, to, height, width)
+    plane = table[100 : 100 + height * width].reshape(1, height, width)
+    expected = by_hand(plane, down, right, mirrored)
+    np.testing.assert_array_equal(around[to : to + height * width], expected.ravel())
+    around[to - width : to + (height + 1) * width] = 77
     assert (around == 77).all()
 
 

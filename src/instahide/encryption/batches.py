@@ -15,13 +15,13 @@ from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.exposure import Exposure, Part
 from instahide.encryption.keys import Block, KeyStream
+from instahide.encryption.memory import room
 from instahide.encryption.mixing import (
     PublicImages,
     clipped,
     label_weights,
     mix,
     noised,
-    room,
     soft_labels,
 )
 from instahide.encryption.requirements import require_public, require_range, require_same_shape

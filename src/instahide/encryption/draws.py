@@ -221,7 +221,7 @@ def coefficients(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32
         # Enough for one round nearly always; too few is only another round.
         tries = int((count - done) / scheme.acceptance * 1.05) + 16
         drawn = _unbounded(block, scheme, tries)
-        kept = drawn[scheme.meets_bounds(drawn)][: count - done]
+        kept = drawn.compress(scheme.meets_bounds(drawn), axis=0)[: count - done]
         accepted[done : done + len(kept)] = kept
         done += len(kept)
     return accepted
@@ -256,7 +256,8 @@ def _normals(block: Block, purpose: Purpose, count: int, *, turn: float) -> NDAr
 
 def _exponentials(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
     """Independent standard exponentials; their shares of a sum are uniform on the simplex."""
-    return np.asarray(-np.log1p(-uniforms(block, purpose, count)))
+    # The difference is exact, so that NumPy's faster logarithm says the same as its `log1p`.
+    return np.asarray(-np.log(1 - uniforms(block, purpose, count)))
 
 
 def noise(block: Block, shape: tuple[int, ...], deviation: float) -> NDArray[np.float64]:

@@ -19,13 +19,13 @@ from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import cuda
 from instahide.encryption.keys import Block, KeyStream
+from instahide.encryption.memory import room
 from instahide.encryption.mixing import (
     PublicImages,
     clipped,
     label_weights,
     mix,
     noised,
-    room,
     soft_labels,
 )
 from instahide.encryption.requirements import require_fit

@@ -66,17 +66,6 @@ class PublicImages:
         return rows.pixels, rows.positions
 
 
-def room(shape: tuple[int, ...], dtype: torch.dtype, *, pin_memory: bool) -> Tensor:
-    """Memory on the CPU for encodings of ``shape``, with whatever stands in it.
-
-    NumPy asks Linux for huge pages, which torch does not: a quarter of the time of encoding went
-    into page faults.
-    """
-    if pin_memory:
-        return torch.empty(shape, dtype=dtype, pin_memory=True)
-    return torch.from_numpy(np.empty(shape, f"u{dtype.itemsize}")).view(dtype)
-
-
 def mix(
     keys: OneTimeKeys,
     private: tuple[NDArray[Any], NDArray[np.int64]],

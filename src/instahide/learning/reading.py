@@ -15,7 +15,7 @@ from torch import Tensor
 
 from instahide.encodings.format import EncodedFolder
 from instahide.encryption.encoder import Encoded
-from instahide.encryption.mixing import room
+from instahide.encryption.memory import room
 from instahide.errors import InstaHideError
 from instahide.learning.testing import columns
 from instahide.learning.union import class_union, require_poolable

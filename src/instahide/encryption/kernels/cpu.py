@@ -21,6 +21,7 @@ from numba.cpython.unsafe.tuple import tuple_setitem
 from numpy.typing import NDArray
 
 from instahide.encryption.draws import OneTimeKeys
+from instahide.encryption.kernels.instructions import LANES, copy_mirrored
 
 #: Fewer values than this are not worth handing over to another thread.
 ALONE = 1 << 17
@@ -97,7 +98,8 @@ def _encode_mixes(
     """
     channels, height, width = out.shape[1:]
     size = height * width
-    moved = np.empty(len(begins) * size, private.dtype)
+    room = size + 2 * width
+    moved = np.empty(len(begins) * room, private.dtype)
     unmasked = np.zeros((size + 31) // 32, np.uint32)
     for row in range(out.shape[0]):
         mix = start + row
@@ -106,9 +108,9 @@ def _encode_mixes(
                 begin = (partners[mix, slot] * channels + channel) * size
                 if moves.size:
                     table = private if slot < len(private_slots) else public
-                    to = moved[slot * size : (slot + 1) * size]
-                    _copy_moved(table[begin : begin + size], moves[mix, slot], to, width)
-                    begin = slot * size
+                    to = slot * room + width
+                    _copy_moved(table, begin, moves[mix, slot], moved, to, height, width)
+                    begin = to
                 # Seen from here, its first argument is the compiler's own.
                 begins = tuple_setitem(begins, slot, begin)  # type: ignore[call-arg]
                 weight = coefficients[mix, slot] * scale[channel]
@@ -157,32 +159,40 @@ def _mix_and_mask(
 
 
 @njit(nogil=True, cache=True)
-def _copy_moved(plane: Any, move: Any, moved: Any, width: int) -> None:
-    """Copy ``plane`` (H * W,), mirrored and then shifted down and right, black coming in."""
-    size = plane.size
-    height = size // width
+def _copy_moved(
+    table: Any, begin: Any, move: Any, moved: Any, to: Any, height: Any, width: Any
+) -> None:
+    """Copy the plane from ``begin``, mirrored and then shifted down and right, black coming in.
+
+    ``moved`` has room for a line before ``to`` and for another after the plane.
+    """
     # A move beyond the border leaves nothing: compiled code would write beyond the plane.
     down = min(height, max(-height, int(move[0])))
     right = min(width, max(-width, int(move[1])))
     top, bottom = max(0, down), min(height, height + down)
     left, end = max(0, right), min(width, width + right)
-    # Unsigned indices: Python's counting from the end would keep the loops from vectorising.
     # Whole lines are copied faster than parts; what wraps round is blackened below.
     if move[2]:
         for y in range(top, bottom):
-            mirror = (y - down) * width + width - 1 + right
-            for x in range(max(0, mirror - size + 1), min(width, mirror + 1)):
-                moved[np.uintp(y * width + x)] = plane[np.uintp(mirror - x)]
+            line, last = to + y * width + right, begin + (y - down + 1) * width - 1
+            whole = width // LANES * LANES
+            for x in range(0, whole, LANES):
+                begins = np.uintp(line + x), np.uintp(last - x - LANES + 1)
+                # As above, of the first argument.
+                copy_mirrored(moved, begins[0], table, begins[1])  # type: ignore[call-arg]
+            for x in range(whole, width):
+                moved[np.uintp(line + x)] = table[np.uintp(last - x)]
     else:
-        shift = down * width + right
-        for at in range(max(0, shift), size + min(0, shift)):
-            moved[np.uintp(at)] = plane[np.uintp(at - shift)]
-    moved[: top * width] = 0
-    moved[bottom * width :] = 0
+        first, source = to + top * width + right, begin + (top - down) * width
+        # Unsigned indices: Python's counting from the end would keep the loops from vectorising.
+        for at in range((bottom - top) * width):
+            moved[np.uintp(first + at)] = table[np.uintp(source + at)]
+    moved[to : to + top * width] = 0
+    moved[to + bottom * width : to + height * width] = 0
     # Column by column: it is so few of them that a loop over each line would be all overhead.
     for x in range(left):
         for y in range(top, bottom):
-            moved[np.uintp(y * width + x)] = 0
+            moved[np.uintp(to + y * width + x)] = 0
     for x in range(end, width):
         for y in range(top, bottom):
-            moved[np.uintp(y * width + x)] = 0
+            moved[np.uintp(to + y * width + x)] = 0

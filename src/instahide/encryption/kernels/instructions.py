@@ -1,0 +1,39 @@
+"""An instruction that Numba's compiler has, and that Python cannot ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
+
+#: Values that `copy_mirrored` turns round at a time: what one register holds of 8-bit ones.
+LANES = 16
+
+
+@intrinsic
+def copy_mirrored(_: Any, target: Any, to: Any, source: Any, begin: Any) -> Any:
+    """Copy the `LANES` values of ``source`` from ``begin`` to ``target`` from ``to``, last first.
+
+    Both are flat, and nothing checks the places. Numba's compiler makes no such copy of a loop over
+    a line, which is too short for it.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        read = _address(context, builder, signature.args[2], *arguments[2:])
+        write = _address(context, builder, signature.args[0], *arguments[:2])
+        several = ir.VectorType(read.type.pointee, LANES)
+        # Aligned as single values are.
+        size = context.get_abi_sizeof(read.type.pointee)
+        values = builder.load(builder.bitcast(read, several.as_pointer()), align=size)
+        turned = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(range(LANES))[::-1])
+        values = builder.shuffle_vector(values, ir.Constant(several, ir.Undefined), turned)
+        builder.store(values, builder.bitcast(write, several.as_pointer()), align=size)
+        return context.get_dummy_value()
+
+    return types.void(target, types.uintp, source, types.uintp), generate
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [place])

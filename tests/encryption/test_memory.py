@@ -1,0 +1,87 @@
+"""Memory for encodings."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from instahide.encryption import memory
+from instahide.encryption.memory import room
+
+#: Of as many bytes as are kept.
+LARGE = (memory.LEAST // 64, 4, 4, 4)
+
+
+def large(shape: tuple[int, ...] = LARGE) -> Tensor:
+    return room(shape, torch.float32, pin_memory=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_spare() -> None:
+    memory._spare.clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (1, 1, 1, 1), (5, 3, 7, 9), LARGE])
+def test_room_is_of_the_shape_and_type_asked_for(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    for _ in range(2):
+        made = room(shape, dtype, pin_memory=False)
+        assert (tuple(made.shape), made.dtype, made.is_contiguous()) == (shape, dtype, True)
+        made.fill_(1)
+        assert bool((made == 1).all())
+        del made
+
+
+def test_memory_is_used_again_when_it_was_dropped() -> None:
+    made = large()
+    place = made.data_ptr()
+    del made
+    shorter = (LARGE[0] - 1, *LARGE[1:])
+    again = large(shorter)
+    assert (again.data_ptr(), tuple(again.shape)) == (place, shorter)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda made: made[5],
+        lambda made: made[:, 0].mT,
+        lambda made: made.view(torch.int32),
+        lambda made: made[3].numpy()[1:],
+        lambda made: made.detach(),
+        lambda made: np.from_dlpack(made),
+        lambda made: torch.utils.data.default_convert({"images": made}),
+    ],
+)
+def test_memory_that_anybody_holds_a_part_of_is_not_used(part: object) -> None:
+    held = part(large())  # type: ignore[operator]
+    others = [large() for _ in range(2 * memory.SPARE)]
+    assert not memory._spare
+    del held
+    assert len(memory._spare) == 1
+    del others
+    assert len(memory._spare) == memory.SPARE
+
+
+def test_other_sizes_take_memory_of_their_own() -> None:
+    place = large().data_ptr()
+    assert large((3 * LARGE[0], *LARGE[1:])).data_ptr() != place
+    assert large((1, *LARGE[1:])).data_ptr() != place
+
+
+def test_threads_never_share_memory() -> None:
+    def use(number: int) -> bool:
+        fine = True
+        for _ in range(200):
+            mine = large().fill_(number)
+            fine &= bool((mine == number).all())
+        return fine
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(use, range(8)))
