@@ -175,9 +175,10 @@ class Account(Exposure):
         return self._file.losses[self._entries]
 
     def spent(self) -> NDArray[np.bool] | None:
-        """(N,) which images were at their limit when last seen; None where no image is."""
+        """(N,) which images are at their limit; None where no image is."""
         if self.limit is None:
             return None
+        self._file.refresh()
         full = self._file.counts >= self.limit
         spent = full[self._entries] if full.any() else full
         return spent if spent.any() else None
@@ -192,6 +193,7 @@ class Account(Exposure):
         with self._file.changing():
             taken = len(rows)
             if self.limit is not None:
+                self._file.catch_up()
                 taken = fitting(entries, self._file.counts, self.limit)
             if taken:
                 squares = np.square(coefficients[:taken])

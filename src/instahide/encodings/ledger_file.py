@@ -1,8 +1,9 @@
 """The counts of a ledger, in memory and in its file.
 
-A take appends to the journal. When the journal has outgrown the totals, and whenever the file is
-opened or closed, it is folded into them: SQLite overwrites what it deletes with zeros, so that no
-trace is left of which images were counted together.
+A take appends to the journal, and that is all: it is added up when somebody wants to know, many
+takes at a time. When the journal has outgrown the totals, and whenever the file is opened or
+closed, it is folded into them: SQLite overwrites what it deletes with zeros, so that no trace is
+left of which images were counted together.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +27,15 @@ from instahide.encodings.identity import HASH_BYTES, looked_up
 from instahide.encodings.ledger_errors import explained
 from instahide.encodings.ledger_schema import connected, require_ledger, with_crc, without_crc
 from instahide.errors import InstaHideError
-from instahide.sorting import ascending
 
 #: Images in a blob, at most: SQLite takes no blob beyond a billion bytes.
 CHUNK = 1 << 20
-#: The journal is folded when it is so many times as large as the totals: writing them then costs
-#: little beside writing the journal, and wiping it.
+#: The journal is folded when a process has made it so many times as large as the totals: writing
+#: them then costs little beside writing the journal, and wiping it.
 FOLD_AT = 4
+#: Takes are added up together until they hold one image in so many: going over all images once is
+#: then faster than going to each.
+TOGETHER = 4
 _TOTAL_BYTES = 4 + 8 + 8
 
 
@@ -57,19 +63,21 @@ class LedgerFile:
         self._process = os.getpid()
         #: The last take that is in the arrays; before the first, so that they are read.
         self._seen = -1
+        #: Of the journal, written here since it was folded here.
         self._journal_bytes = 0
         with explained(path):
             self._connection = connected(path)
             weakref.finalize(self, self._connection.close)
             require_ledger(path, self._connection)
             self.salt, self.name, _, _ = self._state()
+        self.refresh()
         self.fold()
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
         """One change of the file, whole or not at all; no kill can undo it after the block.
 
-        In the block no other process can change it, and `counts` and `squares` are up to date.
+        In the block no other process can change it.
 
         Raises:
             InstaHideError: the file is damaged, cannot be written, or belongs to another process.
@@ -78,7 +86,6 @@ class LedgerFile:
         with self._lock, explained(self.path):
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._catch_up()
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
@@ -89,13 +96,25 @@ class LedgerFile:
                 raise
 
     def refresh(self) -> None:
-        """See what others have counted.
+        """See what has been counted until now, by anyone.
 
         Raises:
             InstaHideError: as `changing`.
         """
         with self.changing():
-            pass
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Bring `counts`, `squares` and `losses` up to date; only while `changing`."""
+        _, _, images, folded = self._state()
+        if folded > self._seen or images != len(self.counts):
+            self._load(images, folded)
+        takes = self._connection.execute(
+            "SELECT * FROM takes WHERE id > ? ORDER BY id", (self._seen,)
+        )
+        for rate, together in groupby(map(without_crc, takes), itemgetter(3)):
+            for part in self._split(together):
+                self._apply(part, rate)
 
     def add(self, entries: NDArray[np.int64], squares: NDArray[np.float32], rate: float) -> None:
         """Count ``entries`` (n,) with their ``squares`` (n,); only while `changing`.
@@ -103,9 +122,9 @@ class LedgerFile:
         A square costs ``rate`` times as much of what noise guarantees.
         """
         numbers, values = _sorted(entries, squares)
-        row = with_crc(self._seen + 1, numbers.data, values.data, rate)
+        row = with_crc(self._last() + 1, numbers.data, values.data, rate)
         self._connection.execute("INSERT INTO takes VALUES (?, ?, ?, ?, ?)", row)
-        self._apply(self._seen + 1, numbers, values, rate)
+        self._journal_bytes += numbers.nbytes + values.nbytes
         if self._journal_bytes > FOLD_AT * _TOTAL_BYTES * len(self.counts):
             self._fold()
 
@@ -116,6 +135,7 @@ class LedgerFile:
             InstaHideError: as `changing`.
         """
         with self.changing():
+            self.catch_up()
             return looked_up(hashes, self._hashes())[0]
 
     def enter(self, hashes: NDArray[np.bytes_]) -> NDArray[np.int64]:
@@ -125,6 +145,7 @@ class LedgerFile:
             InstaHideError: as `changing`.
         """
         with self.changing() as connection:
+            self.catch_up()
             known = len(self.counts)
             numbers, new = looked_up(hashes, self._hashes())
             for start in range(0, len(new), CHUNK):
@@ -132,7 +153,7 @@ class LedgerFile:
                 row = with_crc(known + start, part.tobytes())
                 connection.execute("INSERT INTO hashes VALUES (?, ?, ?)", row)
                 zeros = bytes(8 * len(part))
-                row = with_crc(known + start, bytes(4 * len(part)), zeros, zeros)
+                row = with_crc(known + start, bytes(4 * len(part)), zeros, b"")
                 connection.execute("INSERT INTO totals VALUES (?, ?, ?, ?, ?)", row)
             self.counts = np.concatenate([self.counts, np.zeros(len(new), np.int64)])
             self.squares = np.concatenate([self.squares, np.zeros(len(new))])
@@ -148,7 +169,8 @@ class LedgerFile:
             InstaHideError: as `changing`.
         """
         with self.changing():
-            if self._journal_bytes:
+            _, _, _, folded = self._state()
+            if self._last() > folded:
                 self._fold()
 
     def sync(self) -> None:
@@ -197,50 +219,65 @@ class LedgerFile:
             "UPDATE state SET salt = ?, name = ?, images = ?, folded = ?, crc = ?", row
         )
 
-    def _catch_up(self) -> None:
-        _, _, images, folded = self._state()
-        if folded > self._seen or images != len(self.counts):
-            self._load(images, folded)
-        takes = self._connection.execute(
-            "SELECT * FROM takes WHERE id > ? ORDER BY id", (self._seen,)
-        )
-        for take, entries, squares, rate in map(without_crc, takes):
-            self._apply(take, np.frombuffer(entries, "<u4"), np.frombuffer(squares, "<f4"), rate)
+    def _last(self) -> int:
+        """The last take, in the totals or in the journal."""
+        last = "SELECT coalesce((SELECT max(id) FROM takes), folded) FROM state"
+        (number,) = self._connection.execute(last).fetchone()
+        return int(number)
 
     def _load(self, images: int, folded: int) -> None:
         rows = self._connection.execute("SELECT * FROM totals ORDER BY first")
         totals = [without_crc(row) for row in rows]
-        counts, squares, losses = (b"".join(row[column] for row in totals) for column in (1, 2, 3))
-        self.counts = np.frombuffer(counts, "<u4").astype(np.int64)
-        self.squares = np.frombuffer(squares, "<f8").astype(np.float64)
-        self.losses = np.frombuffer(losses, "<f8").astype(np.float64)
+        counts = [np.frombuffer(row[1], "<u4") for row in totals]
+        squares = [np.frombuffer(row[2], "<f8") for row in totals]
+        losses = [
+            np.frombuffer(row[3], "<f8") if row[3] else _without_noise(part)
+            for row, part in zip(totals, counts, strict=True)
+        ]
+        self.counts = np.concatenate([np.empty(0, np.int64), *counts])
+        self.squares = np.concatenate([np.empty(0, np.float64), *squares])
+        self.losses = np.concatenate([np.empty(0, np.float64), *losses])
         if not len(self.counts) == len(self.squares) == len(self.losses) == images:
             raise ValueError("Not a count and two sums for each image.")
-        self._seen, self._journal_bytes = folded, 0
+        self._seen = folded
 
-    def _apply(
-        self, take: int, entries: NDArray[np.uint32], squares: NDArray[np.float32], rate: float
-    ) -> None:
-        if entries.max(initial=0) >= len(self.counts) or len(entries) != len(squares):
+    def _split(self, takes: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+        """``takes``, as many at a time as are worth adding up together."""
+        part: list[tuple[Any, ...]] = []
+        size = 0
+        for take in takes:
+            part.append(take)
+            size += len(take[1]) // 4
+            if TOGETHER * size > len(self.counts):
+                yield part
+                part, size = [], 0
+        if part:
+            yield part
+
+    def _apply(self, takes: list[tuple[Any, ...]], rate: float) -> None:
+        """Add up ``takes``, rows of the journal of one ``rate``."""
+        numbers = np.frombuffer(b"".join(take[1] for take in takes), "<u4").astype(np.intp)
+        squares = np.frombuffer(b"".join(take[2] for take in takes), "<f4").astype(np.float64)
+        if numbers.max(initial=0) >= len(self.counts) or len(numbers) != len(squares):
             raise ValueError("A take of images that are not there.")
-        # As indices and sums of these types NumPy adds them up many times faster.
-        numbers = entries.astype(np.intp)
-        np.add.at(self.counts, numbers, 1)
-        np.add.at(self.squares, numbers, squares.astype(np.float64))
+        _add(self.counts, numbers, None)
+        _add(self.squares, numbers, squares)
         if rate < math.inf:
-            np.add.at(self.losses, numbers, rate * squares.astype(np.float64))
+            _add(self.losses, numbers, rate * squares)
         else:
             self.losses[numbers] = math.inf
-        self._seen = take
-        self._journal_bytes += entries.nbytes + squares.nbytes
+        self._seen = takes[-1][0]
 
     def _fold(self) -> None:
+        self.catch_up()
         firsts = self._connection.execute("SELECT first FROM totals ORDER BY first").fetchall()
         ends = [*(first for (first,) in firsts[1:]), len(self.counts)]
         for (first,), end in zip(firsts, ends, strict=True):
             counts = self.counts[first:end].astype("<u4")
             squares = self.squares[first:end].astype("<f8")
             losses = self.losses[first:end].astype("<f8")
+            if np.array_equal(losses, _without_noise(counts)):
+                losses = losses[:0]
             # Not replaced, which would wipe the row first: what is as large is written over.
             self._connection.execute(
                 "UPDATE totals SET (counts, squares, losses, crc) = (?2, ?3, ?4, ?5) "
@@ -260,10 +297,27 @@ class LedgerFile:
             )
 
 
+def _without_noise(counts: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """The losses of images that never went out with noise, of which the file says nothing."""
+    return np.where(counts > 0, math.inf, 0.0)
+
+
+def _add(
+    totals: NDArray[Any], numbers: NDArray[np.intp], values: NDArray[np.float64] | None
+) -> None:
+    """Add to ``totals[numbers]`` the ``values``, or 1; a number may be there more than once."""
+    if TOGETHER * len(numbers) > len(totals):
+        totals += np.bincount(numbers, values, minlength=len(totals))
+    else:
+        np.add.at(totals, numbers, 1 if values is None else values)
+
+
 def _sorted(
     entries: NDArray[np.int64], squares: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
     """``entries`` in ascending order, each with its square, as the journal keeps them."""
-    numbers = entries.astype("<u4")
-    order = ascending(numbers)
-    return numbers[order], squares.astype("<f4")[order]
+    # A positive float's bits sort as it does: as one number they are sorted fastest.
+    both = entries.astype("<u8") << np.uint64(32) | squares.astype("<f4").view("<u4")
+    both.sort()
+    halves = both.view("<u4").reshape(-1, 2)
+    return halves[:, 1].copy(), halves[:, 0].copy().view("<f4")

@@ -6,7 +6,8 @@ table                 holds
 ``state``             one row: the salt, a random name, the number of images, the last folded take
 ``hashes``            16 bytes for each image, in the order in which images came
 ``totals``            for each image its count (uint32), its squared coefficients (float64) and its
-                      losses (float64): the same, each times the rate of its take
+                      losses (float64): the same, each times the rate of its take; no losses
+                      where no take had noise
 ``takes``             the journal: what was counted since, as image numbers (uint32, sorted),
                       squared coefficients (float32) and the rate of the loss, infinite without
                       noise (`encryption/guarantee.py`)
