@@ -85,6 +85,17 @@ def test_without_time_nothing_begins_and_the_report_says_so(tmp_path: Path) -> N
     assert report.untried["theirs"] == "ImportError"
 
 
+def test_a_refusal_says_what_is_missing_where_most_is_granted(tmp_path: Path) -> None:
+    session = Session.open(tmp_path / "audit", subject())
+    (task,) = wanted = tasks(["statistics"], 6)
+    run(session, wanted)
+    # Not that it is unknown which encodings are of one image: it is granted after all.
+    result = session.done(wanted)[task]
+    assert (result.state, result.reason) == (
+        "not tried", "There are fewer than 8 encodings of an image."
+    )  # fmt: skip
+
+
 def test_an_audit_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     Session.open(tmp_path / "audit", subject())
     before = (tmp_path / "audit/audit.json").read_bytes()

@@ -129,10 +129,14 @@ class Session:
         watcher: Watcher,
     ) -> Result:
         answer, scene = Answer("refused", reason="There is nothing that it could be run on."), None
+        refusals = []
         for scene in scenes(self.subject, task):
             answer = attacker.run(task.attack, scene.observation, seconds, watcher.goes_on)
             if answer.state != "refused":
                 break
+            refusals.append(answer)
+        else:
+            answer = _decisive(refusals) if refusals else answer
         result = self._result(task, attack, answer, scene)
         write_json(self.folder / RESULTS / f"{task.file}.json", result.model_dump())
         return result
@@ -173,6 +177,15 @@ class Session:
             # An attack of others may hand back what fits nothing.
             reason = f"What it handed back cannot be scored ({type(error).__name__})."
             return {"state": "failed", "reason": reason}
+
+
+def _decisive(refusals: Sequence[Answer]) -> Answer:
+    """The refusal that says what is missing, of those in scenes with ever more granted.
+
+    Not what an attack misses in most scenes and is granted in one, but what it misses there.
+    """
+    others = [answer for answer in refusals if answer.reason != refusals[0].reason]
+    return (others or refusals)[-1]
 
 
 def facts(subject: Subject) -> Facts:
