@@ -14,8 +14,9 @@ HOSTILE = '"><script>alert(1)</script>&amp;'
 
 FACTS = Facts(
     name="run", kind="run", source="digits", images=200, shape=(1, 8, 8), classes=["0", HOSTILE],
-    public=50, scheme={"k": 4, "private_k": 2}, copies=30, exposures=60.0, rehearsed_images=100,
-    rehearsed_copies=30, settings={"participant": HOSTILE},
+    public=50, scheme={"k": 4, "private_k": 2}, copies=30, exposures=60.0, epsilon=None,
+    delta=1e-5, rehearsed_images=100, rehearsed_copies=30,
+    settings={"participant": HOSTILE},
 )  # fmt: skip
 
 

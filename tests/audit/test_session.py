@@ -22,6 +22,7 @@ from instahide.audit.result import Result
 from instahide.audit.scenes import scenes
 from instahide.audit.session import NO_TIME, PICTURES, RESULTS, Session, facts, pending
 from instahide.audit.subject import MOST_ENCODINGS, Subject
+from instahide.encryption.guarantee import epsilon_beforehand
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
@@ -127,6 +128,15 @@ def test_what_is_written_of_the_subject_is_public(tmp_path: Path) -> None:
     assert set(kept) == {"format", "pixels", *facts(subject()).model_dump()} - {
         "name", "source", "settings"
     }  # fmt: skip
+
+
+def test_the_guarantee_is_that_of_publishing() -> None:
+    assert facts(subject()).epsilon is None
+    noisy = replace(subject(), scheme=replace(Scheme.inside(2), noise=30.0))
+    images = noisy.images
+    expected = epsilon_beforehand(noisy.scheme, images.shape, images.std, copies=6)
+    assert facts(noisy).epsilon == pytest.approx(expected)
+    assert expected > 0
 
 
 def test_a_rehearsal_is_a_share_that_attacks_get_through() -> None:

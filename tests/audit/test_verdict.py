@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from instahide.audit.verdict import LIMITS, duration, finding, verdict
+from instahide.audit.verdict import LIMITS, duration, finding, guaranteed, verdict
 from tests.audit.audited import FACTS, recovered, result
 
 
@@ -105,3 +105,12 @@ def test_an_update_has_a_sentence_of_its_own() -> None:
     assert f"{finding(failed)} {finding(plain)}" in verdict([failed, plain], FACTS)
     # An update is no rehearsal, and what came of it stands for none.
     assert verdict([plain], FACTS)[0] == NONE
+
+
+def test_what_noise_guarantees_is_said_and_that_without_it_nothing_is() -> None:
+    assert guaranteed(FACTS).startswith("Nothing is guaranteed")
+    assert all("guarantee" not in sentence for sentence in verdict([recovered(92)], FACTS))
+    noisy = FACTS.model_copy(update={"epsilon": 3.14159})
+    said = verdict([recovered(0)], noisy)[-2]
+    assert said == guaranteed(noisy)
+    assert "epsilon = 3.14 at delta = 1e-05 at most" in said

@@ -19,7 +19,7 @@ from instahide.audit.result import Report, Result
 from instahide.audit.session import NO_TIME, PICTURES, Session, facts, pending
 from instahide.audit.subject import Subject
 from instahide.audit.thresholds import Bound, checked, recovered_share, summary
-from instahide.audit.verdict import duration, finding, verdict
+from instahide.audit.verdict import duration, finding, guaranteed, verdict
 from instahide.files import write_json, writing
 from instahide.images.optional import needing
 
@@ -102,6 +102,7 @@ def rendered(report: Report, pictures: Path) -> str:
         "words": _words,
         "spent": duration,
         "finding": finding,
+        "guarantee": guaranteed,
     }
     curves = [
         charts.curve(report.results, "ssim_mean", "Mean SSIM of recovered images"),

@@ -81,6 +81,11 @@ class Facts(_Plain):
     scheme: dict[str, Any] = Field(description="fields of the scheme")
     copies: int = Field(description="encodings of each image that went out")
     exposures: Number = Field(description="encodings that an image went into, on average")
+    epsilon: Number | None = Field(
+        description="of differential privacy by the scheme's noise, at most, for the pixels of an "
+        "image whose label and partners are known; null without noise"
+    )
+    delta: Number = Field(description="that epsilon is given at")
     rehearsed_images: int = Field(description="private images of the rehearsal")
     rehearsed_copies: int = Field(description="encodings of each in the rehearsal")
     settings: dict[str, str] = Field(description="what else is known")

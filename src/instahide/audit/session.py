@@ -21,6 +21,7 @@ from instahide.audit.plan import Task, seconds_for
 from instahide.audit.result import FORMAT, Facts, Result
 from instahide.audit.scenes import Scene, scenes
 from instahide.audit.subject import Subject
+from instahide.encryption.guarantee import DELTA
 from instahide.errors import InstaHideError
 from instahide.files import write_json, writing_folder
 
@@ -202,6 +203,8 @@ def facts(subject: Subject) -> Facts:
         scheme=asdict(subject.scheme),
         copies=subject.copies,
         exposures=subject.exposures,
+        epsilon=_finite(subject.epsilon),
+        delta=DELTA,
         rehearsed_images=len(images),
         rehearsed_copies=copies,
         settings=dict(subject.settings),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instahide.attacks.base import Observation, ThreatModel
+from instahide.encryption.guarantee import epsilon_beforehand
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
@@ -80,6 +81,12 @@ class Subject:
     def exposures(self) -> float:
         """Encodings that an image has gone into, on average, as the first or as a partner."""
         return self.copies * self.scheme.private_k
+
+    @property
+    def epsilon(self) -> float:
+        """Of what went out, at most, at `guarantee.DELTA`; infinite without noise."""
+        images = self.images
+        return epsilon_beforehand(self.scheme, images.shape, images.std, copies=self.copies)
 
     def rehearsed(self) -> tuple[ImageTable, int]:
         """The images that are encrypted anew, evenly spaced among all, and encodings of each."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from instahide.audit.plan import SENT, On
 from instahide.audit.result import Facts, Result
 from instahide.audit.thresholds import recovered_share
+from instahide.encryption.guarantee import in_words
 
 #: An encoding that is so near to the one trained on, in dB, counts as the same.
 INVERTED = 25.0
@@ -33,13 +34,28 @@ def verdict(results: Sequence[Result], facts: Facts) -> list[str]:
     sentences.append(_update(done))
     if any(result.figures.get("found") for result in done):
         sentences.insert(0, _generator(done))
-    return [sentence for sentence in [*sentences, _share(facts), LIMITS] if sentence]
+    sentences += [_share(facts), "" if facts.epsilon is None else guaranteed(facts), LIMITS]
+    return [sentence for sentence in sentences if sentence]
 
 
 def finding(result: Result) -> str:
     """What one attack found that is no image; nothing where its figures have to speak."""
     kinds = (_labels, _public, _membership, _statistics, _update, _generator)
     return next((said for kind in kinds if (said := kind([result]))), "")
+
+
+def guaranteed(facts: Facts) -> str:
+    """What noise guarantees of what went out, whatever the attack."""
+    if facts.epsilon is None:
+        return (
+            "Nothing is guaranteed against attacks that were not tried: the scheme adds no noise, "
+            "so that it has no differential privacy."
+        )
+    return (
+        f"By its noise, whatever the attack: {in_words(facts.epsilon, facts.delta)} at most, of "
+        "differential privacy for the pixels of one image, whose label and partners count as "
+        "known. The smaller epsilon is, the more that promises; above 10 it is next to nothing."
+    )
 
 
 def duration(seconds: float) -> str:
