@@ -28,10 +28,10 @@ Row = dict[str, str]
 
 
 def accuracy() -> list[str]:
-    """Both data sets."""
+    """Both data sets, then their drops beside the paper's."""
     fashion = tables.accuracy_table("fashion-mnist", "Fashion-MNIST, 60,000 images, accuracy in %")
     digits = tables.accuracy_table("mnist-5k", "MNIST, 4,000 images, accuracy in %")
-    return [*fashion, "", *digits]
+    return [*fashion, "", *digits, "", *tables.drops_table()]
 
 
 def choices() -> list[str]:
