@@ -108,7 +108,7 @@ def settings() -> Iterator[Setting]:
     for shadow in (500, 2000, SHADOW):
         yield replace(PHOTOGRAPHS, features="trained", shadow=shadow)
     yield replace(DIGITS, features="trained", kin="digits", shadow=1000)
-    yield replace(PHOTOGRAPHS, count=300)
+    yield from (replace(PHOTOGRAPHS, count=count) for count in (300, 1000))
 
 
 def quick() -> Iterator[Setting]:
