@@ -141,7 +141,7 @@ def test_what_is_no_ledger_is_refused_and_left_alone(path: Path, other: bytes) -
     ("change", "words"),
     [
         ("PRAGMA application_id = 5", "no ledger"),
-        ("PRAGMA user_version = 3", "version 3"),
+        ("PRAGMA user_version = 4", "version 4"),
         ("DROP TABLE totals", "damaged"),
         ("DELETE FROM state", "damaged"),
         ("UPDATE state SET folded = folded + 1", "damaged"),

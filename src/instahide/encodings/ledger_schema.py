@@ -36,7 +36,7 @@ from instahide.encodings.ledger_errors import damaged, explained
 from instahide.errors import InstaHideError
 
 #: "INST": says that a database is a ledger, whatever its name.
-APPLICATION, VERSION = 0x494E5354, 2
+APPLICATION, VERSION = 0x494E5354, 3
 #: Bytes. Blobs fill many pages, and SQLite's work is by the page: a sixth less time than with 4096.
 PAGE = 1 << 14
 #: Seconds to wait for another process.
