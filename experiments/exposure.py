@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from experiments.photographs import grey, patches
-from experiments.reconstruction import auc_of, processor_seconds, say, sharing
+from experiments.reconstruction import auc_of, processor_seconds, say
 from experiments.records import add, rows_of, surroundings
 from instahide import open_split
 from instahide.attacks.base import Budget, Observation, ThreatModel
@@ -34,7 +34,7 @@ from instahide.attacks.reconstruction.chosen import default_features
 from instahide.attacks.reconstruction.features import edges_of_square
 from instahide.attacks.reconstruction.training import train_pair_encoder
 from instahide.audit.recovered import score_recovered
-from instahide.audit.truth import Truth, observe
+from instahide.audit.truth import observe
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 
@@ -171,13 +171,8 @@ def run(setting: Setting, training: float) -> dict[str, object]:
     score = score_recovered(found, truth, observation.mean, observation.std)
     assert found.confidence is not None
     figures = score.summary(found.confidence, RECOVERED)
-    figures |= {"groups": found.statistics["groups"], "auc": auc(features, truth)}
+    figures |= {"groups": found.statistics["groups"], "auc": auc_of(features, truth)}
     return {"applies": 1, **figures, **times}
-
-
-def auc(features: Tensor, truth: Truth) -> float:
-    shares = sharing(truth)
-    return float("nan") if shares.all() else auc_of(features, shares)
 
 
 def chart(rows: list[dict[str, str]], out: Path) -> None:

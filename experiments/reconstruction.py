@@ -65,6 +65,8 @@ GRAPH = (
     "auc", "auc_untrained", "precision_top", "features_seconds", "features_cpu_seconds",
 )  # fmt: skip
 TIMES = ("seconds", "cpu_seconds")
+#: Pairs of encodings that are compared at a time.
+PAIRS = 100_000
 KEYS = ("victim", "labels", "recovery", "train")
 FIELDS = (
     *KEYS, *GRAPH, "mass", "ssim", "ssim_best", "above_half", "claimed", "claimed_rightly",
@@ -177,21 +179,26 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def sharing(truth: Truth) -> torch.Tensor:
-    """(n, n) which encodings share a private image."""
+def sharing(truth: Truth, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """(p,) whether the encodings ``first`` (p,) and ``second`` (p,) share a private image."""
     private = truth.partners[:, : truth.private_k]
-    held = torch.zeros(len(private), len(truth.images)).scatter_(1, private, 1.0)
-    return held @ held.T > 0
+    return (private[first][:, :, None] == private[second][:, None, :]).flatten(1).any(dim=1)
 
 
-def auc_of(features: torch.Tensor, shares: torch.Tensor) -> float:
-    """Of the likeness of two encodings for whether they share an image, from a million pairs."""
+def auc_of(features: torch.Tensor, truth: Truth) -> float:
+    """Of the likeness of two encodings for whether they share an image, from a million pairs.
+
+    Not a number where all of them do.
+    """
     from sklearn.metrics import roc_auc_score
 
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randint(len(features), (2, 1_000_000), generator=generator)
     first, second = first[first != second], second[first != second]
-    return float(roc_auc_score(shares[first, second], (features @ features.T)[first, second]))
+    shares = sharing(truth, first, second)
+    pairs = zip(first.split(PAIRS), second.split(PAIRS), strict=True)
+    likeness = torch.cat([(features[a] * features[b]).sum(dim=1) for a, b in pairs])
+    return float("nan") if shares.all() else float(roc_auc_score(shares, likeness))
 
 
 def graph_figures(observation: Observation, truth: Truth) -> dict[str, float]:
@@ -202,13 +209,13 @@ def graph_figures(observation: Observation, truth: Truth) -> dict[str, float]:
     features = encoder.features(observation.encodings)
     likeness = features @ features.T
     seconds, cpu = time.perf_counter() - began, processor_seconds() - cpu
-    shares = sharing(truth)
-    first, second = torch.triu_indices(len(shares), len(shares), 1)
+    first, second = torch.triu_indices(len(features), len(features), 1)
     likeliest = likeness[first, second].topk(100_000).indices
+    rightly = sharing(truth, first[likeliest], second[likeliest])
     return {
-        "auc": auc_of(features, shares),
-        "auc_untrained": auc_of(edges_of_square(observation.encodings), shares),
-        "precision_top": float(shares[first, second][likeliest].float().mean()),
+        "auc": auc_of(features, truth),
+        "auc_untrained": auc_of(edges_of_square(observation.encodings), truth),
+        "precision_top": float(rightly.float().mean()),
         "features_seconds": seconds,
         "features_cpu_seconds": cpu,
     }
