@@ -30,8 +30,8 @@ RATE, PRICE = 1e9, 0.05
 MOST_DIGITS = 1e12
 #: What no attack here tries, whatever is audited.
 NOT_HERE = {
-    "fusion and denoising": "The attack of Luo et al. (AAAI 2022) is no part of an audit: where it was "
-    "measured, it recovered less than phase retrieval does.",
+    "fusion and denoising": "The attack of Luo et al. (AAAI 2022) is no part of an audit: where "
+    "it was measured, it recovered less than phase retrieval does.",
     "this machine": "Memory, disk, timing and the operating system's entropy are not looked at.",
     "augmentation": "Images are encrypted anew without crops and flips, which is easier to attack.",
 }
