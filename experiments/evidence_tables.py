@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from experiments import cost, plots, tables
+from experiments import cost, ksum, plots, tables
 from experiments.frontier_chart import SCHEMES
 from experiments.records import rows_of, with_measured
 from experiments.tables import RESULTS, ROOT
@@ -120,6 +120,23 @@ def members() -> list[str]:
     return lines
 
 
+def hardness() -> list[str]:
+    """One line a k: how far it went, and what it grew with."""
+    rows = rows_of(RESULTS / "ksum.csv")
+    lines = [
+        "| images in a mix, all known | largest N | steps there | seconds there "
+        "| steps grew with | seconds grew with |",
+        "| --- |" + " ---: |" * 5,
+    ]
+    for name, grown in ksum.exponents(rows).items():
+        last = [row for row in rows if f"k={row['k']}" == name][-1]
+        lines.append(
+            f"| {name.replace('=', ' = ')} | {int(last['images']):,} | {ksum.steps(last):,} "
+            f"| {float(last['seconds']):.1f} | N^{grown['steps']:.2f} | N^{grown['seconds']:.2f} |"
+        )
+    return lines
+
+
 class Section(NamedTuple):
     """What is shown of a claim: ``verdict`` in words, figures only from ``table``."""
 
@@ -168,6 +185,13 @@ SECTIONS = {
         "**Refuted**, as [Carlini et al.](https://arxiv.org/abs/2011.05315) did before. "
         "More: [reconstruction](attacks/reconstruction.md).",
         tables.reconstruction_table,
+    ),
+    "hardness": Section(
+        "The problem behind it",
+        "**Shown for the one way of attacking that it is about**, at toy sizes and with known "
+        "coefficients; seconds grow a little faster, as sorting and memory do. The attacks above "
+        "do not go this way. More: [hardness](attacks/hardness.md).",
+        hardness,
     ),
     "membership": Section(
         "Membership",

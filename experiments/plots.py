@@ -1,4 +1,4 @@
-"""Draw all figures of docs/evidence.md from the files of measurements.
+"""Draw the figures of docs/evidence.md, and of pages beside it, from the files of measurements.
 
     python -m experiments.plots
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from experiments import curves, frontier_chart
+from experiments import curves, frontier_chart, ksum
 from experiments.records import rows_of
 from experiments.tables import RESULTS, ROOT
 
@@ -42,6 +42,7 @@ PLOTS = {
     "frontier": Plot("frontier.csv", (7, 7), frontier_chart.against_accuracy),
     "encodings": Plot("frontier.csv", (7, 6), frontier_chart.against_encodings),
     "accuracy": Plot("accuracy.csv", (7, 9), curves.panels),
+    "ksum": Plot("ksum.csv", (7, 5), ksum.growth),
 }
 
 

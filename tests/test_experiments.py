@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import (
     accuracy,
@@ -280,3 +281,34 @@ def test_the_page_of_the_reconstruction_shows_what_was_measured() -> None:
     page = reconstruction_tables.PAGE.read_text(encoding="utf-8")
     assert reconstruction_tables.rewritten(page) == page
     assert "| mean SSIM of the 100 images | 0." in page
+
+
+def test_exact_search_is_measured_once_and_grows_as_it_should(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from experiments import ksum
+
+    out = tmp_path / "ksum.csv"
+    monkeypatch.setattr(
+        ksum,
+        "SIZES",
+        {
+            2: (100, 1_000),
+            4: (20, 80),
+            6: (8, 20),
+        },
+    )
+    monkeypatch.setattr(sys, "argv", ["ksum", "--out", str(out), "--most", "100"])
+    ksum.main()
+    assert len(records.rows_of(out)) == 5
+    monkeypatch.setattr(sys, "argv", ["ksum", "--out", str(out)])
+    ksum.main()
+    ksum.main()
+    rows = records.rows_of(out)
+    assert len(rows) == 6
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for k in (2, 4, 6):
+        assert figures[f"k={k}"]["steps"] == pytest.approx(k / 2, abs=0.25)
+    figure = Figure()
+    ksum.growth(figure, rows)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["2 N", "2 N²", "2 N³"]

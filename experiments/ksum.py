@@ -1,0 +1,106 @@
+"""What finding the k images of a mix exactly takes, at toy sizes, beside N^(k/2).
+
+    python -m experiments.ksum
+
+Masked mixes of Gaussian images with known coefficients, by meeting in the middle. Every size must
+give back the one mix there is. Finished sizes add a line to the CSV and are not repeated. The last
+line printed is one JSON object: for each k the exponent of N that the steps and the seconds grew
+with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.records import add, rows_of, surroundings
+from instahide.attacks.ksum import meet_in_the_middle
+
+OUT = Path("experiments/results/ksum.csv")
+#: N, for each k: up to where all half sums take seconds.
+SIZES = {
+    2: (1_000, 3_000, 10_000, 30_000, 100_000, 300_000),
+    4: (50, 100, 200, 400, 800, 1_600),
+    6: (10, 20, 40, 80, 120),
+}
+VALUES, TOLERANCE = 16, 1e-10
+COLOURS = {2: "#0072b2", 4: "#d55e00", 6: "#009e73"}
+FORMULAS = {2: "2 N", 4: "2 N²", 6: "2 N³"}
+
+
+def measure(k: int, images: int) -> dict[str, object]:
+    """Steps and seconds for one mix."""
+    generator = np.random.default_rng(0)
+    pool = generator.standard_normal((images, VALUES))
+    coefficients = generator.dirichlet(np.ones(k))
+    rows = generator.permutation(images)[:k]
+    encoding = generator.choice([-1, 1], VALUES) * (coefficients @ pool[rows])
+    began = time.perf_counter()
+    found = meet_in_the_middle(encoding, pool, coefficients, tolerance=TOLERANCE)
+    seconds = time.perf_counter() - began
+    if found.mixes.tolist() != [rows.tolist()]:
+        raise RuntimeError(f"k = {k}, N = {images}: not the mix that it was.")
+    return {
+        "k": k, "images": images, "half_sums": found.half_sums, "compared": found.compared,
+        "seconds": round(seconds, 5),
+    }  # fmt: skip
+
+
+def steps(row: dict[str, str]) -> int:
+    return int(row["half_sums"]) + int(row["compared"])
+
+
+def exponents(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
+    """For each k the slope of steps, and of seconds, over N, all in logarithms."""
+    found = {}
+    for k in SIZES:
+        mine = [row for row in rows if row["k"] == str(k)]
+        sizes = np.log([int(row["images"]) for row in mine])
+        counts, seconds = [steps(row) for row in mine], [float(row["seconds"]) for row in mine]
+        found[f"k={k}"] = {
+            "steps": round(float(np.polyfit(sizes, np.log(counts), 1)[0]), 2),
+            "seconds": round(float(np.polyfit(sizes, np.log(seconds), 1)[0]), 2),
+        }
+    return found
+
+
+def growth(figure: Figure, rows: list[dict[str, str]]) -> None:
+    """Steps that were counted, over N, and the formula as a line."""
+    axes = figure.subplots()
+    for k, colour in COLOURS.items():
+        mine = sorted((row for row in rows if row["k"] == str(k)), key=lambda r: int(r["images"]))
+        sizes = np.array([int(row["images"]) for row in mine])
+        axes.loglog(sizes, [steps(row) for row in mine], "o", color=colour, label=f"k = {k}")
+        axes.loglog(sizes, 2.0 * sizes ** (k / 2), "--", color=colour, linewidth=1)
+        if len(sizes):
+            axes.annotate(FORMULAS[k], (sizes[-1], 2.0 * sizes[-1] ** (k / 2)),
+                          xytext=(6, 0), textcoords="offset points", color=colour)  # fmt: skip
+    axes.set(xlabel="images that partners are drawn from, N", ylabel="steps that were counted")
+    axes.margins(x=0.15)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--most", type=int, default=1 << 30, help="no larger N than this")
+    options = parser.parse_args()
+    have = {(row["k"], row["images"]) for row in rows_of(options.out)}
+    for k, sizes in SIZES.items():
+        for images in sizes:
+            if (str(k), str(images)) not in have and images <= options.most:
+                row = measure(k, images) | surroundings()
+                add(options.out, list(row), row)
+                print(row, flush=True)
+    print(json.dumps(exponents(rows_of(options.out))))
+
+
+if __name__ == "__main__":
+    main()
