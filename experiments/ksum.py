@@ -60,6 +60,8 @@ def exponents(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
     found = {}
     for k in SIZES:
         mine = [row for row in rows if row["k"] == str(k)]
+        if len(mine) < 2:
+            continue
         sizes = np.log([int(row["images"]) for row in mine])
         counts, seconds = [steps(row) for row in mine], [float(row["seconds"]) for row in mine]
         found[f"k={k}"] = {
