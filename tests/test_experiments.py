@@ -295,7 +295,7 @@ def test_exact_search_is_measured_once_and_grows_as_it_should(
         {
             2: (100, 1_000),
             4: (20, 80),
-            6: (8, 20),
+            6: (20, 60),
         },
     )
     monkeypatch.setattr(sys, "argv", ["ksum", "--out", str(out), "--most", "100"])
