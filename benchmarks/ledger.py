@@ -14,6 +14,7 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def measure(folder: Path, count: int, rounds: int) -> dict[str, float]:
     hashing = hash_all(images)
     part = images.subset(slice(0, PART))
     publication = Publication(part, public, Scheme.cross(4), copies=1)
-    size = encodings_a_shard(publication.manifest())
+    size = encodings_a_shard(replace(publication, images=images).manifest())
     order = np.random.default_rng(1).permutation(count)
     shards = [order[start : start + size] for start in range(0, count, size)]
     with Ledger.open(folder / "publishing.sqlite") as ledger:

@@ -174,6 +174,9 @@ def test_what_cannot_be_said_is_refused(changes: dict[str, Any], told: str) -> N
 
 
 def test_shards_are_larger_where_there_would_be_too_many() -> None:
-    manifest = publication(module.MOST_SHARDS * SIZE).manifest()
+    manifest = publication(3 * module.MOST_SHARDS * SIZE).manifest()
     assert encodings_a_shard(publication(1).manifest()) == SIZE
     assert manifest.total / encodings_a_shard(manifest) <= module.MOST_SHARDS + 1
+    many = module.MANY_SHARDS * SIZE // IMAGES
+    assert encodings_a_shard(publication(many).manifest()) == SIZE
+    assert encodings_a_shard(publication(many + 1).manifest()) == 2 * SIZE

@@ -40,8 +40,9 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
 
-#: Bytes of a shard, about; more where there would be more than `MOST_SHARDS`.
-SHARD_BYTES, MOST_SHARDS = 1 << 24, 4096
+#: Bytes of a shard, about; twice as many where there would be more than `MANY_SHARDS`, which spares
+#: the ledger work, and does not leave threads waiting at the end; more yet beyond `MOST_SHARDS`.
+SHARD_BYTES, MANY_SHARDS, MOST_SHARDS = 1 << 24, 256, 4096
 #: Shards that the ledger is told of at a time: a change of it costs as much for one as for a few.
 NOTED = 8
 
@@ -265,8 +266,9 @@ class _Work:
 
 def encodings_a_shard(manifest: Manifest) -> int:
     """How many encodings a shard of this folder holds."""
-    size = max(SHARD_BYTES, manifest.total * manifest.bytes_each // MOST_SHARDS)
-    return max(1, size // manifest.bytes_each)
+    whole = manifest.total * manifest.bytes_each
+    least = SHARD_BYTES if whole <= MANY_SHARDS * SHARD_BYTES else 2 * SHARD_BYTES
+    return max(1, max(least, whole // MOST_SHARDS) // manifest.bytes_each)
 
 
 def threads(
