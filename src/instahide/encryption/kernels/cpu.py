@@ -177,9 +177,9 @@ def _copy_moved(
             line, last = to + y * width + right, begin + (y - down + 1) * width - 1
             whole = width // LANES * LANES
             for x in range(0, whole, LANES):
-                begins = np.uintp(line + x), np.uintp(last - x - LANES + 1)
+                to_place, from_place = np.uintp(line + x), np.uintp(last - x - LANES + 1)
                 # As above, of the first argument.
-                copy_mirrored(moved, begins[0], table, begins[1])  # type: ignore[call-arg]
+                copy_mirrored(moved, to_place, table, from_place)  # type: ignore[call-arg]
             for x in range(whole, width):
                 moved[np.uintp(line + x)] = table[np.uintp(last - x)]
     else:
