@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instahide.encodings import ledger_file
 from instahide.encodings.ledger import Ledger, default_ledger
 from instahide.encodings.ledger_schema import PAGE, create
 from instahide.errors import InstaHideError
@@ -240,3 +241,21 @@ def test_what_was_not_committed_was_not_counted(ledger: Ledger) -> None:
     assert account.counts.tolist() == [0, 0, 0]
     account.take(*some([[0, 1]]))
     assert sorted(account.counts.tolist()) == [0, 1, 1]
+
+
+@given(
+    images=st.integers(1, 40),
+    numbers=st.lists(st.integers(0, 39), max_size=60),
+    seed=st.integers(0, 100),
+)
+def test_adding_up_together_is_adding_up_one_by_one(
+    images: int, numbers: list[int], seed: int
+) -> None:
+    places = np.array([number % images for number in numbers], np.intp)
+    values = np.random.default_rng(seed).random(len(places))
+    counts, sums = np.zeros(images, np.int64), np.zeros(images)
+    ledger_file._add(counts, places, None)
+    ledger_file._add(sums, places, values)
+    for image in range(images):
+        assert counts[image] == (places == image).sum()
+        assert sums[image] == pytest.approx(values[places == image].sum())
