@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.base import Budget
-from instahide.attacks.reconstruction import features
+from instahide.attacks.reconstruction import confidence, features
 from instahide.attacks.reconstruction.assignment import (
     Classes,
     Templates,
@@ -330,6 +330,35 @@ def test_an_image_is_right_if_both_halves_and_all_encodings_give_it(
     # 1: the halves give another image than all encodings do; 2: they do not agree.
     assert sure[[0, *range(3, IMAGES)]] == pytest.approx(1, abs=1e-4)
     assert sure[1:3].max() < 0.5
+
+
+def test_neither_brightness_nor_contrast_nor_sign_makes_an_image_another(planted: Planted) -> None:
+    other = 3 - 0.1 * planted.images
+    assert confidence.likeness(planted.images, other) == pytest.approx(1, abs=1e-4)
+
+
+def test_images_that_share_no_more_than_a_dark_half_are_not_alike(planted: Planted) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = 0.3 * torch.randn((2, 20, *planted.images.shape[1:]), generator=generator)
+    for images in (first, second):
+        images[..., :16] -= 1
+    assert likeness(first, second).min() > 0.7
+    assert confidence.likeness(first, second).max() < 0.5
+
+
+def test_two_images_with_errors_of_their_own_tell_how_near_they_are(planted: Planted) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn((2, *planted.images.shape), generator=generator)
+    first, second = (planted.images + 0.5 * planted.images.std() * one for one in noise)
+    between = confidence.likeness(first, second)
+    itself = confidence.likeness(first, planted.images).square()
+    assert float(between.mean()) == pytest.approx(float(itself.mean()), abs=0.05)
+
+
+def test_flat_images_are_like_nothing() -> None:
+    flat, other = torch.ones(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    assert confidence.likeness(flat, other).tolist() == [0, 0]
+    assert confidence.likeness(flat, flat).tolist() == [0, 0]
 
 
 class Steps(Budget):

@@ -5,10 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from instahide.attacks.reconstruction.filters import blur
 from instahide.attacks.reconstruction.recovery import recover
 
 #: Iterations under smooth noise: fewer than for images that are handed back.
 ITERATIONS = 3
+#: Deviation of the windows that structures are compared under, in pixels, and the mean squares,
+#: of images of mean square 1, from which on a difference counts: those of SSIM (Wang et al. 2004)
+#: where values run over four deviations.
+WINDOW, FAINT_MEAN, FAINT_SPREAD = 1.5, (0.01 * 4) ** 2, (0.03 * 4) ** 2
 
 
 def agreement(sizes: Tensor, weights: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -33,6 +38,36 @@ def agreement(sizes: Tensor, weights: Tensor, images: Tensor, generator: torch.G
 
 
 def likeness(first: Tensor, second: Tensor) -> Tensor:
-    """(m,) correlation of each image (m, C, H, W) with its like, whatever their signs."""
-    one, other = (images - images.mean(dim=(2, 3), keepdim=True) for images in (first, second))
-    return torch.nn.functional.cosine_similarity(one.flatten(1), other.flatten(1), dim=1).abs()
+    """(m,) from 0 to 1: how like each of ``first`` (m, C, H, W) is to its like in ``second``.
+
+    The lesser of two likenesses, neither of which brightness, contrast or sign changes: of the
+    whole images, and of their `structure`. Two images that are both wrong may have the same dark
+    half, but not the same edges.
+    """
+    one, other = _standardised(first), _standardised(second)
+    overall = (one * other).flatten(1).mean(dim=1)
+    turned = one * torch.where(overall < 0, -1.0, 1.0)[:, None, None, None]
+    return overall.abs().minimum(structure(turned, other))
+
+
+def structure(first: Tensor, second: Tensor) -> Tensor:
+    """(m,) root of the mean SSIM of each image (m, C, H, W) of mean square 1 with its like.
+
+    Each is the original with errors of its own, so that their likeness is the product of what
+    both have to the original, or the square of what one has.
+    """
+    mean, others_mean = blur(first, WINDOW), blur(second, WINDOW)
+    together = blur(first * second, WINDOW) - mean * others_mean
+    spread = blur(first.square() + second.square(), WINDOW) - mean.square() - others_mean.square()
+    brightness = (2 * mean * others_mean + FAINT_MEAN) / (
+        mean.square() + others_mean.square() + FAINT_MEAN
+    )
+    alike = brightness * (2 * together + FAINT_SPREAD) / (spread + FAINT_SPREAD)
+    return alike.flatten(1).mean(dim=1).clamp(min=0).sqrt()
+
+
+def _standardised(images: Tensor) -> Tensor:
+    """(m, C, H, W) every channel of mean 0, every image of mean square 1 unless it is all flat."""
+    centred = images - images.mean(dim=(2, 3), keepdim=True)
+    energy = centred.square().mean(dim=(1, 2, 3), keepdim=True)
+    return centred / energy.sqrt().clamp(min=1e-6)
