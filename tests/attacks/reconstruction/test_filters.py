@@ -7,7 +7,13 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from instahide.attacks.reconstruction.filters import blur, faded, from_neighbours, high_pass
+from instahide.attacks.reconstruction.filters import (
+    blur,
+    faded,
+    from_neighbours,
+    high_pass,
+    high_pass_adjoint,
+)
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).random((2, 3, 12, 9), np.float32))
 
@@ -40,3 +46,10 @@ def test_faded_images_are_grey() -> None:
     grey = faded(IMAGES, 0)
     assert grey.std(dim=1).max() < 1e-6
     torch.testing.assert_close(faded(IMAGES, 1), IMAGES)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 5, 9), (4, 1, 1)])
+def test_the_adjoint_of_high_pass_may_stand_on_the_other_side(shape: tuple[int, ...]) -> None:
+    one, other = torch.randn(2, *shape, dtype=torch.float64)
+    on_one, on_other = (high_pass(one) * other).sum(), (one * high_pass_adjoint(other)).sum()
+    assert float(on_one) == pytest.approx(float(on_other), abs=1e-5)

@@ -8,19 +8,23 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from instahide.attacks.reconstruction.filters import high_pass
+from instahide.attacks.reconstruction.filters import high_pass, high_pass_adjoint
 
 #: Rounds in which images that too many encodings claim become dearer, and by how much an encoding.
 ROUNDS, STEP = 25, 0.4
 #: Counts may stray this far from the mean, as a share of it.
 SLACK = 0.15
-#: Ratios of two coefficients that a template is tried with, as angles in degrees.
-ANGLES = (12, 30, 45, 60, 78)
+#: Ratios of two coefficients that a template is tried with, as angles in degrees: from the first
+#: image being much the weaker to both being as strong. Each pair is tried in both orders.
+ANGLES = (12, 30, 45)
+#: Images of which every pair is tried as what an encoding holds: those that look most like it.
+CANDIDATES = 24
 #: Precision of a centre's values, where features are of length 1.
 CENTRE_RIDGE = 0.3
-#: Pairs whose templates are made at a time.
-BLOCK = 512
+#: Encodings whose pairs are tried at a time.
+BLOCK = 32
 #: Taken from the score of what labels rule out.
 FORBIDDEN = 1e6
 
@@ -31,12 +35,18 @@ class Classes(NamedTuple):
     present: Tensor
     of: Tensor
 
-    def allow(self, pairs: Tensor) -> Tensor:
-        """(n, p) bool: whether the classes of ``pairs`` (p, k) are just those of the label."""
-        held = torch.zeros(len(pairs), self.present.shape[1], dtype=torch.bool)
-        held = held.to(pairs.device).scatter(1, self.of[pairs], value=True)
-        both = held.float() @ self.present.float().T
-        return ((both == held.sum(1)[:, None]) & (both == self.present.sum(1))).T
+    def allow(self, rows: slice, images: Tensor) -> Tensor:
+        """(r, q, q) bool: whether two of ``images`` (r, q) are of just the classes of the label.
+
+        Args:
+            rows: the r encodings.
+            images: candidates of each.
+        """
+        of, present = self.of[images], self.present[rows]
+        there = present.gather(1, of)
+        classes = 1 + (of[:, :, None] != of[:, None, :]).int()
+        both = there[:, :, None] & there[:, None, :]
+        return both & (classes == present.sum(dim=1)[:, None, None])
 
 
 def classes_of(scores: Tensor, labels: Tensor) -> Classes:
@@ -106,8 +116,8 @@ def assign_by_features(scores: Tensor, per_mix: int, classes: Classes | None = N
 class Templates:
     """What the edges of x^2 look like for one image alone, or for any two together.
 
-    The template of images a and b under coefficients l and m is the high-pass of (l a + m b)^2, a
-    sum of three parts, so that any coefficients can be scored from three matrix products.
+    The template of images a and b under coefficients l and m is the high-pass of (l a + m b)^2: a
+    sum of three parts, so that the correlations with it follow from inner products of these.
 
     Args:
         sizes: (n, C, H, W) `magnitudes` of encodings.
@@ -116,46 +126,65 @@ class Templates:
 
     def __init__(self, sizes: Tensor, images: Tensor) -> None:
         squares = high_pass(sizes.square()).flatten(1)
-        self._images, self._spread = images, squares.std(dim=0) + 1e-6
-        centred = (squares - squares.mean(dim=0)) / self._spread
-        self._seen = torch.nn.functional.normalize(centred, dim=1)
-        self._edges = high_pass(images.square()).flatten(1) / self._spread
-        self._alone, self._alone_norms = self._seen @ self._edges.T, self._edges.square().sum(dim=1)
-        self.pairs = torch.combinations(torch.arange(len(images), device=images.device))
+        spread = squares.std(dim=0) + 1e-6
+        seen = F.normalize((squares - squares.mean(dim=0)) / spread, dim=1)
+        edges = high_pass(images.square()).flatten(1) / spread
+        #: (n, m) products of encodings and the edges of one image.
+        self._one = seen @ edges.T
+        self._images = images.flatten(1)
+        # Of an encoding with the edges that two images make: their product, weighed by this.
+        self._both = high_pass_adjoint((seen / spread).reshape(sizes.shape)).flatten(1)
+        self._ones, self._one_both, self._boths = _inner(images, edges, spread)
 
     def alone(self) -> Tensor:
         """(n, m) correlation of each encoding with each image's template."""
-        return self._alone / self._alone_norms.sqrt()
+        return self._one / self._ones.diagonal().sqrt()
 
-    def of_pairs(self, pairs: Tensor, angles: Sequence[float] = ANGLES) -> Tensor:
-        """(n, p) correlation with the template of each of ``pairs`` (p, 2), the best of all angles.
+    def of_pairs(self, rows: slice, images: Tensor, angles: Sequence[float] = ANGLES) -> Tensor:
+        """(r, q, q) correlation with the template of two of ``images``, the best of all angles.
 
         Args:
-            pairs: of images.
-            angles: in degrees, whose cosine and sine are in the ratio of a pair's coefficients.
+            rows: the r encodings.
+            images: (r, q) candidates of each.
+            angles: in degrees: the cosine is the coefficient of the first of two, the sine of the
+                second.
         """
-        a, b = pairs.T
-        mixed = high_pass(self._images[a] * self._images[b]).flatten(1) / self._spread
-        first, second = self._edges[a], self._edges[b]
-        inner = [(one * other).sum(dim=1) for one, other in
-                 ((mixed, mixed), (first, second), (first, mixed), (second, mixed))]  # fmt: skip
-        products = self._seen @ mixed.T
-        best = torch.full_like(products, -torch.inf)
-        for angle in angles:
-            torch.maximum(best, self._under(angle, pairs, products, inner), out=best)
-        return best
+        held = self._images[images]
+        both = (held * self._both[rows, None]) @ held.mT
+        one = self._one[rows].gather(1, images)
+        first, second = images[:, :, None], images[:, None, :]
+        return torch.stack(
+            [self._under(math.radians(angle), first, second, one, both) for angle in angles]
+        ).amax(dim=0)
 
-    def _under(self, angle: float, pairs: Tensor, products: Tensor, inner: list[Tensor]) -> Tensor:
-        """(n, p) correlations under one ratio, from the products that all ratios need."""
-        a, b = pairs.T
-        cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        one, other, both = cosine**2, sine**2, 2 * cosine * sine
-        mixed, first_second, first_mixed, second_mixed = inner
-        norm = one**2 * self._alone_norms[a] + other**2 * self._alone_norms[b] + both**2 * mixed
-        norm += 2 * one * other * first_second
-        norm += 2 * both * (one * first_mixed + other * second_mixed)
-        product = one * self._alone[:, a] + other * self._alone[:, b] + both * products
-        return product / (norm + 1e-9).sqrt()
+    def _under(
+        self, angle: float, first: Tensor, second: Tensor, one: Tensor, both: Tensor
+    ) -> Tensor:
+        """(r, q, q) correlations under one ratio, from the products that all ratios need."""
+        cosine, sine = math.cos(angle), math.sin(angle)
+        a, b, c = cosine**2, sine**2, 2 * cosine * sine
+        norms = self._norms(a, b, c)[first, second]
+        return (a * one[:, :, None] + b * one[:, None, :] + c * both) / norms
+
+    def _norms(self, a: float, b: float, c: float) -> Tensor:
+        """(m, m) lengths of the templates a x^2 + b y^2 + c x y of images x and y."""
+        alone = self._ones.diagonal()
+        squares = a**2 * alone[:, None] + b**2 * alone + c**2 * self._boths
+        squares += 2 * (a * b * self._ones + c * (a * self._one_both + b * self._one_both.T))
+        return (squares.clamp(min=0) + 1e-9).sqrt()
+
+
+def _inner(images: Tensor, edges: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(m, m) inner products of the edges of images x and y alone and of their product.
+
+    Of x^2 and y^2; of x^2 and xy; of xy with itself.
+    """
+    rows = []
+    for image, own in zip(images, edges, strict=True):
+        product = high_pass(image * images).flatten(1) / spread
+        rows.append((product @ own, product.square().sum(dim=1)))
+    one_both, boths = (torch.stack(part) for part in zip(*rows, strict=True))
+    return edges @ edges.T, one_both, boths
 
 
 def assign_by_templates(
@@ -163,21 +192,28 @@ def assign_by_templates(
 ) -> Tensor:
     """(n, 2) the pair of images of each encoding whose template and scores are highest together.
 
-    A block of pairs at a time: memory grows with the encodings, not with the pairs.
+    Pairs are those of the `CANDIDATES` that are best by themselves: all pairs of a thousand images
+    would take days.
 
     Args:
-        templates: of all pairs.
+        templates: of the encodings and images.
         scores: (n, m) that are added for each image of a pair.
         classes: what labels tell, if there are any: only pairs of the classes that are there.
     """
-    best = torch.full((len(scores),), -torch.inf).to(scores)
-    chosen = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-    for block in torch.split(torch.arange(len(templates.pairs), device=scores.device), BLOCK):
-        pairs = templates.pairs[block]
-        total = templates.of_pairs(pairs) + scores[:, pairs[:, 0]] + scores[:, pairs[:, 1]]
+    alone = templates.alone() + scores
+    if classes is not None:
+        alone = alone.masked_fill(~classes.present[:, classes.of], -FORBIDDEN)
+    candidates = alone.topk(min(CANDIDATES, alone.shape[1]), dim=1).indices
+    found = []
+    for start in range(0, len(scores), BLOCK):
+        rows = slice(start, start + BLOCK)
+        images = candidates[rows]
+        own = scores[rows].gather(1, images)
+        total = templates.of_pairs(rows, images) + own[:, :, None] + own[:, None, :]
         if classes is not None:
-            total.sub_(FORBIDDEN * ~classes.allow(pairs))
-        found = total.max(dim=1)
-        chosen = torch.where(found.values > best, block[found.indices], chosen)
-        best = torch.maximum(best, found.values)
-    return templates.pairs[chosen]
+            total -= FORBIDDEN * ~classes.allow(rows, images)
+        total.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+        best = total.flatten(1).argmax(dim=1)
+        pair = torch.stack([best // images.shape[1], best % images.shape[1]], dim=1)
+        found.append(images.gather(1, pair))
+    return torch.cat(found)

@@ -43,8 +43,8 @@ from instahide.attacks.reconstruction.unmasked import least_squares, recover_unm
 RECOVERED = 0.5
 #: What likeness of features counts beside a template's correlation, and up to which likeness.
 FEATURE_WEIGHT, FEATURE_CAP = 0.05, 8.0
-#: Pairs of images are all tried up to so many images: the pairs of more would take hours.
-MOST_PAIRED = 1000
+#: Up to so many images are tried in pairs: what all pairs have in common would take hours for more.
+MOST_PAIRED = 5000
 #: Steps have generators of their own; there are fewer steps than this.
 STEPS = 1000
 

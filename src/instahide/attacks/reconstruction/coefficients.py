@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.law import simulated_coefficients
+from instahide.attacks.reconstruction.mixes import ROWS, Mixes
 from instahide.attacks.reconstruction.recovery import Residue, expected
 from instahide.encryption.scheme import Scheme
 
@@ -106,12 +107,19 @@ def from_images(
     precision = torch.eye(members.shape[1]).to(gram) / law.sorted.var()
     found, residue = start, Residue.unknown(sizes)
     for _ in range(ROUNDS):
-        mixed = (weights(members, found, len(images)) @ flat).reshape(sizes.shape)
+        mixed = Mixes(weights(members, found, len(images))).mixed(images)
         signed = expected(sizes, mixed + residue.guess, residue.noise)
         residue = residue.after(sizes, signed, mixed)
-        seen = ((signed - residue.guess).flatten(1) @ flat.T).gather(1, members)
+        seen = _products(signed - residue.guess, images, members)
         noise = residue.noise[:, None]
         system = gram / noise[:, :, None] + precision
         found = torch.linalg.solve(system, seen / noise + law.mean / law.sorted.var())
         found = found.clamp(LEAST, most)
     return found * law.mean / found.mean()
+
+
+def _products(encodings: Tensor, images: Tensor, members: Tensor) -> Tensor:
+    """(n, k) inner products of ``encodings`` (n, C, H, W) with the images of their members."""
+    flat = images.flatten(1)
+    parts = zip(torch.split(encodings.flatten(1), ROWS), torch.split(members, ROWS), strict=True)
+    return torch.cat([torch.einsum("rd,rkd->rk", own, flat[held]) for own, held in parts])

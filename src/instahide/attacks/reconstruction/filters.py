@@ -23,6 +23,12 @@ def high_pass(images: Tensor, sigma: float = 1.0) -> Tensor:
     return images - blur(images, sigma)
 
 
+def high_pass_adjoint(images: Tensor, sigma: float = 1.0) -> Tensor:
+    """(..., H, W) whose product with any image is that of ``images`` with its `high_pass`."""
+    rows, columns = (_blurring(side, sigma).to(images) for side in images.shape[-2:])
+    return images - rows.T @ images @ columns
+
+
 def from_neighbours(images: Tensor, sigma: float) -> Tensor:
     """(..., H, W) `blur` of every pixel from those around it, the pixel itself left out."""
     rows, columns = (_blurring(side, sigma).to(images) for side in images.shape[-2:])

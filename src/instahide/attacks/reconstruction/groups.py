@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 #: Groups grown for each private image, and at a time.
 STARTS, BLOCK = 25, 250
@@ -34,14 +35,18 @@ class Groups(NamedTuple):
 def all_pairs(features: Tensor) -> Tensor:
     """(n, n) likeness of encodings with ``features`` (n, D), capped.
 
-    It is made a few rows at a time, and of many encodings in half precision: 50,000 take 5 GB.
+    It is made a few rows at a time, each pair once, and of many encodings in half precision: 50,000
+    take 5 GB.
     """
     some = (features[:: max(1, len(features) // SAMPLE)] @ features.T).flatten().sort().values
     cap = float(some[int(CAP * (len(some) - 1))])
     kind = features.dtype if len(features) <= SINGLE else torch.float16
     likeness = torch.empty(len(features), len(features), dtype=kind, device=features.device)
-    for made, part in zip(torch.split(likeness, ROWS), torch.split(features, ROWS), strict=True):
-        made.copy_((part @ features.T).clamp(max=cap))
+    for start in range(0, len(features), ROWS):
+        rows = slice(start, start + ROWS)
+        made = (features[rows] @ features[start:].T).clamp(max=cap)
+        likeness[rows, start:] = made
+        likeness[start:, rows] = made.T
     return likeness
 
 
@@ -94,8 +99,7 @@ def find_groups(features: Tensor, count: int, holding: float, generator: torch.G
 
 def prototypes(features: Tensor, members: Tensor) -> Tensor:
     """(m, D) mean features of each group, of length 1."""
-    means = torch.stack([features[rows].mean(dim=0) for rows in members])
-    return torch.nn.functional.normalize(means, dim=1)
+    return F.normalize(F.embedding_bag(members, features, mode="mean"), dim=1)
 
 
 def _grow(likeness: Tensor, starts: Tensor, size: int) -> tuple[Tensor, Tensor]:

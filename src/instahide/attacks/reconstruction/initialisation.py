@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instahide.attacks.reconstruction.filters import blur, faded
+from instahide.attacks.reconstruction.mixes import Mixes
 from instahide.attacks.reconstruction.signs import aligned
 
 #: Blur in pixels of an image of 32, and iterations, of the grey start at a quarter of the size.
@@ -24,26 +25,24 @@ BETTER = 1.05
 #: Blur, share of colour, and iterations at half the size.
 STAGES = ((4.0, 0.1, 15), (3.0, 0.2, 12), (2.0, 0.4, 12))
 SIDE = 32
-#: Precision of an image's values where those of encodings have a mean square of 1.
-RIDGE = 0.2
 #: Deviation of the images that are handed back: less than it will be, as long as they are smooth.
 SPREAD = 1.2
 
 
-def power_iteration(sizes: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
+def power_iteration(sizes: Tensor, mixes: Mixes, generator: torch.Generator) -> Tensor:
     """(m, C, H, W) smooth images, right but for scale and a sign.
 
     Args:
         sizes: (n, C, H, W) `magnitudes`.
-        weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
+        mixes: which images are in which encodings.
         generator: of the random starts.
     """
-    grey, excess = _excesses(sizes, weights)
+    grey, excess = _excesses(sizes, mixes)
     return _enlarged(_best(grey, excess, sizes.shape[1], generator), sizes)
 
 
 def better_start(
-    sizes: Tensor, weights: Tensor, images: Tensor, generator: torch.Generator
+    sizes: Tensor, mixes: Mixes, images: Tensor, generator: torch.Generator
 ) -> Tensor | None:
     """What `power_iteration` gives, if it explains more than ``images``; None if it does not.
 
@@ -53,11 +52,11 @@ def better_start(
 
     Args:
         sizes: (n, C, H, W) `magnitudes`.
-        weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
+        mixes: which images are in which encodings.
         images: (m, C, H, W) as they are believed to be.
         generator: of the random starts.
     """
-    grey, excess = _excesses(sizes, weights)
+    grey, excess = _excesses(sizes, mixes)
     shrunk = F.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), (grey.side[0], grey.side[1]))
     present = excess.coloured(shrunk, sizes.shape[1])
     fresh = _best(grey, excess, sizes.shape[1], generator)
@@ -66,10 +65,10 @@ def better_start(
     return _enlarged(fresh, sizes)
 
 
-def _excesses(sizes: Tensor, weights: Tensor) -> tuple[_Excess, _Excess]:
+def _excesses(sizes: Tensor, mixes: Mixes) -> tuple[_Excess, _Excess]:
     """Grey, at a quarter of the size; in colour, at half of it."""
     squares = sizes.square()
-    return _Excess(squares.mean(dim=1, keepdim=True), weights, 4), _Excess(squares, weights, 2)
+    return _Excess(squares.mean(dim=1, keepdim=True), mixes, 4), _Excess(squares, mixes, 2)
 
 
 def _best(grey: _Excess, excess: _Excess, channels: int, generator: torch.Generator) -> Tensor:
@@ -92,20 +91,19 @@ class _Excess:
 
     Args:
         squares: (n, C, H, W) x^2.
-        weights: (n, m).
+        mixes: which images are in which encodings.
         pool: side of the squares.
     """
 
-    def __init__(self, squares: Tensor, weights: Tensor, pool: int) -> None:
-        self.weights, self.shrunk = weights, squares.shape[2] / SIDE / pool
+    def __init__(self, squares: Tensor, mixes: Mixes, pool: int) -> None:
+        self.mixes, self.shrunk = mixes, squares.shape[2] / SIDE / pool
         self.side = [-(-side // pool) for side in squares.shape[2:]]
         energy = squares.mean(dim=(1, 2, 3))[:, None]
         excess = F.adaptive_avg_pool2d(squares, (self.side[0], self.side[1])).flatten(1) / energy
         self.excess = (excess - excess.mean(dim=0)) / energy
         # An image's own energy says nothing of relative signs, and would drown what does.
-        self.own = weights.square().T @ self.excess
-        gram = weights.T @ (weights / energy)
-        self.solve = torch.linalg.inv(gram + RIDGE * torch.eye(len(gram)).to(gram))
+        self.own = Mixes(mixes.weights.square()).summed(self.excess)
+        self.solve = mixes.ridge(energy[:, 0])
 
     def step(self, images: Tensor, sigma: float, colour: float) -> Tensor:
         """One step of power iteration, every pixel brought to the same energy over all images."""
@@ -117,8 +115,7 @@ class _Excess:
 
     def settled(self, generator: torch.Generator) -> Tensor:
         """(m, 1, h, w) grey images from a random start."""
-        images = torch.randn((self.weights.shape[1], 1, *self.side), generator=generator)
-        images = images.to(self.weights)
+        images = torch.randn((len(self.own), 1, *self.side), generator=generator).to(self.own)
         for _ in range(COARSE[1]):
             images = self.step(images, COARSE[0], 1.0)
         return images
@@ -137,4 +134,7 @@ class _Excess:
         return float((flat * self._applied(flat)).sum() / flat.square().sum())
 
     def _applied(self, flat: Tensor) -> Tensor:
-        return self.weights.T @ (self.excess * (self.weights @ flat)) - self.own * flat
+        total = -self.own * flat
+        for part in self.mixes.parts:
+            total += part.summed(part.mixed(flat).mul_(self.excess[part.rows]))
+        return total

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from instahide.attacks.base import granted
 from instahide.attacks.reconstruction.filters import blur, faded, from_neighbours
-from instahide.attacks.reconstruction.initialisation import RIDGE, better_start, power_iteration
+from instahide.attacks.reconstruction.initialisation import better_start, power_iteration
+from instahide.attacks.reconstruction.mixes import Mixes
 from instahide.attacks.reconstruction.signs import aligned
 
 #: Blur of the images in pixels, share of their colour, and iterations, for noise taken as white.
@@ -53,28 +54,39 @@ def recover(
             be in patches, `better_start` takes their place.
         iterations: under smooth noise, at the end.
     """
+    mixes = Mixes(weights)
     fresh = (
-        power_iteration(sizes, weights, generator)
+        power_iteration(sizes, mixes, generator)
         if start is None
-        else better_start(sizes, weights, start, generator)
+        else better_start(sizes, mixes, start, generator)
     )
     begun, stages = (start, ANNEALING[WARM:]) if fresh is None else (fresh, ANNEALING)
-    return refine(sizes, weights, anneal(sizes, weights, granted(begun), stages), iterations)
+    return refine(sizes, mixes, anneal(sizes, mixes, granted(begun), stages), iterations)
 
 
 def anneal(
-    sizes: Tensor, weights: Tensor, images: Tensor, stages: tuple[tuple[float, float, int], ...]
+    sizes: Tensor, mixes: Mixes, images: Tensor, stages: tuple[tuple[float, float, int], ...]
 ) -> Tensor:
     """Images (m, C, H, W) after EM with white noise, under less and less blur."""
     noise = 0.7 * _energy(sizes)
     for sigma, share, iterations in stages:
-        solve = _solver(weights, noise)
+        ridge = mixes.ridge(noise)
         for _ in range(iterations):
-            signed = expected(sizes, _mixed(weights, images), noise)
-            images = faded(blur(_mixed(solve, signed), sigma), share)
+            seen = _seen(sizes, mixes, images, noise)
+            images = faded(blur(_combined(ridge, seen), sigma), share)
         images = aligned(images)
-        noise = _white(sizes, _mixed(weights, images))
+        noise = _white(sizes, mixes, images)
     return images
+
+
+def _seen(sizes: Tensor, mixes: Mixes, images: Tensor, noise: Tensor) -> Tensor:
+    """(m, C, H, W) sums of what is `expected` of encodings under ``images``, over the noise."""
+    total = torch.zeros_like(images)
+    for part in mixes.parts:
+        own = noise[part.rows]
+        signed = expected(sizes[part.rows], part.mixed(images), own)
+        total += part.summed(signed.div_(own[:, None, None, None]))
+    return total
 
 
 def expected(sizes: Tensor, guess: Tensor, noise: Tensor) -> Tensor:
@@ -115,16 +127,15 @@ class Residue:
         return Residue(guess, noise)
 
 
-def refine(sizes: Tensor, weights: Tensor, images: Tensor, iterations: int) -> Tensor:
+def refine(sizes: Tensor, mixes: Mixes, images: Tensor, iterations: int) -> Tensor:
     """Images (m, C, H, W) after EM with the `Residue` of every encoding guessed as well."""
-    mixed = _mixed(weights, images)
-    residue = Residue(torch.zeros_like(sizes), _white(sizes, mixed))
+    residue = Residue(torch.zeros_like(sizes), _white(sizes, mixes, images))
     for _ in range(iterations):
+        mixed = mixes.mixed(images)
         signed = expected(sizes, mixed + residue.guess, residue.noise)
         residue = residue.after(sizes, signed, mixed)
-        solve = _solver(weights, residue.noise)
-        images = blur(_mixed(solve, signed - residue.guess), LAST_BLUR)
-        mixed = _mixed(weights, images)
+        seen = mixes.summed((signed - residue.guess) / residue.noise[:, None, None, None])
+        images = blur(_combined(mixes.ridge(residue.noise), seen), LAST_BLUR)
     return images
 
 
@@ -133,19 +144,12 @@ def _energy(sizes: Tensor) -> Tensor:
     return sizes.square().mean(dim=(1, 2, 3))
 
 
-def _white(sizes: Tensor, mixed: Tensor) -> Tensor:
-    """(n,) variance that ``mixed`` leaves of each encoding."""
-    return (_energy(sizes) - _energy(mixed)).maximum(LEAST_WHITE * _energy(sizes))
+def _white(sizes: Tensor, mixes: Mixes, images: Tensor) -> Tensor:
+    """(n,) variance that ``images`` leave of each encoding."""
+    left = [_energy(sizes[part.rows]) - _energy(part.mixed(images)) for part in mixes.parts]
+    return torch.cat(left).maximum(LEAST_WHITE * _energy(sizes))
 
 
-def _solver(weights: Tensor, noise: Tensor) -> Tensor:
-    """(m, n) ridge regression of images on encodings of ``noise`` (n,)."""
-    weighted = (weights / noise[:, None]).T
-    return torch.linalg.solve(  # type: ignore[no-any-return]
-        weighted @ weights + RIDGE * torch.eye(len(weighted)).to(weights), weighted
-    )
-
-
-def _mixed(weights: Tensor, images: Tensor) -> Tensor:
-    """(a, b) by (b, C, H, W): (a, C, H, W)."""
-    return (weights @ images.flatten(1)).reshape(-1, *images.shape[1:])
+def _combined(matrix: Tensor, images: Tensor) -> Tensor:
+    """(m, m) by (m, C, H, W): (m, C, H, W)."""
+    return (matrix @ images.flatten(1)).reshape(images.shape)
