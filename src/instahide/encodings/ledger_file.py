@@ -116,7 +116,7 @@ class LedgerFile:
             for part in self._split(together):
                 self._apply(part, rate)
 
-    def add(self, entries: NDArray[np.int64], squares: NDArray[np.float32], rate: float) -> None:
+    def add(self, entries: NDArray[np.uint32], squares: NDArray[np.float32], rate: float) -> None:
         """Count ``entries`` (n,) with their ``squares`` (n,); only while `changing`.
 
         A square costs ``rate`` times as much of what noise guarantees.
@@ -313,7 +313,7 @@ def _add(
 
 
 def _sorted(
-    entries: NDArray[np.int64], squares: NDArray[np.float32]
+    entries: NDArray[np.uint32], squares: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
     """``entries`` in ascending order, each with its square, as the journal keeps them."""
     # A positive float's bits sort as it does: as one number they are sorted fastest.
