@@ -89,6 +89,18 @@ class Setting:
         return ThreatModel(labels=seen, public="none", encodings_per_image=self.copies)  # type: ignore[arg-type]
 
 
+#: What a changed field of a setting is called.
+WORDS = {
+    "kind": "{} one data set",
+    "k": "k = {}",
+    "private_k": "{} private in a mix",
+    "labels": "{} labels",
+    "count": "{} images",
+    "copies": "{} encodings of each",
+    "features": "{} features",
+    "kin": "trained on {}",
+    "shadow": "{} to train on",
+}
 PHOTOGRAPHS = Setting()
 DIGITS = Setting(images="digits", k=4, count=50)
 
@@ -197,10 +209,14 @@ def chart(rows: list[dict[str, str]], out: Path) -> None:
 
 
 def difference(row: dict[str, str]) -> str:
-    """What is otherwise in a setting than in the first of its images."""
+    """What is otherwise in a setting than in the first of its images, in words."""
     base = asdict(DIGITS if row["images"] == "digits" else PHOTOGRAPHS)
-    other = [f"{name} {row[name]}" for name in base if row[name] != str(base[name])]
-    return f"{row['images']}: {', '.join(other) or 'first setting'}"
+    changed = [name for name in base if row[name] != str(base[name])]
+    if "kind" in changed:
+        # All images of such a mix are private.
+        changed = [name for name in changed if name != "private_k"]
+    words = [WORDS[name].format(row[name]) for name in changed]
+    return f"{row['images']}: {', '.join(words) or 'first setting'}"
 
 
 def main() -> None:
