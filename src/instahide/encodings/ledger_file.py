@@ -33,9 +33,8 @@ CHUNK = 1 << 20
 #: The journal is folded when a process has made it so many times as large as the totals: writing
 #: them then costs little beside writing the journal, and wiping it.
 FOLD_AT = 4
-#: Takes are added up together until they hold one image in so many: going over all images once is
-#: then faster than going to each.
-TOGETHER = 4
+#: Fewer numbers than one image in so many are added one by one: all images take longer then.
+ONE_BY_ONE = 4
 _TOTAL_BYTES = 4 + 8 + 8
 
 
@@ -195,8 +194,10 @@ class LedgerFile:
         Raises:
             InstaHideError: as `changing`.
         """
-        self.fold()
         with self._lock, explained(self.path):
+            # Closing brings the log into the database: once is enough.
+            self._connection.execute("PRAGMA wal_autocheckpoint = 0")
+            self.fold()
             self._connection.close()
 
     def _hashes(self) -> NDArray[np.bytes_]:
@@ -248,7 +249,7 @@ class LedgerFile:
         for take in takes:
             part.append(take)
             size += len(take[1]) // 4
-            if TOGETHER * size > len(self.counts):
+            if size >= len(self.counts):
                 yield part
                 part, size = [], 0
         if part:
@@ -306,7 +307,7 @@ def _add(
     totals: NDArray[Any], numbers: NDArray[np.intp], values: NDArray[np.float64] | None
 ) -> None:
     """Add to ``totals[numbers]`` the ``values``, or 1; a number may be there more than once."""
-    if TOGETHER * len(numbers) > len(totals):
+    if ONE_BY_ONE * len(numbers) > len(totals):
         totals += np.bincount(numbers, values, minlength=len(totals))
     else:
         np.add.at(totals, numbers, 1 if values is None else values)
