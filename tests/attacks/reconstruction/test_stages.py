@@ -213,6 +213,12 @@ def test_few_candidates_are_nearly_as_good_as_all(
     assert right(assign_by_templates(templates, nothing), planted) > everything - 0.05
 
 
+def test_an_image_that_nothing_came_of_looks_like_no_encoding(planted: Planted) -> None:
+    images = planted.images.clone()
+    images[4] = 0
+    assert (Templates(planted.sizes, images).alone()[:, 4] == 0).all()
+
+
 def test_pairs_that_labels_rule_out_are_not_chosen(
     planted: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

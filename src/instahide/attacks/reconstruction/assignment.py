@@ -138,7 +138,7 @@ class Templates:
 
     def alone(self) -> Tensor:
         """(n, m) correlation of each encoding with each image's template."""
-        return self._one / self._ones.diagonal().sqrt()
+        return self._one / (self._ones.diagonal() + 1e-9).sqrt()
 
     def of_pairs(self, rows: slice, images: Tensor, angles: Sequence[float] = ANGLES) -> Tensor:
         """(r, q, q) correlation with the template of two of ``images``, the best of all angles.
@@ -149,29 +149,19 @@ class Templates:
             angles: in degrees: the cosine is the coefficient of the first of two, the sine of the
                 second.
         """
-        held = self._images[images]
+        held, alone = self._images[images], self._ones.diagonal()[images]
         both = (held * self._both[rows, None]) @ held.mT
         one = self._one[rows].gather(1, images)
-        first, second = images[:, :, None], images[:, None, :]
-        return torch.stack(
-            [self._under(math.radians(angle), first, second, one, both) for angle in angles]
-        ).amax(dim=0)
-
-    def _under(
-        self, angle: float, first: Tensor, second: Tensor, one: Tensor, both: Tensor
-    ) -> Tensor:
-        """(r, q, q) correlations under one ratio, from the products that all ratios need."""
-        cosine, sine = math.cos(angle), math.sin(angle)
-        a, b, c = cosine**2, sine**2, 2 * cosine * sine
-        norms = self._norms(a, b, c)[first, second]
-        return (a * one[:, :, None] + b * one[:, None, :] + c * both) / norms
-
-    def _norms(self, a: float, b: float, c: float) -> Tensor:
-        """(m, m) lengths of the templates a x^2 + b y^2 + c x y of images x and y."""
-        alone = self._ones.diagonal()
-        squares = a**2 * alone[:, None] + b**2 * alone + c**2 * self._boths
-        squares += 2 * (a * b * self._ones + c * (a * self._one_both + b * self._one_both.T))
-        return (squares.clamp(min=0) + 1e-9).sqrt()
+        pairs = images[:, :, None], images[:, None, :]
+        ones, one_both, boths = self._ones[pairs], self._one_both[pairs], self._boths[pairs]
+        best = torch.full_like(both, -torch.inf)
+        for angle in map(math.radians, angles):
+            a, b, c = math.cos(angle) ** 2, math.sin(angle) ** 2, math.sin(2 * angle)
+            product = a * one[:, :, None] + b * one[:, None, :] + c * both
+            norm = a**2 * alone[:, :, None] + b**2 * alone[:, None, :] + c**2 * boths
+            norm += 2 * (a * b * ones + c * (a * one_both + b * one_both.mT))
+            best = best.maximum(product / (norm.clamp(min=0) + 1e-9).sqrt())
+        return best
 
 
 def _inner(images: Tensor, edges: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
