@@ -96,7 +96,7 @@ WORDS = {
     "private_k": "{} private in a mix",
     "labels": "{} labels",
     "count": "{} images",
-    "copies": "{} encodings of each",
+    "copies": "encodings of each: {}",
     "features": "{} features",
     "kin": "trained on {}",
     "shadow": "{} to train on",
