@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-#: Whom Chromium itself calls: for updates, for an account, and about forms of any page.
+#: Whom Chromium itself calls: for updates, for an account, about forms of any page, and, after a
+#: while, for push messages.
 ITS_OWN = re.compile(
-    r"(http://)?(update\.googleapis|accounts\.google|content-autofill\.googleapis)\.com[:/]"
+    r"(http://)?(update\.googleapis|accounts\.google|content-autofill\.googleapis"
+    r"|android\.clients\.google|mtalk\.google)\.com[:/]"
 )
 
 
