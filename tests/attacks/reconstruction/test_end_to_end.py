@@ -66,6 +66,13 @@ def test_twenty_encodings_of_an_image_tell_who_is_in_which() -> None:
     assert found.statistics["recovered"] <= 5
 
 
+def test_an_image_that_is_alone_in_its_mixes_is_known_to_be_there() -> None:
+    found, score = attacked(*observed(Scheme.cross(6, private_k=1), "none"))
+    assert score.mass > 0.75
+    assert found.images is not None
+    assert torch.isfinite(found.images).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", ["soft", "coarse", "none"])
 def test_fifty_encodings_of_an_image_show_it(labels: str) -> None:
