@@ -83,13 +83,12 @@ def test_fifty_encodings_of_an_image_show_it(labels: str) -> None:
     assert score.summary(found.confidence, RECOVERED)["claimed_rightly"] > 0.9
 
 
-@pytest.mark.parametrize(
-    ("scheme", "least"), [(Scheme.plain(), 0.99), (Scheme.mixup(2), 0.9)], ids=["plain", "mixup"]
-)
-def test_without_a_mask_nothing_is_left_to_guess(scheme: Scheme, least: float) -> None:
+@pytest.mark.parametrize("scheme", [Scheme.plain(), Scheme.mixup(2)], ids=["plain", "mixup"])
+def test_without_a_mask_nothing_is_left_to_guess(scheme: Scheme) -> None:
     found, score = attacked(*observed(scheme, "none"))
-    assert score.mass > least
-    assert score.ssim.mean() > least
+    assert len(score.rows) == 20
+    assert score.mass > 0.99
+    assert score.ssim.min() > 0.99
     assert found.confidence is not None
     assert found.confidence.min() > RECOVERED
 

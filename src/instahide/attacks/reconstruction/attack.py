@@ -32,6 +32,7 @@ from instahide.attacks.reconstruction.coefficients import (
     from_features,
     from_images,
     from_labels,
+    weights,
 )
 from instahide.attacks.reconstruction.confidence import agreement, likeness
 from instahide.attacks.reconstruction.features import magnitudes
@@ -148,12 +149,17 @@ class _Run:
         beliefs = self.beliefs
         self.say("recovery", 0.5)
         images, beliefs.members, beliefs.coefficients = recover_unmasked(
-            self.encodings, beliefs.members, beliefs.coefficients, len(beliefs.centres)
+            self.encodings,
+            beliefs.members,
+            beliefs.coefficients,
+            len(beliefs.centres),
+            self.count,
         )
+        mixed = weights(beliefs.members, beliefs.coefficients, len(images))
         beliefs.images = images / self.scale
         self.say("confidence", 0.9)
         first, second = (
-            least_squares(self.encodings[half], beliefs.weights()[half])
+            least_squares(self.encodings[half], mixed[half])
             for half in (slice(0, None, 2), slice(1, None, 2))
         )
         beliefs.confidence = likeness(first, second)
