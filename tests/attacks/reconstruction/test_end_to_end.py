@@ -71,6 +71,8 @@ def test_an_image_that_is_alone_in_its_mixes_is_known_to_be_there() -> None:
     assert score.mass > 0.75
     assert found.images is not None
     assert torch.isfinite(found.images).all()
+    # But nothing tells whether its signs are right.
+    assert found.statistics["recovered"] == 0
 
 
 @pytest.mark.slow

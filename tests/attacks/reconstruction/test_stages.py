@@ -378,6 +378,19 @@ def test_two_images_with_errors_of_their_own_tell_how_near_they_are(planted: Pla
     assert float(between.mean()) == pytest.approx(float(itself.mean()), abs=0.05)
 
 
+def test_structure_is_the_root_of_ssim(planted: Planted) -> None:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    generator = torch.Generator().manual_seed(0)
+    centred = planted.images - planted.images.mean(dim=(2, 3), keepdim=True)
+    one = centred / centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    other = (one + 0.3 * torch.randn(one.shape, generator=generator)) / 1.09**0.5
+    known = structural_similarity_index_measure(one, other, data_range=4.0, reduction="none")
+    # The library leaves out the edges of images.
+    found = confidence.structure(one, other).square()
+    assert found.numpy() == pytest.approx(torch.as_tensor(known).numpy(), abs=0.03)
+
+
 def test_flat_images_are_like_nothing() -> None:
     flat, other = torch.ones(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
     assert confidence.likeness(flat, other).tolist() == [0, 0]

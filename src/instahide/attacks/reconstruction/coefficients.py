@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.law import simulated_coefficients
-from instahide.attacks.reconstruction.mixes import ROWS, Mixes
+from instahide.attacks.reconstruction.mixes import ROWS
 from instahide.attacks.reconstruction.recovery import Residue, expected
 from instahide.encryption.scheme import Scheme
 
@@ -107,7 +107,7 @@ def from_images(
     precision = torch.eye(members.shape[1]).to(gram) / law.sorted.var()
     found, residue = start, Residue.unknown(sizes)
     for _ in range(ROUNDS):
-        mixed = Mixes(weights(members, found, len(images))).mixed(images)
+        mixed = _mixed(found, images, members)
         signed = expected(sizes, mixed + residue.guess, residue.noise)
         residue = residue.after(sizes, signed, mixed)
         seen = _products(signed - residue.guess, images, members)
@@ -116,6 +116,14 @@ def from_images(
         found = torch.linalg.solve(system, seen / noise + law.mean / law.sorted.var())
         found = found.clamp(LEAST, most)
     return found * law.mean / found.mean()
+
+
+def _mixed(coefficients: Tensor, images: Tensor, members: Tensor) -> Tensor:
+    """(n, C, H, W) the images of the members, mixed."""
+    flat = images.flatten(1)
+    parts = zip(torch.split(coefficients, ROWS), torch.split(members, ROWS), strict=True)
+    mixed = [torch.einsum("rk,rkd->rd", own, flat[held]) for own, held in parts]
+    return torch.cat(mixed).reshape(-1, *images.shape[1:])
 
 
 def _products(encodings: Tensor, images: Tensor, members: Tensor) -> Tensor:

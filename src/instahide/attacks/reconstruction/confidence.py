@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.reconstruction.filters import blur
+from instahide.attacks.reconstruction.mixes import Mixes
 from instahide.attacks.reconstruction.recovery import recover
 
 #: Iterations under smooth noise: fewer than for images that are handed back.
@@ -21,7 +22,8 @@ def agreement(sizes: Tensor, weights: Tensor, images: Tensor, generator: torch.G
 
     Each half has a start of its own. What is in the encodings comes back in all three. What was
     fitted to noise does not, nor do signs that settled in patches: each start would settle
-    otherwise.
+    otherwise. Images that are alone in their mixes get 0: their signs are guessed from smoothness
+    alone, in every start alike, and no encoding tells whether rightly.
 
     Args:
         sizes: (n, C, H, W) `magnitudes` of encodings in random order.
@@ -29,6 +31,8 @@ def agreement(sizes: Tensor, weights: Tensor, images: Tensor, generator: torch.G
         images: (m, C, H, W) recovered from all encodings.
         generator: of the two starts.
     """
+    if Mixes(weights).alone:
+        return torch.zeros(len(images)).to(images)
     first, second = (
         recover(sizes[half], weights[half], generator=generator, iterations=ITERATIONS)
         for half in (slice(0, None, 2), slice(1, None, 2))

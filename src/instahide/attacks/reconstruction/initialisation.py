@@ -33,15 +33,15 @@ def power_iteration(sizes: Tensor, mixes: Mixes, generator: torch.Generator) -> 
     """(m, C, H, W) smooth images, right but for scale and a sign.
 
     Images that are alone in their mixes have no other to be compared with: they come as absolute
-    values, under random signs of whole patches, so that two starts do not agree by their making.
+    values.
 
     Args:
         sizes: (n, C, H, W) `magnitudes`.
         mixes: which images are in which encodings.
         generator: of the random starts.
     """
-    if _alone(mixes):
-        return _absolute(sizes, mixes, generator)
+    if mixes.alone:
+        return _absolute(sizes, mixes)
     grey, excess = _excesses(sizes, mixes)
     return _enlarged(_best(grey, excess, sizes.shape[1], generator), sizes)
 
@@ -61,7 +61,7 @@ def better_start(
         images: (m, C, H, W) as they are believed to be.
         generator: of the random starts.
     """
-    if _alone(mixes):
+    if mixes.alone:
         return None
     grey, excess = _excesses(sizes, mixes)
     shrunk = F.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), (grey.side[0], grey.side[1]))
@@ -72,19 +72,12 @@ def better_start(
     return _enlarged(fresh, sizes)
 
 
-def _alone(mixes: Mixes) -> bool:
-    """Whether no encoding holds two images."""
-    return int((mixes.weights > 0).sum(dim=1).max()) < 2
-
-
-def _absolute(sizes: Tensor, mixes: Mixes, generator: torch.Generator) -> Tensor:
-    """(m, C, H, W) sizes of images, by what x^2 is above its mean where they are, and patches."""
+def _absolute(sizes: Tensor, mixes: Mixes) -> Tensor:
+    """(m, C, H, W) absolute values of images, by what x^2 is above its mean where they are."""
     own, squares = Mixes(mixes.weights.square()), sizes.square()
     found = own.summed(squares - squares.mean(dim=0))
     found /= own.weights.square().sum(dim=0).clamp(min=1e-6)[:, None, None, None]
-    patches = torch.randn((len(found), 1, *found.shape[2:]), generator=generator).to(found)
-    signs = torch.where(blur(patches, COARSE[0]) < 0, -1.0, 1.0)
-    return signs * blur(found + 1, STAGES[-1][0]).clamp(min=0).sqrt()
+    return blur(found + 1, STAGES[-1][0]).clamp(min=0).sqrt()
 
 
 def _excesses(sizes: Tensor, mixes: Mixes) -> tuple[_Excess, _Excess]:

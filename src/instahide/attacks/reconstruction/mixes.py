@@ -65,6 +65,11 @@ class Mixes:
             self.parts.append(Part(rows, _Sums.of(some), _Sums.of(some.T)))
             start += len(some)
 
+    @property
+    def alone(self) -> bool:
+        """Whether no encoding holds two images, so that none tells their relative signs."""
+        return int((self.weights > 0).sum(dim=1).max()) < 2
+
     def mixed(self, images: Tensor) -> Tensor:
         """(n, ...) the sums of ``images`` (m, ...) that encodings hold."""
         return torch.cat([part.mixed(images) for part in self.parts])
