@@ -25,7 +25,7 @@ PROMISED = {
     },
     "keys": {"keys_share", "masks_gb_per_s", "stream_gb_per_s", "coefficients_per_s"},
     "memory": {"over_table_mib", "million_rss_mib"},
-    "ledger": {"overhead_percent", "syncing_percent", "hashing_percent"},
+    "ledger": {"overhead_percent", "syncing_percent", "entering_percent"},
     "loader": {"overhead"},
     "publish": {"share_of_floor", "publish_images_per_second"},
     "public_search": {"search_vs_product", "prepare_seconds", "products_per_s"},

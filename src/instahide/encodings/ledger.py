@@ -225,11 +225,10 @@ class Account(Exposure):
         Raises:
             InstaHideError: the ledger cannot be written.
         """
-        done = np.zeros(self.images, "<u4")
         with self._file.changing() as connection:
             connection.execute(
                 "REPLACE INTO publications VALUES (?, ?, ?, ?, ?)",
-                with_crc(publication, copies, self._source(), done.data),
+                with_crc(publication, copies, self._source(), b""),
             )
 
     def pending(self, publication: str, shards: Mapping[str, NDArray[np.int64]]) -> None:
@@ -276,7 +275,7 @@ class Account(Exposure):
         rows = connection.execute("SELECT * FROM publications WHERE id = ?", (publication,))
         for _, copies, source, done in map(without_crc, rows.fetchall()):
             if source == self._source():
-                return copies, np.frombuffer(done, "<u4").copy()
+                return copies, np.frombuffer(done or bytes(4 * self.images), "<u4").copy()
         raise InstaHideError(
             "This ledger did not see the encoded folder begun with these images.",
             "Give the same source and the same ledger, or encrypt into a new folder.",

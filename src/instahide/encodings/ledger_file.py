@@ -2,8 +2,8 @@
 
 A take appends to the journal, and that is all: it is added up when somebody wants to know, many
 takes at a time. When the journal has outgrown the totals, and whenever the file is opened or
-closed, it is folded into them: SQLite overwrites what it deletes with zeros, so that no trace is
-left of which images were counted together.
+closed, it is folded into them: what SQLite deletes leaves the file, so that no trace is left of
+which images were counted together.
 """
 
 from __future__ import annotations
@@ -140,6 +140,8 @@ class LedgerFile:
     def enter(self, hashes: NDArray[np.bytes_]) -> NDArray[np.int64]:
         """(N,) numbers of the images with ``hashes`` (N,), made where they are not known yet.
 
+        New ones are in the database itself then: nothing that is counted has to wait for them.
+
         Raises:
             InstaHideError: as `changing`.
         """
@@ -159,6 +161,9 @@ class LedgerFile:
             self.losses = np.concatenate([self.losses, np.zeros(len(new))])
             _, _, _, folded = self._state()
             self._write_state(folded)
+        if len(new):
+            with explained(self.path):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         return numbers
 
     def fold(self) -> None:

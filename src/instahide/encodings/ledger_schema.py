@@ -11,7 +11,7 @@ table                 holds
 ``takes``             the journal: what was counted since, as image numbers (uint32, sorted),
                       squared coefficients (float32) and the rate of the loss, infinite without
                       noise (`encryption/guarantee.py`)
-``publications``      encoded folders in the making: how many copies of each image are done
+``publications``      encoded folders in the making: how many copies of each image are done, if any
 ``shards``            their shards in flight, with the rows encrypted in each (uint32, sorted)
 ====================  ==============================================================================
 
@@ -41,10 +41,14 @@ APPLICATION, VERSION = 0x494E5354, 3
 PAGE = 1 << 14
 #: Seconds to wait for another process.
 PATIENCE = 60
+#: Pages of SQLite's log before it goes into the database, and KiB of pages that a change may keep
+#: in memory: so much that a journal is folded before it ever gets there.
+LOG, CACHE = 8000, 64 << 10
 
-# The page's size comes first: once anything has been written, SQLite disregards it.
+# These two come first: once anything has been written, SQLite disregards them.
 _SCHEMA = f"""
 PRAGMA page_size = {PAGE};
+PRAGMA auto_vacuum = FULL;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 PRAGMA journal_mode = WAL;
@@ -124,7 +128,9 @@ def _link(made: Path, path: Path) -> None:
 
 
 def connected(path: Path) -> sqlite3.Connection:
-    """Open the file at ``path``, so that whatever is deleted is overwritten with zeros.
+    """Open the file at ``path``, so that whatever is deleted leaves it.
+
+    Deleted pages are cut off its end, and what is left of deleted rows elsewhere is zeroed.
 
     Raises:
         sqlite3.Error: there is no file, or it cannot be read.
@@ -137,7 +143,13 @@ def connected(path: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    for setting in ("synchronous = NORMAL", "secure_delete = ON", "temp_store = MEMORY"):
+    for setting in (
+        "synchronous = NORMAL",
+        "secure_delete = ON",
+        "temp_store = MEMORY",
+        f"wal_autocheckpoint = {LOG}",
+        f"cache_size = -{CACHE}",
+    ):
         connection.execute(f"PRAGMA {setting}")
     return connection
 
