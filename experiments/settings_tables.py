@@ -51,11 +51,11 @@ def averaging_table(rows: Rows) -> list[str]:
 def reconstruction_table(rows: Rows) -> list[str]:
     """One line a setting: the best that reconstruction did in any of its runs."""
     lines = [
-        "| reconstruction | k | labels | images | encodings of each "
+        "| reconstruction | k | private in a mix | labels | images | encodings of each "
         "| recovered, SSIM above 0.5 | mean SSIM |",
-        "| --- " * 7 + "|",
+        "| --- " * 8 + "|",
     ]
-    names = ("images", "kind", "k", "labels", "count", "copies")
+    names = ("images", "kind", "k", "private_k", "labels", "count", "copies")
     # Settings with a column of their own, in the order of a reader's questions.
     settings = sorted({tuple(row[name] for name in names) for row in rows}, key=_in_order)
     for setting in settings:
@@ -64,16 +64,16 @@ def reconstruction_table(rows: Rows) -> list[str]:
             key=lambda row: float(row["ssim"] or 0),
         )
         if best["ssim"]:
-            data, kind, k, labels, count, copies = setting
-            cells = [f"{data}, {kind}", k, labels, count, copies]
+            data, kind, *rest = setting
+            cells = [f"{data}, {kind}", *rest]
             cells += [f"{float(best['above_half']):.0f}", f"{float(best['ssim']):.2f}"]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def _in_order(setting: tuple[str, ...]) -> tuple[str, str, int, str, int, int]:
-    data, kind, k, labels, count, copies = setting
-    return data, kind, int(k), labels, int(count), int(copies)
+def _in_order(setting: tuple[str, ...]) -> tuple[str, str, int, int, str, int, int]:
+    data, kind, k, private_k, labels, count, copies = setting
+    return data, kind, int(k), int(private_k), labels, int(count), int(copies)
 
 
 def rewritten(text: str, results: Path = RESULTS) -> str:
