@@ -6,10 +6,9 @@ python -m experiments.reconstruction_tables
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, fields
 from pathlib import Path
 
-from experiments.exposure import Setting, difference, settings
+from experiments.exposure import difference, in_order
 from experiments.records import rows_of, with_measured
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,9 +115,7 @@ def exposed(rows: list[Row]) -> list[str]:
         "| called recovered / that are | seconds of one core |",
         "| --- |" + " ---: |" * 6,
     ]
-    order = [tuple(map(str, asdict(setting).values())) for setting in settings()]
-    names = [field.name for field in fields(Setting)]
-    for row in sorted(rows, key=lambda row: order.index(tuple(row[name] for name in names))):
+    for row in in_order(rows):
         cells = "no attack | | | | | |"
         if row["applies"] == "1":
             cells = (
