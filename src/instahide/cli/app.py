@@ -157,7 +157,7 @@ def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
         "runs/demo"
     ),
-    epochs: Annotated[int, typer.Option(help="Epochs of either run.")] = 30,
+    epochs: Annotated[int, typer.Option(help="Epochs of either run.")] = 24,
 ) -> None:
     """Train on plain and on encrypted digits, side by side, and draw what encryption does."""
     from instahide.cli.demonstration import run_demo
