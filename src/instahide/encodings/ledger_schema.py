@@ -42,7 +42,7 @@ PAGE = 1 << 14
 #: Seconds to wait for another process.
 PATIENCE = 60
 #: Pages of SQLite's log before it goes into the database, and KiB of pages that a change may keep
-#: in memory: so much that a journal is folded before it ever gets there.
+#: in memory: so much that the journal of a million images is folded before it ever gets there.
 LOG, CACHE = 8000, 64 << 10
 
 # These two come first: once anything has been written, SQLite disregards them.
