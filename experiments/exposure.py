@@ -63,6 +63,7 @@ class Setting:
         features: "shipped" ones, "untrained" ones, or "trained" here.
         kin: what an encoder is trained on here: "photographs" or "digits".
         shadow: how many of them.
+        told: whether the attacker is told how many images there are, "yes" or "no".
     """
 
     images: str = "photographs"
@@ -75,6 +76,7 @@ class Setting:
     features: str = "shipped"
     kin: str = "photographs"
     shadow: int = 0
+    told: str = "yes"
 
     @property
     def scheme(self) -> Scheme:
@@ -100,6 +102,7 @@ WORDS = {
     "features": "{} features",
     "kin": "trained on {}",
     "shadow": "{} to train on",
+    "told": "number of images not told",
 }
 PHOTOGRAPHS = Setting()
 DIGITS = Setting(images="digits", k=4, count=50)
@@ -120,6 +123,7 @@ def settings() -> Iterator[Setting]:
     for shadow in (500, 2000, SHADOW):
         yield replace(PHOTOGRAPHS, features="trained", shadow=shadow)
     yield replace(DIGITS, features="trained", kin="digits", shadow=1000)
+    yield from (replace(base, told="no") for base in (PHOTOGRAPHS, DIGITS))
     yield from (replace(PHOTOGRAPHS, count=count) for count in (300, 1000))
 
 
@@ -174,6 +178,9 @@ def run(setting: Setting, training: float) -> dict[str, object]:
     public = photographs("public", setting.images, PUBLIC) if scheme.public_k else None
     private = private_images(setting.images, setting.count)
     observation, truth = observe(private, public, scheme, setting.threat)
+    if setting.told == "no":
+        untold = replace(setting.threat, encodings_per_image=None)
+        observation = replace(observation, threat=untold)
     if ReconstructionAttack().applies(observation) is not None:
         return {"applies": 0}
     features = features_of(setting, observation, training)

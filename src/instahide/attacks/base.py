@@ -37,7 +37,8 @@ class ThreatModel:
         grouped: whether it is known which encodings began with the same private image.
         known_mixes: of the first so many encodings the attacker knows the mix before the mask:
             its own images, or ones that it has found out.
-        encodings_per_image: that each private image is encrypted into.
+        encodings_per_image: that each private image is encrypted into; None where the attacker is
+            not told, and so does not know how many private images there are.
         update: whether the attacker holds a network and what a participant sent of training it,
             as a federation's server does, instead of the encodings.
 
@@ -50,13 +51,14 @@ class ThreatModel:
     shadow: bool = False
     grouped: bool = False
     known_mixes: int = 0
-    encodings_per_image: int = 1
+    encodings_per_image: int | None = 1
     update: bool = False
 
     def __post_init__(self) -> None:
-        if self.encodings_per_image < 1 or self.known_mixes < 0:
+        copies = self.encodings_per_image
+        if (copies is not None and copies < 1) or self.known_mixes < 0:
             raise InstaHideError(
-                f"{self.encodings_per_image} encodings of an image and {self.known_mixes} known "
+                f"{copies} encodings of an image and {self.known_mixes} known "
                 "mixes are not something to observe.",
                 "Use at least 1 encoding of an image, and 0 or more known mixes.",
             )

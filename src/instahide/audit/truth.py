@@ -55,7 +55,8 @@ def observe(
     """Encrypt ``images`` under throw-away keys, as an attacker of ``threat`` would come upon them.
 
     Args:
-        images: the private images; each is encrypted ``threat.encodings_per_image`` times.
+        images: the private images; each is encrypted ``threat.encodings_per_image`` times. For an
+            attacker who is not told, take that out of the observation's threat model.
         public: the public pool, where the scheme mixes some in.
         scheme: how to encrypt.
         threat: what the attacker gets to see.
@@ -63,9 +64,10 @@ def observe(
         shadow: other images of the private ones' kind, for an attacker who has some.
 
     Raises:
-        InstaHideError: the threat model grants something that was not given, or as `Encoder` does.
+        InstaHideError: the threat model grants something that was not given, or does not say how
+            many encodings to make; or as `Encoder` does.
     """
-    rows = np.tile(np.arange(len(images)), threat.encodings_per_image)
+    rows = np.tile(np.arange(len(images)), _copies(threat))
     # In random order: where an encoding stands says nothing.
     rows = rows[fresh_order(len(rows))]
     made = rehearse(scheme, images, public if scheme.public_k else None, rows)
@@ -96,6 +98,15 @@ def truth_of(images: ImageTable, scheme: Scheme, made: Rehearsal, of_group: Tens
         of_group,
         torch.from_numpy(made.turned),
     )
+
+
+def _copies(threat: ThreatModel) -> int:
+    if threat.encodings_per_image is None:
+        raise InstaHideError(
+            "The threat model does not say how many encodings of an image to make.",
+            "Give a number; what the attacker is not told can be taken from the observation.",
+        )
+    return threat.encodings_per_image
 
 
 def _labels(soft: Tensor, threat: ThreatModel) -> Tensor | None:

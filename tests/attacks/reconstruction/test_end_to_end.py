@@ -75,6 +75,18 @@ def test_an_image_that_is_alone_in_its_mixes_is_known_to_be_there() -> None:
     assert found.statistics["recovered"] == 0
 
 
+def untold(observation: Observation) -> Observation:
+    """As it is to an attacker who does not know how many private images there are."""
+    return replace(observation, threat=replace(observation.threat, encodings_per_image=None))
+
+
+def test_how_many_images_there_are_need_not_be_known() -> None:
+    observation, truth = observed(Scheme.cross(6), "none")
+    found, score = attacked(untold(observation), truth)
+    assert abs(found.statistics["groups"] - 20) <= 2
+    assert score.mass > 0.75
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", ["soft", "coarse", "none"])
 def test_fifty_encodings_of_an_image_show_it(labels: str) -> None:
@@ -86,8 +98,10 @@ def test_fifty_encodings_of_an_image_show_it(labels: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", [Scheme.plain(), Scheme.mixup(2)], ids=["plain", "mixup"])
-def test_without_a_mask_nothing_is_left_to_guess(scheme: Scheme) -> None:
-    found, score = attacked(*observed(scheme, "none"))
+@pytest.mark.parametrize("told", [True, False])
+def test_without_a_mask_nothing_is_left_to_guess(scheme: Scheme, told: bool) -> None:
+    observation, truth = observed(scheme, "none")
+    found, score = attacked(observation if told else untold(observation), truth)
     assert len(score.rows) == 20
     assert score.mass > 0.99
     assert score.ssim.min() > 0.99
@@ -95,8 +109,10 @@ def test_without_a_mask_nothing_is_left_to_guess(scheme: Scheme) -> None:
     assert found.confidence.min() > RECOVERED
 
 
-def test_encodings_that_share_nothing_give_nothing_and_the_attack_says_so() -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_encodings_that_share_nothing_give_nothing_and_the_attack_says_so(told: bool) -> None:
     observation, _ = observed(Scheme.cross(6), "none")
+    observation = observation if told else untold(observation)
     # As many images as there could be encodings: whatever is grown into a group is by chance.
     generator = torch.Generator().manual_seed(0)
     alone = torch.randn(observation.encodings.shape, generator=generator)

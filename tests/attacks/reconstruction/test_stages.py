@@ -105,8 +105,12 @@ def planted_features(planted: Planted, noise: float = 0.5) -> Tensor:
     return features.standardised(planted.weights.square() @ directions * 4 + strange)
 
 
-def test_groups_are_of_one_image_each_and_all_images_have_one(planted: Planted) -> None:
-    groups = find_groups(planted_features(planted), IMAGES, 100, torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("count", [IMAGES, None])
+def test_groups_are_of_one_image_each_and_all_images_have_one(
+    planted: Planted, count: int | None
+) -> None:
+    groups = find_groups(planted_features(planted), count, 2, torch.Generator().manual_seed(0))
+    assert len(groups) == IMAGES
     share = (planted.weights > 0).float()[groups].mean(dim=1)
     assert share.amax(dim=1).min() > 0.9
     assert set(share.argmax(dim=1).tolist()) == set(range(IMAGES))
@@ -136,7 +140,7 @@ def test_groups_from_half_precision_are_of_the_same_images(
     found = planted_features(planted)
 
     def images() -> set[int]:
-        groups = find_groups(found, IMAGES, 100, torch.Generator().manual_seed(0))
+        groups = find_groups(found, IMAGES, 2, torch.Generator().manual_seed(0))
         share = (planted.weights > 0).float()[groups].mean(dim=1)
         assert share.amax(dim=1).min() > 0.9
         return set(share.argmax(dim=1).tolist())

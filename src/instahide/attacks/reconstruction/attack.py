@@ -76,7 +76,8 @@ class ReconstructionAttack:
 
     def applies(self, observation: Observation) -> str | None:
         """It needs several encodings of an image, and shadow images to train on if it is to."""
-        if observation.threat.encodings_per_image < 3:
+        copies = observation.threat.encodings_per_image
+        if copies is not None and copies < 3:
             return "There are fewer than 3 encodings of an image to put together."
         if self.training > 0 and observation.shadow is None:
             return "It is to train on shadow images, and the threat model grants none."
@@ -109,7 +110,8 @@ class _Run:
         self.labels = observation.labels
         self.soft = observation.labels is not None and observation.threat.labels == "soft"
         self.law = Law.of(self.scheme)
-        self.count = round(len(observation) / observation.threat.encodings_per_image)
+        copies = observation.threat.encodings_per_image
+        self.count = None if copies is None else round(len(observation) / copies)
         self.name = fingerprint(observation, attack.rounds, attack.seed)
         kept = None if attack.folder is None else load_beliefs(attack.folder, self.name)
         self.features = self._features(observation)
@@ -175,11 +177,11 @@ class _Run:
 
     def _first_beliefs(self) -> Beliefs:
         self.say("groups", 0.1)
-        holding = len(self.sizes) * self.scheme.private_k / self.count
-        groups = find_groups(self.features, self.count, holding, self._generator(0))
+        private_k = self.scheme.private_k
+        groups = find_groups(self.features, self.count, private_k, self._generator(0))
         centres = prototypes(self.features, groups)
         scores = feature_scores(self.features, centres)
-        per_mix = min(self.scheme.private_k, len(groups))
+        per_mix = min(private_k, len(groups))
         members = assign_by_features(scores, per_mix, self._classes(scores))
         guess = from_features(self.features, centres, members, self.law)
         beliefs = Beliefs(centres, scores, members, guess)
@@ -244,7 +246,6 @@ class _Run:
         self.say("done", 1.0)
         return Reconstruction(
             {
-                "private_images": float(self.count),
                 "groups": float(len(beliefs.centres)),
                 "recovered": float((sure >= RECOVERED).sum()),
                 "mean_confidence": float(sure.mean()),

@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 #: Groups grown for each private image, and at a time.
 STARTS, BLOCK = 25, 250
+#: Where the number of images is not known: size of the groups that it is counted by, the share of
+#: encodings that one is grown from, and from how many at least.
+FIRST, FIRST_SHARE, FIRST_STARTS = 6, 0.25, 1000
 #: Likenesses above this quantile count as this one: no single pair decides.
 CAP = 0.997
 #: Encodings up to which likeness is in single precision, rows of it that are made at a time, and
@@ -50,56 +53,76 @@ def all_pairs(features: Tensor) -> Tensor:
     return likeness
 
 
-def grow_groups(features: Tensor, size: int, starts: int, generator: torch.Generator) -> Groups:
+def grow_groups(likeness: Tensor, size: int, starts: int, generator: torch.Generator) -> Groups:
     """Groups of ``size`` encodings grown from as many as ``starts`` random ones.
 
     Args:
-        features: (n, D), see `standardised`.
+        likeness: (n, n) of the encodings, see `all_pairs`.
         size: of a group: fewer than the encodings that hold an image.
         starts: how many to grow.
         generator: of the starts.
     """
-    likeness = all_pairs(features)
-    chosen = torch.randperm(len(features), generator=generator)[:starts].to(features.device)
+    chosen = torch.randperm(len(likeness), generator=generator)[:starts].to(likeness.device)
     grown = [_grow(likeness, part, size) for part in torch.split(chosen, BLOCK)]
     members, densities = zip(*grown, strict=True)
     return Groups(torch.cat(members), torch.cat(densities))
 
 
-def choose_groups(features: Tensor, grown: Groups, count: int) -> Tensor:
-    """(m, size) members of at most ``count`` groups of different images, the densest ones."""
+def choose_groups(features: Tensor, grown: Groups, count: int | None = None) -> Tensor:
+    """(m, size) members of groups of different images, the densest ones, and one at least.
+
+    Args:
+        features: (n, D), see `standardised`.
+        grown: groups, several of an image.
+        count: of images, so that less distinct groups are taken while there are fewer. Without it
+            there are as many as there are distinct ones that were reached from several starts.
+    """
     centres = prototypes(features, grown.members)
     alike = centres @ centres.T
     supported = (alike > SAME).sum(dim=1) >= SUPPORT
     order = grown.densities.argsort(descending=True).tolist()
     kept: list[int] = []
     for limit in LIKENESS:
+        if count is None and limit >= UNSUPPORTED:
+            break
         for row in order:
             if len(kept) == count:
                 return grown.members[kept]
             new = not kept or bool(alike[row, kept].max() < limit)
             if new and (supported[row] or limit >= UNSUPPORTED):
                 kept.append(row)
-    return grown.members[kept]
+    return grown.members[kept or order[:1]]
 
 
-def find_groups(features: Tensor, count: int, holding: float, generator: torch.Generator) -> Tensor:
-    """(m, size) members of at most ``count`` groups.
+def find_groups(
+    features: Tensor, count: int | None, per_mix: int, generator: torch.Generator
+) -> Tensor:
+    """(m, size) members of groups, one for each private image.
 
     Args:
         features: (n, D), see `standardised`.
-        count: of private images.
-        holding: mean number of encodings that hold an image.
+        count: of private images, of which no more are found; None if it is not known.
+        per_mix: private images in a mix.
         generator: of the starts.
     """
-    size = max(2, round(0.3 * holding))
-    grown = grow_groups(features, size, min(len(features), STARTS * count), generator)
+    likeness = all_pairs(features)
+    about = _count(features, likeness, generator) if count is None else count
+    size = max(2, round(0.3 * len(features) * per_mix / about))
+    grown = grow_groups(likeness, size, STARTS * about, generator)
+    del likeness
     return choose_groups(features, grown, count)
 
 
 def prototypes(features: Tensor, members: Tensor) -> Tensor:
     """(m, D) mean features of each group, of length 1."""
     return F.normalize(F.embedding_bag(members, features, mode="mean"), dim=1)
+
+
+def _count(features: Tensor, likeness: Tensor, generator: torch.Generator) -> int:
+    """About how many private images there are: as many as there are distinct small groups."""
+    starts = max(FIRST_STARTS, round(FIRST_SHARE * len(features)))
+    size = min(FIRST, len(features))
+    return len(choose_groups(features, grow_groups(likeness, size, starts, generator)))
 
 
 def _grow(likeness: Tensor, starts: Tensor, size: int) -> tuple[Tensor, Tensor]:

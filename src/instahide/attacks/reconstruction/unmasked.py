@@ -9,12 +9,15 @@ from instahide.attacks.reconstruction.coefficients import LEAST, weights
 
 #: Rounds in which images and coefficients are found from each other.
 ROUNDS = 12
+#: What an image that is not known to be there must explain: encodings as ill explained as the worst
+#: one, and a share of all that is seen, which is more than is lost to `RIDGE`.
+SEVERAL, SHARE = 3, 1e-4
 #: Against images that hardly anything is known of, relative to a coefficient of 1.
 RIDGE = 1e-3
 
 
 def recover_unmasked(
-    encodings: Tensor, members: Tensor, coefficients: Tensor, found: int, count: int
+    encodings: Tensor, members: Tensor, coefficients: Tensor, found: int, count: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images (m, C, H, W), members (n, k) and coefficients (n, k) by alternating least squares.
 
@@ -26,21 +29,49 @@ def recover_unmasked(
         members: (n, k) images of each to begin with.
         coefficients: (n, k) to begin with; their mean sum is kept.
         found: images that members are of.
-        count: of images there are.
+        count: of images there are. Where it is not known, another one is taken as long as it
+            explains what several encodings have besides those that were found.
     """
-    per_mix, total = members.shape[1], coefficients.sum(dim=1).mean()
+    total = coefficients.sum(dim=1).mean()
     images = least_squares(encodings, weights(members, coefficients, found))
-    while True:
-        for _ in range(ROUNDS):
-            coefficients, members = _shares(encodings, images).topk(per_mix, dim=1)
-            coefficients = coefficients.clamp(LEAST, 1)
-            coefficients = coefficients * (total / coefficients.sum(dim=1).mean())
-            images = least_squares(encodings, weights(members, coefficients, len(images)))
-        if len(images) >= count:
-            return images, members, coefficients
-        explained = (_shares(encodings, images) @ images.flatten(1)).reshape(encodings.shape)
-        rest = encodings - explained
-        images = torch.cat([images, rest[rest.flatten(1).norm(dim=1).argmax(), None]])
+    best = _alternated(encodings, images, members.shape[1], total)
+    while count is None or len(best[0]) < count:
+        rest = _rest(encodings, best[0])
+        errors = rest.square().flatten(1).sum(dim=1)
+        worst = int(errors.argmax())
+        more = _alternated(
+            encodings, torch.cat([best[0], rest[worst, None]]), members.shape[1], total
+        )
+        gain = errors.sum() - _rest(encodings, more[0]).square().sum()
+        if count is None and gain < max(SEVERAL * errors[worst], SHARE * encodings.square().sum()):
+            break
+        best = more
+    return best
+
+
+def _alternated(
+    encodings: Tensor, images: Tensor, per_mix: int, total: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, members and coefficients, each from the others, in turn."""
+    members, coefficients = _largest(encodings, images, per_mix, total)
+    for _ in range(ROUNDS):
+        images = least_squares(encodings, weights(members, coefficients, len(images)))
+        members, coefficients = _largest(encodings, images, per_mix, total)
+    return images, members, coefficients
+
+
+def _largest(
+    encodings: Tensor, images: Tensor, per_mix: int, total: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(n, k) images that each encoding has most of; (n, k) coefficients, of mean sum ``total``."""
+    shares, members = _shares(encodings, images).topk(per_mix, dim=1)
+    coefficients = shares.clamp(LEAST, 1)
+    return members, coefficients * (total / coefficients.sum(dim=1).mean())
+
+
+def _rest(encodings: Tensor, images: Tensor) -> Tensor:
+    """(n, C, H, W) what the images do not explain."""
+    return encodings - (_shares(encodings, images) @ images.flatten(1)).reshape(encodings.shape)
 
 
 def _shares(encodings: Tensor, images: Tensor) -> Tensor:
