@@ -4,11 +4,14 @@
 
 Private, public and shadow photographs are all different ones; see `experiments.photographs`.
 Nothing was tuned on victims 1 and 2. "published" and "fusion" are the recoveries of Carlini et al.
-and of Luo et al. on the assignment that ours found. Every finished run adds a line to the CSV, and
-runs that it holds are not repeated; one that was interrupted goes on from ``--work``, but then its
-seconds are not kept. ``--train`` trains the encoder further, on shadow photographs. ``--picture``
-attacks crops of scikit-image's photographs, with features that are not trained, draws them and
-keeps their figures. The last line printed is one JSON object.
+and of Luo et al. on the assignment that ours found; "carlini" is all of Carlini et al. after the
+likeness of pairs, for which it takes that of our encoder, and asks for soft labels.
+
+Every finished run adds a line to the CSV, and runs that it holds are not repeated; one that was
+interrupted goes on from ``--work``, but then its seconds are not kept. ``--train`` trains the
+encoder further, on shadow photographs. ``--picture`` attacks crops of scikit-image's photographs,
+with features that are not trained, draws them and keeps their figures. The last line printed is one
+JSON object.
 """
 
 from __future__ import annotations
@@ -34,7 +37,11 @@ from experiments.records import add, rows_of, surroundings
 from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, granted
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.beliefs import FILE
-from instahide.attacks.reconstruction.carlini import learnt_colours, recover_as_published
+from instahide.attacks.reconstruction.carlini import (
+    attack_as_published,
+    learnt_colours,
+    recover_as_published,
+)
 from instahide.attacks.reconstruction.encoder import shipped_encoder
 from instahide.attacks.reconstruction.features import edges_of_square
 from instahide.attacks.reconstruction.fusion import (
@@ -42,6 +49,7 @@ from instahide.attacks.reconstruction.fusion import (
     learnt_denoiser,
     recover_by_fusion,
 )
+from instahide.attacks.reconstruction.groups import all_pairs
 from instahide.audit.challenge import (
     COEFFICIENTS,
     COPIES,
@@ -152,10 +160,22 @@ def denoiser() -> FusionDenoiser:
     return learnt_denoiser(shadow(), SCHEME, COPIES)
 
 
-#: Recoveries after ours, on its assignment; each learns something first.
+def published(observation: Observation, _: Reconstruction, colours: nn.Module) -> Reconstruction:
+    """All of the published attack but its network for pairs, whose place our encoder takes."""
+    encoder = shipped_encoder((3, 32, 32))
+    assert encoder is not None
+    likeness = all_pairs(encoder.features(observation.encodings))
+    count = len(observation) // COPIES
+    return attack_as_published(
+        observation, likeness, count, torch.Generator().manual_seed(0), colours
+    )
+
+
+#: Recoveries after ours, the first two on its assignment; each learns something first.
 OTHERS = {
     "published": lambda: partial(recover_as_published, colours=colours()),
     "fusion": lambda: partial(recover_by_fusion, network=denoiser()),
+    "carlini": lambda: partial(published, colours=colours()),
 }
 
 

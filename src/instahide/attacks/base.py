@@ -182,7 +182,8 @@ class Reconstruction:
         class_coefficients: (n, classes) float32, total private coefficient of each class.
         masks: (m, C, H, W) bool: where the attack says that the masks of the encodings after the
             known ones turn the sign.
-        members: (n, j) int64, which of ``images`` the attack believes to be in each encoding.
+        members: (n, j) int64, which of ``images`` the attack believes to be in each encoding, -1
+            for none.
         coefficients: (n, j) float32, theirs.
         confidence: (m,) how sure the attack is of each image: 1 quite, 0 not at all.
         membership: (m,) of each candidate, the more the likelier the network was trained on it.

@@ -70,7 +70,8 @@ def score_recovered(
         )
     private = truth.partners[:, : truth.private_k]
     rows = _matching(found.members, private, len(found.images), len(truth.images))
-    right = (rows[found.members][:, :, None] == private[:, None, :]).any(dim=1)
+    same = rows[found.members][:, :, None] == private[:, None, :]
+    right = (same & (found.members >= 0)[:, :, None]).any(dim=1)
     weights = truth.coefficients[:, : truth.private_k]
     moments = (torch.tensor(moment)[:, None, None] for moment in (std, mean))
     scale, shift = moments
@@ -87,8 +88,10 @@ def _matching(members: Tensor, private: Tensor, images: int, originals: int) -> 
         from scipy.optimize import linear_sum_assignment
     shared = torch.zeros(images, originals)
     for one in members.T:
+        there = one >= 0
         for other in private.T:
-            shared.index_put_((one, other), torch.ones(len(one)), accumulate=True)
+            pairs = one[there], other[there]
+            shared.index_put_(pairs, torch.ones(len(pairs[0])), accumulate=True)
     rows, columns = linear_sum_assignment(shared.numpy(), maximize=True)
     matched = torch.zeros(images, dtype=torch.int64)
     matched[torch.from_numpy(rows)] = torch.from_numpy(columns)

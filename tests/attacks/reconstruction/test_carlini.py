@@ -1,4 +1,4 @@
-"""The published recovery: its loss against autograd, and what it makes of planted images."""
+"""The published attack: its assignment and recovery of planted images, its loss by autograd."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.base import Observation, Reconstruction, ThreatModel
-from instahide.attacks.reconstruction import carlini
+from instahide.attacks.reconstruction import carlini, carlini_assignment
 from instahide.attacks.reconstruction.coefficients import weights
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
@@ -110,3 +110,76 @@ def test_it_goes_on_from_an_assignment(planted: tuple[Tensor, Tensor, Tensor]) -
         assert published.members is found.members
         assert published.images is not None
         assert not torch.equal(published.images, images)
+
+
+def shared(members: Tensor) -> Tensor:
+    """(n, n) whether two encodings share an image, with a little noise."""
+    there = torch.zeros(len(members), int(members.max()) + 1).scatter(1, members, 1.0)
+    noise = torch.rand(len(members), len(members), generator=torch.Generator().manual_seed(0))
+    return (there @ there.T).clamp(max=1) + 0.5 * noise
+
+
+def soft_labels(members: Tensor, coefficients: Tensor) -> Tensor:
+    """(n, m) with a class for every image."""
+    empty = torch.zeros(len(members), int(members.max()) + 1)
+    return empty.scatter_add(1, members, coefficients)
+
+
+def test_their_assignment_is_right_and_reads_coefficients_from_labels() -> None:
+    generator = np.random.default_rng(0)
+    members = torch.from_numpy(
+        np.stack([generator.permutation(20)[:2] for _ in range(1000)]).astype(np.int64)
+    )
+    coefficients = torch.from_numpy(generator.uniform(0.2, 0.6, (1000, 2)).astype(np.float32))
+    found = carlini_assignment.assign_as_published(
+        shared(members), soft_labels(members, coefficients), 20, torch.Generator().manual_seed(0)
+    )
+    assert found.images == 20
+    # They give each image to 80 encodings where about 100 hold it.
+    assert (found.members >= 0).float().mean() > 0.7
+    held = weights(found.members, found.coefficients, 20)
+    true = weights(members, coefficients, 20)
+    # Which image of theirs is which of the planted ones.
+    of = (held.T @ true).argmax(dim=1)
+    assert sorted(of.tolist()) == list(range(20))
+    torch.testing.assert_close(held, torch.where(held > 0, true[:, of], 0.0))
+
+
+def test_two_images_of_one_class_have_half_its_label_each() -> None:
+    near = torch.tensor([[9.0, 8.0], [8.0, 9.0], [7.0, 1.0], [1.0, 7.0]])
+    labels = torch.tensor([[0.6, 0.0], [0.4, 0.0], [0.3, 0.0], [0.1, 0.5]])
+    found = carlini_assignment._given(near, labels, given=3, telling=2)
+    # The third is not among the three that are most like image 1, the fourth among those of 0.
+    expected = torch.tensor([[0, 1], [0, 1], [0, -1], [1, -1]])
+    assert torch.equal(found.members, expected)
+    halves = torch.tensor([[0.3, 0.3], [0.2, 0.2], [0.15, 0.0], [0.1, 0.0]])
+    torch.testing.assert_close(found.coefficients, halves)
+
+
+def test_sets_are_kept_that_starts_agree_on_and_that_differ() -> None:
+    agreed = [[0, 1, 2, 3], [1, 0, 2, 3], [1, 0, 3, 2]]
+    alone, other = [4, 5, 6, 7], [0, 1, 8, 9]
+    grown = torch.tensor([alone, *agreed, other])
+    # Alone is taken only where there are too few; the last shares too much with the first.
+    assert carlini_assignment._different(grown, core=2, small=1, count=1) == [1]
+    assert carlini_assignment._different(grown, core=2, small=1, count=3) == [1, 0]
+
+
+def test_all_of_the_published_attack_gives_images(planted: tuple[Tensor, Tensor, Tensor]) -> None:
+    images, members, coefficients = planted
+    observation = Observation(
+        encoded(images, weights(members, coefficients, IMAGES)),
+        soft_labels(members, coefficients),
+        Scheme.cross(4), (0.5,) * 3, (0.2,) * 3, ThreatModel(encodings_per_image=40),
+    )  # fmt: skip
+    found = carlini.attack_as_published(
+        observation, shared(members), IMAGES, torch.Generator().manual_seed(0)
+    )
+    assert found.images is not None
+    assert 1 <= len(found.images) <= IMAGES
+    assert found.images.shape[1:] == images.shape[1:]
+    assert found.members is not None
+    assert found.coefficients is not None
+    mixes = weights(found.members, found.coefficients, len(found.images))
+    expected = carlini.recovered_by_adam(observation.encodings, mixes)
+    torch.testing.assert_close(found.images, expected)

@@ -1,4 +1,4 @@
-"""The recovery stage of the published attack, to set ours beside: gradient descent by Adam.
+"""The published attack, to set ours beside: its recovery is gradient descent by Adam.
 
 Carlini et al., "Is Private Learning Possible with Instance Encoding?" (arXiv:2011.05315), as their
 released code has it: the mean of (|x| - |sum of lambda_j x_j|)^2 falls for 1,000 steps, while a
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from instahide.attacks.base import Observation, Reconstruction, granted
+from instahide.attacks.reconstruction.carlini_assignment import assign_as_published
 from instahide.attacks.reconstruction.coefficients import from_labels, weights
 from instahide.attacks.shadows import shadow_batches
 from instahide.encryption.scheme import Scheme
@@ -111,6 +112,30 @@ def recover_as_published(
     if colours is not None:
         images = recoloured(images, colours)
     return replace(found, statistics={}, images=images, coefficients=coefficients, confidence=None)
+
+
+def attack_as_published(
+    observation: Observation,
+    likeness: Tensor,
+    count: int,
+    generator: torch.Generator,
+    colours: nn.Module | None = None,
+) -> Reconstruction:
+    """Images by their assignment, their coefficients and their recovery.
+
+    Args:
+        observation: encodings with soft labels.
+        likeness: (n, n) of the encodings: theirs is of `similarity.all_similarities`.
+        count: of private images.
+        generator: of the encodings that groups are grown from.
+        colours: see `learnt_colours`; None to leave them as they are.
+    """
+    found = assign_as_published(likeness, granted(observation.labels), count, generator)
+    mixes = weights(found.members, found.coefficients, found.images)
+    images = recovered_by_adam(observation.encodings, mixes)
+    if colours is not None:
+        images = recoloured(images, colours)
+    return Reconstruction(images=images, members=found.members, coefficients=found.coefficients)
 
 
 def _descended(sizes: Tensor, weights: Tensor, steps: int) -> Tensor:

@@ -53,9 +53,9 @@ class Law:
 
 
 def weights(members: Tensor, coefficients: Tensor, images: int) -> Tensor:
-    """(n, images) from ``members`` (n, k) and their ``coefficients``, 0 for images not there."""
+    """(n, images) from ``members`` (n, k), -1 for none, and ``coefficients``; 0 if not there."""
     empty = torch.zeros(len(members), images).to(coefficients)
-    return empty.scatter_add(1, members, coefficients)
+    return empty.scatter_add(1, members.clamp(min=0), coefficients * (members >= 0))
 
 
 def from_labels(labels: Tensor, classes: Tensor, members: Tensor, guess: Tensor) -> Tensor:
