@@ -11,15 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from instahide.attacks.reconstruction.features import magnitudes, standardised
 from instahide.attacks.reconstruction.filters import high_pass
-from instahide.errors import InstaHideError
-from instahide.files import writing
+from instahide.attacks.reconstruction.network_file import load_network, save_network
 
 #: Channels inside, and of the features that each branch gives.
 FINE, COARSE = 16, 32
@@ -79,8 +76,7 @@ class PairEncoder(nn.Module):
 
 def save_encoder(path: Path, encoder: PairEncoder) -> None:
     """Write the weights to ``path``, a safetensors file."""
-    with writing(path) as partial:
-        partial.write_bytes(save(encoder.state_dict()))
+    save_network(path, encoder)
 
 
 def load_encoder(path: Path) -> PairEncoder:
@@ -89,16 +85,12 @@ def load_encoder(path: Path) -> PairEncoder:
     Raises:
         InstaHideError: the file is missing, damaged, or holds something else.
     """
-    try:
-        tensors = load(path.read_bytes())
-        encoder = PairEncoder(len(tensors["centre"]) // 3)
-        encoder.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise InstaHideError(
-            f"{path} does not hold a pair encoder ({error}).",
-            "Train one with `python -m experiments.train_pair_encoder`.",
-        ) from error
-    return encoder.eval()
+    return load_network(
+        path,
+        lambda tensors: PairEncoder(len(tensors["centre"]) // 3),
+        "a pair encoder",
+        "Train one with `python -m experiments.train_pair_encoder`.",
+    )
 
 
 def shipped_encoder(shape: tuple[int, int, int]) -> PairEncoder | None:

@@ -1,0 +1,129 @@
+"""Train the published comparison of pairs on shadow photographs, and set ours beside it.
+
+    python -m experiments.train_similarity --seconds 1800
+    python -m experiments.train_similarity --shape 1x28x28 --k 4 --seconds 1800
+    python -m experiments.train_similarity --depth 10 --widening 1 --seconds 600 --threads 1
+
+The published size is for a GPU; the last of these lines is for a processor. A checkpoint is written
+every minute, and ``--resume`` goes on from one. In the end both networks say of the same random
+pairs of encodings whether they share an image: one of victim 0's, or in grey another crop of its
+photographs, none of which either network has seen. The last line printed is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from experiments.photographs import grey, patches
+from experiments.reconstruction import PUBLIC, sharing
+from experiments.train_pair_encoder import EVERY, PATCHES
+from instahide.attacks.base import Budget, ThreatModel
+from instahide.attacks.reconstruction.encoder import shipped_encoder
+from instahide.attacks.reconstruction.similarity import (
+    BATCH,
+    DEPTH,
+    WIDENING,
+    SimilarityNetwork,
+    load_similarity,
+    save_similarity,
+    similarities,
+    train_similarity,
+)
+from instahide.audit.challenge import COPIES
+from instahide.audit.truth import observe
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable
+
+#: Private images, pairs of their encodings that are compared, and the seed of which.
+PRIVATE, PAIRS, SEED = 100, 20_000, 0
+
+
+def images(shape: str, group: str, count: int, seed: int, likeness: float = 1.0) -> ImageTable:
+    """`patches` of a group of photographs in this shape, of ten arbitrary classes."""
+    colour = patches(group, count, seed, likeness, side=int(shape.rpartition("x")[2]))
+    pixels = colour if shape.startswith("3") else grey(colour)
+    return ImageTable.from_arrays(pixels, np.arange(len(pixels)) % 10)
+
+
+def figures(
+    network: SimilarityNetwork, shape: str, scheme: Scheme, device: str
+) -> dict[str, float]:
+    """AUC of the network and of the shipped encoder on the same pairs, and the network's speed."""
+    from sklearn.metrics import roc_auc_score
+
+    # As victim 0 is made, whatever the shape.
+    private = images(shape, "tuning", PRIVATE, 0, likeness=0.6)
+    threat = ThreatModel(labels="none", public="none", encodings_per_image=COPIES)
+    observation, truth = observe(private, images(shape, "public", PUBLIC, 2), scheme, threat)
+    encodings, generator = observation.encodings, torch.Generator().manual_seed(SEED)
+    first = torch.randint(len(encodings), (PAIRS,), generator=generator)
+    apart = torch.randint(1, len(encodings), (PAIRS,), generator=generator)
+    pairs = torch.stack([first, (first + apart) % len(encodings)])
+    # The first pairs also wait for the device to get ready.
+    similarities(network, encodings, pairs[:, :BATCH], device=device)
+    began = time.perf_counter()
+    logits = similarities(network, encodings, pairs, device=device)
+    seconds = time.perf_counter() - began
+    encoder = shipped_encoder(private.shape)
+    assert encoder is not None
+    features = encoder.features(encodings)
+    shares = sharing(truth, *pairs)
+    return {
+        "pairs": PAIRS,
+        "sharing": int(shares.sum()),
+        "auc": round(float(roc_auc_score(shares, logits)), 4),
+        "auc_pair_encoder": round(
+            float(roc_auc_score(shares, (features @ features.T)[tuple(pairs)])), 4
+        ),
+        "pairs_per_second": round(PAIRS / seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=1800)
+    parser.add_argument("--shape", default="3x32x32", choices=("3x32x32", "1x28x28"))
+    parser.add_argument("--k", type=int, default=6)
+    parser.add_argument("--depth", type=int, default=DEPTH)
+    parser.add_argument("--widening", type=int, default=WIDENING)
+    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, help="similarity-SHAPE.safetensors by default")
+    parser.add_argument("--resume", type=Path, help="weights to go on with, of whatever size")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    out = options.out or Path(f"similarity-{options.shape}.safetensors")
+    shadow = images(options.shape, "shadow", PATCHES, 1)
+    scheme = Scheme.cross(options.k)
+    if options.resume:
+        network = load_similarity(options.resume)
+    else:
+        network = SimilarityNetwork(shadow.shape[0], options.depth, options.widening)
+    saved, last = time.monotonic(), ""
+
+    def progress(what: str, share: float) -> None:
+        nonlocal saved, last
+        last = what
+        if time.monotonic() - saved > EVERY:
+            saved = time.monotonic()
+            save_similarity(out, network)
+            print(f"{share:4.0%} {what}", flush=True)
+
+    train_similarity(
+        shadow, scheme, Budget(options.seconds), progress, network=network, device=options.device
+    )
+    save_similarity(out, network)
+    trained = {"patches": len(shadow), "seconds": options.seconds, "last": last}
+    found = figures(network, options.shape, scheme, options.device)
+    print(json.dumps(trained | {"device": options.device} | found))
+
+
+if __name__ == "__main__":
+    main()

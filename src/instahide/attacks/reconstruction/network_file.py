@@ -1,0 +1,48 @@
+"""A network of the attacker's own in one file: safetensors, which loads without pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from instahide.errors import InstaHideError
+from instahide.files import writing
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def save_network(path: Path, network: nn.Module) -> None:
+    """Write the weights to ``path``, whole or not at all."""
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    with writing(path) as partial:
+        partial.write_bytes(save(tensors))
+
+
+def load_network(
+    path: Path, build: Callable[[Mapping[str, Tensor]], N], what: str, remedy: str
+) -> N:
+    """Read what `save_network` wrote: the network on the CPU, ready to be used.
+
+    Args:
+        path: the file.
+        build: makes a network of the size that the tensors, by name, are of.
+        what: the network is called.
+        remedy: where it is not there.
+
+    Raises:
+        InstaHideError: the file is missing, damaged, or holds something else.
+    """
+    try:
+        tensors = load(path.read_bytes())
+        network = build(tensors)
+        network.load_state_dict(tensors)
+    except (
+        OSError, SafetensorError, KeyError, IndexError, TypeError, ValueError, RuntimeError
+    ) as error:  # fmt: skip
+        raise InstaHideError(f"{path} does not hold {what} ({error}).", remedy) from error
+    return network.eval()
