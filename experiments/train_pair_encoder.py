@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,20 @@ def pixels(shape: str) -> NDArray[np.uint8]:
     return colour if shape.startswith("3") else grey(colour)
 
 
+class Saving:
+    """A progress that saves what is trained every minute, and keeps what it was told last."""
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        self.save, self.saved, self.last = save, time.monotonic(), ""
+
+    def __call__(self, what: str, share: float) -> None:
+        self.last = what
+        if time.monotonic() - self.saved > EVERY:
+            self.saved = time.monotonic()
+            self.save()
+            print(f"{share:4.0%} {what}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1900)
@@ -55,19 +70,10 @@ def main() -> None:
     else:
         encoder = PairEncoder(shadow.shape[0])
         encoder.calibrate(magnitudes(next(shadow_batches(shadow, scheme)).encodings))
-    saved, last = time.monotonic(), ""
-
-    def progress(what: str, share: float) -> None:
-        nonlocal saved, last
-        last = what
-        if time.monotonic() - saved > EVERY:
-            saved = time.monotonic()
-            save_encoder(out, encoder)
-            print(f"{share:4.0%} {what}", flush=True)
-
+    progress = Saving(lambda: save_encoder(out, encoder))
     train_pair_encoder(shadow, scheme, Budget(options.seconds), progress, encoder=encoder)
     save_encoder(out, encoder)
-    print(json.dumps({"patches": len(shadow), "seconds": options.seconds, "last": last}))
+    print(json.dumps({"patches": len(shadow), "seconds": options.seconds, "last": progress.last}))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch
 
 from experiments.photographs import grey, patches
 from experiments.reconstruction import PUBLIC, sharing
-from experiments.train_pair_encoder import EVERY, PATCHES
+from experiments.train_pair_encoder import PATCHES, Saving
 from instahide.attacks.base import Budget, ThreatModel
 from instahide.attacks.reconstruction.encoder import shipped_encoder
 from instahide.attacks.reconstruction.similarity import (
@@ -106,21 +106,12 @@ def main() -> None:
         network = load_similarity(options.resume)
     else:
         network = SimilarityNetwork(shadow.shape[0], options.depth, options.widening)
-    saved, last = time.monotonic(), ""
-
-    def progress(what: str, share: float) -> None:
-        nonlocal saved, last
-        last = what
-        if time.monotonic() - saved > EVERY:
-            saved = time.monotonic()
-            save_similarity(out, network)
-            print(f"{share:4.0%} {what}", flush=True)
-
+    progress = Saving(lambda: save_similarity(out, network))
     train_similarity(
         shadow, scheme, Budget(options.seconds), progress, network=network, device=options.device
     )
     save_similarity(out, network)
-    trained = {"patches": len(shadow), "seconds": options.seconds, "last": last}
+    trained = {"patches": len(shadow), "seconds": options.seconds, "last": progress.last}
     found = figures(network, options.shape, scheme, options.device)
     print(json.dumps(trained | {"device": options.device} | found))
 

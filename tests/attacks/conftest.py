@@ -1,4 +1,4 @@
-"""Made-up photographs: every patch has detail at all scales, and patches are like each other."""
+"""Made-up photographs, of detail at all scales and like each other; and a budget of steps."""
 
 from __future__ import annotations
 
@@ -6,9 +6,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from instahide.attacks.base import Budget
 from instahide.images import ImageTable
 
 SIDE = 12
+
+
+class Steps(Budget):
+    """So many steps, however long they take."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    @property
+    def left(self) -> float:
+        self.steps -= 1
+        return float(self.steps >= 0)
 
 
 def natural(count: int, seed: int, side: int = SIDE) -> NDArray[np.uint8]:

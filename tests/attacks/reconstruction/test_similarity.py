@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from instahide.attacks.base import Budget
+from instahide.attacks.reconstruction.descent import Rate
 from instahide.attacks.reconstruction.encoder import PairEncoder, save_encoder
 from instahide.attacks.reconstruction.features import magnitudes
 from instahide.attacks.reconstruction.similarity import (
@@ -27,24 +28,11 @@ from instahide.attacks.shadows import ShadowBatch, shadow_batches
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
-from tests.attacks.conftest import natural
+from tests.attacks.conftest import Steps, natural
 
 SIMILARITY = "instahide.attacks.reconstruction.similarity"
 #: Two images in a mix, and nothing that hides them.
 SCHEME = Scheme.inside(2)
-
-
-class Steps(Budget):
-    """So many steps, however long they take."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    @property
-    def left(self) -> float:
-        self.steps -= 1
-        return float(self.steps >= 0)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +57,7 @@ def network(shadow: ImageTable, losses: list[float]) -> SimilarityNetwork:
     """Trained for a few seconds."""
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.setattr(f"{SIMILARITY}.PAIRS", 64)
-        patch.setattr(f"{SIMILARITY}.RATE", 1e-2)
-        patch.setattr(f"{SIMILARITY}.WARM_UP", 5)
+        patch.setattr(f"{SIMILARITY}.RATE", Rate(1e-2, warm_up=5))
         torch.manual_seed(0)
         return train_similarity(
             shadow, SCHEME, Steps(80), lambda what, _: losses.append(float(what.split()[-1])),
@@ -207,7 +194,7 @@ def test_training_keeps_to_its_budget_and_its_rate_comes_to_nothing(
         step(optimiser)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noted)
-    monkeypatch.setattr(f"{SIMILARITY}.WARM_UP", 1)
+    monkeypatch.setattr(f"{SIMILARITY}.RATE", Rate(1e-3, warm_up=1))
     began = monotonic()
     trained = train_similarity(shadow, SCHEME, Budget(1.0), network=small())
     assert monotonic() - began < 5

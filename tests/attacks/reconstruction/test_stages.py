@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget
 from instahide.attacks.reconstruction import confidence, features
 from instahide.attacks.reconstruction.assignment import (
     Classes,
@@ -44,7 +43,7 @@ from instahide.attacks.shadows import shadow_batches
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable, open_split
-from tests.attacks.conftest import natural
+from tests.attacks.conftest import Steps, natural
 
 IMAGES, ENCODINGS = 12, 600
 GROUPS = "instahide.attacks.reconstruction.groups"
@@ -399,19 +398,6 @@ def test_flat_images_are_like_nothing() -> None:
     flat, other = torch.ones(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
     assert confidence.likeness(flat, other).tolist() == [0, 0]
     assert confidence.likeness(flat, flat).tolist() == [0, 0]
-
-
-class Steps(Budget):
-    """So many steps, however long they take."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    @property
-    def left(self) -> float:
-        self.steps -= 1
-        return float(self.steps >= 0)
 
 
 def test_the_encoder_learns_from_shadow_encodings_alone(tmp_path: Path) -> None:

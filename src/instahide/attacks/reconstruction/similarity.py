@@ -14,8 +14,7 @@ training, and predicts with a moving average of the weights; here AdamW's rate f
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from instahide.attacks.base import Budget, Progress, silent
+from instahide.attacks.reconstruction.descent import Rate, descend
 from instahide.attacks.reconstruction.features import magnitudes
 from instahide.attacks.reconstruction.network_file import load_network, save_network
 from instahide.attacks.shadows import shadow_batches
@@ -37,8 +37,8 @@ DEPTH, WIDENING = 28, 6
 STAGES, WIDTH = 3, 16
 #: Pairs in a step of training: half of them share an image, where by chance one in twelve does.
 PAIRS = 256
-#: Highest rate, its steps of warm-up, and the decay that comes to that of Zagoruyko and Komodakis.
-RATE, WARM_UP, DECAY = 1e-3, 100, 0.05
+#: The learning rate, and the decay that comes to that of Zagoruyko and Komodakis.
+RATE, DECAY = Rate(1e-3, warm_up=100), 0.05
 #: Pairs that are compared at a time.
 BATCH = 250
 
@@ -143,22 +143,15 @@ def train_similarity(
     """
     model = (SimilarityNetwork(shadow.shape[0]) if network is None else network).to(device).train()
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=DECAY)
-    mean_loss, began = 0.0, time.monotonic()
-    for step, batch in enumerate(shadow_batches(shadow, scheme)):
-        if budget.left == 0:
-            break
-        spent = min(1.0, (time.monotonic() - began) / budget.seconds)
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / WARM_UP) * (1 - spent)
-        sizes = magnitudes(batch.encodings.to(device))
-        first, second, shares = (part.to(device) for part in _pairs(batch.shares))
-        logits = model.ordered(sizes[first], sizes[second])
-        loss = F.binary_cross_entropy_with_logits(logits, shares)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        mean_loss += (loss.item() - mean_loss) / min(step + 1, 50)
-        progress(f"step {step + 1}, loss {mean_loss:.4f}", spent)
+
+    def losses() -> Iterator[Tensor]:
+        for batch in shadow_batches(shadow, scheme):
+            sizes = magnitudes(batch.encodings.to(device))
+            first, second, shares = (part.to(device) for part in _pairs(batch.shares))
+            logits = model.ordered(sizes[first], sizes[second])
+            yield F.binary_cross_entropy_with_logits(logits, shares)
+
+    descend(optimiser, losses(), budget, progress, RATE)
     return model.eval()
 
 

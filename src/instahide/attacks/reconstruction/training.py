@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from instahide.attacks.base import Budget, Progress, silent
+from instahide.attacks.reconstruction.descent import Rate, descend
 from instahide.attacks.reconstruction.encoder import PairEncoder
 from instahide.attacks.reconstruction.features import magnitudes
 from instahide.attacks.shadows import shadow_batches
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 
-RATE, FLOOR, WARM_UP = 2e-3, 0.02, 30
+RATE = Rate(2e-3, warm_up=30, floor=0.02)
 
 
 def train_pair_encoder(
@@ -47,22 +48,15 @@ def train_pair_encoder(
             {"params": [scale, offset], "weight_decay": 0.0},
         ]
     )
-    mean_loss, began = 0.0, time.monotonic()
-    for step, batch in enumerate(shadow_batches(shadow, scheme)):
-        spent = min(1.0, (time.monotonic() - began) / budget.seconds)
-        if budget.left == 0:
-            break
-        sizes = magnitudes(batch.encodings.to(device))
-        if step == 0 and fresh:
-            model.calibrate(sizes)
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / WARM_UP) * (FLOOR + (1 - FLOOR) * (1 - spent))
-        loss = _loss(model(sizes), batch.shares.to(device), scale, offset)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        mean_loss += (loss.item() - mean_loss) / min(step + 1, 50)
-        progress(f"step {step + 1}, loss {mean_loss:.4f}", spent)
+
+    def losses() -> Iterator[Tensor]:
+        for step, batch in enumerate(shadow_batches(shadow, scheme)):
+            sizes = magnitudes(batch.encodings.to(device))
+            if step == 0 and fresh:
+                model.calibrate(sizes)
+            yield _loss(model(sizes), batch.shares.to(device), scale, offset)
+
+    descend(optimiser, losses(), budget, progress, RATE)
     return model.eval()
 
 
