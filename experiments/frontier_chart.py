@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -31,20 +32,33 @@ Point = tuple[float, float]
 def against_accuracy(figure: Figure, rows: list[Row]) -> None:
     """What comes back of the images against the accuracy they give: a line a scheme, along T."""
     axes = figure.subplots()
-    for scheme, points in courses(rows).items():
+    found = courses(rows)
+    for scheme, points in found.items():
         xs, ys = ([float(row[name]) for row in points] for name in ("ssim", "accuracy"))
-        marked(axes, scheme, xs, ys)
-        for x, y, row in zip(xs, ys, points, strict=True):
-            if scheme != "plain":
-                beside(axes, scheme, row["copies"], (x, y), (0, 8))
+        name, colour, mark = SCHEMES[scheme]
+        sizes = [area(scheme, int(row["copies"])) for row in points]
+        axes.plot(xs, ys, color=colour, linewidth=1.5, label=name)
+        axes.scatter(xs, ys, sizes, color=colour, marker=mark, zorder=3)
         # Where T is smallest, at the end of its line that lies apart from the others.
-        beside(axes, scheme, SCHEMES[scheme].name, (xs[0], ys[0]), (10, -4), side="left")
-    # To the right is what one wants.
-    axes.set(xlim=(1.05, -0.15), ylabel="accuracy on plain test images, %")
+        beside(axes, scheme, name, (xs[0], ys[0]), (10, -4), side="left")
+        if len(points) > 1:
+            beside(axes, scheme, points[-1]["copies"], (xs[-1], ys[-1]), (0, 10))
+    least = min(float(row["ssim"]) for points in found.values() for row in points)
+    # To the right is what one wants, and there must be room for names.
+    axes.set(xlim=(1.05, least - 0.2), ylabel="accuracy on plain test images, %")
     axes.set_xlabel("mean SSIM of what the strongest attack recovers\nless comes back →")
-    shown = sum(map(len, courses(rows).values()))
-    axes.set_title(f"{shown} points, each measured;\nnumbers: encodings of each image", fontsize=13)
+    copies = ", ".join(map(str, sorted({int(row["copies"]) for row in rows})))
+    axes.set_title(
+        f"{sum(map(len, found.values()))} points, each measured; encodings of each image:\n"
+        f"{copies}, the more, the larger the mark",
+        fontsize=13,
+    )
     finish(axes)
+
+
+def area(scheme: str, copies: int) -> float:
+    """Of a mark, in square points."""
+    return 170 if scheme == "plain" else 14 + 60 * math.log10(copies)
 
 
 def beside(
