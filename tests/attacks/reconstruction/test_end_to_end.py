@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from instahide.audit.truth import Truth, observe
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 from instahide.images.photos import PHOTOS, PhotoCrops
+from tests.attacks.elsewhere import DEVICE, Elsewhere
+
+INITIALISATION = "instahide.attacks.reconstruction.initialisation"
 
 
 @cache
@@ -140,6 +144,40 @@ def test_a_spent_budget_ends_the_rounds_with_what_there_is() -> None:
     assert found.images is not None
     assert [what for what in said if "round" in what] == ["recovery, round 1"]
     assert "recovery, at last" not in said
+
+
+@pytest.mark.parametrize("scheme", [Scheme.inside(2), Scheme.mixup(2)], ids=["inside", "mixup"])
+def test_all_of_it_can_run_on_another_device(
+    scheme: Scheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{INITIALISATION}.STARTS", 3)
+    monkeypatch.setattr(f"{INITIALISATION}.FINALISTS", 2)
+    observation, _ = observed(scheme, "soft", 8, 12)
+    with Elsewhere():
+        attack = ReconstructionAttack(rounds=1, folder=tmp_path, device=DEVICE)
+        found = attack.run(observation, Budget(), silent)
+        # From its file, if it has one, it goes on there, too.
+        again = attack.run(observation, Budget(), silent)
+    assert found.images is not None
+    assert again.images is not None
+    assert found.images.device.type == "cpu"
+    torch.testing.assert_close(again.images, found.images)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("scheme", [Scheme.cross(6), Scheme.mixup(2)], ids=["cross", "mixup"])
+def test_a_gpu_recovers_as_much(scheme: Scheme) -> None:
+    observation, truth = observed(scheme, "soft", 40, 50)
+    here, there = (
+        score_recovered(
+            ReconstructionAttack(device=device).run(observation, Budget(), silent),
+            truth, observation.mean, observation.std,
+        )
+        for device in ("cpu", "cuda")
+    )  # fmt: skip
+    assert abs(here.mass - there.mass) < 0.02
+    assert abs(here.ssim.mean() - there.ssim.mean()) < 0.05
 
 
 def test_the_same_observation_gives_the_same_images() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -63,6 +63,7 @@ class ReconstructionAttack:
         folder: where to keep what is believed after every step, for a later run on the same
             encodings to go on from. It will hold private images as far as they are recovered.
         seed: of the attacker's own choices.
+        device: to compute on; by default a GPU, if there is one.
     """
 
     rounds: int = 2
@@ -70,6 +71,7 @@ class ReconstructionAttack:
     training: float = 0.0
     folder: Path | None = None
     seed: int = 0
+    device: torch.device | str | None = None
     name: str = "reconstruction"
     title: str = "Private images from many encodings of each, by phase retrieval"
     paper: str = "Carlini et al., Is Private Learning Possible with Instance Encoding? (2011.05315)"
@@ -89,7 +91,14 @@ class ReconstructionAttack:
         Raises:
             InstaHideError: what is in ``folder`` is damaged, or of another attack.
         """
-        return _Run(self, observation, budget, progress).reconstruction()
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        labels = observation.labels
+        there = replace(
+            observation,
+            encodings=observation.encodings.to(device),
+            labels=None if labels is None else labels.to(device),
+        )
+        return _Run(self, there, budget, progress).reconstruction()
 
 
 class _Run:
@@ -237,7 +246,7 @@ class _Run:
         return torch.Generator().manual_seed(STEPS * self.attack.seed + step)
 
     def _keep(self) -> None:
-        self.beliefs.settle()
+        self.beliefs.settle(self.encodings.device)
         if self.attack.folder is not None and self.scheme.mask:
             save_beliefs(self.attack.folder, self.beliefs, self.name)
 
@@ -251,8 +260,8 @@ class _Run:
                 "mean_confidence": float(sure.mean()),
                 "seconds": time.monotonic() - self.began,
             },
-            images=granted(beliefs.images) * self.scale,
-            members=beliefs.members,
-            coefficients=beliefs.coefficients,
-            confidence=sure,
+            images=(granted(beliefs.images) * self.scale).cpu(),
+            members=beliefs.members.cpu(),
+            coefficients=beliefs.coefficients.cpu(),
+            confidence=sure.cpu(),
         )

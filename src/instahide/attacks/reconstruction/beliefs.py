@@ -10,9 +10,10 @@ import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, contiguous_format
+from torch import Tensor
 
 from instahide.attacks.base import Observation
 from instahide.attacks.reconstruction.coefficients import weights
@@ -48,7 +49,7 @@ class Beliefs:
         """(n, m) coefficient of each image in each encoding, 0 where it is not."""
         return weights(self.members, self.coefficients, len(self.centres))
 
-    def settle(self) -> None:
+    def settle(self, device: torch.device) -> None:
         """Lay all tensors out in memory alike, whether they were computed or read from a file.
 
         Rounding depends on it, and which of two starts explains more can depend on rounding.
@@ -56,7 +57,9 @@ class Beliefs:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
-                setattr(self, field.name, value.clone(memory_format=contiguous_format))
+                setattr(
+                    self, field.name, value.to(device).clone(memory_format=torch.contiguous_format)
+                )
 
 
 def fingerprint(observation: Observation, *settings: object) -> str:

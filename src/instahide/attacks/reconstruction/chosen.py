@@ -39,8 +39,11 @@ def default_features(
     """
     if not observation.scheme.mask:
         return edges(observation.encodings)
+    encodings = observation.encodings
     encoder = _encoder(observation, training, progress, folder)
-    return (edges_of_square if encoder is None else encoder.features)(observation.encodings)
+    if encoder is None:
+        return edges_of_square(encodings)
+    return encoder.to(encodings.device).features(encodings)
 
 
 def _encoder(
@@ -55,8 +58,9 @@ def _encoder(
     if training is None or observation.shadow is None:
         return encoder
     encoder = train_pair_encoder(
-        observation.shadow, observation.scheme, training, progress, encoder=encoder
-    )
+        observation.shadow, observation.scheme, training, progress, encoder=encoder,
+        device=observation.encodings.device,
+    )  # fmt: skip
     if kept is not None:
         save_encoder(kept, encoder)
     return encoder

@@ -78,7 +78,7 @@ def choose_groups(features: Tensor, grown: Groups, count: int | None = None) -> 
             there are as many as there are distinct ones that were reached from several starts.
     """
     centres = prototypes(features, grown.members)
-    alike = centres @ centres.T
+    alike = (centres @ centres.T).cpu()
     supported = (alike > SAME).sum(dim=1) >= SUPPORT
     order = grown.densities.argsort(descending=True).tolist()
     kept: list[int] = []
@@ -87,11 +87,11 @@ def choose_groups(features: Tensor, grown: Groups, count: int | None = None) -> 
             break
         for row in order:
             if len(kept) == count:
-                return grown.members[kept]
+                break
             new = not kept or bool(alike[row, kept].max() < limit)
             if new and (supported[row] or limit >= UNSUPPORTED):
                 kept.append(row)
-    return grown.members[kept or order[:1]]
+    return grown.members[torch.tensor(kept or order[:1])]
 
 
 def find_groups(
