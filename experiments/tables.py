@@ -127,7 +127,7 @@ def accuracy_table(data: str, title: str) -> list[str]:
                 continue
             asked = mean_of(mine, scheme, "encrypted_accuracy")
             seeds = sum(row["scheme"] == scheme for row in mine)
-            drop = "" if plain is None or scheme == "plain" else f"{plain - value:.1f}"
+            drop = "" if plain is None or scheme == "plain" else f"{plain - value:z.1f}"
             shown = "" if asked is None else f"{asked:.1f}"
             lines.append(f"| {name} | {number} | {seeds} | {value:.1f} | {shown} | {drop} |")
     return lines
@@ -150,7 +150,7 @@ def drops_table() -> list[str]:
         plain = mean_of(mine, "plain", "plain_accuracy")
         if plain is not None:
             values = [mean_of(mine, scheme, "plain_accuracy") for scheme in COMPARED]
-            drops = ["not measured" if v is None else f"{plain - v:.1f}" for v in values]
+            drops = ["not measured" if v is None else f"{plain - v:z.1f}" for v in values]
             lines.append(
                 f"| here: {title}, small network, {BESIDE_EPOCHS} epochs | {plain:.1f} "
                 f"| {' | '.join(drops)} |"
@@ -192,7 +192,7 @@ def federated_table() -> list[str]:
         mine = [row for row in rows if row["partition"] == partition]
         plain, mixed = (mean_of(mine, scheme, "accuracy") for scheme in ("plain", "cross-4"))
         if plain is not None and mixed is not None:
-            lines.append(f"| {title} | {plain:.1f} | {mixed:.1f} | {plain - mixed:.1f} |")
+            lines.append(f"| {title} | {plain:.1f} | {mixed:.1f} | {plain - mixed:z.1f} |")
     return lines
 
 
