@@ -119,13 +119,13 @@ def crops(
 def victim(number: int) -> ImageTable:
     """100 private images of ten arbitrary classes.
 
-    Victim 0 is for tuning. Victims 1 and 2 are 20 CIFAR-10 or CIFAR-100 images and 80 crops of 20
-    ImageNet photographs.
+    Victim 0 is for tuning. Victim 1 is 20 CIFAR-10 images and 80 crops of 20 ImageNet photographs,
+    victims 2 and 3 are 20 CIFAR-100 images and 80 other crops.
     """
     if number == 0:
         pixels = patches("tuning", 100, 0, likeness=0.6)
     else:
-        small = np.stack([decode(path) for path in _foolbox(("cifar10_", "cifar100_")[number - 1])])
+        small = np.stack([decode(p) for p in _foolbox("cifar10_" if number == 1 else "cifar100_")])
         large = patches("private", 80, number, likeness=0.6)
         pixels = np.concatenate([small.transpose(0, 3, 1, 2), large])
     classes = np.random.default_rng(number).permutation(np.arange(len(pixels)) % 10)

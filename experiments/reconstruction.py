@@ -1,9 +1,9 @@
 """What the reconstruction attack recovers of photographs, with and without labels.
 
-    python -m experiments.reconstruction --victims 1,2 --labels none,soft
+    python -m experiments.reconstruction --victims 1,2,3 --labels none,soft
 
 Private, public and shadow photographs are all different ones; see `experiments.photographs`.
-Nothing was tuned on victims 1 and 2. "published" and "fusion" are the recoveries of Carlini et al.
+Nothing was tuned on victims 2 and 3. "published" and "fusion" are the recoveries of Carlini et al.
 and of Luo et al. on the assignment that ours found; "carlini" is all of Carlini et al. after the
 likeness of pairs, for which it takes that of our encoder, and asks for soft labels.
 
