@@ -62,12 +62,10 @@ def test_twenty_encodings_of_an_image_tell_who_is_in_which() -> None:
     # A flat guess has 0.0 to 0.1. So few images may still be turned in whole patches of pixels.
     assert score.ssim.mean() > 0.15
     assert found.confidence is not None
-    assert (
-        score.summary(found.confidence, RECOVERED)["above_half"]
-        >= found.statistics["recovered"] / 2
-    )
-    # And is seldom called right.
-    assert found.statistics["recovered"] <= 5
+    # And is seldom called right: of 28 draws of keys 25 had no image that was called so and was
+    # not, and none had more than 2. Images that are right may be called so, as many as there are.
+    called = found.confidence >= RECOVERED
+    assert int((called & (score.ssim <= 0.5)).sum()) <= 4
 
 
 def test_an_image_that_is_alone_in_its_mixes_is_known_to_be_there() -> None:
