@@ -80,6 +80,8 @@ def test_what_is_granted_must_be_there() -> None:
         observe(PRIVATE, PUBLIC, Scheme.cross(4), ThreatModel(shadow=True))
     with pytest.raises(InstaHideError, match="like the public ones"):
         observe(PRIVATE, PUBLIC, Scheme.cross(4), ThreatModel(public="distribution"))
+    with pytest.raises(InstaHideError, match="how many encodings"):
+        observe(PRIVATE, PUBLIC, Scheme.cross(4), ThreatModel(encodings_per_image=None))
 
 
 def test_nothing_secret_is_shown() -> None:

@@ -16,6 +16,7 @@ import torch
 
 from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
+from instahide.attacks.reconstruction.features import edges_of_square
 from instahide.audit.recovered import RecoveredScore, score_recovered
 from instahide.audit.truth import Truth, observe
 from instahide.encryption.scheme import Scheme
@@ -160,6 +161,16 @@ def test_all_of_it_can_run_on_another_device(
     assert again.images is not None
     assert found.images.device.type == "cpu"
     torch.testing.assert_close(again.images, found.images)
+
+
+def test_features_may_come_from_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{INITIALISATION}.STARTS", 3)
+    monkeypatch.setattr(f"{INITIALISATION}.FINALISTS", 2)
+    observation, _ = observed(Scheme.inside(2), "none", 8, 12)
+    features = edges_of_square(observation.encodings)
+    with Elsewhere():
+        attack = ReconstructionAttack(rounds=1, features=lambda _: features, device=DEVICE)
+        assert attack.run(observation, Budget(), silent).images is not None
 
 
 @pytest.mark.gpu

@@ -179,7 +179,7 @@ class _Run:
     def _features(self, observation: Observation) -> Tensor:
         self.say("features", 0.0)
         if self.attack.features is not None:
-            return self.attack.features(self.encodings)
+            return self.attack.features(self.encodings).to(self.encodings.device)
         seconds = min(self.attack.training, self.budget.left / 2)
         training = Budget(seconds) if seconds > 0 else None
         return default_features(observation, training, self.say, self.attack.folder)
