@@ -3,15 +3,16 @@
     python -m experiments.accuracy --data fashion-mnist --schemes plain,inside-4,cross-4,cross-6
 
 A scheme that ends in ``-signed`` trains without the sign-invariant stem. Every finished run adds
-one line to the CSV at once, and runs that it holds are not repeated. The last line printed is one
-JSON object with the means over seeds and the drops from plain training.
+one line to the CSV at once, and runs that it holds are not repeated; one that was stopped goes on
+from its last epoch. The last line printed is one JSON object with the means over seeds and the
+drops from plain training.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
+import shutil
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -19,7 +20,7 @@ import torch
 from rich.console import Console
 
 from experiments.records import add, percent, rows_of, surroundings
-from instahide.learning.job import Job
+from instahide.learning.job import start
 from instahide.learning.progress import Lines
 from instahide.learning.settings import TrainSettings
 
@@ -54,11 +55,10 @@ def settings_of(data: str, scheme: str, seed: int, epochs: int) -> TrainSettings
     return TrainSettings.from_values(values)
 
 
-def run(settings: TrainSettings) -> dict[str, object]:
-    job = Job.open(settings)
-    started = time.perf_counter()
-    job.run(progress=Lines(Console()))
-    seconds = time.perf_counter() - started
+def run(settings: TrainSettings, folder: Path) -> dict[str, object]:
+    """Train in ``folder``, or go on with the run there; ``seconds`` are those of training."""
+    job = start(settings, folder, resume=True, progress=Lines(Console()))
+    seconds = sum(record.seconds for record in job.history)
     asked = job.metrics.get("encrypted_accuracy")
     curve = [percent(record.metrics["accuracy"]) for record in job.history]
     return {
@@ -110,11 +110,14 @@ def main() -> None:
             if (options.data, scheme, str(seed), str(options.epochs)) in have:
                 continue
             settings = settings_of(options.data, scheme, seed, options.epochs)
+            name = f"{options.data}-{scheme}-{seed}-{options.epochs}"
+            folder = options.out.parent / "runs" / name
             row = {
                 "data": options.data, "scheme": scheme, "seed": seed, "epochs": options.epochs,
-                "model": settings.model, **run(settings), **surroundings(),
+                "model": settings.model, **run(settings, folder), **surroundings(),
             }  # fmt: skip
             add(options.out, FIELDS, row)
+            shutil.rmtree(folder)
     print(json.dumps(summary(rows_of(options.out), options.data, options.epochs)))
 
 

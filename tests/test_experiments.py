@@ -29,18 +29,29 @@ from instahide.images import ImageTable
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def measure(out: Path) -> dict[str, object]:
-    options = ["--data", "digits", "--epochs", "1", "--schemes", "plain,inside-2,inside-2-signed"]
-    result = subprocess.run(
-        [sys.executable, "-m", "experiments.accuracy", *options, "--out", str(out)],
+def started(*options: str, out: Path) -> subprocess.Popen[str]:
+    """`experiments.accuracy` on digits."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.accuracy", "--data", "digits", *options,
+         "--out", str(out)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        check=True,
-    )
-    figures: dict[str, object] = json.loads(result.stdout.splitlines()[-1])
+    )  # fmt: skip
+
+
+def measure(out: Path) -> dict[str, object]:
+    printed = finished(started("--epochs=1", "--schemes=plain,inside-2,inside-2-signed", out=out))
+    figures: dict[str, object] = json.loads(printed[-1])
     return figures
+
+
+def finished(process: subprocess.Popen[str]) -> list[str]:
+    """The lines that it prints, at its good end."""
+    printed, _ = process.communicate()
+    assert process.returncode == 0
+    return printed.splitlines()
 
 
 def test_accuracy_writes_every_run_once_and_sums_up(tmp_path: Path) -> None:
@@ -56,6 +67,22 @@ def test_accuracy_writes_every_run_once_and_sums_up(tmp_path: Path) -> None:
     before = out.read_bytes()
     assert measure(out) == figures
     assert out.read_bytes() == before
+
+
+def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
+    out, options = tmp_path / "accuracy.csv", ("--epochs=4", "--schemes=plain")
+    process = started(*options, out=out)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch 1/4 ")
+    process.kill()
+    process.communicate()
+    assert not out.exists()
+    first, *_ = finished(started(*options, out=out))
+    assert first.startswith("epoch ")
+    assert not first.startswith("epoch 1/4 ")
+    (row,) = records.rows_of(out)
+    assert len(row["curve"].split()) == 4
+    assert not any((tmp_path / "runs").iterdir())
 
 
 def test_a_signed_scheme_differs_in_the_stem_alone() -> None:
