@@ -5,6 +5,9 @@ weighted sum, normalisation folded into weights and bias, sign bit XORed with th
 there is augmentation, it reads them from a scratch in the first-level cache, where they were copied
 as they are moved. The inner loop has a fixed k, so that the compiler keeps the sum in vector
 registers.
+
+Partners lie anywhere in the table, where no processor expects them: while a mix is made, the rows
+of the next are asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from numba.cpython.unsafe.tuple import tuple_setitem
 from numpy.typing import NDArray
 
 from instahide.encryption.draws import OneTimeKeys
-from instahide.encryption.kernels.instructions import LANES, copy_mirrored
+from instahide.encryption.kernels.instructions import LANES, LINE, copy_mirrored, read_soon
 
 #: Fewer values than this are not worth handing over to another thread.
 ALONE = 1 << 17
@@ -94,35 +97,43 @@ def _encode_mixes(
 
     ``private`` and ``public`` are flat. The last three are tuples as long as there are images in a
     mix, and private ones; of the former two the values are for every plane where each begins and
-    what it weighs. As tuples they stay in registers.
+    what it weighs, and of ``coming`` where the next mix's begins. As tuples they stay in registers.
     """
     channels, height, width = out.shape[1:]
     size = height * width
     room = size + 2 * width
+    coming = begins
     moved = np.empty(len(begins) * room, private.dtype)
     unmasked = np.zeros((size + 31) // 32, np.uint32)
     for row in range(out.shape[0]):
-        mix = start + row
+        mix, following = start + row, min(start + row + 1, len(partners) - 1)
         for channel in range(channels):
             for slot in range(len(begins)):
                 begin = (partners[mix, slot] * channels + channel) * size
+                soon = (partners[following, slot] * channels + channel) * size
                 if moves.size:
                     table = private if slot < len(private_slots) else public
                     to = slot * room + width
                     _copy_moved(table, begin, moves[mix, slot], moved, to, height, width)
-                    begin = to
+                    for at in range(0, size, LINE):
+                        read_soon(table, np.uintp(soon + at))  # type: ignore[call-arg]
+                    begin = soon = to
                 # Seen from here, its first argument is the compiler's own.
                 begins = tuple_setitem(begins, slot, begin)  # type: ignore[call-arg]
+                coming = tuple_setitem(coming, slot, soon)
                 weight = coefficients[mix, slot] * scale[channel]
                 weights = tuple_setitem(weights, slot, weight)
             words = masks[mix, channel] if masks.size else unmasked
             bits = out[row, channel].reshape(-1).view(np.uint32)
             if moves.size:
-                _mix_and_mask(moved, moved, begins, weights, bias[channel], words, bits, begins)
+                _mix_and_mask(
+                    moved, moved, begins, weights, bias[channel], words, bits, begins, coming
+                )
             else:
                 _mix_and_mask(
-                    private, public, begins, weights, bias[channel], words, bits, private_slots
-                )
+                    private, public, begins, weights, bias[channel], words, bits, private_slots,
+                    coming,
+                )  # fmt: skip
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
@@ -142,11 +153,17 @@ def _value(
 @njit(nogil=True, cache=True, fastmath={"contract"})
 def _mix_and_mask(
     private: Any, public: Any, begins: Any, weights: Any, bias: Any, words: Any, out: Any,
-    private_slots: Any,
+    private_slots: Any, coming: Any,
 ) -> None:  # fmt: skip
-    """Every value to ``out``, its sign turned where ``words`` say so."""
+    """Every value to ``out``, its sign turned where ``words`` say so.
+
+    As it goes, it asks for the planes that begin at ``coming``.
+    """
     whole = out.size // 32
     for word in range(whole):
+        for slot in range(len(coming)):
+            table = private if slot < len(private_slots) else public
+            read_soon(table, np.uintp(coming[slot] + 32 * word))  # type: ignore[call-arg]
         for bit in range(32):
             sign = (words[word] << np.uint32(31 - bit)) & np.uint32(0x80000000)
             at = 32 * word + bit

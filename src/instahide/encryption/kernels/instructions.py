@@ -1,4 +1,4 @@
-"""An instruction that Numba's compiler has, and that Python cannot ask for."""
+"""Instructions that Numba's compiler has, and that Python cannot ask for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+#: Bytes that come into the cache together.
+LINE = 64
 #: Values that `copy_mirrored` turns round at a time: what one register holds of 8-bit ones.
 LANES = 16
 
@@ -33,6 +35,26 @@ def copy_mirrored(_: Any, target: Any, to: Any, source: Any, begin: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(target, types.uintp, source, types.uintp), generate
+
+
+@intrinsic
+def read_soon(_: Any, array: Any, place: Any) -> Any:
+    """Bring the line with ``place`` of the flat ``array`` into the cache, without a wait for it.
+
+    A place that is not there does no harm.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(context, builder, signature.args[0], *arguments)
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        # To read, into the nearest cache, as data.
+        how = [ir.Constant(number, flag) for flag in (0, 3, 1)]
+        builder.call(prefetch, [builder.bitcast(address, pointer), *how])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uintp), generate
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
