@@ -33,8 +33,9 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, ImageTable, PhotoCrops
 
-#: Blocks that `Encoder.stream` works on at a time: one draws keys while another is mixed.
-AHEAD = 2
+#: Blocks that `Encoder.stream` works on at a time: keys of one are drawn, one is mixed, and one is
+#: there for processors that are done with that.
+AHEAD = 3
 
 
 class Encoded(NamedTuple):
@@ -126,7 +127,7 @@ class Encoder:
     ) -> Generator[Encoded, None, None]:
         """Encrypt each of ``rows`` in turn, the next ones in the background.
 
-        While one block is used, keys of the next are drawn and those before it are mixed. Whoever
+        While one block is used, keys of later ones are drawn and those before them mixed. Whoever
         stops early has `AHEAD` blocks encoded, and counted, that nobody has seen.
 
         Args:

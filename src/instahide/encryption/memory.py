@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 #: Pieces of memory that are kept: a stream has about as many blocks at a time.
-SPARE = 4
+SPARE = 6
 #: Bytes; less memory is had for nothing, and more is not kept.
 LEAST, MOST = 1 << 20, 1 << 25
 _spare: deque[NDArray[np.uint8]] = deque(maxlen=SPARE)
