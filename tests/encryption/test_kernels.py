@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 from numpy.typing import NDArray
 
 from instahide.encryption import draws
@@ -346,6 +347,17 @@ def test_the_largest_image_size_and_move() -> None:
     )
     arrays = (pixels, pixels[:0], keys, 2, np.array([0.01], np.float32), np.array([-1], np.float32))
     assert_is_the_reference(on_cpu(arrays), arrays)
+
+
+def test_memory_is_asked_for_and_what_is_not_there_does_no_harm() -> None:
+    @njit
+    def ask(array: Any, place: Any) -> None:
+        instructions.read_soon(array, place)  # type: ignore[call-arg]
+
+    for place in (0, 63, 64, 2**40, 2**62):
+        ask(np.zeros(64, np.uint8), np.uintp(place))
+    ask(np.zeros(0, np.uint8), np.uintp(0))
+    assert all("llvm.prefetch" in code for code in ask.inspect_llvm().values())
 
 
 def test_a_compiled_kernel_is_kept_for_the_next_process() -> None:

@@ -115,8 +115,10 @@ def _encode_mixes(
                     table = private if slot < len(private_slots) else public
                     to = slot * room + width
                     _copy_moved(table, begin, moves[mix, slot], moved, to, height, width)
+                    # As many pixels as a line has bytes; of floats, every fourth line.
                     for at in range(0, size, LINE):
                         read_soon(table, np.uintp(soon + at))  # type: ignore[call-arg]
+                    # What is mixed lies in the cache: there is nothing more to ask for.
                     begin = soon = to
                 # Seen from here, its first argument is the compiler's own.
                 begins = tuple_setitem(begins, slot, begin)  # type: ignore[call-arg]
