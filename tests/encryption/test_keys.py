@@ -256,7 +256,7 @@ def assert_hides(text: str, key: bytes) -> None:
         assert not [form for form in forms(half) if form in text]
 
 
-@pytest.mark.parametrize("key", [os.urandom(32), b"k" * 32])
+@pytest.mark.parametrize("key", [os.urandom(32), b"k" * 32], ids=["drawn", "printable"])
 def test_nothing_secret_is_shown(key: bytes) -> None:
     stream = KeyStream("clinic", fixed_key=key)
     block = stream.next_block()

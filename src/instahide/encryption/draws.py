@@ -1,17 +1,20 @@
 """SECRET: one-time keys, and the law by which each part is drawn from the key stream.
 
-Every function turns uniform 64-bit words into a draw of an exactly stated distribution.
+Every function turns uniform 64-bit words into a draw of an exactly stated distribution; `laws` has
+the loops.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instahide.encryption import laws
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.exposure import Exposure, at_limit
 from instahide.encryption.keys import Block, Purpose
@@ -164,45 +167,30 @@ def partners(
     block: Block, scheme: Scheme, indices: NDArray[np.int64], *, private: int, public: int
 ) -> NDArray[np.int64]:
     """(n, k) rows: the image itself, then others, uniform over all choices without repeats."""
-    count = len(indices)
-    slots = [
-        *_distinct(block, scheme.private_k, count, bound=private, first=indices),
-        *_distinct(block, scheme.public_k, count, bound=public),
-    ]
-    return np.stack(slots, axis=1)
-
-
-def _distinct(
-    block: Block, size: int, count: int, *, bound: int, first: NDArray[np.int64] | None = None
-) -> list[NDArray[np.int64]]:
-    """``size`` arrays (count,) of values below ``bound``, none the same at the same place.
-
-    ``first`` may be given and is then one of them.
-    """
-    chosen = [] if first is None else [first]
-    taken = list(chosen)
-    while len(chosen) < size:
-        value = below(block, Purpose.PARTNERS, count, bound - len(chosen))
-        # The value counts what is still free: step over everything taken, in ascending order.
-        for other in taken:
-            value += value >= other
-        chosen.append(value)
-        for place, other in enumerate(taken):
-            taken[place], value = np.minimum(other, value), np.maximum(other, value)
-        taken.append(value)
-    return chosen
+    own, others = range(1, scheme.private_k), range(scheme.public_k)
+    bounds = [*(private - taken for taken in own), *(public - taken for taken in others)]
+    ranks = _below_each(block, Purpose.PARTNERS, len(indices), bounds)
+    return np.asarray(laws.partners(indices, ranks, scheme.private_k), np.int64)
 
 
 def below(block: Block, purpose: Purpose, count: int, bound: int) -> NDArray[np.int64]:
-    """(count,) integers, exactly uniform on 0 .. bound - 1.
+    """(count,) integers, exactly uniform on 0 .. bound - 1."""
+    return np.asarray(_below_each(block, purpose, count, [bound])[0], np.int64)
 
-    Words past the last whole multiple of ``bound`` are drawn again.
+
+def _below_each(
+    block: Block, purpose: Purpose, count: int, bounds: Sequence[int]
+) -> NDArray[np.int64]:
+    """(b, count) integers, row by row exactly uniform below each of the b ``bounds``.
+
+    Words past the last whole multiple of their bound are drawn again.
     """
-    words = block.words(purpose, count)
-    end = np.uint64(2**64 - 1 - 2**64 % bound)
-    while (again := words > end).any():
-        words[again] = block.words(purpose, int(again.sum()))
-    return (words % np.uint64(bound)).astype(np.int64)
+    words = block.words(purpose, len(bounds) * count)
+    last = np.array([2**64 - 1 - 2**64 % bound for bound in bounds], np.uint64)
+    while len(again := laws.beyond(words, last)):
+        words[again] = block.words(purpose, len(again))
+    rows = words.reshape(len(bounds), count)
+    return np.remainder(rows, np.array(bounds, np.uint64)[:, None], out=rows).view(np.int64)
 
 
 def uniforms(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
@@ -236,8 +224,7 @@ def _unbounded(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32]:
         else _exponentials(block, Purpose.COEFFICIENTS, size)
     )
     # Columns lie together in memory: sums over so few values are slow along rows.
-    raw = raw.reshape(scheme.k, count).T
-    return np.asarray(raw / raw.sum(axis=1, keepdims=True), np.float32)
+    return np.asarray(laws.shares(raw, scheme.k), np.float32).T
 
 
 def _normals(block: Block, purpose: Purpose, count: int, *, turn: float) -> NDArray[np.float64]:
@@ -246,12 +233,10 @@ def _normals(block: Block, purpose: Purpose, count: int, *, turn: float) -> NDAr
     Over a ``turn`` of 2 pi; over a quarter of that, their absolute values.
     """
     half = -(-count // 2)
-    radius = np.sqrt(2 * _exponentials(block, purpose, half))
-    # Cosine and sine by the tangent of half the angle: NumPy has no fast ones of their own.
-    tangent = np.tan(uniforms(block, purpose, half) * (turn / 2))
-    square = np.square(tangent)
-    scale = radius / (1 + square)
-    return np.concatenate([(1 - square) * scale, 2 * tangent * scale])[:count]
+    # Each word drawn becomes one number; NumPy's logarithm and tangent are those of vectors.
+    chances, halves = laws.polar(block.words(purpose, 2 * half), turn)
+    drawn = laws.normals(np.log(chances, out=chances), np.tan(halves, out=halves))
+    return np.asarray(drawn[:count], np.float64)
 
 
 def _exponentials(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
@@ -278,12 +263,8 @@ def masks(block: Block, count: int, shape: tuple[int, int, int]) -> NDArray[np.u
 def moves(block: Block, shape: tuple[int, int], augmentation: Augmentation) -> NDArray[np.int8]:
     """(n, k, 3): down and right, uniform on -padding .. padding, and 1 for half of the mirrors."""
     side, flips = 2 * augmentation.padding + 1, 1 + augmentation.flip
-    # One number below the product is as good as one below each factor.
-    drawn = below(block, Purpose.AUGMENTATION, shape[0] * shape[1], side * side * flips)
-    rest, down = np.divmod(drawn.astype(np.int32), np.int32(side))
-    mirrored, right = np.divmod(rest, np.int32(side))
-    parts = (down - augmentation.padding, right - augmentation.padding, mirrored)
-    return np.stack(parts, axis=-1).astype(np.int8).reshape(*shape, 3)
+    numbers = below(block, Purpose.AUGMENTATION, shape[0] * shape[1], side * side * flips)
+    return np.asarray(laws.moves(numbers, augmentation.padding), np.int8).reshape(*shape, 3)
 
 
 def order(block: Block, count: int) -> NDArray[np.int64]:

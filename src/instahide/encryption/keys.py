@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from instahide.errors import InstaHideError
 
 KEY_BYTES = 32
-_ZEROS = memoryview(bytes(1 << 20))
+#: What is encrypted for the stream itself: little enough to stay in the nearest caches.
+_ZEROS = memoryview(bytes(1 << 16))
 
 
 class Purpose(IntEnum):
