@@ -1,7 +1,9 @@
 # Every target makes .venv first, from pyproject.toml and constraints.txt; nothing else is needed.
 # Another interpreter: make test PYTHON=python3.13
+# Tests run side by side, on four processors at most: each process takes a gigabyte or two.
 
 PYTHON ?= python3
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -18,10 +20,10 @@ demo: $(STAMP) ## Train on plain and on encrypted digits, and compare (5 minutes
 	$(BIN)/instahide demo
 
 test: $(STAMP) ## Run the tests, with coverage
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest $(PARALLEL) --cov
 
 slow: $(STAMP) ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 lint: $(STAMP) ## Check style, types and layers
 	$(BIN)/ruff check

@@ -19,7 +19,6 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.exposure import Exposure, at_limit
 from instahide.encryption.keys import Block, Purpose
 from instahide.encryption.scheme import Scheme
-from instahide.sorting import ascending
 
 #: Bits of a mask word; a kernel reads the masks of 32 neighbouring values at once.
 WORD_BITS = 32
@@ -269,4 +268,4 @@ def moves(block: Block, shape: tuple[int, int], augmentation: Augmentation) -> N
 
 def order(block: Block, count: int) -> NDArray[np.int64]:
     """A uniform permutation of ``count`` rows, but for ties of 64-bit words."""
-    return ascending(block.words(Purpose.ORDER, count))
+    return np.argsort(block.words(Purpose.ORDER, count))

@@ -58,8 +58,9 @@ def shares(raw: Any, k: int) -> Any:
         total = 0.0
         for slot in range(k):
             total += raw[slot * count + at]
+        scale = 1 / total
         for slot in range(k):
-            found[slot, at] = np.float32(raw[slot * count + at] / total)
+            found[slot, at] = np.float32(raw[slot * count + at] * scale)
     return found
 
 
