@@ -92,14 +92,15 @@ def partners(first: Any, ranks: Any, private_k: int) -> Any:
         chosen[mix, 0] = taken[0] = first[mix]
         for column in range(1, k):
             start = private_k if column >= private_k else 0
-            image, before = ranks[column - 1, mix], start
-            # In ascending order: an image that stands before one stands before all after it, too.
-            while before < column and image >= taken[before]:
-                image += 1
-                before += 1
-            for at in range(column, before, -1):
-                taken[at] = taken[at - 1]
-            taken[before] = chosen[mix, column] = image
+            image = ranks[column - 1, mix]
+            # Those taken are in ascending order: step over each in turn.
+            for at in range(start, column):
+                image += image >= taken[at]
+            chosen[mix, column] = image
+            # Put it in its place among them, without a branch that nobody could foretell.
+            for at in range(start, column):
+                taken[at], image = min(taken[at], image), max(taken[at], image)
+            taken[column] = image
     return chosen
 
 
