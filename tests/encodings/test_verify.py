@@ -153,7 +153,13 @@ def open_hostile_manifests(folder: Path, manifest: bytes) -> None:
         assert not outside, outside
         assert tree(folder.parent) == before
 
-    check()  # First without the hook: modules are loaded from their files.
+    # First without the hook, and with the right one, which is looked through to the end: modules
+    # are loaded from their files.
+    (folder / "manifest.json").write_bytes(manifest)
+    right = EncodedFolder.open(folder, partial=True)
+    assert right.verify() == []
+    assert len(read_all(right).images)
+    check()
     sys.addaudithook(note)
     check()
 
