@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RESULTS := experiments/results
 BENCHMARKS := app encode keys memory loader ledger publish reading ray_nodes distributed startup wrapping client_round lightning_callback public_search
+TABLES := tables attack_tables reconstruction_tables settings_tables evidence_tables noise_table
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint bench docs clean
+.PHONY: help demo test slow lint bench tables docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ bench: $(STAMP) ## Run every benchmark and keep its figures in experiments/resul
 		$(BIN)/python -m benchmarks.$$name | tee $(RESULTS)/$$name.log; \
 		tail -n 1 $(RESULTS)/$$name.log > $(RESULTS)/$$name.json; rm $(RESULTS)/$$name.log; \
 	done
+
+tables: $(STAMP) ## Write what was measured into the README and the pages
+	@set -e; for name in $(TABLES); do $(BIN)/python -m experiments.$$name; done
 
 docs: $(STAMP) ## Build the site into site/
 	$(BIN)/mkdocs build --strict
