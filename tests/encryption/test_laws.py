@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instahide.encryption import laws
+from instahide.encryption.scheme import Scheme
 
 WORDS = st.lists(st.integers(0, 2**64 - 1), max_size=12)
 
@@ -46,6 +47,13 @@ def test_shares_are_of_the_sum_over_slots(k: int, count: int, seed: int) -> None
     found = laws.shares(raw.reshape(-1), k)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, raw / raw.sum(axis=0), rtol=2**-23)
+
+
+def test_shares_of_nothing_meet_no_bounds() -> None:
+    # Every word of a mix would have to be below 2^11, but a draw must not end in an error then.
+    found = laws.shares(np.zeros(8), 4).T
+    assert np.isnan(found).all()
+    assert not Scheme.inside(4, c1=1.0).meets_bounds(found).any()
 
 
 @given(rows=st.lists(st.tuples(st.integers(0, 9), WORDS), max_size=4))

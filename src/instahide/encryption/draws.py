@@ -194,7 +194,7 @@ def _below_each(
 
 def uniforms(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
     """(count,) uniform on the multiples of 2^-53 in [0, 1)."""
-    return np.asarray((block.words(purpose, count) >> np.uint64(11)) * 2.0**-53, np.float64)
+    return np.asarray(laws.uniforms(block.words(purpose, count)), np.float64)
 
 
 def coefficients(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32]:
@@ -232,7 +232,7 @@ def _normals(block: Block, purpose: Purpose, count: int, *, turn: float) -> NDAr
     Over a ``turn`` of 2 pi; over a quarter of that, their absolute values.
     """
     half = -(-count // 2)
-    # Each word drawn becomes one number; NumPy's logarithm and tangent are those of vectors.
+    # NumPy's logarithm and tangent take several values at a time, where the processor can.
     chances, halves = laws.polar(block.words(purpose, 2 * half), turn)
     drawn = laws.normals(np.log(chances, out=chances), np.tan(halves, out=halves))
     return np.asarray(drawn[:count], np.float64)

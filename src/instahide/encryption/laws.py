@@ -22,6 +22,15 @@ def uniform(word: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
+def uniforms(words: Any) -> Any:
+    """`uniform` of each of ``words`` (n,)."""
+    drawn = np.empty(len(words))
+    for at in range(len(words)):
+        drawn[at] = uniform(words[at])
+    return drawn
+
+
+@njit(nogil=True, cache=True)
 def polar(words: Any, turn: float) -> Any:
     """Numbers (n,) in (0, 1], and halves of angles (n,) below ``turn``, of ``words`` (2 n,)."""
     count = len(words) // 2
@@ -49,9 +58,12 @@ def normals(logarithms: Any, tangents: Any) -> Any:
     return drawn
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def shares(raw: Any, k: int) -> Any:
-    """(k, n) float32: the share of each in the sum of its column; ``raw`` (k n,) are rows."""
+    """(k, n) float32: the share of each in the sum of its column; ``raw`` (k n,) are rows.
+
+    Of a sum of 0 it is not a number, which meets no bounds: such a mix is drawn again.
+    """
     count = len(raw) // k
     found = np.empty((k, count), np.float32)
     for at in range(count):
