@@ -5,55 +5,79 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from instahide.encryption import laws
 from instahide.encryption.scheme import Scheme
 
-WORDS = st.lists(st.integers(0, 2**64 - 1), max_size=12)
+WORD = st.integers(0, 2**64 - 1)
+WORDS = st.lists(WORD, max_size=12)
 
 
 def fraction(word: int) -> float:
     return (word >> 11) / 2**53
 
 
-@given(words=WORDS, turn=st.sampled_from([math.pi / 2, 2 * math.pi]))
+@given(words=WORDS)
 @settings(deadline=None)
-def test_half_of_the_words_are_chances_and_half_are_angles(words: list[int], turn: float) -> None:
-    half = len(words) // 2
-    chances, halves = laws.polar(np.array(words[: 2 * half], np.uint64), turn)
-    assert chances.tolist() == [1 - fraction(word) for word in words[:half]]
-    assert halves.tolist() == [fraction(word) * (turn / 2) for word in words[half : 2 * half]]
+def test_chances_have_a_logarithm(words: list[int]) -> None:
+    found = laws.chances(np.array(words, np.uint64))
+    assert found.tolist() == [1 - fraction(word) for word in words]
+    assert np.isfinite(np.log(found)).all()
 
 
 @given(
-    radii=st.lists(st.floats(0, 8.5), min_size=1, max_size=8),
-    angles=st.lists(st.floats(-math.pi + 1e-6, math.pi - 1e-6), min_size=8, max_size=8),
+    radii=st.lists(st.floats(0, 8.5), max_size=12),
+    words=st.lists(WORD | st.sampled_from([0, 2**63, 2**64 - 1]), min_size=12, max_size=12),
 )
 @settings(deadline=None)
-def test_two_normals_are_a_radius_turned(radii: list[float], angles: list[float]) -> None:
-    radius, angle = np.array(radii), np.array(angles[: len(radii)])
-    found = laws.normals(-np.square(radius) / 2, np.tan(angle / 2))
+def test_two_normals_are_a_radius_turned(radii: list[float], words: list[int]) -> None:
+    radius = np.array(radii)
+    angle = 2 * math.pi * np.array([fraction(word) - 0.5 for word in words[: len(radii)]])
+    found = laws.normals(-np.square(radius) / 2, np.array(words[: len(radii)], np.uint64))
     expected = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-    # Near a half turn the tangent is large: its last digits count for more.
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-14)
 
 
-@given(k=st.integers(1, 6), count=st.integers(0, 5), seed=st.integers(0, 99))
+@given(
+    private_k=st.integers(1, 4),
+    public_k=st.integers(0, 3),
+    c1=st.floats(0.6, 1),
+    c2=st.floats(0, 0.5),
+    own=st.floats(0, 0.3),
+    count=st.integers(0, 40),
+    seed=st.integers(0, 99),
+    just=st.sampled_from(["met", "missed", "neither"]),
+)
 @settings(deadline=None)
-def test_shares_are_of_the_sum_over_slots(k: int, count: int, seed: int) -> None:
+def test_bounded_shares_are_those_shares_that_meet_the_bounds(
+    private_k: int,
+    public_k: int,
+    c1: float,
+    c2: float,
+    own: float,
+    count: int,
+    seed: int,
+    just: str,
+) -> None:
+    k = private_k + public_k
     raw = np.random.default_rng(seed).exponential(size=(k, count))
-    found = laws.shares(raw.reshape(-1), k)
+    shares = (raw * (1 / raw.sum(axis=0))).astype(np.float32).T
+    if just != "neither" and count:
+        largest = float(shares.max())
+        c1 = largest if just == "met" else float(np.nextafter(largest, 0))
+    assume(c1 * k > 1.1 and c2 <= private_k * c1 and own <= c1)
+    scheme = Scheme(k=k, private_k=private_k, c1=c1, c2=c2, own=own)
+    least = c2 if public_k else 0.0
+    found = laws.bounded_shares(raw.reshape(-1), k, private_k, c1, least, own)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, raw / raw.sum(axis=0), rtol=2**-23)
+    np.testing.assert_array_equal(found, shares[scheme.meets_bounds(shares)])
 
 
 def test_shares_of_nothing_meet_no_bounds() -> None:
     # Every word of a mix would have to be below 2^11, but a draw must not end in an error then.
-    found = laws.shares(np.zeros(8), 4).T
-    assert np.isnan(found).all()
-    assert not Scheme.inside(4, c1=1.0).meets_bounds(found).any()
+    assert len(laws.bounded_shares(np.zeros(8), 4, 4, 1.0, 0.0, 0.0)) == 0
 
 
 @given(rows=st.lists(st.tuples(st.integers(0, 9), WORDS), max_size=4))

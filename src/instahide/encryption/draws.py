@@ -207,46 +207,43 @@ def coefficients(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32
     while done < count:
         # Enough for one round nearly always; too few is only another round.
         tries = int((count - done) / scheme.acceptance * 1.05) + 16
-        drawn = _unbounded(block, scheme, tries)
-        kept = drawn.compress(scheme.meets_bounds(drawn), axis=0)[: count - done]
+        kept = _bounded(block, scheme, tries)[: count - done]
         accepted[done : done + len(kept)] = kept
         done += len(kept)
     return accepted
 
 
-def _unbounded(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32]:
-    size = count * scheme.k
-    # Over a quarter turn: the signs are dropped.
+def _bounded(block: Block, scheme: Scheme, tries: int) -> NDArray[np.float32]:
+    """(m, k) of ``tries`` draws, those that meet the bounds."""
+    size = tries * scheme.k
     raw = (
-        _normals(block, Purpose.COEFFICIENTS, size, turn=np.pi / 2)
+        np.abs(_normals(block, Purpose.COEFFICIENTS, size))
         if scheme.law == "half-normal"
         else _exponentials(block, Purpose.COEFFICIENTS, size)
     )
-    # Columns lie together in memory: sums over so few values are slow along rows.
-    return np.asarray(laws.shares(raw, scheme.k), np.float32).T
+    # With no public image the private sum is 1 but for rounding, and c2 says nothing.
+    c2 = scheme.c2 if scheme.public_k else 0
+    bounds = float(scheme.c1), float(c2), float(scheme.own)
+    return np.asarray(laws.bounded_shares(raw, scheme.k, scheme.private_k, *bounds), np.float32)
 
 
-def _normals(block: Block, purpose: Purpose, count: int, *, turn: float) -> NDArray[np.float64]:
-    """Independent standard normals, two a time (Box and Muller, 1958).
-
-    Over a ``turn`` of 2 pi; over a quarter of that, their absolute values.
-    """
+def _normals(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
+    """Independent standard normals, two a time (Box and Muller, 1958)."""
     half = -(-count // 2)
-    # NumPy's logarithm and tangent take several values at a time, where the processor can.
-    chances, halves = laws.polar(block.words(purpose, 2 * half), turn)
-    drawn = laws.normals(np.log(chances, out=chances), np.tan(halves, out=halves))
+    words = block.words(purpose, 2 * half)
+    chances = laws.chances(words[:half])
+    drawn = laws.normals(np.log(chances, out=chances), words[half:])
     return np.asarray(drawn[:count], np.float64)
 
 
 def _exponentials(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
     """Independent standard exponentials; their shares of a sum are uniform on the simplex."""
-    # The difference is exact, so that NumPy's faster logarithm says the same as its `log1p`.
-    return np.asarray(-np.log(1 - uniforms(block, purpose, count)))
+    return np.asarray(-np.log(laws.chances(block.words(purpose, count))))
 
 
 def noise(block: Block, shape: tuple[int, ...], deviation: float) -> NDArray[np.float64]:
     """Independent normals of ``shape`` with mean 0, none beyond `MOST_NOISE` deviations."""
-    values = _normals(block, Purpose.NOISE, math.prod(shape), turn=2 * np.pi)
+    values = _normals(block, Purpose.NOISE, math.prod(shape))
     return deviation * values.reshape(shape)
 
 

@@ -31,49 +31,80 @@ def uniforms(words: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def polar(words: Any, turn: float) -> Any:
-    """Numbers (n,) in (0, 1], and halves of angles (n,) below ``turn``, of ``words`` (2 n,)."""
-    count = len(words) // 2
-    chances, halves = np.empty(count), np.empty(count)
-    for at in range(count):
-        chances[at] = 1 - uniform(words[at])
-        halves[at] = uniform(words[count + at]) * (turn / 2)
-    return chances, halves
-
-
-@njit(nogil=True, cache=True)
-def normals(logarithms: Any, tangents: Any) -> Any:
-    """Normals (2 n,) of the logarithms (n,) of what `polar` gives, and the tangents (n,).
-
-    Box and Muller (1958). Cosine and sine are made of the tangent of half the angle, as NumPy has
-    no fast ones of their own.
-    """
-    count = len(logarithms)
-    drawn = np.empty(2 * count)
-    for at in range(count):
-        square = tangents[at] * tangents[at]
-        scale = math.sqrt(-2 * logarithms[at]) / (1 + square)
-        drawn[at] = (1 - square) * scale
-        drawn[count + at] = 2 * tangents[at] * scale
+def chances(words: Any) -> Any:
+    """Numbers (n,) in (0, 1], of which there is a logarithm, of ``words`` (n,)."""
+    drawn = np.empty(len(words))
+    for at in range(len(words)):
+        drawn[at] = 1 - uniform(words[at])
     return drawn
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def shares(raw: Any, k: int) -> Any:
-    """(k, n) float32: the share of each in the sum of its column; ``raw`` (k n,) are rows.
+@njit(nogil=True, cache=True)
+def normals(logarithms: Any, words: Any) -> Any:
+    """Normals (2 n,) of the logarithms (n,) of chances, and of ``words`` (n,) for angles.
 
-    Of a sum of 0 it is not a number, which meets no bounds: such a mix is drawn again.
+    Box and Muller (1958).
+    """
+    halves = uniforms(words)
+    # Two rows, not two parts of one: only then are several values computed at a time.
+    drawn = np.empty((2, len(words)))
+    first, second = drawn
+    for at in range(len(words)):
+        cosine, sine = _on_circle(math.pi * (halves[at] - 0.5))
+        radius = math.sqrt(-2 * logarithms[at])
+        first[at] = radius * cosine
+        second[at] = radius * sine
+    return drawn.reshape(-1)
+
+
+#: What the terms of the series of cosine and sine are divided by, of the last term first.
+_DIVISORS = tuple((1 / (n * (n - 1)), 1 / (n * (n + 1))) for n in range(24, 0, -2))
+
+
+@njit(nogil=True, cache=True)
+def _on_circle(half: float) -> Any:
+    """Cosine and sine of twice ``half``, which is from -pi / 2 to pi / 2.
+
+    By their series, without a branch or a call: what is left out is below 2^-68.
+    """
+    square = half * half
+    cosine = sine = 1.0
+    for even, odd in _DIVISORS:
+        cosine = 1 - square * even * cosine
+        sine = 1 - square * odd * sine
+    sine *= half
+    return 1 - 2 * sine * sine, 2 * sine * cosine
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def bounded_shares(raw: Any, k: int, private_k: int, c1: float, c2: float, own: float) -> Any:
+    """(m, k) float32: shares of each in the sum of its column, of columns within the bounds.
+
+    ``raw`` (k n,) are rows; `Scheme.meets_bounds` says what the bounds are. Of a sum of 0 a share
+    is not a number, which meets none.
     """
     count = len(raw) // k
-    found = np.empty((k, count), np.float32)
+    found = np.empty((count, k), np.float32)
+    kept = 0
     for at in range(count):
         total = 0.0
         for slot in range(k):
             total += raw[slot * count + at]
         scale = 1 / total
+        private = 0.0
+        meets: Any = True
         for slot in range(k):
-            found[slot, at] = np.float32(raw[slot * count + at] * scale)
-    return found
+            share = np.float32(raw[slot * count + at] * scale)
+            # As float64: c1 would be rounded to float32, perhaps up.
+            exact = np.float64(share)
+            meets &= exact <= c1
+            if slot < private_k:
+                private += exact
+            found[kept, slot] = share
+        meets &= (private >= c2) & (np.float64(found[kept, 0]) >= own)
+        # The next column overwrites one that does not count.
+        kept += meets
+    return found[:kept]
 
 
 @njit(nogil=True, cache=True)
