@@ -128,3 +128,14 @@ def test_a_number_tells_all_three_parts_of_a_move(padding: int, data: st.DataObj
     numbers = data.draw(st.lists(st.integers(0, len(every) - 1), max_size=8))
     found = laws.moves(np.array(numbers, np.int64), padding)
     assert found.reshape(-1, 3).tolist() == [list(every[number]) for number in numbers]
+
+
+@given(words=WORDS)
+@settings(deadline=None)
+def test_a_permutation_takes_what_each_word_tells_of_what_is_left(words: list[int]) -> None:
+    left, expected = list(range(len(words))), []
+    for at in reversed(range(len(words))):
+        other = words[at] % (at + 1)
+        left[at], left[other] = left[other], left[at]
+        expected.insert(0, left.pop())
+    assert laws.permutation(np.array(words, np.uint64)).tolist() == expected

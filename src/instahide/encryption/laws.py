@@ -161,3 +161,16 @@ def moves(numbers: Any, padding: int) -> Any:
         found[at, 1] = np.int64(number // side % side) - padding
         found[at, 2] = number // (side * side)
     return found
+
+
+@njit(nogil=True, cache=True)
+def permutation(words: Any) -> Any:
+    """(n,) a permutation of 0 .. n - 1, of ``words`` (n,).
+
+    Each place from the last one down changes with one that is not above it (Durstenfeld, 1964).
+    """
+    order = np.arange(len(words))
+    for at in range(len(words) - 1, 0, -1):
+        other = np.int64(words[at] % np.uint64(at + 1))
+        order[at], order[other] = order[other], order[at]
+    return order
