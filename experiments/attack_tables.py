@@ -115,7 +115,7 @@ def table(rows: Rows, measures: dict[str, str]) -> list[str]:
     shown = {name: title for name, title in measures.items() if any_of(rows, name)}
     lines = [
         "| " + " | ".join(["attack", "scheme", "encodings an image", *shown.values()]) + " |",
-        "| " + " | ".join(["---"] * (3 + len(shown))) + " |",
+        "| --- | --- |" + " ---: |" * (1 + len(shown)),
     ]
     keys = dict.fromkeys((row["attack"], row["scheme"], row["encodings_per_image"]) for row in rows)
     for key in keys:

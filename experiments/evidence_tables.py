@@ -41,7 +41,10 @@ def choices() -> list[str]:
         "k": "inside-dataset, k = {}", "c1": "cross-dataset, k = 4, c1 = {}",
         "once": "{}, encoded once for all epochs", "dp": "DP-SGD on plain images, noise {}",
     }  # fmt: skip
-    lines = ["| MNIST, 4,000 images | seed | accuracy in % | ε at δ = 10⁻⁵ |", "| --- " * 4 + "|"]
+    lines = [
+        "| MNIST, 4,000 images | seed | accuracy in % | ε at δ = 10⁻⁵ |",
+        "| --- |" + " ---: |" * 3,
+    ]
     for row in sorted(rows, key=lambda row: (list(titles).index(row["what"]), row["value"])):
         title = titles[row["what"]].format(row["value"])
         promised = f"{float(row['epsilon']):.1f}" if row["epsilon"] else "none"
@@ -57,7 +60,7 @@ def costs() -> list[str]:
     lines = [
         "| MNIST, 4,000 images, small network, one thread | processes "
         "| seconds of processor an epoch | against plain | most memory, MiB |",
-        "| --- " * 5 + "|",
+        "| --- |" + " ---: |" * 4,
     ]
     for scheme, figures in cost.summary(rows).items():
         turns = sum(row["scheme"] == scheme for row in rows)
@@ -106,7 +109,7 @@ def members() -> list[str]:
     lines = [
         f"| trained on {MEMBERS['images']} images of {MEMBERS['data']} | seed "
         "| area under the curve, 95 % interval |",
-        "| --- | --- | --- |",
+        "| --- | ---: | ---: |",
     ]
     rows = [row for row in rows_of(RESULTS / "membership.csv") if MEMBERS.items() <= row.items()]
     for scheme, seed in dict.fromkeys((row["scheme"], row["seed"]) for row in rows):

@@ -123,7 +123,7 @@ def table(rows: list[dict[str, str]]) -> str:
     lines = [
         "| images | shadow networks | scheme | accuracy, own images / test images | attack | "
         "area under the curve | members found at 1 % false |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | ---: | --- | ---: | --- | ---: | ---: |",
     ]
     for run_of in dict.fromkeys(tuple(row[name] for name in KEYS) for row in rows):
         _, images, networks, scheme, _ = run_of

@@ -24,7 +24,7 @@ def needed(rows: list[dict[str, str]]) -> list[str]:
     lines = [
         "| data | k | encodings of each image | largest sum of squares | sensitivity "
         "| σ for ε = 8 | σ for ε = 1 |",
-        "| --- " * 7 + "|",
+        "| --- |" + " ---: |" * 6,
     ]
     for row in rows:
         if float(row["noise"]) == 0:
@@ -39,7 +39,7 @@ def costs(rows: list[dict[str, str]]) -> list[str]:
     lines = [
         "| data | k | encodings of each image | σ | accuracy in % | the largest class "
         "| ε, by the ledger | ε, before | ε, if labels were hidden |",
-        "| --- " * 9 + "|",
+        "| --- |" + " ---: |" * 8,
     ]
     for row in rows:
         names = ("epsilon", "epsilon_beforehand", "epsilon_with_labels_hidden")

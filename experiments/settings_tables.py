@@ -33,7 +33,7 @@ def averaging_table(rows: Rows) -> list[str]:
         "| identified by averaging absolute values, in % | "
         + " | ".join(f"{number} encodings of each image" for number in copies)
         + " |",
-        "| --- " * (1 + len(copies)) + "|",
+        "| --- |" + " ---: |" * len(copies),
     ]
     for scheme, title in SCHEMES.items():
         shares = [
@@ -53,7 +53,7 @@ def reconstruction_table(rows: Rows) -> list[str]:
     lines = [
         "| reconstruction | k | private in a mix | labels | images | encodings of each "
         "| recovered, SSIM above 0.5 | mean SSIM |",
-        "| --- " * 8 + "|",
+        "| --- | ---: | ---: | --- |" + " ---: |" * 4,
     ]
     names = ("images", "kind", "k", "private_k", "labels", "count", "copies")
     # Settings with a column of their own, in the order of a reader's questions.

@@ -116,7 +116,7 @@ def accuracy_table(data: str, title: str) -> list[str]:
     epochs = {int(row["epochs"]) for row in rows}
     lines = [
         f"| {title} | epochs | seeds | plain test images | 10 encrypted queries each | drop |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| --- |" + " ---: |" * 5,
     ]
     for number in sorted(epochs):
         mine = [row for row in rows if int(row["epochs"]) == number]
@@ -170,7 +170,7 @@ def pooled_table() -> list[str]:
     lines = [
         "| Fashion-MNIST in three parts, accuracy in % | copies | epochs "
         "| their encodings pooled | one holder's encodings | plain, all | plain, one third |",
-        "| --- " * (3 + len(columns)) + "|",
+        "| --- |" + " ---: |" * (2 + len(columns)),
     ]
     for row in rows:
         how = "by class" if row["by_class"] == "True" else "at random"
@@ -186,7 +186,7 @@ def federated_table() -> list[str]:
     lines = [
         f"| three Flower clients, {int(first['images']):,} images of Fashion-MNIST, "
         f"{first['rounds']} rounds, accuracy in % | plain training | cross-dataset, k = 4 | drop |",
-        "| --- " * 4 + "|",
+        "| --- |" + " ---: |" * 3,
     ]
     for partition, title in {"iid": "at random", "dirichlet": "by class, Dirichlet 0.3"}.items():
         mine = [row for row in rows if row["partition"] == partition]
@@ -201,7 +201,7 @@ def attacks_table() -> list[str]:
     rows = rows_of(RESULTS / "attacks.csv")
     lines = [
         f"| attacks on photographs of 3 x 32 x 32, found in % | {' | '.join(ATTACKED.values())} |",
-        "| --- " * (1 + len(ATTACKED)) + "|",
+        "| --- |" + " ---: |" * len(ATTACKED),
     ]
     for title, attack, copies, measure in ATTACKS:
         wanted = {"attack": attack, "encodings_per_image": str(copies), "measure": measure}
@@ -225,7 +225,7 @@ def reconstruction_table() -> list[str]:
     lines = [
         "| 100 photographs, 50 encodings of each, cross-dataset, k = 6 | sets of photographs "
         "| recovered, SSIM above 0.5 | mean SSIM | processor time |",
-        "| --- " * 5 + "|",
+        "| --- |" + " ---: |" * 4,
     ]
     for labels, title in {"none": "no labels seen", "soft": "soft labels seen"}.items():
         mine = [row for row in rows if row["labels"] == labels]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -20,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Page(HTMLParser):
-    """What a page loads, where its links go, which anchors it has, and pictures without a text."""
+    """What a page loads, where its links go, which anchors it has, and pictures without a text.
+
+    Numbered lists are counted by their items.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -28,6 +32,8 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.anchors: set[str] = set()
         self.untold: list[str] = []
+        self.numbered: list[int] = []
+        self._lists: list[str] = []
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -41,6 +47,15 @@ class Page(HTMLParser):
             self.loads.append(found["src"])
         if tag == "img" and not found.get("alt"):
             self.untold.append(found.get("src", ""))
+        if tag in ("ol", "ul"):
+            self._lists.append(tag)
+            self.numbered += [0] * (tag == "ol")
+        elif tag == "li" and self._lists[-1:] == ["ol"]:
+            self.numbered[-1] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("ol", "ul"):
+            self._lists.pop()
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +119,28 @@ def test_pictures_say_what_they_show(pages: dict[Path, Page]) -> None:
     assert [page.untold for page in pages.values() if page.untold] == []
 
 
+def test_numbered_lists_are_whole(pages: dict[Path, Page], site: Path) -> None:
+    """A line that is not indented far enough ends a list, and what follows runs into the text."""
+    for path in (ROOT / "docs").rglob("*.md"):
+        prose = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+        numbers = [int(found) for found in re.findall(r"^(\d+)\. ", prose, re.M)]
+        # A list begins at 1: its length is the number before the next one.
+        lengths = [one for one, other in pairwise([*numbers, 1]) if other == 1]
+        name = path.relative_to(ROOT / "docs")
+        home = name.parent if name.stem == "index" else name.with_suffix("")
+        # The theme's list of what a search found is still empty.
+        found = [length for length in pages[site / home / "index.html"].numbered if length]
+        assert found == lengths, name
+
+
 def test_what_is_wrong_with_a_page_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text('<p id="a"><img src="https://x.org/y.png"><a href="../none/#b">z</a>')
     page = Page(path)
     assert page.untold == page.loads == ["https://x.org/y.png"]
     assert (page.links, page.anchors) == (["../none/#b"], {"a"})
+    path.write_text("<ol><li>a<ul><li>b</li></ul></li><li>c</li></ol><ul><li>d</li></ul>")
+    assert Page(path).numbered == [2]
 
 
 def test_the_settings_show_what_was_measured() -> None:
