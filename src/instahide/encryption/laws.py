@@ -45,20 +45,20 @@ def normals(logarithms: Any, words: Any) -> Any:
 
     Box and Muller (1958).
     """
-    halves = uniforms(words)
+    turns = uniforms(words)
     # Two rows, not two parts of one: only then are several values computed at a time.
     drawn = np.empty((2, len(words)))
     first, second = drawn
     for at in range(len(words)):
-        cosine, sine = _on_circle(math.pi * (halves[at] - 0.5))
+        cosine, sine = _on_circle(math.pi * (turns[at] - 0.5))
         radius = math.sqrt(-2 * logarithms[at])
         first[at] = radius * cosine
         second[at] = radius * sine
     return drawn.reshape(-1)
 
 
-#: What the terms of the series of cosine and sine are divided by, of the last term first.
-_DIVISORS = tuple((1 / (n * (n - 1)), 1 / (n * (n + 1))) for n in range(24, 0, -2))
+#: What a term of the series of cosine and sine is of the one before; the last comes first.
+_RATIOS = tuple((1 / (n * (n - 1)), 1 / (n * (n + 1))) for n in range(24, 0, -2))
 
 
 @njit(nogil=True, cache=True)
@@ -69,7 +69,7 @@ def _on_circle(half: float) -> Any:
     """
     square = half * half
     cosine = sine = 1.0
-    for even, odd in _DIVISORS:
+    for even, odd in _RATIOS:
         cosine = 1 - square * even * cosine
         sine = 1 - square * odd * sine
     sine *= half
