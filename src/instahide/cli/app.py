@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from click import Context
+from typer.core import TyperCommand
+from typer.main import get_command
 
 from instahide._version import __version__
 from instahide.cli import encodings
 from instahide.cli.arguments import Noise, Pool, Size, SkipBad, Source
 from instahide.cli.challenge import challenge
 from instahide.cli.console import explained, out
-from instahide.cli.options import with_settings
 
 app = typer.Typer(
     name="instahide",
@@ -64,8 +66,19 @@ def train(
     run_training(given, out_folder, config, resume)
 
 
+class _Train(TyperCommand):
+    """`train`, with its options once it is called: other commands start without them."""
+
+    def make_context(self, *given: Any, **extra: Any) -> Context:
+        from instahide.cli.options import with_settings
+
+        whole = typer.Typer(add_completion=False)
+        whole.command()(with_settings(train))
+        return get_command(whole).make_context(*given, **extra)
+
+
 app.add_typer(challenge)
-app.command()(with_settings(train))
+app.command("train", cls=_Train, help=train.__doc__)(lambda: None)
 for command in encodings.COMMANDS:
     # `import` is Python's own word: the function is called `import_`.
     app.command(command.__name__.rstrip("_"))(command)
