@@ -81,6 +81,20 @@ def test_importing_neither_loads_torch_nor_configures_logging(module: str) -> No
     assert result.stdout.strip() == "False False []"
 
 
+def test_help_loads_nothing_heavy() -> None:
+    # What a command needs comes when it is called: this is what keeps the start short.
+    program = (
+        "import sys, atexit; from instahide.cli import main; sys.argv = ['instahide', '--help']; "
+        "heavy = {'torch', 'numba', 'numpy', 'pydantic', 'yaml', 'PIL'}; "
+        "atexit.register(lambda: print('loaded:', sorted(heavy & set(sys.modules)))); main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "train" in result.stdout
+    assert result.stdout.strip().endswith("loaded: []")
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_a_module_says_what_it_is_and_is_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
