@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from instahide.cli.app import app
+from instahide.learning.settings import TrainSettings
 
 SMALL = ["digits", "--epochs", "2", "--batch-size", "128", "--precision", "float32"]
 
@@ -65,6 +67,14 @@ def photographs(folder: Path, classes: tuple[str, ...], side: int = 16) -> None:
         for number in range(8):
             pixels = generator.integers(0, 256, (side, side, 3), np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+def test_train_has_an_option_for_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = ok("train", "--help")
+    for name in set(TrainSettings.model_fields) - {"data"}:
+        assert re.search(rf"--(no-)?{name.replace('_', '-')}\b", text), name
+    assert {"--out", "--config", "--resume", "SOURCE"} <= set(re.findall(r"--[\w-]+|[A-Z]+", text))
 
 
 def test_train_predict_and_what_they_write(tmp_path: Path) -> None:
