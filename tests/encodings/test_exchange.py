@@ -278,6 +278,17 @@ def test_what_is_told_and_a_manifest_are_one_too_many(
     assert "says how its encodings were made" in problem
 
 
+def test_what_was_not_finished_is_refused(folder: EncodedFolder, tmp_path: Path) -> None:
+    source = tmp_path / "out"
+    export_encodings(folder, source, "challenge")
+    # Nobody's export: an unfinished folder, which has no shard yet, is not exported.
+    begun = folder.manifest.model_copy(update={"ended": None, "shards": ()})
+    (source / NAME).write_bytes(begun.to_json())
+    problem = refusal(lambda: Foreign.open(source, "challenge"))
+    assert "not finished: 0 of 21 encodings" in problem
+    assert nothing_but(tmp_path / "encoded", source)
+
+
 class Bomb:
     """Leaves a file behind when it is unpickled."""
 

@@ -132,6 +132,7 @@ def test_a_shard_has_no_name_that_leads_elsewhere(name: str) -> None:
         ({"private_images": "12"}, "private_images"),
         ({"private_images": 1}, "hold 4 encodings"),
         ({"ended": "all"}, "hold 4 encodings"),
+        ({"ended": "limit", "shards": []}, "holds nothing"),
         ({"classes": ["cat", "cat"]}, "one name"),
         ({"classes": ["cat"]}, "classes"),
         ({"classes": ["cat", "\x1b[2J"]}, "classes"),

@@ -148,6 +148,8 @@ class Manifest(BaseModel):
         wanted, found = self.private_images * self.copies, len(self)
         if found > wanted or (self.ended == "all" and found != wanted):
             raise ValueError(f"shards hold {found} encodings, not {wanted}")
+        if self.ended and not found:
+            raise ValueError("it is finished and holds nothing")
         return self
 
     def __len__(self) -> int:

@@ -88,8 +88,9 @@ class Foreign:
             origin: how the encodings came about, where ``source`` has no manifest.
 
         Raises:
-            InstaHideError: there are both or none of manifest and ``origin``; the files cannot be
-                read; a package that the format needs is missing.
+            InstaHideError: there are both or none of manifest and ``origin``; the manifest is not
+                of a finished folder; the files cannot be read; a package that the format needs is
+                missing.
         """
         if not source.is_dir():
             raise InstaHideError(f"{source} is no folder.", "Name the folder of the files.")
@@ -103,6 +104,12 @@ class Foreign:
                 "Leave out every option that says it again.",
             )
         manifest = read_manifest(store)
+        if manifest.ended is None:
+            raise InstaHideError(
+                f"{source} comes from a folder that was not finished: {len(manifest)} of "
+                f"{manifest.total} encodings.",
+                "Get it anew from whoever published it.",
+            )
         return cls(source, form, manifest, len(manifest))
 
     def convert(
