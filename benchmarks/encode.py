@@ -98,7 +98,7 @@ def main() -> None:
     tiny = quick(__doc__)
     table, public = random_table(2_000 if tiny else 50_000), random_table(500 if tiny else 10_000)
     floor = against_floor(table, public, 2 if tiny else 21)
-    authors = against_authors(table, public, 1 if tiny else 3)
+    authors = against_authors(table, public, 1 if tiny else 5)
     ours = {name: authors[name] / EPOCHS for name in ("k4", "k6", "augmented")}
 
     def speed(seconds: float) -> str:
