@@ -21,7 +21,7 @@ from experiments.tables import RESULTS, ROOT, TITLES
 
 PANELS = {"fashion-mnist": "Fashion-MNIST, 60,000 images", "mnist-5k": "MNIST, 4,000 images"}
 #: Colours that are told apart without seeing red and green.
-COLOURS = ("#1b1f24", "#d55e00", "#0072b2", "#56b4e9", "#cc79a7")
+COLOURS = ("#1b1f24", "#009e73", "#d55e00", "#0072b2", "#56b4e9", "#cc79a7")
 #: Curves begin near chance; what matters happens in the last points.
 SHOWN_POINTS = 12
 

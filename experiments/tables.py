@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
 TITLES = {
     "plain": "plain training",
+    "mixup-4": "Mixup, k = 4",
     "inside-4": "inside-dataset, k = 4",
     "cross-4": "cross-dataset, k = 4",
     "cross-6": "cross-dataset, k = 6",

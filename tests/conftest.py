@@ -29,6 +29,15 @@ def _ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Nothing that a test decodes lies in the user's own cache; what is built in is made once."""
+    assert pytestconfig.cache is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSTAHIDE_CACHE", str(pytestconfig.cache.mkdir("instahide")))
+        yield
+
+
 @contextmanager
 def _read_only(folder: Path) -> Iterator[None]:
     if os.geteuid():

@@ -50,7 +50,7 @@ def test_a_folder_of_photographs_ends_in_a_report(tmp_path: Path) -> None:
                 **os.environ,
                 "PYTHONPATH": str(ROOT / "src"),
                 "INSTAHIDE_LEDGER": str(tmp_path / "ledger.sqlite"),
-                "XDG_CACHE_HOME": str(tmp_path / "cache"),
+                "INSTAHIDE_CACHE": str(tmp_path / "cache"),
             },
             capture_output=True,
             text=True,
