@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import zlib
 from pathlib import Path
@@ -70,6 +71,16 @@ def test_a_changed_folder_is_decoded_again_and_its_old_images_leave_the_cache(cl
     (class_folders / "cat" / "02.png").unlink()
     assert len(quiet(class_folders)) == 11
     assert len(list(cache.glob("*/*/pixels.npy"))) == 1
+
+
+def test_images_of_a_folder_that_is_gone_leave_the_cache(class_folders, cache, tmp_path):
+    quiet(class_folders)
+    quiet(class_folders, size=8)
+    other = shutil.copytree(class_folders, tmp_path / "other")
+    shutil.rmtree(class_folders)
+    found = quiet(other)
+    assert len(list(cache.glob("*/*/pixels.npy"))) == 1
+    np.testing.assert_array_equal(quiet(other).pixels, found.pixels)
 
 
 def test_a_damaged_cache_is_made_again(class_folders, cache):

@@ -8,14 +8,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
+from instahide.files import writing
 from instahide.images.table import ImageTable
+
+#: Beside the tables of a folder of the user's: where that folder is.
+_SOURCE = ".source"
 
 
 def cache_folder() -> Path:
@@ -37,18 +41,30 @@ def cache_folder() -> Path:
     return folder
 
 
-def cached(name: str, state: str, make: Callable[[], ImageTable]) -> ImageTable:
+def cached(
+    name: str, state: str, make: Callable[[], ImageTable], *, source: Path | None = None
+) -> ImageTable:
     """The table ``name`` as it is in ``state``, memory-mapped; made if it is not in the cache.
 
-    Tables of other states of the same name are deleted: images that the user took out of a data
-    set do not stay behind.
+    Tables of other states of the same name are deleted, and all whose source is gone: images that
+    the user took out of a data set do not stay behind.
+
+    Args:
+        name: of a folder in the cache.
+        state: what else the table depends on.
+        make: makes the table.
+        source: folder of the user's that the images come from.
 
     Raises:
         InstaHideError: ``make`` fails, or the cache cannot be written.
     """
-    path = cache_folder() / name / state
+    folder = cache_folder()
+    _forget_what_is_gone(folder)
+    path = folder / name / state
     if not path.exists():
         _keep(make(), path)
+    if source is not None:
+        _note(source.resolve(), path.parent / _SOURCE)
     try:
         return ImageTable.load(path)
     except InstaHideError:
@@ -85,6 +101,14 @@ def stored(rows: Generator[NDArray[np.uint8], None, None], folder: Path) -> NDAr
         raise _unwritable(f"Cannot write in {folder} ({error.strerror or error}).") from error
 
 
+def _forget_what_is_gone(folder: Path) -> None:
+    for note in folder.glob(f"*/{_SOURCE}"):
+        # Another process may have been faster; a source that cannot be looked for is not gone.
+        with suppress(OSError):
+            if not Path(os.fsdecode(note.read_bytes())).exists():
+                shutil.rmtree(note.parent, ignore_errors=True)
+
+
 def _keep(table: ImageTable, path: Path) -> None:
     try:
         table.save(path)
@@ -95,6 +119,17 @@ def _keep(table: ImageTable, path: Path) -> None:
     for other in path.parent.iterdir():
         if other.name != path.name and not other.name.startswith("."):
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _note(source: Path, path: Path) -> None:
+    """Write where ``source`` is to ``path``, unless that was done."""
+    if path.exists():
+        return
+    try:
+        with writing(path) as partial:
+            partial.write_bytes(os.fsencode(source))
+    except InstaHideError as error:
+        raise _unwritable(error.problem) from error
 
 
 def _unwritable(problem: str) -> InstaHideError:

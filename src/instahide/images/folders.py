@@ -100,7 +100,8 @@ def _parts(folder: Path) -> tuple[Path, Path] | None:
 
 def _table(listing: Listing, part: str, how: Decoding) -> ImageTable:
     name = digest([str(listing.root.resolve()), part, how.size, how.skip_bad])
-    return cached(f"folder-{name}", _state(listing), partial(_decode, listing, how))
+    make = partial(_decode, listing, how)
+    return cached(f"folder-{name}", _state(listing), make, source=listing.root)
 
 
 def _decode(listing: Listing, how: Decoding) -> ImageTable:
