@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class InstaHideError(ValueError):
     """Input or settings that cannot be used as they are.
@@ -28,3 +33,11 @@ def said(error: InstaHideError | OSError) -> tuple[str, str]:
     if isinstance(error, InstaHideError):
         return error.problem, error.remedy
     return str(error), "Check that the path is right and the disk has room."
+
+
+def refused(error: ValidationError) -> str:
+    """The first field that was refused, and why: printable, and without what stood there."""
+    first = error.errors(include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"][:3])[:80]
+    reason = f"{place}: {first['msg']}" if place else first["msg"]
+    return "".join(filter(str.isprintable, reason))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,19 +176,86 @@ def test_only_the_affine_figure_forgives_brightness_and_sign(
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "said"),
     [
-        np.zeros((IMAGES * COPIES, 3, SIDE, SIDE), np.float32),
-        np.zeros((1, SIDE, SIDE, 3), np.float32),
-        np.full((IMAGES * COPIES, SIDE, SIDE, 3), np.nan, np.float32),
+        (np.zeros((IMAGES * COPIES, 3, SIDE, SIDE), np.float32), "A submission to this challenge"),
+        (np.zeros((1, SIDE, SIDE, 3), np.float32), "A submission to this challenge"),
+        (np.zeros((SIDE, SIDE, 3), np.float32), "4 dimensions"),
+        (np.full((IMAGES * COPIES, SIDE, SIDE, 3), np.nan, np.float32), "finite numbers"),
+        (np.full((IMAGES * COPIES, SIDE, SIDE, 3), "7"), "finite numbers"),
     ],
-    ids=["channels first", "too few", "not a number"],
+    ids=["channels first", "too few", "flat", "not a number", "text"],
 )
 def test_what_is_no_submission_is_refused(
-    folders: tuple[Path, Path], tmp_path: Path, values: NDArray[np.float32]
+    folders: tuple[Path, Path], tmp_path: Path, values: NDArray[Any], said: str
 ) -> None:
-    with pytest.raises(InstaHideError, match="holds float32 of shape"):
+    with pytest.raises(InstaHideError, match=said):
         score_submission(decryption(folders, tmp_path, values), ChallengeTruth.open(folders[1]))
+
+
+FACTS = {
+    "nothing": b"",
+    "no text": b"\xff\xfe",
+    "a list": b"[1, 2]",
+    "too deep": b"[" * 100_000,
+    "another field": {"seed": 7},
+    "no moments": {"mean": None},
+    "channels": {"mean": [0.5], "std": [0.5]},
+    "no deviation": {"std": [0.0, 1.0, 1.0]},
+    "infinite": b'{"mean": [1e999, 0, 0], "std": [1, 1, 1]}',
+}
+
+
+def spoilt(folder: Path, name: str, change: bytes | dict[str, Any]) -> None:
+    """Put ``change`` into the JSON file, or in its place."""
+    path = folder / name
+    if isinstance(change, bytes):
+        path.write_bytes(change)
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *FACTS.values(),
+        {"copies": 0},
+        {"copies": "50"},
+        {"scheme": [4]},
+        {"scheme": {"k": "four"}},
+        {"scheme": {"k": 10**400}},
+        {"scheme": {"seed": 7}},
+    ],
+)
+def test_facts_of_a_challenge_that_cannot_be_are_refused(
+    folders: tuple[Path, Path], tmp_path: Path, change: bytes | dict[str, Any]
+) -> None:
+    given = shutil.copytree(folders[0], tmp_path / "given")
+    spoilt(given, "challenge.json", change)
+    with pytest.raises(InstaHideError):
+        Challenge.open(given)
+
+
+@pytest.mark.parametrize("change", [*FACTS.values(), {"private_k": 0}, {"private_k": 1.5}])
+def test_facts_of_a_truth_that_cannot_be_are_refused(
+    folders: tuple[Path, Path], tmp_path: Path, change: bytes | dict[str, Any]
+) -> None:
+    kept = shutil.copytree(folders[1], tmp_path / "kept")
+    spoilt(kept, "truth.json", change)
+    with pytest.raises(InstaHideError, match=r"truth\.json"):
+        ChallengeTruth.open(kept)
+
+
+@pytest.mark.parametrize("image", [-1, IMAGES, 0.5])
+def test_a_truth_names_no_image_that_is_not_there(
+    folders: tuple[Path, Path], tmp_path: Path, image: float
+) -> None:
+    kept = shutil.copytree(folders[1], tmp_path / "kept")
+    partners = np.load(kept / "partners.npy").astype(type(image))
+    partners[3, 1] = image
+    np.save(kept / "partners.npy", partners)
+    with pytest.raises(InstaHideError, match=r"partners\.npy"):
+        ChallengeTruth.open(kept)
 
 
 def test_the_challenge_is_no_truth(folders: tuple[Path, Path]) -> None:

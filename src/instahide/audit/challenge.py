@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from instahide.attacks.base import Observation, ThreatModel
 from instahide.audit.truth import observe
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, refused
 from instahide.files import write_json, writing_folder
 from instahide.images import ImageTable
 
@@ -32,11 +33,38 @@ ORIGINALS, PARTNERS, COEFFICIENTS = "private.npy", "partners.npy", "coefficients
 IMAGES, COPIES = 100, 50
 SCHEME = Scheme.cross(6)
 
+#: What helps where a file is damaged.
+_ANEW = "Get the file anew from whoever made it."
 _MARKED = """SECRET: the truth behind a challenge.
 
 Private images, partners and coefficients are here in the clear, for the scorer alone. Do not give
 this folder to anybody who attacks the challenge, and do not put it where the encodings are.
 """
+
+
+class Facts(BaseModel):
+    """What lies beside the arrays of a challenge, and of its truth."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+
+class PublicFacts(Facts):
+    """``challenge.json``."""
+
+    scheme: dict[str, Any] = asdict(SCHEME)
+    copies: Annotated[int, Field(ge=1)] = COPIES
+
+
+class SecretFacts(Facts):
+    """``truth.json``."""
+
+    private_k: Annotated[int, Field(ge=1)]
+
+
+AnyFacts = TypeVar("AnyFacts", bound=Facts)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,15 +104,14 @@ class Challenge:
                 "The first is N x H x W x C, the second N x classes.",
             )
         channels = encodings.shape[3]
-        unknown: dict[str, Any] = {
-            "mean": [0.0] * channels,
-            "std": [1.0] * channels,
-            "copies": COPIES,
-        }
-        facts = unknown | _facts(folder / FACTS)
-        scheme = Scheme.from_json(json.dumps(facts["scheme"])) if "scheme" in facts else SCHEME
-        mean, std = tuple(facts["mean"]), tuple(facts["std"])
-        return cls(encodings.transpose(0, 3, 1, 2), labels, scheme, facts["copies"], mean, std)
+        # The authors' challenge says nothing of its normalisation.
+        if (folder / FACTS).exists():
+            facts = _facts(PublicFacts, folder / FACTS, channels)
+        else:
+            facts = PublicFacts(mean=(0.0,) * channels, std=(1.0,) * channels)
+        scheme = Scheme.from_json(json.dumps(facts.scheme))
+        pixels = encodings.transpose(0, 3, 1, 2)
+        return cls(pixels, labels, scheme, facts.copies, facts.mean, facts.std)
 
     def observation(self, labels: Literal["soft", "coarse", "none"] = "soft") -> Observation:
         """The challenge as an attacker comes upon it who sees such ``labels``."""
@@ -125,18 +152,20 @@ def make_challenge(
     _require_apart(folder, truth_folder)
     threat = ThreatModel(public="none", encodings_per_image=copies)
     observation, truth = observe(images, public, scheme, threat)
-    moments = {"mean": list(images.mean), "std": list(images.std)}
+    moments = {"mean": images.mean, "std": images.std}
     # The truth first: a challenge that nobody can score is worth nothing.
     with writing_folder(truth_folder) as partial:
         (partial / MARK).write_text(_MARKED, encoding="utf-8")
         _save(partial / ORIGINALS, truth.images.permute(0, 2, 3, 1))
         _save(partial / PARTNERS, truth.partners)
         _save(partial / COEFFICIENTS, truth.coefficients)
-        write_json(partial / TRUTH, {"private_k": scheme.private_k, **moments})
+        secret = SecretFacts(private_k=scheme.private_k, **moments)
+        write_json(partial / TRUTH, secret.model_dump())
     with writing_folder(folder) as partial:
         _save(partial / ENCODINGS, observation.encodings.permute(0, 2, 3, 1))
         _save(partial / LABELS, torch.as_tensor(observation.labels))
-        write_json(partial / FACTS, {"scheme": asdict(scheme), "copies": copies, **moments})
+        known = PublicFacts(scheme=asdict(scheme), copies=copies, **moments)
+        write_json(partial / FACTS, known.model_dump())
     return Challenge.open(folder)
 
 
@@ -163,19 +192,18 @@ class ChallengeTruth:
         Raises:
             InstaHideError: it is not such a folder, or damaged.
         """
-        facts = _facts(folder / TRUTH)
-        if not facts:
+        if not (folder / TRUTH).is_file():
             raise InstaHideError(
                 f"{folder} does not hold the truth of a challenge.",
                 "Name the folder that `instahide challenge make` got as --truth.",
             )
         originals, partners = read_array(folder / ORIGINALS, 4), read_array(folder / PARTNERS, 2)
-        return cls(
-            np.array(originals.transpose(0, 3, 1, 2), order="C"),
-            np.array(partners[:, : facts["private_k"]]),
-            tuple(facts["mean"]),
-            tuple(facts["std"]),
-        )
+        facts = _facts(SecretFacts, folder / TRUTH, originals.shape[3])
+        private = np.array(partners[:, : facts.private_k])
+        if private.dtype.kind != "i" or not np.isin(private, np.arange(len(originals))).all():
+            raise InstaHideError(f"{folder / PARTNERS} names images that are not there.", _ANEW)
+        pixels = np.array(originals.transpose(0, 3, 1, 2), order="C")
+        return cls(pixels, private, facts.mean, facts.std)
 
 
 def _require_apart(folder: Path, truth_folder: Path) -> None:
@@ -198,29 +226,29 @@ def read_array(path: Path, dimensions: int) -> NDArray[Any]:
     """The array in ``path``, memory-mapped.
 
     Raises:
-        InstaHideError: it cannot be read, or has not so many dimensions.
+        InstaHideError: it cannot be read, does not hold finite numbers alone, or has not so many
+            dimensions.
     """
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InstaHideError(
-            f"{path} is not a readable array ({error}).", "Make or download the challenge again."
-        ) from error
+        raise InstaHideError(f"{path} is not a readable array ({error}).", _ANEW) from error
     if values.ndim != dimensions:
         raise InstaHideError(
             f"{path} has the shape {values.shape}.", f"It must have {dimensions} dimensions."
         )
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise InstaHideError(f"{path} does not hold finite numbers alone.", _ANEW)
     return np.asanyarray(values)
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """A JSON object, or nothing if there is no such file."""
-    if not path.is_file():
-        return {}
+def _facts(kind: type[AnyFacts], path: Path, channels: int) -> AnyFacts:
+    """What ``path`` says of images with so many ``channels``."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InstaHideError(
-            f"{path} is damaged ({error}).", "Make the challenge again."
-        ) from error
-    return dict(facts)
+        facts = kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = refused(error) if isinstance(error, ValidationError) else str(error)
+        raise InstaHideError(f"{path} is damaged ({reason}).", _ANEW) from None
+    if not len(facts.mean) == len(facts.std) == channels:
+        raise InstaHideError(f"{path} is of images with other channels.", _ANEW)
+    return facts

@@ -27,7 +27,7 @@ from pydantic import (
 from instahide._version import __version__
 from instahide.encryption.draws import MOST_NOISE
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, refused
 
 #: The version of the format that this library writes, and the only one that it reads.
 FORMAT: Literal[1] = 1
@@ -268,8 +268,5 @@ def _damaged(location: str, reason: str) -> InstaHideError:
 
 def _reason(error: ValueError) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors(include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"][:3])
-        said = f"{place[:80]}: {first['msg']}" if place else str(first["msg"])
-        return "".join(filter(str.isprintable, said))
+        return refused(error)
     return error.problem.rstrip(".") if isinstance(error, InstaHideError) else str(error)

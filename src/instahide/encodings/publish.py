@@ -37,7 +37,7 @@ from instahide.encodings.storage import Store
 from instahide.encryption.encoder import Encoded, Encoder, fresh_order
 from instahide.encryption.exposure import Exposure, ExposureLimitError
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, refused
 from instahide.images import ImageTable
 
 #: Bytes of a shard, about; twice as many where there would be more than `MANY_SHARDS`, which spares
@@ -108,7 +108,10 @@ class Publication:
                 worst_error=worst_error(self.values, self.reach),
             )
         except ValidationError as error:
-            raise _unpublishable(error) from error
+            raise InstaHideError(
+                f"This does not fit into a manifest ({refused(error)}).",
+                "Change the setting, or the images.",
+            ) from error
 
     @property
     def reach(self) -> float:
@@ -123,15 +126,6 @@ class Publication:
         """Counts in ``exposure``; its keys are its own."""
         dtype = torch.float16 if self.values == "float16" else torch.float32
         return Encoder(self.scheme, self.images, self.public, exposure=exposure, dtype=dtype)
-
-
-def _unpublishable(error: ValidationError) -> InstaHideError:
-    first = error.errors(include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return InstaHideError(
-        f"This does not fit into a manifest ({place}: {first['msg']}).",
-        "Change the setting, or the images.",
-    )
 
 
 class Tasks(Protocol):

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -233,3 +234,6 @@ def _validate_types(scheme: Scheme) -> None:
                 f"{name} = {value!r} is not {' or '.join(kind.__name__ for kind in kinds)}.",
                 f"Give {name} as a {kinds[-1].__name__}.",
             )
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            # The rules could not even compare it.
+            raise InstaHideError(f"{name} is beyond all bounds.", "Use k = 4, and bounds below 1.")

@@ -34,7 +34,7 @@ from instahide.encodings.soundness import unsound
 from instahide.encodings.storage import open_store
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, refused
 from instahide.files import writing_folder
 
 
@@ -188,10 +188,8 @@ def _described(source: Path, form: Name, origin: Origin | None) -> Manifest:
             worst_error=0.0,
         )
     except ValidationError as error:
-        reason = error.errors()[0]
-        place = ".".join(map(str, reason["loc"]))
         raise InstaHideError(
-            f"What was said of {source} cannot be true ({place}: {reason['msg']}).",
+            f"What was said of {source} cannot be true ({refused(error)}).",
             "Check the number of private images and copies, mean and std.",
         ) from None
     return manifest.model_copy(update={"worst_error": worst_error(values, manifest.reach)})
