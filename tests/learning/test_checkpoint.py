@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -344,3 +346,25 @@ def test_a_finished_network_comes_back_whole(tmp_path: Path) -> None:
     checkpoint.write(tmp_path / "other.safetensors", {"a": torch.zeros(1)}, {})
     with pytest.raises(InstaHideError, match=r"other\.safetensors does not hold a network"):
         load_network(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "no such"}, {"model": 1}, {"sign_invariant": "yes"}, {"shape": [1, 8]},
+        {"shape": [10**9, 8, 8]}, {"shape": [0, 8, 8]}, {"shape": "abc"}, {"classes": []},
+        {"classes": [1, 2, 3]}, {"classes": ["a", "b"]}, {"mean": []}, {"mean": ["x"]},
+        {"mean": [10**400]}, {"std": [0.0]}, {"std": [1.0, 1.0]}, {"std": None},
+        {"scheme": "{}{"}, {"scheme": 4}, {"scheme": '{"k": 0}'},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_network_that_says_what_cannot_be_is_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    model = build("small", 1, 3, sign_invariant=True)
+    scheme = Scheme.cross(4).to_json()
+    card = NetworkCard("small", True, (1, 8, 8), ("a", "b", "c"), (0.5,), (0.25,), scheme)
+    checkpoint.write(tmp_path / "model", model.state_dict(), asdict(card) | change)
+    with pytest.raises(InstaHideError):
+        load_network(tmp_path / "model")

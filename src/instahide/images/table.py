@@ -132,7 +132,9 @@ class ImageTable:
                 tuple(facts["mean"]),
                 tuple(facts["std"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError
+        ) as error:  # fmt: skip
             raise InstaHideError(
                 f"{folder} is not a readable image table ({error}).",
                 "Make it again with `instahide public`, or name the folder that holds table.json.",
@@ -217,16 +219,18 @@ def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[flo
 
 def _validate(table: ImageTable) -> None:
     pixels, labels = table.pixels, table.labels
-    if pixels.dtype != np.uint8 or pixels.ndim != 4:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape[1:]:
         raise InstaHideError(
             f"A table holds uint8 images N x C x H x W, not {pixels.dtype} {pixels.shape}.",
             "Use `ImageTable.from_arrays`, which brings arrays into this form.",
         )
-    if labels.shape != (len(pixels),):
+    if labels.shape != (len(pixels),) or labels.dtype.kind != "i":
         raise InstaHideError(
-            f"There are {len(pixels)} images but labels of shape {labels.shape}.",
-            "Give exactly one label an image.",
+            f"There are {len(pixels)} images but {labels.dtype} labels of shape {labels.shape}.",
+            "Give exactly one class number an image.",
         )
+    if not all(isinstance(name, str) for name in table.classes):
+        raise InstaHideError("The name of a class is no text.", "Name every class by a string.")
     if table.classes and len(labels) and not 0 <= labels.min() <= labels.max() < len(table.classes):
         raise InstaHideError(
             f"Labels run from {labels.min()} to {labels.max()}, "

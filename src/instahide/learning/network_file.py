@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 
+from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.learning import checkpoint
 from instahide.learning.models import build
+
+#: Channels, height or width.
+Size = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,19 @@ class NetworkCard:
 
     model: str
     sign_invariant: bool
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    shape: tuple[Size, Size, Size]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     scheme: str
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == self.shape[0]:
+            raise ValueError("mean and std need one value a channel")
+        Scheme.from_json(self.scheme)
+
+
+_CARD = TypeAdapter(NetworkCard)
 
 
 def save_network(path: Path, model: nn.Module, card: NetworkCard) -> None:
@@ -48,13 +63,12 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
     """
     tensors, facts = checkpoint.read(path)
     try:
-        lists = {name: tuple(facts[name]) for name in ("shape", "classes", "mean", "std")}
-        card = NetworkCard(**{**facts, **lists})
+        card = _CARD.validate_json(json.dumps(facts), strict=True)
         model = build(
             card.model, card.shape[0], len(card.classes), sign_invariant=card.sign_invariant
         )
         model.load_state_dict(tensors)
-    except (RuntimeError, KeyError, TypeError, IndexError) as error:
+    except (RuntimeError, ValidationError) as error:
         raise InstaHideError(
             f"{path} does not hold a network.", "Name the model.safetensors of a finished run."
         ) from error
