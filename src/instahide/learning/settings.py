@@ -48,8 +48,12 @@ ENCRYPTION = (
     "noise", "crop_padding", "flip", "ledger", "max_exposure", "queries", "query_coefficient",
 )  # fmt: skip
 
-Number = Annotated[float, BeforeValidator(_from_text), Field(allow_inf_nan=False)]
+#: Numbers that whatever calculates with them can hold.
+Number = Annotated[float, BeforeValidator(_from_text), Field(allow_inf_nan=False), Field(le=1e9)]
 Positive = Annotated[Number, Field(gt=0)]
+Whole = Annotated[int, Field(le=10**9)]
+#: Characters of a value that an error message shows.
+_SHOWN = 80
 
 
 class TrainSettings(BaseModel):
@@ -77,7 +81,7 @@ class TrainSettings(BaseModel):
     fresh_crops: bool = Field(
         False, description="draw new crops of the public photographs every epoch, flat ones too"
     )
-    size: Annotated[int, Field(ge=1)] | None = Field(
+    size: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="resize the short side to so many pixels and crop the centre"
     )
     skip_bad: bool = Field(False, description="leave out image files that cannot be read")
@@ -105,7 +109,7 @@ class TrainSettings(BaseModel):
         description="standard deviation of Gaussian noise on every value of an encoding, in units "
         "of normalised images",
     )
-    crop_padding: int = Field(0, ge=0, description="zero padding of the random crop, in pixels")
+    crop_padding: Whole = Field(0, ge=0, description="zero padding of the random crop, in pixels")
     flip: bool = Field(False, description="random horizontal flips")
 
     ledger: str | None = Field(
@@ -113,7 +117,7 @@ class TrainSettings(BaseModel):
         description="file that counts how often each image has gone into an encoding; none: "
         "$INSTAHIDE_LEDGER, or the user's own",
     )
-    max_exposure: Annotated[int, Field(ge=1)] | None = Field(
+    max_exposure: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="stop before an image has gone into more encodings than this"
     )
 
@@ -129,13 +133,15 @@ class TrainSettings(BaseModel):
         0, ge=0, lt=2**63, description="seed of the initial weights, and of nothing else: no key"
     )
 
-    epochs: int = Field(
+    epochs: Whole = Field(
         30,
         ge=1,
         description="passes over the private images; of encoded folders, over all their encodings, "
         "so that T copies make an epoch T times as long",
     )
-    batch_size: int = Field(256, ge=2, description="encodings in a step, of all processes together")
+    batch_size: Whole = Field(
+        256, ge=2, description="encodings in a step, of all processes together"
+    )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
     lr: Positive = Field(0.2, description="highest learning rate")
     weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")
@@ -151,12 +157,12 @@ class TrainSettings(BaseModel):
     ema: Annotated[Number, Field(ge=0, lt=1)] = Field(
         0.999, description="decay of the moving average of the weights; 0: no average"
     )
-    patience: Annotated[int, Field(ge=1)] | None = Field(
+    patience: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="epochs without a better accuracy before stopping; none: never"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps ...")
 
-    queries: int = Field(
+    queries: Whole = Field(
         10, ge=0, description="encodings of each encrypted test query; 0: plain queries only"
     )
     query_coefficient: Annotated[Number, Field(ge=0, le=1)] = Field(
@@ -287,7 +293,8 @@ def _refused(error: ValidationError, source: str, known: Mapping[str, FieldInfo]
         return InstaHideError(f"{source}: there is no setting `{name}`.", remedy)
     field = known.get(name)
     reason = first["msg"][0].lower() + first["msg"][1:]
+    shown = reprlib.repr(first["input"])[:_SHOWN]
     return InstaHideError(
-        f"{source}: `{name}` is {reprlib.repr(first['input'])}: {reason}.",
+        f"{source}: `{name}` is {shown}: {reason}.",
         f"`{name}` means: {field.description}." if field else "Setting names are plain words.",
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field
 
 from instahide.errors import InstaHideError
-from instahide.learning.settings import Number, Positive, TrainSettings
+from instahide.learning.settings import Number, Positive, TrainSettings, Whole
 
 #: Settings of a run on one machine that say nothing here.
 MEANINGLESS = ("epochs", "ema", "patience", "test_share", "queries", "query_coefficient")
@@ -41,11 +41,11 @@ class FederatedSettings(TrainSettings):
     Use `from_config` for a run config. Of `TrainSettings`, those in `MEANINGLESS` are refused.
     """
 
-    rounds: int = Field(3, ge=1, description="rounds of training")
-    local_epochs: int = Field(
+    rounds: Whole = Field(3, ge=1, description="rounds of training")
+    local_epochs: Whole = Field(
         1, ge=1, description="passes of a client over its images in a round, each newly encrypted"
     )
-    clients: int = Field(2, ge=1, description="nodes that a round waits for before it begins")
+    clients: Whole = Field(2, ge=1, description="nodes that a round waits for before it begins")
     timeout: Positive = Field(
         3600.0, description="seconds after which a round goes on without those who do not answer"
     )
