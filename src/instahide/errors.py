@@ -28,10 +28,12 @@ class InstaHideError(ValueError):
         return type(self), (self.problem, self.remedy)
 
 
-def said(error: InstaHideError | OSError) -> tuple[str, str]:
+def said(error: InstaHideError | OSError | MemoryError) -> tuple[str, str]:
     """Problem and remedy of what a user can put right."""
     if isinstance(error, InstaHideError):
         return error.problem, error.remedy
+    if isinstance(error, MemoryError):
+        return f"There is too little memory. {error}".strip(), "Use fewer images, or smaller ones."
     return str(error), "Check that the path is right and the disk has room."
 
 

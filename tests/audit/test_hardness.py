@@ -67,9 +67,13 @@ def test_numbers_that_fit_no_scheme_are_refused(setting: tuple[int, int, int, in
         Setting(*setting)
 
 
-def test_a_rate_must_be_positive() -> None:
+@pytest.mark.parametrize(
+    ("rate", "price"),
+    [(0, 1), (-1, 1), (math.nan, 1), (math.inf, 1), (1, -1), (1, math.nan), (1, math.inf)],
+)
+def test_a_rate_is_positive_and_a_price_no_gift(rate: float, price: float) -> None:
     with pytest.raises(InstaHideError, match="--rate"):
-        report(Setting(10, 4, 5), rate=0, price=1)
+        report(Setting(10, 4, 5), rate=rate, price=price)
 
 
 def test_the_command_promises_nothing() -> None:

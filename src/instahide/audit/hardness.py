@@ -102,9 +102,9 @@ def report(setting: Setting, *, rate: float, price: float) -> dict[str, Any]:
         price: of one core for an hour, in dollars.
 
     Raises:
-        InstaHideError: a rate that is not positive, or a negative price.
+        InstaHideError: a rate that is not positive, a negative price, or one that is not finite.
     """
-    if rate <= 0 or price < 0:
+    if not (0 < rate < math.inf and 0 <= price < math.inf):
         raise InstaHideError(
             f"{rate:g} steps a second at {price:g} dollars an hour cost nothing that can be said.",
             "Use --rate 1e9 --price 0.05, say.",

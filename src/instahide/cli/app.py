@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from instahide._version import __version__
 from instahide.cli import encodings
-from instahide.cli.arguments import Noise, Pool, Size, SkipBad, Source
+from instahide.cli.arguments import MOST, MOST_PIXELS, Noise, Pool, Size, SkipBad, Source
 from instahide.cli.challenge import challenge
 from instahide.cli.console import explained, out
 
@@ -90,7 +90,9 @@ def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     source: Annotated[str, typer.Argument(help="Images to ask about, as for train --test.")],
     public: Pool = "photos",
-    queries: Annotated[int, typer.Option(help="Encodings of each query; 0: plain queries.")] = 10,
+    queries: Annotated[
+        int, typer.Option(help="Encodings of each query; 0: plain queries.", min=0, max=MOST)
+    ] = 10,
     coefficient: Annotated[float, typer.Option(help="Least coefficient of a query.")] = 0.5,
     size: Size = None,
     skip_bad: SkipBad = False,
@@ -109,8 +111,12 @@ def predict(
 def public(
     source: Annotated[str, typer.Argument(help="Folder of photographs, or `photos`.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the pool.")],
-    patch: Annotated[int, typer.Option(help="Height and width of a patch.")] = 32,
-    per_image: Annotated[int, typer.Option(help="Patches of a photograph, at most.")] = 100,
+    patch: Annotated[
+        int, typer.Option(help="Height and width of a patch.", min=1, max=MOST_PIXELS)
+    ] = 32,
+    per_image: Annotated[
+        int, typer.Option(help="Patches of a photograph, at most.", min=1, max=MOST)
+    ] = 100,
     min_keypoints: Annotated[int, typer.Option(help="SIFT key points of a patch, at least.")] = 40,
     grey: Annotated[bool, typer.Option("--grey", help="One channel instead of three.")] = False,
     skip_bad: SkipBad = False,
@@ -154,9 +160,11 @@ def show(
 @explained
 def bench(
     k: Annotated[int, typer.Option(help="Images in a mix.")] = 4,
-    side: Annotated[int, typer.Option(help="Height and width of an image.")] = 32,
+    side: Annotated[
+        int, typer.Option(help="Height and width of an image.", min=1, max=MOST_PIXELS)
+    ] = 32,
     channels: Annotated[int, typer.Option(help="1 or 3.")] = 3,
-    images: Annotated[int, typer.Option(help="How many to encode.")] = 50_000,
+    images: Annotated[int, typer.Option(help="How many to encode.", min=1, max=MOST)] = 50_000,
 ) -> None:
     """Measure how fast this machine encodes, beside a plain conversion of the same pixels."""
     from instahide.cli.speed import measure_speed

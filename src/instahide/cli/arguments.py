@@ -9,13 +9,21 @@ import typer
 
 from instahide.errors import InstaHideError
 
+#: Along the side of an image.
+MOST_PIXELS = 1 << 14
+#: Of anything else that is counted.
+MOST = 1_000_000
+
 Source = Annotated[
     str,
     typer.Argument(help="Images: digits, mnist-5k, fashion-mnist, a folder, a file or a URL."),
 ]
 Pool = Annotated[str, typer.Option("--public", help="A public pool's folder, or `photos`.")]
 Size = Annotated[
-    int | None, typer.Option(help="Resize the short side to so many pixels and crop the centre.")
+    int | None,
+    typer.Option(
+        help="Resize the short side to so many pixels and crop the centre.", min=1, max=MOST_PIXELS
+    ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read.")]
 LedgerFile = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from instahide.cli.arguments import C1, C2, Pool, Size, Source
+from instahide.cli.arguments import C1, C2, MOST, Pool, Size, Source
 from instahide.cli.console import explained, out
 
 challenge = typer.Typer(
@@ -28,8 +28,8 @@ def make(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for attackers.")],
     truth: TruthFolder,
     public: Pool = "photos",
-    images: Annotated[int, typer.Option(help="Private images, at most.")] = 100,
-    copies: Annotated[int, typer.Option(help="Encodings of each.")] = 50,
+    images: Annotated[int, typer.Option(help="Private images, at most.", min=1)] = 100,
+    copies: Annotated[int, typer.Option(help="Encodings of each.", min=1, max=MOST)] = 50,
     k: Annotated[int, typer.Option(help="Images in a mix.")] = 6,
     private_k: Annotated[int, typer.Option(help="Private images in a mix.")] = 2,
     c1: C1 = None,

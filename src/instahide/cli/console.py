@@ -34,7 +34,7 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with _warnings_as_notes():
                 command(*args, **kwargs)
-        except (InstaHideError, OSError) as error:
+        except (InstaHideError, OSError, MemoryError) as error:
             _refuse(*said(error))
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None

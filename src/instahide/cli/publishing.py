@@ -23,7 +23,13 @@ from instahide.encodings.ledger import Ledger, Totals, default_ledger
 from instahide.encodings.manifest import Manifest, Values
 from instahide.encodings.plan import plan
 from instahide.encodings.publish import Engine, Publication, publish, threads
-from instahide.encryption.guarantee import DELTA, epsilon_beforehand, epsilon_of, in_words
+from instahide.encryption.guarantee import (
+    DELTA,
+    epsilon_beforehand,
+    epsilon_of,
+    in_words,
+    require_delta,
+)
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable, open_images, open_pool
 from instahide.images.optional import needing
@@ -111,6 +117,7 @@ def run_encryption(
     delta: float,
 ) -> None:
     """Encrypt into ``out_folder`` and say what came of it."""
+    require_delta(delta)
     with (
         _hint_to_resume(),
         Ledger.open(ledger) as opened_ledger,
