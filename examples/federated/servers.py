@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Simulated clients are the work itself, which Ray would put behind everybody else's.
     "RAY_worker_niceness": "0",
+    # A cluster that runs here already would not let a simulation say how many processors it takes.
+    "RAY_ADDRESS": "local",
 }
 
 
