@@ -27,6 +27,9 @@ class Keeping(Net):
 
     def on_train_epoch_end(self) -> None:
         batches, self.given["train"] = self.given["train"], []
+        if not batches:
+            # A limit may be reached just as an epoch begins.
+            return
         name = f"{self.current_epoch}-{self.global_rank}-{os.getpid()}.npy"
         partial = self.folder / f"{name}.partial"
         with partial.open("wb") as file:
