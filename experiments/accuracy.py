@@ -44,10 +44,12 @@ FIELDS = [
 ]
 
 
-def settings_of(data: str, scheme: str, seed: int, epochs: int) -> TrainSettings:
+def settings_of(
+    data: str, scheme: str, seed: int, epochs: int, model: str = "small"
+) -> TrainSettings:
     """``cross-4`` is a kind and k; ``cross-4-signed`` lets the network see signs."""
     kind, *rest = scheme.split("-")
-    values = {"data": data, "scheme": kind, "seed": seed, "epochs": epochs}
+    values = {"data": data, "scheme": kind, "seed": seed, "epochs": epochs, "model": model}
     if rest:
         values["k"] = int(rest[0])
     if rest[1:] == ["signed"]:
@@ -97,9 +99,13 @@ def main() -> None:
     parser.add_argument("--schemes", default="plain,inside-4,cross-4,cross-6")
     parser.add_argument("--seeds", default="0", help="for instance 0,1,2")
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--model", default="small", help="small, or resnet18 as in the paper")
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
-    parser.add_argument("--out", type=Path, default=Path("experiments/results/accuracy.csv"))
+    parser.add_argument("--out", type=Path, help="a CSV file; by default one for each network")
     options = parser.parse_args()
+    if options.out is None:
+        suffix = "" if options.model == "small" else f"-{options.model}"
+        options.out = Path(f"experiments/results/accuracy{suffix}.csv")
     if options.threads:
         torch.set_num_threads(options.threads)
     have = {
@@ -109,7 +115,7 @@ def main() -> None:
         for scheme in options.schemes.split(","):
             if (options.data, scheme, str(seed), str(options.epochs)) in have:
                 continue
-            settings = settings_of(options.data, scheme, seed, options.epochs)
+            settings = settings_of(options.data, scheme, seed, options.epochs, options.model)
             name = f"{options.data}-{scheme}-{seed}-{options.epochs}"
             folder = options.out.parent / "runs" / name
             row = {
