@@ -36,7 +36,7 @@ def full(folder: Path, **changes: Any) -> Report:
         result("labels", figures={"class_sets_right": 1.0, HOSTILE: None}),
         result("foreign", state="failed", reason=HOSTILE),
     ]
-    bounds = [{"expression": "ssim>0.4", "value": None, "passed": True}]
+    bounds = [{"expression": "ssim>0.4", "value": None, "violated": True}]
     return report(results=results, thresholds=bounds, **changes)
 
 
@@ -47,6 +47,7 @@ def test_it_is_valid_html_and_every_text_is_only_text(tmp_path: Path) -> None:
     assert list(tree.iter("script")) == []
     texts = " ".join(tree.itertext())
     assert texts.count(HOSTILE) >= 8
+    assert "ssim>0.4 is violated" in " ".join(texts.split())
     assert all(image.get("alt") for image in tree.iter("img"))
     drawn = tree.iter("{http://www.w3.org/2000/svg}svg")
     drawings = [svg for svg in drawn if svg.get("aria-hidden") != "true"]

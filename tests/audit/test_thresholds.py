@@ -1,4 +1,4 @@
-"""Bounds: read strictly, and passed wherever they were not checked."""
+"""Bounds: read strictly, and violated wherever they were not checked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.audit.audited import recovered, result
 ATTACKS = {"labels", "averaging"}
 
 
-def passed(expression: str, *results: Result) -> bool:
-    return checked([parsed(expression, ATTACKS)], results)[0].passed
+def violated(expression: str, *results: Result) -> bool:
+    return checked([parsed(expression, ATTACKS)], results)[0].violated
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,12 @@ def passed(expression: str, *results: Result) -> bool:
     ],
 )  # fmt: skip
 def test_bounds_compare_what_was_measured(expression: str, expected: bool) -> None:
-    assert passed(expression, recovered(60), result("labels")) is expected
+    assert violated(expression, recovered(60), result("labels")) is expected
 
 
 @pytest.mark.parametrize("expression", ["public_found>0.9", "labels.no_such>1", "averaging.x<0"])
-def test_a_bound_that_cannot_be_checked_is_passed(expression: str) -> None:
-    assert passed(expression, recovered(60))
+def test_a_bound_that_cannot_be_checked_is_violated(expression: str) -> None:
+    assert violated(expression, recovered(60))
 
 
 def test_failed_attacks_and_points_of_curves_do_not_count() -> None:
@@ -55,7 +55,7 @@ def test_updates_count_under_their_own_name_alone() -> None:
     update = recovered(1, total=1, attack="labels", on="update", figures=figures)
     plain = update.model_copy(update={"on": "plain update"})
     assert summary([update, plain, recovered(10)])["recovered"] == 0.1
-    assert passed("labels.encoding_psnr_mean>25", update)
+    assert violated("labels.encoding_psnr_mean>25", update)
     # What is there to compare with never counts.
     weak = update.model_copy(update={"figures": figures | {"encoding_psnr_mean": 9.0}})
-    assert not passed("labels.encoding_psnr_mean>25", weak, plain)
+    assert not violated("labels.encoding_psnr_mean>25", weak, plain)

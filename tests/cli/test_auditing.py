@@ -89,7 +89,9 @@ def test_an_audit_says_what_came_back_and_stands_in_ci(given: Path, tmp_path: Pa
     # Two images in a mix and eight encodings of each: this is not hidden from anybody.
     assert found["summary"]["recovered"] > 0.5
     assert "came back recognisably" in found["verdict"][0]
-    assert [bound["passed"] for bound in found["thresholds"]] == [True, False]
+    assert [bound["violated"] for bound in found["thresholds"]] == [True, False]
+    assert "recovered>0.5: violated (" in result.stdout
+    assert "ssim<0.01: not violated (" in result.stdout
     states = {r["attack"]: r["state"] for r in found["results"] if not r["point"]}
     assert states == {
         "labels": "done", "averaging-absolute": "done", "foreign-raises": "failed",

@@ -65,7 +65,9 @@ class Threshold(_Plain):
 
     expression: str = Field(description="as it was typed")
     value: Number | None = Field(description="what was measured; null if nothing was")
-    passed: bool = Field(description="whether the bound is passed, or could not be checked")
+    violated: bool = Field(
+        description="whether the check failed: the expression holds, or could not be checked"
+    )
 
 
 class Facts(_Plain):

@@ -89,7 +89,7 @@ def recovered_share(result: Result) -> float | None:
 
 
 def checked(bounds: Sequence[Bound], results: Sequence[Result]) -> list[Threshold]:
-    """Whether each bound is passed. One on what was not measured counts as passed.
+    """Check every bound. One on a figure that was not measured counts as violated.
 
     A check that could not be made must not look like one that went well.
     """
@@ -98,8 +98,8 @@ def checked(bounds: Sequence[Bound], results: Sequence[Result]) -> list[Threshol
 
 
 def _checked(bound: Bound, value: float | None) -> Threshold:
-    passed = value is None or _COMPARED[bound.compared](value, bound.bound)
-    return Threshold(expression=bound.expression, value=value, passed=passed)
+    violated = value is None or _COMPARED[bound.compared](value, bound.bound)
+    return Threshold(expression=bound.expression, value=value, violated=violated)
 
 
 def _value(

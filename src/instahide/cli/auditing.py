@@ -24,8 +24,8 @@ from instahide.cli.audited import Given, subject_of
 from instahide.cli.console import err, out
 from instahide.encryption.scheme import Scheme
 
-#: Exit code where a bound of --fail-if is passed.
-PASSED = 3
+#: Exit code where a bound of --fail-if is violated.
+VIOLATED = 3
 
 
 class Asked(NamedTuple):
@@ -40,7 +40,7 @@ class Asked(NamedTuple):
 
 
 def run_audit(asked: Asked) -> None:
-    """Audit, or go on with an audit; says what was found, and exits with `PASSED` if too much."""
+    """Audit, or go on with an audit; says what was found, and exits with `VIOLATED` if too much."""
     # What was mistyped is said before anything is read.
     seconds, known = seconds_of(asked.budget), registered()
     names = chosen(sorted(known.attacks), asked.only)
@@ -53,8 +53,8 @@ def run_audit(asked: Asked) -> None:
         err.print("Stopped. What is finished stays; go on with the same command.")
         raise
     _say(report, asked.folder)
-    if any(threshold.passed for threshold in report.thresholds):
-        raise typer.Exit(PASSED)
+    if any(threshold.violated for threshold in report.thresholds):
+        raise typer.Exit(VIOLATED)
 
 
 def _wanted(subject: Subject, names: Sequence[str]) -> list[Task]:
@@ -137,7 +137,7 @@ def _say(report: Report, folder: Path) -> None:
         out.print(sentence, markup=False, soft_wrap=True)
     for bound in report.thresholds:
         value = "not measured" if bound.value is None else f"{bound.value:.3g}"
-        state = "passed" if bound.passed else "not passed"
+        state = "violated" if bound.violated else "not violated"
         out.print(f"{bound.expression}: {state} ({value})", markup=False, soft_wrap=True)
     if not report.complete:
         err.print("Not everything was tried: the same command with a larger --budget goes on.")
