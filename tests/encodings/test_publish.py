@@ -20,6 +20,7 @@ from instahide.encodings.format import EncodedFolder
 from instahide.encodings.ledger import Account, Ledger
 from instahide.encodings.publish import Publication, encodings_a_shard, publish, threads
 from instahide.encodings.storage import LocalStore, open_store
+from instahide.encryption import keys
 from instahide.encryption.exposure import ExposureLimitError
 
 IMAGES, SIDE = 24, 4
@@ -76,6 +77,28 @@ def test_what_a_limit_left_out_is_made_up_for_under_a_higher_one(
     assert whole.manifest.limited
     # Shards that the limit cut short are remembered for what they hold.
     assert shown(whole).tolist() == [6] * IMAGES
+
+
+def test_participants_have_other_keys_even_with_the_same_entropy(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An operating system that gives everybody the same: only the names are left to differ.
+    monkeypatch.setattr(keys.secrets, "token_bytes", bytes)
+    monkeypatch.setattr(keys, "_fresh", bytes)
+    found = {}
+    for number, name in enumerate(["anna", "anna", "ben", ""]):
+        whole = publication(1, participant=name, scheme=Scheme.inside(1, c1=1.0), public=None)
+        folder = publish(whole, tmp_path / str(number), ledger, engine=threads)
+        parts = [folder.shard(shard) for shard in range(len(folder.manifest.shards))]
+        images = torch.cat([part.images for part in parts])
+        order = torch.cat([part.labels for part in parts]).argmax(1).argsort()
+        found[number] = (images[order] > 0).flatten(1)
+    assert found[0].equal(found[1])
+    for one, two in ((0, 2), (0, 3), (2, 3)):
+        # One mask in two would be all the same, or all the opposite.
+        same = (found[one] == found[two]).float().mean(1)
+        assert float(same.min()) > 0.0
+        assert float(same.max()) < 1.0
 
 
 def test_progress_tells_of_every_encoding_once(tmp_path: Path, ledger: Ledger) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from instahide.encryption.encoder import Encoded, Encoder
+from instahide.encryption.exposure import Exposure, ExposureLimitError
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
@@ -109,6 +110,29 @@ def test_queries_of_one_data_set_are_mixed_among_themselves() -> None:
         predict_encrypted(Model(), Scheme.inside(4), table(3))
     with pytest.raises(InstaHideError, match="mixes none in"):
         predict_encrypted(Model(), Scheme.inside(4), table(), table(20, seed=1))
+
+
+def test_queries_are_counted_and_limited() -> None:
+    exposure = Exposure(12, limit=3)
+    scheme = Scheme.cross(2, private_k=1)
+    for _ in range(3):
+        predict_encrypted(
+            Model(), scheme, table(), table(seed=1), encodings=1, exposure=exposure,
+            participant="clinic",
+        )  # fmt: skip
+    assert exposure.counts.tolist() == [3] * 12
+    with pytest.raises(ExposureLimitError):
+        predict_encrypted(Model(), scheme, table(), table(seed=1), encodings=1, exposure=exposure)
+
+
+def test_a_query_at_its_limit_ends_the_answer_before_it_is_encrypted_again() -> None:
+    exposure = Exposure(12, limit=2)
+    exposure.take(np.array([[7], [7]]), np.ones((2, 1), np.float32))
+    with pytest.raises(ExposureLimitError):
+        predict_encrypted(
+            Model(), Scheme.cross(2, private_k=1), table(), table(seed=1), exposure=exposure
+        )
+    assert exposure.counts[7] == 2
 
 
 @pytest.mark.parametrize("encodings", [0, -1])

@@ -63,7 +63,8 @@ class Publication:
         scheme: how to encrypt.
         copies: encodings of each image.
         values: how they are stored.
-        participant: whose they are, for those who read the folder.
+        participant: whose they are, for those who read the folder; the name is in the keys too, so
+            that no two participants have a key stream in common.
 
     Raises:
         InstaHideError: no copies, images that cannot be stored as ``values``, or what a manifest
@@ -122,10 +123,22 @@ class Publication:
         """Write a block of encodings as the shard ``name``."""
         return store_shard(store, name, encoded, self.values, self.reach)
 
-    def encoder(self, exposure: Exposure) -> Encoder:
-        """Counts in ``exposure``; its keys are its own."""
-        dtype = torch.float16 if self.values == "float16" else torch.float32
-        return Encoder(self.scheme, self.images, self.public, exposure=exposure, dtype=dtype)
+    def encoder(self, exposure: Exposure, worker: str = "") -> Encoder:
+        """An encoder that counts in ``exposure``, with a key stream of its own.
+
+        Args:
+            exposure: of the images.
+            worker: a name for this process where several encrypt for one participant: it is in the
+                keys, like the participant's.
+        """
+        return Encoder(
+            self.scheme,
+            self.images,
+            self.public,
+            exposure=exposure,
+            dtype=torch.float16 if self.values == "float16" else torch.float32,
+            participant=f"{self.participant}, worker {worker}" if worker else self.participant,
+        )
 
 
 class Tasks(Protocol):
@@ -221,7 +234,7 @@ class _Work:
         if not manifest.shards:
             self._account.begin(self._publication, manifest.copies)
         left = self.left()
-        order = left[fresh_order(len(left))]
+        order = left[fresh_order(len(left), manifest.participant)]
         size = encodings_a_shard(manifest)
         parts = (order[start : start + size] for start in range(0, len(order), size))
         while noted := self._begin(islice(parts, NOTED)):

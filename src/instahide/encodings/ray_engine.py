@@ -186,7 +186,8 @@ def _encoder(publication: Publication, counter: Any, limit: int | None) -> Encod
     if counter not in _encoders:
         _encoders.clear()
         exposure = RemoteExposure(_Elsewhere(counter), len(publication.images), limit)
-        _encoders[counter] = publication.encoder(exposure)
+        worker = ray.get_runtime_context().get_worker_id()
+        _encoders[counter] = publication.encoder(exposure, worker)
     return _encoders[counter]
 
 

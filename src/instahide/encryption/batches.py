@@ -105,7 +105,7 @@ class BatchEncoder:
         _require_moments(self._public.images, moments)
 
     def next_epoch(self) -> None:
-        """Change to a new epoch key, and to new crops where the public images are photographs."""
+        """Start an epoch: new keys, and new crops where the public images are photographs."""
         self._keys.next_epoch()
         self._public.renew(self._keys)
 

@@ -96,7 +96,7 @@ class Encoder:
         self._device_tables = self._to_device()
 
     def next_epoch(self) -> None:
-        """Change to a new epoch key, and to new crops where the public images are photographs."""
+        """Start an epoch: new keys, and new crops where the public images are photographs."""
         self._keys.next_epoch()
         if self._public.renew(self._keys):
             self._device_tables = self._to_device()
@@ -231,6 +231,11 @@ class Encoder:
         return cuda.DeviceTables(images, public, self.device)
 
 
-def fresh_order(count: int) -> NDArray[np.int64]:
-    """A random permutation of ``count`` rows, from keys that nothing else uses."""
-    return draws.order(KeyStream().next_block(), count)
+def fresh_order(count: int, participant: str = "") -> NDArray[np.int64]:
+    """A random permutation of ``count`` rows, from keys that nothing else uses.
+
+    Args:
+        count: how many rows.
+        participant: a name in the keys, as for `Encoder`.
+    """
+    return draws.order(KeyStream(participant).next_block(), count)

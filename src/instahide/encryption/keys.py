@@ -4,13 +4,38 @@ The construction, from the top:
 
 - *root*: 256 bits from the operating system, one for each `KeyStream`. It is never stored, so a
   resumed run, another process and another machine each start from a root of their own.
-- *epoch key*: HKDF-Expand with SHA-256 (RFC 5869) of the root over participant and epoch.
-- *bytes*: AES-256 in counter mode (NIST SP 800-38A) under the epoch key. The 128-bit counter starts
-  at ``purpose (8 bits) | block (56 bits) | 0 (64 bits)``, so that two draws that differ in purpose
-  or block never meet.
+- *key*: HKDF-Expand with SHA-256 (RFC 5869) of the root over participant, epoch, and 256 fresh bits
+  from the operating system, together with the process's number and the time. A new one is derived
+  in every epoch, every `RENEWED` blocks within one, and when the process's number has changed. A
+  stream with a fixed key, which tests use, leaves out all that is fresh.
+- *bytes*: AES-256 in counter mode (NIST SP 800-38A) under that key. The 128-bit counter starts at
+  ``purpose (8 bits) | block (56 bits) | 0 (64 bits)``, so that two draws that differ in purpose or
+  block never meet.
 
 A stream hands out each block number once, and a forked child gets a new root before it can draw:
 no two draws share bytes. What is *drawn* from the bytes, and by which law, is in `draws`.
+
+Copies of the whole process
+---------------------------
+A root alone is not enough where the memory of a process is copied without its knowledge: by a
+snapshot of a virtual machine that is resumed twice, a container checkpoint, or a fork that does not
+go through Python and so runs none of its hooks (``fork`` of the C library, ``clone``). Both copies
+hold the root and the block number, and would draw the same keys from then on.
+
+- After a snapshot they differ from the next key on: they repeat the rest of at most `RENEWED`
+  blocks, and never more than one epoch. An epoch alone would be too long a time, as a whole
+  publication of millions of encodings may be one.
+- After a fork they differ from the next block on, since the processes have different numbers.
+- Blocks that were handed out before the copy and not yet used are the same in both.
+
+Both measures together cost half a microsecond a block, beside the hundreds that its
+keys take (``python -m benchmarks.keys``). Fresh bits in every block would cost 3 microseconds.
+
+If the root is unknown to the attacker, HKDF-Expand is a pseudorandom function of the rest, and any
+difference in the rest gives an unrelated key. So the number of the process and the time keep copies
+apart even where the kernel of a resumed machine repeats its own random bits (Linux before 5.18, or
+a hypervisor that does not announce a resume by ``vmgenid``). If the root is known, as it is to the
+other copy, the key is as hard to guess as the fresh bits: the same function extracts from them.
 """
 
 from __future__ import annotations
@@ -18,6 +43,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 import weakref
 from enum import IntEnum
 from typing import NoReturn
@@ -31,6 +57,8 @@ from numpy.typing import NDArray
 from instahide.errors import InstaHideError
 
 KEY_BYTES = 32
+#: Blocks under one key, at most: what two copies of a machine may repeat.
+RENEWED = 16
 #: What is encrypted for the stream itself: little enough to stay in the nearest caches.
 _ZEROS = memoryview(bytes(1 << 16))
 
@@ -68,6 +96,7 @@ class KeyStream:
         "_epoch",
         "_fixed",
         "_lock",
+        "_process",
         "_root",
         "participant",
     )
@@ -84,7 +113,7 @@ class KeyStream:
         _streams.add(self)
 
     def next_epoch(self) -> None:
-        """Go on to a new epoch key; block numbers start again under it."""
+        """Go on to the next epoch; block numbers start again under its keys."""
         with self._lock:
             self._enter(self._epoch + 1)
 
@@ -92,6 +121,8 @@ class KeyStream:
         """The next block of bytes, which no other call on any stream returns."""
         with self._lock:
             self._block += 1
+            if self._block % RENEWED == 0 or os.getpid() != self._process:
+                self._renew()
             return Block(self._cipher_key, self._block)
 
     @property
@@ -122,10 +153,16 @@ class KeyStream:
         self._enter(0)
 
     def _enter(self, epoch: int) -> None:
-        name = self.participant.encode()
-        info = b"instahide/1/" + len(name).to_bytes(8, "big") + name + epoch.to_bytes(8, "big")
-        self._cipher_key = HKDFExpand(SHA256(), KEY_BYTES, info).derive(self._root)
         self._epoch, self._block = epoch, -1
+        self._renew()
+
+    def _renew(self) -> None:
+        """Derive a new key for the blocks to come; a fixed one stays."""
+        self._process = os.getpid()
+        name = self.participant.encode()
+        info = b"instahide/1/" + len(name).to_bytes(8, "big") + name
+        info += self._epoch.to_bytes(8, "big") + (b"" if self._fixed else _fresh())
+        self._cipher_key = HKDFExpand(SHA256(), KEY_BYTES, info).derive(self._root)
 
     def _after_fork(self) -> None:
         """In a forked child: forget the parent's keys, even a fixed one, and its locks."""
@@ -171,6 +208,12 @@ class Block:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("A block of key bytes cannot be copied or pickled.")
+
+
+def _fresh() -> bytes:
+    """What no other key has, in this process or in a copy of it."""
+    place = os.getpid().to_bytes(8, "big") + time.time_ns().to_bytes(8, "big")
+    return secrets.token_bytes(KEY_BYTES) + place
 
 
 _streams: weakref.WeakSet[KeyStream] = weakref.WeakSet()

@@ -122,6 +122,7 @@ class OwnImages:
             encodings=self.settings.queries,
             coefficient=self.settings.query_coefficient,
             precision=precision,
+            participant=self.world.participant,
         )
         right = answers.argmax(1) == torch.from_numpy(self.split.test.labels)
         return {"encrypted_accuracy": right.float().mean().item()}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from instahide.encryption.encoder import Encoder
+from instahide.encryption.exposure import Exposure, at_limit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, PhotoCrops
@@ -52,6 +53,8 @@ def predict_encrypted(
     encodings: int = ENCODINGS,
     coefficient: float = 0.5,
     precision: torch.dtype = torch.float32,
+    participant: str = "",
+    exposure: Exposure | None = None,
 ) -> Tensor:
     """Class probabilities (n, classes), averaged over encodings of each query.
 
@@ -67,19 +70,27 @@ def predict_encrypted(
         encodings: of each query.
         coefficient: least coefficient of the query (paper, section 4.2).
         precision: of the arithmetic.
+        participant: a name in the keys, as for `Encoder`.
+        exposure: counts the encodings of each query, and may limit them; an account of the ledger
+            where queries leave your machine.
 
     Raises:
+        ExposureLimitError: a query is at its limit.
         InstaHideError: fewer than one encoding, or a coefficient that the scheme cannot give;
             fewer queries than a mix within one data set needs.
     """
     if encodings < 1:
         raise InstaHideError(f"{encodings} encodings answer nothing.", "Use 10 or more.")
-    encoder = Encoder(scheme.query(coefficient), queries, public)
+    encoder = Encoder(
+        scheme.query(coefficient), queries, public, participant=participant, exposure=exposure
+    )
     total = torch.zeros(len(queries), len(queries.classes))
     for _ in range(encodings):
         encoder.next_epoch()
         for start in range(0, len(queries), BATCH):
             rows = np.arange(start, min(start + BATCH, len(queries)))
-            answer = probabilities(model, encoder.encode(rows).images, precision=precision)
-            total[start : start + BATCH] += answer
+            encoded = encoder.encode(rows)
+            if len(encoded.images) < len(rows):
+                raise at_limit(encoder.exposure)
+            total[rows] += probabilities(model, encoded.images, precision=precision)
     return total / encodings

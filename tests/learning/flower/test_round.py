@@ -16,6 +16,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from instahide.encodings.ledger import Ledger
 from instahide.encryption import draws
+from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
@@ -25,6 +26,7 @@ from instahide.learning.flower.agreement import Agreement, averaged, moments
 from instahide.learning.flower.refusal import SILENCE, answering
 from instahide.learning.network_file import load_network
 from instahide.learning.testing import as_trained
+from tests.learning.flower.conftest import write_images
 
 Make = Callable[..., Any]
 Digits = tuple[ImageTable, ImageTable]
@@ -84,6 +86,24 @@ def test_keys_are_new_in_every_round_at_every_node_and_after_a_restart(
     federation(rounds=1).run()
     # 64 random bits each: that any two are the same happens once in 10^13 runs.
     assert len(masks) == len(set(masks)) == 3 * 240
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_nodes_have_names_in_their_keys(
+    federation: Make, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: bool
+) -> None:
+    names: list[str] = []
+    make = local.Encoder
+
+    def noting(*arguments: Any, **more: Any) -> Encoder:
+        names.append(more["participant"])
+        return make(*arguments, **more)
+
+    monkeypatch.setattr(local, "Encoder", noting)
+    data = write_images(tmp_path / "own.npz", digits[0])
+    own = [{"data": str(data), "ledger": str(tmp_path / f"{n}.sqlite")} for n in range(2)]
+    federation(None if parts else own, rounds=1).run()
+    assert sorted(names) == (["partition 0", "partition 1"] if parts else ["node 100", "node 101"])
 
 
 def test_a_node_at_its_limit_refuses_beforehand_and_the_others_go_on(
@@ -232,7 +252,7 @@ def test_a_single_image_is_nothing_to_learn_from(
 ) -> None:
     settings = _settings({"scheme": "plain", "device": "cpu"})
     one = digits[0].subset(slice(0, 1))
-    encoder = local.encoder_of(settings, one, Exposure(1))
+    encoder = local.encoder_of(settings, one, Exposure(1), "node 1")
     network = Agreement(one.shape, one.classes).network(settings)
     with pytest.raises(InstaHideError, match="single encoding"):
         step(network, encoder, settings)

@@ -40,7 +40,7 @@ def train(message: Message, context: Context) -> RecordDict:
 
         numbers = learn_privately(network, images, node.settings, _round(config), context.state)
     else:
-        numbers = _learn(network, images, node, config)
+        numbers = _learn(network, images, node, config, _participant(node, context))
     sent = _gradients(network) if node.settings.strategy == "FedSGD" else network.state_dict()
     metrics = {"num-examples": len(images), **numbers}
     return RecordDict(
@@ -73,7 +73,7 @@ def query(message: Message, context: Context) -> RecordDict:
 
 
 def _learn(
-    network: nn.Module, images: ImageTable, node: Node, config: ConfigRecord
+    network: nn.Module, images: ImageTable, node: Node, config: ConfigRecord, participant: str
 ) -> dict[str, float]:
     """Change ``network``, or give it a gradient, in the bounds of the node's exposure limit."""
     settings = node.settings
@@ -83,7 +83,7 @@ def _learn(
         if not one_batch:
             passes = 1 if by_gradient else settings.local_epochs
             local.require_room(exposure, settings.encryption(), passes)
-        encoder = local.encoder_of(settings, images, exposure)
+        encoder = local.encoder_of(settings, images, exposure, participant)
         if by_gradient:
             loss = local.gradient(network, encoder, settings)
         else:
@@ -103,6 +103,13 @@ def _gradients(network: nn.Module) -> dict[str, Any]:
         if parameter.grad is not None
     }
     return network.state_dict() | gradients
+
+
+def _participant(node: Node, context: Context) -> str:
+    """A name that no other node of the federation has."""
+    if node.partition is not None:
+        return f"partition {node.partition[0]}"
+    return f"node {context.node_id}"
 
 
 def _node(context: Context) -> Node:

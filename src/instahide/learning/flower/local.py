@@ -24,8 +24,16 @@ from instahide.learning.state import TrainingState
 from instahide.learning.world import none_usable
 
 
-def encoder_of(settings: FederatedSettings, images: ImageTable, exposure: Exposure) -> Encoder:
+def encoder_of(
+    settings: FederatedSettings, images: ImageTable, exposure: Exposure, participant: str
+) -> Encoder:
     """What encrypts ``images`` for one round, from a key stream that begins and ends with it.
+
+    Args:
+        settings: of the run.
+        images: the client's.
+        exposure: counts them.
+        participant: the name of the node, which is in its keys.
 
     Raises:
         InstaHideError: images and scheme do not go together.
@@ -37,6 +45,7 @@ def encoder_of(settings: FederatedSettings, images: ImageTable, exposure: Exposu
         augmentation=Augmentation(settings.crop_padding, settings.flip),
         exposure=exposure,
         device=pick_device(settings.device),
+        participant=participant,
     )
 
 
