@@ -15,10 +15,12 @@ class InstaHideError(ValueError):
         problem: what is wrong, in one sentence, naming the file or the setting.
         remedy: what to change, in one sentence.
 
-    The message never holds a key, a coefficient or a partner index: it is printed and logged.
+    The message never holds a key, a coefficient or a partner index: it is printed and logged. Names
+    and texts of files in it are made harmless by `printable`.
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
+        problem, remedy = printable(problem), printable(remedy)
         super().__init__(f"{problem} {remedy}")
         self.problem = problem
         self.remedy = remedy
@@ -28,13 +30,30 @@ class InstaHideError(ValueError):
         return type(self), (self.problem, self.remedy)
 
 
+def printable(text: str) -> str:
+    r"""``text`` on one line, with every character that is not printable written as an escape.
+
+    Control characters, line breaks and bidirectional overrides in a file name or in a file's
+    content could otherwise rewrite what a terminal, a log or a report shows.
+
+    >>> print(printable("cat" + chr(0x202e) + "gnp.exe"))
+    cat\u202egnp.exe
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
+
+
 def said(error: InstaHideError | OSError | MemoryError) -> tuple[str, str]:
     """Problem and remedy of what a user can put right."""
     if isinstance(error, InstaHideError):
         return error.problem, error.remedy
     if isinstance(error, MemoryError):
         return f"There is too little memory. {error}".strip(), "Use fewer images, or smaller ones."
-    return str(error), "Check that the path is right and the disk has room."
+    return printable(str(error)), "Check that the path is right and the disk has room."
 
 
 def refused(error: ValidationError) -> str:
@@ -42,4 +61,4 @@ def refused(error: ValidationError) -> str:
     first = error.errors(include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"][:3])[:80]
     reason = f"{place}: {first['msg']}" if place else first["msg"]
-    return "".join(filter(str.isprintable, reason))
+    return printable(reason)

@@ -1,18 +1,69 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files of others, opened without waiting."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from instahide.errors import InstaHideError
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading; symbolic links are followed.
+
+    A named pipe, a socket or a device is refused before it is opened: to open one may wait
+    forever, or act on hardware.
+
+    Raises:
+        OSError: it does not exist, cannot be read, or is no regular file.
+    """
+    require_regular(path)
+    # Another process may have replaced it meanwhile: never wait, and look again.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_regular_mode(os.fstat(descriptor).st_mode, path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: as `open_regular`, or the file is larger.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return content
+
+
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """Check that ``path`` is a regular file, without opening it.
+
+    Raises:
+        OSError: it does not exist, or is anything else.
+    """
+    _require_regular_mode(Path(path).stat().st_mode, path)
+
+
+def _require_regular_mode(mode: int, path: str | os.PathLike[str]) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 @contextmanager

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
+from instahide.images.channels import eight_bit, upright
+from instahide.images.limits import reason_of
+from instahide.images.opening import opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,37 +27,18 @@ def decode(path: Path, size: int | None = None) -> NDArray[np.uint8]:
     Raises:
         InstaHideError: truncated, no image, not 8 or 16 bits a channel, or too big to be honest.
     """
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
-                raise ValueError(f"{image.width} x {image.height} pixels may be a bomb")
+        with opened(path) as image:
             if size is not None:
                 # A JPEG decodes several times faster at a half, quarter or eighth of its size.
                 image.draft(None, (2 * size, 2 * size))
-            upright = eight_bit(ImageOps.exif_transpose(image))
-        return np.asarray(upright if size is None else fitted(upright, size))
+            turned = upright(eight_bit(image), image)
+        return np.asarray(turned if size is None else fitted(turned, size))
     except Exception as error:  # decoders raise almost anything when a file lies about itself
         raise InstaHideError(
-            f"{path} is not a readable image ({error}).",
+            f"{path} is not a readable image ({reason_of(error)}).",
             "Replace or remove the file, or use --skip-bad to go on without it.",
         ) from error
-
-
-def eight_bit(image: Image) -> Image:
-    """The image in mode L if it is grey, else RGB; transparency is dropped.
-
-    Raises:
-        ValueError: its pixels are 32-bit numbers, whose range is not known.
-    """
-    from PIL import Image as Images
-
-    if image.mode.startswith("I;16"):
-        return Images.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError("32-bit pixels; convert it to 8 bits a channel first")
-    return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
 
 
 def fitted(image: Image, size: int) -> Image:

@@ -1,0 +1,105 @@
+"""Images of any mode to 8 bits a channel, grey or RGB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: What transparent pixels are laid upon.
+BACKGROUND = (255, 255, 255)
+#: How many bits cameras and scanners use of 16.
+DEPTHS = (8, 10, 12, 14, 16)
+#: Tags of a TIFF: bits of each sample; and what the samples mean, 0 being that white is 0.
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_ORIENTATION = 0x0112
+_GREY = ("1", "L", "LA", "La")
+
+
+def eight_bit(image: Image) -> Image:
+    """The image in mode L if it is grey, else RGB, laid upon a white `BACKGROUND`.
+
+    Raises:
+        ValueError: as `scaled`; or 16-bit pixels that use a part of their range, of which a single
+            image does not tell whether it is dark or stored with fewer bits.
+    """
+    converted, depth = scaled(image)
+    if depth not in (0, 16):
+        raise ValueError(
+            f"16-bit pixels of which only {depth} bits are used; convert it to 8 bits a channel"
+        )
+    return converted
+
+
+def scaled(image: Image) -> tuple[Image, int]:
+    """As `eight_bit`, and how many bits of 16-bit pixels are used, one of `DEPTHS`.
+
+    16-bit pixels are divided so that the whole of these bits becomes 0 to 255. The depth is 0 where
+    pixels have 8 bits, or all are black.
+
+    Raises:
+        ValueError: 32-bit pixels or colours of 16 bits, whose range is not known.
+    """
+    from PIL import Image as Images
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        if "transparency" in image.info:
+            raise ValueError("16-bit pixels with transparency; convert it to 8 bits a channel")
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            raise ValueError("16-bit pixels of which 0 is white; convert it to 8 bits a channel")
+        values = np.asarray(image)
+        depth = _depth(values)
+        shift = max(depth - 8, 0)
+        return Images.fromarray((values >> shift).astype(np.uint8)), depth
+    if image.mode in ("I", "F"):
+        raise ValueError("32-bit pixels; convert it to 8 bits a channel first")
+    if _sixteen_bit_colour(image):
+        raise ValueError("16 bits a channel in colour; convert it to 8 bits a channel first")
+    grey = image.mode in _GREY
+    if image.has_transparency_data:
+        return _opaque(image, grey), 0
+    return image.convert("L" if grey else "RGB"), 0
+
+
+def upright(converted: Image, source: Image) -> Image:
+    """``converted``, turned as the EXIF data of its ``source``, which has been decoded, say."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    turn = turns.get(source.getexif().get(_ORIENTATION, 1))
+    return converted if turn is None else converted.transpose(turn)
+
+
+def _depth(values: NDArray[np.generic]) -> int:
+    highest = int(values.max(initial=0))
+    return next(bits for bits in DEPTHS if highest < 1 << bits) if highest else 0
+
+
+def _sixteen_bit_colour(image: Image) -> bool:
+    """Whether Pillow would keep the high byte alone of every value, which may be all dark."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS, ())
+    if max(bits if isinstance(bits, tuple) else (bits,), default=0) > 8:
+        return True
+    arguments = [tile[3] for tile in getattr(image, "tile", ())]
+    raw = [item[0] if isinstance(item, tuple) else item for item in arguments if item]
+    return any(isinstance(mode, str) and ";16" in mode for mode in raw)
+
+
+def _opaque(image: Image, grey: bool) -> Image:
+    from PIL import Image as Images
+
+    layered = image.convert("RGBA")
+    below = Images.new("RGBA", layered.size, (*BACKGROUND, 255))
+    return Images.alpha_composite(below, layered).convert("L" if grey else "RGB")

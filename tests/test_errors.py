@@ -1,0 +1,36 @@
+"""Messages cannot rewrite the terminal or the log that they are printed on."""
+
+from __future__ import annotations
+
+import pickle
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instahide.errors import InstaHideError, printable
+
+
+@given(st.text(alphabet=st.characters()))
+def test_every_message_is_one_line_of_printable_characters(text):
+    error = InstaHideError(f"{text} is no file.", f"Remove {text}.")
+    for part in (str(error), error.problem, error.remedy):
+        assert not {unicodedata.category(char) for char in part} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (again.problem, again.remedy) == (error.problem, error.remedy)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Müller, 日本, naïve", "Müller, 日本, naïve"),
+        ("a\x1b[31mb", r"a\x1b[31mb"),
+        ("a\nRemedy: none", r"a\nRemedy: none"),
+        ("cat\u202egnp", r"cat\u202egnp"),
+        ("\udcff", r"\udcff"),
+        ("\U000e0041", r"\U000e0041"),
+    ],
+)
+def test_what_is_not_printable_is_escaped_and_the_rest_stays(text, shown):
+    assert printable(text) == shown
