@@ -1,17 +1,20 @@
-"""Pieces of the page as HTML. Every text is escaped, and pictures are inside the page: no file."""
+"""Pieces of the page as HTML. Every text is escaped, and pictures are inside the page: no file.
+
+Characters that could reorder or hide what a browser shows are written as escapes.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Iterable
-from html import escape
+from html import escape as escaped_html
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, printable
 
 
 class Panel(NamedTuple):
@@ -51,8 +54,13 @@ def framed(page: str, title: str) -> str:
     """
     return (
         f'<iframe class="report" sandbox="" title="{escape(title)}" '
-        f'srcdoc="{escape(page)}"></iframe>'
+        f'srcdoc="{escaped_html(page)}"></iframe>'
     )
+
+
+def escape(text: str) -> str:
+    """``text`` as HTML that shows it as it is."""
+    return escaped_html(printable(text))
 
 
 def _figure(panel: Panel) -> str:

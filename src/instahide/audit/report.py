@@ -20,6 +20,7 @@ from instahide.audit.session import NO_TIME, PICTURES, Session, facts, pending
 from instahide.audit.subject import Subject
 from instahide.audit.thresholds import Bound, checked, recovered_share, summary
 from instahide.audit.verdict import duration, finding, guaranteed, verdict
+from instahide.errors import printable
 from instahide.files import write_json, writing
 from instahide.images.optional import needing
 
@@ -95,6 +96,7 @@ def rendered(report: Report, pictures: Path) -> str:
         loader=PackageLoader("instahide.audit"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -117,6 +119,12 @@ def rendered(report: Report, pictures: Path) -> str:
         picture=lambda name: _embedded(pictures / name),
         share=recovered_share,
     )
+
+
+def _shown(value: Any) -> Any:
+    """What the page shows of ``value``: a text without characters that reorder or hide others."""
+    # The subclass of `str` that says that it is HTML already stays as it is.
+    return printable(value) if type(value) is str else value
 
 
 def _telling(result: Result) -> tuple[float, float]:

@@ -50,11 +50,12 @@ def show_ledger(
     if as_json:
         print(json.dumps({"ledger": str(path), **figures}))
     elif not figures["exposures"]:
-        out.print(_nothing(path, data), soft_wrap=True)
+        out.print(_nothing(path, data))
     else:
-        out.print(_table(figures, f"Ledger {path}"))
+        out.print(f"Ledger {path}")
+        out.print(_table(figures))
         out.print(_histogram(figures["histogram"]))
-        out.print(MEANING, soft_wrap=True)
+        out.print(MEANING)
 
 
 def summary(totals: Totals, delta: float = DELTA) -> dict[str, Any]:
@@ -107,8 +108,8 @@ def _nothing(path: Path, data: str | None) -> str:
     return f"The ledger {path} has counted {what} in any encoding."
 
 
-def _table(figures: dict[str, Any], title: str) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False)
+def _table(figures: dict[str, Any]) -> Table:
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     rows = [

@@ -14,10 +14,11 @@ from instahide._version import __version__
 from instahide.cli import encodings
 from instahide.cli.arguments import MOST, MOST_PIXELS, Noise, Pool, Size, SkipBad, Source
 from instahide.cli.challenge import challenge
-from instahide.cli.console import explained, out
+from instahide.cli.console import SafeGroup, explained, out
 
 app = typer.Typer(
     name="instahide",
+    cls=SafeGroup,
     help="Train on encrypted images: InstaHide (Huang et al., ICML 2020, arXiv:2010.02772).\n\n"
     "InstaHide is not a formal guarantee: published attacks recover images from its encodings. "
     "See docs/threat-model.md before you trust it with anything.",
@@ -133,7 +134,7 @@ def public(
         grey=grey,
         skip_bad=skip_bad,
     )
-    out.print(f"{len(pool)} patches of {patch} x {patch} pixels in {out_folder}", soft_wrap=True)
+    out.print(f"{len(pool)} patches of {patch} x {patch} pixels in {out_folder}")
 
 
 @app.command()
@@ -153,7 +154,7 @@ def show(
     from instahide.cli.picture import draw_picture
 
     draw_picture(source, public, scheme, k, noise or 0.0, images, size, skip_bad, out_file)
-    out.print(f"Picture: {out_file}", soft_wrap=True)
+    out.print(f"Picture: {out_file}")
 
 
 @app.command()

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import typer
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from instahide.attacks.registry import Registered, registered
 from instahide.audit.plan import WHERE, Task, chosen, seconds_of, tasks
@@ -21,8 +20,9 @@ from instahide.audit.subject import Subject
 from instahide.audit.thresholds import Bound, parsed, recovered_share
 from instahide.audit.verdict import duration
 from instahide.cli.audited import Given, subject_of
-from instahide.cli.console import err, out
+from instahide.cli.console import err, out, text_column
 from instahide.encryption.scheme import Scheme
+from instahide.errors import printable
 
 #: Exit code where a bound of --fail-if is violated.
 VIOLATED = 3
@@ -100,19 +100,19 @@ class _Shown:
     def begins(self, number: int, task: Task, seconds: float) -> None:
         self._bars.update(self._all, completed=number)
         what = f"{task.attack}, up to {duration(seconds)}"
-        self._bars.reset(self._one, description=escape(what), total=1.0)
+        self._bars.reset(self._one, description=printable(what), total=1.0)
 
     def goes_on(self, what: str, share: float) -> None:
         self._bars.update(self._one, completed=share)
 
     def ended(self, result: Result) -> None:
         if not (result.point and result.state == "not tried"):
-            err.print(_line(result), markup=False, soft_wrap=True)
+            err.print(_line(result))
 
 
 @contextmanager
 def _shown(total: int) -> Iterator[_Shown]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (text_column("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as bars:
         yield _Shown(bars, total)
 
@@ -134,14 +134,14 @@ def _line(result: Result) -> str:
 
 def _say(report: Report, folder: Path) -> None:
     for sentence in report.verdict:
-        out.print(sentence, markup=False, soft_wrap=True)
+        out.print(sentence)
     for bound in report.thresholds:
         value = "not measured" if bound.value is None else f"{bound.value:.3g}"
         state = "violated" if bound.violated else "not violated"
-        out.print(f"{bound.expression}: {state} ({value})", markup=False, soft_wrap=True)
+        out.print(f"{bound.expression}: {state} ({value})")
     if not report.complete:
         err.print("Not everything was tried: the same command with a larger --budget goes on.")
-    out.print(f"Report, with private images in it: {folder / HTML}", markup=False, soft_wrap=True)
+    out.print(f"Report, with private images in it: {folder / HTML}")
 
 
 def _command(asked: Asked) -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-from instahide.cli.console import err
+from instahide.cli.console import err, text_column
 
 
 @contextmanager
 def bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar with speed and time left, on standard error."""
     columns = (
-        TextColumn("{task.completed:,}/{task.total:,} " + unit),
+        text_column("{task.completed:,}/{task.total:,} " + unit),
         BarColumn(),
-        TextColumn("{task.fields[speed]}"),
+        text_column("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err) as bars:

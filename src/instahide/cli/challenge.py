@@ -54,7 +54,7 @@ def make(
     made = make_challenge(
         table.subset(chosen), pool, out_folder, truth, scheme=scheme, copies=copies
     )
-    out.print(f"{made}: {out_folder}; the truth: {truth}", soft_wrap=True)
+    out.print(f"{made}: {out_folder}; the truth: {truth}")
 
 
 @challenge.command()
@@ -89,4 +89,4 @@ def info(folder: Folder) -> None:
     count, *shape = given.encodings.shape
     out.print(f"{count:,} encodings of {' x '.join(map(str, shape))}, {given.copies} of an image")
     out.print(f"{given.labels.shape[1]} classes; labels sum to {given.labels.sum(1).mean():.3f}")
-    out.print(f"{given.scheme}", soft_wrap=True)
+    out.print(f"{given.scheme}")

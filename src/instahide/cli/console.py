@@ -1,4 +1,10 @@
-"""How commands speak: results to standard output, everything else to standard error."""
+"""How commands speak: results to standard output, everything else to standard error.
+
+Paths, class names and participants come from users, from files and from other people. `SafeConsole`
+prints all text as it is: square brackets and ``:colons:`` mean nothing, and a character that could
+change what the terminal shows is written as an escape. What needs a style has it as an argument.
+`text_column` is the same for progress bars, `audit.report` and `app.markup` for HTML.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +15,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from click import ClickException, Context
 from rich.console import Console
+from rich.progress import TextColumn
+from rich.text import Text
+from typer.core import TyperGroup
 
-from instahide.errors import InstaHideError, said
+from instahide.errors import InstaHideError, printable, said
 
 #: Exit codes: unusable input, and stopped by Ctrl-C.
 UNUSABLE, INTERRUPTED = 2, 130
@@ -22,8 +32,54 @@ WARNING = (
     "encodings of each image (arXiv:2011.05315)."
 )
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class SafeConsole(Console):
+    """A console that takes every text for what it is, in tables too."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As `Console.print`, but the terminal wraps long lines, so that they can be copied."""
+        if all(isinstance(thing, str) for thing in objects):
+            options.setdefault("soft_wrap", True)
+        super().print(*objects, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As `Console.render_str`, of `printable` text, without markup or emoji codes."""
+        return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
+
+
+out = SafeConsole()
+err = SafeConsole(stderr=True)
+
+
+class SafeGroup(TyperGroup):
+    """A command with subcommands, whose errors show what was typed as `SafeConsole` would."""
+
+    def make_context(self, *given: Any, **extra: Any) -> Context:
+        """As `TyperGroup.make_context`."""
+        with _printable_errors():
+            return super().make_context(*given, **extra)
+
+    def invoke(self, ctx: Context) -> Any:
+        """As `TyperGroup.invoke`."""
+        with _printable_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    try:
+        yield
+    except ClickException as error:
+        error.message = printable(error.message)  # type: ignore[misc]
+        raise
+
+
+def text_column(template: str) -> TextColumn:
+    """A column of a progress bar, as `SafeConsole` would print it."""
+    return TextColumn(template, markup=False)
 
 
 def explained(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,9 +99,9 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _refuse(problem: str, remedy: str) -> None:
-    for title, text in (("[bold red]Error:[/]", problem), ("[bold]Remedy:[/]", remedy)):
-        err.print(title, end=" ")
-        err.print(text, markup=False, soft_wrap=True)
+    for title, style, text in (("Error:", "bold red", problem), ("Remedy:", "bold", remedy)):
+        err.print(title, style=style, end=" ")
+        err.print(text)
     raise typer.Exit(UNUSABLE) from None
 
 
@@ -54,7 +110,7 @@ def _warnings_as_notes() -> Iterator[None]:
     """Print the project's own warnings as a sentence, without file and line."""
 
     def show(message: Warning | str, *_: object) -> None:
-        err.print(f"Note: {message}", markup=False, soft_wrap=True)
+        err.print(f"Note: {message}")
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning, module="instahide")

@@ -25,7 +25,8 @@ def show_hardness(setting: Setting, rate: float, price: float, as_json: bool) ->
         return
     out.print(_table(result["figures"], rate, price))
     for row in result["figures"]:
-        out.print(f"[bold]{row['name']}[/]: {row['formula']}. {row['assumes']} {row['source']}.")
+        out.print(row["name"], style="bold", end="")
+        out.print(f": {row['formula']}. {row['assumes']} {row['source']}.")
     out.print(result["caveat"])
 
 

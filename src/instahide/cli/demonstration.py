@@ -42,6 +42,6 @@ def run_demo(folder: Path, epochs: int) -> None:
     picture = folder / "encryption.png"
     draw_picture(_DATA, "photos", "cross", 4, 0.0, 4, None, False, picture)
     out.print(table)
-    out.print(WARNING, soft_wrap=True)
-    out.print(f"Picture: {picture}", soft_wrap=True)
-    out.print(f"Results: {folder}/plain/results.json, {folder}/cross/results.json", soft_wrap=True)
+    out.print(WARNING)
+    out.print(f"Picture: {picture}")
+    out.print(f"Results: {folder}/plain/results.json, {folder}/cross/results.json")

@@ -24,7 +24,7 @@ def run_export(location: str, form: Name, target: Path) -> None:
     folder = EncodedFolder.open(location)
     with bar("encodings", len(folder)) as advance:
         export_encodings(folder, target, form, advance)
-    out.print(f"{len(folder):,} encodings in {target}", soft_wrap=True)
+    out.print(f"{len(folder):,} encodings in {target}")
 
 
 def run_import(
@@ -38,7 +38,7 @@ def run_import(
     foreign = Foreign.open(source, form, _origin(mixing, told))
     with bar("encodings", foreign.count) as advance:
         folder = foreign.convert(target, advance)
-    out.print(f"{len(folder):,} encodings in {target}", soft_wrap=True)
+    out.print(f"{len(folder):,} encodings in {target}")
 
 
 def _origin(mixing: dict[str, Any], told: dict[str, Any]) -> Origin | None:

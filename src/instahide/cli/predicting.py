@@ -47,7 +47,7 @@ def run_prediction(
             writer.writerow([number, card.classes[int(choice)], f"{float(share):.4f}"])
     right = answers.argmax(1) == torch.from_numpy(images.labels)
     out.print(f"Accuracy on {len(images)} images: {right.float().mean():.1%}")
-    out.print(f"Predictions: {out_file}", soft_wrap=True)
+    out.print(f"Predictions: {out_file}")
 
 
 def _answers(

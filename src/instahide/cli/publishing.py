@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.filesize import decimal
 from rich.table import Table
-from rich.text import Text
 
 from instahide.cli.arguments import numbers
 from instahide.cli.bars import bar
@@ -94,7 +93,7 @@ def show_plan(
     out.print(table)
     if limit is not None and cost.most > limit:
         err.print(f"Note: it would end early, before an image is in more than {limit} encodings.")
-    out.print(WARNING, soft_wrap=True)
+    out.print(WARNING)
 
 
 def _known(images: ImageTable, ledger: Path | None) -> Totals:
@@ -135,13 +134,12 @@ def run_encryption(
     if folder.manifest.ended == "limit":
         err.print(
             f"Note: ended before an image went into more than {limit} encodings: "
-            f"{len(folder):,} of {folder.manifest.total:,} encodings are there.",
-            soft_wrap=True,
+            f"{len(folder):,} of {folder.manifest.total:,} encodings are there."
         )
-    out.print(f"{len(folder):,} encodings in {out_folder}", soft_wrap=True)
+    out.print(f"{len(folder):,} encodings in {out_folder}")
     loss = float(_known(publication.images, ledger).losses.max())
-    out.print(f"Guarantee by noise: {in_words(epsilon_of(loss, delta), delta)}.", soft_wrap=True)
-    out.print(WARNING, soft_wrap=True)
+    out.print(f"Guarantee by noise: {in_words(epsilon_of(loss, delta), delta)}.")
+    out.print(WARNING)
 
 
 def _engine(name: str) -> Engine:
@@ -163,22 +161,20 @@ def verify_folder(location: str) -> None:
             "Get it anew from whoever published it.",
         )
     state = _STATES[folder.manifest.ended]
-    out.print(
-        f"{location} is as it was written: {len(folder):,} encodings, {state}.", soft_wrap=True
-    )
+    out.print(f"{location} is as it was written: {len(folder):,} encodings, {state}.")
 
 
 def show_info(location: str, as_json: bool, delta: float = DELTA) -> None:
     """Print what a folder says of itself."""
     folder = EncodedFolder.open(location, partial=True)
     if as_json:
-        out.print_json(folder.manifest.to_json().decode())
+        out.print_json(folder.manifest.to_json().decode(), ensure_ascii=True)
         return
     table = Table("", "", show_header=False)
     for name, value in _facts(folder.manifest, delta).items():
-        table.add_row(name, Text(value))
+        table.add_row(name, value)
     out.print(table)
-    out.print(WARNING, soft_wrap=True)
+    out.print(WARNING)
 
 
 def _facts(manifest: Manifest, delta: float) -> dict[str, str]:

@@ -73,14 +73,14 @@ def reproduce(name: str, root: Path) -> None:
         remedy = f"Did you mean `{close[0]}`?" if close else f"Choose one of: {', '.join(known)}."
         raise InstaHideError(f"There is no claim `{name}`.", remedy)
     for line in known[name].runs:
-        err.print(f"Running: {line}", markup=False, soft_wrap=True)
+        err.print(f"Running: {line}")
         code = subprocess.run(command(line), cwd=root, check=False).returncode  # noqa: S603
         if code:
             raise InstaHideError(
                 f"`{line}` ended with {code}.",
                 "Put right what it says above; the same command then goes on.",
             )
-    out.print(f"Results: {known[name].results}", soft_wrap=True)
+    out.print(f"Results: {known[name].results}")
 
 
 def command(line: str) -> list[str]:

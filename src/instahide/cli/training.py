@@ -38,10 +38,11 @@ def _train(
     with shown as progress, world.together():
         settings = _settings(given, folder, config, resume)
         job = start(settings, folder, resume=resume, progress=progress, world=world)
+    out.print(_title(job))
     out.print(_table(job))
     if job.material.scheme.k > 1:
-        out.print(WARNING, soft_wrap=True)
-    out.print(f"Results, network and settings: {folder}", soft_wrap=True)
+        out.print(WARNING)
+    out.print(f"Results, network and settings: {folder}")
 
 
 def _settings(
@@ -54,7 +55,7 @@ def _settings(
 
 
 def _table(job: Job) -> Table:
-    table = Table(title=_title(job))
+    table = Table()
     table.add_column("measured")
     table.add_column("value", justify="right")
     for name, share in job.metrics.items():
