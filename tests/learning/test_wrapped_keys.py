@@ -20,6 +20,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from instahide import InstaHideError, encode_loader
+from instahide.learning.withheld import revealed
 from tests.learning.wrapped import ALONE, COUNT, INSIDE, loader, masks, mixed
 
 SECONDS = 60
@@ -46,6 +47,11 @@ def test_every_epoch_and_every_loader_has_masks_of_its_own() -> None:
     assert all_differ(np.concatenate(found))
     # 10,240 fair coins: 6 deviations leave 2 errors in 10^9.
     assert abs(np.concatenate(found).mean() - 0.5) < 6 * 0.5 / 101
+
+
+def fetching(encoded: Any) -> Any:
+    """The loader that fetches the plain items of ``encoded``."""
+    return revealed(encoded._source).fetching
 
 
 def send_masks(batches: Any, writer: Any) -> None:
@@ -113,11 +119,11 @@ def test_persistent_workers_serve_epoch_after_epoch(start: str) -> None:
     options = {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": start}
     encoded = encode_loader(loader(**options), ALONE)
     found = [masks(encoded)]
-    workers = list(encoded._fetching._iterator._workers)  # type: ignore[union-attr]
+    workers = list(fetching(encoded)._iterator._workers)
     # Left in the middle, with answers on their way.
     assert len(list(islice(encoded, 1))) == 1
     found.append(masks(encoded))
-    assert list(encoded._fetching._iterator._workers) == workers  # type: ignore[union-attr]
+    assert list(fetching(encoded)._iterator._workers) == workers
     assert all_differ(np.concatenate(found))
 
 
@@ -145,7 +151,7 @@ def test_nothing_secret_is_shown_or_sent() -> None:
     next(iterator)
     stream = encoded._encoder._keys
     secrets = [stream._root, stream._cipher_key]
-    parts = encoded._fetching
+    parts = fetching(encoded)
     # What PyTorch sends to a worker, and what somebody may send anywhere.
     sent = [parts.dataset, parts.collate_fn, parts.worker_init_fn, encoded]
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):

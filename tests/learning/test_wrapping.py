@@ -235,7 +235,7 @@ def test_the_users_loader_is_as_it_was() -> None:
     list(encoded)
     assert vars(plain) == before, "no iterator of it was begun"
     assert encoded.unwrapped is plain
-    for name in ("dataset", "sampler", "batch_size", "batch_sampler", "num_workers", "timeout"):
+    for name in ("batch_size", "num_workers", "timeout", "generator", "multiprocessing_context"):
         assert getattr(encoded, name) is getattr(plain, name)
     assert not isinstance(encoded, DataLoader), "or frameworks would build it anew, without us"
     with pytest.raises(AttributeError, match="no_such_thing"):

@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from instahide.encryption.exposure import ExposureLimitError, at_limit
 from instahide.errors import InstaHideError
+from instahide.learning.loader_view import LoaderView
+from instahide.learning.withheld import Hidden, HiddenIterator, revealed
 from instahide.learning.wrappable import require_wrappable
 from instahide.learning.wrapping import EncodingLoader
 
@@ -56,8 +58,8 @@ def give_plain(trainer: Trainer) -> None:
         ]
 
 
-class TrainingLoader:
-    """What Lightning iterates over in place of a training loader, whose attributes it shows.
+class TrainingLoader(LoaderView):
+    """What Lightning iterates over in place of a training loader, whose settings it shows.
 
     Each batch is asked for before the one ahead of it is given. So Lightning knows the last one
     that a limit allows for the last, and validates and saves after it.
@@ -68,9 +70,6 @@ class TrainingLoader:
         encode: called when the first batch is due: by then Lightning has said how workers are to
             be seeded, and a resumed run what was counted before.
 
-    Attributes:
-        unwrapped: the loader, untouched.
-
     Raises:
         InstaHideError: a loader that cannot be wrapped.
         ExposureLimitError: while it is iterated over, an image that came to its limit in a run that
@@ -79,10 +78,16 @@ class TrainingLoader:
 
     def __init__(self, loader: Any, trainer: Trainer, encode: Encode) -> None:
         require_wrappable(loader)
-        self.unwrapped: DataLoader[Any] = loader
-        self._trainer = trainer
-        self._encode = encode
+        super().__init__(loader)
+        # Both lead to the user's data module.
+        self._trainer = Hidden(trainer)
+        self._encode = Hidden(encode)
         self._encoded: EncodingLoader | None = None
+
+    @property
+    def unwrapped(self) -> DataLoader[Any]:
+        """The plain loader, untouched."""
+        return revealed(self._plain)
 
     def place(self) -> int:
         """Which of the training loaders it is.
@@ -90,7 +95,7 @@ class TrainingLoader:
         Raises:
             InstaHideError: the trainer does not iterate over it.
         """
-        combined = _combined(self._trainer)
+        combined = _combined(revealed(self._trainer))
         for place, loader in enumerate(combined.flattened if combined is not None else []):
             if loader is self:
                 return place
@@ -99,23 +104,17 @@ class TrainingLoader:
             "Use one for CPUs or GPUs.",
         )
 
-    @property
-    def worker_init_fn(self) -> Any:
-        """The loader's: Lightning sets it to seed workers."""
-        return self.unwrapped.worker_init_fn
-
-    @worker_init_fn.setter
-    def worker_init_fn(self, function: Any) -> None:
-        self.unwrapped.worker_init_fn = function
-
     def __len__(self) -> int:
         return len(self.unwrapped)
 
     def __iter__(self) -> Iterator[Any]:
+        return HiddenIterator(self._batches())
+
+    def _batches(self) -> Iterator[Any]:
         # Nothing is done before the first batch is asked for: Lightning gets into this as it sets
         # up, and could not clean up after an error.
         if self._encoded is None:
-            self._encoded = self._encode(self)
+            self._encoded = revealed(self._encode)(self)
         encoded = self._encoded
         batches = iter(encoded)
         batch = self._next(batches, encoded)
@@ -123,11 +122,6 @@ class TrainingLoader:
             coming = self._next(batches, encoded)
             yield batch
             batch = coming
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "unwrapped":
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        return getattr(self.unwrapped, name)
 
     def _next(self, batches: Iterator[Any], encoded: EncodingLoader) -> Any:
         """The next batch; None at the end, and in all processes once one is at its limit."""
@@ -143,14 +137,16 @@ class TrainingLoader:
 
     def _anywhere(self, decision: bool) -> bool:
         """Whether it was taken in any of the processes."""
-        return bool(self._trainer.strategy.reduce_boolean_decision(decision, all=False))
+        strategy = revealed(self._trainer).strategy
+        return bool(strategy.reduce_boolean_decision(decision, all=False))
 
     def _stop(self, reached: ExposureLimitError) -> None:
         # A run that was told to end and goes on has a least number of epochs or steps to do.
-        if self._trainer.should_stop or self._trainer.global_step == 0:
+        trainer = revealed(self._trainer)
+        if trainer.should_stop or trainer.global_step == 0:
             raise reached
-        self._trainer.should_stop = True
-        if self._trainer.is_global_zero:
+        trainer.should_stop = True
+        if trainer.is_global_zero:
             warnings.warn(f"{reached.problem} Training ends early.", stacklevel=2)
 
 

@@ -24,13 +24,11 @@ def require_wrappable(loader: Any) -> None:
             f"The loader is a {type(loader).__name__}, not a PyTorch DataLoader.",
             "Give the DataLoader itself, or use an `EncodedLoader` of your images.",
         )
-    own = type(loader).__iter__, type(loader)._get_iterator
-    if own != (DataLoader.__iter__, DataLoader._get_iterator):
+    if _iterates_differently(loader):
         raise InstaHideError(
             f"The loader, a {type(loader).__name__}, iterates in a way of its own, which cannot be "
             "wrapped.",
-            "Wrap the plain DataLoader inside it (Accelerate: "
-            "`prepared.base_dataloader = encode_loader(prepared.base_dataloader, ...)`).",
+            "Give a plain DataLoader with the same data set, sampler and collate function.",
         )
     if isinstance(loader.dataset, IterableDataset):
         raise InstaHideError(
@@ -54,6 +52,12 @@ def require_wrappable(loader: Any) -> None:
             "The data set has no length, so that exposure cannot be counted.",
             "Give it a __len__.",
         )
+
+
+def _iterates_differently(loader: DataLoader[Any]) -> bool:
+    names = ("__iter__", "_get_iterator", "_index_sampler")
+    changed = [getattr(type(loader), name) is not getattr(DataLoader, name) for name in names]
+    return any(changed) or "_get_iterator" in vars(loader)
 
 
 def _has_length(thing: Any) -> bool:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from instahide.encryption.batches import BatchEncoder, Moments, Plan
-from instahide.encryption.encoder import Encoded
+from instahide.encryption.batches import BatchEncoder, Moments
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, PhotoCrops
-from instahide.images.hints import classes_known, moments_known
+from instahide.images.hints import class_names, classes_known, moments_known
 from instahide.learning.contents import Contents
-from instahide.learning.fetching import Collate, Fetched, Items, WorkerInit
+from instahide.learning.encoded_batches import EncodedBatches
 from instahide.learning.fields import as_path
-from instahide.learning.planning import Epoch, Planned
+from instahide.learning.loader_view import LoaderView
+from instahide.learning.prepared import around, inner_loader
+from instahide.learning.withheld import Hidden, HiddenIterator, revealed
 from instahide.learning.wrappable import require_wrappable
 
 
@@ -64,51 +62,73 @@ def encode_loader(
         raise InstaHideError(
             "This loader encrypts already.", "Use it as it is; `loader.unwrapped` is the original."
         )
-    require_wrappable(loader)
-    items = len(loader.dataset)  # type: ignore[arg-type]
+    inner = inner_loader(loader)
+    require_wrappable(inner)
+    items = len(inner.dataset)
     exposure = exposure or Exposure(items)
     if exposure.images != items:
         raise InstaHideError(
             f"The exposure counts {exposure.images} images, but the data set has {items} items.",
             f"Give Exposure({items}): it counts by item number.",
         )
-    moments = _moments(loader.dataset, mean, std)
+    moments = _moments(inner.dataset, mean, std)
     encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=_participant())
     if classes is None:
-        classes = classes_known(loader.dataset)
+        classes = class_names(inner.dataset) or classes_known(inner.dataset)
     number = len(classes) if isinstance(classes, Sequence) else classes
     contents = Contents(as_path(image), as_path(label), number, mask=scheme.mask)
-    return EncodingLoader(loader, encoder, contents)
+    return EncodingLoader(loader, encoder, contents, classes)
 
 
-class EncodingLoader:
+class EncodingLoader(LoaderView):
     """Iterate over it as over the loader that it wraps; made by `encode_loader`.
 
     Every pass is an epoch, under a new key. Batches are mixed in the background, one ahead of the
-    one in use. Attributes that it has not are those of the wrapped loader.
+    one in use.
 
-    It is no `DataLoader`: frameworks build these anew from their parts, and the copy would give
-    plain images.
+    Nothing that it shows gives a plain item, except `unwrapped`. It has the settings of the wrapped
+    loader (`batch_size`, `num_workers` and so on). Its `dataset` has a length and class names. Its
+    `sampler` and `batch_sampler` give item numbers and take `set_epoch`. Libraries that build a
+    loader anew from these parts get an error when the first item is due.
 
     Args:
-        loader: the user's own.
+        loader: the plain loader.
         encoder: encrypts its batches.
         contents: where these hold images and labels.
+        classes: the names of the classes, or how many there are, if that is known.
 
     Attributes:
-        unwrapped: the user's own loader, untouched.
+        unwrapped: the plain loader, untouched.
 
     Raises:
         ExposureLimitError: while it is iterated over, an image that came to its limit.
         InstaHideError: while it is iterated over, batches that cannot be encrypted.
     """
 
-    def __init__(self, loader: DataLoader[Any], encoder: BatchEncoder, contents: Contents) -> None:
-        self.unwrapped = loader
+    def __init__(
+        self,
+        loader: Any,
+        encoder: BatchEncoder,
+        contents: Contents,
+        classes: int | Sequence[str] | None = None,
+    ) -> None:
+        inner = inner_loader(loader)
+        source: Any
+        if inner is loader:
+            source = EncodedBatches(loader, encoder, contents)
+        else:
+            source = around(loader, EncodingLoader(inner, encoder, contents, classes))
+        super().__init__(inner, classes, shown=inner if inner is loader else source)
+        self._loader = Hidden(loader)
+        self._source = Hidden(source)
         self._encoder = encoder
         self._contents = contents
-        self._planned = Planned(loader, encoder)
-        self._fetching = _fetching(loader, self._planned)
+        self._classes = classes
+
+    @property
+    def unwrapped(self) -> Any:
+        """The plain loader, untouched."""
+        return revealed(self._loader)
 
     @property
     def scheme(self) -> Scheme:
@@ -122,75 +142,21 @@ class EncodingLoader:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return len(self.unwrapped)
+        return len(revealed(self._source))
 
     def __iter__(self) -> Iterator[Any]:
-        self._encoder.next_epoch()
-        # This asks the batch sampler for a pass, and so begins an epoch.
-        fetched = iter(self._fetching)
-        return self._batches(self._planned.begun, fetched)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "unwrapped":
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        return getattr(self.unwrapped, name)
+        return HiddenIterator(iter(revealed(self._source)))
 
     def __repr__(self) -> str:
         return f"EncodingLoader({self.scheme}, {self.unwrapped!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Without keys: whoever unpickles this draws keys of their own."""
-        return type(self), (self.unwrapped, self._encoder, self._contents)
-
-    def _batches(self, epoch: Epoch, fetched: Iterator[Fetched]) -> Iterator[Any]:
-        worker = ThreadPoolExecutor(1, thread_name_prefix="instahide-mixing")
-        coming: deque[Future[Any]] = deque()
-        try:
-            # Fetched here, not in the background: a data set without workers runs in this thread.
-            for answer in fetched:
-                plan = epoch.take(answer.number)
-                coming.append(worker.submit(self._encrypted, plan, answer))
-                if len(coming) > 1:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            worker.shutdown(wait=True, cancel_futures=True)
-        if epoch.limit is not None:
-            raise epoch.limit
-
-    def _encrypted(self, plan: Plan, fetched: Fetched) -> Any:
-        pictures = self._contents.read(fetched, plan.own, plan.others)
-        pin = self.unwrapped.pin_memory and torch.accelerator.is_available()
-        encoded = self._encoder.finish(
-            plan,
-            pictures.images,
-            pictures.labels,
-            pictures.classes,
-            dtype=pictures.dtype,
-            pin_memory=pin,
-        )
-        if pin:
-            encoded = Encoded(encoded.images, encoded.labels.pin_memory())
-        return pictures.fields.put(fetched.own, *encoded)
+        return _rebuilt, (self._loader, self._encoder, self._contents, self._classes)
 
 
-def _fetching(loader: DataLoader[Any], requests: Planned) -> DataLoader[Any]:
-    """A loader like ``loader``, which fetches what ``requests`` say."""
-    return DataLoader(
-        Items(loader.dataset),
-        batch_sampler=requests,  # type: ignore[arg-type]
-        num_workers=loader.num_workers,
-        collate_fn=Collate(loader.collate_fn),
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=WorkerInit(loader.worker_init_fn),
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-        persistent_workers=loader.persistent_workers,
-        in_order=loader.in_order,
-    )
+def _rebuilt(loader: Hidden[Any], *arguments: Any) -> EncodingLoader:
+    return EncodingLoader(revealed(loader), *arguments)
 
 
 def _participant() -> str:
