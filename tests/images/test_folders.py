@@ -59,7 +59,7 @@ def test_the_second_opening_decodes_nothing(class_folders, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(folders, "decode", fail)
+    monkeypatch.setattr(folders, "decode_file", fail)
     second = quiet(class_folders)
     np.testing.assert_array_equal(first.pixels, second.pixels)
     assert (second.mean, second.std) == (first.mean, first.std)

@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
-from instahide.images.channels import eight_bit, upright
+from instahide.images.channels import scaled, upright
 from instahide.images.limits import reason_of
-from instahide.images.opening import opened
+from instahide.images.opening import further_frames, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+class Decoded(NamedTuple):
+    """An image file as it was decoded.
+
+    Attributes:
+        pixels: (H, W) if it is grey, else (H, W, 3).
+        further: whether the file holds more frames or pages, which were not read.
+        depth: bits that are used of 16-bit pixels; 0 where pixels have 8 bits.
+    """
+
+    pixels: NDArray[np.uint8]
+    further: bool
+    depth: int
+
+
 def decode(path: Path, size: int | None = None) -> NDArray[np.uint8]:
     """The upright pixels of an image file: (H, W) if it is grey, else (H, W, 3).
 
-    ``size`` resizes the short side to that many pixels and crops the centre square.
+    ``size`` resizes the short side to that many pixels and crops the centre square. Transparent
+    pixels are laid upon white; of several frames or pages the first is read. 16-bit pixels must use
+    their whole range; `decode_file` says which part they use.
 
     Raises:
         InstaHideError: truncated, no image, not 8 or 16 bits a channel, or too big to be honest.
     """
+    decoded = decode_file(path, size)
+    if decoded.depth not in (0, 16):
+        raise _unreadable(path, f"of its 16-bit pixels only {decoded.depth} bits are used")
+    return decoded.pixels
+
+
+def decode_file(path: Path, size: int | None = None) -> Decoded:
+    """As `decode`, with what else a set of files must know of each."""
     try:
         with opened(path) as image:
+            further = further_frames(image)
             if size is not None:
                 # A JPEG decodes several times faster at a half, quarter or eighth of its size.
                 image.draft(None, (2 * size, 2 * size))
-            turned = upright(eight_bit(image), image)
-        return np.asarray(turned if size is None else fitted(turned, size))
+            converted, depth = scaled(image)
+            turned = upright(converted, image)
+        return Decoded(np.asarray(turned if size is None else fitted(turned, size)), further, depth)
     except Exception as error:  # decoders raise almost anything when a file lies about itself
-        raise InstaHideError(
-            f"{path} is not a readable image ({reason_of(error)}).",
-            "Replace or remove the file, or use --skip-bad to go on without it.",
-        ) from error
+        raise _unreadable(path, reason_of(error)) from error
 
 
 def fitted(image: Image, size: int) -> Image:
@@ -60,10 +81,26 @@ def resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return out
 
 
-def report_skipped(problems: Sequence[InstaHideError], total: int) -> None:
-    """Warn how many of ``total`` files were skipped, naming the first."""
-    if problems:
-        warnings.warn(
-            f"Skipped {len(problems)} of {total} files; the first: {problems[0].problem}",
-            stacklevel=3,
+def require_one_depth(depths: dict[int, Path], depth: int, path: Path) -> None:
+    """Add the ``depth`` of the image in ``path`` to those of a set of images in ``depths``.
+
+    Raises:
+        InstaHideError: it differs from theirs, so that one of them would be too dark or too bright.
+    """
+    if not depth:
+        return
+    depths.setdefault(depth, path)
+    if len(depths) > 1:
+        (first, other), (second, another) = depths.items()
+        raise InstaHideError(
+            f"16-bit images differ in the bits that they use: {other} uses {first}, {another} "
+            f"{second}, so that their common range is not known.",
+            "Convert them to 8 bits a channel, all by the same rule.",
         )
+
+
+def _unreadable(path: Path, reason: str) -> InstaHideError:
+    return InstaHideError(
+        f"{path} is not a readable image ({reason}).",
+        "Replace or remove the file, or set skip_bad (--skip-bad) to leave it out.",
+    )

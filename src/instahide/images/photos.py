@@ -118,7 +118,7 @@ def keypoints(image: NDArray[np.uint8]) -> int:
     return len(cv2.SIFT.create().detect(np.ascontiguousarray(grey), None))
 
 
-def photo_files(source: str | Path, channels: int) -> list[Path]:
+def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) -> list[Path]:
     """The image files below a folder or its URL, or of the built-in `photos`, to cut patches from.
 
     Grey photographs are among the built-in ones only for grey patches: cut from them, colour
@@ -135,7 +135,7 @@ def photo_files(source: str | Path, channels: int) -> list[Path]:
             "Use images of 1 or 3 channels, or a scheme without public images.",
         )
     if str(source) != PHOTOS:
-        return image_files(Path(fetched(source)))
+        return image_files(Path(fetched(source)), skip_bad=skip_bad)
     files = [
         path
         for package, names in [*COLOUR.items(), *(GREY.items() if channels == 1 else ())]

@@ -19,6 +19,7 @@ from instahide.images.cache import cache_folder, cached, stored
 from instahide.images.fetching import fetched
 from instahide.images.folders import decoded
 from instahide.images.photos import PHOTOS, PhotoCrops, photo_files, read_photo
+from instahide.images.skipped import Skipped, warn_of_skipped
 from instahide.images.table import ImageTable
 
 #: The paper's threshold.
@@ -70,7 +71,7 @@ def make_pool(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InstaHideError(f"{out} exists already.", "Name a folder that does not, with --out.")
     shape = (1 if grey else 3, patch, patch)
-    files = tuple(photo_files(source, shape[0]))
+    files = tuple(photo_files(source, shape[0], skip_bad=skip_bad))
     cut = partial(_patches, shape=shape, quota=per_image, least=min_keypoints)
     beside = next(folder for folder in out.absolute().parents if folder.is_dir())
     pixels = stored(_each(files, cut, skip_bad, workers, progress), beside)
@@ -130,9 +131,12 @@ def _each(
     workers: int | None = None,
     progress: bool = True,
 ) -> Generator[NDArray[np.uint8], None, None]:
-    with closing(decoded(files, cut, skip_bad, workers=workers, shown=progress)) as photographs:
+    skipped: list[Skipped] = []
+    bad = skipped if skip_bad else None
+    with closing(decoded(files, cut, bad, workers=workers, shown=progress)) as photographs:
         for _, patches in photographs:
             yield from patches
+    warn_of_skipped("the photographs", skipped, len(files))
 
 
 def _patches(

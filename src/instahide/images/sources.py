@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from instahide.errors import InstaHideError
 from instahide.images.arrays import labels_name, read_npy, read_npz
 from instahide.images.builtin import BUILTIN
 from instahide.images.cifar import is_cifar_folder, read_cifar_archive, read_cifar_folder
+from instahide.images.classes import class_list, with_classes
 from instahide.images.decode import resized
 from instahide.images.fetching import fetched
 from instahide.images.folders import Decoding, open_folder, open_test_folder, split_folder
@@ -22,6 +24,7 @@ def open_images(
     size: int | None = None,
     skip_bad: bool = False,
     progress: bool = True,
+    classes: Sequence[str] | None = None,
 ) -> ImageTable:
     """Labelled images; the training images, where the source comes with test images.
 
@@ -33,16 +36,23 @@ def open_images(
         size: resize the short side to so many pixels and crop the centre.
         skip_bad: warn of image files that cannot be read instead of refusing them.
         progress: show a bar while image files are fetched and decoded.
+        classes: the names of all classes, in the order that participants agreed on. A source may
+            hold images of some of them only; it may hold no others.
+
+    A `SkippedWarning` says what else the source holds that was not read: files of other types,
+    further frames or pages of an image file, folders beside the training and test images.
 
     Raises:
         InstaHideError: the source is missing, damaged, hostile, or of no known kind.
     """
     _check_size(size)
+    known = class_list(classes)
     source = fetched(source, beside=_labels_of, progress=progress)
     if _is_image_folder(source):
-        return open_folder(Path(source), Decoding(size, skip_bad, progress))
+        return open_folder(Path(source), Decoding(size, skip_bad, progress, known))
     read = _read(source)
-    return _resized(read.train if isinstance(read, Split) else read, size)
+    table = read.train if isinstance(read, Split) else read
+    return with_classes(_resized(table, size), known)
 
 
 def open_split(
@@ -52,24 +62,30 @@ def open_split(
     test_share: float = 0.2,
     skip_bad: bool = False,
     progress: bool = True,
+    classes: Sequence[str] | None = None,
 ) -> Split:
     """Training and test images, as `open_images` opens them.
 
     A source that comes in two parts keeps them: IDX and CIFAR files, arrays, and a folder with
-    ``train`` beside ``test`` or ``val``. Otherwise ``test_share`` of every class is set aside, the
+    ``train`` beside ``test`` or ``val``, however these are spelled (`Training`, `testset`).
+    Otherwise ``test_share`` of every class is set aside, the
     same images every time.
 
     Raises:
         InstaHideError: as `open_images`, and where there are no two parts or no two classes.
     """
     _check_size(size)
+    known = class_list(classes)
     source = fetched(source, beside=_labels_of, progress=progress)
     if _is_image_folder(source):
-        split = split_folder(Path(source), Decoding(size, skip_bad, progress), test_share)
+        split = split_folder(Path(source), Decoding(size, skip_bad, progress, known), test_share)
     else:
         read = _read(source)
         whole = read if isinstance(read, Split) else split_table(read, test_share)
-        split = paired(_resized(whole.train, size), _resized(whole.test, size))
+        split = paired(
+            with_classes(_resized(whole.train, size), known),
+            with_classes(_resized(whole.test, size), known),
+        )
     return checked(split)
 
 
@@ -79,6 +95,7 @@ def open_test(
     size: int | None = None,
     skip_bad: bool = False,
     progress: bool = True,
+    classes: Sequence[str] | None = None,
 ) -> ImageTable:
     """Images to test on: the test images of a source that has any, or else all of it.
 
@@ -88,13 +105,15 @@ def open_test(
         InstaHideError: as `open_images`.
     """
     _check_size(size)
+    known = class_list(classes)
     if str(source) in BUILTIN:
-        return open_split(source, size=size).test
+        return open_split(source, size=size, classes=classes).test
     source = fetched(source, beside=_labels_of, progress=progress)
     if _is_image_folder(source):
-        return open_test_folder(Path(source), Decoding(size, skip_bad, progress))
+        return open_test_folder(Path(source), Decoding(size, skip_bad, progress, known))
     read = _read(source)
-    return _resized(read.test if isinstance(read, Split) else read, size)
+    table = read.test if isinstance(read, Split) else read
+    return with_classes(_resized(table, size), known)
 
 
 def _labels_of(name: str) -> tuple[str, ...]:
