@@ -26,6 +26,10 @@ Size = Annotated[
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="All classes of all participants: cat,dog or a file with one name a line."),
+]
 LedgerFile = Annotated[
     Path | None,
     typer.Option("--ledger", help="The ledger; $INSTAHIDE_LEDGER or the user's own by default."),

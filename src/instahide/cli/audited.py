@@ -16,6 +16,7 @@ from instahide.audit.subject import MOST_ENCODINGS, Published, Subject
 from instahide.encodings.format import EncodedFolder
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable, open_images, open_pool, open_split, open_test
+from instahide.images.classes import with_classes
 from instahide.learning.network_file import NetworkCard, load_network
 from instahide.learning.pooled import holds_encodings
 from instahide.learning.settings import TrainSettings
@@ -108,6 +109,9 @@ def _of_encodings(target: str, given: Given) -> Subject:
     folder = EncodedFolder.open(target)
     manifest = folder.manifest
     images = open_images(given.source, size=given.size, skip_bad=given.skip_bad)
+    if set(images.classes) < set(manifest.classes):
+        # A participant who holds some of the classes only.
+        images = with_classes(images, manifest.classes)
     _require_fit(images, manifest.shape, manifest.classes, target)
     if len(images) != manifest.private_images:
         raise InstaHideError(

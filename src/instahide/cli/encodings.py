@@ -11,6 +11,7 @@ import typer
 from instahide.cli.arguments import (
     C1,
     C2,
+    Classes,
     Delta,
     Labels,
     Law,
@@ -69,6 +70,7 @@ def encrypt(
     delta: Delta = 1e-5,
     size: Size = None,
     skip_bad: SkipBad = False,
+    classes: Classes = None,
 ) -> None:
     """Encrypt images into a folder that anybody can train on.
 
@@ -90,6 +92,7 @@ def encrypt(
         normalisation=(mean, std),
         size=size,
         skip_bad=skip_bad,
+        classes=classes,
     )
     if dry_run:
         publishing.show_plan(publication, out_folder, ledger, limit=max_exposure, delta=delta)

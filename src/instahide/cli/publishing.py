@@ -31,6 +31,7 @@ from instahide.encryption.guarantee import (
 )
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable, open_images, open_pool
+from instahide.images.classes import read_class_list
 from instahide.images.optional import needing
 from instahide.learning.settings import TrainSettings
 
@@ -53,11 +54,14 @@ def opened(
     normalisation: tuple[str | None, str | None],
     size: int | None,
     skip_bad: bool,
+    classes: str | None,
 ) -> Publication:
     """Read the images and the pool of a publication."""
     wanted = {name: value for name, value in scheme.items() if value is not None}
     how: Scheme = TrainSettings.from_values(wanted, "The options").encryption()
-    images = _normalised(open_images(source, size=size, skip_bad=skip_bad), *normalisation)
+    known = None if classes is None else read_class_list(classes)
+    table = open_images(source, size=size, skip_bad=skip_bad, classes=known)
+    images = _normalised(table, *normalisation)
     pool = open_pool(public, images.shape) if how.public_k else None
     return Publication(images, pool, how, copies, values, participant)
 

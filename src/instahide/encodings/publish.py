@@ -83,6 +83,12 @@ class Publication:
             raise InstaHideError(
                 f"{self.copies} copies of each image are none.", "Use --copies 1 or more."
             )
+        if len(self.images.classes) < 2:
+            raise InstaHideError(
+                f"The images are of one class alone: {', '.join(self.images.classes)}.",
+                "Name the classes of all participants, with `--classes cat,dog` or as "
+                "`open_images(..., classes=['cat', 'dog'])`.",
+            )
         self.manifest()  # Refuses what it cannot say.
         if self.values == "float16" and self.reach > torch.finfo(torch.float16).max:
             raise InstaHideError(

@@ -86,8 +86,7 @@ def list_classes(
     unknown = sorted(set(names) - set(classes or names))
     if unknown:
         raise InstaHideError(
-            f"{folder} has the class {unknown[0]!r}, which is none of "
-            f"{', '.join(classes or ())}.",
+            f"{folder} has the class {unknown[0]!r}, which is none of {', '.join(classes or ())}.",
             "Use the same class names everywhere: in training and test folders, and where you "
             "name the classes.",
         )
