@@ -108,9 +108,14 @@ def test_an_update_has_a_sentence_of_its_own() -> None:
 
 
 def test_what_noise_guarantees_is_said_and_that_without_it_nothing_is() -> None:
+    none = "Differential privacy: none (no noise added)."
     assert guaranteed(FACTS).startswith("Nothing is guaranteed")
+    assert guaranteed(FACTS).endswith(none)
+    assert none in verdict([recovered(92)], FACTS)
     assert all("guarantee" not in sentence for sentence in verdict([recovered(92)], FACTS))
-    noisy = FACTS.model_copy(update={"epsilon": 3.14159})
+    limited = FACTS.model_copy(update={"scheme": {"noise": 2.0}})
+    assert "Differential privacy: not known here" in guaranteed(limited)
+    noisy = FACTS.model_copy(update={"epsilon": 3.14159, "scheme": {"noise": 2.0}})
     said = verdict([recovered(0)], noisy)[-2]
     assert said == guaranteed(noisy)
-    assert "epsilon = 3.14 at delta = 1e-05 at most" in said
+    assert "epsilon = 3.15 at delta = 1e-05, at most" in said

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from instahide.cli.accounts import histogram, show_ledger, summary
 from instahide.encodings.ledger import Ledger, Totals
-from instahide.encryption.guarantee import epsilon_of
+from instahide.encryption.guarantee import epsilon_of, privacy_statement
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
 
@@ -102,7 +102,9 @@ def test_a_summary_of_nothing_has_no_numbers() -> None:
 def test_what_noise_guarantees_is_said(
     tmp_path: Path, data: Path, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "none without noise" in " ".join(shown(capsys, path, None).split())
+    assert "Differential privacy: none (no noise added)" in " ".join(
+        shown(capsys, path, None).split()
+    )
     assert json.loads(shown(capsys, path, None, as_json=True))["epsilon"] is None
     loaded = np.load(data)
     images = ImageTable.from_arrays(loaded["x"], loaded["y"])
@@ -116,4 +118,4 @@ def test_what_noise_guarantees_is_said(
     assert figures["epsilon"] == pytest.approx(epsilon)
     assert figures["delta"] == 1e-5
     text = " ".join(shown(capsys, protected, data).split())
-    assert f"epsilon = {epsilon:.3g} at delta = 1e-05" in text
+    assert privacy_statement(epsilon, noise=True) in text

@@ -13,7 +13,7 @@ from instahide.cli.app import app
 from instahide.encodings.format import EncodedFolder
 
 NOISY = ["encrypt", "images.npz", "--scheme", "inside", "--k", "2", "--noise", "40"]
-NONE = "none without noise"
+NONE = "Differential privacy: none (no noise added)"
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,9 @@ def test_without_noise_nothing_is_promised_now_or_later() -> None:
     assert NONE in said(*plain, "--dry-run")
     assert NONE in said(*plain)
     assert NONE in said("info", "plain")
-    assert NONE in said(*NOISY, "--out", "noisy")
+    later = "Differential privacy: none (some encodings of these images have no noise)"
+    assert later in said(*NOISY, "--out", "noisy")
+    assert later in said(*NOISY, "--out", "more", "--dry-run")
     assert NONE in said("ledger")
     # The folder by itself is what its noise makes it.
     assert epsilon(said("info", "noisy")) > 0
@@ -69,9 +71,13 @@ def test_without_noise_nothing_is_promised_now_or_later() -> None:
 def test_a_folder_under_a_limit_knows_no_figure() -> None:
     # Even where it did not end there, images at the limit were drawn no more, others more often.
     said(*NOISY, "--out", "whole", "--max-exposure", "60")
-    assert "known to the publisher's ledger alone" in said("info", "whole")
+    assert "Differential privacy: not known here, but to the publisher's ledger alone" in said(
+        "info", "whole"
+    )
     assert epsilon(said(*NOISY, "--out", "noisy", "--copies", "99", "--max-exposure", "70")) > 0
-    assert "known to the publisher's ledger alone" in said("info", "noisy")
+    assert "Differential privacy: not known here, but to the publisher's ledger alone" in said(
+        "info", "noisy"
+    )
 
 
 @pytest.mark.parametrize("noise", ["-1", "inf", "nan"])

@@ -19,7 +19,7 @@ from instahide.encryption.guarantee import (
     epsilon_beforehand,
     epsilon_of,
     epsilon_with_labels_hidden,
-    in_words,
+    privacy_statement,
     loss_rate,
     most_partners,
     sensitivity,
@@ -60,11 +60,33 @@ def test_epsilon_of_nothing_of_everything_and_of_very_much() -> None:
     assert epsilon_of(0.0) == 0.0
     assert epsilon_of(math.inf) == math.inf
     assert epsilon_of(1e8) == pytest.approx(1e8 / 2, rel=0.01)
-    assert "none" in in_words(math.inf, DELTA)
-    assert "none" in in_words(None, DELTA)
-    assert in_words(2.0, DELTA) == "epsilon = 2 at delta = 1e-05"
     with pytest.raises(InstaHideError, match="no chance"):
         epsilon_of(1.0, 1.5)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 2.0, math.inf, None])
+def test_without_noise_there_is_no_privacy_whatever_was_counted(epsilon: float | None) -> None:
+    said = privacy_statement(epsilon, noise=False)
+    assert said == "Differential privacy: none (no noise added)"
+
+
+def test_the_statement_says_no_more_than_is_known() -> None:
+    assert privacy_statement(math.inf, noise=True).startswith("Differential privacy: none (some")
+    assert privacy_statement(0.0, noise=True).startswith("Differential privacy: none claimed")
+    unknown = privacy_statement(None, noise=True, scope=", but to the ledger")
+    assert unknown == "Differential privacy: not known here, but to the ledger"
+    said = privacy_statement(2.0, noise=True, scope=", at most")
+    assert said == "Differential privacy: epsilon = 2 at delta = 1e-05, at most"
+
+
+@pytest.mark.parametrize(
+    "epsilon", [1e-300, 1e-4, 0.0123449, 0.1, 1.0, 3.9501, 9.996, 99.91, 1234.5, 1e8 / 3]
+)
+def test_a_stated_epsilon_is_never_below_the_true_one(epsilon: float) -> None:
+    words = privacy_statement(epsilon, noise=True).split()
+    stated = float(words[words.index("=") + 1].replace(",", ""))
+    assert stated >= epsilon
+    assert stated <= max(epsilon * 1.01, 0.001)
 
 
 def test_the_tail_beyond_an_epsilon_falls() -> None:

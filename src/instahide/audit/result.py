@@ -85,7 +85,8 @@ class Facts(_Plain):
     exposures: Number = Field(description="encodings that an image went into, on average")
     epsilon: Number | None = Field(
         description="of differential privacy by the scheme's noise, at most, for the pixels of an "
-        "image whose label and partners are known; null without noise"
+        "image whose label and partners are known; null without noise, and where an exposure limit "
+        "was set"
     )
     delta: Number = Field(description="that epsilon is given at")
     rehearsed_images: int = Field(description="private images of the rehearsal")

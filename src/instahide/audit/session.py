@@ -225,8 +225,8 @@ def _read_json(path: Path) -> object:
         return None
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def pending(wanted: Collection[Task], results: Collection[Result]) -> list[Task]:

@@ -51,6 +51,7 @@ class Subject:
         published: the encodings themselves, where they are at hand and not too many.
         withheld: why ``published`` is not attacked, where it is not.
         settings: what else a reader of the report should know.
+        limited: whether an exposure limit was set.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Subject:
     published: Published | None = None
     withheld: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
+    limited: bool = False
 
     def __post_init__(self) -> None:
         if len(self.images) < self.scheme.private_k or self.copies < 1:
@@ -83,9 +85,15 @@ class Subject:
         return self.copies * self.scheme.private_k
 
     @property
-    def epsilon(self) -> float:
-        """Of what went out, at most, at `guarantee.DELTA`; infinite without noise."""
+    def epsilon(self) -> float | None:
+        """Of what went out, at most, at `guarantee.DELTA`; infinite without noise.
+
+        None under an exposure limit: images at their limit are drawn no more, and others more often
+        than the bound allows for.
+        """
         images = self.images
+        if self.limited and self.scheme.noise:
+            return None
         return epsilon_beforehand(self.scheme, images.shape, images.std, copies=self.copies)
 
     def rehearsed(self) -> tuple[ImageTable, int]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from instahide.audit.plan import SENT, On
 from instahide.audit.result import Facts, Result
 from instahide.audit.thresholds import recovered_share
-from instahide.encryption.guarantee import in_words
+from instahide.encryption.guarantee import privacy_statement
 
 #: An encoding that is so near to the one trained on, in dB, counts as the same.
 INVERTED = 25.0
@@ -34,7 +34,10 @@ def verdict(results: Sequence[Result], facts: Facts) -> list[str]:
     sentences.append(_update(done))
     if any(result.figures.get("found") for result in done):
         sentences.insert(0, _generator(done))
-    sentences += [_share(facts), "" if facts.epsilon is None else guaranteed(facts), LIMITS]
+    if facts.epsilon is None:
+        sentences += [f"{_statement(facts)}.", _share(facts), LIMITS]
+    else:
+        sentences += [_share(facts), guaranteed(facts), LIMITS]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -47,15 +50,18 @@ def finding(result: Result) -> str:
 def guaranteed(facts: Facts) -> str:
     """What noise guarantees of what went out, whatever the attack."""
     if facts.epsilon is None:
-        return (
-            "Nothing is guaranteed against attacks that were not tried: the scheme adds no noise, "
-            "so that it has no differential privacy."
-        )
+        return f"Nothing is guaranteed against attacks that were not tried. {_statement(facts)}."
     return (
-        f"By its noise, whatever the attack: {in_words(facts.epsilon, facts.delta)} at most, of "
-        "differential privacy for the pixels of one image, whose label and partners count as "
-        "known. The smaller epsilon is, the more that promises; above 10 it is next to nothing."
+        f"{_statement(facts)}, for the pixels of one image, whose label and partners count as known, "
+        "whatever the attack. The smaller epsilon is, the more that promises; above 10 it is next "
+        "to nothing."
     )
+
+
+def _statement(facts: Facts) -> str:
+    noise = bool(facts.scheme.get("noise"))
+    scope = ", but to the ledger alone" if facts.epsilon is None else ", at most"
+    return privacy_statement(facts.epsilon, facts.delta, noise=noise, scope=scope)
 
 
 def duration(seconds: float) -> str:

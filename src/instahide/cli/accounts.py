@@ -14,7 +14,7 @@ from rich.table import Table
 
 from instahide.cli.console import out
 from instahide.encodings.ledger import Ledger, Totals, default_ledger
-from instahide.encryption.guarantee import DELTA, epsilon_of, in_words
+from instahide.encryption.guarantee import DELTA, epsilon_of, privacy_statement
 from instahide.images import open_images
 
 #: Bars of the histogram, at most.
@@ -55,6 +55,7 @@ def show_ledger(
         out.print(f"Ledger {path}")
         out.print(_table(figures))
         out.print(_histogram(figures["histogram"]))
+        out.print(figures["differential_privacy"])
         out.print(MEANING)
 
 
@@ -62,10 +63,14 @@ def summary(totals: Totals, delta: float = DELTA) -> dict[str, Any]:
     """What there is to say of ``totals``, ready for JSON; None where there is nothing to say.
 
     An exposure is one image in one encoding. Squared coefficients are a mean over exposures.
-    Epsilon is that of the image that noise protects least: None where it has no guarantee.
+    Epsilon is that of the image that noise protects least: None where it has no guarantee. The
+    same in words is None where no encoding was counted, of which there is nothing to promise.
     """
-    epsilon = epsilon_of(float(totals.losses.max(initial=0)), delta)
     counts, exposures = totals.counts, int(totals.counts.sum())
+    losses = totals.losses[counts > 0]
+    epsilon = epsilon_of(float(losses.max(initial=0)), delta)
+    # Where every image went out without noise, none was ever added.
+    noise = bool(np.isfinite(losses).any())
     some = len(counts) > 0
     return {
         "images": len(counts),
@@ -77,6 +82,9 @@ def summary(totals: Totals, delta: float = DELTA) -> dict[str, Any]:
         "mean_squared_coefficient": totals.squares.sum() / exposures if exposures else None,
         "epsilon": epsilon if exposures and math.isfinite(epsilon) else None,
         "delta": delta,
+        "differential_privacy": privacy_statement(epsilon, delta, noise=noise)
+        if exposures
+        else None,
         "histogram": histogram(counts) if some else [],
     }
 
@@ -120,7 +128,6 @@ def _table(figures: dict[str, Any]) -> Table:
         ("exposures of an image, mean", f"{figures['mean']:,.1f}"),
         ("exposures of an image, most", f"{figures['most']:,}"),
         ("squared coefficient of an exposure, mean", f"{figures['mean_squared_coefficient']:.3f}"),
-        ("guarantee of every image, by noise", in_words(figures["epsilon"], figures["delta"])),
     ]
     for row in rows:
         table.add_row(*row)

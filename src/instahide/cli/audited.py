@@ -73,6 +73,7 @@ def _of_run(folder: Path, given: Given) -> Subject:
         network=network,
         withheld="A training run keeps no encodings; every epoch is taken to have been seen.",
         settings=_said_of_run(settings, results),
+        limited=settings.max_exposure is not None,
     )
 
 
@@ -136,6 +137,7 @@ def _of_encodings(target: str, given: Given) -> Subject:
         f"{MOST_ENCODINGS:,} in minutes.",
         settings={"created": manifest.created, "library": manifest.library,
                   "stored as": manifest.values, "participant": manifest.participant},
+        limited=manifest.limited or manifest.ended == "limit",
     )  # fmt: skip
 
 

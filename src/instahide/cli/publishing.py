@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from rich.table import Table
 from instahide.cli.arguments import numbers
 from instahide.cli.bars import bar
 from instahide.cli.console import WARNING, err, out
+from instahide.encodings.folder_privacy import folders_statement
 from instahide.encodings.format import EncodedFolder
 from instahide.encodings.ledger import Ledger, Totals, default_ledger
 from instahide.encodings.manifest import Manifest, Values
@@ -26,7 +26,7 @@ from instahide.encryption.guarantee import (
     DELTA,
     epsilon_beforehand,
     epsilon_of,
-    in_words,
+    privacy_statement,
     require_delta,
 )
 from instahide.errors import InstaHideError
@@ -93,8 +93,9 @@ def show_plan(
     table.add_row("time, about", str(timedelta(seconds=round(cost.seconds))))
     table.add_row("an image has been in", f"at most {cost.before:,} encodings")
     table.add_row("an image will be in", f"{cost.mean:,.1f} on average, about {cost.most:,} most")
-    table.add_row("guarantee, at most", in_words(epsilon, delta))
     out.print(table)
+    noise = bool(publication.scheme.noise)
+    out.print(privacy_statement(epsilon, delta, noise=noise, scope=", at most"))
     if limit is not None and cost.most > limit:
         err.print(f"Note: it would end early, before an image is in more than {limit} encodings.")
     out.print(WARNING)
@@ -135,15 +136,33 @@ def run_encryption(
             limit=limit,
             progress=advance,
         )
+        statement = _statement(publication, folder, opened_ledger.totals(publication.images), delta)
     if folder.manifest.ended == "limit":
         err.print(
             f"Note: ended before an image went into more than {limit} encodings: "
             f"{len(folder):,} of {folder.manifest.total:,} encodings are there."
         )
     out.print(f"{len(folder):,} encodings in {out_folder}")
-    loss = float(_known(publication.images, ledger).losses.max())
-    out.print(f"Guarantee by noise: {in_words(epsilon_of(loss, delta), delta)}.")
+    out.print(statement)
     out.print(WARNING)
+
+
+def _statement(
+    publication: Publication, folder: EncodedFolder, totals: Totals, delta: float
+) -> str:
+    """What noise guarantees of the images, as the ledger that counted them knows it.
+
+    Raises:
+        InstaHideError: it has not counted what is in the folder.
+    """
+    if folder.manifest.ended == "all" and totals.counts.min() < publication.copies:
+        raise InstaHideError(
+            f"The ledger does not know of all {publication.copies} encodings of each image that "
+            f"are in {folder.location}.",
+            "Restore the ledger that was in use, and do not publish the folder before.",
+        )
+    epsilon = epsilon_of(float(totals.losses.max()), delta)
+    return privacy_statement(epsilon, delta, noise=bool(publication.scheme.noise))
 
 
 def _engine(name: str) -> Engine:
@@ -175,13 +194,15 @@ def show_info(location: str, as_json: bool, delta: float = DELTA) -> None:
         out.print_json(folder.manifest.to_json().decode(), ensure_ascii=True)
         return
     table = Table("", "", show_header=False)
-    for name, value in _facts(folder.manifest, delta).items():
+    for name, value in _facts(folder.manifest).items():
         table.add_row(name, value)
+    statement = folders_statement([folder.manifest], delta)
     out.print(table)
+    out.print(statement)
     out.print(WARNING)
 
 
-def _facts(manifest: Manifest, delta: float) -> dict[str, str]:
+def _facts(manifest: Manifest) -> dict[str, str]:
     scheme = manifest.encryption()
     exposures = len(manifest) * scheme.private_k / manifest.private_images
     return {
@@ -192,25 +213,12 @@ def _facts(manifest: Manifest, delta: float) -> dict[str, str]:
         "private images": f"{manifest.private_images:,}, {manifest.copies} copies each",
         "an image is in": f"{exposures:,.1f} of them on average",
         "scheme": ", ".join(f"{name} = {value}" for name, value in manifest.scheme.items()),
-        "guarantee": _guarantee(manifest, delta),
         "shape": " x ".join(map(str, manifest.shape)),
         "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes[:20])}",
         "normalisation": f"mean {_short(manifest.mean)}, std {_short(manifest.std)}",
         "values": f"{manifest.values}, at most {manifest.worst_error:.2g} off",
         "shards": f"{len(manifest.shards)}, {decimal(sum(s.bytes for s in manifest.shards))}",
     }
-
-
-def _guarantee(manifest: Manifest, delta: float) -> str:
-    """Of this folder by itself, without its coefficients, which nobody publishes."""
-    scheme = manifest.encryption()
-    if manifest.limited or manifest.ended == "limit":
-        # Where some images may go out no more, others do so more often than by chance.
-        return "known to the publisher's ledger alone" if scheme.noise else in_words(None, delta)
-    epsilon = epsilon_beforehand(
-        scheme, manifest.shape, manifest.std, copies=manifest.copies, delta=delta
-    )
-    return in_words(epsilon, delta) + ("" if math.isinf(epsilon) else " at most, by this folder")
 
 
 def _short(values: tuple[float, ...]) -> str:

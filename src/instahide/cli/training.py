@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 from rich.table import Table
 
 from instahide.cli.console import WARNING, err, explained, out
-from instahide.encryption.guarantee import in_words
+from instahide.encodings.folder_privacy import folders_statement
+from instahide.encryption.guarantee import DELTA, privacy_statement
 from instahide.learning.distributed import joined
 from instahide.learning.job import Job, start
 from instahide.learning.pooled import PooledEncodings
@@ -40,6 +42,7 @@ def _train(
         job = start(settings, folder, resume=resume, progress=progress, world=world)
     out.print(_title(job))
     out.print(_table(job))
+    out.print(_privacy(job))
     if job.material.scheme.k > 1:
         out.print(WARNING)
     out.print(f"Results, network and settings: {folder}")
@@ -68,9 +71,18 @@ def _table(job: Job) -> Table:
         exposure = job.facts["exposure"]
         least, most = exposure["least"], exposure["most"]
         table.add_row("encodings that an image has gone into, ever", f"{least} to {most}")
-    if "guarantee" in job.facts:
-        table.add_row("guarantee of every image, by noise", in_words(**job.facts["guarantee"]))
     return table
+
+
+def _privacy(job: Job) -> str:
+    """What noise guarantees of the images that were trained on."""
+    material = job.material
+    if isinstance(material, PooledEncodings):
+        return folders_statement([folder.manifest for folder in material.folders])
+    guarantee = job.facts.get("guarantee", {"epsilon": None, "delta": DELTA})
+    # JSON knows no infinity: the ledger says null for it.
+    epsilon = math.inf if guarantee["epsilon"] is None else guarantee["epsilon"]
+    return privacy_statement(epsilon, guarantee["delta"], noise=bool(material.scheme.noise))
 
 
 def _title(job: Job) -> str:

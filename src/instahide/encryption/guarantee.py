@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, Context
 
 import torch
 
@@ -26,6 +27,9 @@ from instahide.images.optional import needing
 #: The delta that figures are given at, unless another is asked for.
 DELTA = 1e-5
 _STEPS = 200
+#: Three digits, rounded up: an epsilon is never stated smaller than it is.
+_UPWARDS = Context(prec=3, rounding=ROUND_CEILING)
+_LEAST_EPSILON = 0.001
 
 
 def sensitivity(shape: tuple[int, int, int], std: Sequence[float]) -> float:
@@ -163,8 +167,29 @@ def require_delta(delta: float) -> None:
         )
 
 
-def in_words(epsilon: float | None, delta: float) -> str:
-    """What to say of it to people; None or infinite: there is no such epsilon."""
-    if epsilon is None or math.isinf(epsilon):
-        return "none without noise"
-    return f"epsilon = {epsilon:,.3g} at delta = {delta:g}"
+def privacy_statement(
+    epsilon: float | None, delta: float = DELTA, *, noise: bool, scope: str = ""
+) -> str:
+    """The sentence on differential privacy that every command and every report prints.
+
+    Args:
+        epsilon: of the image that is protected least; infinite if an encoding of it has no noise;
+            None if nobody here can know it.
+        delta: that it is given at.
+        noise: whether the scheme adds any. Without noise there is no guarantee, whatever else is
+            known.
+        scope: what the figure is about, as in ", at most"; or who knows it, if it is None.
+
+    Epsilon is rounded up. It is never stated as 0: that is what it comes to where nothing was
+    counted, and who has counted nothing cannot know what there is.
+    """
+    if not noise:
+        return "Differential privacy: none (no noise added)"
+    if epsilon is None:
+        return f"Differential privacy: not known here{scope}"
+    if math.isinf(epsilon):
+        return "Differential privacy: none (some encodings of these images have no noise)"
+    if epsilon == 0:
+        return "Differential privacy: none claimed (no encoding of these images was counted)"
+    shown = _UPWARDS.create_decimal(repr(float(max(epsilon, _LEAST_EPSILON))))
+    return f"Differential privacy: epsilon = {float(shown):,.3g} at delta = {delta:g}{scope}"
