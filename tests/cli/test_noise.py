@@ -14,6 +14,7 @@ from instahide.encodings.format import EncodedFolder
 
 NOISY = ["encrypt", "images.npz", "--scheme", "inside", "--k", "2", "--noise", "40"]
 NONE = "Differential privacy: none (no noise added)"
+UNKNOWN = "Differential privacy: not known here, but to the publisher's ledger alone"
 
 
 @pytest.fixture(autouse=True)
@@ -71,13 +72,9 @@ def test_without_noise_nothing_is_promised_now_or_later() -> None:
 def test_a_folder_under_a_limit_knows_no_figure() -> None:
     # Even where it did not end there, images at the limit were drawn no more, others more often.
     said(*NOISY, "--out", "whole", "--max-exposure", "60")
-    assert "Differential privacy: not known here, but to the publisher's ledger alone" in said(
-        "info", "whole"
-    )
+    assert UNKNOWN in said("info", "whole")
     assert epsilon(said(*NOISY, "--out", "noisy", "--copies", "99", "--max-exposure", "70")) > 0
-    assert "Differential privacy: not known here, but to the publisher's ledger alone" in said(
-        "info", "noisy"
-    )
+    assert UNKNOWN in said("info", "noisy")
 
 
 @pytest.mark.parametrize("noise", ["-1", "inf", "nan"])

@@ -19,9 +19,9 @@ from instahide.encryption.guarantee import (
     epsilon_beforehand,
     epsilon_of,
     epsilon_with_labels_hidden,
-    privacy_statement,
     loss_rate,
     most_partners,
+    privacy_statement,
     sensitivity,
 )
 from instahide.encryption.rehearsal import rehearse
