@@ -53,8 +53,8 @@ def guaranteed(facts: Facts) -> str:
         return f"Nothing is guaranteed against attacks that were not tried. {_statement(facts)}."
     return (
         f"{_statement(facts)}, for the pixels of one image, whose label and partners count as "
-        "known, whatever the attack. The smaller epsilon is, the more that promises; above 10 it is next "
-        "to nothing."
+        "known, whatever the attack. The smaller epsilon is, the more that promises; above 10 it "
+        "is next to nothing."
     )
 
 
