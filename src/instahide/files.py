@@ -44,7 +44,8 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
         OSError: as `open_regular`, or the file is larger.
     """
     with open_regular(path) as file:
-        content = file.read(most + 1)
+        # Memory is taken for as much as is asked for, before anything is read.
+        content = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
     return content

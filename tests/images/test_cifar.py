@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 
 from instahide.errors import InstaHideError
 from instahide.images import open_images, open_split
-from instahide.images.cifar import _Reader
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (24, 3072), np.uint8)
 LABELS = (np.arange(24) % 10).tolist()
@@ -119,11 +119,60 @@ def test_a_hostile_pickle_is_refused_and_never_run(tmp_path, packed, where):
         assert not target.exists()
 
 
-@pytest.mark.parametrize("name", ["_reconstruct", "ndarray", "dtype"])
-def test_even_the_allowed_names_are_not_numpys(name):
-    module = "numpy.core.multiarray" if name == "_reconstruct" else "numpy"
-    found = _Reader(io.BytesIO(b"")).find_class(module, name)
-    assert found.__module__ == "instahide.images.cifar"
+def nested_key(depth: int) -> bytes:
+    """A dict whose key is a tuple of tuples: its hash takes 2 ** depth steps."""
+    return b"\x80\x02}" + b")" + b"2\x86" * depth + b"Ns."
+
+
+def doubled_key(depth: int) -> bytes:
+    """The same without DUP, by the memo."""
+    steps = b"".join(
+        b"q" + bytes([n]) + b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(depth)
+    )
+    return b"\x80\x02})" + steps + b"Ns."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        nested_key(40),
+        doubled_key(40),
+        b"\x80\x02Nr\xff\xff\xff\x7f.",  # A memo entry far beyond all others.
+        b"\x80\x02" + b"(" * 100_000 + b".",
+        b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+        b"\x80\x02" + b"N" * 1_000_000 + b".",
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",  # A number of two billion bytes.
+        b"\x80\x02B\xff\xff\xff\x7f.",
+        b"\x80\x05\x8e" + b"\xff" * 7 + b"\x7f.",
+        b"\x80\x02]q\x00h\x00a.",  # A list that holds itself.
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n]R.",
+        b"\x80\x02cbuiltins\neval\n.",
+        b"P42\n.",
+    ],
+)
+def test_no_pickle_takes_more_than_its_size(tmp_path, content):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InstaHideError, match="can be trusted"):
+            open_split(lay(tmp_path / "c", ten() | {"batches.meta": content}))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 24
+
+
+def test_text_pickles_and_later_protocols_are_read_too(tmp_path):
+    meta = {b"label_names": NAMES, b"num_vis": 3072}
+    text = b"(dp0\nS'label_names'\np1\n(lp2\n" + b"".join(b"S'%s'\na" % n for n in NAMES) + b"s."
+    for number, content in enumerate([text, *(pickle.dumps(meta, n) for n in (3, 4, 5))]):
+        split = open_split(lay(tmp_path / str(number), ten() | {"batches.meta": content}))
+        assert split.train.classes[2] == "bird"
+
+
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path):
+    path = pack(tmp_path / "bomb.tar.gz", ten() | {"data_batch_5": bytes(1 << 26)})
+    with pytest.raises(InstaHideError, match="bomb"):
+        open_images(path)
 
 
 def test_an_array_that_lies_about_its_type_or_shape_is_refused(tmp_path):

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
+from instahide.images.classes import require_class_names
+from instahide.images.limits import MOST_REASON, reason_of
+from instahide.images.npy import map_npy, open_npz
 from instahide.images.splits import Split, labelled, paired
 from instahide.images.table import ImageTable
 
@@ -18,30 +21,35 @@ WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"))
 TRAIN = (("x_train", "y_train"), ("train_images", "train_labels"))
 TEST = (("x_test", "y_test"), ("test_images", "test_labels"))
 
+#: Names of arrays that a message repeats.
+MOST_NAMES = 20
+
 
 def read_npz(path: Path) -> ImageTable | Split:
     """The images of an ``.npz`` file; a split if it has training and test images.
 
+    Labels are class numbers, or the names of classes, which are then numbered in sorted order.
+
     Raises:
-        InstaHideError: damaged file, pickled objects inside, or no images and labels.
+        InstaHideError: damaged file, pickled objects inside, far larger than its file, or no images
+            and labels.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_npz(path) as arrays:
             train, test = _pick(arrays, TRAIN), _pick(arrays, TEST)
             if train and test:
-                return paired(labelled(*train), labelled(*test))
-            whole = _pick(arrays, WHOLE) or train
-            names = ", ".join(arrays.files) or "nothing"
+                return paired(*_labelled(train, test))
+            if whole := _pick(arrays, WHOLE) or train:
+                return _labelled(whole)[0]
+            names = ", ".join(list(arrays)[:MOST_NAMES]) or "nothing"
     except InstaHideError:
         raise
     except Exception as error:  # zip, zlib and NumPy each raise their own on damaged files
         raise _unreadable(path, error) from error
-    if not whole:
-        raise InstaHideError(
-            f"{path} holds {names}, but no images with labels.",
-            "Name the arrays images and labels, or x_train, y_train, x_test and y_test.",
-        )
-    return labelled(*whole)
+    raise InstaHideError(
+        f"{path} holds {names[:MOST_REASON]}, but no images with labels.",
+        "Name the arrays images and labels, or x_train, y_train, x_test and y_test.",
+    )
 
 
 def read_npy(path: Path) -> ImageTable:
@@ -58,7 +66,35 @@ def read_npy(path: Path) -> ImageTable:
             f"{path} has no file of labels beside it.",
             "Name the two images.npy and labels.npy, or save both in one .npz file.",
         )
-    return labelled(_load(path, "r"), _load(beside, None))
+    images, labels = _load(path), _load(beside)
+    try:
+        return _labelled((images, labels))[0]
+    except InstaHideError:
+        raise
+    except Exception as error:  # such as texts that are not UTF-8
+        raise _unreadable(beside, error) from error
+
+
+def _labelled(*parts: tuple[NDArray[Any], NDArray[Any]]) -> list[ImageTable]:
+    """Tables of images with labels, all of the same classes where these have names."""
+    labels = [_texts(numbers) for _, numbers in parts]
+    if not any(each.dtype.kind == "U" for each in labels):
+        return [labelled(images, numbers) for images, numbers in parts]
+    if not all(each.dtype.kind == "U" for each in labels):
+        raise InstaHideError(
+            "Some labels are names and some are numbers.", "Give all labels in one form."
+        )
+    names = np.unique(np.concatenate([each.reshape(-1) for each in labels]))
+    classes = require_class_names(names.tolist())
+    return [
+        labelled(images, np.searchsorted(names, each).astype(np.int64), classes)
+        for (images, _), each in zip(parts, labels, strict=True)
+    ]
+
+
+def _texts(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels as they are, or as str where they are texts in bytes."""
+    return np.char.decode(labels, "utf-8") if labels.dtype.kind == "S" else labels
 
 
 def _pick(
@@ -75,16 +111,15 @@ def labels_name(name: str) -> str:
     return name.replace("images", "labels") if "images" in name else name.replace("x", "y", 1)
 
 
-def _load(path: Path, mode: Any) -> NDArray[Any]:
+def _load(path: Path) -> NDArray[Any]:
     try:
-        loaded: NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
+        return map_npy(path)
     except Exception as error:  # NumPy raises several kinds on damaged headers
         raise _unreadable(path, error) from error
-    return loaded
 
 
 def _unreadable(path: Path, error: Exception) -> InstaHideError:
     return InstaHideError(
-        f"{path} is not a readable NumPy file ({error}).",
+        f"{path} is not a readable NumPy file ({reason_of(error)}).",
         "Save plain uint8 images and whole-number labels with numpy.save or numpy.savez.",
     )

@@ -1,64 +1,42 @@
 """CIFAR-10 and CIFAR-100 as their authors publish them: Python 2 pickles, read without trust.
 
-Unpickling calls whatever the file names. Here it can name only three inert stand-ins, so that no
-code but this module's runs, and NumPy never sees a state that the file made up.
+Nothing in them is called, and NumPy never sees a state that a file made up: see `pickles`.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
-import pickle
+import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
+from instahide.files import open_regular, read_regular
+from instahide.images.limits import LimitedReader, most_decoded, reason_of
 from instahide.images.listing import entries
+from instahide.images.pickles import Stub, read_pickle
 from instahide.images.splits import Split, labelled, paired
 
 TEN = frozenset({"batches.meta", "data_batch_1", "test_batch"})
 HUNDRED = frozenset({"meta", "train", "test"})
 SHAPE = (3, 32, 32)
 
-
-class _Array:
-    """Stands for a pickled `numpy.ndarray`: keeps the state that the file gives it."""
-
-    def __init__(self, *_: object) -> None:
-        self.state: Any = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-
-class _Type:
-    """Stands for a pickled `numpy.dtype`: keeps its name."""
-
-    def __init__(self, name: object = None, *_: object) -> None:
-        self.name = name
-
-    def __setstate__(self, state: object) -> None:
-        """Byte order and flags do not matter to single bytes."""
-
-
-class _Reader(pickle.Unpickler):
-    stand_ins: Mapping[tuple[str, str], type] = {
-        ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy._core.multiarray", "_reconstruct"): _Array,
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Type,
-    }
-
-    def find_class(self, module: str, name: str) -> type:
-        try:
-            return self.stand_ins[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks to run {module}.{name}") from None
+#: Bytes of all files of a set together, at most, unpacked: CIFAR-100 has 186 million.
+MOST_BYTES = 1 << 28
+#: Members of an archive, at most: the sets have nine.
+MOST_MEMBERS = 100
+#: What their pickles name: the parts of NumPy's arrays.
+_ARRAYS = frozenset(
+    {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
+)
+_NAMES = _ARRAYS | {("numpy", "ndarray"), ("numpy", "dtype")}
 
 
 def is_cifar_folder(folder: Path) -> bool:
@@ -73,8 +51,12 @@ def read_cifar_folder(folder: Path) -> Split:
     Raises:
         InstaHideError: a file is damaged, hostile or unreadable.
     """
+    files: dict[str, bytes] = {}
     try:
-        files = {path.name: path.read_bytes() for path in entries(folder) if path.is_file()}
+        for path in entries(folder):
+            if path.is_file() and _is_part(path.name):
+                left = MOST_BYTES - sum(map(len, files.values()))
+                files[path.name] = read_regular(path, left)
     except OSError as error:
         raise _unusable(folder, error) from error
     return _read(files, folder)
@@ -86,16 +68,35 @@ def read_cifar_archive(path: Path) -> Split:
     Raises:
         InstaHideError: it is damaged, hostile, or another archive.
     """
-    files = {}
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is not None:
-                    files[PurePosixPath(member.name).name] = content.read()
-    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            packed = file.peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined]
+            source = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+            most = min(most_decoded(size), MOST_BYTES)
+            files = _members(io.BufferedReader(LimitedReader(source, most)))
+    except Exception as error:  # gzip, zlib and tarfile each raise their own on damaged files
         raise _unusable(path, error) from error
     return _read(files, path)
+
+
+def _members(stream: io.BufferedReader) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for count, member in enumerate(archive):
+            if count >= MOST_MEMBERS:
+                raise ValueError(f"it has more than {MOST_MEMBERS} members")
+            name = PurePosixPath(member.name).name
+            if not (member.isreg() and _is_part(name)) or member.issparse():
+                continue
+            content = archive.extractfile(member)
+            if content is not None:
+                files[name] = content.read()
+    return files
+
+
+def _is_part(name: str) -> bool:
+    return name in TEN | HUNDRED or name.startswith("data_batch_")
 
 
 def _read(files: Mapping[str, bytes], source: Path) -> Split:
@@ -129,24 +130,35 @@ def _split(
 
 def _batch(content: bytes, labels_key: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     batch = _load(content)
-    return _pixels(batch[b"data"]), np.asarray(batch[labels_key], np.int64)
+    return _pixels(batch[b"data"]), _numbers(batch[labels_key])
 
 
-def _pixels(array: _Array) -> NDArray[np.uint8]:
-    _, shape, kind, fortran, data = array.state
-    if kind.name not in (b"u1", "u1") or fortran or not isinstance(data, bytes):
+def _numbers(labels: Any) -> NDArray[np.int64]:
+    if type(labels) is not list or not all(type(label) is int for label in labels):
+        raise ValueError("labels are not whole numbers")
+    return np.asarray(labels, np.int64)
+
+
+def _pixels(array: Any) -> NDArray[np.uint8]:
+    if not isinstance(array, Stub) or array.name not in _ARRAYS:
+        raise ValueError("images are no array")
+    _, shape, kind, column_major, data = array.state
+    if not isinstance(kind, Stub) or kind.name != ("numpy", "dtype"):
+        raise ValueError("images have no type")
+    if kind.arguments[:1] not in ((b"u1",), ("u1",)) or column_major or type(data) is not bytes:
         raise ValueError("images are not rows of bytes")
     if len(shape) != 2 or shape[1] != math.prod(SHAPE):
-        raise ValueError(f"images of shape {shape} are not rows of {math.prod(SHAPE)} bytes")
+        raise ValueError(f"images are not rows of {math.prod(SHAPE)} bytes")
     return np.frombuffer(data, np.uint8).reshape(shape[0], *SHAPE)
 
 
 def _load(content: bytes) -> Any:
-    return _Reader(io.BytesIO(content), encoding="bytes").load()
+    return read_pickle(content, _NAMES)
 
 
 def _unusable(source: Path, error: Exception) -> InstaHideError:
     return InstaHideError(
-        f"{source} is not a CIFAR-10 or CIFAR-100 python version that can be trusted ({error}).",
+        f"{source} is not a CIFAR-10 or CIFAR-100 python version that can be trusted "
+        f"({reason_of(error)}).",
         "Get it again from https://www.cs.toronto.edu/~kriz/cifar.html and compare its checksum.",
     )

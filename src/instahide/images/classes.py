@@ -28,6 +28,20 @@ def class_list(names: Sequence[str] | None) -> tuple[str, ...] | None:
         return None
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise InstaHideError("The classes are no list of names.", "Give them as in ['cat', 'dog'].")
+    classes = require_class_names(names)
+    if len(classes) < 2:
+        raise InstaHideError(
+            f"Only {len(classes)} class is named.", "Name all classes that participants have."
+        )
+    return classes
+
+
+def require_class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The ``names`` as a tuple, if they can name classes.
+
+    Raises:
+        InstaHideError: a name twice, or a name that is not plain text.
+    """
     classes = tuple(names)
     for name in classes:
         if not 0 < len(name) <= MOST_NAME or not name.isprintable() or name != name.strip():
@@ -38,10 +52,6 @@ def class_list(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
         raise InstaHideError(f"The class {twice!r} is named twice.", "Name every class once.")
-    if len(classes) < 2:
-        raise InstaHideError(
-            f"Only {len(classes)} class is named.", "Name all classes that participants have."
-        )
     return classes
 
 

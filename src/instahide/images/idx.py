@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
+import os
 import struct
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
+from instahide.files import open_regular
+from instahide.images.limits import LimitedReader, reason_of, require_plausible
 from instahide.images.listing import entries
 from instahide.images.splits import Split, labelled, paired
 from instahide.images.table import ImageTable
@@ -62,18 +67,28 @@ def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
         InstaHideError: it is not what it says, or not what it should be.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            zero, kind, count = struct.unpack(">HBB", file.read(4))
-            if (zero, kind, count) != (0, UNSIGNED_BYTE, dimensions):
-                raise ValueError(f"not an IDX file of {dimensions}-dimensional unsigned bytes")
-            shape = struct.unpack(f">{count}I", file.read(4 * count))
-            data = file.read(math.prod(shape) + 1)
-        if len(data) != math.prod(shape):
-            raise ValueError(f"it says {shape} but is not of that length")
-    except (OSError, EOFError, ValueError, struct.error, MemoryError, OverflowError) as error:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if path.suffix == ".gz":
+                return _read(cast(BinaryIO, gzip.GzipFile(fileobj=file)), dimensions, size)
+            return _read(file, dimensions, size)
+    except Exception as error:  # zlib and gzip raise several kinds on damaged files
         raise InstaHideError(
-            f"{path} is not a readable IDX file ({error}).", "Get it again from its source."
+            f"{path} is not a readable IDX file ({reason_of(error)}).",
+            "Get it again from its source.",
         ) from error
+
+
+def _read(file: BinaryIO, dimensions: int, file_bytes: int) -> NDArray[np.uint8]:
+    zero, kind, count = struct.unpack(">HBB", file.read(4))
+    if (zero, kind, count) != (0, UNSIGNED_BYTE, dimensions):
+        raise ValueError(f"not an IDX file of {dimensions}-dimensional unsigned bytes")
+    shape = struct.unpack(f">{count}I", file.read(4 * count))
+    size = math.prod(shape)
+    require_plausible(size, file_bytes)
+    data = io.BufferedReader(LimitedReader(file, size)).read()
+    if len(data) != size:
+        raise ValueError(f"it says {shape} but is not of that length")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 

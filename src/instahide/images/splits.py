@@ -9,13 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
-from instahide.images.table import ImageTable
+from instahide.images.table import MAX_CLASSES, ImageTable
 
 #: Public, so that everybody who splits the same images gets the same test set.
 SPLIT_SEED = 20200613
-
-#: More classes than any image set has: a larger label is a mistake, not a class.
-MAX_CLASSES = 1 << 17
 
 
 class Split(NamedTuple):

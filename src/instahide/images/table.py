@@ -12,10 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
-from instahide.files import write_json, writing_folder
+from instahide.files import read_regular, write_json, writing_folder
+from instahide.images.limits import reason_of
+from instahide.images.npy import map_npy
 
 #: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
 STATISTICS_ROWS = 20_000
+#: More classes than any image set has: a larger label is a mistake, not a class.
+MAX_CLASSES = 1 << 17
+#: Bytes of the facts of a table that is read: a hundred thousand class names stay below it.
+MOST_FACTS = 1 << 24
 
 
 class Rows(NamedTuple):
@@ -122,9 +128,9 @@ class ImageTable:
             InstaHideError: a file is missing, damaged, or not what it should be.
         """
         try:
-            pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-            labels = np.load(folder / "labels.npy", allow_pickle=False)
-            facts = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+            pixels = map_npy(folder / "pixels.npy")
+            labels = np.array(map_npy(folder / "labels.npy"))
+            facts = json.loads(read_regular(folder / "table.json", MOST_FACTS))
             return cls(
                 pixels,
                 labels,
@@ -132,11 +138,9 @@ class ImageTable:
                 tuple(facts["mean"]),
                 tuple(facts["std"]),
             )
-        except (
-            OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError
-        ) as error:  # fmt: skip
+        except Exception as error:  # NumPy and JSON raise several kinds on damaged files
             raise InstaHideError(
-                f"{folder} is not a readable image table ({error}).",
+                f"{folder} is not a readable image table ({reason_of(error)}).",
                 "Make it again with `instahide public`, or name the folder that holds table.json.",
             ) from error
 
@@ -195,6 +199,11 @@ def _class_numbers(labels: NDArray[Any] | Sequence[int]) -> NDArray[np.int64]:
             f"Labels must be one whole number an image; these are {numbers.dtype} "
             f"of shape {numbers.shape}.",
             "Give class numbers from 0 to the number of classes less one.",
+        )
+    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < MAX_CLASSES:
+        raise InstaHideError(
+            f"Labels run from {numbers.min()} to {numbers.max()}.",
+            "Number the classes from 0 without gaps.",
         )
     return numbers.astype(np.int64)
 

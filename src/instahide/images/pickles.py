@@ -1,0 +1,208 @@
+"""Pickles of plain data, read without trust and without the `pickle` module.
+
+Unpickling calls whatever the file names, and even without calls a few bytes can take all memory
+(a memo entry with a huge number) or all time (the hash of a nested tuple). Here a small machine
+runs the instructions that plain data needs: nothing is called, hashed or compared but texts and
+numbers, and each instruction makes one small object at most.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from collections.abc import Callable
+from typing import Any
+
+#: Instructions of a file, at most. CIFAR-100's largest file has a quarter of a million.
+MOST_INSTRUCTIONS = 1 << 19
+
+_MARK = object()
+
+
+class Stub:
+    """Stands for an object that the file would have made by a call: its name and arguments.
+
+    Attributes:
+        name: module and name of what would have been called.
+        arguments: that it would have been given.
+        state: that the file set afterwards, if any.
+    """
+
+    def __init__(self, name: tuple[str, str], arguments: tuple[Any, ...]) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.state: Any = None
+
+
+class _Global:
+    def __init__(self, name: tuple[str, str]) -> None:
+        self.name = name
+
+
+def read_pickle(content: bytes, allowed: frozenset[tuple[str, str]]) -> Any:
+    """What a pickle of plain data holds: dicts, lists, tuples, texts, bytes and numbers.
+
+    Strings of Python 2 are bytes. Objects are `Stub`; only those that ``allowed`` names.
+
+    Raises:
+        ValueError: it is damaged, uses another instruction, or names something else.
+    """
+    return _Machine(allowed).run(content)
+
+
+class _Machine:
+    """Runs the instructions of one pickle."""
+
+    def __init__(self, allowed: frozenset[tuple[str, str]]) -> None:
+        self._allowed = allowed
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def run(self, content: bytes) -> Any:
+        """The value that is on the stack at the end."""
+        instructions = pickletools.genops(io.BytesIO(content))
+        for count, (instruction, argument, _) in enumerate(instructions):
+            if count >= MOST_INSTRUCTIONS:
+                raise ValueError("it has too many instructions")
+            if instruction.name == "STOP":
+                return self._pop()
+            self._step(instruction.name, argument)
+        raise ValueError("it does not end")
+
+    def _step(self, name: str, argument: Any) -> None:
+        if name in _VALUES:
+            self._stack.append(_VALUES[name](argument))
+        elif name in _ACTIONS:
+            _ACTIONS[name](self, argument)
+        else:
+            raise ValueError(f"it has an instruction {name}, which plain data does not need")
+
+    def _pop(self) -> Any:
+        value = self._stack.pop()
+        if value is _MARK:
+            raise ValueError("it ends inside a list")
+        return value
+
+    def _top(self) -> Any:
+        return self._stack[-1]
+
+    def _to_mark(self) -> list[Any]:
+        for at in range(len(self._stack) - 1, -1, -1):
+            if self._stack[at] is _MARK:
+                items = self._stack[at + 1 :]
+                del self._stack[at:]
+                return items
+        raise ValueError("it has a list without a beginning")
+
+    def put(self, key: Any) -> None:
+        """Remember the top of the stack."""
+        self._memo[int(key)] = self._top()
+
+    def get(self, key: Any) -> None:
+        """Push what was remembered."""
+        self._stack.append(self._memo[int(key)])
+
+    def push(self, value: Any) -> None:
+        """Put a value on top of the stack."""
+        self._stack.append(value)
+
+    def extend(self, items: list[Any]) -> None:
+        """Append to the list on top of the stack."""
+        target = self._top()
+        if type(target) is not list:
+            raise ValueError("it appends to something that is no list")
+        target.extend(items)
+
+    def set_items(self, items: list[Any]) -> None:
+        """Set keys and values in the dict on top of the stack."""
+        target = self._top()
+        if type(target) is not dict or len(items) % 2:
+            raise ValueError("it sets items of something that is no dict")
+        if not all(type(key) in (bytes, str, int) for key in items[::2]):
+            raise ValueError("it has a key that is neither text nor number")
+        target.update(zip(items[::2], items[1::2], strict=True))
+
+    def name(self, module: str, name: str) -> None:
+        """Push something that is named, which is never looked up."""
+        if (module, name) not in self._allowed:
+            raise ValueError(f"it asks to run {module[:80]}.{name[:80]}")
+        self._stack.append(_Global((module, name)))
+
+    def call(self) -> None:
+        """Stand in for the call of what is named."""
+        arguments, called = self._pop(), self._pop()
+        if not isinstance(called, _Global) or type(arguments) is not tuple:
+            raise ValueError("it calls something that has no name")
+        self.push(Stub(called.name, arguments))
+
+    def build(self) -> None:
+        """Set the state of the stand-in on top of the stack."""
+        state, target = self._pop(), self._top()
+        if not isinstance(target, Stub):
+            raise ValueError("it sets the state of something that is no object")
+        target.state = state
+
+
+def _tuple(machine: _Machine, count: int) -> None:
+    machine.push(tuple([machine._pop() for _ in range(count)][::-1]))
+
+
+def _pairs(machine: _Machine) -> None:
+    items = machine._to_mark()
+    machine.push({})
+    machine.set_items(items)
+
+
+def _one(machine: _Machine, into: Callable[[list[Any]], None], count: int) -> None:
+    into([machine._pop() for _ in range(count)][::-1])
+
+
+def _marked(machine: _Machine, make: Callable[[list[Any]], Any]) -> None:
+    machine.push(make(machine._to_mark()))
+
+
+def _latin(argument: Any) -> bytes:
+    return str(argument).encode("latin-1")
+
+
+def _split_name(argument: Any) -> tuple[str, str]:
+    module, _, name = str(argument).partition(" ")
+    return module, name
+
+
+#: Instructions that push a value; the bytes of Python 2's strings were read as Latin-1.
+_VALUES: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE"), str),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1"), lambda value: value),
+    **dict.fromkeys(("BINFLOAT", "FLOAT"), float),
+    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _latin),
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"), bytes),
+    "NONE": lambda _: None,
+    "NEWTRUE": lambda _: True,
+    "NEWFALSE": lambda _: False,
+}
+_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "PROTO": lambda machine, _: None,
+    "FRAME": lambda machine, _: None,
+    "MARK": lambda machine, _: machine.push(_MARK),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
+    "MEMOIZE": lambda machine, _: machine.put(len(machine._memo)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "TUPLE1": lambda machine, _: _tuple(machine, 1),
+    "TUPLE2": lambda machine, _: _tuple(machine, 2),
+    "TUPLE3": lambda machine, _: _tuple(machine, 3),
+    "TUPLE": lambda machine, _: _marked(machine, tuple),
+    "LIST": lambda machine, _: _marked(machine, list),
+    "DICT": lambda machine, _: _pairs(machine),
+    "APPEND": lambda machine, _: _one(machine, machine.extend, 1),
+    "APPENDS": lambda machine, _: machine.extend(machine._to_mark()),
+    "SETITEM": lambda machine, _: _one(machine, machine.set_items, 2),
+    "SETITEMS": lambda machine, _: machine.set_items(machine._to_mark()),
+    "GLOBAL": lambda machine, argument: machine.name(*_split_name(argument)),
+    "STACK_GLOBAL": lambda machine, _: _one(machine, lambda pair: machine.name(*pair), 2),
+    "REDUCE": lambda machine, _: machine.call(),
+    "BUILD": lambda machine, _: machine.build(),
+}
