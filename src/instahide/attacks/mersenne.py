@@ -9,8 +9,9 @@ are a system of linear equations: solved, all outputs are known for good.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from instahide.encryption.compiled import njit
 
 WORDS, MIDDLE = 624, 397
 #: Bits of a state that say anything: of the first word only the highest counts.
@@ -74,7 +75,7 @@ def low_bits(count: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
     return rows
 
 
-@njit(cache=True)
+@njit()
 def _fill_low_bits(rows: NDArray[np.uint64], positions: NDArray[np.int64], count: int) -> None:
     state = np.zeros((WORDS, 32, _PACKED - 1), np.uint64)
     for word in range(WORDS):
@@ -90,7 +91,7 @@ def _fill_low_bits(rows: NDArray[np.uint64], positions: NDArray[np.int64], count
             done += 1
 
 
-@njit(cache=True)
+@njit()
 def _twist(state: NDArray[np.uint64], word: int) -> None:
     """One word of the next state in place of the one before it."""
     following, middle = state[(word + 1) % WORDS], state[(word + MIDDLE) % WORDS]
@@ -105,7 +106,7 @@ def _twist(state: NDArray[np.uint64], word: int) -> None:
     state[word] = fresh
 
 
-@njit(cache=True)
+@njit()
 def _tempered_low_bit(word: NDArray[np.uint64], row: NDArray[np.uint64]) -> None:
     """Which bits of an untempered word make up the lowest bit of the output, added up.
 
@@ -125,12 +126,12 @@ def _tempered_low_bit(word: NDArray[np.uint64], row: NDArray[np.uint64]) -> None
                 row[part] ^= word[bit, part]
 
 
-@njit(cache=True)
+@njit()
 def _bit(row: NDArray[np.uint64], column: int) -> bool:
     return bool((row[column >> 6] >> np.uint64(column & 63)) & np.uint64(1))
 
 
-@njit(cache=True)
+@njit()
 def _eliminate(rows: NDArray[np.uint64], order: NDArray[np.int64]) -> bool:
     """Bring ``rows`` into echelon form; ``order`` (unknowns,) becomes the row of each pivot.
 
@@ -154,7 +155,7 @@ def _eliminate(rows: NDArray[np.uint64], order: NDArray[np.int64]) -> bool:
     return not rows[done:, width - 1].any()
 
 
-@njit(cache=True)
+@njit()
 def _pivots(rows: NDArray[np.uint64], done: int, start: int, columns: NDArray[np.int64]) -> int:
     """Find pivots of the next columns below row ``done``, and move them there.
 
@@ -183,7 +184,7 @@ def _pivots(rows: NDArray[np.uint64], done: int, start: int, columns: NDArray[np
     return found
 
 
-@njit(cache=True)
+@njit()
 def _sums(pivots: NDArray[np.uint64], table: NDArray[np.uint64], first: int) -> None:
     """``table[i]``: the sum of the pivots whose bits are set in i."""
     for place in range(len(pivots)):
@@ -192,7 +193,7 @@ def _sums(pivots: NDArray[np.uint64], table: NDArray[np.uint64], first: int) -> 
                 table[index | (1 << place), part] = table[index, part] ^ pivots[place, part]
 
 
-@njit(cache=True)
+@njit()
 def _take_off(
     rows: NDArray[np.uint64], table: NDArray[np.uint64], columns: NDArray[np.int64], first: int
 ) -> None:
@@ -207,7 +208,7 @@ def _take_off(
                 rows[row, part] ^= table[index, part]
 
 
-@njit(cache=True)
+@njit()
 def _substitute(rows: NDArray[np.uint64], order: NDArray[np.int64]) -> NDArray[np.uint8]:
     """(unknowns,) a solution of the echelon form, 0 where it is free to choose."""
     width = rows.shape[1]

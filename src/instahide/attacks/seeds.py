@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
 from instahide.attacks.mersenne import MIDDLE
+from instahide.encryption.compiled import njit
 
 Generator = Literal["numpy", "torch"]
 
@@ -56,7 +56,7 @@ def normals(seed: int, generator: Generator, shape: tuple[int, int]) -> NDArray[
     return torch.randn(shape, generator=own).numpy().astype(np.float64)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _outputs(seed: int, state: NDArray[np.uint32], out: NDArray[np.uint32]) -> None:
     """The first outputs (count, LANES), of at most 227, of generators from ``seed`` on.
 
@@ -82,7 +82,7 @@ def _outputs(seed: int, state: NDArray[np.uint32], out: NDArray[np.uint32]) -> N
             out[word, lane] = y ^ (y >> np.uint32(18))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _numpy_seeds(
     ratio: float, tolerance: float, start: int, stop: int, found: NDArray[np.int64]
 ) -> int:
@@ -103,7 +103,7 @@ def _numpy_seeds(
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _torch_seeds(
     ratio: float, tolerance: float, start: int, stop: int, found: NDArray[np.int64]
 ) -> int:
@@ -119,7 +119,7 @@ def _torch_seeds(
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _note(
     first: float,
     second: float,
@@ -137,14 +137,14 @@ def _note(
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _double(high: np.uint32, low: np.uint32) -> float:
     """53 bits of two outputs, from -1 to 1."""
     whole = (high >> np.uint32(5)) * 67108864.0 + (low >> np.uint32(6))
     return float(2.0 * whole / 9007199254740992.0 - 1.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _cosine(radius: np.uint32, angle: np.uint32) -> float:
     """The first value of a Box-Muller pair of two 24-bit uniform ones."""
     u = 1.0 - (radius & np.uint32(0xFFFFFF)) / 16777216.0

@@ -22,8 +22,10 @@ from instahide.attacks.base import Observation, ThreatModel
 from instahide.audit.truth import observe
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError, refused
-from instahide.files import write_json, writing_folder
+from instahide.files import read_regular, write_json, writing_folder
 from instahide.images import ImageTable
+from instahide.images.limits import reason_of
+from instahide.images.npy import map_npy
 
 ENCODINGS, LABELS, FACTS = "encryption.npy", "label.npy", "challenge.json"
 MARK, TRUTH = "SECRET.txt", "truth.json"
@@ -33,6 +35,8 @@ ORIGINALS, PARTNERS, COEFFICIENTS = "private.npy", "partners.npy", "coefficients
 IMAGES, COPIES = 100, 50
 SCHEME = Scheme.cross(6)
 
+#: Bytes of a file of facts, at most.
+MOST_FACTS = 1 << 16
 #: What helps where a file is damaged.
 _ANEW = "Get the file anew from whoever made it."
 _MARKED = """SECRET: the truth behind a challenge.
@@ -230,9 +234,10 @@ def read_array(path: Path, dimensions: int) -> NDArray[Any]:
             dimensions.
     """
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InstaHideError(f"{path} is not a readable array ({error}).", _ANEW) from error
+        values = map_npy(path)
+    except Exception as error:  # NumPy raises several kinds on damaged headers
+        reason = reason_of(error)
+        raise InstaHideError(f"{path} is not a readable array ({reason}).", _ANEW) from error
     if values.ndim != dimensions:
         raise InstaHideError(
             f"{path} has the shape {values.shape}.", f"It must have {dimensions} dimensions."
@@ -245,7 +250,7 @@ def read_array(path: Path, dimensions: int) -> NDArray[Any]:
 def _facts(kind: type[AnyFacts], path: Path, channels: int) -> AnyFacts:
     """What ``path`` says of images with so many ``channels``."""
     try:
-        facts = kind.model_validate_json(path.read_bytes())
+        facts = kind.model_validate_json(read_regular(path, MOST_FACTS))
     except (OSError, ValidationError) as error:
         reason = refused(error) if isinstance(error, ValidationError) else str(error)
         raise InstaHideError(f"{path} is damaged ({reason}).", _ANEW) from None

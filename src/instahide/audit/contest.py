@@ -17,12 +17,15 @@ from torch import Tensor
 from instahide.audit import metrics
 from instahide.audit.challenge import ChallengeTruth, read_array
 from instahide.errors import InstaHideError
-from instahide.files import writing
+from instahide.files import read_regular, writing
+from instahide.images.limits import reason_of
 
 #: Resamplings of the private images behind the confidence interval, and what it leaves out.
 RESAMPLINGS, LEFT_OUT = 2000, 0.05
 #: Decryptions that are compared at a time.
 BLOCK = 1000
+#: Bytes of a leaderboard, at most.
+MOST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def score_submission(path: Path, truth: ChallengeTruth) -> ContestScore:
 
 def enter(leaderboard: Path, name: str, score: ContestScore) -> None:
     """Append an entry to a CSV file of entries, the file being made if it is not there."""
-    before = leaderboard.read_text(encoding="utf-8") if leaderboard.exists() else ""
+    before = _entries(leaderboard) if leaderboard.exists() else ""
     row = {"name": name, "at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(score)}
     with writing(leaderboard) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         file.write(before)
@@ -95,6 +98,16 @@ def enter(leaderboard: Path, name: str, score: ContestScore) -> None:
         if not before:
             writer.writeheader()
         writer.writerow(row)
+
+
+def _entries(leaderboard: Path) -> str:
+    try:
+        return read_regular(leaderboard, MOST_BYTES).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise InstaHideError(
+            f"{leaderboard} is not a readable leaderboard ({reason_of(error)}).",
+            "Name another file, or move this one away.",
+        ) from error
 
 
 def _compared(

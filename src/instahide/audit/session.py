@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
-from pydantic import ValidationError
 
 from instahide.attacks.base import Attack
 from instahide.attacks.separate import Answer, SeparateAttacker
@@ -23,11 +22,13 @@ from instahide.audit.scenes import Scene, scenes
 from instahide.audit.subject import Subject
 from instahide.encryption.guarantee import DELTA
 from instahide.errors import InstaHideError
-from instahide.files import write_json, writing_folder
+from instahide.files import read_regular, write_json, writing_folder
 
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
 #: An attack is not begun with fewer seconds than this.
 LEAST_SECONDS = 1.0
+#: Bytes of a file in the folder, at most.
+MOST_BYTES = 1 << 24
 #: Said of what the budget did not reach.
 NO_TIME = "The time that the audit was given was over."
 
@@ -115,8 +116,8 @@ class Session:
         if not path.exists():
             return None
         try:
-            return Result.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValidationError:
+            return Result.model_validate_json(read_regular(path, MOST_BYTES))
+        except (OSError, ValueError):
             raise InstaHideError(
                 f"{path} is damaged.", "Delete it, and run the same command again."
             ) from None
@@ -220,8 +221,8 @@ def _identity(subject: Subject) -> dict[str, object]:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(read_regular(path, MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -15,11 +15,16 @@ from torch import nn
 from instahide.audit.subject import MOST_ENCODINGS, Published, Subject
 from instahide.encodings.format import EncodedFolder
 from instahide.errors import InstaHideError
+from instahide.files import read_regular
 from instahide.images import ImageTable, open_images, open_pool, open_split, open_test
 from instahide.images.classes import with_classes
+from instahide.images.limits import reason_of
 from instahide.learning.network_file import NetworkCard, load_network
 from instahide.learning.pooled import holds_encodings
 from instahide.learning.settings import TrainSettings
+
+#: Bytes of the results of a run, at most.
+MOST_RESULTS = 1 << 26
 
 
 class Given(NamedTuple):
@@ -178,9 +183,10 @@ def _results(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(read_regular(path, MOST_RESULTS))
+    except (OSError, ValueError, RecursionError) as error:
         raise InstaHideError(
-            f"{path} is damaged ({error}).", "Resume the run with `instahide train --resume`."
+            f"{path} is damaged ({reason_of(error)}).",
+            "Resume the run with `instahide train --resume`.",
         ) from error
     return found if isinstance(found, dict) else {}

@@ -34,6 +34,7 @@ from typing import Any
 from instahide.encodings.identity import SALT_BYTES
 from instahide.encodings.ledger_errors import damaged, explained
 from instahide.errors import InstaHideError
+from instahide.files import require_regular
 
 #: "INST": says that a database is a ledger, whatever its name.
 APPLICATION, VERSION = 0x494E5354, 3
@@ -134,7 +135,10 @@ def connected(path: Path) -> sqlite3.Connection:
 
     Raises:
         sqlite3.Error: there is no file, or it cannot be read.
+        OSError: it is no regular file.
     """
+    if path.exists():
+        require_regular(path)
     # By its address, so that a missing file is not made.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",

@@ -21,6 +21,7 @@ from torch import Tensor
 from instahide.encodings.manifest import STORED, Manifest, Shard, Values
 from instahide.encryption.encoder import Encoded
 from instahide.errors import InstaHideError
+from instahide.files import require_regular
 
 #: 8-bit values stand for so many steps on either side of 0, which is stored as `_ZERO`.
 _STEPS, _ZERO = 127, 128
@@ -98,6 +99,7 @@ def read_shard(path: Path, shard: Shard, manifest: Manifest, location: str) -> E
     with reading(shard, location):
         if path.stat().st_size != shard.bytes:
             raise damaged(shard, location, f"it has not {shard.bytes:,} bytes")
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {name: (each.get_dtype(), each.get_shape()) for name, each in slices.items()}
@@ -115,10 +117,12 @@ def reading(shard: Shard, location: str) -> Iterator[None]:
     """
     try:
         yield
-    except SafetensorError:
-        raise damaged(shard, location, "it is no safetensors file") from None
+    except InstaHideError:
+        raise
     except OSError as error:
         raise damaged(shard, location, error.strerror or "it cannot be read") from error
+    except Exception:  # safetensors and PyTorch raise several kinds on damaged files
+        raise damaged(shard, location, "it is no safetensors file") from None
 
 
 def damaged(shard: Shard, location: str, reason: str) -> InstaHideError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from instahide.errors import InstaHideError
-from instahide.files import writing
+from instahide.files import open_regular, writing
 from instahide.images.cache import cache_folder, digest
 from instahide.images.fetching import require_room
 from instahide.images.remote import Entry, Remote, local_path, plain_name, reaching
@@ -105,7 +105,7 @@ class LocalStore:
 
     def read(self, name: str, most: int) -> bytes:
         """As `Store.read`."""
-        with self._using(), self.local(name).open("rb") as file:
+        with self._using(), open_regular(self.local(name)) as file:
             content = file.read(most + 1)
         _require_small(len(content), most, name, self.location)
         return content

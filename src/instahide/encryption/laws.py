@@ -11,17 +11,18 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from instahide.encryption.compiled import njit
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def uniform(word: Any) -> Any:
     """A multiple of 2^-53 in [0, 1)."""
     # From a signed integer, for which processors have an instruction.
     return np.float64(np.int64(word >> np.uint64(11))) * 2.0**-53
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def uniforms(words: Any) -> Any:
     """`uniform` of each of ``words`` (n,)."""
     drawn = np.empty(len(words))
@@ -30,7 +31,7 @@ def uniforms(words: Any) -> Any:
     return drawn
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def chances(words: Any) -> Any:
     """Numbers (n,) in (0, 1], of which there is a logarithm, of ``words`` (n,)."""
     drawn = np.empty(len(words))
@@ -39,7 +40,7 @@ def chances(words: Any) -> Any:
     return drawn
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def normals(logarithms: Any, words: Any) -> Any:
     """Normals (2 n,) of the logarithms (n,) of chances, and of ``words`` (n,) for angles.
 
@@ -61,7 +62,7 @@ def normals(logarithms: Any, words: Any) -> Any:
 _RATIOS = tuple((1 / (n * (n - 1)), 1 / (n * (n + 1))) for n in range(24, 0, -2))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _on_circle(half: float) -> Any:
     """Cosine and sine of twice ``half``, which is from -pi / 2 to pi / 2.
 
@@ -76,7 +77,7 @@ def _on_circle(half: float) -> Any:
     return 1 - 2 * sine * sine, 2 * sine * cosine
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def bounded_shares(raw: Any, k: int, private_k: int, c1: float, c2: float, own: float) -> Any:
     """(m, k) float32: shares of each in the sum of its column, of columns within the bounds.
 
@@ -107,7 +108,7 @@ def bounded_shares(raw: Any, k: int, private_k: int, c1: float, c2: float, own: 
     return found[:kept]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def beyond(words: Any, last: Any) -> Any:
     """The places of those ``words`` (b n,) that are above ``last`` (b,), of n words each."""
     places = np.empty(len(words), np.int64)
@@ -121,7 +122,7 @@ def beyond(words: Any, last: Any) -> Any:
     return places[:found]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def partners(first: Any, ranks: Any, private_k: int) -> Any:
     """(n, k) images: ``first`` (n,), and those that ``ranks`` (k - 1, n) tell.
 
@@ -147,7 +148,7 @@ def partners(first: Any, ranks: Any, private_k: int) -> Any:
     return chosen
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def moves(numbers: Any, padding: int) -> Any:
     """(n, 3) int8: down and right, -padding to padding, and mirrored or not, of ``numbers`` (n,).
 
@@ -163,7 +164,7 @@ def moves(numbers: Any, padding: int) -> Any:
     return found
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def permutation(words: Any) -> Any:
     """(n,) a permutation of 0 .. n - 1, of ``words`` (n,).
 

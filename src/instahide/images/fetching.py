@@ -114,7 +114,7 @@ def _mirror(remote: Remote, wanted: Mapping[str, Entry], root: Path, progress: b
 def _states(root: Path) -> dict[str, str]:
     try:
         found = json.loads((root / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

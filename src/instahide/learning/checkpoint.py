@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from instahide.errors import InstaHideError
-from instahide.files import writing
+from instahide.files import require_regular, writing
+from instahide.images.limits import reason_of
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -43,6 +44,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         InstaHideError: the file is missing, torn, changed, or was not written by `write`.
     """
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -50,9 +52,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if header["sha256"] != _digest(tensors, text):
             raise ValueError("its checksum does not match its content")
         return tensors, dict(json.loads(text))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
         raise InstaHideError(
-            f"{path} is not a whole checkpoint ({error}).",
+            f"{path} is not a whole checkpoint ({reason_of(error)}).",
             "Restore it from a copy, or start a new run in another folder.",
         ) from error
 

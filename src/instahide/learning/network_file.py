@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
-from torch import nn
+import torch
+from pydantic import Field, TypeAdapter
+from torch import Tensor, nn
 
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -64,12 +66,22 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
     tensors, facts = checkpoint.read(path)
     try:
         card = _CARD.validate_json(json.dumps(facts), strict=True)
-        model = build(
-            card.model, card.shape[0], len(card.classes), sign_invariant=card.sign_invariant
-        )
+        with torch.device("meta"):
+            _require_weights(_network(card), tensors)  # Before memory is taken for them.
+        model = _network(card)
         model.load_state_dict(tensors)
-    except (RuntimeError, ValidationError) as error:
+    except Exception as error:  # PyTorch raises several kinds on tensors that do not fit
         raise InstaHideError(
             f"{path} does not hold a network.", "Name the model.safetensors of a finished run."
         ) from error
     return model.eval(), card
+
+
+def _network(card: NetworkCard) -> nn.Module:
+    return build(card.model, card.shape[0], len(card.classes), sign_invariant=card.sign_invariant)
+
+
+def _require_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    if wanted != {name: value.shape for name, value in tensors.items()}:
+        raise ValueError("the weights are not those of the network")

@@ -23,6 +23,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from instahide.errors import InstaHideError
+from instahide.files import read_regular
+from instahide.images.limits import reason_of
 
 if TYPE_CHECKING:
     from instahide.encryption.scheme import Scheme
@@ -52,6 +54,8 @@ ENCRYPTION = (
 Number = Annotated[float, BeforeValidator(_from_text), Field(allow_inf_nan=False), Field(le=1e9)]
 Positive = Annotated[Number, Field(gt=0)]
 Whole = Annotated[int, Field(le=10**9)]
+#: Bytes of a settings file, at most.
+MOST_BYTES = 1 << 16
 #: Characters of a value that an error message shows.
 _SHOWN = 80
 
@@ -245,11 +249,17 @@ class TrainSettings(BaseModel):
         ]
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: with them, a few lines stand for more than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("it has aliases (*name), which settings do not need")
+        return super().compose_node(parent, index)
+
+
 def _yaml(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+    return yaml.load(text, _PlainLoader)  # noqa: S506  a SafeLoader
 
 
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
@@ -267,10 +277,10 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} is not a settings file.", f"Name one that ends in {', '.join(_PARSERS)}."
         )
     try:
-        values = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        values = parse(read_regular(path, MOST_BYTES).decode("utf-8"))
+    except Exception as error:  # PyYAML raises many kinds on values that it cannot make
         raise InstaHideError(
-            f"{path} cannot be read ({error}).",
+            f"{path} cannot be read ({reason_of(error)}).",
             f"Check that it exists and is valid {path.suffix[1:].upper()}.",
         ) from error
     if values is None:

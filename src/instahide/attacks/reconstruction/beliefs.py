@@ -11,14 +11,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from instahide.attacks.base import Observation
 from instahide.attacks.reconstruction.coefficients import weights
 from instahide.errors import InstaHideError
-from instahide.files import writing
+from instahide.files import require_regular, writing
+from instahide.images.limits import reason_of
 
 FILE = "beliefs.safetensors"
 
@@ -90,13 +91,14 @@ def load_beliefs(folder: Path, of: str) -> Beliefs | None:
     if not path.exists():
         return None
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         beliefs = Beliefs(**tensors, step=int(header["step"]))
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+    except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
         raise InstaHideError(
-            f"{path} does not hold the state of an attack ({error}).",
+            f"{path} does not hold the state of an attack ({reason_of(error)}).",
             "Delete it, or name another folder.",
         ) from error
     if header.get("of") != of:

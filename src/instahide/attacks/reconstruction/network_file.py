@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from instahide.errors import InstaHideError
-from instahide.files import writing
+from instahide.files import read_regular, writing
+from instahide.images.limits import reason_of
 
 N = TypeVar("N", bound=nn.Module)
+
+#: Bytes of a file of weights, at most: many times those of the largest network here.
+MOST_BYTES = 1 << 30
 
 
 def save_network(path: Path, network: nn.Module) -> None:
@@ -38,11 +41,11 @@ def load_network(
         InstaHideError: the file is missing, damaged, or holds something else.
     """
     try:
-        tensors = load(path.read_bytes())
+        tensors = load(read_regular(path, MOST_BYTES))
         network = build(tensors)
         network.load_state_dict(tensors)
-    except (
-        OSError, SafetensorError, KeyError, IndexError, TypeError, ValueError, RuntimeError
-    ) as error:  # fmt: skip
-        raise InstaHideError(f"{path} does not hold {what} ({error}).", remedy) from error
+    except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
+        raise InstaHideError(
+            f"{path} does not hold {what} ({reason_of(error)}).", remedy
+        ) from error
     return network.eval()

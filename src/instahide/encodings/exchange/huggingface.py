@@ -14,8 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from instahide.encodings.exchange.arrow_limits import (
+    require_plain_stream,
+    require_plausible_parquet,
+)
 from instahide.encodings.manifest import Manifest
 from instahide.errors import InstaHideError
+from instahide.files import require_regular
 from instahide.images.optional import needing
 
 if TYPE_CHECKING:
@@ -77,7 +82,11 @@ def read_arrow(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArray[
     import pyarrow
 
     for path in sorted(folder.glob("*.arrow")):
-        table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
+        require_regular(path)
+        with pyarrow.memory_map(str(path)) as file:
+            require_plain_stream(file)
+            file.seek(0)
+            table = pyarrow.ipc.open_stream(file).read_all()
         for start in range(0, len(table), most):
             yield _block(table.slice(start, most), path)
 
@@ -93,7 +102,9 @@ def read_parquet(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArra
     from pyarrow.parquet import ParquetFile
 
     for path in sorted(folder.glob("*.parquet")):
+        require_regular(path)
         with ParquetFile(path) as file:
+            require_plausible_parquet(file, path.stat().st_size)
             for batch in file.iter_batches(most):
                 yield _block(pyarrow.Table.from_batches([batch]), path)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from instahide.encodings.manifest import Manifest
 from instahide.errors import InstaHideError
+from instahide.images.npy import map_npy
 
 IMAGES, LABELS = "encryption.npy", "label.npy"
 
@@ -46,10 +47,8 @@ def read(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]
     Raises:
         InstaHideError: not as many images as labels, or not in four dimensions.
     """
-    images, labels = (
-        np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (IMAGES, LABELS)
-    )
-    if images.ndim != 4 or len(images) != len(labels):
+    images, labels = (map_npy(folder / name) for name in (IMAGES, LABELS))
+    if images.ndim != 4 or labels.ndim != 2 or len(images) != len(labels):
         raise InstaHideError(
             f"{IMAGES} of {folder} has the shape {images.shape}, {LABELS} {labels.shape}.",
             "The first is N x H x W x C, the second N x classes.",

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from instahide.encodings.manifest import Manifest
 from instahide.errors import InstaHideError
+from instahide.files import open_regular
+from instahide.images.npy import load_npy
 
 PARTS = ("image.npy", "label.npy")
 
@@ -73,7 +75,7 @@ def _add(tar: tarfile.TarFile, number: int, sample: Sample) -> None:
 
 def _samples(path: Path) -> Iterator[Sample]:
     """The samples of a tar; parts of them that are neither image nor label are passed over."""
-    with tarfile.open(path, "r:") as tar:
+    with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for key, parts in groupby(_parts(tar), itemgetter(0)):
             sample = {part: content for _, part, content in parts}
             if len(sample) != len(PARTS):
@@ -81,7 +83,7 @@ def _samples(path: Path) -> Iterator[Sample]:
                     f"Sample {key!r} of {path} is not complete.",
                     f"A sample is one {' and one '.join(PARTS)}.",
                 )
-            image, label = (_array(sample[part]) for part in PARTS)
+            image, label = (load_npy(sample[part]) for part in PARTS)
             yield image, label
 
 
@@ -100,17 +102,3 @@ def _parts(tar: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
 def _forget(tar: tarfile.TarFile) -> None:
     """Drop the list of members, for which nobody asks: it grows with the file."""
     tar.members.clear()  # type: ignore[attr-defined]  # Python 3.13 has `stream=True` for it.
-
-
-def _array(content: bytes) -> NDArray[Any]:
-    """What NumPy wrote. Its own reader allocates what a header promises, before it looks.
-
-    Raises:
-        ValueError: not of the length that the header says, or objects.
-    """
-    file = io.BytesIO(content)
-    version = npy.read_magic(file)
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, column_major, dtype = read_header(file)
-    values = np.frombuffer(content, dtype, offset=file.tell())
-    return values.reshape(shape, order="F" if column_major else "C")

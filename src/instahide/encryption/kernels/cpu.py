@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numba.cpython.unsafe.tuple import tuple_setitem
 from numpy.typing import NDArray
 
+from instahide.encryption.compiled import njit
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.kernels.instructions import LANES, LINE, copy_mirrored, read_soon
 
@@ -88,7 +88,7 @@ def _workers(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="instahide-encode")
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _encode_mixes(
     private: Any, public: Any, partners: Any, coefficients: Any, masks: Any, moves: Any,
     scale: Any, bias: Any, start: Any, out: Any, begins: Any, weights: Any, private_slots: Any,
@@ -138,7 +138,7 @@ def _encode_mixes(
                 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def _value(
     private: Any, public: Any, begins: Any, weights: Any, bias: Any, at: Any, private_slots: Any
 ) -> Any:
@@ -152,7 +152,7 @@ def _value(
     return np.float32(total).view(np.uint32)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def _mix_and_mask(
     private: Any, public: Any, begins: Any, weights: Any, bias: Any, words: Any, out: Any,
     private_slots: Any, coming: Any,
@@ -177,7 +177,7 @@ def _mix_and_mask(
         out[np.uintp(at)] = value ^ sign
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _copy_moved(
     table: Any, begin: Any, move: Any, moved: Any, to: Any, height: Any, width: Any
 ) -> None:
