@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, ImageTable
+from instahide.images.channel_statistics import ChannelStatistics
+from instahide.images.normalization import (
+    require_plausible_scale,
+    require_sign_balance,
+    require_similar_spread,
+)
 
 
 def require_fit(
@@ -39,8 +42,7 @@ def require_fit(
             "A data set with transforms of its own is not cropped and flipped by the encoder.",
             "Put the crop and the flip into its transform, before it normalises.",
         )
-    if scheme.mask and isinstance(images, ImageTable):
-        _require_signs(images, public)
+    _require_values(scheme, images, public)
 
 
 def require_public(scheme: Scheme, public: Images | None) -> None:
@@ -116,25 +118,25 @@ def _moments_unknown(images: Images) -> bool:
     return not any(images.mean) and set(images.std) == {1.0}
 
 
-def _require_signs(images: ImageTable, public: Images | None) -> None:
-    """Refuse values whose sign is known beforehand: |mask * x| = |x| would be all of x."""
-    tables = [images]
-    if isinstance(public, ImageTable):
-        tables.append(public.normalised_like(images))
-    extremes = np.stack([_extremes(table) for table in tables])
-    low, high = extremes[:, 0].min(axis=0), extremes[:, 1].max(axis=0)
-    # A channel of one value all over has nothing to hide.
-    if (((low >= 0) | (high <= 0)) & (low < high)).any():
-        raise InstaHideError(
-            "After normalisation all values of a channel have one sign, so the mask would hide "
-            "nothing: an encoding's absolute value would be the mix itself.",
+def _require_values(scheme: Scheme, images: Images, public: Images | None) -> None:
+    """Check what the normalised values say: the mask hides them, and no image drowns another."""
+    seen = ChannelStatistics.of_images(images)
+    others = None if public is None else ChannelStatistics.of_images(_alike(public, images))
+    # Few queries may all be bright: then it is the public images that give mixes both signs.
+    query = scheme.own > 0
+    if isinstance(images, ImageTable):
+        require_plausible_scale(seen)
+    if others is not None:
+        require_similar_spread(seen, others, query=query)
+    if scheme.mask:
+        require_sign_balance(
+            seen + others if query and others is not None else seen,
             "Normalise to mean 0: leave mean and std out to have them measured.",
         )
 
 
-def _extremes(table: ImageTable) -> NDArray[np.float32]:
-    """(2, C) least and greatest normalised values of at most 2,000 images, evenly spaced."""
-    # Of the pixels themselves: a normalised copy of large images would fill the memory.
-    pixels = table.pixels[:: max(1, len(table) // 1000)]
-    bounds = np.stack([pixels.min(axis=(0, 2, 3)), pixels.max(axis=(0, 2, 3))])
-    return bounds * table.scale + table.bias
+def _alike(public: Images, images: Images) -> Images:
+    """Public pixels under the private images' normalisation."""
+    if isinstance(public, ImageTable):
+        return public.normalised_like(images)
+    return public

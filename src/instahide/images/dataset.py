@@ -9,8 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
+from instahide.images.channel_statistics import ChannelStatistics
 from instahide.images.hints import class_names, classes_known
 from instahide.images.items import Item, read_item
+from instahide.images.normalization import (
+    Normalization,
+    require_consistent_normalization,
+    require_plausible_scale,
+    require_possible_moments,
+)
 from instahide.images.parallel import in_order
 from instahide.images.splits import class_count
 from instahide.images.table import ImageTable, Rows
@@ -42,13 +49,15 @@ class ImageDataset:
     Args:
         dataset: has ``__len__`` and ``__getitem__``.
         mean: per channel, of pixel / 255; for float images, what their transform subtracted, which
-            public images need as well. Measured on at most `MEASURED_ITEMS` items by default.
+            public images need as well. Measured on at most `MEASURED_ITEMS` items by default. Means
+            above 1 are taken to be of pixels from 0 to 255, like their std.
         std: per channel, likewise.
         classes: class names by number; by default the data set's own, else its labels.
         workers: threads that fetch items; 1 for a data set that must not be shared by threads.
 
     Raises:
-        InstaHideError: items that cannot be used, or that no mask would hide.
+        InstaHideError: items that cannot be used, that no mask would hide, or whose values are not
+            those that ``mean`` and ``std`` give.
     """
 
     def __init__(
@@ -67,7 +76,12 @@ class ImageDataset:
         measures = self._first.pixels.dtype == np.uint8 and (mean is None or std is None)
         sample = self._sample(MEASURED_ITEMS if measures else CHECKED_ITEMS)
         self._mean, self._std = _moments(sample, mean, std)
-        _refuse_one_sign(self._normalised(sample[:: -(-len(sample) // CHECKED_ITEMS)]))
+        _require_normalised(
+            self._normalised(sample[:: -(-len(sample) // CHECKED_ITEMS)]),
+            Normalization(self._mean, self._std),
+            pixels=sample.dtype == np.uint8,
+            stated=mean is not None,
+        )
         self._classes = tuple(classes) if classes else self._own_classes()
 
     def __len__(self) -> int:
@@ -176,17 +190,30 @@ def _moments(
     if sample.dtype == np.uint8:
         table = ImageTable.from_arrays(sample)
         measured = table.mean, table.std
-    moments = [
-        tuple(float(value) for value in (default if given is None else given))
-        for given, default in zip((mean, std), measured, strict=True)
-    ]
+    if sample.dtype != np.uint8 and (mean is None) != (std is None):
+        raise InstaHideError("Of mean and std only one is given.", "Give both or none.")
+    moments = Normalization.of(
+        measured[0] if mean is None else mean, measured[1] if std is None else std
+    )
     # The table holds the rules for both.
     ImageTable(np.empty((0, channels, 1, 1), np.uint8), np.empty(0, np.int64), (), *moments)
-    return moments[0], moments[1]
+    return moments.mean, moments.std
 
 
-def _refuse_one_sign(sample: NDArray[np.float32]) -> None:
-    if sample.min() >= 0 or sample.max() <= 0:
+def _require_normalised(
+    sample: NDArray[np.float32], moments: Normalization, *, pixels: bool, stated: bool
+) -> None:
+    """Check that a few items have the values that a normalisation by ``moments`` gives."""
+    seen = ChannelStatistics.of_values(sample)
+    if pixels:
+        require_plausible_scale(seen)
+    elif stated:
+        require_consistent_normalization(seen, moments)
+    if stated:
+        require_possible_moments(moments)
+    # Public images come under the private ones' mean and may be far brighter or darker: how many
+    # values of each sign private images have is looked at when they are to be encrypted.
+    if not seen.positive.any() or not seen.negative.any():
         raise InstaHideError(
             "All values are of one sign after normalisation, so that the mask would hide nothing.",
             "Let the data set give 8-bit images, or add Normalize(mean, std) to its transform.",
