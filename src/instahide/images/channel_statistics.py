@@ -95,10 +95,13 @@ class ChannelStatistics:
         )
 
     @classmethod
-    def of_images(cls, images: Images) -> Self:
-        """Of a table, or of at most `FETCHED_IMAGES` items of another data set, evenly spaced."""
+    def of_images(cls, images: Images) -> ChannelStatistics:
+        """Of a table; of a data set what it has measured, or some items, evenly spaced."""
         if isinstance(images, ImageTable):
             return cls.of_table(images)
+        measured = getattr(images, "statistics", None)
+        if isinstance(measured, ChannelStatistics):
+            return measured
         numbers = np.unique(np.linspace(0, len(images) - 1, FETCHED_IMAGES).astype(np.int64))
         values = images.rows(numbers[:, None]).pixels * images.scale[:, None, None]
         return cls.of_values(values + images.bias[:, None, None])

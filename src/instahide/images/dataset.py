@@ -76,8 +76,11 @@ class ImageDataset:
         measures = self._first.pixels.dtype == np.uint8 and (mean is None or std is None)
         sample = self._sample(MEASURED_ITEMS if measures else CHECKED_ITEMS)
         self._mean, self._std = _moments(sample, mean, std)
+        self._statistics = ChannelStatistics.of_values(
+            self._normalised(sample[:: -(-len(sample) // CHECKED_ITEMS)])
+        )
         _require_normalised(
-            self._normalised(sample[:: -(-len(sample) // CHECKED_ITEMS)]),
+            self._statistics,
             Normalization(self._mean, self._std),
             pixels=sample.dtype == np.uint8,
             stated=mean is not None,
@@ -117,6 +120,11 @@ class ImageDataset:
     def bias(self) -> NDArray[np.float32]:
         """(C,) zeros: `rows` gives normalised values."""
         return np.zeros(self.shape[0], np.float32)
+
+    @property
+    def statistics(self) -> ChannelStatistics:
+        """Of the normalised values of a few items, which were looked at first."""
+        return self._statistics
 
     def rows(self, indices: NDArray[np.int64]) -> Rows:
         """The items that ``indices`` (n, k) names, each fetched once: pixels (m, C, H, W) float32.
@@ -201,10 +209,9 @@ def _moments(
 
 
 def _require_normalised(
-    sample: NDArray[np.float32], moments: Normalization, *, pixels: bool, stated: bool
+    seen: ChannelStatistics, moments: Normalization, *, pixels: bool, stated: bool
 ) -> None:
     """Check that a few items have the values that a normalisation by ``moments`` gives."""
-    seen = ChannelStatistics.of_values(sample)
     if pixels:
         require_plausible_scale(seen)
     elif stated:
