@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +14,14 @@ from instahide.images.parallel import in_order, tracked
 SALT_BYTES = 32
 #: Bytes that are kept of a hash: two of 10^9 images collide with a chance below 10^-20.
 HASH_BYTES = 16
-#: Images that a thread hashes at a time.
+#: Images that are hashed at a time.
 _CHUNK = 1000
 
 
-def image_hashes(images: ImageTable, salt: bytes, *, progress: bool = False) -> NDArray[np.bytes_]:
-    """(N,) of `HASH_BYTES` bytes: SHA-256 of the salt, the shape and the pixels, cut off.
+def pixel_hashes(images: ImageTable, salt: bytes, *, progress: bool = False) -> NDArray[np.bytes_]:
+    """(N,) hashes that ledgers of version 3 know images by: of the salt, the shape and the pixels.
 
-    Equal pixels of equal shape have equal hashes, whatever their file, label or place.
+    Needed only where a ledger was begun by such a release.
 
     Args:
         images: memory-mapped ones are read a chunk at a time.
@@ -39,32 +40,31 @@ def image_hashes(images: ImageTable, salt: bytes, *, progress: bool = False) -> 
     return np.frombuffer(b"".join(chunks), f"S{HASH_BYTES}")
 
 
-def _digest(salted: hashlib._Hash, pixels: NDArray[np.uint8]) -> bytes:
+def _digest(salted: hashlib._Hash, pixels: NDArray[Any]) -> bytes:
     # Beyond 2 KiB this lets go of the interpreter's lock.
     salted.update(pixels.data)
     return salted.digest()[:HASH_BYTES]
 
 
-def looked_up(
-    hashes: NDArray[np.bytes_], known: NDArray[np.bytes_]
-) -> tuple[NDArray[np.int64], NDArray[np.bytes_]]:
-    """Where each hash stands among the ``known`` and, after those, among the new ones.
+def salted_keys(
+    keys: NDArray[np.uint64], salt: bytes, *, progress: bool = False
+) -> NDArray[np.bytes_]:
+    """(N, m) of `HASH_BYTES` bytes: SHA-256 of the salt and of each of ``keys`` (N, m, 2), cut off.
+
+    A key of zeros is not known, and gives an empty hash.
 
     Args:
-        hashes: (N,), any of them more than once.
-        known: (M,), all different, in any order.
-
-    Returns:
-        (N,) numbers below M + L, and the L new hashes, sorted: their order says nothing about
-        the order of the images.
+        keys: as `images.protocol.keys_of` gives them.
+        salt: of the ledger; under another salt all hashes are others.
+        progress: show a bar.
     """
-    unique, inverse = np.unique(hashes, return_inverse=True)
-    order = np.argsort(known)
-    places = np.searchsorted(known, unique, sorter=order)
-    inside = places < len(known)
-    numbers = np.full(len(unique), -1, np.int64)
-    numbers[inside] = order[places[inside]]
-    numbers[inside] = np.where(known[numbers[inside]] == unique[inside], numbers[inside], -1)
-    new = numbers < 0
-    numbers[new] = len(known) + np.arange(np.count_nonzero(new))
-    return numbers[inverse], unique[new]
+    salted = hashlib.sha256(salt + b"image")
+    words = np.ascontiguousarray(keys, "<u8").reshape(-1, 2)
+    starts = range(0, len(words), _CHUNK)
+    parts = [
+        b"".join([_digest(salted.copy(), key) for key in words[start : start + _CHUNK]])
+        for start in tracked(starts, "Looking images up", len(starts), progress)
+    ]
+    hashes = np.frombuffer(b"".join(parts), f"S{HASH_BYTES}").copy()
+    hashes[~words.any(axis=1)] = b""
+    return hashes.reshape(keys.shape[:2])

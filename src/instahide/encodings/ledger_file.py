@@ -23,13 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.encodings.identity import HASH_BYTES, looked_up
 from instahide.encodings.ledger_errors import explained
+from instahide.encodings.ledger_names import insert_images, insert_links, legacy_images, read_names
 from instahide.encodings.ledger_schema import connected, require_ledger, with_crc, without_crc
+from instahide.encodings.names import Names, inherited, missing_links, primary
 from instahide.errors import InstaHideError
 
-#: Images in a blob, at most: SQLite takes no blob beyond a billion bytes.
-CHUNK = 1 << 20
 #: The journal is folded when a process has made it so many times as large as the totals: writing
 #: them then costs little beside writing the journal, and wiping it.
 FOLD_AT = 4
@@ -44,6 +43,7 @@ class LedgerFile:
     Attributes:
         path: of the database.
         name: random, made with the ledger.
+        legacy: how many of the first images are known by hashes of an older version only.
         salt: of its hashes. Whoever has it can tell whether a guessed image was counted.
         counts: (M,) encodings that each image went into, as far as was seen.
         squares: (M,) sums of its squared coefficients in them.
@@ -69,6 +69,7 @@ class LedgerFile:
             weakref.finalize(self, self._connection.close)
             require_ledger(path, self._connection)
             self.salt, self.name, _, _ = self._state()
+            self.legacy = legacy_images(self._connection)
         self.refresh()
         self.fold()
 
@@ -127,18 +128,20 @@ class LedgerFile:
         if self._journal_bytes > FOLD_AT * _TOTAL_BYTES * len(self.counts):
             self._fold()
 
-    def numbers(self, hashes: NDArray[np.bytes_]) -> NDArray[np.int64]:
-        """(N,) numbers of the images with ``hashes`` (N,); from M on where they are not known.
+    def find(self, keys: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """(N, w) numbers of the images that rows known by ``keys`` (N, m) are counted as.
+
+        Spare places have -1; a row that is not known has nothing else. Nothing is entered.
 
         Raises:
             InstaHideError: as `changing`.
         """
         with self.changing():
             self.catch_up()
-            return looked_up(hashes, self._hashes())[0]
+            return self._names().of_rows(keys)
 
-    def enter(self, hashes: NDArray[np.bytes_]) -> NDArray[np.int64]:
-        """(N,) numbers of the images with ``hashes`` (N,), made where they are not known yet.
+    def enter(self, keys: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """As `find`; an image is made for each row that has none, and hashes are noted.
 
         New ones are in the database itself then: nothing that is counted has to wait for them.
 
@@ -147,24 +150,46 @@ class LedgerFile:
         """
         with self.changing() as connection:
             self.catch_up()
-            known = len(self.counts)
-            numbers, new = looked_up(hashes, self._hashes())
-            for start in range(0, len(new), CHUNK):
-                part = new[start : start + CHUNK]
-                row = with_crc(known + start, part.tobytes())
-                connection.execute("INSERT INTO hashes VALUES (?, ?, ?)", row)
-                zeros = bytes(8 * len(part))
-                row = with_crc(known + start, bytes(4 * len(part)), zeros, b"")
-                connection.execute("INSERT INTO totals VALUES (?, ?, ?, ?, ?)", row)
-            self.counts = np.concatenate([self.counts, np.zeros(len(new), np.int64)])
-            self.squares = np.concatenate([self.squares, np.zeros(len(new))])
-            self.losses = np.concatenate([self.losses, np.zeros(len(new))])
-            _, _, _, folded = self._state()
-            self._write_state(folded)
-        if len(new):
+            names = self._names()
+            first = primary(keys)
+            new = np.unique(first[~names.known(first)])
+            if len(new):
+                self._insert(new)
+                names = self._names()
+            links = missing_links(names, keys)
+            if len(links.hashes):
+                self._raise(*inherited(names, links, self.counts))
+                insert_links(connection, links)
+                names = self._names()
+            found = names.of_rows(keys)
+        if len(new) or len(links.hashes):
             with explained(self.path):
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        return numbers
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        return found
+
+    def _insert(self, new: NDArray[np.bytes_]) -> None:
+        """Enter images with the hashes ``new`` (L,), which are all different and sorted."""
+        insert_images(self._connection, len(self.counts), new)
+        self.counts = np.concatenate([self.counts, np.zeros(len(new), np.int64)])
+        self.squares = np.concatenate([self.squares, np.zeros(len(new))])
+        self.losses = np.concatenate([self.losses, np.zeros(len(new))])
+        _, _, _, folded = self._state()
+        self._write_state(folded)
+
+    def _raise(self, targets: NDArray[np.int64], origins: NDArray[np.int64]) -> None:
+        """Add the totals of the images ``origins`` (n,) to those of ``targets`` (n,)."""
+        counted = self.counts[origins] > 0
+        if not counted.any():
+            return
+        targets, origins = targets[counted], origins[counted]
+        for totals in (self.counts, self.squares, self.losses):
+            np.add.at(totals, targets, totals[origins])
+        # Under a number of its own, so that other processes read the totals again.
+        self._seen += 1
+        self._fold()
+
+    def _names(self) -> Names:
+        return read_names(self._connection, len(self.counts))
 
     def fold(self) -> None:
         """Leave no trace of what was counted together.
@@ -204,14 +229,6 @@ class LedgerFile:
             self._connection.execute("PRAGMA wal_autocheckpoint = 0")
             self.fold()
             self._connection.close()
-
-    def _hashes(self) -> NDArray[np.bytes_]:
-        """(M,) of all images, in the order of their numbers."""
-        rows = self._connection.execute("SELECT * FROM hashes ORDER BY first")
-        hashes = b"".join(without_crc(row)[1] for row in rows)
-        if len(hashes) != HASH_BYTES * len(self.counts):
-            raise ValueError("Not a hash for each image.")
-        return np.frombuffer(hashes, f"S{HASH_BYTES}")
 
     def _state(self) -> tuple[bytes, str, int, int]:
         """Salt, name, number of images, and the last take that is in the totals."""

@@ -43,8 +43,8 @@ class Counter:
 
     def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
         """As `Counting.count`."""
-        # All of them as one mix, so that an account takes them whole or not at all.
-        if not self._account.take(rows[None], coefficients[None]):
+        # Each as a mix of its own: a picture is there once for each encoding that it went into.
+        if not self._account.take_all(rows[:, None], coefficients[:, None]):
             return False
         self._account.sync()
         return True

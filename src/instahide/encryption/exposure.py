@@ -147,7 +147,7 @@ def fitting(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> i
     """How many of the first mixes ``rows`` (n, p) keep every image within ``limit``.
 
     Args:
-        rows: images of each mix, none twice in one mix.
+        rows: images of each mix, none twice in one mix; -1 is none.
         counts: (N,) encodings that each image went into before.
         limit: of these counts.
     """
@@ -156,7 +156,7 @@ def fitting(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> i
     ordered, order = np.divmod(np.sort(flat * len(flat) + np.arange(len(flat))), max(1, len(flat)))
     # How many times the same image stands before, among these mixes.
     earlier = np.arange(len(flat)) - np.searchsorted(ordered, ordered)
-    beyond = order[counts[ordered] + earlier >= limit]
+    beyond = order[(counts[ordered] + earlier >= limit) & (ordered >= 0)]
     return int(beyond.min()) // rows.shape[1] if len(beyond) else len(rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,8 @@ from instahide.images.normalization import (
     require_possible_moments,
 )
 from instahide.images.parallel import in_order
+from instahide.images.pictures import Hashes, picture_hashes, same_pictures
+from instahide.images.repeatable import Repeatable
 from instahide.images.splits import class_count
 from instahide.images.table import ImageTable, Rows
 
@@ -126,6 +129,22 @@ class ImageDataset:
         """Of the normalised values of a few items, which were looked at first."""
         return self._statistics
 
+    @cached_property
+    def picture_hashes(self) -> Hashes:
+        """(N, 2) hashes of the image of each item, found at first use by fetching all items once.
+
+        They are fetched one after the other. Before each of them the generators of `random`,
+        NumPy and PyTorch, and those that the data set and its transforms hold, are put into one
+        state, so that equal pictures come out equal; afterwards they are where they were.
+        """
+        with Repeatable(self._dataset) as generators:
+            return np.concatenate([self._hash(index, generators) for index in range(len(self))])
+
+    @cached_property
+    def picture_ids(self) -> NDArray[np.int64]:
+        """(N,) numbers from 0: equal for items whose images are equal, whatever their labels."""
+        return same_pictures(self.picture_hashes)
+
     def rows(self, indices: NDArray[np.int64]) -> Rows:
         """The items that ``indices`` (n, k) names, each fetched once: pixels (m, C, H, W) float32.
 
@@ -157,6 +176,10 @@ class ImageDataset:
                 "Let the data set's transform resize and convert every image alike.",
             )
         return item
+
+    def _hash(self, index: int, generators: Repeatable) -> Hashes:
+        generators.again()
+        return picture_hashes(self._fetch(index).pixels[None])
 
     def _sample(self, count: int) -> NDArray[Any]:
         indices = np.unique(np.linspace(0, self._length - 1, count).astype(np.int64)).tolist()
@@ -204,7 +227,8 @@ def _moments(
         measured[0] if mean is None else mean, measured[1] if std is None else std
     )
     # The table holds the rules for both.
-    ImageTable(np.empty((0, channels, 1, 1), np.uint8), np.empty(0, np.int64), (), *moments)
+    empty = np.empty((0, channels, 1, 1), np.uint8)
+    ImageTable(empty, np.empty(0, np.int64), (), moments.mean, moments.std)
     return moments.mean, moments.std
 
 

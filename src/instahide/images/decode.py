@@ -12,6 +12,7 @@ from instahide.errors import InstaHideError
 from instahide.images.channels import scaled, upright
 from instahide.images.limits import reason_of
 from instahide.images.opening import further_frames, opened
+from instahide.images.origin import UNKNOWN, jpeg_hash, pixels_hash
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,11 +25,13 @@ class Decoded(NamedTuple):
         pixels: (H, W) if it is grey, else (H, W, 3).
         further: whether the file holds more frames or pages, which were not read.
         depth: bits that are used of 16-bit pixels; 0 where pixels have 8 bits.
+        sources: `FILE_HASHES` hashes, one after the other, of the image before it was resized.
     """
 
     pixels: NDArray[np.uint8]
     further: bool
     depth: int
+    sources: bytes
 
 
 def decode(path: Path, size: int | None = None) -> NDArray[np.uint8]:
@@ -41,25 +44,35 @@ def decode(path: Path, size: int | None = None) -> NDArray[np.uint8]:
     Raises:
         InstaHideError: truncated, no image, not 8 or 16 bits a channel, or too big to be honest.
     """
-    decoded = decode_file(path, size)
+    decoded = decode_file(path, size, hashed=False)
     if decoded.depth not in (0, 16):
         raise _unreadable(path, f"of its 16-bit pixels only {decoded.depth} bits are used")
     return decoded.pixels
 
 
-def decode_file(path: Path, size: int | None = None) -> Decoded:
-    """As `decode`, with what else a set of files must know of each."""
+def decode_file(path: Path, size: int | None = None, *, hashed: bool = True) -> Decoded:
+    """As `decode`, with what else a set of files must know of each; hashes only if ``hashed``."""
     try:
         with opened(path) as image:
-            further = further_frames(image)
+            further, whole = further_frames(image), image.size
+            data = _data_hash(image) if hashed else UNKNOWN
             if size is not None:
                 # A JPEG decodes several times faster at a half, quarter or eighth of its size.
                 image.draft(None, (2 * size, 2 * size))
+            reduced = image.size != whole
             converted, depth = scaled(image)
             turned = upright(converted, image)
-        return Decoded(np.asarray(turned if size is None else fitted(turned, size)), further, depth)
+        native = pixels_hash(turned) if hashed and not reduced else UNKNOWN
+        pixels = np.asarray(turned if size is None else fitted(turned, size))
+        return Decoded(pixels, further, depth, native + data)
     except Exception as error:  # decoders raise almost anything when a file lies about itself
         raise _unreadable(path, reason_of(error)) from error
+
+
+def _data_hash(image: Image) -> bytes:
+    """The hash of the data of a JPEG that is open; other formats are known by their pixels."""
+    file = getattr(image, "fp", None)
+    return jpeg_hash(file) if file and image.format in ("JPEG", "MPO") else UNKNOWN
 
 
 def fitted(image: Image, size: int) -> Image:

@@ -16,8 +16,10 @@ from instahide.errors import InstaHideError
 from instahide.images.cache import cache_folder, cached, digest, stored
 from instahide.images.decode import Decoded, decode_file, require_one_depth
 from instahide.images.listing import Listing, list_classes
+from instahide.images.origin import FILE_HASHES
 from instahide.images.parallel import in_order, tracked
 from instahide.images.parts import Parts, find_parts, require_classes_apart
+from instahide.images.pictures import from_bytes
 from instahide.images.skipped import (
     BESIDE,
     FRAMES,
@@ -31,6 +33,9 @@ from instahide.images.splits import Split, labelled, paired, stratified
 from instahide.images.table import ImageTable
 
 Read = TypeVar("Read")
+
+#: Part of a decode's name in the cache: an older release kept no hashes of sources.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ def _beside(parts: Parts | None) -> list[Skipped]:
 
 
 def _table(listing: Listing, part: str, how: Decoding) -> ImageTable:
-    name = f"folder-{digest([str(listing.root.resolve()), part, how.size, how.skip_bad])}"
+    name = f"folder-{digest([FORMAT, str(listing.root.resolve()), part, how.size, how.skip_bad])}"
     state = _state(listing)
     notes = cache_folder() / name / f".skipped-{state}.json"
     table = cached(name, state, partial(_decode, listing, how, notes), source=listing.root)
@@ -143,7 +148,8 @@ def _decode(listing: Listing, how: Decoding, notes: Path) -> ImageTable:
     kept: list[int] = []
     colours: set[bool] = set()
     skipped: list[Skipped] = []
-    pixels = stored(_rows(listing, how, kept, colours, skipped), cache_folder())
+    sources = bytearray()
+    pixels = stored(_rows(listing, how, kept, colours, skipped, sources), cache_folder())
     if not kept:
         _warn(listing, skipped)
         raise InstaHideError(
@@ -152,7 +158,8 @@ def _decode(listing: Listing, how: Decoding, notes: Path) -> ImageTable:
     write_skipped(notes, skipped)
     # Colour is known only at the end: grey images were written three times over.
     pixels = pixels if True in colours else pixels[:, :1]
-    return labelled(pixels, listing.labels[kept], listing.classes)
+    hashes = from_bytes(sources, FILE_HASHES)
+    return labelled(pixels, listing.labels[kept], listing.classes, hashes)
 
 
 def _rows(
@@ -161,17 +168,19 @@ def _rows(
     kept: list[int],
     colours: set[bool],
     skipped: list[Skipped],
+    sources: bytearray,
 ) -> Generator[NDArray[np.uint8], None, None]:
     """(3, H, W) of every file.
 
-    ``kept`` takes its number, ``colours`` whether it has colour, ``skipped`` what was left out.
+    ``kept`` takes its number, ``colours`` whether it has colour, ``skipped`` what was left out,
+    ``sources`` its hashes.
     """
     read: Callable[[Path], Decoded] = partial(decode_file, size=how.size)
     first: tuple[int, ...] = ()
     depths: dict[int, Path] = {}
     bad: list[Skipped] | None = skipped if how.skip_bad else None
     with closing(decoded(listing.files, read, bad, shown=how.progress)) as images:
-        for number, (image, further, depth) in images:
+        for number, (image, further, depth, hashes) in images:
             require_one_depth(depths, depth, listing.files[number])
             if further:
                 skipped.append(Skipped(FRAMES, str(listing.files[number])))
@@ -180,6 +189,7 @@ def _rows(
             if shape != first:
                 raise _sizes_differ(listing.files[kept[0]], first, listing.files[number], shape)
             kept.append(number)
+            sources += hashes
             colours.add(image.ndim == 3)
             yield np.broadcast_to(np.atleast_3d(image).transpose(2, 0, 1), (3, *shape))
 

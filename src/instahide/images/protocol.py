@@ -7,7 +7,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.images.table import Rows
+from instahide.errors import InstaHideError
+from instahide.images.pictures import Hashes, picture_hashes, same_pictures
+from instahide.images.repeatable import Repeatable
+from instahide.images.table import ImageTable, Rows
 
 
 @runtime_checkable
@@ -15,6 +18,10 @@ class Images(Protocol):
     """Images of one shape with labels, fetched by number and normalised by one affine map.
 
     The normalised value of a pixel that `rows` gives is ``pixel * scale + bias``, per channel.
+
+    Two rows may show the same picture, and a mix must hold it once. An object may say which do by a
+    further attribute, ``picture_hashes`` (N, 2) as `pictures.picture_hashes` makes them. Without it
+    all rows are fetched once, one by one, before the first image is encrypted.
     """
 
     def __len__(self) -> int: ...
@@ -52,3 +59,48 @@ class Images(Protocol):
     def rows(self, indices: NDArray[np.int64]) -> Rows:
         """The images that ``indices`` (n, k) names."""
         ...
+
+
+def hashes_of(images: Images) -> Hashes:
+    """(N, 2) hashes of the picture that each row of ``images`` shows.
+
+    Raises:
+        InstaHideError: the images state hashes for another number of rows.
+    """
+    hashes = getattr(images, "picture_hashes", None)
+    if hashes is None:
+        with Repeatable(images) as generators:
+            found = [_hash_of_row(images, row, generators) for row in range(len(images))]
+        return np.concatenate([np.empty((0, 2), np.uint64), *found])
+    hashes = np.asarray(hashes)
+    if hashes.shape != (len(images), 2) or hashes.dtype != np.uint64:
+        raise InstaHideError(
+            f"There are {len(images)} images, but their picture_hashes are {hashes.dtype} of shape "
+            f"{hashes.shape}.",
+            "Leave the attribute out, or give (N, 2) uint64.",
+        )
+    return hashes
+
+
+def picture_ids_of(images: Images) -> NDArray[np.int64]:
+    """(N,) numbers from 0: equal for rows of ``images`` that show the same picture."""
+    if isinstance(images, ImageTable):
+        return images.picture_ids
+    return same_pictures(hashes_of(images))
+
+
+def keys_of(images: Images) -> Hashes:
+    """(N, m, 2) hashes by which a ledger knows the rows of ``images``.
+
+    The first is of the picture itself, the others of the images that it was made of, if known. Two
+    rows that agree in any of them are counted together.
+    """
+    hashes = hashes_of(images)[:, None]
+    sources = images.sources if isinstance(images, ImageTable) else None
+    return hashes if sources is None else np.concatenate([hashes, sources], axis=1)
+
+
+def _hash_of_row(images: Images, row: int, generators: Repeatable) -> Hashes:
+    generators.again()
+    found = images.rows(np.asarray([[row]]))
+    return picture_hashes(found.pixels[found.positions[0]])

@@ -161,7 +161,8 @@ def _read(source: str | Path) -> ImageTable | Split:
 def _resized(table: ImageTable, size: int | None) -> ImageTable:
     if size is None or table.shape[1:] == (size, size):
         return table
-    return ImageTable.from_arrays(resized(table.pixels, size), table.labels, table.classes)
+    sources = table.picture_hashes[:, None]
+    return ImageTable.from_arrays(resized(table.pixels, size), table.labels, table.classes, sources)
 
 
 def _check_size(size: int | None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
+from instahide.images.pictures import Hashes
 from instahide.images.table import MAX_CLASSES, ImageTable
 
 #: Public, so that everybody who splits the same images gets the same test set.
@@ -23,7 +24,10 @@ class Split(NamedTuple):
 
 
 def labelled(
-    pixels: NDArray[np.uint8], labels: NDArray[Any], classes: tuple[str, ...] | None = None
+    pixels: NDArray[np.uint8],
+    labels: NDArray[Any],
+    classes: tuple[str, ...] | None = None,
+    sources: Hashes | None = None,
 ) -> ImageTable:
     """A table from arrays that somebody else wrote, labels (N,) or (N, 1).
 
@@ -33,7 +37,7 @@ def labelled(
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     class_count(labels)
-    return ImageTable.from_arrays(pixels, labels, classes)
+    return ImageTable.from_arrays(pixels, labels, classes, sources)
 
 
 def class_count(labels: NDArray[Any]) -> int:
@@ -70,10 +74,7 @@ def paired(train: ImageTable, test: ImageTable) -> Split:
 def split_table(table: ImageTable, test_share: float) -> Split:
     """Set ``test_share`` of every class aside for testing, the same images every time."""
     train, test = stratified(table.labels, test_share)
-    return paired(
-        ImageTable.from_arrays(table.pixels[train], table.labels[train], table.classes),
-        table.subset(test),
-    )
+    return paired(table.subset(train).measured(), table.subset(test))
 
 
 def stratified(

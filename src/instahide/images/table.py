@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from instahide.errors import InstaHideError
 from instahide.files import read_regular, write_json, writing_folder
 from instahide.images.limits import reason_of
 from instahide.images.npy import map_npy
+from instahide.images.pictures import Hashes, picture_hashes, same_pictures
 
 #: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
 STATISTICS_ROWS = 20_000
@@ -22,6 +24,9 @@ STATISTICS_ROWS = 20_000
 MAX_CLASSES = 1 << 17
 #: Bytes of the facts of a table that is read: a hundred thousand class names stay below it.
 MOST_FACTS = 1 << 24
+
+#: What is computed at first use, and holds for the same pixels under any normalisation.
+_KEPT = ("picture_hashes", "picture_ids")
 
 
 class Rows(NamedTuple):
@@ -60,6 +65,9 @@ class ImageTable:
         classes: class names by number; empty for a public pool.
         mean: per channel, of pixel / 255.
         std: per channel, of pixel / 255.
+        sources: (N, m, 2) hashes of the images that the rows were made of by resizing or cropping,
+            where they are known: rows of one source show one picture, and a ledger counts it
+            whatever its size. A hash of zeros is not known. None: the rows are as they came.
     """
 
     pixels: NDArray[np.uint8]
@@ -67,6 +75,7 @@ class ImageTable:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    sources: Hashes | None = None
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -94,6 +103,17 @@ class ImageTable:
         """(C,) normalised value of a black pixel."""
         return np.asarray(-np.asarray(self.mean) / np.asarray(self.std), dtype=np.float32)
 
+    @cached_property
+    def picture_hashes(self) -> Hashes:
+        """(N, 2) hashes of the pixels of each row, computed at first use and kept."""
+        return picture_hashes(self.pixels)
+
+    @cached_property
+    def picture_ids(self) -> NDArray[np.int64]:
+        """(N,) numbers from 0: equal for rows of the same pixels, or of the same source."""
+        sources = () if self.sources is None else np.moveaxis(self.sources, 1, 0)
+        return same_pictures(self.picture_hashes, *sources)
+
     def rows(self, indices: NDArray[np.int64]) -> Rows:
         """The rows that ``indices`` (n, k) names; nothing is copied."""
         return Rows(self.pixels, indices, self.labels[indices])
@@ -106,16 +126,40 @@ class ImageTable:
 
     def subset(self, indices: NDArray[np.int64] | slice) -> ImageTable:
         """The named rows, with the normalisation of the whole."""
-        return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
+        sources = None if self.sources is None else self.sources[indices]
+        part = replace(
+            self, pixels=self.pixels[indices], labels=self.labels[indices], sources=sources
+        )
+        if "picture_hashes" in vars(self):
+            vars(part)["picture_hashes"] = self.picture_hashes[indices]
+        return part
+
+    def measured(self) -> ImageTable:
+        """The same rows under their own mean and standard deviation, instead of a whole's."""
+        mean, std = _statistics(self.pixels)
+        return self._normalised_by(mean, std)
 
     def normalised_like(self, other: Normalised) -> ImageTable:
         """The same pixels under the normalisation of ``other``."""
-        return replace(self, mean=other.mean, std=other.std)
+        return self._normalised_by(other.mean, other.std)
+
+    def _normalised_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTable:
+        table = replace(self, mean=mean, std=std)
+        kept = {name: vars(self)[name] for name in _KEPT if name in vars(self)}
+        vars(table).update(kept)
+        return table
 
     def save(self, folder: Path) -> None:
         """Write the table to ``folder``, whole or not at all, readable without pickle."""
-        facts = {"classes": self.classes, "mean": self.mean, "std": self.std}
+        facts = {
+            "classes": self.classes,
+            "mean": self.mean,
+            "std": self.std,
+            "sources": self.sources is not None,
+        }
         with writing_folder(folder) as partial:
+            if self.sources is not None:
+                np.save(partial / "sources.npy", self.sources, allow_pickle=False)
             np.save(partial / "pixels.npy", self.pixels, allow_pickle=False)
             np.save(partial / "labels.npy", self.labels, allow_pickle=False)
             write_json(partial / "table.json", facts)
@@ -131,12 +175,14 @@ class ImageTable:
             pixels = map_npy(folder / "pixels.npy")
             labels = np.array(map_npy(folder / "labels.npy"))
             facts = json.loads(read_regular(folder / "table.json", MOST_FACTS))
+            known = folder / "sources.npy" if facts.get("sources") else None
             return cls(
                 pixels,
                 labels,
                 tuple(facts["classes"]),
                 tuple(facts["mean"]),
                 tuple(facts["std"]),
+                None if known is None else np.array(map_npy(known)),
             )
         except Exception as error:  # NumPy and JSON raise several kinds on damaged files
             raise InstaHideError(
@@ -150,9 +196,11 @@ class ImageTable:
         pixels: NDArray[np.uint8],
         labels: NDArray[Any] | Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
+        sources: Hashes | None = None,
     ) -> ImageTable:
         """A table from arrays as they come: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8.
 
+        ``sources`` are as in the table; leave them out for images that nobody has resized.
         Mean and standard deviation are taken from at most `STATISTICS_ROWS` rows.
 
         Raises:
@@ -166,7 +214,7 @@ class ImageTable:
             count = int(numbers.max(initial=-1)) + 1
             names = tuple(classes) if classes else tuple(str(number) for number in range(count))
         mean, std = _statistics(rows)
-        return cls(rows, numbers, names, mean, std)
+        return cls(rows, numbers, names, mean, std, sources)
 
 
 def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -238,6 +286,7 @@ def _validate(table: ImageTable) -> None:
             f"There are {len(pixels)} images but {labels.dtype} labels of shape {labels.shape}.",
             "Give exactly one class number an image.",
         )
+    _validate_sources(table.sources, len(pixels))
     if not all(isinstance(name, str) for name in table.classes):
         raise InstaHideError("The name of a class is no text.", "Name every class by a string.")
     if table.classes and len(labels) and not 0 <= labels.min() <= labels.max() < len(table.classes):
@@ -256,4 +305,15 @@ def _validate(table: ImageTable) -> None:
     if min(table.std) <= 0:
         raise InstaHideError(
             "A standard deviation is not positive.", "Leave it out to have it measured."
+        )
+
+
+def _validate_sources(sources: Hashes | None, count: int) -> None:
+    if sources is None:
+        return
+    if sources.dtype != np.uint64 or sources.ndim != 3 or sources.shape[::2] != (count, 2):
+        raise InstaHideError(
+            f"There are {count} images but {sources.dtype} hashes of their sources of shape "
+            f"{sources.shape}.",
+            "Leave them out, or give (N, m, 2) uint64.",
         )

@@ -128,7 +128,7 @@ class Node:
         alpha = self.settings.alpha if self.settings.partition == "dirichlet" else None
         rows = shares(images.labels, parts, alpha=alpha)[part]
         # Made anew: the mean and deviation of a part are its own.
-        return ImageTable.from_arrays(images.pixels[rows], images.labels[rows], images.classes)
+        return images.subset(rows).measured()
 
 
 def _require_terms(settings: FederatedSettings, terms: Mapping[str, Any]) -> None:

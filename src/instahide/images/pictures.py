@@ -1,0 +1,147 @@
+"""Which rows show the same picture, and which come from the same image: found by content alone.
+
+A picture is known by a 128-bit hash of its values (XXH3, which is fast, and not cryptographic: two
+pictures that somebody made collide are treated as one, which can only raise counts). A grey picture
+has the same hash whether it is stored in one channel or in three equal ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+#: Hashes are (N, 2): two 64-bit words. A hash of two zeros stands for one that is not known.
+Hashes = NDArray[np.uint64]
+
+#: Rows that are made contiguous at a time.
+CHUNK = 1024
+
+
+def picture_hashes(pixels: NDArray[Any]) -> Hashes:
+    """(N, 2) hashes of ``pixels`` (N, C, H, W), of any type; memory-mapped ones are read in parts.
+
+    Equal values of one type, height and width have equal hashes.
+    """
+    digests: list[bytes] = []
+    for start in range(0, len(pixels), CHUNK):
+        block = pixels[start : start + CHUNK]
+        grey = _is_grey(block)
+        if grey.any():
+            digests += _merged(grey, _digests(block[grey, :1]), _digests(block[~grey]))
+        else:
+            digests += _digests(block)
+    return from_bytes(b"".join(digests), 1)[:, 0]
+
+
+def image_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:
+    """The hash, as 16 bytes, of one 8-bit image, as `picture_hashes` has it of the same pixels.
+
+    Args:
+        channels: the rows of pixels of each channel, one after the other.
+        height: of the image.
+        width: of the image.
+    """
+    if len(channels) > 1 and all(channel == channels[0] for channel in channels[1:]):
+        channels = channels[:1]
+    whole = xxhash.xxh3_128(seed=_seed((len(channels), height, width), np.dtype(np.uint8)))
+    for channel in channels:
+        whole.update(channel)
+    return whole.digest()
+
+
+def from_bytes(digests: bytes | bytearray, each: int) -> Hashes:
+    """(N, each, 2) of N * each hashes of 16 bytes; one of zeros stands for one not known."""
+    return np.frombuffer(digests, "<u8").reshape(-1, each, 2).astype(np.uint64)
+
+
+def same_pictures(*hashes: Hashes) -> NDArray[np.int64]:
+    """(N,) numbers from 0: equal for rows that agree in any of the ``hashes`` (N, 2).
+
+    Rows that both agree with a third one have its number as well. Numbers follow the order in which
+    they appear first, so that N different rows have 0 .. N - 1. Unknown hashes agree with none.
+    """
+    groups = [_first_equal(column) for column in hashes]
+    return joined(*groups)
+
+
+def joined(*groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) numbers from 0 in order of appearance: equal where any of the ``groups`` (N,) are.
+
+    Args:
+        groups: at least one; each has one number for each row, from 0 to N - 1.
+    """
+    label = groups[0]
+    while True:
+        before = label
+        for group in groups:
+            least = np.full(len(label), len(label), np.int64)
+            np.minimum.at(least, group, label)
+            label = least[group]
+        if np.array_equal(before, label) or len(groups) == 1:
+            return _numbered(label)
+
+
+def all_different(ids: NDArray[np.int64]) -> bool:
+    """Whether no two rows show the same picture, of numbers as `same_pictures` gives them."""
+    return len(ids) == 0 or int(ids.max()) == len(ids) - 1
+
+
+def _numbered(label: NDArray[np.int64]) -> NDArray[np.int64]:
+    _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
+    ranks = np.empty(len(first), np.int64)
+    ranks[np.argsort(first)] = np.arange(len(first))
+    return ranks[inverse]
+
+
+def _first_equal(hashes: Hashes) -> NDArray[np.int64]:
+    """(N,) the first row with the same hash; the row itself where it is not known."""
+    rows = np.arange(len(hashes))
+    order = np.lexsort((hashes[:, 1], hashes[:, 0]))
+    ordered = hashes[order]
+    new = np.ones(len(hashes), bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = np.empty(len(hashes), np.int64)
+    # The sort is stable: of equal ones the first row comes first.
+    first[order] = order[new][np.cumsum(new) - 1] if len(hashes) else order
+    return np.where(hashes.any(axis=1), first, rows)
+
+
+def _is_grey(block: NDArray[Any]) -> NDArray[np.bool]:
+    """(n,) whether the three channels of a picture are equal; False for a single channel."""
+    grey = np.zeros(len(block), bool)
+    if block.shape[1] > 1:
+        # Most pictures of colour show it in the first line.
+        line = block[:, :, 0]
+        grey = (line == line[:, :1]).all(axis=(1, 2))
+        found = np.flatnonzero(grey)
+        full = block[found]
+        grey[found] = (full == full[:, :1]).all(axis=(1, 2, 3))
+    return grey
+
+
+def _digests(block: NDArray[Any]) -> list[bytes]:
+    if not len(block):
+        return []
+    block = np.ascontiguousarray(block)
+    if block.dtype.kind == "f":
+        block = block + 0  # So that -0.0 is 0.0.
+    content = memoryview(block.data).cast("B")
+    size = len(content) // len(block)
+    seed, digest = _seed(block.shape[1:], block.dtype), xxhash.xxh3_128_digest
+    return [digest(content[at : at + size], seed) for at in range(0, len(content), size)]
+
+
+def _seed(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """So that pictures of two shapes or types differ."""
+    channels, height, width = shape
+    kind = 0 if dtype == np.uint8 else 1 + dtype.itemsize
+    return (kind * 61 + channels) << 40 ^ height << 20 ^ width
+
+
+def _merged(mask: NDArray[np.bool], yes: list[bytes], no: list[bytes]) -> list[bytes]:
+    """One of ``yes`` where ``mask`` (n,) is set, else one of ``no``, each in its order."""
+    first, second = iter(yes), iter(no)
+    return [next(first) if one else next(second) for one in mask]

@@ -1,0 +1,146 @@
+"""Random transforms that do the same to every item, so that equal pictures stay equal."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+
+#: Objects that are looked through for generators, at most.
+MOST_OBJECTS = 20_000
+#: Containers of more elements hold samples, not transforms.
+MOST_ELEMENTS = 1_000
+
+#: Puts one generator into the state it had when this was made.
+Restore = Callable[[], None]
+
+
+class Repeatable:
+    """Brings all random generators that a data set draws from to one state, again and again.
+
+    These are the global ones of Python, NumPy and PyTorch, and those that are found in the
+    attributes of the data set and of its transforms, as MONAI and Albumentations keep them.
+    As a context it restores all of them to where they were.
+
+    Args:
+        *owners: data sets, transforms or functions that may hold generators.
+    """
+
+    def __init__(self, *owners: object) -> None:
+        self._own = _generators(owners)
+        self._before: list[Restore] = []
+        self._same: list[Restore] = []
+
+    def __enter__(self) -> Repeatable:
+        self._before = self._states()
+        # From a fixed seed, so that it is the same state in every process.
+        for generator in [random, *_loaded(), *self._own]:
+            _seed(generator)
+        self._same = self._states()
+        return self
+
+    def again(self) -> None:
+        """Put every generator into the state that a fixed seed gives it."""
+        for restore in self._same:
+            restore()
+
+    def __exit__(self, *_: object) -> None:
+        for restore in self._before:
+            restore()
+
+    def _states(self) -> list[Restore]:
+        return [_restore(generator) for generator in [random, *_loaded(), *self._own]]
+
+
+def _loaded() -> list[Any]:
+    """The global generators of NumPy and PyTorch; nobody draws from a library not loaded."""
+    numpy = np.random.mtrand._rand
+    torch = sys.modules.get("torch")
+    return [numpy] if torch is None else [numpy, torch.default_generator]
+
+
+def _seed(generator: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        bits.state = type(bits)(0).state
+    elif isinstance(generator, np.random.RandomState):
+        state: Any = generator.get_state(legacy=False)
+        bits = generator._bit_generator
+        # Normals are drawn two at a time, and one of them waits for the next call.
+        generator.set_state({**state, **type(bits)(0).state, "has_gauss": 0, "gauss": 0.0})
+    elif hasattr(generator, "manual_seed"):
+        generator.manual_seed(0)
+    else:
+        generator.seed(0)
+
+
+def _restore(generator: Any) -> Restore:
+    if generator is random or isinstance(generator, random.Random):
+        return partial(generator.setstate, generator.getstate())
+    if isinstance(generator, np.random.RandomState):
+        return partial(generator.set_state, generator.get_state(legacy=False))
+    if isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        return partial(setattr, bits, "state", copy.deepcopy(bits.state))
+    return partial(generator.set_state, generator.get_state())
+
+
+def _is_generator(found: object) -> bool:
+    kinds = [random.Random, np.random.RandomState, np.random.Generator]
+    if torch := sys.modules.get("torch"):
+        kinds.append(torch.Generator)
+    return isinstance(found, tuple(kinds)) and not isinstance(found, random.SystemRandom)
+
+
+def _generators(owners: Iterable[object]) -> list[Any]:
+    """The generators in the attributes of ``owners``, and of what these hold."""
+    waiting, seen, found = list(owners), set[int](), []
+    kept = []  # So that no number of an object is used twice.
+    while waiting and len(seen) < MOST_OBJECTS:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        kept.append(one)
+        if _is_generator(one):
+            found.append(one)
+        else:
+            waiting += _parts(one)
+    return found
+
+
+def _parts(owner: object) -> list[object]:
+    if isinstance(owner, (str, bytes, int, float, type, np.ndarray)):
+        return []
+    if isinstance(owner, Mapping) and len(owner) <= MOST_ELEMENTS:
+        return list(owner.values())
+    if isinstance(owner, (list, tuple, set)):
+        return list(owner) if len(owner) <= MOST_ELEMENTS else []
+    if isinstance(owner, FunctionType):
+        cells = [cell.cell_contents for cell in owner.__closure__ or () if _is_filled(cell)]
+        return [*cells, *(owner.__defaults__ or ())]
+    if isinstance(owner, MethodType):
+        return [owner.__self__, owner.__func__]
+    if isinstance(owner, partial):
+        return [owner.func, *owner.args, *owner.keywords.values()]
+    slots = [getattr(owner, name, None) for kind in type(owner).__mro__ for name in _slots(kind)]
+    return [*getattr(owner, "__dict__", {}).values(), *slots]
+
+
+def _slots(kind: type) -> list[str]:
+    slots = kind.__dict__.get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else list(slots)
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
