@@ -43,8 +43,8 @@ PUBLIC, SHADOW = 5000, 12_000
 #: For each encoder that is trained here.
 TRAINING = 600.0
 MEASURES = (
-    "applies", "auc", "groups", "mass", "ssim", "ssim_best", "above_half", "claimed",
-    "claimed_rightly", "seconds", "cpu_seconds",
+    "applies", "auc", "groups", "mass", "ssim", "ssim_best", "above_half", "recovered",
+    "claimed", "claimed_rightly", "seconds", "cpu_seconds",
 )  # fmt: skip
 
 

@@ -77,10 +77,12 @@ TIMES = ("seconds", "cpu_seconds")
 COMPARED = 5000
 KEYS = ("victim", "labels", "recovery", "train")
 FIELDS = (
-    *KEYS, *GRAPH, "mass", "ssim", "ssim_best", "above_half", "claimed", "claimed_rightly",
+    *KEYS, *GRAPH, "mass", "ssim", "ssim_best", "above_half", "recovered", "claimed",
+    "claimed_rightly",
     "ssim_7x7", "challenge_max_ssim", "challenge_mean_ssim", "challenge_mean_ssim_low",
     "challenge_mean_ssim_high", "challenge_mean_ssim_per_image", "challenge_mean_ssim_affine",
-    "challenge_min_l2", "challenge_max_l2", "challenge_mean_l2", *TIMES,
+    "challenge_min_l2", "challenge_max_l2", "challenge_mean_l2",
+    "challenge_images_recovered", *TIMES,
 )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def reconstruction_table(rows: Rows) -> list[str]:
     """One line a setting: the best that reconstruction did in any of its runs."""
     lines = [
         "| reconstruction | k | private in a mix | labels | images | encodings of each "
-        "| recovered, SSIM above 0.5 | mean SSIM |",
+        "| SSIM above 0.5 | mean SSIM |",
         "| --- | ---: | ---: | --- |" + " ---: |" * 4,
     ]
     names = ("images", "kind", "k", "private_k", "labels", "count", "copies")

@@ -230,7 +230,7 @@ def reconstruction_table() -> list[str]:
     ]
     lines = [
         "| 100 photographs, 50 encodings of each, cross-dataset, k = 6 | sets of photographs "
-        "| recovered, SSIM above 0.5 | mean SSIM | processor time |",
+        "| SSIM above 0.5 | mean SSIM | processor time |",
         "| --- |" + " ---: |" * 4,
     ]
     for labels, title in {"none": "no labels seen", "soft": "soft labels seen"}.items():

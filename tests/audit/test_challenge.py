@@ -16,7 +16,7 @@ from skimage.metrics import structural_similarity
 from typer.testing import CliRunner
 
 from instahide.audit.challenge import SCHEME, Challenge, ChallengeTruth, make_challenge
-from instahide.audit.contest import ContestScore, enter, score_submission
+from instahide.audit.contest import ContestScore, enter, score_blank, score_submission
 from instahide.cli.app import app
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -129,6 +129,7 @@ def test_a_perfect_submission(folders: tuple[Path, Path], tmp_path: Path) -> Non
     for value in (score.max_ssim, score.mean_ssim, score.mean_ssim_low, score.mean_ssim_affine):
         assert value == pytest.approx(1, abs=1e-4)
     assert score.max_l2 == pytest.approx(0, abs=1e-9)
+    assert score.images_recovered == IMAGES
 
 
 def test_figures_are_scikit_images_and_a_hands(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -173,6 +174,39 @@ def test_only_the_affine_figure_forgives_brightness_and_sign(
     score = score_submission(decryption(folders, tmp_path, values), ChallengeTruth.open(folders[1]))
     assert score.mean_ssim_affine > 0.99
     assert score.mean_ssim < 0.5
+
+
+@pytest.mark.parametrize("value", [-2.0, -0.5, 0.0, 0.4, 3.0])
+def test_no_blank_submission_gets_more_than_the_blank_that_is_stated(
+    folders: tuple[Path, Path], tmp_path: Path, value: float
+) -> None:
+    truth = ChallengeTruth.open(folders[1])
+    stated = score_blank(truth)
+    shape = (IMAGES * COPIES, SIDE, SIDE, 3)
+    submitted = np.full(shape, value, np.float32)
+    score = score_submission(decryption(folders, tmp_path, submitted), truth)
+    assert score.images_recovered == stated.images_recovered == 0
+    for name in ("max_ssim", "mean_ssim", "mean_ssim_affine"):
+        assert getattr(score, name) <= getattr(stated, name) + 1e-4
+    for name in ("min_l2", "mean_l2", "max_l2"):
+        assert getattr(score, name) >= getattr(stated, name) - 1e-6
+    assert stated.mean_ssim > 0
+
+
+def test_flat_images_are_not_recovered_by_flat_submissions(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(126, 131, (IMAGES, 3, SIDE, SIDE), dtype=np.uint8)
+    flat = ImageTable.from_arrays(pixels, np.arange(IMAGES) % 3)
+    kept = tmp_path / "kept"
+    make_challenge(flat, None, tmp_path / "given", kept, scheme=Scheme.inside(2), copies=COPIES)
+    truth = ChallengeTruth.open(kept)
+    blank = np.zeros((IMAGES * COPIES, SIDE, SIDE, 3), np.float32)
+    score = score_submission(decryption((kept, kept), tmp_path, blank), truth)
+    # SSIM alone does not say so.
+    assert score.mean_ssim > 0.8
+    assert score.images_recovered == 0
+    exact = score_submission(decryption((kept, kept), tmp_path, perfect(kept)), truth)
+    assert exact.images_recovered == IMAGES
 
 
 @pytest.mark.parametrize(
@@ -273,6 +307,15 @@ def test_entries_are_appended(tmp_path: Path) -> None:
     assert rows[1]["mean_ssim"] == "0.5"
 
 
+@pytest.mark.parametrize("content", [b"name,at,score\n", b"\xff\xfe", b"nothing"])
+def test_another_file_is_not_appended_to(tmp_path: Path, content: bytes) -> None:
+    board = tmp_path / "other.csv"
+    board.write_bytes(content)
+    with pytest.raises(InstaHideError, match=r"other\.csv"):
+        enter(board, "first", ContestScore(*[0.5] * 9))
+    assert board.read_bytes() == content
+
+
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
@@ -291,6 +334,10 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "score", "decryption.npy", "--truth", "kept", "--name", "us", "--leaderboard", "board.csv"
     )
     assert json.loads(scored)["mean_ssim"] == pytest.approx(1, abs=1e-4)
+    assert json.loads(scored)["images_recovered"] == 5
+    blank = json.loads(scored)["blank"]
+    assert 0 < blank["mean_ssim"] < 0.5
+    assert (blank["images_recovered"], set(blank)) == (0, set(asdict(ContestScore(*[0.0] * 9))))
     assert Path("board.csv").read_text().count("\n") == 2
     inside = ["make", "digits", "--out", "new", "--truth", "new/kept"]
     refused = CliRunner().invoke(app, ["challenge", *inside])

@@ -82,6 +82,10 @@ def test_without_time_nothing_begins_and_the_report_says_so(tmp_path: Path) -> N
     )
     write_report(report, session.folder)
     assert not report.complete
+    assert report.verdict[0].startswith(
+        "This audit is incomplete: 1 attack could not be loaded (theirs), 2 attacks ran out of "
+        "time (labels, reconstruction)."
+    )
     assert report.untried["labels"] == NO_TIME
     assert report.untried["theirs"] == "ImportError"
 
@@ -112,6 +116,14 @@ def test_an_audit_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
             Session.open(tmp_path / taken, subject())
     assert (tmp_path / "audit/audit.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["audit", "file", "full"]
+
+
+def test_an_audit_of_another_version_is_not_mixed_with_this_one(tmp_path: Path) -> None:
+    folder = Session.open(tmp_path / "audit", subject()).folder
+    kept = json.loads((folder / "audit.json").read_text()) | {"format": 1}
+    (folder / "audit.json").write_text(json.dumps(kept))
+    with pytest.raises(InstaHideError, match="another version"):
+        Session.open(folder, subject())
 
 
 def test_a_damaged_result_is_refused_by_name(tmp_path: Path) -> None:

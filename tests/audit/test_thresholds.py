@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from instahide.audit.plan import Task
 from instahide.audit.result import Result
 from instahide.audit.thresholds import checked, parsed, summary
 from instahide.errors import InstaHideError
@@ -32,6 +33,25 @@ def test_bounds_compare_what_was_measured(expression: str, expected: bool) -> No
 @pytest.mark.parametrize("expression", ["public_found>0.9", "labels.no_such>1", "averaging.x<0"])
 def test_a_bound_that_cannot_be_checked_is_violated(expression: str) -> None:
     assert violated(expression, recovered(60))
+
+
+def test_an_attack_without_a_result_might_have_found_more() -> None:
+    """A figure is the greatest of all attacks': what is missing can only have raised it."""
+    ended = recovered(1)
+    failed = recovered(0, attack="labels", state="failed")
+    assert not violated("recovered>0.5", ended)
+    assert violated("recovered>0.5", ended, failed)
+    assert violated("ssim >= 0.5", ended, failed)
+    assert violated("labels.class_sets_right>0.5", ended, failed)
+    # What is measured of another attack stands, and so do lower bounds.
+    assert not violated("averaging.identified>0.5", ended, failed)
+    assert not violated("ssim<0.1", ended, failed)
+    # Neither curves nor updates are counted, and so they are not missing.
+    for other in ({"point": True}, {"on": "update"}):
+        assert not violated("recovered>0.5", ended, failed.model_copy(update=other))
+    bound = parsed("recovered>0.5", ATTACKS)
+    (threshold,) = checked([bound], [ended], [Task("labels", 30), Task("averaging", 2, point=True)])
+    assert (threshold.violated, threshold.unchecked) == (True, ["labels"])
 
 
 def test_failed_attacks_and_points_of_curves_do_not_count() -> None:

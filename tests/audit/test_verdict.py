@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from instahide.audit.plan import Task
+from instahide.audit.result import Result
 from instahide.audit.verdict import LIMITS, duration, finding, guaranteed, verdict
 from tests.audit.audited import FACTS, recovered, result
 
@@ -40,7 +44,7 @@ def test_nothing_recovered_is_said_with_what_was_tried_and_no_more() -> None:
     assert "none came back recognisably in what was tried (averaging; 2 seconds in all)" in said[0]
     assert verdict([], FACTS)[0] == NONE
     failed = recovered(9, state="failed")
-    assert verdict([failed], FACTS)[0] == NONE
+    assert verdict([failed], FACTS)[0].endswith(f" {NONE}")
 
 
 def test_a_generator_that_was_found_is_worse_than_anything() -> None:
@@ -119,3 +123,49 @@ def test_what_noise_guarantees_is_said_and_that_without_it_nothing_is() -> None:
     said = verdict([recovered(0)], noisy)[-2]
     assert said == guaranteed(noisy)
     assert "epsilon = 3.15 at delta = 1e-05, at most" in said
+
+
+def first(*results: Result, **more: Any) -> str:
+    """The first sentence of all."""
+    return verdict(results, FACTS, **more)[0].partition(". ")[0]
+
+
+def test_the_first_sentence_says_what_failed_and_what_had_no_time() -> None:
+    best = recovered(92)
+    assert first(best).startswith("Of 100 images")
+    broken = result("foreign", state="failed", reason="ValueError")
+    assert first(best, broken) == (
+        "This audit is incomplete: 1 attack failed with an error (foreign)"
+    )
+    # A generator that was found is the worst of findings; that something failed is said before.
+    found = result("seed-search", figures={"found": 1.0})
+    assert first(best, broken, found).startswith("This audit is incomplete")
+    late = [
+        recovered(3, attack="demixing", out_of_time=True),
+        result("stuck", state="failed", reason="It was stopped.", out_of_time=True),
+    ]
+    waiting = [Task("dlg", 1, "update"), Task("dlg", 1, "plain update")]
+    assert first(best, broken, *late, waiting=waiting, broken=["theirs"]) == (
+        "This audit is incomplete: 1 attack could not be loaded (theirs), 1 attack failed with an "
+        "error (foreign), 3 attacks ran out of time (demixing, dlg, stuck)"
+    )
+    # What was found stands beside it.
+    assert "92 came back recognisably" in verdict([best, broken], FACTS)[0]
+
+
+def test_what_ends_by_its_time_alone_and_points_of_curves_are_not_missing() -> None:
+    endless = result("seed-search", out_of_time=True)
+    point = recovered(9, point=True, out_of_time=True)
+    waiting = [Task("averaging", 2, point=True)]
+    assert first(recovered(92), endless, point, waiting=waiting).startswith("Of 100 images")
+    # An error is one wherever it happens.
+    assert "failed with an error" in first(recovered(92), recovered(0, point=True, state="failed"))
+
+
+def test_an_encoding_comes_back_only_if_it_is_nearer_than_a_blank_picture() -> None:
+    """The mix of flat images is flat itself: a blank picture is near to it."""
+    figures = {"encoding_psnr_mean": 40.0, "of_blank_psnr_mean": 38.0}
+    flat = result("dlg", on="update", images=1, figures=figures)
+    assert "one encoding did not come back (40 dB" in finding(flat)
+    exact = result("dlg", on="update", images=1, figures=figures | {"encoding_psnr_mean": 60.0})
+    assert "one encoding came back (60 dB" in finding(exact)

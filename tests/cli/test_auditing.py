@@ -89,6 +89,9 @@ def test_an_audit_says_what_came_back_and_stands_in_ci(given: Path, tmp_path: Pa
     # Two images in a mix and eight encodings of each: this is not hidden from anybody.
     assert found["summary"]["recovered"] > 0.5
     assert "came back recognisably" in found["verdict"][0]
+    failed = "This audit is incomplete: 2 attacks failed with an error"
+    assert found["verdict"][0].startswith(failed)
+    assert result.stdout.startswith(failed)
     assert [bound["violated"] for bound in found["thresholds"]] == [True, False]
     assert "recovered>0.5: violated (" in result.stdout
     assert "ssim<0.01: not violated (" in result.stdout
@@ -104,6 +107,7 @@ def test_an_audit_says_what_came_back_and_stands_in_ci(given: Path, tmp_path: Pa
         assert text not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "&lt;img src=x onerror=alert(1)&gt;&amp;amp;" in page
+    assert f'<p class="lead">{failed}' in page
     assert "secure" not in page.lower()
     holds_no_key_and_no_pairing(tmp_path / "out")
 

@@ -90,9 +90,9 @@ def _words(attacked: _Attacked) -> str:
         )
     what = "absolute values" if found.absolute else "images"
     return (
-        f"The {what} that came back have a mean SSIM of {figures['ssim_mean']:.2f}, where a plain "
-        f"colour has {figures['ssim_of_nothing']:.2f}; {figures['identified_mean']:.0%} can be "
-        f"told from the other images, by chance {figures['identified_by_chance']:.0%}."
+        f"The {what} that came back have a mean SSIM of {figures['ssim_mean']:.2f}, where the "
+        f"best plain colour has {figures['ssim_of_blank']:.2f}; {figures['identified_mean']:.0%} "
+        f"can be told from the other images, by chance {figures['identified_by_chance']:.0%}."
     )
 
 

@@ -208,20 +208,34 @@ class Reconstruction:
 
 
 class Budget:
-    """Seconds that an attack may take; it begins when it is made.
+    """Seconds that an attack may take, from the moment that the budget is made.
 
     Args:
-        seconds: of wall time.
+        seconds: of wall time, by default without end.
+        clock: that tells the time in seconds. A clock that advances by one whenever it is asked
+            makes a budget of steps, whose results do not depend on how busy the machine is:
+
+            >>> from itertools import count
+            >>> budget = Budget(2, clock=count().__next__)
+            >>> budget.left, budget.left
+            (1, 0.0)
     """
 
-    def __init__(self, seconds: float = float("inf")) -> None:
+    def __init__(
+        self, seconds: float = float("inf"), *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.seconds = seconds
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock()
 
     @property
     def left(self) -> float:
         """Seconds that are left, 0 at the end."""
-        return max(0.0, self.seconds - (time.monotonic() - self._began))
+        return max(0.0, self.seconds - (self._clock() - self._began))
+
+    def part(self, seconds: float) -> Budget:
+        """A budget of so many ``seconds`` from now, by the same clock."""
+        return Budget(seconds, clock=self._clock)
 
 
 @runtime_checkable

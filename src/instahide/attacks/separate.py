@@ -34,12 +34,14 @@ class Answer(NamedTuple):
         found: of a "done" attack.
         reason: of the others.
         seconds: of wall time, in the attacker's process.
+        out_of_time: whether its time ended before it did; what it had found by then is ``found``.
     """
 
     state: Literal["done", "refused", "failed"]
     found: Reconstruction | None = None
     reason: str = ""
     seconds: float = 0.0
+    out_of_time: bool = False
 
 
 class SeparateAttacker:
@@ -83,7 +85,8 @@ class SeparateAttacker:
             self._end()
             raise
         self._end()
-        return _lost("It did not end in its time, and was stopped.", began)
+        late = _lost("It did not end in its time, and was stopped.", began)
+        return late._replace(out_of_time=True)
 
     def _started(self) -> Connection:
         if self._connection is None:
@@ -134,8 +137,10 @@ def _answer(connection: Connection, name: str, observation: Observation, seconds
         reason = attack.applies(observation)
         if reason is not None:
             return Answer("refused", reason=_short(reason))
-        found = attack.run(observation, Budget(seconds), _Reporter(connection))
-        return Answer("done", found, seconds=time.monotonic() - began)
+        budget = Budget(seconds)
+        found = attack.run(observation, budget, _Reporter(connection))
+        late = budget.left == 0
+        return Answer("done", found, seconds=time.monotonic() - began, out_of_time=late)
     except Exception as error:  # whatever somebody's attack raises
         reason = _short(f"{type(error).__name__}: {error}")
         return Answer("failed", reason=reason, seconds=time.monotonic() - began)

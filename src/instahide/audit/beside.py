@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from instahide.attacks.base import Observation, Reconstruction
 from instahide.audit import metrics
-from instahide.audit.recovered import HALF, score_recovered
-from instahide.audit.score import originals_of
+from instahide.audit.blank import best_blank_by_row, counts_as_recovered
+from instahide.audit.recovered import score_recovered
+from instahide.audit.score import originals_of, to_unit_range
 from instahide.audit.truth import Truth
 from instahide.images.optional import needing
 
@@ -36,10 +38,16 @@ class Beside:
     told: Tensor
     total: int
 
+    @cached_property
+    def blank(self) -> Tensor:
+        """(m,) the SSIM of the best blank picture to each original."""
+        return best_blank_by_row(self.originals, self.rows)
+
     @property
     def recognisable(self) -> int:
-        """Private images that came back at least once, above an SSIM of `HALF`, and told apart."""
-        return len(set(self.rows[self.told & (self.ssim > HALF)].tolist()))
+        """Private images that came back at least once: recovered, and told from all others."""
+        counted = self.told & counts_as_recovered(self.ssim, self.blank)
+        return len(set(self.rows[counted].tolist()))
 
     def best_of_each(self) -> Tensor:
         """Places of the recovered image that is nearest to each private image, best first."""
@@ -65,6 +73,7 @@ class Beside:
             "ssim_mean_of_best": float(best.mean()),
             "ssim_best": float(best.max()),
             "ssim_of_nothing": float(metrics.ssim(nothing, self.originals).mean()),
+            "ssim_of_blank": float(self.blank.mean()),
             "identified": float(self.told.float().mean()),
         }
 
@@ -83,8 +92,7 @@ def beside_truth(found: Reconstruction, observation: Observation, truth: Truth) 
         return None
     candidates = truth.images.abs() if found.absolute else truth.images
     rows = originals_of(found, observation, truth)
-    low, high = candidates.amin(), candidates.amax()
-    return _beside(found.images, candidates, (candidates[rows] - low) / (high - low), rows)
+    return _beside(found.images, candidates, to_unit_range(candidates)[rows], rows)
 
 
 def beside_nearest(found: Reconstruction, private: Tensor, pixels: Tensor) -> Beside | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.audit import metrics
+from instahide.audit.blank import best_blank, counts_as_recovered
 from instahide.audit.challenge import ChallengeTruth, read_array
 from instahide.errors import InstaHideError
 from instahide.files import read_regular, writing
@@ -42,6 +44,8 @@ class ContestScore:
         min_l2: of the best decryption.
         max_l2: of the worst.
         mean_l2: over all encodings.
+        images_recovered: private images of which a decryption counts as recovered: more like it
+            than the best blank picture by a margin, see `instahide.audit.blank`.
     """
 
     max_ssim: float
@@ -53,6 +57,16 @@ class ContestScore:
     min_l2: float
     max_l2: float
     mean_l2: float
+    images_recovered: int = 0
+
+
+class _Compared(NamedTuple):
+    """(N,) each: SSIM, L2, SSIM under the best affine map, and the private image that counts."""
+
+    ssim: Tensor
+    l2: Tensor
+    affine: Tensor
+    image: Tensor
 
 
 def score_submission(path: Path, truth: ChallengeTruth) -> ContestScore:
@@ -71,27 +85,42 @@ def score_submission(path: Path, truth: ChallengeTruth) -> ContestScore:
             f"{path} has the shape {decryptions.shape}.",
             f"A submission to this challenge has the shape {wanted}.",
         )
-    parts = [torch.cat(part) for part in zip(*_compared(decryptions, truth), strict=True)]
-    ssim, l2, affine, image = parts
-    low, high = _interval(ssim, image)
-    per_image = [float(ssim[image == row].mean()) for row in torch.unique(image)]
-    return ContestScore(
-        max_ssim=float(ssim.max()),
-        mean_ssim=float(ssim.mean()),
-        mean_ssim_low=low,
-        mean_ssim_high=high,
-        mean_ssim_per_image=math.fsum(per_image) / len(per_image),
-        mean_ssim_affine=float(affine.mean()),
-        min_l2=float(l2.min()),
-        max_l2=float(l2.max()),
-        mean_l2=float(l2.mean()),
+    blocks = zip(*_compared(decryptions, truth), strict=True)
+    return _summary(_Compared(*map(torch.cat, blocks)), best_blank(_originals(truth)))
+
+
+def score_blank(truth: ChallengeTruth) -> ContestScore:
+    """What a submission of blank pictures gets, which show nothing of any image.
+
+    Each encoding's picture has one colour, and of all colours the one that is best for the figure
+    in question, as if the truth were known: no blank submission gets more.
+    """
+    originals, private = _originals(truth), torch.from_numpy(truth.private)
+    mean_colour = originals.mean(dim=(2, 3), keepdim=True).expand_as(originals)
+    blank = best_blank(originals)
+    likeness = blank[private]
+    compared = _Compared(
+        likeness.amax(dim=1),
+        metrics.mse(mean_colour, originals)[private].amin(dim=1),
+        metrics.ssim(mean_colour, originals)[private].amax(dim=1),
+        private.gather(1, likeness.argmax(dim=1, keepdim=True))[:, 0],
     )
+    return _summary(compared, blank)
 
 
 def enter(leaderboard: Path, name: str, score: ContestScore) -> None:
-    """Append an entry to a CSV file of entries, the file being made if it is not there."""
+    """Append an entry to a CSV file of entries, the file being made if it is not there.
+
+    Raises:
+        InstaHideError: the file has other columns.
+    """
     before = _entries(leaderboard) if leaderboard.exists() else ""
     row = {"name": name, "at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(score)}
+    if before and next(csv.reader(before.splitlines()), []) != list(row):
+        raise InstaHideError(
+            f"{leaderboard} is not a leaderboard with these columns: {', '.join(row)}.",
+            "Name a new file, or rename the old one.",
+        )
     with writing(leaderboard) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         file.write(before)
         writer = csv.DictWriter(file, list(row))
@@ -110,13 +139,16 @@ def _entries(leaderboard: Path) -> str:
         ) from error
 
 
-def _compared(
-    decryptions: NDArray[np.floating], truth: ChallengeTruth
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Blocks of SSIM, L2, SSIM under the best affine map, and the private image that counts."""
+def _originals(truth: ChallengeTruth) -> Tensor:
+    """(M, C, H, W) private images, from 0 to 1."""
     mean, std = (torch.tensor(moment)[:, None, None] for moment in (truth.mean, truth.std))
-    originals = (torch.from_numpy(truth.originals) * std + mean).clamp(0, 1)
-    private = torch.from_numpy(truth.private)
+    return (torch.from_numpy(truth.originals) * std + mean).clamp(0, 1)
+
+
+def _compared(decryptions: NDArray[np.floating], truth: ChallengeTruth) -> Iterator[_Compared]:
+    """Blocks of decryptions, compared with the private images of their mixes."""
+    mean, std = (torch.tensor(moment)[:, None, None] for moment in (truth.mean, truth.std))
+    originals, private = _originals(truth), torch.from_numpy(truth.private)
     for rows in torch.split(torch.arange(len(private)), BLOCK):
         values = np.array(decryptions[rows.numpy()], np.float32).transpose(0, 3, 1, 2)
         found = torch.from_numpy(np.ascontiguousarray(values)) * std + mean
@@ -126,7 +158,27 @@ def _compared(
         affine = torch.stack([_affine_ssim(found, original) for original in columns], dim=1)
         image = private[rows].gather(1, likeness.argmax(dim=1, keepdim=True))[:, 0]
         distance = metrics.mse(shown, originals[image])
-        yield likeness.amax(dim=1), distance, affine.amax(dim=1), image
+        yield _Compared(likeness.amax(dim=1), distance, affine.amax(dim=1), image)
+
+
+def _summary(compared: _Compared, blank: Tensor) -> ContestScore:
+    """All figures; ``blank`` (M,) is the SSIM of the best blank picture to each private image."""
+    ssim, l2, affine, image = compared
+    low, high = _interval(ssim, image)
+    per_image = [float(ssim[image == row].mean()) for row in torch.unique(image)]
+    recovered = counts_as_recovered(ssim, blank[image])
+    return ContestScore(
+        max_ssim=float(ssim.max()),
+        mean_ssim=float(ssim.mean()),
+        mean_ssim_low=low,
+        mean_ssim_high=high,
+        mean_ssim_per_image=math.fsum(per_image) / len(per_image),
+        mean_ssim_affine=float(affine.mean()),
+        min_l2=float(l2.min()),
+        max_l2=float(l2.max()),
+        mean_l2=float(l2.mean()),
+        images_recovered=len(torch.unique(image[recovered])),
+    )
 
 
 def _affine_ssim(found: Tensor, original: Tensor) -> Tensor:

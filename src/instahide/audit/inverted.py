@@ -12,6 +12,9 @@ from instahide.audit import metrics
 from instahide.audit.truth import Truth
 from instahide.images.optional import needing
 
+#: The highest ratio of signal to noise that is stated.
+MOST_DECIBELS = 120.0
+
 
 def in_order(found: Reconstruction, encodings: Tensor) -> Reconstruction:
     """``found`` with every image at the place of the one of ``encodings`` that it is nearest to.
@@ -42,7 +45,8 @@ def beside_encodings(found: Tensor, truth: Truth, std: tuple[float, ...]) -> dic
 
     ``encoding_mse``, ``encoding_psnr`` and ``encoding_ssim`` are to the encoding as it was trained
     on, with nothing forgiven, in units in which pixels run from 0 to 1; ``of_nothing_psnr`` is what
-    zeros get, which is more for a mix of little contrast than for a plain image. ``absolute_ssim``
+    zeros get, which is more for a mix of little contrast than for a plain image, and
+    ``of_blank_psnr`` what the blank picture of least error gets, the mean colour. ``absolute_ssim``
     is of absolute values to the private image's, under the best affine map: what is left when the
     signs are given up.
     """
@@ -51,10 +55,13 @@ def beside_encodings(found: Tensor, truth: Truth, std: tuple[float, ...]) -> dic
     private = truth.images[truth.partners[:, 0]].abs()
     private = private / private.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
     guess, original = found * scale, encodings * scale
+    blank = original.mean(dim=(2, 3), keepdim=True).expand_as(original)
     return {
         "encoding_mse": metrics.mse(guess, original),
-        "encoding_psnr": metrics.psnr(guess, original),
+        # Beyond this, single precision tells nothing apart; infinity would be no figure at all.
+        "encoding_psnr": metrics.psnr(guess, original).clamp(max=MOST_DECIBELS),
         "encoding_ssim": metrics.ssim(guess, original),
         "of_nothing_psnr": metrics.psnr(torch.zeros_like(original), original),
+        "of_blank_psnr": metrics.psnr(blank, original).clamp(max=MOST_DECIBELS),
         "absolute_ssim": metrics.ssim(metrics.best_affine(found.abs(), private), private),
     }

@@ -6,9 +6,12 @@ the range that an image happens to have. There is one figure for each image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from instahide.errors import InstaHideError
 from instahide.images.optional import needing
 
 #: Values run from 0 to 1.
@@ -33,22 +36,37 @@ def ssim(found: Tensor, original: Tensor) -> Tensor:
     Images of fewer than 11 pixels a side are compared under a window that fits them.
 
     Raises:
-        InstaHideError: torchmetrics is missing.
+        InstaHideError: torchmetrics is missing, or a side has fewer than 3 pixels.
     """
     with needing("torchmetrics", "audit"):
         from torchmetrics.functional.image import structural_similarity_index_measure
-    radius = (min(WINDOW, *found.shape[2:]) - 1) // 2
+    radius, deviation = window(found.shape)
     _, everywhere = structural_similarity_index_measure(
         found,
         original,
-        # The window's side follows from the deviation: 3.5 of them either way.
-        sigma=SIGMA if 2 * radius + 1 == WINDOW else radius / 3.5,
+        sigma=deviation,
         data_range=RANGE,
         reduction="none",
         return_full_image=True,
     )
     inside = torch.as_tensor(everywhere)[..., radius : -radius or None, radius : -radius or None]
     return inside.flatten(1).mean(dim=1)
+
+
+def window(shape: Sequence[int]) -> tuple[int, float]:
+    """Radius and deviation of the window for images of this ``shape``, which ends in (H, W).
+
+    Raises:
+        InstaHideError: a side has fewer than 3 pixels.
+    """
+    radius = (min(WINDOW, *shape[-2:]) - 1) // 2
+    if radius < 1:
+        raise InstaHideError(
+            f"Images of {shape[-2]} x {shape[-1]} pixels are too small to be compared.",
+            "Use images of at least 3 pixels a side.",
+        )
+    # torchmetrics derives the window's side from the deviation: 3.5 of them either way.
+    return radius, SIGMA if 2 * radius + 1 == WINDOW else radius / 3.5
 
 
 def best_affine(found: Tensor, original: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ COSTS = {
 #: Attacks of others.
 _OTHERS = Cost(2)
 #: Those that would take all the time there is, and say at what rate they went.
-_ENDLESS = {"seed-search": Cost(1, most=30)}
+ENDLESS = {"seed-search": Cost(1, most=30)}
 #: A point of a curve, whose attack has been run before.
 _POINT = Cost(1, most=60)
 
@@ -91,7 +91,7 @@ class Task:
         """What it may take."""
         if self.point:
             return _POINT
-        return COSTS.get(self.attack) or _ENDLESS.get(self.attack, _OTHERS)
+        return COSTS.get(self.attack) or ENDLESS.get(self.attack, _OTHERS)
 
     @property
     def file(self) -> str:
@@ -112,7 +112,7 @@ def tasks(
         published: encodings of an image that went out, where they are at hand.
         encrypted: whether plain images would be something else, to compare with.
     """
-    order = [*COSTS, *sorted(set(names) - set(COSTS) - set(_ENDLESS)), *_ENDLESS]
+    order = [*COSTS, *sorted(set(names) - set(COSTS) - set(ENDLESS)), *ENDLESS]
     wanted = [name for name in order if name in set(names)]
     found = []
     for name in wanted:

@@ -9,12 +9,10 @@ from torch import Tensor
 
 from instahide.attacks.base import Reconstruction
 from instahide.audit import metrics
+from instahide.audit.blank import HALF, best_blank, counts_as_recovered
 from instahide.audit.truth import Truth
 from instahide.errors import InstaHideError
 from instahide.images.optional import needing
-
-#: From this SSIM on an image counts as recovered.
-HALF = 0.5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,15 +33,25 @@ class RecoveredScore:
     ssim: Tensor
     mass: float
 
+    @property
+    def recovered(self) -> Tensor:
+        """(m,) bool, which images count as recovered: see `counts_as_recovered`."""
+        return counts_as_recovered(self.ssim, best_blank(self.originals))
+
     def summary(self, confidence: Tensor, least: float) -> dict[str, float]:
-        """Plain numbers; ``confidence`` (m,) of at least ``least`` is a claim that it is right."""
+        """Plain numbers; ``confidence`` (m,) of at least ``least`` claims that it is recovered.
+
+        ``above_half`` counts by SSIM alone, so that nearly flat images are in it, whatever was
+        found; ``recovered`` also asks for more than the best blank picture gets.
+        """
         claimed = confidence >= least
-        right = self.ssim > HALF
+        right = self.recovered
         return {
             "mass": self.mass,
             "ssim": float(self.ssim.mean()),
             "ssim_best": float(self.ssim.max()),
-            "above_half": float(right.sum()),
+            "above_half": float((self.ssim > HALF).sum()),
+            "recovered": float(right.sum()),
             "claimed": float(claimed.sum()),
             "claimed_rightly": float(right[claimed].float().mean()) if claimed.any() else 1.0,
         }

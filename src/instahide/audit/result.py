@@ -49,10 +49,13 @@ class Result(_Plain):
     encodings_per_image: int = Field(description="that the attacker saw")
     grants: list[str] = Field(description="what the attacker had besides encodings and scheme")
     state: Literal["done", "failed", "not tried"] = Field(
-        description="whether the attack ended, broke down, or could not be begun"
+        description="whether the attack ended, failed, or could not be begun"
     )
     reason: str = Field("", description="of what was not done")
     seconds: Number = Field(0.0, description="of wall time")
+    out_of_time: bool = Field(
+        False, description="whether its time ended before the attack did; what it found by then"
+    )
     absolute: bool = Field(False, description="whether absolute values were recovered")
     figures: dict[str, Number | None] = Field(
         default_factory=dict, description="by name; null where a number is not finite"
@@ -67,6 +70,10 @@ class Threshold(_Plain):
     value: Number | None = Field(description="what was measured; null if nothing was")
     violated: bool = Field(
         description="whether the check failed: the expression holds, or could not be checked"
+    )
+    unchecked: list[str] = Field(
+        default_factory=list,
+        description="attacks that failed or were not begun, and might have raised the value",
     )
 
 

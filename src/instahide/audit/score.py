@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instahide.attacks.base import Observation, Reconstruction, granted
 from instahide.audit import metrics
+from instahide.audit.blank import best_blank
 from instahide.audit.inverted import beside_encodings, in_order
 from instahide.audit.membership import membership_figures
 from instahide.audit.truth import Truth
@@ -76,9 +77,7 @@ def originals_of(found: Reconstruction, observation: Observation, truth: Truth) 
 
 def _images(images: Tensor, rows: Tensor, found: Reconstruction, truth: Truth) -> dict[str, Tensor]:
     candidates = truth.images.abs() if found.absolute else truth.images
-    low, high = candidates.amin(), candidates.amax()
-    # An affine map takes both into 0..1, whatever the normalisation.
-    original = (candidates[rows] - low) / (high - low)
+    original = to_unit_range(candidates)[rows]
     mapped = metrics.best_affine(images, original)
     return {
         "ssim": metrics.ssim(mapped, original),
@@ -88,11 +87,25 @@ def _images(images: Tensor, rows: Tensor, found: Reconstruction, truth: Truth) -
     }
 
 
+def to_unit_range(images: Tensor) -> Tensor:
+    """All ``images`` under one affine map into 0..1, whatever their normalisation."""
+    low, high = images.amin(), images.amax()
+    return (images - low) / (high - low).clamp(min=1e-12)
+
+
 def _by_chance(found: Reconstruction, truth: Truth) -> dict[str, float]:
-    """What knowing nothing gives: the mean colour of every image, and any image for any other."""
-    rows = torch.arange(len(truth.images))
-    likeness = _images(torch.zeros_like(truth.images), rows, found, truth)["ssim"]
-    return {"ssim_of_nothing": float(likeness.mean()), "identified_by_chance": 1 / len(rows)}
+    """What knowing nothing gives: a blank picture of every image, and any image for any other.
+
+    ``ssim_of_nothing`` is of each image's mean colour, which noise becomes under the best affine
+    map; ``ssim_of_blank`` of the blank picture with the highest SSIM.
+    """
+    original = to_unit_range(truth.images.abs() if found.absolute else truth.images)
+    mean_colour = metrics.best_affine(torch.zeros_like(original), original)
+    return {
+        "ssim_of_nothing": float(metrics.ssim(mean_colour, original).mean()),
+        "ssim_of_blank": float(best_blank(original).mean()),
+        "identified_by_chance": 1 / len(original),
+    }
 
 
 def _of_encoding(found: Reconstruction, observation: Observation, truth: Truth) -> float:

@@ -17,7 +17,7 @@ from instahide.attacks.base import Attack
 from instahide.attacks.separate import Answer, SeparateAttacker
 from instahide.audit.pictures import save_pictures
 from instahide.audit.plan import Task, seconds_for
-from instahide.audit.result import FORMAT, Facts, Result
+from instahide.audit.result import Facts, Result
 from instahide.audit.scenes import Scene, scenes
 from instahide.audit.subject import Subject
 from instahide.encryption.guarantee import DELTA
@@ -25,6 +25,8 @@ from instahide.errors import InstaHideError
 from instahide.files import read_regular, write_json, writing_folder
 
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
+#: Of ``audit.json`` and the results. 2: an image is recognisable if it beats a blank picture.
+FORMAT = 2
 #: An attack is not begun with fewer seconds than this.
 LEAST_SECONDS = 1.0
 #: Bytes of a file in the folder, at most.
@@ -75,7 +77,13 @@ class Session:
                 write_json(partial / NAME, own)
                 for name in (RESULTS, PICTURES):
                     (partial / name).mkdir(mode=0o700)
-        elif _read_json(folder / NAME) != own:
+        elif (kept := _read_json(folder / NAME)) != own:
+            if isinstance(kept, dict) and kept.get("format") != FORMAT:
+                raise InstaHideError(
+                    f"{folder} holds an audit of another version of instahide, whose figures mean "
+                    "something else.",
+                    "Choose another folder with --out.",
+                )
             raise InstaHideError(
                 f"{folder} holds something else than the audit of {subject.name} with these "
                 "images.",
@@ -154,6 +162,7 @@ class Session:
             encodings_per_image=task.copies,
             grants=[] if scene is None else scene.grants,
             seconds=answer.seconds,
+            out_of_time=answer.out_of_time,
             **self._outcome(task, answer, scene),
         )
 

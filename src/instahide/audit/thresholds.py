@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from instahide.audit.plan import SENT
+from instahide.audit.plan import SENT, Task
 from instahide.audit.result import Result, Threshold
 from instahide.errors import InstaHideError
 
@@ -88,18 +88,46 @@ def recovered_share(result: Result) -> float | None:
     return None if recognisable is None or not sought else recognisable / sought
 
 
-def checked(bounds: Sequence[Bound], results: Sequence[Result]) -> list[Threshold]:
-    """Check every bound. One on a figure that was not measured counts as violated.
+def checked(
+    bounds: Sequence[Bound], results: Sequence[Result], waiting: Sequence[Task] = ()
+) -> list[Threshold]:
+    """Check every bound. One that could not be checked counts as violated.
 
-    A check that could not be made must not look like one that went well.
+    A check that could not be made must not look like one that went well: nothing was measured, or
+    an attack that might have found more than the bound allows failed, or is ``waiting``: it was not
+    begun, for want of time.
     """
     overall = summary(results)
-    return [_checked(bound, _value(bound, overall, results)) for bound in bounds]
+    return [
+        _checked(bound, _value(bound, overall, results), _unchecked(bound, results, waiting))
+        for bound in bounds
+    ]
 
 
-def _checked(bound: Bound, value: float | None) -> Threshold:
-    violated = value is None or _COMPARED[bound.compared](value, bound.bound)
-    return Threshold(expression=bound.expression, value=value, violated=violated)
+def _checked(bound: Bound, value: float | None, unchecked: list[str]) -> Threshold:
+    violated = value is None or _COMPARED[bound.compared](value, bound.bound) or bool(unchecked)
+    return Threshold(
+        expression=bound.expression, value=value, violated=violated, unchecked=unchecked
+    )
+
+
+def _unchecked(bound: Bound, results: Sequence[Result], waiting: Sequence[Task]) -> list[str]:
+    """Attacks without a result that might have raised the figure, where the bound is an upper one.
+
+    A figure is the greatest over attacks, so that a missing attack cannot have lowered it.
+    """
+    if bound.compared not in (">", ">="):
+        return []
+    failed = [result for result in results if result.state == "failed"]
+    missing: list[Task | Result] = [*waiting, *failed]
+    only = None if bound.name in MEANINGS else bound.name.partition(".")[0]
+    return sorted(
+        {
+            one.attack
+            for one in missing
+            if not one.point and (one.on not in SENT if only is None else one.attack == only)
+        }
+    )
 
 
 def _value(

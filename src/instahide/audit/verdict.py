@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from instahide.audit.plan import SENT, On
+from instahide.audit.plan import ENDLESS, SENT, On, Task
 from instahide.audit.result import Facts, Result
 from instahide.audit.thresholds import recovered_share
 from instahide.encryption.guarantee import privacy_statement
 
-#: An encoding that is so near to the one trained on, in dB, counts as the same.
+#: An encoding that is so near to the one trained on, in dB, counts as the same,
 INVERTED = 25.0
+#: if it is so many dB nearer than the best blank picture is: its squared error is half as large.
+ABOVE_BLANK = 3.0
 #: Corrected p-values below this are called telling.
 _TELLING = 0.01
 _WHERE = {
@@ -24,8 +26,22 @@ LIMITS = (
 )
 
 
-def verdict(results: Sequence[Result], facts: Facts) -> list[str]:
-    """Sentences, the most important one first; `LIMITS` last."""
+def verdict(
+    results: Sequence[Result],
+    facts: Facts,
+    waiting: Sequence[Task] = (),
+    broken: Collection[str] = (),
+) -> list[str]:
+    """Paragraphs, the most important one first; `LIMITS` last.
+
+    Where an attack failed or ran out of time, the first sentence of the first one says so.
+
+    Args:
+        results: of the attacks that were run.
+        facts: what was audited.
+        waiting: what was not begun, for want of time.
+        broken: attacks of other packages that could not be loaded.
+    """
     done = [result for result in results if result.state == "done" and not result.point]
     kinds: list[On] = ["published", "rehearsal"]
     kinds.sort(key=lambda on: -max((_rank(r) for r in done if r.on == on), default=(0.0, 0.0))[0])
@@ -38,7 +54,28 @@ def verdict(results: Sequence[Result], facts: Facts) -> list[str]:
         sentences += [f"{_statement(facts)}.", _share(facts), LIMITS]
     else:
         sentences += [_share(facts), guaranteed(facts), LIMITS]
-    return [sentence for sentence in sentences if sentence]
+    first, *rest = [sentence for sentence in sentences if sentence]
+    return [" ".join(filter(None, [_incomplete(results, waiting, broken), first])), *rest]
+
+
+def _incomplete(results: Sequence[Result], waiting: Sequence[Task], broken: Collection[str]) -> str:
+    """Which attacks failed, and which had too little time; nothing if none did."""
+    failed = {r.attack for r in results if r.state == "failed" and not r.out_of_time}
+    late = {r.attack for r in results if r.out_of_time and not r.point} - set(ENDLESS)
+    late |= {task.attack for task in waiting if not task.point}
+    kinds = {
+        "could not be loaded": set(broken),
+        "failed with an error": failed,
+        "ran out of time": late,
+    }
+    said = [
+        f"{len(names)} attack{'s' if len(names) > 1 else ''} {what} ({', '.join(sorted(names))})"
+        for what, names in kinds.items()
+        if names
+    ]
+    if not said:
+        return ""
+    return f"This audit is incomplete: {', '.join(said)}."
 
 
 def finding(result: Result) -> str:
@@ -148,7 +185,7 @@ def _update(done: Sequence[Result]) -> str:
     best = {on: max((r for r in inverted if r.on == on), key=_psnr, default=None) for on in SENT}
     sentences = []
     if (sent := best["update"]) is not None:
-        again = "came back" if _psnr(sent) >= INVERTED else "did not come back"
+        again = "came back" if _came_back(sent) else "did not come back"
         shown = "is" if recovered_share(sent) else "is not"
         sentences = [
             f"From its gradient, as a federation's server gets it, one encoding {again} "
@@ -166,6 +203,11 @@ def _update(done: Sequence[Result]) -> str:
 
 def _nearness(inverted: Result) -> str:
     return f"{_psnr(inverted):.0f} dB, by the attack “{inverted.attack}”"
+
+
+def _came_back(inverted: Result) -> bool:
+    blank = inverted.figures.get("of_blank_psnr_mean") or 0.0
+    return _psnr(inverted) >= max(INVERTED, blank + ABOVE_BLANK)
 
 
 def _psnr(inverted: Result) -> float:

@@ -122,7 +122,7 @@ def _line(result: Result) -> str:
     at = f"{result.attack}{WHERE[result.on]}, {result.encodings_per_image} of an image"
     if result.state != "done":
         return f"{at}: {result.state}. {result.reason}"
-    spent = duration(result.seconds)
+    spent = duration(result.seconds) + (", when its time was over" if result.out_of_time else "")
     if recovered_share(result) is None:
         return f"{at}: done in {spent}"
     found, sought = (result.figures[f"images_{name}"] for name in ("recognisable", "sought"))
@@ -137,6 +137,8 @@ def _say(report: Report, folder: Path) -> None:
         out.print(sentence)
     for bound in report.thresholds:
         value = "not measured" if bound.value is None else f"{bound.value:.3g}"
+        if bound.unchecked:
+            value += f"; without a result: {', '.join(bound.unchecked)}"
         state = "violated" if bound.violated else "not violated"
         out.print(f"{bound.expression}: {state} ({value})")
     if not report.complete:

@@ -67,16 +67,21 @@ def score(
         Path | None, typer.Option(help="CSV file that the entry is added to.")
     ] = None,
 ) -> None:
-    """Score a submission against the truth."""
+    """Score a submission against the truth.
+
+    Prints JSON: the figures of the submission, and under "blank" what a blank submission gets, of
+    pictures that have one colour each.
+    """
     from dataclasses import asdict
 
     from instahide.audit.challenge import ChallengeTruth
-    from instahide.audit.contest import enter, score_submission
+    from instahide.audit.contest import enter, score_blank, score_submission
 
-    found = score_submission(submission, ChallengeTruth.open(truth))
+    opened = ChallengeTruth.open(truth)
+    found = score_submission(submission, opened)
     if leaderboard is not None:
         enter(leaderboard, name, found)
-    print(json.dumps(asdict(found)))
+    print(json.dumps({**asdict(found), "blank": asdict(score_blank(opened))}))
 
 
 @challenge.command()

@@ -181,7 +181,7 @@ class _Run:
         if self.attack.features is not None:
             return self.attack.features(self.encodings).to(self.encodings.device)
         seconds = min(self.attack.training, self.budget.left / 2)
-        training = Budget(seconds) if seconds > 0 else None
+        training = self.budget.part(seconds) if seconds > 0 else None
         return default_features(observation, training, self.say, self.attack.folder)
 
     def _first_beliefs(self) -> Beliefs:

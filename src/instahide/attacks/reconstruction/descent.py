@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple
@@ -40,11 +40,13 @@ def descend(
     rate: Rate,
 ) -> None:
     """Take a step for each of ``losses``, until ``budget`` ends; ``progress`` hears their mean."""
-    mean_loss, began = 0.0, time.monotonic()
+    mean_loss, first = 0.0, 0.0
     for step in count():
-        if budget.left == 0:
+        left = budget.left
+        if left == 0:
             break
-        spent = min(1.0, (time.monotonic() - began) / budget.seconds)
+        first = first or left
+        spent = 0.0 if math.isinf(first) else 1 - left / first
         for group in optimiser.param_groups:
             group["lr"] = rate.at(step, spent)
         loss = next(losses)
