@@ -7,15 +7,16 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TORCHVISION := .venv-torchvision
 RESULTS := experiments/results
 BENCHMARKS := app encode keys memory loader ledger publish reading ray_nodes distributed startup wrapping client_round lightning_callback public_search
 TABLES := tables attack_tables reconstruction_tables settings_tables evidence_tables noise_table
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint bench tables docs clean
+.PHONY: help demo test slow test-torchvision lint bench tables docs clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Train on plain and on encrypted digits, and compare (5 minutes on 2 cores)
 	$(BIN)/instahide demo
@@ -25,6 +26,9 @@ test: $(STAMP) ## Run the tests, with coverage
 
 slow: $(STAMP) ## Run the tests that take minutes
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
+
+test-torchvision: $(TORCHVISION)/.installed ## Test wrapped loaders beside torchvision and timm (7 GB)
+	$(TORCHVISION)/bin/python -m pytest tests/torchvision tests/integrations
 
 lint: $(STAMP) ## Check style, types and layers
 	$(BIN)/ruff check
@@ -57,4 +61,11 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "Name one that is: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,dev,docs]'
+	@touch $@
+
+# torchvision does not import beside the CPU build of torch that the other tests use.
+$(TORCHVISION)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(TORCHVISION)
+	$(TORCHVISION)/bin/python -m pip install --quiet torch==2.14.1 torchvision==0.29.1 timm pytest \
+		-e '.[data,vision,dp,lightning,ray,integrations]'
 	@touch $@

@@ -5,6 +5,7 @@ Tests that need an object store share one S3 server on the loopback interface.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import signal
@@ -14,6 +15,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+
+#: torchvision is tested in an environment of its own, `make test-torchvision`.
+collect_ignore = ["torchvision"] if importlib.util.find_spec("torchvision") is None else []
 
 # Before PyTorch is imported, and for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"

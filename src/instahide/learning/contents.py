@@ -59,12 +59,15 @@ class Contents:
             InstaHideError: a batch without images and labels, or with such as cannot be mixed.
         """
         fields = self._fields or Fields.find(fetched.own, len(own), self._image, self._label)
+        fields.require_no_other_images(fetched.own)
         parts = [(fetched.own, own)] + ([(fetched.others, others)] if len(others) else [])
         images = _joined([_images(field(batch, fields.image), rows) for batch, rows in parts])
         labels = _joined([_labels(field(batch, fields.label), len(rows)) for batch, rows in parts])
-        if self._mask and self._fields is None:
-            _require_signs(images)
-        self._fields = fields
+        # Poisson samplers give empty batches, in which there is nothing to check.
+        if len(own):
+            if self._mask and self._fields is None:
+                _require_signs(images)
+            self._fields = fields
         leaf = field(fetched.own, fields.image)
         dtype = leaf.dtype if isinstance(leaf, Tensor) else torch.float32
         return Pictures(images, labels, self._class_count(labels), dtype, fields)
@@ -84,7 +87,7 @@ class Contents:
                 "The data set does not say how many classes there are.",
                 "Give their number or their names as classes=.",
             )
-        if not 0 <= labels.min() <= labels.max() < count:
+        if labels.size and not 0 <= labels.min() <= labels.max() < count:
             raise InstaHideError(
                 f"Labels run from {labels.min()} to {labels.max()}, but there are {count} classes.",
                 f"Use labels from 0 to {count - 1}, or give more classes.",

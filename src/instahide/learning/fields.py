@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -51,6 +52,24 @@ class Fields:
             labels = [path for path, leaf in leaves.items() if _like_labels(leaf, count)]
             label = _only("label", labels, LABEL_KEYS, leaves)
         return cls(image, label)
+
+    def require_no_other_images(self, batch: Any) -> None:
+        """Check that ``batch`` holds no images but those at `image`: others would stay plain.
+
+        Raises:
+            InstaHideError: it has another field that looks like images.
+        """
+        images, labels = field(batch, self.image), field(batch, self.label)
+        leaves = list(_leaves(batch, ()))
+        # By identity, since a place may have two names. The same object twice is one too many.
+        replaced = next((path for path, leaf in leaves if leaf is images), None)
+        for path, leaf in leaves if len(images) else ():
+            if path != replaced and leaf is not labels and _may_show_images(leaf, images):
+                raise InstaHideError(
+                    f"Besides the images {written(self.image)} the batch holds {written(path)}, "
+                    f"{_described(leaf)}, which may be images too and would stay as it is.",
+                    "Leave it out of the batch, in the data set or in the collate function.",
+                )
 
     def put(self, batch: Any, images: Tensor, labels: Tensor) -> Any:
         """``batch`` with others in their place: arrays where there were arrays."""
@@ -150,6 +169,13 @@ def _is_whole(leaf: Leaf) -> bool:
 
 def _like_images(leaf: Leaf, count: int) -> bool:
     return leaf.ndim == 4 and len(leaf) == count and _is_float(leaf)
+
+
+def _may_show_images(leaf: Leaf, images: Leaf) -> bool:
+    """Whether it is a stack of images, a single image, or one row of values for each image."""
+    if leaf.ndim == 3:
+        return leaf.shape[-2:] == images.shape[-2:] or leaf.shape[:2] == images.shape[-2:]
+    return leaf.ndim >= 4 or (leaf.ndim == 2 and math.prod(leaf.shape) == math.prod(images.shape))
 
 
 def _like_labels(leaf: Leaf, count: int) -> bool:

@@ -71,8 +71,9 @@ class LoaderView:
         revealed(self._plain).worker_init_fn = function
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_"):
-            value = getattr(revealed(self._shown), name)
+        loader = None if name.startswith("_") else revealed(self._shown)
+        if hasattr(loader, name):
+            value = getattr(loader, name)
             if name == "set_epoch":
                 return partial(set_epoch, self._shown)
             if isinstance(value, _SETTINGS):

@@ -42,7 +42,8 @@ class Epoch:
         # the user's sampler is to find its generator as it would have without us.
         batches = self._batches.listed()
         pool = np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
-        _require_partners(self._encoder.scheme.private_k, len(pool))
+        if len(pool):
+            _require_partners(self._encoder.scheme.private_k, len(pool))
         self._encoder.exposure.begin_epoch(pool)
         for indices in batches:
             try:
@@ -105,14 +106,15 @@ class Planned:
         Raises:
             InstaHideError: more batches than the sampler said, or indices that are no item numbers.
         """
-        said = len(self)
+        # Opacus' samplers that split batches give a few more than they say.
+        most = len(self) + 2 * self._encoder.exposure.images
         batches: Iterable[Any] = self._loader.batch_sampler or ()
-        listed = [self._numbers(batch) for batch in islice(batches, said + 1)]
-        if len(listed) > said:
+        listed = [self._numbers(batch) for batch in islice(batches, most + 1)]
+        if len(listed) > most:
             raise InstaHideError(
-                f"The sampler gives more batches than the {said} that its length says, so that the "
-                "images of an epoch are not known.",
-                "Give it the length that it has.",
+                f"The sampler gives more batches than the {len(self)} that its length says, and "
+                f"had not ended after {most}, so that the images of an epoch are not known.",
+                "Give it an end, and the length that it has.",
             )
         return listed
 

@@ -110,8 +110,9 @@ class WithheldSampler:
         return len(revealed(self._sampler))
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_"):
-            value = getattr(revealed(self._sampler), name)
+        sampler = None if name.startswith("_") else revealed(self._sampler)
+        if hasattr(sampler, name):
+            value = getattr(sampler, name)
             if name == "set_epoch":
                 return partial(set_epoch, self._sampler)
             if name in ("sampler", "batch_sampler"):
@@ -145,8 +146,10 @@ def refuse_items() -> NoReturn:
     raise InstaHideError(
         "Plain items were asked for through a loader that `encode_loader` has wrapped, as a "
         "library does that builds a loader anew from its parts.",
-        "Let that library prepare the plain loader first (`loader.unwrapped` is it) and pass its "
-        "result to `encode_loader`. To skip batches, use itertools.islice(loader, n, None).",
+        "Let that library prepare the plain loader first (`loader.unwrapped` is it), and pass its "
+        "result to `encode_loader`. Do so with a loader that skips batches too, or skip them with "
+        "itertools.islice(loader, n, None). A Hugging Face Trainer resumes in the middle of an "
+        "epoch with ignore_data_skip=True.",
     )
 
 
