@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from instahide.errors import InstaHideError
-from instahide.images.hints import class_names, classes_known, moments_known
+from instahide.images.hints import class_names, classes_known
 
 
 def made(**attributes: Any) -> Any:
@@ -44,26 +44,3 @@ def test_classes(dataset: Any, names: tuple[str, ...], count: int | None) -> Non
 def test_targets_that_are_no_class_numbers_are_refused() -> None:
     with pytest.raises(InstaHideError, match="label of item 1 is not one whole number"):
         classes_known(made(targets=[0, "cat"]))
-
-
-NORMALIZE = made(mean=[0.5], std=(0.25,))
-
-
-@pytest.mark.parametrize(
-    ("dataset", "expected"),
-    [
-        (made(transform=NORMALIZE), ((0.5,), (0.25,))),
-        (made(transform=made(transforms=[made(), NORMALIZE])), ((0.5,), (0.25,))),
-        (made(transform=made(transforms=[made(transforms=(NORMALIZE,))])), ((0.5,), (0.25,))),
-        (Subset(made(transform=NORMALIZE), [0]), ((0.5,), (0.25,))),
-        (
-            made(transform=made(transforms=[NORMALIZE, made(mean=torch.zeros(1, 3), std=[1] * 3)])),
-            ((0, 0, 0), (1, 1, 1)),
-        ),
-        (made(transform=made(mean=[0.5])), None),
-        (made(transform=None), None),
-        (made(), None),
-    ],
-)
-def test_moments(dataset: Any, expected: Any) -> None:
-    assert moments_known(dataset) == expected

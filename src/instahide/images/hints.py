@@ -1,9 +1,8 @@
-"""What somebody's data set says of itself: its classes, and how its transform normalises."""
+"""Which classes a data set says that it has."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -36,34 +35,8 @@ def classes_known(dataset: object) -> int | None:
     return None
 
 
-def moments_known(dataset: object) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The mean and the standard deviation of the last transform that states both."""
-    for part in _whole(dataset):
-        stated = [
-            (_numbers(step.mean), _numbers(step.std))
-            for step in _steps(getattr(part, "transform", None))
-            if hasattr(step, "mean") and hasattr(step, "std")
-        ]
-        if stated:
-            return stated[-1]
-    return None
-
-
 def _whole(dataset: object) -> Iterator[object]:
     """The data set, then the one that it is a part of, as a torch Subset is, and so on."""
     while dataset is not None:
         yield dataset
         dataset = getattr(dataset, "dataset", None)
-
-
-def _steps(transform: Any) -> Iterator[Any]:
-    """A transform, and those that it consists of, in order."""
-    if transform is not None:
-        yield transform
-        inner = getattr(transform, "transforms", None)
-        for step in inner if isinstance(inner, (list, tuple)) else ():
-            yield from _steps(step)
-
-
-def _numbers(values: Any) -> tuple[float, ...]:
-    return tuple(float(value) for value in np.asarray(values).reshape(-1))

@@ -31,13 +31,19 @@ FEW_IMAGES = 16
 TOLERANCE = 0.01
 #: Least part of 0..1 that images fill in the channel that fills most. Of 16 digits, garments or
 #: photographs the least seen was 0.9; an X-ray with a black border filled 0.55; images that never
-#: pass a quarter of full brightness are better rescaled, as public images would hide them badly.
-FILLED = 0.25
+#: pass a fifth of full brightness are better rescaled, as public images would drown them.
+FILLED = 0.2
 #: The same while fewer than `FEW_IMAGES` images were seen.
 FILLED_BY_FEW = 0.05
 #: Greatest ratio of the magnitudes of private and public images, per channel. The least seen
-#: under own moments is that of masks with 1 white pixel in 1,000, 8 times below photographs.
-SPREAD_FACTOR = 10.0
+#: under own moments is that of masks with 1 white pixel in 1,000, 17 times below photographs.
+SPREAD_FACTOR = 20.0
+#: Greatest magnitude of a table's values, and 1 / least; 1 under the images' own moments.
+SCALE_FACTOR = 10.0
+
+
+#: Numbers per channel.
+_PerChannel = Sequence[float] | NDArray[np.float64]
 
 
 class Normalization(NamedTuple):
@@ -47,11 +53,22 @@ class Normalization(NamedTuple):
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, mean: Sequence[float], std: Sequence[float]) -> Self:
+    def of(cls, mean: _PerChannel, std: _PerChannel) -> Self:
         """From numbers per channel, of pixel / 255 or, where a mean is above 1, of pixels to 255.
 
         Raises:
             InstaHideError: not as many means as deviations, not finite, or a deviation of 0.
+        """
+        known = cls.of_values(mean, std)
+        unit = 255.0 if max(known.mean) > 1 else 1.0
+        return cls(*(tuple(value / unit for value in each) for each in known))
+
+    @classmethod
+    def of_values(cls, mean: _PerChannel, std: _PerChannel) -> Self:
+        """From numbers per channel, in the unit of the values that are normalised.
+
+        Raises:
+            InstaHideError: as `of`.
         """
         values = [np.asarray(each, np.float64).reshape(-1) for each in (mean, std)]
         if len(values[0]) != len(values[1]) or not len(values[0]):
@@ -65,8 +82,7 @@ class Normalization(NamedTuple):
                 f"{_numbers(values[1])} is no normalisation.",
                 "Give finite means, and standard deviations above 0.",
             )
-        unit = 255.0 if values[0].max() > 1 else 1.0
-        return cls(*(tuple((each / unit).tolist()) for each in values))
+        return cls(*(tuple(each.tolist()) for each in values))
 
     def __str__(self) -> str:
         return f"mean {_numbers(self.mean)}, std {_numbers(self.std)}"
@@ -201,11 +217,11 @@ def require_plausible_scale(seen: ChannelStatistics) -> None:
         InstaHideError: the normalised values are far larger or smaller than 1.
     """
     magnitudes = seen.magnitude[seen.varied]
-    small = seen.images >= FEW_IMAGES and (magnitudes < 1 / SPREAD_FACTOR).any()
-    if small or (magnitudes > SPREAD_FACTOR).any():
+    small = seen.images >= FEW_IMAGES and (magnitudes < 1 / SCALE_FACTOR).any()
+    if small or (magnitudes > SCALE_FACTOR).any():
         raise InstaHideError(
             f"After normalisation the values have magnitudes of {_numbers(seen.magnitude)} a "
-            f"channel; they must be between {1 / SPREAD_FACTOR:g} and {SPREAD_FACTOR:g}.",
+            f"channel; they must be between {1 / SCALE_FACTOR:g} and {SCALE_FACTOR:g}.",
             "Use the images' own mean and standard deviation, of pixel / 255.",
         )
 
@@ -238,5 +254,5 @@ def _require_channels(seen: ChannelStatistics, normalization: Normalization) -> 
         )
 
 
-def _numbers(values: Sequence[float] | NDArray[np.float64]) -> str:
+def _numbers(values: _PerChannel) -> str:
     return ", ".join(f"{value:.4g}" for value in np.asarray(values).reshape(-1))

@@ -12,6 +12,7 @@ from torch import Tensor
 from instahide.errors import InstaHideError
 from instahide.learning.fetching import Fetched
 from instahide.learning.fields import Fields, Leaf, Path, field
+from instahide.learning.value_check import ValueCheck
 
 
 class Pictures(NamedTuple):
@@ -35,16 +36,16 @@ class Contents:
         image: the path to the images of a batch; looked for in the first batch by default.
         label: likewise.
         classes: how many there are; by default soft labels tell, and class numbers cannot.
-        mask: whether the images are to be masked, which must be able to hide their values.
+        check: looks at the values of all images.
     """
 
     def __init__(
-        self, image: Path | None, label: Path | None, classes: int | None, *, mask: bool
+        self, image: Path | None, label: Path | None, classes: int | None, check: ValueCheck
     ) -> None:
         self._image = image
         self._label = label
         self._classes = classes
-        self._mask = mask
+        self._check = check
         self._fields: Fields | None = None
 
     def read(self, fetched: Fetched, own: NDArray[np.int64], others: NDArray[np.int64]) -> Pictures:
@@ -65,8 +66,7 @@ class Contents:
         labels = _joined([_labels(field(batch, fields.label), len(rows)) for batch, rows in parts])
         # Poisson samplers give empty batches, in which there is nothing to check.
         if len(own):
-            if self._mask and self._fields is None:
-                _require_signs(images)
+            self._check.see(images)
             self._fields = fields
         leaf = field(fetched.own, fields.image)
         dtype = leaf.dtype if isinstance(leaf, Tensor) else torch.float32
@@ -149,12 +149,3 @@ def _values(leaf: Any) -> NDArray[Any]:
         )
     # NumPy has no bfloat16.
     return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).detach().numpy()
-
-
-def _require_signs(images: NDArray[np.float32]) -> None:
-    if images.min() >= 0 or images.max() <= 0:
-        raise InstaHideError(
-            "All values of the first images are of one sign, so that the mask would hide nothing: "
-            "an encoding's absolute value would be the mix itself.",
-            "Add Normalize(mean, std) to the end of the transform.",
-        )

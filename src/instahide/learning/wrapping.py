@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
@@ -12,13 +13,17 @@ from instahide.encryption.batches import BatchEncoder, Moments
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import Images, PhotoCrops
-from instahide.images.hints import class_names, classes_known, moments_known
+from instahide.images import Images, ImageTable, PhotoCrops
+from instahide.images.channel_statistics import FETCHED_IMAGES, ChannelStatistics
+from instahide.images.hints import class_names, classes_known
+from instahide.images.normalization import Normalization
+from instahide.images.transforms import infer_normalization
 from instahide.learning.contents import Contents
 from instahide.learning.encoded_batches import EncodedBatches
 from instahide.learning.fields import as_path
 from instahide.learning.loader_view import LoaderView
 from instahide.learning.prepared import around, inner_loader
+from instahide.learning.value_check import ValueCheck
 from instahide.learning.withheld import Hidden, HiddenIterator, revealed
 from instahide.learning.wrappable import require_wrappable
 
@@ -50,7 +55,8 @@ def encode_loader(
         label: the field that holds the labels, likewise.
         classes: how many there are, or their names; by default what the data set says.
         mean: what the transform subtracts, per channel, if ``public`` are pixels; by default what
-            the last transform with a `mean` and a `std` says.
+            the transforms of the data set are recognised to subtract. It is compared with the
+            values of the images. Means above 1 are taken to be of pixels from 0 to 255.
         std: what it divides by, likewise.
         exposure: counts how often each item of the data set goes out, and may limit it; by default
             a new one without a limit.
@@ -71,12 +77,15 @@ def encode_loader(
             f"The exposure counts {exposure.images} images, but the data set has {items} items.",
             f"Give Exposure({items}): it counts by item number.",
         )
-    moments = _moments(inner.dataset, mean, std)
+    # Public images that are normalised elsewhere need none, unless noise is reckoned with.
+    needed = bool(scheme.noise) or isinstance(public, (ImageTable, PhotoCrops))
+    moments = _moments(inner.dataset, mean, std, needed=needed)
     encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=_participant())
     if classes is None:
         classes = class_names(inner.dataset) or classes_known(inner.dataset)
     number = len(classes) if isinstance(classes, Sequence) else classes
-    contents = Contents(as_path(image), as_path(label), number, mask=scheme.mask)
+    check = ValueCheck(moments, _public_statistics(public, moments), mask=scheme.mask)
+    contents = Contents(as_path(image), as_path(label), number, check)
     return EncodingLoader(loader, encoder, contents, classes)
 
 
@@ -166,12 +175,25 @@ def _participant() -> str:
 
 
 def _moments(
-    dataset: object, mean: Sequence[float] | None, std: Sequence[float] | None
+    dataset: object, mean: Sequence[float] | None, std: Sequence[float] | None, *, needed: bool
 ) -> Moments | None:
-    """What is given, else what the data set's transform says, if it does."""
+    """What is given; else, if it is needed, what the data set's transforms say."""
     if mean is not None and std is not None:
-        return Moments(tuple(map(float, mean)), tuple(map(float, std)))
+        return Moments(*Normalization.of(mean, std))
     if mean is not None or std is not None:
         raise InstaHideError("Of mean and std only one is given.", "Give both or none.")
-    known = moments_known(dataset)
+    known = infer_normalization(dataset) if needed else None
     return known and Moments(*known)
+
+
+def _public_statistics(
+    public: Images | PhotoCrops | None, moments: Moments | None
+) -> ChannelStatistics | None:
+    """Of public images under the private ones' normalisation."""
+    if isinstance(public, PhotoCrops):
+        # These crops are looked at and thrown away: nothing secret depends on them.
+        uniforms = np.random.default_rng().random((FETCHED_IMAGES, 4))
+        public = ImageTable.from_arrays(public.draw(uniforms))
+    if isinstance(public, ImageTable) and moments is not None:
+        public = public.normalised_like(moments)
+    return None if public is None else ChannelStatistics.of_images(public)
