@@ -116,7 +116,7 @@ def rendered(report: Report, pictures: Path) -> str:
         attacks=sorted(report.results, key=_telling),
         charts=[chart for chart in curves if chart is not None],
         drawing=charts,
-        picture=lambda name: _embedded(pictures / name),
+        picture=lambda name: _embedded(pictures / Path(name).name),
         share=recovered_share,
     )
 

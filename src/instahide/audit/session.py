@@ -121,14 +121,7 @@ class Session:
 
     def _read(self, task: Task) -> Result | None:
         path = self.folder / RESULTS / f"{task.file}.json"
-        if not path.exists():
-            return None
-        try:
-            return Result.model_validate_json(read_regular(path, MOST_BYTES))
-        except (OSError, ValueError):
-            raise InstaHideError(
-                f"{path} is damaged.", "Delete it, and run the same command again."
-            ) from None
+        return read_result(path) if path.exists() else None
 
     def _run(
         self,
@@ -226,6 +219,20 @@ def _identity(subject: Subject) -> dict[str, object]:
     pixels = hashlib.sha256(np.ascontiguousarray(subject.images.pixels).data).hexdigest()
     plain = facts(subject).model_dump(mode="json", exclude={"name", "source", "settings"})
     return {"format": FORMAT, "pixels": pixels, **plain}
+
+
+def read_result(path: Path) -> Result:
+    """The result of one attack, as an audit keeps it in ``path``.
+
+    Raises:
+        InstaHideError: the file is damaged.
+    """
+    try:
+        return Result.model_validate_json(read_regular(path, MOST_BYTES))
+    except (OSError, ValueError):
+        raise InstaHideError(
+            f"{path} is damaged.", "Delete it, and run the same command again."
+        ) from None
 
 
 def _read_json(path: Path) -> object:

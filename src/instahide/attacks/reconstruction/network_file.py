@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ N = TypeVar("N", bound=nn.Module)
 
 #: Bytes of a file of weights, at most: many times those of the largest network here.
 MOST_BYTES = 1 << 30
+#: Tensors in it, at most.
+MOST_TENSORS = 1000
 
 
 def save_network(path: Path, network: nn.Module) -> None:
@@ -42,6 +45,10 @@ def load_network(
     """
     try:
         tensors = load(read_regular(path, MOST_BYTES))
+        if len(tensors) > MOST_TENSORS:
+            raise ValueError(f"it has more than {MOST_TENSORS} tensors")
+        with torch.device("meta"):
+            _require_weights(build(tensors), tensors)  # Before memory is taken for them.
         network = build(tensors)
         network.load_state_dict(tensors)
     except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
@@ -49,3 +56,9 @@ def load_network(
             f"{path} does not hold {what} ({reason_of(error)}).", remedy
         ) from error
     return network.eval()
+
+
+def _require_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    if wanted != {name: value.shape for name, value in tensors.items()}:
+        raise ValueError("the weights are not those of the network")
