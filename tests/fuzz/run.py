@@ -13,12 +13,13 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.fuzz.readers import READERS
 from tests.fuzz.watching import Finding, fuzz
 
 #: Inputs of a process: memory is measured by its peak, so that each has a fresh one.
-BATCH = 2000
+BATCH = 5000
 #: Seconds after which a process is taken to hang where no signal reaches it.
 HUNG = 3600
 
@@ -30,19 +31,24 @@ def _batch(name: str, start: int, queue: multiprocessing.Queue) -> None:
         queue.put(fuzz(name, range(start, start + BATCH), Path(folder)))
 
 
-def _done(results: Path) -> Counter[str]:
-    counts: Counter[str] = Counter()
+def _done(results: Path) -> tuple[Counter[str], Counter[str]]:
+    """By reader, the number of the next input, and the seconds that all before it took."""
+    numbers: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
     for line in results.read_text(encoding="utf-8").splitlines() if results.exists() else ():
         facts = json.loads(line)
-        counts[facts["reader"]] = max(counts[facts["reader"]], facts["start"] + facts["inputs"])
-    return counts
+        name = facts["reader"]
+        numbers[name] = max(numbers[name], facts["start"] + facts["inputs"])
+        seconds[name] += facts["seconds"]
+    return numbers, seconds
 
 
 def main(results: Path, seconds: float, names: list[str]) -> None:
-    done, began = _done(results), time.monotonic()
+    (done, spent), began = _done(results), time.monotonic()
     context = multiprocessing.get_context("fork")
     while time.monotonic() - began < seconds:
-        name = min(names, key=lambda each: done[each])
+        # All readers get the same time, so that quick ones get more inputs.
+        name = min(names, key=lambda each: spent[each])
         queue = context.SimpleQueue()
         process = context.Process(target=_batch, args=(name, done[name], queue))
         started = time.monotonic()
@@ -52,12 +58,13 @@ def main(results: Path, seconds: float, names: list[str]) -> None:
         if process.exitcode != 0:
             process.kill()
             found = [Finding(name, done[name], f"the process ended with {process.exitcode}")]
-        line = {"reader": name, "start": done[name], "inputs": BATCH,
+        line: dict[str, Any] = {"reader": name, "start": done[name], "inputs": BATCH,
                 "found": [(each.number, each.what, each.content.hex()) for each in found],
                 "seconds": round(time.monotonic() - started, 1)}  # fmt: skip
         with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         done[name] += BATCH
+        spent[name] += line["seconds"]
 
 
 if __name__ == "__main__":

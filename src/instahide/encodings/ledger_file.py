@@ -67,11 +67,17 @@ class LedgerFile:
         with explained(path):
             self._connection = connected(path)
             weakref.finalize(self, self._connection.close)
-            require_ledger(path, self._connection)
-            self.salt, self.name, _, _ = self._state()
-            self.legacy = legacy_images(self._connection)
-        self.refresh()
-        self.fold()
+        try:
+            with explained(path):
+                require_ledger(path, self._connection)
+                self.salt, self.name, _, _ = self._state()
+                self.legacy = legacy_images(self._connection)
+            self.refresh()
+            self.fold()
+        except BaseException:
+            # It would hold its locks for as long as anybody keeps the exception.
+            self._connection.close()
+            raise
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
@@ -227,8 +233,10 @@ class LedgerFile:
         with self._lock, explained(self.path):
             # Closing brings the log into the database: once is enough.
             self._connection.execute("PRAGMA wal_autocheckpoint = 0")
-            self.fold()
-            self._connection.close()
+            try:
+                self.fold()
+            finally:
+                self._connection.close()
 
     def _state(self) -> tuple[bytes, str, int, int]:
         """Salt, name, number of images, and the last take that is in the totals."""

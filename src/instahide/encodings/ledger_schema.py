@@ -159,14 +159,18 @@ def connected(path: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    for setting in (
-        "synchronous = NORMAL",
-        "secure_delete = ON",
-        "temp_store = MEMORY",
-        f"wal_autocheckpoint = {LOG}",
-        f"cache_size = -{CACHE}",
-    ):
-        connection.execute(f"PRAGMA {setting}")
+    try:
+        for setting in (
+            "synchronous = NORMAL",
+            "secure_delete = ON",
+            "temp_store = MEMORY",
+            f"wal_autocheckpoint = {LOG}",
+            f"cache_size = -{CACHE}",
+        ):
+            connection.execute(f"PRAGMA {setting}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
