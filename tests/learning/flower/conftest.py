@@ -21,6 +21,10 @@ from instahide.images import ImageTable, open_split
 IMAGES = 240
 
 
+#: What nodes of these tests have in common with the run, unless they name something else.
+TERMS = ("scheme", "k", "private-k", "gradient", "noise")
+
+
 @dataclass
 class Federation:
     """Nodes that answer at once; every answer is kept.
@@ -109,6 +113,13 @@ def digits() -> tuple[ImageTable, ImageTable]:
     return train.subset(slice(0, IMAGES)), test
 
 
+def own_config(node: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole node config, of what ``node`` names and otherwise of terms that ``run`` is on."""
+    names = [*TERMS, *(("data", "test", "ledger") if "partition-id" in node else ())]
+    terms = {name: run[name] for name in names if run.get(name, "") != ""}
+    return {"max-exposure": 10**6, **terms, **node}
+
+
 @pytest.fixture
 def federation(tmp_path: Path, digits: tuple[ImageTable, ImageTable]) -> Callable[..., Federation]:
     """Nodes that split digits, or those whose node configs are given."""
@@ -127,6 +138,7 @@ def federation(tmp_path: Path, digits: tuple[ImageTable, ImageTable]) -> Callabl
         given = common | {name.replace("_", "-"): value for name, value in config.items()}
         if nodes is None:
             nodes = [{"partition-id": part, "num-partitions": 2} for part in range(2)]
+        nodes = [own_config(node, given) for node in nodes]
         contexts = {
             100 + number: Context(1, 100 + number, dict(node), RecordDict(), given)
             for number, node in enumerate(nodes)

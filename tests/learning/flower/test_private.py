@@ -3,38 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import RecordDict
 from opacus.accountants import RDPAccountant
 
+from instahide.errors import InstaHideError
 from instahide.learning.flower import private
-from instahide.learning.flower.settings import FederatedSettings
 
 # PyTorch's, of hooks that Opacus puts on the first layer.
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 Make = Callable[..., Any]
+PART = {"partition-id": 0, "num-partitions": 2}
+MOMENTS = {"mean": 0.3, "std": 0.38}
 DP = {"dp": True, "scheme": "plain", "batch_size": 25, "noise_multiplier": 2.0, "delta": 1e-4}
 
 
-def test_epsilon_grows_over_rounds_as_one_accountant_over_all_of_them(federation: Make) -> None:
-    run = federation([{"partition-id": 0, "num-partitions": 6}], clients=1, **DP)
-    spent = [page["epsilon"] for page in run.run()["rounds"]]
+def test_epsilon_grows_over_rounds_and_runs_as_one_accountant_over_all_of_them(
+    federation: Make, tmp_path: Path
+) -> None:
+    node = {"partition-id": 0, "num-partitions": 6}
+    spent = [
+        page["epsilon"]
+        for _ in range(2)
+        for page in federation([node], clients=1, **DP).run()["rounds"]
+    ]
     # About 40 images, 25 to a batch: two steps a round, each of half the images.
-    for steps, epsilon in zip((2, 4), spent, strict=True):
+    for steps, epsilon in zip((2, 4, 6, 8), spent, strict=True):
         oracle = RDPAccountant()
         oracle.history = [(2.0, 0.5, steps)]
         assert epsilon == pytest.approx(oracle.get_epsilon(1e-4))
-    for context in run.contexts.values():
-        memory = context.state[private.MEMORY]
-        assert dict(memory) == {"noise": [2.0], "rate": [0.5], "steps": [4]}
+    file = private.history_file(tmp_path / "ledger-0.sqlite")
+    assert private.read_history(file) == [(2.0, 0.5, 8)]
 
 
-def test_who_remembers_nothing_counts_all_rounds_before() -> None:
-    settings = FederatedSettings.from_config({"dp": True, "scheme": "plain", "local-epochs": 3})
-    assert private._history(RecordDict(), settings, 1, 0.25) == []
-    assert private._history(RecordDict(), settings, 4, 0.25) == [(1.0, 0.25, 3 * 3 * 4)]
+def test_a_round_that_would_pass_the_node_s_max_epsilon_is_refused_beforehand(
+    federation: Make, tmp_path: Path
+) -> None:
+    oracle = RDPAccountant()
+    oracle.history = [(2.0, 0.5, 4)]
+    most = oracle.get_epsilon(1e-5)
+    node = {"partition-id": 0, "num-partitions": 6, "max-epsilon": most * 1.001, "delta": 1e-5}
+    run = federation([node], clients=1, **{**DP, "rounds": 4})
+    pages = run.run()["rounds"]
+    assert [len(page["clients"]) for page in pages] == [1, 1, 0, 0]
+    assert "above its `max-epsilon`" in pages[2]["failures"][0]["reason"]
+    file = private.history_file(tmp_path / "ledger-0.sqlite")
+    assert private.read_history(file) == [(2.0, 0.5, 4)]
+
+
+@pytest.mark.parametrize("text", ["", "[[2.0, 0.5, -4]]", "[[0, 0.5, 4]]", "{}", "[[NaN, 0.5, 4]]"])
+def test_a_damaged_history_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "history").write_text(text)
+    with pytest.raises(InstaHideError, match="does not hold the history"):
+        private.read_history(tmp_path / "history")
+
+
+def test_a_node_that_insists_on_noise_takes_no_less(federation: Make) -> None:
+    run = federation([PART | {"dp": True, "noise-multiplier": 3.0}], clients=1, **DP, **MOMENTS)
+    with pytest.raises(InstaHideError, match="No client took part"):
+        run.run()
+    assert "noise-multiplier is at least 3.0" in run.answers[0].error.reason
+    run = federation([PART | {"dp": True}], clients=1, scheme="plain", **MOMENTS)
+    with pytest.raises(InstaHideError, match="No client took part"):
+        run.run()
+    assert "dp is True" in run.answers[0].error.reason
 
 
 def test_generators_of_two_processes_do_not_begin_alike() -> None:

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ConfigRecord, MetricRecord
 from torch import nn
 
 from instahide.images import ImageTable
+from instahide.learning.flower.outside import in_range, printable, whole
 from instahide.learning.flower.refusal import RefusalError
 from instahide.learning.flower.settings import FederatedSettings
 from instahide.learning.models import build
 from instahide.learning.network_file import NetworkCard
 from instahide.learning.testing import as_trained
+
+#: Bounds of what a server may send. A standard deviation below one grey level is none of images.
+MOST_SIDE, MOST_CLASSES, MOST_TEXT, LEAST_STD = 1 << 16, 10_000, 200, 1 / 255
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,28 @@ class Agreement:
 
     @classmethod
     def from_record(cls, record: ConfigRecord) -> Self:
-        """What `to_record` made; the round's number, which Flower adds, is passed over."""
+        """What `to_record` made, from a server that may be hostile; other keys are passed over.
+
+        Raises:
+            RefusalError: a value is missing, of another type, or out of bounds.
+        """
         shape, classes, mean, std = (
-            tuple(cast(list[Any], record[name])) for name in ("shape", "classes", "mean", "std")
+            _list(record, name) for name in ("shape", "classes", "mean", "std")
         )
+        if len(shape) != 3 or not all(whole(side, 1, MOST_SIDE) for side in shape):
+            raise _unusable("shape", f"three whole numbers from 1 to {MOST_SIDE}")
+        if not 1 <= len(classes) <= MOST_CLASSES or len(set(classes)) < len(classes):
+            raise _unusable("classes", f"1 to {MOST_CLASSES:,} different names")
+        if not all(
+            isinstance(name, str) and printable(name, MOST_TEXT) == name for name in classes
+        ):
+            raise _unusable("classes", "printable names")
+        if not all(in_range(value, 0, 1) for value in mean):
+            raise _unusable("mean", "numbers from 0 to 1, in units of pixel / 255")
+        if not all(in_range(value, LEAST_STD, 1) for value in std):
+            raise _unusable("std", f"numbers from {LEAST_STD:.4f} to 1, in units of pixel / 255")
+        if len(mean) != len(std) or len(mean) not in (0, shape[0]):
+            raise _unusable("mean", "one number for each channel, and so must `std`")
         return cls(cast(tuple[int, int, int], shape), classes, mean, std)
 
     def conform(self, images: ImageTable) -> ImageTable:
@@ -58,11 +80,12 @@ class Agreement:
                 "(channels, height, width).",
                 "Bring them to one size by `size` in the node config.",
             )
-        strange = sorted(set(images.classes) - set(self.classes))
+        strange = set(images.classes) - set(self.classes)
         if strange:
+            # Names of its own stay here: a server could ask for them by sending none.
             raise RefusalError(
-                f"This node has images of {', '.join(strange[:5])}, no class of the federation.",
-                f"Its classes are {', '.join(self.classes[:20])}.",
+                f"{len(strange)} of this node's classes are no class of the federation.",
+                f"Its classes are {', '.join(self.classes[:20]):.500}.",
             )
         mean, std = self.mean or images.mean, self.std or images.std
         return as_trained(images, self.shape, self.classes, mean, std)
@@ -90,10 +113,15 @@ class Agreement:
         )
 
 
-def load(network: nn.Module, arrays: ArrayRecord) -> nn.Module:
-    """``network`` with the weights and statistics of ``arrays``."""
-    network.load_state_dict(arrays.to_torch_state_dict())
-    return network
+def _list(record: ConfigRecord, name: str) -> tuple[Any, ...]:
+    value = record.get(name)
+    if not isinstance(value, list):
+        raise _unusable(name, "a list")
+    return tuple(value)
+
+
+def _unusable(name: str, wanted: str) -> RefusalError:
+    return RefusalError(f"The server's `{name}` cannot be used.", f"`{name}` must be {wanted}.")
 
 
 def moments(images: ImageTable) -> MetricRecord:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
@@ -16,9 +16,12 @@ from instahide.encodings.ledger import Account
 from instahide.images import ImageTable
 from instahide.learning.evaluate import accuracy, table_batches
 from instahide.learning.flower import local
-from instahide.learning.flower.agreement import Agreement, load, moments
+from instahide.learning.flower.agreement import moments
+from instahide.learning.flower.arrays import load
+from instahide.learning.flower.messages import Instructions, read
 from instahide.learning.flower.node import Node, spread
-from instahide.learning.flower.refusal import answering
+from instahide.learning.flower.normalisation import require_near
+from instahide.learning.flower.refusal import RefusalError, answering
 from instahide.learning.hardware import pick_device, pick_precision
 
 client_app = ClientApp()
@@ -31,20 +34,19 @@ def train(message: Message, context: Context) -> RecordDict:
 
     Answers with an error, and sends nothing of the round, where an image would pass its limit.
     """
-    config, node = _config(message), _node(context)
-    agreement = Agreement.from_record(config)
-    images = agreement.conform(node.images())
-    network = load(agreement.network(node.settings), _arrays(message))
+    node, sent = _node(context), read(message, arrays=True)
+    images = _conforming(node, sent)
+    network = load(sent.agreement.network(node.settings), sent.arrays)
     if node.settings.dp:
         from instahide.learning.flower.private import learn_privately
 
-        numbers = learn_privately(network, images, node.settings, _round(config), context.state)
+        numbers = learn_privately(network, images, node, sent.number)
     else:
-        numbers = _learn(network, images, node, config, _participant(node, context))
-    sent = _gradients(network) if node.settings.strategy == "FedSGD" else network.state_dict()
+        numbers = _learn(network, images, node, sent, _participant(node, context))
+    answer = _gradients(network) if node.settings.strategy == "FedSGD" else network.state_dict()
     metrics = {"num-examples": len(images), **numbers}
     return RecordDict(
-        {"arrays": ArrayRecord(sent), "metrics": MetricRecord(cast(dict[str, Any], metrics))}
+        {"arrays": ArrayRecord(answer), "metrics": MetricRecord(cast(dict[str, Any], metrics))}
     )
 
 
@@ -52,11 +54,11 @@ def train(message: Message, context: Context) -> RecordDict:
 @answering
 def evaluate(message: Message, context: Context) -> RecordDict:
     """The accuracy of the server's network on the client's own plain test images."""
-    node = _node(context)
-    settings, agreement = node.settings, Agreement.from_record(_config(message))
+    node, sent = _node(context), read(message, arrays=True)
+    settings, agreement = node.settings, sent.agreement
     images = agreement.conform(node.test_images())
     device = pick_device(settings.device)
-    network = load(agreement.network(settings), _arrays(message)).to(device)
+    network = load(agreement.network(settings), sent.arrays).to(device)
     precision = pick_precision(settings.precision, device)
     share = accuracy(network, table_batches(images), precision=precision).overall
     return RecordDict({"metrics": MetricRecord({"num-examples": len(images), "accuracy": share})})
@@ -66,14 +68,30 @@ def evaluate(message: Message, context: Context) -> RecordDict:
 @answering
 def query(message: Message, context: Context) -> RecordDict:
     """Mean and deviation of the client's images, where no normalisation was agreed upon."""
-    agreement = Agreement.from_record(_config(message))
-    images = _node(context).images()
-    agreement.conform(images)
+    node, sent = _node(context), read(message, arrays=False)
+    images = node.images()
+    sent.agreement.conform(images)
     return RecordDict({"metrics": moments(images)})
 
 
+def _conforming(node: Node, sent: Instructions) -> ImageTable:
+    """The node's images under what was agreed upon, if that suits them and hides them."""
+    settings, agreement = node.settings, sent.agreement
+    if not 1 <= sent.number <= settings.rounds:
+        raise RefusalError(
+            f"Round {sent.number} is not one of the {settings.rounds} rounds of this run.",
+            "Count rounds from 1.",
+        )
+    images = node.images()
+    node.require_crop(images.shape)
+    conforming = agreement.conform(images)
+    if agreement.mean:
+        require_near(images, agreement.mean, agreement.std)
+    return conforming
+
+
 def _learn(
-    network: nn.Module, images: ImageTable, node: Node, config: ConfigRecord, participant: str
+    network: nn.Module, images: ImageTable, node: Node, sent: Instructions, participant: str
 ) -> dict[str, float]:
     """Change ``network``, or give it a gradient, in the bounds of the node's exposure limit."""
     settings = node.settings
@@ -87,8 +105,7 @@ def _learn(
         if by_gradient:
             loss = local.gradient(network, encoder, settings)
         else:
-            pull = float(cast(float, config.get("proximal-mu", 0.0)))
-            loss = local.learn(network, encoder, settings, _round(config), pull)
+            loss = local.learn(network, encoder, settings, sent.number, sent.pull)
         if isinstance(exposure, Account):
             # What was learned from encodings may leave now: their count must outlast a power cut.
             exposure.sync()
@@ -114,15 +131,3 @@ def _participant(node: Node, context: Context) -> str:
 
 def _node(context: Context) -> Node:
     return Node.open(context.run_config, context.node_config)
-
-
-def _config(message: Message) -> ConfigRecord:
-    return cast(ConfigRecord, message.content["config"])
-
-
-def _arrays(message: Message) -> ArrayRecord:
-    return cast(ArrayRecord, message.content["arrays"])
-
-
-def _round(config: ConfigRecord) -> int:
-    return int(cast(int, config["server-round"]))

@@ -5,6 +5,7 @@ It becomes ``results.json``, written anew after every round.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,9 +16,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from instahide.files import write_json
+from instahide.learning.flower.answers import Checked
+from instahide.learning.flower.guarded import Guarded
 
 #: Why a node that did not answer is missing.
 NO_ANSWER = "No answer in time."
+NOTHING_USED = "No client's answer could be used, so the network stays as it was."
+_log = logging.getLogger(__name__)
 
 
 class Diary:
@@ -40,20 +45,23 @@ class Diary:
         self._asked, self._began = set(asked), time.monotonic()
         self.rounds.append({"round": number, "clients": [], "failures": []})
 
-    def heard(self, replies: Iterable[Message]) -> None:
-        """What the nodes answered, of those that did."""
+    def heard(self, answers: Checked) -> None:
+        """What the nodes answered, and whose answer could not be used."""
         page = self.rounds[-1]
         page["seconds"] = time.monotonic() - self._began
-        silent = set(self._asked)
-        for reply in replies:
-            node = reply.metadata.src_node_id
-            silent.discard(node)
-            if reply.has_error():
-                page["failures"].append({"node": str(node), "reason": reply.error.reason})
-            else:
-                page["clients"].append({"node": str(node), **_numbers(reply)})
-        for node in silent:
-            page["failures"].append({"node": str(node), "reason": NO_ANSWER})
+        page["clients"] = [{"node": str(n), **numbers} for n, numbers in answers.numbers.items()]
+        silent = self._asked - set(answers.numbers) - set(answers.dropped)
+        missing = answers.dropped | dict.fromkeys(silent, NO_ANSWER)
+        page["failures"] += [{"node": str(n), "reason": why} for n, why in missing.items()]
+        if not answers.kept:
+            page["failed"] = NOTHING_USED
+            _log.error("Round %d: %s", page["round"], NOTHING_USED)
+
+    def tested(self, answers: Checked) -> None:
+        """Whose own test could not be used."""
+        self.rounds[-1]["failures"] += [
+            {"node": str(node), "reason": why} for node, why in answers.dropped.items()
+        ]
 
     def summed(self, metrics: MetricRecord | None) -> None:
         """The numbers of all clients as one, of the answers or of their tests."""
@@ -87,7 +95,7 @@ class Diary:
 class Watched(Strategy):
     """Another strategy, as it is, with a diary of what it asks and hears."""
 
-    def __init__(self, strategy: Strategy, diary: Diary) -> None:
+    def __init__(self, strategy: Guarded, diary: Diary) -> None:
         self._strategy = strategy
         self._diary = diary
 
@@ -103,9 +111,8 @@ class Watched(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """As the strategy does it."""
-        replies = list(replies)
-        self._diary.heard(replies)
         arrays, metrics = self._strategy.aggregate_train(server_round, replies)
+        self._diary.heard(self._strategy.last)
         self._diary.summed(metrics)
         return arrays, metrics
 
@@ -120,6 +127,7 @@ class Watched(Strategy):
     ) -> MetricRecord | None:
         """As the strategy does it."""
         metrics = self._strategy.aggregate_evaluate(server_round, replies)
+        self._diary.tested(self._strategy.last)
         if metrics is not None:
             self._diary.summed(MetricRecord({"client-accuracy": metrics["accuracy"]}))
         return metrics
@@ -127,8 +135,3 @@ class Watched(Strategy):
     def summary(self) -> None:
         """As the strategy does it."""
         self._strategy.summary()
-
-
-def _numbers(reply: Message) -> dict[str, Any]:
-    (record,) = reply.content.metric_records.values()
-    return dict(record)

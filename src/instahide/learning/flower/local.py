@@ -14,6 +14,7 @@ from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure, at_limit
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
+from instahide.learning.flower.refusal import RefusalError
 from instahide.learning.flower.settings import FederatedSettings
 from instahide.learning.hardware import autocast, pick_device, pick_precision
 from instahide.learning.loader import EncodedLoader
@@ -140,6 +141,10 @@ def gradient(network: nn.Module, encoder: Encoder, settings: FederatedSettings) 
         images += len(encodings)
     if images == 0:
         raise none_usable()
+    if not torch.isfinite(total):
+        raise RefusalError(
+            "The loss at the server's weights is no finite number.", "Send other weights."
+        )
     for parameter in network.parameters():
         if parameter.grad is not None:
             parameter.grad /= images

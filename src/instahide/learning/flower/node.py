@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,15 +13,19 @@ import numpy as np
 
 from instahide.encodings.ledger import Account, Ledger, default_ledger
 from instahide.encryption.exposure import Exposure
+from instahide.encryption.guarantee import DELTA, loss_rate
+from instahide.errors import InstaHideError
 from instahide.images import ImageTable, open_images, open_test
+from instahide.learning.flower.epsilon_limit import largest_loss, limit_of, require_epsilon
+from instahide.learning.flower.node_config import PARTITION, NodeConfig, read_partition
 from instahide.learning.flower.partition import shares
 from instahide.learning.flower.refusal import RefusalError
 from instahide.learning.flower.settings import FederatedSettings
 
-#: Settings in which a node has the last word.
-OWN = ("data", "test", "public", "size", "skip_bad", "ledger", "max_exposure", "device")
-#: Settings of the run without which a node may refuse to take part.
-TERMS = ("scheme", "k", "private_k", "c1", "c2", "labels", "law", "noise")
+#: How far a run may move an image, as a share of its shorter side.
+MOST_CROP = 0.25
+#: All that the simulation engine says to a node.
+SIMULATED = {name.replace("_", "-") for name in PARTITION}
 
 
 @dataclass(frozen=True)
@@ -28,48 +33,44 @@ class Node:
     """One participant. Use `open`.
 
     Attributes:
-        settings: of the run, and over them the node's own.
+        settings: of the run, and those of the node in their place.
         partition: which part of a data set that all nodes share, and of how many; None at a node
             with images of its own.
+        max_epsilon: the epsilon that none of its images may pass; None: no such limit.
+        delta: at which that epsilon is meant.
+        crop_padding_named: whether the node itself allows the run's random crops.
     """
 
     settings: FederatedSettings
-    partition: tuple[int, int] | None
+    partition: tuple[int, int] | None = None
+    max_epsilon: float | None = None
+    delta: float = DELTA
+    crop_padding_named: bool = False
 
     @classmethod
     def open(cls, run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> Self:
         """From Flower's configs.
 
-        A node of the simulation engine has a ``partition-id`` and takes ``data``, ``test`` and
-        ``ledger`` from the run config. Any other node has to name its own: whoever starts a run
-        decides neither what it reads nor where it counts. How its images are encrypted the run
-        does decide, in the bounds of the `TERMS` that the node names.
+        The node config decides what `NodeConfig` says. Nodes of Flower's simulation engine have no
+        config of their own: there, whoever starts the run owns the machine and all images on it,
+        and the run config decides everything.
 
         Raises:
-            RefusalError: the node config has no `data`, or what is no setting of a node; or the
-                run is not on its terms.
-            InstaHideError: a setting that does not fit.
+            RefusalError: the node config lacks a setting that a node must name, or the run is not
+                on the node's terms.
         """
-        own = {name.replace("-", "_"): value for name, value in node_config.items()}
-        part, parts = own.pop("partition_id", None), own.pop("num_partitions", None)
-        terms = {name: own.pop(name) for name in TERMS if name in own}
-        strange = sorted(set(own) - set(OWN))
-        if strange:
-            raise RefusalError(
-                f"The node config says `{strange[0]}`, which is no setting of a node.",
-                f"It may say {', '.join(OWN)}; and its terms: {', '.join(TERMS)}.",
-            )
-        settings = FederatedSettings.from_config(run_config)
-        _require_terms(settings, terms)
-        if part is not None and parts is not None:
-            return cls(settings.merged(own), (int(part), int(parts)))
-        if "data" not in own:
-            raise RefusalError(
-                "This node does not say which images are its own.",
-                'Name them in its node config, as in `data="/path/of/images"`.',
-            )
-        alone = {"test": None, "ledger": None, **own}
-        return cls(settings.merged(alone), None)
+        if set(node_config) == SIMULATED and is_simulated():
+            partition = read_partition({name: node_config[name] for name in SIMULATED})
+            return cls(read_run_config(run_config), partition)
+        config = NodeConfig.read(node_config)
+        settings = config.settings(read_run_config(run_config))
+        return cls(
+            settings,
+            config.partition,
+            config.max_epsilon,
+            config.own.delta if "delta" in config.named else DELTA,
+            "crop_padding" in config.named,
+        )
 
     def images(self) -> ImageTable:
         """Its training images, under their own normalisation.
@@ -98,23 +99,46 @@ class Node:
         size, skip_bad = settings.size, settings.skip_bad
         return self._share(open_test(settings.test, size=size, skip_bad=skip_bad, progress=False))
 
+    def require_crop(self, shape: tuple[int, int, int]) -> None:
+        """Check the run's random crop: an image that is moved far shows, and hides, little.
+
+        Raises:
+            RefusalError: it may move an image by more than `MOST_CROP` of its shorter side.
+        """
+        most = int(MOST_CROP * min(shape[1:]))
+        if not self.crop_padding_named and self.settings.crop_padding > most:
+            raise RefusalError(
+                f"The run's crop-padding of {self.settings.crop_padding} is above {most}, "
+                "a quarter of the side of this node's images.",
+                "Lower it, or name it in the node config.",
+            )
+
     @contextmanager
     def counting(self, images: ImageTable) -> Iterator[Exposure]:
         """What counts the rows of ``images``: an account of this node's ledger, open for the block.
 
-        Plain images go into no encoding, so that there is nothing to count.
+        Its limit is `max_exposure`, or less where `max_epsilon` allows less. Plain images go into
+        no encoding, so that there is nothing to count.
 
         Raises:
+            RefusalError: `max_epsilon` cannot be kept.
             InstaHideError: a ledger that cannot be used.
         """
         scheme = self.settings.encryption()
         if scheme.is_plain:
             yield Exposure(len(images))
             return
-        with Ledger.open(self._ledger()) as ledger:
-            yield ledger.account(images, limit=self.settings.max_exposure, scheme=scheme)
+        with Ledger.open(self.ledger()) as ledger:
+            account = ledger.account(images, limit=self.settings.max_exposure, scheme=scheme)
+            if self.max_epsilon is not None:
+                rate = loss_rate(scheme, images.shape, images.std)
+                most = largest_loss(self.max_epsilon, self.delta)
+                account.limit = limit_of(account, scheme.c1**2 * rate, most)
+            yield account
+            if self.max_epsilon is not None:
+                require_epsilon(account, self.max_epsilon, self.delta)
 
-    def _ledger(self) -> Path:
+    def ledger(self) -> Path:
         """The node's ledger; nodes that share a machine and a run config have one each."""
         path = Path(self.settings.ledger) if self.settings.ledger else default_ledger()
         if self.partition is None:
@@ -131,15 +155,26 @@ class Node:
         return images.subset(rows).measured()
 
 
-def _require_terms(settings: FederatedSettings, terms: Mapping[str, Any]) -> None:
-    offers = {"scheme": settings.scheme, **vars(settings.encryption())}
-    for name, value in terms.items():
-        offered = offers[name]
-        if offered != value:
-            raise RefusalError(
-                f"This node takes part if {name} is {value!r}; in this run it is {offered!r}.",
-                "Start the run on its terms.",
-            )
+def is_simulated() -> bool:
+    """Whether this process is a worker of Flower's simulation engine, which is an actor of Ray."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return False
+    return ray.get_runtime_context().get_actor_id() is not None
+
+
+def read_run_config(run_config: Mapping[str, Any]) -> FederatedSettings:
+    """The settings of a run. What is wrong with them may be told to the server: it sent them.
+
+    Raises:
+        RefusalError: an unknown setting, or one that does not fit.
+    """
+    try:
+        settings = FederatedSettings.from_config(run_config)
+        settings.encryption()
+    except InstaHideError as error:
+        raise RefusalError(error.problem, error.remedy) from error
+    return settings
 
 
 def spread(exposure: Exposure) -> dict[str, float]:

@@ -10,16 +10,21 @@ those who cannot rebuild them.
 
 from __future__ import annotations
 
+import fcntl
+import math
 import secrets
 import warnings
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import torch
-from flwr.app import MetricRecord, RecordDict
+from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from instahide.errors import InstaHideError
+from instahide.files import write_json
 from instahide.images import ImageTable
 from instahide.images.optional import needing
 from instahide.learning.flower.refusal import RefusalError
@@ -30,33 +35,39 @@ from instahide.learning.state import TrainingState
 if TYPE_CHECKING:
     from opacus import PrivacyEngine
 
-#: Where a client remembers, in its Flower state, what it has spent.
-MEMORY = "dp-sgd"
+    from instahide.learning.flower.node import Node
+
+#: (noise, sampling rate, steps) of every part of the history.
+Entry = tuple[
+    Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    Annotated[float, Field(gt=0, le=1)],
+    Annotated[int, Field(ge=1)],
+]
+_HISTORY = TypeAdapter(list[Entry])
 
 
 def learn_privately(
-    network: nn.Module,
-    images: ImageTable,
-    settings: FederatedSettings,
-    number: int,
-    memory: RecordDict,
+    network: nn.Module, images: ImageTable, node: Node, number: int
 ) -> dict[str, float]:
     """Train ``network`` in place on plain ``images`` by DP-SGD for round ``number``.
+
+    What it spends is in the node's file when training begins, and stays spent whatever happens.
 
     Args:
         network: with the weights that the server sent.
         images: all of the client's.
-        settings: of the run.
+        node: whose settings and file of spent privacy are used.
         number: of the round, counted from 1.
-        memory: the client's state, in which the accountant's history goes on: plain numbers.
 
     Returns:
-        The mean ``loss`` of the round, and the ``epsilon`` spent in all rounds, at `delta`.
+        The mean ``loss`` of the round, and the ``epsilon`` spent in all rounds of all runs, at the
+        run's `delta`.
 
     Raises:
-        RefusalError: a network in which images meet in a batch.
-        InstaHideError: Opacus is not installed.
+        RefusalError: a network in which images meet in a batch, or the node's `max_epsilon`.
+        InstaHideError: Opacus is not installed, or the file cannot be used.
     """
+    settings = node.settings
     _require_apart(network, settings)
     with needing("opacus", "dp"):
         from opacus import PrivacyEngine
@@ -68,16 +79,72 @@ def learn_privately(
     # As Opacus lays gradients out.
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     loader = _loader(images, settings)
-    engine.accountant.history = _history(memory, settings, number, 1 / len(loader))
+    planned = (settings.noise_multiplier, 1 / len(loader), len(loader) * settings.local_epochs)
+    history = _spend(node, planned)
     loss = _epochs(engine, state, loader, settings, number)
-    history = engine.accountant.history
-    memory[MEMORY] = MetricRecord(
-        {
-            name: [entry[place] for entry in history]
-            for place, name in enumerate(("noise", "rate", "steps"))
-        }
-    )
-    return {"loss": loss, "epsilon": engine.get_epsilon(settings.delta)}
+    if not math.isfinite(loss):
+        raise RefusalError("The loss is no finite number.", "Send other weights, or lower `lr`.")
+    return {"loss": loss, "epsilon": epsilon_spent(history, settings.delta)}
+
+
+def _spend(node: Node, planned: Entry) -> list[Entry]:
+    """Add ``planned`` steps to the node's file, if they may be taken; returns all of it."""
+    file = history_file(node.ledger())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        # Two runs may be served at once, and both count.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        history = added(read_history(file), planned)
+        _require_epsilon(history, node)
+        write_json(file, history)
+    return history
+
+
+def history_file(ledger: Path) -> Path:
+    """The file, beside the node's ledger, of what DP-SGD has spent in all runs."""
+    return ledger.with_name(f"{ledger.name}.dp-sgd.json")
+
+
+def read_history(file: Path) -> list[Entry]:
+    """What DP-SGD has spent until now, on any images of this node.
+
+    Raises:
+        InstaHideError: the file is damaged: what was spent is not known.
+    """
+    if not file.exists():
+        return []
+    try:
+        return _HISTORY.validate_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InstaHideError(
+            f"{file} does not hold the history of DP-SGD.",
+            "Restore it from a backup; without it nothing is known of what was spent.",
+        ) from error
+
+
+def added(history: list[Entry], entry: Entry) -> list[Entry]:
+    """``history`` and ``entry``; steps under the same noise and rate are one."""
+    if history and history[-1][:2] == entry[:2]:
+        return [*history[:-1], (*entry[:2], history[-1][2] + entry[2])]
+    return [*history, entry]
+
+
+def epsilon_spent(history: list[Entry], delta: float) -> float:
+    """The epsilon of ``history`` at ``delta``, by Opacus' accountant."""
+    from opacus.accountants import RDPAccountant
+
+    accountant = RDPAccountant()
+    accountant.history = history
+    return float(accountant.get_epsilon(delta))
+
+
+def _require_epsilon(history: list[Entry], node: Node) -> None:
+    most = node.max_epsilon
+    if most is not None and not epsilon_spent(history, node.delta) <= most:
+        raise RefusalError(
+            "This round of DP-SGD would bring this node above its `max-epsilon`.",
+            "Start a run with more noise, or take this node out.",
+        )
 
 
 def _require_apart(network: nn.Module, settings: FederatedSettings) -> None:
@@ -96,22 +163,6 @@ def _loader(images: ImageTable, settings: FederatedSettings) -> DataLoader[tuple
 def _generator() -> torch.Generator:
     # A fresh process has PyTorch's default seed, and so everybody's noise would be the same.
     return torch.Generator().manual_seed(secrets.randbits(63))
-
-
-def _history(
-    memory: RecordDict, settings: FederatedSettings, number: int, rate: float
-) -> list[tuple[float, float, int]]:
-    """(noise, sampling rate, steps) of the rounds before.
-
-    A node that was started anew remembers nothing. It may have taken part in every round so far,
-    and counts them all: epsilon is never too small.
-    """
-    if MEMORY in memory:
-        record = cast(MetricRecord, memory[MEMORY])
-        columns = (cast(list[float], record[name]) for name in ("noise", "rate", "steps"))
-        return [(noise, rate, int(steps)) for noise, rate, steps in zip(*columns, strict=True)]
-    steps = (number - 1) * settings.local_epochs * round(1 / rate)
-    return [(settings.noise_multiplier, rate, steps)] if steps else []
 
 
 def _epochs(

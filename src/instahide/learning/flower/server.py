@@ -12,7 +12,8 @@ from torch import nn
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
 from instahide.learning.evaluate import accuracy, table_batches
-from instahide.learning.flower.agreement import Agreement, load
+from instahide.learning.flower.agreement import Agreement
+from instahide.learning.flower.arrays import load
 from instahide.learning.flower.diary import Diary, Watched
 from instahide.learning.flower.settings import FederatedSettings
 from instahide.learning.flower.strategies import make_strategy

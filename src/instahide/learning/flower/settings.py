@@ -8,8 +8,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field
 
 from instahide.errors import InstaHideError
+from instahide.learning.flower.outside import printable
+from instahide.learning.models import NETWORKS
 from instahide.learning.settings import Number, Positive, TrainSettings, Whole
 
+#: Characters of a value, at most: enough for the names of thousands of classes.
+MOST_TEXT = 100_000
 #: Settings of a run on one machine that say nothing here.
 MEANINGLESS = ("epochs", "ema", "patience", "test_share", "queries", "query_coefficient")
 
@@ -30,6 +34,36 @@ def _sizes(value: object) -> object:
         return tuple(int(word) for word in _words(value))  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         return value
+
+
+def _named(config: Mapping[Any, Any]) -> dict[str, Any]:
+    """``config`` by Python names, without empty texts.
+
+    Raises:
+        InstaHideError: a name that is no text or occurs twice, or a text that cannot be printed.
+    """
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        name = str(key).replace("-", "_")
+        if not isinstance(key, str) or printable(name) != name:
+            raise InstaHideError(
+                f"The run config: there is no setting `{printable(key)}`.",
+                "Settings have short names of letters and hyphens.",
+            )
+        if name in values:
+            raise InstaHideError(
+                f"The run config: `{name}` is there twice, with a hyphen and with an underscore.",
+                "Name it once.",
+            )
+        if isinstance(value, str) and not (value.isprintable() and len(value) <= MOST_TEXT):
+            raise InstaHideError(
+                f"The run config: the text of `{name}` has control characters or is longer than "
+                f"{MOST_TEXT:,} characters.",
+                "Use printable text.",
+            )
+        if value != "":
+            values[name] = value
+    return values
 
 
 Moments = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
@@ -102,9 +136,10 @@ class FederatedSettings(TrainSettings):
         """From a run config, where names have hyphens and an empty text says nothing.
 
         Raises:
-            InstaHideError: an unknown setting, or one that does not fit.
+            InstaHideError: an unknown setting, or one that does not fit. The message names it and
+                is safe to print.
         """
-        values = {name.replace("-", "_"): value for name, value in config.items() if value != ""}
+        values = _named(config)
         said = [name for name in MEANINGLESS if name in values]
         if said:
             raise InstaHideError(
@@ -112,6 +147,11 @@ class FederatedSettings(TrainSettings):
                 "Leave it out. A client sees its images `rounds` times `local-epochs` times.",
             )
         settings = cls.from_values(values, "The run config")
+        if settings.model not in NETWORKS:
+            raise InstaHideError(
+                f"The run config: `model` is {settings.model!r:.80}, which is no network.",
+                f"Choose one of {', '.join(NETWORKS)}.",
+            )
         if settings.dp and settings.scheme != "plain":
             raise InstaHideError(
                 f"DP-SGD is a baseline on plain images, but the scheme is {settings.scheme}.",

@@ -14,6 +14,8 @@ from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from instahide.errors import InstaHideError
+from instahide.learning.flower.answers import EXPOSURES, SPENT, AnswerChecks
+from instahide.learning.flower.guarded import Guarded, guarded
 from instahide.learning.flower.settings import FederatedSettings
 from instahide.learning.loop import learning_rate
 
@@ -80,8 +82,8 @@ class FedSGD(FedAvg):
         return np.asarray(self._arrays[name].numpy() - rate * self._velocity[name], mean.dtype)
 
 
-def make_strategy(settings: FederatedSettings, network: nn.Module) -> FedAvg:
-    """The strategy that ``settings`` name, with their arguments.
+def make_strategy(settings: FederatedSettings, network: nn.Module) -> Guarded:
+    """The strategy that ``settings`` name, with their arguments; it checks clients' answers.
 
     Raises:
         InstaHideError: there is no such strategy or argument, or it would harm the network.
@@ -111,13 +113,20 @@ def make_strategy(settings: FederatedSettings, network: nn.Module) -> FedAvg:
         )
     if name == "QFedAvg":
         arguments.setdefault("train_loss_key", "loss")
+    kind = guarded(FedSGD if name == "FedSGD" else getattr(flower, name))
     try:
-        return cast(FedAvg, (FedSGD if name == "FedSGD" else getattr(flower, name))(**arguments))
+        strategy = kind(**arguments)
     except TypeError as error:
         raise InstaHideError(
             f"{name} does not take `{settings.strategy_arguments}` ({error}).",
             "Its arguments are in Flower's documentation; FedSGD takes `momentum`.",
         ) from error
+    strategy.checks = AnswerChecks(
+        network.state_dict(),
+        SPENT if settings.dp else EXPOSURES,
+        dict(network.named_parameters()) if name == "FedSGD" else (),
+    )
+    return strategy
 
 
 def together(replies: list[RecordDict], weighted_by: str) -> MetricRecord:
