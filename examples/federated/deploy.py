@@ -12,6 +12,7 @@ import argparse
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from deployment import Deployment
@@ -22,12 +23,29 @@ from instahide import ImageTable, open_split
 from instahide.learning.flower.partition import shares
 
 
+#: Settings of a run that a node decides.
+TERMS = (
+    "scheme", "k", "max-exposure", "private-k", "c1", "c2", "labels", "law", "noise", "gradient",
+    "public", "size", "batch-size",
+)  # fmt: skip
+
+
 def give(folder: Path, images: ImageTable) -> Path:
     """Put ``images`` into a file of their own."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "images.npz"
     np.savez(path, images=images.pixels, labels=images.labels)
     return path
+
+
+def node_terms(values: dict[str, Any]) -> dict[str, Any]:
+    """What each node names in its own config: without it no node takes part.
+
+    One person starts everything here, so that nodes agree to whatever is asked for. In a real
+    deployment every node names its own terms, and whoever starts a run has to keep to them.
+    """
+    terms = {"scheme": "cross", "k": 4, "max-exposure": 100}
+    return terms | {name: values[name] for name in TERMS if name in values}
 
 
 def main() -> None:
@@ -51,7 +69,7 @@ def main() -> None:
             name = f"node-{number}"
             deployment.admit(name)
             data = give(servers.folder / name, train.subset(rows))
-            deployment.start_node(name, {"data": data})
+            deployment.start_node(name, {"data": data, **node_terms(values)})
         deployment.wait_for(options.clients)
         server_test = give(servers.folder / "server", test)
         agreed = {"test": server_test, "clients": options.clients}

@@ -22,6 +22,8 @@ EXAMPLE = ROOT / "examples" / "federated"
 NODES = ("anna", "ben", "cleo")
 #: What all runs have in common; a round takes some seconds, and minutes on a busy machine.
 CONFIG = {"scheme": "inside", "k": 2, "rounds": 2, "batch-size": 32, "lr": 0.05, "timeout": 400}
+#: What every node names in its own config.
+TERMS = {"scheme": "inside", "k": 2, "max-exposure": 1000}
 pytestmark = pytest.mark.slow
 
 
@@ -63,7 +65,8 @@ class Federation:
         self.start(name, **own)
 
     def start(self, name: str, **own: Any) -> None:
-        self.deployment.start_node(name, {"data": self.folder / name / "images.npz", **own})
+        data = self.folder / name / "images.npz"
+        self.deployment.start_node(name, {**TERMS, "data": data, **own})
 
     def run(self, out: str, **changes: Any) -> dict[str, Any]:
         config = {**CONFIG, "test": self.test, "clients": 2, **changes}
@@ -100,24 +103,44 @@ def federation(example: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def masks(federation: Federation, name: str) -> list[str]:
-    return federation.note(name, "masks").read_text(encoding="utf-8").splitlines()
+    """Those that the node has drawn since the module's first test; perhaps none yet."""
+    path = federation.note(name, "masks")
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def exposures(federation: Federation) -> dict[str, int]:
+    """Encodings of all images of each node, over all tests of this module so far."""
+    found = {}
+    for name, images in federation.images.items():
+        with Ledger.open(federation.folder / name / "ledger.sqlite") as ledger:
+            found[name] = int(ledger.account(images).counts.sum())
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _all_online(federation: Federation) -> None:
+    """Nodes that another test has stopped are missed for up to a minute."""
+    wait_for(lambda: federation.deployment.online() == len(NODES))
 
 
 def test_three_nodes_learn_and_only_weights_and_numbers_leave_them(
     federation: Federation,
 ) -> None:
+    before = exposures(federation)
     results = federation.run("first", **{"local-epochs": 3})
     assert results["refusals"] == {}
     assert [len(page["clients"]) for page in results["rounds"]] == [3, 3]
     assert results["accuracy"] > 0.3
-    last = results["rounds"][-1]
-    assert last["exposure-mean"] == 2 * 3 * 2
+    total = sum(len(federation.images[name]) for name in NODES)
+    earlier = sum(before[name] for name in NODES) / total
+    assert results["rounds"][-1]["exposure-mean"] == pytest.approx(earlier + 2 * 3 * 2)
+    after = exposures(federation)
     sent = b"".join(federation.note(name, "sent").read_bytes() for name in NODES)
     kept = b"".join(path.read_bytes() for path in federation.folder.glob("superlink.db*"))
     assert len(sent) > 2 * 3 * 1_000_000
-    for name, images in federation.images.items():
-        with Ledger.open(federation.folder / name / "ledger.sqlite") as ledger:
-            assert ledger.account(images).counts.sum() == 2 * 3 * 2 * len(images)
+    for name in NODES:
+        images = federation.images[name]
+        assert after[name] - before[name] == 2 * 3 * 2 * len(images)
         rows = [images.pixels[number, 0, 3:6] for number in range(len(images))]
         values = [images.normalised(slice(n, n + 1))[0, 0, 3:6] for n in range(len(images))]
         needles = [row.tobytes() for row in (*rows, *values, *np.abs(values))]
@@ -165,16 +188,30 @@ def test_other_images_and_a_limit_are_refused_with_a_reason_and_the_others_go_on
     federation.join("letters", ImageTable.from_arrays(digits.pixels, digits.labels + 10))
     federation.join("careful", digits, **{"max-exposure": 1})
     federation.deployment.wait_for(6)
-    results = federation.run("mixed", rounds=1)
+    try:
+        results = federation.run("mixed", rounds=1)
+    finally:
+        for name in ("large", "letters", "careful"):
+            federation.servers.stop(name)
     assert len(results["rounds"][0]["clients"]) == 3
     assert results["accuracy"] is not None
-    reasons = sorted(results["refusals"].values())
+    reasons = list(results["refusals"].values())
     assert len(reasons) == 3
-    assert "above 1 encodings" in reasons[0]
+    assert "above 1 encodings" in " ".join(reasons)
     assert "no class of the federation" in " ".join(reasons)
     assert "(1, 12, 12), the federation's (1, 8, 8)" in " ".join(reasons)
-    for name in ("large", "letters", "careful"):
-        federation.servers.stop(name)
+
+
+def test_a_node_without_terms_of_its_own_takes_no_part(federation: Federation) -> None:
+    federation.join("silent", federation.images["anna"], **{"max-exposure": ""})
+    federation.deployment.wait_for(4)
+    try:
+        results = federation.run("terms", rounds=1)
+    finally:
+        federation.servers.stop("silent")
+    assert len(results["rounds"][0]["clients"]) == 3
+    (reason,) = results["refusals"].values()
+    assert "does not name `max-exposure`" in reason
 
 
 def test_a_node_killed_in_the_middle_of_a_round_comes_back_with_new_keys(
