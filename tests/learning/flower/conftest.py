@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
 
+from instahide.encodings.ledger import Ledger
 from instahide.images import ImageTable, open_split
+from instahide.learning.flower import client
+from instahide.learning.flower.agreement import Agreement
+from instahide.learning.flower.settings import FederatedSettings
 
 #: Of digits: enough to learn from, few enough for a quick test.
 IMAGES = 240
@@ -144,5 +148,80 @@ def federation(tmp_path: Path, digits: tuple[ImageTable, ImageTable]) -> Callabl
             for number, node in enumerate(nodes)
         }
         return Federation(given, contexts)
+
+    return make
+
+
+@dataclass
+class Hospital:
+    """One node with 40 images of noise, and whatever message a server may send it.
+
+    Attributes:
+        own: its node config.
+        shape: of its images.
+    """
+
+    own: dict[str, Any]
+    shape: tuple[int, int, int] = (1, 16, 16)
+
+    def run_config(self, **run: Any) -> dict[str, Any]:
+        """A run that is on the node's terms, with changes."""
+        common = {
+            "scheme": "inside", "k": 4, "model": "small-group", "precision": "float32",
+            "batch-size": 8, "local-epochs": 1,
+        }  # fmt: skip
+        return common | {name.replace("_", "-"): value for name, value in run.items()}
+
+    def message(self, kind: str = "train", **changes: Any) -> Message:
+        """An honest message of the server, with changes of its config."""
+        agreement = Agreement(self.shape, ("0", "1"), (0.5,), (0.29,))
+        config = agreement.to_record()
+        config["server-round"] = 1
+        for name, value in changes.items():
+            config[name.replace("_", "-")] = value
+        records: dict[str, Any] = {"config": config}
+        if kind != "query":
+            settings = FederatedSettings.from_config(self.run_config())
+            records["arrays"] = ArrayRecord(agreement.network(settings).state_dict())
+        return Message(RecordDict(records), 2, kind)
+
+    def answer(self, message: Message, **run: Any) -> Message:
+        """What the node answers, in a run with such settings."""
+        context = Context(1, 2, self.own, RecordDict(), self.run_config(**run))
+        answers = {"train": client.train, "evaluate": client.evaluate, "query": client.query}
+        return answers[message.metadata.message_type](message, context)
+
+    def refusal(self, message: Message, **run: Any) -> str:
+        """Why the node refuses; nothing is counted by it."""
+        answer = self.answer(message, **run)
+        assert answer.has_error()
+        assert not answer.has_content()
+        return str(answer.error.reason)
+
+    def exposure(self) -> tuple[int, int]:
+        """Least and most encodings of an image, in the node's ledger."""
+        if not Path(self.own["ledger"]).exists():
+            return 0, 0
+        with Ledger.open(Path(self.own["ledger"])) as ledger:
+            counts = ledger.totals().counts
+        return (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Callable[..., Hospital]:
+    """A node with images and a ledger of its own, and terms that can be changed."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (40, 1, 16, 16), dtype=np.uint8)
+    made = 0
+
+    def make(images: np.ndarray[Any, Any] = pixels, **own: Any) -> Hospital:
+        nonlocal made
+        made += 1
+        np.savez(tmp_path / f"own-{made}.npz", images=images, labels=np.arange(len(images)) % 2)
+        terms = {
+            "data": str(tmp_path / f"own-{made}.npz"), "ledger": str(tmp_path / f"{made}.sqlite"),
+            "scheme": "inside", "k": 4, "max-exposure": 12, "device": "cpu",
+        }  # fmt: skip
+        return Hospital(terms | {name.replace("_", "-"): value for name, value in own.items()})
 
     return make

@@ -6,6 +6,7 @@ setting belongs to exactly one of the groups below; docs/federated.md has the sa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -39,6 +40,7 @@ RUN_ONLY = (
 PARTITION = ("partition_id", "num_partitions")
 #: Settings of a node that no run has.
 OF_NODES = ("max_epsilon", *PARTITION)
+_log = logging.getLogger(__name__)
 MOST_EPSILON, _MOST_PARTITIONS = 1e6, 1_000_000
 
 
@@ -94,6 +96,9 @@ class NodeConfig:
             RefusalError: the run is not on this node's terms.
         """
         self._require_terms(run)
+        for name in ("size", "public"):
+            if name in run.model_fields_set and getattr(run, name) != getattr(self.own, name):
+                _log.warning("The run's `%s` is ignored: this node's own config decides.", name)
         values = run.model_dump(exclude_unset=True, exclude=set(NODE_ONLY))
         mine = {name: getattr(self.own, name) for name in NODE_ONLY if name in self.named}
         return FederatedSettings.from_values({**values, **mine})
@@ -149,7 +154,7 @@ def _checked(values: dict[str, Any]) -> FederatedSettings:
         settings.encryption()
     except InstaHideError as error:
         for name in values:
-            if f"`{name}`" in error.problem or f"{name} = " in error.problem:
+            if any(form in error.problem for form in (f"`{name}`", f"{name} = ", f"{name} is ")):
                 problem = f"The node config's `{_shown(name)}` does not fit."
                 raise RefusalError(problem, "This node's own log says why.") from error
         raise RefusalError(

@@ -38,6 +38,7 @@ def answering(
             return Message(work(message, context), reply_to=message)
         except (RefusalError, ExposureLimitError) as refusal:
             reason = str(refusal)
+            _log.warning("This node takes no part: %s", reason, exc_info=refusal.__cause__)
         except Exception:  # anything, or its text would leave this machine
             _log.exception("This node takes no part in the round.")
             reason = SILENCE
