@@ -60,8 +60,8 @@ class Node:
                 on the node's terms.
         """
         if set(node_config) == SIMULATED and is_simulated():
-            partition = read_partition({name: node_config[name] for name in SIMULATED})
-            return cls(read_run_config(run_config), partition)
+            names = {name.replace("-", "_"): value for name, value in node_config.items()}
+            return cls(read_run_config(run_config), read_partition(names))
         config = NodeConfig.read(node_config)
         settings = config.settings(read_run_config(run_config))
         return cls(
