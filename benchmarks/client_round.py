@@ -48,10 +48,17 @@ def main() -> None:
         folder = Path(name)
         np.savez(folder / "images.npz", images=table.pixels, labels=table.labels)
         public.save(folder / "pool")
-        node = {"data": str(folder / "images.npz"), "ledger": str(folder / "ledger.sqlite")}
-        config = {"batch-size": 64, "public": str(folder / "pool")}
+        node = {
+            "data": str(folder / "images.npz"), "ledger": str(folder / "ledger.sqlite"),
+            "public": str(folder / "pool"), "k": 4, "max-exposure": 10**6,
+        }  # fmt: skip
         works = {
-            scheme: partial(answer, {**config, "scheme": scheme}, node, agreement)
+            scheme: partial(
+                answer,
+                {"batch-size": 64, "scheme": scheme},
+                {**node, "scheme": scheme},
+                agreement,
+            )
             for scheme in ("plain", "cross")
         }
         seconds = medians(works, rounds)

@@ -22,7 +22,6 @@ from simulate import said, show
 from instahide import ImageTable, open_split
 from instahide.learning.flower.partition import shares
 
-
 #: Settings of a run that a node decides.
 TERMS = (
     "scheme", "k", "max-exposure", "private-k", "c1", "c2", "labels", "law", "noise", "gradient",
