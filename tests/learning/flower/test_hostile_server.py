@@ -246,6 +246,17 @@ def test_encodings_without_noise_before_make_every_max_epsilon_a_refusal(hospita
     assert "max-epsilon" in node.refusal(node.message(), noise=1e6)
 
 
+def test_signs_are_balanced_within_the_band_as_well(hospital: Make) -> None:
+    """A mean above all values of the images, and less than one std away."""
+    dark = np.random.default_rng(0).integers(120, 160, (40, 1, 16, 16), dtype=np.uint8)
+    dark[:, :, 0, :] = 0
+    own = ImageTable.from_arrays(dark)
+    node = hospital(dark)
+    assert not node.answer(node.message(mean=list(own.mean), std=list(own.std))).has_error()
+    upper = own.mean[0] + 0.9 * own.std[0]
+    assert "nearly all values" in node.refusal(node.message(mean=[upper], std=list(own.std)))
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.4, -0.4])
 @pytest.mark.parametrize("ratio", [0.6, 1.0, 3.0])
 def test_other_scanners_share_a_normalisation(shift: float, ratio: float) -> None:

@@ -20,7 +20,7 @@ from instahide.learning.flower.agreement import moments
 from instahide.learning.flower.arrays import load
 from instahide.learning.flower.messages import Instructions, read
 from instahide.learning.flower.node import Node, spread
-from instahide.learning.flower.normalisation import require_near
+from instahide.learning.flower.normalisation import require_near, require_signs
 from instahide.learning.flower.refusal import RefusalError, answering
 from instahide.learning.hardware import pick_device, pick_precision
 
@@ -87,6 +87,8 @@ def _conforming(node: Node, sent: Instructions) -> ImageTable:
     conforming = agreement.conform(images)
     if agreement.mean:
         require_near(images, agreement.mean, agreement.std)
+    if settings.encryption().mask:
+        require_signs(conforming)
     return conforming
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from instahide.errors import InstaHideError
 from instahide.images import ImageTable
+from instahide.images.channel_statistics import ChannelStatistics
+from instahide.images.normalization import require_sign_balance
 from instahide.learning.flower.refusal import RefusalError
 
 #: How far an agreed mean may lie from the node's own, in standard deviations of its own pixels.
@@ -53,6 +56,23 @@ def require_near(images: ImageTable, mean: Sequence[float], std: Sequence[float]
             raise _outside("mean", mean[channel], channel)
         if not LEAST_STD_RATIO * own_std <= std[channel] <= MOST_STD_RATIO * own_std:
             raise _outside("std", std[channel], channel)
+
+
+def require_signs(conforming: ImageTable) -> None:
+    """Check that a mask hides the values of ``conforming``, the images as they will be encoded.
+
+    Raises:
+        RefusalError: nearly all values of a channel have one sign.
+    """
+    try:
+        require_sign_balance(ChannelStatistics.of_images(conforming))
+    except InstaHideError as error:
+        # Its message has values of the images, and stays in the node's log.
+        raise RefusalError(
+            "Under the server's `mean` nearly all values of this node's images have one sign, so "
+            "that the mask would hide too little.",
+            "Leave `mean` and `std` out of the run config to have them measured.",
+        ) from error
 
 
 def _outside(name: str, value: float, channel: int) -> RefusalError:
