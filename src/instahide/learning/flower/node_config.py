@@ -98,7 +98,7 @@ class NodeConfig:
         self._require_terms(run)
         for name in ("size", "public"):
             if name in run.model_fields_set and getattr(run, name) != getattr(self.own, name):
-                _log.warning("The run's `%s` is ignored: this node's own config decides.", name)
+                _log.info("The run's `%s` is ignored: this node's own config decides.", name)
         values = run.model_dump(exclude_unset=True, exclude=set(NODE_ONLY))
         mine = {name: getattr(self.own, name) for name in NODE_ONLY if name in self.named}
         return FederatedSettings.from_values({**values, **mine})
