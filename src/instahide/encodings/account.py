@@ -18,6 +18,7 @@ from instahide.encodings.names import primary
 from instahide.encryption.exposure import Exposure, fitting, require_limit
 from instahide.encryption.tallies import merge, repeats
 from instahide.errors import InstaHideError
+from instahide.images.pictures import connected, joined
 
 
 class Account(Exposure):
@@ -74,6 +75,16 @@ class Account(Exposure):
         """(N,) mu^2 of each image, as in `Totals`."""
         self._file.refresh()
         return greatest(self._file.losses, self._entries)
+
+    def group(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As `Exposure.group`, with those that the ledger knows to be of one source as well."""
+        return joined(ids, self.pictures())
+
+    def pictures(self) -> NDArray[np.int64]:
+        """(N,) numbers below N, equal for rows that are counted together."""
+        entries = self._entries.reshape(self.images, -1).astype(np.int64)
+        rows, _ = np.nonzero(entries >= 0)
+        return connected(rows, entries[entries >= 0], self.images)
 
     def spent(self) -> NDArray[np.bool] | None:
         """(N,) which images are at their limit; None where no image is."""

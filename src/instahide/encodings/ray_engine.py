@@ -201,6 +201,10 @@ class _Elsewhere:
         counts: NDArray[np.int64] = _answer(self._counter.counts.remote())
         return counts
 
+    def pictures(self) -> NDArray[np.int64]:
+        pictures: NDArray[np.int64] = _answer(self._counter.pictures.remote())
+        return pictures
+
     def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
         return bool(_answer(self._counter.count.remote(rows, coefficients)))
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from instahide.encodings.ledger import Account
 from instahide.encryption.exposure import Exposure, fitting
+from instahide.encryption.tallies import merge, repeats
 
 
 class Counting(Protocol):
@@ -20,6 +21,10 @@ class Counting(Protocol):
 
     def counts(self) -> NDArray[np.int64]:
         """(N,) encodings that each image went into until now."""
+        ...
+
+    def pictures(self) -> NDArray[np.int64]:
+        """(N,) numbers below N, equal for images that are counted together."""
         ...
 
     def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
@@ -40,6 +45,10 @@ class Counter:
     def counts(self) -> NDArray[np.int64]:
         """As `Counting.counts`."""
         return self._account.counts
+
+    def pictures(self) -> NDArray[np.int64]:
+        """As `Counting.pictures`."""
+        return self._account.pictures()
 
     def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
         """As `Counting.count`."""
@@ -65,21 +74,26 @@ class RemoteExposure(Exposure):
     def __init__(self, counting: Counting, images: int, limit: int | None) -> None:
         super().__init__(images, limit=limit)
         self._counting = counting
+        self.group(counting.pictures())
         self._see()
 
     def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
         """As `Exposure.take`, but of mixes that others keep from fitting some more are left out."""
-        taken = self._fitting(rows)
-        while taken and not self._count(rows[:taken], coefficients[:taken]):
+        pictures, weights = self._pictures(rows), np.array(coefficients, np.float32)
+        if repeats(pictures):
+            pictures = pictures.copy()
+            merge(pictures, weights)
+        taken = self._fitting(pictures)
+        while taken and not self._count(pictures[:taken], weights[:taken]):
             self._see()
-            # Half of them, where rows of the same pixels share a count that they do not show.
-            taken = min(taken // 2, self._fitting(rows))
+            taken = min(taken // 2, self._fitting(pictures))
         return taken
 
-    def _count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
-        flat = rows.reshape(-1)
+    def _count(self, pictures: NDArray[np.int64], weights: NDArray[np.float32]) -> bool:
+        flat, each = pictures.reshape(-1), weights.reshape(-1)
+        flat, each = flat[flat >= 0], each[flat >= 0]
         order = np.argsort(flat)
-        counted = self._counting.count(flat[order], coefficients.reshape(-1)[order])
+        counted = self._counting.count(flat[order], each[order])
         if counted and self.limit is not None:
             np.add.at(self._counts, flat, 1)
         return counted

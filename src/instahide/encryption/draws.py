@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from instahide.encryption import laws
 from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.candidates import Pools
 from instahide.encryption.exposure import Exposure, at_limit
 from instahide.encryption.keys import Block, Purpose
 from instahide.encryption.scheme import Scheme
@@ -66,6 +67,7 @@ def one_time_keys(
     shape: tuple[int, int, int],
     augmentation: Augmentation,
     exposure: Exposure,
+    pools: Pools | None = None,
 ) -> OneTimeKeys:
     """Draw the keys that encrypt the private images ``indices`` (n,) of ``shape`` (C, H, W).
 
@@ -77,6 +79,8 @@ def one_time_keys(
         shape: of one image.
         augmentation: how far every image of a mix may move.
         exposure: of the private images; what is drawn is counted in it.
+        pools: what partners are drawn from, where some of it shows one picture; without it all
+            images are different pictures.
 
     Returns:
         Keys for all ``indices``; or for the first ones, up to one that is at its limit.
@@ -84,7 +88,7 @@ def one_time_keys(
     Raises:
         ExposureLimitError: the first image cannot be encrypted without passing its limit.
     """
-    chosen, weights = mixes(block, scheme, indices, public=public, exposure=exposure)
+    chosen, weights = mixes(block, scheme, indices, public=public, exposure=exposure, pools=pools)
     count = len(chosen)
     return OneTimeKeys(
         chosen,
@@ -101,10 +105,11 @@ def mixes(
     *,
     public: int,
     exposure: Exposure,
+    pools: Pools | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The partners (n, k) and coefficients (n, k) of `one_time_keys`, which describes the rest."""
     weights = coefficients(block, scheme, len(indices))
-    chosen = _counted_partners(block, scheme, indices, weights, public, exposure)
+    chosen = _counted_partners(block, scheme, indices, weights, public, exposure, pools)
     return chosen, weights[: len(chosen)]
 
 
@@ -115,6 +120,7 @@ def _counted_partners(
     weights: NDArray[np.float32],
     public: int,
     exposure: Exposure,
+    pools: Pools | None,
 ) -> NDArray[np.int64]:
     """(n, k) rows as `partners`, of images within their limit; ends before one at its limit."""
     parts = []
@@ -122,16 +128,17 @@ def _counted_partners(
     while done < len(indices):
         spent = exposure.spent()
         if spent is None:
-            drawn = partners(block, scheme, indices[done:], private=exposure.images, public=public)
+            rest, private = indices[done:], exposure.images
+            drawn = partners(block, scheme, rest, private=private, public=public, pools=pools)
         else:
             rest = indices[done : _before_first(spent[indices], done)]
-            drawn = _unspent_partners(block, scheme, rest, spent, public)
+            drawn = _unspent_partners(block, scheme, rest, spent, public, pools)
         if len(drawn) == 0 or refused > MOST_REFUSALS:
             if done:
                 break
             raise at_limit(exposure)
-        private = drawn[:, : scheme.private_k]
-        taken = exposure.take(private, weights[done : done + len(drawn), : scheme.private_k])
+        own = slice(0, scheme.private_k)
+        taken = exposure.take(drawn[:, own], weights[done : done + len(drawn), own])
         parts.append(drawn[:taken])
         done += taken
         refused = 0 if taken else refused + 1
@@ -144,13 +151,15 @@ def _unspent_partners(
     indices: NDArray[np.int64],
     spent: NDArray[np.bool],
     public: int,
+    pools: Pools | None,
 ) -> NDArray[np.int64]:
     """(n, k) rows as `partners`, of private images not ``spent`` (N,); none if they are too few."""
     free = np.flatnonzero(~spent)
-    if len(free) < scheme.private_k:
+    left = None if pools is None else pools.only(free)
+    if (len(free) if left is None else left.pictures[0]) < scheme.private_k:
         return np.empty((0, scheme.k), np.int64)
     places = np.searchsorted(free, indices)
-    drawn = partners(block, scheme, places, private=len(free), public=public)
+    drawn = partners(block, scheme, places, private=len(free), public=public, pools=left)
     private = slice(0, scheme.private_k)
     drawn[:, private] = free[drawn[:, private]]
     return drawn
@@ -163,13 +172,47 @@ def _before_first(spent: NDArray[np.bool], start: int) -> int:
 
 
 def partners(
-    block: Block, scheme: Scheme, indices: NDArray[np.int64], *, private: int, public: int
+    block: Block,
+    scheme: Scheme,
+    indices: NDArray[np.int64],
+    *,
+    private: int,
+    public: int,
+    pools: Pools | None = None,
 ) -> NDArray[np.int64]:
-    """(n, k) rows: the image itself, then others, uniform over all choices without repeats."""
+    """(n, k) rows: the image itself, then others, uniform over all choices without repeats.
+
+    With ``pools``, each is uniform over the rows whose picture is not yet in the mix.
+    """
+    if pools is not None:
+        return _partners_apart(block, scheme, indices, pools)
     own, others = range(1, scheme.private_k), range(scheme.public_k)
     bounds = [*(private - taken for taken in own), *(public - taken for taken in others)]
     ranks = _below_each(block, Purpose.PARTNERS, len(indices), bounds)
     return np.asarray(laws.partners(indices, ranks, scheme.private_k), np.int64)
+
+
+def _partners_apart(
+    block: Block, scheme: Scheme, indices: NDArray[np.int64], pools: Pools
+) -> NDArray[np.int64]:
+    private, public = pools.private, pools.public
+    words = block.words(Purpose.PARTNERS, (scheme.k - 1) * len(indices))
+    while True:
+        drawn, again = laws.partners_apart(
+            private.places[indices],
+            words.reshape(scheme.k - 1, len(indices)),
+            private.spans,
+            public.spans,
+            pools.shared,
+            scheme.private_k,
+        )
+        if not len(again):
+            break
+        words[again] = block.words(Purpose.PARTNERS, len(again))
+    own = scheme.private_k
+    drawn[:, :own] = private.rows[drawn[:, :own]]
+    drawn[:, own:] = public.rows[drawn[:, own:]]
+    return np.asarray(drawn, np.int64)
 
 
 def below(block: Block, purpose: Purpose, count: int, bound: int) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.candidates import Known, Pools, pools_of, require_pictures
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import cuda
@@ -32,6 +33,7 @@ from instahide.encryption.requirements import require_fit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, ImageTable, PhotoCrops
+from instahide.images.protocol import picture_ids_of
 
 #: Blocks that `Encoder.stream` works on at a time: keys of one are drawn, one is mixed, and one is
 #: there for processors that are done with that.
@@ -65,6 +67,10 @@ class Encoder:
         device: where encodings are delivered; on a CUDA device they are also made there if the
             images fit into half of its free memory.
 
+    Attributes:
+        pools: what partners are drawn from, where some images show one picture; None where all are
+            different. A mix never holds a picture twice, private or public.
+
     Raises:
         InstaHideError: images and scheme do not go together; the message says what to change.
     """
@@ -93,12 +99,16 @@ class Encoder:
         self._public = PublicImages(public)
         self._public.renew(self._keys)
         require_fit(scheme, images, self._public.images, self.augmentation)
+        self.pools = self._find_pictures()
+        require_pictures(scheme, self.pools)
         self._device_tables = self._to_device()
 
     def next_epoch(self) -> None:
         """Start an epoch: new keys, and new crops where the public images are photographs."""
         self._keys.next_epoch()
         if self._public.renew(self._keys):
+            self.pools = self._find_pictures()
+            require_pictures(self.scheme, self.pools)
             self._device_tables = self._to_device()
 
     def order(self) -> NDArray[np.int64]:
@@ -192,6 +202,7 @@ class Encoder:
         vars(self).update(state)
         self._keys = KeyStream(self.participant)
         self.exposure = copy(self.exposure)
+        self.exposure.group(picture_ids_of(self.images))
         self._device_tables = self._to_device()
 
     def _draw(self, block: Block, indices: NDArray[np.int64]) -> OneTimeKeys:
@@ -203,7 +214,13 @@ class Encoder:
             shape=self.images.shape,
             augmentation=self.augmentation,
             exposure=self.exposure,
+            pools=self.pools,
         )
+
+    def _find_pictures(self) -> Pools | None:
+        """Let the exposure count by picture; returns which images partners are drawn from."""
+        ids = self.exposure.group(picture_ids_of(self.images))
+        return pools_of(Known.of(self.images, ids), self._public.images)
 
     def _private(self, keys: OneTimeKeys) -> NDArray[np.int64]:
         return keys.partners[:, : self.scheme.private_k]

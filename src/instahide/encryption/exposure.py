@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from instahide.encryption.tallies import merge, repeats, tally
 from instahide.errors import InstaHideError
+from instahide.images.pictures import all_different, joined
 
 
 class ExposureLimitError(InstaHideError):
@@ -22,7 +24,8 @@ class ExposureLimitError(InstaHideError):
 class Exposure:
     """Counts, for every private image, the encodings that it went into. Safe between threads.
 
-    A copy starts from zero: it counts for itself.
+    Images that show one picture share a count: see `group`. A copy starts from zero, with every
+    image a picture of its own: it counts for itself.
 
     Args:
         images: how many private images there are.
@@ -42,17 +45,49 @@ class Exposure:
         self.limit = limit
         self._counts: NDArray[np.int64] = np.zeros(images, np.int64)
         self._squares: NDArray[np.float64] = np.zeros(images, np.float64)
+        #: (N,) the first image with the same picture; None where all are different.
+        self._first: NDArray[np.int64] | None = None
         self._lock = threading.Lock()
 
     @property
     def counts(self) -> NDArray[np.int64]:
         """(N,) encodings that each image went into."""
-        return self._counts
+        return self._each(self._counts)
 
     @property
     def squares(self) -> NDArray[np.float64]:
         """(N,) sums of its squared coefficients in them."""
-        return self._squares
+        return self._each(self._squares)
+
+    def group(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count images that show one picture together, from now on and what was counted before.
+
+        Args:
+            ids: (N,) numbers below N, equal for images of one picture.
+
+        Returns:
+            (N,) numbers that are equal for these, and for all that were grouped before.
+        """
+        with self._lock:
+            known = ids if self._first is None else joined(ids, self._first)
+            if not all_different(joined(known)):
+                self._count_together(known)
+        return known
+
+    def _count_together(self, ids: NDArray[np.int64]) -> None:
+        _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+        before, self._first = self._first, first[inverse]
+        if before is None or not np.array_equal(before, self._first):
+            self._counts = gathered(self._counts, self._first)
+            self._squares = gathered(self._squares, self._first)
+
+    def _each(self, totals: NDArray[Any]) -> NDArray[Any]:
+        """``totals`` (N,) of pictures, by image."""
+        return totals if self._first is None else totals[self._first]
+
+    def _pictures(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The images that ``rows`` are counted as."""
+        return rows if self._first is None else self._first[rows]
 
     def begin_epoch(self, rows: NDArray[np.int64]) -> None:
         """Hear that an epoch begins, in which ``rows`` (n,) and no other images go out.
@@ -64,7 +99,7 @@ class Exposure:
         """(N,) which images are at their limit; None where no image is."""
         if self.limit is None:
             return None
-        spent = self._counts >= self.limit
+        spent = self._each(self._counts) >= self.limit
         return spent if spent.any() else None
 
     def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
@@ -74,18 +109,19 @@ class Exposure:
         seen has been counted.
 
         Args:
-            rows: (n, p) private images of n mixes, none twice in one mix.
-            coefficients: (n, p) theirs.
+            rows: (n, p) private images of n mixes.
+            coefficients: (n, p) theirs. A picture that a mix holds twice is counted once in it,
+                with their sum.
 
         Returns:
             How many of the n mixes were counted.
         """
         with self._lock:
-            taken = len(rows) if self.limit is None else fitting(rows, self._counts, self.limit)
-            # NumPy adds along one axis several times faster than along two.
-            flat, weights = rows[:taken].reshape(-1), coefficients[:taken].reshape(-1)
-            np.add.at(self._counts, flat, 1)
-            np.add.at(self._squares, flat, np.square(weights, dtype=np.float64))
+            pictures = self._pictures(rows)
+            taken = len(rows)
+            if self.limit is not None:
+                taken = fitting(once_each(pictures), self._counts, self.limit)
+            tally(pictures[:taken], coefficients[:taken], self._counts, self._squares)
         return taken
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -158,6 +194,21 @@ def fitting(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> i
     earlier = np.arange(len(flat)) - np.searchsorted(ordered, ordered)
     beyond = order[(counts[ordered] + earlier >= limit) & (ordered >= 0)]
     return int(beyond.min()) // rows.shape[1] if len(beyond) else len(rows)
+
+
+def once_each(pictures: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Mixes ``pictures`` (n, p) with -1 in place of what a mix holds already."""
+    if repeats(pictures):
+        pictures = pictures.copy()
+        merge(pictures, np.zeros(pictures.shape, np.float32))
+    return pictures
+
+
+def gathered(totals: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
+    """(N,) sums of ``totals`` (N,) where ``first`` (N,) says that they belong, zeros elsewhere."""
+    sums = np.zeros_like(totals)
+    np.add.at(sums, first, totals)
+    return sums
 
 
 def at_limit(exposure: Exposure) -> ExposureLimitError:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.candidates import Known, pools_of, require_pictures
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
@@ -46,6 +47,8 @@ def illustrate(
     The picture shows its partners, so its encodings hide nothing. No encoder ever uses these keys.
     """
     pool = images.subset(slice(0, 0)) if public is None else public.normalised_like(images)
+    pools = pools_of(Known.of(images), public)
+    require_pictures(scheme, pools)
     block = KeyStream("illustration").next_block()
     keys = draws.one_time_keys(
         block,
@@ -55,6 +58,7 @@ def illustrate(
         shape=images.shape,
         augmentation=Augmentation(),
         exposure=Exposure(len(images)),
+        pools=pools,
     )
     unmasked = draws.OneTimeKeys(keys.partners, keys.coefficients, None, None)
     own, others = keys.partners[:, : scheme.private_k], keys.partners[:, scheme.private_k :]

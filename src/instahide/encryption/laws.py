@@ -149,6 +149,75 @@ def partners(first: Any, ranks: Any, private_k: int) -> Any:
 
 
 @njit(nogil=True)
+def partners_apart(
+    first: Any, words: Any, spans: Any, public_spans: Any, shared: Any, private_k: int
+) -> Any:
+    """(n, k) places of images, of different pictures in each mix; and the words to draw again.
+
+    As `partners`, for images of which some show one picture: those of a picture are neighbours, and
+    all of its span is stepped over. How much is left, and so what a word is reduced by, differs
+    from mix to mix. A word beyond the last whole multiple of that is to be drawn again.
+
+    Args:
+        first: (n,) places of the first images.
+        words: (k - 1, n) uniform 64-bit words.
+        spans: (N, 2) for each private place, where its picture begins and ends.
+        public_spans: (M, 2) likewise.
+        shared: (N, 2) for each private place, the span of its picture among the public places.
+        private_k: private images in a mix.
+    """
+    k = len(words) + 1
+    chosen = np.zeros((len(first), k), np.int64)
+    again = np.empty(len(first), np.int64)
+    failed = 0
+    # The spans that are taken, in ascending order.
+    starts, ends = np.empty(2 * k, np.int64), np.empty(2 * k, np.int64)
+    for mix in range(len(first)):
+        chosen[mix, 0] = first[mix]
+        count, left = 0, len(spans)
+        count, left = _take(starts, ends, count, left, spans[first[mix]])
+        for column in range(1, k):
+            if column == private_k:
+                count, left = 0, len(public_spans)
+                for slot in range(private_k):
+                    count, left = _take(starts, ends, count, left, shared[chosen[mix, slot]])
+            word = words[column - 1, mix]
+            if _is_beyond(word, np.uint64(left)):
+                again[failed] = (column - 1) * len(first) + mix
+                failed += 1
+                break
+            place = np.int64(word % np.uint64(left))
+            for at in range(count):
+                place += (place >= starts[at]) * (ends[at] - starts[at])
+            chosen[mix, column] = place
+            own = spans[place] if column < private_k else public_spans[place]
+            count, left = _take(starts, ends, count, left, own)
+    return chosen, again[:failed]
+
+
+@njit(nogil=True)
+def _is_beyond(word: Any, bound: Any) -> Any:
+    """Whether ``word`` is beyond the last whole multiple of ``bound`` below 2^64."""
+    # That multiple is above 2^64 - bound, which hardly any word is.
+    whole = ~bound + np.uint64(1)
+    return word >= whole and word > ~(whole % bound)
+
+
+@njit(nogil=True)
+def _take(starts: Any, ends: Any, count: int, left: int, span: Any) -> Any:
+    """Put a span in its place among ``count``; returns how many there are, and what is left."""
+    start, end = np.int64(span[0]), np.int64(span[1])
+    if start == end:
+        return count, left
+    at = count
+    while at > 0 and starts[at - 1] > start:
+        starts[at], ends[at] = starts[at - 1], ends[at - 1]
+        at -= 1
+    starts[at], ends[at] = start, end
+    return count + 1, left - (end - start)
+
+
+@njit(nogil=True)
 def moves(numbers: Any, padding: int) -> Any:
     """(n, 3) int8: down and right, -padding to padding, and mirrored or not, of ``numbers`` (n,).
 

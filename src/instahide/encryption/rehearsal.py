@@ -61,6 +61,7 @@ def rehearse(
         shape=images.shape,
         augmentation=Augmentation(),
         exposure=Exposure(len(images)),
+        pools=encoder.pools,
     )
     size = tuple(encoded.images.shape)
     turned = np.zeros(size, bool) if keys.masks is None else mask_bits(keys.masks, size[2:])

@@ -11,11 +11,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from instahide.encryption.compiled import njit
 
-@njit(nogil=True, cache=True)
+
+@njit(nogil=True)
 def tally(pictures: Any, coefficients: Any, counts: Any, squares: Any) -> None:
     """Add the mixes ``pictures`` (n, p), with ``coefficients`` (n, p), to both totals (N,)."""
     for mix in range(len(pictures)):
@@ -39,7 +40,7 @@ def repeats(pictures: NDArray[np.int64]) -> bool:
     return any(bool(((one == other) & (one >= 0)).any()) for one, other in combinations(columns, 2))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def merge(pictures: Any, coefficients: Any) -> None:
     """In place: leave each picture once in its mix, with the sum of its ``coefficients`` (n, p).
 

@@ -20,7 +20,7 @@ from instahide.images.normalization import (
     require_possible_moments,
 )
 from instahide.images.parallel import in_order
-from instahide.images.pictures import Hashes, picture_hashes, same_pictures
+from instahide.images.pictures import Hashes, as_pixels, picture_hashes, same_pictures
 from instahide.images.repeatable import Repeatable
 from instahide.images.splits import class_count
 from instahide.images.table import ImageTable, Rows
@@ -137,13 +137,28 @@ class ImageDataset:
         NumPy and PyTorch, and those that the data set and its transforms hold, are put into one
         state, so that equal pictures come out equal; afterwards they are where they were.
         """
-        with Repeatable(self._dataset) as generators:
-            return np.concatenate([self._hash(index, generators) for index in range(len(self))])
+        return self._hashes[0]
+
+    @property
+    def pixel_hashes(self) -> Hashes:
+        """(N, 2) hashes of the 8-bit pixels of each item, to compare with those of a table.
+
+        Of float images they are the nearest pixels under `mean` and `std`, and zeros without these.
+        """
+        return self._hashes[1]
 
     @cached_property
     def picture_ids(self) -> NDArray[np.int64]:
         """(N,) numbers from 0: equal for items whose images are equal, whatever their labels."""
         return same_pictures(self.picture_hashes)
+
+    @cached_property
+    def _hashes(self) -> tuple[Hashes, Hashes]:
+        """`picture_hashes` and `pixel_hashes`, of one pass over all items."""
+        with Repeatable(self._dataset) as generators:
+            found = [self._hash(index, generators) for index in range(len(self))]
+        exact, pixels = (np.concatenate(hashes) for hashes in zip(*found, strict=True))
+        return exact, pixels
 
     def rows(self, indices: NDArray[np.int64]) -> Rows:
         """The items that ``indices`` (n, k) names, each fetched once: pixels (m, C, H, W) float32.
@@ -177,9 +192,15 @@ class ImageDataset:
             )
         return item
 
-    def _hash(self, index: int, generators: Repeatable) -> Hashes:
+    def _hash(self, index: int, generators: Repeatable) -> tuple[Hashes, Hashes]:
         generators.again()
-        return picture_hashes(self._fetch(index).pixels[None])
+        values = self._fetch(index).pixels[None]
+        exact = picture_hashes(values)
+        if values.dtype == np.uint8:
+            return exact, exact
+        if not any(self._mean) and set(self._std) == {1.0}:
+            return exact, np.zeros_like(exact)
+        return exact, picture_hashes(as_pixels(values, self._mean, self._std))
 
     def _sample(self, count: int) -> NDArray[Any]:
         indices = np.unique(np.linspace(0, self._length - 1, count).astype(np.int64)).tolist()

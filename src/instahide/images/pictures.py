@@ -7,6 +7,7 @@ has the same hash whether it is stored in one channel or in three equal ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,14 @@ def picture_hashes(pixels: NDArray[Any]) -> Hashes:
 
     Equal values of one type, height and width have equal hashes.
     """
-    digests: list[bytes] = []
+    found = np.empty((len(pixels), 2), np.uint64)
     for start in range(0, len(pixels), CHUNK):
         block = pixels[start : start + CHUNK]
         grey = _is_grey(block)
-        if grey.any():
-            digests += _merged(grey, _digests(block[grey, :1]), _digests(block[~grey]))
-        else:
-            digests += _digests(block)
-    return from_bytes(b"".join(digests), 1)[:, 0]
+        part = found[start : start + CHUNK]
+        part[~grey] = _hashed(block[~grey] if grey.any() else block)
+        part[grey] = _hashed(block[grey, :1])
+    return found
 
 
 def image_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:
@@ -50,6 +50,22 @@ def image_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:
     for channel in channels:
         whole.update(channel)
     return whole.digest()
+
+
+def as_pixels(
+    values: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.uint8]:
+    """The 8-bit pixels nearest to normalised ``values`` (N, C, H, W).
+
+    Args:
+        values: to compare with pixels.
+        mean: that was subtracted, per channel, of pixel / 255.
+        std: that was divided by, likewise.
+    """
+    per_channel = (slice(None), None, None)
+    pixels = values * np.asarray(std, np.float32)[per_channel]
+    pixels += np.asarray(mean, np.float32)[per_channel]
+    return np.asarray(np.clip(np.rint(pixels * 255), 0, 255), np.uint8)
 
 
 def from_bytes(digests: bytes | bytearray, each: int) -> Hashes:
@@ -82,6 +98,25 @@ def joined(*groups: NDArray[np.int64]) -> NDArray[np.int64]:
             label = least[group]
         if np.array_equal(before, label) or len(groups) == 1:
             return _numbered(label)
+
+
+def connected(rows: NDArray[np.int64], groups: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """(``count``,) numbers below it, equal for rows that are in one of the groups, as in `joined`.
+
+    Args:
+        rows: (L,) each as often as the groups that it is in.
+        groups: (L,) these groups, numbered from 0.
+        count: of all rows.
+    """
+    label = np.arange(count)
+    while True:
+        least = np.full(int(groups.max(initial=-1)) + 1, count, np.int64)
+        np.minimum.at(least, groups, label[rows])
+        new = label.copy()
+        np.minimum.at(new, rows, least[groups])
+        if np.array_equal(new, label):
+            return _numbered(label)
+        label = new
 
 
 def all_different(ids: NDArray[np.int64]) -> bool:
@@ -122,16 +157,17 @@ def _is_grey(block: NDArray[Any]) -> NDArray[np.bool]:
     return grey
 
 
-def _digests(block: NDArray[Any]) -> list[bytes]:
+def _hashed(block: NDArray[Any]) -> Hashes:
     if not len(block):
-        return []
+        return np.empty((0, 2), np.uint64)
     block = np.ascontiguousarray(block)
     if block.dtype.kind == "f":
         block = block + 0  # So that -0.0 is 0.0.
     content = memoryview(block.data).cast("B")
     size = len(content) // len(block)
     seed, digest = _seed(block.shape[1:], block.dtype), xxhash.xxh3_128_digest
-    return [digest(content[at : at + size], seed) for at in range(0, len(content), size)]
+    digests = [digest(content[at : at + size], seed) for at in range(0, len(content), size)]
+    return from_bytes(b"".join(digests), 1)[:, 0]
 
 
 def _seed(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
@@ -139,9 +175,3 @@ def _seed(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     channels, height, width = shape
     kind = 0 if dtype == np.uint8 else 1 + dtype.itemsize
     return (kind * 61 + channels) << 40 ^ height << 20 ^ width
-
-
-def _merged(mask: NDArray[np.bool], yes: list[bytes], no: list[bytes]) -> list[bytes]:
-    """One of ``yes`` where ``mask`` (n,) is set, else one of ``no``, each in its order."""
-    first, second = iter(yes), iter(no)
-    return [next(first) if one else next(second) for one in mask]

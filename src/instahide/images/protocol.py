@@ -82,6 +82,17 @@ def hashes_of(images: Images) -> Hashes:
     return hashes
 
 
+def pixel_hashes_of(images: Images) -> Hashes:
+    """(N, 2) hashes of the 8-bit pixels of each row, by which images of other kinds are compared.
+
+    They are zeros where it is not known which pixels normalised values come from.
+    """
+    if isinstance(images, ImageTable):
+        return images.picture_hashes
+    hashes: Hashes | None = getattr(images, "pixel_hashes", None)
+    return np.zeros((len(images), 2), np.uint64) if hashes is None else hashes
+
+
 def picture_ids_of(images: Images) -> NDArray[np.int64]:
     """(N,) numbers from 0: equal for rows of ``images`` that show the same picture."""
     if isinstance(images, ImageTable):
