@@ -261,3 +261,20 @@ def test_sixteen_bit_images_of_different_depth_are_refused(root):
         put(root / "ab"[number] / "0.png", values)
     with pytest.raises(InstaHideError, match="differ in the bits"):
         quiet(root)
+
+
+def test_training_and_test_images_of_different_depth_are_refused_at_every_opening(root):
+    for part, bits in (("train", 12), ("test", 10)):
+        for name in ("a", "b"):
+            values = RNG.integers(0, 1 << bits, (8, 8)).astype(np.uint16)
+            values[0, 0] = (1 << bits) - 1
+            put(root / part / name / "0.png", values)
+    for _ in range(2):
+        with pytest.raises(InstaHideError, match="differ in the bits"):
+            open_split(root, progress=False)
+
+
+def test_names_that_cannot_be_paths_are_refused():
+    for name in ("x" * 5000, "a\0b", "\udcff", "loop/" * 2000):
+        with pytest.raises(InstaHideError):
+            open_images(name)

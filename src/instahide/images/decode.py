@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -94,20 +95,20 @@ def resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return out
 
 
-def require_one_depth(depths: dict[int, Path], depth: int, path: Path) -> None:
-    """Add the ``depth`` of the image in ``path`` to those of a set of images in ``depths``.
+def require_one_depth(depths: Mapping[int, str]) -> None:
+    """Check that all 16-bit images of a set use the same number of bits.
+
+    Args:
+        depths: numbers of bits, each with a file that uses so many.
 
     Raises:
-        InstaHideError: it differs from theirs, so that one of them would be too dark or too bright.
+        InstaHideError: they do not, so that some images would become too dark or too bright.
     """
-    if not depth:
-        return
-    depths.setdefault(depth, path)
     if len(depths) > 1:
-        (first, other), (second, another) = depths.items()
+        uses = ", ".join(f"{name} uses {depth}" for depth, name in sorted(depths.items()))
         raise InstaHideError(
-            f"16-bit images differ in the bits that they use: {other} uses {first}, {another} "
-            f"{second}, so that their common range is not known.",
+            f"16-bit images differ in the bits that they use ({uses}), so that their common range "
+            "is not known.",
             "Convert them to 8 bits a channel, all by the same rule.",
         )
 

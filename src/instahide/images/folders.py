@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +24,19 @@ from instahide.images.skipped import (
     BESIDE,
     FRAMES,
     UNREADABLE,
+    Notes,
     Skipped,
-    read_skipped,
+    read_notes,
     warn_of_skipped,
-    write_skipped,
+    write_notes,
 )
 from instahide.images.splits import Split, labelled, paired, stratified
 from instahide.images.table import ImageTable
 
 Read = TypeVar("Read")
 
-#: Part of a decode's name in the cache: an older release kept no hashes of sources.
-FORMAT = 2
+#: Part of a decode's name in the cache: another release decoded otherwise.
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,34 @@ class Decoding:
     skip_bad: bool = False
     progress: bool = True
     classes: tuple[str, ...] | None = None
+
+
+class _Opened(NamedTuple):
+    """A table, and the bits that its 16-bit images use, if it was made of any."""
+
+    table: ImageTable
+    depths: dict[int, str]
+
+
+@dataclass
+class _Found:
+    """What is known of files beside their pixels: see `Decoded`; ``kept`` are their numbers."""
+
+    kept: list[int] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    depths: dict[int, str] = field(default_factory=dict)
+    sources: bytearray = field(default_factory=bytearray)
+    coloured: bool = False
+
+    def add(self, number: int, image: Decoded, path: Path) -> None:
+        self.kept.append(number)
+        self.sources += image.sources
+        self.coloured |= image.pixels.ndim == 3
+        if image.further:
+            self.skipped.append(Skipped(FRAMES, str(path)))
+        if image.depth:
+            self.depths.setdefault(image.depth, str(path))
+            require_one_depth(self.depths)
 
 
 def open_folder(folder: Path, how: Decoding) -> ImageTable:
@@ -76,14 +105,17 @@ def split_folder(folder: Path, how: Decoding, test_share: float) -> Split:
     if parts:
         train = _listing(parts.train, how, _beside(parts))
         test = _listing(parts.test, replace(how, classes=train.classes))
-        return paired(_table(train, "all", how), _table(test, "all", how))
+        return _pair(_open(train, "all", how), _open(test, "all", how))
     whole = _listing(folder, how)
     train_rows, test_rows = stratified(whole.labels, test_share)
-    return paired(
-        _table(whole.subset(train_rows), "train", how),
-        # What was left out is said once.
-        _table(replace(whole.subset(test_rows), skipped=()), "test", how),
-    )
+    # What was left out is said once.
+    test = replace(whole.subset(test_rows), skipped=())
+    return _pair(_open(whole.subset(train_rows), "train", how), _open(test, "test", how))
+
+
+def _pair(train: _Opened, test: _Opened) -> Split:
+    require_one_depth({**train.depths, **test.depths})
+    return paired(train.table, test.table)
 
 
 def decoded(
@@ -130,13 +162,19 @@ def _beside(parts: Parts | None) -> list[Skipped]:
 
 
 def _table(listing: Listing, part: str, how: Decoding) -> ImageTable:
+    return _open(listing, part, how).table
+
+
+def _open(listing: Listing, part: str, how: Decoding) -> _Opened:
+    """The decoded images, from the cache if they are there; warns of what was left out."""
     name = f"folder-{digest([FORMAT, str(listing.root.resolve()), part, how.size, how.skip_bad])}"
     state = _state(listing)
-    notes = cache_folder() / name / f".skipped-{state}.json"
-    table = cached(name, state, partial(_decode, listing, how, notes), source=listing.root)
+    path = cache_folder() / name / f".notes-{state}.json"
+    table = cached(name, state, partial(_decode, listing, how, path), source=listing.root)
     # Said at every opening, not only when the files are decoded.
-    _warn(listing, read_skipped(notes))
-    return table
+    notes = read_notes(path)
+    _warn(listing, notes.skipped)
+    return _Opened(table, notes.depths)
 
 
 def _warn(listing: Listing, skipped: Sequence[Skipped]) -> None:
@@ -145,53 +183,36 @@ def _warn(listing: Listing, skipped: Sequence[Skipped]) -> None:
 
 
 def _decode(listing: Listing, how: Decoding, notes: Path) -> ImageTable:
-    kept: list[int] = []
-    colours: set[bool] = set()
-    skipped: list[Skipped] = []
-    sources = bytearray()
-    pixels = stored(_rows(listing, how, kept, colours, skipped, sources), cache_folder())
-    if not kept:
-        _warn(listing, skipped)
+    found = _Found()
+    pixels = stored(_rows(listing, how, found), cache_folder())
+    if not found.kept:
+        _warn(listing, found.skipped)
         raise InstaHideError(
             f"No image of {listing.root} can be read.", "Check that the files are images."
         )
-    write_skipped(notes, skipped)
+    write_notes(notes, Notes(found.skipped, found.depths))
     # Colour is known only at the end: grey images were written three times over.
-    pixels = pixels if True in colours else pixels[:, :1]
-    hashes = from_bytes(sources, FILE_HASHES)
-    return labelled(pixels, listing.labels[kept], listing.classes, hashes)
+    pixels = pixels if found.coloured else pixels[:, :1]
+    hashes = from_bytes(found.sources, FILE_HASHES)
+    return labelled(pixels, listing.labels[found.kept], listing.classes, hashes)
 
 
 def _rows(
-    listing: Listing,
-    how: Decoding,
-    kept: list[int],
-    colours: set[bool],
-    skipped: list[Skipped],
-    sources: bytearray,
+    listing: Listing, how: Decoding, found: _Found
 ) -> Generator[NDArray[np.uint8], None, None]:
-    """(3, H, W) of every file.
-
-    ``kept`` takes its number, ``colours`` whether it has colour, ``skipped`` what was left out,
-    ``sources`` its hashes.
-    """
+    """(3, H, W) of every file that can be read; ``found`` takes the rest."""
     read: Callable[[Path], Decoded] = partial(decode_file, size=how.size)
     first: tuple[int, ...] = ()
-    depths: dict[int, Path] = {}
-    bad: list[Skipped] | None = skipped if how.skip_bad else None
+    bad: list[Skipped] | None = found.skipped if how.skip_bad else None
     with closing(decoded(listing.files, read, bad, shown=how.progress)) as images:
-        for number, (image, further, depth, hashes) in images:
-            require_one_depth(depths, depth, listing.files[number])
-            if further:
-                skipped.append(Skipped(FRAMES, str(listing.files[number])))
-            shape = image.shape[:2]
+        for number, image in images:
+            shape = image.pixels.shape[:2]
             first = first or shape
             if shape != first:
-                raise _sizes_differ(listing.files[kept[0]], first, listing.files[number], shape)
-            kept.append(number)
-            sources += hashes
-            colours.add(image.ndim == 3)
-            yield np.broadcast_to(np.atleast_3d(image).transpose(2, 0, 1), (3, *shape))
+                before = listing.files[found.kept[0]]
+                raise _sizes_differ(before, first, listing.files[number], shape)
+            found.add(number, image, listing.files[number])
+            yield np.broadcast_to(np.atleast_3d(image.pixels).transpose(2, 0, 1), (3, *shape))
 
 
 def _state(listing: Listing) -> str:

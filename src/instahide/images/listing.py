@@ -161,7 +161,7 @@ def entries(folder: Path) -> list[Path]:
 
 def visible_folders(folder: Path) -> list[Path]:
     """The folders in ``folder``, links to folders too, without hidden ones; sorted by name."""
-    return [path for path in entries(folder) if not _is_hidden(path.name) and path.is_dir()]
+    return [path for path in entries(folder) if not _is_hidden(path.name) and _is_folder(path)]
 
 
 def _sort_in(path: Path, found: Found, skip_bad: bool) -> None:
@@ -186,7 +186,7 @@ def _beside_classes(folder: Path) -> list[Skipped]:
     return [
         Skipped(OUTSIDE if path.suffix.lower() in IMAGE_SUFFIXES else OTHER_FILES, str(path))
         for path in entries(folder)
-        if not path.is_dir() and not _is_hidden(path.name)
+        if not _is_hidden(path.name) and not _is_folder(path)
     ]
 
 
@@ -194,6 +194,13 @@ def _require_empty(folder: Path, found: Found) -> None:
     """An empty folder stands for a class without images; one of other files is a mistake."""
     if any(reason == OTHER_FILES for reason, _ in found.skipped):
         raise _no_images(folder)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # A link that leads where nothing may be looked at.
+        raise _unreadable(path, error) from error
 
 
 def _is_hidden(name: str) -> bool:

@@ -56,20 +56,36 @@ def _warn(text: str) -> None:
     warnings.warn(printable(text), SkippedWarning, stacklevel=2)
 
 
-def write_skipped(path: Path, skipped: Sequence[Skipped]) -> None:
-    """Keep what was ``skipped`` in ``path``, in the place of what other files beside it hold."""
-    for old in path.parent.glob(".skipped-*.json"):
+class Notes(NamedTuple):
+    """What was found while files were decoded, kept beside the decoded images.
+
+    Attributes:
+        skipped: what was left out.
+        depths: bits that 16-bit images use, each with the first file that uses so many.
+    """
+
+    skipped: list[Skipped]
+    depths: dict[int, str]
+
+
+def write_notes(path: Path, notes: Notes) -> None:
+    """Keep ``notes`` in ``path``, in the place of those of other states beside it."""
+    for old in path.parent.glob(".notes-*.json"):
         old.unlink(missing_ok=True)
-    if skipped:
-        write_json(path, skipped)
+    if any(notes):
+        write_json(path, notes)
 
 
-def read_skipped(path: Path) -> list[Skipped]:
-    """What `write_skipped` kept in ``path``; nothing if it is not there."""
+def read_notes(path: Path) -> Notes:
+    """What `write_notes` kept in ``path``; nothing if it is not there."""
     try:
-        return [Skipped(str(reason), str(name)) for reason, name in json.loads(path.read_bytes())]
-    except (OSError, ValueError, TypeError, RecursionError):
-        return []
+        skipped, depths = json.loads(path.read_bytes())
+        return Notes(
+            [Skipped(str(reason), str(name)) for reason, name in skipped],
+            {int(depth): str(name) for depth, name in depths.items()},
+        )
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return Notes([], {})
 
 
 def _counted(names: Iterable[str]) -> str:

@@ -125,12 +125,14 @@ def _labels_of(name: str) -> tuple[str, ...]:
 
 def _is_image_folder(source: str | Path) -> bool:
     path = Path(source)
-    return (
-        str(source) not in BUILTIN
-        and path.is_dir()
-        and not idx_files(path)
-        and not is_cifar_folder(path)
-    )
+    try:
+        folder = str(source) not in BUILTIN and path.is_dir()
+    except OSError as error:  # A name that is too long, or a folder that nobody may look into.
+        raise InstaHideError(
+            f"Cannot read {source} ({error.strerror or error}).",
+            "Check the path and its permissions.",
+        ) from error
+    return folder and not idx_files(path) and not is_cifar_folder(path)
 
 
 def _read(source: str | Path) -> ImageTable | Split:
