@@ -104,7 +104,11 @@ CONTENTS: list[tuple[Any, dict[str, Any], str]] = [
     (lambda x, y: (x, y), {"classes": 10}, "Labels run from .*, but there are 10 classes"),
     (lambda x, y: (x, y - 1), {}, "Labels run from -1 to"),
     (lambda x, y: (x, torch.eye(50)[y]), {}, "50 columns, but there are 40 classes"),
-    (lambda x, y: (x[..., : 4 + y[0] % 4], y), {}, "one batch are .*, those of their partners"),
+    (
+        lambda x, y: (x[..., : 4 + y[0] % 4], y),
+        {},
+        "those of their partners|another image in row 1",
+    ),
     (lambda x, y: (x.to("meta"), y), {}, "The batch is on meta"),
 ]
 
@@ -116,6 +120,13 @@ def test_batches_that_cannot_be_mixed_are_refused(
     with pytest.raises(InstaHideError, match=message):
         refused(changed(change), **options)
     assert mixing() == []
+
+
+def test_images_of_other_sizes_than_their_partners_are_refused() -> None:
+    sized = [(torch.randn(1, 8, 8 + item // 8), item) for item in range(16)]
+    batches: Any = DataLoader(sized, 8)  # type: ignore[arg-type]
+    with pytest.raises(InstaHideError, match="those of their partners"):
+        refused(batches, Scheme.inside(3), classes=16)
 
 
 @pytest.mark.parametrize(

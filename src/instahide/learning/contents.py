@@ -11,7 +11,7 @@ from torch import Tensor
 
 from instahide.errors import InstaHideError
 from instahide.learning.fetching import Fetched
-from instahide.learning.fields import Fields, Leaf, Path, field
+from instahide.learning.fields import Fields, Leaf, Path, field, written
 from instahide.learning.value_check import ValueCheck
 
 
@@ -42,7 +42,7 @@ class Contents:
     def __init__(
         self, image: Path | None, label: Path | None, classes: int | None, check: ValueCheck
     ) -> None:
-        self._image = image
+        self.image = image
         self._label = label
         self._classes = classes
         self._check = check
@@ -59,13 +59,14 @@ class Contents:
         Raises:
             InstaHideError: a batch without images and labels, or with such as cannot be mixed.
         """
-        fields = self._fields or Fields.find(fetched.own, len(own), self._image, self._label)
+        fields = self._fields or Fields.find(fetched.own, len(own), self.image, self._label)
         fields.require_no_other_images(fetched.own)
         parts = [(fetched.own, own)] + ([(fetched.others, others)] if len(others) else [])
         images = _joined([_images(field(batch, fields.image), rows) for batch, rows in parts])
         labels = _joined([_labels(field(batch, fields.label), len(rows)) for batch, rows in parts])
         # Poisson samplers give empty batches, in which there is nothing to check.
         if len(own):
+            _require_own_images(fetched, [written(fields.image)] * len(parts))
             self._check.see(images)
             self._fields = fields
         leaf = field(fetched.own, fields.image)
@@ -93,6 +94,17 @@ class Contents:
                 f"Use labels from 0 to {count - 1}, or give more classes.",
             )
         return count
+
+
+def _require_own_images(fetched: Fetched, paths: list[str]) -> None:
+    """Refuse batches whose images were not found to be those of their items."""
+    if fetched.refusal is not None:
+        raise InstaHideError(*fetched.refusal)
+    if list(fetched.images[: len(paths)]) != paths:
+        raise InstaHideError(
+            "The images of a batch were not found to be those of its items.",
+            "Collate all batches alike, or name the field that holds the images with image=.",
+        )
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

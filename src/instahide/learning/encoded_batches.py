@@ -14,6 +14,7 @@ from instahide.encryption.batches import BatchEncoder, Plan
 from instahide.encryption.encoder import Encoded
 from instahide.learning.contents import Contents
 from instahide.learning.fetching import Collate, Fetched, Items, WorkerInit
+from instahide.learning.fields import Path
 from instahide.learning.planning import Epoch, Planned
 
 
@@ -35,7 +36,7 @@ class EncodedBatches:
         self.encoder = encoder
         self.contents = contents
         self.planned = Planned(loader, encoder)
-        self.fetching = _fetching(loader, self.planned)
+        self.fetching = _fetching(loader, self.planned, contents.image)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -81,13 +82,13 @@ class EncodedBatches:
         return pictures.fields.put(fetched.own, *encoded)
 
 
-def _fetching(loader: DataLoader[Any], requests: Planned) -> DataLoader[Any]:
+def _fetching(loader: DataLoader[Any], requests: Planned, image: Path | None) -> DataLoader[Any]:
     """A loader like ``loader``, which fetches what ``requests`` say."""
     return DataLoader(
         Items(loader.dataset),
         batch_sampler=requests,  # type: ignore[arg-type]
         num_workers=loader.num_workers,
-        collate_fn=Collate(loader.collate_fn),
+        collate_fn=Collate(loader.collate_fn, image),
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,
         worker_init_fn=WorkerInit(loader.worker_init_fn),

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset, get_worker_info
 
+from instahide.learning.collating import CheckedCollate, Part
+from instahide.learning.fields import Path
+
 
 class Request(NamedTuple):
     """The items to fetch: the batch's ``own``, and ``others`` that they are mixed with."""
@@ -22,14 +25,17 @@ class Request(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """What was asked for under ``number``: items, and once collated, batches.
+    """What was asked for under ``number``: items as `Part`, and once collated, batches.
 
-    ``others`` is None where a batch needs none.
+    ``others`` is None where a batch needs none. ``images``: of each batch the field where every
+    image was found to be its item's own; None where that is not so. ``refusal``: why not.
     """
 
     number: int
     own: Any
     others: Any
+    images: tuple[str | None, ...] = ()
+    refusal: tuple[str, str] | None = None
 
 
 class Items(Dataset[Any]):
@@ -40,27 +46,37 @@ class Items(Dataset[Any]):
 
     def __getitems__(self, request: Request) -> Fetched:
         """What the request names, own items first."""
-        own = self._items(request.own)
-        return Fetched(request.number, own, self._items(request.others) if request.others else None)
+        own = self._part(request.own)
+        return Fetched(request.number, own, self._part(request.others) if request.others else None)
 
-    def _items(self, indices: list[int]) -> Any:
+    def _part(self, indices: list[int]) -> Part:
         # As PyTorch would ask the data set itself.
         if getattr(self.dataset, "__getitems__", None):
-            return self.dataset.__getitems__(indices)
-        return [self.dataset[index] for index in indices]
+            return Part(self.dataset.__getitems__(indices), len(indices), whole=True)
+        return Part([self.dataset[index] for index in indices], len(indices), whole=False)
 
 
 class Collate:
-    """The user's collate, for both."""
+    """The user's collate, for both.
 
-    def __init__(self, collate: Callable[[Any], Any]) -> None:
-        self.collate = collate
+    Args:
+        collate: makes a batch of items.
+        image: the path to the images of a batch; looked for in each batch by default.
+    """
+
+    def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
+        self.collate = CheckedCollate(collate, image)
 
     def __call__(self, fetched: Any) -> Fetched:
         """Both parts of what was `Fetched` as batches."""
-        own = self.collate(fetched.own)
-        others = None if fetched.others is None else self.collate(fetched.others)
-        return Fetched(fetched.number, own, others)
+        made = [self.collate(part) for part in (fetched.own, fetched.others) if part is not None]
+        return Fetched(
+            fetched.number,
+            made[0].batch,
+            None if fetched.others is None else made[1].batch,
+            tuple(each.image for each in made),
+            next((each.refusal for each in made if each.refusal), None),
+        )
 
 
 class WorkerInit:

@@ -44,13 +44,12 @@ class Fields:
         Raises:
             InstaHideError: none or more than one fits.
         """
-        leaves = dict(_leaves(batch, ()))
         if image is None:
-            images = [path for path, leaf in leaves.items() if _like_images(leaf, count)]
-            image = _only("image", images, IMAGE_KEYS, leaves)
+            image = find_images(batch, count)
         if label is None:
-            labels = [path for path, leaf in leaves.items() if _like_labels(leaf, count)]
-            label = _only("label", labels, LABEL_KEYS, leaves)
+            found = dict(leaves(batch, ()))
+            labels = [path for path, leaf in found.items() if _like_labels(leaf, count)]
+            label = _only("label", labels, LABEL_KEYS, found)
         return cls(image, label)
 
     def require_no_other_images(self, batch: Any) -> None:
@@ -60,10 +59,10 @@ class Fields:
             InstaHideError: it has another field that looks like images.
         """
         images, labels = field(batch, self.image), field(batch, self.label)
-        leaves = list(_leaves(batch, ()))
+        found = list(leaves(batch, ()))
         # By identity, since a place may have two names. The same object twice is one too many.
-        replaced = next((path for path, leaf in leaves if leaf is images), None)
-        for path, leaf in leaves if len(images) else ():
+        replaced = next((path for path, leaf in found if leaf is images), None)
+        for path, leaf in found if len(images) else ():
             if path != replaced and leaf is not labels and _may_show_images(leaf, images):
                 raise InstaHideError(
                     f"Besides the images {written(self.image)} the batch holds {written(path)}, "
@@ -77,6 +76,17 @@ class Fields:
             array = isinstance(field(batch, path), np.ndarray)
             batch = replaced(batch, path, value.numpy() if array else value)
         return batch
+
+
+def find_images(batch: Any, count: int) -> Path:
+    """Where ``batch`` has its ``count`` images.
+
+    Raises:
+        InstaHideError: no field fits, or more than one.
+    """
+    found = dict(leaves(batch, ()))
+    images = [path for path, leaf in found.items() if _like_images(leaf, count)]
+    return _only("image", images, IMAGE_KEYS, found)
 
 
 def as_path(field: Any) -> Path | None:
@@ -140,7 +150,8 @@ def _with(batch: Any, step: Any, new: Any) -> Any:
     return clone
 
 
-def _leaves(batch: Any, path: Path) -> Iterator[tuple[Path, Leaf]]:
+def leaves(batch: Any, path: Path) -> Iterator[tuple[Path, Leaf]]:
+    """All tensors and arrays in ``batch``, which is itself at ``path``, with their paths."""
     if isinstance(batch, (Tensor, np.ndarray)):
         yield path, batch
         return
@@ -154,7 +165,7 @@ def _leaves(batch: Any, path: Path) -> Iterator[tuple[Path, Leaf]]:
     elif isinstance(batch, (tuple, list)):
         steps = range(len(batch))
     for step in steps:
-        yield from _leaves(_child(batch, step), (*path, step))
+        yield from leaves(_child(batch, step), (*path, step))
 
 
 def _is_float(leaf: Leaf) -> bool:
