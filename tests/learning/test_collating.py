@@ -111,27 +111,31 @@ def replaced(items: list[Any]) -> Any:
     return stacked([items[1], *items[1:]])
 
 
-def flipped_at_random(items: list[Any]) -> Any:
+def noisy_at_random(items: list[Any]) -> Any:
+    """Each image otherwise, by the same random numbers."""
     images, numbers = stacked(items)
-    for place in range(len(images)):
-        if torch.rand(()) < 0.7:
-            images[place] = images[place].flip(-1)
-    return images, numbers
+    return images + 0.1 * torch.randn(images.shape), numbers
 
 
 MIXING = [
     mixup, seeded_mixup, cutmix, mosaic, whitened_by_batch, in_place, in_place_of_the_data_set,
     in_place_by_arrays, reordered, one_pixel, sometimes, dropped, added, replaced,
-    flipped_at_random,
+    noisy_at_random,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("collate", MIXING)
-@pytest.mark.parametrize("workers", [0])
-def test_collate_functions_that_mix_are_refused(collate: Any, workers: int) -> None:
-    source = TensorDataset(IMAGES.clone(), NUMBERS)
+def test_collate_functions_that_mix_are_refused(collate: Any) -> None:
     with pytest.raises(InstaHideError):
-        encoded(collate, source, num_workers=workers)
+        encoded(collate, TensorDataset(IMAGES.clone(), NUMBERS))
+
+
+@pytest.mark.parametrize("collate", [in_place_of_the_data_set, in_place_by_arrays, mixup])
+def test_a_function_that_begins_to_mix_is_found(collate: Any) -> None:
+    check, items = CheckedCollate(stacked, None), [(image.clone(), 0) for image in IMAGES[:8]]
+    assert check(Part(items, 8, whole=False)).image == "[0]"
+    check.collate = collate
+    assert check(Part(items, 8, whole=False)).refusal
 
 
 def test_a_refusal_in_a_worker_says_what_to_do() -> None:

@@ -24,6 +24,7 @@ from instahide.encryption.draws import masks as drawn_masks
 from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
 from instahide.learning.contents import Contents
+from instahide.learning.value_check import ValueCheck
 from instahide.learning.wrapping import EncodingLoader
 from tests.learning.wrapped import ALONE, COUNT, HALF, INSIDE, ITEMS, SHAPE, loader, mixed, order
 
@@ -120,7 +121,7 @@ def test_batches_are_the_definition(scheme: Scheme) -> None:
         BatchEncoder(scheme, exposure, keys=KeyStream(fixed_key=KEY)) for exposure in exposures
     )
     rows = [HALF[:16], HALF[16:], HALF[5:6]]
-    contents = Contents(None, None, COUNT, mask=scheme.mask)
+    contents = Contents(None, None, COUNT, ValueCheck(None, None, mask=scheme.mask))
     encoded = EncodingLoader(loader(1, batch_sampler=rows), ours, contents)
     twin.next_epoch()
     ones, zeros = np.ones(1, np.float32), np.zeros(1, np.float32)

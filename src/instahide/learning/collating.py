@@ -56,20 +56,25 @@ class CheckedCollate:
     def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
         self.collate = collate
         self.image = image
+        # Where an item was found to hold its image, as the batch has it.
+        self._place: Path | None = None
 
     def __call__(self, part: Part) -> Collated:
         """The batch made of ``part``."""
-        listed = isinstance(part.items, list) and len(part.items) == part.size
+        listed = isinstance(part.items, (list, tuple)) and len(part.items) == part.size
         # The function may take fields out of the items.
         kept = [copy.copy(item) for item in part.items] if listed else part.items
-        sums, before = _checksums(kept), _generators()
+        images = self._stacked(kept) if listed else None
+        sums, before = (_checksums(kept) if images is None else []), _generators()
         batch = self.collate(part.items)
         path, rows = self._images(batch, part.size)
         if path is None or rows is None:
             return Collated(batch, None, None)
-        if _checksums(kept) != sums:
+        if images is not None and _same(rows, images):
+            return Collated(batch, written(path), None)
+        if _checksums(kept) != sums if images is None else _changed(images, self._stacked(kept)):
             return Collated(batch, None, _refusal("changes the data set's images in place"))
-        if part.whole and _is_among(rows, kept):
+        if part.whole and _path_among(rows, kept) is not None:
             return Collated(batch, written(path), None)
         if not listed:
             return Collated(batch, None, _refusal("changes a batch that the data set has made"))
@@ -85,7 +90,9 @@ class CheckedCollate:
         """The first of ``items`` whose row is not its own image."""
         after = None
         for place, (item, row) in enumerate(zip(items, rows, strict=True)):
-            if _is_among(row, item):
+            found = _path_among(row, item)
+            if found is not None:
+                self._place = found
                 continue
             after = after or _generators()
             if not self._alone(item, path, row, before):
@@ -94,6 +101,18 @@ class CheckedCollate:
         if after is not None:
             _set_generators(after)
         return None
+
+    def _stacked(self, items: list[Any]) -> Tensor | None:
+        """The images of ``items``, copied before somebody can change them; None if unknown."""
+        if self._place is None or not items:
+            return None
+        try:
+            images = [_tensor(field(item, self._place)) for item in items]
+        except InstaHideError:
+            return None
+        known = [each for each in images if each is not None]
+        alike = len({(each.shape, each.dtype) for each in known}) == 1
+        return torch.stack(known) if alike and len(known) == len(items) else None
 
     def _images(self, batch: Any, count: int) -> tuple[Path | None, Tensor | None]:
         """Where ``batch`` has its images, and these, as far as they can be encrypted at all."""
@@ -130,17 +149,25 @@ def _refusal(reason: str) -> tuple[str, str]:
     )
 
 
-def _is_among(row: Tensor, holder: Any) -> bool:
-    """Whether one of the arrays in ``holder`` has the values of ``row``."""
-    for _, leaf in leaves(holder, ()):
+def _path_among(row: Tensor, holder: Any) -> Path | None:
+    """Where ``holder`` has an array with the values of ``row``, if it has."""
+    for path, leaf in leaves(holder, ()):
         if leaf.shape == row.shape:
             own = _tensor(leaf)
-            if own is not None and _same(row, own.to(row.dtype)):
-                return True
-    return False
+            if own is not None and _same(row, own):
+                return path
+    return None
+
+
+def _changed(before: Tensor, now: Tensor | None) -> bool:
+    return now is None or not _same(before, now)
 
 
 def _same(row: Tensor, own: Tensor) -> bool:
+    """Whether ``own`` has the values of ``row``, once it is of its type."""
+    if row.shape != own.shape:
+        return False
+    own = own.to(row.dtype)
     # Broken items are named where the batch is read.
     return torch.equal(row, own) or torch.allclose(row, own, rtol=0, atol=0, equal_nan=True)
 
@@ -158,7 +185,7 @@ def _checksums(items: Any) -> list[int]:
     """Of all images of ``items``, so that a change in place shows; a move within one does not."""
     return [
         int(words.sum(dtype=np.uint64))
-        for item in (items if isinstance(items, list) else [items])
+        for item in (items if isinstance(items, (list, tuple)) else [items])
         for words in _words(item)
     ]
 
