@@ -62,7 +62,8 @@ def _answers(
     precision = pick_precision("auto", device)
     network.to(device)
     if not queries:
-        return probabilities(network, torch.from_numpy(images.normalised()), precision=precision)
+        pixels = torch.from_numpy(images.normalised())
+        return probabilities(network, pixels, precision=precision, classes=len(images.classes))
     pool = open_pool(public, images.shape) if scheme.public_k else None
     return predict_encrypted(
         network,

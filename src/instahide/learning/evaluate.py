@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from instahide.errors import InstaHideError
 from instahide.images.table import ImageTable
 from instahide.learning.hardware import autocast
+from instahide.learning.outputs import class_logits
 
 
 class Accuracy(NamedTuple):
@@ -35,9 +37,13 @@ def accuracy(
     """Accuracy of ``model`` where it stands, in the arithmetic it was trained in.
 
     Args:
-        model: gives logits (n, classes); it is left in the mode it came in.
+        model: gives logits (n, classes); it is left in the mode it came in. A single output is the
+            logit of class 1 of two.
         batches: at least one, of images (n, C, H, W), normalised, and class numbers (n,).
         precision: of the arithmetic.
+
+    Raises:
+        InstaHideError: a class number for which the network has no output.
     """
     training = model.training
     model.eval()
@@ -55,7 +61,14 @@ def _count(model: nn.Module, images: Tensor, labels: Tensor, precision: torch.dt
     """(2, classes): right answers and images of every class."""
     device = next(model.parameters()).device
     with autocast(device, precision):
-        logits = model(images.to(device).contiguous(memory_format=torch.channels_last))
+        outputs = model(images.to(device).contiguous(memory_format=torch.channels_last))
+    logits = class_logits(outputs)
     labels = labels.to(device)
+    if len(labels) and labels.max() >= logits.shape[1]:
+        raise InstaHideError(
+            f"The network has outputs for {logits.shape[1]} classes, but an image is of class "
+            f"{labels.max()} (counted from 0).",
+            "Use a network with one output for each class.",
+        )
     right = labels[logits.argmax(1) == labels]
     return torch.stack([group.bincount(minlength=logits.shape[1]) for group in (right, labels)])

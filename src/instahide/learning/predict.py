@@ -12,6 +12,7 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, PhotoCrops
 from instahide.learning.hardware import autocast
+from instahide.learning.outputs import class_logits
 
 #: Encodings of a query; the authors advise more than 15 where accuracy counts most.
 ENCODINGS = 10
@@ -20,14 +21,23 @@ BATCH = 500
 
 @torch.inference_mode()
 def probabilities(
-    model: nn.Module, images: Tensor, *, precision: torch.dtype = torch.float32
+    model: nn.Module,
+    images: Tensor,
+    *,
+    precision: torch.dtype = torch.float32,
+    classes: int | None = None,
 ) -> Tensor:
     """(n, classes) float32 on the CPU, for images or encodings (n, C, H, W).
 
     Args:
-        model: gives logits; it is used in evaluation mode and left in the mode it came in.
+        model: gives logits; it is used in evaluation mode and left in the mode it came in. A single
+            output is the logit of class 1 of two.
         images: normalised.
         precision: of the arithmetic.
+        classes: how many there are, if that is known.
+
+    Raises:
+        InstaHideError: the network has outputs for another number of classes.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -37,7 +47,8 @@ def probabilities(
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             with autocast(device, precision):
-                logits = model(batch.to(device).contiguous(memory_format=torch.channels_last))
+                outputs = model(batch.to(device).contiguous(memory_format=torch.channels_last))
+            logits = class_logits(outputs, classes)
             parts.append(logits.float().softmax(1).cpu())
     finally:
         model.train(training)
@@ -63,7 +74,8 @@ def predict_encrypted(
     sees them all.
 
     Args:
-        model: what was trained on encodings of ``scheme``.
+        model: what was trained on encodings of ``scheme``; it has an output for each class, or a
+            single output, the logit of class 1 of two.
         scheme: of the training.
         queries: the images to ask about, normalised like the training images.
         public: the public images of a scheme that mixes some in.
@@ -77,7 +89,8 @@ def predict_encrypted(
     Raises:
         ExposureLimitError: a query is at its limit.
         InstaHideError: fewer than one encoding, or a coefficient that the scheme cannot give;
-            fewer queries than a mix within one data set needs.
+            fewer queries than a mix within one data set needs; a network with outputs for another
+            number of classes than the queries have.
     """
     if encodings < 1:
         raise InstaHideError(f"{encodings} encodings answer nothing.", "Use 10 or more.")
@@ -92,5 +105,7 @@ def predict_encrypted(
             encoded = encoder.encode(rows)
             if len(encoded.images) < len(rows):
                 raise at_limit(encoder.exposure)
-            total[rows] += probabilities(model, encoded.images, precision=precision)
+            total[rows] += probabilities(
+                model, encoded.images, precision=precision, classes=total.shape[1]
+            )
     return total / encodings

@@ -1,0 +1,44 @@
+"""What a network gives for a batch, as logits of the classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from instahide.errors import InstaHideError
+
+
+def class_logits(outputs: Any, classes: int | None = None) -> Tensor:
+    """(n, classes) logits.
+
+    A single output is the logit of class 1 of two, as `BCEWithLogitsLoss` takes it: the softmax of
+    what is returned is then (1 - sigmoid, sigmoid).
+
+    Args:
+        outputs: (n, c) or (n,) what the network gave, or an object that has them as ``logits``.
+        classes: how many there are, if that is known.
+
+    Raises:
+        InstaHideError: the network gives something else, or for another number of classes.
+    """
+    logits = getattr(outputs, "logits", outputs)
+    if not isinstance(logits, Tensor) or logits.ndim not in (1, 2):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InstaHideError(
+            f"The network gives {shape} for a batch, not logits of shape (n, classes).",
+            "Let it end in one output for each class.",
+        )
+    if logits.ndim == 1:
+        logits = logits[:, None]
+    count = logits.shape[1]
+    if count == 1:
+        logits = F.pad(logits, (1, 0))
+    if classes is not None and logits.shape[1] != classes:
+        raise InstaHideError(
+            f"The network has {count} output{'s' if count > 1 else ''}, but the number of classes "
+            f"is {classes}.",
+            "Use a network with one output for each class (or one output for two classes).",
+        )
+    return logits
