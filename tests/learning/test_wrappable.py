@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
@@ -149,3 +151,88 @@ def test_classes_that_nobody_knows_are_asked_for() -> None:
     for classes in (3, ("a", "b", "c")):
         for _, labels in encode_loader(DataLoader(pairs, 8), INSIDE, classes=classes):  # type: ignore[arg-type]
             assert labels.shape[1] == 3
+
+
+def view(images: Tensor) -> Any:
+    """Batches of ``images`` have something more, made of them by the argument."""
+    return {"image": images, "label": torch.arange(len(images)) % 3}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda x: x.clone(),
+        lambda x: x,
+        lambda x: (x * 255).byte(),
+        lambda x: x[:, 0],
+        lambda x: x[:, 0] > 0,
+        lambda x: x.flatten(1),
+        lambda x: x.permute(0, 2, 3, 1),
+        lambda x: x[:, None],
+        lambda x: torch.nn.functional.interpolate(x, scale_factor=2),
+        lambda x: list(x),
+        lambda x: {"raw": [x.numpy()]},
+        lambda x: [image.permute(1, 2, 0).numpy() for image in x],
+        lambda x: [torch.zeros(3, 30 + number, 20) for number in range(len(x))],
+        lambda x: [Image.new("RGB", (30 + number, 20)) for number in range(len(x))],
+    ],
+)
+def test_other_images_in_a_batch_are_refused(more: Any) -> None:
+    def collate(items: list[Any]) -> Any:
+        images = default_collate(items)[0]
+        return {**view(images), "other": more(images)}
+
+    for options in ({}, {"image": "image", "label": "label"}):
+        with pytest.raises(InstaHideError, match=r"Besides the images \['image'\] .*\['other'\]"):
+            refused(loader(collate_fn=collate), classes=3, **options)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda x: torch.arange(len(x)),
+        lambda x: torch.zeros(len(x), 5, 4),
+        lambda x: torch.eye(8)[: len(x)],
+        lambda x: ["a name"] * len(x),
+        lambda x: torch.zeros(len(x), 3),
+        lambda x: [torch.zeros(number, 4) for number in range(len(x))],
+    ],
+)
+def test_other_fields_stay_as_they_are(more: Any) -> None:
+    def collate(items: list[Any]) -> Any:
+        images = default_collate(items)[0]
+        return {**view(images), "other": more(images)}
+
+    for batch in encode_loader(loader(collate_fn=collate), INSIDE, label="label", classes=3):
+        expected = more(batch["image"])
+        assert type(batch["other"]) is type(expected)
+        assert len(batch["other"]) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("classes", "count"),
+    [
+        (COUNT, COUNT),
+        (np.int64(COUNT), COUNT),
+        (torch.tensor(COUNT), COUNT),
+        (np.array([f"class {number}" for number in range(COUNT)]), COUNT),
+        (torch.arange(COUNT), COUNT),
+        ({f"class {number}": number for number in range(COUNT)}, COUNT),
+    ],
+)
+@pytest.mark.parametrize("given", [False, True])
+def test_classes_in_other_types(classes: Any, count: int, given: bool) -> None:
+    class Said(type(ITEMS)):  # type: ignore[misc]
+        pass
+
+    Said.classes = ["wrong"] if given else classes
+    options = {"classes": classes} if given else {}
+    encoded = encode_loader(DataLoader(Said(), 8), INSIDE, **options)
+    assert encoded.dataset.num_classes == count
+    assert all(labels.shape[1] == count for _, labels in encoded)
+
+
+@pytest.mark.parametrize("classes", [0, -3, 2.5, True, {"a", "b"}, ["a", "a"], "cat", object()])
+def test_classes_that_are_not_clear_are_refused(classes: Any) -> None:
+    with pytest.raises(InstaHideError, match="class"):
+        encode_loader(loader(), INSIDE, classes=classes)

@@ -23,6 +23,7 @@ from instahide.images.parallel import in_order
 from instahide.images.pictures import Hashes, as_pixels, picture_hashes, same_pictures
 from instahide.images.repeatable import Repeatable
 from instahide.images.splits import class_count
+from instahide.images.stated_classes import read_classes
 from instahide.images.table import ImageTable, Rows
 
 Moments = tuple[float, ...]
@@ -55,7 +56,8 @@ class ImageDataset:
             public images need as well. Measured on at most `MEASURED_ITEMS` items by default. Means
             above 1 are taken to be of pixels from 0 to 255, like their std.
         std: per channel, likewise.
-        classes: class names by number; by default the data set's own, else its labels.
+        classes: class names by number, or how many classes there are; by default what the data set
+            says, else as many as its labels need.
         workers: threads that fetch items; 1 for a data set that must not be shared by threads.
 
     Raises:
@@ -69,7 +71,7 @@ class ImageDataset:
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        classes: Sequence[str] | None = None,
+        classes: int | Sequence[str] | None = None,
         workers: int | None = None,
     ) -> None:
         self._dataset = dataset
@@ -88,7 +90,7 @@ class ImageDataset:
             pixels=sample.dtype == np.uint8,
             stated=mean is not None,
         )
-        self._classes = tuple(classes) if classes else self._own_classes()
+        self._classes = self._class_names(classes)
 
     def __len__(self) -> int:
         return self._length
@@ -213,11 +215,14 @@ class ImageDataset:
         table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), self._mean, self._std)
         return table.normalised()
 
-    def _own_classes(self) -> tuple[str, ...]:
-        if named := class_names(self._dataset):
-            return named
-        count = classes_known(self._dataset)
-        if count is None:
+    def _class_names(self, given: Any) -> tuple[str, ...]:
+        # Names of one letter may be given as a string.
+        given = tuple(given) if isinstance(given, str) else given
+        stated = read_classes(given) or class_names(self._dataset)
+        if isinstance(stated, tuple) and stated:
+            return stated
+        count = stated if isinstance(stated, int) else classes_known(self._dataset)
+        if not count:
             fetched = in_order(self._fetch, range(self._length), self._workers)
             count = class_count(np.asarray([item.label for item in fetched]))
         return tuple(map(str, range(count)))

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 
 import numpy as np
 
 from instahide.images.items import LABEL_KEYS, class_number
 from instahide.images.splits import class_count
+from instahide.images.stated_classes import read_classes
 
 
 def class_names(dataset: object) -> tuple[str, ...]:
-    """The names of its classes, or none."""
-    for part in _whole(dataset):
-        classes = getattr(part, "classes", None)
-        features = getattr(part, "features", None)
-        if not classes and isinstance(features, Mapping):
-            known = [features[key] for key in LABEL_KEYS if key in features]
-            classes = getattr(known[0], "names", None) if known else None
-        if classes:
-            return tuple(str(name) for name in classes)
-    return ()
+    """The names of its classes, or none.
+
+    Raises:
+        InstaHideError: it has a list of classes that is not clear.
+    """
+    stated = _stated_classes(dataset)
+    return stated if isinstance(stated, tuple) else ()
 
 
 def classes_known(dataset: object) -> int | None:
-    """How many classes it has, by their names or its list of all labels; no item is fetched."""
-    if names := class_names(dataset):
-        return len(names)
+    """How many classes it has, by what it says or its list of all labels; no item is fetched.
+
+    Raises:
+        InstaHideError: what it says of its classes is not clear, or labels are no class numbers.
+    """
+    stated = _stated_classes(dataset)
+    if stated is not None:
+        return len(stated) if isinstance(stated, tuple) else stated
     for part in _whole(dataset):
         targets = getattr(part, "targets", None)
-        if targets is not None:
+        if isinstance(targets, Iterable) and not isinstance(targets, (str, Mapping)):
             numbers = [class_number(target, index) for index, target in enumerate(targets)]
             return class_count(np.asarray(numbers))
+    return None
+
+
+def _stated_classes(dataset: object) -> tuple[str, ...] | int | None:
+    for part in _whole(dataset):
+        features = getattr(part, "features", None)
+        fields = features if isinstance(features, Mapping) else {}
+        label = next((fields[key] for key in LABEL_KEYS if key in fields), None)
+        items = len(part) if isinstance(part, Sized) else None
+        for classes in (getattr(part, "classes", None), getattr(label, "names", None)):
+            if stated := read_classes(classes, items):
+                return stated
     return None
 
 

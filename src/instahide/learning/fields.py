@@ -61,9 +61,18 @@ class Fields:
         images, labels = field(batch, self.image), field(batch, self.label)
         found = list(leaves(batch, ()))
         # By identity, since a place may have two names. The same object twice is one too many.
+<<<<<<< HEAD
         replaced = next((path for path, leaf in found if leaf is images), None)
         for path, leaf in found if len(images) else ():
             if path != replaced and leaf is not labels and _may_show_images(leaf, images):
+=======
+        replaced = next((path for path, leaf in leaves if leaf is images), None)
+        for path, leaf in leaves if len(images) else ():
+            if path == replaced or leaf is labels:
+                continue
+            listed = path and isinstance(path[-1], int) and len(field(batch, path[:-1]))
+            if _may_show_images(leaf, images, listed == len(images)):
+>>>>>>> 97a2f7c (Classes of data sets and arguments in any common type: read, or refused; other images in a batch: also single ones in lists)
                 raise InstaHideError(
                     f"Besides the images {written(self.image)} the batch holds {written(path)}, "
                     f"{_described(leaf)}, which may be images too and would stay as it is.",
@@ -155,6 +164,10 @@ def leaves(batch: Any, path: Path) -> Iterator[tuple[Path, Leaf]]:
     if isinstance(batch, (Tensor, np.ndarray)):
         yield path, batch
         return
+    if hasattr(batch, "getbands"):
+        # A PIL image: its shape says enough.
+        yield path, np.empty((batch.height, batch.width, len(batch.getbands())), np.uint8)
+        return
     steps: Sequence[Any] = ()
     if isinstance(batch, Mapping):
         steps = list(batch)
@@ -182,11 +195,17 @@ def _like_images(leaf: Leaf, count: int) -> bool:
     return leaf.ndim == 4 and len(leaf) == count and _is_float(leaf)
 
 
-def _may_show_images(leaf: Leaf, images: Leaf) -> bool:
-    """Whether it is a stack of images, a single image, or one row of values for each image."""
-    if leaf.ndim == 3:
+def _may_show_images(leaf: Leaf, images: Leaf, listed: bool) -> bool:
+    """Whether it is a stack of images, a single image, or one row of values for each image.
+
+    Args:
+        leaf: a tensor or array of a batch.
+        images: the images of this batch.
+        listed: whether ``leaf`` is in a list with an entry for each image.
+    """
+    if leaf.ndim == 3 and not listed:
         return leaf.shape[-2:] == images.shape[-2:] or leaf.shape[:2] == images.shape[-2:]
-    return leaf.ndim >= 4 or (leaf.ndim == 2 and math.prod(leaf.shape) == math.prod(images.shape))
+    return leaf.ndim >= 3 or (leaf.ndim == 2 and math.prod(leaf.shape) == math.prod(images.shape))
 
 
 def _like_labels(leaf: Leaf, count: int) -> bool:

@@ -17,6 +17,7 @@ from instahide.images import Images, ImageTable, PhotoCrops
 from instahide.images.channel_statistics import FETCHED_IMAGES, ChannelStatistics
 from instahide.images.hints import class_names, classes_known
 from instahide.images.normalization import Normalization
+from instahide.images.stated_classes import read_classes
 from instahide.images.transforms import infer_normalization
 from instahide.learning.contents import Contents
 from instahide.learning.encoded_batches import EncodedBatches
@@ -81,12 +82,11 @@ def encode_loader(
     needed = bool(scheme.noise) or isinstance(public, (ImageTable, PhotoCrops))
     moments = _moments(inner.dataset, mean, std, needed=needed)
     encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=_participant())
-    if classes is None:
-        classes = class_names(inner.dataset) or classes_known(inner.dataset)
-    number = len(classes) if isinstance(classes, Sequence) else classes
+    stated = read_classes(classes) or class_names(inner.dataset) or classes_known(inner.dataset)
+    number = len(stated) if isinstance(stated, tuple) else stated
     check = ValueCheck(moments, _public_statistics(public, moments), mask=scheme.mask)
     contents = Contents(as_path(image), as_path(label), number, check)
-    return EncodingLoader(loader, encoder, contents, classes)
+    return EncodingLoader(loader, encoder, contents, stated)
 
 
 class EncodingLoader(LoaderView):
