@@ -61,18 +61,12 @@ class Fields:
         images, labels = field(batch, self.image), field(batch, self.label)
         found = list(leaves(batch, ()))
         # By identity, since a place may have two names. The same object twice is one too many.
-<<<<<<< HEAD
         replaced = next((path for path, leaf in found if leaf is images), None)
         for path, leaf in found if len(images) else ():
-            if path != replaced and leaf is not labels and _may_show_images(leaf, images):
-=======
-        replaced = next((path for path, leaf in leaves if leaf is images), None)
-        for path, leaf in leaves if len(images) else ():
             if path == replaced or leaf is labels:
                 continue
             listed = path and isinstance(path[-1], int) and len(field(batch, path[:-1]))
             if _may_show_images(leaf, images, listed == len(images)):
->>>>>>> 97a2f7c (Classes of data sets and arguments in any common type: read, or refused; other images in a batch: also single ones in lists)
                 raise InstaHideError(
                     f"Besides the images {written(self.image)} the batch holds {written(path)}, "
                     f"{_described(leaf)}, which may be images too and would stay as it is.",
