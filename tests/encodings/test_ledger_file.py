@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instahide.encodings import ledger_file
+from instahide.encodings import ledger_counts
 from instahide.encodings.ledger import Ledger, default_ledger
 from instahide.encodings.ledger_schema import PAGE, create
 from instahide.errors import InstaHideError
@@ -266,8 +266,8 @@ def test_adding_up_together_is_adding_up_one_by_one(
     places = np.array([number % images for number in numbers], np.intp)
     values = np.random.default_rng(seed).random(len(places))
     counts, sums = np.zeros(images, np.int64), np.zeros(images)
-    ledger_file._add(counts, places, None)
-    ledger_file._add(sums, places, values)
+    ledger_counts.add_up(counts, places, None)
+    ledger_counts.add_up(sums, places, values)
     for image in range(images):
         assert counts[image] == (places == image).sum()
         assert sums[image] == pytest.approx(values[places == image].sum())

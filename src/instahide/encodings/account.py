@@ -160,6 +160,16 @@ class Account(Exposure):
         """
         self._file.sync()
 
+    def check(self) -> None:
+        """Check that the counts are in the file that was opened, where every program finds it.
+
+        To be called before encodings are given to anybody; all other methods check it too.
+
+        Raises:
+            InstaHideError: the file was removed, replaced, moved or overwritten.
+        """
+        self._file.check()
+
     def fold(self) -> None:
         """Leave no trace in the file of which images were counted together.
 
@@ -193,13 +203,21 @@ class Account(Exposure):
         with self._file.changing() as connection:
             connection.executemany("REPLACE INTO shards VALUES (?, ?, ?, ?)", notes)
 
-    def remaining(self, publication: str, finished: Container[str]) -> NDArray[np.int64]:
+    def remaining(
+        self, publication: str, finished: Container[str], encodings: int = 0
+    ) -> NDArray[np.int64]:
         """Rows still to be encrypted, sorted, each as often as copies are missing.
 
         Pending shards are settled: those in ``finished`` are done, the others will never appear.
 
+        Args:
+            publication: number of the encoded folder.
+            finished: the names of its finished shards.
+            encodings: how many are in them, at least.
+
         Raises:
-            InstaHideError: the folder was begun with another ledger or with other images.
+            InstaHideError: the folder was begun with another ledger or with other images, or the
+                ledger is an older copy, which does not know of all that is finished.
         """
         with self._file.changing() as connection:
             copies, done = self._begun(connection, publication)
@@ -209,6 +227,12 @@ class Account(Exposure):
             for _, shard, rows in map(without_crc, shards):
                 if shard in finished:
                     np.add.at(done, np.frombuffer(rows, "<u4"), 1)
+            if int(done.sum()) < encodings:
+                raise InstaHideError(
+                    f"The ledger {self._file.path} is an older copy: the encoded folder holds "
+                    "shards that it has not counted.",
+                    "Restore the newest copy, and do not publish the folder before.",
+                )
             connection.execute(
                 "REPLACE INTO publications VALUES (?, ?, ?, ?, ?)",
                 with_crc(publication, copies, self._source(), done.data),
@@ -232,7 +256,8 @@ class Account(Exposure):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The place in the ledger, not the counts."""
-        where = self._file.path.absolute(), self._file.name
+        self._file.refresh()
+        where = self._file.path, self._file.name, self._file.seen
         return _reopened, (*where, self._hashes, self.limit, self._rate)
 
     def _source(self) -> bytes:
@@ -241,13 +266,23 @@ class Account(Exposure):
 
 
 def _reopened(
-    path: Path, name: str, hashes: NDArray[np.bytes_], limit: int | None, rate: float
+    path: Path,
+    name: str,
+    seen: int,
+    hashes: NDArray[np.bytes_],
+    limit: int | None,
+    rate: float,
 ) -> Account:
     file = LedgerFile(path)
     if file.name != name:
         raise InstaHideError(
             f"{path} is another ledger than the one that these images are counted in.",
             "Encrypt on the machine where the ledger lies, or on one that shares the file.",
+        )
+    if file.seen < seen:
+        raise InstaHideError(
+            f"{path} is an older copy of the ledger that these images are counted in.",
+            "Restore the newest one: the other counts too little.",
         )
     return Account(file, hashes, limit, rate)
 

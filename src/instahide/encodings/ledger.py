@@ -22,6 +22,7 @@ from instahide.encodings.account import greatest
 from instahide.encodings.identity import pixel_hashes, salted_keys
 from instahide.encodings.ledger_file import LedgerFile
 from instahide.encodings.ledger_schema import create
+from instahide.encodings.ledger_watch import located
 from instahide.encodings.names import primary
 from instahide.encryption.guarantee import loss_rate
 from instahide.encryption.scheme import Scheme
@@ -68,11 +69,13 @@ class Ledger:
         """The ledger at ``path`` or at `default_ledger`, made if there is none.
 
         Raises:
-            InstaHideError: it is damaged, of another version, or cannot be written.
+            InstaHideError: it is damaged, of another version, or cannot be written; or it has
+                another name by a hard link or a mount.
         """
         path = path or default_ledger()
-        if not path.exists():
-            create(path)
+        real = located(path)
+        if not real.exists():
+            create(real)
         return cls(LedgerFile(path))
 
     def account(

@@ -48,6 +48,15 @@ def damaged(path: Path) -> InstaHideError:
     )
 
 
+def lost(path: Path, what: str) -> InstaHideError:
+    """The file is not the one that was opened: what would be counted now, nobody would read."""
+    return InstaHideError(
+        f"The ledger {path} {what} while it was in use, and nothing may go out uncounted.",
+        "Restore the very ledger that was in use, with its `-wal` file, and resume. Do not publish "
+        "what was made meanwhile: its counts may be missing.",
+    )
+
+
 def _busy(path: Path) -> InstaHideError:
     return InstaHideError(
         f"Another process has held the ledger {path} for too long.",

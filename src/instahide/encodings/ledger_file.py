@@ -8,40 +8,43 @@ which images were counted together.
 
 from __future__ import annotations
 
-import math
+import ctypes
 import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.encodings.ledger_errors import explained
+from instahide.encodings.ledger_counts import LedgerCounts, without_noise
+from instahide.encodings.ledger_errors import damaged, explained, lost
 from instahide.encodings.ledger_names import insert_images, insert_links, legacy_images, read_names
-from instahide.encodings.ledger_schema import connected, require_ledger, with_crc, without_crc
+from instahide.encodings.ledger_schema import connected, require_ledger, with_crc
+from instahide.encodings.ledger_watch import Watch, located
 from instahide.encodings.names import Names, inherited, missing_links, primary
 from instahide.errors import InstaHideError
 
 #: The journal is folded when a process has made it so many times as large as the totals: writing
 #: them then costs little beside writing the journal, and wiping it.
 FOLD_AT = 4
-#: Fewer numbers than one image in so many are added one by one: all images take longer then.
-ONE_BY_ONE = 4
 _TOTAL_BYTES = 4 + 8 + 8
 
 
-class LedgerFile:
+class LedgerFile(LedgerCounts):
     """The counts of all images of a ledger, in memory and on disk. Safe between threads.
 
+    Whenever something was written, and whenever it is asked, it checks that this went into the file
+    that everybody finds by the same path (`Watch`), and that nobody put other counts there.
+
+    Args:
+        path: of the database; symbolic links are followed once.
+
     Attributes:
-        path: of the database.
+        path: of the database, without symbolic links.
         name: random, made with the ledger.
         legacy: how many of the first images are known by hashes of an older version only.
         salt: of its hashes. Whoever has it can tell whether a guessed image was counted.
@@ -54,30 +57,39 @@ class LedgerFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.counts: NDArray[np.int64] = np.empty(0, np.int64)
-        self.squares: NDArray[np.float64] = np.empty(0, np.float64)
-        self.losses: NDArray[np.float64] = np.empty(0, np.float64)
+        self.path = located(path)
         self._lock = threading.RLock()
         self._process = os.getpid()
-        #: The last take that is in the arrays; before the first, so that they are read.
-        self._seen = -1
         #: Of the journal, written here since it was folded here.
         self._journal_bytes = 0
+        self._watch: Watch | None = None
+        self._lost: InstaHideError | None = None
         with explained(path):
-            self._connection = connected(path)
-            weakref.finalize(self, self._connection.close)
+            before = self.path.stat()
+            connection = connected(self.path)
+        self._finalizer = weakref.finalize(self, connection.close)
         try:
-            with explained(path):
-                require_ledger(path, self._connection)
-                self.salt, self.name, _, _ = self._state()
-                self.legacy = legacy_images(self._connection)
-            self.refresh()
-            self.fold()
+            self._open(path, connection, before)
         except BaseException:
             # It would hold its locks for as long as anybody keeps the exception.
-            self._connection.close()
+            self._finalizer()
             raise
+
+    def _open(self, path: Path, connection: sqlite3.Connection, before: os.stat_result) -> None:
+        """Read the file at ``path``, which was the file ``before`` when it was connected to."""
+        with explained(path):
+            require_ledger(path, connection)
+            super().__init__(connection)
+            self.legacy = legacy_images(connection)
+        self.refresh()
+        self.fold()
+        with explained(path):
+            self._watch = Watch(path, self.path)
+            #: As `Watch.require` gave it when the counts were last compared.
+            self._written = self._watch.require()
+            if not os.path.samestat(before, self.path.stat()):
+                raise lost(path, "was replaced")
+        self.check()
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
@@ -90,16 +102,69 @@ class LedgerFile:
         """
         self._require_own_process()
         with self._lock, explained(self.path):
+            self._require_intact()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 # The arrays may be ahead of the file now: read them again.
                 self._seen = -1
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    # It is no full disk, say, if the file is gone.
+                    self._require_intact()
                 raise
+            self._require_intact()
+
+    def check(self) -> None:
+        """Check that what was counted is in the file that was opened, where everybody finds it.
+
+        To be called before encodings are given to anybody.
+
+        Raises:
+            InstaHideError: the file was removed, replaced, moved, cut off or overwritten.
+        """
+        self._require_own_process()
+        with self._lock:
+            self._require_intact()
+
+    def _require_intact(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+        if self._watch is None:
+            return
+        try:
+            written = self._watch.require()
+            if written != self._written:
+                # SQLite writes there now and then, and others may.
+                self._require_counts()
+                self._written = written
+        except InstaHideError as error:
+            self._lost = error
+            self._abandon()
+            raise
+
+    def _require_counts(self) -> None:
+        """Read the file through a new connection, which has nothing of it in memory yet."""
+        try:
+            with explained(self.path), closing(connected(self.path)) as connection:
+                connection.execute("BEGIN")
+                if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                    raise damaged(self.path)
+                found = LedgerCounts(connection)
+                found.catch_up()
+        except InstaHideError as error:
+            raise lost(self.path, "was damaged or overwritten") from error
+        if not found.holds(self):
+            raise lost(self.path, "was overwritten by another ledger, or by an older copy")
+
+    def _abandon(self) -> None:
+        # SQLite would delete the log and the index by their names when the connection is closed,
+        # and these may be another ledger's by now. What stays can still be put together.
+        self._finalizer.detach()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
 
     def refresh(self) -> None:
         """See what has been counted until now, by anyone.
@@ -109,18 +174,6 @@ class LedgerFile:
         """
         with self.changing():
             self.catch_up()
-
-    def catch_up(self) -> None:
-        """Bring `counts`, `squares` and `losses` up to date; only while `changing`."""
-        _, _, images, folded = self._state()
-        if folded > self._seen or images != len(self.counts):
-            self._load(images, folded)
-        takes = self._connection.execute(
-            "SELECT * FROM takes WHERE id > ? ORDER BY id", (self._seen,)
-        )
-        for rate, together in groupby(map(without_crc, takes), itemgetter(3)):
-            for part in self._split(together):
-                self._apply(part, rate)
 
     def add(self, entries: NDArray[np.uint32], squares: NDArray[np.float32], rate: float) -> None:
         """Count ``entries`` (n,) with their ``squares`` (n,); only while `changing`.
@@ -198,7 +251,7 @@ class LedgerFile:
         return read_names(self._connection, len(self.counts))
 
     def fold(self) -> None:
-        """Leave no trace of what was counted together.
+        """Leave no trace in the file of what was counted together.
 
         Raises:
             InstaHideError: as `changing`.
@@ -216,6 +269,7 @@ class LedgerFile:
         Raises:
             InstaHideError: the disk fails.
         """
+        self.check()
         with explained(self.path):
             # All changes since SQLite itself last waited for the disk are in this file.
             log = os.open(f"{self.path}-wal", os.O_RDONLY)
@@ -223,6 +277,7 @@ class LedgerFile:
                 os.fdatasync(log)
             finally:
                 os.close(log)
+        self.check()
 
     def close(self) -> None:
         """Fold the journal and let go of the file.
@@ -231,73 +286,21 @@ class LedgerFile:
             InstaHideError: as `changing`.
         """
         with self._lock, explained(self.path):
+            if self._lost is not None:
+                return
             # Closing brings the log into the database: once is enough.
             self._connection.execute("PRAGMA wal_autocheckpoint = 0")
             try:
                 self.fold()
             finally:
-                self._connection.close()
-
-    def _state(self) -> tuple[bytes, str, int, int]:
-        """Salt, name, number of images, and the last take that is in the totals."""
-        rows = self._connection.execute("SELECT * FROM state").fetchall()
-        salt, name, images, folded = without_crc(rows[0])
-        return salt, name, images, folded
+                # Does nothing where the file was lost.
+                self._finalizer()
 
     def _write_state(self, folded: int) -> None:
         row = with_crc(self.salt, self.name, len(self.counts), folded)
         self._connection.execute(
             "UPDATE state SET salt = ?, name = ?, images = ?, folded = ?, crc = ?", row
         )
-
-    def _last(self) -> int:
-        """The last take, in the totals or in the journal."""
-        last = "SELECT coalesce((SELECT max(id) FROM takes), folded) FROM state"
-        (number,) = self._connection.execute(last).fetchone()
-        return int(number)
-
-    def _load(self, images: int, folded: int) -> None:
-        rows = self._connection.execute("SELECT * FROM totals ORDER BY first")
-        totals = [without_crc(row) for row in rows]
-        counts = [np.frombuffer(row[1], "<u4") for row in totals]
-        squares = [np.frombuffer(row[2], "<f8") for row in totals]
-        losses = [
-            np.frombuffer(row[3], "<f8") if row[3] else _without_noise(part)
-            for row, part in zip(totals, counts, strict=True)
-        ]
-        self.counts = np.concatenate([np.empty(0, np.int64), *counts])
-        self.squares = np.concatenate([np.empty(0, np.float64), *squares])
-        self.losses = np.concatenate([np.empty(0, np.float64), *losses])
-        if not len(self.counts) == len(self.squares) == len(self.losses) == images:
-            raise ValueError("Not a count and two sums for each image.")
-        self._seen = folded
-
-    def _split(self, takes: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
-        """``takes``, as many at a time as are worth adding up together."""
-        part: list[tuple[Any, ...]] = []
-        size = 0
-        for take in takes:
-            part.append(take)
-            size += len(take[1]) // 4
-            if size >= len(self.counts):
-                yield part
-                part, size = [], 0
-        if part:
-            yield part
-
-    def _apply(self, takes: list[tuple[Any, ...]], rate: float) -> None:
-        """Add up ``takes``, rows of the journal of one ``rate``."""
-        numbers = np.frombuffer(b"".join(take[1] for take in takes), "<u4").astype(np.intp)
-        squares = np.frombuffer(b"".join(take[2] for take in takes), "<f4").astype(np.float64)
-        if numbers.max(initial=0) >= len(self.counts) or len(numbers) != len(squares):
-            raise ValueError("A take of images that are not there.")
-        _add(self.counts, numbers, None)
-        _add(self.squares, numbers, squares)
-        if rate < math.inf:
-            _add(self.losses, numbers, rate * squares)
-        else:
-            self.losses[numbers] = math.inf
-        self._seen = takes[-1][0]
 
     def _fold(self) -> None:
         self.catch_up()
@@ -307,7 +310,7 @@ class LedgerFile:
             counts = self.counts[first:end].astype("<u4")
             squares = self.squares[first:end].astype("<f8")
             losses = self.losses[first:end].astype("<f8")
-            if np.array_equal(losses, _without_noise(counts)):
+            if np.array_equal(losses, without_noise(counts)):
                 losses = losses[:0]
             # Not replaced, which would wipe the row first: what is as large is written over.
             self._connection.execute(
@@ -326,21 +329,6 @@ class LedgerFile:
                 "A ledger that one process opened cannot be used in its fork.",
                 "Open the ledger there, or start processes with `spawn`.",
             )
-
-
-def _without_noise(counts: NDArray[np.uint32]) -> NDArray[np.float64]:
-    """The losses of images that never went out with noise, of which the file says nothing."""
-    return np.where(counts > 0, math.inf, 0.0)
-
-
-def _add(
-    totals: NDArray[Any], numbers: NDArray[np.intp], values: NDArray[np.float64] | None
-) -> None:
-    """Add to ``totals[numbers]`` the ``values``, or 1; a number may be there more than once."""
-    if ONE_BY_ONE * len(numbers) > len(totals):
-        totals += np.bincount(numbers, values, minlength=len(totals))
-    else:
-        np.add.at(totals, numbers, 1 if values is None else values)
 
 
 def _sorted(

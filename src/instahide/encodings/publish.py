@@ -261,6 +261,7 @@ class _Work:
             self._at_limit = True
             self._account.pending(self._publication, {shard.name: rows[: shard.encodings]})
             self._account.sync()
+        self._account.check()
         self._writer.commit(shard)
 
     def _begin(self, parts: Iterable[NDArray[np.int64]]) -> list[Task]:
@@ -273,8 +274,9 @@ class _Work:
 
     def left(self) -> NDArray[np.int64]:
         """Images that are still to be encrypted; shards in flight are given up."""
-        finished = {shard.name for shard in self._writer.manifest.shards}
-        return self._account.remaining(self._publication, finished)
+        manifest = self._writer.manifest
+        finished = {shard.name for shard in manifest.shards}
+        return self._account.remaining(self._publication, finished, len(manifest))
 
 
 def encodings_a_shard(manifest: Manifest) -> int:
