@@ -19,7 +19,7 @@ from tests.fuzz.readers import READERS
 from tests.fuzz.watching import Finding, fuzz
 
 #: Inputs of a process: memory is measured by its peak, so that each has a fresh one.
-BATCH = 5000
+BATCH = 1000
 #: Seconds after which a process is taken to hang where no signal reaches it.
 HUNG = 3600
 
