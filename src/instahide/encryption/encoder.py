@@ -31,8 +31,8 @@ from instahide.encryption.mixing import (
 )
 from instahide.encryption.requirements import require_fit
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
 from instahide.images import Images, ImageTable, PhotoCrops
+from instahide.images.indices import row_numbers
 from instahide.images.protocol import picture_ids_of
 
 #: Blocks that `Encoder.stream` works on at a time: keys of one are drawn, one is mixed, and one is
@@ -115,11 +115,13 @@ class Encoder:
         """A fresh random order of the private images."""
         return draws.order(self._keys.next_block(), len(self.images))
 
-    def encode(self, indices: NDArray[np.int64], *, pin_memory: bool = False) -> Encoded:
+    def encode(
+        self, indices: NDArray[np.int64] | NDArray[np.bool], *, pin_memory: bool = False
+    ) -> Encoded:
         """Encrypt the private images ``indices`` (n,) under fresh one-time keys.
 
         Args:
-            indices: rows of the private images.
+            indices: rows of the private images; or a boolean mask of all of them.
             pin_memory: put the encodings into page-locked memory, for a copy to a GPU.
 
         Returns:
@@ -128,12 +130,13 @@ class Encoder:
 
         Raises:
             ExposureLimitError: the first image is at its limit.
-            InstaHideError: an index out of range, or an image that cannot be used.
+            InstaHideError: indices that are not whole numbers or out of range, or an image that
+                cannot be used.
         """
         return self._encode(*self._begin(indices, pin_memory))
 
     def stream(
-        self, rows: Iterable[NDArray[np.int64]], *, pin_memory: bool = False
+        self, rows: Iterable[NDArray[np.int64] | NDArray[np.bool]], *, pin_memory: bool = False
     ) -> Generator[Encoded, None, None]:
         """Encrypt each of ``rows`` in turn, the next ones in the background.
 
@@ -161,15 +164,10 @@ class Encoder:
             workers.shutdown(wait=True, cancel_futures=True)
 
     def _begin(
-        self, indices: NDArray[np.int64], pin_memory: bool
+        self, indices: NDArray[np.int64] | NDArray[np.bool], pin_memory: bool
     ) -> tuple[Block, NDArray[np.int64], Tensor]:
         """Key bytes of their own, the checked ``indices``, and memory for their encodings."""
-        indices = np.asarray(indices, np.int64)
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self.images):
-            raise InstaHideError(
-                f"An image number is out of range: there are {len(self.images)} images.",
-                f"Use 0 to {len(self.images) - 1}.",
-            )
+        indices = row_numbers(indices, len(self.images))
         shape = (len(indices), *self.images.shape)
         if self._device_tables is None:
             out = room(shape, self.dtype, pin_memory=pin_memory)

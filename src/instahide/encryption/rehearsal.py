@@ -20,6 +20,7 @@ from instahide.encryption.kernels.reference import mask_bits
 from instahide.encryption.keys import KEY_BYTES, KeyStream
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
+from instahide.images.indices import row_numbers
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,6 +50,7 @@ def rehearse(
     Raises:
         InstaHideError: as `Encoder` does.
     """
+    indices = row_numbers(indices, len(images))
     root = secrets.token_bytes(KEY_BYTES)
     pool = None if public is None else public.normalised_like(images)
     encoder = Encoder(scheme, images, pool, keys=KeyStream("rehearsal", fixed_key=root))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from instahide.errors import InstaHideError
 from instahide.images.channel_statistics import ChannelStatistics
 from instahide.images.hints import class_names, classes_known
+from instahide.images.indices import row_numbers
 from instahide.images.items import Item, read_item
 from instahide.images.normalization import (
     Normalization,
@@ -166,9 +167,11 @@ class ImageDataset:
         """The items that ``indices`` (n, k) names, each fetched once: pixels (m, C, H, W) float32.
 
         Raises:
-            InstaHideError: an item that cannot be read, of another shape or kind than the first,
+            InstaHideError: numbers that are not whole or out of range; an item that cannot be read,
+                of another shape or kind than the first,
                 not finite, or with a label out of range. The message names the item.
         """
+        indices = row_numbers(indices, len(self), flat=False)
         unique, positions = np.unique(indices, return_inverse=True)
         items = list(in_order(self._fetch, unique.tolist(), self._workers))
         labels = np.asarray([item.label for item in items], np.int64)

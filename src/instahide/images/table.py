@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
 from instahide.files import read_regular, write_json, writing_folder
+from instahide.images.indices import row_numbers
 from instahide.images.limits import reason_of
 from instahide.images.npy import map_npy
 from instahide.images.pictures import Hashes, picture_hashes, same_pictures
@@ -115,17 +116,39 @@ class ImageTable:
         return same_pictures(self.picture_hashes, *sources)
 
     def rows(self, indices: NDArray[np.int64]) -> Rows:
-        """The rows that ``indices`` (n, k) names; nothing is copied."""
+        """The rows that ``indices`` (n, k) names; nothing is copied.
+
+        Raises:
+            InstaHideError: numbers that are not whole or out of range.
+        """
+        indices = row_numbers(indices, len(self), flat=False)
         return Rows(self.pixels, indices, self.labels[indices])
 
-    def normalised(self, indices: NDArray[np.int64] | slice | None = None) -> NDArray[np.float32]:
-        """(n, C, H, W) float32 with mean 0 and deviation 1 per channel over the table."""
-        pixels = self.pixels if indices is None else self.pixels[indices]
+    def normalised(
+        self, indices: NDArray[np.int64] | NDArray[np.bool] | slice | None = None
+    ) -> NDArray[np.float32]:
+        """(n, C, H, W) float32 with mean 0 and deviation 1 per channel over the table.
+
+        Args:
+            indices: row numbers, a boolean mask, or a slice; all rows by default.
+
+        Raises:
+            InstaHideError: numbers that are not whole or out of range, or a mask of another length.
+        """
+        pixels = self.pixels if indices is None else self.pixels[self._selected(indices)]
         per_channel = (slice(None), None, None)
         return pixels.astype(np.float32) * self.scale[per_channel] + self.bias[per_channel]
 
-    def subset(self, indices: NDArray[np.int64] | slice) -> ImageTable:
-        """The named rows, with the normalisation of the whole."""
+    def subset(self, indices: NDArray[np.int64] | NDArray[np.bool] | slice) -> ImageTable:
+        """The named rows, with the normalisation of the whole.
+
+        Args:
+            indices: row numbers, a boolean mask, or a slice.
+
+        Raises:
+            InstaHideError: numbers that are not whole or out of range, or a mask of another length.
+        """
+        indices = self._selected(indices)
         sources = None if self.sources is None else self.sources[indices]
         part = replace(
             self, pixels=self.pixels[indices], labels=self.labels[indices], sources=sources
@@ -133,6 +156,11 @@ class ImageTable:
         if "picture_hashes" in vars(self):
             vars(part)["picture_hashes"] = self.picture_hashes[indices]
         return part
+
+    def _selected(
+        self, indices: NDArray[np.int64] | NDArray[np.bool] | slice
+    ) -> NDArray[np.int64] | slice:
+        return indices if isinstance(indices, slice) else row_numbers(indices, len(self))
 
     def measured(self) -> ImageTable:
         """The same rows under their own mean and standard deviation, instead of a whole's."""

@@ -8,6 +8,7 @@ from operator import index
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -120,7 +121,7 @@ class Planned:
 
     def _numbers(self, batch: Iterable[Any]) -> NDArray[np.int64]:
         try:
-            numbers = np.asarray([index(each) for each in batch], np.int64)
+            numbers = np.asarray([_item_number(each) for each in batch], np.int64)
         except TypeError as error:
             raise InstaHideError(
                 f"The sampler gives indices that are no whole numbers ({error}).",
@@ -133,6 +134,13 @@ class Planned:
                 f"Use 0 to {items - 1}.",
             )
         return numbers
+
+
+def _item_number(value: Any) -> int:
+    # A mask in place of numbers would name items 0 and 1 only.
+    if isinstance(value, bool) or getattr(value, "dtype", None) in (np.bool, torch.bool):
+        raise TypeError("a boolean is no number")
+    return index(value)
 
 
 def _require_partners(private_k: int, images: int) -> None:

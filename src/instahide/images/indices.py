@@ -1,0 +1,48 @@
+"""Row numbers as callers give them, checked in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.errors import InstaHideError
+
+
+def row_numbers(indices: Any, count: int, *, flat: bool = True) -> NDArray[np.int64]:
+    """``indices`` of ``count`` rows as int64; a boolean mask names its true rows, as in NumPy.
+
+    Args:
+        indices: whole numbers from 0 to ``count`` - 1, or a mask (count,).
+        count: how many rows there are.
+        flat: whether they must be one-dimensional.
+
+    Raises:
+        InstaHideError: numbers that are not whole, negative or too large; a mask of another length.
+    """
+    values = np.asarray(indices)
+    if values.dtype == np.bool:
+        if values.shape != (count,):
+            raise InstaHideError(
+                f"A boolean mask of shape {values.shape} was given for {count} images.",
+                f"Give a mask of shape ({count},), or whole numbers.",
+            )
+        return np.flatnonzero(values)
+    if flat and values.ndim != 1:
+        raise InstaHideError(
+            f"The image numbers have shape {values.shape}.", "Give a list of whole numbers."
+        )
+    if values.size == 0:
+        return np.empty(values.shape, np.int64)
+    if values.dtype.kind not in "iu":
+        raise InstaHideError(
+            f"Image numbers of type {values.dtype} are not whole numbers.",
+            "Give whole numbers, or a boolean mask with one value for each image.",
+        )
+    if values.min() < 0 or values.max() >= count:
+        raise InstaHideError(
+            f"An image number is out of range: there are {count} images.",
+            f"Use 0 to {count - 1}." if count else "Give at least one image.",
+        )
+    return values.astype(np.int64, copy=False)
