@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ from instahide.encodings.names import primary
 from instahide.encryption.guarantee import loss_rate
 from instahide.encryption.scheme import Scheme
 from instahide.images import Images, ImageTable
+from instahide.images.dataset import MapDataset
+from instahide.images.identified import images_of
 from instahide.images.pictures import Hashes
 from instahide.images.protocol import keys_of
 
@@ -80,24 +83,42 @@ class Ledger:
 
     def account(
         self,
-        images: Images,
+        images: Images | MapDataset,
         *,
         limit: int | None = None,
         scheme: Scheme | None = None,
+        image: Any = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         progress: bool = False,
     ) -> Account:
         """What counts the rows of ``images``; all of them are hashed for it.
 
+        Of a data set every item is fetched once, with all random generators in one state before
+        each, so that random transforms do the same to it in every run. An image is the same one as
+        long as these transforms are the same. To be independent of them, give the same data set
+        without its random transforms: items are counted by their number.
+
         Args:
-            images: private images; those not known yet are entered.
+            images: private images, or a map-style data set of them; those not known yet are
+                entered.
             limit: encodings that an image may go into, at most, all earlier ones included.
             scheme: that encrypts these very rows, under their normalisation: what its noise
                 guarantees is then kept. Without it images go out without a guarantee.
+            image: where an item of a data set holds its image: a key, an index, or a tuple of
+                these; by default the first of a tuple, or what is called ``image``.
+            mean: what a data set of float images was normalised by, of pixel / 255; by default what
+                its transforms say. Where it is known, an image is the same one as in a table or a
+                file with its pixels, and what noise guarantees can be kept.
+            std: likewise.
             progress: show a bar.
 
         Raises:
-            InstaHideError: a limit below 1, or a ledger that cannot be used.
+            InstaHideError: a limit below 1, a data set that cannot be used, or a ledger that
+                cannot.
         """
+        if not isinstance(images, Images):
+            images = images_of(images, image=image, mean=mean, std=std)
         hashes = self._hashes(images, progress=progress)
         rate = math.inf if scheme is None else loss_rate(scheme, images.shape, images.std)
         return Account(self._file, hashes, limit, rate)

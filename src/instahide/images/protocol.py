@@ -106,9 +106,14 @@ def keys_of(images: Images) -> Hashes:
     The first is of the picture itself, the others of the images that it was made of, if known. Two
     rows that agree in any of them are counted together.
     """
-    hashes = hashes_of(images)[:, None]
-    sources = images.sources if isinstance(images, ImageTable) else None
-    return hashes if sources is None else np.concatenate([hashes, sources], axis=1)
+    hashes = hashes_of(images)
+    if not isinstance(images, ImageTable):
+        pixels = pixel_hashes_of(images)
+        # What is known of pixels is known of tables and files with the same pixels, too.
+        values = np.where(hashes == pixels, np.uint64(0), hashes)
+        return np.stack([values, pixels], axis=1)
+    sources = images.sources
+    return hashes[:, None] if sources is None else np.concatenate([hashes[:, None], sources], 1)
 
 
 def _hash_of_row(images: Images, row: int, generators: Repeatable) -> Hashes:
