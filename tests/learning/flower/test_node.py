@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from instahide.encryption.exposure import Exposure, ExposureLimitError
 from instahide.encryption.scheme import Scheme
 from instahide.learning.flower.local import require_room
 from instahide.learning.flower.node import Node, is_simulated
-from instahide.learning.flower.node_config import NODE_ONLY, groups
+from instahide.learning.flower.node_config import NODE_ONLY, OF_NODES, groups
 from instahide.learning.flower.refusal import RefusalError
 from instahide.learning.flower.settings import FederatedSettings
 
@@ -42,6 +43,16 @@ def test_every_setting_is_decided_by_exactly_one_group() -> None:
     named = [name for group in groups().values() for name in group]
     assert len(named) == len(set(named))
     assert set(named) == set(FederatedSettings.model_fields)
+
+
+def test_the_guide_says_who_decides_each_setting() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "federated.md"
+    rows = [
+        line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")
+    ]
+    names = {name for row in rows for name in re.findall(r"`([a-z0-9-]+)`", row.split("|")[1])}
+    decided = {name for who, group in groups().items() if who != "unused" for name in group}
+    assert {name.replace("_", "-") for name in (*decided, *OF_NODES)} - names == set()
 
 
 @pytest.mark.parametrize("missing", ["data", "scheme", "k", "max-exposure"])

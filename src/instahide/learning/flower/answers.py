@@ -26,12 +26,12 @@ from instahide.learning.flower.refusal import RefusalError
 MOST_EXAMPLES = 10**9
 #: A client counts for at most so many times the median client's images, whatever it says it has.
 MOST_WEIGHT = 10
-#: Norm of a change of the network, at most, over the norm of the network itself. Training from
-#: random weights changes them by about once their norm.
+#: Norm of a change of the network, at most, over the norm of the network itself. Honest rounds of 1
+#: and 5 epochs on 60 to 1,438 digits were measured: 0.03 to 0.6.
 MOST_CHANGE = 10.0
 #: The same over the median change of a round, where three or more clients answer: less than half
-#: of them cannot move a median far. Clients differ by their number of steps, and later steps undo
-#: a part of earlier ones: 24 times as many images moved a network 3 times as far (digits).
+#: of them cannot move a median far. Clients differ by their number of steps: in the same rounds,
+#: 24 times as many images moved a network 1.7 to 5.8 times as far.
 MOST_OVER_MEDIAN = 10.0
 #: A change of norm 0 is an honest answer, too.
 _SMALL = 1e-12
