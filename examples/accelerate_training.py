@@ -40,8 +40,8 @@ optimizer = torch.optim.Adam(model.parameters(), 3e-3)
 loader = DataLoader(tensors(split.train), batch_size=32, shuffle=True, drop_last=True)
 
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-# This is all: what Accelerate iterates over gives encodings.
-loader.base_dataloader = encode_loader(loader.base_dataloader, Scheme.inside(k=2), classes=10)
+# The one added line: the prepared loader gives encodings.
+loader = encode_loader(loader, Scheme.inside(k=2), classes=10)
 
 for _ in range(EPOCHS):
     model.train()
