@@ -19,7 +19,7 @@ from tests.fuzz.readers import READERS
 from tests.fuzz.watching import Finding, fuzz
 
 #: Inputs of a process: memory is measured by its peak, so that each has a fresh one.
-BATCH = 1000
+BATCH = 2000
 #: Seconds after which a process is taken to hang where no signal reaches it.
 HUNG = 3600
 
@@ -46,6 +46,8 @@ def _done(results: Path) -> tuple[Counter[str], Counter[str]]:
 def main(results: Path, seconds: float, names: list[str]) -> None:
     (done, spent), began = _done(results), time.monotonic()
     context = multiprocessing.get_context("fork")
+    for name in names:
+        READERS[name].seeds()  # Made once, for all processes.
     while time.monotonic() - began < seconds:
         # All readers get the same time, so that quick ones get more inputs.
         name = min(names, key=lambda each: spent[each])

@@ -163,6 +163,53 @@ def test_sixteen_bit_colour_is_refused_as_its_low_bytes_would_be_lost(tmp_path, 
         decode(tmp_path / "deep.png")
 
 
+@pytest.mark.parametrize("text", ["P3 2 1 65535 ", "P6 2 1 4095 "])
+def test_sixteen_bit_colour_of_a_ppm_is_refused(tmp_path, text):
+    body = b"1 2 3 4 5 6 " if text[:2] == "P3" else bytes(12)
+    (tmp_path / "deep.ppm").write_bytes(text.encode() + body)
+    with pytest.raises(InstaHideError, match="16 bits a channel"):
+        decode(tmp_path / "deep.ppm")
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+def test_sixteen_bit_colour_of_a_tiff_is_refused(tmp_path, planes):
+    """With planes of their own, Pillow reads such pixels as if they had 8 bits."""
+    side, strips = 8, 3 if planes == 2 else 1
+    data = RNG.integers(0, 4096, (3, side, side)).astype("<u2").tobytes()
+    length = len(data) // strips
+    starts = struct.pack(f"<{strips}I", *(8 + n * length for n in range(strips)))
+    lengths = struct.pack(f"<{strips}I", *[length] * strips)
+    bits = struct.pack("<4H", 16, 16, 16, 0)
+    at = 8 + len(data)
+    pointers = [at, at + len(bits), at + len(bits) + len(starts)]
+    fields = [
+        (256, 4, 1, side), (257, 4, 1, side), (258, 3, 3, pointers[0]), (259, 3, 1, 1),
+        (262, 3, 1, 2), (273, 4, strips, pointers[1] if strips > 1 else 8), (277, 3, 1, 3),
+        (278, 4, 1, side), (279, 4, strips, pointers[2] if strips > 1 else length),
+        (284, 3, 1, planes),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(fields)) + b"".join(
+        struct.pack("<HHII", *each) for each in fields
+    )
+    tables = data + bits + starts + lengths
+    begin = b"II*\0" + struct.pack("<I", 8 + len(tables))
+    path = tmp_path / "deep.tif"
+    path.write_bytes(begin + tables + directory + bytes(4))
+    with pytest.raises(InstaHideError, match="16 bits a channel"):
+        decode(path)
+
+
+def test_a_bitmap_of_sixteen_bits_a_pixel_is_read(tmp_path):
+    pixels = struct.pack("<4H", 0xF800, 0x07E0, 0x001F, 0xFFFF)
+    head = struct.pack("<IiiHHIIiiII", 40, 4, -1, 1, 16, 3, len(pixels), 0, 0, 0, 0)
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    offset = 14 + len(head) + len(masks)
+    begin = b"BM" + struct.pack("<IHHI", offset + len(pixels), 0, 0, offset)
+    path = tmp_path / "few.bmp"
+    path.write_bytes(begin + head + masks + pixels)
+    assert decode(path).tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255] * 3]]
+
+
 @pytest.mark.parametrize(
     ("mode", "kind"),
     [(mode, "PNG") for mode in ("RGBA", "LA", "P", "RGB", "L")] + [("RGBA", "WEBP")],

@@ -92,9 +92,14 @@ def _sixteen_bit_colour(image: Image) -> bool:
     bits = getattr(image, "tag_v2", {}).get(_BITS, ())
     if max(bits if isinstance(bits, tuple) else (bits,), default=0) > 8:
         return True
-    arguments = [tile[3] for tile in getattr(image, "tile", ())]
-    raw = [item[0] if isinstance(item, tuple) else item for item in arguments if item]
-    return any(isinstance(mode, str) and ";16" in mode for mode in raw)
+    for codec, _, _, arguments in getattr(image, "tile", ()):
+        mode, *more = arguments if isinstance(arguments, tuple) else (arguments,)
+        # BGR;16 has 16 bits a pixel, not a channel.
+        if isinstance(mode, str) and ";16" in mode and not mode.startswith("BGR"):
+            return True
+        if codec.startswith("ppm") and any(highest > 255 for highest in more):
+            return True
+    return False
 
 
 def _opaque(image: Image, grey: bool) -> Image:

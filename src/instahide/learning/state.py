@@ -7,15 +7,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from instahide.errors import InstaHideError
 from instahide.learning.hardware import autocast, pick_device, pick_precision
-from instahide.learning.history import EpochRecord, History
+from instahide.learning.history import History
 from instahide.learning.settings import TrainSettings
 from instahide.learning.world import ALONE, World
+
+_HISTORY = TypeAdapter(History)
 
 
 @dataclass
@@ -142,8 +145,8 @@ class TrainingState:
             self._restore_optimizer(_part(tensors, "optimizer."))
             self.scaler.load_state_dict(facts["scaler"])
             self.step = int(facts["step"])
-            self.history = [EpochRecord(**record) for record in facts["history"]]
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            self.history = _HISTORY.validate_python(facts["history"])
+        except Exception as error:  # PyTorch raises several kinds on what does not fit
             raise InstaHideError(
                 "The checkpoint does not fit this network and optimiser.",
                 "Resume with the code and data of the run, or start one in another folder.",
