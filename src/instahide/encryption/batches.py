@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from instahide.encryption import draws
+from instahide.encryption.candidates import Known, Pools, pools_of, require_pictures
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.exposure import Exposure, Part
@@ -24,10 +25,16 @@ from instahide.encryption.mixing import (
     noised,
     soft_labels,
 )
-from instahide.encryption.requirements import require_public, require_range, require_same_shape
+from instahide.encryption.requirements import (
+    require_different,
+    require_public,
+    require_range,
+    require_same_shape,
+)
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import Images, ImageTable, PhotoCrops
+from instahide.images.pictures import Hashes
 
 
 class Moments(NamedTuple):
@@ -103,11 +110,34 @@ class BatchEncoder:
         require_public(scheme, self._public.images)
         require_range(scheme, known=moments is not None)
         _require_moments(self._public.images, moments)
+        count = exposure.images
+        unknown = np.zeros((count, 2), np.uint64)
+        self._known = Known(np.arange(count), unknown, unknown)
+        #: The pool and the public images that partners were drawn from last, and their pictures.
+        self._drawn_from: tuple[Any, Any, Pools | None] = None, None, None
+
+    @property
+    def normalised(self) -> Moments | None:
+        """What private images are normalised with, if that is known."""
+        return self._moments if self._moments.mean else None
 
     def next_epoch(self) -> None:
         """Start an epoch: new keys, and new crops where the public images are photographs."""
         self._keys.next_epoch()
         self._public.renew(self._keys)
+
+    def identify(self, hashes: Hashes) -> None:
+        """Learn which of the private images show the same picture: no mix holds one twice then.
+
+        To be called at the start of an epoch, by all processes that share an exposure at once.
+
+        Args:
+            hashes: (N, 2, 2) of the values of each image, and of the 8-bit pixels that these come
+                from; zeros where one is not known.
+        """
+        values, pixels = hashes[:, 0], hashes[:, 1]
+        self._known = Known(self.exposure.identify(values), values, pixels)
+        self._drawn_from = None, None, None
 
     def plan(self, indices: NDArray[np.int64], pool: NDArray[np.int64]) -> Plan:
         """Draw the mixes that encrypt the private images ``indices`` (n,), and count them.
@@ -121,6 +151,7 @@ class BatchEncoder:
 
         Raises:
             ExposureLimitError: the first image is at its limit.
+            InstaHideError: there are fewer different pictures than a mix needs.
         """
         block = self._keys.next_block()
         chosen, coefficients = draws.mixes(
@@ -129,6 +160,7 @@ class BatchEncoder:
             np.searchsorted(pool, indices),
             public=len(self._public),
             exposure=Part(self.exposure, pool),
+            pools=self._pools(pool),
         )
         private = slice(0, self.scheme.private_k)
         chosen[:, private] = pool[chosen[:, private]]
@@ -158,7 +190,8 @@ class BatchEncoder:
             pin_memory: put the encodings into page-locked memory, for a copy to a GPU.
 
         Raises:
-            InstaHideError: public images are of another shape.
+            InstaHideError: public images are of another shape; or a mix would hold the same image
+                twice, which `identify` did not tell.
         """
         keys = self._one_time_keys(plan, images.shape[1:])
         chosen = plan.chosen[:, self.scheme.private_k :]
@@ -170,6 +203,7 @@ class BatchEncoder:
         out = room((len(plan.own), *images.shape[1:]), dtype, pin_memory=pin_memory)
         with noised(plan.block, self.scheme, out) as mixes:
             pixels = clipped(self.scheme, images, self._moments)
+            require_different((pixels, plan.places), public)
             mix(keys, (pixels, plan.places), public, as_they_are, mixes)
         weights = label_weights(self.scheme, keys)
         return Encoded(out, soft_labels(weights, labels[plan.places], classes))
@@ -186,6 +220,18 @@ class BatchEncoder:
         vars(self).update(state)
         self._keys = KeyStream(self.participant)
         self.exposure = copy(self.exposure)
+
+    def _pools(self, pool: NDArray[np.int64]) -> Pools | None:
+        """What partners are drawn from, computed once for an epoch."""
+        rows, public, pools = self._drawn_from
+        if rows is not pool or public is not self._public.images:
+            ids, hashes, pixels = self._known
+            _, numbers = np.unique(ids[pool], return_inverse=True)
+            known = Known(numbers, hashes[pool], pixels[pool])
+            pools = pools_of(known, self._public.images)
+            require_pictures(self.scheme, pools)
+            self._drawn_from = pool, self._public.images, pools
+        return pools
 
     def _one_time_keys(self, plan: Plan, shape: tuple[int, ...]) -> OneTimeKeys:
         channels, height, width = shape

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from instahide.encryption.tallies import merge, repeats, tally
 from instahide.errors import InstaHideError
-from instahide.images.pictures import all_different, joined
+from instahide.images.pictures import Hashes, all_different, joined, same_pictures
 
 
 class ExposureLimitError(InstaHideError):
@@ -58,6 +58,18 @@ class Exposure:
     def squares(self) -> NDArray[np.float64]:
         """(N,) sums of its squared coefficients in them."""
         return self._each(self._squares)
+
+    @property
+    def by_picture(self) -> NDArray[np.int64]:
+        """(N,) as `counts`, but of each picture at one of its images alone; 0 at the others."""
+        counts = self.counts
+        if self._first is not None:
+            counts = np.where(self._first == np.arange(self.images), counts, 0)
+        return counts
+
+    def identify(self, hashes: Hashes) -> NDArray[np.int64]:
+        """As `group`, by ``hashes`` (N, 2) of the images; zeros where one is not known."""
+        return self.group(same_pictures(hashes))
 
     def group(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Count images that show one picture together, from now on and what was counted before.

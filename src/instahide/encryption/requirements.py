@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.scheme import Scheme
+from instahide.encryption.tallies import equal_images
 from instahide.errors import InstaHideError
 from instahide.images import Images, ImageTable
 from instahide.images.channel_statistics import ChannelStatistics
@@ -140,3 +146,32 @@ def _alike(public: Images, images: Images) -> Images:
     if isinstance(public, ImageTable):
         return public.normalised_like(images)
     return public
+
+
+def require_different(
+    private: tuple[NDArray[np.float32], NDArray[np.int64]],
+    public: tuple[NDArray[np.float32], NDArray[np.int64]],
+) -> None:
+    """Check that no mix holds an image twice: its encoding would be that image, but for the signs.
+
+    Images of a single value are passed over: transforms may bring several to one, and there is
+    nothing in them to hide.
+
+    Args:
+        private: images (m, C, H, W), and (n, p) those of each mix.
+        public: likewise.
+
+    Raises:
+        InstaHideError: one does.
+    """
+    (images, places), (others, chosen) = private, public
+    flat = (array.reshape(len(array), math.prod(array.shape[1:])) for array in (images, others))
+    values, public_values = map(np.ascontiguousarray, flat)
+    if equal_images(values, places, public_values, chosen) >= 0:
+        raise InstaHideError(
+            "Two images of a mix are equal, value for value, so that its encoding would show that "
+            "image. They were not found to be the same picture before, as they come from random "
+            "transforms or change from one fetch to the next.",
+            "Remove duplicates from the data set, or let its transforms draw from the random "
+            "generators of Python, NumPy or PyTorch.",
+        )

@@ -53,3 +53,45 @@ def merge(pictures: Any, coefficients: Any) -> None:
                     coefficients[mix, slot] += coefficients[mix, other]
                     coefficients[mix, other] = 0
                     pictures[mix, other] = -1
+
+
+@njit(nogil=True)
+def equal_images(private: Any, places: Any, public: Any, public_places: Any) -> Any:
+    """The first mix of which two images are equal and not of a single value; -1 if there is none.
+
+    A comparison ends at the first values that differ, which are the first ones nearly always.
+
+    Args:
+        private: (m, values) images.
+        places: (n, p) those of each mix.
+        public: (l, values) images of the same type.
+        public_places: (n, q) those of each mix.
+    """
+    own, others = places.shape[1], public_places.shape[1]
+    for mix in range(len(places)):
+        for slot in range(own + others):
+            one = (
+                private[places[mix, slot]]
+                if slot < own
+                else (public[public_places[mix, slot - own]])
+            )
+            for before in range(slot):
+                other = (
+                    private[places[mix, before]]
+                    if before < own
+                    else (public[public_places[mix, before - own]])
+                )
+                if _equal(one, other):
+                    return mix
+    return -1
+
+
+@njit(nogil=True)
+def _equal(one: Any, other: Any) -> Any:
+    """Whether two images (values,) are equal and not of a single value."""
+    flat: Any = True
+    for at in range(len(one)):
+        if one[at] != other[at]:
+            return False
+        flat &= one[at] == one[0]
+    return not flat

@@ -16,6 +16,7 @@ from instahide.learning.contents import Contents
 from instahide.learning.fetching import Collate, Fetched, Items, WorkerInit
 from instahide.learning.fields import Path
 from instahide.learning.planning import Epoch, Planned
+from instahide.learning.scanning import ItemScan
 
 
 class EncodedBatches:
@@ -35,7 +36,8 @@ class EncodedBatches:
         self.loader = loader
         self.encoder = encoder
         self.contents = contents
-        self.planned = Planned(loader, encoder)
+        scan = ItemScan(loader, contents.image, encoder.normalised)
+        self.planned = Planned(loader, encoder, scan)
         self.fetching = _fetching(loader, self.planned, contents.image)
 
     def __len__(self) -> int:

@@ -92,6 +92,17 @@ def find_images(batch: Any, count: int) -> Path:
     return _only("image", images, IMAGE_KEYS, found)
 
 
+def image_leaves(batch: Any, image: Path | None, count: int) -> list[Leaf]:
+    """What may be the images of a ``batch`` of ``count``: at ``image``, or whatever looks like it.
+
+    Raises:
+        InstaHideError: there is no such field.
+    """
+    if image is not None:
+        return [field(batch, image)]
+    return [leaf for _, leaf in leaves(batch, ()) if _like_images(leaf, count)]
+
+
 def as_path(field: Any) -> Path | None:
     """A key, an index, or a tuple of these, as a path."""
     return field if field is None or isinstance(field, tuple) else (field,)

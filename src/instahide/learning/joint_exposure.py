@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.encryption.exposure import Exposure
+from instahide.encryption.exposure import Exposure, gathered
+from instahide.images.pictures import Hashes
 
 #: Gives the sum over all processes of an array (N,) that each of them brings.
 Total = Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -45,12 +46,33 @@ class JointExposure(Exposure):
     @property
     def counts(self) -> NDArray[np.int64]:
         """(N,) encodings that each image went into."""
-        return self._settled + (self._counts - self._start)
+        return self._each(self._settled + (self._counts - self._start))
+
+    def identify(self, hashes: Hashes) -> NDArray[np.int64]:
+        """As `Exposure.identify`, by the hashes of all processes; all of them do so at once."""
+        known: NDArray[np.bool] = (hashes != 0).any(axis=1)
+        # As 32-bit parts, of which several processes may bring the same ones: their sum fits.
+        parts = np.ascontiguousarray(hashes).view("<u4")
+        brought = np.concatenate([known[None], parts.T]).astype(np.int64)
+        holders, *sums = self._total(brought.reshape(-1)).reshape(brought.shape)
+        joint = np.stack(sums, axis=1) // np.maximum(holders, 1)[:, None]
+        words = np.ascontiguousarray(joint.astype("<u4")).view("<u8")
+        return super().identify(words.astype(np.uint64))
+
+    def _count_together(self, ids: NDArray[np.int64]) -> None:
+        made = self._counts - self._start
+        self._counts = self._settled
+        super()._count_together(ids)
+        self._settled = self._counts
+        first = np.arange(self.images) if self._first is None else self._first
+        self._counts = gathered(made, first)
+        # A limit is held against what `begin_epoch` sets.
+        self._start = np.zeros_like(made)
 
     def begin_epoch(self, rows: NDArray[np.int64]) -> None:
         """Begin an epoch with the images ``rows`` (n,); all processes do so at once."""
         holders = np.zeros(self.images, np.int64)
-        holders[rows] = 1
+        holders[self._pictures(rows)] = 1
         holders = np.maximum(self._total(holders), 1)
         self.settle()
         if self.limit is not None:
@@ -64,16 +86,18 @@ class JointExposure(Exposure):
         self._start = self._counts.copy()
 
     def raise_to(self, counts: NDArray[np.int64]) -> None:
-        """Count no image below ``counts`` (N,)."""
-        self._settled += np.maximum(counts - self.counts, 0)
+        """Count no picture below ``counts`` (N,), as `by_picture` gives them."""
+        counts = counts if self._first is None else gathered(counts, self._first)
+        self._settled = self._settled + np.maximum(counts - self.by_picture, 0)
 
     def add(self, counts: NDArray[np.int64]) -> None:
-        """Count encodings (N,) that were made elsewhere."""
+        """Count encodings (N,) that were made elsewhere, as `by_picture` gives them."""
+        counts = counts if self._first is None else gathered(counts, self._first)
         self._settled = self._settled + counts
 
     def __reduce__(self) -> tuple[Any, ...]:
         """With its counts: for a process that goes on in place of this one."""
-        return _joint, (self.images, self._total, self.limit, self.counts)
+        return _joint, (self.images, self._total, self.limit, self.by_picture)
 
 
 def _joint(

@@ -125,7 +125,7 @@ class InstaHideCallback(Callback):
             "scheme": self.scheme.to_json(),
             "run": self._run,
             "counts": {
-                place: torch.from_numpy(exposure.counts.copy())
+                place: torch.from_numpy(exposure.by_picture.copy())
                 for place, exposure in self._exposures.items()
             },
         }

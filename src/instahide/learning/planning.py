@@ -16,6 +16,7 @@ from instahide.encryption.batches import BatchEncoder, Plan
 from instahide.encryption.exposure import ExposureLimitError, at_limit
 from instahide.errors import InstaHideError
 from instahide.learning.fetching import Request
+from instahide.learning.scanning import ItemScan
 
 
 class Epoch:
@@ -27,9 +28,10 @@ class Epoch:
         limit: what ended it early, if an image came to its limit.
     """
 
-    def __init__(self, encoder: BatchEncoder, batches: Planned) -> None:
+    def __init__(self, encoder: BatchEncoder, batches: Planned, scan: ItemScan) -> None:
         self.limit: ExposureLimitError | None = None
         self._encoder = encoder
+        self._scan = scan
         self._batches = batches
         self._plans: dict[int, Plan] = {}
 
@@ -45,6 +47,8 @@ class Epoch:
         pool = np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
         if len(pool):
             _require_partners(self._encoder.scheme.private_k, len(pool))
+        self._scan.see(pool)
+        self._encoder.identify(self._scan.hashes)
         self._encoder.exposure.begin_epoch(pool)
         for indices in batches:
             try:
@@ -82,20 +86,22 @@ class Planned:
     Args:
         loader: the user's own, whose batch sampler is asked anew in every epoch.
         encoder: draws the mixes.
+        scan: finds the items that show the same picture.
 
     Attributes:
         begun: the epoch that was begun last.
         numbers: of requests; none is given twice.
     """
 
-    def __init__(self, loader: DataLoader[Any], encoder: BatchEncoder) -> None:
+    def __init__(self, loader: DataLoader[Any], encoder: BatchEncoder, scan: ItemScan) -> None:
         self.numbers = count()
         self._loader = loader
         self._encoder = encoder
-        self.begun = Epoch(encoder, self)
+        self._scan = scan
+        self.begun = Epoch(encoder, self, scan)
 
     def __iter__(self) -> Iterator[Request]:
-        self.begun = Epoch(self._encoder, self)
+        self.begun = Epoch(self._encoder, self, self._scan)
         return self.begun.requests()
 
     def __len__(self) -> int:
