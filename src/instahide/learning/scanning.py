@@ -135,16 +135,25 @@ class _ScannedItems(Dataset[Any]):
         if self._generators is None:
             self._generators = Repeatable(self.dataset, self._collate)
         with self._generators as generators:
-            first = self._hash(indices[0], generators)
-            found = [self._hash(index, generators) for index in indices]
-        return indices, np.concatenate(found), bool((first == found[0]).all())
+            again = self._image_of(indices[0], generators)
+            images = [self._image_of(index, generators) for index in indices]
+        same = again is None or images[0] is None or np.array_equal(again, images[0])
+        return indices, self._hashes(images), bool(same)
 
-    def _hash(self, index: int, generators: Repeatable) -> Hashes:
-        """(1, 2, 2) of one item; zeros if it is not known which of it is the image."""
+    def _hashes(self, images: list[NDArray[Any] | None]) -> Hashes:
+        """(n, 2, 2) of ``images``, each (1, C, H, W); zeros for one that is not known."""
+        found = np.zeros((len(images), 2, 2), np.uint64)
+        shapes = {image.shape for image in images if image is not None}
+        for shape in shapes:
+            rows = [row for row, image in enumerate(images) if np.shape(image) == shape]
+            found[rows] = _hashed(np.concatenate([images[row] for row in rows]), self._normalised)
+        return found
+
+    def _image_of(self, index: int, generators: Repeatable) -> NDArray[Any] | None:
+        """(1, C, H, W) of one item; None if it is not known which of it is the image."""
         generators.again()
         images = self._images(self._item(index))
-        hashes = [_hashed(_array(leaf), self._normalised) for leaf in images]
-        return hashes[0] if len(hashes) == 1 else np.zeros((1, 2, 2), np.uint64)
+        return _array(images[0]) if len(images) == 1 else None
 
     def _images(self, items: Any) -> list[Any]:
         """What looks like the image in a batch of one item; nothing if there is none."""
@@ -166,6 +175,8 @@ class _ScannedItems(Dataset[Any]):
 def _hashed(images: NDArray[Any], normalised: Normalised | None) -> Hashes:
     """(n, 2, 2) of ``images`` (n, C, H, W): of their values, and of the nearest pixels if known."""
     images = np.ascontiguousarray(images, np.float32)
+    if images.ndim != 4:
+        return np.zeros((len(images), 2, 2), np.uint64)
     exact = picture_hashes(images)
     pixels = np.zeros_like(exact)
     if normalised is not None:
