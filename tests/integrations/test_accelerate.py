@@ -95,6 +95,12 @@ def test_a_prepared_loader_keeps_what_accelerate_does(accelerator: Any) -> None:
     assert loader.exposure.counts.sum() == 2 * COUNT
 
 
+def test_a_prepared_loader_that_is_wrapped_already_is_not_wrapped_again(accelerator: Any) -> None:
+    for loader in (assigned(accelerator), encoded(accelerator.prepare(plain()))):
+        with pytest.raises(InstaHideError, match="encrypts already"):
+            encoded(loader)
+
+
 def test_the_epoch_reaches_the_sampler(accelerator: Any) -> None:
     class Sampler(torch.utils.data.SequentialSampler):
         epochs: ClassVar[list[int]] = []

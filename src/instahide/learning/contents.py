@@ -143,6 +143,11 @@ def _labels(leaf: Leaf, count: int) -> NDArray[Any]:
             f"The labels of a batch of {count} are {values.dtype} of shape {values.shape}.",
             "Collate one class number, or one row of soft labels, of every item.",
         )
+    if not whole and not (np.isfinite(values).all() and (values >= 0).all()):
+        raise InstaHideError(
+            "Soft labels of a batch are negative, NaN or infinite.",
+            "Give each class a share of 0 or more.",
+        )
     return values.astype(np.int64 if whole else np.float32)
 
 

@@ -65,11 +65,11 @@ def encode_loader(
     Raises:
         InstaHideError: a loader that cannot be wrapped, or settings that do not fit it.
     """
-    if isinstance(loader, EncodingLoader):
+    inner = inner_loader(loader)
+    if isinstance(inner, LoaderView):
         raise InstaHideError(
             "This loader encrypts already.", "Use it as it is; `loader.unwrapped` is the original."
         )
-    inner = inner_loader(loader)
     require_wrappable(inner)
     items = len(inner.dataset)
     exposure = exposure or Exposure(items)
