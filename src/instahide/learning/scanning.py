@@ -154,7 +154,9 @@ class _ScannedItems(Dataset[Any]):
         """(1, C, H, W) of one item; None if it is not known which of it is the image."""
         generators.again()
         images = self._images(self._item(index))
-        return _array(images[0]) if len(images) == 1 else None
+        # What cannot be used is refused when it is to be mixed.
+        usable = len(images) == 1 and len(images[0]) == 1 and not _is_meta(images[0])
+        return _array(images[0]) if usable else None
 
     def _images(self, items: Any) -> list[Any]:
         """What looks like the image in a batch of one item; nothing if there is none."""
@@ -192,6 +194,10 @@ def _hashed(images: NDArray[Any], normalised: Normalised | None) -> Hashes:
     if normalised is not None:
         pixels = picture_hashes(as_pixels(images, *normalised))
     return np.stack([exact, pixels], axis=1)
+
+
+def _is_meta(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_meta
 
 
 def _array(leaf: Any) -> NDArray[Any]:
