@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instahide import Encoder, InstaHideError, Scheme
+from instahide import Encoder, ImageTable, InstaHideError, Scheme
 from instahide.cli.publishing import show_info
 from instahide.encodings.format import EncodedFolder, new_shard_name, writing_encodings
 from instahide.encodings.shards import write_shard
@@ -202,3 +202,52 @@ def test_what_a_publisher_calls_himself_is_shown_as_it_is(
     write_folder(tmp_path / "encodings", participant="[/] [red]us[/red]")
     show_info(str(tmp_path / "encodings"), as_json=False)
     assert "[/] [red]us[/red]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("values", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("pixels", [True, False])
+def test_encodings_that_show_a_single_picture_are_found(
+    tmp_path: Path, write_folder: Write, values: str, pixels: bool
+) -> None:
+    images = private_images(60)
+    encoded = Encoder(Scheme.inside(2), images).encode(np.arange(60))
+    assert write_folder(tmp_path / "right", encoded, values=values).verify() == []
+    # Mixes of a picture with itself, under masks, coefficients and labels of their own.
+    picture = torch.from_numpy(images.normalised(slice(7, 8)))[0]
+    picture = picture if pixels else torch.randn(SHAPE, generator=torch.manual_seed(1)).clamp(-1, 1)
+    for row, share in ((3, 0.3), (40, 0.62), (51, 0.45)):
+        signs = torch.randint(0, 2, SHAPE) * 2 - 1
+        encoded.images[row] = (share * picture + (1 - share) * picture) * signs
+        encoded.labels[row] = torch.tensor([share, 1 - share, 0.0])
+    found = write_folder(tmp_path / "wrong", encoded, values=values).verify()
+    assert len(found) == 1
+    assert found[0].startswith("3 encodings show a single picture")
+
+
+@pytest.mark.parametrize("values", ["float32", "float16"])
+def test_a_lone_encoding_of_a_single_picture_is_found(
+    tmp_path: Path, write_folder: Write, values: str
+) -> None:
+    images = private_images(20)
+    encoded = Encoder(Scheme.inside(3), images).encode(np.arange(20))
+    encoded.images[5] = torch.from_numpy(images.normalised(slice(5, 6)))[0] * -1
+    found = write_folder(
+        tmp_path / "wrong", encoded, scheme=Scheme.inside(3), values=values
+    ).verify()
+    assert len(found) == 1
+    assert found[0].startswith("1 encodings show a single picture")
+
+
+def test_mixes_of_few_grey_levels_are_taken_for_no_single_picture(
+    tmp_path: Path, write_folder: Write
+) -> None:
+    # Black and white drawings, mixed in equal shares of a third: all values are whole pixels.
+    generator = np.random.default_rng(2)
+    drawings = generator.integers(0, 2, (12, *SHAPE), np.uint8) * 255
+    table = ImageTable.from_arrays(drawings, np.arange(12) % len(CLASSES), CLASSES)
+    values = torch.from_numpy(table.normalised())
+    mixes = torch.stack([values[[n, (n + 1) % 12, (n + 5) % 12]].mean(0) for n in range(12)])
+    labels = torch.full((12, len(CLASSES)), 1 / 3)
+    folder = write_folder(tmp_path / "encodings", Encoded(mixes, labels), scheme=Scheme.inside(3),
+                          values="float32", mean=table.mean, std=table.std)  # fmt: skip
+    assert folder.verify() == []

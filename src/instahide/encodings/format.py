@@ -29,6 +29,7 @@ from instahide.encodings.shards import (
     worst_error,
     write_shard,
 )
+from instahide.encodings.single_pictures import SinglePictures
 from instahide.encodings.soundness import unsound
 from instahide.encodings.storage import Store, open_store
 from instahide.encryption.encoder import Encoded
@@ -102,7 +103,7 @@ class EncodedFolder:
         """Everything that is wrong with the folder, one sentence each; nothing if all is well.
 
         Every byte is compared with its checksum, every value with what the scheme allows, and
-        every encoding with all others: none may show the same mix as another.
+        every encoding with all others: none may show the same mix as another, nor a single picture.
 
         Args:
             progress: called with the number of encodings of each shard that is done.
@@ -112,16 +113,34 @@ class EncodedFolder:
         if self.manifest.worst_error < least * (1 - 1e-6):
             problems.append(f"The worst error is {least:.3g}, not what the manifest says.")
         mixes = []
+        single = SinglePictures(self.manifest)
         for number, shard in enumerate(self.manifest.shards):
             try:
-                mixes.append(self._verify_shard(number))
+                mixes.append(self._verify_shard(number, single))
             except InstaHideError as error:
                 problems.append(error.problem)
             progress(shard.encodings)
         # Images that are not mixed with others look the same in every copy.
-        if self.manifest.encryption().k > 1 and (count := repeats(mixes)):
+        count = repeats(mixes) if self.manifest.encryption().k > 1 else 0
+        if count:
             problems.append(f"{count} encodings show the mix of another: a key was used twice.")
+        if alone := single.found(None if count else self._magnitudes):
+            problems.append(
+                f"{len(alone)} encodings show a single picture, but for the signs of its values: "
+                "an image was mixed with copies of itself. Whoever has the folder can see these "
+                "images. Do not share it; remove duplicate images and encrypt again."
+            )
         return problems
+
+    def _magnitudes(self, number: int) -> NDArray[np.float32]:
+        """|x| of the encoding ``number``, counted over all shards, as (values,)."""
+        for place, shard in enumerate(self.manifest.shards):
+            if number < shard.encodings:
+                image = self.decoded(self.shard(place).images[number : number + 1])
+                found: NDArray[np.float32] = image.abs().numpy().reshape(-1)
+                return found
+            number -= shard.encodings
+        raise IndexError(number)
 
     def _strangers(self) -> set[str]:
         """Files that should not be there."""
@@ -131,7 +150,7 @@ class EncodedFolder:
             return {name for name in names if not re.fullmatch(SHARD_NAME, name)}
         return names
 
-    def _verify_shard(self, number: int) -> NDArray[np.uint64]:
+    def _verify_shard(self, number: int, single: SinglePictures) -> NDArray[np.uint64]:
         """Check a shard; returns the fingerprints of its mixes."""
         shard = self.manifest.shards[number]
         with reading(shard, self.location), self._store.local(shard.name).open("rb") as file:
@@ -140,12 +159,15 @@ class EncodedFolder:
             raise damaged(shard, self.location, "its checksum is another")
         encoded = self.shard(number)
         step = max(1, _CHECKED // self.manifest.bytes_each)
+        before = sum(other.encodings for other in self.manifest.shards[:number])
         found = []
         for start in range(0, shard.encodings, step):
             images, labels = (part[start : start + step] for part in encoded)
-            wrong = unsound(self.decoded(images), labels, self.manifest)
+            decoded = self.decoded(images)
+            wrong = unsound(decoded, labels, self.manifest)
             if wrong is not None:
                 raise damaged(shard, self.location, wrong)
+            single.see(before + start, decoded.numpy())
             found.append(fingerprints(images, labels))
         return np.concatenate(found)
 

@@ -1,0 +1,126 @@
+"""Encodings that show one picture, as far as it can be told from encodings alone.
+
+A mix of a picture with itself is the picture, whatever the coefficients: its encoding has the
+picture's values but for the signs. Two signs give it away: all values are those of 8-bit pixels
+under the normalisation of the folder, which a mix of different pictures is not by chance; and two
+such encodings have the same magnitudes, whatever their masks and labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encodings.manifest import Manifest
+
+#: Parts of an image whose mean magnitudes are compared before the values themselves.
+_PARTS = 16
+#: Values of each encoding that are looked at first.
+_FIRST = 64
+#: Encodings with close mean magnitudes that one is compared with.
+_NEIGHBOURS = 4
+#: A rounding of float32, relative to the largest value: coefficients sum to 1 only nearly.
+_ROUNDING = 2e-6
+#: Chance, over a whole folder, that a mix of different pictures is taken for a single one.
+_CHANCE = 1e-9
+
+#: Gives the magnitudes (values,) of an encoding, by its number.
+Look = Callable[[int], NDArray[np.float32]]
+
+
+class SinglePictures:
+    """Collects encodings of a folder, and says which of them show a single picture.
+
+    Args:
+        manifest: of the folder.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        scheme = manifest.encryption()
+        #: Noise covers what is looked for, and encodings of one image show it anyway.
+        self.applies = scheme.k > 1 and not scheme.noise
+        self._manifest = manifest
+        self._of_pixels: list[int] = []
+        self._means: list[NDArray[np.float32]] = []
+        self._numbers: list[NDArray[np.int64]] = []
+
+    def see(self, first: int, images: NDArray[np.float32]) -> None:
+        """Look at encodings, ``images`` (n, C, H, W) decoded, numbered from ``first`` on."""
+        values = np.abs(images)
+        flat = (values == values[:, :, :1, :1]).all(axis=(1, 2, 3))
+        numbers = first + np.flatnonzero(~flat)
+        if not self.applies or not len(numbers):
+            return
+        values = values[~flat]
+        self._of_pixels += numbers[self._are_pixels(values)].tolist()
+        rows = values.reshape(len(values), -1)
+        parts = np.array_split(rows, min(_PARTS, rows.shape[1]), axis=1)
+        means = np.stack([part.mean(axis=1, dtype=np.float64) for part in parts], axis=1)
+        self._means.append(means.astype(np.float32))
+        self._numbers.append(numbers)
+
+    def found(self, look: Look | None) -> set[int]:
+        """The numbers of all encodings that show a single picture.
+
+        Args:
+            look: gives encodings seen before, to compare them in full; None: compare none.
+        """
+        return set(self._of_pixels) | (set() if look is None else self._twins(look))
+
+    def _are_pixels(self, values: NDArray[np.float32]) -> NDArray[np.bool]:
+        """(n,) whether all ``values`` (n, C, H, W) are those of 8-bit pixels, and not by chance."""
+        count, channels, height, width = values.shape
+        rows = values.reshape(count, channels, height * width)
+        step = -(-height * width // _FIRST)
+        found = np.zeros(count, bool)
+        for row in np.flatnonzero(self._fit(rows[:, :, ::step]).all(axis=(1, 2))):
+            found[row] = self._fit(rows[row][None]).all() and self._is_no_chance(rows[row])
+        return found
+
+    def _fit(self, values: NDArray[np.float32]) -> NDArray[np.bool]:
+        """Whether each of ``values`` (n, C, m), or its negative, is that of an 8-bit pixel."""
+        mean, std = (
+            np.asarray(moment)[:, None] for moment in (self._manifest.mean, self._manifest.std)
+        )
+        tolerance = 255 * std * self._tolerance(values)
+        fits = np.zeros(values.shape, bool)
+        for sign in (1, -1):
+            pixels = 255 * (sign * values * std + mean)
+            nearest = np.clip(np.rint(pixels), 0, 255)
+            np.logical_or(fits, np.abs(pixels - nearest) <= tolerance, out=fits)
+        return fits
+
+    def _is_no_chance(self, values: NDArray[np.float32]) -> bool:
+        """Whether it is no chance that all ``values`` (C, m) fit."""
+        logarithm = 0.0
+        for channel, std in zip(values, self._manifest.std, strict=True):
+            different = np.unique(channel)
+            share = 4 * 255 * std * self._tolerance(different)
+            logarithm += float(np.log(np.minimum(1, share)).sum())
+        return logarithm < math.log(_CHANCE / max(1, len(self._manifest)))
+
+    def _tolerance(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """How far stored ``values`` may be from what was mixed."""
+        most = self._manifest.reach * _ROUNDING
+        if self._manifest.values == "float16":
+            return values * (2.0**-11 * 1.01) + most
+        return np.full(values.shape, self._manifest.worst_error + most)
+
+    def _twins(self, look: Look) -> set[int]:
+        if not self._means:
+            return set()
+        means, numbers = np.concatenate(self._means), np.concatenate(self._numbers)
+        limit = 2 * (self._manifest.worst_error + self._manifest.reach * _ROUNDING)
+        order = np.argsort(means[:, 0], kind="stable")
+        found = set()
+        for apart in range(1, _NEIGHBOURS + 1):
+            first, second = order[:-apart], order[apart:]
+            close = (np.abs(means[first] - means[second]) <= limit).all(axis=1)
+            for one, other in zip(numbers[first[close]], numbers[second[close]], strict=True):
+                if np.abs(look(int(one)) - look(int(other))).max() <= limit:
+                    found |= {int(one), int(other)}
+        return found
