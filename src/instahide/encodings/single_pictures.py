@@ -95,13 +95,23 @@ class SinglePictures:
         return fits
 
     def _is_no_chance(self, values: NDArray[np.float32]) -> bool:
-        """Whether it is no chance that all ``values`` (C, m) fit."""
-        logarithm = 0.0
-        for channel, std in zip(values, self._manifest.std, strict=True):
-            different = np.unique(channel)
-            share = 4 * 255 * std * self._tolerance(different)
-            logarithm += float(np.log(np.minimum(1, share)).sum())
-        return logarithm < math.log(_CHANCE / max(1, len(self._manifest)))
+        """Whether it is no chance that all ``values`` (C, m) fit.
+
+        Black and white count for nothing: they are what mixes of black and white give anyway. A mix
+        of different pictures has other values as well.
+        """
+        logarithm, between = 0.0, 0
+        moments = zip(self._manifest.mean, self._manifest.std, strict=True)
+        for channel, (mean, std) in zip(values, moments, strict=True):
+            share = 4 * 255 * std * self._tolerance(channel)
+            ends = np.abs(np.array([-mean / std, (1 - mean) / std]))[:, None]
+            inner = (np.abs(channel - ends) > 2 * self._tolerance(channel)).all(axis=0)
+            # Equal ones are one stroke of luck; they may differ by their rounding.
+            _, first = np.unique(np.rint(255 * std * channel), return_index=True)
+            inside = inner[first]
+            logarithm += float(np.log(np.minimum(1, share[first[inside]])).sum())
+            between += int(inside.sum())
+        return between == 0 or logarithm < math.log(_CHANCE / max(1, len(self._manifest)))
 
     def _tolerance(self, values: NDArray[np.float32]) -> NDArray[Any]:
         """How far stored ``values`` may be from what was mixed."""
