@@ -231,7 +231,13 @@ def _normalised(images: ImageTable, mean: str | None, std: str | None) -> ImageT
         return images
     if mean is None or std is None:
         raise InstaHideError("A normalisation is a mean and a std.", "Give --mean and --std both.")
-    return replace(images, mean=numbers(mean), std=numbers(std))
+    means = numbers(mean)
+    if not 0 <= min(means) <= max(means) <= 1:
+        raise InstaHideError(
+            f"A mean of {mean} is not of pixel / 255, which lies between 0 and 1.",
+            "Divide --mean and --std of pixels from 0 to 255 by 255.",
+        )
+    return replace(images, mean=means, std=numbers(std))
 
 
 @contextmanager

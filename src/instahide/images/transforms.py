@@ -150,7 +150,8 @@ def _raw_moments(step: Any) -> _Raw | None:
         if getattr(step, "nonzero", False):
             return None
         return _pair(getattr(step, "subtrahend", None), getattr(step, "divisor", None))
-    if "Normalize" in names:
+    # torchvision's ready-made preprocessing of its networks ends in a normalisation, too.
+    if names & {"Normalize", "ImageClassification"}:
         # Albumentations: "image" and "min_max" take each image's own values.
         if getattr(step, "normalization", "standard") != "standard":
             return None
