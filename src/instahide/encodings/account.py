@@ -86,6 +86,15 @@ class Account(Exposure):
         rows, _ = np.nonzero(entries >= 0)
         return connected(rows, entries[entries >= 0], self.images)
 
+    def require_rate(self, rate: float) -> None:
+        """As `Exposure.require_rate`."""
+        if rate > self._rate * (1 + 1e-9):
+            raise InstaHideError(
+                "The account of the ledger was opened for a scheme with more noise, or for images "
+                "under another normalisation: it would promise more privacy than there is.",
+                "Open it with the scheme that encrypts, and with the mean and std of the images.",
+            )
+
     def spent(self) -> NDArray[np.bool] | None:
         """(N,) which images are at their limit; None where no image is."""
         if self.limit is None:

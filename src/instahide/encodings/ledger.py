@@ -26,6 +26,7 @@ from instahide.encodings.ledger_schema import create
 from instahide.encodings.ledger_watch import located
 from instahide.encodings.names import primary
 from instahide.encryption.guarantee import loss_rate
+from instahide.encryption.requirements import moments_unknown
 from instahide.encryption.scheme import Scheme
 from instahide.images import Images, ImageTable
 from instahide.images.dataset import MapDataset
@@ -120,7 +121,8 @@ class Ledger:
         if not isinstance(images, Images):
             images = images_of(images, image=image, mean=mean, std=std)
         hashes = self._hashes(images, progress=progress)
-        rate = math.inf if scheme is None else loss_rate(scheme, images.shape, images.std)
+        known = scheme is not None and not moments_unknown(images)
+        rate = loss_rate(scheme, images.shape, images.std) if scheme and known else math.inf
         return Account(self._file, hashes, limit, rate)
 
     def account_of(

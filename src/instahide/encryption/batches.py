@@ -15,6 +15,7 @@ from instahide.encryption.candidates import Known, Pools, pools_of, require_pict
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.exposure import Exposure, Part
+from instahide.encryption.guarantee import loss_rate
 from instahide.encryption.keys import Block, KeyStream
 from instahide.encryption.memory import room
 from instahide.encryption.mixing import (
@@ -190,15 +191,18 @@ class BatchEncoder:
             pin_memory: put the encodings into page-locked memory, for a copy to a GPU.
 
         Raises:
-            InstaHideError: public images are of another shape; or a mix would hold the same image
-                twice, which `identify` did not tell.
+            InstaHideError: public images are of another shape; a mix would hold the same image
+                twice, which `identify` did not tell; or the exposure keeps another guarantee than
+                the scheme gives.
         """
+        channels, height, width = images.shape[1:]
+        rate = loss_rate(self.scheme, (channels, height, width), self._moments.std)
+        self.exposure.require_rate(rate)
         keys = self._one_time_keys(plan, images.shape[1:])
         chosen = plan.chosen[:, self.scheme.private_k :]
         public = self._public.rows(chosen, images, self._moments)
         if chosen.size:
             require_same_shape(public[0].shape[1:], images.shape[1:])
-        channels = images.shape[1]
         as_they_are = np.ones(channels, np.float32), np.zeros(channels, np.float32)
         out = room((len(plan.own), *images.shape[1:]), dtype, pin_memory=pin_memory)
         with noised(plan.block, self.scheme, out) as mixes:

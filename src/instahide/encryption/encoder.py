@@ -18,6 +18,7 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.candidates import Known, Pools, pools_of, require_pictures
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.exposure import Exposure
+from instahide.encryption.guarantee import loss_rate
 from instahide.encryption.kernels import cuda
 from instahide.encryption.keys import Block, KeyStream
 from instahide.encryption.memory import room
@@ -99,6 +100,7 @@ class Encoder:
         self._public = PublicImages(public)
         self._public.renew(self._keys)
         require_fit(scheme, images, self._public.images, self.augmentation)
+        self.exposure.require_rate(loss_rate(scheme, images.shape, images.std))
         self.pools = self._find_pictures()
         require_pictures(scheme, self.pools)
         self._device_tables = self._to_device()

@@ -101,6 +101,16 @@ class Exposure:
         """The images that ``rows`` are counted as."""
         return rows if self._first is None else self._first[rows]
 
+    def require_rate(self, rate: float) -> None:
+        """Check that a guarantee is kept for images of which a squared coefficient costs ``rate``.
+
+        Args:
+            rate: as `guarantee.loss_rate` has it of the scheme and the images that are encrypted.
+
+        Raises:
+            InstaHideError: a guarantee is kept, by a lower rate.
+        """
+
     def begin_epoch(self, rows: NDArray[np.int64]) -> None:
         """Hear that an epoch begins, in which ``rows`` (n,) and no other images go out.
 

@@ -39,7 +39,7 @@ def require_fit(
             "Lower k, or give more images.",
         )
     require_public(scheme, public)
-    require_range(scheme, known=isinstance(images, ImageTable) or not _moments_unknown(images))
+    require_range(scheme, known=isinstance(images, ImageTable) or not moments_unknown(images))
     if public is not None:
         require_same_shape(public.shape, images.shape)
         _require_same_kind(images, public)
@@ -110,7 +110,7 @@ def _require_same_kind(images: Images, public: Images) -> None:
     if (
         isinstance(public, ImageTable)
         and not isinstance(images, ImageTable)
-        and _moments_unknown(images)
+        and moments_unknown(images)
     ):
         raise InstaHideError(
             "Private images are normalised by a transform whose mean and std are not known, so "
@@ -119,7 +119,7 @@ def _require_same_kind(images: Images, public: Images) -> None:
         )
 
 
-def _moments_unknown(images: Images) -> bool:
+def moments_unknown(images: Images) -> bool:
     """Whether these are what an `ImageDataset` says of float images when it was told nothing."""
     return not any(images.mean) and set(images.std) == {1.0}
 

@@ -8,6 +8,7 @@ from typing import Any
 from instahide.errors import InstaHideError
 from instahide.images.dataset import ImageDataset, MapDataset
 from instahide.images.items import IMAGE_KEYS
+from instahide.images.repeatable import Repeatable
 from instahide.images.transforms import infer_normalization
 
 
@@ -32,7 +33,10 @@ def images_of(
     """
     if mean is None and std is None:
         mean, std = infer_normalization(dataset) or (None, None)
-    return ImageDataset(_ImagesAlone(dataset, image), mean=mean, std=std, classes=("-", "+"))
+    alone = _ImagesAlone(dataset, image)
+    # Its first items are looked at, which is to leave the user's generators where they are.
+    with Repeatable(alone):
+        return ImageDataset(alone, mean=mean, std=std, classes=("-", "+"))
 
 
 class _ImagesAlone:
