@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -121,12 +122,61 @@ def test_squares_are_the_coefficients_own() -> None:
     np.testing.assert_array_equal(exposure.counts, np.bincount(keys.partners[:, :2].ravel()))
 
 
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
-def test_a_copy_counts_for_itself(duplicate: Callable[[Exposure], Exposure]) -> None:
+MIX = np.array([[0, 1]]), np.array([[0.5, 0.5]], np.float32)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: copy.deepcopy([e])[0]])
+def test_a_copy_in_the_process_shares_the_counts(
+    duplicate: Callable[[Exposure], Exposure],
+) -> None:
     exposure = Exposure(5, limit=3)
-    exposure.take(np.array([[0, 1]]), np.array([[0.5, 0.5]], np.float32))
     other = duplicate(exposure)
-    assert (other.counts.tolist(), other.limit) == ([0] * 5, 3)
+    assert [exposure.take(*MIX), other.take(*MIX), exposure.take(*MIX), other.take(*MIX)] == [
+        1, 1, 1, 0,
+    ]  # fmt: skip
+    assert exposure.counts.tolist() == other.counts.tolist() == [3, 3, 0, 0, 0]
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_encoders_that_were_copied_keep_to_one_limit(
+    duplicate: Callable[[Encoder], Encoder],
+) -> None:
+    encoder = Encoder(Scheme.inside(1, c1=1.0), table(5), exposure=Exposure(5, limit=3))
+    other = duplicate(encoder)
+    for each in (encoder, other, encoder):
+        each.encode(np.arange(5))
+    with pytest.raises(ExposureLimitError):
+        other.encode(np.arange(5))
+
+
+def test_with_a_limit_it_goes_to_no_other_process() -> None:
+    exposure = Exposure(5, limit=3)
+    with pytest.raises(InstaHideError, match="one process"):
+        pickle.dumps(exposure)
+    with pytest.raises(InstaHideError, match="one process"):
+        pickle.dumps(Encoder(Scheme.inside(2), table(5), exposure=exposure))
+    child = os.fork()
+    if child == 0:
+        try:
+            exposure.take(*MIX)
+        except InstaHideError:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert exposure.take(*MIX) == 1
+
+
+def test_without_a_limit_a_pickled_copy_goes_on_from_the_counts() -> None:
+    exposure = Exposure(5)
+    exposure.take(*MIX)
+    exposure.group(np.array([0, 0, 1, 2, 3]))
+    other = pickled(exposure)
+    assert other.counts.tolist() == exposure.counts.tolist() == [2, 2, 0, 0, 0]
+    assert other.squares.tolist() == exposure.squares.tolist()
+    other.take(np.array([[1, 2]]), MIX[1])
+    # The same groups; and from here on each for itself.
+    assert other.counts.tolist() == [3, 3, 1, 0, 0]
+    assert exposure.counts.tolist() == [2, 2, 0, 0, 0]
 
 
 class SameImage(Exposure):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -223,7 +222,6 @@ class BatchEncoder:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._keys = KeyStream(self.participant)
-        self.exposure = copy(self.exposure)
 
     def _pools(self, pool: NDArray[np.int64]) -> Pools | None:
         """What partners are drawn from, computed once for an epoch."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -201,7 +200,6 @@ class Encoder:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._keys = KeyStream(self.participant)
-        self.exposure = copy(self.exposure)
         self.exposure.group(picture_ids_of(self.images))
         self._device_tables = self._to_device()
 

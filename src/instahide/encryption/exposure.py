@@ -6,8 +6,9 @@ arXiv:2011.05315).
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,12 @@ class ExposureLimitError(InstaHideError):
 class Exposure:
     """Counts, for every private image, the encodings that it went into. Safe between threads.
 
-    Images that show one picture share a count: see `group`. A copy starts from zero, with every
-    image a picture of its own: it counts for itself.
+    Images that show one picture share a count: see `group`.
+
+    It counts for one process. A copy made in this process is the same object. One with a limit
+    cannot be pickled, nor used in a forked process: two counts would allow twice the limit. One
+    without a limit can: the copy goes on from the counts so far, and neither hears of the other any
+    more. An account of the ledger counts for all processes together.
 
     Args:
         images: how many private images there are.
@@ -48,6 +53,7 @@ class Exposure:
         #: (N,) the first image with the same picture; None where all are different.
         self._first: NDArray[np.int64] | None = None
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -138,6 +144,8 @@ class Exposure:
         Returns:
             How many of the n mixes were counted.
         """
+        if self.limit is not None and os.getpid() != self._process:
+            raise _counts_here()
         with self._lock:
             pictures = self._pictures(rows)
             taken = len(rows)
@@ -146,9 +154,23 @@ class Exposure:
             tally(pictures[:taken], coefficients[:taken], self._counts, self._squares)
         return taken
 
+    def __copy__(self) -> Self:
+        """The same object, so that nothing is counted apart."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """The same object, so that nothing is counted apart."""
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Without counts and lock."""
-        return _fresh, (self.images, self.limit)
+        """With the counts so far.
+
+        Raises:
+            InstaHideError: there is a limit, which the copy would allow to be passed.
+        """
+        if self.limit is not None:
+            raise _counts_here()
+        return _continued, (self.images, self._counts, self._squares, self._first)
 
 
 class Part(Exposure):
@@ -241,5 +263,20 @@ def at_limit(exposure: Exposure) -> ExposureLimitError:
     )
 
 
-def _fresh(images: int, limit: int | None) -> Exposure:
-    return Exposure(images, limit=limit)
+def _counts_here() -> InstaHideError:
+    return InstaHideError(
+        "An exposure with a limit counts for one process: a copy in another would count for "
+        "itself, and the limit would be passed.",
+        "Use an account of the ledger, which counts for all processes, or leave the limit out.",
+    )
+
+
+def _continued(
+    images: int,
+    counts: NDArray[np.int64],
+    squares: NDArray[np.float64],
+    first: NDArray[np.int64] | None,
+) -> Exposure:
+    exposure = Exposure(images)
+    exposure._counts, exposure._squares, exposure._first = counts.copy(), squares.copy(), first
+    return exposure

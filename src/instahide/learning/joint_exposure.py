@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,8 @@ class JointExposure(Exposure):
 
     def begin_epoch(self, rows: NDArray[np.int64]) -> None:
         """Begin an epoch with the images ``rows`` (n,); all processes do so at once."""
+        # A forked process that asks the others is one of them.
+        self._process = os.getpid()
         holders = np.zeros(self.images, np.int64)
         holders[self._pictures(rows)] = 1
         holders = np.maximum(self._total(holders), 1)
