@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from instahide import InstaHideError, encode_loader
+from instahide import Exposure, InstaHideError, encode_loader
 from instahide.learning.withheld import revealed
 from tests.learning.wrapped import ALONE, COUNT, INSIDE, loader, masks, mixed
 
@@ -81,8 +81,23 @@ def test_a_rank_has_a_key_domain_of_its_own(tmp_path: Path) -> None:
         encoded = encode_loader(loader(), ALONE)
         assert encoded._encoder._keys.participant == "rank-0"
         assert copy.deepcopy(encoded)._encoder._keys.participant == "rank-0"
+        named = encode_loader(loader(), ALONE, participant="clinic")
+        assert named._encoder._keys.participant == "clinic, rank-0"
     finally:
         dist.destroy_process_group()
+    assert encode_loader(loader(), ALONE, participant="clinic")._encoder.participant == "clinic"
+
+
+def test_a_limit_of_each_rank_for_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    exposure = Exposure(COUNT, limit=9)
+    encode_loader(loader(), ALONE, exposure=exposure)
+    # Two processes, of which none needs to be there to see that this will not do.
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    with pytest.raises(InstaHideError, match="2 processes would each"):
+        encode_loader(loader(), ALONE, exposure=exposure)
+    encode_loader(loader(), ALONE, exposure=Exposure(COUNT))
 
 
 @pytest.mark.slow

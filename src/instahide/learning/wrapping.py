@@ -40,6 +40,7 @@ def encode_loader(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     exposure: Exposure | None = None,
+    participant: str = "",
 ) -> EncodingLoader:
     """The batches of ``loader``, encrypted: encodings for its images, soft labels for its labels.
 
@@ -60,7 +61,10 @@ def encode_loader(
             values of the images. Means above 1 are taken to be of pixels from 0 to 255.
         std: what it divides by, likewise.
         exposure: counts how often each item of the data set goes out, and may limit it; by default
-            a new one without a limit.
+            a new one without a limit. An account of the ledger (`Ledger.account` of the data set)
+            counts over all runs and all processes.
+        participant: a name in the keys, as for `Encoder`. The rank of a process of a distributed
+            run is added.
 
     Raises:
         InstaHideError: a loader that cannot be wrapped, or settings that do not fit it.
@@ -78,10 +82,12 @@ def encode_loader(
             f"The exposure counts {exposure.images} images, but the data set has {items} items.",
             f"Give Exposure({items}): it counts by item number.",
         )
+    _require_joint(exposure)
     # Public images that are normalised elsewhere need none, unless noise is reckoned with.
     needed = bool(scheme.noise) or isinstance(public, (ImageTable, PhotoCrops))
     moments = _moments(inner.dataset, mean, std, needed=needed)
-    encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=_participant())
+    name = _participant(participant)
+    encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=name)
     stated = read_classes(classes) or class_names(inner.dataset) or classes_known(inner.dataset)
     number = len(stated) if isinstance(stated, tuple) else stated
     check = ValueCheck(moments, _public_statistics(public, moments), mask=scheme.mask)
@@ -168,10 +174,23 @@ def _rebuilt(loader: Hidden[Any], *arguments: Any) -> EncodingLoader:
     return EncodingLoader(revealed(loader), *arguments)
 
 
-def _participant() -> str:
+def _participant(name: str) -> str:
     """A name that no other process of a distributed run has."""
     several = dist.is_available() and dist.is_initialized()
-    return f"rank-{dist.get_rank()}" if several else ""
+    rank = f"rank-{dist.get_rank()}" if several else ""
+    return f"{name}, {rank}" if name and rank else name or rank
+
+
+def _require_joint(exposure: Exposure) -> None:
+    """Refuse a limit that each process of a distributed run would keep for itself alone."""
+    alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+    if not alone and exposure.limit is not None and type(exposure) is Exposure:
+        raise InstaHideError(
+            f"{dist.get_world_size()} processes would each allow {exposure.limit} encodings of an "
+            "image.",
+            "Give each an account of one ledger, which counts for all of them: "
+            "`Ledger.open(path).account(dataset, limit=...)`.",
+        )
 
 
 def _moments(
