@@ -7,8 +7,9 @@ from typing import BinaryIO
 
 from instahide.errors import printable
 
-#: Decoded content up to this size is accepted from a file of any size.
-FREE_BYTES = 1 << 25
+#: Decoded content up to this size is accepted from a file of any size: ten million pixels in
+#: colour, for which a blank page of paper may be scanned.
+FREE_BYTES = 40 << 20
 #: Beyond `FREE_BYTES`, decoded content may be so many times as large as its file. Photographs
 #: stay below 50, blank images and constant arrays do not.
 MOST_RATIO = 100

@@ -76,7 +76,10 @@ def _require_honest(width: int, height: int, bytes_a_pixel: int, file_bytes: int
 
 
 def _bytes_a_pixel(image: Image) -> int:
-    return len(image.getbands()) * (2 if image.mode.startswith("I;16") else 1)
+    """What Pillow takes for a pixel when it is grey or RGB, whatever it takes in the file."""
+    if image.mode.startswith("I;16"):
+        return 2
+    return 1 if image.mode in ("1", "L") and not image.has_transparency_data else 4
 
 
 def _webp_canvas(file: BinaryIO) -> tuple[int, int]:

@@ -296,7 +296,8 @@ def _refused(error: ValidationError, source: str, known: Mapping[str, FieldInfo]
     # A default that waits for a refused field is reported too, and says nothing of its own.
     details = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
     first = details[0]
-    name = str(first["loc"][0])
+    # A name that is no text at all has no place.
+    name = str(first["loc"][0])[:_SHOWN] if first["loc"] else "?"
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, known, n=1)
         remedy = f"Did you mean `{close[0]}`?" if close else f"Use one of: {', '.join(known)}."
