@@ -73,7 +73,8 @@ def test_classes_in_other_types(classes: Any, names: tuple[str, ...], count: int
     "classes",
     [
         "cat", b"cat", True, 0, -1, 1 << 30, 2.0, np.eye(2), [["a"]], [None, "a"], [1.5, 2.5],
-        {"a", "b"}, {"a": 0, "b": 2}, {"a": 0, "b": 0}, {"a": "x"}, ["a", "b", "a"],
+        {"a", "b"}, {"a": 0, "b": 2}, {"a": 0, "b": 0}, {"a": "x"}, {"a": [0]}, [[0], [1]],
+        ["a", "b", "a"], [{}],
         torch.tensor([0, 1, 1]), torch.tensor([0.0, 1.0]), [True, False], object(),
     ],
 )  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from itertools import chain
 from typing import Any
 
@@ -149,6 +151,19 @@ def test_no_attribute_leads_to_the_data_set(started: bool) -> None:
     assert not any(isinstance(each, DataLoader) for each in found.values())
     # The same walk does find it from a plain loader, and from the explicit attribute.
     assert id(loader.dataset) in reachable(wrapped.unwrapped)
+
+
+def test_what_is_hidden_is_freed_with_its_loader() -> None:
+    def made() -> weakref.ref[Any]:
+        loader = plain()
+        wrapped = encoded(loader)
+        iterator = iter(wrapped)
+        next(iterator)
+        return weakref.ref(loader.dataset)
+
+    reference = made()
+    gc.collect()
+    assert reference() is None
 
 
 def test_settings_are_shown_and_cannot_be_changed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
@@ -27,13 +28,21 @@ def read_classes(classes: Any, items: int | None = None) -> tuple[str, ...] | in
     if classes is None or callable(classes):
         return None
     if isinstance(classes, Mapping):
-        return _names(_by_number(classes))
+        classes = _by_number(classes)
     if isinstance(classes, (str, bytes, bool, Set)) or not _listed(classes):
         return _count(classes)
-    values = [_plain(value) for value in classes]
-    if len(values) == items and len(set(values)) < len(values):
+    names = _names([_plain(value) for value in classes])
+    if len(set(names)) == len(names) <= MAX_CLASSES:
+        return names
+    if len(names) == items:
         return None
-    return _names(values)
+    if len(set(names)) == len(names):
+        raise _unclear(f"a list of {len(names)} names")
+    twice = Counter(names).most_common(1)[0][0]
+    raise InstaHideError(
+        f"The list of classes names {twice!r} more than once.",
+        "Name every class once, in the order of their numbers.",
+    )
 
 
 def _listed(classes: Any) -> bool:
@@ -56,7 +65,10 @@ def _by_number(classes: Mapping[Any, Any]) -> list[Any]:
     """The names of a mapping from names to numbers 0, 1, ..., or the other way round."""
     names = {_plain(key): value for key, value in classes.items()}
     if not all(isinstance(number, int) for number in names):
-        names = {_plain(value): key for key, value in classes.items()}
+        numbers = [_plain(value) for value in classes.values()]
+        if not all(isinstance(number, int) for number in numbers):
+            raise _unclear("a mapping without numbers")
+        names = dict(zip(numbers, classes, strict=True))
     if set(names) != set(range(len(classes))):
         raise _unclear("a mapping that does not number its classes from 0 without gaps")
     return [names[number] for number in range(len(names))]
@@ -66,19 +78,10 @@ def _names(values: list[Any]) -> tuple[str, ...]:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (str, bytes, int)):
             raise _unclear(f"a list with a {type(value).__name__} in it")
-    names = tuple(
+    return tuple(
         value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
         for value in values
     )
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InstaHideError(
-            f"The list of classes names {twice!r} more than once.",
-            "Name every class once, in the order of their numbers.",
-        )
-    if len(names) > MAX_CLASSES:
-        raise _unclear(f"a list of {len(names)} names")
-    return names
 
 
 def _plain(value: Any) -> Any:
