@@ -92,7 +92,8 @@ class ItemScan:
         if len(tensors) != 1 or not isinstance(tensors[0], Tensor):
             return None
         tensor = tensors[0]
-        return None if tensor.device.type != "cpu" else _array(tensor[torch.from_numpy(items)])
+        usable = tensor.device.type == "cpu" and tensor.ndim == 4
+        return _array(tensor[torch.from_numpy(items)]) if usable else None
 
     def _fetched(self, items: NDArray[np.int64]) -> Iterator[tuple[list[int], Hashes, bool]]:
         """For each chunk of ``items``: their numbers, hashes, and whether they came out alike."""
@@ -187,8 +188,6 @@ def _alike(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
 def _hashed(images: NDArray[Any], normalised: Normalised | None) -> Hashes:
     """(n, 2, 2) of ``images`` (n, C, H, W): of their values, and of the nearest pixels if known."""
     images = np.ascontiguousarray(images, np.float32)
-    if images.ndim != 4:
-        return np.zeros((len(images), 2, 2), np.uint64)
     exact = picture_hashes(images)
     pixels = np.zeros_like(exact)
     if normalised is not None:
@@ -198,6 +197,10 @@ def _hashed(images: NDArray[Any], normalised: Normalised | None) -> Hashes:
 
 def _is_meta(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_meta
+
+
+def _is_at_hand(leaf: Any) -> bool:
+    return not (isinstance(leaf, Tensor) and leaf.is_meta)
 
 
 def _array(leaf: Any) -> NDArray[Any]:
