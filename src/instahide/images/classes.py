@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,10 +50,41 @@ def require_class_names(names: Sequence[str]) -> tuple[str, ...]:
                 f"{name[:MOST_NAME]!r} is no class name.",
                 f"Use 1 to {MOST_NAME} printable characters without spaces around them.",
             )
+    require_names_apart(classes)
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
         raise InstaHideError(f"The class {twice!r} is named twice.", "Name every class once.")
     return classes
+
+
+def require_names_apart(names: Iterable[str], where: str = "") -> None:
+    """Check that no two class names would be read as the same by people.
+
+    Args:
+        names: of all classes; the same name may be there twice.
+        where: to be said in the message: what they are the classes of.
+
+    Raises:
+        InstaHideError: two differ only in their Unicode form, in case, or in space around them.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(_read_as(name), name)
+        if other != name:
+            raise InstaHideError(
+                f"The class names {other!r} and {name!r}{where} differ only in case, in space "
+                "around them or in how Unicode writes them "
+                f"({other!a} and {name!a}).",
+                "Give one class one name everywhere, and different classes names that differ in "
+                "more.",
+            )
+
+
+def _read_as(name: str) -> str:
+    """What names that are read alike have in common."""
+    # Case may change the form, and the form the case.
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def read_class_list(text: str) -> tuple[str, ...]:
@@ -80,8 +112,10 @@ def with_classes(table: ImageTable, classes: tuple[str, ...] | None) -> ImageTab
     Classes are matched by name; those that are just numbers may take other names, in order.
 
     Raises:
-        InstaHideError: it has a class that is not among ``classes``.
+        InstaHideError: it has a class that is not among ``classes``, or two whose names differ only
+            in case, space or Unicode form.
     """
+    require_names_apart([*table.classes, *(classes or ())])
     if classes is None or table.classes == classes:
         return table
     if set(table.classes) <= set(classes):

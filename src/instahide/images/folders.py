@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,8 @@ Read = TypeVar("Read")
 
 #: Part of a decode's name in the cache: another release decoded otherwise.
 FORMAT = 3
+#: Seconds between two changes of a file that its times tell apart, at the least.
+CLOCK_TICK = 0.02
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ def _open(listing: Listing, part: str, how: Decoding) -> _Opened:
     name = f"folder-{digest([FORMAT, str(listing.root.resolve()), part, how.size, how.skip_bad])}"
     state = _state(listing)
     path = cache_folder() / name / f".notes-{state}.json"
-    table = cached(name, state, partial(_decode, listing, how, path), source=listing.root)
+    make = partial(_decode_unchanged, listing, how, path, state)
+    table = cached(name, state, make, source=listing.root)
     # Said at every opening, not only when the files are decoded.
     notes = read_notes(path)
     _warn(listing, notes.skipped)
@@ -180,6 +184,21 @@ def _open(listing: Listing, part: str, how: Decoding) -> _Opened:
 def _warn(listing: Listing, skipped: Sequence[Skipped]) -> None:
     gone = sum(reason == UNREADABLE for reason, _ in listing.skipped)
     warn_of_skipped(listing.root, [*listing.skipped, *skipped], len(listing.files) + gone)
+
+
+def _decode_unchanged(listing: Listing, how: Decoding, notes: Path, state: str) -> ImageTable:
+    """As `_decode`.
+
+    Raises:
+        InstaHideError: a file was changed meanwhile, so that what was read is not of ``state``.
+    """
+    table = _decode(listing, how, notes)
+    if _state(listing) != state:
+        raise InstaHideError(
+            f"Files of {listing.root} were changed while they were read.",
+            "Try again when nobody changes the folder.",
+        )
+    return table
 
 
 def _decode(listing: Listing, how: Decoding, notes: Path) -> ImageTable:
@@ -216,7 +235,23 @@ def _rows(
 
 
 def _state(listing: Listing) -> str:
-    facts = []
+    """Changes with the files: whoever replaces one cannot keep all that it is made of.
+
+    A modification time can be set, as programs that copy or unpack files do. The time of the last
+    change of the file's entry cannot.
+    """
+    facts, newest = _facts(listing)
+    if abs(time.time() - newest) < CLOCK_TICK:
+        # Another change within the same tick of the file system's clock would go unseen.
+        time.sleep(CLOCK_TICK)
+        facts, _ = _facts(listing)
+    return digest([facts, listing.classes])
+
+
+def _facts(listing: Listing) -> tuple[list[list[object]], float]:
+    """The state of each file, and when any of them was changed last."""
+    facts: list[list[object]] = []
+    newest = 0.0
     for path in listing.files:
         try:
             status = path.stat()
@@ -226,8 +261,10 @@ def _state(listing: Listing) -> str:
                 "Try again when nobody changes the folder.",
             ) from error
         name = path.relative_to(listing.root).as_posix()
-        facts.append([name, status.st_size, status.st_mtime_ns])
-    return digest([facts, listing.classes])
+        times = status.st_mtime_ns, status.st_ctime_ns
+        facts.append([name, status.st_size, *times, status.st_ino])
+        newest = max(newest, status.st_ctime)
+    return facts, newest
 
 
 def _sizes_differ(

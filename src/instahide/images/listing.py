@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
 from instahide.files import require_regular
+from instahide.images.classes import require_names_apart
 from instahide.images.opening import IMAGE_SUFFIXES
 from instahide.images.skipped import (
     LINKS,
@@ -83,6 +84,7 @@ def list_classes(
             f"{folder} has no class folders.",
             "Put the images of every class into a folder of its own, named after the class.",
         )
+    require_names_apart([*(classes or ()), *names], f" of {folder}")
     unknown = sorted(set(names) - set(classes or names))
     if unknown:
         raise InstaHideError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ LONGEST_NAME = 240
 #: What file systems call the properties that differ when a file has been replaced.
 _VERSION = ("size", "ETag", "etag", "generation", "LastModified", "last_modified", "mtime",
             "created")  # fmt: skip
+#: Of these, what cannot stay as it is when the content changes. Size and modification time can.
+_CERTAIN = ("ETag", "etag", "generation", "created")
 
 
 class Entry(NamedTuple):
@@ -216,4 +219,7 @@ def reaching(url: str) -> Iterator[None]:
 
 def _entry(facts: Mapping[str, Any]) -> Entry:
     version = [(key, str(facts[key])) for key in _VERSION if key in facts]
+    if not any(facts.get(key) for key in _CERTAIN):
+        # A state that no copy has: the file is fetched every time.
+        version.append(("unknown", secrets.token_hex(16)))
     return Entry(facts["name"], int(facts["size"] or 0), digest(version))

@@ -12,6 +12,7 @@ import numpy as np
 from instahide.encodings.format import EncodedFolder
 from instahide.encodings.manifest import Manifest
 from instahide.errors import InstaHideError
+from instahide.images.classes import require_names_apart
 
 
 def class_union(folders: Sequence[EncodedFolder]) -> tuple[str, ...]:
@@ -26,8 +27,9 @@ def require_poolable(folders: Sequence[EncodedFolder]) -> None:
     with any other calls the same things by other names, more likely than not.
 
     Raises:
-        InstaHideError: no folder, a folder given twice, images of two shapes, or classes with
-            nothing in common. The message names both folders and what they differ in.
+        InstaHideError: no folder, a folder given twice, images of two shapes, classes with
+            nothing in common, or two whose names differ only in case, space or Unicode form. The
+            message names both folders and what they differ in.
     """
     if not folders:
         raise InstaHideError("There is nothing to learn from.", "Give at least one folder.")
@@ -39,6 +41,8 @@ def require_poolable(folders: Sequence[EncodedFolder]) -> None:
             )
         if one.manifest.shape != other.manifest.shape:
             _refuse(one, other, "shape", *(str(f.manifest.shape) for f in (one, other)))
+    where = f" of {' and '.join(str(folder.location) for folder in folders[:4])}"
+    require_names_apart(class_union(folders), where)
     for folder in folders if len(folders) > 1 else ():
         others = [other for other in folders if other is not folder]
         if not set(folder.manifest.classes) & set(class_union(others)):

@@ -10,7 +10,9 @@ import numpy as np
 from flwr.app import ConfigRecord, MetricRecord
 from torch import nn
 
+from instahide.errors import InstaHideError
 from instahide.images import ImageTable
+from instahide.images.classes import require_names_apart
 from instahide.learning.flower.outside import in_range, printable, whole
 from instahide.learning.flower.refusal import RefusalError
 from instahide.learning.flower.settings import FederatedSettings
@@ -60,6 +62,7 @@ class Agreement:
             isinstance(name, str) and printable(name, MOST_TEXT) == name for name in classes
         ):
             raise _unusable("classes", "printable names")
+        _require_names_apart(classes)
         if not all(in_range(value, 0, 1) for value in mean):
             raise _unusable("mean", "numbers from 0 to 1, in units of pixel / 255")
         if not all(in_range(value, LEAST_STD, 1) for value in std):
@@ -84,7 +87,8 @@ class Agreement:
         if strange:
             # Names of its own stay here: a server could ask for them by sending none.
             raise RefusalError(
-                f"{len(strange)} of this node's classes are no class of the federation.",
+                f"{len(strange)} of this node's classes are no class of the federation. Names must "
+                "be equal also in case, in space around them and in their Unicode form.",
                 f"Its classes are {', '.join(self.classes[:20]):.500}.",
             )
         mean, std = self.mean or images.mean, self.std or images.std
@@ -144,3 +148,10 @@ def averaged(answers: Sequence[MetricRecord]) -> tuple[tuple[float, ...], tuple[
     mean = share @ means
     square = share @ (deviations**2 + means**2)
     return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())
+
+
+def _require_names_apart(classes: Sequence[str]) -> None:
+    try:
+        require_names_apart(classes, " of the federation")
+    except InstaHideError as error:
+        raise RefusalError(error.problem, error.remedy) from error
