@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from instahide.encodings.ledger import Account, Ledger
 from instahide.encryption.exposure import Exposure, require_limit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -45,6 +47,10 @@ class InstaHideCallback(Callback):
         max_exposure: encodings that an item may go into, at most. The run ends before the first
             batch that would pass it, as after an early stop.
 
+        ledger: path of a ledger that counts the items of the training sets, by their content, in
+            place of the checkpoints: over kills, other runs and other programs, too. All processes
+            of a run must see the same file.
+
     Raises:
         InstaHideError: a limit below 1; in `Trainer.fit`, whatever `encode_loader` refuses.
     """
@@ -60,8 +66,11 @@ class InstaHideCallback(Callback):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         max_exposure: int | None = None,
+        ledger: str | Path | None = None,
     ) -> None:
         require_limit(max_exposure)
+        self._ledger = None if ledger is None else Path(ledger)
+        self._accounts: dict[int, Account] = {}
         self.scheme = scheme
         self.max_exposure = max_exposure
         self._options: dict[str, Any] = {
@@ -80,7 +89,8 @@ class InstaHideCallback(Callback):
         During an epoch a process knows of the others' encodings what it heard at the last log or
         checkpoint.
         """
-        return tuple(exposure for _, exposure in sorted(self._exposures.items()))
+        found: dict[int, Exposure] = {**self._exposures, **self._accounts}
+        return tuple(exposure for _, exposure in sorted(found.items()))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Have the trainer train on encodings, until `teardown`.
@@ -106,7 +116,7 @@ class InstaHideCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the exposure."""
         self._settle()
-        if not self._exposures or trainer.barebones:
+        if not self.exposures or trainer.barebones:
             return
         counts = np.concatenate([exposure.counts for exposure in self.exposures])
         figures = {"least": counts.min(), "mean": counts.mean(), "most": counts.max()}
@@ -121,6 +131,10 @@ class InstaHideCallback(Callback):
         """The scheme and the counts. All processes call it at once, as they do to save."""
         if self._trainer is not None and not self._trainer.interrupted:
             self._settle()
+        for account in self._accounts.values():
+            # What was learned from encodings is about to be kept.
+            account.sync()
+        counted = {} if self._ledger is None else {"ledger": True}
         return {
             "scheme": self.scheme.to_json(),
             "run": self._run,
@@ -128,6 +142,7 @@ class InstaHideCallback(Callback):
                 place: torch.from_numpy(exposure.by_picture.copy())
                 for place, exposure in self._exposures.items()
             },
+            **counted,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -144,14 +159,32 @@ class InstaHideCallback(Callback):
                 f"The checkpoint's run encrypted by {scheme}, this one would by {self.scheme}.",
                 "Resume with the scheme of the checkpoint, or start a new run.",
             )
+        if bool(state_dict.get("ledger")) != (self._ledger is not None):
+            raise InstaHideError(
+                "The checkpoint's run counted in a ledger, and this one does not, or the other way "
+                "round: encodings of one of them would not be counted.",
+                "Resume with the same ledger=, or with none.",
+            )
         for place, stored in state_dict["counts"].items():
             exposure = self._exposure(place, len(stored))
             count = exposure.raise_to if state_dict["run"] == self._run else exposure.add
             count(stored.numpy())
 
     def _encoded(self, loader: TrainingLoader) -> EncodingLoader:
-        exposure = self._exposure(loader.place(), len(loader.unwrapped.dataset))  # type: ignore[arg-type]
+        dataset: Any = loader.unwrapped.dataset
+        exposure: Exposure
+        if self._ledger is None:
+            exposure = self._exposure(loader.place(), len(dataset))
+        else:
+            exposure = self._accounts[loader.place()] = self._account(self._ledger, dataset)
         return encode_loader(loader.unwrapped, self.scheme, exposure=exposure, **self._options)
+
+    def _account(self, ledger: Path, dataset: Any) -> Account:
+        """Of ``dataset`` in ``ledger``, which each process opens for itself."""
+        named = {name: self._options[name] for name in ("image", "mean", "std")}
+        return Ledger.open(ledger).account(
+            dataset, limit=self.max_exposure, scheme=self.scheme, **named
+        )
 
     def _exposure(self, place: int, items: int) -> JointExposure:
         """Of the training loader at ``place``, whichever it is in this epoch."""
