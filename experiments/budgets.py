@@ -15,10 +15,4 @@ class ProcessorTime(Budget):
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self._began = time.process_time()
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left, 0 at the end."""
-        return max(0.0, self.seconds - (time.process_time() - self._began))
+        super().__init__(seconds, clock=time.process_time)

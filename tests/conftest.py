@@ -19,6 +19,15 @@ import pytest
 #: torchvision is tested in an environment of its own, `make test-torchvision`.
 collect_ignore = ["torchvision"] if importlib.util.find_spec("torchvision") is None else []
 
+# No example is too slow: how long it takes depends on what else the machine does.
+if importlib.util.find_spec("hypothesis") is not None:
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "instahide", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("instahide")
+
 # Before PyTorch is imported, and for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 # A shell makes what it starts in the background deaf to Ctrl-C, and all that comes of it.

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from instahide._version import __version__
+from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "src" / "instahide").rglob("*.py"))
@@ -75,7 +76,7 @@ def test_importing_neither_loads_torch_nor_configures_logging(module: str) -> No
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=LIMIT,
         cwd=ROOT / "src",
     )
     assert result.stdout.strip() == "False False []"
@@ -89,7 +90,7 @@ def test_help_loads_nothing_heavy() -> None:
         "atexit.register(lambda: print('loaded:', sorted(heavy & set(sys.modules)))); main()"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=LIMIT
     )
     assert "train" in result.stdout
     assert result.stdout.strip().endswith("loaded: []")

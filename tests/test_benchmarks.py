@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import peers
 from benchmarks.measure import medians
+from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMISED = {
@@ -56,7 +57,7 @@ def test_last_line_is_json_with_the_promised_figures(name: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=LIMIT,
     )
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout.splitlines()[-1])

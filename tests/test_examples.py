@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.waiting import LIMIT
+
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 POOLED = EXAMPLES / "pooled"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def figures(arguments: list[str], seconds: int = 300, **environment: str) -> dict[str, Any]:
+def figures(arguments: list[str], **environment: str) -> dict[str, Any]:
     """The last line of what ``python`` prints when it is run with ``arguments``."""
     path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
     result = subprocess.run(
@@ -28,7 +30,7 @@ def figures(arguments: list[str], seconds: int = 300, **environment: str) -> dic
         capture_output=True,
         text=True,
         check=False,
-        timeout=seconds,
+        timeout=LIMIT,
     )
     assert result.returncode == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
@@ -56,7 +58,7 @@ def test_the_shares_are_disjoint_and_all_there_is(
 def test_three_participants_teach_one_network(split: list[str], tmp_path: Path) -> None:
     out = tmp_path / "pooled.csv"
     options = ["--data", "digits", "--epochs", "3", "--copies", "4", "--out", str(out), *split]
-    found = figures([str(POOLED / "run.py"), *options], seconds=600)
+    found = figures([str(POOLED / "run.py"), *options])
     assert found["by_class"] is bool(split)
     # A third by class lacks three digits of ten; the pool has them all.
     assert found["pooled"] > 75

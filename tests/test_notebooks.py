@@ -12,6 +12,8 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from tests.waiting import LIMIT
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 QUICK = {"write-your-own-attack"}
@@ -29,7 +31,7 @@ def run(book: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (specs / "kernel.json").write_text(json.dumps(kernel))
     monkeypatch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
     client = NotebookClient(
-        book, timeout=300, kernel_name="this", resources={"metadata": {"path": str(folder)}}
+        book, timeout=int(LIMIT), kernel_name="this", resources={"metadata": {"path": str(folder)}}
     )
     client.execute()
     return "".join(

@@ -16,6 +16,7 @@ from PIL import Image
 from experiments.photographs import crops
 from instahide.images.decode import decode
 from instahide.images.photos import PHOTOS, photo_files
+from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
@@ -55,7 +56,7 @@ def test_a_folder_of_photographs_ends_in_a_report(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=LIMIT,
         )
         assert result.returncode == 0, result.stdout + result.stderr
     assert (tmp_path / "steps.png").stat().st_size > 0

@@ -16,6 +16,7 @@ import yaml
 
 from experiments import settings_tables
 from instahide.encryption.scheme import Scheme
+from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,7 +68,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,  # What the site may take.
+        timeout=LIMIT,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return out

@@ -19,13 +19,14 @@ from PIL import Image
 
 from benchmarks.app import BROWSING, CHROMIUM, FLAGS, served
 from tests.counting import counting
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 in_browser = pytest.mark.skipif(not BROWSING, reason="Gradio or Chromium is not installed")
 #: In milliseconds: the machine may be busy.
-PATIENCE = 60_000
+PATIENCE = 1000 * LIMIT
 
 
 @contextmanager
@@ -203,7 +204,7 @@ def test_a_port_that_is_taken_is_told() -> None:
     with served() as address:
         command = ["-m", "instahide", "app", "--port", address.rpartition(":")[2]]
         done = subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True, check=False, timeout=60
+            [sys.executable, *command], capture_output=True, text=True, check=False, timeout=LIMIT
         )
     assert done.returncode == 2
     assert re.search(r"cannot be served on port \d+", done.stderr)

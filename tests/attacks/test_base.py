@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from instahide.attacks.base import Attack, Budget, Observation, Reconstruction, ThreatModel
 from instahide.attacks.registry import GROUP, attack_named, registered
 from instahide.errors import InstaHideError
+from tests.waiting import ticks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,11 +83,22 @@ def test_a_threat_model_that_shows_nothing_is_refused(changes: dict[str, int]) -
 
 
 def test_a_budget_runs_out() -> None:
-    budget = Budget(0.05)
-    assert 0 < budget.left <= 0.05
-    time.sleep(0.06)
-    assert budget.left == 0
+    budget = Budget(3, clock=ticks())
+    assert [budget.left for _ in range(5)] == [2, 1, 0, 0, 0]
     assert Budget().left == float("inf")
+
+
+def test_a_part_of_a_budget_begins_when_it_is_taken_and_has_its_clock() -> None:
+    budget = Budget(clock=ticks())
+    assert [budget.left for _ in range(5)] == [float("inf")] * 5
+    part = budget.part(2)
+    assert [part.left for _ in range(3)] == [1, 0, 0]
+
+
+def test_a_budget_is_of_wall_time_unless_said_otherwise() -> None:
+    budget = Budget(3600)
+    first = budget.left
+    assert first > budget.left > 0
 
 
 def test_attacks_load_neither_truth_nor_keys_of_an_encoder() -> None:

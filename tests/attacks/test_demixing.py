@@ -15,6 +15,7 @@ from instahide.audit.truth import Truth, observe
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable, open_split
 from tests.attacks.conftest import natural
+from tests.waiting import ticks
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +95,9 @@ def test_the_strongest_image_is_the_one_that_is_scored(
 def test_the_budget_is_kept(digits: tuple[ImageTable, ImageTable]) -> None:
     observation, _ = seen(digits, Scheme.mixup(2))
     heard: list[float] = []
-    budget = Budget(2)
+    budget = Budget(40, clock=ticks())
     found = Demixing().run(observation, budget, lambda what, share: heard.append(share))
     assert budget.left == 0
-    assert found.statistics["seconds"] < 4
     assert heard == sorted(heard)
     assert 0 < found.statistics["steps"] == len(heard)
     untrained = Demixing().run(observation, Budget(0), silent)

@@ -22,6 +22,7 @@ from instahide.audit.thresholds import MEANINGS
 from instahide.audit.verdict import LIMITS
 from tests.audit.audited import HOSTILE, picture, recovered, report, result
 from tests.counting import counting
+from tests.waiting import LIMIT
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 CHROMIUM = shutil.which("chromium")
@@ -117,7 +118,7 @@ def screenshot(page: Path, out: Path, width: int) -> Image.Image:
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
          f"--user-data-dir={out.parent / 'profile'}", f"--screenshot={out}",
          f"--window-size={width},6000", page.as_uri()],
-        check=True, capture_output=True, timeout=120,
+        check=True, capture_output=True, timeout=LIMIT,
     )  # fmt: skip
     return Image.open(out).convert("RGB")
 

@@ -44,7 +44,7 @@ class Silent:
     def goes_on(self, what: str, share: float) -> None: ...
 
 
-def run(session: Session, wanted: Sequence[Task], seconds: float = 60.0) -> list[str]:
+def run(session: Session, wanted: Sequence[Task], seconds: float = 3600.0) -> list[str]:
     silent = Silent()
     for _ in session.run(wanted, registered().attacks, seconds, silent):
         pass
@@ -54,7 +54,7 @@ def run(session: Session, wanted: Sequence[Task], seconds: float = 60.0) -> list
 def test_results_are_kept_one_by_one_and_not_made_again(tmp_path: Path) -> None:
     wanted = tasks(["labels", "averaging", "averaging-absolute"], 6)
     session = Session.open(tmp_path / "audit", subject())
-    results = session.run(wanted, registered().attacks, 60.0, Silent())
+    results = session.run(wanted, registered().attacks, 3600.0, Silent())
     first = next(results)
     # Stopped here: what is done is on disk, and nothing else.
     results.close()  # type: ignore[attr-defined]
@@ -203,7 +203,5 @@ def test_batch_norm_statistics_are_those_of_the_network_that_a_run_has_trained()
     assert InvertingStatistics().applies(untrained.observation)
     assert InvertingStatistics().applies(trained.observation) is None
     assert trained.grants == ["the trained network and its gradient on one encoding"]
-    found = InvertingStatistics(iterations=20, starts=1).run(
-        trained.observation, Budget(10), silent
-    )
+    found = InvertingStatistics(iterations=20, starts=1).run(trained.observation, Budget(), silent)
     assert trained.score(found)[0]["images_sought"] == 1

@@ -10,7 +10,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from instahide.cli.app import app
 from instahide.learning.settings import TrainSettings
+from tests.waiting import LIMIT, wait_until
 
 SMALL = ["digits", "--epochs", "2", "--batch-size", "128", "--precision", "float32"]
 
@@ -53,11 +53,7 @@ def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(path.exists, unless=lambda: process.poll() and process.communicate())
 
 
 def photographs(folder: Path, classes: tuple[str, ...], side: int = 16) -> None:
@@ -284,7 +280,7 @@ def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     process = start("train", *SMALL[:1], "--epochs", "500", "--out", "run")
     wait_for(tmp_path / "run/checkpoint.safetensors", process)
     process.send_signal(signal.SIGINT)
-    _, text = process.communicate(timeout=60)
+    _, text = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
     assert "Stopped after epoch" in text
     assert "Traceback" not in text
@@ -299,7 +295,7 @@ def test_a_full_disk_is_explained_and_leaves_no_torn_file(tmp_path: Path) -> Non
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     process = start("train", *SMALL, "--scheme", "plain", "--out", "run", preexec_fn=full)
-    _, text = process.communicate(timeout=120)
+    _, text = process.communicate(timeout=LIMIT)
     assert process.returncode == 2, text
     assert "Remedy:" in text
     assert "Traceback" not in text

@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from instahide.encodings.ledger import Ledger
 from instahide.encryption.encoder import AHEAD
 from instahide.images import open_images
 from tests.encodings.encrypter import Encrypter, encrypter
+from tests.waiting import wait_until
 
 #: Mixes of two private images: nothing else is needed to make them.
 INSIDE = ["--scheme", "inside", "--k", "2"]
@@ -291,10 +291,7 @@ def begin(processes: Encrypter, tmp_path: Path, *options: str) -> int:
         *("--ledger", str(tmp_path / "ledger.sqlite"), *options),
         shard_bytes=publish.SHARD_BYTES,
     )
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("enc/[!.]*.safetensors"))) < IN_FLIGHT + 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_until(lambda: len(list(tmp_path.glob("enc/[!.]*.safetensors"))) >= IN_FLIGHT + 2)
     return child
 
 

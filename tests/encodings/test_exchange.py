@@ -39,6 +39,7 @@ from instahide.encodings.manifest import NAME, Manifest
 from instahide.encodings.shards import packed, worst_error, write_shard
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
+from tests.waiting import LIMIT
 
 FORMS = get_args(Name)
 #: What `folder` holds: 7 images, 3 copies, 3 classes, in shards of 8, 8 and 5.
@@ -215,7 +216,7 @@ def test_datasets_reads_ours_without_a_network(folder: EncodedFolder, tmp_path: 
         [sys.executable, "-c", READ_BY_DATASETS, str(tmp_path)],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")},
         check=True,
-        timeout=300,
+        timeout=LIMIT,
     )
     labels = contents(folder)[1]
     for name in ("arrow", "parquet", "folder"):

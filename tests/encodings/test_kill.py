@@ -27,6 +27,7 @@ from instahide.encodings.publish import WRITERS
 from instahide.encryption.encoder import AHEAD
 from instahide.images import ImageTable, open_images
 from tests.encodings.encrypter import Encrypter, encrypter
+from tests.waiting import wait_until
 
 IMAGES, SIDE = 40, 16
 COPIES = 40
@@ -124,10 +125,8 @@ def kill_until_done(processes: Encrypter, trail: Trail, folder: Path) -> int:
 
 def wait_for_news(folder: Path) -> None:
     """Until a shard is written or removed, or all of them are there."""
-    before, deadline = names(folder), time.monotonic() + 60
-    while names(folder) == before and len(before) < IMAGES * COPIES / SIZE:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    before = names(folder)
+    wait_until(lambda: names(folder) != before or len(before) >= IMAGES * COPIES / SIZE)
 
 
 def names(folder: Path) -> set[str]:

@@ -34,6 +34,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from instahide.encodings import ray_engine  # noqa: E402
 from instahide.encodings.ray_engine import AHEAD, on_ray  # noqa: E402
+from tests.waiting import LIMIT  # noqa: E402
 
 IMAGES, SHARD = 100, 400
 SHAPE = (3, 32, 32)
@@ -75,7 +76,7 @@ def cluster(head: Cluster) -> Cluster:
 
     at_work: set[str] = set()
     while len(at_work) < 2:
-        at_work.update(ray.get([loaded.remote() for _ in range(4)], timeout=60))
+        at_work.update(ray.get([loaded.remote() for _ in range(4)], timeout=LIMIT))
     return head
 
 
@@ -259,7 +260,7 @@ def test_it_ends_with_the_process_that_keeps_the_ledger(
 def instahide(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "instahide", *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=LIMIT, check=False,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from instahide.encodings.ledger import Account, Ledger
 from instahide.encodings.remote_exposure import Counter, RemoteExposure
 from instahide.encryption.exposure import ExposureLimitError
 from instahide.errors import InstaHideError
+from tests import waiting
 from tests.encodings.taker import drawn, some, table, table_of
 
 IMAGES, LIMIT = 40, 30
@@ -72,7 +73,7 @@ def test_no_image_passes_a_limit_that_many_encoders_share(ledger: Ledger) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=waiting.LIMIT)
     true = np.bincount(np.concatenate(taken).reshape(-1), minlength=IMAGES)
     assert (account.counts == true).all()
     assert true.max() == LIMIT

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from instahide.encodings.storage import LocalStore, Store, open_store
 from instahide.errors import InstaHideError
+from tests.waiting import LIMIT
 
 HOSTILE = [
     "",
@@ -176,7 +177,7 @@ def test_the_lock_is_given_back_when_work_fails(store):
 
 
 def test_of_many_writers_at_once_one_gets_in(location):
-    together, done = Barrier(8, timeout=60), Barrier(8, timeout=60)
+    together, done = Barrier(8, timeout=LIMIT), Barrier(8, timeout=LIMIT)
 
     def attempt(_: int) -> bool:
         store = open_store(location)

@@ -26,6 +26,7 @@ from instahide.encryption.keys import KeyStream
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
+from tests.waiting import LIMIT
 
 #: A kernel is compiled for each of these: every k once, both types of pixels.
 KINDS = [(k, np.float32 if k % 3 == 2 else np.uint8) for k in range(1, 9)]
@@ -375,7 +376,7 @@ def test_a_compiled_kernel_is_kept_for_the_next_process() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=100,
+        timeout=LIMIT,
     )
     assert result.stdout.split() == ["1", "0"]
 

@@ -31,7 +31,7 @@ from instahide.errors import InstaHideError
 from instahide.images import ImageDataset, ImageTable
 
 KEY = bytes(range(32))
-SECONDS = 60
+SECONDS = 900
 
 #: A mask on every value and nothing else: the sign of an encoding shows its mask.
 MASKED = Scheme(k=1, private_k=1, c1=1.0, c2=0.0)

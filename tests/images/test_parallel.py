@@ -8,6 +8,7 @@ import time
 import pytest
 
 from instahide.images.parallel import AHEAD, in_order
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("workers", [1, 2, None])
@@ -39,5 +40,4 @@ def test_an_error_ends_the_work_and_its_threads():
     before = threading.active_count()
     with pytest.raises(ValueError, match="three"):
         list(in_order(fail, range(1000), 2))
-    time.sleep(0.2)
-    assert threading.active_count() <= before
+    wait_until(lambda: threading.active_count() <= before)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -20,6 +19,7 @@ from instahide.learning.job import Job
 from instahide.learning.network_file import load_network
 from instahide.learning.settings import TrainSettings
 from tests.learning.launching import SECONDS, ended, started, torchrun, train
+from tests.waiting import wait_until
 
 TRAIN = ("instahide", "train")
 
@@ -49,10 +49,7 @@ def clinics(tmp_path: Path, classes: int = 10) -> str:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.01)
+    wait_until(path.exists)
 
 
 def process_of(launcher: subprocess.Popen[str], rank: int) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from instahide.encryption.exposure import Exposure, Part
 from instahide.learning.joint_exposure import JointExposure, Total
+from tests.waiting import LIMIT
 
 IMAGES = 8
 
@@ -26,7 +27,7 @@ def processes(
     count: int, work: Callable[[int, Total], NDArray[np.int64]]
 ) -> list[NDArray[np.int64]]:
     """What ``work`` returns in each of ``count`` processes."""
-    barrier, brought = Barrier(count, timeout=10), {}
+    barrier, brought = Barrier(count, timeout=LIMIT), {}
 
     def run(rank: int) -> NDArray[np.int64]:
         def total(counts: NDArray[np.int64]) -> NDArray[np.int64]:

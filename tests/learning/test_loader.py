@@ -21,6 +21,7 @@ from instahide.errors import InstaHideError
 from instahide.images import ImageDataset, ImageTable
 from instahide.learning import loader as loader_module
 from instahide.learning.loader import EncodedLoader
+from tests.waiting import LIMIT
 
 KEY = bytes(range(32))
 PLAIN = Scheme.plain()
@@ -172,7 +173,7 @@ def test_a_block_is_made_while_another_is_used(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(encoder, "_encode", noting)
     iterator = iter(EncodedLoader(encoder, 4))
     next(iterator)
-    assert started[AHEAD].wait(10), "the next blocks are made before they are asked for"
+    assert started[AHEAD].wait(LIMIT), "the next blocks are made before they are asked for"
     assert not started[AHEAD + 1].is_set(), "and no more than that: memory is bounded"
     assert len(list(iterator)) == 4
 

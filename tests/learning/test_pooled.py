@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from instahide.learning.job import Job, start
 from instahide.learning.pooled import PooledEncodings, holds_encodings
 from instahide.learning.settings import ENCRYPTION, TrainSettings
 from instahide.learning.union import normalisation
+from tests.waiting import wait_until
 
 DIGITS = tuple("0123456789")
 INSIDE = Scheme.inside(2)
@@ -293,11 +293,7 @@ def test_a_killed_run_goes_on_to_its_end(thirds: list[Path], tmp_path: Path) -> 
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
-    while not (out / "checkpoint.safetensors").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((out / "checkpoint.safetensors").exists, unless=process.poll)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (out / "results.json").exists()

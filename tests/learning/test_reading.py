@@ -21,6 +21,7 @@ from instahide.encodings.format import EncodedFolder
 from instahide.errors import InstaHideError
 from instahide.learning import reading
 from instahide.learning.reading import PooledLoader, ahead, folder_batches
+from tests.waiting import LIMIT
 
 SHAPE = (1, 2, 2)
 STRETCH, WINDOW = 5, 40
@@ -195,7 +196,7 @@ def test_the_next_is_made_while_this_one_is_used() -> None:
 
     seen = []
     for number in ahead(items()):
-        assert all(event.wait(10) for event in made[: number + 2])
+        assert all(event.wait(LIMIT) for event in made[: number + 2])
         seen.append(number)
     assert seen == [0, 1, 2]
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.learning.settings import TrainSettings
+from tests.waiting import LIMIT
 
 CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "scheme": st.sampled_from(["inside", "cross", "mixup", "plain"]),
@@ -175,7 +176,7 @@ def test_settings_load_without_pytorch() -> None:
     """So that ``--help`` is quick."""
     code = "import sys, instahide.learning.settings; sys.exit('torch' in sys.modules)"
     path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, env=path).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=LIMIT, env=path).returncode == 0
 
 
 def test_the_scheme_follows_its_preset() -> None:

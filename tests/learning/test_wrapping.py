@@ -32,6 +32,7 @@ from tests.learning.wrapped import (
     open_in_worker,
     order,
 )
+from tests.waiting import LIMIT
 
 
 def test_a_plain_scheme_changes_nothing() -> None:
@@ -184,8 +185,8 @@ def test_a_batch_is_mixed_while_the_one_before_is_used(monkeypatch: pytest.Monke
     monkeypatch.setattr(encoded._encoder, "finish", noting)
     iterator = iter(encoded)
     next(iterator)
-    assert begun.acquire(timeout=10)
-    assert begun.acquire(timeout=10), "the next one is made before it is asked for"
+    assert begun.acquire(timeout=LIMIT)
+    assert begun.acquire(timeout=LIMIT), "the next one is made before it is asked for"
     assert not begun.acquire(timeout=0.2), "and no more than that"
 
 
@@ -230,7 +231,7 @@ def test_a_ledger_counts_what_a_loader_encrypts(tmp_path: Path) -> None:
 
 
 def test_the_users_loader_is_as_it_was() -> None:
-    plain = loader(num_workers=1, persistent_workers=True, shuffle=True, timeout=30)
+    plain = loader(num_workers=1, persistent_workers=True, shuffle=True, timeout=LIMIT)
     before = dict(vars(plain))
     encoded = encode_loader(plain, INSIDE)
     list(encoded)
