@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +40,9 @@ from instahide.images.protocol import picture_ids_of
 #: Blocks that `Encoder.stream` works on at a time: keys of one are drawn, one is mixed, and one is
 #: there for processors that are done with that.
 AHEAD = 3
+
+#: Gives memory for encodings of a shape and type.
+Memory = Callable[[tuple[int, ...], torch.dtype], Tensor]
 
 
 class Encoded(NamedTuple):
@@ -153,32 +158,42 @@ class Encoder:
         """
         workers = ThreadPoolExecutor(AHEAD, thread_name_prefix="instahide-prefetch")
         coming: deque[Future[Encoded]] = deque()
+        turns = _Turns()
         try:
             for indices in rows:
                 # Begun here, in order: which thread is faster changes nothing.
-                coming.append(workers.submit(self._encode, *self._begin(indices, pin_memory)))
+                begun = self._begin(indices, pin_memory, turns.next())
+                coming.append(workers.submit(self._encode, *begun))
                 if len(coming) > AHEAD:
                     yield coming.popleft().result()
+                    turns.asked()
             while coming:
                 yield coming.popleft().result()
+                turns.asked()
         finally:
+            turns.end()
             workers.shutdown(wait=True, cancel_futures=True)
 
     def _begin(
-        self, indices: NDArray[np.int64] | NDArray[np.bool], pin_memory: bool
-    ) -> tuple[Block, NDArray[np.int64], Tensor]:
-        """Key bytes of their own, the checked ``indices``, and memory for their encodings."""
+        self,
+        indices: NDArray[np.int64] | NDArray[np.bool],
+        pin_memory: bool,
+        wait: Callable[[], object] = lambda: None,
+    ) -> tuple[Block, NDArray[np.int64], Memory]:
+        """Key bytes of their own, the checked ``indices``, and what gives memory for encodings."""
         indices = row_numbers(indices, len(self.images))
-        shape = (len(indices), *self.images.shape)
         if self._device_tables is None:
-            out = room(shape, self.dtype, pin_memory=pin_memory)
-        else:
-            out = torch.empty(shape, dtype=self.dtype, device=self.device)
-        return self._keys.next_block(), indices, out
+            memory = partial(_room, pin_memory=pin_memory, wait=wait)
+            return self._keys.next_block(), indices, memory
+        # Here, where the user's own stream of the device is the current one.
+        shape = (len(indices), *self.images.shape)
+        out = torch.empty(shape, dtype=self.dtype, device=self.device)
+        return self._keys.next_block(), indices, lambda shape, _: out[: shape[0]]
 
-    def _encode(self, block: Block, indices: NDArray[np.int64], out: Tensor) -> Encoded:
+    def _encode(self, block: Block, indices: NDArray[np.int64], memory: Memory) -> Encoded:
         keys = self._draw(block, indices)
-        out = out[: len(keys.partners)]
+        # Not before the keys are drawn: by then, memory of an earlier block is free again.
+        out = memory((len(keys.partners), *self.images.shape), self.dtype)
         with noised(block, self.scheme, out) as mixes:
             if self._device_tables is not None:
                 self._device_tables.encode(keys, self.scheme.private_k, mixes)
@@ -244,6 +259,45 @@ class Encoder:
         if not cuda.fits(self.device, images, public):
             return None
         return cuda.DeviceTables(images, public, self.device)
+
+
+class _Turns:
+    """When blocks of a stream get memory, so that no more than `AHEAD` + 1 of them have some.
+
+    One of these is with whoever uses the encodings. It is dropped when the next one is handed out,
+    and so its memory is free once the one after that is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._begun, self._asked = 0, 0
+        self._waiting: deque[Event] = deque()
+
+    def next(self) -> Callable[[], object]:
+        """What the next block is to call before it gets memory."""
+        turn = Event()
+        self._waiting.append(turn)
+        self._begun += 1
+        if self._begun <= AHEAD + 1:
+            self._waiting.popleft().set()
+        return turn.wait
+
+    def asked(self) -> None:
+        """Whoever uses the encodings asks for another block, and so holds no more than one."""
+        self._asked += 1
+        if self._asked > 1 and self._waiting:
+            self._waiting.popleft().set()
+
+    def end(self) -> None:
+        """Nobody is to wait any more."""
+        for turn in self._waiting:
+            turn.set()
+
+
+def _room(
+    shape: tuple[int, ...], dtype: torch.dtype, *, pin_memory: bool, wait: Callable[[], object]
+) -> Tensor:
+    wait()
+    return room(shape, dtype, pin_memory=pin_memory)
 
 
 def fresh_order(count: int, participant: str = "") -> NDArray[np.int64]:

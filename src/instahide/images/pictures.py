@@ -79,6 +79,8 @@ def same_pictures(*hashes: Hashes) -> NDArray[np.int64]:
     Rows that both agree with a third one have its number as well. Numbers follow the order in which
     they appear first, so that N different rows have 0 .. N - 1. Unknown hashes agree with none.
     """
+    if all(_different(column) for column in hashes):
+        return np.arange(len(hashes[0]))
     groups = [_first_equal(column) for column in hashes]
     return joined(*groups)
 
@@ -129,6 +131,15 @@ def _numbered(label: NDArray[np.int64]) -> NDArray[np.int64]:
     ranks = np.empty(len(first), np.int64)
     ranks[np.argsort(first)] = np.arange(len(first))
     return ranks[inverse]
+
+
+def _different(hashes: Hashes) -> bool:
+    """Whether all hashes are known and differ, as those of most tables do, in their first words.
+
+    It takes a tenth of the memory of looking for those that agree.
+    """
+    words = np.sort(hashes[:, 0])
+    return bool((words[1:] != words[:-1]).all()) and bool(hashes.any(axis=1).all())
 
 
 def _first_equal(hashes: Hashes) -> NDArray[np.int64]:

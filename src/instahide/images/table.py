@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +22,8 @@ from instahide.images.pictures import Hashes, picture_hashes, same_pictures
 
 #: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
 STATISTICS_ROWS = 20_000
+#: Values that are counted at a time.
+STATISTICS_VALUES = 1 << 18
 #: More classes than any image set has: a larger label is a mistake, not a class.
 MAX_CLASSES = 1 << 17
 #: Bytes of the facts of a table that is read: a hundred thousand class names stay below it.
@@ -290,10 +293,12 @@ def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[flo
     step = -(-len(pixels) // STATISTICS_ROWS)
     sample = pixels[::step]
     # Counts of the 256 values give exact moments without a float copy of the images.
-    channels = range(pixels.shape[1])
-    counts = np.stack(
-        [np.bincount(sample[:, channel].reshape(-1), minlength=256) for channel in channels]
-    )
+    counts = np.zeros((pixels.shape[1], 256), np.int64)
+    # Few at a time: counting takes eight bytes for each.
+    rows = max(1, STATISTICS_VALUES // math.prod(pixels.shape[1:]))
+    for start in range(0, len(sample), rows):
+        for channel, values in enumerate(sample[start : start + rows].swapaxes(0, 1)):
+            counts[channel] += np.bincount(values.reshape(-1), minlength=256)
     values = np.arange(256) / 255
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ values
