@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.encryption import memory
+from instahide.encryption import encoder, memory
+from instahide.encryption.encoder import Encoder
 from instahide.encryption.memory import room
+from instahide.encryption.scheme import Scheme
+from instahide.images import ImageTable
 
 #: Of as many bytes as are kept.
 LARGE = (memory.LEAST // 64, 4, 4, 4)
@@ -85,3 +93,39 @@ def test_threads_never_share_memory() -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(use, range(8)))
+
+
+def table_and_rows(blocks: int) -> tuple[ImageTable, list[NDArray[np.int64]]]:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 3, 8, 8), np.uint8)
+    return ImageTable.from_arrays(pixels, np.arange(16) % 2), [np.arange(16)] * blocks
+
+
+def test_a_stream_has_memory_for_few_blocks_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, rows = table_and_rows(40)
+    alive: set[int] = set()
+    most = 0
+
+    def noted(*arguments: Any, **more: Any) -> Tensor:
+        nonlocal most
+        made, number = room(*arguments, **more), next(numbers)
+        alive.add(number)
+        weakref.finalize(made, alive.discard, number)
+        most = max(most, len(alive))
+        return made
+
+    numbers = count()
+    monkeypatch.setattr(encoder, "room", noted)
+    for block in Encoder(Scheme.inside(2), table).stream(rows):
+        assert len(block.images) == 16
+    assert next(numbers) == 40
+    assert most <= encoder.AHEAD + 1
+
+
+@pytest.mark.parametrize("seen", [0, 1, 2, 5])
+def test_a_stream_that_is_left_early_ends_its_threads(seen: int) -> None:
+    table, rows = table_and_rows(40)
+    stream = Encoder(Scheme.inside(2), table).stream(rows)
+    for _ in range(seen):
+        next(stream)
+    stream.close()
+    assert not [one for one in threading.enumerate() if one.name.startswith("instahide-prefetch")]

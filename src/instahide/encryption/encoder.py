@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from instahide.encryption.exposure import Exposure
 from instahide.encryption.guarantee import loss_rate
 from instahide.encryption.kernels import cuda
 from instahide.encryption.keys import Block, KeyStream
-from instahide.encryption.memory import room
+from instahide.encryption.memory import Turns, room
 from instahide.encryption.mixing import (
     PublicImages,
     clipped,
@@ -158,7 +157,7 @@ class Encoder:
         """
         workers = ThreadPoolExecutor(AHEAD, thread_name_prefix="instahide-prefetch")
         coming: deque[Future[Encoded]] = deque()
-        turns = _Turns()
+        turns = Turns(AHEAD + 1)
         try:
             for indices in rows:
                 # Begun here, in order: which thread is faster changes nothing.
@@ -183,7 +182,7 @@ class Encoder:
         """Key bytes of their own, the checked ``indices``, and what gives memory for encodings."""
         indices = row_numbers(indices, len(self.images))
         if self._device_tables is None:
-            memory = partial(_room, pin_memory=pin_memory, wait=wait)
+            memory = partial(room, pin_memory=pin_memory, wait=wait)
             return self._keys.next_block(), indices, memory
         # Here, where the user's own stream of the device is the current one.
         shape = (len(indices), *self.images.shape)
@@ -259,45 +258,6 @@ class Encoder:
         if not cuda.fits(self.device, images, public):
             return None
         return cuda.DeviceTables(images, public, self.device)
-
-
-class _Turns:
-    """When blocks of a stream get memory, so that no more than `AHEAD` + 1 of them have some.
-
-    One of these is with whoever uses the encodings. It is dropped when the next one is handed out,
-    and so its memory is free once the one after that is asked for.
-    """
-
-    def __init__(self) -> None:
-        self._begun, self._asked = 0, 0
-        self._waiting: deque[Event] = deque()
-
-    def next(self) -> Callable[[], object]:
-        """What the next block is to call before it gets memory."""
-        turn = Event()
-        self._waiting.append(turn)
-        self._begun += 1
-        if self._begun <= AHEAD + 1:
-            self._waiting.popleft().set()
-        return turn.wait
-
-    def asked(self) -> None:
-        """Whoever uses the encodings asks for another block, and so holds no more than one."""
-        self._asked += 1
-        if self._asked > 1 and self._waiting:
-            self._waiting.popleft().set()
-
-    def end(self) -> None:
-        """Nobody is to wait any more."""
-        for turn in self._waiting:
-            turn.set()
-
-
-def _room(
-    shape: tuple[int, ...], dtype: torch.dtype, *, pin_memory: bool, wait: Callable[[], object]
-) -> Tensor:
-    wait()
-    return room(shape, dtype, pin_memory=pin_memory)
 
 
 def fresh_order(count: int, participant: str = "") -> NDArray[np.int64]:

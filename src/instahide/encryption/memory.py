@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import weakref
 from collections import deque
+from collections.abc import Callable
+from threading import Event
 
 import numpy as np
 import torch
@@ -21,8 +23,22 @@ LEAST, MOST = 1 << 20, 1 << 25
 _spare: deque[NDArray[np.uint8]] = deque(maxlen=SPARE)
 
 
-def room(shape: tuple[int, ...], dtype: torch.dtype, *, pin_memory: bool) -> Tensor:
-    """Memory on the CPU for encodings of ``shape``, with whatever stands in it."""
+def room(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    *,
+    pin_memory: bool,
+    wait: Callable[[], object] = lambda: None,
+) -> Tensor:
+    """Memory on the CPU for encodings of ``shape``, with whatever stands in it.
+
+    Args:
+        shape: of the encodings.
+        dtype: of the encodings.
+        pin_memory: whether it is to be page-locked.
+        wait: is called first; see `Turns`.
+    """
+    wait()
     if pin_memory:
         return torch.empty(shape, dtype=dtype, pin_memory=True)
     size = math.prod(shape) * dtype.itemsize
@@ -33,6 +49,43 @@ def room(shape: tuple[int, ...], dtype: torch.dtype, *, pin_memory: bool) -> Ten
     # Every tensor on this memory, and every array on such a tensor, holds ``lent``.
     weakref.finalize(lent, _spare.append, memory).atexit = False
     return torch.from_numpy(lent).view(dtype)
+
+
+class Turns:
+    """When the blocks of a stream get memory, so that no more than ``most`` of them have some.
+
+    One of these is with whoever uses the encodings. It is dropped when the next one is handed out,
+    and so its memory is free once the one after that is asked for.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._free, self._asked = most, 0
+        self._waiting: deque[Event] = deque()
+
+    def next(self) -> Callable[[], object]:
+        """What the next block is to call before it gets memory."""
+        turn = Event()
+        if self._free:
+            self._free -= 1
+            turn.set()
+        else:
+            self._waiting.append(turn)
+        return turn.wait
+
+    def asked(self) -> None:
+        """Whoever uses the encodings asks for another block, and so holds no more than one."""
+        self._asked += 1
+        if self._asked == 1:
+            return
+        if self._waiting:
+            self._waiting.popleft().set()
+        else:
+            self._free += 1
+
+    def end(self) -> None:
+        """Nobody is to wait any more."""
+        for turn in self._waiting:
+            turn.set()
 
 
 def _spare_of(size: int) -> NDArray[np.uint8]:
