@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,7 +152,8 @@ def _refusal(reason: str) -> tuple[str, str]:
 def _path_among(row: Tensor, holder: Any) -> Path | None:
     """Where ``holder`` has an array with the values of ``row``, if it has."""
     for path, leaf in leaves(holder, ()):
-        if leaf.shape == row.shape:
+        # Of a PIL image a leaf has the shape alone.
+        if leaf.shape == row.shape and not hasattr(field(holder, path), "getbands"):
             own = _tensor(leaf)
             if own is not None and _same(row, own):
                 return path
@@ -197,15 +198,15 @@ def _words(item: Any) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
 
 
 def _pixels(item: Any) -> Iterator[NDArray[Any]]:
-    for _, leaf in leaves(item, ()):
+    for path, leaf in leaves(item, ()):
+        held = field(item, path)
+        if hasattr(held, "getbands"):
+            yield np.asarray(held)
+            continue
         tensor = _tensor(leaf)
         if tensor is not None and tensor.ndim > 1:
             tensor = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
             yield tensor.numpy()
-    parts = item.values() if isinstance(item, Mapping) else item
-    for part in parts if isinstance(parts, Iterable) and not isinstance(parts, str) else [item]:
-        if hasattr(part, "getbands"):
-            yield np.asarray(part)
 
 
 class _Generators(NamedTuple):
