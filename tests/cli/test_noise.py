@@ -77,6 +77,19 @@ def test_a_folder_under_a_limit_knows_no_figure() -> None:
     assert UNKNOWN in said("info", "noisy")
 
 
+def test_images_that_are_there_twice_have_no_figure_beforehand() -> None:
+    # By the copies alone it would be too small: such an image goes out twice as often.
+    pixels = np.load("images.npz")["x"]
+    np.savez("images.npz", x=np.concatenate([pixels, pixels[:7]]), y=np.arange(67) % 3)
+    assert "Differential privacy: not known here before" in said(*NOISY, "--out", "e", "--dry-run")
+    limited = said(*NOISY, "--out", "e", "--dry-run", "--max-exposure", "40")
+    done = epsilon(said(*NOISY, "--out", "e"))
+    assert UNKNOWN in said("info", "e")
+    assert 0 < done < epsilon(limited)
+    unlimited = said(*NOISY[:-2], "--out", "f", "--dry-run")
+    assert NONE in unlimited
+
+
 @pytest.mark.parametrize("noise", ["-1", "inf", "nan"])
 def test_noise_that_is_none(noise: str) -> None:
     result = run(*NOISY[:-1], noise, "--out", "noisy")

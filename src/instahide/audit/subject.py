@@ -15,6 +15,7 @@ from instahide.encryption.guarantee import epsilon_beforehand
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
+from instahide.images.protocol import has_repeats
 
 #: Private images of a rehearsal, encodings of each, and encodings in all, at most: what the attacks
 #: get through in minutes.
@@ -88,11 +89,11 @@ class Subject:
     def epsilon(self) -> float | None:
         """Of what went out, at most, at `guarantee.DELTA`; infinite without noise.
 
-        None under an exposure limit: images at their limit are drawn no more, and others more often
-        than the bound allows for.
+        None under an exposure limit and where images are there more than once: some are then drawn
+        more often than the bound allows for.
         """
         images = self.images
-        if self.limited and self.scheme.noise:
+        if self.scheme.noise and (self.limited or has_repeats(images)):
             return None
         return epsilon_beforehand(self.scheme, images.shape, images.std, copies=self.copies)
 

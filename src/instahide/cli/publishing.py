@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +34,7 @@ from instahide.errors import InstaHideError
 from instahide.images import ImageTable, open_images, open_pool
 from instahide.images.classes import read_class_list
 from instahide.images.optional import needing
+from instahide.images.protocol import has_repeats
 from instahide.learning.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -78,15 +80,7 @@ def show_plan(
     images = publication.images
     known = _known(images, ledger)
     cost = plan(publication, known.counts, out_folder)
-    epsilon = epsilon_beforehand(
-        publication.scheme,
-        images.shape,
-        images.std,
-        copies=publication.copies,
-        limit=limit,
-        earlier=float(known.losses.max(initial=0)),
-        delta=delta,
-    )
+    statement = _beforehand(publication, float(known.losses.max(initial=0)), limit, delta)
     table = Table("what it comes to", "", show_header=False)
     table.add_row("encodings", f"{cost.encodings:,}")
     table.add_row("on disk, about", decimal(cost.bytes))
@@ -94,11 +88,24 @@ def show_plan(
     table.add_row("an image has been in", f"at most {cost.before:,} encodings")
     table.add_row("an image will be in", f"{cost.mean:,.1f} on average, about {cost.most:,} most")
     out.print(table)
-    noise = bool(publication.scheme.noise)
-    out.print(privacy_statement(epsilon, delta, noise=noise, scope=", at most"))
+    out.print(statement)
     if limit is not None and cost.most > limit:
         err.print(f"Note: it would end early, before an image is in more than {limit} encodings.")
     out.print(WARNING)
+
+
+def _beforehand(publication: Publication, earlier: float, limit: int | None, delta: float) -> str:
+    """What noise will guarantee of images of which ``earlier`` is the loss so far, at most."""
+    images, scheme = publication.images, publication.scheme
+    epsilon: float | None = epsilon_beforehand(
+        scheme, images.shape, images.std,
+        copies=publication.copies, limit=limit, earlier=earlier, delta=delta,
+    )  # fmt: skip
+    scope = ", at most"
+    if limit is None and has_repeats(images) and math.isfinite(earlier):
+        # They go into more encodings than there are copies, and nobody knows how many.
+        epsilon, scope = None, " before the ledger has counted, as some images are there twice"
+    return privacy_statement(epsilon, delta, noise=bool(scheme.noise), scope=scope)
 
 
 def _known(images: ImageTable, ledger: Path | None) -> Totals:

@@ -106,8 +106,8 @@ class Manifest(BaseModel):
     )
     limited: bool = Field(
         default=False,
-        description="whether an exposure limit was set, so that images at it were drawn no more "
-        "and others, perhaps, more often",
+        description="whether images may be drawn unevenly: an exposure limit was set, so that "
+        "images at it were drawn no more, or some images are there more than once",
     )
     ended: Annotated[
         Literal["all", "limit"] | None,

@@ -39,6 +39,7 @@ from instahide.encryption.exposure import Exposure, ExposureLimitError
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError, refused
 from instahide.images import ImageTable
+from instahide.images.protocol import has_repeats
 
 #: Bytes of a shard, about; twice as many where there would be more than `MANY_SHARDS`, which spares
 #: the ledger work, and does not leave threads waiting at the end; more yet beyond `MOST_SHARDS`.
@@ -207,7 +208,8 @@ def publish(
     """
     account = ledger.account(publication.images, limit=limit, scheme=publication.scheme)
     publication.encoder(account)  # Refuses what does not go together before anything is written.
-    manifest = publication.manifest().model_copy(update={"limited": limit is not None})
+    uneven = limit is not None or has_repeats(publication.images)
+    manifest = publication.manifest().model_copy(update={"limited": uneven})
     with writing_encodings(location, manifest, resume=resume) as writer:
         progress(len(writer.manifest))
         work = _Work(writer, account)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
-from instahide.images.pictures import Hashes, picture_hashes, same_pictures
+from instahide.images.pictures import Hashes, all_different, picture_hashes, same_pictures
 from instahide.images.repeatable import Repeatable
 from instahide.images.table import ImageTable, Rows
 
@@ -114,6 +114,12 @@ def keys_of(images: Images) -> Hashes:
         return np.stack([values, pixels], axis=1)
     sources = images.sources
     return hashes[:, None] if sources is None else np.concatenate([hashes[:, None], sources], 1)
+
+
+def has_repeats(images: Images) -> bool:
+    """Whether two rows of ``images`` show the same picture, or come from the same image."""
+    keys = keys_of(images)
+    return not all_different(same_pictures(*np.moveaxis(keys, 1, 0)))
 
 
 def _hash_of_row(images: Images, row: int, generators: Repeatable) -> Hashes:
