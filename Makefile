@@ -30,7 +30,7 @@ test: $(STAMP) ## Run the tests, with coverage
 slow: $(STAMP) ## Run the tests that take minutes
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
-test-torchvision: $(TORCHVISION)/.installed ## Test wrapped loaders beside torchvision and timm (7 GB)
+test-torchvision: $(TORCHVISION)/.installed ## Test wrapped loaders beside torchvision and timm (7 GB to install)
 	$(TORCHVISION)/bin/python -m pytest tests/torchvision tests/integrations
 
 lint: $(STAMP) ## Check style, types and layers
