@@ -8,6 +8,7 @@ import numpy as np
 
 from instahide.app.markup import Panel, paragraph, pictures
 from instahide.app.stage import Pixels, Stage
+from instahide.encryption.guarantee import privacy_statement
 from instahide.encryption.illustration import CAPTION, Illustration, illustrate
 from instahide.encryption.scheme import Scheme
 from instahide.images import ImageTable
@@ -42,7 +43,8 @@ def shown(stage: Stage, chosen: Pixels, wanted: Wanted) -> str:
     scheme, images = wanted.encryption(), stage.private(chosen)
     pool = stage.public if scheme.public_k else None
     steps = illustrate(scheme, images, pool, np.zeros(1, np.int64))
-    said = [_label(steps, scheme), CAPTION if scheme.mask else _UNMASKED]
+    privacy = privacy_statement(None, noise=bool(scheme.noise))
+    said = [_label(steps, scheme), CAPTION if scheme.mask else _UNMASKED, f"{privacy}."]
     return pictures(_panels(steps, images, scheme)) + "".join(map(paragraph, said))
 
 

@@ -49,6 +49,20 @@ def test_a_federation_learns_from_encodings_and_keeps_what_it_learned(
     assert found == pytest.approx(results["accuracy"], abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "Differential privacy: none (no noise added)"),
+        ({"noise": 40.0}, "Differential privacy: not known here, but to the ledgers of the nodes"),
+    ],
+)
+def test_results_say_what_noise_guarantees(
+    federation: Make, options: dict[str, Any], said: str
+) -> None:
+    results = federation(rounds=1, **options).run()
+    assert results["differential_privacy"].startswith(said)
+
+
 def test_exposure_is_counted_over_rounds_and_runs(federation: Make, tmp_path: Path) -> None:
     for run in (1, 2):
         pages = federation(rounds=2, local_epochs=2).run()["rounds"]

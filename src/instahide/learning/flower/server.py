@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
+from instahide.encryption.guarantee import privacy_statement
 from instahide.errors import InstaHideError
 from instahide.images import ImageTable
 from instahide.learning.evaluate import accuracy, table_batches
@@ -42,7 +43,11 @@ def main(grid: Grid, context: Context) -> None:
     network = agreement.network(settings)
     strategy = make_strategy(settings, network)
     agreement = normalised(agreement, settings, grid)
-    facts = {"settings": settings.said(), "surroundings": surroundings(settings)}
+    facts = {
+        "settings": settings.said(),
+        "surroundings": surroundings(settings),
+        "differential_privacy": _privacy(settings),
+    }
     diary = Diary(facts, out and out / RESULTS)
     tester = Tester(network, agreement, settings, test, diary)
     result = Watched(strategy, diary).start(
@@ -55,6 +60,7 @@ def main(grid: Grid, context: Context) -> None:
         evaluate_fn=tester,
     )
     diary.write({"accuracy": tester.last})
+    _log.info("%s", _privacy(settings))
     for node, reason in diary.refusals().items():
         _log.warning("Node %s took no part in some rounds: %s", node, reason)
     if not result.arrays:
@@ -64,6 +70,14 @@ def main(grid: Grid, context: Context) -> None:
         )
     if out is not None:
         save_network(out / NETWORK, load(network.cpu(), result.arrays), agreement.card(settings))
+
+
+def _privacy(settings: FederatedSettings) -> str:
+    """What is guaranteed of the images of the nodes, as far as the server knows."""
+    if settings.dp:
+        return f"Differential privacy: by DP-SGD, at delta = {settings.delta:g}; see each round"
+    noise = bool(settings.encryption().noise)
+    return privacy_statement(None, noise=noise, scope=", but to the ledgers of the nodes alone")
 
 
 class Tester:
