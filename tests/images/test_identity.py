@@ -114,6 +114,23 @@ def test_pictures_by_content() -> None:
     np.testing.assert_array_equal(picture_hashes(floats), picture_hashes(again))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 3), (3, 5, 7), (1, 28, 28)])
+def test_rows_compared_by_a_few_values_first_are_those_of_full_hashes(
+    shape: tuple[int, int, int],
+) -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 3, (500, *shape), np.uint8)
+    pixels[300:400] = pixels[100:200]
+    # Equal where it is looked at first.
+    pixels[400:] = pixels[:100]
+    pixels[400:, 0, 0, 0] += 1
+    pixels.flags.writeable = False
+    table = ImageTable.from_arrays(pixels)
+    expected = same_pictures(picture_hashes(pixels))
+    assert table.picture_ids.tolist() == expected.tolist()
+    assert table.subset(slice(0, 0)).picture_ids.tolist() == []
+
+
 def test_groups_are_joined_by_whatever_they_share() -> None:
     first, second = np.array([0, 0, 2, 3, 4]), np.array([0, 1, 1, 3, 4])
     assert joined(first, second).tolist() == [0, 0, 0, 1, 2]

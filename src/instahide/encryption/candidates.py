@@ -15,8 +15,14 @@ from numpy.typing import NDArray
 
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import Images
-from instahide.images.pictures import Hashes, all_different, joined, same_pictures
+from instahide.images import Images, ImageTable
+from instahide.images.pictures import (
+    Hashes,
+    all_different,
+    hashes_where,
+    joined,
+    same_pictures,
+)
 from instahide.images.protocol import hashes_of, picture_ids_of, pixel_hashes_of
 
 Ids = NDArray[np.int64]
@@ -108,17 +114,50 @@ class Known(NamedTuple):
 
 
 def pools_of(private: Known, public: Images | None) -> Pools | None:
-    """What partners are drawn from; None where all pictures are different."""
+    """As `image_pools`, of private images of which only hashes are at hand."""
     if public is None or not len(public):
         none = np.empty(0, np.int64)
         return None if all_different(joined(private.ids)) else Pools.of(private.ids, none)
     others, count = Known.of(public), len(private.ids)
+    return _joined_pools(private, others, count)
+
+
+def _table_pools(ids: Ids, private: ImageTable, public: ImageTable) -> Pools | None:
+    """As `pools_of`, of tables: only rows that may be equal to one of the other are hashed."""
+    both = np.intersect1d(private.sampled_keys, public.sampled_keys)
+    found = [
+        hashes_where(table.pixels, np.isin(table.sampled_keys, both)) for table in (private, public)
+    ]
+    known, others = (
+        Known(each, hashes, np.zeros_like(hashes))
+        for each, hashes in zip((ids, public.picture_ids), found, strict=True)
+    )
+    return _joined_pools(known, others, len(ids))
+
+
+def _joined_pools(private: Known, others: Known, count: int) -> Pools | None:
     ids = joined(
         np.concatenate([private.ids, others.ids + count]),
         same_pictures(np.concatenate([private.hashes, others.hashes])),
         same_pictures(np.concatenate([private.pixels, others.pixels])),
     )
     return None if all_different(ids) else Pools.of(ids[:count], ids[count:])
+
+
+def image_pools(ids: Ids, images: Images, public: Images | None) -> Pools | None:
+    """What partners of ``images`` are drawn from; None where all pictures are different.
+
+    Args:
+        ids: (N,) numbers below N, equal for images of one picture.
+        images: the private images.
+        public: what a scheme mixes in.
+    """
+    if public is None or not len(public):
+        none = np.empty(0, np.int64)
+        return None if all_different(joined(ids)) else Pools.of(ids, none)
+    if isinstance(images, ImageTable) and isinstance(public, ImageTable):
+        return _table_pools(ids, images, public)
+    return pools_of(Known.of(images, ids), public)
 
 
 def require_pictures(scheme: Scheme, pools: Pools | None) -> None:

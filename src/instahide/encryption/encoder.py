@@ -15,7 +15,7 @@ from torch import Tensor
 
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.candidates import Known, Pools, pools_of, require_pictures
+from instahide.encryption.candidates import Pools, image_pools, require_pictures
 from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.guarantee import loss_rate
@@ -232,7 +232,7 @@ class Encoder:
     def _find_pictures(self) -> Pools | None:
         """Let the exposure count by picture; returns which images partners are drawn from."""
         ids = self.exposure.group(picture_ids_of(self.images))
-        return pools_of(Known.of(self.images, ids), self._public.images)
+        return image_pools(ids, self.images, self._public.images)
 
     def _private(self, keys: OneTimeKeys) -> NDArray[np.int64]:
         return keys.partners[:, : self.scheme.private_k]

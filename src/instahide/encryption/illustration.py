@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.candidates import Known, pools_of, require_pictures
+from instahide.encryption.candidates import image_pools, require_pictures
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
@@ -47,7 +47,7 @@ def illustrate(
     The picture shows its partners, so its encodings hide nothing. No encoder ever uses these keys.
     """
     pool = images.subset(slice(0, 0)) if public is None else public.normalised_like(images)
-    pools = pools_of(Known.of(images), public)
+    pools = image_pools(images.picture_ids, images, public)
     require_pictures(scheme, pools)
     block = KeyStream("illustration").next_block()
     keys = draws.one_time_keys(

@@ -7,6 +7,7 @@ has the same hash whether it is stored in one channel or in three equal ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ Hashes = NDArray[np.uint64]
 
 #: Rows that are made contiguous at a time.
 CHUNK = 1024
+#: Values of a row that `sampled_keys` looks at.
+SAMPLED = 64
+#: Rows whose keys are computed at a time.
+KEYED = 1 << 16
 
 
 def picture_hashes(pixels: NDArray[Any]) -> Hashes:
@@ -34,6 +39,51 @@ def picture_hashes(pixels: NDArray[Any]) -> Hashes:
         part[~grey] = _hashed(block[~grey] if grey.any() else block)
         part[grey] = _hashed(block[grey, :1])
     return found
+
+
+def sampled_keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """(N,) numbers that equal rows of ``pixels`` (N, C, H, W) have in common, and few others.
+
+    They are of some of the values alone, which takes a small part of the time of a hash.
+    """
+    keys = [_keys(pixels[at : at + KEYED]) for at in range(0, len(pixels), KEYED)]
+    return np.concatenate([np.empty(0, np.uint64), *keys])
+
+
+def _keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    rows = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
+    step = max(1, rows.shape[1] // SAMPLED)
+    sampled = rows[:, step // 2 :: step][:, :SAMPLED]
+    padded = np.zeros((len(rows), -(-sampled.shape[1] // 8) * 8), np.uint8)
+    padded[:, : sampled.shape[1]] = sampled
+    words = padded.view(np.uint64)
+    words ^= words >> np.uint64(29)
+    # Odd numbers without a pattern: from the multiples of the golden ratio.
+    places = np.arange(1, words.shape[1] + 1, dtype=np.uint64)
+    words *= places * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1)
+    return np.asarray(words.sum(axis=1, dtype=np.uint64))
+
+
+def equal_rows(pixels: NDArray[np.uint8], keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """(N,) numbers as `same_pictures` gives them, equal for equal rows of ``pixels`` (N, C, H, W).
+
+    Only rows whose ``keys``, as of `sampled_keys`, are there more than once are compared in full.
+    """
+    ordered = np.sort(keys)
+    several = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(several):
+        return np.arange(len(pixels))
+    return same_pictures(hashes_where(pixels, np.isin(keys, several)))
+
+
+def hashes_where(pixels: NDArray[np.uint8], mask: NDArray[np.bool]) -> Hashes:
+    """(N, 2) `picture_hashes` of those of ``pixels`` where ``mask`` (N,) is set; else zeros."""
+    hashes = np.zeros((len(pixels), 2), np.uint64)
+    rows = np.flatnonzero(mask)
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        hashes[part] = picture_hashes(pixels[part])
+    return hashes
 
 
 def image_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:

@@ -18,7 +18,14 @@ from instahide.files import read_regular, write_json, writing_folder
 from instahide.images.indices import row_numbers
 from instahide.images.limits import reason_of
 from instahide.images.npy import map_npy
-from instahide.images.pictures import Hashes, picture_hashes, same_pictures
+from instahide.images.pictures import (
+    Hashes,
+    equal_rows,
+    joined,
+    picture_hashes,
+    same_pictures,
+    sampled_keys,
+)
 
 #: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
 STATISTICS_ROWS = 20_000
@@ -30,7 +37,7 @@ MAX_CLASSES = 1 << 17
 MOST_FACTS = 1 << 24
 
 #: What is computed at first use, and holds for the same pixels under any normalisation.
-_KEPT = ("picture_hashes", "picture_ids")
+_KEPT = ("picture_hashes", "picture_ids", "sampled_keys")
 
 
 class Rows(NamedTuple):
@@ -115,8 +122,15 @@ class ImageTable:
     @cached_property
     def picture_ids(self) -> NDArray[np.int64]:
         """(N,) numbers from 0: equal for rows of the same pixels, or of the same source."""
-        sources = () if self.sources is None else np.moveaxis(self.sources, 1, 0)
-        return same_pictures(self.picture_hashes, *sources)
+        pixels = equal_rows(self.pixels, self.sampled_keys)
+        if self.sources is None:
+            return pixels
+        return joined(pixels, *map(same_pictures, np.moveaxis(self.sources, 1, 0)))
+
+    @cached_property
+    def sampled_keys(self) -> NDArray[np.uint64]:
+        """(N,) numbers that rows of the same pixels have in common, and few others."""
+        return sampled_keys(self.pixels)
 
     def rows(self, indices: NDArray[np.int64]) -> Rows:
         """The rows that ``indices`` (n, k) names; nothing is copied.
