@@ -24,6 +24,10 @@ PROMISED = {
         "vs_authors_k4", "vs_authors_k6", "vs_authors_augmented", "vs_floor_k4",
         "vs_floor_in_cache_k4", "images_per_s", "keys_share",
     },
+    "duplicates": {
+        "encoding_inside", "encoding_cross", "finding_png_percent", "finding_jpeg_percent",
+        "finding_idx_percent",
+    },
     "keys": {"keys_share", "masks_gb_per_s", "stream_gb_per_s", "coefficients_per_s"},
     "memory": {"over_table_mib", "million_rss_mib"},
     "ledger": {"overhead_percent", "syncing_percent", "entering_percent"},
