@@ -106,8 +106,16 @@ USES: dict[str, Callable[[Ledger, Account], object]] = {
 }
 
 
-@pytest.mark.parametrize("event", EVENTS)
-@pytest.mark.parametrize("use", USES)
+#: Every event before two uses, and every use after two events.
+CASES = [
+    (event, use)
+    for event in EVENTS
+    for use in USES
+    if use in ("take", "close") or event in ("removed", "overwritten by an older copy")
+]
+
+
+@pytest.mark.parametrize(("event", "use"), CASES)
 def test_no_use_goes_on(place: Path, event: str, use: str) -> None:
     ledger = Ledger.open(place)
     account = ledger.account(table(8), limit=100)
@@ -329,7 +337,13 @@ def test_an_older_copy_does_not_know_the_shards_of_a_folder(
     assert EncodedFolder.open(tmp_path / "enc").manifest.ended == "all"
 
 
-@pytest.mark.parametrize("event", ["removed", "replaced by another", "folder moved"])
+@pytest.mark.parametrize(
+    "event",
+    [
+        "removed",
+        *(pytest.param(e, marks=pytest.mark.slow) for e in ("log removed", "folder moved")),
+    ],
+)
 def test_the_command_stops_and_promises_nothing(place: Path, tmp_path: Path, event: str) -> None:
     process = subprocess.Popen(
         [
@@ -349,3 +363,26 @@ def test_the_command_stops_and_promises_nothing(place: Path, tmp_path: Path, eve
     assert "Differential privacy" not in out + error
     assert str(place) in error.replace("\n", "")
     assert EncodedFolder.open(tmp_path / "enc", partial=True).manifest.ended is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("event", ["removed", "overwritten by an older copy"])
+def test_training_stops_and_promises_nothing(place: Path, tmp_path: Path, event: str) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "instahide", "train", "digits", "--scheme", "inside", "--k", "2",
+            "--epochs", "10000", "--noise", "100", "--ledger", str(place), "--out",
+            str(tmp_path / "run"),
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    # A line of the first epoch.
+    assert process.stderr.readline()
+    EVENTS[event](place, place.parents[1] / "older")
+    out, error = process.communicate()
+    assert process.returncode == 2, error
+    assert "Differential privacy" not in out + error
+    assert str(place) in error.replace("\n", "")
+    assert not (tmp_path / "run" / "results.json").exists()
