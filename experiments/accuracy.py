@@ -104,8 +104,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a CSV file; by default one for each network")
     options = parser.parse_args()
     if options.out is None:
-        suffix = "" if options.model == "small" else f"-{options.model}"
-        options.out = Path(f"experiments/results/accuracy{suffix}.csv")
+        options.out = Path("experiments/results/accuracy.csv")
+        if options.model != "small":
+            options.out = options.out.with_stem(f"accuracy-{options.model}")
     if options.threads:
         torch.set_num_threads(options.threads)
     have = {

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -70,18 +71,20 @@ def measure(choice: Choice, split: Split, epochs: int, seed: int) -> dict[str, o
 
 def privately(noise: float, split: Split, epochs: int, seed: int) -> dict[str, object]:
     """As one client of a federation trains, in one round."""
-    from flwr.app import RecordDict
-
+    from instahide.learning.flower.node import Node
     from instahide.learning.flower.private import learn_privately
     from instahide.learning.flower.settings import FederatedSettings
 
-    settings = FederatedSettings.from_config(
-        {"dp": True, "scheme": "plain", "model": "small-group", "rounds": 1,
-         "local-epochs": epochs, "noise-multiplier": noise}
-    )  # fmt: skip
     channels, classes = split.train.shape[0], len(split.train.classes)
-    network = build(settings.model, channels, classes, sign_invariant=False, seed=seed)
-    spent = learn_privately(network, split.train, settings, 1, RecordDict())
+    # What is spent is counted beside the ledger, over all runs: here for this run alone.
+    with TemporaryDirectory() as folder:
+        settings = FederatedSettings.from_config(
+            {"dp": True, "scheme": "plain", "model": "small-group", "rounds": 1,
+             "local-epochs": epochs, "noise-multiplier": noise,
+             "ledger": str(Path(folder) / "ledger.sqlite")}
+        )  # fmt: skip
+        network = build(settings.model, channels, classes, sign_invariant=False, seed=seed)
+        spent = learn_privately(network, split.train, Node(settings), 1)
     network.eval()
     return {
         "accuracy": percent(accuracy(network, table_batches(split.test)).overall),
