@@ -144,8 +144,8 @@ def test_hidden_labels_are_worth_no_more_than_the_encodings_of_others() -> None:
 
 
 def images_of(count: int, first: int = 0) -> ImageTable:
-    """Images that are black but for the first, which is all ``first``."""
-    pixels = np.zeros((count, *SHAPE), np.uint8)
+    """Images of the same random pixels at each call, but the first, which is all ``first``."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *SHAPE), np.uint8)
     pixels[0] = first
     return ImageTable(pixels, np.arange(count) % 2, ("a", "b"), (0.5,), (0.5,))
 
@@ -161,10 +161,11 @@ def scores(scheme: Scheme, first: int, runs: int) -> tuple[NDArray[np.float64], 
     made = rehearse(scheme, images, None, np.zeros(runs, np.int64))
     signs = np.where(made.turned, -1.0, 1.0)
     seen = made.encoded.images.double().numpy() * signs
-    # All other images are black.
     shares = made.coefficients[:, 0].astype(float)[:, None, None, None]
     moved = shares * (white - black).astype(float)
-    middle = black.astype(float) + moved / 2
+    # The mixes as they are if the first image is black.
+    others = images_of(scheme.k, 0).normalised()[made.partners].astype(float)
+    middle = np.einsum("nk,nkchw->nchw", made.coefficients, others) + moved / 2
     ratio = ((seen - middle) * moved).sum(axis=(1, 2, 3)) / scheme.noise**2
     return ratio, float((shares**2).max() * loss_rate(scheme, SHAPE, images.std))
 

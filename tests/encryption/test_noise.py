@@ -28,8 +28,8 @@ DEVIATION = 3.0
 ERROR = 1e-7
 
 
-def table(count: int = 40) -> ImageTable:
-    generator = np.random.default_rng(0)
+def table(count: int = 40, seed: int = 0) -> ImageTable:
+    generator = np.random.default_rng(seed)
     pixels = generator.integers(0, 256, (count, 3, 8, 8), np.uint8)
     return ImageTable.from_arrays(pixels, np.arange(count) % 3)
 
@@ -55,7 +55,8 @@ def from_encoder(scheme: Scheme, epochs: int) -> NDArray[np.float32]:
 
 def from_batches(scheme: Scheme, epochs: int) -> NDArray[np.float32]:
     images = table()
-    public = images if scheme.public_k else None
+    # Pictures of fetched batches are not known: public images are others.
+    public = table(seed=1) if scheme.public_k else None
     moments = Moments(images.mean, images.std)
     encoder = BatchEncoder(scheme, Exposure(40), public, moments=moments, keys=fixed())
     made = []
