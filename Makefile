@@ -12,7 +12,7 @@ DEMO_STAMP := $(VENV)/.installed-demo
 TORCHVISION := .venv-torchvision
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 RESULTS := experiments/results
-BENCHMARKS := app encode keys memory loader ledger publish reading ray_nodes distributed startup wrapping client_round lightning_callback public_search
+BENCHMARKS := app encode duplicates keys memory loader ledger publish reading ray_nodes distributed startup wrapping client_round lightning_callback public_search
 TABLES := tables attack_tables reconstruction_tables settings_tables evidence_tables noise_table
 
 .DEFAULT_GOAL := help

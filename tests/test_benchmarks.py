@@ -25,8 +25,7 @@ PROMISED = {
         "vs_floor_in_cache_k4", "images_per_s", "keys_share",
     },
     "duplicates": {
-        "encoding_inside", "encoding_cross", "finding_png_percent", "finding_jpeg_percent",
-        "finding_idx_percent",
+        "encoding_inside", "encoding_cross", "opening_png", "opening_jpeg", "opening_idx",
     },
     "keys": {"keys_share", "masks_gb_per_s", "stream_gb_per_s", "coefficients_per_s"},
     "memory": {"over_table_mib", "million_rss_mib"},

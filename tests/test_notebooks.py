@@ -30,6 +30,8 @@ def run(book: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     kernel = {"argv": command, "display_name": "this", "language": "python"}
     (specs / "kernel.json").write_text(json.dumps(kernel))
     monkeypatch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+    # Of tqdm, where a library loads it that is installed without Jupyter's widgets.
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")
     client = NotebookClient(
         book, timeout=int(LIMIT), kernel_name="this", resources={"metadata": {"path": str(folder)}}
     )

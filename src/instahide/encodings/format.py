@@ -167,7 +167,7 @@ class EncodedFolder:
             wrong = unsound(decoded, labels, self.manifest)
             if wrong is not None:
                 raise damaged(shard, self.location, wrong)
-            single.see(before + start, decoded.numpy())
+            single.see(before + start, decoded.numpy(), labels.numpy())
             found.append(fingerprints(images, labels))
         return np.concatenate(found)
 

@@ -79,6 +79,8 @@ class LedgerFile(LedgerCounts):
         """Read the file at ``path``, which was the file ``before`` when it was connected to."""
         with explained(path):
             require_ledger(path, connection)
+            # A copy made by other tools may keep no log, which is what is watched.
+            connection.execute("PRAGMA journal_mode = WAL")
             super().__init__(connection)
             self.legacy = legacy_images(connection)
         self.refresh()

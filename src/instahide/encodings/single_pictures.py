@@ -3,7 +3,8 @@
 A mix of a picture with itself is the picture, whatever the coefficients: its encoding has the
 picture's values but for the signs. Two signs give it away: all values are those of 8-bit pixels
 under the normalisation of the folder, which a mix of different pictures is not by chance; and two
-such encodings have the same magnitudes, whatever their masks and labels.
+such encodings have the same magnitudes, whatever their masks, though their labels differ. Where
+the labels are the same too, two mixes of the same images may have nearly the same coefficients.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _PARTS = 16
 _FIRST = 64
 #: Encodings with close mean magnitudes that one is compared with.
 _NEIGHBOURS = 4
+#: A label of a mix moves as its coefficients do: labels that differ by more are not of equal mixes.
+_LABELS_APART = 0.02
 #: A rounding of float32, relative to the largest value: coefficients sum to 1 only nearly.
 _ROUNDING = 2e-6
 #: Chance, over a whole folder, that a mix of different pictures is taken for a single one.
@@ -46,10 +49,14 @@ class SinglePictures:
         self._manifest = manifest
         self._of_pixels: list[int] = []
         self._means: list[NDArray[np.float32]] = []
+        self._labels: list[NDArray[np.float32]] = []
         self._numbers: list[NDArray[np.int64]] = []
 
-    def see(self, first: int, images: NDArray[np.float32]) -> None:
-        """Look at encodings, ``images`` (n, C, H, W) decoded, numbered from ``first`` on."""
+    def see(self, first: int, images: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
+        """Look at encodings, ``images`` (n, C, H, W) decoded, numbered from ``first`` on.
+
+        ``labels`` (n, classes) are theirs.
+        """
         values = np.abs(images)
         flat = (values == values[:, :, :1, :1]).all(axis=(1, 2, 3))
         numbers = first + np.flatnonzero(~flat)
@@ -61,6 +68,7 @@ class SinglePictures:
         parts = np.array_split(rows, min(_PARTS, rows.shape[1]), axis=1)
         means = np.stack([part.mean(axis=1, dtype=np.float64) for part in parts], axis=1)
         self._means.append(means.astype(np.float32))
+        self._labels.append(labels[~flat])
         self._numbers.append(numbers)
 
     def found(self, look: Look | None) -> set[int]:
@@ -124,12 +132,14 @@ class SinglePictures:
         if not self._means:
             return set()
         means, numbers = np.concatenate(self._means), np.concatenate(self._numbers)
+        labels = np.concatenate(self._labels)
         limit = 2 * (self._manifest.worst_error + self._manifest.reach * _ROUNDING)
         order = np.argsort(means[:, 0], kind="stable")
         found = set()
         for apart in range(1, _NEIGHBOURS + 1):
             first, second = order[:-apart], order[apart:]
             close = (np.abs(means[first] - means[second]) <= limit).all(axis=1)
+            close &= np.abs(labels[first] - labels[second]).max(axis=1) > _LABELS_APART
             for one, other in zip(numbers[first[close]], numbers[second[close]], strict=True):
                 if np.abs(look(int(one)) - look(int(other))).max() <= limit:
                     found |= {int(one), int(other)}

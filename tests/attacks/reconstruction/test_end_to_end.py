@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
+from instahide.attacks.reconstruction import chosen
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
+from instahide.attacks.reconstruction.encoder import shipped_encoder
 from instahide.attacks.reconstruction.features import edges_of_square
 from instahide.audit.recovered import RecoveredScore, score_recovered
 from instahide.audit.truth import Truth, observe
@@ -152,6 +154,9 @@ def test_all_of_it_can_run_on_another_device(
     monkeypatch.setattr(f"{INITIALISATION}.STARTS", 3)
     monkeypatch.setattr(f"{INITIALISATION}.FINALISTS", 2)
     observation, _ = observed(scheme, "soft", 8, 12)
+    # Read beforehand: files are checked on the device that stands for another one here.
+    encoder = shipped_encoder((3, 32, 32))
+    monkeypatch.setattr(chosen, "shipped_encoder", lambda _: encoder)
     with Elsewhere():
         attack = ReconstructionAttack(rounds=1, folder=tmp_path, device=DEVICE)
         found = attack.run(observation, Budget(), silent)
