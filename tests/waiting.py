@@ -29,8 +29,10 @@ def wait_until(
     given_up = time.monotonic() + LIMIT
     while not happened():
         wrong = unless()
-        # It may have happened, and all be over, since it was asked.
-        assert wrong is None or happened(), f"it cannot happen any more: {wrong}"
+        if wrong is not None:
+            # It may have happened, and all be over, since it was asked.
+            assert happened(), f"it cannot happen any more: {wrong}"
+            return
         assert time.monotonic() < given_up, "it does not happen"
         time.sleep(_PAUSE)
 

@@ -68,7 +68,7 @@ def fork(shard_bytes: int, *arguments: str) -> int:
     child = os.fork()
     if child:
         return child
-    signal.alarm(300)  # A test should fail rather than wait for ever.
+    signal.alarm(900)  # A test should fail rather than wait for ever.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     publish.SHARD_BYTES = shard_bytes
     sys.argv = ["instahide", *arguments]

@@ -65,7 +65,7 @@ def test_batches_of_arrays_are_encodings(library: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=900,
     )
     assert result.returncode == 0, result.stderr
 

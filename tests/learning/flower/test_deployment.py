@@ -27,7 +27,7 @@ TERMS = {"scheme": "inside", "k": 2, "max-exposure": 1000}
 pytestmark = pytest.mark.slow
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 300) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 900) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "it does not happen"
