@@ -16,13 +16,13 @@ import subprocess
 import sys
 import textwrap
 import tomllib
-from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,7 +30,6 @@ FENCE = re.compile(
     r"^(?P<indent> *)```(?P<head>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.M | re.S
 )
 SHELLS = {"bash", "console"}
-MINUTES = 10
 
 
 @dataclass(frozen=True)
@@ -63,58 +62,45 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def chosen(languages: set[str]) -> list[Any]:
-    """The blocks to test, as pytest parameters."""
-    return [
-        pytest.param(
-            block,
-            id=f"{block.page.name}:{block.line}",
-            marks=[pytest.mark.slow] if "slow" in block.words else [],
-        )
-        for page in PAGES
-        for block in blocks(page)
-        if block.language in languages and "notest" not in block.words
-    ]
+def pages() -> list[Any]:
+    """Pages with the blocks to run, as pytest parameters: Python first, then shell lines.
+
+    A page with slow blocks is there twice, the second time with all of its blocks.
+    """
+    found = []
+    for page in PAGES:
+        kinds = [{"python"}, SHELLS]
+        tested = [block for block in blocks(page) if "notest" not in block.words]
+        all_of_it = [block for kind in kinds for block in tested if block.language in kind]
+        quick = [block for block in all_of_it if "slow" not in block.words]
+        name = page.relative_to(ROOT).as_posix()
+        if quick:
+            found.append(pytest.param(quick, id=name))
+        if len(quick) < len(all_of_it):
+            found.append(pytest.param(all_of_it, id=f"{name}-whole", marks=[pytest.mark.slow]))
+    return found
 
 
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """One folder a page."""
-    folders: dict[Path, Path] = {}
-
-    def folder(page: Path) -> Path:
-        if page not in folders:
-            folders[page] = tmp_path_factory.mktemp(page.stem)
-        return folders[page]
-
-    return folder
-
-
-@pytest.fixture(scope="module")
-def namespaces() -> dict[Path, dict[str, Any]]:
-    """One namespace a page."""
-    return defaultdict(lambda: {"__name__": "__main__"})
-
-
-@pytest.mark.parametrize("block", chosen({"python"}))
-def test_python_runs(
-    block: Block,
-    namespaces: dict[Path, dict[str, Any]],
-    folder_of: Callable[[Path], Path],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("page", pages())
+def test_the_blocks_of_a_page_run(
+    page: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(folder_of(block.page))
-    # Blank lines above, so that a traceback names the line of the page.
-    code = compile("\n" * block.line + block.text, str(block.page), "exec")
-    exec(code, namespaces[block.page])  # noqa: S102
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    monkeypatch.chdir(tmp_path)
+    for block in page:
+        if block.language == "python":
+            # Blank lines above, so that a traceback names the line of the page.
+            code = compile("\n" * block.line + block.text, str(block.page), "exec")
+            exec(code, namespace)  # noqa: S102
+        else:
+            run_shell(block, tmp_path)
 
 
-@pytest.mark.parametrize("block", chosen(SHELLS))
-def test_shell_lines_work(block: Block, folder_of: Callable[[Path], Path]) -> None:
+def run_shell(block: Block, folder: Path) -> None:
     for command in block.commands:
         words = shlex.split(command, comments=True)
         if words[:1] == ["instahide"]:
-            run_instahide(words[1:], folder_of(block.page))
+            run_instahide(words[1:], folder)
         elif words[:1] == ["make"]:
             require_target(words[1:])
         elif words[:1] == ["pip"]:
@@ -132,7 +118,7 @@ def run_instahide(arguments: list[str], folder: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=MINUTES * 60,
+        timeout=LIMIT,
     )
     assert result.returncode == 0, result.stdout + result.stderr
 

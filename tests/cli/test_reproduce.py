@@ -52,7 +52,8 @@ def test_results_are_where_the_claim_says() -> None:
     for name in set(CLAIMS) - {"speed", "pooled"}:
         for line in CLAIMS[name].runs:
             source = (ROOT / (shlex.split(line)[2].replace(".", "/") + ".py")).read_text("utf-8")
-            assert CLAIMS[name].results in source
+            # What stands in braces names another network, and is nothing for the usual one.
+            assert CLAIMS[name].results in re.sub(r"\{\w+\}", "", source)
 
 
 def test_runs_are_made_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
