@@ -14,7 +14,7 @@ from instahide.errors import InstaHideError
 
 #: A block is as many whole batches as stay below so many encodings and so many values: long enough
 #: to forget what a block costs, short enough to fit into memory a few times.
-BLOCK, BLOCK_VALUES = 2560, 1 << 23
+BLOCK, BLOCK_VALUES = 2048, 1 << 23
 
 
 class EncodedLoader:
