@@ -284,6 +284,14 @@ def test_a_constant_channel_has_nothing_to_hide() -> None:
     require_near(table, (*table.mean[:2], 0.4), (*table.std[:2], 0.2))
 
 
+def test_settings_that_a_node_cannot_work_with_are_named(hospital: Make) -> None:
+    node = hospital()
+    assert "float16" in node.refusal(node.message(), precision="float16")
+    assert "finite" in node.refusal(node.message(), lr=1e9, schedule="constant")
+    node = hospital()
+    assert "finite" in node.refusal(node.message(proximal_mu=1e6), lr=1e6, schedule="constant")
+
+
 def test_class_names_of_a_node_are_not_told(hospital: Make) -> None:
     node = hospital()
     reason = node.refusal(node.message(classes=["benign", "malignant"]))

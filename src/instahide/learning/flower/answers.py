@@ -137,11 +137,11 @@ class AnswerChecks:
         seen: set[int] = set()
         for reply in replies:
             node = reply.metadata.src_node_id
+            if node in seen:
+                # The first answer stands; a node cannot take it back, or vote twice.
+                continue
             if reply.has_error():
                 checked.dropped[node] = reason(reply)
-            elif node in seen:
-                # Dropping the first one as well would let a node silence another's name.
-                continue
             elif not reply.has_content():
                 checked.dropped[node] = "The answer is empty."
             else:

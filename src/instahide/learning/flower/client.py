@@ -1,6 +1,6 @@
 """The client app: it learns from encodings of its own images, made anew in every round.
 
-What leaves a client is in `_train`, `_evaluate` and `_query`, and nowhere else: weights or a
+What leaves a client is in `train`, `evaluate` and `query`, and nowhere else: weights or a
 gradient, a few numbers, or a sentence that says why it takes no part.
 """
 
@@ -56,6 +56,7 @@ def evaluate(message: Message, context: Context) -> RecordDict:
     """The accuracy of the server's network on the client's own plain test images."""
     node, sent = _node(context), read(message, arrays=True)
     settings, agreement = node.settings, sent.agreement
+    local.require_precision(settings)
     images = agreement.conform(node.test_images())
     device = pick_device(settings.device)
     network = load(agreement.network(settings), sent.arrays).to(device)
@@ -82,6 +83,7 @@ def _conforming(node: Node, sent: Instructions) -> ImageTable:
             f"Round {sent.number} is not one of the {settings.rounds} rounds of this run.",
             "Count rounds from 1.",
         )
+    local.require_precision(settings)
     images = node.images()
     node.require_crop(images.shape)
     conforming = agreement.conform(images)

@@ -13,6 +13,7 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure, at_limit
 from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
 from instahide.images import ImageTable
 from instahide.learning.flower.refusal import RefusalError
 from instahide.learning.flower.settings import FederatedSettings
@@ -96,8 +97,29 @@ def learn(
     state.step = (number - 1) * settings.local_epochs * len(batches)
     if pull:
         _pull_back(state, pull)
-    records = [one_epoch(state, batches, local, Progress()) for _ in range(settings.local_epochs)]
-    return records[-1].loss
+    try:
+        epochs = range(settings.local_epochs)
+        return [one_epoch(state, batches, local, Progress()) for _ in epochs][-1].loss
+    except InstaHideError as error:
+        if all(parameter.isfinite().all() for parameter in network.parameters()):
+            raise
+        raise RefusalError(
+            "The network's weights are no longer finite numbers.", "Lower the learning rate `lr`."
+        ) from error
+
+
+def require_precision(settings: FederatedSettings) -> None:
+    """Check that this node can calculate in the precision of the run.
+
+    Raises:
+        RefusalError: it cannot.
+    """
+    try:
+        pick_precision(settings.precision, pick_device(settings.device))
+    except InstaHideError as error:
+        raise RefusalError(
+            f"This node cannot calculate in {settings.precision}.", "Leave `precision` out."
+        ) from error
 
 
 def _pull_back(state: TrainingState, mu: float) -> None:
