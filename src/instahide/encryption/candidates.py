@@ -8,7 +8,7 @@ to a private one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from instahide.images.pictures import (
     hashes_where,
     joined,
     same_pictures,
+    sampled_keys,
 )
 from instahide.images.protocol import hashes_of, picture_ids_of, pixel_hashes_of
 
@@ -43,7 +44,7 @@ class Candidates:
     spans: NDArray[np.int32]
 
     @classmethod
-    def of(cls, ids: Ids) -> Candidates:
+    def of(cls, ids: NDArray[Any]) -> Candidates:
         """Rows that show the pictures ``ids`` (N,)."""
         rows = np.argsort(ids, kind="stable").astype(np.int32)
         places = np.empty(len(rows), np.int32)
@@ -61,27 +62,30 @@ class Pools:
     """Private and public rows that partners are drawn from, with the pictures that they show.
 
     Attributes:
-        private_ids: (N,) equal for rows of one picture.
-        public_ids: (M,) in the same numbers.
+        private_ids: (N,) int32, equal for rows of one picture.
+        public_ids: (M,) int32, in the same numbers.
         private: the private rows.
         public: the public rows.
-        shared: (N, 2) int32 for each private place, the span of its picture among the public ones;
-            empty where it is not there.
+        shared: (N, 2) int32 for each private place, the span of its picture among the public ones,
+            empty where it is not there; (0, 2) where no picture is both.
     """
 
-    private_ids: Ids
-    public_ids: Ids
+    private_ids: NDArray[np.int32]
+    public_ids: NDArray[np.int32]
     private: Candidates
     public: Candidates
     shared: NDArray[np.int32]
 
     @classmethod
-    def of(cls, private_ids: Ids, public_ids: Ids) -> Pools:
+    def of(cls, private_ids: NDArray[Any], public_ids: NDArray[Any]) -> Pools:
         """Of rows that show these pictures."""
+        private_ids, public_ids = private_ids.astype(np.int32), public_ids.astype(np.int32)
         private, public = Candidates.of(private_ids), Candidates.of(public_ids)
         ordered, wanted = public_ids[public.rows], private_ids[private.rows]
         spans = [np.searchsorted(ordered, wanted, side) for side in ("left", "right")]
         shared = np.stack(spans, axis=1).astype(np.int32)
+        if not (shared[:, 1] > shared[:, 0]).any():
+            shared = shared[:0].copy()
         return cls(private_ids, public_ids, private, public, shared)
 
     @property
@@ -124,9 +128,13 @@ def pools_of(private: Known, public: Images | None) -> Pools | None:
 
 def _table_pools(ids: Ids, private: ImageTable, public: ImageTable) -> Pools | None:
     """As `pools_of`, of tables: only rows that may be equal to one of the other are hashed."""
-    both = np.intersect1d(private.sampled_keys, public.sampled_keys)
+    keys = [sampled_keys(table.pixels) for table in (private, public)]
+    both = np.intersect1d(keys[0], keys[1])
+    if not len(both) and all_different(joined(ids)) and all_different(public.picture_ids):
+        return None
     found = [
-        hashes_where(table.pixels, np.isin(table.sampled_keys, both)) for table in (private, public)
+        hashes_where(table.pixels, np.isin(key, both))
+        for table, key in zip((private, public), keys, strict=True)
     ]
     known, others = (
         Known(each, hashes, np.zeros_like(hashes))

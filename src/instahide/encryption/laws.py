@@ -163,7 +163,8 @@ def partners_apart(
         words: (k - 1, n) uniform 64-bit words.
         spans: (N, 2) for each private place, where its picture begins and ends.
         public_spans: (M, 2) likewise.
-        shared: (N, 2) for each private place, the span of its picture among the public places.
+        shared: (N, 2) for each private place, the span of its picture among the public places; or
+            (0, 2) if there are none.
         private_k: private images in a mix.
     """
     k = len(words) + 1
@@ -179,7 +180,7 @@ def partners_apart(
         for column in range(1, k):
             if column == private_k:
                 count, left = 0, len(public_spans)
-                for slot in range(private_k):
+                for slot in range(private_k if len(shared) else 0):
                     count, left = _take(starts, ends, count, left, shared[chosen[mix, slot]])
             word = words[column - 1, mix]
             if _is_beyond(word, np.uint64(left)):

@@ -16,6 +16,9 @@ FILE_HASHES = 2
 #: Stands for a hash that is not known.
 UNKNOWN = bytes(16)
 
+#: Bytes of a file that are read at a time: photographs at once.
+READ = 1 << 22
+
 _START_OF_SCAN, _COMMENT, _ADOBE = 0xDA, 0xFE, 0xEE
 _APPLICATION = range(0xE0, 0xF0)
 
@@ -35,16 +38,24 @@ def jpeg_hash(file: IO[bytes]) -> bytes:
     position = file.tell()
     whole = xxhash.xxh3_128(seed=2**63)
     try:
-        file.seek(2)
-        while len(head := file.read(4)) == 4 and head[0] == 0xFF:
-            body = file.read(max(0, int.from_bytes(head[2:], "big") - 2))
-            described = head[1] in _APPLICATION and head[1] != _ADOBE
-            if not described and head[1] != _COMMENT:
-                whole.update(head + body)
-            if head[1] == _START_OF_SCAN:
-                break
-        while part := file.read(1 << 16):
+        file.seek(0)
+        content = memoryview(file.read(READ))
+        scan = _scan_start(content, whole)
+        whole.update(content[scan:])
+        while part := file.read(READ):
             whole.update(part)
     finally:
         file.seek(position)
     return whole.digest()
+
+
+def _scan_start(content: memoryview, whole: xxhash.xxh3_128) -> int:
+    """Where the compressed pixels begin; what describes them is added to ``whole``."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != _START_OF_SCAN:
+        marker = content[at + 1]
+        end = at + 2 + max(2, int.from_bytes(content[at + 2 : at + 4], "big"))
+        if (marker not in _APPLICATION or marker == _ADOBE) and marker != _COMMENT:
+            whole.update(content[at:end])
+        at = end
+    return at

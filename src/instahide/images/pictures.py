@@ -64,11 +64,12 @@ def _keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.asarray(words.sum(axis=1, dtype=np.uint64))
 
 
-def equal_rows(pixels: NDArray[np.uint8], keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+def equal_rows(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(N,) numbers as `same_pictures` gives them, equal for equal rows of ``pixels`` (N, C, H, W).
 
-    Only rows whose ``keys``, as of `sampled_keys`, are there more than once are compared in full.
+    Only rows whose `sampled_keys` are there more than once are compared in full.
     """
+    keys = sampled_keys(pixels)
     ordered = np.sort(keys)
     several = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(several):

@@ -24,7 +24,6 @@ from instahide.images.pictures import (
     joined,
     picture_hashes,
     same_pictures,
-    sampled_keys,
 )
 
 #: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
@@ -37,7 +36,7 @@ MAX_CLASSES = 1 << 17
 MOST_FACTS = 1 << 24
 
 #: What is computed at first use, and holds for the same pixels under any normalisation.
-_KEPT = ("picture_hashes", "picture_ids", "sampled_keys")
+_KEPT = ("picture_hashes", "picture_ids")
 
 
 class Rows(NamedTuple):
@@ -122,15 +121,10 @@ class ImageTable:
     @cached_property
     def picture_ids(self) -> NDArray[np.int64]:
         """(N,) numbers from 0: equal for rows of the same pixels, or of the same source."""
-        pixels = equal_rows(self.pixels, self.sampled_keys)
+        pixels = equal_rows(self.pixels)
         if self.sources is None:
             return pixels
         return joined(pixels, *map(same_pictures, np.moveaxis(self.sources, 1, 0)))
-
-    @cached_property
-    def sampled_keys(self) -> NDArray[np.uint64]:
-        """(N,) numbers that rows of the same pixels have in common, and few others."""
-        return sampled_keys(self.pixels)
 
     def rows(self, indices: NDArray[np.int64]) -> Rows:
         """The rows that ``indices`` (n, k) names; nothing is copied.
