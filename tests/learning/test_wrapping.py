@@ -215,8 +215,9 @@ def test_a_limit_holds_for_every_item_and_ends_the_epoch(workers: int) -> None:
     counts = np.bincount([item for mix in given for item in mix], minlength=COUNT)
     assert (counts <= exposure.counts).all(), "what was seen was counted"
     assert exposure.counts.max() == 7
-    # How many there are is chance: an image may be drawn often in the very first epoch.
-    assert given
+    # How many there are is chance, but for the first batch: one of its 8 images goes beyond 7 only
+    # if all other mixes hold it as well, which happens in about one run in a million.
+    assert len(given) >= 8
 
 
 def test_a_ledger_counts_what_a_loader_encrypts(tmp_path: Path) -> None:
