@@ -54,7 +54,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     count, batch, rounds = (32, 16, 1) if tiny else (4096, 128, 3)
-    table, public = random_table(count), random_table(64 if tiny else 10_000)
+    table, public = random_table(count), random_table(64 if tiny else 10_000, seed=1)
     loader = DataLoader(Items(table), batch, shuffle=True, num_workers=WORKERS)
     hide = InstaHideCallback(Scheme.cross(4), public=public, mean=table.mean, std=table.std)
     with tempfile.TemporaryDirectory() as folder:

@@ -46,7 +46,7 @@ def main() -> None:
     tiny = quick(__doc__)
     # Two of the loader's blocks: the one that training waits for, and one that it does not.
     count, batch, rounds = (64, 16, 1) if tiny else (2 * BLOCK, 128, 3)
-    table, public = random_table(count), random_table(64 if tiny else 10_000)
+    table, public = random_table(count), random_table(64 if tiny else 10_000, seed=1)
     network = models.build("resnet18", SHAPE[0], CLASSES, sign_invariant=False)
     settings = TrainSettings(model="resnet18", batch_size=batch, device="cpu")
     state = TrainingState.start(network, settings)

@@ -17,8 +17,9 @@ CLASSES = 10
 BATCH = 256
 
 
-def random_table(count: int) -> ImageTable:
-    generator = np.random.default_rng(0)
+def random_table(count: int, seed: int = 0) -> ImageTable:
+    """``count`` random images; those of another ``seed`` are others."""
+    generator = np.random.default_rng(seed)
     pixels = generator.integers(0, 256, (count, *SHAPE), np.uint8)
     return ImageTable.from_arrays(
         pixels, np.arange(count) % CLASSES, [str(number) for number in range(CLASSES)]

@@ -43,7 +43,7 @@ class Items(Dataset[tuple[Tensor, int]]):
 def main() -> None:
     tiny = quick(__doc__)
     count, batch, rounds = (32, 16, 1) if tiny else (4096, 128, 3)
-    table, public = random_table(count), random_table(64 if tiny else 10_000)
+    table, public = random_table(count), random_table(64 if tiny else 10_000, seed=1)
     network = models.build("resnet18", SHAPE[0], CLASSES, sign_invariant=False)
     settings = TrainSettings(model="resnet18", batch_size=batch, device="cpu")
     state = TrainingState.start(network, settings)

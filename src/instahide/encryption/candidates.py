@@ -34,27 +34,34 @@ class Candidates:
     """N rows in an order in which those of one picture lie together.
 
     Attributes:
-        rows: (N,) int32 the row at each place.
-        places: (N,) int32 the place of each row.
-        spans: (N, 2) int32 for each place, where its picture begins and ends.
+        places: (N, 3) int32 the row at each place, and where its picture begins and ends. What is
+            read together lies together.
+        spans: (N, 2) int32 for each row, where its picture begins and ends.
     """
 
-    rows: NDArray[np.int32]
     places: NDArray[np.int32]
     spans: NDArray[np.int32]
 
     @classmethod
     def of(cls, ids: NDArray[Any]) -> Candidates:
         """Rows that show the pictures ``ids`` (N,)."""
-        rows = np.argsort(ids, kind="stable").astype(np.int32)
-        places = np.empty(len(rows), np.int32)
-        places[rows] = np.arange(len(rows), dtype=np.int32)
+        rows = np.argsort(ids, kind="stable")
         ordered = ids[rows]
-        spans = [np.searchsorted(ordered, ordered, side) for side in ("left", "right")]
-        return cls(rows, places, np.stack(spans, axis=1).astype(np.int32))
+        places = np.empty((len(rows), 3), np.int32)
+        places[:, 0] = rows
+        places[:, 1] = np.searchsorted(ordered, ordered, "left")
+        places[:, 2] = np.searchsorted(ordered, ordered, "right")
+        spans = np.empty((len(rows), 2), np.int32)
+        spans[rows] = places[:, 1:]
+        return cls(places, spans)
+
+    @property
+    def rows(self) -> NDArray[np.int32]:
+        """(N,) the row at each place."""
+        return self.places[:, 0]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.spans)
 
 
 @dataclass(frozen=True, eq=False)

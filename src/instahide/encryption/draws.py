@@ -199,20 +199,17 @@ def _partners_apart(
     words = block.words(Purpose.PARTNERS, (scheme.k - 1) * len(indices))
     while True:
         drawn, again = laws.partners_apart(
-            private.places[indices],
+            indices,
             words.reshape(scheme.k - 1, len(indices)),
             private.spans,
-            public.spans,
+            private.places,
+            public.places,
             pools.shared,
             scheme.private_k,
         )
         if not len(again):
-            break
+            return np.asarray(drawn, np.int64)
         words[again] = block.words(Purpose.PARTNERS, len(again))
-    own = scheme.private_k
-    drawn[:, :own] = private.rows[drawn[:, :own]]
-    drawn[:, own:] = public.rows[drawn[:, own:]]
-    return np.asarray(drawn, np.int64)
 
 
 def below(block: Block, purpose: Purpose, count: int, bound: int) -> NDArray[np.int64]:

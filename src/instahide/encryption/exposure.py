@@ -147,11 +147,11 @@ class Exposure:
         if self.limit is not None and os.getpid() != self._process:
             raise _counts_here()
         with self._lock:
-            pictures = self._pictures(rows)
             taken = len(rows)
             if self.limit is not None:
-                taken = fitting(once_each(pictures), self._counts, self.limit)
-            tally(pictures[:taken], coefficients[:taken], self._counts, self._squares)
+                taken = fitting(once_each(self._pictures(rows)), self._counts, self.limit)
+            totals = self._counts, self._squares
+            tally(rows[:taken], self._first, coefficients[:taken], *totals)
         return taken
 
     def __copy__(self) -> Self:

@@ -150,49 +150,69 @@ def partners(first: Any, ranks: Any, private_k: int) -> Any:
 
 @njit(nogil=True)
 def partners_apart(
-    first: Any, words: Any, spans: Any, public_spans: Any, shared: Any, private_k: int
+    first: Any,
+    words: Any,
+    spans: Any,
+    places: Any,
+    public_places: Any,
+    shared: Any,
+    private_k: int,
 ) -> Any:
-    """(n, k) places of images, of different pictures in each mix; and the words to draw again.
+    """(n, k) images, of different pictures in each mix; and the words to draw again.
 
-    As `partners`, for images of which some show one picture: those of a picture are neighbours, and
-    all of its span is stepped over. How much is left, and so what a word is reduced by, differs
-    from mix to mix. A word beyond the last whole multiple of that is to be drawn again.
+    As `partners`, for images of which some show one picture: those of a picture have neighbouring
+    places, and all of its span is stepped over. How much is left, and so what a word is reduced by,
+    differs from mix to mix. A word beyond the last whole multiple of that is to be drawn again.
 
     Args:
-        first: (n,) places of the first images.
+        first: (n,) the first images.
         words: (k - 1, n) uniform 64-bit words.
-        spans: (N, 2) for each private place, where its picture begins and ends.
-        public_spans: (M, 2) likewise.
+        spans: (N, 2) for each private image, where its picture begins and ends.
+        places: (N, 3) the private image at each place, and its span.
+        public_places: (M, 3) likewise.
         shared: (N, 2) for each private place, the span of its picture among the public places; or
             (0, 2) if there are none.
         private_k: private images in a mix.
     """
-    k = len(words) + 1
-    chosen = np.zeros((len(first), k), np.int64)
-    again = np.empty(len(first), np.int64)
-    failed = 0
-    # The spans that are taken, in ascending order.
-    starts, ends = np.empty(2 * k, np.int64), np.empty(2 * k, np.int64)
-    for mix in range(len(first)):
+    k, count = len(words) + 1, len(first)
+    chosen = np.empty((count, k), np.int64)
+    # A place of each private image; the spans that are taken, in ascending order; how much is left.
+    private = np.empty((count, private_k), np.int32)
+    starts, ends = np.empty((count, k), np.int32), np.empty((count, k), np.int32)
+    left = np.empty(count, np.int32)
+    again, valid, failed = np.empty(count, np.int64), np.ones(count, np.bool_), 0
+    for mix in range(count):
         chosen[mix, 0] = first[mix]
-        count, left = 0, len(spans)
-        count, left = _take(starts, ends, count, left, spans[first[mix]])
-        for column in range(1, k):
-            if column == private_k:
-                count, left = 0, len(public_spans)
-                for slot in range(private_k if len(shared) else 0):
-                    count, left = _take(starts, ends, count, left, shared[chosen[mix, slot]])
-            word = words[column - 1, mix]
-            if _is_beyond(word, np.uint64(left)):
-                again[failed] = (column - 1) * len(first) + mix
+        start, end = spans[first[mix], 0], spans[first[mix], 1]
+        private[mix, 0] = starts[mix, 0] = start
+        ends[mix, 0] = end
+        left[mix] = len(places) - (end - start)
+    taken = 1
+    # Column by column, so that a processor reads the spans of several mixes at a time.
+    for column in range(1, k):
+        table = places if column < private_k else public_places
+        if column == private_k:
+            left[:] = len(public_places)
+            taken = 0
+            for slot in range(private_k if len(shared) else 0):
+                for mix in range(count):
+                    at = private[mix, slot]
+                    _take(starts, ends, left, mix, taken, shared[at, 0], shared[at, 1])
+                taken += 1
+        for mix in range(count):
+            word, bound = words[column - 1, mix], np.uint64(left[mix])
+            if _is_beyond(word, bound) and valid[mix]:
+                again[failed] = (column - 1) * count + mix
                 failed += 1
-                break
-            place = np.int64(word % np.uint64(left))
-            for at in range(count):
-                place += (place >= starts[at]) * (ends[at] - starts[at])
-            chosen[mix, column] = place
-            own = spans[place] if column < private_k else public_spans[place]
-            count, left = _take(starts, ends, count, left, own)
+                valid[mix] = False
+            place = np.int64(word % bound)
+            for at in range(taken):
+                place += (place >= starts[mix, at]) * (ends[mix, at] - starts[mix, at])
+            if column < private_k:
+                private[mix, column] = place
+            chosen[mix, column] = table[place, 0]
+            _take(starts, ends, left, mix, taken, table[place, 1], table[place, 2])
+        taken += 1
     return chosen, again[:failed]
 
 
@@ -205,17 +225,15 @@ def _is_beyond(word: Any, bound: Any) -> Any:
 
 
 @njit(nogil=True)
-def _take(starts: Any, ends: Any, count: int, left: int, span: Any) -> Any:
-    """Put a span in its place among ``count``; returns how many there are, and what is left."""
-    start, end = np.int64(span[0]), np.int64(span[1])
-    if start == end:
-        return count, left
-    at = count
-    while at > 0 and starts[at - 1] > start:
-        starts[at], ends[at] = starts[at - 1], ends[at - 1]
-        at -= 1
-    starts[at], ends[at] = start, end
-    return count + 1, left - (end - start)
+def _take(starts: Any, ends: Any, left: Any, mix: int, taken: int, first: Any, last: Any) -> None:
+    """Put a span in its place among those ``taken``, and subtract it from what is left of a mix."""
+    start, end = first, last
+    left[mix] -= end - start
+    # Spans never overlap, so that starts and ends have one order. Without a branch, as above.
+    for at in range(taken):
+        starts[mix, at], start = min(starts[mix, at], start), max(starts[mix, at], start)
+        ends[mix, at], end = min(ends[mix, at], end), max(ends[mix, at], end)
+    starts[mix, taken], ends[mix, taken] = start, end
 
 
 @njit(nogil=True)

@@ -17,14 +17,25 @@ from instahide.encryption.compiled import njit
 
 
 @njit(nogil=True)
-def tally(pictures: Any, coefficients: Any, counts: Any, squares: Any) -> None:
-    """Add the mixes ``pictures`` (n, p), with ``coefficients`` (n, p), to both totals (N,)."""
-    for mix in range(len(pictures)):
-        for slot in range(pictures.shape[1]):
+def tally(images: Any, first: Any, coefficients: Any, counts: Any, squares: Any) -> None:
+    """Add the mixes ``images`` (n, p), with ``coefficients`` (n, p), to both totals (N,).
+
+    ``first`` (N,): the images that these are counted as; None where all are different pictures.
+    """
+    width = images.shape[1]
+    pictures = images
+    if first is not None:
+        # All at once, so that a processor reads several at a time.
+        pictures = np.empty((len(images), width), np.int64)
+        for mix in range(len(images)):
+            for slot in range(width):
+                pictures[mix, slot] = first[images[mix, slot]]
+    for mix in range(len(images)):
+        for slot in range(width):
             picture = pictures[mix, slot]
             total = np.float64(coefficients[mix, slot])
             again: Any = False
-            for other in range(pictures.shape[1]):
+            for other in range(width):
                 if pictures[mix, other] == picture and other != slot:
                     again |= other < slot
                     total += coefficients[mix, other]

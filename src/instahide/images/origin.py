@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import IO, TYPE_CHECKING
 
 import xxhash
@@ -38,8 +39,10 @@ def jpeg_hash(file: IO[bytes]) -> bytes:
     position = file.tell()
     whole = xxhash.xxh3_128(seed=2**63)
     try:
+        # No more memory than the file needs is taken.
+        size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        content = memoryview(file.read(READ))
+        content = memoryview(file.read(min(size, READ)))
         scan = _scan_start(content, whole)
         whole.update(content[scan:])
         while part := file.read(READ):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -172,8 +173,10 @@ class Hospital:
         }  # fmt: skip
         return common | {name.replace("_", "-"): value for name, value in run.items()}
 
-    def message(self, kind: str = "train", **changes: Any) -> Message:
-        """An honest message of the server, with changes of its config."""
+    def message(
+        self, kind: str = "train", run: Mapping[str, Any] = MappingProxyType({}), **changes: Any
+    ) -> Message:
+        """An honest message of the server of such a run, with changes of its config."""
         agreement = Agreement(self.shape, ("0", "1"), (0.5,), (0.29,))
         config = agreement.to_record()
         config["server-round"] = 1
@@ -181,7 +184,7 @@ class Hospital:
             config[name.replace("_", "-")] = value
         records: dict[str, Any] = {"config": config}
         if kind != "query":
-            settings = FederatedSettings.from_config(self.run_config())
+            settings = FederatedSettings.from_config(self.run_config(**run))
             records["arrays"] = ArrayRecord(agreement.network(settings).state_dict())
         return Message(RecordDict(records), 2, kind)
 

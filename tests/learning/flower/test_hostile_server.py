@@ -239,6 +239,13 @@ def test_max_epsilon_holds_over_rounds_and_is_refused_without_noise(hospital: Ma
     assert "epsilon" in node.refusal(node.message(), noise=20.0)
 
 
+@pytest.mark.parametrize("strategy", ["fedavg", "fedsgd"])
+def test_max_epsilon_is_never_kept_by_plain_training(hospital: Make, strategy: str) -> None:
+    node = hospital(scheme="plain", max_epsilon=5.0)
+    run = {"scheme": "plain", "strategy": strategy}
+    assert "max-epsilon" in node.refusal(node.message(run=run), **run)
+
+
 def test_encodings_without_noise_before_make_every_max_epsilon_a_refusal(hospital: Make) -> None:
     node = hospital(max_exposure=100)
     assert not node.answer(node.message()).has_error()

@@ -126,6 +126,11 @@ class Node:
         """
         scheme = self.settings.encryption()
         if scheme.is_plain:
+            if self.max_epsilon is not None:
+                raise RefusalError(
+                    "Plain training without DP-SGD keeps no `max-epsilon` of this node.",
+                    "Start a run with DP-SGD, or take this node out.",
+                )
             yield Exposure(len(images))
             return
         with Ledger.open(self.ledger()) as ledger:
