@@ -1,10 +1,10 @@
-"""Hugging Face Accelerate: an ordinary script, with one line more, in one process or several.
+"""Train on encodings with Hugging Face Accelerate, in one process or several.
 
     accelerate launch examples/accelerate_training.py
     torchrun --standalone --nproc-per-node 2 examples/accelerate_training.py
 
-`prepare` shares the images out among the processes; its loader is wrapped afterwards, so that each
-process mixes what it was given, under keys of its own. The last line is one JSON object.
+`prepare` distributes the images over the processes. Its loader is wrapped afterwards, so each
+process mixes its own images under its own keys. The last line of output is a JSON object.
 """
 
 import json
@@ -32,7 +32,7 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 
 accelerator = Accelerator(cpu=not torch.cuda.is_available())
-# Of the network, the same in every process; no key depends on it.
+# Seeds the network, equally in every process. Keys do not depend on it.
 set_seed(0)
 split = open_split("digits")
 model = build("small", 1, 10, sign_invariant=True)
@@ -40,7 +40,7 @@ optimizer = torch.optim.Adam(model.parameters(), 3e-3)
 loader = DataLoader(tensors(split.train), batch_size=32, shuffle=True, drop_last=True)
 
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-# The one added line: the prepared loader gives encodings.
+# The only added line: the prepared loader now gives encodings.
 loader = encode_loader(loader, Scheme.inside(k=2), classes=10)
 
 for _ in range(EPOCHS):

@@ -1,9 +1,9 @@
-"""JAX: its arrays are made of NumPy's, and a batch of encodings is one `.numpy()` away from these.
+"""Train a JAX model on encodings.
 
     python examples/jax_training.py
 
-A loader is an iterator that knows nothing of who trains: encodings and soft labels are CPU tensors,
-whose `.numpy()` is the same memory. The last line is one JSON object.
+A loader gives encodings and soft labels as CPU tensors. `.numpy()` gives arrays that share their
+memory, and JAX accepts these. The last line of output is a JSON object.
 """
 
 import json
@@ -27,7 +27,7 @@ def start(key: jax.Array, inputs: int, classes: int) -> dict[str, jax.Array]:
 
 
 def logits(weights: dict[str, jax.Array], images: jax.Array) -> jax.Array:
-    # Signs were drawn at random: what they leave is the absolute value.
+    # The signs are random, so only the absolute value carries information.
     values = jnp.abs(images).reshape(len(images), -1)
     return jax.nn.relu(values @ weights["in"] + weights["bias"]) @ weights["out"]
 

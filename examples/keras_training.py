@@ -1,9 +1,9 @@
-"""Keras: `fit` eats encodings from a generator, here on JAX.
+"""Train a Keras model on encodings from a generator, here with the JAX backend.
 
     KERAS_BACKEND=jax python examples/keras_training.py
 
-Each pass over a loader is an epoch under new keys, so that the generator goes round for ever, and
-`steps_per_epoch` tells Keras where an epoch ends. The last line is one JSON object.
+Each pass over the loader is an epoch under new keys. The generator repeats the loader without end,
+and `steps_per_epoch` tells Keras where an epoch ends. The last line of output is a JSON object.
 """
 
 import json
@@ -34,7 +34,7 @@ loader = EncodedLoader(Encoder(Scheme.inside(k=2), split.train), batch_size=64)
 model = keras.Sequential(
     [
         keras.Input(channels_last(split.test.normalised()).shape[1:]),
-        # Signs were drawn at random: what they leave is the absolute value.
+        # The signs are random, so only the absolute value carries information.
         keras.layers.Lambda(keras.ops.absolute),
         keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
         keras.layers.MaxPooling2D(),

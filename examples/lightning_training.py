@@ -1,8 +1,8 @@
-"""PyTorch Lightning: a run as people have it, which one callback turns into one on encodings.
+"""Train on encodings with PyTorch Lightning, by adding one callback.
 
     python examples/lightning_training.py [PROCESSES]
 
-The last line is one JSON object.
+The last line of output is a JSON object.
 """
 
 import json
@@ -49,8 +49,8 @@ class Classifier(LightningModule):
 
 
 if __name__ == "__main__":
-    seed_everything(0)  # Of the network; no key depends on it.
-    hide = InstaHideCallback(Scheme.inside(k=4), classes=10)  # This is all.
+    seed_everything(0)  # Seeds the network. Keys do not depend on it.
+    hide = InstaHideCallback(Scheme.inside(k=4), classes=10)  # The only change.
     processes = int(sys.argv[1]) if sys.argv[1:] else 1
     trainer = Trainer(devices=processes, max_epochs=12, callbacks=hide)
     trainer.fit(Classifier(), Digits())

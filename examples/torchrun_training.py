@@ -1,10 +1,10 @@
-"""DistributedDataParallel or FSDP2 in a script of one's own: only the loader's line is new.
+"""Train on encodings with DistributedDataParallel or FSDP2 in your own script.
 
     torchrun --standalone --nproc-per-node 2 examples/torchrun_training.py
     torchrun --standalone --nproc-per-node 2 examples/torchrun_training.py --fsdp
 
-`DistributedSampler` gives every process a share of the images, which are mixed with each other and
-with nobody else's, under keys of the process's own. The last line is one JSON object.
+`DistributedSampler` gives every process a share of the images. Each process mixes only the images
+of its share, under its own keys. The last line of output is a JSON object.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from instahide.learning.models import build
 EPOCHS = 8
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--fsdp", action="store_true", help="shard the network, too")
+parser.add_argument("--fsdp", action="store_true", help="shard the network")
 options = parser.parse_args()
 dist.init_process_group("gloo")
 
@@ -49,7 +49,7 @@ for epoch in range(EPOCHS):
 
 model.eval()
 with torch.no_grad():
-    # In all processes: a network that is sharded answers with all of them.
+    # All processes must call a sharded network.
     answers = model(torch.from_numpy(test.normalised())).argmax(1).numpy()
 if dist.get_rank() == 0:
     accuracy = float((answers == test.labels).mean())

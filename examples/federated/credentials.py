@@ -1,7 +1,7 @@
-"""Certificates and keys for a deployment on this machine, signed by a root that is forgotten.
+"""Make certificates and keys for a deployment on this machine. The root's key is not kept.
 
-A real deployment has its certificates from whoever runs its network, and every participant makes
-a key pair of its own and hands over the public half alone.
+In a real deployment, the network's operator issues the certificates. Every participant makes its
+own key pair, and hands over only the public key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DAYS = 30
 
 
 def certify(folder: Path) -> None:
-    """Write ``root.pem``, and ``server.pem`` with ``server.key``, which it signs for loopback."""
+    """Write ``root.pem``, and ``server.pem`` (signed for loopback) with ``server.key``."""
     folder.mkdir(parents=True, exist_ok=True)
     root_key, server_key = _new_key(), _new_key()
     root = _named("root", "root", root_key, root_key, x509.BasicConstraints(True, 0))
@@ -35,7 +35,7 @@ def certify(folder: Path) -> None:
 
 
 def make_node_key(path: Path) -> Path:
-    """Write a SuperNode's private key to ``path``; returns the path of its public key beside it."""
+    """Write a SuperNode's private key to ``path``; returns the path of its public key."""
     path.parent.mkdir(parents=True, exist_ok=True)
     key = _new_key()
     _write_secret(path, key, serialization.PrivateFormat.OpenSSH)

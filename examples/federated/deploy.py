@@ -1,9 +1,10 @@
-"""A real deployment on this machine: a SuperLink with TLS, and SuperNodes with images of their own.
+"""Deploy a federation on this machine: a SuperLink with TLS, and SuperNodes with their own images.
 
     python examples/federated/deploy.py --data digits scheme=cross rounds=5
 
-Certificates, keys, images, ledgers and logs go into one folder (`--work`). Everything is stopped at
-the end, after Ctrl-C as well. What stands in `app/pyproject.toml` may be said as ``name=value``.
+Certificates, keys, images, ledgers and logs are written to one folder (`--work`). All processes are
+stopped at the end, also after Ctrl-C. Settings of `app/pyproject.toml` can be changed as
+``name=value``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from simulate import said, show
 from instahide import ImageTable, open_split
 from instahide.learning.flower.partition import shares
 
-#: Settings of a run that a node decides.
+#: Settings that each node decides for itself.
 TERMS = (
     "scheme", "k", "max-exposure", "private-k", "c1", "c2", "labels", "law", "noise", "gradient",
     "public", "size", "batch-size",
@@ -30,7 +31,7 @@ TERMS = (
 
 
 def give(folder: Path, images: ImageTable) -> Path:
-    """Put ``images`` into a file of their own."""
+    """Save ``images`` in one file in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "images.npz"
     np.savez(path, images=images.pixels, labels=images.labels)
@@ -38,10 +39,10 @@ def give(folder: Path, images: ImageTable) -> Path:
 
 
 def node_terms(values: dict[str, Any]) -> dict[str, Any]:
-    """What each node names in its own config: without it no node takes part.
+    """Settings for each node config, without which no node takes part.
 
-    One person starts everything here, so that nodes agree to whatever is asked for. In a real
-    deployment every node names its own terms, and whoever starts a run has to keep to them.
+    In this example one person starts everything, so the nodes accept the settings of the run. In a
+    real deployment every node sets its own terms, and a run must keep to them.
     """
     terms = {"scheme": "cross", "k": 4, "max-exposure": 100}
     return terms | {name: values[name] for name in TERMS if name in values}
@@ -49,12 +50,12 @@ def node_terms(values: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="digits", help="what the nodes split among them")
+    parser.add_argument("--data", default="digits", help="data set that the nodes split among them")
     parser.add_argument("--clients", type=int, default=3)
-    parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
-    parser.add_argument("settings", nargs="*", help="name=value")
+    parser.add_argument("--work", type=Path, help="working folder (default: a temporary one)")
+    parser.add_argument("settings", nargs="*", help="a setting, as name=value")
     options = parser.parse_args()
-    # A request to end is as good as Ctrl-C: nothing is left running.
+    # Treat SIGTERM like Ctrl-C, so that all processes are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     values = said(options.settings)
     alpha = values.get("alpha", 0.3) if values.get("partition") == "dirichlet" else None

@@ -1,4 +1,4 @@
-"""A SuperLink with TLS and SuperNodes that prove who they are, all on this machine."""
+"""A SuperLink with TLS and SuperNodes that authenticate, all on this machine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from credentials import certify, make_node_key
 from servers import APP, STARTING, Servers, connect, free_port, run_config, wait_until_healthy
 
-#: Who starts runs and admits nodes.
+#: Name of the `flwr` user that starts runs and registers nodes.
 OPERATOR = "operator"
 
 
 class Deployment:
-    """What runs in the folder of ``servers``.
+    """A deployment in the folder of ``servers``.
 
-    A restarted SuperLink remembers nodes and runs, and has the same address.
+    A restarted SuperLink keeps its nodes, runs and address.
     """
 
     def __init__(self, servers: Servers) -> None:
@@ -33,11 +33,11 @@ class Deployment:
 
     @property
     def root(self) -> Path:
-        """The root certificate, which everybody has."""
+        """The root certificate, which all processes have."""
         return self._certificates / "root.pem"
 
     def start_superlink(self) -> None:
-        """Start the SuperLink, and wait until it answers."""
+        """Start the SuperLink, and wait until it responds."""
         process = self.servers.start(
             "superlink", "flower-superlink", "--host", "127.0.0.1", "--port", str(self.port),
             "--ssl-ca-certfile", self.root, "--ssl-certfile", self._certificates / "server.pem",
@@ -48,7 +48,7 @@ class Deployment:
         wait_until_healthy(process, self.port, self.root)
 
     def admit(self, name: str) -> None:
-        """Make a key pair for the node ``name``, and let the SuperLink know its public half."""
+        """Make a key pair for the node ``name``, and register its public key with the SuperLink."""
         public = make_node_key(self.key(name))
         self.servers.run(OPERATOR, "supernode", "register", public, OPERATOR)
 
@@ -57,7 +57,7 @@ class Deployment:
         return self.servers.folder / name / "node.key"
 
     def start_node(self, name: str, config: Mapping[str, Any]) -> None:
-        """Start the node ``name`` with its node config; its ledger lies in its own folder."""
+        """Start the node ``name`` with its node config; its ledger is in its own folder."""
         folder = self.servers.folder / name
         folder.mkdir(exist_ok=True)
         self.servers.start(
@@ -68,28 +68,28 @@ class Deployment:
         )  # fmt: skip
 
     def kill(self, name: str) -> None:
-        """End a process and its children at once, as a power cut does."""
+        """Kill a process and its children with SIGKILL."""
         self.servers.stop(name, signal.SIGKILL)
 
     def online(self) -> int:
-        """How many nodes are there."""
+        """Number of nodes that are online."""
         shown = self.servers.run(OPERATOR, "supernode", "list", OPERATOR, "--format", "json")
         nodes = json.loads(shown[shown.index("{") :])["nodes"]
         return sum(node["status"] == "online" for node in nodes)
 
     def wait_for(self, nodes: int) -> None:
-        """Wait until so many nodes are there.
+        """Wait until this number of ``nodes`` is online.
 
         Raises:
-            RuntimeError: they do not come.
+            RuntimeError: they are not online in time.
         """
         deadline = time.monotonic() + STARTING
         while self.online() < nodes:
             if time.monotonic() > deadline:
-                raise RuntimeError("Not all nodes come; their logs say why.")
+                raise RuntimeError("Not all nodes are online; see their logs.")
 
     def run(self, values: Mapping[str, Any], out: Path, app: Path = APP) -> dict[str, Any]:
-        """Run ``app`` with ``values`` for its config, to its end; returns what is in ``out``.
+        """Run ``app`` with ``values`` as its run config; returns the results in ``out``.
 
         Raises:
             RuntimeError: the federation failed.

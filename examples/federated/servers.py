@@ -1,4 +1,4 @@
-"""Processes of Flower's: started with logs of their own, and all of them stopped at the end."""
+"""Start Flower's processes, each with its own log, and stop all of them at the end."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from typing import Any
 
 APP = Path(__file__).resolve().parent / "app"
 PROGRAMS = Path(sys.executable).parent
-#: Seconds to wait for a server to answer, and for a process to end by itself.
+#: Seconds to wait for a server to respond, and for a process to end by itself.
 STARTING, ENDING = 60, 10
-#: Nobody outside is told, asked for releases, or asked for packages.
+#: Turns off telemetry, update checks and the installation of packages.
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Simulated clients are the work itself, which Ray would put behind everybody else's.
+    # By default Ray runs workers at low priority, but here they do the main work.
     "RAY_worker_niceness": "0",
-    # A cluster that runs here already would not let a simulation say how many processors it takes.
+    # On an existing Ray cluster, a simulation could not set its number of processors.
     "RAY_ADDRESS": "local",
 }
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody uses just now."""
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Servers:
-    """Processes in one working folder; use `running`.
+    """Processes in one working folder. Create it with `running`.
 
     Attributes:
-        folder: holds their logs, and what Flower writes.
+        folder: for logs and Flower's files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,14 +51,14 @@ class Servers:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def environment(self, name: str) -> dict[str, str]:
-        """Of the process ``name``: Flower keeps its files in a folder of it."""
+        """Environment of the process ``name``, with its own folder for Flower's files."""
         home = self.folder / "flower" / name
         home.mkdir(parents=True, exist_ok=True)
         path = os.pathsep.join([str(PROGRAMS), os.environ.get("PATH", os.defpath)])
         return {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(home), "PATH": path}
 
     def start(self, name: str, program: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
-        """Start ``program`` of Flower's, with a log of its own, out of reach of Ctrl-C."""
+        """Start Flower's ``program`` with its own log, in a session that Ctrl-C does not reach."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [PROGRAMS / program, *map(str, arguments)],
@@ -73,7 +73,7 @@ class Servers:
         return process
 
     def stop(self, name: str, kind: signal.Signals = signal.SIGTERM) -> None:
-        """End a process and all that it has started: by asking first, unless ``kind`` is a kill."""
+        """Send ``kind`` to a process, then kill it and its descendants if they do not end."""
         process = self._processes.pop(name)
         started = _descendants(process.pid)
         process.send_signal(kind)
@@ -86,15 +86,15 @@ class Servers:
                 os.kill(descendant, signal.SIGKILL)
 
     def stop_all(self) -> None:
-        """End every process, the last one first."""
+        """Stop every process, the last one first."""
         for name in reversed(list(self._processes)):
             self.stop(name)
 
     def run(self, name: str, *arguments: str | Path) -> str:
-        """What ``flwr`` prints, run to its end; it stands in the log of ``name``, too.
+        """Run ``flwr`` and return its output, which is also appended to the log of ``name``.
 
         Raises:
-            RuntimeError: it fails; with what it printed.
+            RuntimeError: it fails; the message contains its output.
         """
         done = subprocess.run(
             [PROGRAMS / "flwr", *map(str, arguments)],
@@ -113,7 +113,7 @@ class Servers:
 
 
 def _descendants(ancestor: int) -> list[int]:
-    """All processes that descend from one: Flower starts some in sessions of their own."""
+    """All descendants of a process: Flower starts some in sessions of their own."""
     table = ["ps", "-eo", "pid=,ppid="]
     shown = subprocess.run(table, capture_output=True, text=True, check=True)
     parents = dict(map(int, line.split()) for line in shown.stdout.splitlines())
@@ -125,7 +125,7 @@ def _descendants(ancestor: int) -> list[int]:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Servers]:
-    """Servers in ``folder``, none of which outlives the block, whether it ends or is ended."""
+    """Processes in ``folder``, all of which are stopped when the block ends, also by an error."""
     folder.mkdir(parents=True, exist_ok=True)
     servers = Servers(folder)
     try:
@@ -135,10 +135,10 @@ def running(folder: Path) -> Iterator[Servers]:
 
 
 def wait_until_healthy(process: subprocess.Popen[bytes], port: int, root: Path | None) -> None:
-    """Wait until the SuperLink at ``port`` answers; ``root`` is its root certificate, if any.
+    """Wait until the SuperLink at ``port`` responds; ``root`` is its root certificate, if any.
 
     Raises:
-        RuntimeError: it ended, or does not answer.
+        RuntimeError: it ended, or does not respond in time.
     """
     context = ssl.create_default_context(cafile=root) if root else None
     url = f"{'https' if root else 'http'}://127.0.0.1:{port}/health"
@@ -149,18 +149,18 @@ def wait_until_healthy(process: subprocess.Popen[bytes], port: int, root: Path |
                 return
         except OSError:
             time.sleep(0.2)
-    raise RuntimeError("The SuperLink does not start; its log says why.")
+    raise RuntimeError("The SuperLink does not start; see its log.")
 
 
 def connect(servers: Servers, name: str, connection: Mapping[str, Any]) -> None:
-    """Let ``flwr``, run as ``name``, know the SuperLink of ``connection`` under that name."""
+    """Configure the SuperLink of ``connection`` as ``name`` for the ``flwr`` user of this name."""
     lines = [f"[superlink.{name}]", *_toml(connection)]
     home = Path(servers.environment(name)["FLWR_HOME"])
     (home / "config.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def run_config(values: Mapping[str, Any]) -> str:
-    """``values`` as ``flwr run --run-config`` takes them."""
+    """Format ``values`` for ``flwr run --run-config``."""
     return " ".join(_toml(values, between="="))
 
 

@@ -1,9 +1,9 @@
-"""A federation in Flower's simulation engine: clients take turns on the processors of this machine.
+"""Simulate a federation with Flower's simulation engine: clients take turns on this machine.
 
     python examples/federated/simulate.py --clients 3 scheme="cross" rounds=5
 
-What stands in `app/pyproject.toml` may be said as ``name=value``. Everything is written into a
-folder (`--work`), and nothing outlives the program.
+Settings of `app/pyproject.toml` can be changed as ``name=value``. All files are written to one
+folder (`--work`), and all processes are stopped at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def simulate(folder: Path, clients: int, values: Mapping[str, Any]) -> dict[str,
     """Run the app with ``clients`` clients and ``values`` for its config; returns the results.
 
     Raises:
-        RuntimeError: the federation failed; its log in ``folder`` says why.
+        RuntimeError: the federation failed; see its log in ``folder``.
     """
     with running(folder) as servers:
         out, port = servers.folder / "out", free_port()
@@ -54,7 +54,7 @@ def simulate(folder: Path, clients: int, values: Mapping[str, Any]) -> dict[str,
 
 
 def said(arguments: list[str]) -> dict[str, Any]:
-    """``name=value`` as a mapping; a value is JSON, or else text."""
+    """Parse ``name=value`` arguments; values are JSON, or else text."""
     found = {}
     for argument in arguments:
         name, _, value = argument.partition("=")
@@ -66,7 +66,7 @@ def said(arguments: list[str]) -> dict[str, Any]:
 
 
 def show(results: Mapping[str, Any]) -> None:
-    """Print each round, and who took no part."""
+    """Print each round, and the nodes that took no part."""
     for page in results["rounds"]:
         exposure = [page.get(f"exposure-{name}") for name in ("least", "mean", "most")]
         shown = {key: page.get(key) for key in ("round", "loss", "accuracy")}
@@ -78,10 +78,10 @@ def show(results: Mapping[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=3)
-    parser.add_argument("--work", type=Path, help="folder to work in; a temporary one by default")
-    parser.add_argument("settings", nargs="*", help="name=value")
+    parser.add_argument("--work", type=Path, help="working folder (default: a temporary one)")
+    parser.add_argument("settings", nargs="*", help="a setting, as name=value")
     options = parser.parse_args()
-    # A request to end is as good as Ctrl-C: nothing is left running.
+    # Treat SIGTERM like Ctrl-C, so that all processes are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as name:
         work = options.work or Path(name)

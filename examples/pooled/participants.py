@@ -1,4 +1,4 @@
-"""Three participants: what each of them has, and what each of them does."""
+"""The three participants: they split the images, and each encrypts its own."""
 
 import os
 import subprocess
@@ -16,12 +16,12 @@ NAMES = ("anna", "ben", "cleo")
 def publish(
     folder: Path, train: ImageTable, test: ImageTable, copies: int, *, by_class: bool
 ) -> None:
-    """Give everybody a folder with images, and have them encrypt, all at the same time."""
+    """Write each participant's images to its folder, and run all encryptions in parallel."""
     parts = dict(zip(NAMES, shares(train.labels, by_class=by_class), strict=True))
     save(folder / "test.npz", test)
     for name, rows in (parts | {"everybody": np.arange(len(train))}).items():
         save(folder / name / "images.npz", train.subset(rows))
-    # Agreed upon before: everybody's own would differ a little.
+    # Participants agree on one normalization: their own would differ slightly.
     moments = ["--mean", ",".join(map(str, train.mean)), "--std", ",".join(map(str, train.std))]
     agreed = ["--copies", str(copies), *moments]
     running = [encrypt(folder / name, agreed) for name in (*parts, "everybody")]
@@ -31,7 +31,7 @@ def publish(
 
 
 def shares(labels: NDArray[np.int64], *, by_class: bool) -> list[NDArray[np.int64]]:
-    """Rows of each participant, no row twice; by class, one of them lacks each class."""
+    """Rows of each participant, no row twice. With ``by_class``, one of them lacks each class."""
     if not by_class:
         return [np.arange(first, len(labels), len(NAMES)) for first in range(len(NAMES))]
     parts: list[list[NDArray[np.int64]]] = [[] for _ in NAMES]
@@ -43,13 +43,13 @@ def shares(labels: NDArray[np.int64], *, by_class: bool) -> list[NDArray[np.int6
 
 
 def save(path: Path, images: ImageTable) -> None:
-    """Images and labels, in one file."""
+    """Save images and labels in one file."""
     path.parent.mkdir(exist_ok=True)
     np.savez(path, images=images.pixels, labels=images.labels)
 
 
 def encrypt(folder: Path, agreed: list[str]) -> subprocess.Popen[bytes]:
-    """What a participant runs, in a folder and with a ledger of their own."""
+    """Start a participant's `instahide encrypt`, in its own folder and with its own ledger."""
     command = [sys.executable, "-m", "instahide", "encrypt", "images.npz", "--out", "encoded"]
     command += ["--participant", folder.name, *agreed]
     own = {**os.environ, "INSTAHIDE_LEDGER": str(folder / "ledger.sqlite")}

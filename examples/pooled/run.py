@@ -1,10 +1,10 @@
-"""Three participants encrypt a third of the images each; a fourth process trains on what they made.
+"""Three participants encrypt a third of the images each; a fourth process trains on all encodings.
 
     python examples/pooled/run.py --epochs 6 --copies 5
 
-Compared with one participant who holds all the images (same scheme, copies and epochs), and with
-plain training on all of them and on one third. The last line is one JSON object: accuracies in
-percent, and what they depend on.
+The script compares this with one participant who has all images (same scheme, copies and epochs),
+and with plain training on all images and on one third. The last line of output is a JSON object
+with accuracies in percent and the settings.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from rich.table import Table
 from instahide import open_split
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--data", default="fashion-mnist", help="a source with a test part")
-parser.add_argument("--images", type=int, help="so many training images; all by default")
-parser.add_argument("--copies", type=int, default=5, help="encodings of each image")
-parser.add_argument("--epochs", type=int, default=6, help="passes over all encodings")
-parser.add_argument("--by-class", action="store_true", help="everybody lacks some classes")
-parser.add_argument("--out", type=Path, help="CSV file to add a row to")
+parser.add_argument("--data", default="fashion-mnist", help="a source with test images")
+parser.add_argument("--images", type=int, help="number of training images (default: all)")
+parser.add_argument("--copies", type=int, default=5, help="number of encodings of each image")
+parser.add_argument("--epochs", type=int, default=6, help="number of passes over all encodings")
+parser.add_argument("--by-class", action="store_true", help="give each only some of the classes")
+parser.add_argument("--out", type=Path, help="CSV file to append a row to")
 options = parser.parse_args()
 
 train, test = open_split(options.data)

@@ -1,4 +1,4 @@
-"""What is trained, each as a process of its own that sees nothing but the files it is given."""
+"""The training runs, each in its own process that reads only the files passed to it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from participants import NAMES
 
 
 def arguments(copies: int, epochs: int) -> dict[str, list[str]]:
-    """For `instahide train`; plain images are seen as often as there are encodings of them."""
+    """Arguments of `instahide train`; each image is seen equally often in all runs."""
     encoded = ["--epochs", str(epochs)]
     plain = ["--scheme", "plain", "--epochs", str(epochs * copies)]
     return {
         "pooled": [*(f"{name}/encoded" for name in NAMES), *encoded],
         "one_holder": ["everybody/encoded", *encoded],
         "plain": ["everybody/images.npz", *plain],
-        # By class, the first one's file ends before the last class, and would not know it.
+        # With --by-class, the first participant has no image of the last class.
         "plain_third": [f"{NAMES[1]}/images.npz", *plain],
     }
 
 
 def results(folder: Path, name: str, given: list[str]) -> dict[str, Any]:
-    """What a run of `instahide train` in ``folder`` measured."""
+    """Run `instahide train` in ``folder`` and return the contents of its results file."""
     command = [sys.executable, "-m", "instahide", "train", *given, "--test", "test.npz"]
     command += ["--out", f"runs/{name}"]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
