@@ -1,11 +1,11 @@
-"""Test accuracy of plain training and of InstaHide, on plain and on encrypted test images.
+"""Measure test accuracy with plain training and with InstaHide, on plain and encrypted images.
 
     python -m experiments.accuracy --data fashion-mnist --schemes plain,inside-4,cross-4,cross-6
 
-A scheme that ends in ``-signed`` trains without the sign-invariant stem. Every finished run adds
-one line to the CSV at once, and runs that it holds are not repeated; one that was stopped goes on
-from its last epoch. The last line printed is one JSON object with the means over seeds and the
-drops from plain training.
+A scheme that ends in ``-signed`` trains without the sign-invariant stem. Each finished run adds
+one row to the CSV file; runs that the file already contains are skipped, and an interrupted run
+continues from its last epoch. The last line printed is a JSON object with the means over seeds and
+the drops from plain training.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ FIELDS = [
 def settings_of(
     data: str, scheme: str, seed: int, epochs: int, model: str = "small"
 ) -> TrainSettings:
-    """``cross-4`` is a kind and k; ``cross-4-signed`` lets the network see signs."""
+    """Return the settings of a scheme such as ``cross-4``, a kind and k.
+
+    With ``cross-4-signed`` the network sees signs.
+    """
     kind, *rest = scheme.split("-")
     values = {"data": data, "scheme": kind, "seed": seed, "epochs": epochs, "model": model}
     if rest:
@@ -58,7 +61,7 @@ def settings_of(
 
 
 def run(settings: TrainSettings, folder: Path) -> dict[str, object]:
-    """Train in ``folder``, or go on with the run there; ``seconds`` are those of training."""
+    """Train in ``folder``, or continue the run there; ``seconds`` is the training time."""
     job = start(settings, folder, resume=True, progress=Lines(Console()))
     seconds = sum(record.seconds for record in job.history)
     asked = job.metrics.get("encrypted_accuracy")

@@ -1,4 +1,4 @@
-"""Write docs/attacks/results.md from what was measured.
+"""Write docs/attacks/results.md from experiments/results/attacks.csv.
 
 python -m experiments.attack_tables
 """
@@ -18,30 +18,36 @@ Rows = list[dict[str, str]]
 
 HEAD = """# Results
 
-Written by `python -m experiments.attack_tables` from `experiments/results/attacks.csv`, which
-`python -m experiments.attacks` measures: patches of 3 x 32 x 32, cut from photographs, none of
-which is in two of private set, public pool and what the attacker has of its own. Means over seeds.
+This page shows what the attacks recovered from patches of photographs of 3 x 32 x 32. Under the
+mask of InstaHide, averaging and public-image search fail on signed values and succeed on absolute
+values. The figures are means over seeds. The private images, the public pool and the attacker's own
+images come from different photographs.
 
-A low figure says that this attack, as it stands here, recovered little. It does not say that
+A low figure means that this attack recovered little in this experiment. It does not mean that
 nothing can be recovered: see [how reconstructions are
-scored](index.md#how-a-reconstruction-is-scored).
+scored](index.md#how-a-reconstruction-is-scored), which also explains the figures.
 
-[Gradient inversion](gradient-inversion.md), [demixing](demixing.md), [membership](membership.md)
-and [reconstruction](reconstruction.md) have their figures on pages of their own.
+The results of [gradient inversion](gradient-inversion.md), [demixing](demixing.md),
+[membership inference](membership.md) and [reconstruction](reconstruction.md) are on their own
+pages.
+
+`python -m experiments.attacks` measures these figures and saves them in
+`experiments/results/attacks.csv`. `python -m experiments.attack_tables` writes this page from that
+file.
 """
 
 #: Why a table lacks a scheme.
 MISSING = {
-    "Public images": "Plain images and inside encodings have no public image in them.",
+    "Public images": "Plain images and inside-dataset encodings contain no public images.",
     "Weak randomness": (
         "*Weak* is the authors' routine, cross-dataset with k = 4, on seeded general-purpose "
-        "generators; cross-4 has its keys from the key stream. A plain image has no key, and Mixup "
-        "no mask for `mersenne-twister` to read. Inside encodings have their keys from the same "
-        "stream, and were not measured."
+        "generators; the keys of cross-4 come from the key stream. Plain images have no key, and "
+        "Mixup has no mask for `mersenne-twister` to read. Inside-dataset encodings take their "
+        "keys from the same key stream and were not measured."
     ),
 }
 
-#: Title, attacks, and the measures that a table shows, as they are named in the CSV and to people.
+#: For each table: its title, its attacks, and its measures by their name in the CSV, with headings.
 TABLES: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
     (
         "Public images",
@@ -97,7 +103,7 @@ TABLES: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
 
 
 def page(rows: Rows) -> str:
-    """The page as it should be."""
+    """Return the text of the page."""
     parts = [HEAD]
     for title, attacks, measures in TABLES:
         lines = table([row for row in rows if row["attack"] in attacks], measures)
@@ -109,7 +115,7 @@ def page(rows: Rows) -> str:
 
 
 def table(rows: Rows, measures: dict[str, str]) -> list[str]:
-    """One line for each attack, scheme and number of encodings."""
+    """Return a Markdown table with one row for each attack, scheme and number of encodings."""
     if not rows:
         return []
     shown = {name: title for name, title in measures.items() if any_of(rows, name)}
@@ -132,7 +138,7 @@ def any_of(rows: Rows, name: str) -> bool:
 
 
 def cell(rows: Rows, name: str) -> str:
-    """The mean over seeds, or nothing where it was not measured."""
+    """Return the mean over seeds, or an empty cell if the measure is missing."""
     values = [float(row["value"]) for row in rows if row["measure"] == name]
     if not values:
         return ""

@@ -1,11 +1,11 @@
-"""What the paper's attacks recover from plain images, Mixup and InstaHide, on real photographs.
+"""Measure what the paper's attacks recover from photographs: plain, with Mixup and with InstaHide.
 
     python -m experiments.attacks
 
-Private patches, the public pool and what the attacker has of its own share no photograph (see
-`experiments.photographs`). The weak generators are the authors' routine of `benchmarks.peers` under
-a seed. Every finished attack adds its figures to the CSV at once, and attacks that it holds are not
-repeated. The last line printed is one JSON object with the main figures.
+The private patches, the public pool and the attacker's own images come from different photographs
+(see `experiments.photographs`). The weak generators are the authors' routine in `benchmarks.peers`
+with a seed. Each finished attack adds its figures to the CSV file; attacks that the file already
+contains are skipped. The last line printed is a JSON object with the main figures.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Images(NamedTuple):
 
 
 class Task(NamedTuple):
-    """An attack on a scheme; "weak" schemes are the authors' routine on a seeded generator."""
+    """An attack on a scheme; "weak" is the authors' routine with a seeded generator."""
 
     attack: str
     scheme: str
@@ -85,7 +85,7 @@ def threat_of(task: Task) -> ThreatModel:
 
 
 def run(task: Task, images: Images) -> dict[str, float]:
-    """All figures of one attack."""
+    """Run one attack and return all its figures."""
     attack = attack_named(task.attack)
     observation, truth = observed(task, images, attack)
     started = time.perf_counter()
@@ -98,7 +98,7 @@ def run(task: Task, images: Images) -> dict[str, float]:
 
 
 def observed(task: Task, images: Images, attack: Attack) -> tuple[Observation, Truth | None]:
-    """Something that the attack applies to."""
+    """Return an observation to which ``attack`` applies."""
     threat = threat_of(task)
     while True:
         if task.scheme == "weak":
@@ -113,7 +113,7 @@ def observed(task: Task, images: Images, attack: Attack) -> tuple[Observation, T
 def authors_routine(
     seed: int, private: ImageTable, public: ImageTable, threat: ThreatModel
 ) -> tuple[Observation, Tensor]:
-    """Encodings by the authors' routine, on seeded generators; and the mixes under the masks."""
+    """Return encodings by the authors' routine with seeded generators, and the unmasked mixes."""
     images = torch.from_numpy(private.normalised()).repeat(threat.encodings_per_image, 1, 1, 1)
     classes = torch.from_numpy(private.labels).repeat(threat.encodings_per_image)
     onehot = torch.eye(len(private.classes))[classes]
@@ -135,7 +135,7 @@ def authors_routine(
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, float]:
-    """The figures that the attacks are judged by, means over seeds."""
+    """Return the main figures, as means over seeds."""
     wanted = {
         ("public-search", "mixup-cross-4", "2", "public_found"),
         ("public-search", "cross-4", "2", "public_found"),
@@ -183,7 +183,7 @@ def main() -> None:
 
 
 def photographs(private: int, public: int, seed: int) -> Images:
-    """Patches of two sets of photographs; the classes are arbitrary, ten of them."""
+    """Return patches of two sets of photographs, labeled with ten arbitrary classes."""
     from experiments.photographs import patches
 
     # Some photographs of the pool are flat: more are asked for than are wanted.

@@ -1,4 +1,4 @@
-"""Time for attacks that a busy machine does not shorten."""
+"""Budgets that do not depend on the load of the machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from instahide.attacks.base import Budget
 
 
 class ProcessorTime(Budget):
-    """Seconds of processor time of this process, all its threads together.
+    """A budget in seconds of CPU time of this process, all its threads together.
 
-    So many are the same work however busy the machine is; for an attack with one thread, on a core
-    of its own, they are seconds of wall time.
+    The same budget allows the same work on a busy machine. For an attack with one thread on a core
+    of its own, CPU time equals wall time.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -1,10 +1,11 @@
-"""Accuracy against k, against c1, with keys drawn once instead of each epoch, and by DP-SGD.
+"""Measure accuracy for several k and c1, for keys drawn only once, and for DP-SGD.
 
     python -m experiments.choices --threads 1
 
-The small net, tested on plain images. DP-SGD (Abadi et al., arXiv:1607.00133, by Opacus) trains
-on plain images, with group normalisation, and states its epsilon. Every finished run adds a line to
-the CSV, and runs that it holds are not repeated. The last line printed is one JSON object.
+The small network is tested on plain images. DP-SGD (Abadi et al., arXiv:1607.00133, by Opacus)
+trains on plain images, with group normalization, and reports its epsilon. Each finished run adds a
+row to the CSV file; runs that the file already contains are skipped. The last line printed is a
+JSON object.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ MEASURES = ("accuracy", "epsilon", "delta", "seconds")
 
 
 class Choice(NamedTuple):
-    """``what`` was chosen: "k" (inside-dataset), "c1" (cross-dataset), "once" or "dp"."""
+    """What is varied: "k" (inside-dataset), "c1" (cross-dataset), "once" or "dp", and its value."""
 
     what: str
     value: str
@@ -57,7 +58,7 @@ def scheme_of(choice: Choice) -> Scheme:
 
 
 def measure(choice: Choice, split: Split, epochs: int, seed: int) -> dict[str, object]:
-    """Share of test images that are told right; of DP-SGD epsilon and delta, too."""
+    """Return the test accuracy; for DP-SGD also epsilon and delta."""
     if choice.what == "dp":
         return privately(float(choice.value), split, epochs, seed)
     scheme = scheme_of(choice)
@@ -70,7 +71,7 @@ def measure(choice: Choice, split: Split, epochs: int, seed: int) -> dict[str, o
 
 
 def privately(noise: float, split: Split, epochs: int, seed: int) -> dict[str, object]:
-    """As one client of a federation trains, in one round."""
+    """Train with DP-SGD as a federated client does in one round."""
     from instahide.learning.flower.node import Node
     from instahide.learning.flower.private import learn_privately
     from instahide.learning.flower.settings import FederatedSettings
@@ -94,7 +95,7 @@ def privately(noise: float, split: Split, epochs: int, seed: int) -> dict[str, o
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, float]:
-    """By choice, the accuracy in %: mean over seeds."""
+    """Return the accuracy in % of each choice, as a mean over seeds."""
     names = dict.fromkeys((row["what"], row["value"]) for row in rows)
     return {
         " ".join(name): round(

@@ -1,11 +1,10 @@
-"""What training on encodings costs against plain training: processor time and memory an epoch.
+"""Measure CPU time and memory per epoch, on encodings and on plain images.
 
     python -m experiments.cost
 
-Each scheme trains in a process of its own, which has one thread and counts the processor's seconds:
-the encoder's are among them, and a test at the end. Memory is the most that the process ever held,
-libraries included. A line of the CSV is one such process; schemes take turns. The last line printed
-is one JSON object.
+Each scheme trains in a separate process with one thread. Its CPU time includes encoding and a test
+at the end; its memory is the peak of the process, libraries included. Schemes take turns, and each
+process adds one row to the CSV file. The last line printed is a JSON object.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ KEYS = ("data", "scheme", "epochs", "turn")
 
 
 def measure(data: str, scheme: str, epochs: int) -> dict[str, object]:
-    """One training run, an epoch before that does not count; in a process that did nothing else."""
+    """Train once in a new process, after one epoch that is not counted."""
     torch.set_num_threads(1)
     split, chosen = open_split(data), SCHEMES[scheme]
     encoder = Encoder(chosen, split.train, public_of(chosen, split.train))
@@ -46,7 +45,7 @@ def measure(data: str, scheme: str, epochs: int) -> dict[str, object]:
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
-    """By scheme the medians over turns, and these over plain training's."""
+    """Return the medians over turns for each scheme, and their ratios to plain training."""
     figures = {
         scheme: {
             name: median(float(row[name]) for row in rows if row["scheme"] == scheme)

@@ -1,9 +1,9 @@
-"""Draw accuracy against epochs from the file of measurements.
+"""Draw accuracy against epochs.
 
     python -m experiments.curves
 
-Reads ``experiments/results/accuracy.csv`` and writes ``docs/assets/accuracy.png``. Where a scheme
-was run for several numbers of epochs, the longest course is drawn; several seeds are averaged.
+Reads ``experiments/results/accuracy.csv`` and writes ``docs/assets/accuracy.png``. If a scheme has
+runs of different lengths, the longest ones are drawn, averaged over seeds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHOWN_POINTS = 12
 
 
 def courses(rows: list[dict[str, str]], data: str) -> dict[str, NDArray[np.float64]]:
-    """By scheme: accuracy after each epoch, mean over seeds of the longest runs."""
+    """Return the accuracy after each epoch by scheme, the mean over seeds of the longest runs."""
     found = {}
     for scheme in TITLES:
         mine = [row for row in rows if (row["data"], row["scheme"]) == (data, scheme)]
@@ -55,7 +55,7 @@ def draw(axes: Axes, curves: dict[str, NDArray[np.float64]], title: str) -> None
 
 
 def panels(figure: Figure, rows: list[dict[str, str]], *, columns: int = 1) -> None:
-    """A panel a data set."""
+    """Draw one panel for each data set."""
     grid = figure.subplots(len(PANELS) // columns, columns, squeeze=False)
     for axes, (data, title) in zip(grid.flat, PANELS.items(), strict=True):
         draw(axes, courses(rows, data), title)

@@ -1,12 +1,13 @@
-"""What a trained network makes of single encodings: of digits, and of photographs.
+"""Measure what demixing recovers from single encodings of digits and photographs.
 
     python -m experiments.demixing --data mnist-5k,photographs --seconds 120
 
-The attacker has other digits, or patches of other photographs (see `experiments.photographs`), to
-train on; public images are patches of photographs in either case. It sees each encoding by itself.
-Every finished run adds a row to the CSV, and runs that it holds are not repeated. The last line is
-one JSON object: for each data set and scheme the SSIM of what the network shows with the strongest
-private image, and that of the encoding itself (of its absolute value under a mask) and of nothing.
+The attacker trains on other digits, or on patches of other photographs (see
+`experiments.photographs`). Public images are patches of photographs in both cases. The attacker
+sees each encoding separately. Each finished run adds a row to the CSV file; runs that the file
+already contains are skipped. The last line printed is a JSON object with three SSIM values for each
+data set and scheme, all to the strongest private image: of the network's image, of the encoding
+itself (of its absolute value under a mask), and of the mean color.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Images(NamedTuple):
 
 
 def images_of(data: str, seed: int) -> Images:
-    """Private, public and shadow images, of which no two hold the same."""
+    """Return private, public and shadow images, which have no image in common."""
     if data == "photographs":
         from experiments.photographs import patches
 
@@ -74,7 +75,7 @@ def images_of(data: str, seed: int) -> Images:
 
 
 def run(images: Images, scheme: Scheme, seconds: float) -> dict[str, float]:
-    """The attack's figures, and what it was worth."""
+    """Run the attack and return its figures and its score."""
     threat = ThreatModel(labels="none", shadow=True, encodings_per_image=COPIES)
     observation, truth = observe(
         images.private, images.public, scheme, threat, shadow=images.shadow
@@ -90,7 +91,7 @@ def say(what: str, share: float) -> None:
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
-    """By data and scheme, the last run's likeness."""
+    """Return the SSIM values of the last run for each data set and scheme."""
     return {
         f"{row['data']} {row['scheme']}": {
             name: float(row[name]) for name in FIGURES if name.startswith("ssim")
@@ -100,7 +101,7 @@ def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """As docs/attacks/demixing.md shows it."""
+    """Return the table of docs/attacks/demixing.md."""
     head = (
         "| images | scheme | SSIM | of the encoding | of nothing | identified | by chance |\n"
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |"

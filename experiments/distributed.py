@@ -1,11 +1,11 @@
-"""Test accuracy of one process and of two under `torchrun`, at the same total batch.
+"""Compare the test accuracy of one process and of two under `torchrun`, at equal total batch size.
 
     python -m experiments.distributed --seeds 0,1,2
 
-Each run is `instahide train` as a user would start it, with one thread for each process, and adds a
-row to ``experiments/results/distributed.csv``; runs that are there already are not repeated. The
-last line is one JSON object: means over seeds in percent, their difference, and the standard error
-of that, which is what chance alone brings.
+Each run is `instahide train` as a user would start it, with one thread for each process. It adds a
+row to ``experiments/results/distributed.csv``; runs that the file already contains are skipped. The
+last line printed is a JSON object: means over seeds in percent, their difference, and the standard
+error of the difference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FIELDS = [
 
 
 def run(asked: dict[str, str]) -> dict[str, object]:
-    """One training; what was measured."""
+    """Train once and return the figures."""
     with tempfile.TemporaryDirectory() as folder:
         launcher = LAUNCHER if asked["processes"] == "2" else ()
         subprocess.run(
@@ -56,7 +56,7 @@ def run(asked: dict[str, str]) -> dict[str, object]:
 
 
 def summary(rows: list[dict[str, str]], asked: dict[str, str]) -> dict[str, object]:
-    """Of the runs of the same data, scheme and length."""
+    """Summarize the runs with the same data, scheme and number of epochs."""
     mine = [row for row in rows if all(row[name] == asked[name] for name in KEYS[:3])]
     one, two = (
         [float(row["accuracy"]) for row in mine if row["processes"] == processes]

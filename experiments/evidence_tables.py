@@ -1,9 +1,9 @@
-"""Write what docs/evidence.md says of each claim from the files of measurements.
+"""Write the measured sections of docs/evidence.md.
 
     python -m experiments.evidence_tables
 
-Claims and commands are those of `instahide reproduce`. Of the frontier the page shows the points
-that its figures were drawn from (`experiments.plots`), as more may be on their way.
+The claims and commands are those of `instahide reproduce`. For the frontier, the page shows the
+points that its figures were drawn from (`experiments.plots`), because the CSV file may have more.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Row = dict[str, str]
 
 
 def accuracy() -> list[str]:
-    """Both data sets, then their drops beside the paper's."""
+    """Return the tables of both data sets, then that of the drops, with those of the paper."""
     fashion = tables.accuracy_table("fashion-mnist", "Fashion-MNIST, 60,000 images, accuracy in %")
     digits = tables.accuracy_table("mnist-5k", "MNIST, 4,000 images, accuracy in %")
     return [*fashion, "", *digits, "", *tables.drops_table()]
 
 
 def choices() -> list[str]:
-    """One line a choice."""
+    """Return a table with one row for each choice."""
     rows = rows_of(RESULTS / "choices.csv")
     titles = {
         "k": "inside-dataset, k = {}", "c1": "cross-dataset, k = 4, c1 = {}",
@@ -53,7 +53,7 @@ def choices() -> list[str]:
 
 
 def costs() -> list[str]:
-    """One line a scheme."""
+    """Return a table with one row for each scheme."""
     rows = rows_of(RESULTS / "cost.csv")
     if not rows:
         return UNKNOWN
@@ -72,7 +72,7 @@ def costs() -> list[str]:
 
 
 def frontier() -> list[str]:
-    """One line a point, in the order of the chart's names."""
+    """Return a table with one row for each point, in the order of the chart's legend."""
     if not (plots.FIGURES / "frontier.svg").exists():
         return UNKNOWN
     rows = plots.drawn("frontier")
@@ -91,7 +91,7 @@ def frontier() -> list[str]:
 
 
 def demixed() -> list[str]:
-    """One line a scheme."""
+    """Return a table with one row for each scheme."""
     lines = [
         "| digits, an attacker with other digits | encodings named | by chance | mean SSIM |",
         "| --- | ---: | ---: | ---: |",
@@ -105,7 +105,7 @@ def demixed() -> list[str]:
 
 
 def members() -> list[str]:
-    """One line a network that was asked, of those trained on as many images as `MEMBERS` says."""
+    """Return a table with one row for each attacked network that matches `MEMBERS`."""
     lines = [
         f"| trained on {MEMBERS['images']} images of {MEMBERS['data']} | seed "
         "| area under the curve, 95 % interval |",
@@ -124,7 +124,7 @@ def members() -> list[str]:
 
 
 def hardness() -> list[str]:
-    """One line a k: how far it went, and what it grew with."""
+    """Return a table with one row for each k: the largest N and the measured exponents."""
     rows = rows_of(RESULTS / "ksum.csv")
     lines = [
         "| images in a mix, all known | largest N | steps there | seconds there "
@@ -141,7 +141,7 @@ def hardness() -> list[str]:
 
 
 class Section(NamedTuple):
-    """What is shown of a claim: ``verdict`` in words, figures only from ``table``."""
+    """A section of the page: the ``verdict`` in words; figures only in ``table``."""
 
     title: str
     verdict: str
@@ -220,14 +220,14 @@ SECTIONS = {
 
 
 def shown(section: Section, claim: Claim) -> list[str]:
-    """Heading, claim, verdict, figures, and the commands that measured them."""
+    """Return the heading, the claim, the verdict, the table and the commands."""
     runs = ["```bash notest", *claim.runs, "```"]
     quoted = f"> {claim.claim}"
     return [f"## {section.title}", "", quoted, "", section.verdict, "", *section.table(), "", *runs]
 
 
 def rewritten(text: str) -> str:
-    """The page with all that was measured as it should be."""
+    """Return ``text`` with its measured region updated."""
     known = claims(ROOT)
     parts = [shown(section, known[name]) for name, section in SECTIONS.items()]
     return with_measured(text, [line for part in parts for line in (*part, "")][:-1])

@@ -1,12 +1,12 @@
-"""Where the reconstruction attack stops working: one setting changed at a time.
+"""Measure where the reconstruction attack stops working, changing one setting at a time.
 
     python -m experiments.exposure --threads 1
     python -m experiments.exposure --quick --plot
 
-The first takes hours; ``--quick`` has few images and no training. Private photographs, public ones
-and those that encoders were trained on are all different (`experiments.photographs`). Digits are
-MNIST's, which encoders trained on photographs have never seen the like of. Every finished setting
-adds a line to the CSV, and settings that it holds are not repeated. The last line printed is one
+The first command takes hours; ``--quick`` uses few images and trains nothing. Private, public and
+shadow photographs are all different (see `experiments.photographs`). The digits are MNIST's;
+encoders that are trained on photographs have seen nothing like them. Each finished setting adds a
+row to the CSV file; settings that the file already contains are skipped. The last line printed is a
 JSON object.
 """
 
@@ -50,20 +50,20 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What is attacked, and with what.
+    """What is attacked, and how.
 
     Attributes:
         images: "photographs" of 3 x 32 x 32 or "digits" of 1 x 28 x 28.
         kind: "cross" or "inside".
         k: images in a mix.
-        private_k: how many of them are private.
+        private_k: private images in a mix.
         labels: "hidden", "coarse", "soft" or "renormalised".
-        count: of private images.
-        copies: encodings of each.
-        features: "shipped" ones, "untrained" ones, or "trained" here.
-        kin: what an encoder is trained on here: "photographs" or "digits".
-        shadow: how many of them.
-        told: whether the attacker is told how many images there are, "yes" or "no".
+        count: number of private images.
+        copies: encodings of each private image.
+        features: "shipped", "untrained", or "trained" by this experiment.
+        kin: what this experiment trains an encoder on: "photographs" or "digits".
+        shadow: number of images that it trains on.
+        told: whether the attacker knows the number of private images, "yes" or "no".
     """
 
     images: str = "photographs"
@@ -109,7 +109,7 @@ DIGITS = Setting(images="digits", k=4, count=50)
 
 
 def settings() -> Iterator[Setting]:
-    """Each differs from one of the two above in one thing, or in how encoders were trained."""
+    """Yield all settings; each differs from one of the two above in one thing or in training."""
     yield PHOTOGRAPHS
     yield from (replace(DIGITS, copies=copies) for copies in (50, 20))
     yield from (replace(PHOTOGRAPHS, copies=copies) for copies in (20, 10, 5, 2, 1))
@@ -128,7 +128,7 @@ def settings() -> Iterator[Setting]:
 
 
 def quick() -> Iterator[Setting]:
-    """The same with few images and encodings, and without training."""
+    """Yield the same settings with few images and encodings, and without training."""
     small = [
         replace(setting, count=min(setting.count, 20), copies=min(setting.copies, 20))
         for setting in settings()
@@ -139,7 +139,7 @@ def quick() -> Iterator[Setting]:
 
 @cache
 def private_images(kind: str, count: int) -> ImageTable:
-    """Photographs that nothing was tuned on, of ten arbitrary classes; or MNIST's digits."""
+    """Return photographs of ten arbitrary classes, on which nothing was tuned, or MNIST digits."""
     if kind == "digits":
         return open_split("mnist-5k").train.subset(np.linspace(0, 3999, count).astype(np.int64))
     shown = patches("private", count, 3, likeness=0.6)
@@ -148,14 +148,14 @@ def private_images(kind: str, count: int) -> ImageTable:
 
 @cache
 def photographs(group: str, images: str, count: int) -> ImageTable:
-    """Patches of the same shape as ``images``."""
+    """Return patches of the same shape as ``images``."""
     if images == "digits":
         return ImageTable.from_arrays(grey(patches(group, count, 2, side=28)))
     return ImageTable.from_arrays(patches(group, count, 2))
 
 
 def shadow_images(setting: Setting) -> ImageTable:
-    """What the attacker trains on: photographs of its own, or digits that are not private."""
+    """Return what the attacker trains on: its own photographs, or digits that are not private."""
     if setting.kin == "digits":
         spare = open_split("mnist-5k").test
         return spare.subset(np.arange(min(setting.shadow, len(spare))))
@@ -173,7 +173,7 @@ def features_of(setting: Setting, observation: Observation, seconds: float) -> T
 
 
 def run(setting: Setting, training: float) -> dict[str, object]:
-    """All figures of one setting; where the attack does not apply, only that."""
+    """Return all figures of one setting, or only that the attack does not apply."""
     scheme = setting.scheme
     public = photographs("public", setting.images, PUBLIC) if scheme.public_k else None
     private = private_images(setting.images, setting.count)
@@ -195,7 +195,7 @@ def run(setting: Setting, training: float) -> dict[str, object]:
 
 
 def chart(rows: list[dict[str, str]], out: Path) -> None:
-    """A line for each setting: how much was assigned rightly, and the SSIM of the images."""
+    """Draw one line for each setting: the share assigned to the right image, and the mean SSIM."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.6 + 0.24 * len(rows)), layout="constrained")
@@ -216,14 +216,14 @@ def chart(rows: list[dict[str, str]], out: Path) -> None:
 
 
 def in_order(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """``rows`` in the order of `settings`."""
+    """Return ``rows`` in the order of `settings`."""
     order = [tuple(map(str, asdict(setting).values())) for setting in settings()]
     names = [field.name for field in fields(Setting)]
     return sorted(rows, key=lambda row: order.index(tuple(row[name] for name in names)))
 
 
 def difference(row: dict[str, str]) -> str:
-    """What is otherwise in a setting than in the first of its images, in words."""
+    """Return in words how a setting differs from the first setting of its kind of images."""
     base = asdict(DIGITS if row["images"] == "digits" else PHOTOGRAPHS)
     changed = [name for name in base if row[name] != str(base[name])]
     if "kind" in changed:

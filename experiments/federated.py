@@ -1,15 +1,15 @@
-"""What InstaHide costs a federation: final accuracy and rounds a second, against plain images.
+"""Measure the final accuracy and speed of federated learning with InstaHide and on plain images.
 
     python -m experiments.federated --partitions iid,dirichlet --schemes plain,cross-4 --seeds 0
 
-Three clients in Flower's simulation engine split the first images of Fashion-MNIST, alike by class
-or by Dirichlet's law, and take turns on one processor. Each run adds a row to
-``experiments/results/federated.csv``; runs that are there already are not repeated. The last line
-is one JSON object: for each way to split, accuracies in percent, how many points are lost, and the
-speed as a share of that on plain images.
+Three clients in Flower's simulation engine split the first images of Fashion-MNIST at random or by
+a Dirichlet distribution over classes, and take turns on one CPU. Each run adds a row to
+``experiments/results/federated.csv``; runs that the file already contains are skipped. The last
+line printed is a JSON object: for each partition the accuracies in percent, the drops in points,
+and the speed relative to plain images.
 
-The size, 6,000 training images and 60 passes over them, is what one slow core does in about ten
-minutes a run. Fewer passes favour plain images, which are learned sooner.
+One slow core takes about ten minutes for a run, with 6,000 training images and 60 passes over
+them. Fewer passes favor plain images, which are learned sooner.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def save(path: Path, images: ImageTable) -> Path:
 
 
 def run(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One federation; what was measured."""
+    """Simulate one federation and return the figures."""
     train, test = open_split(asked["data"])
     kind, *k = asked["scheme"].split("-")
     config = {
@@ -77,7 +77,7 @@ def run(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, str]], asked: dict[str, Any]) -> dict[str, Any]:
-    """Means over seeds, of the runs of the same size."""
+    """Return the means over seeds of the runs of the same size."""
     size = ("data", "images", "rounds", "local_epochs")
     mine = [row for row in rows if all(row[name] == str(asked[name]) for name in size)]
     figures: dict[str, Any] = {name: asked[name] for name in size}

@@ -1,17 +1,16 @@
-"""The frontier of privacy against accuracy: what T encodings of each image buy, and what they give.
+"""Measure privacy against accuracy for T encodings of each image.
 
     python -m experiments.frontier --threads 1
 
-A point is a scheme, a number T of fixed encodings of each image, and what is done with labels. Its
-accuracy is that of the small net on plain test digits, trained on all encodings for the same number
-of steps whatever T is, so that T alone changes. Its privacy is what attacks find of some private
-digits, each encrypted T times: the share that is identified, by the attack that identifies most,
-and the SSIM with the originals, by the attack whose images are most like them.
+A point is a scheme, a number T of fixed encodings of each image, and a label mode. Its accuracy is
+that of the small network on plain test digits, after the same number of steps for every T. Its
+privacy is what attacks recover of some private digits, each encrypted T times: the share identified
+by the attack that identifies most, and the SSIM of the attack with the highest SSIM.
 
-The attacker sees which encodings are of one image, knows the public pool and has digits of its own;
-it learns no more than `ATTACKS` take of that. Points come in rounds, so that the first ones make a
-chart by themselves. Each adds a line to the CSV at once, and points that it holds are not repeated.
-Seconds are the processor's. The last line printed is one JSON object.
+The attacker knows which encodings belong to the same image, knows the public pool and has digits of
+its own. Points come in rounds, so that the first ones make a chart by themselves. Each adds a row
+to the CSV file; points that the file already contains are skipped. Seconds are CPU time. The last
+line printed is a JSON object.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ MEASURES = (
 
 
 class Point(NamedTuple):
-    """``labels``: "soft" or "renormalised" ones are published; "hidden": no attacker sees them."""
+    """A point; ``labels`` are "soft" or "renormalised", or "hidden" from the attacker."""
 
     scheme: str
     copies: int
@@ -93,7 +92,7 @@ class Point(NamedTuple):
 
 
 def points() -> Iterator[Point]:
-    """All schemes at one T after the other; then, for some of them, other labels."""
+    """Yield all schemes at one T after the other; then, for some of them, other label modes."""
     yield Point("plain", 1)
     rounds = {
         "soft": [name for name in SCHEMES if name != "plain"],
@@ -105,12 +104,12 @@ def points() -> Iterator[Point]:
 
 
 class FixedEncodings:
-    """Batches of encodings that stay as they are, in an order that goes on from pass to pass.
+    """Batches of fixed encodings, in an order that continues from pass to pass.
 
     Args:
-        scheme: how they are made, once.
-        images: that are encrypted.
-        copies: encodings of each.
+        scheme: encodes the images, once.
+        images: to encrypt.
+        copies: encodings of each image.
         batch_size: encodings in a batch.
     """
 
@@ -123,7 +122,7 @@ class FixedEncodings:
         self._rows = self._endless(batch_size)
 
     def __len__(self) -> int:
-        """Batches of a pass: as many as one encoding of each image would make."""
+        """Batches in a pass: as many as for one encoding of each image."""
         return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
@@ -141,7 +140,7 @@ class FixedEncodings:
 
 
 def learned(scheme: Scheme, split: Split, batches: Batches, epochs: int, seed: int) -> float:
-    """Share of plain test images that a network gets right; ``seed`` is of its first weights."""
+    """Train a network, whose initial weights depend on ``seed``; return its plain test accuracy."""
     network = build(
         "small", split.train.shape[0], len(split.train.classes),
         sign_invariant=scheme.mask, seed=seed,
@@ -151,7 +150,7 @@ def learned(scheme: Scheme, split: Split, batches: Batches, epochs: int, seed: i
 
 
 class Itself:
-    """What an encoding shows without any attack; of a masked one, its absolute values."""
+    """The encoding itself as an attack; with a mask, its absolute values."""
 
     name = "encoding"
     title = "The encoding itself"
@@ -167,13 +166,13 @@ class Itself:
 
 
 def attacks(scheme: Scheme) -> list[Attack]:
-    """All that could apply; averages of signed values say nothing under a mask."""
+    """Return the attacks to run; with a mask, averaging uses absolute values."""
     averaging = AveragingAbsolute() if scheme.mask else Averaging()
     return [Itself(), averaging, Demixing(DEMIXING), ReconstructionAttack()]
 
 
 def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, object]:
-    """The most that any attack finds, and as ``attacks`` each one's share identified and SSIM."""
+    """Return the best figures of any attack, and as ``attacks`` the figures of each attack."""
     scheme = point.settings
     observation, truth = observed(point, data, private, seed)
     found = {}
@@ -190,7 +189,7 @@ def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, obje
 
 
 def observed(point: Point, data: str, private: int, seed: int) -> tuple[Observation, Truth]:
-    """Some digits of the training part, encrypted; the attacker's own are others of it."""
+    """Encrypt some digits of the training part; the attacker's own digits are others of it."""
     digits = open_split(data).train
     order = np.random.default_rng(seed).permutation(len(digits))
     threat = ThreatModel(
@@ -203,10 +202,10 @@ def observed(point: Point, data: str, private: int, seed: int) -> tuple[Observat
 
 
 def worth(found: Reconstruction, observation: Observation, truth: Truth) -> dict[str, float]:
-    """Shares of the images, and the mean SSIM with originals under the best change of colours.
+    """Return shares of the private images, and the mean SSIM under the best affine map.
 
-    Of a reconstruction, which finds out by itself how many images there are, a private image that
-    did not come back counts as nothing found.
+    For `ReconstructionAttack`, which estimates the number of images by itself, a private image
+    that was not recovered counts as 0.
     """
     assert found.images is not None
     if found.members is None:
@@ -229,7 +228,7 @@ def worth(found: Reconstruction, observation: Observation, truth: Truth) -> dict
 
 
 def likeness(images: Tensor, originals: Tensor, observation: Observation) -> Tensor:
-    """(m,) SSIM of images with normalised originals, whose pixels come to lie from 0 to 1."""
+    """Return the (m,) SSIM with normalized originals, whose pixels are mapped to 0 to 1."""
     std, mean = (
         torch.tensor(moment)[:, None, None] for moment in (observation.std, observation.mean)
     )
@@ -243,12 +242,12 @@ def public_of(scheme: Scheme, images: ImageTable) -> ImageTable | None:
 
 @cache
 def pool(shape: tuple[int, int, int]) -> ImageTable:
-    """Patches of photographs."""
+    """Return patches of photographs."""
     return open_pool("photos", shape)
 
 
 def measure(point: Point, data: str, private: int, epochs: int, seed: int) -> dict[str, object]:
-    """One line of the CSV, less what it is told apart by."""
+    """Return one row of the CSV file without its key."""
     scheme, split = point.settings, open_split(data)
     began = processor_seconds()
     batches = FixedEncodings(scheme, split.train, point.copies, BATCH_SIZE)
@@ -264,7 +263,7 @@ def measure(point: Point, data: str, private: int, epochs: int, seed: int) -> di
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, object]:
-    """How many points there are; of each accuracy in %, share identified, and SSIM."""
+    """Return the number of points, and the accuracy in %, share identified and SSIM of each."""
     figures: dict[str, object] = {"points": len(rows)}
     for row in rows:
         name = f"{row['scheme']} T={row['copies']} {row['labels']}"

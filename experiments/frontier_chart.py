@@ -1,4 +1,4 @@
-"""Charts of what `experiments.frontier` measured; `experiments.plots` draws them."""
+"""Charts of the results of `experiments.frontier`, drawn by `experiments.plots`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Point = tuple[float, float]
 
 
 def against_accuracy(figure: Figure, rows: list[Row]) -> None:
-    """What comes back of the images against the accuracy they give: a line a scheme, along T."""
+    """Draw accuracy against the SSIM of the recovered images, with one line for each scheme."""
     axes = figure.subplots()
     found = courses(rows)
     for scheme, points in found.items():
@@ -57,7 +57,7 @@ def against_accuracy(figure: Figure, rows: list[Row]) -> None:
 
 
 def area(scheme: str, copies: int) -> float:
-    """Of a mark, in square points."""
+    """Return the area of a mark in square points."""
     return 170 if scheme == "plain" else 14 + 60 * math.log10(copies)
 
 
@@ -71,7 +71,7 @@ def beside(
 
 
 def against_encodings(figure: Figure, rows: list[Row]) -> None:
-    """How much of the private images is identified, and recovered, by encodings of each."""
+    """Draw the share identified and the mean SSIM against the number of encodings."""
     panels = figure.subplots(2, 1, sharex=True)
     for axes, measure, name in zip(
         panels, ("identified", "ssim"), ("images identified", "mean SSIM"), strict=True
@@ -88,7 +88,7 @@ def against_encodings(figure: Figure, rows: list[Row]) -> None:
 
 
 def courses(rows: list[Row]) -> dict[str, list[Row]]:
-    """By scheme the points under soft labels, by rising T."""
+    """Return the points with soft labels of each scheme, by increasing T."""
     soft = [row for row in rows if row["labels"] == "soft"]
     found = {scheme: [row for row in soft if row["scheme"] == scheme] for scheme in SCHEMES}
     return {

@@ -1,12 +1,12 @@
-"""What gradient inversion recovers of photographs: plain, under Mixup, under InstaHide.
+"""Measure what gradient inversion recovers from photographs: plain, with Mixup and InstaHide.
 
     python -m experiments.gradients
 
-The victim is an untrained network of the shape that Deep Leakage from Gradients was shown on, and a
-small one with batch norm. Private photographs and the public pool share none (see
-`experiments.photographs`), and nothing was tuned on these. The attacker is given labels only where
-there are several images. Every finished attack adds its figures to the CSV at once, and attacks
-that it holds are not repeated. The last line printed is one JSON object with medians.
+The attacked networks are untrained: one like that of the paper on Deep Leakage from Gradients, and
+a small one with batch norm. Private photographs and the public pool come from different photographs
+(see `experiments.photographs`), and nothing was tuned on them. The attacker knows the labels only
+in batches of several images. Each finished attack adds its figures to the CSV file; attacks that
+the file already contains are skipped. The last line printed is a JSON object with medians.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ FIELDS = [
 
 
 class Setting(NamedTuple):
-    """A participant: its network from a seed, and what it does with it."""
+    """A participant: a function from a seed to its network, and its local training."""
 
     network: Callable[[int], nn.Module]
     training: LocalTraining
 
 
 class Task(NamedTuple):
-    """An attack on the update that begins with the image ``first``."""
+    """An attack on the update whose first image is ``first``."""
 
     attack: str
     scheme: str
@@ -82,7 +82,7 @@ def sigmoid_network(seed: int) -> nn.Module:
 
 
 def normalised_network(seed: int) -> nn.Module:
-    """Two convolutions with batch norm; weights are PyTorch's own for ``seed``."""
+    """Return two convolutions with batch norm, with PyTorch's initial weights for ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -116,7 +116,7 @@ def tasks(images: int) -> Iterator[Task]:
 
 
 def run(task: Task, private: ImageTable, public: ImageTable) -> dict[str, float]:
-    """All figures of one attack."""
+    """Run one attack and return all its figures."""
     setting, attack = SETTINGS[task.setting], ATTACKS[task.attack]
     alone = setting.training.images == 1
     observation, truth = observe_update(
@@ -133,7 +133,7 @@ def run(task: Task, private: ImageTable, public: ImageTable) -> dict[str, float]
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
-    """For each attack, scheme and setting the medians, and how many of the updates were undone."""
+    """Return the medians and the number of inverted updates by attack, scheme and setting."""
     found: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         measures = found.setdefault(f"{row['attack']} {row['scheme']} {row['setting']}", {})
@@ -149,7 +149,7 @@ def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """The same for the page."""
+    """Return the table of docs/attacks/gradient-inversion.md."""
     head = ["attack", "scheme", "update", "25 dB or more", *SHOWN.values()]
     lines = ["| " + " | ".join(head) + " |", "| --- | --- | --- |" + " ---: |" * (len(head) - 3)]
     for name, found in summary(rows).items():
@@ -186,7 +186,7 @@ def main() -> None:
 
 
 def photographs() -> tuple[ImageTable, ImageTable]:
-    """Private ones that nothing was tuned on, and a pool."""
+    """Return private photographs, on which nothing was tuned, and a public pool."""
     from experiments.photographs import patches, victim
 
     return victim(1), ImageTable.from_arrays(patches("public", 200, 0))

@@ -1,11 +1,11 @@
-"""What finding the k images of a mix exactly takes, at toy sizes, beside N^(k/2).
+"""Compare the cost of finding the k images of a mix exactly with N^(k/2), at toy sizes.
 
     python -m experiments.ksum
 
-Masked mixes of Gaussian images with known coefficients, by meeting in the middle. Every size must
-give back the one mix there is. Finished sizes add a line to the CSV and are not repeated. The last
-line printed is one JSON object: for each k the exponent of N that the steps and the seconds grew
-with.
+The mixes are masked, of Gaussian images with known coefficients. A meet-in-the-middle search must
+find the one right mix at every size. Each finished size adds a row to the CSV file; sizes that the
+file already contains are skipped. The last line printed is a JSON object: for each k the exponent
+of N for the steps and for the seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FORMULAS = {2: "2 N", 4: "2 N²", 6: "2 N³"}
 
 
 def measure(k: int, images: int) -> dict[str, object]:
-    """Steps and seconds for one mix."""
+    """Return the steps and the seconds for one mix."""
     generator = np.random.default_rng(0)
     pool = generator.standard_normal((images, VALUES))
     coefficients = generator.dirichlet(np.ones(k))
@@ -56,7 +56,7 @@ def steps(row: dict[str, str]) -> int:
 
 
 def exponents(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
-    """For each k the slope of steps, and of seconds, over N, all in logarithms."""
+    """Return the slope of the steps, and of the seconds, over N for each k, on log scales."""
     found = {}
     for k in SIZES:
         mine = [row for row in rows if row["k"] == str(k)]
@@ -72,7 +72,7 @@ def exponents(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
 
 
 def growth(figure: Figure, rows: list[dict[str, str]]) -> None:
-    """Steps that were counted, over N, and the formula as a line."""
+    """Draw the counted steps against N, with the formulas as lines."""
     axes = figure.subplots()
     for k, colour in COLOURS.items():
         mine = sorted((row for row in rows if row["k"] == str(k)), key=lambda r: int(r["images"]))

@@ -1,13 +1,13 @@
-"""What a trained network tells of the images it was trained on, plain against InstaHide.
+"""Measure membership inference on networks trained on plain images and on encodings.
 
     python -m experiments.membership --schemes plain,inside-4,cross-4 --seeds 0
 
-A network learns from some images of Fashion-MNIST; two attackers are asked about these and about as
-many others. Shadow networks are trained by the same loop, for as many epochs, on encodings of their
-own. The plain run is long enough to learn its images by heart; InstaHide's, which learns more
-slowly, takes twice as many epochs. Every finished scheme adds its figures to the CSV at once, and
-schemes that it holds are not repeated. The last line is one JSON object: for each scheme the areas
-under the curves with their intervals, means over seeds.
+A network is trained on some images of Fashion-MNIST; two attacks decide for these and for as many
+others whether they were trained on. Shadow networks are trained by the same loop, for the same
+number of epochs, on their own encodings. The plain run is long enough to memorize its images;
+training on encodings is slower and gets twice as many epochs. Each finished scheme adds its figures
+to the CSV file; schemes that the file already contains are skipped. The last line printed is a JSON
+object: for each scheme the areas under the curves with their intervals, as means over seeds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FIELDS = [
 
 
 def trainer(name: str, public: ImageTable | None) -> Train:
-    """Trains a network from new weights, as the victim's was."""
+    """Return a function that trains a new network in the way the attacked one was trained."""
     scheme = SCHEMES[name]
     # So few steps have no use for a moving average.
     settings = TrainSettings.from_values(
@@ -65,7 +65,7 @@ def trainer(name: str, public: ImageTable | None) -> Train:
 def run(
     asked: dict[str, object], train: Train, public: ImageTable | None
 ) -> list[dict[str, object]]:
-    """All figures of both attacks, and how well the victim's network does."""
+    """Return all figures of both attacks, and the accuracies of the attacked network."""
     members, others, test = images_of(asked)
     scheme = SCHEMES[str(asked["scheme"])]
     victim = train(members)
@@ -92,7 +92,7 @@ def run(
 
 
 def images_of(asked: dict[str, object]) -> tuple[ImageTable, ImageTable, ImageTable]:
-    """Members, others, and images to test on; the choice of the first two is by the seed."""
+    """Return members, non-members and test images; the seed selects the first two."""
     train, test = open_split(str(asked["data"]))
     count = int(str(asked["images"]))
     order = np.random.default_rng(int(str(asked["seed"]))).permutation(len(train))
@@ -105,7 +105,7 @@ def say(what: str, share: float) -> None:
 
 
 def summary(rows: list[dict[str, str]], size: dict[str, object]) -> dict[str, object]:
-    """Means over seeds of the runs of this size."""
+    """Return the means over seeds of the runs of this size."""
     mine = [row for row in rows if all(row[name] == str(size[name]) for name in size)]
     figures: dict[str, object] = dict(size)
     for scheme in dict.fromkeys(row["scheme"] for row in mine):
@@ -119,7 +119,7 @@ def summary(rows: list[dict[str, str]], size: dict[str, object]) -> dict[str, ob
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """As docs/attacks/membership.md shows it."""
+    """Return the table of docs/attacks/membership.md."""
     lines = [
         "| images | shadow networks | scheme | accuracy, own images / test images | attack | "
         "area under the curve | members found at 1 % false |",

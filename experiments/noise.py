@@ -1,10 +1,11 @@
-"""What noise guarantees and what it costs: images encoded and learned from at several sigma.
+"""Measure the epsilon and the accuracy for several noise levels sigma.
 
     python -m experiments.noise --data mnist-5k --noise 0,1,3,10,30,100
 
-A row for each run goes into the CSV at once, and runs that it holds are not repeated. Encodings are
-published once, `copies` of each image, so that epochs cost nothing; the ledger knows the squared
-coefficients. The last line printed is one JSON object: accuracy and epsilon at each sigma.
+Encodings are published once, `copies` of each image, so the number of epochs does not change
+epsilon; the ledger has the squared coefficients. Each run adds a row to the CSV file; runs that the
+file already contains are skipped. The last line printed is a JSON object: accuracy and epsilon at
+each sigma.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ FIELDS = [
 
 
 def shift_for(epsilon: float) -> float:
-    """The largest mu whose epsilon is not above this one, at `DELTA`."""
+    """Return the largest mu whose epsilon at `DELTA` is at most ``epsilon``."""
     low, high = 0.0, 100.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -71,7 +72,7 @@ def shift_for(epsilon: float) -> float:
 def guarantees(
     scheme: Scheme, images: ImageTable, copies: int, squares: float
 ) -> dict[str, object]:
-    """What is promised to the image whose squared coefficients sum to the most."""
+    """Return the guarantees for the image with the largest sum of squared coefficients."""
     apart = sensitivity(images.shape, images.std)
     needed = {f"noise_for_{e}": apart * squares**0.5 / shift_for(e) for e in (1, 8)}
     figures = {"sensitivity": apart, "squares": squares, **needed}
@@ -89,7 +90,7 @@ def guarantees(
 
 
 def measure(data: str, scheme: Scheme, copies: int, epochs: int, seed: int) -> dict[str, object]:
-    """Publish, learn, test on plain images."""
+    """Publish, train, and test on plain images."""
     split = open_split(data)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:

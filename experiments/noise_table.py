@@ -1,4 +1,4 @@
-"""Write the tables of docs/noise.md from what was measured.
+"""Write the tables of docs/noise.md from experiments/results/noise.csv.
 
 python -m experiments.noise_table
 """
@@ -15,12 +15,12 @@ PAGE = ROOT / "docs" / "noise.md"
 
 
 def number(text: str) -> str:
-    """As people read it; nothing where there is none."""
+    """Format a number; an empty text stays empty."""
     return f"{float(text):,.3g}" if text and float(text) < 1000 else text and f"{float(text):,.0f}"
 
 
 def needed(rows: list[dict[str, str]]) -> list[str]:
-    """One line for each data set and k: the noise that a small epsilon takes."""
+    """Return a table of the noise needed for a small epsilon, by data set and k."""
     lines = [
         "| data | k | encodings of each image | largest sum of squares | sensitivity "
         "| σ for ε = 8 | σ for ε = 1 |",
@@ -35,7 +35,7 @@ def needed(rows: list[dict[str, str]]) -> list[str]:
 
 
 def costs(rows: list[dict[str, str]]) -> list[str]:
-    """One line for each run."""
+    """Return a table with one row for each run."""
     lines = [
         "| data | k | encodings of each image | σ | accuracy in % | the largest class "
         "| ε, by the ledger | ε, before | ε, if labels were hidden |",
@@ -51,7 +51,7 @@ def costs(rows: list[dict[str, str]]) -> list[str]:
 
 
 def rewritten(text: str, rows: list[dict[str, str]]) -> str:
-    """``text`` with the section between the marks as it should be."""
+    """Return ``text`` with its measured region updated."""
     ordered = sorted(
         rows, key=lambda row: (row["data"], int(row["k"]), int(row["copies"]), float(row["noise"]))
     )

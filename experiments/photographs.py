@@ -1,9 +1,9 @@
-"""Photographs that need no download, in four groups of which no photograph is in two.
+"""Photographs that need no download, in four groups without common photographs.
 
-    shadow   the attacker's own: Debian's wallpapers, and the photographs of scikit-image
-    public   the pool's: Debian's wallpapers
-    tuning   private ones that settings may be tried on: Debian's wallpapers
-    private  private ones that nothing was tuned on: CIFAR and ImageNet images that foolbox ships
+    shadow   the attacker's own: Debian's wallpapers, and scikit-image's photographs
+    public   the public pool: Debian's wallpapers
+    tuning   private images for tuning: Debian's wallpapers
+    private  private images on which nothing was tuned: foolbox's CIFAR and ImageNet images
 
 Debian packages: gnome-backgrounds, lomiri-wallpapers-16.04, mate-backgrounds,
 plasma-workspace-wallpapers, ukui-wallpapers. `pip install --no-deps foolbox` for the private ones.
@@ -49,7 +49,7 @@ LEFT_OUT = (
 
 @cache
 def photographs(group: str) -> tuple[NDArray[np.uint8], ...]:
-    """The photographs of a group, each (h, w, 3)."""
+    """Return the photographs of a group, each (h, w, 3)."""
     if group == "private":
         return tuple(map(_read, _foolbox("imagenet")))
     ours = {path for path in _debian() if not _is(path, LEFT_OUT)}
@@ -63,18 +63,18 @@ def photographs(group: str) -> tuple[NDArray[np.uint8], ...]:
 def patches(
     group: str, count: int, seed: int, likeness: float = 1.0, side: int = 32
 ) -> NDArray[np.uint8]:
-    """`crops` of a group of photographs."""
+    """Return `crops` of a group of photographs."""
     return crops(photographs(group), count, seed, side=side, likeness=likeness)
 
 
 def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(n, 3, H, W) -> (n, 1, H, W) luminance (ITU-R BT.601)."""
+    """Return the luminance (ITU-R BT.601), (n, 3, H, W) -> (n, 1, H, W)."""
     luminance = np.einsum("nchw,c->nhw", pixels.astype(np.float32), (0.299, 0.587, 0.114))
     return luminance.round().astype(np.uint8)[:, None]
 
 
 def scikit_image(count: int) -> NDArray[np.uint8]:
-    """`crops` of scikit-image's photographs, which may be shown anywhere."""
+    """Return `crops` of scikit-image's photographs, which may be published."""
     photos = tuple(_read(path) for path in photo_files(PHOTOS, 3) if "skimage" in path.parts)
     return crops(photos, count, 3, likeness=0.7)
 
@@ -87,14 +87,14 @@ def crops(
     side: int = 32,
     likeness: float = 1.0,
 ) -> NDArray[np.uint8]:
-    """(n, 3, side, side) crops, equally many of each photograph, none that is flat.
+    """Return (n, 3, side, side) crops that are not flat, equally many of each photograph.
 
     Args:
         photos: each (h, w, 3).
-        count: of patches, at most.
-        seed: of the choice of crops.
-        side: of a patch.
-        likeness: greatest correlation that two patches may have.
+        count: largest number of crops.
+        seed: of the random choice of crops.
+        side: of a crop.
+        likeness: largest correlation that two crops may have.
     """
     generator = np.random.default_rng(seed)
     found: list[NDArray[np.uint8]] = []
@@ -117,7 +117,7 @@ def crops(
 
 
 def victim(number: int) -> ImageTable:
-    """100 private images of ten arbitrary classes.
+    """Return 100 private images with ten arbitrary classes.
 
     Victim 0 is for tuning. Victim 1 is 20 CIFAR-10 images and 80 crops of 20 ImageNet photographs,
     victims 2 and 3 are 20 CIFAR-100 images and 80 other crops.
@@ -133,7 +133,7 @@ def victim(number: int) -> ImageTable:
 
 
 def _debian() -> list[Path]:
-    """One file of each wallpaper: the largest picture of those in several sizes."""
+    """Return one file for each wallpaper: the largest of its sizes."""
     files = [
         path
         for path in sorted(BACKGROUNDS.rglob("*"))
@@ -145,7 +145,7 @@ def _debian() -> list[Path]:
 
 
 def _is(path: Path, names: tuple[str, ...]) -> bool:
-    """Whether a file, or the wallpaper that it is a size of, has one of ``names``."""
+    """Return whether a file, or the wallpaper that it belongs to, has one of ``names``."""
     name = path.parents[2].name if path.is_relative_to(WALLPAPERS) else path.stem
     return name in names or path.name in names
 
@@ -169,7 +169,7 @@ def _read(path: Path) -> NDArray[np.uint8]:
 
 
 def _crop(photo: NDArray[np.uint8], generator: np.random.Generator, side: int) -> NDArray[np.uint8]:
-    """A square of the photograph, of a log-uniform side, brought to ``side``; half are mirrored."""
+    """Return a random square with a log-uniform side, resized to ``side``; half are mirrored."""
     height, width = photo.shape[:2]
     largest = min(height, width, 600)
     size = int(np.exp(generator.uniform(np.log(min(LEAST, largest / 2)), np.log(largest))))

@@ -1,8 +1,8 @@
-"""Make the pictures of docs/how-it-works.md, from crops of scikit-image's photographs.
+"""Draw the pictures of docs/how-it-works.md, from crops of scikit-image's photographs.
 
     python -m experiments.pictures
 
-Keys are drawn for the pictures alone and differ each time, so that no two runs draw the same.
+The keys are used for the pictures only and differ in each run, and so do the pictures.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROWS: tuple[tuple[str, Scheme, Attack], ...] = (
 
 
 def steps(crops: NDArray[np.uint8], out: Path = STEPS) -> None:
-    """What `instahide show` draws of ``crops`` (n, 3, H, W)."""
+    """Draw the picture of `instahide show` for ``crops`` (n, 3, H, W)."""
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "photographs" / "crops"
         kept.mkdir(parents=True)
@@ -50,7 +50,7 @@ def steps(crops: NDArray[np.uint8], out: Path = STEPS) -> None:
 
 
 def averages(crops: NDArray[np.uint8], out: Path = AVERAGES, row: int = 33) -> None:
-    """What averaging makes of the crop ``row``, by the number of its encodings."""
+    """Draw what averaging recovers of the crop ``row``, by the number of its encodings."""
     images = ImageTable.from_arrays(crops, np.arange(len(crops)) % 2)
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots(len(ROWS), 1 + len(COPIES), squeeze=False)
@@ -73,7 +73,7 @@ def averages(crops: NDArray[np.uint8], out: Path = AVERAGES, row: int = 33) -> N
 def recovered(
     attack: Attack, images: ImageTable, scheme: Scheme, copies: int, row: int
 ) -> tuple[Tensor, Truth]:
-    """(3, H, W) what ``attack`` has of the image ``row``, and the truth."""
+    """Return (3, H, W) what ``attack`` recovers of the image ``row``, and the truth."""
     threat = ThreatModel(grouped=True, encodings_per_image=copies)
     observation, truth = observe(images, None, scheme, threat)
     found = attack.run(observation, Budget(), silent)
@@ -83,7 +83,7 @@ def recovered(
 
 
 def show(axis: Axes, image: Tensor) -> None:
-    """(3, H, W) of any range; the outermost hundredths of the values are cut off."""
+    """Draw (3, H, W) of any range; the lowest and highest 1% of the values are clipped."""
     low, high = np.quantile(image.numpy(), (0.01, 0.99))
     shown = ((image.numpy() - low) / (high - low)).clip(0, 1)
     axis.imshow(shown.transpose(1, 2, 0), interpolation="nearest")

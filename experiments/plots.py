@@ -1,10 +1,10 @@
-"""Draw the figures of docs/evidence.md, and of pages beside it, from the files of measurements.
+"""Draw the figures of docs/evidence.md and related pages from the CSV files.
 
     python -m experiments.plots
 
-Each SVG in ``docs/figures`` holds how many rows of its CSV it was drawn from, and their hash: so a
-test can tell that a figure shows what the file holds. `drawn` gives these rows back, so that a page
-speaks of the same ones while an experiment goes on adding more.
+Each SVG in ``docs/figures`` stores how many rows of its CSV file it was drawn from, and their hash,
+so a test can compare the figure with the file. `drawn` returns these rows, so that a page shows the
+same ones while an experiment adds more.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Row = dict[str, str]
 
 
 class Plot(NamedTuple):
-    """``draw`` puts rows of ``results`` on a figure of ``size`` inches."""
+    """``draw`` plots the rows of ``results`` on a figure of ``size`` inches."""
 
     results: str
     size: tuple[float, float]
@@ -47,13 +47,13 @@ PLOTS = {
 
 
 def stamp(rows: list[Row]) -> dict[str, object]:
-    """What a figure says of its rows."""
+    """Return the number and the hash of the rows that a figure is drawn from."""
     text = json.dumps(rows, sort_keys=True)
     return {"rows": len(rows), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def stamp_of(name: str) -> dict[str, object]:
-    """What the figure ``name`` says of its rows."""
+    """Return the stamp stored in the figure ``name``."""
     text = (FIGURES / f"{name}.svg").read_text(encoding="utf-8")
     found = re.search(r"<dc:description>(.*?)</dc:description>", text)
     assert found is not None
@@ -62,7 +62,7 @@ def stamp_of(name: str) -> dict[str, object]:
 
 
 def drawn(name: str) -> list[Row]:
-    """The rows that the figure ``name`` was drawn from: the first ones of its file."""
+    """Return the rows that the figure ``name`` was drawn from: the first ones of its file."""
     count = stamp_of(name)["rows"]
     assert isinstance(count, int)
     return rows_of(RESULTS / PLOTS[name].results)[:count]

@@ -1,11 +1,12 @@
-"""Where the algorithm with a proof recovers Gaussian images, and where it says that it cannot.
+"""Measure when the provable algorithm recovers Gaussian images, and when it says it cannot.
 
     python -m experiments.provable
 
-Every setting is tried on several draws of images, pairs and public images. A draw counts as
-recovered if every image that is in any encoding has a mean squared error below 1e-6, of pixels of
-variance 1; without public images up to one sign of each pixel. Finished settings add a line to the
-CSV and are not repeated. The last line printed is one JSON object.
+Each setting is tried on several draws of images, pairs and public images. A draw counts as
+recovered if every image that is in any encoding has a mean squared error below 1e-6, for pixels of
+variance 1; without public images, up to one sign for each pixel. Each finished setting adds a row
+to the CSV file; settings that the file already contains are skipped. The last line printed is a
+JSON object.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ DRAWS, EXACT = 20, 1e-6
 
 @dataclass(frozen=True)
 class Setting:
-    """n private ``images`` in m ``encodings`` with ``pixels``; ``public_k`` of ``public`` ones."""
+    """Private ``images`` in ``encodings`` of ``pixels``, with ``public_k`` of ``public`` images."""
 
     images: int
     encodings: int
@@ -47,7 +48,7 @@ KEYS = tuple(field.name for field in fields(Setting))
 
 
 class Planted:
-    """Images, the encodings of `recover_provably`'s model, and what is in them."""
+    """Images, their encodings in the model of `recover_provably`, and the truth."""
 
     def __init__(self, setting: Setting, seed: int) -> None:
         draw = torch.Generator().manual_seed(seed)
@@ -60,7 +61,7 @@ class Planted:
         self.sizes = mixed.abs()
 
     def errors(self, found: Proven) -> Tensor:
-        """Mean squared error of what is nearest to each image that is in any encoding."""
+        """Return the error of the image closest to each image that is in any encoding."""
         images, recovered = self.images[self.members.unique()], found.images
         if not len(self.public):
             images, recovered = images.abs(), recovered.abs()
@@ -72,7 +73,7 @@ def _chosen(rows: int, count: int, each: int, draw: torch.Generator) -> Tensor:
 
 
 def measure(setting: Setting) -> dict[str, object]:
-    """How often all images came back, and how often the algorithm said that they would not."""
+    """Return how often all images were recovered, and how often the algorithm refused."""
     recovered, refused, began = 0, 0, time.perf_counter()
     for seed in range(DRAWS):
         planted = Planted(setting, seed)

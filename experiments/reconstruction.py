@@ -1,16 +1,16 @@
-"""What the reconstruction attack recovers of photographs, with and without labels.
+"""Measure what the reconstruction attack recovers from photographs, with and without labels.
 
     python -m experiments.reconstruction --victims 1,2,3 --labels none,soft
 
-Private, public and shadow photographs are all different ones; see `experiments.photographs`.
-Nothing was tuned on victims 2 and 3. "published" and "fusion" are the recoveries of Carlini et al.
-and of Luo et al. on the assignment that ours found; "carlini" is all of Carlini et al. after the
-likeness of pairs, for which it takes that of our encoder, and asks for soft labels.
+Private, public and shadow photographs are all different (see `experiments.photographs`). Nothing
+was tuned on victims 2 and 3. "published" and "fusion" are the recoveries of Carlini et al. and of
+Luo et al. with the assignment of our attack; "carlini" is the whole attack of Carlini et al., with
+the pair similarity of our encoder instead of theirs, and needs soft labels.
 
-Every finished run adds a line to the CSV, and runs that it holds are not repeated; one that was
-interrupted goes on from ``--work``, but then its seconds are not kept. ``--train`` trains the
-encoder further, on shadow photographs. ``--picture`` attacks crops of scikit-image's photographs,
-with features that are not trained, draws them and keeps their figures. The last line printed is one
+Each finished run adds a row to the CSV file; runs that the file already contains are skipped. An
+interrupted run continues from ``--work``, but then its seconds are not recorded. ``--train`` trains
+the encoder further, on shadow photographs. ``--picture`` attacks crops of scikit-image's
+photographs with untrained features, draws them and saves their figures. The last line printed is a
 JSON object.
 """
 
@@ -91,9 +91,9 @@ def say(what: str, share: float) -> None:
 
 
 class Victim:
-    """A challenge that is made once, for all label modes and recoveries.
+    """A challenge, made once for all label modes and recoveries.
 
-    Its truth lies beside it: these private images are published ones.
+    The truth is stored next to it, because these private images are published ones.
     """
 
     def __init__(self, number: int, work: Path) -> None:
@@ -117,7 +117,7 @@ class Victim:
 
 
 def run(target: Victim, labels: str, recovery: str, train: float) -> dict[str, object]:
-    """One line of the CSV: our attack, or another recovery after it."""
+    """Return one row of the CSV file, for our attack or for another recovery after it."""
     observation = target.observation(labels)
     graph = graph_figures(observation, target.truth) if recovery == "ours" else {}
     folder = target.folder / f"{labels}-{train:.0f}"
@@ -149,21 +149,21 @@ def shadow() -> ImageTable:
 
 @cache
 def colours() -> nn.Module:
-    """Learnt once, as theirs: the time is not the attack's."""
+    """Train the color correction once, as in the published code; the time is not counted."""
     say("colours of the published recovery", 0.0)
     return learnt_colours(shadow(), SCHEME)
 
 
 @cache
 def denoiser() -> FusionDenoiser:
-    """Learnt once: the time is not the attack's."""
+    """Train the denoiser once; the time is not counted."""
     say("training of the fusion", 0.0)
     torch.manual_seed(0)
     return learnt_denoiser(shadow(), SCHEME, COPIES)
 
 
 def published(observation: Observation, _: Reconstruction, colours: nn.Module) -> Reconstruction:
-    """All of the published attack but its network for pairs, whose place our encoder takes."""
+    """Run the published attack with the pair similarity of our encoder."""
     encoder = shipped_encoder((3, 32, 32))
     assert encoder is not None
     likeness = all_pairs(encoder.features(observation.encodings))
@@ -202,15 +202,15 @@ def processor_seconds() -> float:
 
 
 def sharing(truth: Truth, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """(p,) whether the encodings ``first`` (p,) and ``second`` (p,) share a private image."""
+    """Return (p,) whether encodings ``first`` (p,) and ``second`` (p,) share a private image."""
     private = truth.partners[:, : truth.private_k]
     return (private[first][:, :, None] == private[second][:, None, :]).flatten(1).any(dim=1)
 
 
 def auc_of(features: torch.Tensor, truth: Truth) -> float:
-    """Of the likeness of two encodings for whether they share an image, from a million pairs.
+    """Return the AUC of similarity for whether two encodings share an image, on a million pairs.
 
-    Of many encodings some, evenly spaced, are compared. Not a number where all pairs share one.
+    If there are many encodings, an evenly spaced sample is used. NaN if all pairs share an image.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -224,7 +224,7 @@ def auc_of(features: torch.Tensor, truth: Truth) -> float:
 
 
 def graph_figures(observation: Observation, truth: Truth) -> dict[str, float]:
-    """AUC, and the precision of the 100,000 likeliest of all pairs."""
+    """Return the AUC, and the precision of the 100,000 most similar pairs."""
     encoder = shipped_encoder((3, 32, 32))
     assert encoder is not None
     began, cpu = time.perf_counter(), processor_seconds()
@@ -244,10 +244,10 @@ def graph_figures(observation: Observation, truth: Truth) -> dict[str, float]:
 
 
 def challenge_figures(found: Reconstruction, secret: ChallengeTruth) -> dict[str, float]:
-    """The challenge's own, for each encoding the image of its larger coefficient.
+    """Return the figures of the challenge, with each encoding's image of larger coefficient.
 
-    The attacker knows that images have mean 0 and deviation 1 a channel, but for one sign of all
-    of them, which is tried both ways.
+    The attacker knows that images have mean 0 and deviation 1 in each channel. One sign of all
+    images is unknown; both signs are tried.
     """
     assert found.images is not None
     assert found.members is not None
@@ -266,7 +266,7 @@ def challenge_figures(found: Reconstruction, secret: ChallengeTruth) -> dict[str
 
 
 def draw() -> None:
-    """Attack crops of scikit-image's photographs; draw them, and those recovered below them."""
+    """Attack crops of scikit-image's photographs; draw them above the recovered images."""
     from matplotlib.figure import Figure
 
     from experiments.photographs import scikit_image
@@ -302,7 +302,7 @@ def picture_rows(score: RecoveredScore, shown: torch.Tensor) -> list[np.ndarray]
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, object]:
-    """Means over victims, by label mode and recovery."""
+    """Return the means over victims, by label mode and recovery."""
     figures: dict[str, object] = {}
     for labels, recovery in sorted({(row["labels"], row["recovery"]) for row in rows}):
         mine = [row for row in rows if (row["labels"], row["recovery"]) == (labels, recovery)]

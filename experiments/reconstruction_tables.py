@@ -1,4 +1,4 @@
-"""Write the tables of docs/attacks/reconstruction.md from what was measured.
+"""Write the tables of docs/attacks/reconstruction.md from the CSV files.
 
 python -m experiments.reconstruction_tables
 """
@@ -46,7 +46,7 @@ Row = dict[str, str]
 
 
 def numbers(row: Row) -> dict[str, float]:
-    """What a run measured; and how many of the images that it calls recovered are."""
+    """Return the figures of a run, and how many images that it calls recovered are recovered."""
     found = {}
     for name, text in row.items():
         try:
@@ -59,7 +59,7 @@ def numbers(row: Row) -> dict[str, float]:
 
 
 def photographs(rows: list[Row]) -> list[str]:
-    """One column a run of our recovery; not of victim 0, which settings were tried on."""
+    """Return a table with a column for each run of our recovery, without the tuning victim 0."""
     runs = [row for row in rows if row["recovery"] == "ours" and float(row["train"]) == 0]
     runs = [row for row in runs if row["victim"] != "0"]
     runs.sort(key=lambda row: (row["labels"], row["victim"]))
@@ -72,7 +72,7 @@ def photographs(rows: list[Row]) -> list[str]:
 
 
 def recoveries(rows: list[Row]) -> list[str]:
-    """One line a recovery, of the runs that were recovered in more than one way."""
+    """Return a table with a row for each recovery, where several ran on the same encodings."""
     lines = [
         "| encodings | assignment | recovery | coefficients assigned rightly | mean SSIM "
         "| above 0.5 | challenge: Mean_SSIM | seconds of one core |",
@@ -92,7 +92,7 @@ def recoveries(rows: list[Row]) -> list[str]:
 
 
 def proven(rows: list[Row]) -> list[str]:
-    """One line a setting of the algorithm with a proof."""
+    """Return a table with one row for each setting of the provable algorithm."""
     lines = [
         "| Gaussian images | encodings | pixels | public images, in an encoding | draws "
         "| all recovered | said that they would not be | seconds |",
@@ -106,7 +106,7 @@ def proven(rows: list[Row]) -> list[str]:
 
 
 def pictured(rows: list[Row]) -> list[str]:
-    """What the picture is of."""
+    """Return a sentence on the run in the picture."""
     text = (
         "The picture below is of a run with a mean SSIM of {ssim:.2f}, {above_half:.0f} images "
         "above 0.5 and {mass:.0%} of the coefficients assigned rightly."
@@ -115,7 +115,7 @@ def pictured(rows: list[Row]) -> list[str]:
 
 
 def exposed(rows: list[Row]) -> list[str]:
-    """One line a setting of `experiments.exposure`, in its order."""
+    """Return a table with one row for each setting of `experiments.exposure`, in its order."""
     lines = [
         "| setting | AUC | coefficients assigned rightly | mean SSIM | above 0.5 "
         "| called recovered / that are | seconds of one core |",
@@ -133,7 +133,7 @@ def exposed(rows: list[Row]) -> list[str]:
 
 
 def rewritten(text: str) -> str:
-    """The page with its tables as they should be."""
+    """Return ``text`` with its measured region updated."""
     runs = rows_of(RESULTS / "reconstruction.csv")
     parts = (
         photographs(runs),

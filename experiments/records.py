@@ -1,4 +1,4 @@
-"""What experiments keep: a row for each run, with what it depends on, in a CSV file."""
+"""CSV files of experiments: one row for each run, with everything that it depends on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ START, END = "<!-- measured -->", "<!-- end of what was measured -->"
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """All rows; none if there is no such file yet."""
+    """Return all rows, or none if the file does not exist yet."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -23,7 +23,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def add(path: Path, fields: Sequence[str], *rows: Mapping[str, object]) -> None:
-    """Append ``rows``, each with all ``fields``; a new file begins with their names."""
+    """Append ``rows``, each with all ``fields``; a new file starts with a header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
@@ -33,7 +33,7 @@ def add(path: Path, fields: Sequence[str], *rows: Mapping[str, object]) -> None:
 
 
 def surroundings() -> dict[str, object]:
-    """What a result depends on besides its settings."""
+    """Return what a result depends on besides its settings."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
         capture_output=True,
@@ -50,12 +50,12 @@ def surroundings() -> dict[str, object]:
 
 
 def percent(share: float) -> float:
-    """As accuracies are kept."""
+    """Return ``share`` in percent, rounded as accuracies are saved."""
     return round(100 * share, 2)
 
 
 def with_measured(text: str, lines: Sequence[str]) -> str:
-    """``text`` with ``lines`` between its marks."""
+    """Return ``text`` with ``lines`` between its markers."""
     before, _, rest = text.partition(START)
     section = "\n".join(lines)
     return f"{before}{START}\n\n{section}\n\n{END}{rest.partition(END)[2]}"

@@ -1,4 +1,4 @@
-"""Write the tables of docs/settings.md from what was measured.
+"""Write the tables of docs/settings.md from the CSV files.
 
 python -m experiments.settings_tables
 """
@@ -22,7 +22,7 @@ Rows = list[dict[str, str]]
 
 
 def averaging_table(rows: Rows) -> list[str]:
-    """One line a scheme: the share of images that averaging identifies, by number of encodings."""
+    """Return a table of the share of images that averaging identifies, by scheme and encodings."""
     mine = [
         row
         for row in rows
@@ -49,7 +49,7 @@ def averaging_table(rows: Rows) -> list[str]:
 
 
 def reconstruction_table(rows: Rows) -> list[str]:
-    """One line a setting: the best that reconstruction did in any of its runs."""
+    """Return a table with the best result of reconstruction in any run of each setting."""
     lines = [
         "| reconstruction | k | private in a mix | labels | images | encodings of each "
         "| SSIM above 0.5 | mean SSIM |",
@@ -77,7 +77,7 @@ def _in_order(setting: tuple[str, ...]) -> tuple[str, str, int, int, str, int, i
 
 
 def rewritten(text: str, results: Path = RESULTS) -> str:
-    """``text`` with the section between the marks as it should be."""
+    """Return ``text`` with its measured region updated."""
     tables = [
         accuracy_table("fashion-mnist", "Fashion-MNIST, 60,000 images, accuracy in %"),
         averaging_table(rows_of(results / "attacks.csv")),

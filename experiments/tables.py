@@ -1,9 +1,9 @@
-"""Write the README's table of results from the files of measurements, so that no figure is typed.
+"""Write the README's tables of results from the files of measurements.
 
     python -m experiments.tables
 
-Reads the CSV files of the experiments in ``experiments/results``, and the last lines of the
-benchmarks, which `make bench` keeps beside them.
+Reads the CSV files of the experiments and the JSON files of `make bench` in
+``experiments/results``.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ SPEEDS = [
 
 
 def accuracy_table(data: str, title: str) -> list[str]:
-    """One row a scheme: mean accuracy over seeds at the largest number of epochs that plain has."""
+    """Return a table of mean accuracy over seeds, by number of epochs and scheme."""
     rows = [row for row in rows_of(RESULTS / "accuracy.csv") if row["data"] == data]
     epochs = {int(row["epochs"]) for row in rows}
     lines = [
@@ -134,9 +134,9 @@ def accuracy_table(data: str, title: str) -> list[str]:
 
 
 def drops_table() -> list[str]:
-    """One row a data set of the paper, then ours: other images, and a smaller network.
+    """Return a table of the drops in accuracy: those of the paper, then ours.
 
-    Of ours there is a row for every number of epochs that plain training was measured at.
+    Ours has a row for each data set and number of epochs for which plain training was measured.
     """
     lines = [
         "| drop from plain training, in points | plain, % | "
@@ -170,7 +170,7 @@ def mean_of(rows: list[dict[str, str]], scheme: str, column: str) -> float | Non
 
 
 def pooled_table() -> list[str]:
-    """One row a way to split Fashion-MNIST between three participants."""
+    """Return a table with a row for each way to split Fashion-MNIST between participants."""
     rows = rows_of(RESULTS / "pooled.csv")
     columns = ["pooled", "one_holder", "plain", "plain_third"]
     lines = [
@@ -186,7 +186,7 @@ def pooled_table() -> list[str]:
 
 
 def federated_table() -> list[str]:
-    """One row a way to split Fashion-MNIST between three clients, mean over seeds."""
+    """Return a table of the means over seeds for each way to split Fashion-MNIST."""
     rows = rows_of(RESULTS / "federated.csv")
     first = max(rows, key=lambda row: int(row["rounds"]))
     lines = [
@@ -203,7 +203,7 @@ def federated_table() -> list[str]:
 
 
 def attacks_table() -> list[str]:
-    """One row an attack of the paper: the share that it finds, mean over seeds."""
+    """Return a table of the mean share that each of the paper's attacks finds."""
     rows = rows_of(RESULTS / "attacks.csv")
     lines = [
         f"| attacks on photographs of 3 x 32 x 32, found in % | {' | '.join(ATTACKED.values())} |",
@@ -219,9 +219,9 @@ def attacks_table() -> list[str]:
 
 
 def reconstruction_table() -> list[str]:
-    """One row a label mode: what our reconstruction recovers, mean over its victims.
+    """Return a table of the means over victims for each label mode.
 
-    Victim 0 is what it was tuned on, and not counted.
+    Victim 0, on which the attack was tuned, is left out.
     """
     rows = [
         row
@@ -247,7 +247,7 @@ def reconstruction_table() -> list[str]:
 
 
 def speed_table() -> list[str]:
-    """One row a figure, of the benchmarks that have been run."""
+    """Return a table of the figures of those benchmarks that have been run."""
     found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
     rows = [
         f"| {title} | {text.format(**found[name])} |"
@@ -258,7 +258,7 @@ def speed_table() -> list[str]:
 
 
 def section() -> list[str]:
-    """Lines of all tables."""
+    """Return the lines of all tables."""
     parts = [
         accuracy_table("fashion-mnist", "Fashion-MNIST, 60,000 images, accuracy in %"),
         accuracy_table("mnist-5k", "MNIST, 4,000 images, accuracy in %"),
@@ -274,7 +274,7 @@ def section() -> list[str]:
 
 
 def rewritten(text: str) -> str:
-    """``text`` with the section between the marks as it should be."""
+    """Return ``text`` with its measured region updated."""
     return with_measured(text, section())
 
 

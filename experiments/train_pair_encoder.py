@@ -1,10 +1,10 @@
-"""Train the pair encoder that comes with the package, on shadow photographs alone.
+"""Train the pair encoder that comes with the package, on shadow photographs only.
 
     python -m experiments.train_pair_encoder --seconds 1900 --threads 1
     python -m experiments.train_pair_encoder --shape 1x28x28 --k 4 --seconds 600 --threads 1
 
-The shipped weights were made by this command; `weights/README.md` beside them says from what. A
-checkpoint is written every minute, and ``--resume`` goes on from one.
+These commands made the weights in the package; `weights/README.md` beside them describes the
+training images. A checkpoint is saved every minute, and ``--resume`` continues from one.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PATCHES, EVERY = 16_000, 60
 
 
 def pixels(shape: str) -> NDArray[np.uint8]:
-    """Patches of the shadow photographs in this shape."""
+    """Return patches of the shadow photographs in this shape."""
     colour = patches("shadow", PATCHES, 1, side=int(shape.rpartition("x")[2]))
     return colour if shape.startswith("3") else grey(colour)
 
 
 class Saving:
-    """A progress that saves what is trained every minute, and keeps what it was told last."""
+    """A progress callback that saves the network every minute and keeps the last message."""
 
     def __init__(self, save: Callable[[], None]) -> None:
         self.save, self.saved, self.last = save, time.monotonic(), ""

@@ -1,13 +1,13 @@
-"""Train the published comparison of pairs on shadow photographs, and set ours beside it.
+"""Train the published pair similarity on shadow photographs, and compare it with ours.
 
     python -m experiments.train_similarity --seconds 1800
     python -m experiments.train_similarity --shape 1x28x28 --k 4 --seconds 1800
     python -m experiments.train_similarity --depth 10 --widening 1 --seconds 600 --threads 1
 
-The published size is for a GPU; the last of these lines is for a processor. A checkpoint is written
-every minute, and ``--resume`` goes on from one. In the end both networks say of the same random
-pairs of encodings whether they share an image: one of victim 0's, or in grey another crop of its
-photographs, none of which either network has seen. The last line printed is one JSON object.
+The published size needs a GPU; the last command is for a CPU. A checkpoint is saved every minute,
+and ``--resume`` continues from one. At the end both networks judge the same random pairs of
+encodings, of victim 0 or, in gray, of other crops of its photographs, which neither network was
+trained on: does the pair share an image? The last line printed is a JSON object.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PRIVATE, PAIRS, SEED = 100, 20_000, 0
 
 
 def images(shape: str, group: str, count: int, seed: int, likeness: float = 1.0) -> ImageTable:
-    """`patches` of a group of photographs in this shape, of ten arbitrary classes."""
+    """Return `patches` of a group of photographs in this shape, with ten arbitrary classes."""
     colour = patches(group, count, seed, likeness, side=int(shape.rpartition("x")[2]))
     pixels = colour if shape.startswith("3") else grey(colour)
     return ImageTable.from_arrays(pixels, np.arange(len(pixels)) % 10)
@@ -54,7 +54,7 @@ def images(shape: str, group: str, count: int, seed: int, likeness: float = 1.0)
 def figures(
     network: SimilarityNetwork, shape: str, scheme: Scheme, device: str
 ) -> dict[str, float]:
-    """AUC of the network and of the shipped encoder on the same pairs, and the network's speed."""
+    """Return the AUC of both networks on the same pairs, and the speed of the published one."""
     from sklearn.metrics import roc_auc_score
 
     # As victim 0 is made, whatever the shape.
