@@ -157,8 +157,8 @@ def _square_search(setting: Setting) -> Figure:
         True,
         "N x values, for each image of a mix",
         "Photographs, whose squares stand out of a mix each by itself: what the k-vector-sum "
-        "argument leaves out. It finds a part of the images; docs/attacks/public-search.md says "
-        "how large a part.",
+        "argument leaves out. It finds a part of the images; docs/attacks/results.md says how "
+        "large a part.",
         "Measured here, by experiments/attacks.py",
     )
 
