@@ -20,8 +20,8 @@ from importlib.util import find_spec
 from statistics import median
 
 from benchmarks.measure import medians, quick, report
-from instahide.app.stage import Stage
-from instahide.app.steps import Wanted, shown
+from instahide.app.demo_images import Stage
+from instahide.app.encryption_tab import Wanted, shown
 
 CHROMIUM = shutil.which("chromium")
 #: Without a sandbox of its own: what it opens is ours, and containers have none to give.

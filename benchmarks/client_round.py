@@ -19,9 +19,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from benchmarks.measure import medians, quick, report
 from benchmarks.workload import CLASSES, random_table
-from instahide.learning.flower import client_app
-from instahide.learning.flower.agreement import Agreement
-from instahide.learning.flower.settings import FederatedSettings
+from instahide.integrations.flower import client_app
+from instahide.integrations.flower.config import FederatedSettings
+from instahide.integrations.flower.federation_spec import Agreement
 
 NODE = 2
 

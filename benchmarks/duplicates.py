@@ -21,12 +21,12 @@ from PIL import Image
 
 from benchmarks.measure import medians, quick, report
 from benchmarks.workload import encode_epoch, random_table
+from instahide.data import ImageTable
+from instahide.data.duplicates.content_hash import equal_rows
+from instahide.data.readers.decode import decode_file
+from instahide.data.readers.idx import read_idx
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
-from instahide.images.decode import decode_file
-from instahide.images.idx import read_idx
-from instahide.images.pictures import equal_rows
 
 COPIES = 10
 #: Of photographs, and what they are resized to.

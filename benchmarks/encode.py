@@ -16,14 +16,14 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks.measure import medians, quick, report
 from benchmarks.workload import CLASSES, blocks, consume, encode_epoch, random_table
-from instahide.encryption import draws
+from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.keys import KeyStream
+from instahide.encryption.sampling import sampler
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
-from instahide.learning.loader import BLOCK
+from instahide.training.data.encoded_loader import BLOCK
 
 PADDING = 4
 #: Epochs of ours in a turn beside the authors': a single one is over too soon to be timed well.
@@ -39,8 +39,8 @@ def draw_epoch(keys: KeyStream, scheme: Scheme, table: ImageTable) -> None:
     """The keys of an epoch alone, without augmentation."""
     keys.next_epoch()
     exposure = Exposure(len(table))
-    for rows in blocks(draws.order(keys.next_block(), len(table))):
-        draws.one_time_keys(
+    for rows in blocks(sampler.order(keys.next_block(), len(table))):
+        sampler.one_time_keys(
             keys.next_block(),
             scheme,
             rows,

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import medians, quick, report
 from benchmarks.workload import blocks, consume, encode_epoch, random_table
-from instahide.encryption import draws
+from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.keys import Block, KeyStream, Purpose
+from instahide.encryption.sampling import sampler
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 SCHEME = Scheme.cross(4)
 AUGMENTATION = Augmentation(4, flip=True)
@@ -37,17 +37,17 @@ def parts(keys: KeyStream, table: ImageTable, public: int) -> dict[str, Callable
             draw(keys.next_block(), rows)
 
     drawn: dict[str, Callable[[Block, NDArray[np.int64]], object]] = {
-        "partners": lambda block, rows: draws.partners(
+        "partners": lambda block, rows: sampler.partners(
             block, SCHEME, rows, private=len(table), public=public
         ),
-        "coefficients": lambda block, rows: draws.coefficients(block, SCHEME, len(rows)),
-        "masks": lambda block, rows: draws.masks(block, len(rows), table.shape),
-        "moves": lambda block, rows: draws.moves(block, (len(rows), SCHEME.k), AUGMENTATION),
+        "coefficients": lambda block, rows: sampler.coefficients(block, SCHEME, len(rows)),
+        "masks": lambda block, rows: sampler.masks(block, len(rows), table.shape),
+        "moves": lambda block, rows: sampler.moves(block, (len(rows), SCHEME.k), AUGMENTATION),
     }
     works: dict[str, Callable[[], object]] = {
         name: partial(for_blocks, draw) for name, draw in drawn.items()
     }
-    return works | {"order": lambda: draws.order(keys.next_block(), len(table))}
+    return works | {"order": lambda: sampler.order(keys.next_block(), len(table))}
 
 
 def streams(keys: KeyStream, size: int) -> dict[str, Callable[[], object]]:

@@ -24,10 +24,10 @@ from benchmarks.measure import medians, quick, report
 from benchmarks.memory import TILE, require_room
 from benchmarks.publish import publish_once
 from benchmarks.workload import CLASSES, SHAPE, random_table
-from instahide.encodings.ledger import Account, Ledger
+from instahide.data import ImageTable
+from instahide.encodings.ledger.ledger import Account, Ledger
 from instahide.encodings.publish import NOTED, Publication, encodings_a_shard
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 PRIVATE = 2
 #: Images that are published, over and over.

@@ -22,8 +22,8 @@ from benchmarks.measure import medians, quick, report_steps
 from benchmarks.workload import CLASSES, SHAPE, random_table
 from benchmarks.wrapping import WORKERS, Items
 from instahide import Scheme
-from instahide.learning import models
-from instahide.learning.lightning import InstaHideCallback
+from instahide.integrations.lightning.callback import InstaHideCallback
+from instahide.training import models
 
 
 class Classifier(LightningModule):

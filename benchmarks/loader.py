@@ -16,10 +16,10 @@ from benchmarks.measure import medians, quick, report_steps
 from benchmarks.workload import CLASSES, SHAPE, random_table
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
-from instahide.learning import models
-from instahide.learning.loader import BLOCK, EncodedLoader
-from instahide.learning.settings import TrainSettings
-from instahide.learning.state import TrainingState
+from instahide.training import models
+from instahide.training.data.encoded_loader import BLOCK, EncodedLoader
+from instahide.training.settings import TrainSettings
+from instahide.training.training_state import TrainingState
 
 
 class PlainLoader:

@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks.measure import quick, report
 from benchmarks.workload import CLASSES, SHAPE, random_table
+from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
-from instahide.learning.loader import EncodedLoader
+from instahide.training.data.encoded_loader import EncodedLoader
 
 BATCH = 128
 #: Random images that the table repeats, each time with other values: no two are one picture.

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.measure import medians, quick, report
 from benchmarks.memory import require_room
 from benchmarks.workload import consume, random_table
-from instahide.encodings.ledger import Ledger
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, encodings_a_shard, publish, threads
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme

@@ -23,9 +23,9 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.measure import on_core, quick, report
 from benchmarks.workload import random_table
-from instahide.encodings.ledger import Ledger
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, publish
-from instahide.encodings.ray_engine import on_ray
+from instahide.encodings.ray.engine import on_ray
 from instahide.encryption.scheme import Scheme
 
 MEMORY = Path("/dev/shm")  # noqa: S108

@@ -19,7 +19,7 @@ import torch
 from benchmarks.loader import PlainLoader, train_epoch
 from benchmarks.measure import medians, quick, report
 from benchmarks.workload import BATCH, CLASSES, SHAPE, consume
-from instahide.encodings.format import (
+from instahide.encodings.folder import (
     EncodedFolder,
     new_publication,
     new_shard_name,
@@ -29,10 +29,10 @@ from instahide.encodings.manifest import Manifest
 from instahide.encodings.shards import write_shard
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.scheme import Scheme
-from instahide.learning import models
-from instahide.learning.reading import PooledLoader
-from instahide.learning.settings import TrainSettings
-from instahide.learning.state import TrainingState
+from instahide.training import models
+from instahide.training.data.pooled_loader import PooledLoader
+from instahide.training.settings import TrainSettings
+from instahide.training.training_state import TrainingState
 
 SHARD = 5_000
 

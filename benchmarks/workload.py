@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoder
-from instahide.images import ImageTable
-from instahide.learning.loader import BLOCK, EncodedLoader
+from instahide.training.data.encoded_loader import BLOCK, EncodedLoader
 
 SHAPE = (3, 32, 32)
 CLASSES = 10

@@ -18,9 +18,9 @@ from benchmarks.loader import train_epoch
 from benchmarks.measure import medians, quick, report_steps
 from benchmarks.workload import CLASSES, SHAPE, random_table
 from instahide import ImageTable, Scheme, encode_loader
-from instahide.learning import models
-from instahide.learning.settings import TrainSettings
-from instahide.learning.state import TrainingState
+from instahide.training import models
+from instahide.training.settings import TrainSettings
+from instahide.training.training_state import TrainingState
 
 WORKERS = 2
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from instahide import ImageTable, Scheme, encode_loader, open_split
-from instahide.learning.models import build
+from instahide.training.models import build
 
 EPOCHS = 8
 

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from instahide import Scheme, encode_loader, open_split
-from instahide.learning.models import build
+from instahide.training.models import build
 
 EPOCHS = 8
 

@@ -20,9 +20,9 @@ import torch
 from rich.console import Console
 
 from experiments.records import add, percent, rows_of, surroundings
-from instahide.learning.job import start
-from instahide.learning.progress import Lines
-from instahide.learning.settings import TrainSettings
+from instahide.training.progress import Lines
+from instahide.training.settings import TrainSettings
+from instahide.training.trainer import start
 
 FIELDS = [
     "data",

@@ -26,10 +26,10 @@ from benchmarks import peers
 from experiments.records import add, rows_of, surroundings
 from instahide.attacks.base import Attack, Budget, Observation, ThreatModel, silent
 from instahide.attacks.registry import attack_named
-from instahide.audit.score import score
-from instahide.audit.truth import Truth, observe
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.scoring.scores import score
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 SCHEMES = {
     "plain": Scheme.plain(),

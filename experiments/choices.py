@@ -24,9 +24,9 @@ from experiments.frontier import BATCH_SIZE, FixedEncodings, learned, public_of
 from experiments.reconstruction import processor_seconds
 from experiments.records import add, percent, rows_of, surroundings
 from instahide import EncodedLoader, Encoder, Scheme, open_split
-from instahide.images import Split
-from instahide.learning.evaluate import accuracy, table_batches
-from instahide.learning.models import build
+from instahide.data import Split
+from instahide.training.evaluate import accuracy, table_batches
+from instahide.training.models import build
 
 OUT = Path("experiments/results/choices.csv")
 #: What a run is told apart by, and what is kept of it.
@@ -72,9 +72,9 @@ def measure(choice: Choice, split: Split, epochs: int, seed: int) -> dict[str, o
 
 def privately(noise: float, split: Split, epochs: int, seed: int) -> dict[str, object]:
     """Train with DP-SGD as a federated client does in one round."""
-    from instahide.learning.flower.node import Node
-    from instahide.learning.flower.private import learn_privately
-    from instahide.learning.flower.settings import FederatedSettings
+    from instahide.integrations.flower.client.dp_sgd import learn_privately
+    from instahide.integrations.flower.client.participant import Node
+    from instahide.integrations.flower.config import FederatedSettings
 
     channels, classes = split.train.shape[0], len(split.train.classes)
     # What is spent is counted beside the ledger, over all runs: here for this run alone.

@@ -25,8 +25,8 @@ from experiments.records import add, rows_of, surroundings
 from instahide import ImageTable, Scheme, open_pool, open_split
 from instahide.attacks.base import ThreatModel
 from instahide.attacks.demixing import Demixing
-from instahide.audit.score import score
-from instahide.audit.truth import observe
+from instahide.audit.ground_truth import observe
+from instahide.audit.scoring.scores import score
 
 SCHEMES = {
     "mixup-inside-2": Scheme.mixup(2),

@@ -15,7 +15,7 @@ from experiments import cost, ksum, plots, tables
 from experiments.frontier_chart import SCHEMES
 from experiments.records import rows_of, with_measured
 from experiments.tables import RESULTS, ROOT
-from instahide.cli.reproducing import Claim, claims
+from instahide.cli.reproduce import Claim, claims
 
 PAGE = ROOT / "docs" / "evidence.md"
 UNKNOWN = ["Not measured yet."]

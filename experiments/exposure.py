@@ -30,13 +30,13 @@ from experiments.records import add, rows_of, surroundings
 from instahide import open_split
 from instahide.attacks.base import Budget, Observation, ThreatModel
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
-from instahide.attacks.reconstruction.chosen import default_features
-from instahide.attacks.reconstruction.features import edges_of_square
-from instahide.attacks.reconstruction.training import train_pair_encoder
-from instahide.audit.recovered import score_recovered
-from instahide.audit.truth import observe
+from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
+from instahide.attacks.reconstruction.pair_encoder.selection import default_features
+from instahide.attacks.reconstruction.pair_encoder.training import train_pair_encoder
+from instahide.audit.ground_truth import observe
+from instahide.audit.scoring.reconstruction import score_recovered
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 OUT = Path("experiments/results/exposure.csv")
 PUBLIC, SHADOW = 5000, 12_000

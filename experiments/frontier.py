@@ -41,16 +41,16 @@ from instahide.attacks.base import (
 )
 from instahide.attacks.demixing import Demixing
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
-from instahide.audit import metrics
-from instahide.audit.recovered import HALF, score_recovered
-from instahide.audit.score import originals_of
-from instahide.audit.truth import Truth, observe
-from instahide.images import Split
-from instahide.learning.evaluate import accuracy, table_batches
-from instahide.learning.loop import train
-from instahide.learning.models import build
-from instahide.learning.settings import TrainSettings
-from instahide.learning.world import Batch, Batches
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.scoring import metrics
+from instahide.audit.scoring.reconstruction import HALF, score_recovered
+from instahide.audit.scoring.scores import originals_of
+from instahide.data import Split
+from instahide.training.distributed.process_group import Batch, Batches
+from instahide.training.evaluate import accuracy, table_batches
+from instahide.training.models import build
+from instahide.training.settings import TrainSettings
+from instahide.training.training_loop import train
 
 OUT = Path("experiments/results/frontier.csv")
 SCHEMES = {

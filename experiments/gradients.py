@@ -29,10 +29,10 @@ from instahide.attacks.base import Attack, LocalTraining, silent
 from instahide.attacks.gradients.dlg import DeepLeakage
 from instahide.attacks.gradients.inverting import InvertingGradients, InvertingStatistics
 from instahide.attacks.gradients.lenet import lenet
-from instahide.audit.score import score
-from instahide.audit.victim import observe_update
+from instahide.audit.client_update import observe_update
+from instahide.audit.scoring.scores import score
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 SCHEMES = {
     "plain": Scheme.plain(),

@@ -26,14 +26,14 @@ from experiments.records import add, rows_of, surroundings
 from instahide import EncodedLoader, Encoder, ImageTable, Scheme, open_pool, open_split
 from instahide.attacks.base import Budget, ThreatModel
 from instahide.attacks.membership import LikelihoodRatio, LossThreshold
-from instahide.attacks.shadow_networks import Train
-from instahide.audit.membership import with_candidates
-from instahide.audit.score import score
-from instahide.audit.truth import observe
-from instahide.learning import loop
-from instahide.learning.evaluate import accuracy, table_batches
-from instahide.learning.models import build
-from instahide.learning.settings import TrainSettings
+from instahide.attacks.shadow_models import Train
+from instahide.audit.ground_truth import observe
+from instahide.audit.scoring.membership import with_candidates
+from instahide.audit.scoring.scores import score
+from instahide.training import training_loop
+from instahide.training.evaluate import accuracy, table_batches
+from instahide.training.models import build
+from instahide.training.settings import TrainSettings
 
 SCHEMES = {"plain": Scheme.plain(), "inside-4": Scheme.inside(4), "cross-4": Scheme.cross(4)}
 EPOCHS = {"plain": 20, "inside-4": 40, "cross-4": 40}
@@ -56,7 +56,9 @@ def trainer(name: str, public: ImageTable | None) -> Train:
 
     def train(images: ImageTable) -> nn.Module:
         network = build("small", images.shape[0], len(images.classes), sign_invariant=scheme.mask)
-        loop.train(network, EncodedLoader(Encoder(scheme, images, public), BATCH_SIZE), settings)
+        training_loop.train(
+            network, EncodedLoader(Encoder(scheme, images, public), BATCH_SIZE), settings
+        )
         return network.eval()
 
     return train

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 
 from experiments.records import add, percent, rows_of, surroundings
-from instahide.encodings.ledger import Ledger
+from instahide.data import ImageTable, open_split
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, publish, threads
-from instahide.encryption.guarantee import (
+from instahide.encryption.privacy import (
     DELTA,
     epsilon_beforehand,
     epsilon_of,
@@ -30,9 +31,8 @@ from instahide.encryption.guarantee import (
     sensitivity,
 )
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable, open_split
-from instahide.learning.job import Job
-from instahide.learning.settings import TrainSettings
+from instahide.training.settings import TrainSettings
+from instahide.training.trainer import Job
 
 SETTING = ("data", "k", "copies", "noise", "epochs", "seed")
 FIELDS = [

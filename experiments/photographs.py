@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.images import ImageTable
-from instahide.images.decode import decode
-from instahide.images.photos import PHOTOS, photo_files
+from instahide.data import ImageTable
+from instahide.data.public.crops import PHOTOS, photo_files
+from instahide.data.readers.decode import decode
 
 BACKGROUNDS, WALLPAPERS = Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers")
 #: Longest side that a photograph is brought to, and least side of a crop.

@@ -20,10 +20,10 @@ from torch import Tensor
 from experiments.photographs import scikit_image
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import Attack, Budget, ThreatModel, silent
-from instahide.audit.truth import Truth, observe
-from instahide.cli.picture import draw_picture
+from instahide.audit.ground_truth import Truth, observe
+from instahide.cli.show import draw_picture
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 ASSETS = Path(__file__).resolve().parents[1] / "docs" / "assets"
 STEPS, AVERAGES = ASSETS / "how-steps.png", ASSETS / "how-averages.png"

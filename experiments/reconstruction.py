@@ -35,22 +35,22 @@ from torch import nn
 from experiments.photographs import patches, victim
 from experiments.records import add, rows_of, surroundings
 from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, granted
-from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
-from instahide.attacks.reconstruction.beliefs import FILE
-from instahide.attacks.reconstruction.carlini import (
+from instahide.attacks.baselines.carlini import (
     attack_as_published,
     learnt_colours,
     recover_as_published,
 )
-from instahide.attacks.reconstruction.encoder import shipped_encoder
-from instahide.attacks.reconstruction.features import edges_of_square
-from instahide.attacks.reconstruction.fusion import (
+from instahide.attacks.baselines.fusion_denoising import (
     FusionDenoiser,
     learnt_denoiser,
     recover_by_fusion,
 )
-from instahide.attacks.reconstruction.groups import all_pairs
-from instahide.audit.challenge import (
+from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
+from instahide.attacks.reconstruction.clustering import all_pairs
+from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
+from instahide.attacks.reconstruction.pair_encoder.network import shipped_encoder
+from instahide.attacks.reconstruction.state import FILE
+from instahide.audit.challenge.challenge import (
     COEFFICIENTS,
     COPIES,
     PARTNERS,
@@ -60,10 +60,10 @@ from instahide.audit.challenge import (
     make_challenge,
     read_array,
 )
-from instahide.audit.contest import score_submission
-from instahide.audit.recovered import RecoveredScore, score_recovered
-from instahide.audit.truth import Truth, observe
-from instahide.images import ImageTable
+from instahide.audit.challenge.leaderboard import score_submission
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.scoring.reconstruction import RecoveredScore, score_recovered
+from instahide.data import ImageTable
 
 OUT = Path("experiments/results/reconstruction.csv")
 PICTURE = Path("docs/assets/reconstruction.png")

@@ -21,12 +21,16 @@ from numpy.typing import NDArray
 
 from experiments.photographs import grey, patches
 from instahide.attacks.base import Budget
-from instahide.attacks.reconstruction.encoder import PairEncoder, load_encoder, save_encoder
-from instahide.attacks.reconstruction.features import magnitudes
-from instahide.attacks.reconstruction.training import train_pair_encoder
-from instahide.attacks.shadows import shadow_batches
+from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
+from instahide.attacks.reconstruction.pair_encoder.network import (
+    PairEncoder,
+    load_encoder,
+    save_encoder,
+)
+from instahide.attacks.reconstruction.pair_encoder.training import train_pair_encoder
+from instahide.attacks.shadow_encodings import shadow_batches
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 PATCHES, EVERY = 16_000, 60
 

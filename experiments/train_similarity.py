@@ -24,8 +24,7 @@ from experiments.photographs import grey, patches
 from experiments.reconstruction import PUBLIC, sharing
 from experiments.train_pair_encoder import PATCHES, Saving
 from instahide.attacks.base import Budget, ThreatModel
-from instahide.attacks.reconstruction.encoder import shipped_encoder
-from instahide.attacks.reconstruction.similarity import (
+from instahide.attacks.baselines.similarity_network import (
     BATCH,
     DEPTH,
     WIDENING,
@@ -35,10 +34,11 @@ from instahide.attacks.reconstruction.similarity import (
     similarities,
     train_similarity,
 )
-from instahide.audit.challenge import COPIES
-from instahide.audit.truth import observe
+from instahide.attacks.reconstruction.pair_encoder.network import shipped_encoder
+from instahide.audit.challenge.challenge import COPIES
+from instahide.audit.ground_truth import observe
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 #: Private images, pairs of their encodings that are compared, and the seed of which.
 PRIVATE, PAIRS, SEED = 100, 20_000, 0

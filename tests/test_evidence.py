@@ -6,7 +6,7 @@ from statistics import mean
 
 from experiments import evidence_tables, tables
 from experiments.records import END, START, rows_of
-from instahide.cli.reproducing import claims
+from instahide.cli.reproduce import claims
 
 RESULTS = tables.RESULTS
 

@@ -24,7 +24,7 @@ from experiments import (
     tables,
 )
 from experiments.budgets import ProcessorTime
-from instahide.images import ImageTable
+from instahide.data import ImageTable
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import noise, noise_table
 from experiments.records import END, START, rows_of
-from instahide.encryption.guarantee import DELTA, epsilon_of
+from instahide.encryption.privacy import DELTA, epsilon_of
 from instahide.encryption.scheme import Scheme
 
 

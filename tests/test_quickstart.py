@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from experiments.photographs import crops
-from instahide.images.decode import decode
-from instahide.images.photos import PHOTOS, photo_files
+from instahide.data.public.crops import PHOTOS, photo_files
+from instahide.data.readers.decode import decode
 from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]

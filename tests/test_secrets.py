@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from instahide.encryption import draws
+from instahide.data import ImageTable, open_split
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.keys import KeyStream
+from instahide.encryption.sampling import sampler
+from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageTable, open_split
-from instahide.learning.loader import EncodedLoader
-from instahide.learning.loop import train
-from instahide.learning.models import build
-from instahide.learning.network_file import NetworkCard, save_network
-from instahide.learning.progress import Lines
-from instahide.learning.run import RunFolder
-from instahide.learning.settings import TrainSettings
+from instahide.training.data.encoded_loader import EncodedLoader
+from instahide.training.model_io import NetworkCard, save_network
+from instahide.training.models import build
+from instahide.training.progress import Lines
+from instahide.training.run_folder import RunFolder
+from instahide.training.settings import TrainSettings
+from instahide.training.training_loop import train
 
 KEY = hashlib.sha256(b"a key that no file holds by chance").digest()
 PARTICIPANT = "hospital 7"
@@ -90,13 +90,13 @@ def holds_any(text: bytes, secrets: set[bytes]) -> bool:
 def one_time(monkeypatch: pytest.MonkeyPatch) -> list[OneTimeKeys]:
     """All one-time keys that are drawn."""
     noted: list[OneTimeKeys] = []
-    draw = draws.one_time_keys
+    draw = sampler.one_time_keys
 
     def noting(*arguments: object, **more: object) -> OneTimeKeys:
         noted.append(draw(*arguments, **more))  # type: ignore[arg-type]
         return noted[-1]
 
-    monkeypatch.setattr(draws, "one_time_keys", noting)
+    monkeypatch.setattr(sampler, "one_time_keys", noting)
     return noted
 
 

@@ -21,7 +21,7 @@ from servers import running
 from simulate import said, show
 
 from instahide import ImageTable, open_split
-from instahide.learning.flower.partition import shares
+from instahide.integrations.flower.client.partition import shares
 
 #: Settings that each node decides for itself.
 TERMS = (

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any
 from instahide._version import __version__
 
 if TYPE_CHECKING:
-    from instahide.encryption.augmentation import Augmentation
-    from instahide.encryption.encoder import Encoded, Encoder
-    from instahide.encryption.exposure import Exposure
-    from instahide.encryption.scheme import Scheme
-    from instahide.errors import InstaHideError
-    from instahide.images import (
+    from instahide.data import (
         ImageDataset,
         ImageTable,
         PhotoCrops,
@@ -21,9 +16,14 @@ if TYPE_CHECKING:
         open_pool,
         open_split,
     )
-    from instahide.learning.loader import EncodedLoader
-    from instahide.learning.predict import predict_encrypted
-    from instahide.learning.wrapping import encode_loader
+    from instahide.encryption.augmentation import Augmentation
+    from instahide.encryption.encoder import Encoded, Encoder
+    from instahide.encryption.exposure import Exposure
+    from instahide.encryption.scheme import Scheme
+    from instahide.errors import InstaHideError
+    from instahide.integrations.dataloader.wrap import encode_loader
+    from instahide.training.data.encoded_loader import EncodedLoader
+    from instahide.training.predict import predict_encrypted
 
 _HOMES = {
     "Augmentation": "instahide.encryption.augmentation",
@@ -32,15 +32,15 @@ _HOMES = {
     "Exposure": "instahide.encryption.exposure",
     "Scheme": "instahide.encryption.scheme",
     "InstaHideError": "instahide.errors",
-    "ImageDataset": "instahide.images",
-    "ImageTable": "instahide.images",
-    "PhotoCrops": "instahide.images",
-    "open_images": "instahide.images",
-    "open_pool": "instahide.images",
-    "open_split": "instahide.images",
-    "EncodedLoader": "instahide.learning.loader",
-    "encode_loader": "instahide.learning.wrapping",
-    "predict_encrypted": "instahide.learning.predict",
+    "ImageDataset": "instahide.data",
+    "ImageTable": "instahide.data",
+    "PhotoCrops": "instahide.data",
+    "open_images": "instahide.data",
+    "open_pool": "instahide.data",
+    "open_split": "instahide.data",
+    "EncodedLoader": "instahide.training.data.encoded_loader",
+    "encode_loader": "instahide.integrations.dataloader.wrap",
+    "predict_encrypted": "instahide.training.predict",
 }
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from instahide.app.stage import Stage
+from instahide.app.demo_images import Stage
 
 
 @pytest.fixture(scope="session")

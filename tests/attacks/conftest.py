@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from instahide.attacks.base import Budget
-from instahide.images import ImageTable
+from instahide.data import ImageTable
 
 SIDE = 12
 

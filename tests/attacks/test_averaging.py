@@ -6,10 +6,10 @@ import pytest
 
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import Budget, ThreatModel, silent
-from instahide.audit.score import Score, score
-from instahide.audit.truth import observe
+from instahide.audit.ground_truth import observe
+from instahide.audit.scoring.scores import Score, score
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 
 def attacked(

@@ -107,7 +107,7 @@ def test_attacks_load_neither_truth_nor_keys_of_an_encoder() -> None:
     program = (
         f"import sys; [__import__(name) for name in {modules!r}]; "
         "print([name for name in sys.modules if name.startswith('instahide.audit') "
-        "or name == 'instahide.encryption.rehearsal'])"
+        "or name == 'instahide.encryption.known_keys'])"
     )
     result = subprocess.run(
         [sys.executable, "-c", program],

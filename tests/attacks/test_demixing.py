@@ -8,12 +8,12 @@ import torch
 
 from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
 from instahide.attacks.demixing import Demixing
-from instahide.attacks.shadows import shadow_batches
+from instahide.attacks.shadow_encodings import shadow_batches
 from instahide.attacks.unet import UNet
-from instahide.audit.score import score
-from instahide.audit.truth import Truth, observe
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.scoring.scores import score
+from instahide.data import ImageTable, open_split
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable, open_split
 from tests.attacks.conftest import natural
 from tests.waiting import ticks
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instahide.attacks.ksum import meet_in_the_middle
-from instahide.encryption.rehearsal import rehearse
+from instahide.data import ImageTable
+from instahide.encryption.known_keys import rehearse
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageTable
 
 
 def mixed(

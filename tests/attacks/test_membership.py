@@ -16,13 +16,13 @@ from instahide.attacks.membership import (
     confidences,
     likelihood_ratios,
 )
-from instahide.attacks.shadow_networks import Recipe, train_alike
-from instahide.audit import membership
-from instahide.audit.membership import with_candidates
-from instahide.audit.score import score
-from instahide.audit.truth import Truth, observe
+from instahide.attacks.shadow_models import Recipe, train_alike
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.scoring import membership
+from instahide.audit.scoring.membership import with_candidates
+from instahide.audit.scoring.scores import score
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 from tests.waiting import ticks
 
 SIZE = 60

@@ -8,10 +8,10 @@ import torch
 from instahide.attacks.base import Budget, Observation, ThreatModel, silent
 from instahide.attacks.public_search import PublicSearch, PublicSearchAbsolute, search
 from instahide.attacks.whitening import Pool
-from instahide.audit.score import score
-from instahide.audit.truth import Truth, observe
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.scoring.scores import score
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 MIXUP, CROSS = Scheme.cross(4, mask=False), Scheme.cross(4)
 

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from instahide.audit.hardness import CAVEAT, Setting, figures, hours, log2_choices, report
-from instahide.cli.app import app
-from instahide.cli.costs import duration
+from instahide.cli.hardness import duration
+from instahide.cli.main import app
 from instahide.errors import InstaHideError
 
 

@@ -16,16 +16,16 @@ from torch import nn
 from instahide.attacks.base import Budget, silent
 from instahide.attacks.gradients.inverting import InvertingStatistics
 from instahide.attacks.registry import registered
-from instahide.audit.plan import Task, tasks
-from instahide.audit.report import reported, write_report
-from instahide.audit.result import Result
-from instahide.audit.scenes import scenes
+from instahide.audit.report.html import reported, write_report
+from instahide.audit.report.schema import Result
+from instahide.audit.scenarios import scenes
+from instahide.audit.schedule import Task, tasks
 from instahide.audit.session import NO_TIME, PICTURES, RESULTS, Session, facts, pending
-from instahide.audit.subject import MOST_ENCODINGS, Subject
-from instahide.encryption.guarantee import epsilon_beforehand
+from instahide.audit.target import MOST_ENCODINGS, Subject
+from instahide.data import ImageTable
+from instahide.encryption.privacy import epsilon_beforehand
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageTable
 from tests.attacks.conftest import natural
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from instahide.cli.app import app
-from instahide.encodings.format import EncodedFolder
+from instahide.cli.main import app
+from instahide.encodings.folder import EncodedFolder
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from instahide.cli.app import app
-from instahide.learning.settings import TrainSettings
+from instahide.cli.main import app
+from instahide.training.settings import TrainSettings
 from tests.waiting import LIMIT, wait_until
 
 SMALL = ["digits", "--epochs", "2", "--batch-size", "128", "--precision", "float32"]

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from instahide.cli.app import app
+from instahide.cli.main import app
+from instahide.data import open_images
 from instahide.encodings import publish
-from instahide.encodings.format import EncodedFolder
-from instahide.encodings.ledger import Ledger
+from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.encoder import AHEAD
-from instahide.images import open_images
 from tests.encodings.encrypter import Encrypter, encrypter
 from tests.waiting import wait_until
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from instahide.app import markup
-from instahide.audit.report import HTML
-from instahide.cli.app import app
+from instahide.app import html
+from instahide.audit.report.html import HTML
 from instahide.cli.console import SafeConsole, text_column
+from instahide.cli.main import app
 from instahide.errors import InstaHideError
 
 #: Tags and emoji codes to Rich; a folder in a folder to the file system.
@@ -181,6 +181,6 @@ def test_errors_and_progress_are_escaped(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_html_is_escaped_for_browsers_too() -> None:
-    page = markup.refusal(InstaHideError(f"<b>{TRICKS}", TRICKS)) + markup.paragraph(TRICKS)
+    page = html.refusal(InstaHideError(f"<b>{TRICKS}", TRICKS)) + html.paragraph(TRICKS)
     assert not re.search("[\x00-\x1f\x7f-\x9f\u202e\u2066\udcff]", page)
     assert "&lt;b&gt;a\\x1b[31mb\\u202ec" in page

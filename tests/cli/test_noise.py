@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from instahide.cli.app import app
-from instahide.encodings.format import EncodedFolder
+from instahide.cli.main import app
+from instahide.encodings.folder import EncodedFolder
 
 NOISY = ["encrypt", "images.npz", "--scheme", "inside", "--k", "2", "--noise", "40"]
 NONE = "Differential privacy: none (no noise added)"

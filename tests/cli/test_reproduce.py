@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from instahide.cli.app import app
-from instahide.cli.reproducing import SETTINGS, claims
+from instahide.cli.main import app
+from instahide.cli.reproduce import SETTINGS, claims
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIMS = claims(ROOT)

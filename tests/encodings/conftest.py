@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from instahide import Encoder, ImageTable, InstaHideError, Scheme
-from instahide.encodings.format import (
+from instahide.encodings.folder import (
     EncodedFolder,
     new_publication,
     new_shard_name,
     writing_encodings,
 )
-from instahide.encodings.ledger import Ledger
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.manifest import Manifest
 from instahide.encodings.shards import packed, worst_error, write_shard
 from instahide.encryption.encoder import Encoded

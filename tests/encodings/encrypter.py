@@ -95,6 +95,6 @@ def serve() -> None:
 
 if __name__ == "__main__":
     # What the command imports when it runs.
-    import instahide.cli.publishing  # noqa: F401
+    import instahide.cli.encrypt  # noqa: F401
 
     serve()

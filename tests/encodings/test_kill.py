@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from instahide.encodings.format import EncodedFolder
-from instahide.encodings.ledger import Ledger
+from instahide.data import ImageTable, open_images
+from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import WRITERS
 from instahide.encryption.encoder import AHEAD
-from instahide.images import ImageTable, open_images
 from tests.encodings.encrypter import Encrypter, encrypter
 from tests.waiting import wait_until
 

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from instahide import Encoder, ImageTable, Scheme
+from instahide.data import open_images
 from instahide.encodings import publish as publishing
-from instahide.encodings.format import EncodedFolder
-from instahide.encodings.ledger import Ledger
+from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, publish, threads
-from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.keys import KeyStream
-from instahide.images import open_images
+from instahide.encryption.sampling import sampler
+from instahide.encryption.sampling.sampler import OneTimeKeys
 from tests.test_secrets import KEY, PARTICIPANT, holds_any, needles
 
 IMAGES, COPIES, SHARDS = 240, 3, 12
@@ -124,7 +124,7 @@ def picture_folder(path: Path) -> set[bytes]:
 
 def test_no_byte_of_a_folder_is_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noted: list[OneTimeKeys] = []
-    draw = draws.one_time_keys
+    draw = sampler.one_time_keys
 
     def noting(*arguments: object, **more: object) -> OneTimeKeys:
         noted.append(draw(*arguments, **more))  # type: ignore[arg-type]
@@ -137,7 +137,7 @@ def test_no_byte_of_a_folder_is_secret(tmp_path: Path, monkeypatch: pytest.Monke
             augmentation=Augmentation(1, flip=True),
         )  # fmt: skip
 
-    monkeypatch.setattr(draws, "one_time_keys", noting)
+    monkeypatch.setattr(sampler, "one_time_keys", noting)
     monkeypatch.setattr(Publication, "encoder", encoder)
     names = picture_folder(tmp_path / "pictures of patients")
     images = open_images(tmp_path / "pictures of patients")

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from instahide import Scheme, encode_loader
-from instahide.encodings.ledger import Ledger
+from instahide.encodings.ledger.ledger import Ledger
 
 
 def main(path: str, epochs: str) -> None:

@@ -14,15 +14,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from instahide.data import ImageDataset, Images, ImageTable, PhotoCrops
 from instahide.encryption import mixing
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
+from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Labels, Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageDataset, Images, ImageTable, PhotoCrops
 
 KEY = bytes(range(32))
 SHAPE = (3, 8, 8)

@@ -18,10 +18,10 @@ from scipy import stats
 from torch import Tensor
 
 from instahide import Encoder, ImageTable, InstaHideError, Scheme
-from instahide.encryption import draws
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.exposure import Exposure, ExposureLimitError, Part, fitting
 from instahide.encryption.keys import KeyStream
+from instahide.encryption.sampling import sampler
 
 
 def table(count: int) -> ImageTable:
@@ -99,7 +99,7 @@ def test_the_limit_holds_between_threads() -> None:
 def test_an_image_at_its_limit_is_left_out_and_the_others_are_drawn_evenly() -> None:
     exposure = Exposure(12, limit=10_000)
     exposure.counts[[3, 7]] = 10_000
-    keys = draws.one_time_keys(
+    keys = sampler.one_time_keys(
         KeyStream().next_block(), Scheme.inside(2), np.zeros(9_000, np.int64), public=0,
         shape=(1, 4, 4), augmentation=Augmentation(), exposure=exposure,
     )  # fmt: skip
@@ -111,7 +111,7 @@ def test_an_image_at_its_limit_is_left_out_and_the_others_are_drawn_evenly() -> 
 
 def test_squares_are_the_coefficients_own() -> None:
     exposure = Exposure(20)
-    keys = draws.one_time_keys(
+    keys = sampler.one_time_keys(
         KeyStream().next_block(), Scheme.cross(4), np.arange(20), public=9,
         shape=(1, 4, 4), augmentation=Augmentation(), exposure=exposure,
     )  # fmt: skip

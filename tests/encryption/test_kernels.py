@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from numba import njit
 from numpy.typing import NDArray
 
-from instahide.encryption import draws
+from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.draws import OneTimeKeys
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.kernels import cpu, cuda, instructions, reference
+from instahide.encryption.kernels import _intrinsics, cpu, cuda, reference
 from instahide.encryption.keys import KeyStream
+from instahide.encryption.sampling import sampler
+from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageTable
 from tests.waiting import LIMIT
 
 #: A kernel is compiled for each of these: every k once, both types of pixels.
@@ -62,7 +62,7 @@ def inputs(
         else generator.normal(0, 3, (size, *shape)).astype(dtype)
         for size in sizes
     ]
-    keys = draws.one_time_keys(
+    keys = sampler.one_time_keys(
         KeyStream().next_block(), scheme, np.arange(count) % sizes[0], public=sizes[1],
         shape=shape, augmentation=augmentation, exposure=Exposure(sizes[0]),
     )  # fmt: skip
@@ -305,7 +305,7 @@ def test_every_kernel_moves_an_image_alike(
 @pytest.mark.parametrize("right", [-127, -20, -9, -8, -7, -1, 0, 1, 7, 8, 9, 20, 127])
 @pytest.mark.parametrize("down", [-3, -1, 0, 1])
 @pytest.mark.parametrize("mirrored", [0, 1])
-@pytest.mark.parametrize("width", [8, 2 * instructions.LANES + 5])
+@pytest.mark.parametrize("width", [8, 2 * _intrinsics.LANES + 5])
 def test_a_move_beyond_the_image_writes_nowhere_else(
     right: int, down: int, mirrored: int, width: int
 ) -> None:
@@ -353,7 +353,7 @@ def test_the_largest_image_size_and_move() -> None:
 def test_memory_is_asked_for_and_what_is_not_there_does_no_harm() -> None:
     @njit
     def ask(array: Any, place: Any) -> None:
-        instructions.read_soon(array, place)  # type: ignore[call-arg]
+        _intrinsics.read_soon(array, place)  # type: ignore[call-arg]
 
     for place in (0, 63, 64, 2**40, 2**62):
         ask(np.zeros(64, np.uint8), np.uintp(place))

@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.traceback import Traceback
 from torch.utils.data import DataLoader
 
+from instahide.data import ImageDataset, ImageTable
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.keys import KEY_BYTES, KeyStream, Purpose
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageDataset, ImageTable
 
 KEY = bytes(range(32))
 SECONDS = 900

@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import kstest, norm
 
-from instahide.encryption import draws, mixing
-from instahide.encryption.batches import BatchEncoder, Moments
+from instahide.data import ImageDataset, ImageTable
+from instahide.encryption import mixing
+from instahide.encryption.batch_encoder import BatchEncoder, Moments
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels.cuda import DeviceTables
 from instahide.encryption.keys import KeyStream
+from instahide.encryption.sampling import sampler
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageDataset, ImageTable
 
 KEY = bytes(range(32))
 DEVIATION = 3.0
@@ -109,7 +110,7 @@ def test_noise_does_not_repeat_between_chunks(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_noise_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draws, "noise", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr(sampler, "noise", lambda *_: pytest.fail("drawn"))
     from_encoder(Scheme.inside(4), 1)
     with pytest.raises(pytest.fail.Exception):
         from_encoder(noisy(Scheme.inside(4)), 1)
@@ -140,8 +141,8 @@ def test_the_furthest_noise() -> None:
         def words(self, purpose: Any, count: int) -> NDArray[np.uint64]:
             return np.full(count, 2**64 - 1, np.uint64)
 
-    furthest = np.abs(draws.noise(Extreme(), (2,), 1.0)).max()  # type: ignore[arg-type]
-    assert 0.99 * draws.MOST_NOISE < furthest <= draws.MOST_NOISE
+    furthest = np.abs(sampler.noise(Extreme(), (2,), 1.0)).max()  # type: ignore[arg-type]
+    assert 0.99 * sampler.MOST_NOISE < furthest <= sampler.MOST_NOISE
 
 
 def test_float_images_beyond_black_and_white_are_clipped() -> None:

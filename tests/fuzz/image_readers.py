@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from instahide import open_images, open_split
-from instahide.images import ImageTable
-from instahide.images.decode import decode_file
+from instahide.data import ImageTable
+from instahide.data.readers.decode import decode_file
 from tests.fuzz.making import Reader, new_folder, npy_bytes, small_table, some_bytes, written
 from tests.fuzz.mutation import Seed
 from tests.fuzz.packing import gzip_seed, npy_tokens, png_seed, tar_seed, zip_seed
@@ -108,7 +108,7 @@ def _cifar() -> dict[str, bytes]:
     def dumped(value: object, protocol: int = 2) -> bytes:
         return pickle.dumps(value, protocol=protocol)
 
-    from tests.images.test_cifar import python2
+    from tests.data.readers.test_cifar import python2
 
     batch = python2({b"data": data, b"labels": [0, 1, 1], b"filenames": [b"a", b"b", b"c"]})
     files = {f"data_batch_{number}": batch for number in (1, 2)}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from instahide.images import ImageTable
+from instahide.data import ImageTable
 from tests.fuzz.mutation import Seed
 
 Read = Callable[[Path], object]

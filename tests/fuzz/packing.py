@@ -102,7 +102,7 @@ def checkpoint_seed(path: Path) -> Seed:
     """A checkpoint, whose tensors and facts are changed before their checksum is made."""
     from safetensors.torch import save
 
-    from instahide.learning import checkpoint
+    from instahide.training import checkpoint
 
     tensors, facts = checkpoint.read(path)
 

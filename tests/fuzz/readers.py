@@ -10,22 +10,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from instahide.attacks.reconstruction.beliefs import FILE, Beliefs, load_beliefs, save_beliefs
-from instahide.attacks.reconstruction.encoder import PairEncoder, load_encoder, save_encoder
-from instahide.audit.challenge import Challenge, ChallengeTruth, make_challenge
-from instahide.audit.result import Result
-from instahide.encodings.exchange.importing import Foreign, Origin, _blocks
-from instahide.encodings.format import EncodedFolder
-from instahide.encodings.ledger import Ledger
-from instahide.encodings.ledger_schema import _crc
+from instahide.attacks.reconstruction.pair_encoder.network import (
+    PairEncoder,
+    load_encoder,
+    save_encoder,
+)
+from instahide.attacks.reconstruction.state import FILE, Beliefs, load_beliefs, save_beliefs
+from instahide.audit.challenge.challenge import Challenge, ChallengeTruth, make_challenge
+from instahide.audit.report.schema import Result
+from instahide.data.class_names import read_class_list
+from instahide.encodings.convert.importer import Foreign, Origin, _blocks
+from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.ledger.ledger import Ledger
+from instahide.encodings.ledger.schema import _crc
 from instahide.encodings.manifest import Manifest
 from instahide.encodings.publish import Publication, publish, threads
 from instahide.encryption.scheme import Scheme
-from instahide.images.classes import read_class_list
-from instahide.learning import checkpoint
-from instahide.learning.models import build
-from instahide.learning.network_file import NetworkCard, load_network, save_network
-from instahide.learning.settings import TrainSettings
+from instahide.training import checkpoint
+from instahide.training.model_io import NetworkCard, load_network, save_network
+from instahide.training.models import build
+from instahide.training.settings import TrainSettings
 from tests.fuzz.image_readers import IMAGE_READERS
 from tests.fuzz.making import Read, Reader, new_folder, npy_bytes, small_table
 from tests.fuzz.mutation import Seed

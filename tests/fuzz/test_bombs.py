@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from instahide import open_images
+from instahide.data import Split
+from instahide.data.readers.numpy import read_npz
 from instahide.errors import InstaHideError
-from instahide.images import Split
-from instahide.images.arrays import read_npz
-from instahide.learning.settings import TrainSettings
+from instahide.training.settings import TrainSettings
 from tests.fuzz.readers import READERS
 
 #: Seconds after which a read waits for something that does not come. No read here takes one.

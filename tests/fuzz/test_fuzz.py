@@ -11,7 +11,7 @@ from tests.fuzz.watching import fuzz
 FEW, MANY = 40, 4000
 
 
-@pytest.mark.filterwarnings("ignore::instahide.images.skipped.SkippedWarning")
+@pytest.mark.filterwarnings("ignore::instahide.data.readers.skipped.SkippedWarning")
 @pytest.mark.parametrize("name", READERS)
 def test_every_seed_is_accepted(name, tmp_path):
     reader = READERS[name]

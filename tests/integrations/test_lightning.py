@@ -80,7 +80,7 @@ def fitted(train: Any, folder: Path, *callbacks: Any) -> Any:
 
 
 def test_trainer(tmp_path: Path) -> None:
-    from instahide.learning.lightning import InstaHideCallback
+    from instahide.integrations.lightning.callback import InstaHideCallback
 
     callback = InstaHideCallback(SCHEME)
     orders: dict[str, Any] = {
@@ -94,7 +94,7 @@ def test_trainer(tmp_path: Path) -> None:
 def test_what_a_trainer_holds_while_it_trains_shows_no_item(tmp_path: Path) -> None:
     from pytorch_lightning import Callback
 
-    from instahide.learning.lightning import InstaHideCallback
+    from instahide.integrations.lightning.callback import InstaHideCallback
 
     class Looking(Callback):
         looked = 0

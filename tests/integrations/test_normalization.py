@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from instahide import InstaHideError
-from instahide.images.transforms import infer_normalization
+from instahide.data.normalization.inference import infer_normalization
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from instahide import InstaHideError, encode_loader
-from instahide.images.transforms import infer_normalization
+from instahide.data.normalization.inference import infer_normalization
 from tests.integrations.matrix import BATCH, COUNT, SCHEME, check, network
 
 timm_data = pytest.importorskip("timm.data")

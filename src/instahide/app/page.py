@@ -9,11 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from instahide.app import reports
-from instahide.app.markup import paragraph, refusal
-from instahide.app.stage import Pixels, Stage, received
-from instahide.app.steps import Wanted, shown
-from instahide.app.trial import ATTACKS, tried
+from instahide.app import reports_tab
+from instahide.app.attack_tab import ATTACKS, tried
+from instahide.app.demo_images import Pixels, Stage, received
+from instahide.app.encryption_tab import Wanted, shown
+from instahide.app.html import paragraph, refusal
 from instahide.errors import InstaHideError
 
 #: Fonts that every system has: others would be asked for.
@@ -104,12 +104,12 @@ def _reports(folder: Path, page: gr.Blocks, tab: gr.Tab) -> None:
     out = gr.HTML(elem_id="report")
 
     def listed() -> tuple[Any, str]:
-        found = reports.listed(folder)
+        found = reports_tab.listed(folder)
         none = paragraph(f"There is no report in {folder}; `instahide audit` writes one.")
         return gr.update(choices=found, value=next(iter(found), None)), "" if found else none
 
     gr.on([page.load, tab.select], listed, None, [name, out], show_progress="hidden")
-    opened = _answer(partial(reports.opened, folder), fails=refusal)
+    opened = _answer(partial(reports_tab.opened, folder), fails=refusal)
     read.click(opened, name, out, show_progress="hidden")
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
-from instahide.attacks.law import simulated_coefficients
+from instahide.attacks.coefficient_distribution import simulated_coefficients
 
 
 class Averaging:

@@ -14,9 +14,9 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageTable
 
 #: Called with what is being done and the share of it that is done, from 0 to 1.
 Progress = Callable[[str, float], None]

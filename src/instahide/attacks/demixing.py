@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
-from instahide.attacks.shadows import ShadowBatch, shadow_batches
+from instahide.attacks.shadow_encodings import ShadowBatch, shadow_batches
 from instahide.attacks.unet import UNet
 from instahide.encryption.scheme import Scheme
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
-from instahide.attacks.shadow_networks import Recipe, Train, train_alike
-from instahide.images import ImageTable
+from instahide.attacks.shadow_models import Recipe, Train, train_alike
+from instahide.data import ImageTable
 
 #: Images that go through a network at a time.
 ASKED = 500

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.images import ImageTable
+from instahide.data import ImageTable
 
 #: Rows that the covariance is taken from, at most, evenly spaced.
 ROWS = 20_000

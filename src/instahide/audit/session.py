@@ -14,15 +14,15 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from instahide.attacks.base import Attack
-from instahide.attacks.separate import Answer, SeparateAttacker
-from instahide.audit.pictures import save_pictures
-from instahide.audit.plan import Task, seconds_for
-from instahide.audit.result import Facts, Result
-from instahide.audit.scenes import Scene, scenes
-from instahide.audit.subject import Subject
-from instahide.encryption.guarantee import DELTA
+from instahide.attacks.sandbox import Answer, SeparateAttacker
+from instahide.audit.report.images import save_pictures
+from instahide.audit.report.schema import Facts, Result
+from instahide.audit.scenarios import Scene, scenes
+from instahide.audit.schedule import Task, seconds_for
+from instahide.audit.target import Subject
+from instahide.encryption.privacy import DELTA
 from instahide.errors import InstaHideError
-from instahide.files import read_regular, write_json, writing_folder
+from instahide.utils.atomic_write import read_regular, write_json, writing_folder
 
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
 #: Of ``audit.json`` and the results. 2: an image is recognisable if it beats a blank picture.

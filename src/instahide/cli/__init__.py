@@ -5,6 +5,6 @@ from __future__ import annotations
 
 def main() -> None:
     """Run `instahide` with the arguments of this process."""
-    from instahide.cli.app import app
+    from instahide.cli.main import app
 
     app()

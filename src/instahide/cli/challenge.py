@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from instahide.cli.arguments import C1, C2, MOST, Pool, Size, Source
 from instahide.cli.console import explained, out
+from instahide.cli.options import C1, C2, MOST, Pool, Size, Source
 
 challenge = typer.Typer(
     name="challenge",
@@ -42,9 +42,9 @@ def make(
     """
     import numpy as np
 
-    from instahide.audit.challenge import make_challenge
+    from instahide.audit.challenge.challenge import make_challenge
+    from instahide.data import open_images, open_pool
     from instahide.encryption.scheme import Scheme
-    from instahide.images import open_images, open_pool
 
     bounds = {name: value for name, value in (("c1", c1), ("c2", c2)) if value is not None}
     scheme = Scheme.cross(k, private_k=private_k, **bounds)
@@ -74,8 +74,8 @@ def score(
     """
     from dataclasses import asdict
 
-    from instahide.audit.challenge import ChallengeTruth
-    from instahide.audit.contest import enter, score_blank, score_submission
+    from instahide.audit.challenge.challenge import ChallengeTruth
+    from instahide.audit.challenge.leaderboard import enter, score_blank, score_submission
 
     opened = ChallengeTruth.open(truth)
     found = score_submission(submission, opened)
@@ -88,7 +88,7 @@ def score(
 @explained
 def info(folder: Folder) -> None:
     """Say what a challenge holds; the authors' own two files will do."""
-    from instahide.audit.challenge import Challenge
+    from instahide.audit.challenge.challenge import Challenge
 
     given = Challenge.open(folder)
     count, *shape = given.encodings.shape

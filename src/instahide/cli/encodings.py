@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from instahide.cli.arguments import (
+from instahide.cli.console import explained
+from instahide.cli.options import (
     C1,
     C2,
     Classes,
@@ -23,7 +24,6 @@ from instahide.cli.arguments import (
     SkipBad,
     Source,
 )
-from instahide.cli.console import explained
 
 Folder = Annotated[str, typer.Argument(help="A folder of encodings, or its URL.")]
 
@@ -76,13 +76,13 @@ def encrypt(
 
     Example: instahide encrypt mnist-5k --copies 10 --out encoded
     """
-    from instahide.cli import publishing
+    from instahide.cli import encrypt
 
     mixing = {
         "scheme": scheme, "k": k, "private_k": private_k, "c1": c1, "c2": c2, "labels": labels,
         "law": law, "noise": noise,
     }  # fmt: skip
-    publication = publishing.opened(
+    publication = encrypt.opened(
         source,
         public,
         scheme=mixing,
@@ -95,9 +95,9 @@ def encrypt(
         classes=classes,
     )
     if dry_run:
-        publishing.show_plan(publication, out_folder, ledger, limit=max_exposure, delta=delta)
+        encrypt.show_plan(publication, out_folder, ledger, limit=max_exposure, delta=delta)
     else:
-        publishing.run_encryption(
+        encrypt.run_encryption(
             publication,
             out_folder,
             ledger,
@@ -111,7 +111,7 @@ def encrypt(
 @explained
 def verify(folder: Folder) -> None:
     """Check every byte and every value of a folder of encodings."""
-    from instahide.cli.publishing import verify_folder
+    from instahide.cli.encrypt import verify_folder
 
     verify_folder(folder)
 
@@ -123,7 +123,7 @@ def info(
     delta: Delta = 1e-5,
 ) -> None:
     """Say what a folder of encodings holds, and how often it shows an image."""
-    from instahide.cli.publishing import show_info
+    from instahide.cli.encrypt import show_info
 
     show_info(folder, as_json, delta)
 
@@ -143,12 +143,12 @@ def ledger(
 
     Example: instahide ledger --data mnist-5k
     """
-    from instahide.cli.accounts import show_ledger
+    from instahide.cli.ledger import show_ledger
 
     show_ledger(path, data, size, skip_bad, as_json, delta)
 
 
-#: The formats of `instahide.encodings.exchange`.
+#: The formats of `instahide.encodings.convert`.
 Format = Annotated[
     Literal["challenge", "webdataset", "huggingface", "parquet"],
     typer.Option("--format", help="Format of the files."),
@@ -165,7 +165,7 @@ def export(
 
     Example: instahide export encoded --format webdataset --out tars
     """
-    from instahide.cli.exchanging import run_export
+    from instahide.cli.convert import run_export
 
     run_export(folder, form, out_folder)
 
@@ -196,7 +196,7 @@ def import_(
 
     Example: instahide import tars --format webdataset --out encoded
     """
-    from instahide.cli.exchanging import run_import
+    from instahide.cli.convert import run_import
 
     mixing = {
         "scheme": scheme, "k": k, "private_k": private_k, "c1": c1, "c2": c2, "labels": labels,

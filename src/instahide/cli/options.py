@@ -1,66 +1,64 @@
-"""The arguments of a training run, one for each field of `TrainSettings`, with its help text."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
-import inspect
-import types
-from collections.abc import Callable
-from typing import Annotated, Any, Union, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
-from pydantic.fields import FieldInfo
 
-from instahide.learning.settings import TrainSettings
+from instahide.errors import InstaHideError
 
-#: Title of these options in the help text.
-PANEL = "Settings of the run"
+#: Along the side of an image.
+MOST_PIXELS = 1 << 14
+#: Of anything else that is counted.
+MOST = 1_000_000
+
+Source = Annotated[
+    str,
+    typer.Argument(help="Images: digits, mnist-5k, fashion-mnist, a folder, a file or a URL."),
+]
+Pool = Annotated[str, typer.Option("--public", help="A public pool's folder, or `photos`.")]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        help="Resize the short side to so many pixels and crop the centre.", min=1, max=MOST_PIXELS
+    ),
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="All classes of all participants: cat,dog or a file with one name a line."),
+]
+LedgerFile = Annotated[
+    Path | None,
+    typer.Option("--ledger", help="The ledger; $INSTAHIDE_LEDGER or the user's own by default."),
+]
+
+# Of a scheme; what is not given is the scheme's own.
+PrivateK = Annotated[int | None, typer.Option(help="Private images in a mix.")]
+C1 = Annotated[float | None, typer.Option(help="Bound of every coefficient.")]
+C2 = Annotated[float | None, typer.Option(help="Least sum of the private ones.")]
+Labels = Annotated[Literal["soft", "renormalised"] | None, typer.Option(help="Labels of a mix.")]
+Law = Annotated[
+    Literal["half-normal", "dirichlet"] | None, typer.Option(help="Law of the coefficients.")
+]
+Noise = Annotated[
+    float | None,
+    typer.Option(help="Deviation of Gaussian noise on every value, in normalised units."),
+]
+Delta = Annotated[float, typer.Option(help="The delta at which the epsilon of noise is given.")]
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command``, which takes ``given``, one option for each training setting.
+def numbers(text: str) -> tuple[float, ...]:
+    """One number a channel, as typed: ``0.49,0.48,0.45``.
 
-    What to train on is no option: every argument without a name is a source. ``given`` holds the
-    settings that were named on the command line, and only those.
+    Raises:
+        InstaHideError: something else was typed.
     """
-    parameters = inspect.signature(command, eval_str=True).parameters
-    own = [parameter for name, parameter in parameters.items() if name != "given"]
-
-    def run(**arguments: Any) -> None:
-        fields = {name: arguments.pop(name) for name in TrainSettings.model_fields}
-        command(given={k: _typed(v) for k, v in fields.items() if v not in (None, [])}, **arguments)
-
-    options = [_parameter(name, field) for name, field in TrainSettings.model_fields.items()]
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
-    # Typer asks for the annotations apart from the signature.
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
-    return run
-
-
-def _typed(value: Any) -> Any:
-    """A single source is no list of sources."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    text = field.description or ""
-    text = text[:1].upper() + text[1:]
-    if field.default_factory is None and field.default is not None:
-        text = f"{text} (default: {field.default})"
-    if name == "data":
-        declared = typer.Argument(None, help=f"{text}.", metavar="SOURCE", show_default=False)
-        annotation: Any = list[str] | None
-    else:
-        declared = typer.Option(None, help=f"{text}.", show_default=False, rich_help_panel=PANEL)
-        annotation = _plain_type(field.annotation) | None
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, keyword, default=declared, annotation=annotation)
-
-
-def _plain_type(annotation: Any) -> Any:
-    """The type a user types: without None, bounds and validators."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return _plain_type(next(part for part in get_args(annotation) if part is not type(None)))
-    if get_origin(annotation) is Annotated:
-        return _plain_type(get_args(annotation)[0])
-    return annotation
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InstaHideError(
+            f"{text!r} is not one number a channel.", "Write 0.29, or 0.49,0.48,0.45 for colour."
+        ) from error

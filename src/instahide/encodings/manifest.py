@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from instahide._version import __version__
-from instahide.encryption.draws import MOST_NOISE
+from instahide.encryption.sampling.sampler import MOST_NOISE
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError, refused
 

@@ -22,7 +22,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from instahide.encodings.format import (
+from instahide.data import ImageTable
+from instahide.data.image_source import has_repeats
+from instahide.encodings.folder import (
     EncodedFolder,
     FolderWriter,
     new_publication,
@@ -30,7 +32,7 @@ from instahide.encodings.format import (
     store_shard,
     writing_encodings,
 )
-from instahide.encodings.ledger import Account, Ledger
+from instahide.encodings.ledger.ledger import Account, Ledger
 from instahide.encodings.manifest import Manifest, Shard, Values, reach
 from instahide.encodings.shards import worst_error
 from instahide.encodings.storage import Store
@@ -38,8 +40,6 @@ from instahide.encryption.encoder import Encoded, Encoder, fresh_order
 from instahide.encryption.exposure import Exposure, ExposureLimitError
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError, refused
-from instahide.images import ImageTable
-from instahide.images.protocol import has_repeats
 
 #: Bytes of a shard, about; twice as many where there would be more than `MANY_SHARDS`, which spares
 #: the ledger work, and does not leave threads waiting at the end; more yet beyond `MOST_SHARDS`.

@@ -21,7 +21,7 @@ from torch import Tensor
 from instahide.encodings.manifest import STORED, Manifest, Shard, Values
 from instahide.encryption.encoder import Encoded
 from instahide.errors import InstaHideError
-from instahide.files import require_regular
+from instahide.utils.atomic_write import require_regular
 
 #: 8-bit values stand for so many steps on either side of 0, which is stored as `_ZERO`.
 _STEPS, _ZERO = 127, 128

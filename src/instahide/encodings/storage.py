@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from instahide.data.cache import cache_folder, digest
+from instahide.data.remote.downloads import require_room
+from instahide.data.remote.urls import Entry, Remote, local_path, plain_name, reaching
 from instahide.errors import InstaHideError
-from instahide.files import open_regular, writing
-from instahide.images.cache import cache_folder, digest
-from instahide.images.fetching import require_room
-from instahide.images.remote import Entry, Remote, local_path, plain_name, reaching
+from instahide.utils.atomic_write import open_regular, writing
 
 _LOCK = ".lock"
 #: What `files.writing` leaves of a manifest or a shard when it is killed.

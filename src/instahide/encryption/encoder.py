@@ -13,15 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.encryption import draws
+from instahide.data import Images, ImageTable, PhotoCrops
+from instahide.data.image_source import picture_ids_of
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.candidates import Pools, image_pools, require_pictures
-from instahide.encryption.draws import OneTimeKeys
+from instahide.encryption.buffer_pool import Turns, room
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.guarantee import loss_rate
 from instahide.encryption.kernels import cuda
 from instahide.encryption.keys import Block, KeyStream
-from instahide.encryption.memory import Turns, room
 from instahide.encryption.mixing import (
     PublicImages,
     clipped,
@@ -30,11 +28,13 @@ from instahide.encryption.mixing import (
     noised,
     soft_labels,
 )
-from instahide.encryption.requirements import require_fit
+from instahide.encryption.privacy import loss_rate
+from instahide.encryption.sampling import sampler
+from instahide.encryption.sampling.partner_pools import Pools, image_pools, require_pictures
+from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
-from instahide.images import Images, ImageTable, PhotoCrops
-from instahide.images.indices import row_numbers
-from instahide.images.protocol import picture_ids_of
+from instahide.encryption.validation import require_fit
+from instahide.utils.row_indices import row_numbers
 
 #: Blocks that `Encoder.stream` works on at a time: keys of one are drawn, one is mixed, and one is
 #: there for processors that are done with that.
@@ -118,7 +118,7 @@ class Encoder:
 
     def order(self) -> NDArray[np.int64]:
         """A fresh random order of the private images."""
-        return draws.order(self._keys.next_block(), len(self.images))
+        return sampler.order(self._keys.next_block(), len(self.images))
 
     def encode(
         self, indices: NDArray[np.int64] | NDArray[np.bool], *, pin_memory: bool = False
@@ -218,7 +218,7 @@ class Encoder:
         self._device_tables = self._to_device()
 
     def _draw(self, block: Block, indices: NDArray[np.int64]) -> OneTimeKeys:
-        return draws.one_time_keys(
+        return sampler.one_time_keys(
             block,
             self.scheme,
             indices,
@@ -267,4 +267,4 @@ def fresh_order(count: int, participant: str = "") -> NDArray[np.int64]:
         count: how many rows.
         participant: a name in the keys, as for `Encoder`.
     """
-    return draws.order(KeyStream(participant).next_block(), count)
+    return sampler.order(KeyStream(participant).next_block(), count)

@@ -13,9 +13,9 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.encryption.tallies import merge, repeats, tally
+from instahide.data.duplicates.content_hash import Hashes, all_different, joined, same_pictures
+from instahide.encryption.sampling._duplicates_numba import merge, repeats, tally
 from instahide.errors import InstaHideError
-from instahide.images.pictures import Hashes, all_different, joined, same_pictures
 
 
 class ExposureLimitError(InstaHideError):

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.encryption import draws
+from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.candidates import image_pools, require_pictures
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
+from instahide.encryption.sampling import sampler
+from instahide.encryption.sampling.partner_pools import image_pools, require_pictures
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 
 #: What is to be said under every such picture.
 CAPTION = "The keys of this picture were made for it alone. The sign is hidden; |encoding| is not."
@@ -50,7 +50,7 @@ def illustrate(
     pools = image_pools(images.picture_ids, images, public)
     require_pictures(scheme, pools)
     block = KeyStream("illustration").next_block()
-    keys = draws.one_time_keys(
+    keys = sampler.one_time_keys(
         block,
         scheme,
         indices,
@@ -60,7 +60,7 @@ def illustrate(
         exposure=Exposure(len(images)),
         pools=pools,
     )
-    unmasked = draws.OneTimeKeys(keys.partners, keys.coefficients, None, None)
+    unmasked = sampler.OneTimeKeys(keys.partners, keys.coefficients, None, None)
     own, others = keys.partners[:, : scheme.private_k], keys.partners[:, scheme.private_k :]
     parts = np.concatenate(
         [
@@ -76,7 +76,7 @@ def illustrate(
         for used in (unmasked, keys)
     )
     if scheme.noise:
-        encodings = encodings + draws.noise(block, encodings.shape, scheme.noise)
+        encodings = encodings + sampler.noise(block, encodings.shape, scheme.noise)
     turned = (
         np.zeros(mixes.shape, bool)
         if keys.masks is None

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.encryption import draws
-from instahide.encryption.draws import OneTimeKeys
+from instahide.data import Images, ImageTable, PhotoCrops
+from instahide.data.table import Normalised
 from instahide.encryption.kernels import cpu
 from instahide.encryption.keys import Block, KeyStream, Purpose
+from instahide.encryption.sampling import sampler
+from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
-from instahide.images import Images, ImageTable, PhotoCrops
-from instahide.images.table import Normalised
 
 #: New crops of photographs that an epoch draws, where the public images are `PhotoCrops`.
 CROPS_PER_EPOCH = 10_000
@@ -43,7 +43,7 @@ class PublicImages:
         """Take new crops where there are photographs; returns whether there are."""
         if self._photos is None:
             return False
-        numbers = draws.uniforms(stream.next_block(), Purpose.CROPS, 4 * CROPS_PER_EPOCH)
+        numbers = sampler.uniforms(stream.next_block(), Purpose.CROPS, 4 * CROPS_PER_EPOCH)
         self.images = ImageTable.from_arrays(self._photos.draw(numbers.reshape(-1, 4)))
         return True
 
@@ -102,7 +102,7 @@ def noised(block: Block, scheme: Scheme, out: Tensor) -> Generator[Tensor]:
     step = max(1, NOISE_AT_ONCE // max(1, mixes[:1].numel()))
     for start in range(0, len(out), step):
         part = mixes[start : start + step]
-        noise = torch.from_numpy(draws.noise(block, tuple(part.shape), scheme.noise))
+        noise = torch.from_numpy(sampler.noise(block, tuple(part.shape), scheme.noise))
         out[start : start + step] = noise.to(part.device).add_(part)
 
 

@@ -12,10 +12,10 @@ from torch import nn
 
 from instahide.attacks.base import LocalTraining, Observation
 from instahide.attacks.gradients.lenet import lenet
-from instahide.audit.truth import Truth
-from instahide.audit.victim import observe_update
+from instahide.audit.client_update import observe_update
+from instahide.audit.ground_truth import Truth
+from instahide.data import ImageTable, open_split
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable, open_split
 
 #: An observation of an update, and the truth behind it.
 Seen = Callable[..., tuple[Observation, Truth]]

@@ -20,10 +20,10 @@ from instahide.attacks.base import (
 from instahide.attacks.gradients.dlg import DeepLeakage
 from instahide.attacks.gradients.inverting import InvertingGradients, InvertingStatistics
 from instahide.attacks.gradients.lenet import lenet
-from instahide.audit.score import score
-from instahide.audit.truth import Truth, observe
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.scoring.scores import score
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 from tests.attacks.gradients.conftest import Seen, with_batch_norm
 
 QUICK = InvertingGradients(iterations=400, starts=1)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from instahide.attacks.base import LocalTraining, Observation, granted
 from instahide.attacks.gradients.labels import last_bias, recovered_labels
 from instahide.attacks.gradients.replay import Replay
-from instahide.audit.truth import Truth
+from instahide.audit.ground_truth import Truth
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
 from tests.attacks.gradients.conftest import Seen, with_batch_norm
 
 

@@ -15,18 +15,18 @@ import pytest
 import torch
 
 from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
-from instahide.attacks.reconstruction import chosen
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
-from instahide.attacks.reconstruction.encoder import shipped_encoder
-from instahide.attacks.reconstruction.features import edges_of_square
-from instahide.audit.recovered import RecoveredScore, score_recovered
-from instahide.audit.truth import Truth, observe
+from instahide.attacks.reconstruction.pair_encoder import selection
+from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
+from instahide.attacks.reconstruction.pair_encoder.network import shipped_encoder
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.scoring.reconstruction import RecoveredScore, score_recovered
+from instahide.data import ImageTable
+from instahide.data.public.crops import PHOTOS, PhotoCrops
 from instahide.encryption.scheme import Scheme
-from instahide.images import ImageTable
-from instahide.images.photos import PHOTOS, PhotoCrops
 from tests.attacks.elsewhere import DEVICE, Elsewhere
 
-INITIALISATION = "instahide.attacks.reconstruction.initialisation"
+INITIALISATION = "instahide.attacks.reconstruction.recovery.spectral_init"
 
 
 @cache
@@ -156,7 +156,7 @@ def test_all_of_it_can_run_on_another_device(
     observation, _ = observed(scheme, "soft", 8, 12)
     # Read beforehand: files are checked on the device that stands for another one here.
     encoder = shipped_encoder((3, 32, 32))
-    monkeypatch.setattr(chosen, "shipped_encoder", lambda _: encoder)
+    monkeypatch.setattr(selection, "shipped_encoder", lambda _: encoder)
     with Elsewhere():
         attack = ReconstructionAttack(rounds=1, folder=tmp_path, device=DEVICE)
         found = attack.run(observation, Budget(), silent)

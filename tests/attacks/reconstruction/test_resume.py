@@ -12,14 +12,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
-from instahide.attacks.reconstruction import beliefs as kept
-from instahide.attacks.reconstruction import chosen
+from instahide.attacks.reconstruction import state as kept
 from instahide.attacks.reconstruction.attack import ReconstructionAttack
-from instahide.attacks.reconstruction.features import edges_of_square
-from instahide.audit.truth import observe
+from instahide.attacks.reconstruction.pair_encoder import selection
+from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
+from instahide.audit.ground_truth import observe
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageTable
 from tests.attacks.conftest import natural
 from tests.waiting import ticks
 
@@ -140,7 +140,7 @@ def test_an_encoder_is_trained_on_shadow_images_within_its_seconds_and_kept(
     attack.run(observation, Budget(clock=ticks()), lambda what, share: said.append(what))
     # The clock is looked at before every step, and the last look finds the time over.
     assert len([what for what in said if what.startswith("step")]) == 4
-    assert (tmp_path / chosen.FILE).exists()
+    assert (tmp_path / selection.FILE).exists()
     said.clear()
     attack.run(observation, Budget(), lambda what, share: said.append(what))
     assert said == ["features", "done"]
@@ -157,7 +157,7 @@ def test_training_takes_at_most_half_the_budget(observation: Observation) -> Non
 def test_without_training_or_a_shipped_encoder_features_are_untrained(
     observation: Observation,
 ) -> None:
-    found = chosen.default_features(observation, None, silent)
+    found = selection.default_features(observation, None, silent)
     torch.testing.assert_close(found, edges_of_square(observation.encodings))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instahide.attacks.reconstruction import confidence, features
+from instahide.attacks.reconstruction import confidence
 from instahide.attacks.reconstruction.assignment import (
     Classes,
     Templates,
@@ -19,34 +19,35 @@ from instahide.attacks.reconstruction.assignment import (
     feature_scores,
     refined_scores,
 )
-from instahide.attacks.reconstruction.coefficients import (
+from instahide.attacks.reconstruction.clustering import all_pairs, find_groups, prototypes
+from instahide.attacks.reconstruction.confidence import agreement
+from instahide.attacks.reconstruction.pair_encoder import features
+from instahide.attacks.reconstruction.pair_encoder.network import (
+    PairEncoder,
+    load_encoder,
+    save_encoder,
+    shipped_encoder,
+)
+from instahide.attacks.reconstruction.pair_encoder.training import train_pair_encoder
+from instahide.attacks.reconstruction.recovery.coefficients import (
     Law,
     from_features,
     from_images,
     from_labels,
     weights,
 )
-from instahide.attacks.reconstruction.confidence import agreement
-from instahide.attacks.reconstruction.encoder import (
-    PairEncoder,
-    load_encoder,
-    save_encoder,
-    shipped_encoder,
-)
-from instahide.attacks.reconstruction.groups import all_pairs, find_groups, prototypes
-from instahide.attacks.reconstruction.initialisation import better_start, power_iteration
-from instahide.attacks.reconstruction.mixes import Mixes
-from instahide.attacks.reconstruction.recovery import ANNEALING, anneal, refine
-from instahide.attacks.reconstruction.signs import aligned
-from instahide.attacks.reconstruction.training import train_pair_encoder
-from instahide.attacks.shadows import shadow_batches
+from instahide.attacks.reconstruction.recovery.phase_retrieval import ANNEALING, anneal, refine
+from instahide.attacks.reconstruction.recovery.sign_sync import aligned
+from instahide.attacks.reconstruction.recovery.sparse_mixing import Mixes
+from instahide.attacks.reconstruction.recovery.spectral_init import better_start, power_iteration
+from instahide.attacks.shadow_encodings import shadow_batches
+from instahide.data import ImageTable, open_split
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.images import ImageTable, open_split
 from tests.attacks.conftest import Steps, natural
 
 IMAGES, ENCODINGS = 12, 600
-GROUPS = "instahide.attacks.reconstruction.groups"
+GROUPS = "instahide.attacks.reconstruction.clustering"
 
 
 class Planted:
@@ -244,7 +245,7 @@ def test_scores_of_images_are_added_to_templates(planted: Planted) -> None:
 
 def test_a_template_is_what_it_says(planted: Planted) -> None:
     """Against the plain definition: the correlation with the high-pass of (l a + m b)^2."""
-    from instahide.attacks.reconstruction.filters import high_pass
+    from instahide.attacks.reconstruction.pair_encoder.filters import high_pass
 
     templates = Templates(planted.sizes, planted.images)
     degrees = 40.0
@@ -308,7 +309,7 @@ def test_alignment_undoes_any_turning_of_pixels(planted: Planted) -> None:
 
 
 def test_recovery_from_a_start_that_is_nearly_right(planted: Planted) -> None:
-    from instahide.attacks.reconstruction.filters import blur
+    from instahide.attacks.reconstruction.pair_encoder.filters import blur
 
     scale = planted.encodings.square().mean().sqrt()
     start = blur(planted.images / scale, 2.0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instahide.attacks.reconstruction.filters import high_pass, high_pass_adjoint
+from instahide.attacks.reconstruction.pair_encoder.filters import high_pass, high_pass_adjoint
 
 #: Rounds in which images that too many encodings claim become dearer, and by how much an encoding.
 ROUNDS, STEP = 25, 0.4

@@ -20,25 +20,25 @@ from instahide.attacks.reconstruction.assignment import (
     feature_scores,
     refined_scores,
 )
-from instahide.attacks.reconstruction.beliefs import (
-    Beliefs,
-    fingerprint,
-    load_beliefs,
-    save_beliefs,
-)
-from instahide.attacks.reconstruction.chosen import default_features
-from instahide.attacks.reconstruction.coefficients import (
+from instahide.attacks.reconstruction.clustering import find_groups, prototypes
+from instahide.attacks.reconstruction.confidence import agreement, likeness
+from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
+from instahide.attacks.reconstruction.pair_encoder.selection import default_features
+from instahide.attacks.reconstruction.recovery.coefficients import (
     Law,
     from_features,
     from_images,
     from_labels,
     weights,
 )
-from instahide.attacks.reconstruction.confidence import agreement, likeness
-from instahide.attacks.reconstruction.features import magnitudes
-from instahide.attacks.reconstruction.groups import find_groups, prototypes
-from instahide.attacks.reconstruction.recovery import recover
-from instahide.attacks.reconstruction.unmasked import least_squares, recover_unmasked
+from instahide.attacks.reconstruction.recovery.phase_retrieval import recover
+from instahide.attacks.reconstruction.recovery.unmasked import least_squares, recover_unmasked
+from instahide.attacks.reconstruction.state import (
+    Beliefs,
+    fingerprint,
+    load_beliefs,
+    save_beliefs,
+)
 
 #: An image is called recovered from this agreement of two halves on; from the tuning victim.
 RECOVERED = 0.5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instahide.attacks.reconstruction.filters import blur
-from instahide.attacks.reconstruction.mixes import Mixes
-from instahide.attacks.reconstruction.recovery import recover
+from instahide.attacks.reconstruction.pair_encoder.filters import blur
+from instahide.attacks.reconstruction.recovery.phase_retrieval import recover
+from instahide.attacks.reconstruction.recovery.sparse_mixing import Mixes
 
 #: Iterations under smooth noise: fewer than for images that are handed back.
 ITERATIONS = 3

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from instahide.attacks.reconstruction.coefficients import weights
+from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.errors import InstaHideError
-from instahide.images.optional import needing
+from instahide.utils.optional_deps import needing
 
 #: Private images of an encoding.
 PRIVATE_K = 2

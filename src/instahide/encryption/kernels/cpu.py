@@ -22,9 +22,9 @@ import torch
 from numba.cpython.unsafe.tuple import tuple_setitem
 from numpy.typing import NDArray
 
-from instahide.encryption.compiled import njit
-from instahide.encryption.draws import OneTimeKeys
-from instahide.encryption.kernels.instructions import LANES, LINE, copy_mirrored, read_soon
+from instahide.encryption.kernels._intrinsics import LANES, LINE, copy_mirrored, read_soon
+from instahide.encryption.sampling.sampler import OneTimeKeys
+from instahide.utils.numba_jit import njit
 
 #: Fewer values than this are not worth handing over to another thread.
 ALONE = 1 << 17

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instahide.encryption.draws import WORD_BITS, OneTimeKeys
-from instahide.images import ImageTable
+from instahide.data import ImageTable
+from instahide.encryption.sampling.sampler import WORD_BITS, OneTimeKeys
 
 #: Mixes at once: k float copies of this many images are held on the device.
 CHUNK = 4096

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.encryption.draws import OneTimeKeys
+from instahide.encryption.sampling.sampler import OneTimeKeys
 
 
 def encode(

@@ -1,0 +1,131 @@
+"""The second tab: a quick attack on Mixup and on InstaHide, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.app.demo_images import SMALL, Pixels, Stage
+from instahide.app.html import Panel, heading, paragraph, pictures
+from instahide.attacks.averaging import Averaging, AveragingAbsolute
+from instahide.attacks.base import (
+    Attack,
+    Budget,
+    Observation,
+    Reconstruction,
+    ThreatModel,
+    granted,
+    silent,
+)
+from instahide.attacks.public_search import PublicSearch, PublicSearchAbsolute
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.report.summary import LIMITS
+from instahide.audit.scoring.matching import beside_truth
+from instahide.audit.scoring.scores import score
+from instahide.data import ImageTable
+from instahide.data.display import as_it_was, image_axes, stretched
+from instahide.encryption.scheme import Scheme
+
+#: On signed values, and on absolute ones, which no mask changes.
+Kinds = tuple[Attack, Attack]
+ATTACKS: Mapping[str, Kinds] = {
+    "Averaging the encodings of an image": (Averaging(), AveragingAbsolute()),
+    "Finding the public images": (PublicSearch(), PublicSearchAbsolute()),
+}
+SCHEMES = {"Mixup": Scheme.cross(4, mask=False), "InstaHide": Scheme.cross(4)}
+GRANTED = (
+    "The attacker has the encodings, knows which are of one image, and has all public images that "
+    "were mixed in. Keys were made for this trial alone."
+)
+#: Images whose reconstructions are shown; the one that was put in is the first.
+_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Attacked:
+    """An attack that was run, and what it is to be compared with."""
+
+    found: Reconstruction
+    observation: Observation
+    truth: Truth
+    pool: ImageTable
+
+
+def tried(stage: Stage, chosen: Pixels, attack: str, copies: int) -> str:
+    """HTML of what ``attack``, of `ATTACKS`, recovers from ``copies`` encodings of each image.
+
+    Args:
+        stage: the other images.
+        chosen: (3, H, W), of which the first encodings are.
+        attack: its name.
+        copies: encodings of each image.
+    """
+    images = stage.private(chosen, SMALL)
+    threat = ThreatModel(grouped=True, encodings_per_image=copies)
+    parts = []
+    for name, scheme in SCHEMES.items():
+        observation, truth = observe(images, stage.pool, scheme, threat)
+        pool = granted(observation.public)
+        for values, way in zip(("as they are", "absolute"), ATTACKS[attack], strict=True):
+            found = way.run(observation, Budget(), silent)
+            attacked = _Attacked(found, observation, truth, pool)
+            said = _words(attacked)
+            parts += [heading(f"{name}, values {values}"), paragraph(said)]
+            parts.append(pictures(_panels(attacked)))
+    return "".join([*parts, paragraph(GRANTED), paragraph(LIMITS)])
+
+
+def _words(attacked: _Attacked) -> str:
+    found, truth = attacked.found, attacked.truth
+    figures = score(found, attacked.observation, truth).summary
+    if "public_found" in figures:
+        chance = attacked.observation.scheme.public_k / len(attacked.pool)
+        return (
+            f"Of the public images that count in a mix, {figures['public_found']:.0%} were found; "
+            f"by chance {chance:.1%}."
+        )
+    what = "absolute values" if found.absolute else "images"
+    return (
+        f"The {what} that came back have a mean SSIM of {figures['ssim_mean']:.2f}, where the "
+        f"best plain colour has {figures['ssim_of_blank']:.2f}; {figures['identified_mean']:.0%} "
+        f"can be told from the other images, by chance {figures['identified_by_chance']:.0%}."
+    )
+
+
+def _panels(attacked: _Attacked) -> Iterator[Panel]:
+    if attacked.found.public_rows is None:
+        return _recovered(attacked)
+    return _public(attacked)
+
+
+def _recovered(attacked: _Attacked) -> Iterator[Panel]:
+    beside = granted(beside_truth(attacked.found, attacked.observation, attacked.truth))
+    for row in range(_SHOWN):
+        place = int((beside.rows == row).nonzero()[0])
+        name = "the image" if row == 0 else "another image"
+        sought = f"|{name}|" if attacked.found.absolute else name
+        yield Panel(sought, image_axes(beside.originals[place].numpy()))
+        came = f"came back, SSIM {float(beside.ssim[place]):.2f}"
+        yield Panel(came, image_axes(beside.recovered[place].numpy()))
+
+
+def _public(attacked: _Attacked) -> Iterator[Panel]:
+    """One encoding of the first image: its public images, and those that were found in it."""
+    truth, pool = attacked.truth, attacked.pool
+    place = int((truth.partners[:, 0] == 0).nonzero()[0])
+    yield Panel("an encoding", stretched(attacked.observation.encodings[place].numpy()))
+    real = truth.partners[place, truth.private_k :]
+    weights = truth.coefficients[place, truth.private_k :]
+    for row, weight in zip(real, weights, strict=True):
+        yield Panel(f"public, × {float(weight):.2f}", _patch(pool, row))
+    for row in granted(attacked.found.public_rows)[place]:
+        right = "right" if bool((real == row).any()) else "wrong"
+        yield Panel(f"found: {right}", _patch(pool, row))
+
+
+def _patch(pool: ImageTable, row: Tensor) -> NDArray[np.float64]:
+    return as_it_was(pool.normalised(slice(int(row), int(row) + 1))[0], pool)

@@ -1,0 +1,79 @@
+"""The first tab: an image, its partners, the mix, the mask, the encoding, |encoding|."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from instahide.app.demo_images import Pixels, Stage
+from instahide.app.html import Panel, paragraph, pictures
+from instahide.data import ImageTable
+from instahide.data.display import as_it_was, image_axes, stretched
+from instahide.encryption.illustration import CAPTION, Illustration, illustrate
+from instahide.encryption.privacy import privacy_statement
+from instahide.encryption.scheme import Scheme
+from instahide.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Where the controls stand; named and meant as the settings of a run."""
+
+    scheme: str = "cross"
+    k: int = 4
+    c1: float = 0.65
+    labels: str = "soft"
+
+    def encryption(self) -> Scheme:
+        """The scheme.
+
+        Raises:
+            InstaHideError: its bounds do not fit each other.
+        """
+        return TrainSettings.from_values(asdict(self), "The page").encryption()
+
+
+def shown(stage: Stage, chosen: Pixels, wanted: Wanted) -> str:
+    """HTML of what an encryption of ``chosen`` (3, H, W) goes through, under new keys.
+
+    Raises:
+        InstaHideError: as `Wanted.encryption`.
+    """
+    scheme, images = wanted.encryption(), stage.private(chosen)
+    pool = stage.public if scheme.public_k else None
+    steps = illustrate(scheme, images, pool, np.zeros(1, np.int64))
+    privacy = privacy_statement(None, noise=bool(scheme.noise))
+    said = [_label(steps, scheme), CAPTION if scheme.mask else _UNMASKED, f"{privacy}."]
+    return pictures(_panels(steps, images, scheme)) + "".join(map(paragraph, said))
+
+
+_UNMASKED = "There is no mask: whoever sees the encoding sees the mix. It hides nothing."
+
+
+def _panels(steps: Illustration, images: ImageTable, scheme: Scheme) -> list[Panel]:
+    partners = ["private partner"] * (scheme.private_k - 1) + ["public partner"] * scheme.public_k
+    parts = [
+        Panel(f"{name} × {weight:.2f}", as_it_was(part, images))
+        for name, weight, part in zip(
+            ["the image", *partners], steps.coefficients[0], steps.parts[0], strict=True
+        )
+    ]
+    mask = [Panel("the mask", image_axes(steps.turned[0]))] if scheme.mask else []
+    return [
+        *parts,
+        Panel("the mix", stretched(steps.mixes[0])),
+        *mask,
+        Panel("the encoding", stretched(steps.encodings[0])),
+        Panel("|encoding|: what it says", stretched(np.abs(steps.encodings[0]))),
+    ]
+
+
+def _label(steps: Illustration, scheme: Scheme) -> str:
+    weights = steps.coefficients[0, : scheme.private_k]
+    if scheme.labels == "renormalised":
+        weights = weights / weights.sum()
+    names = ["the image", *["a private partner"] * (scheme.private_k - 1)]
+    parts = ", ".join(f"{w:.2f} of {name}'s" for w, name in zip(weights, names, strict=True))
+    none = "; public images have none" if scheme.public_k else ""
+    return f"Its label, {scheme.labels}: {parts}{none}. Labels are not hidden."

@@ -1,0 +1,1 @@
+"""Published reconstruction attacks, to compare with."""

@@ -1,0 +1,160 @@
+"""The published attack, to set ours beside: its recovery is gradient descent by Adam.
+
+Carlini et al., "Is Private Learning Possible with Instance Encoding?" (arXiv:2011.05315), as their
+released code has it: the mean of (|x| - |sum of lambda_j x_j|)^2 falls for 1,000 steps, while a
+small bonus keeps images from being grey; then every image is stretched to its full range, and a
+network with one hidden layer of ten sets the colour of each pixel right. They trained it once on
+images of their own. So is ours, on shadow images that it recovers itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from instahide.attacks.base import Observation, Reconstruction, granted
+from instahide.attacks.baselines.carlini_assignment import assign_as_published
+from instahide.attacks.reconstruction.recovery.coefficients import from_labels, weights
+from instahide.attacks.shadow_encodings import shadow_batches
+from instahide.data import ImageTable
+from instahide.encryption.scheme import Scheme
+
+#: Steps of Adam, their rate, and how much the mean size of pixels counts beside the mean error.
+STEPS, RATE, BONUS = 1000, 0.01, 0.05
+#: Their images are from -1 to 1, of half the deviation that normalised ones have.
+UNIT = 0.5
+#: Every pixel is on its own: so many at a time stay in the processor's cache.
+COLUMNS = 64
+#: The network that sets colours right: hidden units, steps, their rate.
+HIDDEN, COLOUR_STEPS, COLOUR_RATE = 10, 400, 0.02
+#: Shadow images that it learns from, and encodings of each.
+SHADOWS, COPIES = 48, 20
+
+
+def recovered_by_adam(encodings: Tensor, weights: Tensor, steps: int = STEPS) -> Tensor:
+    """(m, C, H, W) images, each stretched to the range from -1 to 1.
+
+    Args:
+        encodings: (n, C, H, W).
+        weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
+        steps: of Adam.
+    """
+    sizes = (UNIT * encodings.abs()).flatten(1)
+    parts = [_descended(part, weights, steps) for part in torch.split(sizes, COLUMNS, dim=1)]
+    values = torch.cat(parts, dim=1)
+    least, most = values.amin(dim=1, keepdim=True), values.amax(dim=1, keepdim=True)
+    stretched = 2 * (values - least) / (most - least).clamp(min=1e-9) - 1
+    return stretched.reshape(-1, *encodings.shape[1:])
+
+
+def their_coefficients(labels: Tensor, members: Tensor, images: int) -> Tensor:
+    """(n, k) from soft labels (n, c); images of one class share theirs evenly.
+
+    Args:
+        labels: of the encodings.
+        members: (n, k) images of each.
+        images: how many there are.
+    """
+    even, present = torch.ones(members.shape), (labels > 0).float()
+    held = weights(members, even, images)
+    # The class of an image is the one most over-represented in the encodings that hold it.
+    shares = held.T @ present / held.sum(dim=0)[:, None].clamp(min=1)
+    classes = (shares - present.mean(dim=0)).argmax(dim=1)
+    return from_labels(labels, classes, members, even)
+
+
+def learnt_colours(shadow: ImageTable, scheme: Scheme, steps: int = STEPS) -> nn.Module:
+    """A network from the channels of a pixel as it was recovered to what they should be.
+
+    Args:
+        shadow: the attacker's own images, whose encodings it recovers.
+        scheme: that the attacked encodings were made with.
+        steps: of each recovery.
+    """
+    batch = next(shadow_batches(shadow, scheme, images=SHADOWS, encodings=SHADOWS * COPIES))
+    seen = _pixels(recovered_by_adam(batch.encodings, batch.coefficients, steps))
+    wanted, channels = _pixels(batch.images), seen.shape[1]
+    network = nn.Sequential(nn.Linear(channels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, channels))
+    optimiser = torch.optim.Adam(network.parameters(), lr=COLOUR_RATE)
+    for _ in range(COLOUR_STEPS):
+        loss = (network(seen) - wanted).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return network
+
+
+@torch.no_grad()
+def recoloured(images: Tensor, network: nn.Module) -> Tensor:
+    """(m, C, H, W) images, normalised, after the network of `learnt_colours`."""
+    count, channels, height, width = images.shape
+    pixels: Tensor = network(_pixels(images))
+    return pixels.reshape(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def recover_as_published(
+    observation: Observation, found: Reconstruction, colours: nn.Module | None = None
+) -> Reconstruction:
+    """The images of ``found`` recovered anew, by Adam, on the same assignment.
+
+    Args:
+        observation: the encodings. Without soft labels, coefficients are those of ``found``.
+        found: images with their members and coefficients.
+        colours: see `learnt_colours`; None to leave them as they are.
+    """
+    members, count = granted(found.members), len(granted(found.images))
+    coefficients = granted(found.coefficients)
+    if observation.labels is not None and observation.threat.labels == "soft":
+        coefficients = their_coefficients(observation.labels, members, count)
+    images = recovered_by_adam(observation.encodings, weights(members, coefficients, count))
+    if colours is not None:
+        images = recoloured(images, colours)
+    return replace(found, statistics={}, images=images, coefficients=coefficients, confidence=None)
+
+
+def attack_as_published(
+    observation: Observation,
+    likeness: Tensor,
+    count: int,
+    generator: torch.Generator,
+    colours: nn.Module | None = None,
+) -> Reconstruction:
+    """Images by their assignment, their coefficients and their recovery.
+
+    Args:
+        observation: encodings with soft labels.
+        likeness: (n, n) of the encodings: theirs is of `similarity.all_similarities`.
+        count: of private images.
+        generator: of the encodings that groups are grown from.
+        colours: see `learnt_colours`; None to leave them as they are.
+    """
+    found = assign_as_published(likeness, granted(observation.labels), count, generator)
+    mixes = weights(found.members, found.coefficients, found.images)
+    images = recovered_by_adam(observation.encodings, mixes)
+    if colours is not None:
+        images = recoloured(images, colours)
+    return Reconstruction(images=images, members=found.members, coefficients=found.coefficients)
+
+
+def _descended(sizes: Tensor, weights: Tensor, steps: int) -> Tensor:
+    """(m, p) values of some pixels, from ``sizes`` (n, p) of the encodings there.
+
+    The derivative is written out: a graph would be kept of every step, and cost half the time.
+    """
+    images = torch.zeros(weights.shape[1], sizes.shape[1]).to(sizes)
+    optimiser = torch.optim.Adam([images], lr=RATE)
+    for _ in range(steps):
+        mixed = weights @ images
+        # From 0 both signs are as near. All pixels must begin the same way; theirs go down.
+        error = mixed - torch.where(mixed > 0, sizes, -sizes)
+        gradient = weights.T @ error * (2 / len(sizes))
+        images.grad = gradient - BONUS / len(images) * images.sign()
+        optimiser.step()
+    return images
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """(n, C, H, W) -> (n H W, C)."""
+    return images.permute(0, 2, 3, 1).flatten(0, 2)

@@ -1,0 +1,58 @@
+"""What the label of an encoding gives away, without a look at the encoding.
+
+A soft label is the sum of lambda_j onehot(y_j) over the private images: where their classes differ
+it *is* their coefficients, and where two share a class it is the sum of the two. Carlini et al.
+(arXiv:2011.05315, section 4) read the coefficients off the labels in this way. Renormalised labels
+give the coefficients up to a common factor; coarse ones give the classes alone.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
+from instahide.attacks.coefficient_distribution import simulated_coefficients
+from instahide.encryption.scheme import Scheme
+
+
+class LabelLeakage:
+    """The classes in every mix, and their coefficients as far as the label tells."""
+
+    name = "labels"
+    title = "Reading classes and coefficients off the labels"
+    paper = "Carlini et al., arXiv:2011.05315, section 4"
+
+    def applies(self, observation: Observation) -> str | None:
+        """It needs labels."""
+        return "The attacker sees no labels." if observation.labels is None else None
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """Coefficients (n, classes), exact where the labels are soft."""
+        labels = granted(observation.labels)
+        soft = observation.threat.labels == "soft"
+        if not (soft and observation.scheme.labels == "soft"):
+            shares = labels / labels.sum(dim=1, keepdim=True)
+            labels = shares * _expected_private_sum(observation.scheme)
+        progress("labels", 1.0)
+        return Reconstruction(_statistics(observation, soft), class_coefficients=labels)
+
+
+def _statistics(observation: Observation, soft: bool) -> dict[str, float]:
+    labels = granted(observation.labels)
+    present = (labels > 0).sum(dim=1)
+    apart = (present == observation.scheme.private_k).float().mean()
+    return {
+        "classes_per_mix": float(present.float().mean()),
+        # Each of these shows every private coefficient by itself.
+        "mixes_with_all_classes_apart": float(apart),
+    } | ({"share_entropy_bits": float(_entropy(labels).mean())} if soft else {})
+
+
+def _entropy(labels: Tensor) -> Tensor:
+    """(n,) bits of the classes' shares in a label: 0 where one class is all of it."""
+    shares = labels / labels.sum(dim=1, keepdim=True)
+    return -(shares * shares.clamp(min=1e-12).log2()).sum(dim=1)
+
+
+def _expected_private_sum(scheme: Scheme) -> float:
+    return float(simulated_coefficients(scheme)[:, : scheme.private_k].sum(axis=1).mean())

@@ -1,0 +1,1 @@
+"""The network that tells which encodings share a private image."""

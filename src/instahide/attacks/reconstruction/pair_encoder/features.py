@@ -1,0 +1,38 @@
+"""How alike two encodings are, without training: what edges in |x| or in x^2 tell.
+
+The mask leaves |x|, and with it x^2 = (sum of lambda_j x_j)^2, whose expectation over the other
+images is lambda_i^2 x_i^2 and a constant. Encodings that share an image share its edges in x^2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instahide.attacks.reconstruction.pair_encoder.filters import high_pass
+
+
+def magnitudes(encodings: Tensor) -> Tensor:
+    """(n, C, H, W) |x|, scaled to a mean square of 1 over all of them."""
+    size = encodings.abs()
+    return size / size.square().mean().sqrt().clamp(min=1e-12)
+
+
+def edges_of_magnitude(encodings: Tensor) -> Tensor:
+    """(n, D) features: the high-pass of |x|."""
+    return standardised(high_pass(magnitudes(encodings)).flatten(1))
+
+
+def edges_of_square(encodings: Tensor) -> Tensor:
+    """(n, D) features: the high-pass of x^2, the better of the two."""
+    return standardised(high_pass(magnitudes(encodings).square()).flatten(1))
+
+
+def edges(encodings: Tensor) -> Tensor:
+    """(n, D) features of encodings without a mask: the high-pass of x itself."""
+    return standardised(high_pass(encodings).flatten(1))
+
+
+def standardised(features: Tensor) -> Tensor:
+    """(n, D) less the mean of all encodings, each of length 1: inner products are likeness."""
+    return torch.nn.functional.normalize(features - features.mean(dim=0), dim=1)

@@ -1,0 +1,111 @@
+"""A small trained network whose features of two encodings are alike if they share an image.
+
+It is a bi-encoder: each encoding goes through it alone, and the likeness of all pairs is one
+matrix product. Carlini et al. (arXiv:2011.05315, section 4.1) compare each pair in a large network
+instead, see `similarity`.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from instahide.attacks.reconstruction.pair_encoder.features import magnitudes, standardised
+from instahide.attacks.reconstruction.pair_encoder.filters import high_pass
+from instahide.attacks.reconstruction.pair_encoder.network_file import load_network, save_network
+
+#: Channels inside, and of the features that each branch gives.
+FINE, COARSE = 16, 32
+FINE_FEATURES, COARSE_FEATURES = 8, 24
+#: Encodings that go through the network at a time.
+BATCH = 250
+
+
+class PairEncoder(nn.Module):
+    """Features of |x| from a branch at full and one at half resolution, and edges of x^2 as such.
+
+    About 21,000 parameters. Each branch's features are centred over the pixels and of length 1, so
+    that none of them drowns the others; how much each counts is learned.
+
+    Args:
+        channels: of the encodings, 1 or 3.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(
+            nn.Conv2d(3 * channels, FINE, 5, padding=2), nn.GELU(),
+            nn.Conv2d(FINE, FINE, 3, padding=1), nn.GELU(),
+        )  # fmt: skip
+        self.coarse = nn.Sequential(
+            nn.Conv2d(FINE, COARSE, 3, padding=1), nn.GELU(),
+            nn.Conv2d(COARSE, COARSE, 3, padding=1), nn.GELU(),
+        )  # fmt: skip
+        self.fine_features = nn.Conv2d(FINE, FINE_FEATURES, 1)
+        self.coarse_features = nn.Conv2d(COARSE, COARSE_FEATURES, 1)
+        self.shares = nn.Parameter(torch.tensor([-1.0, -1.0, 0.0]))
+        self.register_buffer("centre", torch.zeros(3 * channels, 1, 1))
+        self.register_buffer("spread", torch.ones(3 * channels, 1, 1))
+
+    def forward(self, sizes: Tensor) -> Tensor:
+        """(n, C, H, W) `magnitudes` -> (n, D) features of length 1."""
+        planes = _planes(sizes)
+        fine = self.fine((planes - self.centre) / self.spread)
+        coarse = self.coarse(F.avg_pool2d(fine, 2))
+        edges = planes[:, -sizes.shape[1] :]
+        parts = [self.fine_features(fine), self.coarse_features(coarse), edges]
+        weights = self.shares.softmax(0).sqrt()
+        return torch.cat([w * _even(part) for w, part in zip(weights, parts, strict=True)], dim=1)
+
+    def calibrate(self, sizes: Tensor) -> None:
+        """Take the range of the network's inputs from `magnitudes` (n, C, H, W)."""
+        planes = _planes(sizes)
+        self.centre = planes.mean(dim=(0, 2, 3)).reshape(-1, 1, 1)
+        self.spread = planes.std(dim=(0, 2, 3)).reshape(-1, 1, 1)
+
+    @torch.inference_mode()
+    def features(self, encodings: Tensor) -> Tensor:
+        """(n, C, H, W) encodings -> (n, D) `standardised` features."""
+        sizes = magnitudes(encodings)
+        return standardised(torch.cat([self(part) for part in torch.split(sizes, BATCH)]))
+
+
+def save_encoder(path: Path, encoder: PairEncoder) -> None:
+    """Write the weights to ``path``, a safetensors file."""
+    save_network(path, encoder)
+
+
+def load_encoder(path: Path) -> PairEncoder:
+    """Read what `save_encoder` wrote.
+
+    Raises:
+        InstaHideError: the file is missing, damaged, or holds something else.
+    """
+    return load_network(
+        path,
+        lambda tensors: PairEncoder(len(tensors["centre"]) // 3),
+        "a pair encoder",
+        "Train one with `python -m experiments.train_pair_encoder`.",
+    )
+
+
+def shipped_encoder(shape: tuple[int, int, int]) -> PairEncoder | None:
+    """The encoder that comes with the package for encodings of ``shape`` (C, H, W), if one does."""
+    name = "x".join(map(str, shape)) + ".safetensors"
+    path = Path(str(files("instahide.attacks.reconstruction.pair_encoder") / "weights" / name))
+    return load_encoder(path) if path.is_file() else None
+
+
+def _planes(sizes: Tensor) -> Tensor:
+    """(n, 3C, H, W): |x|, and the edges of it and of its square."""
+    return torch.cat([sizes, high_pass(sizes), high_pass(sizes.square())], dim=1)
+
+
+def _even(features: Tensor) -> Tensor:
+    """(n, c, h, w) -> (n, c h w) of mean 0 in each channel and length 1."""
+    flat = features.flatten(2)
+    return F.normalize((flat - flat.mean(dim=2, keepdim=True)).flatten(1), dim=1)

@@ -1,0 +1,64 @@
+"""A network of the attacker's own in one file: safetensors, which loads without pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from instahide.data.readers.size_limits import reason_of
+from instahide.errors import InstaHideError
+from instahide.utils.atomic_write import read_regular, writing
+
+N = TypeVar("N", bound=nn.Module)
+
+#: Bytes of a file of weights, at most: many times those of the largest network here.
+MOST_BYTES = 1 << 30
+#: Tensors in it, at most.
+MOST_TENSORS = 1000
+
+
+def save_network(path: Path, network: nn.Module) -> None:
+    """Write the weights to ``path``, whole or not at all."""
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    with writing(path) as partial:
+        partial.write_bytes(save(tensors))
+
+
+def load_network(
+    path: Path, build: Callable[[Mapping[str, Tensor]], N], what: str, remedy: str
+) -> N:
+    """Read what `save_network` wrote: the network on the CPU, ready to be used.
+
+    Args:
+        path: the file.
+        build: makes a network of the size that the tensors, by name, are of.
+        what: the network is called.
+        remedy: where it is not there.
+
+    Raises:
+        InstaHideError: the file is missing, damaged, or holds something else.
+    """
+    try:
+        tensors = load(read_regular(path, MOST_BYTES))
+        if len(tensors) > MOST_TENSORS:
+            raise ValueError(f"it has more than {MOST_TENSORS} tensors")
+        with torch.device("meta"):
+            _require_weights(build(tensors), tensors)  # Before memory is taken for them.
+        network = build(tensors)
+        network.load_state_dict(tensors)
+    except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
+        raise InstaHideError(
+            f"{path} does not hold {what} ({reason_of(error)}).", remedy
+        ) from error
+    return network.eval()
+
+
+def _require_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    if wanted != {name: value.shape for name, value in tensors.items()}:
+        raise ValueError("the weights are not those of the network")

@@ -1,0 +1,67 @@
+"""Training of the pair encoder on encodings of the attacker's own images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from instahide.attacks.base import Budget, Progress, silent
+from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
+from instahide.attacks.reconstruction.pair_encoder.network import PairEncoder
+from instahide.attacks.reconstruction.pair_encoder.training_loop import Rate, descend
+from instahide.attacks.shadow_encodings import shadow_batches
+from instahide.data import ImageTable
+from instahide.encryption.scheme import Scheme
+
+RATE = Rate(2e-3, warm_up=30, floor=0.02)
+
+
+def train_pair_encoder(
+    shadow: ImageTable,
+    scheme: Scheme,
+    budget: Budget,
+    progress: Progress = silent,
+    *,
+    encoder: PairEncoder | None = None,
+    device: torch.device | str = "cpu",
+) -> PairEncoder:
+    """Train until ``budget`` ends; its learning rate falls to nearly 0 by then.
+
+    Args:
+        shadow: images of the private ones' kind, thousands of them, none of them private.
+        scheme: that the encodings were made with.
+        budget: of seconds.
+        progress: told the mean loss.
+        encoder: to go on with; a new one by default.
+        device: to train on.
+    """
+    fresh = encoder is None
+    model = (PairEncoder(shadow.shape[0]) if encoder is None else encoder).to(device).train()
+    scale = torch.tensor(15.0, device=device, requires_grad=True)
+    offset = torch.tensor(-3.0, device=device, requires_grad=True)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": model.parameters(), "weight_decay": 1e-3},
+            {"params": [scale, offset], "weight_decay": 0.0},
+        ]
+    )
+
+    def losses() -> Iterator[Tensor]:
+        for step, batch in enumerate(shadow_batches(shadow, scheme)):
+            sizes = magnitudes(batch.encodings.to(device))
+            if step == 0 and fresh:
+                model.calibrate(sizes)
+            yield _loss(model(sizes), batch.shares.to(device), scale, offset)
+
+    descend(optimiser, losses(), budget, progress, RATE)
+    return model.eval()
+
+
+def _loss(features: Tensor, shares: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """Binary cross-entropy over all pairs of different encodings."""
+    others = ~torch.eye(len(features), dtype=torch.bool, device=features.device)
+    logits = scale * (features @ features.T) + offset
+    return F.binary_cross_entropy_with_logits(logits[others], shares[others].float())

@@ -1,0 +1,1 @@
+"""From assigned encodings to the private images."""

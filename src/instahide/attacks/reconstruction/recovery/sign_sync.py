@@ -1,0 +1,67 @@
+"""Signs of the images themselves, which no encoding tells."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.utils.optional_deps import needing
+
+
+def aligned(images: Tensor) -> Tensor:
+    """(m, C, H, W) with one sign for each pixel and channel, common to all images, set right.
+
+    The encodings tell nothing of it: turning a value in all images at once changes no |x|. But
+    images are smooth, and their channels alike; the signs that make them most so are the leading
+    eigenvector of the correlations between neighbours (as in angular synchronisation, Singer 2011).
+
+    Args:
+        images: (m, C, H, W).
+
+    Raises:
+        InstaHideError: SciPy is missing.
+    """
+    with needing("SciPy", "audit"):
+        from scipy.sparse import coo_array, diags_array
+        from scipy.sparse.linalg import eigsh
+    values = images.cpu().numpy()
+    size = int(np.prod(values.shape[1:]))
+    ends, weights = _neighbours(values)
+    graph = coo_array((weights, ends), (size, size)).tocsr()
+    graph = graph + graph.T
+    scale = diags_array(1 / np.sqrt(np.asarray(abs(graph).sum(axis=1)).ravel() + 1e-6))
+    start = np.ones(size)
+    leading = eigsh(scale @ graph @ scale, k=1, which="LA", v0=start, tol=1e-3)[1][:, 0]
+    signs = np.where(leading < 0, -1.0, 1.0)
+    for _ in range(20):
+        signs = np.where(graph @ signs < 0, -1.0, 1.0)
+    return images * torch.from_numpy(signs.reshape(values.shape[1:])).to(images)
+
+
+def _neighbours(
+    values: NDArray[np.float32],
+) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]:
+    """Pairs of values that neighbour each other in space or colour, and their signed likeness."""
+    places = np.arange(int(np.prod(values.shape[1:]))).reshape(values.shape[1:])
+    steps: list[tuple[Any, Any]] = [
+        (np.s_[..., 1:, :], np.s_[..., :-1, :]),
+        (np.s_[..., 1:], np.s_[..., :-1]),
+    ]
+    steps += [
+        (np.s_[..., [a], :, :], np.s_[..., [b], :, :])
+        for a, b in combinations(range(values.shape[1]), 2)
+    ]
+    first, second, weights = [], [], []
+    for one, other in steps:
+        a, b = values[one], values[other]
+        energy = np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0)) + 1e-9
+        likeness = (a * b).sum(axis=0) / energy
+        first.append(places[one].ravel())
+        second.append(places[other].ravel())
+        weights.append((likeness * np.abs(likeness)).ravel())
+    return (np.concatenate(first), np.concatenate(second)), np.concatenate(weights)

@@ -1,0 +1,109 @@
+"""What an attacker believes so far, and a file of it, so that an interrupted attack goes on.
+
+The file holds what the attacker has found out, private images as far as they are recovered among
+it, and nothing else: the defender's keys are not known to any attack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from instahide.attacks.base import Observation
+from instahide.attacks.reconstruction.recovery.coefficients import weights
+from instahide.data.readers.size_limits import reason_of
+from instahide.errors import InstaHideError
+from instahide.utils.atomic_write import require_regular, writing
+
+FILE = "beliefs.safetensors"
+
+
+@dataclass(eq=False, repr=False)
+class Beliefs:
+    """What n encodings are believed to hold of m images.
+
+    Attributes:
+        centres: (m, D) what the features of an encoding that holds an image are like.
+        scores: (n, m) how much encodings look as if they held an image.
+        members: (n, k) images of each encoding.
+        coefficients: (n, k) theirs.
+        images: (m, C, H, W), None before the first recovery.
+        confidence: (m,) in these images, None before it is asked for.
+        step: how many steps of the attack led to this.
+    """
+
+    centres: Tensor
+    scores: Tensor
+    members: Tensor
+    coefficients: Tensor
+    images: Tensor | None = None
+    confidence: Tensor | None = None
+    step: int = 0
+
+    def weights(self) -> Tensor:
+        """(n, m) coefficient of each image in each encoding, 0 where it is not."""
+        return weights(self.members, self.coefficients, len(self.centres))
+
+    def settle(self, device: torch.device) -> None:
+        """Lay all tensors out in memory alike, whether they were computed or read from a file.
+
+        Rounding depends on it, and which of two starts explains more can depend on rounding.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                setattr(
+                    self, field.name, value.to(device).clone(memory_format=torch.contiguous_format)
+                )
+
+
+def fingerprint(observation: Observation, *settings: object) -> str:
+    """A name for what is attacked and how: beliefs of one are worth nothing for another."""
+    digest = hashlib.sha256(f"{observation.scheme}{observation.threat}{settings}".encode())
+    for tensor in (observation.encodings, observation.labels):
+        if tensor is not None:
+            digest.update(f"{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def save_beliefs(folder: Path, beliefs: Beliefs, of: str) -> None:
+    """Write ``beliefs`` to ``folder``, whole; ``of`` is the `fingerprint` of what is attacked."""
+    values = {field.name: getattr(beliefs, field.name) for field in fields(beliefs)}
+    tensors = {name: v.contiguous() for name, v in values.items() if isinstance(v, Tensor)}
+    with writing(folder / FILE) as partial:
+        save_file(tensors, partial, metadata={"of": of, "step": str(beliefs.step)})
+
+
+def load_beliefs(folder: Path, of: str) -> Beliefs | None:
+    """What `save_beliefs` wrote to ``folder``; None if it has not been there.
+
+    Raises:
+        InstaHideError: the file is damaged, or of other encodings or settings.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        beliefs = Beliefs(**tensors, step=int(header["step"]))
+    except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
+        raise InstaHideError(
+            f"{path} does not hold the state of an attack ({reason_of(error)}).",
+            "Delete it, or name another folder.",
+        ) from error
+    if header.get("of") != of:
+        raise InstaHideError(
+            f"{path} is of another attack: of other encodings, or with other settings.",
+            "Name a folder for each attack.",
+        )
+    return beliefs

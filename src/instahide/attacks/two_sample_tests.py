@@ -1,0 +1,158 @@
+"""Do encodings of one image look more alike than encodings of different images?
+
+The paper (Huang et al., ICML 2020, section 5) answers by two-sample Kolmogorov-Smirnov tests of the
+values of encodings: if those of one image had a distribution of their own, a test between two
+images would tell. That is done here, and three things more: the same on absolute values, which the
+mask leaves alone; tests of *distances* between whole encodings, of one image against of two; and a
+classifier two-sample test (Lopez-Paz and Oquab, ICLR 2017), which learns whatever tells two images
+apart. P-values are corrected for their number (Benjamini and Yekutieli, 2001: whatever depends on
+what).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
+from instahide.utils.optional_deps import needing
+
+#: Pairs of encodings, or of images, that a test takes at most.
+MOST_PAIRS = 1000
+#: Encodings of an image that are enough for a classifier to learn from.
+LEAST_ENCODINGS = 8
+#: Pairs of images that a classifier has to tell apart.
+_CLASSIFIED = 20
+#: Which pairs are taken is the same every time.
+_SEED = 0
+
+Values = NDArray[np.float32]
+
+
+class StatisticalTests:
+    """Corrected p-values: small ones say that encodings of one image are known by their looks."""
+
+    name = "statistics"
+    title = "Statistical tests between encodings of one image and of others"
+    paper = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
+
+    def applies(self, observation: Observation) -> str | None:
+        """It needs pairs of encodings that are known to be of one image."""
+        if observation.groups is None:
+            return "The attacker does not know which encodings are of one image."
+        counts = np.bincount(observation.groups.numpy())
+        if len(counts) < 2 or counts.min() < LEAST_ENCODINGS:
+            return f"There are fewer than {LEAST_ENCODINGS} encodings of an image."
+        return None
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """Statistics alone."""
+        with needing("scipy", "audit"):
+            from scipy.stats import false_discovery_control
+        tests, other = {}, {}
+        flat = observation.encodings.flatten(1).numpy()
+        for name, values in (("signed", flat), ("absolute", np.abs(flat))):
+            for test, (p_value, effect) in _tests(values, _members(observation), budget):
+                tests[f"{test}_{name}"], other[f"{test}_{name}_effect"] = p_value, effect
+                progress(f"{test}, {name}", len(tests) / 6)
+        corrected = false_discovery_control(list(tests.values()), method="by") if tests else ()
+        p_values = {f"{name}_p": float(p) for name, p in zip(tests, corrected, strict=True)}
+        return Reconstruction(p_values | other)
+
+
+def _members(observation: Observation) -> list[NDArray[np.int64]]:
+    """The encodings of each group."""
+    groups = granted(observation.groups).numpy()
+    return [np.flatnonzero(groups == number) for number in np.unique(groups)]
+
+
+def _tests(
+    values: Values, members: list[NDArray[np.int64]], budget: Budget
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Name, p-value and effect of every test that the budget lets begin."""
+    for name, test in (
+        ("values", values_test), ("distances", distances_test), ("classifier", classifier_test),
+    ):  # fmt: skip
+        if budget.left:
+            yield name, test(values, members)
+
+
+def values_test(values: Values, members: list[NDArray[np.int64]]) -> tuple[float, float]:
+    """The paper's: are values of two encodings of one image distributed alike, more than of two?
+
+    Kolmogorov-Smirnov distances of pairs of one image against those of pairs of two images, by a
+    rank test. Each encoding is in one pair only.
+
+    Returns:
+        p-value, and the mean distance of pairs of two images less that of pairs of one.
+    """
+    from scipy.stats import ks_2samp, mannwhitneyu
+
+    one, two = (
+        np.asarray([ks_2samp(values[a], values[b]).statistic for a, b in pairs])
+        for pairs in _pairs(members)
+    )
+    return float(mannwhitneyu(one, two, alternative="less").pvalue), float(two.mean() - one.mean())
+
+
+def distances_test(values: Values, members: list[NDArray[np.int64]]) -> tuple[float, float]:
+    """Are two encodings of one image nearer to each other than two of different images?
+
+    Returns:
+        Kolmogorov-Smirnov p-value, and the mean correlation of pairs of one image less that of
+        pairs of two.
+    """
+    from scipy.stats import ks_2samp
+
+    centred = values - values.mean(axis=0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    one, two = (
+        (centred[a] * centred[b]).sum(axis=1) for a, b in map(np.transpose, _pairs(members))
+    )
+    return float(ks_2samp(one, two).pvalue), float(one.mean() - two.mean())
+
+
+def classifier_test(values: Values, members: list[NDArray[np.int64]]) -> tuple[float, float]:
+    """Can a classifier tell encodings of one image from those of another?
+
+    It learns from half of the encodings of each and is tested on the other half.
+
+    Returns:
+        Binomial p-value of its right answers over all pairs of images, and its accuracy.
+    """
+    from scipy.stats import binomtest
+
+    with needing("scikit-learn", "audit"):
+        from sklearn.linear_model import RidgeClassifier
+    right = asked = 0
+    # Each image is in one pair only: answers about it are about it alone.
+    for a, b in list(zip(members[::2], members[1::2], strict=False))[:_CLASSIFIED]:
+        half = min(len(a), len(b)) // 2
+        learn, ask = np.concatenate([a[:half], b[:half]]), np.concatenate([a[half:], b[half:]])
+        model = RidgeClassifier(alpha=float(values.shape[1]))
+        model.fit(values[learn], np.repeat([0, 1], half))
+        truth = np.repeat([0, 1], [len(a) - half, len(b) - half])
+        right += int((model.predict(values[ask]) == truth).sum())
+        asked += len(ask)
+    return float(binomtest(right, asked, 0.5, alternative="greater").pvalue), right / asked
+
+
+def _pairs(members: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs (m, 2) of encodings of one image, and pairs of two, no encoding in two pairs."""
+    generator = np.random.default_rng(_SEED)
+    one, single = [], []
+    for group in members:
+        # Half of each image's encodings for either kind.
+        mixed = generator.permutation(group)
+        half = len(mixed) // 4 * 2
+        one.append(mixed[:half].reshape(-1, 2))
+        single.append(mixed[half : 2 * half])
+    count = min(map(len, single))
+    table = np.stack([rows[:count] for rows in single])
+    # Neighbours in a ring of images, of which each second place is taken: no encoding twice.
+    left, right = table[:, ::2], np.roll(table, 1, axis=0)[:, 1::2]
+    two = np.stack([left[:, : right.shape[1]], right[:, : left.shape[1]]], axis=2).reshape(-1, 2)
+    pairs = [generator.permutation(kind)[:MOST_PAIRS] for kind in (np.concatenate(one), two)]
+    return pairs[0], pairs[1]

@@ -1,0 +1,1 @@
+"""Attacks on masks that were drawn from general-purpose random generators."""

@@ -1,0 +1,1 @@
+"""Challenges like the authors': published encodings with a secret ground truth."""

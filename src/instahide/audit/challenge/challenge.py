@@ -1,0 +1,259 @@
+"""Challenges like the authors': encodings for whoever wants to attack them, the truth apart.
+
+For attackers: ``encryption.npy`` (N x H x W x C float32) and ``label.npy``, as the InstaHide
+challenge had them, and ``challenge.json``, what is public besides. For the scorer: a folder of its
+own with the private images, who is in each mix, and the coefficients. It is the one place where
+those are ever written, because that is what it is for.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from instahide.attacks.base import Observation, ThreatModel
+from instahide.audit.ground_truth import observe
+from instahide.data import ImageTable
+from instahide.data.readers.npy_file import map_npy
+from instahide.data.readers.size_limits import reason_of
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError, refused
+from instahide.utils.atomic_write import read_regular, write_json, writing_folder
+
+ENCODINGS, LABELS, FACTS = "encryption.npy", "label.npy", "challenge.json"
+MARK, TRUTH = "SECRET.txt", "truth.json"
+#: Arrays of the truth.
+ORIGINALS, PARTNERS, COEFFICIENTS = "private.npy", "partners.npy", "coefficients.npy"
+#: What the authors' challenge was: 100 images, 50 encodings each.
+IMAGES, COPIES = 100, 50
+SCHEME = Scheme.cross(6)
+
+#: Bytes of a file of facts, at most.
+MOST_FACTS = 1 << 16
+#: What helps where a file is damaged.
+_ANEW = "Get the file anew from whoever made it."
+_MARKED = """SECRET: the truth behind a challenge.
+
+Private images, partners and coefficients are here in the clear, for the scorer alone. Do not give
+this folder to anybody who attacks the challenge, and do not put it where the encodings are.
+"""
+
+
+class Facts(BaseModel):
+    """What lies beside the arrays of a challenge, and of its truth."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+
+class PublicFacts(Facts):
+    """``challenge.json``."""
+
+    scheme: dict[str, Any] = asdict(SCHEME)
+    copies: Annotated[int, Field(ge=1)] = COPIES
+
+
+class SecretFacts(Facts):
+    """``truth.json``."""
+
+    private_k: Annotated[int, Field(ge=1)]
+
+
+AnyFacts = TypeVar("AnyFacts", bound=Facts)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Challenge:
+    """What an attacker gets.
+
+    Attributes:
+        encodings: (N, C, H, W) float32, memory-mapped.
+        labels: (N, classes) float32.
+        scheme: how they were made; the authors' where nothing says otherwise.
+        copies: encodings of each image.
+        mean: of the normalisation, one a channel; 0 where it is not known.
+        std: of the normalisation; 1 where it is not known.
+    """
+
+    encodings: NDArray[np.float32]
+    labels: NDArray[np.float32]
+    scheme: Scheme
+    copies: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        return f"Challenge({len(self.encodings)} encodings, {self.copies} of an image)"
+
+    @classmethod
+    def open(cls, folder: Path) -> Challenge:
+        """Read a challenge of ours, or the two files of the authors'.
+
+        Raises:
+            InstaHideError: a file is missing or damaged, or they do not fit each other.
+        """
+        encodings, labels = read_array(folder / ENCODINGS, 4), read_array(folder / LABELS, 2)
+        if len(encodings) != len(labels) or encodings.shape[3] not in (1, 3):
+            raise InstaHideError(
+                f"{ENCODINGS} has the shape {encodings.shape}, {LABELS} {labels.shape}.",
+                "The first is N x H x W x C, the second N x classes.",
+            )
+        channels = encodings.shape[3]
+        # The authors' challenge says nothing of its normalisation.
+        if (folder / FACTS).exists():
+            facts = _facts(PublicFacts, folder / FACTS, channels)
+        else:
+            facts = PublicFacts(mean=(0.0,) * channels, std=(1.0,) * channels)
+        scheme = Scheme.from_json(json.dumps(facts.scheme))
+        pixels = encodings.transpose(0, 3, 1, 2)
+        return cls(pixels, labels, scheme, facts.copies, facts.mean, facts.std)
+
+    def observation(self, labels: Literal["soft", "coarse", "none"] = "soft") -> Observation:
+        """The challenge as an attacker comes upon it who sees such ``labels``."""
+        soft = torch.from_numpy(np.array(self.labels, np.float32))
+        seen = {"soft": soft, "coarse": (soft > 0).float(), "none": None}[labels]
+        return Observation(
+            torch.from_numpy(np.array(self.encodings, np.float32, order="C")),
+            seen,
+            self.scheme,
+            self.mean,
+            self.std,
+            ThreatModel(labels=labels, public="none", encodings_per_image=self.copies),
+        )
+
+
+def make_challenge(
+    images: ImageTable,
+    public: ImageTable | None,
+    folder: Path,
+    truth_folder: Path,
+    *,
+    scheme: Scheme = SCHEME,
+    copies: int = COPIES,
+) -> Challenge:
+    """Write a challenge to ``folder``, and the truth behind it to ``truth_folder``.
+
+    Args:
+        images: the private images.
+        public: the public pool, if the scheme mixes some in.
+        folder: for attackers.
+        truth_folder: for the scorer; neither inside the other nor around it.
+        scheme: how to encrypt.
+        copies: encodings of each image.
+
+    Raises:
+        InstaHideError: one folder is inside the other, or there is something in one of them.
+    """
+    _require_apart(folder, truth_folder)
+    threat = ThreatModel(public="none", encodings_per_image=copies)
+    observation, truth = observe(images, public, scheme, threat)
+    moments = {"mean": images.mean, "std": images.std}
+    # The truth first: a challenge that nobody can score is worth nothing.
+    with writing_folder(truth_folder) as partial:
+        (partial / MARK).write_text(_MARKED, encoding="utf-8")
+        _save(partial / ORIGINALS, truth.images.permute(0, 2, 3, 1))
+        _save(partial / PARTNERS, truth.partners)
+        _save(partial / COEFFICIENTS, truth.coefficients)
+        secret = SecretFacts(private_k=scheme.private_k, **moments)
+        write_json(partial / TRUTH, secret.model_dump())
+    with writing_folder(folder) as partial:
+        _save(partial / ENCODINGS, observation.encodings.permute(0, 2, 3, 1))
+        _save(partial / LABELS, torch.as_tensor(observation.labels))
+        known = PublicFacts(scheme=asdict(scheme), copies=copies, **moments)
+        write_json(partial / FACTS, known.model_dump())
+    return Challenge.open(folder)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ChallengeTruth:
+    """SECRET: what a challenge hides. Only the scorer reads it.
+
+    Attributes:
+        originals: (M, C, H, W) float32 private images, normalised.
+        private: (N, private_k) int64, those in each encoding, the encrypted one first.
+        mean: of the normalisation, one a channel.
+        std: of the normalisation, one a channel.
+    """
+
+    originals: NDArray[np.float32]
+    private: NDArray[np.int64]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> ChallengeTruth:
+        """Read what `make_challenge` wrote for the scorer.
+
+        Raises:
+            InstaHideError: it is not such a folder, or damaged.
+        """
+        if not (folder / TRUTH).is_file():
+            raise InstaHideError(
+                f"{folder} does not hold the truth of a challenge.",
+                "Name the folder that `instahide challenge make` got as --truth.",
+            )
+        originals, partners = read_array(folder / ORIGINALS, 4), read_array(folder / PARTNERS, 2)
+        facts = _facts(SecretFacts, folder / TRUTH, originals.shape[3])
+        private = np.array(partners[:, : facts.private_k])
+        if private.dtype.kind != "i" or not np.isin(private, np.arange(len(originals))).all():
+            raise InstaHideError(f"{folder / PARTNERS} names images that are not there.", _ANEW)
+        pixels = np.array(originals.transpose(0, 3, 1, 2), order="C")
+        return cls(pixels, private, facts.mean, facts.std)
+
+
+def _require_apart(folder: Path, truth_folder: Path) -> None:
+    here, there = folder.resolve(), truth_folder.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise InstaHideError(
+            f"The truth in {truth_folder} and the challenge in {folder} are not apart.",
+            "Give the truth a folder that is not handed out with the challenge.",
+        )
+    for path in (folder, truth_folder):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InstaHideError(f"There is something in {path}.", "Name a folder that is new.")
+
+
+def _save(path: Path, values: torch.Tensor) -> None:
+    np.save(path, np.ascontiguousarray(values.numpy()), allow_pickle=False)
+
+
+def read_array(path: Path, dimensions: int) -> NDArray[Any]:
+    """The array in ``path``, memory-mapped.
+
+    Raises:
+        InstaHideError: it cannot be read, does not hold finite numbers alone, or has not so many
+            dimensions.
+    """
+    try:
+        values = map_npy(path)
+    except Exception as error:  # NumPy raises several kinds on damaged headers
+        reason = reason_of(error)
+        raise InstaHideError(f"{path} is not a readable array ({reason}).", _ANEW) from error
+    if values.ndim != dimensions:
+        raise InstaHideError(
+            f"{path} has the shape {values.shape}.", f"It must have {dimensions} dimensions."
+        )
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise InstaHideError(f"{path} does not hold finite numbers alone.", _ANEW)
+    return np.asanyarray(values)
+
+
+def _facts(kind: type[AnyFacts], path: Path, channels: int) -> AnyFacts:
+    """What ``path`` says of images with so many ``channels``."""
+    try:
+        facts = kind.model_validate_json(read_regular(path, MOST_FACTS))
+    except (OSError, ValidationError) as error:
+        reason = refused(error) if isinstance(error, ValidationError) else str(error)
+        raise InstaHideError(f"{path} is damaged ({reason}).", _ANEW) from None
+    if not len(facts.mean) == len(facts.std) == channels:
+        raise InstaHideError(f"{path} is of images with other channels.", _ANEW)
+    return facts

@@ -1,0 +1,110 @@
+"""A participant of a federation: what it sends of its training and, apart, what it trained on."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from instahide.attacks.base import LocalTraining, Observation, ThreatModel, Update
+from instahide.audit.ground_truth import Truth, truth_of
+from instahide.data import ImageTable
+from instahide.encryption.known_keys import rehearse
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+
+
+def observe_update(
+    images: ImageTable,
+    public: ImageTable | None,
+    scheme: Scheme,
+    network: nn.Module,
+    rows: NDArray[np.int64],
+    training: LocalTraining,
+    *,
+    labels: Literal["soft", "none"] = "soft",
+    buffers: bool = False,
+) -> tuple[Observation, Truth]:
+    """Train ``network`` on encodings of some images, as the server of a federation sees it.
+
+    Args:
+        images: all private images of the participant, from which inside partners come.
+        public: the public pool, where the scheme mixes some in.
+        scheme: how to encrypt; under `Scheme.plain` the participant trains on its images.
+        network: before the update. It is copied, never changed.
+        rows: (training.images,) of the images that are encrypted, in the order of training.
+        training: what the participant does.
+        labels: of the encodings, which the attacker gets or does not.
+        buffers: whether the participant sends its batch norm statistics too.
+
+    Raises:
+        InstaHideError: as many ``rows`` as the training has images are not there, or as `Encoder`
+            does.
+    """
+    if len(rows) != training.images:
+        raise InstaHideError(
+            f"There are {len(rows)} rows for a training on {training.images} images.",
+            "Give as many rows as the training has images.",
+        )
+    made = rehearse(scheme, images, public if scheme.public_k else None, rows)
+    encodings = made.encoded.images
+    observation = Observation(
+        # Not a slice, which would hold the encodings' memory.
+        torch.zeros(0, *encodings.shape[1:]),
+        made.encoded.labels if labels == "soft" else None,
+        scheme,
+        images.mean,
+        images.std,
+        ThreatModel(labels=labels, public="none", update=True),
+        network=network,
+        update=sent(network, encodings, made.encoded.labels, training, buffers=buffers),
+    )
+    nobody = torch.arange(len(images))
+    return observation, replace(truth_of(images, scheme, made, nobody), encodings=encodings)
+
+
+def sent(
+    network: nn.Module, images: Tensor, labels: Tensor, training: LocalTraining, *, buffers: bool
+) -> Update:
+    """What a participant sends after ``training`` on images (n, C, H, W), labels (n, classes)."""
+    local = deepcopy(network).train(training.train_mode)
+    optimizer = torch.optim.SGD(local.parameters(), lr=training.learning_rate)
+    for places in training.batches():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(local(images[places]), labels[places])
+        loss.backward()  # type: ignore[no-untyped-call]
+        if training.steps:
+            optimizer.step()
+    return Update(
+        _changes(network, local) if training.steps else _gradients(local),
+        training,
+        _moved(network, local) if buffers else {},
+    )
+
+
+def _gradients(local: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: value.grad.clone()
+        for name, value in local.named_parameters()
+        if value.grad is not None
+    }
+
+
+def _changes(network: nn.Module, local: nn.Module) -> dict[str, Tensor]:
+    before = dict(network.named_parameters())
+    return {
+        name: (value - before[name]).detach()
+        for name, value in local.named_parameters()
+        if value.requires_grad
+    }
+
+
+def _moved(network: nn.Module, local: nn.Module) -> dict[str, Tensor]:
+    before = dict(network.named_buffers())
+    return {name: value - before[name] for name, value in local.named_buffers()}

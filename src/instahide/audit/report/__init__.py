@@ -1,0 +1,1 @@
+"""The audit's report, as JSON and as a page."""

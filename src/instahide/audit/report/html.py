@@ -1,0 +1,198 @@
+"""An audit's report: ``report.json``, and the same for people as one page, ``report.html``."""
+
+from __future__ import annotations
+
+import base64
+import math
+import platform
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from instahide._version import __version__
+from instahide.audit import hardness
+from instahide.audit.report import charts
+from instahide.audit.report.schema import Report, Result
+from instahide.audit.report.summary import duration, finding, guaranteed, verdict
+from instahide.audit.report.thresholds import Bound, checked, recovered_share, summary
+from instahide.audit.schedule import WHERE, Task
+from instahide.audit.session import NO_TIME, PICTURES, Session, facts, pending
+from instahide.audit.target import Subject
+from instahide.errors import printable
+from instahide.utils.atomic_write import write_json, writing
+from instahide.utils.optional_deps import needing
+
+JSON, HTML = "report.json", "report.html"
+#: Steps a second and dollars an hour of a core, by which the costs of attacks are worked out.
+RATE, PRICE = 1e9, 0.05
+#: From here on a number is shown as a power of ten.
+MOST_DIGITS = 1e12
+#: What no attack here tries, whatever is audited.
+NOT_HERE = {
+    "fusion and denoising": "The attack of Luo et al. (AAAI 2022) is no part of an audit: where "
+    "it was measured, it recovered less than phase retrieval does.",
+    "this machine": "Memory, disk, timing and the operating system's entropy are not looked at.",
+    "augmentation": "Images are encrypted anew without crops and flips, which is easier to attack.",
+}
+
+
+def reported(
+    session: Session,
+    wanted: Collection[Task],
+    results: Sequence[Result],
+    *,
+    broken: Mapping[str, str],
+    bounds: Sequence[Bound],
+    seconds: float,
+    command: str,
+) -> Report:
+    """All of what ``results`` say.
+
+    Args:
+        session: where they came from.
+        wanted: all that was to be tried.
+        results: what has been.
+        broken: attacks of other packages that could not be loaded, and why.
+        bounds: that the user set.
+        seconds: of the budget.
+        command: that was typed.
+    """
+    subject, left = session.subject, pending(wanted, results)
+    about = facts(subject)
+    return Report(
+        complete=not left,
+        budget_seconds=seconds,
+        surroundings=_surroundings(),
+        verdict=verdict(results, about, left, broken),
+        subject=about,
+        summary=summary(results),
+        thresholds=checked(bounds, results, left),
+        results=list(results),
+        untried=_untried(subject, left, results, broken),
+        hardness=_hardness(subject),
+        command=command,
+    )
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write ``report`` to ``folder``, as JSON and as a page.
+
+    Raises:
+        InstaHideError: Jinja2 is missing, or the folder cannot be written.
+    """
+    page = rendered(report, folder / PICTURES)
+    write_json(folder / JSON, report.model_dump(mode="json"))
+    with writing(folder / HTML) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def rendered(report: Report, pictures: Path) -> str:
+    """The page, with the ``pictures`` inside it; every text in it is escaped."""
+    with needing("Jinja2", "audit"):
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    environment = Environment(
+        loader=PackageLoader("instahide.audit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": _number,
+        "words": _words,
+        "spent": duration,
+        "finding": finding,
+        "guarantee": guaranteed,
+    }
+    curves = [
+        charts.curve(report.results, "ssim_mean", "Mean SSIM of recovered images"),
+        charts.curve(report.results, "identified", "Share that can be told from all others"),
+    ]
+    return environment.get_template("report.html").render(
+        report=report,
+        attacks=sorted(report.results, key=_telling),
+        charts=[chart for chart in curves if chart is not None],
+        drawing=charts,
+        picture=lambda name: _embedded(pictures / Path(name).name),
+        share=recovered_share,
+    )
+
+
+def _shown(value: Any) -> Any:
+    """What the page shows of ``value``: a text without characters that reorder or hide others."""
+    # The subclass of `str` that says that it is HTML already stays as it is.
+    return printable(value) if type(value) is str else value
+
+
+def _telling(result: Result) -> tuple[float, float]:
+    """Attacks that recover most stand first; the others keep the order in which they were run.
+
+    What stands there to compare with comes last.
+    """
+    if result.on == "plain update":
+        return (2.0, 0.0)
+    share = recovered_share(result)
+    return (1.0, 0.0) if share is None else (-share, -(result.figures["ssim_mean"] or 0.0))
+
+
+def _embedded(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _untried(
+    subject: Subject,
+    left: Sequence[Task],
+    results: Sequence[Result],
+    broken: Mapping[str, str],
+) -> dict[str, str]:
+    refused = {r.attack: r.reason for r in results if r.state == "not tried" and not r.point}
+    waiting = {_called(task): NO_TIME for task in left}
+    withheld = {"the encodings themselves": subject.withheld} if subject.withheld else {}
+    return {**refused, **waiting, **withheld, **broken, **NOT_HERE}
+
+
+def _called(task: Task) -> str:
+    at = f" at {task.copies} encodings of an image" if task.point else ""
+    return f"{task.attack}{WHERE[task.on]}{at}"
+
+
+def _hardness(subject: Subject) -> dict[str, Any]:
+    public = 0 if subject.public is None else len(subject.public)
+    count, scheme = len(subject.images), subject.scheme
+    setting = hardness.Setting(
+        images=count + public,
+        k=scheme.k,
+        private=count,
+        private_k=scheme.private_k,
+        encodings=count * subject.copies,
+        values=math.prod(subject.images.shape),
+    )
+    return hardness.report(setting, rate=RATE, price=PRICE)
+
+
+def _surroundings() -> dict[str, str]:
+    return {
+        "instahide": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _number(value: float | None) -> str:
+    """Three digits that count, or a whole number."""
+    if value is None:
+        return "not finite"
+    if value == int(value) or 1e3 <= abs(value) < MOST_DIGITS:
+        return f"{value:,.0f}" if abs(value) < MOST_DIGITS else f"{value:.1e}"
+    return f"{value:.3g}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

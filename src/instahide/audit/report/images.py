@@ -1,0 +1,53 @@
+"""Recovered images as PNG files: the best, the middling and the worst, beside their originals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from instahide.audit.report.schema import Picture
+from instahide.audit.scoring.matching import Beside
+from instahide.utils.atomic_write import writing
+
+Which = Literal["best", "median", "worst"]
+
+
+def save_pictures(folder: Path, name: str, beside: Beside) -> list[Picture]:
+    """Write some of the recovered images and their originals to ``folder``.
+
+    Args:
+        folder: of all pictures.
+        name: that the names of the files begin with.
+        beside: recovered images; of each private one the best is looked at.
+    """
+    places = beside.best_of_each()
+    last = len(places) - 1
+    wanted: dict[Which, int] = {"best": 0, "median": last // 2, "worst": last}
+    # Few images have no middle.
+    chosen = {at: which for which, at in reversed(wanted.items())}
+    return [
+        _saved(folder, f"{name}-{which}", which, beside, int(places[at]))
+        for at, which in sorted(chosen.items())
+    ]
+
+
+def _saved(folder: Path, name: str, which: Which, beside: Beside, place: int) -> Picture:
+    original, recovered = f"{name}-original.png", f"{name}-recovered.png"
+    save_png(folder / original, beside.originals[place])
+    save_png(folder / recovered, beside.recovered[place])
+    return Picture(
+        which=which, ssim=float(beside.ssim[place]), original=original, recovered=recovered
+    )
+
+
+def save_png(path: Path, image: Tensor) -> None:
+    """Write ``image`` (C, H, W), from 0 to 1, whole or not at all."""
+    values = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels = values[..., 0] if values.shape[2] == 1 else values
+    with writing(path) as partial:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG")

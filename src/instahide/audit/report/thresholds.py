@@ -1,0 +1,145 @@
+"""Bounds that a user sets on what an audit may find: ``--fail-if "ssim>0.4"``."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from instahide.audit.report.schema import Result, Threshold
+from instahide.audit.schedule import SENT, Task
+from instahide.errors import InstaHideError
+
+#: Figures over all attacks, and what each is; docs/audit.md has them, too.
+MEANINGS = {
+    "recovered": "share of the images that came back recognisably, by the attack that did best",
+    "ssim": "mean SSIM of what an attack recovered, by the attack that did best",
+    "ssim_best": "SSIM of the best recovered image",
+    "public_found": "share of the public images that were found",
+    "membership_auc": "area under the curve of the best membership inference",
+}
+#: The figures of a result that each of them is the greatest of.
+_OF = {
+    "ssim": "ssim_mean",
+    "ssim_best": "ssim_best",
+    "public_found": "public_found",
+    "membership_auc": "membership_auc",
+}
+_COMPARED: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
+}  # fmt: skip
+_EXPRESSION = re.compile(
+    r"\s*(?P<name>[A-Za-z0-9_.-]+?)\s*(?P<compared>>=|<=|>|<)\s*(?P<bound>[-+0-9.eE]+)\s*"
+)
+
+
+class Bound(NamedTuple):
+    """``expression`` as it was typed, in its parts."""
+
+    expression: str
+    name: str
+    compared: str
+    bound: float
+
+
+def parsed(expression: str, attacks: Collection[str]) -> Bound:
+    """A bound on a figure of `MEANINGS`, or on one of an attack, as ``labels.class_sets_right``.
+
+    Raises:
+        InstaHideError: not such an expression, or there is no such figure or attack.
+    """
+    match = _EXPRESSION.fullmatch(expression)
+    try:
+        bound = float(match["bound"]) if match else None
+    except ValueError:
+        bound = None
+    if match is None or bound is None or bound != bound:
+        raise InstaHideError(
+            f"{expression!r} is not a bound.", 'Write --fail-if "ssim>0.4", with >, >=, < or <=.'
+        )
+    attack, dot, _ = match["name"].partition(".")
+    if match["name"] not in MEANINGS and not (dot and attack in attacks):
+        raise InstaHideError(
+            f"There is no figure {match['name']!r}.",
+            f"Use one of {', '.join(MEANINGS)}, or one of an attack, as in "
+            "labels.class_sets_right.",
+        )
+    return Bound(expression, match["name"], match["compared"], bound)
+
+
+def summary(results: Sequence[Result]) -> dict[str, float | None]:
+    """The figures of `MEANINGS`; None for what no attack measured.
+
+    Points of curves are left out: they show fewer encodings than went out. So are updates: only who
+    trains in a federation sends any.
+    """
+    done = [result for result in results if result.state == "done" and not result.point]
+    counted = [result for result in done if result.on not in SENT]
+    found = {name: _most(counted, figure) for name, figure in _OF.items()}
+    shares = [share for result in counted if (share := recovered_share(result)) is not None]
+    return {"recovered": max(shares, default=None), **found}
+
+
+def recovered_share(result: Result) -> float | None:
+    """The share of the private images that came back recognisably; None if none was sought."""
+    recognisable = result.figures.get("images_recognisable")
+    sought = result.figures.get("images_sought")
+    return None if recognisable is None or not sought else recognisable / sought
+
+
+def checked(
+    bounds: Sequence[Bound], results: Sequence[Result], waiting: Sequence[Task] = ()
+) -> list[Threshold]:
+    """Check every bound. One that could not be checked counts as violated.
+
+    A check that could not be made must not look like one that went well: nothing was measured, or
+    an attack that might have found more than the bound allows failed, or is ``waiting``: it was not
+    begun, for want of time.
+    """
+    overall = summary(results)
+    return [
+        _checked(bound, _value(bound, overall, results), _unchecked(bound, results, waiting))
+        for bound in bounds
+    ]
+
+
+def _checked(bound: Bound, value: float | None, unchecked: list[str]) -> Threshold:
+    violated = value is None or _COMPARED[bound.compared](value, bound.bound) or bool(unchecked)
+    return Threshold(
+        expression=bound.expression, value=value, violated=violated, unchecked=unchecked
+    )
+
+
+def _unchecked(bound: Bound, results: Sequence[Result], waiting: Sequence[Task]) -> list[str]:
+    """Attacks without a result that might have raised the figure, where the bound is an upper one.
+
+    A figure is the greatest over attacks, so that a missing attack cannot have lowered it.
+    """
+    if bound.compared not in (">", ">="):
+        return []
+    failed = [result for result in results if result.state == "failed"]
+    missing: list[Task | Result] = [*waiting, *failed]
+    only = None if bound.name in MEANINGS else bound.name.partition(".")[0]
+    return sorted(
+        {
+            one.attack
+            for one in missing
+            if not one.point and (one.on not in SENT if only is None else one.attack == only)
+        }
+    )
+
+
+def _value(
+    bound: Bound, overall: dict[str, float | None], results: Sequence[Result]
+) -> float | None:
+    if bound.name in overall:
+        return overall[bound.name]
+    attack, _, figure = bound.name.partition(".")
+    mine = [r for r in results if r.attack == attack and not r.point and r.on != "plain update"]
+    return _most(mine, figure)
+
+
+def _most(results: Sequence[Result], figure: str) -> float | None:
+    values = [value for r in results if (value := r.figures.get(figure)) is not None]
+    return max(values, default=None)

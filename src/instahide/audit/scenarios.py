@@ -1,0 +1,145 @@
+"""What attackers come upon in an audit: observations, each apart from its truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from instahide.attacks.base import LocalTraining, Observation, Reconstruction, ThreatModel
+from instahide.attacks.gradients.lenet import lenet
+from instahide.attacks.weak_rng.mt19937 import ENOUGH
+from instahide.audit.client_update import observe_update
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.schedule import SENT, Task
+from instahide.audit.scoring.gradient_inversion import in_order
+from instahide.audit.scoring.matching import Beside, beside_nearest, beside_truth
+from instahide.audit.scoring.membership import with_candidates
+from instahide.audit.scoring.scores import score
+from instahide.audit.target import Subject
+from instahide.data import ImageTable
+from instahide.encryption.scheme import Scheme
+
+#: Images of either kind that a trained network is asked about, at most.
+MOST_CANDIDATES = 200
+#: Known mixes hold so many signs more than are needed, since those of small values are unsure.
+_SPARE = 1.25
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scene:
+    """An observation, and apart from it what it is scored by.
+
+    Attributes:
+        observation: all that the attacker gets.
+        images: private images behind it.
+        grants: what the attacker is given besides encodings and scheme, in words.
+        truth: SECRET, of a rehearsal; None of published encodings, whose truth nobody knows.
+        subject: what is audited.
+    """
+
+    observation: Observation
+    images: int
+    grants: list[str]
+    truth: Truth | None
+    subject: Subject
+
+    def score(self, found: Reconstruction) -> tuple[dict[str, float], Beside | None]:
+        """Figures of what an attack found, and recovered images beside their originals."""
+        figures = dict(found.statistics)
+        if self.truth is not None:
+            figures |= score(found, self.observation, self.truth).summary
+            if self.truth.encodings is not None:
+                found = in_order(found, self.truth.encodings)
+            beside = beside_truth(found, self.observation, self.truth)
+            beside = None if beside is None else replace(beside, total=self.images)
+        else:
+            private = torch.from_numpy(self.subject.images.normalised())
+            beside = beside_nearest(found, private, self.subject.pixels())
+        return figures | ({} if beside is None else beside.summary()), beside
+
+
+def scenes(subject: Subject, task: Task) -> Iterator[Scene]:
+    """Observations for ``task``, with ever more granted; the first that will do is to be used."""
+    if task.on == "published":
+        published = subject.observation_of_published()
+        if published is not None:
+            yield Scene(published, len(subject.images), _granted(published), None, subject)
+        return
+    if task.on in SENT:
+        yield from _with_update(subject, Scheme.plain() if task.on == "plain update" else None)
+        return
+    images, _ = subject.rehearsed()
+    for threat in _threats(subject, len(images), task.copies):
+        observation, truth = observe(
+            images, subject.public, subject.scheme, threat, shadow=subject.others
+        )
+        yield Scene(observation, len(images), _granted(observation), truth, subject)
+    if subject.network is not None and subject.others is not None:
+        yield _with_network(subject, task.copies, subject.network, subject.others)
+
+
+def _with_network(subject: Subject, copies: int, network: nn.Module, others: ImageTable) -> Scene:
+    """The trained network, and as many images that it learned from as others to ask it about."""
+    count = min(MOST_CANDIDATES, len(subject.images), len(others))
+    members, strangers = _share(subject.images, count), _share(others, count)
+    least = next(_threats(subject, count, copies))
+    seen = observe(members, subject.public, subject.scheme, replace(least, shadow=False))
+    observation, truth = with_candidates(seen, network, members, strangers)
+    return Scene(observation, count, _granted(observation), truth, subject)
+
+
+def _with_update(subject: Subject, scheme: Scheme | None) -> Iterator[Scene]:
+    """The gradient of one encoding, under another ``scheme`` if there is one.
+
+    First on the untrained network on which attackers do best; then on the one that a run has
+    trained, for attackers who need to know what its layers have seen.
+    """
+    scheme = scheme or subject.scheme
+    untrained = lenet(subject.images.shape, len(subject.images.classes), seed=0)
+    what = "image" if scheme == Scheme.plain() else "encoding"
+    for kind, network in {"an untrained": untrained, "the trained": subject.network}.items():
+        if network is None:
+            continue
+        observation, truth = observe_update(
+            subject.rehearsed()[0], subject.public, scheme, network, np.zeros(1, np.int64),
+            LocalTraining(), labels="none",
+        )  # fmt: skip
+        grants = [f"{kind} network and its gradient on one {what}"]
+        yield Scene(observation, 1, grants, truth, subject)
+
+
+def _share(images: ImageTable, count: int) -> ImageTable:
+    """So many of ``images``, evenly spaced."""
+    return images.subset(np.linspace(0, len(images) - 1, count).astype(np.int64))
+
+
+def _threats(subject: Subject, images: int, copies: int) -> Iterator[ThreatModel]:
+    least = ThreatModel(
+        public="none" if subject.public is None else "images",
+        shadow=subject.others is not None,
+        encodings_per_image=copies,
+    )
+    yield least
+    yield replace(least, grouped=True)
+    known = math.ceil(_SPARE * ENOUGH / math.prod(subject.images.shape))
+    # At least half of the masks are left to be foretold.
+    if known <= images * copies // 2:
+        yield replace(least, known_mixes=known)
+
+
+def _granted(observation: Observation) -> list[str]:
+    threat = observation.threat
+    words = {
+        "soft labels": observation.labels is not None,
+        "the public pool": observation.public is not None,
+        "other images of the private ones' kind": threat.shadow,
+        "which encodings are of one image": threat.grouped,
+        f"the mixes of {threat.known_mixes} encodings": threat.known_mixes > 0,
+        "the trained network, and images to ask it about": observation.candidates is not None,
+    }
+    return [name for name, given in words.items() if given]

@@ -1,0 +1,140 @@
+"""Recovered images beside their originals: which is which, how alike, and how many can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from instahide.attacks.base import Observation, Reconstruction
+from instahide.audit.ground_truth import Truth
+from instahide.audit.scoring import metrics
+from instahide.audit.scoring.blank_baseline import best_blank_by_row, counts_as_recovered
+from instahide.audit.scoring.reconstruction import score_recovered
+from instahide.audit.scoring.scores import originals_of, to_unit_range
+from instahide.utils.optional_deps import needing
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Beside:
+    """Recovered images, each beside the private image that it stands for.
+
+    Attributes:
+        rows: (m,) int64 private image of each.
+        recovered: (m, C, H, W) from 0 to 1, under the best affine map of each channel.
+        originals: (m, C, H, W) from 0 to 1; their absolute values where only those were sought.
+        ssim: (m,) likeness of the two.
+        told: (m,) bool, whether the recovered image is more like its original than like any other;
+            of published encodings, also whether it is more so than any other private image is.
+        total: private images that there were to recover.
+    """
+
+    rows: Tensor
+    recovered: Tensor
+    originals: Tensor
+    ssim: Tensor
+    told: Tensor
+    total: int
+
+    @cached_property
+    def blank(self) -> Tensor:
+        """(m,) the SSIM of the best blank picture to each original."""
+        return best_blank_by_row(self.originals, self.rows)
+
+    @property
+    def recognisable(self) -> int:
+        """Private images that came back at least once: recovered, and told from all others."""
+        counted = self.told & counts_as_recovered(self.ssim, self.blank)
+        return len(set(self.rows[counted].tolist()))
+
+    def best_of_each(self) -> Tensor:
+        """Places of the recovered image that is nearest to each private image, best first."""
+        order = self.ssim.argsort(descending=True, stable=True)
+        seen: set[int] = set()
+        places = []
+        for place in order.tolist():
+            row = int(self.rows[place])
+            if row not in seen:
+                seen.add(row)
+                places.append(place)
+        return torch.tensor(places, dtype=torch.int64)
+
+    def summary(self) -> dict[str, float]:
+        """Plain numbers; ``ssim_mean`` is over all that was recovered, however often an image."""
+        best = self.ssim[self.best_of_each()]
+        nothing = metrics.best_affine(torch.zeros_like(self.originals), self.originals)
+        return {
+            "images_recognisable": float(self.recognisable),
+            "images_sought": float(self.total),
+            "images_recovered": float(len(self.rows)),
+            "ssim_mean": float(self.ssim.mean()),
+            "ssim_mean_of_best": float(best.mean()),
+            "ssim_best": float(best.max()),
+            "ssim_of_nothing": float(metrics.ssim(nothing, self.originals).mean()),
+            "ssim_of_blank": float(self.blank.mean()),
+            "identified": float(self.told.float().mean()),
+        }
+
+
+def beside_truth(found: Reconstruction, observation: Observation, truth: Truth) -> Beside | None:
+    """Recovered images beside the ``truth`` of the same encodings; None where there are none."""
+    if found.images is None or not len(found.images):
+        return None
+    if found.members is not None:
+        matched = score_recovered(found, truth, observation.mean, observation.std)
+        told = metrics.nearest(found.images, truth.images) == matched.rows
+        return Beside(
+            matched.rows, matched.mapped, matched.originals, matched.ssim, told, len(truth.images)
+        )
+    if found.of is None:
+        return None
+    candidates = truth.images.abs() if found.absolute else truth.images
+    rows = originals_of(found, observation, truth)
+    return _beside(found.images, candidates, to_unit_range(candidates)[rows], rows)
+
+
+def beside_nearest(found: Reconstruction, private: Tensor, pixels: Tensor) -> Beside | None:
+    """Recovered images beside the private ones that they are most like, no two beside the same.
+
+    The truth of published encodings is known to nobody: who is in which encoding cannot be used.
+
+    Args:
+        found: what an attack made of published encodings.
+        private: (N, C, H, W) all private images, normalised.
+        pixels: (N, C, H, W) the same from 0 to 1.
+    """
+    if found.images is None or not len(found.images):
+        return None
+    with needing("SciPy", "audit"):
+        from scipy.optimize import linear_sum_assignment
+    candidates = private.abs() if found.absolute else private
+    likeness = metrics.likeness(found.images, candidates)
+    places, rows = map(torch.from_numpy, linear_sum_assignment(likeness.numpy(), maximize=True))
+    shown = candidates / candidates.amax() if found.absolute else pixels
+    beside = _beside(found.images[places], candidates, shown[rows], rows)
+    # They stand beside what they are most like: that alone tells nothing.
+    told = beside.told & (beside.ssim > likeness_of_others(candidates, shown)[rows])
+    return replace(beside, told=told)
+
+
+def likeness_of_others(private: Tensor, pixels: Tensor) -> Tensor:
+    """(N,) the SSIM of each private image and the *other* one that it is most like.
+
+    Taking one private image for another gives as much, so that less says nothing.
+
+    Args:
+        private: (N, C, H, W) normalised.
+        pixels: (N, C, H, W) what is compared, from 0 to 1.
+    """
+    if len(private) < 2:
+        return torch.zeros(len(private))
+    other = pixels[metrics.likeness(private, private).fill_diagonal_(0).argmax(dim=1)]
+    return metrics.ssim(metrics.best_affine(other, pixels), pixels)
+
+
+def _beside(images: Tensor, candidates: Tensor, originals: Tensor, rows: Tensor) -> Beside:
+    mapped = metrics.best_affine(images, originals)
+    told = metrics.nearest(images, candidates) == rows
+    return Beside(rows, mapped, originals, metrics.ssim(mapped, originals), told, len(candidates))

@@ -1,0 +1,116 @@
+"""Images to ask a trained network about, and how well an attack told which it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from instahide.attacks.base import Observation
+from instahide.audit.ground_truth import Truth
+from instahide.data import ImageTable
+from instahide.encryption.encoder import fresh_order
+from instahide.errors import InstaHideError
+from instahide.utils.optional_deps import needing
+
+#: Shares of false positives at which true ones are counted (Carlini et al., S&P 2022), by name.
+FALSE_POSITIVES = {"1_percent": 0.01, "01_percent": 0.001}
+#: Draws of the bootstrap, and of memberships by chance; and what its interval covers.
+DRAWS, COVERED = 500, 0.95
+
+
+def with_candidates(
+    seen: tuple[Observation, Truth], network: nn.Module, members: ImageTable, others: ImageTable
+) -> tuple[Observation, Truth]:
+    """Let the attacker have the trained ``network``, and ask it about images in random order.
+
+    Args:
+        seen: what it has besides, and the truth behind that.
+        network: trained on encodings of ``members``.
+        members: with their classes.
+        others: of the same kind, none of which the network has seen.
+
+    Raises:
+        InstaHideError: members and others are of two shapes, or one of them is missing.
+    """
+    _require_both(members, others)
+    observation, truth = seen
+    order = fresh_order(len(members) + len(others))
+    candidates = replace(
+        members,
+        pixels=np.concatenate([members.pixels, others.pixels])[order],
+        labels=np.concatenate([members.labels, others.labels])[order],
+        classes=max(members.classes, others.classes, key=len),
+    ).normalised_like(observation)
+    learned = torch.from_numpy(order < len(members))
+    return replace(observation, network=network, candidates=candidates), replace(
+        truth, learned=learned
+    )
+
+
+def _require_both(members: ImageTable, others: ImageTable) -> None:
+    if members.shape != others.shape or not (len(members) and len(others)):
+        raise InstaHideError(
+            f"{len(members)} images of {members.shape} and {len(others)} of {others.shape} cannot "
+            "be told apart by membership alone.",
+            "Give images of one shape, some that were trained on and some that were not.",
+        )
+
+
+def membership_figures(scores: Tensor, learned: Tensor) -> dict[str, float]:
+    """How well ``scores`` (m,) tell which candidates were ``learned`` (m,) from.
+
+    The area under the curve of true against false positives, the share of true positives at a small
+    share of false ones, and the best balanced accuracy of any threshold. That is best in hindsight,
+    so that chance has more than a half. ``_low`` and ``_high`` bound 95% of what other candidates
+    of the same network would have given (bootstrap over members and over the others). True
+    positives are counted where at least one false one is allowed.
+
+    Raises:
+        InstaHideError: scikit-learn is missing.
+    """
+    inside, outside = scores[learned].double().numpy(), scores[~learned].double().numpy()
+    found = _figures(inside, outside)
+    generator = np.random.default_rng(0)
+    drawn = [
+        _figures(generator.choice(inside, len(inside)), generator.choice(outside, len(outside)))
+        for _ in range(DRAWS)
+    ]
+    tail = (1 - COVERED) / 2
+    bounds = {
+        f"{name}_{side}": float(np.quantile([figures[name] for figures in drawn], share))
+        for name in found
+        for side, share in (("low", tail), ("high", 1 - tail))
+    }
+    return found | bounds | {"balanced_accuracy_by_chance": _by_chance(inside, outside, generator)}
+
+
+def _by_chance(
+    inside: NDArray[np.float64], outside: NDArray[np.float64], generator: np.random.Generator
+) -> float:
+    """The mean balanced accuracy, best in hindsight, of scores dealt out anew."""
+    scores, found = np.concatenate([inside, outside]), []
+    for _ in range(DRAWS // 5):
+        mixed = generator.permutation(scores)
+        figures = _figures(mixed[: len(inside)], mixed[len(inside) :])
+        found.append(figures["balanced_accuracy"])
+    return float(np.mean(found))
+
+
+def _figures(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> dict[str, float]:
+    with needing("scikit-learn", "audit"):
+        from sklearn.metrics import auc, roc_curve
+    learned = np.repeat([1, 0], [len(inside), len(outside)])
+    false, true, _ = roc_curve(learned, np.concatenate([inside, outside]), drop_intermediate=False)
+    return {
+        "auc": float(auc(false, true)),
+        "balanced_accuracy": float((1 + true - false).max() / 2),
+        **{
+            f"true_at_{name}_false": float(true[false <= share].max())
+            for name, share in FALSE_POSITIVES.items()
+            if share * len(outside) >= 1
+        },
+    }

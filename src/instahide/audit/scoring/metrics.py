@@ -1,0 +1,121 @@
+"""How near a reconstruction is to its original: pure functions of batches of images.
+
+Images are (m, C, H, W) with values from 0 to 1, so that the data range is 1 for every image, not
+the range that an image happens to have. There is one figure for each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from instahide.errors import InstaHideError
+from instahide.utils.optional_deps import needing
+
+#: Values run from 0 to 1.
+RANGE = 1.0
+#: Side and deviation of the Gaussian window (Wang, Bovik, Sheikh and Simoncelli, 2004).
+WINDOW, SIGMA = 11, 1.5
+
+
+def mse(found: Tensor, original: Tensor) -> Tensor:
+    """(m,) mean squared difference."""
+    return (found - original).square().flatten(1).mean(dim=1)
+
+
+def psnr(found: Tensor, original: Tensor) -> Tensor:
+    """(m,) peak signal to noise in decibels; infinite where nothing differs."""
+    return 10 * torch.log10(RANGE**2 / mse(found, original))
+
+
+def ssim(found: Tensor, original: Tensor) -> Tensor:
+    """(m,) structural similarity, 1 for equal images; windows that stand out of the image left out.
+
+    Images of fewer than 11 pixels a side are compared under a window that fits them.
+
+    Raises:
+        InstaHideError: torchmetrics is missing, or a side has fewer than 3 pixels.
+    """
+    with needing("torchmetrics", "audit"):
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    radius, deviation = window(found.shape)
+    _, everywhere = structural_similarity_index_measure(
+        found,
+        original,
+        sigma=deviation,
+        data_range=RANGE,
+        reduction="none",
+        return_full_image=True,
+    )
+    inside = torch.as_tensor(everywhere)[..., radius : -radius or None, radius : -radius or None]
+    return inside.flatten(1).mean(dim=1)
+
+
+def window(shape: Sequence[int]) -> tuple[int, float]:
+    """Radius and deviation of the window for images of this ``shape``, which ends in (H, W).
+
+    Raises:
+        InstaHideError: a side has fewer than 3 pixels.
+    """
+    radius = (min(WINDOW, *shape[-2:]) - 1) // 2
+    if radius < 1:
+        raise InstaHideError(
+            f"Images of {shape[-2]} x {shape[-1]} pixels are too small to be compared.",
+            "Use images of at least 3 pixels a side.",
+        )
+    # torchmetrics derives the window's side from the deviation: 3.5 of them either way.
+    return radius, SIGMA if 2 * radius + 1 == WINDOW else radius / 3.5
+
+
+def best_affine(found: Tensor, original: Tensor) -> Tensor:
+    """``found`` under the affine map of each channel, sign included, that comes nearest.
+
+    An attacker who has an image but for brightness, contrast and sign has the image. A channel
+    that is all one value becomes the original's mean: what knowing nothing gives.
+    """
+    x, y = found.flatten(2).double(), original.flatten(2).double()
+    x_mean, y_mean = x.mean(dim=2, keepdim=True), y.mean(dim=2, keepdim=True)
+    spread = (x - x_mean).square().sum(dim=2, keepdim=True)
+    together = ((x - x_mean) * (y - y_mean)).sum(dim=2, keepdim=True)
+    gain = torch.where(spread > 0, together / spread.clamp(min=1e-30), 0)
+    mapped = (gain * (x - x_mean) + y_mean).clamp(0, RANGE)
+    return mapped.to(found.dtype).reshape(found.shape)
+
+
+def nearest(found: Tensor, candidates: Tensor) -> Tensor:
+    """(m,) int64: the row of ``candidates`` (N, C, H, W) that each found image is most like."""
+    return likeness(found, candidates).argmax(dim=1)
+
+
+def likeness(found: Tensor, candidates: Tensor) -> Tensor:
+    """(m, N) absolute correlation over all values of found images and ``candidates`` (N, C, H, W).
+
+    Neither brightness nor contrast nor sign changes it.
+    """
+    return (_standardised(found) @ _standardised(candidates).T).abs()
+
+
+def challenge_metrics(found: Tensor, original: Tensor) -> dict[str, float]:
+    """The four figures of the authors' challenge, for one reconstruction of each image.
+
+    Max_SSIM and Mean_SSIM are over the images. The L2 of an image is its mean squared difference;
+    Min_L2 and Mean_L2 are over the images. The challenge names its figures without formulas: this
+    is our reading, and the values need not be comparable with its leaderboard.
+    """
+    alike, distance = ssim(found, original), mse(found, original)
+    return {
+        "Max_SSIM": float(alike.max()),
+        "Mean_SSIM": float(alike.mean()),
+        "Min_L2": float(distance.min()),
+        "Mean_L2": float(distance.mean()),
+    }
+
+
+def _standardised(images: Tensor) -> Tensor:
+    """(n, D) of mean 0 and length 1."""
+    flat = images.flatten(1).double()
+    flat = flat - flat.mean(dim=1, keepdim=True)
+    lengths: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+    return flat / lengths.clamp(min=1e-30)

@@ -1,0 +1,192 @@
+"""From what a user names to what is audited: a training run, or a folder of encodings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from instahide.audit.target import MOST_ENCODINGS, Published, Subject
+from instahide.data import ImageTable, open_images, open_pool, open_split, open_test
+from instahide.data.class_names import with_classes
+from instahide.data.readers.size_limits import reason_of
+from instahide.encodings.folder import EncodedFolder
+from instahide.errors import InstaHideError
+from instahide.training.data.pooled import holds_encodings
+from instahide.training.model_io import NetworkCard, load_network
+from instahide.training.settings import TrainSettings
+from instahide.utils.atomic_write import read_regular
+
+#: Bytes of the results of a run, at most.
+MOST_RESULTS = 1 << 26
+
+
+class Given(NamedTuple):
+    """What was typed beside the folder; what is None is the run's own, or the default."""
+
+    source: str
+    public: str | None
+    size: int | None
+    skip_bad: bool
+
+
+def subject_of(target: str, given: Given) -> Subject:
+    """What is in the folder ``target``, with the images that it was made of.
+
+    Raises:
+        InstaHideError: it is neither a run nor encodings, or the images do not fit it.
+    """
+    if (Path(target) / "settings.json").is_file():
+        return _of_run(Path(target), given)
+    if holds_encodings(target):
+        return _of_encodings(target, given)
+    raise InstaHideError(
+        f"{target} is neither a training run nor a folder of encodings.",
+        "Name a folder that `instahide train` or `instahide encrypt` wrote.",
+    )
+
+
+def _of_run(folder: Path, given: Given) -> Subject:
+    settings = TrainSettings.load(folder / "settings.json")
+    if settings.pooled:
+        raise InstaHideError(
+            f"The run in {folder} was trained on folders of encodings.",
+            f"Audit each of those: {', '.join(settings.data)}.",
+        )
+    network, card = _network(folder)
+    images, others = _images_of_run(settings, given)
+    if card is not None:
+        _require_fit(images, card.shape, card.classes, str(folder))
+        images = replace(images, mean=card.mean, std=card.std)
+    scheme, results = settings.encryption(), _results(folder)
+    pool = given.public or settings.public
+    return Subject(
+        name=str(folder),
+        kind="run",
+        source=given.source,
+        images=images,
+        public=open_pool(pool, images.shape) if scheme.public_k else None,
+        scheme=scheme,
+        copies=len(results.get("epochs", ())) or settings.epochs,
+        others=others if len(others) else None,
+        network=network,
+        withheld="A training run keeps no encodings; every epoch is taken to have been seen.",
+        settings=_said_of_run(settings, results),
+        limited=settings.max_exposure is not None,
+    )
+
+
+def _images_of_run(settings: TrainSettings, given: Given) -> tuple[ImageTable, ImageTable]:
+    """The images that were encrypted, and others, which were tested on."""
+    how: dict[str, Any] = {
+        "size": given.size or settings.size,
+        "skip_bad": given.skip_bad or settings.skip_bad,
+    }
+    if settings.test is None:
+        split = open_split(given.source, test_share=settings.test_share, **how)
+        return split.train, split.test
+    images = open_images(given.source, **how)
+    try:
+        others = open_test(settings.test, **how)
+    except InstaHideError:
+        # They help some attackers; the audit does without where they are not at hand.
+        return images, images.subset(slice(0, 0))
+    return images, others if others.shape == images.shape else images.subset(slice(0, 0))
+
+
+def _said_of_run(settings: TrainSettings, results: dict[str, Any]) -> dict[str, str]:
+    said = {
+        name: str(getattr(settings, name))
+        for name in ("data", "test", "public", "epochs", "model", "crop_padding", "flip")
+    }
+    exposure = results.get("exposure")
+    if isinstance(exposure, dict):
+        said["exposure, by the ledger"] = f"{exposure.get('least')} to {exposure.get('most')}"
+    return said
+
+
+def _of_encodings(target: str, given: Given) -> Subject:
+    folder = EncodedFolder.open(target)
+    manifest = folder.manifest
+    images = open_images(given.source, size=given.size, skip_bad=given.skip_bad)
+    if set(images.classes) < set(manifest.classes):
+        # A participant who holds some of the classes only.
+        images = with_classes(images, manifest.classes)
+    _require_fit(images, manifest.shape, manifest.classes, target)
+    if len(images) != manifest.private_images:
+        raise InstaHideError(
+            f"{target} was made of {manifest.private_images:,} images; {given.source} holds "
+            f"{len(images):,}.",
+            "Name the images that the encodings were made of, all of them, with --images.",
+        )
+    scheme = manifest.encryption()
+    few = len(folder) <= MOST_ENCODINGS
+    return Subject(
+        name=target,
+        kind="encodings",
+        source=given.source,
+        images=replace(images, mean=manifest.mean, std=manifest.std),
+        public=open_pool(given.public or "photos", images.shape) if scheme.public_k else None,
+        scheme=scheme,
+        copies=max(1, round(len(folder) / manifest.private_images)),
+        published=_published(folder) if few else None,
+        withheld=""
+        if few
+        else f"There are {len(folder):,}; the attack as it stands here gets through "
+        f"{MOST_ENCODINGS:,} in minutes.",
+        settings={"created": manifest.created, "library": manifest.library,
+                  "stored as": manifest.values, "participant": manifest.participant},
+        limited=manifest.limited or manifest.ended == "limit",
+    )  # fmt: skip
+
+
+def _published(folder: EncodedFolder) -> Published:
+    shards = [folder.shard(number) for number in range(len(folder.manifest.shards))]
+    return Published(
+        torch.cat([folder.decoded(images) for images, _ in shards]),
+        torch.cat([labels for _, labels in shards]).float(),
+    )
+
+
+def _require_fit(
+    images: ImageTable, shape: tuple[int, ...], classes: Sequence[str], folder: str
+) -> None:
+    if images.shape != tuple(shape):
+        raise InstaHideError(
+            f"The images are {images.shape}, those of {folder} were {tuple(shape)} (channels, "
+            "height, width).",
+            f"Name the images that it was made of; --size {shape[1]} brings them to its size.",
+        )
+    if images.classes != tuple(classes) or len(np.unique(images.labels)) == 0:
+        raise InstaHideError(
+            f"The classes of the images ({', '.join(images.classes[:10])}) are not those of "
+            f"{folder} ({', '.join(classes[:10])}).",
+            "Name the images that it was made of with --images.",
+        )
+
+
+def _network(folder: Path) -> tuple[nn.Module, NetworkCard] | tuple[None, None]:
+    """What a finished run has trained, and what it says of its images."""
+    path = folder / "model.safetensors"
+    return load_network(path) if path.exists() else (None, None)
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    """What a finished run measured; nothing of one that is not finished."""
+    path = folder / "results.json"
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(read_regular(path, MOST_RESULTS))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InstaHideError(
+            f"{path} is damaged ({reason_of(error)}).",
+            "Resume the run with `instahide train --resume`.",
+        ) from error
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,29 @@
+"""Where pixels come from: private images, public patches, and anybody's own data set."""
+
+from __future__ import annotations
+
+from instahide.data.builtin import BUILTIN
+from instahide.data.cache import cache_folder
+from instahide.data.dataset import ImageDataset
+from instahide.data.image_source import Images
+from instahide.data.public.crops import PhotoCrops
+from instahide.data.public.pool import make_pool, open_pool
+from instahide.data.sources import open_images, open_split, open_test
+from instahide.data.splits import Split
+from instahide.data.table import ImageTable, Rows
+
+__all__ = [
+    "BUILTIN",
+    "ImageDataset",
+    "ImageTable",
+    "Images",
+    "PhotoCrops",
+    "Rows",
+    "Split",
+    "cache_folder",
+    "make_pool",
+    "open_images",
+    "open_pool",
+    "open_split",
+    "open_test",
+]

@@ -1,0 +1,280 @@
+"""Any PyTorch map-style data set, used through its own transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.declared_classes import read_classes
+from instahide.data.duplicates.content_hash import Hashes, as_pixels, picture_hashes, same_pictures
+from instahide.data.duplicates.repeatable_transforms import Repeatable
+from instahide.data.introspection import class_names, classes_known
+from instahide.data.items import Item, read_item
+from instahide.data.normalization.channel_statistics import ChannelStatistics
+from instahide.data.normalization.normalization import (
+    Normalization,
+    require_consistent_normalization,
+    require_plausible_scale,
+    require_possible_moments,
+)
+from instahide.data.splits import class_count
+from instahide.data.table import ImageTable, Rows
+from instahide.errors import InstaHideError
+from instahide.utils.parallel import in_order
+from instahide.utils.row_indices import row_numbers
+
+Moments = tuple[float, ...]
+
+#: Items, evenly spaced, that mean and standard deviation are measured on.
+MEASURED_ITEMS = 1_000
+#: Items, evenly spaced, whose normalised values are looked at.
+CHECKED_ITEMS = 32
+
+
+class MapDataset(Protocol):
+    """Items by number: what torchvision, Hugging Face and MONAI data sets have in common."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class ImageDataset:
+    """The images of ``dataset``, fetched through it every time and normalised.
+
+    Items are (image, label) pairs, or mappings with ``image``, ``img`` or ``pixel_values`` and
+    ``label``, ``labels`` or ``fine_label``. PIL images and uint8 arrays are divided by 255 and
+    normalised with ``mean`` and ``std``. Float images (C, H, W) count as normalised already.
+    Random transforms draw from their own generators: they are not secret.
+
+    Args:
+        dataset: has ``__len__`` and ``__getitem__``.
+        mean: per channel, of pixel / 255; for float images, what their transform subtracted, which
+            public images need as well. Measured on at most `MEASURED_ITEMS` items by default. Means
+            above 1 are taken to be of pixels from 0 to 255, like their std.
+        std: per channel, likewise.
+        classes: class names by number, or how many classes there are; by default what the data set
+            says, else as many as its labels need.
+        workers: threads that fetch items; 1 for a data set that must not be shared by threads.
+
+    Raises:
+        InstaHideError: items that cannot be used, that no mask would hide, or whose values are not
+            those that ``mean`` and ``std`` give.
+    """
+
+    def __init__(
+        self,
+        dataset: MapDataset,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        classes: int | Sequence[str] | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._workers = workers
+        self._length = _length(dataset)
+        self._first = self._fetch(0)
+        measures = self._first.pixels.dtype == np.uint8 and (mean is None or std is None)
+        sample = self._sample(MEASURED_ITEMS if measures else CHECKED_ITEMS)
+        self._mean, self._std = _moments(sample, mean, std)
+        self._statistics = ChannelStatistics.of_values(
+            self._normalised(sample[:: -(-len(sample) // CHECKED_ITEMS)])
+        )
+        _require_normalised(
+            self._statistics,
+            Normalization(self._mean, self._std),
+            pixels=sample.dtype == np.uint8,
+            stated=mean is not None,
+        )
+        self._classes = self._class_names(classes)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self._first.pixels.shape
+        return channels, height, width
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by number."""
+        return self._classes
+
+    @property
+    def mean(self) -> Moments:
+        """Per channel, of pixel / 255."""
+        return self._mean
+
+    @property
+    def std(self) -> Moments:
+        """Per channel, of pixel / 255."""
+        return self._std
+
+    @property
+    def scale(self) -> NDArray[np.float32]:
+        """(C,) ones: `rows` gives normalised values."""
+        return np.ones(self.shape[0], np.float32)
+
+    @property
+    def bias(self) -> NDArray[np.float32]:
+        """(C,) zeros: `rows` gives normalised values."""
+        return np.zeros(self.shape[0], np.float32)
+
+    @property
+    def statistics(self) -> ChannelStatistics:
+        """Of the normalised values of a few items, which were looked at first."""
+        return self._statistics
+
+    @cached_property
+    def picture_hashes(self) -> Hashes:
+        """(N, 2) hashes of the image of each item, found at first use by fetching all items once.
+
+        They are fetched one after the other. Before each of them the generators of `random`,
+        NumPy and PyTorch, and those that the data set and its transforms hold, are put into one
+        state, so that equal pictures come out equal; afterwards they are where they were.
+        """
+        return self._hashes[0]
+
+    @property
+    def pixel_hashes(self) -> Hashes:
+        """(N, 2) hashes of the 8-bit pixels of each item, to compare with those of a table.
+
+        Of float images they are the nearest pixels under `mean` and `std`, and zeros without these.
+        """
+        return self._hashes[1]
+
+    @cached_property
+    def picture_ids(self) -> NDArray[np.int64]:
+        """(N,) numbers from 0: equal for items whose images are equal, whatever their labels."""
+        return same_pictures(self.picture_hashes)
+
+    @cached_property
+    def _hashes(self) -> tuple[Hashes, Hashes]:
+        """`picture_hashes` and `pixel_hashes`, of one pass over all items."""
+        with Repeatable(self._dataset) as generators:
+            found = [self._hash(index, generators) for index in range(len(self))]
+        exact, pixels = (np.concatenate(hashes) for hashes in zip(*found, strict=True))
+        return exact, pixels
+
+    def rows(self, indices: NDArray[np.int64]) -> Rows:
+        """The items that ``indices`` (n, k) names, each fetched once: pixels (m, C, H, W) float32.
+
+        Raises:
+            InstaHideError: numbers that are not whole or out of range; an item that cannot be read,
+                of another shape or kind than the first,
+                not finite, or with a label out of range. The message names the item.
+        """
+        indices = row_numbers(indices, len(self), flat=False)
+        unique, positions = np.unique(indices, return_inverse=True)
+        items = list(in_order(self._fetch, unique.tolist(), self._workers))
+        labels = np.asarray([item.label for item in items], np.int64)
+        for index, label in zip(unique, labels, strict=True):
+            if not 0 <= label < len(self._classes):
+                raise InstaHideError(
+                    f"Item {index} has the label {label}, "
+                    f"but there are {len(self._classes)} classes.",
+                    f"Use labels from 0 to {len(self._classes) - 1}, or name every class.",
+                )
+        positions = positions.reshape(indices.shape)
+        pixels = self._normalised(np.stack([item.pixels for item in items]))
+        return Rows(pixels, positions, labels[positions])
+
+    def _fetch(self, index: int) -> Item:
+        item = read_item(self._dataset, index)
+        first = getattr(self, "_first", item)
+        if (item.pixels.shape, item.pixels.dtype) != (first.pixels.shape, first.pixels.dtype):
+            raise InstaHideError(
+                f"Item {index} is {item.pixels.dtype} {item.pixels.shape}, "
+                f"but item 0 is {first.pixels.dtype} {first.pixels.shape}.",
+                "Let the data set's transform resize and convert every image alike.",
+            )
+        return item
+
+    def _hash(self, index: int, generators: Repeatable) -> tuple[Hashes, Hashes]:
+        generators.again()
+        values = self._fetch(index).pixels[None]
+        exact = picture_hashes(values)
+        if values.dtype == np.uint8:
+            return exact, exact
+        if not any(self._mean) and set(self._std) == {1.0}:
+            return exact, np.zeros_like(exact)
+        return exact, picture_hashes(as_pixels(values, self._mean, self._std))
+
+    def _sample(self, count: int) -> NDArray[Any]:
+        indices = np.unique(np.linspace(0, self._length - 1, count).astype(np.int64)).tolist()
+        return np.stack([item.pixels for item in in_order(self._fetch, indices, self._workers)])
+
+    def _normalised(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        if pixels.dtype == np.float32:
+            return pixels
+        # A table without rows: its formula, so that both paths agree to the last bit.
+        table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), self._mean, self._std)
+        return table.normalised()
+
+    def _class_names(self, given: Any) -> tuple[str, ...]:
+        # Names of one letter may be given as a string.
+        given = tuple(given) if isinstance(given, str) else given
+        stated = read_classes(given) or class_names(self._dataset)
+        if isinstance(stated, tuple) and stated:
+            return stated
+        count = stated if isinstance(stated, int) else classes_known(self._dataset)
+        if not count:
+            fetched = in_order(self._fetch, range(self._length), self._workers)
+            count = class_count(np.asarray([item.label for item in fetched]))
+        return tuple(map(str, range(count)))
+
+
+def _length(dataset: MapDataset) -> int:
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise InstaHideError(
+            "The data set gives its items in a stream, not by number.",
+            "Use a map-style data set, which has __len__ and __getitem__.",
+        )
+    if len(dataset) == 0:
+        raise InstaHideError("The data set is empty.", "Give one with at least two images.")
+    return len(dataset)
+
+
+def _moments(
+    sample: NDArray[Any], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Moments, Moments]:
+    channels = sample.shape[1]
+    measured: tuple[Moments, Moments] = (0.0,) * channels, (1.0,) * channels
+    if sample.dtype == np.uint8:
+        table = ImageTable.from_arrays(sample)
+        measured = table.mean, table.std
+    if sample.dtype != np.uint8 and (mean is None) != (std is None):
+        raise InstaHideError("Of mean and std only one is given.", "Give both or none.")
+    moments = Normalization.of(
+        measured[0] if mean is None else mean, measured[1] if std is None else std
+    )
+    # The table holds the rules for both.
+    empty = np.empty((0, channels, 1, 1), np.uint8)
+    ImageTable(empty, np.empty(0, np.int64), (), moments.mean, moments.std)
+    return moments.mean, moments.std
+
+
+def _require_normalised(
+    seen: ChannelStatistics, moments: Normalization, *, pixels: bool, stated: bool
+) -> None:
+    """Check that a few items have the values that a normalisation by ``moments`` gives."""
+    if pixels:
+        require_plausible_scale(seen)
+    elif stated:
+        require_consistent_normalization(seen, moments)
+    if stated:
+        require_possible_moments(moments)
+    # Public images come under the private ones' mean and may be far brighter or darker: how many
+    # values of each sign private images have is looked at when they are to be encrypted.
+    if not seen.positive.any() or not seen.negative.any():
+        raise InstaHideError(
+            "All values are of one sign after normalisation, so that the mask would hide nothing.",
+            "Let the data set give 8-bit images, or add Normalize(mean, std) to its transform.",
+        )

@@ -1,0 +1,98 @@
+"""What a value called `classes` says: the names of the classes, or how many there are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import numpy as np
+
+from instahide.data.table import MAX_CLASSES
+from instahide.errors import InstaHideError
+
+
+def read_classes(classes: Any, items: int | None = None) -> tuple[str, ...] | int | None:
+    """The names by class number, or their count; None if ``classes`` says neither.
+
+    Names may be a sequence, an array or a tensor, or a mapping between names and numbers. A list
+    of one class for every item, as some data sets have, says neither.
+
+    Args:
+        classes: what a user gave, or an attribute of a data set.
+        items: how many items that data set has.
+
+    Raises:
+        InstaHideError: it may be meant as classes, but is not clear; or there are too many.
+    """
+    if classes is None or callable(classes):
+        return None
+    if isinstance(classes, Mapping):
+        classes = _by_number(classes)
+    if isinstance(classes, (str, bytes, bool, Set)) or not _listed(classes):
+        return _count(classes)
+    names = _names([_plain(value) for value in classes])
+    if len(set(names)) == len(names) <= MAX_CLASSES:
+        return names
+    if len(names) == items:
+        return None
+    if len(set(names)) == len(names):
+        raise _unclear(f"a list of {len(names)} names")
+    twice = Counter(names).most_common(1)[0][0]
+    raise InstaHideError(
+        f"The list of classes names {twice!r} more than once.",
+        "Name every class once, in the order of their numbers.",
+    )
+
+
+def _listed(classes: Any) -> bool:
+    # A tensor or an array of no dimension can be asked for an iterator, and has none.
+    return isinstance(classes, Iterable) and getattr(classes, "ndim", 1) > 0
+
+
+def _count(classes: Any) -> int:
+    value = _plain(classes)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _unclear(f"a {type(classes).__name__}")
+    if not 1 <= value <= MAX_CLASSES:
+        raise InstaHideError(
+            f"The number of classes is {value}.", f"Give a number from 1 to {MAX_CLASSES}."
+        )
+    return int(value)
+
+
+def _by_number(classes: Mapping[Any, Any]) -> list[Any]:
+    """The names of a mapping from names to numbers 0, 1, ..., or the other way round."""
+    names = {_plain(key): value for key, value in classes.items()}
+    if not all(isinstance(number, int) for number in names):
+        numbers = [_plain(value) for value in classes.values()]
+        if not all(isinstance(number, int) for number in numbers):
+            raise _unclear("a mapping without numbers")
+        names = dict(zip(numbers, classes, strict=True))
+    if set(names) != set(range(len(classes))):
+        raise _unclear("a mapping that does not number its classes from 0 without gaps")
+    return [names[number] for number in range(len(names))]
+
+
+def _names(values: list[Any]) -> tuple[str, ...]:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (str, bytes, int)):
+            raise _unclear(f"a list with a {type(value).__name__} in it")
+    return tuple(
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        for value in values
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of NumPy or PyTorch as Python's own."""
+    if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "ndim", 1) == 0):
+        return value.item()
+    return value
+
+
+def _unclear(what: str) -> InstaHideError:
+    return InstaHideError(
+        f"The classes are {what}, which does not say what they are.",
+        "Give classes= as a list of names, in the order of their numbers.",
+    )

@@ -1,0 +1,29 @@
+"""Normalised values as pixels that a person can look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.table import Normalised
+
+
+def as_it_was(image: NDArray[np.float32], normalisation: Normalised) -> NDArray[np.float64]:
+    """(C, H, W) normalised -> (H, W) or (H, W, 3) in [0, 1], as the file was."""
+    mean, std = (
+        np.asarray(moment)[:, None, None] for moment in (normalisation.mean, normalisation.std)
+    )
+    return image_axes(np.clip(image * std + mean, 0, 1))
+
+
+def stretched(values: NDArray[Any]) -> NDArray[np.float64]:
+    """(C, H, W) of any range -> (H, W) or (H, W, 3) in [0, 1]."""
+    low, high = values.min(), values.max()
+    return image_axes((values - low) / (high - low or 1))
+
+
+def image_axes(values: NDArray[Any]) -> NDArray[Any]:
+    """(C, H, W) -> (H, W) where there is one channel, else (H, W, C)."""
+    return values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)

@@ -1,0 +1,1 @@
+"""Finds rows that show the same image, by content."""

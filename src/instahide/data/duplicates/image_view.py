@@ -1,0 +1,84 @@
+"""A map-style data set seen as images alone, to tell them apart by content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from instahide.data.dataset import ImageDataset, MapDataset
+from instahide.data.duplicates.repeatable_transforms import Repeatable
+from instahide.data.items import IMAGE_KEYS
+from instahide.data.normalization.inference import infer_normalization
+from instahide.errors import InstaHideError
+
+
+def images_of(
+    dataset: MapDataset,
+    *,
+    image: Any = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ImageDataset:
+    """The images of ``dataset``, whatever else its items hold; labels are not looked at.
+
+    Args:
+        dataset: its items are images, tuples that begin with one, or mappings.
+        image: where an item holds its image: a key, an index, or a tuple of these that leads there.
+        mean: what float images were normalised by, of pixel / 255; by default what the transforms
+            of the data set say, if they do.
+        std: likewise.
+
+    Raises:
+        InstaHideError: items that cannot be read, or hold no image there.
+    """
+    if mean is None and std is None:
+        mean, std = infer_normalization(dataset) or (None, None)
+    alone = _ImagesAlone(dataset, image)
+    # Its first items are looked at, which is to leave the user's generators where they are.
+    with Repeatable(alone):
+        return ImageDataset(alone, mean=mean, std=std, classes=("-", "+"))
+
+
+class _ImagesAlone:
+    """Items (image, 0) of a data set."""
+
+    def __init__(self, dataset: Any, image: Any) -> None:
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise InstaHideError(
+                f"A {type(dataset).__name__} does not give its items by number, so that they "
+                "cannot be counted.",
+                "Give a map-style data set, which has __len__ and __getitem__; of a loader, its "
+                "data set.",
+            )
+        self._dataset = dataset
+        self._image = image
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        item = self._dataset[index]
+        if self._image is None:
+            return _image_of(item, index), 0
+        path = self._image if isinstance(self._image, tuple) else (self._image,)
+        try:
+            for key in path:
+                item = item[key]
+        except (KeyError, IndexError, TypeError) as error:
+            raise InstaHideError(
+                f"Item {index} has nothing at image={self._image!r}.",
+                "Name the key or the index of its image.",
+            ) from error
+        return item, 0
+
+
+def _image_of(item: Any, index: int) -> Any:
+    if isinstance(item, Mapping):
+        found = [item[key] for key in IMAGE_KEYS if key in item]
+        if not found:
+            raise InstaHideError(
+                f"Item {index} has no {' or '.join(IMAGE_KEYS)}.",
+                "Say by image= under which key its image is.",
+            )
+        return found[0]
+    return item[0] if isinstance(item, (tuple, list)) and len(item) else item

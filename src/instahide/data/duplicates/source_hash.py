@@ -1,0 +1,64 @@
+"""From which image the pixels of a row come, whatever its size, file name or format."""
+
+from __future__ import annotations
+
+import os
+from typing import IO, TYPE_CHECKING
+
+import xxhash
+
+from instahide.data.duplicates.content_hash import image_hash
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Hashes of an image file: of its upright 8-bit pixels, and of the compressed data of a JPEG.
+FILE_HASHES = 2
+#: Stands for a hash that is not known.
+UNKNOWN = bytes(16)
+
+#: Bytes of a file that are read at a time: photographs at once.
+READ = 1 << 22
+
+_START_OF_SCAN, _COMMENT, _ADOBE = 0xDA, 0xFE, 0xEE
+_APPLICATION = range(0xE0, 0xF0)
+
+
+def pixels_hash(image: Image) -> bytes:
+    """The hash of the pixels of an image of mode L or RGB, before it is resized."""
+    channels = tuple(image.tobytes("raw", channel) for channel in image.getbands())
+    return image_hash(channels, image.height, image.width)
+
+
+def jpeg_hash(file: IO[bytes]) -> bytes:
+    """The hash of what a JPEG file shows: of all its data but for comments and metadata.
+
+    A JPEG is decoded at a part of its size where that is enough, so that its pixels have another
+    hash at another size. Its data have not. The position in ``file`` is left as it was.
+    """
+    position = file.tell()
+    whole = xxhash.xxh3_128(seed=2**63)
+    try:
+        # No more memory than the file needs is taken.
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        content = memoryview(file.read(min(size, READ)))
+        scan = _scan_start(content, whole)
+        whole.update(content[scan:])
+        while part := file.read(READ):
+            whole.update(part)
+    finally:
+        file.seek(position)
+    return whole.digest()
+
+
+def _scan_start(content: memoryview, whole: xxhash.xxh3_128) -> int:
+    """Where the compressed pixels begin; what describes them is added to ``whole``."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != _START_OF_SCAN:
+        marker = content[at + 1]
+        end = at + 2 + max(2, int.from_bytes(content[at + 2 : at + 4], "big"))
+        if (marker not in _APPLICATION or marker == _ADOBE) and marker != _COMMENT:
+            whole.update(content[at:end])
+        at = end
+    return at

@@ -1,0 +1,57 @@
+"""Which classes a data set says that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+
+import numpy as np
+
+from instahide.data.declared_classes import read_classes
+from instahide.data.items import LABEL_KEYS, class_number
+from instahide.data.splits import class_count
+
+
+def class_names(dataset: object) -> tuple[str, ...]:
+    """The names of its classes, or none.
+
+    Raises:
+        InstaHideError: it has a list of classes that is not clear.
+    """
+    stated = _stated_classes(dataset)
+    return stated if isinstance(stated, tuple) else ()
+
+
+def classes_known(dataset: object) -> int | None:
+    """How many classes it has, by what it says or its list of all labels; no item is fetched.
+
+    Raises:
+        InstaHideError: what it says of its classes is not clear, or labels are no class numbers.
+    """
+    stated = _stated_classes(dataset)
+    if stated is not None:
+        return len(stated) if isinstance(stated, tuple) else stated
+    for part in _whole(dataset):
+        targets = getattr(part, "targets", None)
+        if isinstance(targets, Iterable) and not isinstance(targets, (str, Mapping)):
+            numbers = [class_number(target, index) for index, target in enumerate(targets)]
+            return class_count(np.asarray(numbers))
+    return None
+
+
+def _stated_classes(dataset: object) -> tuple[str, ...] | int | None:
+    for part in _whole(dataset):
+        features = getattr(part, "features", None)
+        fields = features if isinstance(features, Mapping) else {}
+        label = next((fields[key] for key in LABEL_KEYS if key in fields), None)
+        items = len(part) if isinstance(part, Sized) else None
+        for classes in (getattr(part, "classes", None), getattr(label, "names", None)):
+            if stated := read_classes(classes, items):
+                return stated
+    return None
+
+
+def _whole(dataset: object) -> Iterator[object]:
+    """The data set, then the one that it is a part of, as a torch Subset is, and so on."""
+    while dataset is not None:
+        yield dataset
+        dataset = getattr(dataset, "dataset", None)

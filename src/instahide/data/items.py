@@ -1,0 +1,111 @@
+"""One item of somebody's data set: its image as an array and its label as a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.readers.color_modes import eight_bit
+from instahide.errors import InstaHideError
+
+IMAGE_KEYS = ("image", "img", "pixel_values")
+LABEL_KEYS = ("label", "labels", "fine_label")
+
+
+class Item(NamedTuple):
+    """``pixels``: (C, H, W), uint8 or float32; ``label``: a class number."""
+
+    pixels: NDArray[Any]
+    label: int
+
+
+def read_item(dataset: Any, index: int) -> Item:
+    """Item ``index`` of ``dataset``.
+
+    Raises:
+        InstaHideError: it cannot be read, or it is not an image with a label.
+    """
+    try:
+        item = dataset[index]
+    except Exception as error:  # the data set and its transforms are somebody else's code
+        raise InstaHideError(
+            f"Item {index} cannot be read ({type(error).__name__}: {error}).",
+            "Fix or remove it, or use workers=1 if the data set must not be shared by threads.",
+        ) from error
+    image, label = _parts(item, index)
+    return Item(_pixels(image, index), class_number(label, index))
+
+
+def class_number(label: Any, index: int) -> int:
+    """A whole number, or an array or tensor of one, as int.
+
+    Raises:
+        InstaHideError: it is anything else.
+    """
+    numbers = np.asarray(label)
+    if numbers.size != 1 or not np.issubdtype(numbers.dtype, np.integer):
+        raise InstaHideError(
+            f"The label of item {index} is not one whole number.",
+            "Number the classes from 0, with a target transform for example.",
+        )
+    return int(numbers.reshape(-1)[0])
+
+
+def _parts(item: Any, index: int) -> tuple[Any, Any]:
+    if isinstance(item, Mapping):
+        images = [item[key] for key in IMAGE_KEYS if key in item]
+        labels = [item[key] for key in LABEL_KEYS if key in item]
+        if images and labels:
+            return images[0], labels[0]
+    elif isinstance(item, (tuple, list)) and len(item) == 2:
+        return item[0], item[1]
+    raise InstaHideError(
+        f"Item {index} is neither (image, label) nor a mapping with an image and a label.",
+        f"Name them {' or '.join(IMAGE_KEYS)}, and {' or '.join(LABEL_KEYS)}.",
+    )
+
+
+def _pixels(image: Any, index: int) -> NDArray[Any]:
+    try:
+        array, channels_lead = _as_array(image)
+    except (TypeError, ValueError) as error:
+        raise InstaHideError(
+            f"The image of item {index} cannot be used ({error}).",
+            "Give a PIL image, 8-bit pixels, or float values.",
+        ) from error
+    if array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 3 and not channels_lead:
+        array = array.transpose(2, 0, 1)
+    if array.ndim != 3 or (array.dtype != np.uint8 and array.dtype.kind != "f"):
+        raise InstaHideError(
+            f"The image of item {index} is {array.dtype} of shape {array.shape}.",
+            "Give one image, of 8-bit pixels (H, W, C) or float values (C, H, W).",
+        )
+    if array.dtype == np.uint8:
+        return array
+    if not np.isfinite(array).all():
+        raise InstaHideError(
+            f"The image of item {index} has values that are NaN or infinite.",
+            "Look at its file and at what the transform divides by.",
+        )
+    return array.astype(np.float32)
+
+
+def _as_array(image: Any) -> tuple[NDArray[Any], bool]:
+    """The image as an array, and whether its channels come first."""
+    if hasattr(image, "getbands"):
+        return np.asarray(eight_bit(image)), False
+    if hasattr(image, "detach"):
+        return _leading(np.asarray(image.detach().cpu().numpy()), tensor=True)
+    return _leading(np.asarray(image), tensor=False)
+
+
+def _leading(array: NDArray[Any], *, tensor: bool) -> tuple[NDArray[Any], bool]:
+    # 8-bit arrays are (H, W, C) by custom, tensors and float arrays (C, H, W).
+    if array.ndim != 3 or tensor or array.dtype != np.uint8:
+        return array, True
+    return array, array.shape[2] not in (1, 3) and array.shape[0] in (1, 3)

@@ -1,0 +1,155 @@
+"""Per-channel statistics of normalised images: what the checks of a normalisation look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.image_source import Images
+from instahide.data.table import ImageTable
+
+#: Images of a batch whose values are summed; least and greatest values are taken of all.
+SUMMED_IMAGES = 64
+#: Images of a data set that are fetched to be looked at.
+FETCHED_IMAGES = 32
+#: Images of a table that are looked at, and pixels, at most.
+TABLE_IMAGES, TABLE_PIXELS = 1_000, 8_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStatistics:
+    """Statistics of normalised values; those of two batches are added with ``+``.
+
+    Attributes:
+        images: how many images were looked at.
+        low: (C,) the least value.
+        high: (C,) the greatest value.
+        count: how many values of a channel were summed.
+        positive: (C,) the sum of the positive values.
+        negative: (C,) the sum of the negative values' magnitudes.
+        squares: (C,) the sum of the squared values.
+        above: (C,) how many values are positive.
+        below: (C,) how many values are negative.
+    """
+
+    images: int
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    count: int
+    positive: NDArray[np.float64]
+    negative: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    above: NDArray[np.int64]
+    below: NDArray[np.int64]
+
+    @classmethod
+    def of_values(cls, values: NDArray[np.floating]) -> Self:
+        """Of normalised images (n, C, H, W), n >= 1.
+
+        NaN and infinite values show in ``low`` or ``high``.
+        """
+        step = -(-len(values) // SUMMED_IMAGES)
+        summed = values[::step].astype(np.float32, copy=False)
+        axes = (0, 2, 3)
+        positive = np.maximum(summed, 0).sum(axis=axes, dtype=np.float64)
+        return cls(
+            len(values),
+            values.min(axis=axes).astype(np.float64),
+            values.max(axis=axes).astype(np.float64),
+            summed[:, 0].size,
+            positive,
+            positive - summed.sum(axis=axes, dtype=np.float64),
+            np.einsum("nchw,nchw->c", summed, summed, dtype=np.float64),
+            np.count_nonzero(summed > 0, axis=axes),
+            np.count_nonzero(summed < 0, axis=axes),
+        )
+
+    @classmethod
+    def of_table(cls, table: ImageTable) -> Self:
+        """Of at most `TABLE_IMAGES` images of a table with at least one, evenly spaced."""
+        pixels = table.pixels
+        most = max(FETCHED_IMAGES, min(TABLE_IMAGES, TABLE_PIXELS // pixels[0].size))
+        sample = pixels[:: -(-len(pixels) // most)]
+        # Counts of the 256 values: a float copy of large images would fill the memory.
+        counts = np.stack(
+            [
+                np.bincount(sample[:, channel].reshape(-1), minlength=256)
+                for channel in range(pixels.shape[1])
+            ]
+        )
+        values = np.arange(256) * table.scale[:, None].astype(np.float64) + table.bias[:, None]
+        present = counts > 0
+        return cls(
+            len(sample),
+            np.where(present, values, np.inf).min(axis=1),
+            np.where(present, values, -np.inf).max(axis=1),
+            sample[:, 0].size,
+            (counts * np.maximum(values, 0)).sum(axis=1),
+            (counts * np.maximum(-values, 0)).sum(axis=1),
+            (counts * values**2).sum(axis=1),
+            (counts * (values > 0)).sum(axis=1),
+            (counts * (values < 0)).sum(axis=1),
+        )
+
+    @classmethod
+    def of_images(cls, images: Images) -> ChannelStatistics:
+        """Of a table; of a data set what it has measured, or some items, evenly spaced."""
+        if isinstance(images, ImageTable):
+            return cls.of_table(images)
+        measured = getattr(images, "statistics", None)
+        if isinstance(measured, ChannelStatistics):
+            return measured
+        numbers = np.unique(np.linspace(0, len(images) - 1, FETCHED_IMAGES).astype(np.int64))
+        values = images.rows(numbers[:, None]).pixels * images.scale[:, None, None]
+        return cls.of_values(values + images.bias[:, None, None])
+
+    def __add__(self, other: ChannelStatistics) -> ChannelStatistics:
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        sums = {
+            each.name: getattr(self, each.name) + getattr(other, each.name)
+            for each in fields(self)
+            if each.name not in ("low", "high")
+        }
+        return ChannelStatistics(low=low, high=high, **sums)
+
+    @property
+    def finite(self) -> bool:
+        """Whether no value is NaN or infinite."""
+        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+
+    @property
+    def varied(self) -> NDArray[np.bool]:
+        """(C,) whether the channel has more than one value."""
+        return self.low < self.high
+
+    @property
+    def magnitude(self) -> NDArray[np.float64]:
+        """(C,) root mean square of the values; 1 under the images' own mean and deviation."""
+        return np.sqrt(self.squares / self.count)
+
+    @property
+    def rarer_values(self) -> NDArray[np.float64]:
+        """(C,) share of the rarer sign in the number of the values that are not 0."""
+        return _share_of_rarer(self.above, self.below)
+
+    @property
+    def rarer_sign(self) -> NDArray[np.float64]:
+        """(C,) share of the rarer sign in the sum of the magnitudes: from 0 to 0.5.
+
+        It is 0.5 under the images' own mean, whatever the images are, and falls to 0 as the mean
+        moves to either end of the values. A share of the number of values would not do: a black
+        background counts as negative values however close to 0 they are.
+        """
+        return _share_of_rarer(self.positive, self.negative)
+
+
+def _share_of_rarer(
+    positive: NDArray[np.float64 | np.int64], negative: NDArray[np.float64 | np.int64]
+) -> NDArray[np.float64]:
+    total = positive + negative
+    share: NDArray[np.float64] = np.full(len(total), 0.5)
+    np.divide(np.minimum(positive, negative), total, out=share, where=total > 0)
+    return share

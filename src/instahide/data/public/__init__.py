@@ -1,0 +1,1 @@
+"""Public images: photographs, their crops, and pools of patches."""

@@ -1,0 +1,196 @@
+"""Crops of large photographs at random scales, and how much there is to see in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.readers.decode import decode
+from instahide.data.readers.listing import image_files
+from instahide.data.remote.downloads import fetched
+from instahide.errors import InstaHideError
+from instahide.utils.optional_deps import needing
+from instahide.utils.parallel import in_order
+
+#: The name of the photographs that come with installed packages.
+PHOTOS = "photos"
+
+#: Key points are counted on a crop brought to this size, whatever size its patch will have. On a
+#: patch of 32 x 32 itself SIFT finds a handful at most, so that the paper's 40 would pass nothing.
+SIFT_SIDE = 128
+
+#: Photographs, not drawings, in which at least one crop in twelve has 40 key points.
+COLOUR = {
+    "skimage": (
+        "astronaut.png",
+        "chelsea.png",
+        "coffee.png",
+        "hubble_deep_field.jpg",
+        "ihc.png",
+        "motorcycle_left.png",
+        "motorcycle_right.png",
+        "rocket.jpg",
+    ),
+    "sklearn": ("china.jpg", "flower.jpg"),
+}
+GREY = {"skimage": ("brick.png", "camera.png", "coins.png", "grass.png", "gravel.png")}
+FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PhotoCrops:
+    """Photographs in memory from which new public patches can be drawn at any time.
+
+    There is no randomness inside. Which crop is used in training is secret, so that every draw
+    takes its numbers from the caller: four uniform ones in [0, 1) a crop, for photograph, scale,
+    top and left. Scales are log-uniform, from the patch itself to the whole photograph.
+
+    Attributes:
+        photos: each (h, w, C) uint8, all of C channels.
+        height: of a patch.
+        width: of a patch.
+    """
+
+    photos: tuple[NDArray[np.uint8], ...]
+    height: int
+    width: int
+
+    def __repr__(self) -> str:
+        return f"PhotoCrops({len(self.photos)} photographs, {self.height} x {self.width})"
+
+    def __post_init__(self) -> None:
+        for number, photo in enumerate(self.photos):
+            _check_size(photo, self.height, self.width, f"Photograph {number}")
+        if not self.photos:
+            raise InstaHideError("There are no photographs.", "Give at least one.")
+
+    @classmethod
+    def open(cls, source: str | Path, shape: tuple[int, int, int]) -> PhotoCrops:
+        """Crops of shape (C, H, W) of the photographs below a folder, or of the built-in `photos`.
+
+        Raises:
+            InstaHideError: there are none, or one is damaged or smaller than a patch.
+        """
+        files = photo_files(source, shape[0])
+        photos = in_order(lambda path: read_photo(path, shape), files)
+        return cls(tuple(photos), *shape[1:])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a patch."""
+        return self.photos[0].shape[2], self.height, self.width
+
+    def draw(self, uniforms: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The crops that ``uniforms`` (n, 4) name, as patches (n, C, H, W) uint8."""
+        patches = np.empty((len(uniforms), *self.shape), np.uint8)
+        for patch, crop in zip(patches, self._crops(uniforms), strict=True):
+            patch[:] = np.moveaxis(_resize(crop, self.height, self.width), 2, 0)
+        return patches
+
+    def keypoints(self, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(n,) SIFT key points in the crops that ``uniforms`` (n, 4) name, at `SIFT_SIDE`."""
+        short = min(self.height, self.width)
+        height, width = (round(SIFT_SIDE * side / short) for side in (self.height, self.width))
+        crops = self._crops(uniforms)
+        return np.asarray([keypoints(_resize(crop, height, width)) for crop in crops], np.int64)
+
+    def _crops(self, uniforms: NDArray[np.float64]) -> Iterator[NDArray[np.uint8]]:
+        for which, scale, top, left in uniforms:
+            photo = self.photos[int(which * len(self.photos))]
+            largest = min(photo.shape[0] / self.height, photo.shape[1] / self.width)
+            height, width = (int(side * largest**scale) for side in (self.height, self.width))
+            y = int(top * (photo.shape[0] - height + 1))
+            x = int(left * (photo.shape[1] - width + 1))
+            yield photo[y : y + height, x : x + width]
+
+
+def keypoints(image: NDArray[np.uint8]) -> int:
+    """How many SIFT key points OpenCV finds in (h, w, C) pixels (Lowe, IJCV 2004)."""
+    import cv2
+
+    grey = image[:, :, 0] if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return len(cv2.SIFT.create().detect(np.ascontiguousarray(grey), None))
+
+
+def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) -> list[Path]:
+    """The image files below a folder or its URL, or of the built-in `photos`, to cut patches from.
+
+    Grey photographs are among the built-in ones only for grey patches: cut from them, colour
+    patches would show themselves to be public.
+
+    Raises:
+        InstaHideError: there are none, OpenCV is missing, or ``channels`` is neither 1 nor 3.
+    """
+    with needing("OpenCV", "vision"):
+        import cv2  # noqa: F401
+    if channels not in (1, 3):
+        raise InstaHideError(
+            f"Public patches are grey or colour, but the images have {channels} channels.",
+            "Use images of 1 or 3 channels, or a scheme without public images.",
+        )
+    if str(source) != PHOTOS:
+        return image_files(Path(fetched(source)), skip_bad=skip_bad)
+    files = [
+        path
+        for package, names in [*COLOUR.items(), *(GREY.items() if channels == 1 else ())]
+        for path in _shipped(package, names)
+    ]
+    if not files:
+        raise InstaHideError(
+            "The built-in photographs come with scikit-image and scikit-learn; neither is here.",
+            "Install them with `pip install 'instahide[data]'`.",
+        )
+    return files
+
+
+def read_photo(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The photograph as (h, w, C), for patches of ``shape`` (C, H, W).
+
+    Raises:
+        InstaHideError: no readable image, or smaller than a patch.
+    """
+    import cv2
+
+    channels, height, width = shape
+    pixels = decode(path)
+    _check_size(pixels, height, width, str(path))
+    if channels == 1 and pixels.ndim == 3:
+        pixels = _bytes(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    if channels == 3 and pixels.ndim == 2:
+        return np.stack([pixels] * 3, axis=2)
+    return np.atleast_3d(pixels)
+
+
+def _check_size(photo: NDArray[np.uint8], height: int, width: int, name: str) -> None:
+    if photo.shape[0] < height or photo.shape[1] < width:
+        raise InstaHideError(
+            f"{name}, of {photo.shape[1]} x {photo.shape[0]} pixels, is smaller than a patch "
+            f"of {width} x {height}.",
+            "Use smaller patches (--patch), remove it, or use --skip-bad to go on without it.",
+        )
+
+
+def _resize(crop: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    import cv2
+
+    shrinks = height < crop.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.atleast_3d(_bytes(cv2.resize(crop, (width, height), interpolation=method)))
+
+
+def _bytes(pixels: Any) -> NDArray[np.uint8]:
+    return np.asarray(pixels, np.uint8)
+
+
+def _shipped(package: str, names: tuple[str, ...]) -> list[Path]:
+    # Found without an import: neither package runs.
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    paths = [Path(folder) / FOLDERS[package] / name for folder in folders or () for name in names]
+    return [path for path in paths if path.is_file()]

@@ -1,0 +1,155 @@
+"""The public pool: patches of photographs that anybody may see, flat ones left out.
+
+The paper takes random crops of ImageNet and keeps those with more than 40 SIFT key points
+(Huang et al., ICML 2020, section 4.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.cache import cache_folder, cached, stored
+from instahide.data.public.crops import PHOTOS, PhotoCrops, photo_files, read_photo
+from instahide.data.readers.image_folder import decoded
+from instahide.data.readers.skipped import Skipped, warn_of_skipped
+from instahide.data.remote.downloads import fetched
+from instahide.data.table import ImageTable
+from instahide.errors import InstaHideError
+
+#: The paper's threshold.
+MIN_KEYPOINTS = 40
+#: Patches of the built-in pool, about.
+BUILTIN_PATCHES = 10_000
+#: Crops tried for every patch wanted: a photograph with little to see gives fewer patches.
+TRIES = 3
+#: Crops whose key points are counted at a time.
+BATCH = 32
+
+
+def make_pool(
+    source: str | Path,
+    out: Path,
+    *,
+    patch: int = 32,
+    per_image: int = 100,
+    min_keypoints: int = MIN_KEYPOINTS,
+    grey: bool = False,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> ImageTable:
+    """Cut public patches from photographs and save them to ``out`` as a table.
+
+    Crops are random: the pool is public, and another call makes another one.
+
+    Args:
+        source: a folder of photographs or its URL, searched to any depth, or `photos` for the
+            built-in ones.
+        out: a folder that does not exist yet, or is empty.
+        patch: height and width of a patch in pixels.
+        per_image: patches that a photograph gives at most, so that none dominates.
+        min_keypoints: SIFT key points that a crop must have, counted as `SIFT_SIDE` says.
+        grey: one channel instead of three.
+        skip_bad: warn of photographs that are damaged or smaller than a patch, and go on.
+        workers: threads; as many as processors by default.
+        progress: show a bar.
+
+    Raises:
+        InstaHideError: nothing to read, nothing that passes, or ``out`` cannot be used.
+    """
+    if patch < 1 or per_image < 1:
+        raise InstaHideError(
+            f"--patch and --per-image must be at least 1, not {patch} and {per_image}.",
+            "Use --patch 32 --per-image 100, say.",
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InstaHideError(f"{out} exists already.", "Name a folder that does not, with --out.")
+    shape = (1 if grey else 3, patch, patch)
+    files = tuple(photo_files(source, shape[0], skip_bad=skip_bad))
+    cut = partial(_patches, shape=shape, quota=per_image, least=min_keypoints)
+    beside = next(folder for folder in out.absolute().parents if folder.is_dir())
+    pixels = stored(_each(files, cut, skip_bad, workers, progress), beside)
+    if len(pixels) == 0:
+        raise InstaHideError(
+            f"No crop of the {len(files)} photographs has {min_keypoints} key points.",
+            "Use photographs with more detail, or a lower --min-keypoints.",
+        )
+    ImageTable.from_arrays(pixels).save(out)
+    return ImageTable.load(out)
+
+
+def open_pool(source: str | Path, shape: tuple[int, int, int]) -> ImageTable:
+    """Public patches of ``shape`` (C, H, W), memory-mapped.
+
+    Args:
+        source: a folder that `make_pool` wrote, or its URL, or `photos` for the built-in pool,
+            which is made on first use and kept in the cache.
+        shape: of the private images.
+
+    Raises:
+        InstaHideError: the folder holds no pool, or patches of another shape.
+    """
+    if str(source) == PHOTOS:
+        channels, height, width = shape
+        return cached(f"photos-{channels}x{height}x{width}", "1", partial(_builtin_pool, shape))
+    pool = ImageTable.load(Path(fetched(source)))
+    if pool.shape != shape:
+        grey = " --grey" if shape[0] == 1 else ""
+        raise InstaHideError(
+            f"The pool {source} holds patches of (C, H, W) = {pool.shape}, "
+            f"but the images are {shape}.",
+            f"Make one that fits with `instahide public SOURCE --out POOL "
+            f"--patch {shape[1]}{grey}`, or use --public photos.",
+        )
+    return pool
+
+
+def _builtin_pool(shape: tuple[int, int, int]) -> ImageTable:
+    files = tuple(photo_files(PHOTOS, shape[0]))
+    quota = -(-BUILTIN_PATCHES // len(files))
+    cut = partial(_patches, shape=shape, quota=quota, least=MIN_KEYPOINTS)
+    # Large images are beyond some of the photographs: the rest will do.
+    pixels = stored(_each(files, cut, skip_bad=True), cache_folder())
+    if len(pixels) == 0:
+        raise InstaHideError(
+            f"The built-in photographs are too small for patches of {shape[1]} x {shape[2]}.",
+            "Make a pool from larger ones with `instahide public` and name it with --public.",
+        )
+    return ImageTable.from_arrays(pixels)
+
+
+def _each(
+    files: tuple[Path, ...],
+    cut: Callable[[Path], NDArray[np.uint8]],
+    skip_bad: bool,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Generator[NDArray[np.uint8], None, None]:
+    skipped: list[Skipped] = []
+    bad = skipped if skip_bad else None
+    with closing(decoded(files, cut, bad, workers=workers, shown=progress)) as photographs:
+        for _, patches in photographs:
+            yield from patches
+    warn_of_skipped("the photographs", skipped, len(files))
+
+
+def _patches(
+    path: Path, *, shape: tuple[int, int, int], quota: int, least: int
+) -> NDArray[np.uint8]:
+    """At most ``quota`` patches of one photograph, each of ``least`` key points: (n, C, H, W)."""
+    _, height, width = shape
+    crops = PhotoCrops((read_photo(path, shape),), height, width)
+    generator = np.random.default_rng()
+    kept: list[NDArray[np.uint8]] = []
+    for _ in range(-(-TRIES * quota // BATCH)):
+        uniforms = generator.random((BATCH, 4))
+        kept.extend(crops.draw(uniforms[crops.keypoints(uniforms) >= least]))
+        if len(kept) >= quota:
+            break
+    return np.stack(kept[:quota]) if kept else np.empty((0, *shape), np.uint8)

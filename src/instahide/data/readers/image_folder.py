@@ -1,0 +1,277 @@
+"""A folder of class folders, decoded once and kept as a memory-mapped table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.cache import cache_folder, cached, digest, stored
+from instahide.data.duplicates.content_hash import from_bytes
+from instahide.data.duplicates.source_hash import FILE_HASHES
+from instahide.data.readers.decode import Decoded, decode_file, require_one_depth
+from instahide.data.readers.listing import Listing, list_classes
+from instahide.data.readers.skipped import (
+    BESIDE,
+    FRAMES,
+    UNREADABLE,
+    Notes,
+    Skipped,
+    read_notes,
+    warn_of_skipped,
+    write_notes,
+)
+from instahide.data.readers.split_folders import Parts, find_parts, require_classes_apart
+from instahide.data.splits import Split, labelled, paired, stratified
+from instahide.data.table import ImageTable
+from instahide.errors import InstaHideError
+from instahide.utils.parallel import in_order, tracked
+
+Read = TypeVar("Read")
+
+#: Part of a decode's name in the cache: another release decoded otherwise.
+FORMAT = 3
+#: Seconds between two changes of a file that its times tell apart, at the least.
+CLOCK_TICK = 0.02
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How image files become rows.
+
+    Attributes:
+        size: of the square that images are brought to; none: as they are.
+        skip_bad: leave out files that cannot be read.
+        progress: show a bar.
+        classes: the class folders there may be, in the order of their numbers.
+    """
+
+    size: int | None = None
+    skip_bad: bool = False
+    progress: bool = True
+    classes: tuple[str, ...] | None = None
+
+
+class _Opened(NamedTuple):
+    """A table, and the bits that its 16-bit images use, if it was made of any."""
+
+    table: ImageTable
+    depths: dict[int, str]
+
+
+@dataclass
+class _Found:
+    """What is known of files beside their pixels: see `Decoded`; ``kept`` are their numbers."""
+
+    kept: list[int] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    depths: dict[int, str] = field(default_factory=dict)
+    sources: bytearray = field(default_factory=bytearray)
+    coloured: bool = False
+
+    def add(self, number: int, image: Decoded, path: Path) -> None:
+        self.kept.append(number)
+        self.sources += image.sources
+        self.coloured |= image.pixels.ndim == 3
+        if image.further:
+            self.skipped.append(Skipped(FRAMES, str(path)))
+        if image.depth:
+            self.depths.setdefault(image.depth, str(path))
+            require_one_depth(self.depths)
+
+
+def open_folder(folder: Path, how: Decoding) -> ImageTable:
+    """The images of a folder of class folders, or of its training folder if it has one."""
+    parts = find_parts(folder, how.classes)
+    return _table(_listing(parts.train if parts else folder, how, _beside(parts)), "all", how)
+
+
+def open_test_folder(folder: Path, how: Decoding) -> ImageTable:
+    """The test images of a folder that comes in two parts, or all images of any other."""
+    parts = find_parts(folder, how.classes)
+    if parts is None:
+        return open_folder(folder, how)
+    trained = replace(how, classes=_listing(parts.train, how).classes)
+    return _table(_listing(parts.test, trained, _beside(parts)), "all", how)
+
+
+def split_folder(folder: Path, how: Decoding, test_share: float) -> Split:
+    """The split that ``folder`` comes in, else a stratified one."""
+    parts = find_parts(folder, how.classes)
+    if parts:
+        train = _listing(parts.train, how, _beside(parts))
+        test = _listing(parts.test, replace(how, classes=train.classes))
+        return _pair(_open(train, "all", how), _open(test, "all", how))
+    whole = _listing(folder, how)
+    train_rows, test_rows = stratified(whole.labels, test_share)
+    # What was left out is said once.
+    test = replace(whole.subset(test_rows), skipped=())
+    return _pair(_open(whole.subset(train_rows), "train", how), _open(test, "test", how))
+
+
+def _pair(train: _Opened, test: _Opened) -> Split:
+    require_one_depth({**train.depths, **test.depths})
+    return paired(train.table, test.table)
+
+
+def decoded(
+    files: tuple[Path, ...],
+    read: Callable[[Path], Read],
+    skipped: list[Skipped] | None,
+    *,
+    workers: int | None = None,
+    shown: bool = True,
+) -> Generator[tuple[int, Read], None, None]:
+    """(number of the file, what ``read`` made of it), in order, read on threads.
+
+    Files that ``read`` refuses are added to ``skipped``.
+
+    Raises:
+        InstaHideError: ``read`` refuses a file and ``skipped`` is None.
+    """
+
+    def attempt(path: Path) -> Read | InstaHideError:
+        try:
+            return read(path)
+        except InstaHideError as error:
+            return error
+
+    results = tracked(in_order(attempt, files, workers), "Reading images", len(files), shown)
+    with closing(results):
+        for number, result in enumerate(results):
+            if not isinstance(result, InstaHideError):
+                yield number, result
+            elif skipped is not None:
+                skipped.append(Skipped(UNREADABLE, result.problem))
+            else:
+                raise result
+
+
+def _listing(folder: Path, how: Decoding, beside: Sequence[Skipped] = ()) -> Listing:
+    listing = list_classes(folder, how.classes, skip_bad=how.skip_bad)
+    require_classes_apart(folder)
+    return replace(listing, skipped=(*beside, *listing.skipped))
+
+
+def _beside(parts: Parts | None) -> list[Skipped]:
+    return [Skipped(BESIDE, str(path)) for path in parts.others] if parts else []
+
+
+def _table(listing: Listing, part: str, how: Decoding) -> ImageTable:
+    return _open(listing, part, how).table
+
+
+def _open(listing: Listing, part: str, how: Decoding) -> _Opened:
+    """The decoded images, from the cache if they are there; warns of what was left out."""
+    name = f"folder-{digest([FORMAT, str(listing.root.resolve()), part, how.size, how.skip_bad])}"
+    state = _state(listing)
+    path = cache_folder() / name / f".notes-{state}.json"
+    make = partial(_decode_unchanged, listing, how, path, state)
+    table = cached(name, state, make, source=listing.root)
+    # Said at every opening, not only when the files are decoded.
+    notes = read_notes(path)
+    _warn(listing, notes.skipped)
+    return _Opened(table, notes.depths)
+
+
+def _warn(listing: Listing, skipped: Sequence[Skipped]) -> None:
+    gone = sum(reason == UNREADABLE for reason, _ in listing.skipped)
+    warn_of_skipped(listing.root, [*listing.skipped, *skipped], len(listing.files) + gone)
+
+
+def _decode_unchanged(listing: Listing, how: Decoding, notes: Path, state: str) -> ImageTable:
+    """As `_decode`.
+
+    Raises:
+        InstaHideError: a file was changed meanwhile, so that what was read is not of ``state``.
+    """
+    table = _decode(listing, how, notes)
+    if _state(listing) != state:
+        raise InstaHideError(
+            f"Files of {listing.root} were changed while they were read.",
+            "Try again when nobody changes the folder.",
+        )
+    return table
+
+
+def _decode(listing: Listing, how: Decoding, notes: Path) -> ImageTable:
+    found = _Found()
+    pixels = stored(_rows(listing, how, found), cache_folder())
+    if not found.kept:
+        _warn(listing, found.skipped)
+        raise InstaHideError(
+            f"No image of {listing.root} can be read.", "Check that the files are images."
+        )
+    write_notes(notes, Notes(found.skipped, found.depths))
+    # Colour is known only at the end: grey images were written three times over.
+    pixels = pixels if found.coloured else pixels[:, :1]
+    hashes = from_bytes(found.sources, FILE_HASHES)
+    return labelled(pixels, listing.labels[found.kept], listing.classes, hashes)
+
+
+def _rows(
+    listing: Listing, how: Decoding, found: _Found
+) -> Generator[NDArray[np.uint8], None, None]:
+    """(3, H, W) of every file that can be read; ``found`` takes the rest."""
+    read: Callable[[Path], Decoded] = partial(decode_file, size=how.size)
+    first: tuple[int, ...] = ()
+    bad: list[Skipped] | None = found.skipped if how.skip_bad else None
+    with closing(decoded(listing.files, read, bad, shown=how.progress)) as images:
+        for number, image in images:
+            shape = image.pixels.shape[:2]
+            first = first or shape
+            if shape != first:
+                before = listing.files[found.kept[0]]
+                raise _sizes_differ(before, first, listing.files[number], shape)
+            found.add(number, image, listing.files[number])
+            yield np.broadcast_to(np.atleast_3d(image.pixels).transpose(2, 0, 1), (3, *shape))
+
+
+def _state(listing: Listing) -> str:
+    """Changes with the files: whoever replaces one cannot keep all that it is made of.
+
+    A modification time can be set, as programs that copy or unpack files do. The time of the last
+    change of the file's entry cannot.
+    """
+    facts, newest = _facts(listing)
+    if abs(time.time() - newest) < CLOCK_TICK:
+        # Another change within the same tick of the file system's clock would go unseen.
+        time.sleep(CLOCK_TICK)
+        facts, _ = _facts(listing)
+    return digest([facts, listing.classes])
+
+
+def _facts(listing: Listing) -> tuple[list[list[object]], float]:
+    """The state of each file, and when any of them was changed last."""
+    facts: list[list[object]] = []
+    newest = 0.0
+    for path in listing.files:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InstaHideError(
+                f"{path} cannot be read ({error.strerror or error}).",
+                "Try again when nobody changes the folder.",
+            ) from error
+        name = path.relative_to(listing.root).as_posix()
+        times = status.st_mtime_ns, status.st_ctime_ns
+        facts.append([name, status.st_size, *times, status.st_ino])
+        newest = max(newest, status.st_ctime)
+    return facts, newest
+
+
+def _sizes_differ(
+    first: Path, shape: tuple[int, ...], other: Path, other_shape: tuple[int, ...]
+) -> InstaHideError:
+    return InstaHideError(
+        f"Images differ in size: {first} is {shape[1]} x {shape[0]}, "
+        f"but {other} is {other_shape[1]} x {other_shape[0]} pixels.",
+        "Use --size N to resize the short side to N pixels and crop the centre.",
+    )

@@ -1,0 +1,243 @@
+"""Which image files a folder holds, and of which classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.class_names import require_names_apart
+from instahide.data.readers.image_file import IMAGE_SUFFIXES
+from instahide.data.readers.skipped import (
+    LINKS,
+    NO_IMAGES,
+    OTHER_FILES,
+    OUTSIDE,
+    UNREADABLE,
+    Skipped,
+    warn_of_skipped,
+)
+from instahide.errors import InstaHideError
+from instahide.utils.atomic_write import require_regular
+
+#: Made by operating systems and programs. They and hidden files are skipped without a word.
+SYSTEM_NAMES = frozenset(
+    {
+        "$RECYCLE.BIN", "@eaDir", "System Volume Information", "Thumbs.db", "__MACOSX",
+        "__pycache__", "desktop.ini", "ehthumbs.db", "lost+found",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Image files with their class numbers, not yet decoded, and what was left out."""
+
+    root: Path
+    files: tuple[Path, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    def subset(self, indices: NDArray[np.int64]) -> Listing:
+        """The named files only."""
+        return replace(
+            self, files=tuple(self.files[i] for i in indices), labels=self.labels[indices]
+        )
+
+
+class Found(NamedTuple):
+    """Image files at any depth, sorted, and what was left out."""
+
+    files: list[Path]
+    skipped: list[Skipped]
+
+    @property
+    def total(self) -> int:
+        """Files with an image's name, readable or not."""
+        return len(self.files) + sum(reason == UNREADABLE for reason, _ in self.skipped)
+
+
+def list_classes(
+    folder: Path, classes: Sequence[str] | None = None, *, skip_bad: bool = False
+) -> Listing:
+    """Every image file below the class folders of ``folder``, in order.
+
+    Args:
+        folder: holds one folder a class, which may be empty.
+        classes: the names to number classes by, of which some may have no folder; the sorted
+            folder names by default.
+        skip_bad: leave out what cannot be read.
+
+    Raises:
+        InstaHideError: missing or unreadable folder, no image, or a class that is not in
+            ``classes``.
+    """
+    names = [path.name for path in visible_folders(folder)]
+    if not names:
+        raise InstaHideError(
+            f"{folder} has no class folders.",
+            "Put the images of every class into a folder of its own, named after the class.",
+        )
+    require_names_apart([*(classes or ()), *names], f" of {folder}")
+    unknown = sorted(set(names) - set(classes or names))
+    if unknown:
+        raise InstaHideError(
+            f"{folder} has the class {unknown[0]!r}, which is none of {', '.join(classes or ())}.",
+            "Use the same class names everywhere: in training and test folders, and where you "
+            "name the classes.",
+        )
+    known = tuple(classes or names)
+    files: list[Path] = []
+    labels: list[int] = []
+    skipped = _beside_classes(folder)
+    for name in names:
+        found = find_images(folder / name, skip_bad=skip_bad)
+        if not found.files:
+            _require_empty(folder / name, found)
+            skipped.append(Skipped(NO_IMAGES, name))
+        files += found.files
+        labels += [known.index(name)] * len(found.files)
+        skipped += found.skipped
+    if not files:
+        raise _no_images(folder / names[0])
+    return Listing(folder, tuple(files), np.asarray(labels, np.int64), known, tuple(skipped))
+
+
+def image_files(folder: Path, *, skip_bad: bool = False) -> list[Path]:
+    """Every image file below ``folder``, sorted; warns of what is left out.
+
+    Raises:
+        InstaHideError: the folder cannot be read or holds no image.
+    """
+    found = find_images(folder, skip_bad=skip_bad)
+    if not found.files:
+        raise _no_images(folder)
+    warn_of_skipped(folder, found.skipped, found.total)
+    return found.files
+
+
+def find_images(folder: Path, *, skip_bad: bool = False) -> Found:
+    """Every regular file with an image's name below ``folder``; links to folders are followed.
+
+    No folder is read twice, so that links which lead back end.
+
+    Raises:
+        InstaHideError: a folder, or a file unless ``skip_bad``, cannot be read.
+    """
+    found = Found([], [])
+    seen = {_identity(folder)}
+    try:
+        for parent, folders, names in os.walk(folder, onerror=_fail, followlinks=True):
+            here = Path(parent)
+            folders[:] = sorted(name for name in folders if not _is_hidden(name))
+            for name in list(folders):
+                if (identity := _identity(here / name)) in seen:
+                    found.skipped.append(Skipped(LINKS, str(here / name)))
+                    folders.remove(name)
+                seen.add(identity)
+            for name in sorted(names):
+                _sort_in(here / name, found, skip_bad)
+    except (OSError, RecursionError) as error:
+        raise _unreadable(folder, error) from error
+    found.files.sort()
+    return found
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in ``folder``, sorted by name.
+
+    Raises:
+        InstaHideError: it is missing or cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """The folders in ``folder``, links to folders too, without hidden ones; sorted by name."""
+    return [path for path in entries(folder) if not _is_hidden(path.name) and _is_folder(path)]
+
+
+def _sort_in(path: Path, found: Found, skip_bad: bool) -> None:
+    """Put a file where it belongs."""
+    if _is_hidden(path.name):
+        return
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        found.skipped.append(Skipped(OTHER_FILES, str(path)))
+        return
+    try:
+        require_regular(path)
+    except OSError as error:
+        if not skip_bad:
+            raise _unreadable_file(path, error) from error
+        found.skipped.append(Skipped(UNREADABLE, _unreadable_file(path, error).problem))
+    else:
+        found.files.append(path)
+
+
+def _beside_classes(folder: Path) -> list[Skipped]:
+    """The files that lie beside the class folders."""
+    return [
+        Skipped(OUTSIDE if path.suffix.lower() in IMAGE_SUFFIXES else OTHER_FILES, str(path))
+        for path in entries(folder)
+        if not _is_hidden(path.name) and not _is_folder(path)
+    ]
+
+
+def _require_empty(folder: Path, found: Found) -> None:
+    """An empty folder stands for a class without images; one of other files is a mistake."""
+    if any(reason == OTHER_FILES for reason, _ in found.skipped):
+        raise _no_images(folder)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # A link that leads where nothing may be looked at.
+        raise _unreadable(path, error) from error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_NAMES
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return status.st_dev, status.st_ino
+
+
+def _fail(error: OSError) -> NoReturn:
+    raise error
+
+
+def _no_images(folder: Path) -> InstaHideError:
+    return InstaHideError(
+        f"{folder} holds no image files.",
+        "Put JPEG, PNG, WebP, BMP or TIFF files there, or remove the folder.",
+    )
+
+
+def _unreadable_file(path: Path, error: OSError) -> InstaHideError:
+    target = f"a link to {path.readlink()}, " if path.is_symlink() else ""
+    return InstaHideError(
+        f"{path} cannot be read ({target}{error.strerror or error}).",
+        "Replace or remove the file, or set skip_bad (--skip-bad) to leave it out.",
+    )
+
+
+def _unreadable(folder: Path, error: Exception) -> InstaHideError:
+    reason = getattr(error, "strerror", None) or error
+    return InstaHideError(
+        f"Cannot read {folder} ({reason}).", "Check the path and its permissions."
+    )

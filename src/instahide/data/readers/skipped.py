@@ -1,0 +1,93 @@
+"""What was left out of a folder of images, and how that is said."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from instahide.errors import printable
+from instahide.utils.atomic_write import write_json
+
+
+class SkippedWarning(UserWarning):
+    """A source of images holds something that was left out, or read in part."""
+
+
+class Skipped(NamedTuple):
+    """One thing that was left out: one of the reasons below, and its name."""
+
+    reason: str
+    name: str
+
+
+# Each reason as it is said of several things.
+OTHER_FILES = "files that are not named like images"
+OUTSIDE = "image files outside the class folders"
+LINKS = "links to folders that are read already"
+UNREADABLE = "files or folders that cannot be read"
+NO_IMAGES = "class folders without images"
+BESIDE = "folders beside the training and test folders"
+FRAMES = "files with further frames or pages, of which the first was read"
+
+
+def warn_of_skipped(source: object, skipped: Sequence[Skipped], total: int = 0) -> None:
+    """Warn of what was ``skipped`` in ``source``, with the first name of each kind.
+
+    Args:
+        source: where it lies.
+        skipped: what was left out; nothing happens if it is empty.
+        total: files there are, readable or not.
+    """
+    kinds: dict[str, list[str]] = {}
+    for reason, name in skipped:
+        kinds.setdefault(reason, []).append(name)
+    if bad := kinds.pop(UNREADABLE, None):
+        _warn(f"Skipped {len(bad)} of {total} files; the first: {bad[0]}")
+    if kinds:
+        parts = "; ".join(f"{reason}: {_counted(names)}" for reason, names in kinds.items())
+        _warn(f"Left out of {source}: {parts}.")
+
+
+def _warn(text: str) -> None:
+    # Two levels: the command line shows warnings of this package as notes, whoever called it.
+    warnings.warn(printable(text), SkippedWarning, stacklevel=2)
+
+
+class Notes(NamedTuple):
+    """What was found while files were decoded, kept beside the decoded images.
+
+    Attributes:
+        skipped: what was left out.
+        depths: bits that 16-bit images use, each with the first file that uses so many.
+    """
+
+    skipped: list[Skipped]
+    depths: dict[int, str]
+
+
+def write_notes(path: Path, notes: Notes) -> None:
+    """Keep ``notes`` in ``path``, in the place of those of other states beside it."""
+    for old in path.parent.glob(".notes-*.json"):
+        old.unlink(missing_ok=True)
+    if any(notes):
+        write_json(path, notes)
+
+
+def read_notes(path: Path) -> Notes:
+    """What `write_notes` kept in ``path``; nothing if it is not there."""
+    try:
+        skipped, depths = json.loads(path.read_bytes())
+        return Notes(
+            [Skipped(str(reason), str(name)) for reason, name in skipped],
+            {int(depth): str(name) for depth, name in depths.items()},
+        )
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return Notes([], {})
+
+
+def _counted(names: Iterable[str]) -> str:
+    first, *others = names
+    return f"{1 + len(others)}, the first {first}" if others else first

@@ -1,0 +1,145 @@
+"""Sources at URLs, copied to the cache before they are read as local ones are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instahide.data.cache import cache_folder, digest
+from instahide.data.remote.urls import Entry, Remote, is_url, local_path
+from instahide.errors import InstaHideError
+from instahide.utils.atomic_write import write_json
+from instahide.utils.parallel import in_order
+
+if TYPE_CHECKING:
+    from fsspec.callbacks import Callback
+
+#: Files that are fetched at a time: small ones wait for the network, not for the processor.
+CONNECTIONS = 16
+#: Bytes from which on a progress bar is worth looking at.
+LARGE = 1 << 24
+#: Which versions of which files a copy holds.
+_STATE = ".fetched.json"
+
+
+def fetched(
+    source: str | Path,
+    *,
+    beside: Callable[[str], tuple[str, ...]] = lambda _: (),
+    progress: bool = True,
+) -> str | Path:
+    """``source`` itself, or where its copy lies if it is a URL.
+
+    Files that have changed at the URL since the last time are copied anew, and those that are
+    gone there are removed here: images that somebody took out of a data set do not stay behind.
+
+    Args:
+        source: a name, a path, or the URL of a file or a folder.
+        beside: from the name of a file to those of others in its folder that it needs, if they
+            are there.
+        progress: show a bar where much is fetched.
+
+    Raises:
+        InstaHideError: there is nothing at the URL, it cannot be reached, it holds hostile names,
+            or the disk has no room for it.
+    """
+    if not is_url(source):
+        return source
+    path = local_path(source)
+    if path is not None:
+        return path
+    remote = Remote.open(str(source))
+    root = cache_folder() / "remote" / digest(remote.url)
+    _mirror(remote, _wanted(remote, beside), root, progress)
+    return root / remote.name
+
+
+def require_room(size: int, folder: Path) -> None:
+    """Check that ``size`` bytes fit on the disk of the cache's ``folder``.
+
+    Raises:
+        InstaHideError: they do not.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise InstaHideError(
+            f"The cache {folder} has room for {free:,} bytes, not for {size:,}.",
+            "Free some space, or set INSTAHIDE_CACHE to a folder on a larger disk.",
+        )
+
+
+def _wanted(remote: Remote, beside: Callable[[str], tuple[str, ...]]) -> dict[str, Entry]:
+    """What to fetch, by path below the copy's root."""
+    found = {f"{remote.name}/{name}": entry for name, entry in remote.tree().items()}
+    if found:
+        return found
+    whole = remote.entry()
+    if whole is None:
+        raise InstaHideError(f"There is no {remote.url}.", "Check the bucket and the path.")
+    others = {name: remote.beside(name) for name in beside(remote.name)}
+    return {name: entry for name, entry in others.items() if entry} | {remote.name: whole}
+
+
+def _mirror(remote: Remote, wanted: Mapping[str, Entry], root: Path, progress: bool) -> None:
+    """Make ``root`` hold what is ``wanted``, and nothing else."""
+    states = _states(root)
+    kept = {
+        name: entry.state
+        for name, entry in wanted.items()
+        if states.get(name) == entry.state and (root / name).is_file()
+    }
+    missing = [name for name in wanted if name not in kept]
+    total = sum(wanted[name].size for name in missing)
+    require_room(total, cache_folder())
+    _remove_others(root, wanted)
+    # Before a file is replaced it is unknown: whatever happens, no version is taken for another.
+    write_json(root / _STATE, kept)
+    with _bar(total, progress) as callback:
+
+        def fetch(name: str) -> str:
+            remote.download(wanted[name], root / name, callback)
+            return name
+
+        try:
+            for name in in_order(fetch, missing, CONNECTIONS):
+                kept[name] = wanted[name].state
+        finally:
+            write_json(root / _STATE, kept)
+
+
+def _states(root: Path) -> dict[str, str]:
+    try:
+        found = json.loads((root / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remove_others(root: Path, wanted: Mapping[str, Entry]) -> None:
+    # Deepest first, so that a folder is empty when its turn comes.
+    for path in sorted(root.rglob("*"), reverse=True):
+        if path.is_dir():
+            with suppress(OSError):  # It still holds something.
+                path.rmdir()
+        elif path.relative_to(root).as_posix() not in wanted and path.name[0] != ".":
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _bar(total: int, shown: bool) -> Iterator[Callback]:
+    """A progress bar on standard error, which the callback moves; gone at the end."""
+    from fsspec.callbacks import Callback
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    columns = ("Fetching", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    hidden = not shown or total < LARGE
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=hidden
+    ) as progress:
+        task = progress.add_task("", total=total)
+        yield Callback(hooks={"bar": lambda _, value, **__: progress.update(task, completed=value)})

@@ -1,0 +1,225 @@
+"""Places at URLs, through fsspec: S3, Google Cloud Storage, files of this machine, memory."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from instahide.data.cache import digest
+from instahide.errors import InstaHideError
+from instahide.utils.atomic_write import writing
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+    from fsspec.callbacks import Callback
+
+#: Bytes of a file name, at the most: file systems allow 255, and a partial file's is longer.
+LONGEST_NAME = 240
+
+#: What file systems call the properties that differ when a file has been replaced.
+_VERSION = ("size", "ETag", "etag", "generation", "LastModified", "last_modified", "mtime",
+            "created")  # fmt: skip
+#: Of these, what cannot stay as it is when the content changes. Size and modification time can.
+_CERTAIN = ("ETag", "etag", "generation", "created")
+
+
+class Entry(NamedTuple):
+    """A remote file: its path there, its bytes, and what changes when it is replaced."""
+
+    path: str
+    size: int
+    state: str
+
+
+def is_url(location: str | Path) -> bool:
+    """Whether ``location`` is a URL rather than a name or a path."""
+    return isinstance(location, str) and "://" in location
+
+
+def local_path(location: str | Path) -> Path | None:
+    """The path that a path or a ``file://`` URL means; None for other URLs.
+
+    Raises:
+        InstaHideError: a ``file://`` URL of another machine.
+    """
+    if not is_url(location):
+        return Path(location)
+    parts = urlsplit(str(location))
+    if parts.scheme != "file":
+        return None
+    if parts.netloc not in ("", "localhost"):
+        raise InstaHideError(
+            f"{location} names a file of the machine {parts.netloc!r}.",
+            "Write three slashes before a path of this machine, as in file:///data.",
+        )
+    return Path(unquote(parts.path))
+
+
+def plain_name(name: str, location: str) -> str:
+    """``name``, if it can only mean a visible file directly inside the folder ``location``.
+
+    Raises:
+        InstaHideError: it could mean anything else.
+    """
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        length = 0
+    if not 0 < length <= LONGEST_NAME or name[0] == "." or not {"/", "\\", "\0"}.isdisjoint(name):
+        raise InstaHideError(
+            f"{location} names a file {name[:LONGEST_NAME]!r}, which is no plain file name.",
+            "Get it anew from whoever made it: something may be trying to leave the folder.",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file or folder at a URL. Use `open`.
+
+    Attributes:
+        url: as it was given, without a slash at the end.
+        filesystem: reaches it.
+        path: of it, as ``filesystem`` spells it.
+    """
+
+    url: str
+    filesystem: AbstractFileSystem
+    path: str
+
+    @classmethod
+    def open(cls, url: str) -> Remote:
+        """Prepare to reach ``url``; whether anything is there is not asked yet.
+
+        Raises:
+            InstaHideError: unknown kind of URL, its package is missing, or it holds a password.
+        """
+        import fsspec
+
+        if urlsplit(url).password is not None:
+            raise InstaHideError(
+                "The URL holds a password, which would end up in messages and settings.",
+                "Give it in the environment, or in the configuration of the service.",
+            )
+        with reaching(url):
+            filesystem, path = fsspec.core.url_to_fs(url)
+            return cls(url.rstrip("/"), filesystem, path.rstrip("/"))
+
+    @property
+    def name(self) -> str:
+        """The last part of the path.
+
+        Raises:
+            InstaHideError: it cannot be a file name.
+        """
+        return plain_name(self.path.rsplit("/", 1)[-1], self.url)
+
+    def entry(self, name: str = "") -> Entry | None:
+        """The file at the URL, or ``name`` in the folder there; None if there is no such file."""
+        path = f"{self.path}/{name}" if name else self.path
+        with reaching(self.url):
+            try:
+                facts = self.filesystem.info(path)
+            except FileNotFoundError:
+                return None
+        return _entry(facts) if facts["type"] == "file" else None
+
+    def beside(self, name: str) -> Entry | None:
+        """The file ``name`` in the folder of this file; None if there is none."""
+        folder = Remote(self.url, self.filesystem, self.path.rpartition("/")[0])
+        return folder.entry(plain_name(name, self.url))
+
+    def files(self) -> dict[str, Entry]:
+        """Visible files directly inside, by name; none if there is no folder."""
+        with reaching(self.url):
+            self.filesystem.invalidate_cache()
+            try:
+                found = self.filesystem.ls(self.path, detail=True)
+            except FileNotFoundError:
+                return {}
+        return {name: entry for name, entry in self._visible(found) if "/" not in name}
+
+    def tree(self) -> dict[str, Entry]:
+        """Visible files at any depth, by path below this folder; none if there is no folder.
+
+        Raises:
+            InstaHideError: a file has a name that leads elsewhere, or that files here cannot have.
+        """
+        with reaching(self.url):
+            self.filesystem.invalidate_cache()
+            # Of a path that is a file, some file systems give the file itself, and no facts.
+            found = filter(None, self.filesystem.find(self.path, detail=True).values())
+        entries = dict(self._visible(found))
+        for name in entries:
+            for part in name.split("/"):
+                plain_name(part, self.url)
+        return entries
+
+    def download(self, entry: Entry, target: Path, callback: Callback | None = None) -> None:
+        """Copy a file to ``target``, whole or not at all.
+
+        Raises:
+            InstaHideError: it cannot be reached, ``target`` cannot be written, or it is of another
+                length than was said.
+        """
+        told = {} if callback is None else {"callback": callback}
+        with writing(target) as partial:
+            with reaching(self.url):
+                self.filesystem.get_file(entry.path, str(partial), **told)
+            if partial.stat().st_size != entry.size:
+                raise InstaHideError(
+                    f"{self.url} changed while it was read.", "Try again when nobody writes there."
+                )
+
+    def _visible(self, found: Any) -> Iterator[tuple[str, Entry]]:
+        for facts in found:
+            name = facts["name"].removeprefix(f"{self.path}/")
+            # Two dots hide nothing but lead out: `plain_name` refuses them.
+            hidden = any(part[:1] == "." and part != ".." for part in name.split("/"))
+            # Some stores keep folders as empty objects whose names end in a slash.
+            is_file = facts["type"] == "file" and name[-1:] != "/"
+            if is_file and not hidden and name != facts["name"]:
+                yield name, _entry(facts)
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Explain what goes wrong in the block, which does nothing but ask for something at ``url``.
+
+    Raises:
+        InstaHideError: anything went wrong, but for a full disk of this machine.
+    """
+    try:
+        yield
+    except ImportError as error:
+        s3 = url.startswith(("s3:", "s3a:"))
+        raise InstaHideError(
+            f"{url} needs a package that is not installed ({error}).",
+            "Install it with `pip install 'instahide[s3]'`." if s3 else "Install it with pip.",
+        ) from error
+    except FileNotFoundError as error:
+        raise InstaHideError(f"There is no {url}.", "Check the bucket and the path.") from error
+    except InstaHideError:
+        raise
+    except Exception as error:  # every service has errors of its own
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InstaHideError(
+            f"Cannot use {url} ({type(error).__name__}: {error}).",
+            "Check the address, the network and your credentials (S3: AWS_PROFILE, or "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; AWS_ENDPOINT_URL for other servers).",
+        ) from error
+
+
+def _entry(facts: Mapping[str, Any]) -> Entry:
+    version = [(key, str(facts[key])) for key in _VERSION if key in facts]
+    if not any(facts.get(key) for key in _CERTAIN):
+        # A state that no copy has: the file is fetched every time.
+        version.append(("unknown", secrets.token_hex(16)))
+    return Entry(facts["name"], int(facts["size"] or 0), digest(version))

@@ -1,0 +1,177 @@
+"""Any source of labelled images, by name, path or URL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from instahide.data.builtin import BUILTIN
+from instahide.data.class_names import class_list, with_classes
+from instahide.data.readers.cifar import is_cifar_folder, read_cifar_archive, read_cifar_folder
+from instahide.data.readers.decode import resized
+from instahide.data.readers.idx import idx_files, labels_names, read_idx, read_idx_folder
+from instahide.data.readers.image_folder import (
+    Decoding,
+    open_folder,
+    open_test_folder,
+    split_folder,
+)
+from instahide.data.readers.numpy import labels_name, read_npy, read_npz
+from instahide.data.remote.downloads import fetched
+from instahide.data.splits import Split, checked, paired, split_table
+from instahide.data.table import ImageTable
+from instahide.errors import InstaHideError
+
+
+def open_images(
+    source: str | Path,
+    *,
+    size: int | None = None,
+    skip_bad: bool = False,
+    progress: bool = True,
+    classes: Sequence[str] | None = None,
+) -> ImageTable:
+    """Labelled images; the training images, where the source comes with test images.
+
+    Args:
+        source: a built-in name (`digits`, `mnist-5k`, `fashion-mnist`), or the path of a folder of
+            class folders, of a ``.npy`` or ``.npz`` file, of IDX files, or of CIFAR-10 or CIFAR-100
+            (python version); or a URL of one, as in ``s3://bucket/images.npz``, which is copied to
+            the cache. A folder of a built-in name is ``./digits``.
+        size: resize the short side to so many pixels and crop the centre.
+        skip_bad: warn of image files that cannot be read instead of refusing them.
+        progress: show a bar while image files are fetched and decoded.
+        classes: the names of all classes, in the order that participants agreed on. A source may
+            hold images of some of them only; it may hold no others.
+
+    A `SkippedWarning` says what else the source holds that was not read: files of other types,
+    further frames or pages of an image file, folders beside the training and test images.
+
+    Raises:
+        InstaHideError: the source is missing, damaged, hostile, or of no known kind.
+    """
+    _check_size(size)
+    known = class_list(classes)
+    source = fetched(source, beside=_labels_of, progress=progress)
+    if _is_image_folder(source):
+        return open_folder(Path(source), Decoding(size, skip_bad, progress, known))
+    read = _read(source)
+    table = read.train if isinstance(read, Split) else read
+    return with_classes(_resized(table, size), known)
+
+
+def open_split(
+    source: str | Path,
+    *,
+    size: int | None = None,
+    test_share: float = 0.2,
+    skip_bad: bool = False,
+    progress: bool = True,
+    classes: Sequence[str] | None = None,
+) -> Split:
+    """Training and test images, as `open_images` opens them.
+
+    A source that comes in two parts keeps them: IDX and CIFAR files, arrays, and a folder with
+    ``train`` beside ``test`` or ``val``, however these are spelled (`Training`, `testset`).
+    Otherwise ``test_share`` of every class is set aside, the
+    same images every time.
+
+    Raises:
+        InstaHideError: as `open_images`, and where there are no two parts or no two classes.
+    """
+    _check_size(size)
+    known = class_list(classes)
+    source = fetched(source, beside=_labels_of, progress=progress)
+    if _is_image_folder(source):
+        split = split_folder(Path(source), Decoding(size, skip_bad, progress, known), test_share)
+    else:
+        read = _read(source)
+        whole = read if isinstance(read, Split) else split_table(read, test_share)
+        split = paired(
+            with_classes(_resized(whole.train, size), known),
+            with_classes(_resized(whole.test, size), known),
+        )
+    return checked(split)
+
+
+def open_test(
+    source: str | Path,
+    *,
+    size: int | None = None,
+    skip_bad: bool = False,
+    progress: bool = True,
+    classes: Sequence[str] | None = None,
+) -> ImageTable:
+    """Images to test on: the test images of a source that has any, or else all of it.
+
+    A built-in set has some, and so has every source that comes in two parts; see `open_split`.
+
+    Raises:
+        InstaHideError: as `open_images`.
+    """
+    _check_size(size)
+    known = class_list(classes)
+    if str(source) in BUILTIN:
+        return open_split(source, size=size, classes=classes).test
+    source = fetched(source, beside=_labels_of, progress=progress)
+    if _is_image_folder(source):
+        return open_test_folder(Path(source), Decoding(size, skip_bad, progress, known))
+    read = _read(source)
+    table = read.test if isinstance(read, Split) else read
+    return with_classes(_resized(table, size), known)
+
+
+def _labels_of(name: str) -> tuple[str, ...]:
+    """The files that the labels of a file of images may be in."""
+    if name.endswith(".npy"):
+        return (labels_name(name),)
+    return labels_names(name) if "idx3" in name else ()
+
+
+def _is_image_folder(source: str | Path) -> bool:
+    path = Path(source)
+    try:
+        folder = str(source) not in BUILTIN and path.is_dir()
+    except OSError as error:  # A name that is too long, or a folder that nobody may look into.
+        raise InstaHideError(
+            f"Cannot read {source} ({error.strerror or error}).",
+            "Check the path and its permissions.",
+        ) from error
+    return folder and not idx_files(path) and not is_cifar_folder(path)
+
+
+def _read(source: str | Path) -> ImageTable | Split:
+    path = Path(source)
+    if str(source) in BUILTIN:
+        return BUILTIN[str(source)]()
+    if path.is_dir():
+        return read_cifar_folder(path) if is_cifar_folder(path) else read_idx_folder(path)
+    if not path.exists():
+        raise InstaHideError(
+            f"There is no {source}.",
+            f"Give the path of a folder or file, or one of {', '.join(BUILTIN)}.",
+        )
+    if path.suffix == ".npz":
+        return read_npz(path)
+    if path.suffix == ".npy":
+        return read_npy(path)
+    if path.suffix in (".tar", ".tgz") or path.name.endswith(".tar.gz"):
+        return read_cifar_archive(path)
+    if "idx3" in path.name:
+        return read_idx(path)
+    raise InstaHideError(
+        f"{path} is of no kind that can be read.",
+        "Give a folder of class folders, .npz, .npy, IDX files, or a CIFAR archive.",
+    )
+
+
+def _resized(table: ImageTable, size: int | None) -> ImageTable:
+    if size is None or table.shape[1:] == (size, size):
+        return table
+    sources = table.picture_hashes[:, None]
+    return ImageTable.from_arrays(resized(table.pixels, size), table.labels, table.classes, sources)
+
+
+def _check_size(size: int | None) -> None:
+    if size is not None and size < 1:
+        raise InstaHideError(f"--size must be at least 1, not {size}.", "Use --size 32, say.")

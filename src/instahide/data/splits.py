@@ -1,0 +1,126 @@
+"""Training and test images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.duplicates.content_hash import Hashes
+from instahide.data.table import MAX_CLASSES, ImageTable
+from instahide.errors import InstaHideError
+
+#: Public, so that everybody who splits the same images gets the same test set.
+SPLIT_SEED = 20200613
+
+
+class Split(NamedTuple):
+    """Training and test images under the normalisation of the training images."""
+
+    train: ImageTable
+    test: ImageTable
+
+
+def labelled(
+    pixels: NDArray[np.uint8],
+    labels: NDArray[Any],
+    classes: tuple[str, ...] | None = None,
+    sources: Hashes | None = None,
+) -> ImageTable:
+    """A table from arrays that somebody else wrote, labels (N,) or (N, 1).
+
+    Raises:
+        InstaHideError: pixels or labels of a wrong type or shape, labels out of range.
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    class_count(labels)
+    return ImageTable.from_arrays(pixels, labels, classes, sources)
+
+
+def class_count(labels: NDArray[Any]) -> int:
+    """How many classes there are, if they are numbered from 0.
+
+    Raises:
+        InstaHideError: a label is negative or beyond belief.
+    """
+    lowest, highest = (labels.min(), labels.max()) if labels.size else (0, -1)
+    if lowest < 0 or highest >= MAX_CLASSES:
+        raise InstaHideError(
+            f"Labels run from {lowest} to {highest}.", "Number the classes from 0 without gaps."
+        )
+    return int(highest) + 1
+
+
+def paired(train: ImageTable, test: ImageTable) -> Split:
+    """Two tables of the same classes, as a split.
+
+    Raises:
+        InstaHideError: they hold images of two shapes.
+    """
+    if train.shape != test.shape:
+        raise InstaHideError(
+            f"Training images are {_spelt(train.shape)}, but test images are {_spelt(test.shape)}.",
+            "Bring image files to one size with --size N, and all of them to grey or to colour.",
+        )
+    classes = max(train.classes, test.classes, key=len)
+    return Split(
+        replace(train, classes=classes), replace(test, classes=classes).normalised_like(train)
+    )
+
+
+def split_table(table: ImageTable, test_share: float) -> Split:
+    """Set ``test_share`` of every class aside for testing, the same images every time."""
+    train, test = stratified(table.labels, test_share)
+    return paired(table.subset(train).measured(), table.subset(test))
+
+
+def stratified(
+    labels: NDArray[np.int64], test_share: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sorted indices of training and test images, ``test_share`` of every class for testing.
+
+    A class of two or more images has at least one on either side; a class of one is trained on.
+
+    Raises:
+        InstaHideError: ``test_share`` is not between 0 and 1, or nothing is left for testing.
+    """
+    if not 0 < test_share < 1:
+        raise InstaHideError(
+            f"The share of test images must lie between 0 and 1, not {test_share}.",
+            "Use 0.2, for example.",
+        )
+    generator = np.random.default_rng(SPLIT_SEED)
+    tested = np.zeros(len(labels), bool)
+    for number in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == number))
+        count = min(max(round(test_share * len(members)), 1), len(members) - 1)
+        tested[members[:count]] = True
+    if not tested.any():
+        raise InstaHideError(
+            "No class has two images, so that none can be set aside for testing.",
+            "Give more images, or a `test` folder beside a `train` folder.",
+        )
+    return np.flatnonzero(~tested), np.flatnonzero(tested)
+
+
+def checked(split: Split) -> Split:
+    """The split, if a model can be trained and tested on it.
+
+    Raises:
+        InstaHideError: no test images, or only one class.
+    """
+    if len(split.test) == 0:
+        raise InstaHideError("There are no test images.", "Give at least one of every class.")
+    if len(np.unique(split.train.labels)) < 2:
+        raise InstaHideError(
+            "All training images are of one class.", "Give images of at least two classes."
+        )
+    return split
+
+
+def _spelt(shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    return f"{width} x {height} pixels of {channels} channel{'s' if channels > 1 else ''}"

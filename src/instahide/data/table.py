@@ -1,0 +1,360 @@
+"""A table of images: uint8 rows, N x C x H x W, in memory or memory-mapped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.duplicates.content_hash import (
+    Hashes,
+    equal_rows,
+    joined,
+    picture_hashes,
+    same_pictures,
+)
+from instahide.data.readers.npy_file import map_npy
+from instahide.data.readers.size_limits import reason_of
+from instahide.errors import InstaHideError
+from instahide.utils.atomic_write import read_regular, write_json, writing_folder
+from instahide.utils.row_indices import row_numbers
+
+#: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
+STATISTICS_ROWS = 20_000
+#: Values that are counted at a time.
+STATISTICS_VALUES = 1 << 18
+#: More classes than any image set has: a larger label is a mistake, not a class.
+MAX_CLASSES = 1 << 17
+#: Bytes of the facts of a table that is read: a hundred thousand class names stay below it.
+MOST_FACTS = 1 << 24
+
+#: What is computed at first use, and holds for the same pixels under any normalisation.
+_KEPT = ("picture_hashes", "picture_ids")
+
+
+class Rows(NamedTuple):
+    """The images that a block of mixes needs, and where each slot of a mix finds its own.
+
+    ``pixels``: (m, C, H, W), uint8 or float32; ``positions``: (n, k) rows of ``pixels``;
+    ``labels``: (n, k) class numbers.
+    """
+
+    pixels: NDArray[Any]
+    positions: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+class Normalised(Protocol):
+    """Whatever states the mean and the standard deviation of its channels, of pixel / 255."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """One value a channel."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """One value a channel."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageTable:
+    """Images of one shape with their labels and the normalisation that goes with them.
+
+    Attributes:
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64 class numbers; all zero for a public pool, where nothing reads them.
+        classes: class names by number; empty for a public pool.
+        mean: per channel, of pixel / 255.
+        std: per channel, of pixel / 255.
+        sources: (N, m, 2) hashes of the images that the rows were made of by resizing or cropping,
+            where they are known: rows of one source show one picture, and a ledger counts it
+            whatever its size. A hash of zeros is not known. None: the rows are as they came.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sources: Hashes | None = None
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    def __len__(self) -> int:
+        return int(self.pixels.shape[0])
+
+    def __repr__(self) -> str:
+        """Sizes only: private pixels must not reach a log."""
+        return f"ImageTable({len(self)} of {self.shape}, {len(self.classes)} classes)"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.pixels.shape[1:]
+        return int(channels), int(height), int(width)
+
+    @property
+    def scale(self) -> NDArray[np.float32]:
+        """(C,) factor from a pixel to its normalised value: ``pixel * scale + bias``."""
+        return np.asarray(1 / (255 * np.asarray(self.std)), dtype=np.float32)
+
+    @property
+    def bias(self) -> NDArray[np.float32]:
+        """(C,) normalised value of a black pixel."""
+        return np.asarray(-np.asarray(self.mean) / np.asarray(self.std), dtype=np.float32)
+
+    @cached_property
+    def picture_hashes(self) -> Hashes:
+        """(N, 2) hashes of the pixels of each row, computed at first use and kept."""
+        return picture_hashes(self.pixels)
+
+    @cached_property
+    def picture_ids(self) -> NDArray[np.int64]:
+        """(N,) numbers from 0: equal for rows of the same pixels, or of the same source."""
+        pixels = equal_rows(self.pixels)
+        if self.sources is None:
+            return pixels
+        return joined(pixels, *map(same_pictures, np.moveaxis(self.sources, 1, 0)))
+
+    def rows(self, indices: NDArray[np.int64]) -> Rows:
+        """The rows that ``indices`` (n, k) names; nothing is copied.
+
+        Raises:
+            InstaHideError: numbers that are not whole or out of range.
+        """
+        indices = row_numbers(indices, len(self), flat=False)
+        return Rows(self.pixels, indices, self.labels[indices])
+
+    def normalised(
+        self, indices: NDArray[np.int64] | NDArray[np.bool] | slice | None = None
+    ) -> NDArray[np.float32]:
+        """(n, C, H, W) float32 with mean 0 and deviation 1 per channel over the table.
+
+        Args:
+            indices: row numbers, a boolean mask, or a slice; all rows by default.
+
+        Raises:
+            InstaHideError: numbers that are not whole or out of range, or a mask of another length.
+        """
+        pixels = self.pixels if indices is None else self.pixels[self._selected(indices)]
+        per_channel = (slice(None), None, None)
+        return pixels.astype(np.float32) * self.scale[per_channel] + self.bias[per_channel]
+
+    def subset(self, indices: NDArray[np.int64] | NDArray[np.bool] | slice) -> ImageTable:
+        """The named rows, with the normalisation of the whole.
+
+        Args:
+            indices: row numbers, a boolean mask, or a slice.
+
+        Raises:
+            InstaHideError: numbers that are not whole or out of range, or a mask of another length.
+        """
+        indices = self._selected(indices)
+        sources = None if self.sources is None else self.sources[indices]
+        part = replace(
+            self, pixels=self.pixels[indices], labels=self.labels[indices], sources=sources
+        )
+        if "picture_hashes" in vars(self):
+            vars(part)["picture_hashes"] = self.picture_hashes[indices]
+        return part
+
+    def _selected(
+        self, indices: NDArray[np.int64] | NDArray[np.bool] | slice
+    ) -> NDArray[np.int64] | slice:
+        return indices if isinstance(indices, slice) else row_numbers(indices, len(self))
+
+    def measured(self) -> ImageTable:
+        """The same rows under their own mean and standard deviation, instead of a whole's."""
+        mean, std = _statistics(self.pixels)
+        return self._normalised_by(mean, std)
+
+    def normalised_like(self, other: Normalised) -> ImageTable:
+        """The same pixels under the normalisation of ``other``."""
+        return self._normalised_by(other.mean, other.std)
+
+    def _normalised_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTable:
+        table = replace(self, mean=mean, std=std)
+        kept = {name: vars(self)[name] for name in _KEPT if name in vars(self)}
+        vars(table).update(kept)
+        return table
+
+    def save(self, folder: Path) -> None:
+        """Write the table to ``folder``, whole or not at all, readable without pickle."""
+        facts = {
+            "classes": self.classes,
+            "mean": self.mean,
+            "std": self.std,
+            "sources": self.sources is not None,
+        }
+        with writing_folder(folder) as partial:
+            if self.sources is not None:
+                np.save(partial / "sources.npy", self.sources, allow_pickle=False)
+            np.save(partial / "pixels.npy", self.pixels, allow_pickle=False)
+            np.save(partial / "labels.npy", self.labels, allow_pickle=False)
+            write_json(partial / "table.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> ImageTable:
+        """Open a table that `save` wrote, memory-mapped.
+
+        Raises:
+            InstaHideError: a file is missing, damaged, or not what it should be.
+        """
+        try:
+            pixels = map_npy(folder / "pixels.npy")
+            labels = np.array(map_npy(folder / "labels.npy"))
+            facts = json.loads(read_regular(folder / "table.json", MOST_FACTS))
+            known = folder / "sources.npy" if facts.get("sources") else None
+            return cls(
+                pixels,
+                labels,
+                tuple(facts["classes"]),
+                tuple(facts["mean"]),
+                tuple(facts["std"]),
+                None if known is None else np.array(map_npy(known)),
+            )
+        except Exception as error:  # NumPy and JSON raise several kinds on damaged files
+            raise InstaHideError(
+                f"{folder} is not a readable image table ({reason_of(error)}).",
+                "Make it again with `instahide public`, or name the folder that holds table.json.",
+            ) from error
+
+    @classmethod
+    def from_arrays(
+        cls,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[Any] | Sequence[int] | None = None,
+        classes: Sequence[str] | None = None,
+        sources: Hashes | None = None,
+    ) -> ImageTable:
+        """A table from arrays as they come: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8.
+
+        ``sources`` are as in the table; leave them out for images that nobody has resized.
+        Mean and standard deviation are taken from at most `STATISTICS_ROWS` rows.
+
+        Raises:
+            InstaHideError: wrong type or shape, labels that do not fit.
+        """
+        rows = channels_first(pixels)
+        if labels is None:
+            numbers, names = np.zeros(len(rows), np.int64), tuple(classes or ())
+        else:
+            numbers = _class_numbers(labels)
+            count = int(numbers.max(initial=-1)) + 1
+            names = tuple(classes) if classes else tuple(str(number) for number in range(count))
+        mean, std = _statistics(rows)
+        return cls(rows, numbers, names, mean, std, sources)
+
+
+def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, H, W) or (N, H, W, C) or (N, C, H, W) -> (N, C, H, W), C being 1 or 3.
+
+    Raises:
+        InstaHideError: not uint8, or not of such a shape.
+    """
+    if pixels.dtype != np.uint8:
+        raise InstaHideError(
+            f"Images must be 8-bit pixels (uint8); these are {pixels.dtype}.",
+            "Give pixels from 0 to 255, or wrap float images in an `ImageDataset`.",
+        )
+    if pixels.ndim == 3:
+        return pixels[:, None]
+    if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
+        return pixels
+    if pixels.ndim == 4 and pixels.shape[3] in (1, 3):
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    raise InstaHideError(
+        f"Images of shape {pixels.shape} are none of N x H x W, N x H x W x C, N x C x H x W.",
+        "Stack images of one size, grey (1 channel) or colour (3 channels).",
+    )
+
+
+def _class_numbers(labels: NDArray[Any] | Sequence[int]) -> NDArray[np.int64]:
+    numbers = np.asarray(labels)
+    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
+        raise InstaHideError(
+            f"Labels must be one whole number an image; these are {numbers.dtype} "
+            f"of shape {numbers.shape}.",
+            "Give class numbers from 0 to the number of classes less one.",
+        )
+    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < MAX_CLASSES:
+        raise InstaHideError(
+            f"Labels run from {numbers.min()} to {numbers.max()}.",
+            "Number the classes from 0 without gaps.",
+        )
+    return numbers.astype(np.int64)
+
+
+def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if len(pixels) == 0:
+        raise InstaHideError("There are no images.", "Name a source that holds at least one.")
+    step = -(-len(pixels) // STATISTICS_ROWS)
+    sample = pixels[::step]
+    # Counts of the 256 values give exact moments without a float copy of the images.
+    counts = np.zeros((pixels.shape[1], 256), np.int64)
+    # Few at a time: counting takes eight bytes for each.
+    rows = max(1, STATISTICS_VALUES // math.prod(pixels.shape[1:]))
+    for start in range(0, len(sample), rows):
+        for channel, values in enumerate(sample[start : start + rows].swapaxes(0, 1)):
+            counts[channel] += np.bincount(values.reshape(-1), minlength=256)
+    values = np.arange(256) / 255
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt(np.maximum(share @ values**2 - mean**2, 0))
+    # An even channel has no spread: any positive deviation leaves it even.
+    return tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist())
+
+
+def _validate(table: ImageTable) -> None:
+    pixels, labels = table.pixels, table.labels
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape[1:]:
+        raise InstaHideError(
+            f"A table holds uint8 images N x C x H x W, not {pixels.dtype} {pixels.shape}.",
+            "Use `ImageTable.from_arrays`, which brings arrays into this form.",
+        )
+    if labels.shape != (len(pixels),) or labels.dtype.kind != "i":
+        raise InstaHideError(
+            f"There are {len(pixels)} images but {labels.dtype} labels of shape {labels.shape}.",
+            "Give exactly one class number an image.",
+        )
+    _validate_sources(table.sources, len(pixels))
+    if not all(isinstance(name, str) for name in table.classes):
+        raise InstaHideError("The name of a class is no text.", "Name every class by a string.")
+    if table.classes and len(labels) and not 0 <= labels.min() <= labels.max() < len(table.classes):
+        raise InstaHideError(
+            f"Labels run from {labels.min()} to {labels.max()}, "
+            f"but there are {len(table.classes)} classes.",
+            f"Use labels from 0 to {len(table.classes) - 1}, or name every class.",
+        )
+    channels = pixels.shape[1]
+    moments = np.asarray([*table.mean, *table.std], dtype=np.float64)
+    if moments.shape != (2 * channels,) or not np.isfinite(moments).all():
+        raise InstaHideError(
+            f"Mean and standard deviation must be {channels} finite numbers each.",
+            "Leave them out to have them measured.",
+        )
+    if min(table.std) <= 0:
+        raise InstaHideError(
+            "A standard deviation is not positive.", "Leave it out to have it measured."
+        )
+
+
+def _validate_sources(sources: Hashes | None, count: int) -> None:
+    if sources is None:
+        return
+    if sources.dtype != np.uint64 or sources.ndim != 3 or sources.shape[::2] != (count, 2):
+        raise InstaHideError(
+            f"There are {count} images but {sources.dtype} hashes of their sources of shape "
+            f"{sources.shape}.",
+            "Leave them out, or give (N, m, 2) uint64.",
+        )

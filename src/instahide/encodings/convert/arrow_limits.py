@@ -1,0 +1,75 @@
+"""How much an Arrow or Parquet file of a stranger may unpack to, found before it is unpacked."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from instahide.data.readers.size_limits import require_plausible
+
+if TYPE_CHECKING:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+#: Messages of a stream, at most: `datasets` writes one for every thousand rows.
+MOST_MESSAGES = 1 << 20
+#: Bytes of a row, at least.
+_ROW_BYTES = 8
+#: Places in the tables of Arrow's Message.fbs: the header of a message, its compression.
+_HEADER_FIELD, _COMPRESSION_FIELD = 2, 3
+
+
+def require_plain_stream(file: pyarrow.NativeFile) -> None:
+    """Check that no record batch of an Arrow stream is compressed, as `datasets` never does it.
+
+    A compressed buffer says itself how much memory to take for it.
+
+    Raises:
+        ValueError: one is compressed or damaged, or there are too many.
+    """
+    import pyarrow
+
+    reader = pyarrow.ipc.MessageReader.open_stream(file)
+    for count, message in enumerate(reader):
+        if count >= MOST_MESSAGES:
+            raise ValueError("it has too many record batches")
+        if message.type in ("record batch", "dictionary") and _compressed(message):
+            raise ValueError("it is compressed; save it without compression")
+        if message.type == "dictionary":
+            raise ValueError("it has dictionaries; save plain columns")
+
+
+def require_plausible_parquet(file: ParquetFile, file_bytes: int) -> None:
+    """Check how many rows a Parquet file says that it holds, and of how many bytes.
+
+    Raises:
+        ValueError: far more than its own bytes can be.
+    """
+    # What it says of its columns is not looked at: damaged columns end the process.
+    facts = file.metadata
+    groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
+    require_plausible(sum(group.total_byte_size for group in groups), file_bytes)
+    require_plausible(_ROW_BYTES * sum(group.num_rows for group in groups), file_bytes)
+
+
+def _compressed(message: pyarrow.Message) -> bool:
+    """Whether the field of a record batch that says how it is compressed is there."""
+    data = message.metadata.to_pybytes()
+    try:
+        (root,) = struct.unpack_from("<I", data)
+        header = _field(data, root, _HEADER_FIELD)
+        batch = header + struct.unpack_from("<I", data, header)[0] if header else 0
+        return not batch or bool(_field(data, batch, _COMPRESSION_FIELD))
+    except struct.error:
+        raise ValueError("a record batch is damaged") from None
+
+
+def _field(data: bytes, table: int, number: int) -> int:
+    """Where a field of a flatbuffer's table is, or 0 where it is absent."""
+    (back,) = struct.unpack_from("<i", data, table)
+    start = table - back
+    (length,) = struct.unpack_from("<H", data, start)
+    if 4 + 2 * number >= length:
+        return 0
+    (offset,) = struct.unpack_from("<H", data, start + 4 + 2 * number)
+    return table + int(offset) if offset else 0

@@ -1,0 +1,221 @@
+"""A folder of encodings, made from files in another format.
+
+What the files hold is checked like the shards of a stranger: types, shapes, every value and every
+label. What they cannot show, how they were made, is in the manifest beside them or must be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from instahide.encodings.convert.exporter import require_free
+from instahide.encodings.convert.formats import FORMATS, Name
+from instahide.encodings.folder import (
+    EncodedFolder,
+    FolderWriter,
+    new_publication,
+    new_shard_name,
+    read_manifest,
+    store_shard,
+    writing_encodings,
+)
+from instahide.encodings.manifest import NAME, Manifest, Values
+from instahide.encodings.publish import encodings_a_shard
+from instahide.encodings.shards import worst_error
+from instahide.encodings.storage import open_store
+from instahide.encodings.verification.value_ranges import unsound
+from instahide.encryption.encoder import Encoded
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError, refused
+from instahide.utils.atomic_write import writing_folder
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How encodings came about that have no manifest.
+
+    Attributes:
+        scheme: made them.
+        private_images: how many were encrypted.
+        copies: encodings of each.
+        mean: per channel, of pixel / 255, before encryption.
+        std: the same.
+        participant: who published them.
+    """
+
+    scheme: Scheme
+    private_images: int
+    copies: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    participant: str = ""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Encodings in files of another format. Use `open`.
+
+    Attributes:
+        source: the folder of the files.
+        form: their format.
+        manifest: of the folder that they were exported from, or would have been.
+        count: how many there must be.
+    """
+
+    source: Path
+    form: Name
+    manifest: Manifest
+    count: int
+
+    @classmethod
+    def open(cls, source: Path, form: Name, origin: Origin | None = None) -> Foreign:
+        """Find out what the files in ``source`` should hold.
+
+        With a manifest the publication stays the same: it is the same encodings. Without, classes
+        are called 0, 1, 2 and so on, and values are stored as they are.
+
+        Args:
+            source: a folder of files.
+            form: one of `FORMATS`.
+            origin: how the encodings came about, where ``source`` has no manifest.
+
+        Raises:
+            InstaHideError: there are both or none of manifest and ``origin``; the manifest is not
+                of a finished folder; the files cannot be read; a package that the format needs is
+                missing.
+        """
+        if not source.is_dir():
+            raise InstaHideError(f"{source} is no folder.", "Name the folder of the files.")
+        store = open_store(source)
+        if NAME not in store.names():
+            manifest = _described(source, form, origin)
+            return cls(source, form, manifest, manifest.total)
+        if origin is not None:
+            raise InstaHideError(
+                f"{source} holds a {NAME}, which says how its encodings were made.",
+                "Leave out every option that says it again.",
+            )
+        manifest = read_manifest(store)
+        if manifest.ended is None:
+            raise InstaHideError(
+                f"{source} comes from a folder that was not finished: {len(manifest)} of "
+                f"{manifest.total} encodings.",
+                "Get it anew from whoever published it.",
+            )
+        return cls(source, form, manifest, len(manifest))
+
+    def convert(
+        self, target: Path, progress: Callable[[int], None] = lambda _: None
+    ) -> EncodedFolder:
+        """Make the new folder ``target`` of them, in the same order and in bounded memory.
+
+        Args:
+            target: a folder that does not exist yet, or is empty; whole or not there at all.
+            progress: called with numbers of encodings as they are written.
+
+        Raises:
+            InstaHideError: files that cannot be read, or do not hold what they should; ``target``
+                is taken or cannot be written.
+        """
+        require_free(target)
+        begun = self.manifest.model_copy(update={"shards": (), "ended": None})
+        with writing_folder(target) as partial, writing_encodings(partial, begun) as writer:
+            for block in _blocks(self.source, self.form, encodings_a_shard(begun)):
+                encoded = self._checked(block)
+                self._require(len(writer.manifest) + len(encoded.labels) <= self.count)
+                _write(encoded, writer)
+                progress(len(encoded.labels))
+            self._require(len(writer.manifest) == self.count)
+            writer.finish("all" if self.count == begun.total else "limit")
+        return EncodedFolder.open(target)
+
+    def _checked(self, block: tuple[NDArray[Any], NDArray[Any]]) -> Encoded:
+        """As float32 tensors."""
+        shapes = [array.shape[1:] for array in block]
+        if shapes != [self.manifest.shape, (len(self.manifest.classes),)]:
+            raise InstaHideError(
+                f"{self.source} holds images of the shape {shapes[0]} and labels of the shape "
+                f"{shapes[1]}, not {self.manifest.shape} and {len(self.manifest.classes)} classes.",
+                "Get it anew from whoever published it.",
+            )
+        with np.errstate(over="ignore"):  # What becomes infinite is found below.
+            images, labels = (torch.from_numpy(np.array(a, np.float32, order="C")) for a in block)
+        reason = unsound(images, labels, self.manifest)
+        if reason:
+            raise InstaHideError(
+                f"{self.source} is not of this scheme and normalisation: {reason}.",
+                "Check how they were made, or get them anew from whoever published them.",
+            )
+        return Encoded(images, labels)
+
+    def _require(self, right_count: bool) -> None:
+        if not right_count:
+            raise InstaHideError(
+                f"{self.source} does not hold {self.count} encodings.",
+                "Check that all files are there, and the number of private images and copies.",
+            )
+
+
+def _described(source: Path, form: Name, origin: Origin | None) -> Manifest:
+    """A manifest from what was told and from the first encoding."""
+    if origin is None:
+        raise InstaHideError(
+            f"{source} holds no {NAME}, so that nobody knows how its encodings were made.",
+            "Give --scheme, --k, --private-images, --copies, --mean and --std.",
+        )
+    first = next(_blocks(source, form, 1), None)
+    if first is None:
+        raise InstaHideError(
+            f"{source} holds no encodings in the format {form}.", "Check the path and --format."
+        )
+    images, labels = first
+    values: Values = "float16" if images.dtype == np.float16 else "float32"
+    try:
+        manifest = Manifest(
+            **asdict(origin),
+            publication=new_publication(),
+            shape=images.shape[1:],
+            classes=tuple(str(number) for number in range(labels.shape[1])),
+            values=values,
+            worst_error=0.0,
+        )
+    except ValidationError as error:
+        raise InstaHideError(
+            f"What was said of {source} cannot be true ({refused(error)}).",
+            "Check the number of private images and copies, mean and std.",
+        ) from None
+    return manifest.model_copy(update={"worst_error": worst_error(values, manifest.reach)})
+
+
+def _blocks(source: Path, form: Name, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Images (n, C, H, W) and labels (n, classes), floats of any kind."""
+    try:
+        for images, labels in FORMATS[form].read(source, most):
+            dimensions = (images.ndim, labels.ndim, images.dtype.kind, labels.dtype.kind)
+            if dimensions != (4, 2, "f", "f") or len(images) != len(labels):
+                raise InstaHideError(
+                    f"{source} holds {images.dtype} images {images.shape} and {labels.dtype} "
+                    f"labels {labels.shape}.",
+                    "Save images (n, C, H, W) and labels (n, classes) as float32 or float16.",
+                )
+            yield images, labels
+    except InstaHideError:
+        raise
+    except Exception as error:  # Every library raises its own on damaged files.
+        raise InstaHideError(
+            f"{source} cannot be read as {form} ({error}).", "Check the path and --format."
+        ) from error
+
+
+def _write(encoded: Encoded, writer: FolderWriter) -> None:
+    manifest = writer.manifest
+    shard = store_shard(writer.store, new_shard_name(), encoded, manifest.values, manifest.reach)
+    writer.commit(shard)

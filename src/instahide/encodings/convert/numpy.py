@@ -1,0 +1,58 @@
+"""The files of the authors' challenge: ``encryption.npy`` and ``label.npy``, both float32.
+
+Images are N x H x W x C. Source: the InstaHide challenge (5,000 encodings of 100 images, k = 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from instahide.data.readers.npy_file import map_npy
+from instahide.encodings.manifest import Manifest
+from instahide.errors import InstaHideError
+
+IMAGES, LABELS = "encryption.npy", "label.npy"
+
+
+def write(
+    blocks: Iterable[tuple[NDArray[Any], NDArray[Any]]], manifest: Manifest, folder: Path
+) -> None:
+    """Write both files, block by block."""
+    count, (channels, height, width) = len(manifest), manifest.shape
+    images = open_memmap(
+        folder / IMAGES, mode="w+", dtype=np.float32, shape=(count, height, width, channels)
+    )
+    labels = open_memmap(
+        folder / LABELS, mode="w+", dtype=np.float32, shape=(count, len(manifest.classes))
+    )
+    start = 0
+    for values, soft in blocks:
+        rows = slice(start, start + len(values))
+        images[rows] = values.transpose(0, 2, 3, 1)
+        labels[rows] = soft
+        start = rows.stop
+    images.flush()
+    labels.flush()
+
+
+def read(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Blocks of ``most`` encodings, memory-mapped.
+
+    Raises:
+        InstaHideError: not as many images as labels, or not in four dimensions.
+    """
+    images, labels = (map_npy(folder / name) for name in (IMAGES, LABELS))
+    if images.ndim != 4 or labels.ndim != 2 or len(images) != len(labels):
+        raise InstaHideError(
+            f"{IMAGES} of {folder} has the shape {images.shape}, {LABELS} {labels.shape}.",
+            "The first is N x H x W x C, the second N x classes.",
+        )
+    for start in range(0, len(images), most):
+        rows = slice(start, start + most)
+        yield images[rows].transpose(0, 3, 1, 2), labels[rows]

@@ -1,0 +1,104 @@
+"""WebDataset: tar files of samples, each an ``image.npy`` and a ``label.npy`` under one number.
+
+Written and read by the standard library: the format is no more than names in a tar. Source:
+https://github.com/webdataset/webdataset, "The WebDataset Format".
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import tarfile
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from instahide.data.readers.npy_file import load_npy
+from instahide.encodings.manifest import Manifest
+from instahide.errors import InstaHideError
+from instahide.utils.atomic_write import open_regular
+
+PARTS = ("image.npy", "label.npy")
+
+#: A tar is no larger, unless a single sample is: some of them in flight fill no memory.
+TAR_BYTES = 1 << 28
+
+#: Of a sample, at the most: a header of the tar, a header of NumPy and padding for each part.
+_OVERHEAD = len(PARTS) * (512 + 128 + 512)
+
+Sample = tuple[NDArray[Any], NDArray[Any]]
+
+
+def write(
+    blocks: Iterable[tuple[NDArray[Any], NDArray[Any]]], manifest: Manifest, folder: Path
+) -> None:
+    """Write as many tars as it takes."""
+    sample = 4 * (math.prod(manifest.shape) + len(manifest.classes)) + _OVERHEAD
+    many = max(1, TAR_BYTES // sample)
+    samples = (pair for block in blocks for pair in zip(*block, strict=True))
+    tars = groupby(enumerate(samples), lambda numbered: numbered[0] // many)
+    for tar, numbered in tars:
+        with tarfile.open(folder / f"encodings-{tar:06d}.tar", "w") as file:
+            for number, pair in numbered:
+                _add(file, number, pair)
+
+
+def read(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Blocks of ``most`` encodings, from the tars in the order of their names.
+
+    Raises:
+        InstaHideError: a sample without an image or a label.
+    """
+    samples = (sample for path in sorted(folder.glob("*.tar")) for sample in _samples(path))
+    while block := list(islice(samples, most)):
+        images, labels = zip(*block, strict=True)
+        yield np.stack(images), np.stack(labels)
+
+
+def _add(tar: tarfile.TarFile, number: int, sample: Sample) -> None:
+    for part, array in zip(PARTS, sample, strict=True):
+        content = io.BytesIO()
+        npy.write_array(content, array, version=(1, 0), allow_pickle=False)
+        # No time, no owner: whoever unpacks it learns nothing from these.
+        member = tarfile.TarInfo(f"{number:012d}.{part}")
+        member.size = content.tell()
+        content.seek(0)
+        tar.addfile(member, content)
+    _forget(tar)
+
+
+def _samples(path: Path) -> Iterator[Sample]:
+    """The samples of a tar; parts of them that are neither image nor label are passed over."""
+    with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        for key, parts in groupby(_parts(tar), itemgetter(0)):
+            sample = {part: content for _, part, content in parts}
+            if len(sample) != len(PARTS):
+                raise InstaHideError(
+                    f"Sample {key!r} of {path} is not complete.",
+                    f"A sample is one {' and one '.join(PARTS)}.",
+                )
+            image, label = (load_npy(sample[part]) for part in PARTS)
+            yield image, label
+
+
+def _parts(tar: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
+    """Of every part its sample, its name there and its content."""
+    while member := tar.next():
+        _forget(tar)
+        folder, slash, name = member.name.rpartition("/")
+        key, _, part = name.partition(".")
+        # A sparse member may be far longer than the tar.
+        file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
+        if file is not None and part in PARTS:
+            yield folder + slash + key, part, file.read()
+
+
+def _forget(tar: tarfile.TarFile) -> None:
+    """Drop the list of members, for which nobody asks: it grows with the file."""
+    tar.members.clear()  # type: ignore[attr-defined]  # Python 3.13 has `stream=True` for it.

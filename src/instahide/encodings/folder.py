@@ -1,0 +1,297 @@
+"""A folder of encodings: a manifest and shards, local or at a URL.
+
+A shard counts only once it is in the manifest, and the manifest is replaced whole. So whatever
+happens, the folder holds what the manifest says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.encodings.manifest import MOST_BYTES, NAME, SHARD_NAME, Manifest, Shard, Values
+from instahide.encodings.shards import (
+    damaged,
+    packed,
+    read_shard,
+    reading,
+    unpacked,
+    worst_error,
+    write_shard,
+)
+from instahide.encodings.storage import Store, open_store
+from instahide.encodings.verification.repeated_keys import fingerprints, repeats
+from instahide.encodings.verification.single_images import SinglePictures
+from instahide.encodings.verification.value_ranges import unsound
+from instahide.encryption.encoder import Encoded
+from instahide.errors import InstaHideError
+
+#: Bytes of a shard whose values are checked at a time.
+_CHECKED = 1 << 24
+
+
+class EncodedFolder:
+    """Published encodings, to read. Use `open`.
+
+    Attributes:
+        location: where the folder is, as it was named.
+        manifest: what it says of itself.
+    """
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self.location = store.location
+        self.manifest = manifest
+        self._store = store
+
+    @classmethod
+    def open(cls, location: str | Path, *, partial: bool = False) -> EncodedFolder:
+        """Read the manifest and check that every shard is there at its length.
+
+        Args:
+            location: a folder, or its URL.
+            partial: also open a folder that is not finished.
+
+        Raises:
+            InstaHideError: no such folder, or one that is damaged or not finished.
+        """
+        store = open_store(location)
+        there = store.names()
+        if NAME not in there:
+            raise InstaHideError(
+                f"{location} holds no encodings.",
+                "Name a folder that `instahide encrypt` wrote.",
+            )
+        manifest = read_manifest(store)
+        if manifest.ended is None and not partial:
+            raise InstaHideError(
+                f"{location} is not finished: {len(manifest)} of {manifest.total} encodings.",
+                "Go on with `instahide encrypt --resume`.",
+            )
+        _require_shards(store, there, manifest)
+        return cls(store, manifest)
+
+    def __len__(self) -> int:
+        """Encodings in the folder."""
+        return len(self.manifest)
+
+    def __repr__(self) -> str:
+        return f"EncodedFolder({self.location!r}, {len(self)} encodings)"
+
+    def shard(self, number: int) -> Encoded:
+        """Encodings of a shard as they are stored, memory-mapped; `decoded` makes them numbers.
+
+        Raises:
+            InstaHideError: the file is not what the manifest says.
+        """
+        shard = self.manifest.shards[number]
+        return read_shard(self._store.local(shard.name), shard, self.manifest, self.location)
+
+    def decoded(self, images: Tensor) -> Tensor:
+        """float32 from images as they are stored."""
+        return unpacked(images, self.manifest.reach)
+
+    def verify(self, progress: Callable[[int], None] = lambda _: None) -> list[str]:
+        """Everything that is wrong with the folder, one sentence each; nothing if all is well.
+
+        Every byte is compared with its checksum, every value with what the scheme allows, and
+        every encoding with all others: none may show the same mix as another, nor a single picture.
+
+        Args:
+            progress: called with the number of encodings of each shard that is done.
+        """
+        problems = [f"{name!r} is not in the manifest." for name in sorted(self._strangers())]
+        least = worst_error(self.manifest.values, self.manifest.reach)
+        if self.manifest.worst_error < least * (1 - 1e-6):
+            problems.append(f"The worst error is {least:.3g}, not what the manifest says.")
+        mixes = []
+        single = SinglePictures(self.manifest)
+        for number, shard in enumerate(self.manifest.shards):
+            try:
+                mixes.append(self._verify_shard(number, single))
+            except InstaHideError as error:
+                problems.append(error.problem)
+            progress(shard.encodings)
+        # Images that are not mixed with others look the same in every copy.
+        count = repeats(mixes) if self.manifest.encryption().k > 1 else 0
+        if count:
+            problems.append(f"{count} encodings show the mix of another: a key was used twice.")
+        if alone := single.found(None if count else self._magnitudes):
+            problems.append(
+                f"{len(alone)} encodings show a single picture, but for the signs of its values: "
+                "an image was mixed with copies of itself. Whoever has the folder can see these "
+                "images. Do not share it; remove duplicate images and encrypt again."
+            )
+        return problems
+
+    def _magnitudes(self, number: int) -> NDArray[np.float32]:
+        """|x| of the encoding ``number``, counted over all shards, as (values,)."""
+        for place, shard in enumerate(self.manifest.shards):
+            if number < shard.encodings:
+                image = self.decoded(self.shard(place).images[number : number + 1])
+                found: NDArray[np.float32] = image.abs().numpy().reshape(-1)
+                return found
+            number -= shard.encodings
+        raise IndexError(number)
+
+    def _strangers(self) -> set[str]:
+        """Files that should not be there."""
+        names = self._store.names() - {shard.name for shard in self.manifest.shards} - {NAME}
+        if self.manifest.ended is None:
+            # Shards that are under way, or were when the writer was killed: it removes them.
+            return {name for name in names if not re.fullmatch(SHARD_NAME, name)}
+        return names
+
+    def _verify_shard(self, number: int, single: SinglePictures) -> NDArray[np.uint64]:
+        """Check a shard; returns the fingerprints of its mixes."""
+        shard = self.manifest.shards[number]
+        with reading(shard, self.location), self._store.local(shard.name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != shard.sha256:
+            raise damaged(shard, self.location, "its checksum is another")
+        encoded = self.shard(number)
+        step = max(1, _CHECKED // self.manifest.bytes_each)
+        before = sum(other.encodings for other in self.manifest.shards[:number])
+        found = []
+        for start in range(0, shard.encodings, step):
+            images, labels = (part[start : start + step] for part in encoded)
+            decoded = self.decoded(images)
+            wrong = unsound(decoded, labels, self.manifest)
+            if wrong is not None:
+                raise damaged(shard, self.location, wrong)
+            single.see(before + start, decoded.numpy(), labels.numpy())
+            found.append(fingerprints(images, labels))
+        return np.concatenate(found)
+
+
+class FolderWriter:
+    """A folder of encodings while it is written, by nobody else. Use `writing_encodings`."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self.store = store
+        self.manifest = manifest
+
+    def commit(self, shard: Shard) -> None:
+        """Let a written shard count."""
+        self._replace({"shards": (*self.manifest.shards, shard), "ended": None})
+
+    def finish(self, ended: Literal["all", "limit"]) -> None:
+        """Declare the folder finished.
+
+        Raises:
+            ValueError: not all encodings are there, though ``ended`` says so.
+        """
+        self._replace({"ended": ended})
+
+    def abandon(self) -> None:
+        """Leave no folder that says it is being written; only while it holds no shard."""
+        self.store.remove(NAME)
+
+    def _replace(self, changes: dict[str, object]) -> None:
+        manifest = Manifest.model_validate({**dict(self.manifest), **changes})
+        write_manifest(self.store, manifest)
+        self.manifest = manifest
+
+
+@contextmanager
+def writing_encodings(
+    location: str | Path, manifest: Manifest, *, resume: bool = False
+) -> Iterator[FolderWriter]:
+    """Write the folder that ``manifest`` describes, or go on with it.
+
+    With ``resume``, finished shards stay, and what else is there of shards is removed; a folder
+    that holds nothing yet is begun.
+
+    Raises:
+        InstaHideError: the folder is taken, by other files or another writer; it holds something
+            else than ``manifest`` describes; or a finished shard is damaged.
+    """
+    store = open_store(location)
+    with store.exclusive():
+        there = store.names()
+        if NAME in there and resume:
+            found = read_manifest(store)
+            _require_same(found, manifest, str(location))
+            _require_shards(store, there, found)
+            for name in there - {shard.name for shard in found.shards}:
+                if re.fullmatch(SHARD_NAME, name):
+                    store.remove(name)
+            limited = found.limited or manifest.limited
+            yield FolderWriter(store, found.model_copy(update={"limited": limited}))
+            return
+        if there:
+            raise InstaHideError(
+                f"{location} is not empty.",
+                "Go on with what is there by `--resume`, or choose another `--out`.",
+            )
+        write_manifest(store, manifest)
+        yield FolderWriter(store, manifest)
+
+
+def store_shard(store: Store, name: str, encoded: Encoded, values: Values, reach: float) -> Shard:
+    """Write ``encoded`` to the file ``name``; it counts once `FolderWriter.commit` has it.
+
+    Args:
+        store: of the folder.
+        name: from `new_shard_name`.
+        encoded: images float32 or, where ``values`` are, float16.
+        values: how they are stored.
+        reach: of the folder's manifest.
+    """
+    images = packed(encoded.images, values, reach)
+    with store.writing(name) as path:
+        return write_shard(path, name, images, encoded.labels)
+
+
+def new_publication() -> str:
+    """A random number for a new folder."""
+    return secrets.token_hex(16)
+
+
+def new_shard_name() -> str:
+    """A random file name, which no shard had before."""
+    return f"{secrets.token_hex(8)}.safetensors"
+
+
+def read_manifest(store: Store) -> Manifest:
+    """The manifest in ``store``.
+
+    Raises:
+        InstaHideError: it is damaged, or of a newer version.
+    """
+    return Manifest.from_json(store.read(NAME, MOST_BYTES), store.location)
+
+
+def write_manifest(store: Store, manifest: Manifest) -> None:
+    """Replace the manifest in ``store``, whole."""
+    with store.writing(NAME) as path:
+        path.write_bytes(manifest.to_json())
+
+
+def _require_shards(store: Store, there: Collection[str], manifest: Manifest) -> None:
+    """Check that every shard is among the files ``there``, at its length."""
+    for shard in manifest.shards:
+        if shard.name not in there:
+            raise damaged(shard, store.location, "it is missing")
+        if store.size(shard.name) != shard.bytes:
+            raise damaged(shard, store.location, f"it has not {shard.bytes:,} bytes")
+
+
+def _require_same(found: Manifest, wanted: Manifest, location: str) -> None:
+    own = {"publication", "created", "library", "shards", "limited", "ended", "checksum"}
+    here, there = found.model_dump(exclude=own), wanted.model_dump(exclude=own)
+    differences = [f"{name}: {here[name]} there, {there[name]} asked for"
+                   for name in here if here[name] != there[name]]  # fmt: skip
+    if differences:
+        raise InstaHideError(
+            f"{location} holds something else ({'; '.join(differences)}).",
+            "Resume with the same settings, or choose another `--out`.",
+        )

@@ -1,0 +1,1 @@
+"""The ledger: how many encodings each private image went into, over all runs."""

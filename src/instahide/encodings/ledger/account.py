@@ -1,0 +1,307 @@
+"""The images of one data set in a ledger: what counts their encodings."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data.duplicates.content_hash import connected, joined
+from instahide.encodings.ledger.image_names import primary
+from instahide.encodings.ledger.schema import with_crc, without_crc
+from instahide.encodings.ledger.store import LedgerFile
+from instahide.encodings.ledger.stored_hashes import count_links
+from instahide.encryption.exposure import Exposure, fitting, require_limit
+from instahide.encryption.sampling._duplicates_numba import merge, repeats
+from instahide.errors import InstaHideError
+
+
+class Account(Exposure):
+    """The rows of one data set in a ledger. Rows of the same picture or source share one count.
+
+    What `take` counts is in the file when it returns: whatever is killed then, it stays counted.
+    Power cuts are another matter: before encodings leave the machine's memory, `sync`. The limit
+    holds over all processes together.
+    A pickled copy counts in the same ledger, which must be there on its machine.
+
+    Args:
+        file: of the ledger.
+        hashes: (N, m) by which the rows are known, empty where one is not known; those of the
+            pictures first. Rows not known yet are entered.
+        limit: encodings that an image may go into, at most.
+        rate: what a squared coefficient of 1 costs, as `guarantee.loss_rate` has it.
+    """
+
+    def __init__(
+        self, file: LedgerFile, hashes: NDArray[np.bytes_], limit: int | None, rate: float
+    ) -> None:
+        self.images = len(hashes)
+        require_limit(limit)
+        self.limit = limit
+        self._file = file
+        self._hashes = hashes
+        self._rate = rate
+        self._enter()
+
+    def _enter(self) -> None:
+        """Look up which entries of the ledger the rows are counted under."""
+        entries = self._file.enter(self._hashes)
+        with self._file.changing() as connection:
+            self._links = count_links(connection)
+        #: (N,) numbers of the images in the ledger; or (N, w), where a row counts for several, with
+        #: -1 in spare places. Every take looks some up all over the place, and half the bytes stay
+        #: in the cache: that is six times as fast.
+        self._entries = entries[:, 0].astype(np.uint32) if entries.shape[1] == 1 else entries
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(N,) encodings that each image went into, counted by anyone until now."""
+        self._file.refresh()
+        return greatest(self._file.counts, self._entries)
+
+    @property
+    def squares(self) -> NDArray[np.float64]:
+        """(N,) sums of its squared coefficients in them."""
+        self._file.refresh()
+        return greatest(self._file.squares, self._entries)
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """(N,) mu^2 of each image, as in `Totals`."""
+        self._file.refresh()
+        return greatest(self._file.losses, self._entries)
+
+    def group(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As `Exposure.group`, with those that the ledger knows to be of one source as well."""
+        return joined(ids, self.pictures())
+
+    def pictures(self) -> NDArray[np.int64]:
+        """(N,) numbers below N, equal for rows that are counted together."""
+        entries = self._entries.reshape(self.images, -1).astype(np.int64)
+        rows, _ = np.nonzero(entries >= 0)
+        return connected(rows, entries[entries >= 0], self.images)
+
+    def require_rate(self, rate: float) -> None:
+        """As `Exposure.require_rate`."""
+        if rate > self._rate * (1 + 1e-9):
+            raise InstaHideError(
+                "The account of the ledger was opened for a scheme with more noise, or for images "
+                "under another normalisation: it would promise more privacy than there is.",
+                "Open it with the scheme that encrypts, and with the mean and std of the images.",
+            )
+
+    def spent(self) -> NDArray[np.bool] | None:
+        """(N,) which images are at their limit; None where no image is."""
+        if self.limit is None:
+            return None
+        self._file.refresh()
+        full = self._file.counts >= self.limit
+        if not full.any():
+            return None
+        spent = greatest(full, self._entries)
+        return spent if spent.any() else None
+
+    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+        """As `Exposure.take`; in the ledger's file when it returns.
+
+        Raises:
+            InstaHideError: the ledger cannot be written.
+        """
+        return self._take(rows, coefficients, together=False)
+
+    def take_all(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
+        """As `take`, but all mixes or none of them; returns whether they were counted.
+
+        Raises:
+            InstaHideError: the ledger cannot be written.
+        """
+        return self._take(rows, coefficients, together=True) == len(rows)
+
+    def _take(
+        self, rows: NDArray[np.int64], coefficients: NDArray[np.float32], *, together: bool
+    ) -> int:
+        while True:
+            with self._file.changing() as connection:
+                if count_links(connection) == self._links:
+                    return self._count(rows, coefficients, together)
+            # Somebody found that some of these are renditions of other images.
+            self._enter()
+
+    def _count(
+        self, rows: NDArray[np.int64], coefficients: NDArray[np.float32], together: bool
+    ) -> int:
+        entries, weights = self._spread(rows, coefficients)
+        taken = len(rows)
+        if self.limit is not None:
+            self._file.catch_up()
+            taken = fitting(entries, self._file.counts, self.limit)
+            taken = 0 if together and taken < len(rows) else taken
+        if taken:
+            flat, squares = entries[:taken].reshape(-1), np.square(weights[:taken]).reshape(-1)
+            if (flat < 0).any():
+                flat, squares = flat[flat >= 0], squares[flat >= 0]
+            self._file.add(flat.astype(np.uint32), squares, self._rate)
+        return taken
+
+    def _spread(
+        self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """What to count for mixes: (n, q) numbers of images, each once in a mix, or -1; weights."""
+        each = 1 if self._entries.ndim == 1 else self._entries.shape[1]
+        entries = self._entries[rows].astype(np.int64).reshape(len(rows), each * rows.shape[1])
+        weights = np.repeat(np.asarray(coefficients, np.float32), each, axis=1)
+        if repeats(entries):
+            merge(entries, weights)
+        return entries, weights
+
+    def sync(self) -> None:
+        """Wait until no power cut can undo what was counted and noted.
+
+        To be called before encodings are written where somebody may see them.
+
+        Raises:
+            InstaHideError: the disk fails.
+        """
+        self._file.sync()
+
+    def check(self) -> None:
+        """Check that the counts are in the file that was opened, where every program finds it.
+
+        To be called before encodings are given to anybody; all other methods check it too.
+
+        Raises:
+            InstaHideError: the file was removed, replaced, moved or overwritten.
+        """
+        self._file.check()
+
+    def fold(self) -> None:
+        """Leave no trace in the file of which images were counted together.
+
+        Raises:
+            InstaHideError: the ledger cannot be written.
+        """
+        self._file.fold()
+
+    def begin(self, publication: str, copies: int) -> None:
+        """Remember an encoded folder that is to hold ``copies`` encodings of each image: none yet.
+
+        Raises:
+            InstaHideError: the ledger cannot be written.
+        """
+        with self._file.changing() as connection:
+            connection.execute(
+                "REPLACE INTO publications VALUES (?, ?, ?, ?, ?)",
+                with_crc(publication, copies, self._source(), b""),
+            )
+
+    def pending(self, publication: str, shards: Mapping[str, NDArray[np.int64]]) -> None:
+        """Remember, before any of the files ``shards`` is written, which rows (n,) each encrypts.
+
+        Raises:
+            InstaHideError: the ledger cannot be written.
+        """
+        notes = [
+            with_crc(publication, shard, np.sort(rows.astype("<u4")).data)
+            for shard, rows in shards.items()
+        ]
+        with self._file.changing() as connection:
+            connection.executemany("REPLACE INTO shards VALUES (?, ?, ?, ?)", notes)
+
+    def remaining(
+        self, publication: str, finished: Container[str], encodings: int = 0
+    ) -> NDArray[np.int64]:
+        """Rows still to be encrypted, sorted, each as often as copies are missing.
+
+        Pending shards are settled: those in ``finished`` are done, the others will never appear.
+
+        Args:
+            publication: number of the encoded folder.
+            finished: the names of its finished shards.
+            encodings: how many are in them, at least.
+
+        Raises:
+            InstaHideError: the folder was begun with another ledger or with other images, or the
+                ledger is an older copy, which does not know of all that is finished.
+        """
+        with self._file.changing() as connection:
+            copies, done = self._begun(connection, publication)
+            shards = connection.execute(
+                "SELECT * FROM shards WHERE publication = ?", (publication,)
+            )
+            for _, shard, rows in map(without_crc, shards):
+                if shard in finished:
+                    np.add.at(done, np.frombuffer(rows, "<u4"), 1)
+            if int(done.sum()) < encodings:
+                raise InstaHideError(
+                    f"The ledger {self._file.path} is an older copy: the encoded folder holds "
+                    "shards that it has not counted.",
+                    "Restore the newest copy, and do not publish the folder before.",
+                )
+            connection.execute(
+                "REPLACE INTO publications VALUES (?, ?, ?, ?, ?)",
+                with_crc(publication, copies, self._source(), done.data),
+            )
+            connection.execute("DELETE FROM shards WHERE publication = ?", (publication,))
+        missing = np.maximum(copies - done.astype(np.int64), 0)
+        return np.repeat(np.arange(self.images), missing)
+
+    def _begun(
+        self, connection: sqlite3.Connection, publication: str
+    ) -> tuple[int, NDArray[np.uint32]]:
+        """How many copies there are to be, and (N,) how many of each image are done."""
+        rows = connection.execute("SELECT * FROM publications WHERE id = ?", (publication,))
+        for _, copies, source, done in map(without_crc, rows.fetchall()):
+            if source == self._source():
+                return copies, np.frombuffer(done or bytes(4 * self.images), "<u4").copy()
+        raise InstaHideError(
+            "This ledger did not see the encoded folder begun with these images.",
+            "Give the same source and the same ledger, or encrypt into a new folder.",
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The place in the ledger, not the counts."""
+        self._file.refresh()
+        where = self._file.path, self._file.name, self._file.seen
+        return _reopened, (*where, self._hashes, self.limit, self._rate)
+
+    def _source(self) -> bytes:
+        """What the same images in the same order give again."""
+        return hashlib.sha256(primary(self._hashes).tobytes()).digest()
+
+
+def _reopened(
+    path: Path,
+    name: str,
+    seen: int,
+    hashes: NDArray[np.bytes_],
+    limit: int | None,
+    rate: float,
+) -> Account:
+    file = LedgerFile(path)
+    if file.name != name:
+        raise InstaHideError(
+            f"{path} is another ledger than the one that these images are counted in.",
+            "Encrypt on the machine where the ledger lies, or on one that shares the file.",
+        )
+    if file.seen < seen:
+        raise InstaHideError(
+            f"{path} is an older copy of the ledger that these images are counted in.",
+            "Restore the newest one: the other counts too little.",
+        )
+    return Account(file, hashes, limit, rate)
+
+
+def greatest(totals: NDArray[Any], entries: NDArray[Any]) -> NDArray[Any]:
+    """(N,) the greatest of ``totals`` (M,) among the ``entries`` of each row; 0 where it has none.
+
+    ``entries`` are (N,), or (N, w) with -1 in spare places.
+    """
+    # -1 is the last place.
+    known = totals if entries.ndim == 1 else np.append(totals, totals.dtype.type(0))
+    found: NDArray[Any] = known[entries]
+    return found if entries.ndim == 1 else found.max(axis=1)

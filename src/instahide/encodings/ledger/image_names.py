@@ -1,0 +1,157 @@
+"""Under which entries of a ledger an image is counted, by the hashes that it is known by.
+
+A ledger has an entry for each source image. Other hashes are noted as renditions of entries: the
+pixels of the source at some size, or the same pixels in another file format. Whoever encrypts a
+rendition shows its source, so that an image is counted under the entry of its own hash, under those
+that any of its hashes are renditions of, and so on for the hashes of these.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encodings.ledger.image_hash import HASH_BYTES
+
+#: A hash that is not known, in an array of hashes.
+UNKNOWN = b""
+
+Entries = NDArray[np.int64]
+
+
+class Links(NamedTuple):
+    """L renditions: ``hashes`` (L,), each of the ``entries`` (L,) beside it."""
+
+    hashes: NDArray[np.bytes_]
+    entries: Entries
+
+    @classmethod
+    def none(cls) -> Links:
+        """No renditions."""
+        return cls(np.empty(0, f"S{HASH_BYTES}"), np.empty(0, np.int64))
+
+    def __add__(self, other: object) -> Links:
+        """Both, one after the other."""
+        if not isinstance(other, Links):
+            return NotImplemented
+        return Links(
+            np.concatenate([self.hashes, other.hashes]),
+            np.concatenate([self.entries, other.entries]),
+        )
+
+
+class Names:
+    """Entries by hash.
+
+    Args:
+        own: (M,) the hash of each entry, all different.
+        links: the renditions.
+    """
+
+    def __init__(self, own: NDArray[np.bytes_], links: Links) -> None:
+        self._own = own
+        both = Links(own, np.arange(len(own))) + links
+        order = np.argsort(both.hashes, kind="stable")
+        self._hashes, self._entries = both.hashes[order], both.entries[order]
+        self._nested = bool(len(links.hashes)) and bool(np.isin(links.hashes, own).any())
+
+    def known(self, hashes: NDArray[np.bytes_]) -> NDArray[np.bool]:
+        """Whether each of ``hashes`` is there, as an entry's own or as a rendition."""
+        return np.searchsorted(self._hashes, hashes, "right") > np.searchsorted(
+            self._hashes, hashes, "left"
+        )
+
+    def direct(self, hashes: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], Entries]:
+        """(which of ``hashes``, entry) for each entry of its own or as a rendition."""
+        first = np.searchsorted(self._hashes, hashes, "left")
+        counts = np.searchsorted(self._hashes, hashes, "right") - first
+        counts[hashes == UNKNOWN] = 0
+        which = np.repeat(np.arange(len(hashes)), counts)
+        offsets = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return which, self._entries[first[which] + offsets]
+
+    def all(self, hashes: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], Entries]:
+        """As `direct`, and likewise of what these entries are renditions of; sorted, no repeats."""
+        which, entries = _unique(*self.direct(hashes))
+        while self._nested:
+            above, parents = self.direct(self._own[entries])
+            before = len(which)
+            which, entries = _unique(
+                np.concatenate([which, which[above]]), np.concatenate([entries, parents])
+            )
+            if len(which) == before:
+                break
+        return which, entries
+
+    def of_rows(self, keys: NDArray[np.bytes_]) -> Entries:
+        """(N, w) entries that rows known by ``keys`` (N, m) are counted under, -1 in spare places.
+
+        In ascending order; a row that is not known has none.
+        """
+        count, each = keys.shape
+        which, entries = self.all(keys.reshape(-1))
+        rows, entries = _unique(which // max(1, each), entries)
+        sizes = np.bincount(rows, minlength=count)
+        found = np.full((count, max(1, int(sizes.max(initial=0)))), -1, np.int64)
+        found[rows, np.arange(len(rows)) - (np.cumsum(sizes) - sizes)[rows]] = entries
+        return found
+
+
+def primary(keys: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
+    """(N,) the hash that a new entry of each row gets: the last one known of ``keys`` (N, m)."""
+    chosen = keys[:, 0].copy()
+    for column in keys.T[1:]:
+        chosen = np.where(column == UNKNOWN, chosen, column)
+    return chosen
+
+
+def missing_links(names: Names, keys: NDArray[np.bytes_]) -> Links:
+    """The renditions that ``keys`` (N, m) tell of and that ``names`` does not have.
+
+    Every hash of a row is a rendition of what its `primary` hash stands for.
+    """
+    which, entries = names.direct(primary(keys))
+    hashes = keys[which]
+    pairs = Links(hashes.reshape(-1), np.repeat(entries, hashes.shape[1]))
+    given = pairs.hashes != UNKNOWN
+    unique, codes = np.unique(pairs.hashes[given], return_inverse=True)
+    codes, targets = _unique(codes, pairs.entries[given])
+    there, known = names.direct(unique)
+    size = int(max(targets.max(initial=0), known.max(initial=0))) + 1
+    new = ~np.isin(codes * size + targets, there * size + known)
+    return Links(unique[codes[new]], targets[new])
+
+
+def inherited(names: Names, links: Links, counts: NDArray[np.int64]) -> tuple[Entries, Entries]:
+    """Which entries are to be raised by the totals of which others, once ``links`` are added.
+
+    What showed a rendition showed its source, and was not counted for it while that was unknown.
+    The entry with the highest count among those of a rendition has counted all that showed it.
+
+    Returns:
+        (target, origin), a pair for each addition.
+    """
+    unique, codes = np.unique(links.hashes, return_inverse=True)
+    which, known = names.all(unique)
+    if not len(which):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # Of each hash the entry with the highest count: it comes last.
+    order = np.lexsort((counts[known], which))
+    last = np.flatnonzero(np.diff(which[order], append=-1))
+    origin = np.full(len(unique), -1, np.int64)
+    origin[which[order][last]] = known[order][last]
+    link, targets = names.all(names._own[links.entries])
+    codes, targets = _unique(codes[link], targets)
+    size = len(counts) + 1
+    fresh = ~np.isin(codes * size + targets, which * size + known) & (origin[codes] >= 0)
+    found = _unique(targets[fresh], origin[codes[fresh]])
+    return found[0], found[1]
+
+
+def _unique(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[Entries, Entries]:
+    """The different pairs of both, sorted."""
+    size = int(second.max(initial=0)) + 1
+    pairs = np.unique(first * size + second)
+    return pairs // size, pairs % size

@@ -1,0 +1,42 @@
+"""What the manifests of folders of encodings say of differential privacy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from instahide.encodings.manifest import Manifest
+from instahide.encryption.privacy import DELTA, epsilon_beforehand, privacy_statement
+
+
+def folder_epsilon(manifest: Manifest, delta: float = DELTA) -> float | None:
+    """A bound for this folder by itself, without its coefficients, which nobody publishes.
+
+    None where an exposure limit was set: images at their limit are drawn no more and others more
+    often than by chance, so that only the publisher's ledger knows. Infinite without noise.
+
+    Raises:
+        InstaHideError: a delta that is no chance.
+    """
+    scheme = manifest.encryption()
+    if scheme.noise and (manifest.limited or manifest.ended == "limit"):
+        return None
+    return epsilon_beforehand(
+        scheme, manifest.shape, manifest.std, copies=manifest.copies, delta=delta
+    )
+
+
+def folders_statement(manifests: Sequence[Manifest], delta: float = DELTA) -> str:
+    """`privacy_statement` of one or more folders: of the image that is protected least.
+
+    Raises:
+        InstaHideError: a delta that is no chance.
+    """
+    found = [folder_epsilon(manifest, delta) for manifest in manifests]
+    noise = all(manifest.encryption().noise for manifest in manifests)
+    which = "this folder" if len(manifests) == 1 else "these folders"
+    if None in found:
+        return privacy_statement(
+            None, delta, noise=noise, scope=", but to the publisher's ledger alone"
+        )
+    epsilon = max(each for each in found if each is not None)
+    return privacy_statement(epsilon, delta, noise=noise, scope=f", at most, by {which}")

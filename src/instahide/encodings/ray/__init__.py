@@ -1,0 +1,1 @@
+"""Encryption on the machines of a Ray cluster."""

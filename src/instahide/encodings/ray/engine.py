@@ -1,0 +1,264 @@
+"""Publishing on a Ray cluster: each of its processors encrypts and writes shards of its own.
+
+Private images go to the workers, so the cluster must be the participant's own. Keys go nowhere:
+every shard is encrypted under a key stream that its worker draws from the entropy of its own
+machine. Whatever is lost with a worker is made anew, from other keys and under another file name:
+a worker that was only thought to be lost can do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.filesize import decimal
+
+from instahide.data.remote.urls import local_path
+from instahide.encodings.folder import read_manifest
+from instahide.encodings.ledger.ledger import Account
+from instahide.encodings.manifest import NAME, Shard
+from instahide.encodings.publish import Publication, Tasks
+from instahide.encodings.ray.cluster import connected, resources
+from instahide.encodings.ray.exposure import Counter, RemoteExposure
+from instahide.encodings.storage import Store, open_store
+from instahide.encryption.encoder import Encoder
+from instahide.encryption.exposure import ExposureLimitError
+from instahide.errors import InstaHideError
+
+#: Shards in work for every processor: the next one waits while one is made.
+AHEAD = 2
+#: Shards that are lost one after the other, none being finished meanwhile, before it is given up.
+MOST_LOST = 20
+#: Seconds to wait for an answer that takes milliseconds where all is well.
+PATIENCE = 120
+
+
+def on_ray(
+    publication: Publication, store: Store, account: Account, tasks: Tasks
+) -> Generator[Shard, None, None]:
+    """The engine of a Ray cluster: of `RAY_ADDRESS`, or the one here, or one begun for this.
+
+    Every node must have this library, and see the store under the same path or URL.
+
+    Args:
+        publication: what to publish; its images must fit into every node's object store.
+        store: where shards are written, by the workers themselves.
+        account: its ledger must lie on this machine, where alone it is used.
+        tasks: shards to write.
+
+    Raises:
+        ExposureLimitError: a task has no encoding within the limit; the others are yielded.
+        InstaHideError: no cluster, or one that cannot do it.
+    """
+    stopped: ExposureLimitError | None = None
+    coming = iter(tasks)
+    with connected(), _working(publication, store, account, tasks) as workers:
+        while True:
+            while stopped is None and workers.idle and (task := next(coming, None)):
+                workers.begin(*task)
+            if not workers.flying:
+                break
+            try:
+                yield workers.finished()
+            except ExposureLimitError as error:
+                stopped = error
+        workers.remove_lost()
+    if stopped is not None:
+        raise stopped
+
+
+class Workers:
+    """The shards that are being made on a cluster.
+
+    Attributes:
+        flying: their names.
+    """
+
+    def __init__(
+        self, publication: Publication, store: Store, tasks: Tasks, counter: Any, limit: int | None
+    ) -> None:
+        self.flying: dict[ray.ObjectRef[Shard], str] = {}
+        self._store, self._tasks = store, tasks
+        self._common = (
+            ray.put(_shareable(publication)),
+            counter,
+            limit,
+            _from_anywhere(store.location),
+            read_manifest(store).publication,
+        )
+        self._make: Any = ray.remote(num_cpus=1, max_retries=0)(make_shard)
+        self._lost: list[str] = []
+        self._lost_in_a_row = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether the cluster could work on another shard. Clusters grow and shrink."""
+        processors = sum(node.get("CPU", 0) for node in resources())
+        return len(self.flying) < AHEAD * max(1, int(processors))
+
+    def begin(self, name: str, rows: NDArray[np.int64]) -> None:
+        """Have the shard ``name`` made of the images ``rows`` (n,)."""
+        self.flying[self._make.remote(*self._common, name, rows)] = name
+
+    def finished(self) -> Shard:
+        """Wait for the next shard that is whole.
+
+        Raises:
+            InstaHideError: a worker says so, or too many of them are lost.
+        """
+        while True:
+            (done, *_), _ = ray.wait(list(self.flying), num_returns=1)
+            name = self.flying.pop(done)
+            try:
+                shard: Shard = ray.get(done)
+            except RayTaskError as error:
+                raise error.cause from None
+            except RayError as error:
+                self._begin_again(name, error)
+            else:
+                self._lost_in_a_row = 0
+                return shard
+
+    def remove_lost(self) -> None:
+        """Delete the shards that were finished after their workers were thought to be lost."""
+        there = self._store.names() if self._lost else set()
+        for name in there.intersection(self._lost):
+            self._store.remove(name)
+
+    def _begin_again(self, name: str, error: RayError) -> None:
+        self._lost.append(name)
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row > MOST_LOST:
+            raise InstaHideError(
+                f"The Ray cluster lost {self._lost_in_a_row} shards one after the other "
+                f"({type(error).__name__}).",
+                "See that its nodes stay up and have memory enough, then go on with `--resume`.",
+            ) from error
+        self.begin(*self._tasks.again(name))
+
+
+def make_shard(
+    publication: Publication,
+    counter: Any,
+    limit: int | None,
+    location: str,
+    folder: str,
+    name: str,
+    rows: NDArray[np.int64],
+) -> Shard:
+    """Encrypt ``rows`` (n,) and write them as the shard ``name``, on whatever machine this is.
+
+    Args:
+        publication: what to publish.
+        counter: the actor that counts.
+        limit: encodings that an image may go into, at most.
+        location: of the store.
+        folder: the number of this publication, which the manifest there must have.
+        name: of the shard.
+        rows: private images.
+
+    Raises:
+        InstaHideError: ``location`` is not the folder of the publication ``folder`` here.
+    """
+    store = open_store(location)
+    if NAME not in store.names() or read_manifest(store).publication != folder:
+        raise InstaHideError(
+            f"A node of the Ray cluster does not find the manifest in {location}.",
+            "Write to a folder that all nodes share, or to a URL as s3://bucket/folder.",
+        )
+    encoded = _encoder(publication, counter, limit).encode(rows)
+    return publication.store(store, name, encoded)
+
+
+#: The encoder of this process, by what it counts with. To make one for each shard would look
+#: through the images each time, which takes longer than the shard.
+_encoders: dict[Any, Encoder] = {}
+
+
+def _encoder(publication: Publication, counter: Any, limit: int | None) -> Encoder:
+    if counter not in _encoders:
+        _encoders.clear()
+        exposure = RemoteExposure(_Elsewhere(counter), len(publication.images), limit)
+        worker = ray.get_runtime_context().get_worker_id()
+        _encoders[counter] = publication.encoder(exposure, worker)
+    return _encoders[counter]
+
+
+class _Elsewhere:
+    """A `Counter` in another process."""
+
+    def __init__(self, counter: Any) -> None:
+        self._counter = counter
+
+    def counts(self) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = _answer(self._counter.counts.remote())
+        return counts
+
+    def pictures(self) -> NDArray[np.int64]:
+        pictures: NDArray[np.int64] = _answer(self._counter.pictures.remote())
+        return pictures
+
+    def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
+        return bool(_answer(self._counter.count.remote(rows, coefficients)))
+
+
+def _answer(reference: ray.ObjectRef[Any]) -> Any:
+    # Not by `ray.get`, during which the processor counts as free and another worker is started for
+    # it; and not for ever, as a worker of a dead cluster ends only after its task.
+    try:
+        return reference.future().result(timeout=PATIENCE)
+    except (TimeoutError, RayActorError) as error:
+        raise InstaHideError(
+            f"The process that keeps the ledger does not answer ({type(error).__name__}).",
+            "See that its machine has memory enough and its disk works, then go on with "
+            "`--resume`.",
+        ) from error
+
+
+@contextmanager
+def _working(
+    publication: Publication, store: Store, account: Account, tasks: Tasks
+) -> Iterator[Workers]:
+    """Workers, and an actor beside the ledger that counts for them, until the block ends."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    counting: Any = ray.remote(num_cpus=0)(Counter)
+    counter = counting.options(scheduling_strategy=here).remote(account)
+    workers = Workers(publication, store, tasks, counter, account.limit)
+    try:
+        yield workers
+    finally:
+        for shard in workers.flying:
+            ray.cancel(shard, force=True)
+        ray.kill(counter)
+
+
+def _shareable(publication: Publication) -> Publication:
+    """With images that all processes of a node can share: memory-mapped ones cannot be."""
+    images, public = publication.images, publication.public
+    if public is not None:
+        public = replace(public, pixels=np.ascontiguousarray(public.pixels))
+    images = replace(images, pixels=np.ascontiguousarray(images.pixels))
+    size = images.pixels.nbytes + (0 if public is None else public.pixels.nbytes)
+    room = int(min(node.get("object_store_memory", 0) for node in resources()))
+    # Beyond it Ray would put private images on the disks of the nodes.
+    if size > room:
+        raise InstaHideError(
+            f"The images have {decimal(size)}, but the object store of a node of the Ray cluster "
+            f"holds {decimal(room)}.",
+            "Give it more (`ray start --object-store-memory`), or encrypt the images in parts, "
+            "each into a folder of its own.",
+        )
+    return replace(publication, images=images, public=public)
+
+
+def _from_anywhere(location: str) -> str:
+    """The same place for processes that run in another folder."""
+    path = local_path(location)
+    return location if path is None else str(path.absolute())

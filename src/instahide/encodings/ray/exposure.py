@@ -1,0 +1,111 @@
+"""Counting for encoders on other machines: only one place writes the ledger.
+
+An encoder sends which images a block mixes, and with what coefficients, sorted by image: not which
+of them are mixed with each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.encodings.ledger.ledger import Account
+from instahide.encryption.exposure import Exposure, fitting
+from instahide.encryption.sampling._duplicates_numba import merge, repeats
+
+
+class Counting(Protocol):
+    """What an encoder asks of the place that counts."""
+
+    def counts(self) -> NDArray[np.int64]:
+        """(N,) encodings that each image went into until now."""
+        ...
+
+    def pictures(self) -> NDArray[np.int64]:
+        """(N,) numbers below N, equal for images that are counted together."""
+        ...
+
+    def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
+        """Count the images ``rows`` (m,), any of them more than once, or none of them.
+
+        Returns:
+            Whether they were counted: they are not if an image would pass its limit.
+        """
+        ...
+
+
+class Counter:
+    """Counts in a ledger for encoders anywhere; what was counted survives a power cut."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def counts(self) -> NDArray[np.int64]:
+        """As `Counting.counts`."""
+        return self._account.counts
+
+    def pictures(self) -> NDArray[np.int64]:
+        """As `Counting.pictures`."""
+        return self._account.pictures()
+
+    def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
+        """As `Counting.count`."""
+        # Each as a mix of its own: a picture is there once for each encoding that it went into.
+        if not self._account.take_all(rows[:, None], coefficients[:, None]):
+            return False
+        self._account.sync()
+        return True
+
+
+class RemoteExposure(Exposure):
+    """The exposure of images that are counted elsewhere, by all encoders together.
+
+    Args:
+        counting: where.
+        images: how many private images there are.
+        limit: encodings that an image may go into, at most, over all encoders.
+
+    ``counts`` are as they were when last seen, if there is a limit, and zeros otherwise;
+    ``squares`` are zeros: nobody here needs them.
+    """
+
+    def __init__(self, counting: Counting, images: int, limit: int | None) -> None:
+        super().__init__(images, limit=limit)
+        self._counting = counting
+        self.group(counting.pictures())
+        self._see()
+
+    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+        """As `Exposure.take`, but of mixes that others keep from fitting some more are left out."""
+        pictures, weights = self._pictures(rows), np.array(coefficients, np.float32)
+        if repeats(pictures):
+            pictures = pictures.copy()
+            merge(pictures, weights)
+        taken = self._fitting(pictures)
+        while taken and not self._count(pictures[:taken], weights[:taken]):
+            self._see()
+            taken = min(taken // 2, self._fitting(pictures))
+        return taken
+
+    def _count(self, pictures: NDArray[np.int64], weights: NDArray[np.float32]) -> bool:
+        flat, each = pictures.reshape(-1), weights.reshape(-1)
+        flat, each = flat[flat >= 0], each[flat >= 0]
+        order = np.argsort(flat)
+        counted = self._counting.count(flat[order], each[order])
+        if counted and self.limit is not None:
+            np.add.at(self._counts, flat, 1)
+        return counted
+
+    def _fitting(self, rows: NDArray[np.int64]) -> int:
+        return len(rows) if self.limit is None else fitting(rows, self._counts, self.limit)
+
+    def _see(self) -> None:
+        if self.limit is not None:
+            # A copy: what comes from another process cannot be written to.
+            self._counts = self._counting.counts().copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The place that counts, not the counts."""
+        return RemoteExposure, (self._counting, self.images, self.limit)

@@ -1,0 +1,1 @@
+"""Checks of published encodings that need no keys."""

@@ -1,0 +1,1 @@
+"""Draws partners and coefficients from the key stream."""

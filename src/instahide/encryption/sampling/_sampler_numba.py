@@ -1,0 +1,265 @@
+"""SECRET: the loops of `draws`, compiled: what becomes of uniform 64-bit words.
+
+Keys of one block are drawn while others are mixed. NumPy would take and give back the interpreter's
+lock at each of its many small steps, and threads wait for it longer than the steps take. Compiled
+loops do without it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from instahide.utils.numba_jit import njit
+
+
+@njit(nogil=True)
+def uniform(word: Any) -> Any:
+    """A multiple of 2^-53 in [0, 1)."""
+    # From a signed integer, for which processors have an instruction.
+    return np.float64(np.int64(word >> np.uint64(11))) * 2.0**-53
+
+
+@njit(nogil=True)
+def uniforms(words: Any) -> Any:
+    """`uniform` of each of ``words`` (n,)."""
+    drawn = np.empty(len(words))
+    for at in range(len(words)):
+        drawn[at] = uniform(words[at])
+    return drawn
+
+
+@njit(nogil=True)
+def chances(words: Any) -> Any:
+    """Numbers (n,) in (0, 1], of which there is a logarithm, of ``words`` (n,)."""
+    drawn = np.empty(len(words))
+    for at in range(len(words)):
+        drawn[at] = 1 - uniform(words[at])
+    return drawn
+
+
+@njit(nogil=True)
+def normals(logarithms: Any, words: Any) -> Any:
+    """Normals (2 n,) of the logarithms (n,) of chances, and of ``words`` (n,) for angles.
+
+    Box and Muller (1958).
+    """
+    turns = uniforms(words)
+    # Two rows, not two parts of one: only then are several values computed at a time.
+    drawn = np.empty((2, len(words)))
+    first, second = drawn
+    for at in range(len(words)):
+        cosine, sine = _on_circle(math.pi * (turns[at] - 0.5))
+        radius = math.sqrt(-2 * logarithms[at])
+        first[at] = radius * cosine
+        second[at] = radius * sine
+    return drawn.reshape(-1)
+
+
+#: What a term of the series of cosine and sine is of the one before; the last comes first.
+_RATIOS = tuple((1 / (n * (n - 1)), 1 / (n * (n + 1))) for n in range(24, 0, -2))
+
+
+@njit(nogil=True)
+def _on_circle(half: float) -> Any:
+    """Cosine and sine of twice ``half``, which is from -pi / 2 to pi / 2.
+
+    By their series, without a branch or a call: what is left out is below 2^-68.
+    """
+    square = half * half
+    cosine = sine = 1.0
+    for even, odd in _RATIOS:
+        cosine = 1 - square * even * cosine
+        sine = 1 - square * odd * sine
+    sine *= half
+    return 1 - 2 * sine * sine, 2 * sine * cosine
+
+
+@njit(nogil=True, error_model="numpy")
+def bounded_shares(raw: Any, k: int, private_k: int, c1: float, c2: float, own: float) -> Any:
+    """(m, k) float32: shares of each in the sum of its column, of columns within the bounds.
+
+    ``raw`` (k n,) are rows; `Scheme.meets_bounds` says what the bounds are. Of a sum of 0 a share
+    is not a number, which meets none.
+    """
+    count = len(raw) // k
+    found = np.empty((count, k), np.float32)
+    kept = 0
+    for at in range(count):
+        total = 0.0
+        for slot in range(k):
+            total += raw[slot * count + at]
+        scale = 1 / total
+        private = 0.0
+        meets: Any = True
+        for slot in range(k):
+            share = np.float32(raw[slot * count + at] * scale)
+            # As float64: c1 would be rounded to float32, perhaps up.
+            exact = np.float64(share)
+            meets &= exact <= c1
+            if slot < private_k:
+                private += exact
+            found[kept, slot] = share
+        meets &= (private >= c2) & (np.float64(found[kept, 0]) >= own)
+        # The next column overwrites one that does not count.
+        kept += meets
+    return found[:kept]
+
+
+@njit(nogil=True)
+def beyond(words: Any, last: Any) -> Any:
+    """The places of those ``words`` (b n,) that are above ``last`` (b,), of n words each."""
+    places = np.empty(len(words), np.int64)
+    count = found = 0
+    if len(last):
+        count = len(words) // len(last)
+    for row in range(len(last)):
+        for at in range(row * count, (row + 1) * count):
+            places[found] = at
+            found += words[at] > last[row]
+    return places[:found]
+
+
+@njit(nogil=True)
+def partners(first: Any, ranks: Any, private_k: int) -> Any:
+    """(n, k) images: ``first`` (n,), and those that ``ranks`` (k - 1, n) tell.
+
+    A rank counts what is left: of the private images, from the second column on, of the public
+    ones from the first on.
+    """
+    k = len(ranks) + 1
+    chosen = np.empty((len(first), k), np.int64)
+    taken = np.empty(k, np.int64)
+    for mix in range(len(first)):
+        chosen[mix, 0] = taken[0] = first[mix]
+        for column in range(1, k):
+            start = private_k if column >= private_k else 0
+            image = ranks[column - 1, mix]
+            # Those taken are in ascending order: step over each in turn.
+            for at in range(start, column):
+                image += image >= taken[at]
+            chosen[mix, column] = image
+            # Put it in its place among them, without a branch that nobody could foretell.
+            for at in range(start, column):
+                taken[at], image = min(taken[at], image), max(taken[at], image)
+            taken[column] = image
+    return chosen
+
+
+@njit(nogil=True)
+def partners_apart(
+    first: Any,
+    words: Any,
+    spans: Any,
+    places: Any,
+    public_places: Any,
+    shared: Any,
+    private_k: int,
+) -> Any:
+    """(n, k) images, of different pictures in each mix; and the words to draw again.
+
+    As `partners`, for images of which some show one picture: those of a picture have neighbouring
+    places, and all of its span is stepped over. How much is left, and so what a word is reduced by,
+    differs from mix to mix. A word beyond the last whole multiple of that is to be drawn again.
+
+    Args:
+        first: (n,) the first images.
+        words: (k - 1, n) uniform 64-bit words.
+        spans: (N, 2) for each private image, where its picture begins and ends.
+        places: (N, 3) the private image at each place, and its span.
+        public_places: (M, 3) likewise.
+        shared: (N, 2) for each private place, the span of its picture among the public places; or
+            (0, 2) if there are none.
+        private_k: private images in a mix.
+    """
+    k, count = len(words) + 1, len(first)
+    chosen = np.empty((count, k), np.int64)
+    # A place of each private image; the spans that are taken, in ascending order; how much is left.
+    private = np.empty((count, private_k), np.int32)
+    starts, ends = np.empty((count, k), np.int32), np.empty((count, k), np.int32)
+    left = np.empty(count, np.int32)
+    again, valid, failed = np.empty(count, np.int64), np.ones(count, np.bool_), 0
+    for mix in range(count):
+        chosen[mix, 0] = first[mix]
+        start, end = spans[first[mix], 0], spans[first[mix], 1]
+        private[mix, 0] = starts[mix, 0] = start
+        ends[mix, 0] = end
+        left[mix] = len(places) - (end - start)
+    taken = 1
+    # Column by column, so that a processor reads the spans of several mixes at a time.
+    for column in range(1, k):
+        table = places if column < private_k else public_places
+        if column == private_k:
+            left[:] = len(public_places)
+            taken = 0
+            for slot in range(private_k if len(shared) else 0):
+                for mix in range(count):
+                    at = private[mix, slot]
+                    _take(starts, ends, left, mix, taken, shared[at, 0], shared[at, 1])
+                taken += 1
+        for mix in range(count):
+            word, bound = words[column - 1, mix], np.uint64(left[mix])
+            if _is_beyond(word, bound) and valid[mix]:
+                again[failed] = (column - 1) * count + mix
+                failed += 1
+                valid[mix] = False
+            place = np.int64(word % bound)
+            for at in range(taken):
+                place += (place >= starts[mix, at]) * (ends[mix, at] - starts[mix, at])
+            if column < private_k:
+                private[mix, column] = place
+            chosen[mix, column] = table[place, 0]
+            _take(starts, ends, left, mix, taken, table[place, 1], table[place, 2])
+        taken += 1
+    return chosen, again[:failed]
+
+
+@njit(nogil=True)
+def _is_beyond(word: Any, bound: Any) -> Any:
+    """Whether ``word`` is beyond the last whole multiple of ``bound`` below 2^64."""
+    # That multiple is above 2^64 - bound, which hardly any word is.
+    whole = ~bound + np.uint64(1)
+    return word >= whole and word > ~(whole % bound)
+
+
+@njit(nogil=True)
+def _take(starts: Any, ends: Any, left: Any, mix: int, taken: int, first: Any, last: Any) -> None:
+    """Put a span in its place among those ``taken``, and subtract it from what is left of a mix."""
+    start, end = first, last
+    left[mix] -= end - start
+    # Spans never overlap, so that starts and ends have one order. Without a branch, as above.
+    for at in range(taken):
+        starts[mix, at], start = min(starts[mix, at], start), max(starts[mix, at], start)
+        ends[mix, at], end = min(ends[mix, at], end), max(ends[mix, at], end)
+    starts[mix, taken], ends[mix, taken] = start, end
+
+
+@njit(nogil=True)
+def moves(numbers: Any, padding: int) -> Any:
+    """(n, 3) int8: down and right, -padding to padding, and mirrored or not, of ``numbers`` (n,).
+
+    A number below the product of the choices is as good as one below each.
+    """
+    side = np.uint32(2 * padding + 1)
+    found = np.empty((len(numbers), 3), np.int8)
+    for at in range(len(numbers)):
+        number = np.uint32(numbers[at])
+        found[at, 0] = np.int64(number % side) - padding
+        found[at, 1] = np.int64(number // side % side) - padding
+        found[at, 2] = number // (side * side)
+    return found
+
+
+@njit(nogil=True)
+def permutation(words: Any) -> Any:
+    """(n,) a permutation of 0 .. n - 1, of ``words`` (n,).
+
+    Each place from the last one down changes with one that is not above it (Durstenfeld, 1964).
+    """
+    order = np.arange(len(words))
+    for at in range(len(words) - 1, 0, -1):
+        other = np.int64(words[at] % np.uint64(at + 1))
+        order[at], order[other] = order[other], order[at]
+    return order

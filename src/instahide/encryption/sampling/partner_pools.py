@@ -1,0 +1,200 @@
+"""Which rows may be partners of which: a mix never holds one picture twice.
+
+Rows that show one picture lie together, so that a picture is a span of places. What may still be
+drawn is everything outside the spans of the pictures in the mix, also where a public image is equal
+to a private one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data import Images, ImageTable
+from instahide.data.duplicates.content_hash import (
+    Hashes,
+    all_different,
+    hashes_where,
+    joined,
+    same_pictures,
+    sampled_keys,
+)
+from instahide.data.image_source import hashes_of, picture_ids_of, pixel_hashes_of
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """N rows in an order in which those of one picture lie together.
+
+    Attributes:
+        places: (N, 3) int32 the row at each place, and where its picture begins and ends. What is
+            read together lies together.
+        spans: (N, 2) int32 for each row, where its picture begins and ends.
+    """
+
+    places: NDArray[np.int32]
+    spans: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, ids: NDArray[Any]) -> Candidates:
+        """Rows that show the pictures ``ids`` (N,)."""
+        rows = np.argsort(ids, kind="stable")
+        ordered = ids[rows]
+        places = np.empty((len(rows), 3), np.int32)
+        places[:, 0] = rows
+        places[:, 1] = np.searchsorted(ordered, ordered, "left")
+        places[:, 2] = np.searchsorted(ordered, ordered, "right")
+        spans = np.empty((len(rows), 2), np.int32)
+        spans[rows] = places[:, 1:]
+        return cls(places, spans)
+
+    @property
+    def rows(self) -> NDArray[np.int32]:
+        """(N,) the row at each place."""
+        return self.places[:, 0]
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+
+@dataclass(frozen=True, eq=False)
+class Pools:
+    """Private and public rows that partners are drawn from, with the pictures that they show.
+
+    Attributes:
+        private_ids: (N,) int32, equal for rows of one picture.
+        public_ids: (M,) int32, in the same numbers.
+        private: the private rows.
+        public: the public rows.
+        shared: (N, 2) int32 for each private place, the span of its picture among the public ones,
+            empty where it is not there; (0, 2) where no picture is both.
+    """
+
+    private_ids: NDArray[np.int32]
+    public_ids: NDArray[np.int32]
+    private: Candidates
+    public: Candidates
+    shared: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, private_ids: NDArray[Any], public_ids: NDArray[Any]) -> Pools:
+        """Of rows that show these pictures."""
+        private_ids, public_ids = private_ids.astype(np.int32), public_ids.astype(np.int32)
+        private, public = Candidates.of(private_ids), Candidates.of(public_ids)
+        ordered, wanted = public_ids[public.rows], private_ids[private.rows]
+        spans = [np.searchsorted(ordered, wanted, side) for side in ("left", "right")]
+        shared = np.stack(spans, axis=1).astype(np.int32)
+        if not (shared[:, 1] > shared[:, 0]).any():
+            shared = shared[:0].copy()
+        return cls(private_ids, public_ids, private, public, shared)
+
+    @property
+    def pictures(self) -> tuple[int, int, int]:
+        """How many different pictures there are: private, public, and both."""
+        private, public = np.unique(self.private_ids), np.unique(self.public_ids)
+        return len(private), len(public), len(np.intersect1d(private, public))
+
+    def only(self, rows: NDArray[np.int64]) -> Pools:
+        """With these private rows alone, numbered anew."""
+        return Pools.of(self.private_ids[rows], self.public_ids)
+
+
+class Known(NamedTuple):
+    """By what the pictures of N rows are known.
+
+    ``ids``: (N,) numbers below N, equal for rows of one picture; ``hashes``: (N, 2) of their
+    values; ``pixels``: (N, 2) of the 8-bit pixels that these come from, zeros if not known.
+    """
+
+    ids: Ids
+    hashes: Hashes
+    pixels: Hashes
+
+    @classmethod
+    def of(cls, images: Images, ids: Ids | None = None) -> Known:
+        """By the content of ``images``; ``ids`` (N,) of somebody who knows more of them."""
+        found = picture_ids_of(images) if ids is None else ids
+        return cls(found, hashes_of(images), pixel_hashes_of(images))
+
+
+def pools_of(private: Known, public: Images | None) -> Pools | None:
+    """As `image_pools`, of private images of which only hashes are at hand."""
+    if public is None or not len(public):
+        none = np.empty(0, np.int64)
+        return None if all_different(joined(private.ids)) else Pools.of(private.ids, none)
+    others, count = Known.of(public), len(private.ids)
+    return _joined_pools(private, others, count)
+
+
+def _table_pools(ids: Ids, private: ImageTable, public: ImageTable) -> Pools | None:
+    """As `pools_of`, of tables: only rows that may be equal to one of the other are hashed."""
+    keys = [sampled_keys(table.pixels) for table in (private, public)]
+    both = np.intersect1d(keys[0], keys[1])
+    if not len(both) and all_different(joined(ids)) and all_different(public.picture_ids):
+        return None
+    found = [
+        hashes_where(table.pixels, np.isin(key, both))
+        for table, key in zip((private, public), keys, strict=True)
+    ]
+    known, others = (
+        Known(each, hashes, np.zeros_like(hashes))
+        for each, hashes in zip((ids, public.picture_ids), found, strict=True)
+    )
+    return _joined_pools(known, others, len(ids))
+
+
+def _joined_pools(private: Known, others: Known, count: int) -> Pools | None:
+    ids = joined(
+        np.concatenate([private.ids, others.ids + count]),
+        same_pictures(np.concatenate([private.hashes, others.hashes])),
+        same_pictures(np.concatenate([private.pixels, others.pixels])),
+    )
+    return None if all_different(ids) else Pools.of(ids[:count], ids[count:])
+
+
+def image_pools(ids: Ids, images: Images, public: Images | None) -> Pools | None:
+    """What partners of ``images`` are drawn from; None where all pictures are different.
+
+    Args:
+        ids: (N,) numbers below N, equal for images of one picture.
+        images: the private images.
+        public: what a scheme mixes in.
+    """
+    if public is None or not len(public):
+        none = np.empty(0, np.int64)
+        return None if all_different(joined(ids)) else Pools.of(ids, none)
+    if isinstance(images, ImageTable) and isinstance(public, ImageTable):
+        return _table_pools(ids, images, public)
+    return pools_of(Known.of(images, ids), public)
+
+
+def require_pictures(scheme: Scheme, pools: Pools | None) -> None:
+    """Check that any mix can be filled with different pictures.
+
+    Raises:
+        InstaHideError: there are too few; the message says how many.
+    """
+    if pools is None:
+        return
+    private, public, both = pools.pictures
+    if private < scheme.private_k:
+        raise InstaHideError(
+            f"A mix of {scheme.private_k} private images needs as many different pictures; the "
+            f"{len(pools.private)} images show {private}.",
+            "Lower k, or give more different images.",
+        )
+    if scheme.public_k and public - min(both, scheme.private_k) < scheme.public_k:
+        equal = f", of which {both} are private images as well" if both else ""
+        raise InstaHideError(
+            f"A mix needs {scheme.public_k} public images that are different pictures from each "
+            f"other and from its private images; the {len(pools.public)} public images show "
+            f"{public}{equal}.",
+            "Make a larger pool with `instahide public`, or lower k.",
+        )

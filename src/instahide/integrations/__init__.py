@@ -1,0 +1,1 @@
+"""InstaHide in other people's training pipelines."""

@@ -1,0 +1,1 @@
+"""A PyTorch `DataLoader` that gives encodings in place of images."""

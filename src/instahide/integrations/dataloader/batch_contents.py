@@ -1,0 +1,168 @@
+"""The images and labels of the batches of somebody's loader, as arrays that can be mixed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.errors import InstaHideError
+from instahide.integrations.dataloader.batch_fields import Fields, Leaf, Path, field, written
+from instahide.integrations.dataloader.normalization_check import ValueCheck
+from instahide.integrations.dataloader.workers import Fetched
+
+
+class Pictures(NamedTuple):
+    """m images with their labels.
+
+    ``images``: (m, C, H, W) float32; ``labels``: (m,) int64 or (m, classes) float32; ``classes``:
+    how many there are; ``dtype``: of the encodings, as the images came; ``fields``: where all were.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[Any]
+    classes: int
+    dtype: torch.dtype
+    fields: Fields
+
+
+class Contents:
+    """Reads batches of one make.
+
+    Args:
+        image: the path to the images of a batch; looked for in the first batch by default.
+        label: likewise.
+        classes: how many there are; by default soft labels tell, and class numbers cannot.
+        check: looks at the values of all images.
+    """
+
+    def __init__(
+        self, image: Path | None, label: Path | None, classes: int | None, check: ValueCheck
+    ) -> None:
+        self.image = image
+        self._label = label
+        self._classes = classes
+        self._check = check
+        self._fields: Fields | None = None
+
+    def read(self, fetched: Fetched, own: NDArray[np.int64], others: NDArray[np.int64]) -> Pictures:
+        """The images of a batch, then those that they are mixed with.
+
+        Args:
+            fetched: both batches.
+            own: (n,) item numbers of the first.
+            others: (j,) item numbers of the second.
+
+        Raises:
+            InstaHideError: a batch without images and labels, or with such as cannot be mixed.
+        """
+        fields = self._fields or Fields.find(fetched.own, len(own), self.image, self._label)
+        fields.require_no_other_images(fetched.own)
+        parts = [(fetched.own, own)] + ([(fetched.others, others)] if len(others) else [])
+        images = _joined([_images(field(batch, fields.image), rows) for batch, rows in parts])
+        labels = _joined([_labels(field(batch, fields.label), len(rows)) for batch, rows in parts])
+        # Poisson samplers give empty batches, in which there is nothing to check.
+        if len(own):
+            _require_own_images(fetched, [written(fields.image)] * len(parts))
+            self._check.see(images)
+            self._fields = fields
+        leaf = field(fetched.own, fields.image)
+        dtype = leaf.dtype if isinstance(leaf, Tensor) else torch.float32
+        return Pictures(images, labels, self._class_count(labels), dtype, fields)
+
+    def _class_count(self, labels: NDArray[Any]) -> int:
+        count = self._classes
+        if labels.ndim == 2:
+            count = count or labels.shape[1]
+            if labels.shape[1] != count:
+                raise InstaHideError(
+                    f"Soft labels have {labels.shape[1]} columns, but there are {count} classes.",
+                    "Give as many classes as the labels have columns.",
+                )
+            return count
+        if count is None:
+            raise InstaHideError(
+                "The data set does not say how many classes there are.",
+                "Give their number or their names as classes=.",
+            )
+        if labels.size and not 0 <= labels.min() <= labels.max() < count:
+            raise InstaHideError(
+                f"Labels run from {labels.min()} to {labels.max()}, but there are {count} classes.",
+                f"Use labels from 0 to {count - 1}, or give more classes.",
+            )
+        return count
+
+
+def _require_own_images(fetched: Fetched, paths: list[str]) -> None:
+    """Refuse batches whose images were not found to be those of their items."""
+    if fetched.refusal is not None:
+        raise InstaHideError(*fetched.refusal)
+    if list(fetched.images[: len(paths)]) != paths:
+        raise InstaHideError(
+            "The images of a batch were not found to be those of its items.",
+            "Collate all batches alike, or name the field that holds the images with image=.",
+        )
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Of a batch, and of the partners of its images."""
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise InstaHideError(
+            f"Images or labels of one batch are {parts[0].shape[1:]}, those of their partners "
+            f"{parts[1].shape[1:]}.",
+            "Bring all images to one size in the transform.",
+        )
+    return np.concatenate(parts)
+
+
+def _images(leaf: Leaf, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    values = _values(leaf)
+    if values.ndim != 4 or len(values) != len(rows) or values.dtype.kind != "f":
+        raise InstaHideError(
+            f"The images of a batch of {len(rows)} are {values.dtype} of shape {values.shape}.",
+            "Normalise images to floats (C, H, W) in the transform, and collate one of every item.",
+        )
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise InstaHideError(
+            f"The image of item {rows[~finite.all(axis=(1, 2, 3))][0]} has values that are NaN or "
+            "infinite.",
+            "Look at its file and at what the transform divides by.",
+        )
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _labels(leaf: Leaf, count: int) -> NDArray[Any]:
+    values = _values(leaf)
+    whole = values.ndim == 1 and values.dtype.kind in "iu"
+    if len(values) != count or not (whole or (values.ndim == 2 and values.dtype.kind == "f")):
+        raise InstaHideError(
+            f"The labels of a batch of {count} are {values.dtype} of shape {values.shape}.",
+            "Collate one class number, or one row of soft labels, of every item.",
+        )
+    if not whole and not (np.isfinite(values).all() and (values >= 0).all()):
+        raise InstaHideError(
+            "Soft labels of a batch are negative, NaN or infinite.",
+            "Give each class a share of 0 or more.",
+        )
+    return values.astype(np.int64 if whole else np.float32)
+
+
+def _values(leaf: Any) -> NDArray[Any]:
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    if not isinstance(leaf, Tensor):
+        raise InstaHideError(
+            f"The field of the batch is a {type(leaf).__name__}, not a tensor.",
+            "Name the field that holds the stacked tensor with image= or label=.",
+        )
+    if leaf.device.type != "cpu":
+        raise InstaHideError(
+            f"The batch is on {leaf.device}, but encodings are made on the CPU.",
+            "Let data set and collate leave it there, and move the encodings.",
+        )
+    # NumPy has no bfloat16.
+    return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).detach().numpy()

@@ -1,0 +1,240 @@
+"""Where a batch of any make holds its images and labels, and the same batch with others there."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.data.items import IMAGE_KEYS, LABEL_KEYS
+from instahide.errors import InstaHideError
+
+#: What must be in a batch, by kind.
+WANTED = {
+    "image": "floats of shape (n, C, H, W)",
+    "label": "whole numbers of shape (n,) or floats (n, classes)",
+}
+
+#: What leads to a field: keys of mappings, names of attributes, places in sequences.
+Path = tuple[Any, ...]
+Leaf = Tensor | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The paths to the images and to the labels of a batch."""
+
+    image: Path
+    label: Path
+
+    @classmethod
+    def find(cls, batch: Any, count: int, image: Path | None, label: Path | None) -> Fields:
+        """Where ``batch`` has its ``count`` images and labels; what is given is taken as it is.
+
+        Images are the only floats (count, C, H, W), labels the only whole numbers (count,) or
+        floats (count, classes); of several, the one under a usual name.
+
+        Raises:
+            InstaHideError: none or more than one fits.
+        """
+        if image is None:
+            image = find_images(batch, count)
+        if label is None:
+            found = dict(leaves(batch, ()))
+            labels = [path for path, leaf in found.items() if _like_labels(leaf, count)]
+            label = _only("label", labels, LABEL_KEYS, found)
+        return cls(image, label)
+
+    def require_no_other_images(self, batch: Any) -> None:
+        """Check that ``batch`` holds no images but those at `image`: others would stay plain.
+
+        Raises:
+            InstaHideError: it has another field that looks like images.
+        """
+        images, labels = field(batch, self.image), field(batch, self.label)
+        found = list(leaves(batch, ()))
+        # By identity, since a place may have two names. The same object twice is one too many.
+        replaced = next((path for path, leaf in found if leaf is images), None)
+        for path, leaf in found if len(images) else ():
+            if path == replaced or leaf is labels:
+                continue
+            listed = path and isinstance(path[-1], int) and len(field(batch, path[:-1]))
+            if _may_show_images(leaf, images, listed == len(images)):
+                raise InstaHideError(
+                    f"Besides the images {written(self.image)} the batch holds {written(path)}, "
+                    f"{_described(leaf)}, which may be images too and would stay as it is.",
+                    "Leave it out of the batch, in the data set or in the collate function.",
+                )
+
+    def put(self, batch: Any, images: Tensor, labels: Tensor) -> Any:
+        """``batch`` with others in their place: arrays where there were arrays."""
+        for path, value in ((self.image, images), (self.label, labels)):
+            array = isinstance(field(batch, path), np.ndarray)
+            batch = replaced(batch, path, value.numpy() if array else value)
+        return batch
+
+
+def find_images(batch: Any, count: int) -> Path:
+    """Where ``batch`` has its ``count`` images.
+
+    Raises:
+        InstaHideError: no field fits, or more than one.
+    """
+    found = dict(leaves(batch, ()))
+    images = [path for path, leaf in found.items() if _like_images(leaf, count)]
+    return _only("image", images, IMAGE_KEYS, found)
+
+
+def image_leaves(batch: Any, image: Path | None, count: int) -> list[Leaf]:
+    """What may be the images of a ``batch`` of ``count``: at ``image``, or whatever looks like it.
+
+    Raises:
+        InstaHideError: there is no such field.
+    """
+    if image is not None:
+        return [field(batch, image)]
+    return [leaf for _, leaf in leaves(batch, ()) if _like_images(leaf, count)]
+
+
+def as_path(field: Any) -> Path | None:
+    """A key, an index, or a tuple of these, as a path."""
+    return field if field is None or isinstance(field, tuple) else (field,)
+
+
+def field(batch: Any, path: Path) -> Any:
+    """What ``batch`` holds at ``path``.
+
+    Raises:
+        InstaHideError: it has no such field.
+    """
+    try:
+        for step in path:
+            batch = _child(batch, step)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InstaHideError(
+            f"The batch, a {type(batch).__name__}, has no field {written(path)}.",
+            "Name the field as it is reached in a batch: a key, an index, or a tuple of these.",
+        ) from error
+    return batch
+
+
+def replaced(batch: Any, path: Path, value: Any) -> Any:
+    """``batch`` with ``value`` at ``path``; ``batch`` itself stays as it was."""
+    if not path:
+        return value
+    step, *rest = path
+    return _with(batch, step, replaced(_child(batch, step), tuple(rest), value))
+
+
+def written(path: Path) -> str:
+    """As one would reach it: ``['inputs']['image']``."""
+    return "".join(f"[{step!r}]" for step in path)
+
+
+def _child(batch: Any, step: Any) -> Any:
+    by_name = is_dataclass(batch) or (hasattr(batch, "_fields") and isinstance(step, str))
+    return getattr(batch, step) if by_name else batch[step]
+
+
+def _with(batch: Any, step: Any, new: Any) -> Any:
+    """A copy of ``batch`` with ``new`` as its child ``step``."""
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        names: Any = batch
+        name = names._fields[step] if isinstance(step, int) else step
+        return names._replace(**{name: new})
+    if isinstance(batch, tuple):
+        return type(batch)(
+            new if place == step % len(batch) else old for place, old in enumerate(batch)
+        )
+    if isinstance(batch, Mapping) and not isinstance(batch, MutableMapping):
+        return {**batch, step: new}
+    clone = copy.copy(batch)
+    if isinstance(batch, (Mapping, list)):
+        clone[step] = new
+    else:
+        # Past __setattr__, which a frozen dataclass forbids: nobody else has seen the clone.
+        object.__setattr__(clone, step, new)
+    return clone
+
+
+def leaves(batch: Any, path: Path) -> Iterator[tuple[Path, Leaf]]:
+    """All tensors and arrays in ``batch``, which is itself at ``path``, with their paths."""
+    if isinstance(batch, (Tensor, np.ndarray)):
+        yield path, batch
+        return
+    if hasattr(batch, "getbands"):
+        # A PIL image: its shape says enough.
+        yield path, np.empty((batch.height, batch.width, len(batch.getbands())), np.uint8)
+        return
+    steps: Sequence[Any] = ()
+    if isinstance(batch, Mapping):
+        steps = list(batch)
+    elif is_dataclass(batch):
+        steps = [each.name for each in fields(batch)]
+    elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        steps = batch._fields
+    elif isinstance(batch, (tuple, list)):
+        steps = range(len(batch))
+    for step in steps:
+        yield from leaves(_child(batch, step), (*path, step))
+
+
+def _is_float(leaf: Leaf) -> bool:
+    return leaf.is_floating_point() if isinstance(leaf, Tensor) else leaf.dtype.kind == "f"
+
+
+def _is_whole(leaf: Leaf) -> bool:
+    if isinstance(leaf, Tensor):
+        return not (leaf.is_floating_point() or leaf.is_complex() or leaf.dtype == torch.bool)
+    return leaf.dtype.kind in "iu"
+
+
+def _like_images(leaf: Leaf, count: int) -> bool:
+    return leaf.ndim == 4 and len(leaf) == count and _is_float(leaf)
+
+
+def _may_show_images(leaf: Leaf, images: Leaf, listed: bool) -> bool:
+    """Whether it is a stack of images, a single image, or one row of values for each image.
+
+    Args:
+        leaf: a tensor or array of a batch.
+        images: the images of this batch.
+        listed: whether ``leaf`` is in a list with an entry for each image.
+    """
+    if leaf.ndim == 3 and not listed:
+        return leaf.shape[-2:] == images.shape[-2:] or leaf.shape[:2] == images.shape[-2:]
+    return leaf.ndim >= 3 or (leaf.ndim == 2 and math.prod(leaf.shape) == math.prod(images.shape))
+
+
+def _like_labels(leaf: Leaf, count: int) -> bool:
+    fits = (leaf.ndim == 1 and _is_whole(leaf)) or (leaf.ndim == 2 and _is_float(leaf))
+    return fits and len(leaf) == count
+
+
+def _only(
+    kind: str, found: list[Path], names: tuple[str, ...], leaves: Mapping[Path, Leaf]
+) -> Path:
+    """The one path, or the only one that ends in one of ``names``."""
+    named = [path for path in found if path and path[-1] in names]
+    for candidates in (named, found):
+        if len(candidates) == 1:
+            return candidates[0]
+    listed = ", ".join(f"{written(path)} {_described(leaf)}" for path, leaf in leaves.items())
+    raise InstaHideError(
+        f"The batch has {len(found) or 'no'} fields that may be its {kind}s, {WANTED[kind]}; "
+        f"it holds {listed or 'no tensors'}.",
+        f"Say which with {kind}=, a key, an index, or a tuple of these."
+        if found
+        else "Let transform and collate make such a field: normalised images, stacked.",
+    )
+
+
+def _described(leaf: Leaf) -> str:
+    return f"{str(leaf.dtype).removeprefix('torch.')} {tuple(leaf.shape)}"

@@ -1,0 +1,227 @@
+"""Collates batches, and checks that row i of the images is the image of item i alone.
+
+An image that a collate function mixes into another goes into encodings without being counted. So
+every row has to be equal to an array of its item, or to what the function makes of that item alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.errors import InstaHideError
+from instahide.integrations.dataloader.batch_fields import Path, field, find_images, leaves, written
+
+#: What arithmetic on a batch and on one image may differ by, relative to the greatest value.
+ROUNDING = 1e-5
+
+
+class Part(NamedTuple):
+    """What a data set gave for ``size`` item numbers.
+
+    ``whole``: whether it was asked for all at once, so that it may be a batch already.
+    """
+
+    items: Any
+    size: int
+    whole: bool
+
+
+class Collated(NamedTuple):
+    """A batch, and where it has its images, if each is the image of its item.
+
+    ``refusal``: a problem and a remedy, if one is not. Workers of a loader cannot raise these.
+    """
+
+    batch: Any
+    image: str | None
+    refusal: tuple[str, str] | None
+
+
+class CheckedCollate:
+    """The user's collate function, whose every batch is checked.
+
+    Args:
+        collate: makes a batch of a list of items.
+        image: the path to the images of a batch; looked for in each batch by default.
+    """
+
+    def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
+        self.collate = collate
+        self.image = image
+        # Where an item was found to hold its image, as the batch has it.
+        self._place: Path | None = None
+
+    def __call__(self, part: Part) -> Collated:
+        """The batch made of ``part``."""
+        listed = isinstance(part.items, (list, tuple)) and len(part.items) == part.size
+        # The function may take fields out of the items.
+        kept = [copy.copy(item) for item in part.items] if listed else part.items
+        images = self._stacked(kept) if listed else None
+        sums, before = (_checksums(kept) if images is None else []), _generators()
+        batch = self.collate(part.items)
+        path, rows = self._images(batch, part.size)
+        if path is None or rows is None:
+            return Collated(batch, None, None)
+        if images is not None and _same(rows, images):
+            return Collated(batch, written(path), None)
+        if _checksums(kept) != sums if images is None else _changed(images, self._stacked(kept)):
+            return Collated(batch, None, _refusal("changes the data set's images in place"))
+        if part.whole and _path_among(rows, kept) is not None:
+            return Collated(batch, written(path), None)
+        if not listed:
+            return Collated(batch, None, _refusal("changes a batch that the data set has made"))
+        wrong = self._first_wrong(kept, path, rows, before)
+        if wrong is None:
+            return Collated(batch, written(path), None)
+        reason = f"gives another image in row {wrong} of a batch than it gives for that item alone"
+        return Collated(batch, None, _refusal(reason))
+
+    def _first_wrong(
+        self, items: list[Any], path: Path, rows: Tensor, before: _Generators
+    ) -> int | None:
+        """The first of ``items`` whose row is not its own image."""
+        after = None
+        for place, (item, row) in enumerate(zip(items, rows, strict=True)):
+            found = _path_among(row, item)
+            if found is not None:
+                self._place = found
+                continue
+            after = after or _generators()
+            if not self._alone(item, path, row, before):
+                _set_generators(after)
+                return place
+        if after is not None:
+            _set_generators(after)
+        return None
+
+    def _stacked(self, items: list[Any]) -> Tensor | None:
+        """The images of ``items``, copied before somebody can change them; None if unknown."""
+        if self._place is None or not items:
+            return None
+        try:
+            images = [_tensor(field(item, self._place)) for item in items]
+        except InstaHideError:
+            return None
+        known = [each for each in images if each is not None]
+        alike = len({(each.shape, each.dtype) for each in known}) == 1
+        return torch.stack(known) if alike and len(known) == len(items) else None
+
+    def _images(self, batch: Any, count: int) -> tuple[Path | None, Tensor | None]:
+        """Where ``batch`` has its images, and these, as far as they can be encrypted at all."""
+        try:
+            path = find_images(batch, count) if self.image is None else self.image
+            images = _tensor(field(batch, path))
+        except InstaHideError:
+            # The same is said where the batch is read.
+            return None, None
+        if images is None or images.ndim != 4 or len(images) != count:
+            return None, None
+        return path, images
+
+    def _alone(self, item: Any, path: Path, row: Tensor, before: _Generators) -> bool:
+        """Whether the function makes ``row`` of ``item`` alone, with the same random numbers."""
+        _set_generators(before)
+        try:
+            alone = _tensor(field(self.collate([item]), path))
+        except Exception:  # somebody else's code, which may need more than one item
+            return False
+        if alone is None or alone.shape != (1, *row.shape):
+            return False
+        near = ROUNDING * float(row.abs().nan_to_num(0, 0, 0).max()) if row.numel() else 0.0
+        return torch.allclose(alone[0].to(row.dtype), row, rtol=0, atol=near, equal_nan=True)
+
+
+def _refusal(reason: str) -> tuple[str, str]:
+    return (
+        f"The collate function of the loader {reason}. Images that it mixes, reorders or changes "
+        "at random cannot be counted as what goes into an encoding.",
+        "Move random transforms of single images into the data set, and leave out Mixup, CutMix "
+        "and mosaics: InstaHide mixes images itself. The collate function may stack images, and "
+        "preprocess each by itself.",
+    )
+
+
+def _path_among(row: Tensor, holder: Any) -> Path | None:
+    """Where ``holder`` has an array with the values of ``row``, if it has."""
+    for path, leaf in leaves(holder, ()):
+        # Of a PIL image a leaf has the shape alone.
+        if leaf.shape == row.shape and not hasattr(field(holder, path), "getbands"):
+            own = _tensor(leaf)
+            if own is not None and _same(row, own):
+                return path
+    return None
+
+
+def _changed(before: Tensor, now: Tensor | None) -> bool:
+    return now is None or not _same(before, now)
+
+
+def _same(row: Tensor, own: Tensor) -> bool:
+    """Whether ``own`` has the values of ``row``, once it is of its type."""
+    if row.shape != own.shape:
+        return False
+    own = own.to(row.dtype)
+    # Broken items are named where the batch is read.
+    return torch.equal(row, own) or torch.allclose(row, own, rtol=0, atol=0, equal_nan=True)
+
+
+def _tensor(leaf: Any) -> Tensor | None:
+    """A tensor of the same memory, if ``leaf`` is one in the processor's memory, or an array."""
+    if isinstance(leaf, np.ndarray):
+        return torch.from_numpy(leaf) if leaf.dtype.kind in "fiu" else None
+    if not isinstance(leaf, Tensor) or leaf.device.type != "cpu":
+        return None
+    return leaf.detach().as_subclass(Tensor)
+
+
+def _checksums(items: Any) -> list[int]:
+    """Of all images of ``items``, so that a change in place shows; a move within one does not."""
+    return [
+        int(words.sum(dtype=np.uint64))
+        for item in (items if isinstance(items, (list, tuple)) else [items])
+        for words in _words(item)
+    ]
+
+
+def _words(item: Any) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
+    for pixels in _pixels(item):
+        flat = np.ascontiguousarray(pixels).reshape(-1)
+        yield flat.view(f"u{min(flat.itemsize, 4)}")
+
+
+def _pixels(item: Any) -> Iterator[NDArray[Any]]:
+    for path, leaf in leaves(item, ()):
+        held = field(item, path)
+        if hasattr(held, "getbands"):
+            yield np.asarray(held)
+            continue
+        tensor = _tensor(leaf)
+        if tensor is not None and tensor.ndim > 1:
+            tensor = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+            yield tensor.numpy()
+
+
+class _Generators(NamedTuple):
+    """The states of the global random generators, which are the user's own."""
+
+    torch: Tensor
+    numpy: Any
+    python: Any
+
+
+def _generators() -> _Generators:
+    return _Generators(torch.get_rng_state(), np.random.get_state(), random.getstate())
+
+
+def _set_generators(states: _Generators) -> None:
+    torch.set_rng_state(states.torch)
+    np.random.set_state(states.numpy)
+    random.setstate(states.python)

@@ -1,0 +1,214 @@
+"""Which items of a wrapped loader show the same picture: found before the first mix is drawn.
+
+Item number is not picture. Each item that an epoch needs is fetched once more than it is used, when
+it is first seen, in the user's workers, and its image is hashed as the user's transform and collate
+give it. Before each item all random generators are put into one state, so that random transforms do
+the same to equal pictures.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
+
+from instahide.data.duplicates.content_hash import Hashes, as_pixels, picture_hashes
+from instahide.data.duplicates.repeatable_transforms import Repeatable
+from instahide.errors import InstaHideError
+from instahide.integrations.dataloader.batch_fields import Path, image_leaves
+from instahide.integrations.dataloader.workers import WorkerInit
+
+#: Items that a worker is asked for at a time.
+CHUNK = 64
+
+#: ``mean`` and ``std`` per channel, of pixel / 255, that images were normalised by.
+Normalised = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class ItemScan:
+    """The hashes of the items of a loader, as far as they have been seen.
+
+    Args:
+        loader: the user's own.
+        image: the path to the images of a batch; looked for in each by default.
+        normalised: what the images were normalised by, to compare them with public pixels.
+
+    Attributes:
+        hashes: (N, 2, 2) of the values of each item's image, and of the nearest 8-bit pixels; zeros
+            for items not yet seen, and for pixels where ``normalised`` is not known.
+    """
+
+    def __init__(
+        self, loader: DataLoader[Any], image: Path | None, normalised: Normalised | None
+    ) -> None:
+        count = len(loader.dataset)  # type: ignore[arg-type]
+        self.hashes: Hashes = np.zeros((count, 2, 2), np.uint64)
+        self._seen = np.zeros(count, bool)
+        self._loader = loader
+        self._image = image
+        self._normalised = normalised
+
+    def see(self, items: NDArray[np.int64]) -> None:
+        """Fetch and hash those of ``items`` (n,) that were not seen before.
+
+        Raises:
+            Exception: whatever the data set raises.
+        """
+        new = items[~self._seen[items]]
+        if not len(new):
+            return
+        stacked = self._stacked(new)
+        if stacked is not None:
+            self.hashes[new] = _hashed(stacked, self._normalised)
+        else:
+            changing = False
+            for numbers, hashes, same in self._fetched(new):
+                self.hashes[numbers] = hashes
+                changing |= not same
+            if changing:
+                warnings.warn(
+                    "The items of the data set change from one fetch to the next, by a random "
+                    "generator that is not known: items that show the same picture cannot be "
+                    "found, and may be mixed with each other. Draw from the generators of "
+                    "`random`, NumPy or PyTorch, or from one in an attribute of the transform.",
+                    stacklevel=2,
+                )
+        self._seen[new] = True
+
+    def _stacked(self, items: NDArray[np.int64]) -> NDArray[Any] | None:
+        """The images of ``items`` where the data set plainly holds them in a tensor."""
+        dataset: Any = self._loader.dataset
+        while type(dataset) is Subset:
+            items, dataset = np.asarray(dataset.indices)[items], dataset.dataset
+        if type(dataset) is not TensorDataset or self._loader.collate_fn is not default_collate:
+            return None
+        tensors = image_leaves(dataset.tensors, self._image, len(dataset))
+        if len(tensors) != 1 or not isinstance(tensors[0], Tensor):
+            return None
+        tensor = tensors[0]
+        usable = tensor.device.type == "cpu" and tensor.ndim == 4
+        return _array(tensor[torch.from_numpy(items)]) if usable else None
+
+    def _fetched(self, items: NDArray[np.int64]) -> Iterator[tuple[list[int], Hashes, bool]]:
+        """For each chunk of ``items``: their numbers, hashes, and whether they came out alike."""
+        loader = self._loader
+        chunks = [items[start : start + CHUNK].tolist() for start in range(0, len(items), CHUNK)]
+        return iter(
+            DataLoader(
+                _ScannedItems(loader.dataset, loader.collate_fn, self._image, self._normalised),
+                batch_sampler=chunks,
+                num_workers=loader.num_workers,
+                collate_fn=_as_it_is,
+                timeout=loader.timeout,
+                worker_init_fn=WorkerInit(loader.worker_init_fn),
+                multiprocessing_context=loader.multiprocessing_context,
+                # Of its own: the user's sampler is to find its generator as it would without us.
+                generator=torch.Generator(),
+                prefetch_factor=loader.prefetch_factor,
+            )
+        )
+
+
+class _ScannedItems(Dataset[Any]):
+    """The user's data set, asked for hashes of the images of its items."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        collate: Callable[[Any], Any],
+        image: Path | None,
+        normalised: Normalised | None,
+    ) -> None:
+        self.dataset = dataset
+        self._collate = collate
+        self._image = image
+        self._normalised = normalised
+        #: Made in the process that uses it.
+        self._generators: Repeatable | None = None
+
+    def __getitems__(self, indices: list[int]) -> tuple[list[int], Hashes, bool]:
+        if self._generators is None:
+            self._generators = Repeatable(self.dataset, self._collate)
+        with self._generators as generators:
+            again = self._image_of(indices[0], generators)
+            images = [self._image_of(index, generators) for index in indices]
+        return indices, self._hashes(images), _alike(again, images[0])
+
+    def _hashes(self, images: list[NDArray[Any] | None]) -> Hashes:
+        """(n, 2, 2) of ``images``, each (1, C, H, W); zeros for one that is not known."""
+        found = np.zeros((len(images), 2, 2), np.uint64)
+        by_shape: dict[tuple[int, ...], dict[int, NDArray[Any]]] = {}
+        for row, image in enumerate(images):
+            if image is not None:
+                by_shape.setdefault(image.shape, {})[row] = image
+        for rows in by_shape.values():
+            found[list(rows)] = _hashed(np.concatenate(list(rows.values())), self._normalised)
+        return found
+
+    def _image_of(self, index: int, generators: Repeatable) -> NDArray[Any] | None:
+        """(1, C, H, W) of one item; None if it is not known which of it is the image."""
+        generators.again()
+        images = self._images(self._item(index))
+        # What cannot be used is refused when it is to be mixed.
+        usable = len(images) == 1 and len(images[0]) == 1 and not _is_meta(images[0])
+        return _array(images[0]) if usable else None
+
+    def _images(self, items: Any) -> list[Any]:
+        """What looks like the image in a batch of one item; nothing if there is none."""
+        try:
+            return image_leaves(self._collate(items), self._image, 1)
+        except InstaHideError:
+            raise
+        except Exception:  # the user's code: some collates want an even number, to mix images
+            pair = [items[0], items[0]] if isinstance(items, list) else items
+            return [leaf[:1] for leaf in image_leaves(self._collate(pair), self._image, 2)]
+
+    def _item(self, index: int) -> Any:
+        # As PyTorch would ask the data set itself.
+        if getattr(self.dataset, "__getitems__", None):
+            return self.dataset.__getitems__([index])
+        return [self.dataset[index]]
+
+
+def _alike(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    """Whether an image came out alike both times; a collate that mixes may round it."""
+    if one is None or other is None:
+        return True
+    return one.shape == other.shape and np.allclose(
+        one, other, rtol=1e-5, atol=1e-6, equal_nan=True
+    )
+
+
+def _hashed(images: NDArray[Any], normalised: Normalised | None) -> Hashes:
+    """(n, 2, 2) of ``images`` (n, C, H, W): of their values, and of the nearest pixels if known."""
+    images = np.ascontiguousarray(images, np.float32)
+    exact = picture_hashes(images)
+    pixels = np.zeros_like(exact)
+    if normalised is not None:
+        pixels = picture_hashes(as_pixels(images, *normalised))
+    return np.stack([exact, pixels], axis=1)
+
+
+def _is_meta(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_meta
+
+
+def _is_at_hand(leaf: Any) -> bool:
+    return not (isinstance(leaf, Tensor) and leaf.is_meta)
+
+
+def _array(leaf: Any) -> NDArray[Any]:
+    if isinstance(leaf, Tensor):
+        leaf = leaf.detach().cpu()
+        leaf = (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
+    return np.asarray(leaf)
+
+
+def _as_it_is(found: Any) -> Any:
+    return found

@@ -1,0 +1,102 @@
+"""Encrypts the batches of a `DataLoader`: fetches plain items, and mixes them in the background."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from instahide.encryption.batch_encoder import BatchEncoder, Plan
+from instahide.encryption.encoder import Encoded
+from instahide.integrations.dataloader.batch_contents import Contents
+from instahide.integrations.dataloader.batch_fields import Path
+from instahide.integrations.dataloader.duplicate_scan import ItemScan
+from instahide.integrations.dataloader.epoch import Epoch, Planned
+from instahide.integrations.dataloader.workers import Collate, Fetched, Items, WorkerInit
+
+
+class EncodedBatches:
+    """Every pass over it is an epoch under a new key. Batches are mixed one ahead of their use.
+
+    Args:
+        loader: the plain loader.
+        encoder: encrypts its batches.
+        contents: where these hold images and labels.
+
+    Raises:
+        ExposureLimitError: while it is iterated over, an image that came to its limit.
+        InstaHideError: while it is iterated over, batches that cannot be encrypted.
+    """
+
+    def __init__(self, loader: DataLoader[Any], encoder: BatchEncoder, contents: Contents) -> None:
+        self.loader = loader
+        self.encoder = encoder
+        self.contents = contents
+        scan = ItemScan(loader, contents.image, encoder.normalised)
+        self.planned = Planned(loader, encoder, scan)
+        self.fetching = _fetching(loader, self.planned, contents.image)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.encoder.next_epoch()
+        # A framework may have set it since, to seed workers.
+        self.fetching.worker_init_fn = WorkerInit(self.loader.worker_init_fn)
+        # This asks the batch sampler for a pass, and so begins an epoch.
+        fetched = iter(self.fetching)
+        return self._batches(self.planned.begun, fetched)
+
+    def _batches(self, epoch: Epoch, fetched: Iterator[Fetched]) -> Iterator[Any]:
+        worker = ThreadPoolExecutor(1, thread_name_prefix="instahide-mixing")
+        coming: deque[Future[Any]] = deque()
+        try:
+            # Fetched here, not in the background: a data set without workers runs in this thread.
+            for answer in fetched:
+                plan = epoch.take(answer.number)
+                coming.append(worker.submit(self._encrypted, plan, answer))
+                if len(coming) > 1:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            worker.shutdown(wait=True, cancel_futures=True)
+        if epoch.limit is not None:
+            raise epoch.limit
+
+    def _encrypted(self, plan: Plan, fetched: Fetched) -> Any:
+        pictures = self.contents.read(fetched, plan.own, plan.others)
+        pin = self.loader.pin_memory and torch.accelerator.is_available()
+        encoded = self.encoder.finish(
+            plan,
+            pictures.images,
+            pictures.labels,
+            pictures.classes,
+            dtype=pictures.dtype,
+            pin_memory=pin,
+        )
+        if pin:
+            encoded = Encoded(encoded.images, encoded.labels.pin_memory())
+        return pictures.fields.put(fetched.own, *encoded)
+
+
+def _fetching(loader: DataLoader[Any], requests: Planned, image: Path | None) -> DataLoader[Any]:
+    """A loader like ``loader``, which fetches what ``requests`` say."""
+    return DataLoader(
+        Items(loader.dataset),
+        batch_sampler=requests,  # type: ignore[arg-type]
+        num_workers=loader.num_workers,
+        collate_fn=Collate(loader.collate_fn, image),
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=WorkerInit(loader.worker_init_fn),
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+        in_order=loader.in_order,
+    )

@@ -1,0 +1,96 @@
+"""What runs in the workers of a wrapped `DataLoader`: everything there is the user's own, no key.
+
+A batch is asked for by its images and their partners. The user's data set gives both, and the
+user's collate makes a batch of each, so that the first is what it would have been without us. Each
+answer bears the number of its request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch.utils.data import Dataset, get_worker_info
+
+from instahide.integrations.dataloader.batch_fields import Path
+from instahide.integrations.dataloader.checked_collate import CheckedCollate, Part
+
+
+class Request(NamedTuple):
+    """The items to fetch: the batch's ``own``, and ``others`` that they are mixed with."""
+
+    number: int
+    own: list[int]
+    others: list[int]
+
+
+class Fetched(NamedTuple):
+    """What was asked for under ``number``: items as `Part`, and once collated, batches.
+
+    ``others`` is None where a batch needs none. ``images``: of each batch the field where every
+    image was found to be its item's own; None where that is not so. ``refusal``: why not.
+    """
+
+    number: int
+    own: Any
+    others: Any
+    images: tuple[str | None, ...] = ()
+    refusal: tuple[str, str] | None = None
+
+
+class Items(Dataset[Any]):
+    """The user's data set, asked for a batch and its partners at a time."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, request: Request) -> Fetched:
+        """What the request names, own items first."""
+        own = self._part(request.own)
+        return Fetched(request.number, own, self._part(request.others) if request.others else None)
+
+    def _part(self, indices: list[int]) -> Part:
+        # As PyTorch would ask the data set itself.
+        if getattr(self.dataset, "__getitems__", None):
+            return Part(self.dataset.__getitems__(indices), len(indices), whole=True)
+        return Part([self.dataset[index] for index in indices], len(indices), whole=False)
+
+
+class Collate:
+    """The user's collate, for both.
+
+    Args:
+        collate: makes a batch of items.
+        image: the path to the images of a batch; looked for in each batch by default.
+    """
+
+    def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
+        self.collate = CheckedCollate(collate, image)
+
+    def __call__(self, fetched: Any) -> Fetched:
+        """Both parts of what was `Fetched` as batches."""
+        made = [self.collate(part) for part in (fetched.own, fetched.others) if part is not None]
+        return Fetched(
+            fetched.number,
+            made[0].batch,
+            None if fetched.others is None else made[1].batch,
+            tuple(each.image for each in made),
+            next((each.refusal for each in made if each.refusal), None),
+        )
+
+
+class WorkerInit:
+    """The user's function, called where `get_worker_info` tells of the user's own data set."""
+
+    def __init__(self, function: Callable[[int], None] | None) -> None:
+        self.function = function
+
+    def __call__(self, worker: int) -> None:
+        """Set up a worker."""
+        info = get_worker_info()
+        if info is not None:
+            items: Any = info.dataset
+            # It is locked. But whoever looks for a data set there expects their own.
+            object.__setattr__(info, "dataset", items.dataset)
+        if self.function is not None:
+            self.function(worker)

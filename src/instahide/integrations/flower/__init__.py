@@ -1,0 +1,16 @@
+"""InstaHide in Flower: a client app that learns from encodings, and the server app beside it.
+
+A Flower app adopts them with an import, and says the rest in its run config::
+
+    from instahide.integrations.flower import client_app, server_app
+"""
+
+from __future__ import annotations
+
+from instahide.utils.optional_deps import needing
+
+with needing("flwr", "flower"):
+    from instahide.integrations.flower.client.app import client_app
+    from instahide.integrations.flower.server.app import server_app
+
+__all__ = ["client_app", "server_app"]

@@ -1,0 +1,1 @@
+"""The Flower client app: what a participant does, and what it refuses."""

@@ -1,0 +1,185 @@
+"""What a client does with its images in a round: it learns from encodings, or sums a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from instahide.data import ImageTable
+from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.encoder import Encoder
+from instahide.encryption.exposure import Exposure, at_limit
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.integrations.flower.config import FederatedSettings
+from instahide.integrations.flower.errors import RefusalError
+from instahide.training.data.encoded_loader import EncodedLoader
+from instahide.training.data.private import public_images
+from instahide.training.device import autocast, pick_device, pick_precision
+from instahide.training.distributed.process_group import none_usable
+from instahide.training.progress import Progress
+from instahide.training.training_loop import one_epoch
+from instahide.training.training_state import TrainingState
+
+
+def encoder_of(
+    settings: FederatedSettings, images: ImageTable, exposure: Exposure, participant: str
+) -> Encoder:
+    """What encrypts ``images`` for one round, from a key stream that begins and ends with it.
+
+    Args:
+        settings: of the run.
+        images: the client's.
+        exposure: counts them.
+        participant: the name of the node, which is in its keys.
+
+    Raises:
+        InstaHideError: images and scheme do not go together.
+    """
+    return Encoder(
+        settings.encryption(),
+        images,
+        public_images(settings, images.shape),
+        augmentation=Augmentation(settings.crop_padding, settings.flip),
+        exposure=exposure,
+        device=pick_device(settings.device),
+        participant=participant,
+    )
+
+
+def require_room(exposure: Exposure, scheme: Scheme, passes: int) -> None:
+    """Refuse a round that is certain to pass the limit, before anything is encrypted.
+
+    In each of the ``passes`` every image is encrypted once, and is a partner of others besides.
+
+    Raises:
+        ExposureLimitError: no draw of partners could keep within the limit.
+    """
+    if exposure.limit is None:
+        return
+    room = exposure.limit - exposure.counts
+    if room.min() < passes or room.sum() < passes * len(room) * scheme.private_k:
+        raise at_limit(exposure)
+
+
+def learn(
+    network: nn.Module,
+    encoder: Encoder,
+    settings: FederatedSettings,
+    number: int,
+    pull: float = 0.0,
+) -> float:
+    """Train ``network`` in place for the local epochs of round ``number``, counted from 1.
+
+    The learning rate follows the schedule of the whole federation. Momentum starts anew.
+
+    Args:
+        network: with the weights that the server sent.
+        encoder: of the client's images.
+        settings: of the run.
+        number: of the round.
+        pull: FedProx's mu, the force towards those weights (Li et al., arXiv:1812.06127).
+
+    Returns:
+        Mean loss of the last local epoch.
+
+    Raises:
+        InstaHideError: the exposure limit was reached, there is a single image, or the loss is no
+            longer finite.
+    """
+    local = settings.local
+    batches = EncodedLoader(encoder, settings.batch_size, pin_memory=encoder.device.type == "cuda")
+    state = TrainingState.start(network, local)
+    state.step = (number - 1) * settings.local_epochs * len(batches)
+    if pull:
+        _pull_back(state, pull)
+    try:
+        epochs = range(settings.local_epochs)
+        return [one_epoch(state, batches, local, Progress()) for _ in epochs][-1].loss
+    except InstaHideError as error:
+        if all(parameter.isfinite().all() for parameter in network.parameters()):
+            raise
+        raise RefusalError(
+            "The network's weights are no longer finite numbers.", "Lower the learning rate `lr`."
+        ) from error
+
+
+def require_precision(settings: FederatedSettings) -> None:
+    """Check that this node can calculate in the precision of the run.
+
+    Raises:
+        RefusalError: it cannot.
+    """
+    try:
+        pick_precision(settings.precision, pick_device(settings.device))
+    except InstaHideError as error:
+        raise RefusalError(
+            f"This node cannot calculate in {settings.precision}.", "Leave `precision` out."
+        ) from error
+
+
+def _pull_back(state: TrainingState, mu: float) -> None:
+    """Add the gradient of mu / 2 times the squared distance to the weights as they are now."""
+    for parameter in state.model.parameters():
+        start = parameter.detach().clone()
+
+        def pulled(gradient: Tensor, here: Tensor = parameter, start: Tensor = start) -> Tensor:
+            # The scaler divides all gradients by its scale before the step.
+            return gradient + state.scaler.get_scale() * mu * (here.detach() - start)
+
+        parameter.register_hook(pulled)  # type: ignore[no-untyped-call]
+
+
+def gradient(network: nn.Module, encoder: Encoder, settings: FederatedSettings) -> float:
+    """Leave the mean gradient of encodings at the weights of ``network`` in its ``.grad``.
+
+    Weights stay as they are; running statistics of batch normalisation go on.
+
+    Args:
+        network: with the weights that the server sent.
+        encoder: of the client's images.
+        settings: whose `gradient` says how many images take part.
+
+    Returns:
+        Mean loss.
+
+    Raises:
+        InstaHideError: the exposure limit was reached, or there is a single image.
+    """
+    device = pick_device(settings.device)
+    precision = pick_precision(settings.precision, device)
+    network.to(device).train()
+    total, images = torch.zeros((), device=device), 0
+    for encodings, labels in _batches(encoder, settings):
+        with autocast(device, precision):
+            logits = network(encodings.to(device))
+        loss = F.cross_entropy(logits.float(), labels.to(device), reduction="sum")
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+        images += len(encodings)
+    if images == 0:
+        raise none_usable()
+    if not torch.isfinite(total):
+        raise RefusalError(
+            "The loss at the server's weights is no finite number.", "Send other weights."
+        )
+    for parameter in network.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= images
+    return total.item() / images
+
+
+def _batches(encoder: Encoder, settings: FederatedSettings) -> Iterable[tuple[Tensor, Tensor]]:
+    if settings.gradient == "pass":
+        # A single image is left out: batch normalisation has nothing to compare it with.
+        loader = EncodedLoader(encoder, settings.batch_size)
+        return (batch for batch in loader if len(batch.images) > 1)
+    rows: np.ndarray[tuple[int], np.dtype[np.int64]] = encoder.order()[: settings.batch_size]
+    batch = encoder.encode(rows)
+    if len(batch.images) < len(rows):
+        raise at_limit(encoder.exposure)
+    return [batch]

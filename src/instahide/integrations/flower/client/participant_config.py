@@ -1,0 +1,186 @@
+"""What a node's own config decides, and what a run's config may decide for it.
+
+A run config comes from whoever starts a run, so nothing in it may weaken a node's privacy. Every
+setting belongs to exactly one of the groups below; docs/federated.md has the same table.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from instahide.errors import InstaHideError
+from instahide.integrations.flower.config import MEANINGLESS, FederatedSettings
+from instahide.integrations.flower.errors import RefusalError
+from instahide.integrations.flower.untrusted_values import in_range, printable
+
+#: What a node must name to take part.
+REQUIRED = ("data", "scheme", "k", "max_exposure")
+#: Only the node's config counts; what it does not name has the library's default.
+NODE_ONLY = (
+    "data", "test", "public", "fresh_crops", "size", "skip_bad", "ledger", "max_exposure",
+    "device", "partition", "alpha",
+)  # fmt: skip
+#: The run must have the node's value, which is the library's default where it does not name one.
+EXACT = ("scheme", "k", "private_k", "c1", "c2", "labels", "law", "gradient")
+#: The run must have the node's value where it names one.
+EXACT_IF_NAMED = ("model", "precision", "dp", "crop_padding", "flip")
+#: The run's value must be at least, or at most, the node's or else the bound here.
+AT_LEAST = {"noise": 0.0, "batch_size": 8, "noise_multiplier": 1.0}
+AT_MOST = {"local_epochs": 100}
+#: Nothing here concerns a node's privacy.
+RUN_ONLY = (
+    "sign_invariant", "seed", "optimizer", "lr", "weight_decay", "momentum", "schedule", "rounds",
+    "clients", "timeout", "strategy", "strategy_arguments", "client_test", "shape", "classes",
+    "mean", "std", "max_grad_norm", "delta", "out",
+)  # fmt: skip
+#: Keys of Flower's simulation engine, or of nodes that split one data set.
+PARTITION = ("partition_id", "num_partitions")
+#: Settings of a node that no run has.
+OF_NODES = ("max_epsilon", *PARTITION)
+_log = logging.getLogger(__name__)
+MOST_EPSILON, _MOST_PARTITIONS = 1e6, 1_000_000
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """A node's own config. Use `read`.
+
+    Attributes:
+        own: the settings that it names, and the library's defaults for all others.
+        named: which ones it names.
+        max_epsilon: the epsilon that no image may pass, at ``own.delta``; None: no such limit.
+        partition: which part of a data set that nodes share, and of how many; or None.
+    """
+
+    own: FederatedSettings
+    named: frozenset[str]
+    max_epsilon: float | None = None
+    partition: tuple[int, int] | None = None
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """Check Flower's node config. Messages hold names of settings, never their values.
+
+        Raises:
+            RefusalError: a setting is missing, unknown, or does not fit.
+        """
+        values = {name.replace("-", "_"): value for name, value in config.items() if value != ""}
+        allowed = {*NODE_ONLY, *EXACT, *EXACT_IF_NAMED, *AT_LEAST, *AT_MOST, "delta", *OF_NODES}
+        if strange := sorted(set(values) - allowed):
+            raise RefusalError(
+                f"The node config says `{printable(strange[0])}`, which is no setting of a node.",
+                f"It may say {', '.join(sorted(map(_shown, allowed)))}.",
+            )
+        if missing := [name for name in REQUIRED if name not in values]:
+            raise RefusalError(
+                "This node takes no part: its own node config does not name "
+                f"{', '.join(f'`{_shown(name)}`' for name in missing)}.",
+                "Name these in the node config; a run config does not decide them.",
+            )
+        partition = read_partition(values)
+        max_epsilon = values.pop("max_epsilon", None)
+        if max_epsilon is not None and not in_range(max_epsilon, 1e-9, MOST_EPSILON):
+            raise RefusalError(
+                "The node config's `max-epsilon` is out of range.", "Use 8.0, for example."
+            )
+        named = frozenset(values) - set(PARTITION)
+        return cls(_checked({name: values[name] for name in named}), named, max_epsilon, partition)
+
+    def settings(self, run: FederatedSettings) -> FederatedSettings:
+        """The settings of ``run`` with those of this node in their place.
+
+        Raises:
+            RefusalError: the run is not on this node's terms.
+        """
+        self._require_terms(run)
+        for name in ("size", "public"):
+            if name in run.model_fields_set and getattr(run, name) != getattr(self.own, name):
+                _log.info("The run's `%s` is ignored: this node's own config decides.", name)
+        values = run.model_dump(exclude_unset=True, exclude=set(NODE_ONLY))
+        mine = {name: getattr(self.own, name) for name in NODE_ONLY if name in self.named}
+        return FederatedSettings.from_values({**values, **mine})
+
+    def _require_terms(self, run: FederatedSettings) -> None:
+        offers, terms = _encryption(run), _encryption(self.own)
+        exact = [*EXACT, *(name for name in EXACT_IF_NAMED if name in self.named)]
+        for name in exact:
+            if offers[name] != terms[name]:
+                raise _refused(name, f"is {terms[name]!r}", offers[name])
+        for name, default in AT_LEAST.items():
+            least = terms[name] if name in self.named else default
+            # Plain training without DP-SGD needs no noise of it, unless the node asks for DP-SGD.
+            if name == "noise_multiplier" and not self.own.dp:
+                continue
+            if offers[name] < least:
+                raise _refused(name, f"is at least {least}", offers[name])
+        for name, default in AT_MOST.items():
+            most = terms[name] if name in self.named else default
+            if offers[name] > most:
+                raise _refused(name, f"is at most {most}", offers[name])
+
+
+def read_partition(values: dict[str, Any]) -> tuple[int, int] | None:
+    """Take the two keys of `PARTITION` out of ``values``.
+
+    Raises:
+        RefusalError: one of them alone, or numbers that do not fit.
+    """
+    part, parts = (values.pop(name, None) for name in PARTITION)
+    if part is None and parts is None:
+        return None
+    if type(part) is not int or type(parts) is not int:
+        raise RefusalError(
+            "The node config's `partition-id` and `num-partitions` are not both whole numbers.",
+            "Name both, or neither.",
+        )
+    if not 0 <= part < parts <= _MOST_PARTITIONS:
+        raise RefusalError(
+            "The node config's `partition-id` is not below `num-partitions`.", "Count from 0."
+        )
+    return part, parts
+
+
+def _encryption(settings: FederatedSettings) -> dict[str, Any]:
+    """All settings by name, those of the scheme as the encoder uses them."""
+    return {**vars(settings), **vars(settings.encryption()), "scheme": settings.scheme}
+
+
+def _checked(values: dict[str, Any]) -> FederatedSettings:
+    try:
+        settings = FederatedSettings.from_config(values)
+        settings.encryption()
+    except InstaHideError as error:
+        for name in values:
+            if any(form in error.problem for form in (f"`{name}`", f"{name} = ", f"{name} is ")):
+                problem = f"The node config's `{_shown(name)}` does not fit."
+                raise RefusalError(problem, "This node's own log says why.") from error
+        raise RefusalError(
+            "The node config's settings do not fit each other.", "This node's own log says why."
+        ) from error
+    return settings
+
+
+def _refused(name: str, wanted: str, offered: object) -> RefusalError:
+    return RefusalError(
+        f"This node takes part if {_shown(name)} {wanted}; in this run it is {offered!r}.",
+        "Start the run on this node's terms.",
+    )
+
+
+def _shown(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def groups() -> dict[str, tuple[str, ...]]:
+    """Every setting of a run by who decides it."""
+    return {
+        "node": NODE_ONLY,
+        "equal": EXACT,
+        "equal if named": EXACT_IF_NAMED,
+        "bounded": (*AT_LEAST, *AT_MOST),
+        "run": RUN_ONLY,
+        "unused": MEANINGLESS,
+    }

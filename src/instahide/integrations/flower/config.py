@@ -1,0 +1,169 @@
+"""The run config of a federation: settings of a training run, and what the clients share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field
+
+from instahide.errors import InstaHideError
+from instahide.integrations.flower.untrusted_values import printable
+from instahide.training.models import NETWORKS
+from instahide.training.settings import Number, Positive, TrainSettings, Whole
+
+#: Characters of a value, at most: enough for the names of thousands of classes.
+MOST_TEXT = 100_000
+#: Settings of a run on one machine that say nothing here.
+MEANINGLESS = ("epochs", "ema", "patience", "test_share", "queries", "query_coefficient")
+
+
+def _words(value: object) -> object:
+    """Flower's configs hold no lists: ``"cat, dog"`` is one."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(","))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _numbers(value: object) -> object:
+    return (value,) if isinstance(value, int | float) else _words(value)
+
+
+def _sizes(value: object) -> object:
+    try:
+        return tuple(int(word) for word in _words(value))  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return value
+
+
+def _named(config: Mapping[Any, Any]) -> dict[str, Any]:
+    """``config`` by Python names, without empty texts.
+
+    Raises:
+        InstaHideError: a name that is no text or occurs twice, or a text that cannot be printed.
+    """
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        name = str(key).replace("-", "_")
+        if not isinstance(key, str) or printable(name) != name:
+            raise InstaHideError(
+                f"The run config: there is no setting `{printable(key)}`.",
+                "Settings have short names of letters and hyphens.",
+            )
+        if name in values:
+            raise InstaHideError(
+                f"The run config: `{name}` is there twice, with a hyphen and with an underscore.",
+                "Name it once.",
+            )
+        if isinstance(value, str) and not (value.isprintable() and len(value) <= MOST_TEXT):
+            raise InstaHideError(
+                f"The run config: the text of `{name}` has control characters or is longer than "
+                f"{MOST_TEXT:,} characters.",
+                "Use printable text.",
+            )
+        if value != "":
+            values[name] = value
+    return values
+
+
+Moments = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
+
+
+class FederatedSettings(TrainSettings):
+    """Everything that a federation was asked to do, none of it secret.
+
+    Use `from_config` for a run config. Of `TrainSettings`, those in `MEANINGLESS` are refused.
+    """
+
+    rounds: Whole = Field(3, ge=1, description="rounds of training")
+    local_epochs: Whole = Field(
+        1, ge=1, description="passes of a client over its images in a round, each newly encrypted"
+    )
+    clients: Whole = Field(2, ge=1, description="nodes that a round waits for before it begins")
+    timeout: Positive = Field(
+        3600.0, description="seconds after which a round goes on without those who do not answer"
+    )
+    strategy: str = Field(
+        "FedAvg", description="how answers become one network: FedSGD, or a strategy of Flower's"
+    )
+    strategy_arguments: str = Field(
+        "", description="arguments of the strategy, as in `eta=0.01 tau=0.001`"
+    )
+    gradient: Literal["pass", "batch"] = Field(
+        "pass", description="with FedSGD: the gradient of a whole pass, or of one batch"
+    )
+    client_test: bool = Field(
+        False, description="have clients test every round's network on `test` images of their own"
+    )
+
+    partition: Literal["iid", "dirichlet"] = Field(
+        "iid", description="how nodes that share one data set split it"
+    )
+    alpha: Positive = Field(
+        0.3, description="Dirichlet parameter of the split; the smaller, the fewer classes a node"
+    )
+
+    shape: Annotated[tuple[int, int, int] | None, BeforeValidator(_sizes)] = Field(
+        None, description="channels, height, width of the images; none: those of the test images"
+    )
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(_words)] = Field(
+        None, description="names of the classes in order; none: those of the test images"
+    )
+    mean: Moments | None = Field(
+        None, description="of pixel / 255, per channel; none: the clients are asked for theirs"
+    )
+    std: Moments | None = Field(
+        None, description="of pixel / 255, per channel; none: the clients are asked for theirs"
+    )
+
+    dp: bool = Field(
+        False, description="train on plain images by DP-SGD, to compare with; `scheme` is plain"
+    )
+    noise_multiplier: Positive = Field(
+        1.0, description="DP-SGD: deviation of the noise over the clipping norm"
+    )
+    max_grad_norm: Positive = Field(
+        1.0, description="DP-SGD: norm that an image's gradient is clipped to"
+    )
+    delta: Annotated[Number, Field(gt=0, lt=1)] = Field(
+        1e-5, description="DP-SGD: epsilon is reported at this delta"
+    )
+
+    out: str | None = Field(None, description="folder for the results and the network")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """From a run config, where names have hyphens and an empty text says nothing.
+
+        Raises:
+            InstaHideError: an unknown setting, or one that does not fit. The message names it and
+                is safe to print.
+        """
+        values = _named(config)
+        said = [name for name in MEANINGLESS if name in values]
+        if said:
+            raise InstaHideError(
+                f"The run config: `{said[0]}` means nothing in a federation.",
+                "Leave it out. A client sees its images `rounds` times `local-epochs` times.",
+            )
+        settings = cls.from_values(values, "The run config")
+        if settings.model not in NETWORKS:
+            raise InstaHideError(
+                f"The run config: `model` is {settings.model!r:.80}, which is no network.",
+                f"Choose one of {', '.join(NETWORKS)}.",
+            )
+        if settings.dp and settings.scheme != "plain":
+            raise InstaHideError(
+                f"DP-SGD is a baseline on plain images, but the scheme is {settings.scheme}.",
+                'Say `scheme = "plain"`, or leave `dp` out.',
+            )
+        return settings
+
+    @property
+    def local(self) -> Self:
+        """What a client trains by: the schedule runs over all rounds, averages are the server's."""
+        return self.model_copy(update={"epochs": self.rounds * self.local_epochs, "ema": 0.0})
+
+    def said(self) -> dict[str, Any]:
+        """Ready for JSON, without what means nothing here."""
+        return self.model_dump(mode="json", exclude=set(MEANINGLESS))

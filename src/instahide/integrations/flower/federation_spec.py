@@ -1,0 +1,157 @@
+"""What all participants agree on: shape and classes of the images, and how they are normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+from flwr.app import ConfigRecord, MetricRecord
+from torch import nn
+
+from instahide.data import ImageTable
+from instahide.data.class_names import require_names_apart
+from instahide.errors import InstaHideError
+from instahide.integrations.flower.config import FederatedSettings
+from instahide.integrations.flower.errors import RefusalError
+from instahide.integrations.flower.untrusted_values import in_range, printable, whole
+from instahide.training.data.alignment import as_trained
+from instahide.training.model_io import NetworkCard
+from instahide.training.models import build
+
+#: Bounds of what a server may send. A standard deviation below one grey level is none of images.
+MOST_SIDE, MOST_CLASSES, MOST_TEXT, LEAST_STD = 1 << 16, 10_000, 200, 1 / 255
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Sent with every message of the server; public.
+
+    Attributes:
+        shape: (C, H, W) of every image.
+        classes: names of the network's outputs.
+        mean: per channel, of pixel / 255; empty until it is agreed upon.
+        std: per channel, likewise.
+    """
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def to_record(self) -> ConfigRecord:
+        """As a message carries it."""
+        return ConfigRecord({name: list(value) for name, value in vars(self).items()})
+
+    @classmethod
+    def from_record(cls, record: ConfigRecord) -> Self:
+        """What `to_record` made, from a server that may be hostile; other keys are passed over.
+
+        Raises:
+            RefusalError: a value is missing, of another type, or out of bounds.
+        """
+        shape, classes, mean, std = (
+            _list(record, name) for name in ("shape", "classes", "mean", "std")
+        )
+        if len(shape) != 3 or not all(whole(side, 1, MOST_SIDE) for side in shape):
+            raise _unusable("shape", f"three whole numbers from 1 to {MOST_SIDE}")
+        if not 1 <= len(classes) <= MOST_CLASSES or len(set(classes)) < len(classes):
+            raise _unusable("classes", f"1 to {MOST_CLASSES:,} different names")
+        if not all(
+            isinstance(name, str) and printable(name, MOST_TEXT) == name for name in classes
+        ):
+            raise _unusable("classes", "printable names")
+        _require_names_apart(classes)
+        if not all(in_range(value, 0, 1) for value in mean):
+            raise _unusable("mean", "numbers from 0 to 1, in units of pixel / 255")
+        if not all(in_range(value, LEAST_STD, 1) for value in std):
+            raise _unusable("std", f"numbers from {LEAST_STD:.4f} to 1, in units of pixel / 255")
+        if len(mean) != len(std) or len(mean) not in (0, shape[0]):
+            raise _unusable("mean", "one number for each channel, and so must `std`")
+        return cls(cast(tuple[int, int, int], shape), classes, mean, std)
+
+    def conform(self, images: ImageTable) -> ImageTable:
+        """``images`` under the agreed class numbers and normalisation; classes go by name.
+
+        Raises:
+            RefusalError: they have another shape, or a class that was not agreed upon.
+        """
+        if images.shape != self.shape:
+            raise RefusalError(
+                f"This node's images are {images.shape}, the federation's {self.shape} "
+                "(channels, height, width).",
+                "Bring them to one size by `size` in the node config.",
+            )
+        strange = set(images.classes) - set(self.classes)
+        if strange:
+            # Names of its own stay here: a server could ask for them by sending none.
+            raise RefusalError(
+                f"{len(strange)} of this node's classes are no class of the federation. Names must "
+                "be equal also in case, in space around them and in their Unicode form.",
+                f"Its classes are {', '.join(self.classes[:20]):.500}.",
+            )
+        mean, std = self.mean or images.mean, self.std or images.std
+        return as_trained(images, self.shape, self.classes, mean, std)
+
+    def network(self, settings: FederatedSettings) -> nn.Module:
+        """The network of ``settings`` for such images, with its initial weights."""
+        return build(
+            settings.model,
+            self.shape[0],
+            len(self.classes),
+            sign_invariant=settings.sign_invariant,
+            seed=settings.seed,
+        )
+
+    def card(self, settings: FederatedSettings) -> NetworkCard:
+        """What goes with the finished network."""
+        return NetworkCard(
+            settings.model,
+            settings.sign_invariant,
+            self.shape,
+            self.classes,
+            self.mean,
+            self.std,
+            settings.encryption().to_json(),
+        )
+
+
+def _list(record: ConfigRecord, name: str) -> tuple[Any, ...]:
+    value = record.get(name)
+    if not isinstance(value, list):
+        raise _unusable(name, "a list")
+    return tuple(value)
+
+
+def _unusable(name: str, wanted: str) -> RefusalError:
+    return RefusalError(f"The server's `{name}` cannot be used.", f"`{name}` must be {wanted}.")
+
+
+def moments(images: ImageTable) -> MetricRecord:
+    """What a client says when it is asked for its normalisation."""
+    facts = {"num-examples": len(images), "mean": [*images.mean], "std": [*images.std]}
+    return MetricRecord(cast(dict[str, Any], facts))
+
+
+def averaged(answers: Sequence[MetricRecord]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, per channel, over the images of all clients together.
+
+    Args:
+        answers: as `moments` made them; at least one.
+    """
+    counts, means, deviations = (
+        np.asarray([answer[name] for answer in answers], np.float64)
+        for name in ("num-examples", "mean", "std")
+    )
+    share = counts / counts.sum()
+    mean = share @ means
+    square = share @ (deviations**2 + means**2)
+    return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())
+
+
+def _require_names_apart(classes: Sequence[str]) -> None:
+    try:
+        require_names_apart(classes, " of the federation")
+    except InstaHideError as error:
+        raise RefusalError(error.problem, error.remedy) from error

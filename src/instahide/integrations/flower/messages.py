@@ -1,0 +1,72 @@
+"""What a server's message may hold, and nothing else."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+from flwr.app import ConfigRecord, Message
+
+from instahide.integrations.flower.errors import RefusalError
+from instahide.integrations.flower.federation_spec import Agreement
+from instahide.integrations.flower.untrusted_values import in_range, printable, whole
+
+#: FedProx's coefficient. It multiplies gradients, so that a large one only spoils training.
+MOST_PULL = 1e6
+MOST_ROUNDS = 10**9
+_EXTRA = ("server-round", "proximal-mu")
+
+
+class Instructions(NamedTuple):
+    """A server's message without its arrays.
+
+    Attributes:
+        agreement: shape, classes and normalisation.
+        number: of the round, from 1; 0 before the first.
+        pull: FedProx's mu.
+        arrays: the network's weights as they came, not looked at; None without any.
+    """
+
+    agreement: Agreement
+    number: int
+    pull: float
+    arrays: object
+
+
+def read(message: Message, *, arrays: bool) -> Instructions:
+    """Check the records of ``message``.
+
+    Args:
+        message: from the server, which may be hostile.
+        arrays: whether weights come with it.
+
+    Raises:
+        RefusalError: a record or a value is missing, unknown, of another type or out of bounds.
+    """
+    wanted = {"config", "arrays"} if arrays else {"config"}
+    content = dict(message.content) if message.has_content() else {}
+    if set(content) != wanted:
+        shown = ", ".join(sorted(map(printable, content))) or "none"
+        raise RefusalError(
+            f"The server's message has these records: {shown:.200}.",
+            f"It must have {', '.join(sorted(wanted))}.",
+        )
+    config = content["config"]
+    if not isinstance(config, ConfigRecord):
+        raise RefusalError("The server's `config` is no config record.", "Send one.")
+    known = {*Agreement.__dataclass_fields__, *_EXTRA}
+    if strange := sorted(set(config) - known):
+        raise RefusalError(
+            f"The server's message says `{printable(strange[0])}`, which nobody here knows.",
+            f"It may say {', '.join(sorted(known))}.",
+        )
+    number, pull = config.get("server-round", 0), config.get("proximal-mu", 0.0)
+    if not whole(number, 0, MOST_ROUNDS):
+        raise RefusalError("The server's `server-round` is no round's number.", "Count from 1.")
+    if not in_range(pull, 0, MOST_PULL):
+        raise RefusalError(
+            "The server's `proximal-mu` is out of range.", f"Use a number from 0 to {MOST_PULL:g}."
+        )
+    agreement = Agreement.from_record(config)
+    return Instructions(
+        agreement, cast(int, number), float(cast(float, pull)), content.get("arrays")
+    )

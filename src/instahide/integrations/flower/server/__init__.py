@@ -1,0 +1,1 @@
+"""The Flower server app: rounds, strategies, and checks of what clients reply."""

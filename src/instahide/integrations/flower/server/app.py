@@ -1,0 +1,124 @@
+"""The server app: agrees on terms with the clients, runs the rounds, tests, keeps the result."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+from torch import nn
+
+from instahide.data import ImageTable
+from instahide.encryption.privacy import privacy_statement
+from instahide.errors import InstaHideError
+from instahide.integrations.flower.arrays import load
+from instahide.integrations.flower.config import FederatedSettings
+from instahide.integrations.flower.federation_spec import Agreement
+from instahide.integrations.flower.server.negotiation import normalised, terms
+from instahide.integrations.flower.server.round_log import Diary, Watched
+from instahide.integrations.flower.server.strategies import make_strategy
+from instahide.training.device import pick_device, pick_precision
+from instahide.training.evaluate import accuracy, table_batches
+from instahide.training.model_io import save_network
+from instahide.training.run_folder import surroundings
+
+RESULTS, NETWORK = "results.json", "model.safetensors"
+
+server_app = ServerApp()
+_log = logging.getLogger(__name__)
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """All rounds of a federation, as the run config says.
+
+    Raises:
+        InstaHideError: settings that do not fit, images to test on that cannot be read, or no
+            client that answers.
+    """
+    settings = FederatedSettings.from_config(context.run_config)
+    out = _new_folder(settings)
+    agreement, test = terms(settings)
+    network = agreement.network(settings)
+    strategy = make_strategy(settings, network)
+    agreement = normalised(agreement, settings, grid)
+    facts = {
+        "settings": settings.said(),
+        "surroundings": surroundings(settings),
+        "differential_privacy": _privacy(settings),
+    }
+    diary = Diary(facts, out and out / RESULTS)
+    tester = Tester(network, agreement, settings, test, diary)
+    result = Watched(strategy, diary).start(
+        grid,
+        ArrayRecord(network.state_dict()),
+        num_rounds=settings.rounds,
+        timeout=settings.timeout,
+        train_config=agreement.to_record(),
+        evaluate_config=agreement.to_record(),
+        evaluate_fn=tester,
+    )
+    diary.write({"accuracy": tester.last})
+    _log.info("%s", _privacy(settings))
+    for node, reason in diary.refusals().items():
+        _log.warning("Node %s took no part in some rounds: %s", node, reason)
+    if not result.arrays:
+        raise InstaHideError(
+            "No client took part in any round, so that nothing was learned.",
+            "The reasons are above.",
+        )
+    if out is not None:
+        save_network(out / NETWORK, load(network.cpu(), result.arrays), agreement.card(settings))
+
+
+def _privacy(settings: FederatedSettings) -> str:
+    """What is guaranteed of the images of the nodes, as far as the server knows."""
+    if settings.dp:
+        return f"Differential privacy: by DP-SGD, at delta = {settings.delta:g}; see each round"
+    noise = bool(settings.encryption().noise)
+    return privacy_statement(None, noise=noise, scope=", but to the ledgers of the nodes alone")
+
+
+class Tester:
+    """Ends a round: tests the network on the server's images, if there are any.
+
+    Attributes:
+        last: accuracy after the last round, as a share; None without test images.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        agreement: Agreement,
+        settings: FederatedSettings,
+        test: ImageTable | None,
+        diary: Diary,
+    ) -> None:
+        self._device = pick_device(settings.device)
+        self._precision = pick_precision(settings.precision, self._device)
+        self._network = network.to(self._device)
+        self._images = None if test is None else agreement.conform(test)
+        self._diary = diary
+        self.last: float | None = None
+
+    def __call__(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """After round ``number``; 0 is before the first, when there is nothing to test."""
+        if number == 0:
+            return None
+        if self._images is not None:
+            network = load(self._network, arrays)
+            batches = table_batches(self._images)
+            self.last = accuracy(network, batches, precision=self._precision).overall
+        self._diary.end(self.last)
+        return None if self.last is None else MetricRecord({"accuracy": self.last})
+
+
+def _new_folder(settings: FederatedSettings) -> Path | None:
+    """Where results go, if anywhere; never over others."""
+    if settings.out is None:
+        return None
+    folder = Path(settings.out)
+    if (folder / RESULTS).exists():
+        raise InstaHideError(f"{folder} holds results already.", "Choose another `out`.")
+    return folder

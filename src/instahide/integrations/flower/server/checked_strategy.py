@@ -1,0 +1,73 @@
+"""Any strategy, with its clients' answers checked before it sees them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from instahide.integrations.flower.server.reply_checks import AnswerChecks, Checked
+
+_log = logging.getLogger(__name__)
+
+
+class Guarded(FedAvg):
+    """A strategy that drops bad answers and goes on with the others.
+
+    To stand before a strategy of Flower's among the bases of a class.
+
+    Attributes:
+        checks: of the answers.
+        last: the answers of the round that was aggregated last.
+    """
+
+    checks: AnswerChecks
+    last: Checked
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """As the strategy does it; changes will be measured from ``arrays``."""
+        self.checks.begin(arrays)
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """As the strategy does it, of the answers that can be used; nothing where there are none.
+
+        A result that is not finite is not used either.
+        """
+        self.last = self._checked(replies, self.checks.trained)
+        if not self.last.kept:
+            return None, None
+        found, metrics = super().aggregate_train(server_round, self.last.kept)
+        if found is not None and not self.checks.is_network(found):
+            _log.error(
+                "Round %d: the network would not be finite; it stays as it was.", server_round
+            )
+            return None, metrics
+        return found, metrics
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """As the strategy does it, of the answers that can be used."""
+        self.last = self._checked(replies, self.checks.tested)
+        return super().aggregate_evaluate(server_round, self.last.kept) if self.last.kept else None
+
+    def _checked(
+        self, replies: Iterable[Message], check: Callable[[Iterable[Message]], Checked]
+    ) -> Checked:
+        checked = check(replies)
+        for node, why in checked.dropped.items():
+            _log.warning("Node %s: %s", node, why)
+        return checked
+
+
+def guarded(strategy: type[FedAvg]) -> type[Guarded]:
+    """A class like ``strategy``, and of its name, that checks answers."""
+    return type(strategy.__name__, (Guarded, strategy), {"__doc__": strategy.__doc__})

@@ -1,0 +1,156 @@
+"""The server's strategies by name: Flower's own, and FedSGD."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import flwr.serverapp.strategy as flower
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.config import parse_config_args
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+from torch import nn
+
+from instahide.errors import InstaHideError
+from instahide.integrations.flower.config import FederatedSettings
+from instahide.integrations.flower.server.checked_strategy import Guarded, guarded
+from instahide.integrations.flower.server.reply_checks import EXPOSURES, SPENT, AnswerChecks
+from instahide.training.training_loop import learning_rate
+
+#: Of Flower's strategies those that make one network of several, but for wrappers of others.
+NAMES = (
+    "FedAvg", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi", "FedProx", "FedMedian",
+    "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan", "QFedAvg",
+)  # fmt: skip
+#: Those that step along the mean change of everything, and so of running statistics.
+STEPPING = ("FedAvgM", "FedAdagrad", "FedAdam", "FedYogi", "QFedAvg")
+
+
+class FedSGD(FedAvg):
+    """Clients send gradients at the server's weights, and the server makes a step.
+
+    Source: McMahan et al., "Communication-Efficient Learning" (arXiv:1602.05629), section 2.
+
+    Args:
+        parameters: names of the arrays that have a gradient. Others, such as running statistics,
+            are averaged.
+        rate: learning rate of round ``number``, counted from 1.
+        momentum: of the server's steps.
+        more: as for `FedAvg`.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[str],
+        rate: Callable[[int], float],
+        momentum: float = 0.0,
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        self.parameters = frozenset(parameters)
+        self.rate = rate
+        self.momentum = momentum
+        self._arrays = ArrayRecord()
+        self._velocity: dict[str, np.ndarray[Any, Any]] = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """As `FedAvg`; the weights that gradients will belong to are kept."""
+        self._arrays = arrays
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The weights after a step along the mean gradient."""
+        sent, metrics = super().aggregate_train(server_round, replies)
+        if sent is None:
+            return None, metrics
+        rate = self.rate(server_round)
+        return ArrayRecord(
+            {name: Array(self._stepped(name, array.numpy(), rate)) for name, array in sent.items()}
+        ), metrics
+
+    def _stepped(self, name: str, mean: np.ndarray[Any, Any], rate: float) -> np.ndarray[Any, Any]:
+        if name not in self.parameters:
+            return mean
+        before = self._velocity.get(name, np.zeros_like(mean))
+        self._velocity[name] = self.momentum * before + mean
+        return np.asarray(self._arrays[name].numpy() - rate * self._velocity[name], mean.dtype)
+
+
+def make_strategy(settings: FederatedSettings, network: nn.Module) -> Guarded:
+    """The strategy that ``settings`` name, with their arguments; it checks clients' answers.
+
+    Raises:
+        InstaHideError: there is no such strategy or argument, or it would harm the network.
+    """
+    name = settings.strategy
+    if name != "FedSGD" and name not in NAMES:
+        raise InstaHideError(
+            f"There is no strategy `{name}`.", f"Choose one of FedSGD, {', '.join(NAMES)}."
+        )
+    if name in STEPPING and list(network.buffers()):
+        raise InstaHideError(
+            f"{name} would step along running variances too, and make some of them negative.",
+            f'Say `model = "small-group"`, which has none; `{settings.model}` does.',
+        )
+    arguments: dict[str, Any] = {
+        "fraction_evaluate": float(settings.client_test),
+        "min_train_nodes": 1,
+        "min_evaluate_nodes": int(settings.client_test),
+        "min_available_nodes": settings.clients,
+        "train_metrics_aggr_fn": together,
+        **_given(settings),
+    }
+    if name == "FedSGD":
+        arguments["parameters"] = dict(network.named_parameters())
+        arguments["rate"] = lambda number: learning_rate(
+            settings.local, number - 1, settings.rounds
+        )
+    if name == "QFedAvg":
+        arguments.setdefault("train_loss_key", "loss")
+    kind = guarded(FedSGD if name == "FedSGD" else getattr(flower, name))
+    try:
+        strategy = kind(**arguments)
+    except TypeError as error:
+        raise InstaHideError(
+            f"{name} does not take `{settings.strategy_arguments}` ({error}).",
+            "Its arguments are in Flower's documentation; FedSGD takes `momentum`.",
+        ) from error
+    strategy.checks = AnswerChecks(
+        network.state_dict(),
+        SPENT if settings.dp else EXPOSURES,
+        dict(network.named_parameters()) if name == "FedSGD" else (),
+    )
+    return strategy
+
+
+def together(replies: list[RecordDict], weighted_by: str) -> MetricRecord:
+    """The numbers of all clients as one: the mean loss by images, and the extremes of the rest."""
+    records = [next(iter(reply.metric_records.values())) for reply in replies]
+    images = np.asarray([record[weighted_by] for record in records], np.float64)
+    found: dict[str, Any] = {weighted_by: int(images.sum())}
+    for key in set(records[0]) - {weighted_by}:
+        values = [cast(float, record[key]) for record in records]
+        if key.endswith("-least"):
+            found[key] = min(values)
+        elif key.endswith("-most") or key == "epsilon":
+            found[key] = max(values)
+        else:
+            found[key] = float(np.average(values, weights=images))
+    return MetricRecord(found)
+
+
+def _given(settings: FederatedSettings) -> dict[str, Any]:
+    try:
+        given = parse_config_args([settings.strategy_arguments])
+    except Exception as error:  # Flower says it in a way of its own
+        raise InstaHideError(
+            f"The strategy's arguments `{settings.strategy_arguments}` cannot be read.",
+            "Write them as in `eta=0.01 tau=0.001`.",
+        ) from error
+    return {name.replace("-", "_"): value for name, value in given.items()}

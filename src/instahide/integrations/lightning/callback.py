@@ -1,0 +1,213 @@
+"""A callback for PyTorch Lightning: what a `Trainer` trains on, it trains on encodings of."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from instahide.data import Images, PhotoCrops
+from instahide.encodings.ledger.ledger import Account, Ledger
+from instahide.encryption.exposure import Exposure, require_limit
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.integrations.dataloader.wrap import EncodingLoader, encode_loader
+from instahide.training.distributed.exposure import JointExposure
+from instahide.utils.optional_deps import needing
+
+with needing("pytorch-lightning", "lightning"):
+    from pytorch_lightning import Callback, LightningModule, Trainer
+
+    from instahide.integrations.lightning.loaders import TrainingLoader, give_encrypted, give_plain
+
+
+class InstaHideCallback(Callback):
+    """Encrypts the training batches of a `Trainer`: module and data module know nothing of it.
+
+    Every process of a distributed run draws keys of its own, and partners from the images that
+    Lightning gives it. Images to validate, test and predict on stay as they are.
+
+    After every epoch ``exposure/least``, ``exposure/mean`` and ``exposure/most`` are logged: how
+    many encodings an item of the training set has gone into, in all processes and in the runs that
+    this one resumes. Checkpoints hold these counts and the scheme, and nothing secret.
+
+    Args:
+        scheme: how to encrypt.
+        public: as for `encode_loader`, like all that follow but the last.
+        image: the field of a batch that holds the images.
+        label: the field that holds the labels.
+        classes: how many there are, or their names.
+        mean: what the transform subtracts.
+        std: what it divides by.
+        max_exposure: encodings that an item may go into, at most. The run ends before the first
+            batch that would pass it, as after an early stop.
+
+        ledger: path of a ledger that counts the items of the training sets, by their content, in
+            place of the checkpoints: over kills, other runs and other programs, too. All processes
+            of a run must see the same file.
+
+    Raises:
+        InstaHideError: a limit below 1; in `Trainer.fit`, whatever `encode_loader` refuses.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        *,
+        public: Images | PhotoCrops | None = None,
+        image: Any = None,
+        label: Any = None,
+        classes: int | Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        max_exposure: int | None = None,
+        ledger: str | Path | None = None,
+    ) -> None:
+        require_limit(max_exposure)
+        self._ledger = None if ledger is None else Path(ledger)
+        self._accounts: dict[int, Account] = {}
+        self.scheme = scheme
+        self.max_exposure = max_exposure
+        self._options: dict[str, Any] = {
+            "public": public, "image": image, "label": label, "classes": classes,
+            "mean": mean, "std": std,
+        }  # fmt: skip
+        self._exposures: dict[int, JointExposure] = {}
+        self._trainer: Trainer | None = None
+        # Tells a checkpoint of this run, whose counts are known, from one of another.
+        self._run = secrets.token_hex(8)
+
+    @property
+    def exposures(self) -> tuple[Exposure, ...]:
+        """How often each item has gone out: one count for each training loader, in order.
+
+        During an epoch a process knows of the others' encodings what it heard at the last log or
+        checkpoint.
+        """
+        found: dict[int, Exposure] = {**self._exposures, **self._accounts}
+        return tuple(exposure for _, exposure in sorted(found.items()))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have the trainer train on encodings, until `teardown`.
+
+        Raises:
+            InstaHideError: its processes do not each have batches of their own.
+        """
+        self._trainer = trainer
+        if stage == "fit":
+            self._run = trainer.strategy.broadcast(self._run)
+            give_encrypted(trainer, self._encoded)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the trainer as it was."""
+        give_plain(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the trainer as it was."""
+        give_plain(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the exposure."""
+        self._settle()
+        if not self.exposures or trainer.barebones:
+            return
+        counts = np.concatenate([exposure.counts for exposure in self.exposures])
+        figures = {"least": counts.min(), "mean": counts.mean(), "most": counts.max()}
+        pl_module.log_dict(
+            {f"exposure/{name}": float(value) for name, value in figures.items()},
+            batch_size=1,
+            # All processes say the same; Lightning warns of whoever does not ask for it.
+            sync_dist=True,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheme and the counts. All processes call it at once, as they do to save."""
+        if self._trainer is not None and not self._trainer.interrupted:
+            self._settle()
+        for account in self._accounts.values():
+            # What was learned from encodings is about to be kept.
+            account.sync()
+        counted = {} if self._ledger is None else {"ledger": True}
+        return {
+            "scheme": self.scheme.to_json(),
+            "run": self._run,
+            "counts": {
+                place: torch.from_numpy(exposure.by_picture.copy())
+                for place, exposure in self._exposures.items()
+            },
+            **counted,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting where a run left off; no count becomes lower.
+
+        Raises:
+            InstaHideError: it encrypted in another way.
+        """
+        if self._trainer is not None and not self._trainer.training:
+            return
+        scheme = Scheme.from_json(state_dict["scheme"])
+        if scheme != self.scheme:
+            raise InstaHideError(
+                f"The checkpoint's run encrypted by {scheme}, this one would by {self.scheme}.",
+                "Resume with the scheme of the checkpoint, or start a new run.",
+            )
+        if bool(state_dict.get("ledger")) != (self._ledger is not None):
+            raise InstaHideError(
+                "The checkpoint's run counted in a ledger, and this one does not, or the other way "
+                "round: encodings of one of them would not be counted.",
+                "Resume with the same ledger=, or with none.",
+            )
+        for place, stored in state_dict["counts"].items():
+            exposure = self._exposure(place, len(stored))
+            count = exposure.raise_to if state_dict["run"] == self._run else exposure.add
+            count(stored.numpy())
+
+    def _encoded(self, loader: TrainingLoader) -> EncodingLoader:
+        dataset: Any = loader.unwrapped.dataset
+        exposure: Exposure
+        if self._ledger is None:
+            exposure = self._exposure(loader.place(), len(dataset))
+        else:
+            exposure = self._accounts[loader.place()] = self._account(self._ledger, dataset)
+        return encode_loader(loader.unwrapped, self.scheme, exposure=exposure, **self._options)
+
+    def _account(self, ledger: Path, dataset: Any) -> Account:
+        """Of ``dataset`` in ``ledger``, which each process opens for itself."""
+        named = {name: self._options[name] for name in ("image", "mean", "std")}
+        return Ledger.open(ledger).account(
+            dataset, limit=self.max_exposure, scheme=self.scheme, **named
+        )
+
+    def _exposure(self, place: int, items: int) -> JointExposure:
+        """Of the training loader at ``place``, whichever it is in this epoch."""
+        if place not in self._exposures:
+            self._exposures[place] = JointExposure(items, self._total, limit=self.max_exposure)
+        exposure = self._exposures[place]
+        if exposure.images != items:
+            raise InstaHideError(
+                f"Training loader {place} has {items} items now and had {exposure.images} before, "
+                "so that it is not known which of them have gone out.",
+                "Choose from one data set with a sampler, or start a run with a new callback.",
+            )
+        return exposure
+
+    def _settle(self) -> None:
+        for exposure in self._exposures.values():
+            exposure.settle()
+
+    def _total(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sum of ``counts`` over all processes."""
+        if self._trainer is None or self._trainer.world_size == 1:
+            return counts
+        strategy = self._trainer.strategy
+        own = torch.from_numpy(counts.copy()).to(strategy.root_device)
+        total: NDArray[np.int64] = strategy.reduce(own, reduce_op="sum").cpu().numpy()
+        return total

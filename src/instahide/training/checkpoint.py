@@ -1,0 +1,73 @@
+"""Tensors and the plain facts that belong to them, in one file that is whole or refused.
+
+The file is safetensors: it loads without pickle, so a file from a stranger cannot run code. The
+facts (JSON) and a SHA-256 over everything stand in its header, so tensors and facts cannot
+disagree and a flipped bit is found. What the run folder stores this way is weights, optimiser
+moments and measurements; keys and generator states have no place in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from instahide.data.readers.size_limits import reason_of
+from instahide.errors import InstaHideError
+from instahide.utils.atomic_write import require_regular, writing
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Replace ``path`` by a file of ``tensors`` and ``facts``, whole or not at all.
+
+    Raises:
+        InstaHideError: the disk is full or the folder is read-only.
+    """
+    own = {name: _own(tensor) for name, tensor in tensors.items()}
+    text = json.dumps(facts, allow_nan=False)
+    content = save(own, {"facts": text, "sha256": _digest(own, text)})
+    with writing(path) as partial:
+        partial.write_bytes(content)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the facts that `write` put into ``path``.
+
+    Raises:
+        InstaHideError: the file is missing, torn, changed, or was not written by `write`.
+    """
+    try:
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = header["facts"]
+        if header["sha256"] != _digest(tensors, text):
+            raise ValueError("its checksum does not match its content")
+        return tensors, dict(json.loads(text))
+    except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
+        raise InstaHideError(
+            f"{path} is not a whole checkpoint ({reason_of(error)}).",
+            "Restore it from a copy, or start a new run in another folder.",
+        ) from error
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy in main memory, row by row: what safetensors asks for."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

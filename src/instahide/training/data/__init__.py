@@ -1,0 +1,1 @@
+"""Batches to train on: from private images, or from folders of encodings."""

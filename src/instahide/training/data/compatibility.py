@@ -1,0 +1,112 @@
+"""What it takes to train on the encodings of several participants together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import combinations
+
+import numpy as np
+
+from instahide.data.class_names import require_names_apart
+from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.manifest import Manifest
+from instahide.errors import InstaHideError
+
+
+def class_union(folders: Sequence[EncodedFolder]) -> tuple[str, ...]:
+    """The names of all classes: the first folder's in its order, then what others add."""
+    return tuple(dict.fromkeys(name for folder in folders for name in folder.manifest.classes))
+
+
+def require_poolable(folders: Sequence[EncodedFolder]) -> None:
+    """Check that one network can learn from all of ``folders``.
+
+    Schemes may differ. A class may be missing anywhere, but a folder that has no class in common
+    with any other calls the same things by other names, more likely than not.
+
+    Raises:
+        InstaHideError: no folder, a folder given twice, images of two shapes, classes with
+            nothing in common, or two whose names differ only in case, space or Unicode form. The
+            message names both folders and what they differ in.
+    """
+    if not folders:
+        raise InstaHideError("There is nothing to learn from.", "Give at least one folder.")
+    for one, other in combinations(folders, 2):
+        if one.manifest.publication == other.manifest.publication:
+            raise InstaHideError(
+                f"{one.location} and {other.location} hold the same encodings.",
+                "Name every folder once.",
+            )
+        if one.manifest.shape != other.manifest.shape:
+            _refuse(one, other, "shape", *(str(f.manifest.shape) for f in (one, other)))
+    where = f" of {' and '.join(str(folder.location) for folder in folders[:4])}"
+    require_names_apart(class_union(folders), where)
+    for folder in folders if len(folders) > 1 else ():
+        others = [other for other in folders if other is not folder]
+        if not set(folder.manifest.classes) & set(class_union(others)):
+            lists = [", ".join(f.manifest.classes[:10]) for f in (folder, others[0])]
+            _refuse(folder, others[0], "classes", *lists)
+
+
+def require_one_look(folders: Sequence[EncodedFolder]) -> None:
+    """Check that all encodings have random signs, or none: they are different things to look at.
+
+    Raises:
+        InstaHideError: the schemes of two folders differ in the mask.
+    """
+    masks = {folder.manifest.encryption().mask: folder.location for folder in folders}
+    if len(masks) == 2:
+        raise InstaHideError(
+            f"{masks[True]} and {masks[False]} cannot be pooled as they are: mask True in the one, "
+            "False in the other.",
+            "Use `--sign-invariant`, so that the network sees |x| of both.",
+        )
+
+
+def note_differences(folders: Sequence[EncodedFolder]) -> None:
+    """Warn of folders that are made by another scheme or normalisation than the first."""
+    first = folders[0]
+    for other in folders[1:]:
+        said = _differences(first.manifest, other.manifest)
+        if said:
+            warnings.warn(
+                f"{first.location} and {other.location} differ: {'; '.join(said)}.", stacklevel=2
+            )
+
+
+def normalisation(
+    folders: Sequence[EncodedFolder],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) per channel: of the folders, weighted by their numbers of encodings."""
+    weights = [len(folder) for folder in folders]
+    mean, std = (
+        weighted([getattr(folder.manifest, name) for folder in folders], weights)
+        for name in ("mean", "std")
+    )
+    return mean, std
+
+
+def weighted(values: Sequence[Sequence[float]], weights: Sequence[int]) -> tuple[float, ...]:
+    """The mean of ``values``, which are per channel."""
+    return tuple(np.average(values, axis=0, weights=weights).tolist())
+
+
+def _refuse(one: EncodedFolder, other: EncodedFolder, what: str, ours: str, theirs: str) -> None:
+    raise InstaHideError(
+        f"{one.location} and {other.location} cannot be pooled: {what} {ours} in the one, "
+        f"{theirs} in the other.",
+        "Agree on size, channels and class names before images are encrypted.",
+    )
+
+
+def _differences(one: Manifest, other: Manifest) -> list[str]:
+    """What two folders may differ in, each as ``k 4 and 6``."""
+    ours, theirs = (
+        asdict(manifest.encryption()) | {"mean": manifest.mean, "std": manifest.std}
+        for manifest in (one, other)
+    )
+    return [
+        f"{name} {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name]
+    ]

@@ -1,0 +1,185 @@
+"""Training on what several participants have published, with no original in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instahide.data import BUILTIN, ImageTable, open_test
+from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.manifest import NAME
+from instahide.encodings.storage import open_store
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.training.data.alignment import as_trained, columns
+from instahide.training.data.compatibility import (
+    class_union,
+    normalisation,
+    note_differences,
+    require_one_look,
+    require_poolable,
+)
+from instahide.training.data.pooled_loader import PooledLoader, folder_batches, own_encodings
+from instahide.training.distributed.process_group import ALONE, World
+from instahide.training.distributed.sharding import share_of
+from instahide.training.evaluate import table_batches
+from instahide.training.model_io import NetworkCard
+from instahide.training.settings import TrainSettings
+
+
+def holds_encodings(source: str) -> bool:
+    """Whether ``source`` is a folder of encodings, and no set, folder or file of images."""
+    if source in BUILTIN or Path(source).is_file():
+        return False
+    return NAME in open_store(source).names()
+
+
+@dataclass(frozen=True)
+class PooledEncodings:
+    """Folders of encodings, and what to test on. Use `open`.
+
+    Attributes:
+        settings: everything that was asked for.
+        folders: what to learn from.
+        classes: names of the classes: the union of the folders'.
+        mean: per channel, of pixel / 255: the folders', weighted by their encodings.
+        std: per channel, likewise.
+        test: plain images or encodings, if there are any to test on; of several processes each
+            has its own part of the images.
+        world: the processes that train together, each on its own part of the encodings.
+    """
+
+    settings: TrainSettings
+    folders: tuple[EncodedFolder, ...]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    test: ImageTable | EncodedFolder | None
+    world: World = ALONE
+
+    @classmethod
+    def open(cls, settings: TrainSettings, world: World = ALONE) -> PooledEncodings:
+        """Open the folders and check that one network can learn from all of them.
+
+        Its settings say whether the network sees signs, if those given do not.
+
+        Raises:
+            InstaHideError: folders that cannot be pooled, or test images that do not fit them.
+        """
+        folders = tuple(EncodedFolder.open(source) for source in _sources(settings))
+        require_poolable(folders)
+        _require_same(folders, world)
+        said = "sign_invariant" in settings.model_fields_set
+        if not (said and settings.sign_invariant):
+            require_one_look(folders)
+        if not said:
+            masked = folders[0].manifest.encryption().mask
+            settings = settings.merged({"sign_invariant": masked})
+        note_differences(folders)
+        classes, moments = class_union(folders), normalisation(folders)
+        test = _open_test(settings, folders[0].manifest.shape, classes, *moments)
+        if isinstance(test, ImageTable):
+            test = share_of(test, world)
+        return cls(settings, folders, classes, *moments, test, world)
+
+    @property
+    def scheme(self) -> Scheme:
+        """The first folder's."""
+        return self.folders[0].manifest.encryption()
+
+    @property
+    def card(self) -> NetworkCard:
+        """What a network for these encodings takes and gives."""
+        return NetworkCard(
+            self.settings.model,
+            self.settings.sign_invariant,
+            self.folders[0].manifest.shape,
+            self.classes,
+            self.mean,
+            self.std,
+            self.scheme.to_json(),
+        )
+
+    def batches(self, *, pin_memory: bool) -> PooledLoader:
+        """Every encoding once in every pass."""
+        share = len(self.world.share(self.settings.batch_size))
+        return PooledLoader(self.folders, share, pin_memory=pin_memory, world=self.world)
+
+    @property
+    def test_images(self) -> int:
+        """How many images or encodings this process tests on."""
+        if isinstance(self.test, EncodedFolder):
+            return own_encodings(self.test, self.world)
+        return 0 if self.test is None else len(self.test)
+
+    def test_batches(self) -> Iterable[tuple[Tensor, Tensor]] | None:
+        """Test images with their class numbers, or test encodings with that of most weight."""
+        if isinstance(self.test, EncodedFolder):
+            return folder_batches(self.test, self.classes, world=self.world)
+        return None if self.test is None else table_batches(self.test)
+
+    def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
+        """Nothing: there is no public pool here to encrypt queries with."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing: what was read needs no care."""
+
+    def facts(self) -> dict[str, Any]:
+        """Whose encodings these are, and how many."""
+        return {
+            "folders": [
+                {"participant": folder.manifest.participant, "encodings": len(folder)}
+                for folder in self.folders
+            ]
+        }
+
+
+def _sources(settings: TrainSettings) -> list[str]:
+    sources = [settings.data] if isinstance(settings.data, str) else settings.data
+    plain = [source for source in sources if not holds_encodings(source)]
+    if plain:
+        raise InstaHideError(
+            f"{plain[0]} holds no encodings, and only encodings can be pooled.",
+            "Encrypt it with `instahide encrypt`, or train on it alone.",
+        )
+    return sources
+
+
+def _require_same(folders: Sequence[EncodedFolder], world: World) -> None:
+    named = world.gathered([folder.manifest.publication for folder in folders])
+    if any(publications != named[0] for publications in named):
+        raise InstaHideError(
+            "The processes of this run have other encodings under the same names.",
+            "Give all of them the same folders: each reads its own part of every one.",
+        )
+
+
+def _open_test(
+    settings: TrainSettings,
+    shape: tuple[int, int, int],
+    classes: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> ImageTable | EncodedFolder | None:
+    if settings.test is None:
+        return None
+    if not holds_encodings(settings.test):
+        images = open_test(settings.test, size=settings.size, skip_bad=settings.skip_bad)
+        return as_trained(images, shape, classes, mean, std)
+    folder = EncodedFolder.open(settings.test)
+    if folder.manifest.shape != shape:
+        raise InstaHideError(
+            f"{folder.location} cannot be tested on: shape {folder.manifest.shape}, but {shape} "
+            "in the encodings to train on.",
+            "Encrypt test images of the same size and channels.",
+        )
+    if not len(folder):
+        raise InstaHideError(f"{folder.location} is empty.", "Give at least one test encoding.")
+    columns(folder.manifest.classes, classes)
+    return folder

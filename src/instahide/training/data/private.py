@@ -1,0 +1,202 @@
+"""Training on one's own images, encrypted anew in every epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instahide.data import (
+    ImageTable,
+    PhotoCrops,
+    Split,
+    open_images,
+    open_pool,
+    open_split,
+    open_test,
+)
+from instahide.data.splits import checked
+from instahide.encodings.ledger.ledger import Account, Ledger
+from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.encoder import Encoder
+from instahide.encryption.exposure import Exposure
+from instahide.encryption.privacy import DELTA, epsilon_of
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.training.data.alignment import as_trained
+from instahide.training.data.encoded_loader import EncodedLoader
+from instahide.training.distributed.process_group import ALONE, World
+from instahide.training.distributed.sharding import shared, source_of
+from instahide.training.evaluate import table_batches
+from instahide.training.model_io import NetworkCard
+from instahide.training.predict import predict_encrypted
+from instahide.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class OwnImages:
+    """Private images, and what encrypts them. Use `open`.
+
+    Attributes:
+        settings: everything that was asked for.
+        scheme: how private images are encrypted.
+        split: private images to train on, and plain ones to test on.
+        public: what the scheme mixes in, if it mixes in any.
+        encoder: makes the encodings; new keys in every process.
+        world: the processes that train together, each on images of its own.
+    """
+
+    settings: TrainSettings
+    scheme: Scheme
+    split: Split
+    public: ImageTable | PhotoCrops | None
+    encoder: Encoder
+    world: World = ALONE
+
+    @classmethod
+    def open(cls, settings: TrainSettings, device: torch.device, world: World = ALONE) -> OwnImages:
+        """Read the images and check that they fit the scheme.
+
+        Raises:
+            InstaHideError: settings or images that cannot be used.
+        """
+        scheme = settings.encryption()
+        split = shared(_split(settings, world), str(settings.data), settings.test, world)
+        asks = scheme.k > 1 and settings.queries > 0
+        public = public_images(settings, split.train.shape)
+        if asks:
+            _require_askable(scheme.query(settings.query_coefficient), split.test)
+        encoder = Encoder(
+            scheme,
+            split.train,
+            public,
+            augmentation=Augmentation(settings.crop_padding, settings.flip),
+            exposure=_exposure(settings, scheme, split.train),
+            device=device,
+            participant=world.participant,
+        )
+        return cls(settings, scheme, split, public, encoder, world)
+
+    @property
+    def card(self) -> NetworkCard:
+        """What a network for these images takes and gives."""
+        images = self.split.train
+        return NetworkCard(
+            self.settings.model,
+            self.settings.sign_invariant,
+            images.shape,
+            images.classes,
+            images.mean,
+            images.std,
+            self.scheme.to_json(),
+        )
+
+    def batches(self, *, pin_memory: bool) -> EncodedLoader:
+        """New encodings of every private image in every pass."""
+        share = len(self.world.share(self.settings.batch_size))
+        return EncodedLoader(self.encoder, share, pin_memory=pin_memory)
+
+    @property
+    def test_images(self) -> int:
+        """How many this process tests on."""
+        return len(self.split.test)
+
+    def test_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Plain test images with their class numbers."""
+        return table_batches(self.split.test)
+
+    def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
+        """The accuracy on encrypted queries, where the settings ask for any."""
+        if self.scheme.k == 1 or self.settings.queries == 0 or self.test_images == 0:
+            return {}
+        answers = predict_encrypted(
+            network,
+            self.scheme,
+            self.split.test,
+            self.public,
+            encodings=self.settings.queries,
+            coefficient=self.settings.query_coefficient,
+            precision=precision,
+            participant=self.world.participant,
+        )
+        right = answers.argmax(1) == torch.from_numpy(self.split.test.labels)
+        return {"encrypted_accuracy": right.float().mean().item()}
+
+    def close(self) -> None:
+        """Leave the ledger as tidy as it was."""
+        exposure = self.encoder.exposure
+        if isinstance(exposure, Account):
+            exposure.fold()
+
+    def facts(self) -> dict[str, Any]:
+        """How often images have gone out, in this run and all others that the ledger knows.
+
+        With noise also what it guarantees to the image that is worst off.
+        """
+        counts = self.encoder.exposure.counts
+        found = self.world.gathered([int(counts.min()), int(counts.max())])
+        least, most = zip(*found, strict=True)
+        exposed = {"exposure": {"least": min(least), "most": max(most)}}
+        return exposed | self._guarantee()
+
+    def _guarantee(self) -> dict[str, Any]:
+        exposure = self.encoder.exposure
+        if not (self.scheme.noise and isinstance(exposure, Account)):
+            return {}
+        epsilon = epsilon_of(max(self.world.gathered(float(exposure.losses.max()))))
+        # JSON knows no infinity.
+        return {
+            "guarantee": {"epsilon": epsilon if math.isfinite(epsilon) else None, "delta": DELTA}
+        }
+
+
+def public_images(
+    settings: TrainSettings, shape: tuple[int, int, int]
+) -> ImageTable | PhotoCrops | None:
+    """What the scheme of ``settings`` mixes in, of ``shape`` (C, H, W), if it mixes any in.
+
+    Raises:
+        InstaHideError: a pool that cannot be read, or of another shape.
+    """
+    if settings.encryption().public_k == 0:
+        return None
+    opened = PhotoCrops.open if settings.fresh_crops else open_pool
+    return opened(settings.public, shape)
+
+
+def _require_askable(query: Scheme, images: ImageTable) -> None:
+    if 0 < len(images) < query.private_k:
+        raise InstaHideError(
+            f"A query is mixed with {query.private_k - 1} others, but there are {len(images)} "
+            "test images.",
+            "Give more test images, or ask no queries: --queries 0.",
+        )
+
+
+def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Exposure:
+    """Counts in the ledger; but plain training makes no encodings, so that nothing goes out."""
+    if scheme.is_plain:
+        return Exposure(len(images))
+    ledger = Ledger.open(Path(settings.ledger) if settings.ledger else None)
+    return ledger.account(images, limit=settings.max_exposure, scheme=scheme)
+
+
+def _split(settings: TrainSettings, world: World) -> Split:
+    how: dict[str, Any] = {
+        "size": settings.size,
+        "skip_bad": settings.skip_bad,
+        "progress": world.main,
+    }
+    source = source_of(str(settings.data), world)
+    if settings.test is None:
+        return open_split(source, test_share=settings.test_share, **how)
+    train = open_images(source, **how)
+    test = open_test(source_of(settings.test, world), **how)
+    return checked(
+        Split(train, as_trained(test, train.shape, train.classes, train.mean, train.std))
+    )

@@ -1,0 +1,111 @@
+"""Which images are a process's own, where several train together, and what they agree on first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from instahide.data import ImageTable, Split
+from instahide.errors import InstaHideError
+from instahide.training.data.alignment import as_trained
+from instahide.training.data.compatibility import weighted
+from instahide.training.distributed.process_group import World
+
+#: Stands for the number of a process in the name of a source that each has one of.
+RANK = "{rank}"
+
+
+def source_of(source: str, world: World) -> str:
+    """What this process opens for ``source``."""
+    return source.replace(RANK, str(world.rank)) if world.size > 1 else source
+
+
+def share_of(images: ImageTable, world: World) -> ImageTable:
+    """Every n-th row from the number of this process on: together they have each image once."""
+    rows = slice(world.rank, None, world.size)
+    if world.size == 1 or isinstance(images.pixels, np.memmap):
+        # A table on disk stays there, though rows that lie apart are encoded more slowly.
+        return images.subset(rows)
+    return images.subset(np.arange(len(images))[rows])
+
+
+def shared(split: Split, data: str, test: str | None, world: World) -> Split:
+    """What this process trains and tests on.
+
+    Args:
+        split: what it found under ``data`` and ``test``.
+        data: the source, which each process has one of if `RANK` is in it.
+        test: likewise, of test images; none: they are a part of the data.
+        world: the processes.
+
+    Raises:
+        InstaHideError: the processes' images do not go together, or are too few.
+    """
+    if world.size == 1:
+        return split
+    train, test_images = split
+    outlines = world.gathered(_outline(train))
+    if RANK in data:
+        _require_one_kind(outlines)
+        weights = [outline["images"] for outline in outlines]
+        mean, std = (weighted([o[name] for o in outlines], weights) for name in ("mean", "std"))
+        classes = tuple(outlines[0]["classes"])
+        train, test_images = (
+            as_trained(images, train.shape, classes, mean, std) for images in split
+        )
+    else:
+        _require_same(outlines, data)
+        train = share_of(train, world)
+    if RANK not in (test or data):
+        test_images = share_of(test_images, world)
+    if len(train) < 2:
+        raise InstaHideError(
+            f"There is nothing to compare with in {len(train)} training image.",
+            "Start fewer processes, or give more images.",
+        )
+    return Split(train, test_images)
+
+
+def _outline(images: ImageTable) -> dict[str, Any]:
+    """What the other processes are told of ``images``."""
+    return {
+        "images": len(images),
+        "shape": list(images.shape),
+        "classes": list(images.classes),
+        "mean": list(images.mean),
+        "std": list(images.std),
+    }
+
+
+def _require_same(outlines: Sequence[dict[str, Any]], data: str) -> None:
+    for rank, outline in enumerate(outlines):
+        if outline != outlines[0]:
+            raise InstaHideError(
+                f"{data} holds other images for rank {rank} than for rank 0.",
+                f"Give all the same, of which each takes its share; or put {RANK} into the name, "
+                "so that each opens its own.",
+            )
+
+
+def _require_one_kind(outlines: Sequence[dict[str, Any]]) -> None:
+    first = outlines[0]
+    for rank, outline in enumerate(outlines):
+        if outline["shape"] != first["shape"]:
+            raise InstaHideError(
+                f"Rank 0 has images of {tuple(first['shape'])}, rank {rank} of "
+                f"{tuple(outline['shape'])} (channels, height, width).",
+                "Bring them to one size with --size, and all of them to grey or to colour.",
+            )
+        ours, theirs = (set(o["classes"]) for o in (first, outline))
+        if ours != theirs:
+            raise InstaHideError(
+                f"Rank 0 and rank {rank} have other classes: {_listed(ours - theirs)} only in "
+                f"rank 0, {_listed(theirs - ours)} only in rank {rank}.",
+                "Agree on the names of the classes, and let each have some images of all.",
+            )
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:10]) or "none"

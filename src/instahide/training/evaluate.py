@@ -1,0 +1,74 @@
+"""How often a network names the class of a plain image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from instahide.data.table import ImageTable
+from instahide.errors import InstaHideError
+from instahide.training.class_logits import class_logits
+from instahide.training.device import autocast
+
+
+class Accuracy(NamedTuple):
+    """Shares of right answers, from 0 to 1; a class without images has none."""
+
+    overall: float
+    per_class: tuple[float | None, ...]
+
+
+def table_batches(table: ImageTable, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images of ``table`` in order, normalised, with their class numbers."""
+    for start in range(0, len(table), size):
+        rows = slice(start, start + size)
+        yield torch.from_numpy(table.normalised(rows)), torch.from_numpy(table.labels[rows])
+
+
+def accuracy(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    precision: torch.dtype = torch.float32,
+) -> Accuracy:
+    """Accuracy of ``model`` where it stands, in the arithmetic it was trained in.
+
+    Args:
+        model: gives logits (n, classes); it is left in the mode it came in. A single output is the
+            logit of class 1 of two.
+        batches: at least one, of images (n, C, H, W), normalised, and class numbers (n,).
+        precision: of the arithmetic.
+
+    Raises:
+        InstaHideError: a class number for which the network has no output.
+    """
+    training = model.training
+    model.eval()
+    try:
+        counts = [_count(model, images, labels, precision) for images, labels in batches]
+    finally:
+        model.train(training)
+    right, total = torch.stack(counts).sum(0).tolist()
+    per_class = tuple(hits / of if of else None for hits, of in zip(right, total, strict=True))
+    return Accuracy(sum(right) / sum(total), per_class)
+
+
+@torch.inference_mode()
+def _count(model: nn.Module, images: Tensor, labels: Tensor, precision: torch.dtype) -> Tensor:
+    """(2, classes): right answers and images of every class."""
+    device = next(model.parameters()).device
+    with autocast(device, precision):
+        outputs = model(images.to(device).contiguous(memory_format=torch.channels_last))
+    logits = class_logits(outputs)
+    labels = labels.to(device)
+    if len(labels) and labels.max() >= logits.shape[1]:
+        raise InstaHideError(
+            f"The network has outputs for {logits.shape[1]} classes, but an image is of class "
+            f"{labels.max()} (counted from 0).",
+            "Use a network with one output for each class.",
+        )
+    right = labels[logits.argmax(1) == labels]
+    return torch.stack([group.bincount(minlength=logits.shape[1]) for group in (right, labels)])

@@ -1,0 +1,87 @@
+"""A trained network in one file, with what is needed to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field, TypeAdapter
+from torch import Tensor, nn
+
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.training import checkpoint
+from instahide.training.models import build
+
+#: Channels, height or width.
+Size = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """What a network takes and gives.
+
+    Attributes:
+        model: its name in `models.NETWORKS`.
+        sign_invariant: whether it is fed |x|.
+        shape: (C, H, W) of its images.
+        classes: the names of its outputs.
+        mean: per channel, that images are normalised by; of pixel / 255.
+        std: per channel, likewise.
+        scheme: that it was trained with, as `Scheme.to_json` writes it.
+    """
+
+    model: str
+    sign_invariant: bool
+    shape: tuple[Size, Size, Size]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    scheme: str
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == self.shape[0]:
+            raise ValueError("mean and std need one value a channel")
+        Scheme.from_json(self.scheme)
+
+
+_CARD = TypeAdapter(NetworkCard)
+
+
+def save_network(path: Path, model: nn.Module, card: NetworkCard) -> None:
+    """Write ``model``'s weights and ``card`` to ``path``, whole or not at all."""
+    checkpoint.write(path, model.state_dict(), asdict(card))
+
+
+def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
+    """The network in ``path`` on the CPU, ready to predict, and its card.
+
+    Raises:
+        InstaHideError: the file is missing or damaged, or does not hold such a network.
+    """
+    tensors, facts = checkpoint.read(path)
+    try:
+        card = _CARD.validate_json(json.dumps(facts), strict=True)
+        with torch.device("meta"):
+            _require_weights(_network(card), tensors)  # Before memory is taken for them.
+        model = _network(card)
+        model.load_state_dict(tensors)
+    except Exception as error:  # PyTorch raises several kinds on tensors that do not fit
+        raise InstaHideError(
+            f"{path} does not hold a network.", "Name the model.safetensors of a finished run."
+        ) from error
+    return model.eval(), card
+
+
+def _network(card: NetworkCard) -> nn.Module:
+    return build(card.model, card.shape[0], len(card.classes), sign_invariant=card.sign_invariant)
+
+
+def _require_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    if wanted != {name: value.shape for name, value in tensors.items()}:
+        raise ValueError("the weights are not those of the network")

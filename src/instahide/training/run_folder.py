@@ -1,0 +1,130 @@
+"""The folder of one training run: its settings, its last checkpoint, its results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instahide.errors import InstaHideError
+from instahide.training import checkpoint
+from instahide.training.device import pick_device, pick_precision
+from instahide.training.distributed.process_group import Saved
+from instahide.training.history import History
+from instahide.training.settings import TrainSettings
+from instahide.training.training_state import TrainingState
+from instahide.utils.atomic_write import write_json, writing_folder
+
+
+class RunFolder:
+    """Where a run keeps what it must not lose. Use `open`.
+
+    Files: ``settings.json`` from the start, ``checkpoint.safetensors`` after every epoch,
+    ``results.json`` at the end. Each appears whole or not at all.
+    """
+
+    def __init__(self, path: Path, settings: TrainSettings) -> None:
+        self.path = path
+        self.settings = settings
+
+    @classmethod
+    def open(cls, path: Path, settings: TrainSettings, *, resume: bool = False) -> RunFolder:
+        """Start a run in ``path``, or go on with the one there.
+
+        With ``resume``, a folder that holds nothing yet is a run killed before it began.
+
+        Raises:
+            InstaHideError: the folder is taken; or the run there has other settings.
+        """
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            with writing_folder(path) as partial:
+                write_json(partial / "settings.json", settings.model_dump())
+        elif not resume:
+            raise InstaHideError(
+                f"{path} exists already.",
+                "Go on with the run in it by `--resume`, or choose another `--out`.",
+            )
+        else:
+            _require_same(path, settings)
+            for torn in path.glob(".checkpoint-*"):
+                torn.unlink(missing_ok=True)
+        return cls(path, settings)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file of the last completed epoch."""
+        return self.path / "checkpoint.safetensors"
+
+    def save(self, state: TrainingState) -> None:
+        """Replace the checkpoint by ``state``."""
+        checkpoint.write(self.checkpoint, state.tensors(), state.facts())
+
+    def saved(self) -> Saved | None:
+        """What `save` has written of the last completed epoch; before the first, nothing.
+
+        Raises:
+            InstaHideError: the checkpoint is torn or changed.
+        """
+        return checkpoint.read(self.checkpoint) if self.checkpoint.exists() else None
+
+    def write_results(
+        self,
+        history: History,
+        metrics: Mapping[str, float] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write ``results.json``: settings, surroundings, every epoch, and final ``metrics``.
+
+        Args:
+            history: the epochs.
+            metrics: of the finished network, over those of the last epoch.
+            facts: what else is to be remembered, ready for JSON.
+        """
+        seconds = sum(record.seconds for record in history)
+        images = sum(record.seconds * record.images_per_second for record in history)
+        last = history[-1].metrics if history else {}
+        results = {
+            "settings": self.settings.model_dump(),
+            "surroundings": surroundings(self.settings),
+            "metrics": {**last, **(metrics or {})},
+            "training_seconds": seconds,
+            "images_per_second": images / seconds if seconds else 0.0,
+            "epochs": [asdict(record) for record in history],
+            **(facts or {}),
+        }
+        write_json(self.path / "results.json", results)
+
+
+def surroundings(settings: TrainSettings) -> dict[str, Any]:
+    """What a result depends on besides its settings: versions, machine, arithmetic."""
+    device = pick_device(settings.device)
+    names = ("instahide", "torch", "numpy")
+    versions = {name: _version(name) for name in names} | {"python": platform.python_version()}
+    return {
+        "versions": versions,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "precision": str(pick_precision(settings.precision, device)).removeprefix("torch."),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _require_same(path: Path, settings: TrainSettings) -> None:
+    differences = settings.differences(TrainSettings.load(path / "settings.json"))
+    if differences:
+        raise InstaHideError(
+            f"The run in {path} has other settings ({'; '.join(differences)}).",
+            "Resume it with its own settings, or choose another `--out`.",
+        )

@@ -1,0 +1,311 @@
+"""The public settings of a training run: one frozen model, checked in one place."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import reprlib
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
+from pydantic.fields import FieldInfo
+
+from instahide.data.readers.size_limits import reason_of
+from instahide.errors import InstaHideError
+from instahide.utils.atomic_write import read_regular
+
+if TYPE_CHECKING:
+    from instahide.encryption.scheme import Scheme
+
+
+def _from_text(value: object) -> object:
+    """YAML reads ``1e-3`` (no point) as text, which is still meant as a number."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _masked(values: Mapping[str, object]) -> bool:
+    return values["scheme"] in ("inside", "cross")
+
+
+#: Settings that say how images are encrypted: of encoded folders, the folders say it.
+ENCRYPTION = (
+    "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "labels", "law",
+    "noise", "crop_padding", "flip", "ledger", "max_exposure", "queries", "query_coefficient",
+)  # fmt: skip
+
+#: Numbers that whatever calculates with them can hold.
+Number = Annotated[float, BeforeValidator(_from_text), Field(allow_inf_nan=False), Field(le=1e9)]
+Positive = Annotated[Number, Field(gt=0)]
+Whole = Annotated[int, Field(le=10**9)]
+#: Bytes of a settings file, at most.
+MOST_BYTES = 1 << 16
+#: Characters of a value that an error message shows.
+_SHOWN = 80
+
+
+class TrainSettings(BaseModel):
+    """Everything that a run was asked to do, none of it secret.
+
+    The bounds of the scheme (k, c1, c2) are checked by `Scheme`, which knows how they depend on
+    each other. Every field's description is the help text of its option.
+
+    Use `from_values`, `load` or `merged` for values that a user typed: they say what to change.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    data: str | Annotated[list[str], Field(min_length=1)] = Field(
+        "mnist-5k",
+        description="images to train on: a built-in set, folder, file or URL; or a list of folders "
+        "of encodings, to train on their union; `{rank}` in a name: a source for each process",
+    )
+    test: str | None = Field(
+        None,
+        description="images to test on: the test images of a source that has any, or all of it; a "
+        "folder of encodings tests folders of encodings; none: a part of the data",
+    )
+    public: str = Field("photos", description="public pool: a folder, or the built-in `photos`")
+    fresh_crops: bool = Field(
+        False, description="draw new crops of the public photographs every epoch, flat ones too"
+    )
+    size: Annotated[Whole, Field(ge=1)] | None = Field(
+        None, description="resize the short side to so many pixels and crop the centre"
+    )
+    skip_bad: bool = Field(False, description="leave out image files that cannot be read")
+    test_share: Annotated[Number, Field(gt=0, lt=1)] = Field(
+        0.2, description="share of every class to test on, where the data has no test part"
+    )
+
+    scheme: Literal["inside", "cross", "mixup", "plain"] = Field(
+        "cross", description="how images are mixed"
+    )
+    k: int = Field(4, description="images in a mix; a plain scheme has none")
+    private_k: int | None = Field(None, description="private images in a mix; none: the scheme's")
+    c1: Number | None = Field(None, description="bound of every coefficient; none: the scheme's")
+    c2: Number | None = Field(
+        None, description="least sum of the private coefficients; none: the scheme's"
+    )
+    labels: Literal["soft", "renormalised"] | None = Field(
+        None, description="labels of a mix: soft as in the paper, or scaled to sum 1"
+    )
+    law: Literal["half-normal", "dirichlet"] | None = Field(
+        None, description="law of the coefficients; none: half-normal as in the paper"
+    )
+    noise: Annotated[Number, Field(ge=0)] = Field(
+        0.0,
+        description="standard deviation of Gaussian noise on every value of an encoding, in units "
+        "of normalised images",
+    )
+    crop_padding: Whole = Field(0, ge=0, description="zero padding of the random crop, in pixels")
+    flip: bool = Field(False, description="random horizontal flips")
+
+    ledger: str | None = Field(
+        None,
+        description="file that counts how often each image has gone into an encoding; none: "
+        "$INSTAHIDE_LEDGER, or the user's own",
+    )
+    max_exposure: Annotated[Whole, Field(ge=1)] | None = Field(
+        None, description="stop before an image has gone into more encodings than this"
+    )
+
+    model: str = Field(
+        "small",
+        description="network: small, small-group without batch statistics, or resnet18 as in the "
+        "paper",
+    )
+    sign_invariant: bool = Field(
+        default_factory=_masked, description="feed the network |x|; on where a scheme masks signs"
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of the initial weights, and of nothing else: no key"
+    )
+
+    epochs: Whole = Field(
+        30,
+        ge=1,
+        description="passes over the private images; of encoded folders, over all their encodings, "
+        "so that T copies make an epoch T times as long",
+    )
+    batch_size: Whole = Field(
+        256, ge=2, description="encodings in a step, of all processes together"
+    )
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
+    lr: Positive = Field(0.2, description="highest learning rate")
+    weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.9, description="Nesterov momentum of SGD, first beta of AdamW"
+    )
+    schedule: Literal["one-cycle", "step", "constant"] = Field(
+        "one-cycle", description="course of the learning rate"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="arithmetic of the network; auto: bfloat16 where hardware has it"
+    )
+    ema: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.999, description="decay of the moving average of the weights; 0: no average"
+    )
+    patience: Annotated[Whole, Field(ge=1)] | None = Field(
+        None, description="epochs without a better accuracy before stopping; none: never"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps ...")
+
+    queries: Whole = Field(
+        10, ge=0, description="encodings of each encrypted test query; 0: plain queries only"
+    )
+    query_coefficient: Annotated[Number, Field(ge=0, le=1)] = Field(
+        0.5, description="least coefficient of an encrypted query"
+    )
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], source: str = "The settings") -> Self:
+        """Check ``values``, which came from ``source``.
+
+        Raises:
+            InstaHideError: an unknown setting, or a value of the wrong type or size.
+        """
+        try:
+            settings = cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise _refused(error, source, cls.model_fields) from None
+        said = [name for name in ENCRYPTION if name in settings.model_fields_set]
+        if settings.pooled and said:
+            raise InstaHideError(
+                f"{source}: `{said[0]}` is for images that are still to be encrypted; "
+                "these sources are folders of encodings, which say how they were made.",
+                f"Leave out {', '.join(f'`{name}`' for name in said)}.",
+            )
+        return settings
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; what it leaves out is default.
+
+        Raises:
+            InstaHideError: the file cannot be read, or a setting in it does not fit.
+        """
+        return cls.from_values(_read(path), str(path))
+
+    def merged(self, values: Mapping[str, Any]) -> Self:
+        """These settings with ``values`` (only those given on the command line) on top.
+
+        Raises:
+            InstaHideError: an unknown setting, or a value of the wrong type or size.
+        """
+        return self.from_values({**self.model_dump(exclude_unset=True), **values})
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the data is a list of encoded folders; `ENCRYPTION` then means nothing."""
+        return isinstance(self.data, list)
+
+    @model_serializer(mode="wrap")
+    def _without_what_folders_say(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        return {
+            name: value
+            for name, value in values.items()
+            if not (self.pooled and name in ENCRYPTION)
+        }
+
+    def encryption(self) -> Scheme:
+        """The scheme that these settings ask for.
+
+        Raises:
+            InstaHideError: its bounds do not fit each other.
+        """
+        from instahide.encryption.scheme import Scheme
+
+        if self.scheme == "plain":
+            return Scheme.plain(noise=self.noise)
+        presets = {"inside": Scheme.inside, "cross": Scheme.cross, "mixup": Scheme.mixup}
+        names = ("private_k", "c1", "c2", "labels", "law")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return presets[self.scheme](self.k, noise=self.noise, **given)
+
+    def differences(self, other: TrainSettings) -> list[str]:
+        """What differs, each as ``epochs: 30 here, 40 there``."""
+        here, there = self.model_dump(), other.model_dump()
+        return [
+            f"{name}: {value!r} here, {there[name]!r} there"
+            for name, value in here.items()
+            if name in there and value != there[name]
+        ]
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: with them, a few lines stand for more than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("it has aliases (*name), which settings do not need")
+        return super().compose_node(parent, index)
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _PlainLoader)  # noqa: S506  a SafeLoader
+
+
+_PARSERS: Mapping[str, Callable[[str], Any]] = {
+    ".yaml": _yaml,
+    ".yml": _yaml,
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    parse = _PARSERS.get(path.suffix.lower())
+    if parse is None:
+        raise InstaHideError(
+            f"{path} is not a settings file.", f"Name one that ends in {', '.join(_PARSERS)}."
+        )
+    try:
+        values = parse(read_regular(path, MOST_BYTES).decode("utf-8"))
+    except Exception as error:  # PyYAML raises many kinds on values that it cannot make
+        raise InstaHideError(
+            f"{path} cannot be read ({reason_of(error)}).",
+            f"Check that it exists and is valid {path.suffix[1:].upper()}.",
+        ) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InstaHideError(
+            f"{path} holds no settings.", "Write one `name: value` a line, such as `epochs: 30`."
+        )
+    return values
+
+
+def _refused(error: ValidationError, source: str, known: Mapping[str, FieldInfo]) -> InstaHideError:
+    # A default that waits for a refused field is reported too, and says nothing of its own.
+    details = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+    first = details[0]
+    # A name that is no text at all has no place.
+    name = str(first["loc"][0])[:_SHOWN] if first["loc"] else "?"
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, known, n=1)
+        remedy = f"Did you mean `{close[0]}`?" if close else f"Use one of: {', '.join(known)}."
+        return InstaHideError(f"{source}: there is no setting `{name}`.", remedy)
+    field = known.get(name)
+    reason = first["msg"][0].lower() + first["msg"][1:]
+    shown = reprlib.repr(first["input"])[:_SHOWN]
+    return InstaHideError(
+        f"{source}: `{name}` is {shown}: {reason}.",
+        f"`{name}` means: {field.description}." if field else "Setting names are plain words.",
+    )

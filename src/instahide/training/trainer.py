@@ -1,0 +1,224 @@
+"""A whole training run, from settings to results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.training.data.pooled import PooledEncodings, holds_encodings
+from instahide.training.data.private import OwnImages
+from instahide.training.device import pick_device, pick_precision
+from instahide.training.distributed.process_group import ALONE, Batches, World
+from instahide.training.distributed.sharding import RANK, source_of
+from instahide.training.evaluate import accuracy
+from instahide.training.history import History
+from instahide.training.model_io import NetworkCard, save_network
+from instahide.training.models import build
+from instahide.training.progress import Progress
+from instahide.training.run_folder import RunFolder
+from instahide.training.settings import TrainSettings
+from instahide.training.training_loop import train
+
+
+class Material(Protocol):
+    """What a run learns from and is tested on: `OwnImages` or `PooledEncodings`."""
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Everything that was asked for, and what follows from the material."""
+        ...
+
+    @property
+    def scheme(self) -> Scheme:
+        """How the encodings are made."""
+        ...
+
+    @property
+    def card(self) -> NetworkCard:
+        """What the network takes and gives."""
+        ...
+
+    def batches(self, *, pin_memory: bool) -> Batches:
+        """What to learn from."""
+        ...
+
+    @property
+    def test_images(self) -> int:
+        """How many images this process tests on; 0 if there are none."""
+        ...
+
+    def test_batches(self) -> Iterable[tuple[Tensor, Tensor]] | None:
+        """Images (n, C, H, W) to test on, with class numbers (n,), if there are any."""
+        ...
+
+    def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
+        """What else is measured at the end, as shares from 0 to 1."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the results should name."""
+        ...
+
+    def close(self) -> None:
+        """The run is over."""
+        ...
+
+
+@dataclass
+class Job:
+    """What one run works on. Use `open`.
+
+    Attributes:
+        material: what it learns from, and the settings.
+        model: what learns.
+        world: the processes that train together.
+        history: what was measured of every epoch.
+        metrics: of the finished network, as shares from 0 to 1.
+        facts: what else the results name.
+    """
+
+    material: Material
+    model: nn.Module
+    device: torch.device
+    precision: torch.dtype
+    world: World = ALONE
+    history: History = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, settings: TrainSettings, world: World = ALONE) -> Job:
+        """Read the images or encodings and check that everything fits, before any work is done.
+
+        Raises:
+            InstaHideError: settings, images or folders that cannot be used, by one of the
+                processes at least.
+        """
+        _require_same(settings, world)
+        device = pick_device(settings.device)
+        precision = pick_precision(settings.precision, device)
+        world.require(device, precision)
+        material = _material(settings, device, world)
+        card = material.card
+        model = build(
+            card.model,
+            card.shape[0],
+            len(card.classes),
+            sign_invariant=card.sign_invariant,
+            seed=settings.seed,
+        )
+        # Nobody begins before all have opened theirs.
+        world.gathered(None)
+        return cls(material, model, device, precision, world)
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Everything that was asked for."""
+        return self.material.settings
+
+    def run(self, folder: RunFolder | None = None, progress: Progress | None = None) -> None:
+        """Train, test, and write network and results into ``folder``.
+
+        Afterwards ``metrics`` holds, as shares from 0 to 1, the ``accuracy`` on test images, if
+        there are any, and the ``encrypted_accuracy`` on encrypted queries, if any were asked for.
+
+        Raises:
+            InstaHideError: as `loop.train`.
+        """
+        try:
+            self._run(folder, progress)
+        finally:
+            self.material.close()
+
+    def _run(self, folder: RunFolder | None, progress: Progress | None) -> None:
+        tested = sum(self.world.gathered(self.material.test_images)) > 0
+        self.history = train(
+            self.model,
+            self.material.batches(pin_memory=self.device.type == "cuda"),
+            self.settings,
+            evaluate=self._evaluate if tested else None,
+            run=folder,
+            progress=progress,
+            world=self.world,
+        )
+        self.metrics = self._evaluate(self.model)
+        self.metrics |= self._mean(self.material.asked(self.model, self.precision))
+        self.facts = self.material.facts() | self.world.facts()
+        if folder is not None:
+            save_network(folder.path / "model.safetensors", self.model, self.material.card)
+            folder.write_results(self.history, self.metrics, self.facts)
+
+    def _evaluate(self, network: nn.Module) -> dict[str, float]:
+        batches = self.material.test_batches()
+        if batches is None or self.material.test_images == 0:
+            return self._mean({})
+        found = accuracy(network, batches, precision=self.precision)
+        return self._mean({"accuracy": found.overall})
+
+    def _mean(self, shares: dict[str, float]) -> dict[str, float]:
+        """Each of ``shares`` of this process's test images, as a share of those of all."""
+        if self.world.size == 1:
+            return shares
+        found = self.world.gathered([shares, self.material.test_images])
+        having = [(other, images) for other, images in found if other]
+        total = sum(images for _, images in having)
+        return {
+            name: sum(other[name] * images for other, images in having) / total
+            for name in (having[0][0] if having else ())
+        }
+
+
+def start(
+    settings: TrainSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    world: World = ALONE,
+) -> Job:
+    """Run ``settings`` in the folder ``out``, or go on with the run there under new keys.
+
+    Images are read and checked before the folder is made, which the main process alone does.
+
+    Raises:
+        InstaHideError: nothing is written if the settings or the images cannot be used.
+    """
+    job = Job.open(settings, world)
+    folder = RunFolder.open(out, job.settings, resume=resume) if world.main else None
+    job.run(folder, progress)
+    return job
+
+
+def _material(settings: TrainSettings, device: torch.device, world: World) -> Material:
+    if isinstance(settings.data, str) and holds_encodings(source_of(settings.data, world)):
+        if RANK in settings.data and world.size > 1:
+            raise InstaHideError(
+                f"{settings.data} is encoded folders, of which each process reads a part.",
+                "Name the folders themselves, one after another.",
+            )
+        settings = settings.merged({"data": [settings.data]})
+    if settings.pooled:
+        return PooledEncodings.open(settings, world)
+    return OwnImages.open(settings, device, world)
+
+
+def _require_same(settings: TrainSettings, world: World) -> None:
+    first = TrainSettings.from_values(world.gathered(settings.model_dump())[0])
+    differences = settings.differences(first)
+    if differences:
+        raise InstaHideError(
+            f"The processes have other settings than rank 0 ({'; '.join(differences)}).",
+            "Start all of them with the same.",
+        )
+    if settings.batch_size < 2 * world.size:
+        raise InstaHideError(
+            f"A batch of {settings.batch_size} is too small for {world.size} processes.",
+            f"Use --batch-size {2 * world.size} or more: it is that of all of them together.",
+        )

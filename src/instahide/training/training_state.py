@@ -1,0 +1,208 @@
+"""Everything that a run changes as it learns, and how it is kept between sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from instahide.errors import InstaHideError
+from instahide.training.device import autocast, pick_device, pick_precision
+from instahide.training.distributed.process_group import ALONE, World
+from instahide.training.history import History
+from instahide.training.settings import TrainSettings
+
+_HISTORY = TypeAdapter(History)
+
+
+@dataclass
+class TrainingState:
+    """The network with its optimiser, its moving average, and the count of steps.
+
+    Nothing here is secret, and nothing here can bring back a key: encodings are made elsewhere,
+    with new keys in every session.
+
+    Attributes:
+        model: what learns.
+        replica: the same, which waits for the gradients of all processes in ``world``.
+    """
+
+    model: nn.Module
+    replica: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: AveragedModel | None
+    device: torch.device
+    precision: torch.dtype
+    world: World = ALONE
+    step: int = 0
+    history: History = field(default_factory=list)
+
+    @classmethod
+    def start(
+        cls, model: nn.Module, settings: TrainSettings, world: World = ALONE
+    ) -> TrainingState:
+        """A state before its first step; ``model`` moves to the device of the settings.
+
+        Raises:
+            InstaHideError: the device or the precision cannot be had here.
+        """
+        device = pick_device(settings.device)
+        precision = pick_precision(settings.precision, device)
+        # Convolutions are fastest with the channels of a pixel side by side.
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
+        optimizer, replica = _optimizer(model, settings), world.replica(model)
+        state = cls(model, replica, optimizer, scaler, None, device, precision, world)
+        if settings.ema > 0:
+            state.average = state._moving_average(settings.ema)
+        return state
+
+    @property
+    def network(self) -> nn.Module:
+        """The network to evaluate: the average where there is one."""
+        if self.average is None:
+            return self.model
+        module: nn.Module = self.average.module
+        return module
+
+    def learn(
+        self, encodings: Tensor, labels: Tensor, rate: float, images: int | None = None
+    ) -> Tensor:
+        """One optimiser step at learning rate ``rate``.
+
+        Args:
+            encodings: (n, C, H, W) float; n is 0 where other processes alone have any.
+            labels: (n, classes) float, soft; a row may sum to less than 1, as in the paper.
+            rate: the learning rate.
+            images: encodings in this step of all processes together; none: there are no others.
+
+        Returns:
+            The sum of the n cross-entropies before the step, a scalar on the device.
+        """
+        images = images or len(encodings)
+        encodings = encodings.to(self.device, non_blocking=True)
+        encodings = encodings.contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.precision):
+            logits = self.replica(encodings)
+        labels = labels.to(self.device, non_blocking=True)
+        total = F.cross_entropy(logits.float(), labels, reduction="sum")
+        # The mean of the gradients over processes is then the gradient of the mean over images.
+        loss = total * (self.world.size / images)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.world.average(self.model, len(encodings))
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        return total.detach()
+
+    def settle(self) -> None:
+        """Give the model the averaged weights, where there are any."""
+        if self.average is not None:
+            self.model.load_state_dict(self.network.state_dict())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, averaged weights and optimiser moments, by name."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"ema.{name}": value for name, value in self.average.state_dict().items()}
+        moments = self.optimizer.state_dict()["state"]
+        for index, name in enumerate(_optimised(self.model)):
+            for slot, value in moments.get(index, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{slot}.{name}"] = value
+        return tensors
+
+    def facts(self) -> dict[str, Any]:
+        """The counts and measurements that go with `tensors`, ready for JSON."""
+        return {
+            "step": self.step,
+            "scaler": self.scaler.state_dict(),
+            "history": [asdict(record) for record in self.history],
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Go back to where `tensors` and `facts` were taken.
+
+        Raises:
+            InstaHideError: they belong to another network or optimiser.
+        """
+        try:
+            self.model.load_state_dict(_part(tensors, "model."))
+            if self.average is not None:
+                self.average.load_state_dict(_part(tensors, "ema."))
+            self._restore_optimizer(_part(tensors, "optimizer."))
+            self.scaler.load_state_dict(facts["scaler"])
+            self.step = int(facts["step"])
+            self.history = _HISTORY.validate_python(facts["history"])
+        except Exception as error:  # PyTorch raises several kinds on what does not fit
+            raise InstaHideError(
+                "The checkpoint does not fit this network and optimiser.",
+                "Resume with the code and data of the run, or start one in another folder.",
+            ) from error
+
+    def _restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        parameters = dict(self.model.named_parameters())
+        index = {name: number for number, name in enumerate(_optimised(self.model))}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            slot, name = key.split(".", 1)
+            # Like the parameter in memory layout too, or every step would be slower.
+            own = torch.empty_like(parameters[name]).copy_(value) if value.dim() else value.clone()
+            moments.setdefault(index[name], {})[slot] = own
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+    def _moving_average(self, decay: float) -> AveragedModel:
+        """An exponential average of weights and batch-norm statistics.
+
+        The statistics are averaged like the weights, as they describe what those weights do. The
+        decay starts low, so that a short run is not held back by its first weights.
+        """
+
+        def blend(averaged: Any, current: Any, count: Any) -> None:
+            warm = min(decay, (1 + self.step) / (10 + self.step))
+            get_ema_multi_avg_fn(warm)(averaged, current, count)  # type: ignore[no-untyped-call]
+
+        return AveragedModel(self.model, multi_avg_fn=blend, use_buffers=True)
+
+
+def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    parameters = _optimised(model).values()
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, settings.lr, betas=(settings.momentum, 0.999))
+    nesterov = settings.momentum > 0
+    return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=nesterov)
+
+
+def _optimised(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters in the order that the optimiser numbers them.
+
+    Weights come first, which decay; then scales and shifts of one dimension, which do not (He et
+    al., "Bag of Tricks", 2018).
+    """
+    parameters = model.named_parameters()
+    return dict(sorted(parameters, key=lambda item: item[1].dim() <= 1))
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,71 @@
+"""Attackers in a process of their own: it never had the truth, and takes nobody with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from instahide.attacks import sandbox
+from instahide.attacks.base import Observation, ThreatModel
+from instahide.attacks.sandbox import SeparateAttacker
+from instahide.audit.ground_truth import Truth, observe
+from instahide.data import ImageTable
+from instahide.encryption.scheme import Scheme
+from tests.attacks import third_party
+from tests.waiting import LIMIT
+
+
+@pytest.fixture(autouse=True)
+def _foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("Looks", "Raises", "Dies", "Hangs", "Refuses")
+    monkeypatch.syspath_prepend(third_party.install(tmp_path, *names))
+
+
+@pytest.fixture(scope="module")
+def seen(private: ImageTable) -> tuple[Observation, Truth]:
+    return observe(private, None, Scheme.inside(2), ThreatModel(public="none"))
+
+
+def test_the_process_never_had_the_truth(seen: tuple[Observation, Truth]) -> None:
+    with SeparateAttacker() as attacker:
+        answer = attacker.run("foreign-looks", seen[0], LIMIT)
+        assert answer.found is not None
+        assert answer.found.statistics["reached"] == 0
+        first = answer.found.statistics["process"]
+        assert first != os.getpid()
+        # One process serves all, while it lives; a failure of an attack does not end it.
+        refused = attacker.run("foreign-refuses", seen[0], LIMIT)
+        assert (refused.state, refused.reason) == ("refused", "It never does.")
+        raised = attacker.run("foreign-raises", seen[0], LIMIT)
+        assert raised.state == "failed"
+        assert raised.reason.startswith("ValueError")
+        assert "\x1b" not in raised.reason
+        again = attacker.run("foreign-looks", seen[0], LIMIT)
+        assert again.found is not None
+        assert again.found.statistics["process"] == first
+        # One that dies gets a successor.
+        died = attacker.run("foreign-dies", seen[0], LIMIT)
+        assert (died.state, "exit code 7" in died.reason) == ("failed", True)
+        assert attacker.run("labels", seen[0], LIMIT).state == "done"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(first), 0)
+
+
+def test_an_attack_that_does_not_end_is_ended(
+    seen: tuple[Observation, Truth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, float]] = []
+    with SeparateAttacker() as attacker:
+        # Its process is there, so that the time is the attack's alone.
+        assert attacker.run("labels", seen[0], LIMIT).state == "done"
+        # A clock that stands still until the attack has begun to hang.
+        clock = SimpleNamespace(monotonic=lambda: 1000.0 * len(heard))
+        monkeypatch.setattr(sandbox, "time", clock)
+        answer = attacker.run("foreign-hangs", seen[0], LIMIT / 2, lambda *said: heard.append(said))
+    assert (answer.state, "stopped" in answer.reason) == ("failed", True)
+    assert answer.out_of_time
+    assert heard == [("hanging", 0.0)]
+    assert answer.seconds == 1000

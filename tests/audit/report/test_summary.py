@@ -1,0 +1,171 @@
+"""What a verdict says, and never says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from instahide.audit.report.schema import Result
+from instahide.audit.report.summary import LIMITS, duration, finding, guaranteed, verdict
+from instahide.audit.schedule import Task
+from tests.audit.examples import FACTS, recovered, result
+
+
+def test_what_came_back_and_what_it_cost_stand_first() -> None:
+    done = [recovered(12), recovered(92, attack="reconstruction", seconds=120.0)]
+    said = verdict(done, FACTS)
+    assert said[0] == (
+        "Of 100 images, encrypted anew 30 times each, 92 came back recognisably, by the attack "
+        "“reconstruction” in 2 minutes."
+    )
+    assert said[-1] == LIMITS
+    assert "100 of 200 images" in said[-2]
+
+
+def test_an_image_that_came_back_often_need_be_recognised_but_once() -> None:
+    often = recovered(92)
+    figures = often.figures | {"images_recovered": 3000.0}
+    assert "recognisably at least once" in verdict([recovered(92, figures=figures)], FACTS)[0]
+    assert "at least once" not in verdict([often], FACTS)[0]
+
+
+def test_the_worse_of_rehearsal_and_publication_stands_first() -> None:
+    published = recovered(99, on="published")
+    assert verdict([recovered(50), published], FACTS)[0].startswith("Out of the encodings")
+    assert verdict([recovered(100), published], FACTS)[0].startswith("Of 100 images")
+
+
+NONE = "No attack that recovers images from encodings was run to its end."
+
+
+def test_nothing_recovered_is_said_with_what_was_tried_and_no_more() -> None:
+    said = verdict([recovered(0, absolute=True), recovered(7, point=True)], FACTS)
+    assert "none came back recognisably in what was tried (averaging; 2 seconds in all)" in said[0]
+    assert verdict([], FACTS)[0] == NONE
+    failed = recovered(9, state="failed")
+    assert verdict([failed], FACTS)[0].endswith(f" {NONE}")
+
+
+def test_a_generator_that_was_found_is_worse_than_anything() -> None:
+    found = result("seed-search", figures={"found": 1.0})
+    assert "can be worked out" in verdict([recovered(100), found], FACTS)[0]
+    none = result("seed-search", figures={"found": 0.0})
+    assert "can be worked out" not in " ".join(verdict([recovered(100), none], FACTS))
+
+
+@pytest.mark.parametrize(
+    ("attack", "figures", "words"),
+    [
+        ("labels", {"class_sets_right": 1.0}, "in 100% of the mixes"),
+        ("labels", {"class_sets_right": 0.999}, "in more than 99% of the mixes"),
+        ("public-search", {"public_found": 0.001}, "less than 1% were found"),
+        ("membership", {"membership_auc": 0.75}, "75% of the time"),
+        ("statistics", {"values_p": 0.5, "other": 0.0}, "did not tell"),
+        ("statistics", {"values_p": 0.5, "distances_p": 1e-9}, "p = 1e-09"),
+        ("seed-search", {"found": 0.0}, "No general-purpose generator"),
+        ("foreign", {"anything": 1.0}, ""),
+    ],
+)
+def test_findings(attack: str, figures: dict[str, float], words: str) -> None:
+    said = finding(result(attack, figures=figures))
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.2, "less than a second"), (1.0, "1 second"), (80, "80 seconds"), (90, "2 minutes"),
+        (600, "10 minutes"), (5400, "2 hours"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_an_update_has_a_sentence_of_its_own() -> None:
+    # DLG finds the label, too; that is not what labels alone say.
+    found = {"encoding_psnr_mean": 50.4, "class_sets_right": 1.0}
+    figures = recovered(0, total=1).figures | found
+    masked = recovered(0, attack="dlg", on="update", images=1, figures=figures)
+    said = verdict([recovered(12), masked], FACTS)
+    assert said[0].startswith("Of 100 images")
+    assert [sentence for sentence in said if "gradient" in sentence] == [finding(masked)]
+    assert not any("labels alone" in sentence for sentence in said)
+    assert finding(masked) == (
+        "From its gradient, as a federation's server gets it, one encoding came back (50 dB, by "
+        "the attack “dlg”). The image behind it is not recognisable in the result."
+    )
+    bare = recovered(1, total=1, on="update", figures=figures | {"images_recognisable": 1.0})
+    assert finding(bare).endswith("The image behind it is recognisable in the result.")
+    failed = recovered(0, on="update", figures=figures | {"encoding_psnr_mean": 9.0})
+    assert "one encoding did not come back (9 dB" in finding(failed)
+    plain = bare.model_copy(update={"on": "plain update"})
+    assert finding(plain) == (
+        "From the gradient of the plain image, the image is recognisable (50 dB, by the attack "
+        "“averaging”)."
+    )
+    assert f"{finding(failed)} {finding(plain)}" in verdict([failed, plain], FACTS)
+    # An update is no rehearsal, and what came of it stands for none.
+    assert verdict([plain], FACTS)[0] == NONE
+
+
+def test_what_noise_guarantees_is_said_and_that_without_it_nothing_is() -> None:
+    none = "Differential privacy: none (no noise added)."
+    assert guaranteed(FACTS).startswith("Nothing is guaranteed")
+    assert guaranteed(FACTS).endswith(none)
+    assert none in verdict([recovered(92)], FACTS)
+    assert all("guarantee" not in sentence for sentence in verdict([recovered(92)], FACTS))
+    limited = FACTS.model_copy(update={"scheme": {"noise": 2.0}})
+    assert "Differential privacy: not known here" in guaranteed(limited)
+    noisy = FACTS.model_copy(update={"epsilon": 3.14159, "scheme": {"noise": 2.0}})
+    said = verdict([recovered(0)], noisy)[-2]
+    assert said == guaranteed(noisy)
+    assert "epsilon = 3.15 at delta = 1e-05, at most" in said
+
+
+def first(*results: Result, **more: Any) -> str:
+    """The first sentence of all."""
+    return verdict(results, FACTS, **more)[0].partition(". ")[0]
+
+
+def test_the_first_sentence_says_what_failed_and_what_had_no_time() -> None:
+    best = recovered(92)
+    assert first(best).startswith("Of 100 images")
+    broken = result("foreign", state="failed", reason="ValueError")
+    assert first(best, broken) == (
+        "This audit is incomplete: 1 attack failed with an error (foreign)"
+    )
+    # A generator that was found is the worst of findings; that something failed is said before.
+    found = result("seed-search", figures={"found": 1.0})
+    assert first(best, broken, found).startswith("This audit is incomplete")
+    late = [
+        recovered(3, attack="demixing", out_of_time=True),
+        result("stuck", state="failed", reason="It was stopped.", out_of_time=True),
+    ]
+    waiting = [Task("dlg", 1, "update"), Task("dlg", 1, "plain update")]
+    assert first(best, broken, *late, waiting=waiting, broken=["theirs"]) == (
+        "This audit is incomplete: 1 attack could not be loaded (theirs), 1 attack failed with an "
+        "error (foreign), 3 attacks ran out of time (demixing, dlg, stuck)"
+    )
+    # What was found stands beside it.
+    assert "92 came back recognisably" in verdict([best, broken], FACTS)[0]
+
+
+def test_what_ends_by_its_time_alone_and_points_of_curves_are_not_missing() -> None:
+    endless = result("seed-search", out_of_time=True)
+    point = recovered(9, point=True, out_of_time=True)
+    waiting = [Task("averaging", 2, point=True)]
+    assert first(recovered(92), endless, point, waiting=waiting).startswith("Of 100 images")
+    # An error is one wherever it happens.
+    assert "failed with an error" in first(recovered(92), recovered(0, point=True, state="failed"))
+
+
+def test_an_encoding_comes_back_only_if_it_is_nearer_than_a_blank_picture() -> None:
+    """The mix of flat images is flat itself: a blank picture is near to it."""
+    figures = {"encoding_psnr_mean": 40.0, "of_blank_psnr_mean": 38.0}
+    flat = result("dlg", on="update", images=1, figures=figures)
+    assert "one encoding did not come back (40 dB" in finding(flat)
+    exact = result("dlg", on="update", images=1, figures=figures | {"encoding_psnr_mean": 60.0})
+    assert "one encoding came back (60 dB" in finding(exact)

@@ -1,0 +1,81 @@
+"""Bounds: read strictly, and violated wherever they were not checked."""
+
+from __future__ import annotations
+
+import pytest
+
+from instahide.audit.report.schema import Result
+from instahide.audit.report.thresholds import checked, parsed, summary
+from instahide.audit.schedule import Task
+from instahide.errors import InstaHideError
+from tests.audit.examples import recovered, result
+
+ATTACKS = {"labels", "averaging"}
+
+
+def violated(expression: str, *results: Result) -> bool:
+    return checked([parsed(expression, ATTACKS)], results)[0].violated
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("ssim>0.2", True), ("ssim>0.3", False), ("ssim >= 0.3", True), (" ssim<0.4 ", True),
+        ("ssim<=0.29", False), ("recovered>0.5", True), ("recovered>6e-1", False),
+        ("ssim_best>0.8", True), ("averaging.identified>0.3", True),
+        ("averaging.identified>0.5", False),
+    ],
+)  # fmt: skip
+def test_bounds_compare_what_was_measured(expression: str, expected: bool) -> None:
+    assert violated(expression, recovered(60), result("labels")) is expected
+
+
+@pytest.mark.parametrize("expression", ["public_found>0.9", "labels.no_such>1", "averaging.x<0"])
+def test_a_bound_that_cannot_be_checked_is_violated(expression: str) -> None:
+    assert violated(expression, recovered(60))
+
+
+def test_an_attack_without_a_result_might_have_found_more() -> None:
+    """A figure is the greatest of all attacks': what is missing can only have raised it."""
+    ended = recovered(1)
+    failed = recovered(0, attack="labels", state="failed")
+    assert not violated("recovered>0.5", ended)
+    assert violated("recovered>0.5", ended, failed)
+    assert violated("ssim >= 0.5", ended, failed)
+    assert violated("labels.class_sets_right>0.5", ended, failed)
+    # What is measured of another attack stands, and so do lower bounds.
+    assert not violated("averaging.identified>0.5", ended, failed)
+    assert not violated("ssim<0.1", ended, failed)
+    # Neither curves nor updates are counted, and so they are not missing.
+    for other in ({"point": True}, {"on": "update"}):
+        assert not violated("recovered>0.5", ended, failed.model_copy(update=other))
+    bound = parsed("recovered>0.5", ATTACKS)
+    (threshold,) = checked([bound], [ended], [Task("labels", 30), Task("averaging", 2, point=True)])
+    assert (threshold.violated, threshold.unchecked) == (True, ["labels"])
+
+
+def test_failed_attacks_and_points_of_curves_do_not_count() -> None:
+    others = [recovered(90, point=True), recovered(90, state="failed")]
+    assert summary([*others, recovered(10)])["recovered"] == 0.1
+    assert summary(others) == dict.fromkeys(summary(others))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["", "ssim", "ssim=0.4", "ssim>", ">0.4", "ssim>0.4>0.2", "ssim>nan", "ssim>1e", "psnr>20",
+     "magic.ssim_mean>1", "ssim>0.4; rm", "__import__('os')>1"],
+)  # fmt: skip
+def test_anything_else_is_refused(expression: str) -> None:
+    with pytest.raises(InstaHideError):
+        parsed(expression, ATTACKS)
+
+
+def test_updates_count_under_their_own_name_alone() -> None:
+    figures = recovered(1, total=1).figures | {"encoding_psnr_mean": 50.0}
+    update = recovered(1, total=1, attack="labels", on="update", figures=figures)
+    plain = update.model_copy(update={"on": "plain update"})
+    assert summary([update, plain, recovered(10)])["recovered"] == 0.1
+    assert violated("labels.encoding_psnr_mean>25", update)
+    # What is there to compare with never counts.
+    weak = update.model_copy(update={"figures": figures | {"encoding_psnr_mean": 9.0}})
+    assert not violated("labels.encoding_psnr_mean>25", weak, plain)

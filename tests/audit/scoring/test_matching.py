@@ -1,0 +1,105 @@
+"""Which recovered image stands for which private one, and how many can be told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from instahide.attacks.base import Reconstruction, ThreatModel
+from instahide.audit.ground_truth import observe
+from instahide.audit.scoring.matching import (
+    Beside,
+    beside_nearest,
+    beside_truth,
+    likeness_of_others,
+)
+from instahide.data import ImageTable
+from instahide.encryption.scheme import Scheme
+from tests.attacks.conftest import natural
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageTable:
+    return ImageTable.from_arrays(natural(12, 5), np.arange(12) % 3)
+
+
+def private(images: ImageTable) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(images.normalised()), torch.from_numpy(images.pixels / 255).float()
+
+
+def noise(like: Tensor) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_image_itself_is_recognised_and_noise_is_not(images: ImageTable) -> None:
+    observation, truth = observe(
+        images, None, Scheme.inside(2), ThreatModel(public="none", encodings_per_image=3)
+    )
+    rows = truth.partners[:, 0]
+    whole = Reconstruction(images=-2 * truth.images[rows] + 1, of=torch.arange(len(rows)))
+    beside = beside_truth(whole, observation, truth)
+    assert beside is not None
+    assert beside.summary()["images_recognisable"] == beside.summary()["images_sought"] == 12
+    assert beside.summary()["ssim_mean"] > 0.99
+    # Each private image once, though each came back three times.
+    assert sorted(beside.rows[beside.best_of_each()].tolist()) == list(range(12))
+    nothing = Reconstruction(images=noise(truth.images[rows]), of=torch.arange(len(rows)))
+    beside = beside_truth(nothing, observation, truth)
+    assert beside is not None
+    assert beside.recognisable == 0
+    assert beside_truth(Reconstruction(), observation, truth) is None
+
+
+def test_absolute_values_are_compared_with_absolute_values(images: ImageTable) -> None:
+    observation, truth = observe(images, None, Scheme.inside(2), ThreatModel(public="none"))
+    rows = truth.partners[:, 0]
+    found = Reconstruction(
+        images=truth.images[rows].abs(), of=torch.arange(len(rows)), absolute=True
+    )
+    beside = beside_truth(found, observation, truth)
+    assert beside is not None
+    assert beside.recognisable == 12
+
+
+def test_published_images_stand_beside_what_they_are_most_like(images: ImageTable) -> None:
+    normalised, pixels = private(images)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    found = Reconstruction(images=normalised[order] * 3 + 0.1 * noise(normalised))
+    beside = beside_nearest(found, normalised, pixels)
+    assert beside is not None
+    assert beside.rows.tolist() == order.tolist()
+    assert beside.recognisable == 12
+
+
+def test_another_private_image_is_not_recognised_as_the_published_one(images: ImageTable) -> None:
+    """What stands beside its nearest by choice must be nearer than any other image is."""
+    normalised, pixels = private(images)
+    # Pairs of images that are alike: each is found where the other was sought.
+    twins = torch.cat([pixels, (pixels + 0.02 * noise(pixels)).clamp(0, 1)])
+    alike = torch.cat([normalised, normalised + 0.1 * noise(normalised)])
+    assert likeness_of_others(alike, twins).min() > 0.5
+    blurred = torch.nn.functional.avg_pool2d(normalised, 5, 1, 2, count_include_pad=False)
+    beside = beside_nearest(Reconstruction(images=blurred), alike, twins)
+    assert beside is not None
+    assert beside.recognisable == 0
+    # Noise is nobody, although each noise stands beside some image.
+    beside = beside_nearest(Reconstruction(images=noise(normalised)), normalised, pixels)
+    assert beside is not None
+    assert len(beside.rows) == 12
+    assert beside.recognisable == 0
+
+
+def test_an_image_counts_once_however_often_it_came_back() -> None:
+    pixels = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    told = torch.tensor([True, True, False, True])
+    found = Beside(
+        torch.tensor([0, 0, 1, 2]), pixels, pixels, torch.tensor([0.9, 0.8, 0.9, 0.4]), told, 5
+    )
+    assert found.recognisable == 1
+    assert found.best_of_each().tolist() == [0, 2, 3]
+    summary = found.summary()
+    assert summary["ssim_mean"] == pytest.approx((0.9 + 0.8 + 0.9 + 0.4) / 4)
+    assert summary["ssim_mean_of_best"] == pytest.approx((0.9 + 0.9 + 0.4) / 3)
+    assert (summary["images_recovered"], summary["images_sought"]) == (4, 5)

@@ -1,0 +1,123 @@
+"""An observation is what the encoder makes; the truth explains it to the bit, and stays apart."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from instahide.attacks.base import Observation, Reconstruction, ThreatModel
+from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.scoring.scores import score
+from instahide.data import ImageTable
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+
+
+def table(count: int, seed: int, labelled: bool = True) -> ImageTable:
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 3, 8, 8), np.uint8)
+    return ImageTable.from_arrays(pixels, np.arange(count) % 3 if labelled else None)
+
+
+PRIVATE, PUBLIC = table(10, 0), table(30, 1, labelled=False)
+EVERYTHING = ThreatModel(
+    grouped=True, known_mixes=7, encodings_per_image=4, shadow=True, public="images"
+)
+
+
+def seen(scheme: Scheme, threat: ThreatModel = EVERYTHING) -> tuple[Observation, Truth]:
+    return observe(PRIVATE, PUBLIC, scheme, threat, shadow=table(5, 2))
+
+
+@pytest.mark.parametrize("scheme", [Scheme.cross(4), Scheme.inside(3), Scheme.mixup(4)])
+def test_the_truth_explains_every_encoding(scheme: Scheme) -> None:
+    observation, truth = seen(scheme)
+    parts = [truth.images[truth.partners[:, : scheme.private_k]]]
+    if scheme.public_k:
+        pool = torch.from_numpy(PUBLIC.normalised_like(PRIVATE).normalised())
+        parts.append(pool[truth.partners[:, scheme.private_k :]])
+    mixes = (torch.cat(parts, dim=1) * truth.coefficients[:, :, None, None, None]).sum(dim=1)
+    signed = torch.where(truth.turned, -mixes, mixes)
+    torch.testing.assert_close(observation.encodings, signed, rtol=0, atol=1e-5)
+    assert observation.known_mixes is not None
+    torch.testing.assert_close(observation.known_mixes, mixes[:7], rtol=0, atol=1e-5)
+    assert truth.turned.any() == scheme.mask
+
+
+def test_groups_say_what_belongs_together_and_no_more() -> None:
+    observation, truth = seen(Scheme.cross(4))
+    assert observation.groups is not None
+    assert (truth.of_group[observation.groups] == truth.partners[:, 0]).all()
+    assert observation.groups.bincount().tolist() == [4] * 10
+
+
+def test_only_what_is_granted_is_seen() -> None:
+    observation, _ = seen(Scheme.cross(4), ThreatModel(labels="none", public="none"))
+    granted = (field.name for field in dataclasses.fields(observation))
+    absent = {name for name in granted if getattr(observation, name) is None}
+    assert absent == {
+        "labels", "public", "shadow", "groups", "known_mixes", "network", "update",
+        "candidates",
+    }  # fmt: skip
+
+
+def test_coarse_labels_hold_no_coefficient() -> None:
+    observation, _ = seen(Scheme.cross(4), ThreatModel(labels="coarse"))
+    assert observation.labels is not None
+    assert set(observation.labels.unique().tolist()) == {0, 1}
+
+
+def test_no_two_observations_share_keys() -> None:
+    (first, one), (second, two) = seen(Scheme.cross(4)), seen(Scheme.cross(4))
+    assert not torch.equal(first.encodings, second.encodings)
+    assert not torch.equal(one.coefficients, two.coefficients)
+
+
+def test_what_is_granted_must_be_there() -> None:
+    with pytest.raises(InstaHideError, match="shadow images"):
+        observe(PRIVATE, PUBLIC, Scheme.cross(4), ThreatModel(shadow=True))
+    with pytest.raises(InstaHideError, match="like the public ones"):
+        observe(PRIVATE, PUBLIC, Scheme.cross(4), ThreatModel(public="distribution"))
+    with pytest.raises(InstaHideError, match="how many encodings"):
+        observe(PRIVATE, PUBLIC, Scheme.cross(4), ThreatModel(encodings_per_image=None))
+
+
+def test_nothing_secret_is_shown() -> None:
+    observation, truth = seen(Scheme.cross(4))
+    for shown in (repr(observation), repr(truth), str(Reconstruction({"a": 1.0}))):
+        assert "tensor" not in shown
+
+
+def test_scores_of_the_truth_itself_and_of_its_opposite() -> None:
+    observation, truth = seen(Scheme.cross(4))
+    rows = torch.arange(len(observation))
+    right = Reconstruction(
+        images=-truth.images[truth.partners[:, 0]] * 3,
+        of=observation.groups,
+        public_rows=truth.partners[:, 2:],
+        masks=truth.turned[7:],
+    )
+    summary = score(right, observation, truth).summary
+    for name in ("ssim_mean", "identified_mean", "public_found", "mask_bits_right"):
+        assert summary[name] == pytest.approx(1), name
+    wrong = Reconstruction(
+        images=truth.images[(truth.partners[:, 0] + 1) % 10],
+        of=observation.groups,
+        public_rows=torch.full((len(rows), 2), -1),
+        masks=~truth.turned[7:],
+    )
+    summary = score(wrong, observation, truth).summary
+    for name in ("identified_mean", "public_found", "mask_bits_right"):
+        assert summary[name] == 0, name
+    assert score(Reconstruction(), observation, truth).summary == {}
+
+
+def test_noise_scores_as_nothing_does() -> None:
+    observation, truth = seen(Scheme.cross(4))
+    noise = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = Reconstruction(images=noise, of=observation.groups)
+    summary = score(found, observation, truth).summary
+    assert summary["ssim_mean"] == pytest.approx(summary["ssim_of_nothing"], abs=0.1)
+    assert summary["ssim_of_nothing"] < 0.2

@@ -1,0 +1,183 @@
+"""What each of several processes does in `test_ranks.py`; a launcher starts them.
+
+``python -m tests.training.distributed.ranks FOLDER``: whatever the tests look at is written
+into the folder.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from instahide.data import ImageTable
+from instahide.encryption.encoder import Encoder
+from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
+from instahide.training import checkpoint
+from instahide.training.distributed.ddp import joined
+from instahide.training.distributed.process_group import ALONE, Batch, World
+from instahide.training.models import build
+from instahide.training.run_folder import RunFolder
+from instahide.training.settings import TrainSettings
+from instahide.training.training_loop import train
+from instahide.utils.atomic_write import write_json
+
+#: Encodings in the batches of either rank: one has more, and the other's last is a single one.
+SIZES = ([6, 6, 3], [6, 1])
+#: A mask on every value and nothing else: the sign of an encoding shows its mask.
+MASKED = Scheme(k=1, private_k=1, c1=1.0, c2=0.0)
+IMAGES, SIDE = 8, 16
+
+
+def batches_of(rank: int) -> list[Batch]:
+    """The same in every process that asks."""
+    generator = torch.Generator().manual_seed(rank)
+    sizes = SIZES[rank]
+    images = torch.randn(sum(sizes), 1, 8, 8, generator=generator).split(sizes)
+    labels = torch.rand(sum(sizes), 3, generator=generator).split(sizes)
+    return list(zip(images, labels, strict=True))
+
+
+def together() -> list[Batch]:
+    """What both ranks learn from in a step, as one batch; a single one is passed over."""
+    ours, theirs = batches_of(0), batches_of(1)
+    images, labels = (torch.cat(parts) for parts in zip(ours[0], theirs[0], strict=True))
+    return [(images, labels), *ours[1:]]
+
+
+def settings_of(model: str, epochs: int) -> TrainSettings:
+    values = {"epochs": epochs, "ema": 0.9, "device": "cpu", "precision": "float32", "lr": 0.05}
+    return TrainSettings.from_values({**values, "model": model})
+
+
+def learnt(
+    batches: list[Batch], settings: TrainSettings, world: World = ALONE, folder: Path | None = None
+) -> dict[str, Tensor]:
+    """The network after training, and the mean losses of the epochs."""
+    network = build(settings.model, 1, 3, sign_invariant=True, seed=0)
+    run = RunFolder.open(folder, settings, resume=True) if folder and world.main else None
+    history = train(network, batches, settings, run=run, world=world)
+    losses = torch.tensor([record.loss for record in history], dtype=torch.float64)
+    return {**network.state_dict(), "losses": losses}
+
+
+def stopped(folder: Path, world: World) -> dict[str, Tensor]:
+    """A run of four epochs that goes on after two: what it has then is rank 0's alone."""
+    settings = settings_of("small", 4)
+
+    def evaluate(_: nn.Module) -> dict[str, float]:
+        done.append(1)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return {}
+
+    done: list[int] = []
+    run = RunFolder.open(folder / "run", settings) if world.main else None
+    network = build("small", 1, 3, sign_invariant=True, seed=0)
+    with suppress(KeyboardInterrupt):
+        train(network, batches_of(world.rank), settings, evaluate=evaluate, run=run, world=world)
+    return learnt(batches_of(world.rank), settings, world, folder / "run")
+
+
+def table() -> ImageTable:
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE), np.uint8)
+    return ImageTable.from_arrays(pixels, np.arange(IMAGES) % 2)
+
+
+def masks(encoder: Encoder) -> Tensor:
+    """(2 * IMAGES, SIDE, SIDE) of two epochs of `table` under `MASKED`."""
+    plain = torch.from_numpy(table().normalised())
+    found = []
+    for _ in range(2):
+        encoder.next_epoch()
+        found.append((encoder.encode(np.arange(IMAGES)).images * plain)[:, 0] > 0)
+    return torch.cat(found)
+
+
+def equally_seeded(make: Callable[[], Encoder]) -> Encoder:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    return make()
+
+
+def averaged(world: World) -> list[float]:
+    """Buffers of a network that differ, weighted 3 to 1; a count, too."""
+    network = nn.BatchNorm1d(1)
+    assert network.running_mean is not None
+    network.running_mean.fill_(float(world.rank))
+    assert network.num_batches_tracked is not None
+    network.num_batches_tracked.fill_(7 + 4 * world.rank)
+    world.average(network, [3, 1][world.rank])
+    return [network.running_mean.item(), network.num_batches_tracked.item()]
+
+
+def failed(world: World, rank: int, *, waiting: bool) -> str:
+    """What is raised where ``rank`` cannot go on, and the other waits in a step or is done."""
+    try:
+        with world.together():
+            if world.rank == rank:
+                raise InstaHideError("It cannot.", "Try another.")
+            if waiting:
+                for _ in world.steps(batches_of(0)):
+                    pass
+    except InstaHideError as error:
+        return str(error)
+    return "nothing"
+
+
+def refused(world: World, *devices: str) -> str:
+    """What is said of computing on a device of each rank."""
+    try:
+        world.require(torch.device(devices[world.rank]), torch.float32)
+    except InstaHideError as error:
+        return error.problem
+    return "nothing"
+
+
+def main(folder: Path) -> None:
+    with joined() as world:
+        own = batches_of(world.rank)
+        tensors = {
+            f"{name}.{key}": value
+            for name, state in {
+                "group": learnt(own, settings_of("small-group", 2), world),
+                "batch": learnt(own, settings_of("small", 4), world),
+                "resumed": stopped(folder, world),
+            }.items()
+            for key, value in state.items()
+        }
+        name = world.participant
+        encoder = equally_seeded(lambda: Encoder(MASKED, table(), participant=name))
+        tensors["masks"] = masks(encoder)
+        with patch.object(secrets, "token_bytes", bytes):
+            encoder = Encoder(MASKED, table(), participant=name)
+        tensors["masks of equal entropy"] = masks(encoder)
+        facts = {
+            "gathered": world.gathered([world.rank, "x" * 1000 * world.rank, 0.1]),
+            "share": list(world.share(7)),
+            "averaged": averaged(world),
+            "failed": [failed(world, 1, waiting=True), failed(world, 0, waiting=False)],
+            "refused": {
+                "cpu": refused(world, "cpu", "cpu"),
+                "others": refused(world, "mps", "mps"),
+                "different": refused(world, "cuda", "cpu"),
+                "one GPU": refused(world, "cuda:0", "cuda:0"),
+            },
+            "world": world.facts()["world"],
+        }
+    checkpoint.write(folder / f"rank-{world.rank}.safetensors", tensors, {})
+    write_json(folder / f"rank-{world.rank}.json", facts)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
