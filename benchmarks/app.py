@@ -20,8 +20,8 @@ from importlib.util import find_spec
 from statistics import median
 
 from benchmarks.measure import medians, quick, report
-from instahide.app.demo_images import Stage
-from instahide.app.encryption_tab import Wanted, shown
+from instahide.app.demo_images import DemoImages
+from instahide.app.encryption_tab import Wanted, encryption_panels
 
 CHROMIUM = shutil.which("chromium")
 #: Without a sandbox of its own: what it opens is ours, and containers have none to give.
@@ -74,9 +74,11 @@ def in_browser(rounds: int) -> float:
 
 def main() -> None:
     tiny = quick(__doc__)
-    stage, rounds = Stage.open(), 1 if tiny else 21
+    stage, rounds = DemoImages.open(), 1 if tiny else 21
     chosen = next(iter(stage.choices.values()))
-    works = {f"answer_k{k}_ms": partial(shown, stage, chosen, Wanted(k=k)) for k in (4, 8)}
+    works = {
+        f"answer_k{k}_ms": partial(encryption_panels, stage, chosen, Wanted(k=k)) for k in (4, 8)
+    }
     figures = {name: 1e3 * seconds for name, seconds in medians(works, rounds).items()}
     if BROWSING and not tiny:
         figures["browser_ms"] = in_browser(rounds)

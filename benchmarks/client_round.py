@@ -21,12 +21,12 @@ from benchmarks.measure import medians, quick, report
 from benchmarks.workload import CLASSES, random_table
 from instahide.integrations.flower import client_app
 from instahide.integrations.flower.config import FederatedSettings
-from instahide.integrations.flower.federation_spec import Agreement
+from instahide.integrations.flower.federation_spec import FederationSpec
 
 NODE = 2
 
 
-def answer(config: dict[str, Any], node: dict[str, Any], agreement: Agreement) -> None:
+def answer(config: dict[str, Any], node: dict[str, Any], agreement: FederationSpec) -> None:
     """One round of a client: what Flower calls when a request comes in."""
     network = agreement.network(FederatedSettings.from_config(config))
     record = ConfigRecord({**agreement.to_record(), "server-round": 1})
@@ -43,7 +43,7 @@ def main() -> None:
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     count, rounds = (64, 1) if tiny else (4_000, 11)
     table, public = random_table(count), random_table(64 if tiny else 10_000, seed=1)
-    agreement = Agreement(table.shape, tuple(map(str, range(CLASSES))), table.mean, table.std)
+    agreement = FederationSpec(table.shape, tuple(map(str, range(CLASSES))), table.mean, table.std)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / "images.npz", images=table.pixels, labels=table.labels)

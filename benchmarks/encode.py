@@ -39,7 +39,7 @@ def draw_epoch(keys: KeyStream, scheme: Scheme, table: ImageTable) -> None:
     """The keys of an epoch alone, without augmentation."""
     keys.next_epoch()
     exposure = Exposure(len(table))
-    for rows in blocks(sampler.order(keys.next_block(), len(table))):
+    for rows in blocks(sampler.permutation(keys.next_block(), len(table))):
         sampler.one_time_keys(
             keys.next_block(),
             scheme,
@@ -58,8 +58,8 @@ def encode_epochs(encoder: Encoder) -> None:
 
 def against_authors(table: ImageTable, public: ImageTable, rounds: int) -> dict[str, float]:
     """Seconds of `EPOCHS` epochs of ours and of one of the authors' routine, in turns."""
-    images = torch.from_numpy(table.normalised())
-    pool = torch.from_numpy(public.normalised_like(table).normalised())
+    images = torch.from_numpy(table.normalized())
+    pool = torch.from_numpy(public.normalized_like(table).normalized())
     onehot = torch.eye(CLASSES)[torch.from_numpy(table.labels)]
     k4, k6 = Scheme.inside(4), Scheme.cross(6)
     augmentation = Augmentation(PADDING, flip=True)

@@ -42,12 +42,14 @@ def parts(keys: KeyStream, table: ImageTable, public: int) -> dict[str, Callable
         ),
         "coefficients": lambda block, rows: sampler.coefficients(block, SCHEME, len(rows)),
         "masks": lambda block, rows: sampler.masks(block, len(rows), table.shape),
-        "moves": lambda block, rows: sampler.moves(block, (len(rows), SCHEME.k), AUGMENTATION),
+        "moves": lambda block, rows: sampler.augmentation_moves(
+            block, (len(rows), SCHEME.k), AUGMENTATION
+        ),
     }
     works: dict[str, Callable[[], object]] = {
         name: partial(for_blocks, draw) for name, draw in drawn.items()
     }
-    return works | {"order": lambda: sampler.order(keys.next_block(), len(table))}
+    return works | {"order": lambda: sampler.permutation(keys.next_block(), len(table))}
 
 
 def streams(keys: KeyStream, size: int) -> dict[str, Callable[[], object]]:

@@ -1,7 +1,7 @@
 """What the Lightning callback adds to the wall time of a run.
 
 The paper's ResNet-18 is trained for short epochs by `Trainer.fit`, in turns with the callback
-(cross-dataset, k = 4) and without, from the same `DataLoader` over a data set that normalises every
+(cross-dataset, k = 4) and without, from the same `DataLoader` over a data set that normalizes every
 item, in two workers.
 """
 

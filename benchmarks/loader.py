@@ -1,7 +1,7 @@
 """What encoding adds to the wall time of training.
 
 The paper's ResNet-18 is trained in the project's own steps for short epochs in turns: from an
-`EncodedLoader` (cross-dataset, k = 4), and from normalised floats that lie in memory ready to use.
+`EncodedLoader` (cross-dataset, k = 4), and from normalized floats that lie in memory ready to use.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     state = TrainingState.start(network, settings)
     state.model.train()
     plain = PlainLoader(
-        torch.from_numpy(table.normalised()),
+        torch.from_numpy(table.normalized()),
         torch.eye(CLASSES)[torch.from_numpy(table.labels)],
         batch,
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def inside(images: Tensor, onehot: Tensor, k: int, c1: float) -> tuple[Tensor, Tensor]:
-    """Encode ``images`` (n, C, H, W), normalised floats, with labels ``onehot`` (n, classes)."""
+    """Encode ``images`` (n, C, H, W), normalized floats, with labels ``onehot`` (n, classes)."""
     weights = coefficients(len(images), k, c1, private_k=k, c2=0.0)
     mixed, labels = torch.zeros_like(images), torch.zeros_like(onehot)
     for slot in range(k):

@@ -47,7 +47,7 @@ def write_folder(path: Path, encodings: Encoded) -> EncodedFolder:
     manifest = Manifest(
         publication=new_publication(), scheme=asdict(Scheme.cross(4)), shape=SHAPE,
         classes=tuple(map(str, range(CLASSES))), mean=(0.5,) * 3, std=(0.25,) * 3,
-        private_images=count, copies=1, values="float16", worst_error=0.01,
+        private_images=count, copies=1, values="float16", max_quantization_error=0.01,
     )  # fmt: skip
     with writing_encodings(path, manifest) as writer:
         for start in range(0, count, SHARD):

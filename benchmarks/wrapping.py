@@ -1,7 +1,7 @@
 """What wrapping a `DataLoader` adds to the wall time of training.
 
 The paper's ResNet-18 is trained in the project's own steps for short epochs in turns: from a
-`DataLoader` over a data set that normalises every item, in two workers, and from the same loader
+`DataLoader` over a data set that normalizes every item, in two workers, and from the same loader
 wrapped by `encode_loader` (cross-dataset, k = 4). The wrapped one has twice as many items fetched.
 """
 
@@ -36,7 +36,7 @@ class Items(Dataset[tuple[Tensor, int]]):
         return len(self.table)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self.table.normalised(np.asarray([index]))[0]
+        image = self.table.normalized(np.asarray([index]))[0]
         return torch.from_numpy(image), int(self.table.labels[index])
 
 

@@ -22,7 +22,7 @@ EPOCHS = 8
 
 
 def tensors(table: ImageTable) -> TensorDataset:
-    return TensorDataset(torch.from_numpy(table.normalised()), torch.from_numpy(table.labels))
+    return TensorDataset(torch.from_numpy(table.normalized()), torch.from_numpy(table.labels))
 
 
 def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:

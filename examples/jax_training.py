@@ -51,5 +51,5 @@ for _ in range(EPOCHS):
     for encodings, soft_labels in loader:
         weights = step(weights, encodings.numpy(), soft_labels.numpy())
 
-answers = np.asarray(logits(weights, jnp.asarray(split.test.normalised()))).argmax(1)
+answers = np.asarray(logits(weights, jnp.asarray(split.test.normalized()))).argmax(1)
 print(json.dumps({"accuracy": float((answers == split.test.labels).mean())}))

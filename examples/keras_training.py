@@ -33,7 +33,7 @@ split = open_split("digits")
 loader = EncodedLoader(Encoder(Scheme.inside(k=2), split.train), batch_size=64)
 model = keras.Sequential(
     [
-        keras.Input(channels_last(split.test.normalised()).shape[1:]),
+        keras.Input(channels_last(split.test.normalized()).shape[1:]),
         # The signs are random, so only the absolute value carries information.
         keras.layers.Lambda(keras.ops.absolute),
         keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
@@ -46,5 +46,5 @@ model = keras.Sequential(
 model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True))
 model.fit(batches(loader), steps_per_epoch=len(loader), epochs=EPOCHS, shuffle=False, verbose=0)
 
-answers = np.argmax(model.predict(channels_last(split.test.normalised()), verbose=0), axis=1)
+answers = np.argmax(model.predict(channels_last(split.test.normalized()), verbose=0), axis=1)
 print(json.dumps({"accuracy": float((answers == split.test.labels).mean())}))

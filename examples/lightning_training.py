@@ -19,7 +19,7 @@ from instahide.integrations.lightning.callback import InstaHideCallback
 
 class Digits(LightningDataModule):
     def setup(self, stage: str) -> None:
-        tables = [(table.normalised(), table.labels) for table in open_split("digits")]
+        tables = [(table.normalized(), table.labels) for table in open_split("digits")]
         self.data = [TensorDataset(*map(torch.from_numpy, arrays)) for arrays in tables]
 
     def train_dataloader(self) -> DataLoader:

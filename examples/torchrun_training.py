@@ -37,7 +37,7 @@ else:
     model = DistributedDataParallel(model)
 optimizer = torch.optim.Adam(model.parameters(), 3e-3)
 
-items = TensorDataset(torch.from_numpy(train.normalised()), torch.from_numpy(train.labels))
+items = TensorDataset(torch.from_numpy(train.normalized()), torch.from_numpy(train.labels))
 loader = DataLoader(items, batch_size=32, sampler=DistributedSampler(items), drop_last=True)
 loader = encode_loader(loader, Scheme.inside(k=2), classes=10)
 for epoch in range(EPOCHS):
@@ -50,7 +50,7 @@ for epoch in range(EPOCHS):
 model.eval()
 with torch.no_grad():
     # All processes must call a sharded network.
-    answers = model(torch.from_numpy(test.normalised())).argmax(1).numpy()
+    answers = model(torch.from_numpy(test.normalized())).argmax(1).numpy()
 if dist.get_rank() == 0:
     accuracy = float((answers == test.labels).mean())
     print(json.dumps({"processes": dist.get_world_size(), "accuracy": accuracy}))

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from benchmarks import peers
 from experiments.records import add, rows_of, surroundings
-from instahide.attacks.base import Attack, Budget, Observation, ThreatModel, silent
+from instahide.attacks.base import Attack, Budget, Observation, ThreatModel, no_progress
 from instahide.attacks.registry import attack_named
-from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.scores import score
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -89,7 +89,7 @@ def run(task: Task, images: Images) -> dict[str, float]:
     attack = attack_named(task.attack)
     observation, truth = observed(task, images, attack)
     started = time.perf_counter()
-    found = attack.run(observation, Budget(SECONDS), silent)
+    found = attack.run(observation, Budget(SECONDS), no_progress)
     seconds = time.perf_counter() - started
     figures = dict(found.statistics)
     if truth is not None:
@@ -97,7 +97,7 @@ def run(task: Task, images: Images) -> dict[str, float]:
     return {**figures, "seconds": seconds}
 
 
-def observed(task: Task, images: Images, attack: Attack) -> tuple[Observation, Truth | None]:
+def observed(task: Task, images: Images, attack: Attack) -> tuple[Observation, GroundTruth | None]:
     """Return an observation to which ``attack`` applies."""
     threat = threat_of(task)
     while True:
@@ -114,10 +114,10 @@ def authors_routine(
     seed: int, private: ImageTable, public: ImageTable, threat: ThreatModel
 ) -> tuple[Observation, Tensor]:
     """Return encodings by the authors' routine with seeded generators, and the unmasked mixes."""
-    images = torch.from_numpy(private.normalised()).repeat(threat.encodings_per_image, 1, 1, 1)
+    images = torch.from_numpy(private.normalized()).repeat(threat.encodings_per_image, 1, 1, 1)
     classes = torch.from_numpy(private.labels).repeat(threat.encodings_per_image)
     onehot = torch.eye(len(private.classes))[classes]
-    pool = torch.from_numpy(public.normalised_like(private).normalised())
+    pool = torch.from_numpy(public.normalized_like(private).normalized())
 
     def made() -> tuple[Tensor, Tensor]:
         np.random.seed(seed)

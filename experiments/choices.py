@@ -72,8 +72,8 @@ def measure(choice: Choice, split: Split, epochs: int, seed: int) -> dict[str, o
 
 def privately(noise: float, split: Split, epochs: int, seed: int) -> dict[str, object]:
     """Train with DP-SGD as a federated client does in one round."""
-    from instahide.integrations.flower.client.dp_sgd import learn_privately
-    from instahide.integrations.flower.client.participant import Node
+    from instahide.integrations.flower.client.dp_sgd import train_with_dp_sgd
+    from instahide.integrations.flower.client.participant import Participant
     from instahide.integrations.flower.config import FederatedSettings
 
     channels, classes = split.train.shape[0], len(split.train.classes)
@@ -85,7 +85,7 @@ def privately(noise: float, split: Split, epochs: int, seed: int) -> dict[str, o
              "ledger": str(Path(folder) / "ledger.sqlite")}
         )  # fmt: skip
         network = build(settings.model, channels, classes, sign_invariant=False, seed=seed)
-        spent = learn_privately(network, split.train, Node(settings), 1)
+        spent = train_with_dp_sgd(network, split.train, Participant(settings), 1)
     network.eval()
     return {
         "accuracy": percent(accuracy(network, table_batches(split.test)).overall),

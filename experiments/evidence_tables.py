@@ -160,7 +160,7 @@ SECTIONS = {
         "**Shown on digits.** For k from 1 to 8, accuracies are within a point, which is about "
         "what one run on 1,000 test images is uncertain by; keys that are drawn once for all "
         "epochs cost more than any k. DP-SGD alone promises anything, and costs more the more it "
-        "promises. It takes the recipe of the others, with group normalisation, which nobody tuned "
+        "promises. It takes the recipe of the others, with group normalization, which nobody tuned "
         "for it: a better one would lose less. One choice at a time, all else as in the table "
         "above.",
         choices,

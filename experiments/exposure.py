@@ -34,7 +34,7 @@ from instahide.attacks.reconstruction.pair_encoder.features import edges_of_squa
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features
 from instahide.attacks.reconstruction.pair_encoder.training import train_pair_encoder
 from instahide.audit.ground_truth import observe
-from instahide.audit.scoring.reconstruction import score_recovered
+from instahide.audit.scoring.reconstruction import score_reconstruction
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 
@@ -80,7 +80,7 @@ class Setting:
 
     @property
     def scheme(self) -> Scheme:
-        changes = {"labels": "renormalised"} if self.labels == "renormalised" else {}
+        changes = {"label_mode": "renormalised"} if self.labels == "renormalised" else {}
         if self.kind == "inside":
             return Scheme.inside(self.k, **changes)
         return Scheme.cross(self.k, private_k=self.private_k, **changes)
@@ -167,7 +167,7 @@ def features_of(setting: Setting, observation: Observation, seconds: float) -> T
         return edges_of_square(observation.encodings)
     if setting.features == "shipped":
         return default_features(observation, None, say)
-    shadow = shadow_images(setting).normalised_like(private_images(setting.images, setting.count))
+    shadow = shadow_images(setting).normalized_like(private_images(setting.images, setting.count))
     encoder = train_pair_encoder(shadow, setting.scheme, Budget(seconds), say)
     return encoder.features(observation.encodings)
 
@@ -187,7 +187,7 @@ def run(setting: Setting, training: float) -> dict[str, object]:
     began, cpu = time.perf_counter(), processor_seconds()
     found = ReconstructionAttack(features=lambda _: features).run(observation, Budget(), say)
     times = {"seconds": time.perf_counter() - began, "cpu_seconds": processor_seconds() - cpu}
-    score = score_recovered(found, truth, observation.mean, observation.std)
+    score = score_reconstruction(found, truth, observation.mean, observation.std)
     assert found.confidence is not None
     figures = score.summary(found.confidence, RECOVERED)
     figures |= {"groups": found.statistics["groups"], "auc": auc_of(features, truth)}

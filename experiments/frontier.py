@@ -37,13 +37,13 @@ from instahide.attacks.base import (
     Progress,
     Reconstruction,
     ThreatModel,
-    silent,
+    no_progress,
 )
 from instahide.attacks.demixing import Demixing
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
-from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring import metrics
-from instahide.audit.scoring.reconstruction import HALF, score_recovered
+from instahide.audit.scoring.reconstruction import HALF, score_reconstruction
 from instahide.audit.scoring.scores import originals_of
 from instahide.data import Split
 from instahide.training.distributed.process_group import Batch, Batches
@@ -87,7 +87,7 @@ class Point(NamedTuple):
     @property
     def settings(self) -> Scheme:
         if self.labels == "renormalised":
-            return Scheme.cross(SCHEMES[self.scheme].k, labels="renormalised")
+            return Scheme.cross(SCHEMES[self.scheme].k, label_mode="renormalised")
         return SCHEMES[self.scheme]
 
 
@@ -162,7 +162,7 @@ class Itself:
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         masked = observation.scheme.mask
         shown = observation.encodings.abs() if masked else observation.encodings
-        return Reconstruction(images=shown, of=observation.owners(), absolute=masked)
+        return Reconstruction(images=shown, target_ids=observation.owners(), absolute=masked)
 
 
 def attacks(scheme: Scheme) -> list[Attack]:
@@ -178,7 +178,7 @@ def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, obje
     found = {}
     for attack in attacks(scheme):
         if attack.applies(observation) is None:
-            result = attack.run(observation, Budget(), silent)
+            result = attack.run(observation, Budget(), no_progress)
             found[attack.name] = worth(result, observation, truth)
     figures: dict[str, object] = {name: max(f[name] for f in found.values()) for name in COMPARED}
     for name in ("identified", "ssim"):
@@ -188,7 +188,7 @@ def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, obje
     return figures | {name: claims.get(name, "") for name in CLAIMS} | {"attacks": " ".join(each)}
 
 
-def observed(point: Point, data: str, private: int, seed: int) -> tuple[Observation, Truth]:
+def observed(point: Point, data: str, private: int, seed: int) -> tuple[Observation, GroundTruth]:
     """Encrypt some digits of the training part; the attacker's own digits are others of it."""
     digits = open_split(data).train
     order = np.random.default_rng(seed).permutation(len(digits))
@@ -201,20 +201,20 @@ def observed(point: Point, data: str, private: int, seed: int) -> tuple[Observat
     return observe(mine, public_of(scheme, digits), scheme, threat, shadow=others)
 
 
-def worth(found: Reconstruction, observation: Observation, truth: Truth) -> dict[str, float]:
+def worth(found: Reconstruction, observation: Observation, truth: GroundTruth) -> dict[str, float]:
     """Return shares of the private images, and the mean SSIM under the best affine map.
 
     For `ReconstructionAttack`, which estimates the number of images by itself, a private image
     that was not recovered counts as 0.
     """
     assert found.images is not None
-    if found.members is None:
+    if found.assignment is None:
         rows, images = originals_of(found, observation, truth), len(found.images)
         candidates = truth.images.abs() if found.absolute else truth.images
         claims = {}
     else:
         assert found.confidence is not None
-        recovered = score_recovered(found, truth, observation.mean, observation.std)
+        recovered = score_reconstruction(found, truth, observation.mean, observation.std)
         rows, images, candidates = recovered.rows, len(truth.images), truth.images
         figures = recovered.summary(found.confidence, RECOVERED)
         claims = {
@@ -237,7 +237,7 @@ def likeness(images: Tensor, originals: Tensor, observation: Observation) -> Ten
 
 
 def public_of(scheme: Scheme, images: ImageTable) -> ImageTable | None:
-    return pool(images.shape).normalised_like(images) if scheme.public_k else None
+    return pool(images.shape).normalized_like(images) if scheme.public_k else None
 
 
 @cache

@@ -25,7 +25,7 @@ from torch import nn
 
 from experiments.budgets import ProcessorTime
 from experiments.records import add, rows_of, surroundings
-from instahide.attacks.base import Attack, LocalTraining, silent
+from instahide.attacks.base import Attack, LocalTraining, no_progress
 from instahide.attacks.gradients.dlg import DeepLeakage
 from instahide.attacks.gradients.inverting import InvertingGradients, InvertingStatistics
 from instahide.attacks.gradients.lenet import lenet
@@ -81,7 +81,7 @@ def sigmoid_network(seed: int) -> nn.Module:
     return lenet((3, 32, 32), 10, seed=seed)
 
 
-def normalised_network(seed: int) -> nn.Module:
+def normalized_network(seed: int) -> nn.Module:
     """Return two convolutions with batch norm, with PyTorch's initial weights for ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -95,9 +95,9 @@ def normalised_network(seed: int) -> nn.Module:
 SETTINGS = {
     "gradient": Setting(sigmoid_network, LocalTraining()),
     "four-steps": Setting(sigmoid_network, LocalTraining(steps=4, learning_rate=0.01)),
-    "batch-norm-eval": Setting(normalised_network, LocalTraining(images=4, batch_size=4)),
+    "batch-norm-eval": Setting(normalized_network, LocalTraining(images=4, batch_size=4)),
     "batch-norm-train": Setting(
-        normalised_network, LocalTraining(images=4, batch_size=4, train_mode=True)
+        normalized_network, LocalTraining(images=4, batch_size=4, train_mode=True)
     ),
 }
 
@@ -125,7 +125,7 @@ def run(task: Task, private: ImageTable, public: ImageTable) -> dict[str, float]
         labels="none" if alone else "soft", buffers=setting.training.train_mode,
     )  # fmt: skip
     started = time.perf_counter()
-    found = attack.run(observation, ProcessorTime(SECONDS), silent)
+    found = attack.run(observation, ProcessorTime(SECONDS), no_progress)
     seconds = time.perf_counter() - started
     figures = score(found, observation, truth).summary
     means = {name: value for name, value in figures.items() if not name.endswith("_best")}

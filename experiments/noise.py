@@ -25,14 +25,14 @@ from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, publish, threads
 from instahide.encryption.privacy import (
     DELTA,
-    epsilon_beforehand,
     epsilon_of,
+    epsilon_upper_bound,
     epsilon_with_labels_hidden,
     sensitivity,
 )
 from instahide.encryption.scheme import Scheme
 from instahide.training.settings import TrainSettings
-from instahide.training.trainer import Job
+from instahide.training.trainer import Trainer
 
 SETTING = ("data", "k", "copies", "noise", "epochs", "seed")
 FIELDS = [
@@ -80,7 +80,7 @@ def guarantees(
         about = scheme, images.shape, images.std
         figures |= {
             "epsilon": epsilon_of(squares * (apart / scheme.noise) ** 2, DELTA),
-            "epsilon_beforehand": epsilon_beforehand(*about, copies=copies),
+            "epsilon_beforehand": epsilon_upper_bound(*about, copies=copies),
             "epsilon_with_labels_hidden": epsilon_with_labels_hidden(
                 *about, images=len(images), copies=copies
             ),
@@ -102,7 +102,7 @@ def measure(data: str, scheme: Scheme, copies: int, epochs: int, seed: int) -> d
         np.savez(root / "test.npz", x=split.test.pixels, y=split.test.labels)
         values = {"data": [str(root / "encoded")], "test": str(root / "test.npz")}
         settings = TrainSettings.from_values({**values, "epochs": epochs, "seed": seed})
-        job = Job.open(settings)
+        job = Trainer.open(settings)
         job.run()
     return {
         "images": len(split.train),

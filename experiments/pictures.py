@@ -19,8 +19,8 @@ from torch import Tensor
 
 from experiments.photographs import scikit_image
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
-from instahide.attacks.base import Attack, Budget, ThreatModel, silent
-from instahide.audit.ground_truth import Truth, observe
+from instahide.attacks.base import Attack, Budget, ThreatModel, no_progress
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.cli.show import draw_picture
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -72,14 +72,14 @@ def averages(crops: NDArray[np.uint8], out: Path = AVERAGES, row: int = 33) -> N
 
 def recovered(
     attack: Attack, images: ImageTable, scheme: Scheme, copies: int, row: int
-) -> tuple[Tensor, Truth]:
+) -> tuple[Tensor, GroundTruth]:
     """Return (3, H, W) what ``attack`` recovers of the image ``row``, and the truth."""
     threat = ThreatModel(grouped=True, encodings_per_image=copies)
     observation, truth = observe(images, None, scheme, threat)
-    found = attack.run(observation, Budget(), silent)
+    found = attack.run(observation, Budget(), no_progress)
     assert found.images is not None
-    assert found.of is not None
-    return found.images[truth.of_group[found.of] == row][0], truth
+    assert found.target_ids is not None
+    return found.images[truth.group_targets[found.target_ids] == row][0], truth
 
 
 def show(axis: Axes, image: Tensor) -> None:

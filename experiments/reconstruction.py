@@ -34,7 +34,7 @@ from torch import nn
 
 from experiments.photographs import patches, victim
 from experiments.records import add, rows_of, surroundings
-from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, granted
+from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, require
 from instahide.attacks.baselines.carlini import (
     attack_as_published,
     learnt_colours,
@@ -61,8 +61,8 @@ from instahide.audit.challenge.challenge import (
     read_array,
 )
 from instahide.audit.challenge.leaderboard import score_submission
-from instahide.audit.ground_truth import Truth, observe
-from instahide.audit.scoring.reconstruction import RecoveredScore, score_recovered
+from instahide.audit.ground_truth import GroundTruth, observe
+from instahide.audit.scoring.reconstruction import ReconstructionScore, score_reconstruction
 from instahide.data import ImageTable
 
 OUT = Path("experiments/results/reconstruction.csv")
@@ -108,7 +108,7 @@ class Victim:
         )
         nothing = torch.zeros(0, dtype=torch.int64)
         originals = torch.from_numpy(self.secret.originals)
-        self.truth = Truth(
+        self.truth = GroundTruth(
             originals, partners, coefficients, SCHEME.private_k, nothing, nothing, nothing
         )
 
@@ -182,7 +182,7 @@ OTHERS = {
 
 
 def figures_of(found: Reconstruction, observation: Observation, target: Victim) -> dict[str, float]:
-    score = score_recovered(found, target.truth, observation.mean, observation.std)
+    score = score_reconstruction(found, target.truth, observation.mean, observation.std)
     if found.confidence is None:
         nobody = torch.zeros(len(score.ssim))
         figures = score.summary(nobody, RECOVERED)
@@ -201,13 +201,13 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def sharing(truth: Truth, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def sharing(truth: GroundTruth, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Return (p,) whether encodings ``first`` (p,) and ``second`` (p,) share a private image."""
     private = truth.partners[:, : truth.private_k]
     return (private[first][:, :, None] == private[second][:, None, :]).flatten(1).any(dim=1)
 
 
-def auc_of(features: torch.Tensor, truth: Truth) -> float:
+def auc_of(features: torch.Tensor, truth: GroundTruth) -> float:
     """Return the AUC of similarity for whether two encodings share an image, on a million pairs.
 
     If there are many encodings, an evenly spaced sample is used. NaN if all pairs share an image.
@@ -223,7 +223,7 @@ def auc_of(features: torch.Tensor, truth: Truth) -> float:
     return float("nan") if shares.all() else float(roc_auc_score(shares, likeness))
 
 
-def graph_figures(observation: Observation, truth: Truth) -> dict[str, float]:
+def graph_figures(observation: Observation, truth: GroundTruth) -> dict[str, float]:
     """Return the AUC, and the precision of the 100,000 most similar pairs."""
     encoder = shipped_encoder((3, 32, 32))
     assert encoder is not None
@@ -250,11 +250,11 @@ def challenge_figures(found: Reconstruction, secret: ChallengeTruth) -> dict[str
     images is unknown; both signs are tried.
     """
     assert found.images is not None
-    assert found.members is not None
+    assert found.assignment is not None
     assert found.coefficients is not None
     moments = {"dim": (0, 2, 3), "keepdim": True}
     images = (found.images - found.images.mean(**moments)) / found.images.std(**moments)
-    largest = found.members.gather(1, found.coefficients.argmax(dim=1, keepdim=True))[:, 0]
+    largest = found.assignment.gather(1, found.coefficients.argmax(dim=1, keepdim=True))[:, 0]
     scores = []
     with tempfile.TemporaryDirectory() as folder:
         for sign in (1, -1):
@@ -275,8 +275,8 @@ def draw() -> None:
     threat = ThreatModel(labels="none", public="none", encodings_per_image=COPIES)
     observation, truth = observe(private, public_images(), SCHEME, threat)
     found = ReconstructionAttack(features=edges_of_square).run(observation, Budget(), say)
-    score = score_recovered(found, truth, observation.mean, observation.std)
-    sure = granted(found.confidence)
+    score = score_reconstruction(found, truth, observation.mean, observation.std)
+    sure = require(found.confidence)
     row = {name: round(value, 5) for name, value in score.summary(sure, RECOVERED).items()}
     PICTURED.unlink(missing_ok=True)
     add(PICTURED, [*row, *surroundings()], row | surroundings())
@@ -294,7 +294,7 @@ def draw() -> None:
     figure.savefig(PICTURE, dpi=110)
 
 
-def picture_rows(score: RecoveredScore, shown: torch.Tensor) -> list[np.ndarray]:
+def picture_rows(score: ReconstructionScore, shown: torch.Tensor) -> list[np.ndarray]:
     return [
         images[shown].permute(2, 0, 3, 1).reshape(images.shape[2], -1, images.shape[1]).numpy()
         for images in (score.originals, score.mapped)

@@ -35,7 +35,7 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def normalised(requirement: str) -> str:
+def normalized(requirement: str) -> str:
     """The distribution that a requirement names, spelled as package indexes spell it."""
     match = REQUIREMENT.match(requirement)
     assert match is not None
@@ -46,7 +46,7 @@ def requirements() -> list[str]:
     """Every distribution that pyproject.toml asks for, extras too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    return sorted({normalised(item) for group in groups for item in group} - {"instahide"})
+    return sorted({normalized(item) for group in groups for item in group} - {"instahide"})
 
 
 def test_imports_keep_to_the_contracts() -> None:
@@ -117,6 +117,6 @@ def test_the_citation_names_this_version() -> None:
 @pytest.mark.parametrize("distribution", requirements())
 def test_a_dependency_is_pinned_and_argued_for(distribution: str) -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    assert distribution in {normalised(line) for line in lines if "==" in line}
+    assert distribution in {normalized(line) for line in lines if "==" in line}
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
-    assert distribution in {normalised(item) for item in re.findall(r"`([\w-]+)`", page)}
+    assert distribution in {normalized(item) for item in re.findall(r"`([\w-]+)`", page)}

@@ -30,7 +30,9 @@ def test_points_differ_and_begin_with_all_schemes_at_one_number() -> None:
 def test_labels_change_the_scheme_only_where_they_are_published_otherwise() -> None:
     schemes = [Point("cross-6", 5, labels).settings for labels in ("soft", "hidden")]
     assert schemes[0] == schemes[1] == Scheme.cross(6)
-    assert Point("cross-6", 5, "renormalised").settings == Scheme.cross(6, labels="renormalised")
+    assert Point("cross-6", 5, "renormalised").settings == Scheme.cross(
+        6, label_mode="renormalised"
+    )
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -53,7 +55,7 @@ def test_an_image_that_did_not_come_back_counts_as_not_found() -> None:
     # Five images came back; whatever else is in an encoding is taken for one of them.
     others = torch.arange(len(observation))[:, None] % 5
     members = torch.where(truth.partners < 5, truth.partners, others)
-    found = Reconstruction(images=truth.images[:5], members=members, confidence=torch.ones(5))
+    found = Reconstruction(images=truth.images[:5], assignment=members, confidence=torch.ones(5))
     figures = frontier.worth(found, observation, truth)
     assert figures["identified"] == figures["above_half"] == figures["claimed"] == 0.5
     assert figures["ssim"] == pytest.approx(0.5, abs=1e-4)
@@ -63,11 +65,11 @@ def test_an_image_that_did_not_come_back_counts_as_not_found() -> None:
 def test_absolute_values_are_compared_with_the_images_themselves() -> None:
     observation, truth = frontier.observed(Point("inside-2", 2), "digits", 10, 0)
     names = torch.arange(10)
-    shown = truth.images[truth.of_group[names]]
-    signed = frontier.worth(Reconstruction(images=-shown, of=names), observation, truth)
+    shown = truth.images[truth.group_targets[names]]
+    signed = frontier.worth(Reconstruction(images=-shown, target_ids=names), observation, truth)
     assert signed["identified"] == 1
     assert signed["ssim"] == pytest.approx(1, abs=1e-4)
-    absolute = Reconstruction(images=shown.abs(), of=names, absolute=True)
+    absolute = Reconstruction(images=shown.abs(), target_ids=names, absolute=True)
     figures = frontier.worth(absolute, observation, truth)
     assert figures["identified"] == 1
     assert figures["ssim"] < 0.99

@@ -21,12 +21,12 @@ from servers import running
 from simulate import said, show
 
 from instahide import ImageTable, open_split
-from instahide.integrations.flower.client.partition import shares
+from instahide.integrations.flower.client.partition import partition
 
 #: Settings that each node decides for itself.
 TERMS = (
-    "scheme", "k", "max-exposure", "private-k", "c1", "c2", "labels", "law", "noise", "gradient",
-    "public", "size", "batch-size",
+    "scheme", "k", "max-exposure", "private-k", "c1", "c2", "label-mode",
+    "coefficient-distribution", "noise", "gradient", "public", "size", "batch-size",
 )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def main() -> None:
         running(options.work or Path(temporary)) as servers,
     ):
         deployment = Deployment(servers)
-        for number, rows in enumerate(shares(train.labels, options.clients, alpha=alpha)):
+        for number, rows in enumerate(partition(train.labels, options.clients, alpha=alpha)):
             name = f"node-{number}"
             deployment.admit(name)
             data = give(servers.folder / name, train.subset(rows))

@@ -47,7 +47,7 @@ def printable(text: str) -> str:
     )
 
 
-def said(error: InstaHideError | OSError | MemoryError) -> tuple[str, str]:
+def problem_and_remedy(error: InstaHideError | OSError | MemoryError) -> tuple[str, str]:
     """Problem and remedy of what a user can put right."""
     if isinstance(error, InstaHideError):
         return error.problem, error.remedy
@@ -56,7 +56,7 @@ def said(error: InstaHideError | OSError | MemoryError) -> tuple[str, str]:
     return printable(str(error)), "Check that the path is right and the disk has room."
 
 
-def refused(error: ValidationError) -> str:
+def first_validation_error(error: ValidationError) -> str:
     """The first field that was refused, and why: printable, and without what stood there."""
     first = error.errors(include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"][:3])[:80]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from instahide.app.demo_images import Stage
+from instahide.app.demo_images import DemoImages
 
 
 @pytest.fixture(scope="session")
-def stage() -> Stage:
-    return Stage.open()
+def stage() -> DemoImages:
+    return DemoImages.open()

@@ -10,8 +10,8 @@ import re
 
 import pytest
 
-from instahide.app.attack_tab import ATTACKS, GRANTED, tried
-from instahide.app.demo_images import Stage
+from instahide.app.attack_tab import ATTACKS, GRANTED, run_attack
+from instahide.app.demo_images import DemoImages
 from instahide.audit.report.summary import LIMITS
 
 AVERAGING, SEARCH = ATTACKS
@@ -26,8 +26,8 @@ def said(html: str, pattern: str) -> dict[str, float]:
     return {name: float(match[1]) for name, match in found.items() if match is not None}
 
 
-def test_averaging_opens_mixup_and_the_mask_only_hides_signs(stage: Stage) -> None:
-    html = tried(stage, next(iter(stage.choices.values())), AVERAGING, 50)
+def test_averaging_opens_mixup_and_the_mask_only_hides_signs(stage: DemoImages) -> None:
+    html = run_attack(stage, next(iter(stage.choices.values())), AVERAGING, 50)
     alike, nothing = said(html, r"mean SSIM of ([\d.]+)"), said(html, r"colour has ([\d.]+)")
     assert list(alike) == WAYS
     mixup, _, signed, absolute = (alike[way] - nothing[way] for way in WAYS)
@@ -42,8 +42,8 @@ def test_averaging_opens_mixup_and_the_mask_only_hides_signs(stage: Stage) -> No
 
 
 @pytest.mark.slow
-def test_public_images_are_found_by_absolute_values_under_the_mask(stage: Stage) -> None:
-    html = tried(stage, next(iter(stage.choices.values())), SEARCH, 20)
+def test_public_images_are_found_by_absolute_values_under_the_mask(stage: DemoImages) -> None:
+    html = run_attack(stage, next(iter(stage.choices.values())), SEARCH, 20)
     found, chance = said(html, r"([\d.]+)% were found"), said(html, r"chance ([\d.]+)%")
     mixup, _, signed, absolute = (found[way] for way in WAYS)
     assert set(chance.values()) == {0.1}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from instahide.app.demo_images import OTHERS, SIDE, SMALL, Stage, received
+from instahide.app.demo_images import OTHERS, SIDE, SMALL, DemoImages, received
 from instahide.errors import InstaHideError
 
 
@@ -36,7 +36,9 @@ def test_what_is_no_image_is_told_so_and_goes_too(tmp_path: Path, content: bytes
     assert not path.exists()
 
 
-def test_the_chosen_image_is_the_first_of_the_private_ones_at_either_size(stage: Stage) -> None:
+def test_the_chosen_image_is_the_first_of_the_private_ones_at_either_size(
+    stage: DemoImages,
+) -> None:
     chosen = np.full((3, SIDE, SIDE), 77, np.uint8)
     for side in (SIDE, SMALL):
         images = stage.private(chosen, side)

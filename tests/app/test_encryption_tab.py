@@ -8,15 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from instahide.app.demo_images import Pixels, Stage
-from instahide.app.encryption_tab import Wanted, shown
+from instahide.app.demo_images import DemoImages, Pixels
+from instahide.app.encryption_tab import Wanted, encryption_panels
 from instahide.encryption.illustration import illustrate
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
 
 @pytest.fixture
-def chosen(stage: Stage) -> Pixels:
+def chosen(stage: DemoImages) -> Pixels:
     return next(iter(stage.choices.values()))
 
 
@@ -34,9 +34,9 @@ def kinds(html: str) -> Counter[str]:
     ],
 )
 def test_every_scheme_shows_its_own_steps(
-    stage: Stage, chosen: Pixels, wanted: Wanted, private: int, public: int, mask: int
+    stage: DemoImages, chosen: Pixels, wanted: Wanted, private: int, public: int, mask: int
 ) -> None:
-    html = shown(stage, chosen, wanted)
+    html = encryption_panels(stage, chosen, wanted)
     expected = {
         "the image": 1, "private partner": private, "public partner": public, "the mix": 1,
         "the mask": mask, "the encoding": 1, "|encoding|: what it says": 1,
@@ -46,10 +46,10 @@ def test_every_scheme_shows_its_own_steps(
 
 
 def test_coefficients_keep_to_the_bound_and_the_label_to_its_mode(
-    stage: Stage, chosen: Pixels
+    stage: DemoImages, chosen: Pixels
 ) -> None:
     for labels in ("soft", "renormalised"):
-        html = shown(stage, chosen, Wanted("cross", 4, 0.4, labels))
+        html = encryption_panels(stage, chosen, Wanted("cross", 4, 0.4, labels))
         coefficients = [float(value) for value in re.findall(r'alt="[^"]* × ([\d.]+)"', html)]
         assert len(coefficients) == 4
         assert max(coefficients) <= 0.4
@@ -59,24 +59,24 @@ def test_coefficients_keep_to_the_bound_and_the_label_to_its_mode(
         assert sum(label) == pytest.approx(whole, abs=0.03)
 
 
-def test_keys_are_new_every_time(stage: Stage, chosen: Pixels) -> None:
-    assert shown(stage, chosen, Wanted()) != shown(stage, chosen, Wanted())
+def test_keys_are_new_every_time(stage: DemoImages, chosen: Pixels) -> None:
+    assert encryption_panels(stage, chosen, Wanted()) != encryption_panels(stage, chosen, Wanted())
 
 
-def test_a_bound_that_cannot_be_met_is_told(stage: Stage, chosen: Pixels) -> None:
+def test_a_bound_that_cannot_be_met_is_told(stage: DemoImages, chosen: Pixels) -> None:
     with pytest.raises(InstaHideError, match=r"c1 = 0\.2 cannot be met"):
-        shown(stage, chosen, Wanted("cross", 4, 0.2))
+        encryption_panels(stage, chosen, Wanted("cross", 4, 0.2))
 
 
-def test_an_illustration_is_the_mix_of_its_parts_under_its_mask(stage: Stage) -> None:
+def test_an_illustration_is_the_mix_of_its_parts_under_its_mask(stage: DemoImages) -> None:
     images = stage.private(next(iter(stage.choices.values())))
     rows = np.arange(3)
     steps = illustrate(Scheme.cross(4), images, stage.public, rows)
     mixes = np.einsum("nk,nkchw->nchw", steps.coefficients, steps.parts)
     np.testing.assert_allclose(steps.mixes, mixes, atol=1e-5)
     np.testing.assert_array_equal(
-        np.where(steps.turned, -steps.mixes, steps.mixes), steps.encodings
+        np.where(steps.negated, -steps.mixes, steps.mixes), steps.encodings
     )
     # Of 451,584 fair coins: beyond 5 deviations once in 1.7 million.
-    assert abs(steps.turned.mean() - 0.5) < 5 * 0.5 / np.sqrt(steps.turned.size)
-    assert not illustrate(Scheme.mixup(4), images, None, rows).turned.any()
+    assert abs(steps.negated.mean() - 0.5) < 5 * 0.5 / np.sqrt(steps.negated.size)
+    assert not illustrate(Scheme.mixup(4), images, None, rows).negated.any()

@@ -28,8 +28,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_only_reports_that_lie_in_the_folder_are_listed(folder: Path) -> None:
-    assert reports_tab.listed(folder) == ["a/report.html", "report.html"]
-    assert reports_tab.listed(folder / "missing") == []
+    assert reports_tab.list_reports(folder) == ["a/report.html", "report.html"]
+    assert reports_tab.list_reports(folder / "missing") == []
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_only_reports_that_lie_in_the_folder_are_listed(folder: Path) -> None:
 )
 def test_nothing_else_is_opened(folder: Path, name: str) -> None:
     with pytest.raises(InstaHideError, match="no report"):
-        reports_tab.opened(folder, name)
+        reports_tab.open_report(folder, name)
 
 
 def test_a_report_is_framed_whole_and_cannot_leave_its_frame(folder: Path) -> None:
     hostile = f'"></iframe><script>alert(1)</script>{HOSTILE}&quot; ä'
     (folder / "report.html").write_text(hostile, encoding="utf-8")
     tree = html5lib.parseFragment(
-        reports_tab.opened(folder, "report.html"), namespaceHTMLElements=False
+        reports_tab.open_report(folder, "report.html"), namespaceHTMLElements=False
     )
     (frame,) = tree
     assert frame.tag == "iframe"
@@ -56,7 +56,7 @@ def test_a_huge_file_is_no_report(folder: Path) -> None:
     with (folder / "report.html").open("r+b") as file:
         file.truncate(reports_tab.MOST_BYTES + 1)
     with pytest.raises(InstaHideError, match="larger"):
-        reports_tab.opened(folder, "report.html")
+        reports_tab.open_report(folder, "report.html")
 
 
 def test_every_text_on_the_page_is_only_text() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
-from instahide.attacks.base import Budget, ThreatModel, silent
+from instahide.attacks.base import Budget, ThreatModel, no_progress
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.scores import Score, score
 from instahide.data import ImageTable
@@ -18,7 +18,7 @@ def attacked(
     threat = ThreatModel(public="none", grouped=True, encodings_per_image=count)
     observation, truth = observe(private, None, scheme, threat)
     assert attack.applies(observation) is None
-    found = attack.run(observation, Budget(), silent)
+    found = attack.run(observation, Budget(), no_progress)
     return score(found, observation, truth), dict(found.statistics)
 
 

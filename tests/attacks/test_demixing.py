@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
+from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, no_progress
 from instahide.attacks.demixing import Demixing
 from instahide.attacks.shadow_encodings import shadow_batches
 from instahide.attacks.unet import UNet
-from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.scores import score
 from instahide.data import ImageTable, open_split
 from instahide.encryption.scheme import Scheme
@@ -27,13 +27,13 @@ def digits() -> tuple[ImageTable, ImageTable]:
 
 def seen(
     digits: tuple[ImageTable, ImageTable], scheme: Scheme, public: ImageTable | None = None
-) -> tuple[Observation, Truth]:
+) -> tuple[Observation, GroundTruth]:
     return observe(digits[0], public, scheme, ThreatModel(shadow=True), shadow=digits[1])
 
 
-def figures(attack: Demixing, observation: Observation, truth: Truth) -> dict[str, float]:
+def figures(attack: Demixing, observation: Observation, truth: GroundTruth) -> dict[str, float]:
     assert attack.applies(observation) is None
-    found = attack.run(observation, Budget(), silent)
+    found = attack.run(observation, Budget(), no_progress)
     return dict(found.statistics) | dict(score(found, observation, truth).summary)
 
 
@@ -88,7 +88,7 @@ def test_the_strongest_image_is_the_one_that_is_scored(
     strongest = truth.partners.gather(1, truth.coefficients.argmax(dim=1, keepdim=True))[:, 0]
     assert (strongest != truth.partners[:, 0]).any()
     of = torch.arange(len(observation))
-    found = Reconstruction(images=truth.images[strongest], of=of, dominant=True)
+    found = Reconstruction(images=truth.images[strongest], target_ids=of, dominant=True)
     assert score(found, observation, truth).summary["ssim_mean"] == pytest.approx(1)
 
 
@@ -100,7 +100,7 @@ def test_the_budget_is_kept(digits: tuple[ImageTable, ImageTable]) -> None:
     assert budget.left == 0
     assert heard == sorted(heard)
     assert 0 < found.statistics["steps"] == len(heard)
-    untrained = Demixing().run(observation, Budget(0), silent)
+    untrained = Demixing().run(observation, Budget(0), no_progress)
     assert untrained.images is not None
     assert untrained.images.shape == observation.encodings.shape
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from instahide.attacks.ksum import meet_in_the_middle
 from instahide.data import ImageTable
-from instahide.encryption.known_keys import rehearse
+from instahide.encryption.known_keys import encode_with_known_keys
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
@@ -45,11 +45,11 @@ def test_it_finds_what_trying_all_mixes_finds(images: int, k: int, seed: int) ->
 def test_real_encodings_fall() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 6, 6), np.uint8)
     images = ImageTable.from_arrays(pixels, np.arange(40) % 2)
-    made = rehearse(Scheme.inside(4), images, None, np.arange(3))
+    made = encode_with_known_keys(Scheme.inside(4), images, None, np.arange(3))
     for number in range(3):
         found = meet_in_the_middle(
             made.encoded.images[number].reshape(-1).numpy(),
-            images.normalised().reshape(40, -1),
+            images.normalized().reshape(40, -1),
             made.coefficients[number],
         )
         assert found.mixes.tolist() == [made.partners[number].tolist()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from instahide.attacks.base import Budget, ThreatModel, silent
+from instahide.attacks.base import Budget, ThreatModel, no_progress
 from instahide.attacks.label_leakage import LabelLeakage
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.scores import score
@@ -17,7 +17,7 @@ def leaked(
 ) -> dict[str, float]:
     threat = ThreatModel(labels=labels, encodings_per_image=20)  # type: ignore[arg-type]
     observation, truth = observe(private, public if scheme.public_k else None, scheme, threat)
-    found = LabelLeakage().run(observation, Budget(), silent)
+    found = LabelLeakage().run(observation, Budget(), no_progress)
     return {**found.statistics, **score(found, observation, truth).summary}
 
 
@@ -30,13 +30,13 @@ def test_soft_labels_are_the_coefficients(private: ImageTable, public: ImageTabl
 
 
 def test_renormalised_labels_leave_a_factor_open(private: ImageTable, public: ImageTable) -> None:
-    figures = leaked(private, public, Scheme.cross(4, labels="renormalised"), "soft")
+    figures = leaked(private, public, Scheme.cross(4, label_mode="renormalised"), "soft")
     assert figures["class_sets_right"] == 1
     assert 0.01 < figures["coefficient_error"] < 0.15
 
 
 def test_inside_nothing_is_left_open(private: ImageTable, public: ImageTable) -> None:
-    scheme = Scheme.inside(4, labels="renormalised")
+    scheme = Scheme.inside(4, label_mode="renormalised")
     figures = leaked(private, public, scheme, "soft")
     assert figures["coefficient_error"] == pytest.approx(0, abs=1e-6)
 
@@ -44,7 +44,7 @@ def test_inside_nothing_is_left_open(private: ImageTable, public: ImageTable) ->
 def test_coarse_labels_give_classes_alone(private: ImageTable, public: ImageTable) -> None:
     figures = leaked(private, public, Scheme.cross(4), "coarse")
     assert figures["class_sets_right"] == 1
-    soft = leaked(private, public, Scheme.cross(4, labels="renormalised"), "soft")
+    soft = leaked(private, public, Scheme.cross(4, label_mode="renormalised"), "soft")
     assert figures["coefficient_error"] > soft["coefficient_error"]
 
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from instahide.attacks.base import Budget, Observation, ThreatModel, silent
+from instahide.attacks.base import Budget, Observation, ThreatModel, no_progress
 from instahide.attacks.membership import (
     LikelihoodRatio,
     LossThreshold,
     confidences,
     likelihood_ratios,
 )
-from instahide.attacks.shadow_models import Recipe, train_alike
-from instahide.audit.ground_truth import Truth, observe
+from instahide.attacks.shadow_models import Recipe, train_shadow_model
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring import membership
 from instahide.audit.scoring.membership import with_candidates
 from instahide.audit.scoring.scores import score
@@ -48,10 +48,10 @@ def network() -> nn.Module:
 
 
 @cache
-def trained(scheme: Scheme) -> tuple[Observation, Truth]:
+def trained(scheme: Scheme) -> tuple[Observation, GroundTruth]:
     """A network trained on one half of some images, and all of them to ask it about."""
-    members, others = noise(SIZE, 0), noise(SIZE, 1).normalised_like(noise(SIZE, 0))
-    victim = train_alike(network(), members, None, scheme, RECIPE, Budget())
+    members, others = noise(SIZE, 0), noise(SIZE, 1).normalized_like(noise(SIZE, 0))
+    victim = train_shadow_model(network(), members, None, scheme, RECIPE, Budget())
     seen = observe(members, None, scheme, ThreatModel(public="none"))
     return with_candidates(seen, victim, members, others)
 
@@ -59,7 +59,7 @@ def trained(scheme: Scheme) -> tuple[Observation, Truth]:
 def figures(attack: LossThreshold | LikelihoodRatio, scheme: Scheme) -> dict[str, float]:
     observation, truth = trained(scheme)
     assert attack.applies(observation) is None
-    found = attack.run(observation, Budget(), silent)
+    found = attack.run(observation, Budget(), no_progress)
     return dict(found.statistics) | dict(score(found, observation, truth).summary)
 
 
@@ -75,11 +75,11 @@ def test_a_network_that_learned_by_heart_tells_all(
 def test_a_network_that_never_saw_them_tells_nothing() -> None:
     """The area's deviation is 0.053 where there is nothing to tell: 5 of them, once in 10^6."""
     observation, truth = trained(Scheme.plain())
-    third = noise(SIZE, 2).normalised_like(observation)
-    blank = train_alike(network(), third, None, Scheme.plain(), RECIPE, Budget())
+    third = noise(SIZE, 2).normalized_like(observation)
+    blank = train_shadow_model(network(), third, None, Scheme.plain(), RECIPE, Budget())
     seen, secret = with_candidates((observation, truth), blank, noise(SIZE, 0), noise(SIZE, 1))
     for attack in (LossThreshold(), LikelihoodRatio(networks=8, recipe=RECIPE)):
-        found = attack.run(seen, Budget(), silent)
+        found = attack.run(seen, Budget(), no_progress)
         assert abs(score(found, seen, secret).summary["membership_auc"] - 0.5) < 0.265
 
 
@@ -101,7 +101,7 @@ def test_a_trainer_of_ones_own_gets_one_half_and_then_the_other() -> None:
         given.append(images)
         return network()
 
-    found = LikelihoodRatio(networks=4, train=train).run(observation, Budget(), silent)
+    found = LikelihoodRatio(networks=4, train=train).run(observation, Budget(), no_progress)
     assert [len(images) for images in given] == [SIZE] * 4
     for one, other in (given[:2], given[2:]):
         both = np.concatenate([one.pixels, other.pixels])
@@ -113,7 +113,7 @@ def test_a_trainer_of_ones_own_gets_one_half_and_then_the_other() -> None:
 def test_the_budget_is_kept() -> None:
     observation, _ = trained(Scheme.plain())
     slow = LikelihoodRatio(recipe=Recipe(epochs=10_000))
-    found = slow.run(observation, Budget(4, clock=ticks()), silent)
+    found = slow.run(observation, Budget(4, clock=ticks()), no_progress)
     assert found.membership is None
     assert found.statistics["networks"] == 0
 
@@ -122,7 +122,7 @@ def test_confidences_are_logits_of_the_right_class() -> None:
     images, model = noise(9, 3), network().train()
     found = confidences(model, images)
     with torch.no_grad():
-        shares = model(torch.from_numpy(images.normalised())).softmax(dim=1)
+        shares = model(torch.from_numpy(images.normalized())).softmax(dim=1)
     right = shares[torch.arange(9), torch.from_numpy(images.labels)]
     torch.testing.assert_close(found, (right / (1 - right)).log(), rtol=1e-3, atol=1e-3)
     assert model.training
@@ -162,7 +162,9 @@ def test_it_needs_a_trained_network_and_images_to_ask_about() -> None:
 def test_new_weights_leave_the_victim_as_it_is() -> None:
     victim = network()
     before = {name: value.clone() for name, value in victim.state_dict().items()}
-    shadow = train_alike(victim, noise(8, 0), None, Scheme.inside(2), Recipe(epochs=1), Budget())
+    shadow = train_shadow_model(
+        victim, noise(8, 0), None, Scheme.inside(2), Recipe(epochs=1), Budget()
+    )
     for name, value in victim.state_dict().items():
         assert torch.equal(value, before[name])
         assert not torch.equal(value, shadow.state_dict()[name])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from instahide.attacks.base import Budget, Observation, ThreatModel, silent
+from instahide.attacks.base import Budget, Observation, ThreatModel, no_progress
 from instahide.attacks.public_search import PublicSearch, PublicSearchAbsolute, search
 from instahide.attacks.whitening import Pool
-from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.scores import score
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -16,12 +16,14 @@ from instahide.encryption.scheme import Scheme
 MIXUP, CROSS = Scheme.cross(4, mask=False), Scheme.cross(4)
 
 
-def seen(private: ImageTable, public: ImageTable, scheme: Scheme) -> tuple[Observation, Truth]:
+def seen(
+    private: ImageTable, public: ImageTable, scheme: Scheme
+) -> tuple[Observation, GroundTruth]:
     return observe(private, public, scheme, ThreatModel(encodings_per_image=3))
 
 
-def rates(attack: PublicSearch, observation: Observation, truth: Truth) -> dict[str, float]:
-    found = attack.run(observation, Budget(), silent)
+def rates(attack: PublicSearch, observation: Observation, truth: GroundTruth) -> dict[str, float]:
+    found = attack.run(observation, Budget(), no_progress)
     return dict(score(found, observation, truth).summary)
 
 
@@ -30,7 +32,7 @@ def test_public_images_of_a_mixup_are_found_and_taken_out(
 ) -> None:
     """The rate is 0.99 with a deviation of 0.008 from run to run, over 120 images."""
     observation, truth = seen(private, public, MIXUP)
-    found = PublicSearch().run(observation, Budget(), silent)
+    found = PublicSearch().run(observation, Budget(), no_progress)
     assert score(found, observation, truth).summary["public_found"] >= 0.92
     assert found.public_coefficients is not None
     assert found.public_rows is not None
@@ -48,7 +50,7 @@ def test_what_remains_belongs_to_groups_where_they_are_known(
 ) -> None:
     threat = ThreatModel(grouped=True, encodings_per_image=3)
     observation, truth = observe(private, public, MIXUP, threat)
-    found = PublicSearch().run(observation, Budget(), silent)
+    found = PublicSearch().run(observation, Budget(), no_progress)
     # By chance 1 in 20.
     assert score(found, observation, truth).summary["identified_mean"] > 0.2
 
@@ -99,6 +101,6 @@ def test_it_applies_only_where_the_pool_is_known_and_used(
 
 def test_it_hands_back_what_it_has_when_time_is_up(private: ImageTable, public: ImageTable) -> None:
     observation, _ = seen(private, public, MIXUP)
-    found = PublicSearch().run(observation, Budget(0), silent)
+    found = PublicSearch().run(observation, Budget(0), no_progress)
     assert found.public_rows is not None
     assert found.public_rows.shape == (len(observation), 0)

@@ -10,8 +10,8 @@ import pytest
 
 from instahide.attacks import sandbox
 from instahide.attacks.base import Observation, ThreatModel
-from instahide.attacks.sandbox import SeparateAttacker
-from instahide.audit.ground_truth import Truth, observe
+from instahide.attacks.sandbox import IsolatedRunner
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 from tests.attacks import third_party
@@ -25,12 +25,12 @@ def _foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def seen(private: ImageTable) -> tuple[Observation, Truth]:
+def seen(private: ImageTable) -> tuple[Observation, GroundTruth]:
     return observe(private, None, Scheme.inside(2), ThreatModel(public="none"))
 
 
-def test_the_process_never_had_the_truth(seen: tuple[Observation, Truth]) -> None:
-    with SeparateAttacker() as attacker:
+def test_the_process_never_had_the_truth(seen: tuple[Observation, GroundTruth]) -> None:
+    with IsolatedRunner() as attacker:
         answer = attacker.run("foreign-looks", seen[0], LIMIT)
         assert answer.found is not None
         assert answer.found.statistics["reached"] == 0
@@ -55,10 +55,10 @@ def test_the_process_never_had_the_truth(seen: tuple[Observation, Truth]) -> Non
 
 
 def test_an_attack_that_does_not_end_is_ended(
-    seen: tuple[Observation, Truth], monkeypatch: pytest.MonkeyPatch
+    seen: tuple[Observation, GroundTruth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[tuple[str, float]] = []
-    with SeparateAttacker() as attacker:
+    with IsolatedRunner() as attacker:
         # Its process is there, so that the time is the attack's alone.
         assert attacker.run("labels", seen[0], LIMIT).state == "done"
         # A clock that stands still until the attack has begun to hang.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from instahide.attacks.base import Budget, ThreatModel, silent
+from instahide.attacks.base import Budget, ThreatModel, no_progress
 from instahide.attacks.two_sample_tests import StatisticalTests, _pairs, distances_test, values_test
 from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable
@@ -17,7 +17,7 @@ GROUPED = ThreatModel(public="none", grouped=True, encodings_per_image=200)
 def figures_of(private: ImageTable, scheme: Scheme) -> dict[str, float]:
     observation, _ = observe(private, None, scheme, GROUPED)
     assert StatisticalTests().applies(observation) is None
-    return dict(StatisticalTests().run(observation, Budget(), silent).statistics)
+    return dict(StatisticalTests().run(observation, Budget(), no_progress).statistics)
 
 
 def test_encodings_of_one_image_are_alike_under_mixup(private: ImageTable) -> None:
@@ -70,4 +70,4 @@ def test_it_needs_several_encodings_of_known_images(private: ImageTable) -> None
 
 def test_it_stops_with_its_budget(private: ImageTable) -> None:
     observation, _ = observe(private, None, Scheme.inside(4), GROUPED)
-    assert StatisticalTests().run(observation, Budget(0), silent).statistics == {}
+    assert StatisticalTests().run(observation, Budget(0), no_progress).statistics == {}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from instahide.audit.report.images import save_png
-from instahide.audit.report.schema import Facts, Picture, Report, Result
+from instahide.audit.report.schema import AttackResult, Facts, Picture, Report
 
 HOSTILE = '"><script>alert(1)</script>&amp;'
 
@@ -20,16 +20,16 @@ FACTS = Facts(
 )  # fmt: skip
 
 
-def result(attack: str = "averaging", **changes: Any) -> Result:
+def result(attack: str = "averaging", **changes: Any) -> AttackResult:
     plain: dict[str, Any] = {
         "attack": attack, "title": "Averaging", "paper": "unpublished", "on": "rehearsal",
         "images": 100, "encodings_per_image": 30, "grants": ["soft labels"], "state": "done",
         "seconds": 2.0,
     }  # fmt: skip
-    return Result.model_validate(plain | changes)
+    return AttackResult.model_validate(plain | changes)
 
 
-def recovered(count: int, total: int = 100, **changes: Any) -> Result:
+def recovered(count: int, total: int = 100, **changes: Any) -> AttackResult:
     figures = {
         "images_recognisable": float(count), "images_sought": float(total),
         "images_recovered": float(total), "ssim_mean": 0.3, "ssim_mean_of_best": 0.5,

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from instahide.attacks.base import LocalTraining, Observation, Reconstruction, granted
+from instahide.attacks.base import LocalTraining, Observation, Reconstruction, require
 from instahide.attacks.gradients.lenet import lenet
 from instahide.audit.client_update import observe_update
-from instahide.audit.ground_truth import Truth
-from instahide.audit.scoring.gradient_inversion import in_order
+from instahide.audit.ground_truth import GroundTruth
+from instahide.audit.scoring.gradient_inversion import match_order
 from instahide.audit.scoring.scores import score
 from instahide.data import ImageTable, open_split
 from instahide.encryption.scheme import Scheme
@@ -30,7 +30,7 @@ def images() -> ImageTable:
 
 def seen(
     images: ImageTable, scheme: Scheme, training: LocalTraining = BATCH
-) -> tuple[Observation, Truth]:
+) -> tuple[Observation, GroundTruth]:
     network = lenet((1, 8, 8), 10, seed=0)
     return observe_update(images, None, scheme, network, ROWS, training, labels="none")
 
@@ -39,11 +39,11 @@ def test_the_gradient_is_that_of_the_encodings(images: ImageTable) -> None:
     observation, truth = observe_update(
         images, None, Scheme.inside(4), lenet((1, 8, 8), 10, seed=0), ROWS, BATCH
     )
-    network = granted(observation.network)
-    logits = network(granted(truth.encodings)).log_softmax(dim=1)
-    loss = -(granted(observation.labels) * logits).sum(dim=1).mean()
+    network = require(observation.network)
+    logits = network(require(truth.encodings)).log_softmax(dim=1)
+    loss = -(require(observation.labels) * logits).sum(dim=1).mean()
     slopes = torch.autograd.grad(loss, tuple(network.parameters()))
-    sent = granted(observation.update).values
+    sent = require(observation.update).values
     for (name, _), slope in zip(network.named_parameters(), slopes, strict=True):
         torch.testing.assert_close(sent[name], slope, atol=1e-6, rtol=1e-4)
 
@@ -51,7 +51,7 @@ def test_the_gradient_is_that_of_the_encodings(images: ImageTable) -> None:
 def test_one_step_moves_the_weights_by_the_gradient(images: ImageTable) -> None:
     once = dataclasses.replace(BATCH, steps=1, learning_rate=0.5)
     gradient, change = (
-        granted(seen(images, Scheme.plain(), training)[0].update).values
+        require(seen(images, Scheme.plain(), training)[0].update).values
         for training in (BATCH, once)
     )
     for name, value in gradient.items():
@@ -65,7 +65,7 @@ def test_the_attacker_gets_no_encoding_and_no_label(images: ImageTable) -> None:
     assert len(observation) == 0
     assert observation.labels is None
     assert observation.threat.update
-    assert granted(truth.encodings).shape == (3, 1, 8, 8)
+    assert require(truth.encodings).shape == (3, 1, 8, 8)
     assert truth.partners[:, 0].tolist() == ROWS.tolist()
 
 
@@ -94,7 +94,7 @@ def test_the_truth_itself_scores_highest_in_any_order(images: ImageTable) -> Non
     order = torch.tensor([2, 0, 1])
     labels = F.one_hot(truth.classes[truth.partners[:, 0]], 10).float()
     shuffled = Reconstruction(
-        images=granted(truth.encodings)[order] + 1e-4, class_coefficients=labels[order]
+        images=require(truth.encodings)[order] + 1e-4, class_coefficients=labels[order]
     )
     figures = score(shuffled, observation, truth).summary
     assert figures["identified_mean"] == 1
@@ -105,13 +105,13 @@ def test_the_truth_itself_scores_highest_in_any_order(images: ImageTable) -> Non
 
 def test_no_two_images_stand_for_the_same(images: ImageTable) -> None:
     _, truth = seen(images, Scheme.plain())
-    encodings = granted(truth.encodings)
+    encodings = require(truth.encodings)
     same = Reconstruction(images=encodings[[0, 0, 0]] + torch.rand(3, 1, 1, 1))
-    assert sorted(granted(in_order(same, encodings).of).tolist()) == [0, 1, 2]
+    assert sorted(require(match_order(same, encodings).target_ids).tolist()) == [0, 1, 2]
 
 
 def test_an_encoding_found_is_not_the_image(images: ImageTable) -> None:
     observation, truth = seen(images, Scheme.inside(4))
-    figures = score(Reconstruction(images=granted(truth.encodings)), observation, truth).summary
+    figures = score(Reconstruction(images=require(truth.encodings)), observation, truth).summary
     assert figures["encoding_mse_mean"] == 0
     assert figures["ssim_mean"] < 0.5

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from instahide.attacks.base import Observation, Reconstruction, ThreatModel
-from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.scores import score
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -27,7 +27,7 @@ EVERYTHING = ThreatModel(
 )
 
 
-def seen(scheme: Scheme, threat: ThreatModel = EVERYTHING) -> tuple[Observation, Truth]:
+def seen(scheme: Scheme, threat: ThreatModel = EVERYTHING) -> tuple[Observation, GroundTruth]:
     return observe(PRIVATE, PUBLIC, scheme, threat, shadow=table(5, 2))
 
 
@@ -36,20 +36,20 @@ def test_the_truth_explains_every_encoding(scheme: Scheme) -> None:
     observation, truth = seen(scheme)
     parts = [truth.images[truth.partners[:, : scheme.private_k]]]
     if scheme.public_k:
-        pool = torch.from_numpy(PUBLIC.normalised_like(PRIVATE).normalised())
+        pool = torch.from_numpy(PUBLIC.normalized_like(PRIVATE).normalized())
         parts.append(pool[truth.partners[:, scheme.private_k :]])
     mixes = (torch.cat(parts, dim=1) * truth.coefficients[:, :, None, None, None]).sum(dim=1)
-    signed = torch.where(truth.turned, -mixes, mixes)
+    signed = torch.where(truth.negated, -mixes, mixes)
     torch.testing.assert_close(observation.encodings, signed, rtol=0, atol=1e-5)
     assert observation.known_mixes is not None
     torch.testing.assert_close(observation.known_mixes, mixes[:7], rtol=0, atol=1e-5)
-    assert truth.turned.any() == scheme.mask
+    assert truth.negated.any() == scheme.mask
 
 
 def test_groups_say_what_belongs_together_and_no_more() -> None:
     observation, truth = seen(Scheme.cross(4))
     assert observation.groups is not None
-    assert (truth.of_group[observation.groups] == truth.partners[:, 0]).all()
+    assert (truth.group_targets[observation.groups] == truth.partners[:, 0]).all()
     assert observation.groups.bincount().tolist() == [4] * 10
 
 
@@ -95,18 +95,18 @@ def test_scores_of_the_truth_itself_and_of_its_opposite() -> None:
     rows = torch.arange(len(observation))
     right = Reconstruction(
         images=-truth.images[truth.partners[:, 0]] * 3,
-        of=observation.groups,
+        target_ids=observation.groups,
         public_rows=truth.partners[:, 2:],
-        masks=truth.turned[7:],
+        masks=truth.negated[7:],
     )
     summary = score(right, observation, truth).summary
     for name in ("ssim_mean", "identified_mean", "public_found", "mask_bits_right"):
         assert summary[name] == pytest.approx(1), name
     wrong = Reconstruction(
         images=truth.images[(truth.partners[:, 0] + 1) % 10],
-        of=observation.groups,
+        target_ids=observation.groups,
         public_rows=torch.full((len(rows), 2), -1),
-        masks=~truth.turned[7:],
+        masks=~truth.negated[7:],
     )
     summary = score(wrong, observation, truth).summary
     for name in ("identified_mean", "public_found", "mask_bits_right"):
@@ -117,7 +117,7 @@ def test_scores_of_the_truth_itself_and_of_its_opposite() -> None:
 def test_noise_scores_as_nothing_does() -> None:
     observation, truth = seen(Scheme.cross(4))
     noise = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = Reconstruction(images=noise, of=observation.groups)
+    found = Reconstruction(images=noise, target_ids=observation.groups)
     summary = score(found, observation, truth).summary
     assert summary["ssim_mean"] == pytest.approx(summary["ssim_of_nothing"], abs=0.1)
     assert summary["ssim_of_nothing"] < 0.2

@@ -16,9 +16,9 @@ from instahide.audit.schedule import (
     SENT,
     UPDATES,
     Task,
-    chosen,
+    parse_duration,
     seconds_for,
-    seconds_of,
+    select_attacks,
     tasks,
 )
 from instahide.errors import InstaHideError
@@ -64,20 +64,20 @@ def test_names_of_files_are_plain_and_differ() -> None:
     ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), (" 2 m ", 120)]
 )
 def test_times_as_people_write_them(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "0.0m", "-1m", "m", "1d", "1e3", "nan", "inf", "1m30s"])
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(InstaHideError, match="not a time"):
-        seconds_of(text)
+        parse_duration(text)
 
 
 def test_only_attacks_that_there_are_can_be_chosen() -> None:
-    assert chosen(["b", "a"], []) == ["a", "b"]
-    assert chosen(["b", "a"], ["b", "b"]) == ["b"]
+    assert select_attacks(["b", "a"], []) == ["a", "b"]
+    assert select_attacks(["b", "a"], ["b", "b"]) == ["b"]
     with pytest.raises(InstaHideError, match="no attack 'c'"):
-        chosen(["b", "a"], ["c"])
+        select_attacks(["b", "a"], ["c"])
 
 
 def test_attacks_on_updates_have_one_encoding_and_an_end() -> None:

@@ -13,25 +13,25 @@ import torch
 from PIL import Image
 from torch import nn
 
-from instahide.attacks.base import Budget, silent
+from instahide.attacks.base import Budget, no_progress
 from instahide.attacks.gradients.inverting import InvertingStatistics
 from instahide.attacks.registry import registered
-from instahide.audit.report.html import reported, write_report
-from instahide.audit.report.schema import Result
-from instahide.audit.scenarios import scenes
+from instahide.audit.report.html import make_report, write_report
+from instahide.audit.report.schema import AttackResult
+from instahide.audit.scenarios import scenarios
 from instahide.audit.schedule import Task, tasks
 from instahide.audit.session import NO_TIME, PICTURES, RESULTS, Session, facts, pending
-from instahide.audit.target import MOST_ENCODINGS, Subject
+from instahide.audit.target import MOST_ENCODINGS, AuditTarget
 from instahide.data import ImageTable
-from instahide.encryption.privacy import epsilon_beforehand
+from instahide.encryption.privacy import epsilon_upper_bound
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from tests.attacks.conftest import natural
 
 
-def subject(count: int = 16, copies: int = 6, seed: int = 3) -> Subject:
+def subject(count: int = 16, copies: int = 6, seed: int = 3) -> AuditTarget:
     images = ImageTable.from_arrays(natural(count, seed, 8), np.arange(count) % 4)
-    return Subject("here", "encodings", "somewhere", images, None, Scheme.inside(2), copies)
+    return AuditTarget("here", "encodings", "somewhere", images, None, Scheme.inside(2), copies)
 
 
 class Silent:
@@ -77,7 +77,7 @@ def test_without_time_nothing_begins_and_the_report_says_so(tmp_path: Path) -> N
     wanted = tasks(["labels", "reconstruction"], 6)
     session = Session.open(tmp_path / "audit", subject())
     assert run(session, wanted, seconds=0.5) == []
-    report = reported(
+    report = make_report(
         session, wanted, [], broken={"theirs": "ImportError"}, bounds=[], seconds=0.5, command=""
     )
     write_report(report, session.folder)
@@ -146,17 +146,17 @@ def test_the_guarantee_is_that_of_publishing() -> None:
     assert facts(subject()).epsilon is None
     noisy = replace(subject(), scheme=replace(Scheme.inside(2), noise=30.0))
     images = noisy.images
-    expected = epsilon_beforehand(noisy.scheme, images.shape, images.std, copies=6)
+    expected = epsilon_upper_bound(noisy.scheme, images.shape, images.std, copies=6)
     assert facts(noisy).epsilon == pytest.approx(expected)
     assert expected > 0
 
 
 def test_a_rehearsal_is_a_share_that_attacks_get_through() -> None:
     large = subject(count=400, copies=300)
-    images, copies = large.rehearsed()
+    images, copies = large.known_key_target()
     assert (len(images), copies) == (100, 50)
     assert len(images) * copies <= MOST_ENCODINGS
-    small, copies = subject().rehearsed()
+    small, copies = subject().known_key_target()
     assert (len(small), copies) == (16, 6)
     assert subject().exposures == 12
 
@@ -167,11 +167,11 @@ def test_fewer_images_than_a_mix_needs_are_refused() -> None:
 
 
 def test_a_result_can_be_read_back() -> None:
-    first = Result.model_validate_json(
+    first = AttackResult.model_validate_json(
         '{"attack": "a", "title": "t", "paper": "p", "on": "rehearsal", "images": 1, '
         '"encodings_per_image": 1, "grants": [], "state": "done"}'
     )
-    assert Result.model_validate(first.model_dump()) == first
+    assert AttackResult.model_validate(first.model_dump()) == first
 
 
 def test_gradients_are_inverted_for_what_a_participant_would_send(tmp_path: Path) -> None:
@@ -199,9 +199,11 @@ def test_batch_norm_statistics_are_those_of_the_network_that_a_run_has_trained()
     )
     network(torch.randn(8, 3, 8, 8))
     (task, _) = tasks(["inverting-statistics"], 6)
-    untrained, trained = scenes(replace(subject(), network=network.eval()), task)
+    untrained, trained = scenarios(replace(subject(), network=network.eval()), task)
     assert InvertingStatistics().applies(untrained.observation)
     assert InvertingStatistics().applies(trained.observation) is None
     assert trained.grants == ["the trained network and its gradient on one encoding"]
-    found = InvertingStatistics(iterations=20, starts=1).run(trained.observation, Budget(), silent)
+    found = InvertingStatistics(iterations=20, starts=1).run(
+        trained.observation, Budget(), no_progress
+    )
     assert trained.score(found)[0]["images_sought"] == 1

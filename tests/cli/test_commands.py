@@ -202,7 +202,7 @@ def nothing(folder: Path) -> None:
         (nothing, ["digits", "--c1", "0.2"], "c1"),
         (nothing, ["digits", "--c2", "1.5"], "c2"),
         (nothing, ["digits", "--scheme", "inside", "--c1", "0.2501"], "Raise c1"),
-        (nothing, ["digits", "--query-coefficient", "0.9"], "own"),
+        (nothing, ["digits", "--query-coefficient", "0.9"], "min_self_coefficient"),
         (nothing, ["digits", "--scheme", "nonsense"], "nonsense"),
         (nothing, ["digits", "--model", "huge"], "huge"),
         (nothing, ["digits", "--epochs", "0"], "epochs"),

@@ -20,7 +20,7 @@ from instahide.data import open_images
 from instahide.encodings import publish
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.ledger.ledger import Ledger
-from instahide.encryption.encoder import AHEAD
+from instahide.encryption.encoder import BLOCKS_AHEAD
 from tests.encodings.encrypter import Encrypter, encrypter
 from tests.waiting import wait_until
 
@@ -30,7 +30,7 @@ IMAGES, SIDE = 60, 8
 #: Encodings of a shard, where it matters.
 SIZE = 20
 #: Shards that are drawn, made or written while the one before them is awaited.
-IN_FLIGHT = AHEAD + 1 + publish.WRITERS + 1
+IN_FLIGHT = BLOCKS_AHEAD + 1 + publish.WRITERS + 1
 
 
 @pytest.fixture(autouse=True)

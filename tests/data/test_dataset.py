@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 
-from instahide.data import ImageDataset, Images, ImageTable, open_images
+from instahide.data import ImageDataset, ImageSource, ImageTable, open_images
 from instahide.errors import InstaHideError
 
 GENERATOR = np.random.default_rng(3)
@@ -51,11 +51,11 @@ ITEMS: dict[str, Callable[[int], Any]] = {
     "PIL with alpha": lambda i: (Image.fromarray(hwc(i)).convert("RGBA"), label(i)),
     "uint8 array": lambda i: (hwc(i), np.int64(label(i))),
     "uint8 tensor": lambda i: (torch.from_numpy(TABLE.pixels[i].copy()), torch.tensor(label(i))),
-    "float tensor": lambda i: (torch.from_numpy(TABLE.normalised()[i]), torch.tensor([label(i)])),
-    "float64 array": lambda i: [TABLE.normalised()[i].astype(np.float64), np.asarray([label(i)])],
+    "float tensor": lambda i: (torch.from_numpy(TABLE.normalized()[i]), torch.tensor([label(i)])),
+    "float64 array": lambda i: [TABLE.normalized()[i].astype(np.float64), np.asarray([label(i)])],
     "Hugging Face": lambda i: {"img": Image.fromarray(hwc(i)), "fine_label": label(i)},
-    "MONAI": lambda i: {"image": torch.from_numpy(TABLE.normalised()[i]), "label": label(i)},
-    "processor": lambda i: {"pixel_values": TABLE.normalised()[i], "labels": label(i)},
+    "MONAI": lambda i: {"image": torch.from_numpy(TABLE.normalized()[i]), "label": label(i)},
+    "processor": lambda i: {"pixel_values": TABLE.normalized()[i], "labels": label(i)},
 }
 
 
@@ -73,7 +73,7 @@ def test_values_are_those_of_the_table(kind, workers):
     rows, expected = images.rows(indices), TABLE.rows(indices)
     assert rows.pixels.dtype == np.float32
     assert len(rows.pixels) == len(np.unique(indices))
-    np.testing.assert_array_equal(rows.pixels[rows.positions], TABLE.normalised()[indices])
+    np.testing.assert_array_equal(rows.pixels[rows.positions], TABLE.normalized()[indices])
     np.testing.assert_array_equal(rows.labels, expected.labels)
     assert images.shape == TABLE.shape
     assert len(images) == len(TABLE)
@@ -83,8 +83,8 @@ def test_values_are_those_of_the_table(kind, workers):
 
 
 def test_both_kinds_of_images_keep_the_protocol():
-    assert isinstance(TABLE, Images)
-    assert isinstance(ImageDataset(Items(ITEMS["PIL"])), Images)
+    assert isinstance(TABLE, ImageSource)
+    assert isinstance(ImageDataset(Items(ITEMS["PIL"])), ImageSource)
 
 
 def test_grey_images_have_one_channel():
@@ -97,7 +97,7 @@ def test_grey_images_have_one_channel():
     ):
         dataset = ImageDataset(Items(item), mean=images.mean, std=images.std)
         values = dataset.rows(np.arange(5)[:, None]).pixels
-        np.testing.assert_array_equal(values, images.normalised(slice(5)))
+        np.testing.assert_array_equal(values, images.normalized(slice(5)))
 
 
 def test_moments_are_measured_on_8_bit_items():
@@ -128,7 +128,7 @@ def test_positions_find_every_image_again(indices):
         Items(ITEMS["uint8 array"]), mean=TABLE.mean, std=TABLE.std, classes="abc", workers=1
     )
     rows = images.rows(indices)
-    np.testing.assert_array_equal(rows.pixels[rows.positions], TABLE.normalised()[indices])
+    np.testing.assert_array_equal(rows.pixels[rows.positions], TABLE.normalized()[indices])
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_where_class_names_come_from(attributes, expected):
 
 
 def test_parts_of_torch_data_sets():
-    tensors = TensorDataset(torch.from_numpy(TABLE.normalised()), torch.from_numpy(TABLE.labels))
+    tensors = TensorDataset(torch.from_numpy(TABLE.normalized()), torch.from_numpy(TABLE.labels))
     images = ImageDataset(Subset(tensors, [3, 1, 4]))
     np.testing.assert_array_equal(
-        images.rows(np.asarray([[0, 1, 2]])).pixels, TABLE.normalised()[[3, 1, 4]]
+        images.rows(np.asarray([[0, 1, 2]])).pixels, TABLE.normalized()[[3, 1, 4]]
     )
     named = Subset(Items(ITEMS["PIL"], classes=["a", "b", "c"]), [0, 3])  # type: ignore[arg-type]
     assert ImageDataset(named).classes == ("a", "b", "c")

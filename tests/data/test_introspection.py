@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-from instahide.data.introspection import class_names, classes_known
+from instahide.data.introspection import class_names, num_classes
 from instahide.errors import InstaHideError
 
 
@@ -38,12 +38,12 @@ NAMED = made(classes=["cat", "dog"])
 )
 def test_classes(dataset: Any, names: tuple[str, ...], count: int | None) -> None:
     assert class_names(dataset) == names
-    assert classes_known(dataset) == count
+    assert num_classes(dataset) == count
 
 
 def test_targets_that_are_no_class_numbers_are_refused() -> None:
     with pytest.raises(InstaHideError, match="label of item 1 is not one whole number"):
-        classes_known(made(targets=[0, "cat"]))
+        num_classes(made(targets=[0, "cat"]))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_targets_that_are_no_class_numbers_are_refused() -> None:
 )
 def test_classes_in_other_types(classes: Any, names: tuple[str, ...], count: int | None) -> None:
     assert class_names(made(classes=classes)) == names
-    assert classes_known(made(classes=classes)) == count
+    assert num_classes(made(classes=classes)) == count
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_classes_in_other_types(classes: Any, names: tuple[str, ...], count: int
     ],
 )  # fmt: skip
 def test_classes_that_are_not_clear_are_refused(classes: Any) -> None:
-    for ask in (class_names, classes_known):
+    for ask in (class_names, num_classes):
         with pytest.raises(InstaHideError, match="class"):
             ask(made(classes=classes))
 
@@ -97,11 +97,11 @@ def test_a_list_of_one_class_for_every_item_is_not_the_names(kind: Any) -> None:
     dataset = PerItem(range(9))
     dataset.classes = kind([str(number % 3) for number in range(9)])
     assert class_names(dataset) == ()
-    assert classes_known(dataset) is None
+    assert num_classes(dataset) is None
     dataset.targets = [number % 3 for number in range(9)]  # type: ignore[attr-defined]
-    assert classes_known(dataset) == 3
+    assert num_classes(dataset) == 3
 
 
 @pytest.mark.parametrize("targets", ["text", 7, {"a": 1}, None])
 def test_targets_that_are_no_list_say_nothing(targets: Any) -> None:
-    assert classes_known(made(targets=targets)) is None
+    assert num_classes(made(targets=targets)) is None

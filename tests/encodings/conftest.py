@@ -21,7 +21,7 @@ from instahide.encodings.folder import (
 )
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.manifest import Manifest
-from instahide.encodings.shards import packed, worst_error, write_shard
+from instahide.encodings.shards import max_quantization_error, quantize, write_shard
 from instahide.encryption.encoder import Encoded
 
 Write = Callable[..., EncodedFolder]
@@ -53,7 +53,7 @@ def manifest_of(images: ImageTable, scheme: Scheme, **facts: Any) -> Manifest:
         "private_images": len(images), "copies": 1, "values": "float16", "worst_error": 0.0,
     }  # fmt: skip
     manifest = Manifest.model_validate({**known, **facts})
-    error = worst_error(manifest.values, manifest.reach)
+    error = max_quantization_error(manifest.values, manifest.max_abs)
     return manifest.model_copy(update={"worst_error": error})
 
 
@@ -76,7 +76,7 @@ def write_folder() -> Callable[..., EncodedFolder]:
         encoded = encoded or Encoder(scheme, images).encode(np.arange(count))
         with writing_encodings(path, manifest_of(images, scheme, **facts)) as writer:
             manifest = writer.manifest
-            stored = packed(encoded.images, manifest.values, manifest.reach)
+            stored = quantize(encoded.images, manifest.values, manifest.max_abs)
             for start in range(0, len(images), shard):
                 rows, name = slice(start, start + shard), new_shard_name()
                 with writer.store.writing(name) as file:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from instahide import ImageTable, Scheme
-from instahide.encodings.cost import plan
+from instahide.encodings.cost import estimate_cost
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, publish, threads
 
@@ -24,7 +24,7 @@ def publication() -> Publication:
 
 def test_it_foretells_size_and_exposure(publication: Publication, tmp_path: Path) -> None:
     known = np.arange(IMAGES) % 4
-    foretold = plan(publication, known, tmp_path / "not/yet/there")
+    foretold = estimate_cost(publication, known, tmp_path / "not/yet/there")
     assert not list(tmp_path.iterdir())
     with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
         folder = publish(publication, tmp_path / "enc", ledger, engine=threads)
@@ -40,5 +40,5 @@ def test_it_foretells_size_and_exposure(publication: Publication, tmp_path: Path
 
 
 def test_a_url_need_not_be_there(publication: Publication) -> None:
-    foretold = plan(publication, np.zeros(IMAGES, np.int64), "memory://nowhere/enc")
+    foretold = estimate_cost(publication, np.zeros(IMAGES, np.int64), "memory://nowhere/enc")
     assert foretold.seconds > 0

@@ -39,7 +39,7 @@ def test_what_was_written_is_read(tmp_path: Path, write_folder: Write, values: s
     images, labels = read_all(folder)
     assert images.dtype == torch.float32
     assert torch.equal(labels, encoded.labels)
-    assert float((images - encoded.images).abs().max()) <= folder.manifest.worst_error
+    assert float((images - encoded.images).abs().max()) <= folder.manifest.max_quantization_error
 
 
 def test_no_flipped_bit_is_missed(folder: Path) -> None:

@@ -25,7 +25,7 @@ from instahide.data import ImageTable, open_images
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import WRITERS
-from instahide.encryption.encoder import AHEAD
+from instahide.encryption.encoder import BLOCKS_AHEAD
 from tests.encodings.encrypter import Encrypter, encrypter
 from tests.waiting import wait_until
 
@@ -40,7 +40,7 @@ SCHEMES = {
     "cross": ["--scheme", "cross", "--k", "2", "--private-k", "1"],
 }
 #: Shards that are drawn, made or written while the one before them is awaited.
-IN_FLIGHT = AHEAD + 1 + WRITERS + 1
+IN_FLIGHT = BLOCKS_AHEAD + 1 + WRITERS + 1
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ def test_a_shard_has_no_name_that_leads_elsewhere(name: str) -> None:
         ({"scheme": {"c1": math.nan}}, "scheme"),
         ({"scheme": {"c2": 1e308}}, "c2"),
         ({"scheme": {"k": [4]}}, "scheme"),
-        ({"scheme": {"labels": "loud"}}, "no label mode"),
+        ({"scheme": {"label_mode": "loud"}}, "no label mode"),
         ({"scheme": {"k": 2, "c1": 0.5}}, "c1"),
         ({"scheme": {"seed": 7}}, "no scheme has"),
         ({"scheme": {"c1": "0.65"}}, "c1"),
@@ -251,7 +251,7 @@ def test_whatever_is_read_is_bounded(data: st.DataObject) -> None:
 def require_bounded(read: Manifest) -> None:
     assert len(read) * read.bytes_each <= sum(each.bytes for each in read.shards)
     assert all(plain_name(each.name, "a folder") == each.name for each in read.shards)
-    assert math.isfinite(read.reach)
+    assert math.isfinite(read.max_abs)
     assert read.encryption().k <= 100
     assert opened(read.to_json()) == read
 

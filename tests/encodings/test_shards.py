@@ -19,11 +19,11 @@ from torch import Tensor
 from instahide import InstaHideError, Scheme
 from instahide.encodings.manifest import Manifest, Shard, Values
 from instahide.encodings.shards import (
+    dequantize,
     magnitudes,
-    packed,
+    max_quantization_error,
+    quantize,
     read_shard,
-    unpacked,
-    worst_error,
     write_shard,
 )
 from tests.encodings.conftest import manifest_of, private_images
@@ -34,7 +34,7 @@ LARGEST_HALF = 65504.0
 
 def off(values: Values, images: Tensor, reach: float) -> float:
     """The greatest error of what comes back."""
-    back = unpacked(packed(images, values, reach), reach)
+    back = dequantize(quantize(images, values, reach), reach)
     return float((back.double() - images.double()).abs().max())
 
 
@@ -52,39 +52,39 @@ def values_within(draw: st.DrawFn) -> tuple[Tensor, float]:
 @given(within=values_within())
 def test_no_value_is_further_off_than_is_said(values: Values, within: tuple[Tensor, float]) -> None:
     images, reach = within
-    assert off(values, images, reach) <= worst_error(values, reach)
+    assert off(values, images, reach) <= max_quantization_error(values, reach)
 
 
 def test_the_worst_error_is_not_much_worse_than_what_happens() -> None:
     images = torch.linspace(-3, 3, 200_001)
-    assert off("float32", images, 3.0) == worst_error("float32", 3.0) == 0
-    assert off("uint8", images, 3.0) > 0.99 * worst_error("uint8", 3.0)
+    assert off("float32", images, 3.0) == max_quantization_error("float32", 3.0) == 0
+    assert off("uint8", images, 3.0) > 0.99 * max_quantization_error("uint8", 3.0)
     # float16 has steps of the size of the value: the worst is next to a power of two.
     assert off("float16", images, 2.0 + 2**-8) > 0.0
-    assert worst_error("float16", 3.0) < 0.002
+    assert max_quantization_error("float16", 3.0) < 0.002
 
 
 def test_float16_at_its_ends() -> None:
     ends = torch.tensor([LARGEST_HALF, -LARGEST_HALF, 2**-14, 2**-24, 2**-25, 2**-26, 0.0])
-    assert packed(ends, "float16", LARGEST_HALF).isfinite().all()
-    assert off("float16", ends, LARGEST_HALF) <= worst_error("float16", LARGEST_HALF)
+    assert quantize(ends, "float16", LARGEST_HALF).isfinite().all()
+    assert off("float16", ends, LARGEST_HALF) <= max_quantization_error("float16", LARGEST_HALF)
     # Next to 0 a small reach does not make the steps smaller.
     tiny = torch.tensor([2**-25 * 1.5, 2**-26, -(2**-25)])
-    assert off("float16", tiny, 1e-6) <= worst_error("float16", 1e-6)
+    assert off("float16", tiny, 1e-6) <= max_quantization_error("float16", 1e-6)
 
 
 def test_bytes_stand_for_127_steps_on_either_side() -> None:
     steps = torch.arange(-127, 128).float()
-    stored = packed(steps * 2 / 127, "uint8", 2.0)
+    stored = quantize(steps * 2 / 127, "uint8", 2.0)
     assert stored.tolist() == list(range(1, 256))
-    assert packed(torch.tensor([-0.0, 0.0]), "uint8", 2.0).tolist() == [128, 128]
+    assert quantize(torch.tensor([-0.0, 0.0]), "uint8", 2.0).tolist() == [128, 128]
 
 
 @pytest.mark.parametrize("values", get_args(Values))
 @given(within=values_within())
 def test_a_mask_leaves_magnitudes_as_they_are(values: Values, within: tuple[Tensor, float]) -> None:
     images, reach = within
-    ours, theirs = (magnitudes(packed(each, values, reach)) for each in (images, -images))
+    ours, theirs = (magnitudes(quantize(each, values, reach)) for each in (images, -images))
     assert torch.equal(ours, theirs)
 
 
@@ -101,7 +101,7 @@ def described(path: Path, encodings: int = 2, **facts: Any) -> tuple[Shard, Mani
 @pytest.mark.parametrize("values", get_args(Values))
 def test_what_is_written_is_read_from_the_file_itself(tmp_path: Path, values: Values) -> None:
     images, labels = torch.randn(5, 1, 6, 6), torch.rand(5, 3)
-    stored = packed(images, values, 4.0)
+    stored = quantize(images, values, 4.0)
     shard = write_shard(tmp_path / NAME, NAME, stored, labels)
     assert shard == described(tmp_path / NAME, 5)[0]
     manifest = described(tmp_path / NAME, values=values)[1]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from instahide.data import ImageTable
 from instahide.encryption import buffer_pool, encoder
-from instahide.encryption.buffer_pool import room
+from instahide.encryption.buffer_pool import allocate
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
 
@@ -25,7 +25,7 @@ LARGE = (buffer_pool.LEAST // 64, 4, 4, 4)
 
 
 def large(shape: tuple[int, ...] = LARGE) -> Tensor:
-    return room(shape, torch.float32, pin_memory=False)
+    return allocate(shape, torch.float32, pin_memory=False)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def test_room_is_of_the_shape_and_type_asked_for(
     shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     for _ in range(2):
-        made = room(shape, dtype, pin_memory=False)
+        made = allocate(shape, dtype, pin_memory=False)
         assert (tuple(made.shape), made.dtype, made.is_contiguous()) == (shape, dtype, True)
         made.fill_(1)
         assert bool((made == 1).all())
@@ -107,7 +107,7 @@ def test_a_stream_has_memory_for_few_blocks_at_a_time(monkeypatch: pytest.Monkey
 
     def noted(*arguments: Any, **more: Any) -> Tensor:
         nonlocal most
-        made, number = room(*arguments, **more), next(numbers)
+        made, number = allocate(*arguments, **more), next(numbers)
         alive.add(number)
         weakref.finalize(made, alive.discard, number)
         most = max(most, len(alive))
@@ -118,7 +118,7 @@ def test_a_stream_has_memory_for_few_blocks_at_a_time(monkeypatch: pytest.Monkey
     for block in Encoder(Scheme.inside(2), table).stream(rows):
         assert len(block.images) == 16
     assert next(numbers) == 40
-    assert most <= encoder.AHEAD + 1
+    assert most <= encoder.BLOCKS_AHEAD + 1
 
 
 @pytest.mark.parametrize("seen", [0, 1, 2, 5])

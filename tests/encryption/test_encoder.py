@@ -14,14 +14,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from instahide.data import ImageDataset, Images, ImageTable, PhotoCrops
+from instahide.data import ImageDataset, ImageSource, ImageTable, PhotoCrops
 from instahide.encryption import mixing
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.sampling.sampler import OneTimeKeys
-from instahide.encryption.scheme import Labels, Scheme
+from instahide.encryption.scheme import LabelMode, Scheme
 from instahide.errors import InstaHideError
 
 KEY = bytes(range(32))
@@ -54,7 +54,7 @@ def keys_and_encoding(
 
 
 class Items:
-    """Somebody's data set: items of a table, as they are or normalised."""
+    """Somebody's data set: items of a table, as they are or normalized."""
 
     def __init__(self, source: ImageTable, *, floats: bool) -> None:
         self.source, self.floats = source, floats
@@ -65,7 +65,7 @@ class Items:
 
     def __getitem__(self, index: int) -> tuple[NDArray[Any], int]:
         image = (
-            self.source.normalised(slice(index, index + 1))[0]
+            self.source.normalized(slice(index, index + 1))[0]
             if self.floats
             else self.source.pixels[index].transpose(1, 2, 0)
         )
@@ -78,7 +78,7 @@ def dataset(source: ImageTable, *, floats: bool) -> ImageDataset:
 
 @pytest.mark.parametrize("labels", ["soft", "renormalised"])
 @pytest.mark.parametrize("scheme", [Scheme.inside(4), Scheme.cross(4), Scheme.mixup(3)])
-def test_an_encoding_is_the_definition(scheme: Scheme, labels: Labels) -> None:
+def test_an_encoding_is_the_definition(scheme: Scheme, labels: LabelMode) -> None:
     scheme = replace(scheme, labels=labels)
     # Three classes for four images of a mix: some share a class.
     images, public = table(), pool() if scheme.public_k else None
@@ -107,7 +107,7 @@ def test_an_encoding_is_the_definition(scheme: Scheme, labels: Labels) -> None:
 def test_a_plain_scheme_changes_nothing() -> None:
     images = table()
     encoded = Encoder(Scheme.plain(), images).encode(np.arange(30))
-    np.testing.assert_allclose(encoded.images, images.normalised(), atol=1e-6)
+    np.testing.assert_allclose(encoded.images, images.normalized(), atol=1e-6)
     np.testing.assert_array_equal(encoded.labels.argmax(1), images.labels)
     np.testing.assert_array_equal(encoded.labels.sum(1), 1)
 
@@ -181,7 +181,7 @@ def test_a_data_set_is_encoded_as_its_table(scheme: Scheme, floats: bool) -> Non
     np.testing.assert_allclose(from_items.images, from_table.images, atol=1e-5)
     assert torch.equal(from_items.labels, from_table.labels)
     if public is not None:
-        like = public.normalised_like(images)
+        like = public.normalized_like(images)
         # Public images as a data set, too; their labels are never asked for.
         others = dataset(replace(like, classes=("none",)), floats=True)
         both = Encoder(scheme, items, others, keys=fixed()).encode(indices)
@@ -286,13 +286,13 @@ def test_an_index_out_of_range_is_refused(indices: list[int]) -> None:
 
 
 def bright(channels: list[int]) -> ImageTable:
-    """Images of which the named channels are not negative after normalisation."""
+    """Images of which the named channels are not negative after normalization."""
     images = table()
     mean = [0.0 if channel in channels else images.mean[channel] for channel in range(3)]
     return replace(images, mean=tuple(mean))
 
 
-REFUSED: dict[str, tuple[Scheme, Images, Images | None, str, str]] = {
+REFUSED: dict[str, tuple[Scheme, ImageSource, ImageSource | None, str, str]] = {
     "one class": (Scheme.inside(4), table(classes=1), None, "1 class", "two classes"),
     "no class": (Scheme.inside(4), pool(), None, "0 class", "two classes"),
     "few images": (Scheme.inside(4), table(3), None, "there are 3", "Lower k"),
@@ -327,7 +327,7 @@ REFUSED: dict[str, tuple[Scheme, Images, Images | None, str, str]] = {
         "mean and std are not known",
         "Give `ImageDataset` the mean and std",
     ),
-    "one sign": (Scheme.inside(4), bright([0, 1, 2]), None, "one sign", "Normalise to mean 0"),
+    "one sign": (Scheme.inside(4), bright([0, 1, 2]), None, "one sign", "Normalize to mean 0"),
     "one sign in a channel": (Scheme.inside(4), bright([1]), None, "one sign", "mean 0"),
     "one sign with a pool": (Scheme.cross(4), bright([2]), pool(), "one sign", "mean 0"),
     "all negative": (
@@ -335,7 +335,7 @@ REFUSED: dict[str, tuple[Scheme, Images, Images | None, str, str]] = {
         replace(table(), mean=(1.0, 1.0, 1.0)),
         None,
         "one sign",
-        "Normalise to mean 0",
+        "Normalize to mean 0",
     ),
 }
 
@@ -361,7 +361,7 @@ def test_an_even_channel_has_nothing_to_hide() -> None:
 
 
 def test_a_query_of_one_sign_is_hidden_by_varied_public_images() -> None:
-    # One bright query: under the training normalisation all of its values are positive.
+    # One bright query: under the training normalization all of its values are positive.
     private = table()
     queries = replace(private.subset(slice(0, 1)), pixels=np.full((1, *SHAPE), 255, np.uint8))
     queries.pixels[0, :, 0] = 250

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from instahide import Encoder, ImageTable, InstaHideError, Scheme
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.exposure import Exposure, ExposureLimitError, Part, fitting
+from instahide.encryption.exposure import Exposure, ExposureLimitError, ExposureView, within_limit
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.sampling import sampler
 
@@ -55,7 +55,7 @@ def until_refused(encoder: Encoder, size: int) -> Iterator[Tensor]:
     """Blocks of encodings, until an image would pass its limit."""
     with contextlib.suppress(ExposureLimitError):
         while True:
-            yield encoder.encode(encoder.order()[:size]).images
+            yield encoder.encode(encoder.permutation()[:size]).images
 
 
 def pickled(exposure: Exposure) -> Exposure:
@@ -66,17 +66,17 @@ def pickled(exposure: Exposure) -> Exposure:
 def test_as_many_mixes_fit_as_the_definition_says(
     case: tuple[NDArray[np.int64], NDArray[np.int64], int],
 ) -> None:
-    assert fitting(*case) == fitting_by_definition(*case)
+    assert within_limit(*case) == fitting_by_definition(*case)
 
 
 @pytest.mark.parametrize("scheme", [Scheme.inside(4), Scheme.cross(2), Scheme.inside(1, c1=1.0)])
 def test_no_image_passes_its_limit_and_all_that_could_go_out_did(scheme: Scheme) -> None:
     encoder = Encoder(scheme, table(30), exposure=Exposure(30, limit=7))
-    made, asked = 0, encoder.order()[:5]
+    made, asked = 0, encoder.permutation()[:5]
     with contextlib.suppress(ExposureLimitError):
         while True:
             made += len(encoder.encode(asked).images)
-            asked = encoder.order()[:5]
+            asked = encoder.permutation()[:5]
     counts = encoder.exposure.counts
     assert counts.max() == 7
     # A block that meets the limit ends there: nothing is counted that is not delivered.
@@ -131,9 +131,7 @@ def test_a_copy_in_the_process_shares_the_counts(
 ) -> None:
     exposure = Exposure(5, limit=3)
     other = duplicate(exposure)
-    assert [exposure.take(*MIX), other.take(*MIX), exposure.take(*MIX), other.take(*MIX)] == [
-        1, 1, 1, 0,
-    ]  # fmt: skip
+    assert [each.record(*MIX) for each in (exposure, other, exposure, other)] == [1, 1, 1, 0]
     assert exposure.counts.tolist() == other.counts.tolist() == [3, 3, 0, 0, 0]
 
 
@@ -158,22 +156,22 @@ def test_with_a_limit_it_goes_to_no_other_process() -> None:
     child = os.fork()
     if child == 0:
         try:
-            exposure.take(*MIX)
+            exposure.record(*MIX)
         except InstaHideError:
             os._exit(7)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    assert exposure.take(*MIX) == 1
+    assert exposure.record(*MIX) == 1
 
 
 def test_without_a_limit_a_pickled_copy_goes_on_from_the_counts() -> None:
     exposure = Exposure(5)
-    exposure.take(*MIX)
+    exposure.record(*MIX)
     exposure.group(np.array([0, 0, 1, 2, 3]))
     other = pickled(exposure)
     assert other.counts.tolist() == exposure.counts.tolist() == [2, 2, 0, 0, 0]
     assert other.squares.tolist() == exposure.squares.tolist()
-    other.take(np.array([[1, 2]]), MIX[1])
+    other.record(np.array([[1, 2]]), MIX[1])
     # The same groups; and from here on each for itself.
     assert other.counts.tolist() == [3, 3, 1, 0, 0]
     assert exposure.counts.tolist() == [2, 2, 0, 0, 0]
@@ -183,7 +181,7 @@ class SameImage(Exposure):
     """All rows are one image, so that no mix of two of them stays within a limit of 1."""
 
     def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
-        return fitting(np.zeros_like(rows), self.counts, 1)
+        return within_limit(np.zeros_like(rows), self.counts, 1)
 
 
 def test_copies_of_one_image_that_never_fit_end_the_work() -> None:
@@ -199,7 +197,7 @@ def test_a_limit_of_none_at_all_is_refused() -> None:
 
 def test_a_part_counts_in_the_whole() -> None:
     whole = Exposure(6, limit=2)
-    part = Part(whole, np.asarray([1, 4, 5]))
+    part = ExposureView(whole, np.asarray([1, 4, 5]))
     assert (part.images, part.limit, part.spent()) == (3, 2, None)
     weights = np.full((2, 2), 0.5, np.float32)
     assert part.take(np.asarray([[0, 1], [1, 2]]), weights) == 2
@@ -215,7 +213,7 @@ def test_a_part_counts_in_the_whole() -> None:
 
 def test_images_beyond_a_part_do_not_spend_it() -> None:
     whole = Exposure(6, limit=1)
-    whole.take(np.asarray([[0, 1]]), np.full((1, 2), 0.5, np.float32))
-    assert Part(whole, np.asarray([2, 3])).spent() is None
+    whole.record(np.asarray([[0, 1]]), np.full((1, 2), 0.5, np.float32))
+    assert ExposureView(whole, np.asarray([2, 3])).spent() is None
     with pytest.raises(TypeError, match="cannot be copied"):
-        pickle.dumps(Part(whole, np.asarray([2, 3])))
+        pickle.dumps(ExposureView(whole, np.asarray([2, 3])))

@@ -170,7 +170,7 @@ def test_the_device_kernel_is_the_reference(
 
 
 def tables(arrays: Arrays) -> tuple[ImageTable, ImageTable]:
-    """The arrays as tables; the public one with a normalisation of its own, not to be used."""
+    """The arrays as tables; the public one with a normalization of its own, not to be used."""
     private, public, _, _, scale, bias = arrays
     std = 1 / (255 * scale.astype(np.float64))
     mean = -bias.astype(np.float64) * std
@@ -297,8 +297,8 @@ def test_every_kernel_moves_an_image_alike(
     # As they come from the key stream: in signed bytes.
     signed = np.array([*move, mirrored], np.int8)
     expected = by_hand(image, *move, mirrored)
-    np.testing.assert_array_equal(reference.moved(image, *signed), expected)
-    on_torch = cuda.moved(torch.from_numpy(image)[None], torch.from_numpy(signed)[None])
+    np.testing.assert_array_equal(reference.shift_and_flip(image, *signed), expected)
+    on_torch = cuda.shift_and_flip(torch.from_numpy(image)[None], torch.from_numpy(signed)[None])
     np.testing.assert_array_equal(on_torch[0], expected)
 
 
@@ -315,7 +315,7 @@ def test_a_move_beyond_the_image_writes_nowhere_else(
     table = np.arange(400, dtype=np.uint8)
     around = np.full(2000, 77, np.uint8)
     move = np.array([down, right, mirrored], np.int8)
-    cpu._copy_moved(table, 100, move, around, to, height, width)
+    cpu._copy_shifted(table, 100, move, around, to, height, width)
     plane = table[100 : 100 + height * width].reshape(1, height, width)
     expected = by_hand(plane, down, right, mirrored)
     np.testing.assert_array_equal(around[to : to + height * width], expected.ravel())
@@ -353,7 +353,7 @@ def test_the_largest_image_size_and_move() -> None:
 def test_memory_is_asked_for_and_what_is_not_there_does_no_harm() -> None:
     @njit
     def ask(array: Any, place: Any) -> None:
-        _intrinsics.read_soon(array, place)  # type: ignore[call-arg]
+        _intrinsics.prefetch(array, place)  # type: ignore[call-arg]
 
     for place in (0, 63, 64, 2**40, 2**62):
         ask(np.zeros(64, np.uint8), np.uintp(place))

@@ -14,7 +14,7 @@ from scipy.stats import kstest, norm
 
 from instahide.data import ImageDataset, ImageTable
 from instahide.encryption import mixing
-from instahide.encryption.batch_encoder import BatchEncoder, Moments
+from instahide.encryption.batch_encoder import BatchEncoder, Normalization
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels.cuda import DeviceTables
@@ -58,13 +58,13 @@ def from_batches(scheme: Scheme, epochs: int) -> NDArray[np.float32]:
     images = table()
     # Pictures of fetched batches are not known: public images are others.
     public = table(seed=1) if scheme.public_k else None
-    moments = Moments(images.mean, images.std)
+    moments = Normalization(images.mean, images.std)
     encoder = BatchEncoder(scheme, Exposure(40), public, moments=moments, keys=fixed())
     made = []
     for _ in range(epochs):
-        plan = encoder.plan(np.arange(40), np.arange(40))
-        wanted = np.concatenate([plan.own, plan.others])
-        encoded = encoder.finish(plan, images.normalised(wanted), images.labels[wanted], 3)
+        plan = encoder.draw(np.arange(40), np.arange(40))
+        wanted = np.concatenate([plan.targets, plan.extra_partners])
+        encoded = encoder.encode(plan, images.normalized(wanted), images.labels[wanted], 3)
         made.append(encoded.images.numpy())
         encoder.next_epoch()
     return np.stack(made)
@@ -142,7 +142,7 @@ def test_the_furthest_noise() -> None:
             return np.full(count, 2**64 - 1, np.uint64)
 
     furthest = np.abs(sampler.noise(Extreme(), (2,), 1.0)).max()  # type: ignore[arg-type]
-    assert 0.99 * sampler.MOST_NOISE < furthest <= sampler.MOST_NOISE
+    assert 0.99 * sampler.MAX_NOISE_DEVIATIONS < furthest <= sampler.MAX_NOISE_DEVIATIONS
 
 
 def test_float_images_beyond_black_and_white_are_clipped() -> None:
@@ -150,7 +150,7 @@ def test_float_images_beyond_black_and_white_are_clipped() -> None:
     # Item 1 is none of those that are looked at beforehand.
     wild = [
         ((100 if number == 1 else 1) * image, number % 3)
-        for number, image in enumerate(images.normalised())
+        for number, image in enumerate(images.normalized())
     ]
     items = ImageDataset(wild, mean=images.mean, std=images.std, classes="abc", workers=1)
     scheme = Scheme.plain(noise=1e-3)
@@ -162,7 +162,7 @@ def test_float_images_beyond_black_and_white_are_clipped() -> None:
 
 
 def test_images_of_unknown_range_get_no_noise() -> None:
-    floats = [(image, number % 3) for number, image in enumerate(table(6).normalised())]
+    floats = [(image, number % 3) for number, image in enumerate(table(6).normalized())]
     items = ImageDataset(floats, classes=("a", "b", "c"), workers=1)
     with pytest.raises(InstaHideError, match="nobody can say what noise"):
         Encoder(noisy(Scheme.inside(2)), items)

@@ -14,15 +14,15 @@ from scipy.stats import beta, binom, norm
 from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.known_keys import rehearse
+from instahide.encryption.known_keys import encode_with_known_keys
 from instahide.encryption.privacy import (
     DELTA,
-    delta_at,
-    epsilon_beforehand,
+    delta_of,
     epsilon_of,
+    epsilon_upper_bound,
     epsilon_with_labels_hidden,
-    loss_rate,
-    most_partners,
+    max_partner_count,
+    mu_squared_rate,
     privacy_statement,
     sensitivity,
 )
@@ -90,7 +90,7 @@ def test_a_stated_epsilon_is_never_below_the_true_one(epsilon: float) -> None:
 
 
 def test_the_tail_beyond_an_epsilon_falls() -> None:
-    tails = [delta_at(epsilon, 2.0) for epsilon in np.linspace(0, 20, 100)]
+    tails = [delta_of(epsilon, 2.0) for epsilon in np.linspace(0, 20, 100)]
     assert all(high >= low >= 0 for high, low in pairwise(tails))
 
 
@@ -98,16 +98,16 @@ def test_no_two_images_are_further_apart_than_the_sensitivity() -> None:
     std = (0.2, 0.3, 0.5)
     black, white = (np.full((1, 3, 4, 5), value, np.uint8) for value in (0, 255))
     tables = [ImageTable(each, np.zeros(1, int), (), (0.4,) * 3, std) for each in (black, white)]
-    apart = float(np.linalg.norm(tables[0].normalised() - tables[1].normalised()))
+    apart = float(np.linalg.norm(tables[0].normalized() - tables[1].normalized()))
     assert apart == pytest.approx(sensitivity((3, 4, 5), std), rel=1e-6)
 
 
 @pytest.mark.parametrize(("mean", "others"), [(1.0, 50), (3.0, 100), (90.0, 5000)])
 @pytest.mark.parametrize("chance", [1e-3, 5e-6])
 def test_more_partners_than_that_are_rare(mean: float, others: int, chance: float) -> None:
-    most = most_partners(mean, chance)
+    most = max_partner_count(mean, chance)
     assert binom.sf(most, others, mean / others) <= chance
-    assert most_partners(0.0, chance) == 0
+    assert max_partner_count(0.0, chance) == 0
 
 
 def test_beforehand_is_never_below_afterwards() -> None:
@@ -117,19 +117,19 @@ def test_beforehand_is_never_below_afterwards() -> None:
         exposure = Exposure(100)
         encoder = Encoder(scheme, images, exposure=exposure)
         encoder.encode(np.tile(np.arange(100), copies))
-        rate = loss_rate(scheme, SHAPE, images.std)
+        rate = mu_squared_rate(scheme, SHAPE, images.std)
         after = epsilon_of(rate * exposure.squares.max())
-        assert after <= epsilon_beforehand(scheme, SHAPE, images.std, copies=copies)
+        assert after <= epsilon_upper_bound(scheme, SHAPE, images.std, copies=copies)
         limit = int(exposure.counts.max())
-        assert after <= epsilon_beforehand(scheme, SHAPE, images.std, copies=copies, limit=limit)
+        assert after <= epsilon_upper_bound(scheme, SHAPE, images.std, copies=copies, limit=limit)
 
 
 def test_hidden_labels_are_worth_no_more_than_the_encodings_of_others() -> None:
     scheme, std = Scheme.inside(4, noise=200.0), (0.3,)
     hidden = epsilon_with_labels_hidden(scheme, SHAPE, std, images=1000, copies=5)
     # Its own copies alone, from below; all its encodings at the bound, from above.
-    alone = epsilon_of(5 * scheme.c1**2 * loss_rate(scheme, SHAPE, std))
-    seen = epsilon_beforehand(scheme, SHAPE, std, copies=5)
+    alone = epsilon_of(5 * scheme.c1**2 * mu_squared_rate(scheme, SHAPE, std))
+    seen = epsilon_upper_bound(scheme, SHAPE, std, copies=5)
     assert alone <= hidden < seen
     without_partners = replace(scheme, private_k=1)
     apart = epsilon_with_labels_hidden(without_partners, SHAPE, std, images=1000, copies=5)
@@ -157,17 +157,17 @@ def scores(scheme: Scheme, first: int, runs: int) -> tuple[NDArray[np.float64], 
     guarantee allows. One coefficient in all runs would be a law of its own: each run has its mu.
     """
     images = images_of(scheme.k, first)
-    black, white = (images_of(scheme.k, value).normalised()[0] for value in (0, 255))
-    made = rehearse(scheme, images, None, np.zeros(runs, np.int64))
-    signs = np.where(made.turned, -1.0, 1.0)
+    black, white = (images_of(scheme.k, value).normalized()[0] for value in (0, 255))
+    made = encode_with_known_keys(scheme, images, None, np.zeros(runs, np.int64))
+    signs = np.where(made.negated, -1.0, 1.0)
     seen = made.encoded.images.double().numpy() * signs
     shares = made.coefficients[:, 0].astype(float)[:, None, None, None]
     moved = shares * (white - black).astype(float)
     # The mixes as they are if the first image is black.
-    others = images_of(scheme.k, 0).normalised()[made.partners].astype(float)
+    others = images_of(scheme.k, 0).normalized()[made.partners].astype(float)
     middle = np.einsum("nk,nkchw->nchw", made.coefficients, others) + moved / 2
     ratio = ((seen - middle) * moved).sum(axis=(1, 2, 3)) / scheme.noise**2
-    return ratio, float((shares**2).max() * loss_rate(scheme, SHAPE, images.std))
+    return ratio, float((shares**2).max() * mu_squared_rate(scheme, SHAPE, images.std))
 
 
 def lower_bound(

@@ -18,7 +18,17 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=8,
 )
-FIELDS = ("k", "private_k", "c1", "c2", "own", "mask", "labels", "law", "noise")
+FIELDS = (
+    "k",
+    "private_k",
+    "c1",
+    "c2",
+    "min_self_coefficient",
+    "mask",
+    "label_mode",
+    "coefficient_distribution",
+    "noise",
+)
 
 
 @st.composite
@@ -30,8 +40,8 @@ def schemes(draw: st.DrawFn) -> Scheme:
         c1=draw(st.floats(0.6, 1)),
         c2=draw(st.floats(0, 0.1)),
         mask=draw(st.booleans()),
-        labels=draw(st.sampled_from(["soft", "renormalised"])),
-        law=draw(st.sampled_from(["half-normal", "dirichlet"])),
+        label_mode=draw(st.sampled_from(["soft", "renormalised"])),
+        coefficient_distribution=draw(st.sampled_from(["half-normal", "dirichlet"])),
         noise=draw(st.just(0.0) | st.floats(0, 1e6)),
     )
 
@@ -46,13 +56,13 @@ def test_presets() -> None:
     assert not mixup.mask
     assert (mixup.private_k, mixup.c1, mixup.c2) == (4, inside.c1, inside.c2)
     assert (plain.k, plain.private_k, plain.c1, plain.mask) == (1, 1, 1.0, False)
-    assert {scheme.labels for scheme in (inside, cross, mixup)} == {"soft"}
-    assert {scheme.law for scheme in (inside, cross, mixup)} == {"half-normal"}
+    assert {scheme.label_mode for scheme in (inside, cross, mixup)} == {"soft"}
+    assert {scheme.coefficient_distribution for scheme in (inside, cross, mixup)} == {"half-normal"}
 
 
 def test_a_preset_takes_changes() -> None:
     assert Scheme.cross(4, private_k=3).public_k == 1
-    assert Scheme.inside(4, law="dirichlet", c1=0.5).c1 == 0.5
+    assert Scheme.inside(4, coefficient_distribution="dirichlet", c1=0.5).c1 == 0.5
     assert Scheme.inside(1).c1 == 1
     assert Scheme.mixup(4, mask=True) == Scheme.inside(4)
 
@@ -87,10 +97,14 @@ def test_presets_exist_for_every_usual_k(k: int) -> None:
             "than 0.600",
             "Lower c2, raise c1, or mix more private images",
         ),
-        ({"labels": "hard"}, "labels = 'hard' is no label mode", "soft, renormalised"),
-        ({"labels": ["soft"]}, "labels = ['soft'] is no label mode", "soft, renormalised"),
-        ({"law": "uniform"}, "law = 'uniform' is no law", "half-normal, dirichlet"),
-        ({"law": {}}, "law = {} is no law", "half-normal, dirichlet"),
+        ({"label_mode": "hard"}, "label_mode = 'hard' is no label mode", "soft, renormalised"),
+        ({"label_mode": ["soft"]}, "label_mode = ['soft'] is no label mode", "soft, renormalised"),
+        (
+            {"coefficient_distribution": "uniform"},
+            "'uniform' is no distribution",
+            "half-normal, dirichlet",
+        ),
+        ({"coefficient_distribution": {}}, "= {} is no distribution", "half-normal, dirichlet"),
         ({"c1": 0.26}, "Fewer than 1 in 1000 draws meet c1 = 0.26", "Raise c1, or lower c2"),
         ({"private_k": 1, "c2": 0.649999}, "Fewer than 1 in 1000 draws", "Raise c1, or lower c2"),
         ({"k": 4.0}, "k = 4.0 is not int", "Give k as a int"),
@@ -114,9 +128,12 @@ def test_what_cannot_be_met_says_what_to_change(
 @pytest.mark.parametrize("law", ["half-normal", "dirichlet"])
 def test_refused_bounds_are_refused_by_what_is_simulated(law: Any) -> None:
     # A scheme on either side of the limit: the share of draws decides, and nothing else.
-    assert Scheme(k=4, private_k=4, c1=0.4, c2=0, law=law).acceptance > LEAST_ACCEPTANCE
+    assert (
+        Scheme(k=4, private_k=4, c1=0.4, c2=0, coefficient_distribution=law).acceptance
+        > LEAST_ACCEPTANCE
+    )
     with pytest.raises(InstaHideError, match="Fewer than 1 in 1000"):
-        Scheme(k=4, private_k=4, c1=0.2501, c2=0, law=law)
+        Scheme(k=4, private_k=4, c1=0.2501, c2=0, coefficient_distribution=law)
 
 
 @given(schemes())
@@ -160,11 +177,27 @@ def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
 
 
 def test_a_query_is_mixed_as_in_training_under_at_least_its_coefficient() -> None:
-    query = Scheme.cross(6, labels="renormalised", law="dirichlet").query(0.5)
-    assert (query.private_k, query.public_k, query.own, query.c1) == (1, 5, 0.5, 0.65)
-    assert (query.labels, query.law, query.mask) == ("renormalised", "dirichlet", True)
+    query = Scheme.cross(6, label_mode="renormalised", coefficient_distribution="dirichlet").query(
+        0.5
+    )
+    assert (query.private_k, query.public_k, query.min_self_coefficient, query.c1) == (
+        1,
+        5,
+        0.5,
+        0.65,
+    )
+    assert (query.label_mode, query.coefficient_distribution, query.mask) == (
+        "renormalised",
+        "dirichlet",
+        True,
+    )
     inside = Scheme.inside(4).query(0.5)
-    assert (inside.private_k, inside.public_k, inside.own, inside.c1) == (4, 0, 0.5, 0.65)
+    assert (inside.private_k, inside.public_k, inside.min_self_coefficient, inside.c1) == (
+        4,
+        0,
+        0.5,
+        0.65,
+    )
     # A training bound below the query's coefficient is no obstacle.
     assert Scheme.cross(4, c1=0.4).query(0.5).c1 == 0.65
     assert Scheme.cross(4, c1=0.9).query(0.7).c1 == 0.9

@@ -15,11 +15,11 @@ from instahide.attacks.reconstruction.pair_encoder.network import (
     load_encoder,
     save_encoder,
 )
-from instahide.attacks.reconstruction.state import FILE, Beliefs, load_beliefs, save_beliefs
+from instahide.attacks.reconstruction.state import FILE, AttackState, load_state, save_state
 from instahide.audit.challenge.challenge import Challenge, ChallengeTruth, make_challenge
-from instahide.audit.report.schema import Result
+from instahide.audit.report.schema import AttackResult
 from instahide.data.class_names import read_class_list
-from instahide.encodings.convert.importer import Foreign, Origin, _blocks
+from instahide.encodings.convert.importer import ExternalEncodings, Provenance, _blocks
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.ledger.schema import _crc
@@ -110,10 +110,10 @@ def weights_seeds() -> list[Seed]:
 @functools.cache
 def beliefs_seeds() -> list[Seed]:
     folder = new_folder()
-    beliefs = Beliefs(
+    beliefs = AttackState(
         torch.ones(2, 3), torch.ones(4, 2), torch.zeros(4, 2, dtype=torch.int64), torch.ones(4, 2)
     )
-    save_beliefs(folder, beliefs, "x")
+    save_state(folder, beliefs, "x")
     return [safetensors_seed((folder / FILE).read_bytes())]
 
 
@@ -177,13 +177,13 @@ def challenge_seeds(name: str, part: int = 0) -> list[Seed]:
     ]
 
 
-def _origin() -> Origin:
-    return Origin(Scheme.inside(2), 6, 2, (0.5,) * 3, (0.3,) * 3)
+def _origin() -> Provenance:
+    return Provenance(Scheme.inside(2), 6, 2, (0.5,) * 3, (0.3,) * 3)
 
 
 def _imported(form: str, most: int = 4) -> Read:
     def read(folder: Path) -> object:
-        Foreign.open(folder, form, _origin())
+        ExternalEncodings.open(folder, form, _origin())
         return [images.shape for images, _ in _blocks(folder, form, most)]
 
     return read
@@ -225,7 +225,7 @@ def parquet_seeds() -> list[Seed]:
 
 
 def result_seeds() -> list[Seed]:
-    result = Result(
+    result = AttackResult(
         attack="a", title="t", paper="p", on="rehearsal", point=False, images=1,
         encodings_per_image=1, grants=[], state="done",
     )  # fmt: skip
@@ -251,7 +251,7 @@ READERS: dict[str, Reader] = {
     "checkpoint": Reader("c", checkpoint_seeds, lambda f: checkpoint.read(f / "c")),
     "network": Reader("n", network_seeds, lambda f: load_network(f / "n")),
     "attack's network": Reader("w", weights_seeds, lambda f: load_encoder(f / "w")),
-    "attack's state": Reader(FILE, beliefs_seeds, lambda f: load_beliefs(f, "x")),
+    "attack's state": Reader(FILE, beliefs_seeds, lambda f: load_state(f, "x")),
     "ledger": Reader("l.sqlite", ledger_seeds, _read_ledger, ("l.sqlite-wal", "l.sqlite-shm")),
     "settings, YAML": Reader("s.yaml", yaml_seeds, lambda f: TrainSettings.load(f / "s.yaml")),
     "settings, TOML": Reader("s.toml", toml_seeds, lambda f: TrainSettings.load(f / "s.toml")),

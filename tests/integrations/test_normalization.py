@@ -1,4 +1,4 @@
-"""The normalisations of real libraries, where they are installed."""
+"""The normalizations of real libraries, where they are installed."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_every_order_gives_encodings_or_an_error(order: str) -> None:
     check("timm", order, make, (InstaHideError, message), pixels=plain_values())
 
 
-def test_normalisation_is_found_in_the_transform() -> None:
+def test_normalization_is_found_in_the_transform() -> None:
     moments = infer_normalization(made().dataset)
     assert moments is not None
     np.testing.assert_allclose(moments.mean, MEAN)

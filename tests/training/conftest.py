@@ -17,7 +17,7 @@ from instahide.encodings.folder import (
     writing_encodings,
 )
 from instahide.encodings.manifest import Manifest
-from instahide.encodings.shards import packed, worst_error, write_shard
+from instahide.encodings.shards import max_quantization_error, quantize, write_shard
 from instahide.encryption.scheme import Scheme
 
 
@@ -40,9 +40,9 @@ def write(
         "worst_error": 0.0,
     }  # fmt: skip
     manifest = Manifest.model_validate({**known, **facts})
-    error = worst_error(manifest.values, manifest.reach)
+    error = max_quantization_error(manifest.values, manifest.max_abs)
     with writing_encodings(path, manifest.model_copy(update={"worst_error": error})) as writer:
-        stored = packed(images, manifest.values, manifest.reach)
+        stored = quantize(images, manifest.values, manifest.max_abs)
         for start in range(0, len(images), shard):
             rows, name = slice(start, start + shard), new_shard_name()
             with writer.store.writing(name) as file:

@@ -63,7 +63,7 @@ def test_another_number_of_classes_is_refused(outputs: int, classes: int) -> Non
 @pytest.mark.parametrize("squeeze", [False, True])
 def test_answers_of_a_network_with_one_output(squeeze: bool) -> None:
     model = Named(linear(1), squeeze)
-    images = torch.from_numpy(table(2).normalised())
+    images = torch.from_numpy(table(2).normalized())
     expected = linear(1)(images)[:, 0].sigmoid().detach()
     torch.testing.assert_close(probabilities(model, images, classes=2)[:, 1], expected)
     answers = predict_encrypted(model, Scheme.inside(k=2), table(2))
@@ -74,7 +74,7 @@ def test_answers_of_a_network_with_one_output(squeeze: bool) -> None:
 
 def test_accuracy_of_a_network_with_one_output() -> None:
     images = table(2)
-    answers = linear(1)(torch.from_numpy(images.normalised()))[:, 0] > 0
+    answers = linear(1)(torch.from_numpy(images.normalized()))[:, 0] > 0
     expected = (answers.numpy() == images.labels).mean()
     found = accuracy(linear(1), table_batches(images))
     assert found.overall == pytest.approx(expected)

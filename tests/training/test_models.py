@@ -94,7 +94,7 @@ def test_an_unknown_network_is_refused_by_name() -> None:
         build("vgg", 3, 10, sign_invariant=False)
 
 
-def test_images_do_not_meet_in_the_network_with_group_normalisation() -> None:
+def test_images_do_not_meet_in_the_network_with_group_normalization() -> None:
     """In training mode as well: what comes of one is the same beside any other."""
     x = torch.randn(3, 1, 8, 8)
     for name, apart in {"small": False, "small-group": True}.items():

@@ -127,7 +127,7 @@ def test_queries_are_counted_and_limited() -> None:
 
 def test_a_query_at_its_limit_ends_the_answer_before_it_is_encrypted_again() -> None:
     exposure = Exposure(12, limit=2)
-    exposure.take(np.array([[7], [7]]), np.ones((2, 1), np.float32))
+    exposure.record(np.array([[7], [7]]), np.ones((2, 1), np.float32))
     with pytest.raises(ExposureLimitError):
         predict_encrypted(
             Model(), Scheme.cross(2, private_k=1), table(), table(seed=1), exposure=exposure

@@ -185,9 +185,11 @@ def test_the_scheme_follows_its_preset() -> None:
     assert TrainSettings(scheme="inside", k=6).encryption() == Scheme.inside(6)
     assert TrainSettings(scheme="mixup").encryption() == Scheme.mixup(4)
     assert TrainSettings(scheme="plain").encryption() == Scheme.plain()
-    given = TrainSettings(c1=0.5, private_k=3, law="dirichlet", labels="renormalised")
+    given = TrainSettings(
+        c1=0.5, private_k=3, coefficient_distribution="dirichlet", label_mode="renormalised"
+    )
     assert given.encryption() == Scheme.cross(
-        4, c1=0.5, private_k=3, law="dirichlet", labels="renormalised"
+        4, c1=0.5, private_k=3, coefficient_distribution="dirichlet", label_mode="renormalised"
     )
     with pytest.raises(InstaHideError, match="c1"):
         TrainSettings(c1=0.1).encryption()

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from instahide.errors import InstaHideError
 from instahide.training.device import pick_precision
 from instahide.training.evaluate import accuracy
-from instahide.training.history import EpochRecord, stalled
+from instahide.training.history import EpochRecord, patience_exhausted
 from instahide.training.models import residual_network
-from instahide.training.progress import Bars, Progress, reporting
+from instahide.training.progress import Bars, Progress, progress_reporter
 from instahide.training.settings import TrainSettings
 from instahide.training.training_loop import learning_rate, train
 from instahide.training.training_state import TrainingState
@@ -161,7 +161,7 @@ def test_patience_stops_the_run_and_needs_an_accuracy() -> None:
 )
 def test_stalled(scores: list[float], patience: int | None, stops: bool) -> None:
     history = [EpochRecord(1, 0.0, 0.0, 1.0, 1.0, {"accuracy": score}) for score in scores]
-    assert stalled(history, patience) is stops
+    assert patience_exhausted(history, patience) is stops
 
 
 def test_accuracy_counts_every_class_and_keeps_the_mode() -> None:
@@ -195,7 +195,7 @@ def test_float16_needs_a_gpu_and_devices_must_exist() -> None:
 def test_a_pipe_gets_one_plain_line_an_epoch() -> None:
     text = io.StringIO()
     settings = TrainSettings(epochs=2, device="cpu")
-    with reporting(Console(file=text, force_terminal=False, width=40)) as progress:
+    with progress_reporter(Console(file=text, force_terminal=False, width=40)) as progress:
         train(_network(), digits()[0], settings, evaluate=_accuracy, progress=progress)
     lines = text.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
@@ -205,7 +205,7 @@ def test_a_pipe_gets_one_plain_line_an_epoch() -> None:
 
 def test_a_terminal_gets_bars() -> None:
     text = io.StringIO()
-    with reporting(Console(file=text, force_terminal=True, width=120)) as progress:
+    with progress_reporter(Console(file=text, force_terminal=True, width=120)) as progress:
         assert isinstance(progress, Bars)
         train(_network(), digits()[0], TrainSettings(epochs=2, device="cpu"), progress=progress)
     assert "epoch 2/2" in text.getvalue()
@@ -220,7 +220,7 @@ def test_ctrl_c_leaves_one_line_and_goes_on_up() -> None:
 
     def run() -> None:
         settings = TrainSettings(epochs=5, device="cpu")
-        with reporting(Console(file=text, force_terminal=False)) as progress:
+        with progress_reporter(Console(file=text, force_terminal=False)) as progress:
             train(_network(), digits()[0][:1], settings, evaluate=interrupt, progress=progress)
 
     with pytest.raises(KeyboardInterrupt):

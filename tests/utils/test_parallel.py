@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from instahide.utils.parallel import AHEAD, in_order
+from instahide.utils.parallel import AHEAD, parallel_map
 from tests.waiting import wait_until
 
 
@@ -17,12 +17,12 @@ def test_results_come_in_order_whatever_takes_longest(workers):
         time.sleep(0.02 * (number == 0))
         return number**2
 
-    assert list(in_order(slow_first, range(50), workers)) == [n**2 for n in range(50)]
+    assert list(parallel_map(slow_first, range(50), workers)) == [n**2 for n in range(50)]
 
 
 def test_few_results_wait_for_their_turn():
     started: list[int] = []
-    results = in_order(started.append, range(10_000), 2)
+    results = parallel_map(started.append, range(10_000), 2)
     next(results)
     assert len(started) <= 2 * AHEAD + 1
     results.close()  # type: ignore[attr-defined]
@@ -39,5 +39,5 @@ def test_an_error_ends_the_work_and_its_threads():
 
     before = threading.active_count()
     with pytest.raises(ValueError, match="three"):
-        list(in_order(fail, range(1000), 2))
+        list(parallel_map(fail, range(1000), 2))
     wait_until(lambda: threading.active_count() <= before)

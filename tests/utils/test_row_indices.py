@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instahide import Encoder, ImageDataset, ImageTable, InstaHideError, Scheme
-from instahide.encryption.known_keys import rehearse
+from instahide.encryption.known_keys import encode_with_known_keys
 
 COUNT = 20
 TABLE = ImageTable.from_arrays(
@@ -20,7 +20,7 @@ TABLE = ImageTable.from_arrays(
     np.arange(COUNT),
 )
 ITEMS = ImageDataset(
-    list(zip(TABLE.normalised(), TABLE.labels, strict=True)), classes=TABLE.classes, workers=1
+    list(zip(TABLE.normalized(), TABLE.labels, strict=True)), classes=TABLE.classes, workers=1
 )
 PLAIN = Scheme.plain()
 
@@ -38,9 +38,9 @@ def of_items(indices: Any) -> Any:
     return Encoder(PLAIN, ITEMS).encode(indices).labels.argmax(1)
 
 
-def normalised(indices: Any) -> Any:
-    given = TABLE.normalised(indices)
-    return [int(np.flatnonzero((TABLE.normalised() == each).all((1, 2, 3)))[0]) for each in given]
+def normalized(indices: Any) -> Any:
+    given = TABLE.normalized(indices)
+    return [int(np.flatnonzero((TABLE.normalized() == each).all((1, 2, 3)))[0]) for each in given]
 
 
 USES: dict[str, Callable[[Any], Any]] = {
@@ -48,10 +48,12 @@ USES: dict[str, Callable[[Any], Any]] = {
     "Encoder.stream": streamed,
     "Encoder.encode of a data set": of_items,
     "ImageTable.subset": lambda indices: TABLE.subset(indices).labels,
-    "ImageTable.normalised": normalised,
+    "ImageTable.normalized": normalized,
     "ImageTable.rows": lambda indices: TABLE.rows(indices).labels,
     "ImageDataset.rows": lambda indices: ITEMS.rows(indices).labels,
-    "rehearse": lambda indices: rehearse(PLAIN, TABLE, None, indices).encoded.labels.argmax(1),
+    "rehearse": lambda indices: encode_with_known_keys(
+        PLAIN, TABLE, None, indices
+    ).encoded.labels.argmax(1),
 }
 
 
@@ -97,6 +99,6 @@ def test_nothing_is_counted_for_indices_that_are_refused() -> None:
 
 def test_numbers_have_one_dimension_where_each_is_one_image() -> None:
     for wrong in (np.zeros((2, 2), int), np.asarray(3)):
-        for use in ("Encoder.encode", "ImageTable.subset", "ImageTable.normalised"):
+        for use in ("Encoder.encode", "ImageTable.subset", "ImageTable.normalized"):
             with pytest.raises(InstaHideError):
                 USES[use](wrong)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.app.demo_images import SMALL, Pixels, Stage
+from instahide.app.demo_images import SMALL, DemoImages, Pixels
 from instahide.app.html import Panel, heading, paragraph, pictures
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import (
@@ -18,16 +18,16 @@ from instahide.attacks.base import (
     Observation,
     Reconstruction,
     ThreatModel,
-    granted,
-    silent,
+    no_progress,
+    require,
 )
 from instahide.attacks.public_search import PublicSearch, PublicSearchAbsolute
-from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.report.summary import LIMITS
-from instahide.audit.scoring.matching import beside_truth
+from instahide.audit.scoring.matching import match_to_truth
 from instahide.audit.scoring.scores import score
 from instahide.data import ImageTable
-from instahide.data.display import as_it_was, image_axes, stretched
+from instahide.data.display import denormalize, image_axes, min_max
 from instahide.encryption.scheme import Scheme
 
 #: On signed values, and on absolute ones, which no mask changes.
@@ -51,11 +51,11 @@ class _Attacked:
 
     found: Reconstruction
     observation: Observation
-    truth: Truth
+    truth: GroundTruth
     pool: ImageTable
 
 
-def tried(stage: Stage, chosen: Pixels, attack: str, copies: int) -> str:
+def run_attack(stage: DemoImages, chosen: Pixels, attack: str, copies: int) -> str:
     """HTML of what ``attack``, of `ATTACKS`, recovers from ``copies`` encodings of each image.
 
     Args:
@@ -69,9 +69,9 @@ def tried(stage: Stage, chosen: Pixels, attack: str, copies: int) -> str:
     parts = []
     for name, scheme in SCHEMES.items():
         observation, truth = observe(images, stage.pool, scheme, threat)
-        pool = granted(observation.public)
+        pool = require(observation.public)
         for values, way in zip(("as they are", "absolute"), ATTACKS[attack], strict=True):
-            found = way.run(observation, Budget(), silent)
+            found = way.run(observation, Budget(), no_progress)
             attacked = _Attacked(found, observation, truth, pool)
             said = _words(attacked)
             parts += [heading(f"{name}, values {values}"), paragraph(said)]
@@ -103,7 +103,7 @@ def _panels(attacked: _Attacked) -> Iterator[Panel]:
 
 
 def _recovered(attacked: _Attacked) -> Iterator[Panel]:
-    beside = granted(beside_truth(attacked.found, attacked.observation, attacked.truth))
+    beside = require(match_to_truth(attacked.found, attacked.observation, attacked.truth))
     for row in range(_SHOWN):
         place = int((beside.rows == row).nonzero()[0])
         name = "the image" if row == 0 else "another image"
@@ -117,15 +117,15 @@ def _public(attacked: _Attacked) -> Iterator[Panel]:
     """One encoding of the first image: its public images, and those that were found in it."""
     truth, pool = attacked.truth, attacked.pool
     place = int((truth.partners[:, 0] == 0).nonzero()[0])
-    yield Panel("an encoding", stretched(attacked.observation.encodings[place].numpy()))
+    yield Panel("an encoding", min_max(attacked.observation.encodings[place].numpy()))
     real = truth.partners[place, truth.private_k :]
     weights = truth.coefficients[place, truth.private_k :]
     for row, weight in zip(real, weights, strict=True):
         yield Panel(f"public, × {float(weight):.2f}", _patch(pool, row))
-    for row in granted(attacked.found.public_rows)[place]:
+    for row in require(attacked.found.public_rows)[place]:
         right = "right" if bool((real == row).any()) else "wrong"
         yield Panel(f"found: {right}", _patch(pool, row))
 
 
 def _patch(pool: ImageTable, row: Tensor) -> NDArray[np.float64]:
-    return as_it_was(pool.normalised(slice(int(row), int(row) + 1))[0], pool)
+    return denormalize(pool.normalized(slice(int(row), int(row) + 1))[0], pool)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from instahide.data import ImageTable
 from instahide.data.public.crops import PHOTOS, PhotoCrops, photo_files, read_photo
-from instahide.data.readers.decode import decode, resized
+from instahide.data.readers.decode import decode, resize
 from instahide.errors import InstaHideError
 
 #: Height and width of the images that are looked at, and of those that are attacked.
@@ -23,7 +23,7 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stage:
+class DemoImages:
     """What there is to mix an image with. Photographs that are public give no private image.
 
     Attributes:
@@ -39,7 +39,7 @@ class Stage:
     pool: ImageTable
 
     @classmethod
-    def open(cls) -> Stage:
+    def open(cls) -> DemoImages:
         """Cut it from the built-in photographs.
 
         Raises:
@@ -64,7 +64,7 @@ class Stage:
         """
         pixels = np.concatenate([chosen[None], self.others])
         if side != SIDE:
-            pixels = resized(pixels, side)
+            pixels = resize(pixels, side)
         return ImageTable.from_arrays(pixels, np.arange(len(pixels)))
 
 

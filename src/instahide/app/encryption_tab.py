@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from instahide.app.demo_images import Pixels, Stage
+from instahide.app.demo_images import DemoImages, Pixels
 from instahide.app.html import Panel, paragraph, pictures
 from instahide.data import ImageTable
-from instahide.data.display import as_it_was, image_axes, stretched
+from instahide.data.display import denormalize, image_axes, min_max
 from instahide.encryption.illustration import CAPTION, Illustration, illustrate
 from instahide.encryption.privacy import privacy_statement
 from instahide.encryption.scheme import Scheme
@@ -34,7 +34,7 @@ class Wanted:
         return TrainSettings.from_values(asdict(self), "The page").encryption()
 
 
-def shown(stage: Stage, chosen: Pixels, wanted: Wanted) -> str:
+def encryption_panels(stage: DemoImages, chosen: Pixels, wanted: Wanted) -> str:
     """HTML of what an encryption of ``chosen`` (3, H, W) goes through, under new keys.
 
     Raises:
@@ -54,26 +54,26 @@ _UNMASKED = "There is no mask: whoever sees the encoding sees the mix. It hides 
 def _panels(steps: Illustration, images: ImageTable, scheme: Scheme) -> list[Panel]:
     partners = ["private partner"] * (scheme.private_k - 1) + ["public partner"] * scheme.public_k
     parts = [
-        Panel(f"{name} × {weight:.2f}", as_it_was(part, images))
+        Panel(f"{name} × {weight:.2f}", denormalize(part, images))
         for name, weight, part in zip(
             ["the image", *partners], steps.coefficients[0], steps.parts[0], strict=True
         )
     ]
-    mask = [Panel("the mask", image_axes(steps.turned[0]))] if scheme.mask else []
+    mask = [Panel("the mask", image_axes(steps.negated[0]))] if scheme.mask else []
     return [
         *parts,
-        Panel("the mix", stretched(steps.mixes[0])),
+        Panel("the mix", min_max(steps.mixes[0])),
         *mask,
-        Panel("the encoding", stretched(steps.encodings[0])),
-        Panel("|encoding|: what it says", stretched(np.abs(steps.encodings[0]))),
+        Panel("the encoding", min_max(steps.encodings[0])),
+        Panel("|encoding|: what it says", min_max(np.abs(steps.encodings[0]))),
     ]
 
 
 def _label(steps: Illustration, scheme: Scheme) -> str:
     weights = steps.coefficients[0, : scheme.private_k]
-    if scheme.labels == "renormalised":
+    if scheme.label_mode == "renormalised":
         weights = weights / weights.sum()
     names = ["the image", *["a private partner"] * (scheme.private_k - 1)]
     parts = ", ".join(f"{w:.2f} of {name}'s" for w, name in zip(weights, names, strict=True))
     none = "; public images have none" if scheme.public_k else ""
-    return f"Its label, {scheme.labels}: {parts}{none}. Labels are not hidden."
+    return f"Its label, {scheme.label_mode}: {parts}{none}. Labels are not hidden."

@@ -10,9 +10,9 @@ from typing import Any
 import gradio as gr
 
 from instahide.app import reports_tab
-from instahide.app.attack_tab import ATTACKS, tried
-from instahide.app.demo_images import Pixels, Stage, received
-from instahide.app.encryption_tab import Wanted, shown
+from instahide.app.attack_tab import ATTACKS, run_attack
+from instahide.app.demo_images import DemoImages, Pixels, received
+from instahide.app.encryption_tab import Wanted, encryption_panels
 from instahide.app.html import paragraph, refusal
 from instahide.errors import InstaHideError
 
@@ -34,7 +34,7 @@ INTRODUCTION = (
 FORGET = 60
 
 
-def build(stage: Stage, folder: Path) -> gr.Blocks:
+def build(stage: DemoImages, folder: Path) -> gr.Blocks:
     """The page, which shows the reports in ``folder``."""
     with gr.Blocks(
         title="InstaHide", analytics_enabled=False, delete_cache=(FORGET, FORGET)
@@ -59,7 +59,7 @@ def build(stage: Stage, folder: Path) -> gr.Blocks:
     return page
 
 
-def _steps(stage: Stage, chosen: gr.State, page: gr.Blocks) -> dict[str, Any]:
+def _steps(stage: DemoImages, chosen: gr.State, page: gr.Blocks) -> dict[str, Any]:
     """Fill the first tab; returns the event that draws it anew."""
     with gr.Row():
         scheme = gr.Radio(["cross", "inside", "mixup", "plain"], value="cross", label="Scheme")
@@ -71,7 +71,7 @@ def _steps(stage: Stage, chosen: gr.State, page: gr.Blocks) -> dict[str, Any]:
     out = gr.HTML(elem_id="steps")
 
     def drawn(chosen: Pixels, scheme: str, k: float, c1: float, labels: str) -> str:
-        return shown(stage, chosen, Wanted(scheme, int(k), c1, labels))
+        return encryption_panels(stage, chosen, Wanted(scheme, int(k), c1, labels))
 
     draw: dict[str, Any] = {
         "fn": _answer(drawn, fails=refusal),
@@ -85,14 +85,14 @@ def _steps(stage: Stage, chosen: gr.State, page: gr.Blocks) -> dict[str, Any]:
     return draw
 
 
-def _trial(stage: Stage, chosen: gr.State) -> None:
+def _trial(stage: DemoImages, chosen: gr.State) -> None:
     attack = gr.Radio(list(ATTACKS), value=next(iter(ATTACKS)), label="Attack")
     copies = gr.Slider(2, 50, 20, step=1, label="T: encodings of each image")
     run = gr.Button("Run it", variant="primary")
     out = gr.HTML(elem_id="trial")
 
     def attacked(chosen: Pixels, attack: str, copies: float) -> str:
-        return tried(stage, chosen, attack, int(copies))
+        return run_attack(stage, chosen, attack, int(copies))
 
     # One after the other: an attack keeps all processors busy.
     run.click(_answer(attacked, fails=refusal), [chosen, attack, copies], out, concurrency_limit=1)
@@ -104,12 +104,12 @@ def _reports(folder: Path, page: gr.Blocks, tab: gr.Tab) -> None:
     out = gr.HTML(elem_id="report")
 
     def listed() -> tuple[Any, str]:
-        found = reports_tab.listed(folder)
+        found = reports_tab.list_reports(folder)
         none = paragraph(f"There is no report in {folder}; `instahide audit` writes one.")
         return gr.update(choices=found, value=next(iter(found), None)), "" if found else none
 
     gr.on([page.load, tab.select], listed, None, [name, out], show_progress="hidden")
-    opened = _answer(partial(reports_tab.opened, folder), fails=refusal)
+    opened = _answer(partial(reports_tab.open_report, folder), fails=refusal)
     read.click(opened, name, out, show_progress="hidden")
 
 

@@ -12,7 +12,7 @@ from instahide.errors import InstaHideError
 MOST_BYTES = 50_000_000
 
 
-def listed(folder: Path) -> list[str]:
+def list_reports(folder: Path) -> list[str]:
     """The reports in ``folder`` or below, by their path from there; none that lies elsewhere."""
     home = folder.resolve()
     found = (path for path in home.rglob(HTML) if path.is_file())
@@ -21,13 +21,13 @@ def listed(folder: Path) -> list[str]:
     )
 
 
-def opened(folder: Path, name: str) -> str:
+def open_report(folder: Path, name: str) -> str:
     """HTML of the report ``name``, one of `listed`, in a frame that can do nothing.
 
     Raises:
         InstaHideError: it is not there, or no report's size.
     """
-    if name not in listed(folder):
+    if name not in list_reports(folder):
         raise InstaHideError(
             f"There is no report {name} in {folder}.",
             "Choose one from the list; --reports names another folder.",

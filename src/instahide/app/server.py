@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instahide.errors import InstaHideError
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -84,17 +84,17 @@ def serving(port: int, reports: Path) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory(prefix="instahide-app-") as folder:
         _settle(Path(folder))
-        with needing("Gradio", "app"):
+        with requires_extra("Gradio", "app"):
             import gradio  # noqa: F401
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-        from instahide.app.demo_images import Stage
+        from instahide.app.demo_images import DemoImages
         from instahide.app.page import CSS, THEME, build
 
         # A page elsewhere whose name is made to mean this machine is turned away.
         named = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-        page = build(Stage.open(), reports)
+        page = build(DemoImages.open(), reports)
         try:
             _, address, _ = page.launch(
                 server_name=HOST, server_port=port, share=False, prevent_thread_lock=True,

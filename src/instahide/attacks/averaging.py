@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
-from instahide.attacks.coefficient_distribution import simulated_coefficients
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.coefficient_distribution import simulate_coefficients
 
 
 class Averaging:
@@ -39,7 +39,7 @@ class Averaging:
             # Of a mean of `size` values of which none knows of the others.
             "rms_expected_of_noise": float((observation.encodings.square().mean() / size).sqrt()),
         }
-        own = simulated_coefficients(observation.scheme)[:, 0].mean()
+        own = simulate_coefficients(observation.scheme)[:, 0].mean()
         return Reconstruction(statistics, (means - everything) / float(own) + everything, groups)
 
 
@@ -57,7 +57,7 @@ class AveragingAbsolute:
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """The absolute values of one image a group."""
         groups, means, everything, size = _means(observation, observation.encodings.square())
-        weights = (simulated_coefficients(observation.scheme) ** 2).mean(axis=0)
+        weights = (simulate_coefficients(observation.scheme) ** 2).mean(axis=0)
         excess = means - everything
         squares = excess / float(weights[0]) + everything / float(weights.sum())
         progress("averaging", 1.0)
@@ -81,7 +81,7 @@ def _applies(observation: Observation) -> str | None:
 def _means(observation: Observation, values: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
     """Group numbers (m,), means of each (m, C, H, W) and of all, and how many a group has."""
     numbers, places, sizes = np.unique(
-        granted(observation.groups).numpy(), return_inverse=True, return_counts=True
+        require(observation.groups).numpy(), return_inverse=True, return_counts=True
     )
     sums = torch.zeros(len(numbers), *values.shape[1:])
     sums.index_add_(0, torch.from_numpy(places), values)

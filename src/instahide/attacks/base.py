@@ -126,8 +126,8 @@ class Observation:
         labels: (n, classes) float32: soft, or 1 for each class that is there; None without labels.
             With an ``update``, of the encodings that it was made with, in their order.
         scheme: how they were made.
-        mean: of the normalisation, one a channel.
-        std: of the normalisation, one a channel.
+        mean: of the normalization, one a channel.
+        std: of the normalization, one a channel.
         threat: what is granted.
         public: the public pool, or other images of its kind, as ``threat.public`` says.
         shadow: images of the private images' kind, none of them private.
@@ -171,7 +171,7 @@ class Reconstruction:
 
     Attributes:
         statistics: plain numbers that the attack knows by itself, without the truth.
-        images: (m, C, H, W) float32, normalised as the encodings are.
+        images: (m, C, H, W) float32, normalized as the encodings are.
         of: (m,) int64: the group, or without groups the encoding, that each image belongs to; None
             where images come from an update, which tells no order.
         absolute: whether ``images`` are absolute values, their signs being unknown.
@@ -191,14 +191,14 @@ class Reconstruction:
 
     statistics: Mapping[str, float] = field(default_factory=dict)
     images: Tensor | None = None
-    of: Tensor | None = None
+    target_ids: Tensor | None = None
     absolute: bool = False
     dominant: bool = False
     public_rows: Tensor | None = None
     public_coefficients: Tensor | None = None
     class_coefficients: Tensor | None = None
     masks: Tensor | None = None
-    members: Tensor | None = None
+    assignment: Tensor | None = None
     coefficients: Tensor | None = None
     confidence: Tensor | None = None
     membership: Tensor | None = None
@@ -261,12 +261,12 @@ class Attack(Protocol):
         ...
 
 
-def granted(value: T | None) -> T:
+def require(value: T | None) -> T:
     """What an attack needs, and asked for in `Attack.applies`."""
     if value is None:
         raise ValueError("an attack was run that does not apply")
     return value
 
 
-def silent(what: str, share: float) -> None:
+def no_progress(what: str, share: float) -> None:
     """A `Progress` that says nothing."""

@@ -11,10 +11,10 @@ from instahide.encryption.scheme import Scheme
 DRAWS = 20_000
 
 
-def simulated_coefficients(scheme: Scheme) -> NDArray[np.float64]:
+def simulate_coefficients(scheme: Scheme) -> NDArray[np.float64]:
     """(n, k) coefficients that meet the scheme's bounds, the same ones every time."""
     generator = np.random.default_rng(0)
-    normal = scheme.law == "half-normal"
+    normal = scheme.coefficient_distribution == "half-normal"
     draw = generator.standard_normal if normal else generator.standard_exponential
     raw = np.abs(draw((DRAWS, scheme.k)))
     shares = raw / raw.sum(axis=1, keepdims=True)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
 from instahide.attacks.shadow_encodings import ShadowBatch, shadow_batches
 from instahide.attacks.unet import UNet
 from instahide.encryption.scheme import Scheme
@@ -68,7 +68,7 @@ class Demixing:
             images = torch.cat([network(part) for part in torch.split(seen, ASKED)])
         statistics = {"steps": float(steps), "loss": loss, "seconds": time.monotonic() - began}
         return Reconstruction(
-            statistics, images=images, of=torch.arange(len(images)), dominant=True
+            statistics, images=images, target_ids=torch.arange(len(images)), dominant=True
         )
 
     def _trained(
@@ -78,7 +78,7 @@ class Demixing:
         network = UNet(observation.encodings.shape[1])
         optimiser = torch.optim.Adam(network.parameters())
         batches = shadow_batches(
-            granted(observation.shadow), observation.scheme, public=observation.public,
+            require(observation.shadow), observation.scheme, public=observation.public,
             images=BATCH, encodings=BATCH,
         )  # fmt: skip
         clock = _Clock(self.steps, budget)

@@ -54,7 +54,7 @@ def meet_in_the_middle(
 
     Args:
         encoding: (D,) values, under a mask or not.
-        pool: (N, D) normalised images.
+        pool: (N, D) normalized images.
         coefficients: (k,) of the mix, in the order of the rows that are handed back; k >= 2.
         tolerance: how far values may differ that stand for one.
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
-from instahide.attacks.coefficient_distribution import simulated_coefficients
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.coefficient_distribution import simulate_coefficients
 from instahide.encryption.scheme import Scheme
 
 
@@ -28,9 +28,9 @@ class LabelLeakage:
 
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """Coefficients (n, classes), exact where the labels are soft."""
-        labels = granted(observation.labels)
+        labels = require(observation.labels)
         soft = observation.threat.labels == "soft"
-        if not (soft and observation.scheme.labels == "soft"):
+        if not (soft and observation.scheme.label_mode == "soft"):
             shares = labels / labels.sum(dim=1, keepdim=True)
             labels = shares * _expected_private_sum(observation.scheme)
         progress("labels", 1.0)
@@ -38,7 +38,7 @@ class LabelLeakage:
 
 
 def _statistics(observation: Observation, soft: bool) -> dict[str, float]:
-    labels = granted(observation.labels)
+    labels = require(observation.labels)
     present = (labels > 0).sum(dim=1)
     apart = (present == observation.scheme.private_k).float().mean()
     return {
@@ -55,4 +55,4 @@ def _entropy(labels: Tensor) -> Tensor:
 
 
 def _expected_private_sum(scheme: Scheme) -> float:
-    return float(simulated_coefficients(scheme)[:, : scheme.private_k].sum(axis=1).mean())
+    return float(simulate_coefficients(scheme)[:, : scheme.private_k].sum(axis=1).mean())

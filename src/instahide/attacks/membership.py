@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
-from instahide.attacks.shadow_models import Recipe, Train, train_alike
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.shadow_models import Recipe, Train, train_shadow_model
 from instahide.data import ImageTable
 
 #: Images that go through a network at a time.
@@ -42,8 +42,8 @@ class LossThreshold:
 
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """Minus the loss of every candidate."""
-        candidates = granted(observation.candidates)
-        found = confidences(granted(observation.network), candidates)
+        candidates = require(observation.candidates)
+        found = confidences(require(observation.network), candidates)
         progress("loss", 1.0)
         # p = 1 / (1 + e^-confidence), of which the loss is -log p.
         losses = torch.nn.functional.softplus(-found)
@@ -74,7 +74,7 @@ class LikelihoodRatio:
         """It needs the network and enough images to ask about: shadow networks learn from half."""
         reason = _applies(observation)
         least = 2 * max(2, observation.scheme.private_k)
-        if reason is None and len(granted(observation.candidates)) < least:
+        if reason is None and len(require(observation.candidates)) < least:
             return f"There are fewer than {least} images to train shadow networks on."
         if reason is None and observation.scheme.public_k and observation.public is None:
             return "The attacker has no public images to train shadow networks with."
@@ -83,12 +83,12 @@ class LikelihoodRatio:
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """The log likelihood ratio of every candidate; none if two networks took too long."""
         began = time.monotonic()
-        candidates = granted(observation.candidates)
+        candidates = require(observation.candidates)
         confident, learned = self._shadows(observation, candidates, budget, progress)
         statistics = {"networks": float(len(learned)), "seconds": time.monotonic() - began}
         if not len(learned):
             return Reconstruction(statistics)
-        asked = confidences(granted(observation.network), candidates)
+        asked = confidences(require(observation.network), candidates)
         ratios, gap = likelihood_ratios(asked, confident, learned)
         return Reconstruction({**statistics, "gap": gap}, membership=ratios)
 
@@ -116,8 +116,8 @@ class LikelihoodRatio:
         return torch.cat(confident), torch.cat(learned).bool()
 
     def _trainer(self, observation: Observation, budget: Budget) -> Train:
-        network, public = granted(observation.network), observation.public
-        return lambda images: train_alike(
+        network, public = require(observation.network), observation.public
+        return lambda images: train_shadow_model(
             network, images, public, observation.scheme, self.recipe, budget
         )
 
@@ -128,7 +128,7 @@ def confidences(network: nn.Module, candidates: ImageTable) -> Tensor:
 
     Args:
         network: gives logits; it is used in evaluation mode and left in the mode it came in.
-        candidates: normalised as its images are.
+        candidates: normalized as its images are.
     """
     training, device = network.training, next(network.parameters()).device
     network.eval()
@@ -136,7 +136,7 @@ def confidences(network: nn.Module, candidates: ImageTable) -> Tensor:
     try:
         for start in range(0, len(candidates), ASKED):
             rows = slice(start, start + ASKED)
-            logits = network(torch.from_numpy(candidates.normalised(rows)).to(device)).double()
+            logits = network(torch.from_numpy(candidates.normalized(rows)).to(device)).double()
             right = torch.from_numpy(candidates.labels[rows]).to(device)[:, None]
             others = logits.scatter(1, right, -torch.inf).logsumexp(dim=1)
             found.append((logits.gather(1, right)[:, 0] - others).float().cpu())

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
 from instahide.attacks.whitening import BLOCK, Pool
 
 
@@ -36,7 +36,7 @@ class PublicSearch:
 
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """The public rows of each encoding; of a Mixup also what remains without them."""
-        pool = Pool(granted(observation.public), squared=self.squared)
+        pool = Pool(require(observation.public), squared=self.squared)
         features = pool.centred(observation.encodings)
         wanted = observation.scheme.public_k
         found, weights, rest = pursue(pool, features, wanted, budget, progress)
@@ -46,7 +46,7 @@ class PublicSearch:
         return Reconstruction(
             {"found_per_encoding": float(found.shape[1]), "energy_left": left},
             images=None if self.squared else (rest + pool.mean).reshape_as(observation.encodings),
-            of=None if self.squared else observation.owners(),
+            target_ids=None if self.squared else observation.owners(),
             public_rows=found,
             public_coefficients=coefficients,
         )

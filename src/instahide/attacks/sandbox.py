@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, NamedTuple, Self
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, silent
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, no_progress
 from instahide.attacks.registry import attack_named
 
 #: An attack may take this much longer than its budget, as a share and in seconds, before it is
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
     out_of_time: bool = False
 
 
-class SeparateAttacker:
+class IsolatedRunner:
     """A process that runs attacks, one after the other; a context manager, which ends it.
 
     Whatever ends the process makes one attack fail; the next one gets a new process.
@@ -61,7 +61,11 @@ class SeparateAttacker:
         self._end()
 
     def run(
-        self, attack: str, observation: Observation, seconds: float, progress: Progress = silent
+        self,
+        attack: str,
+        observation: Observation,
+        seconds: float,
+        progress: Progress = no_progress,
     ) -> Answer:
         """Run the attack of this name on ``observation``, for about so many ``seconds``.
 

@@ -21,7 +21,7 @@ IMAGES, ENCODINGS = 48, 192
 class ShadowBatch(NamedTuple):
     """Encodings and what is in them.
 
-    ``encodings`` (n, C, H, W); ``images`` (m, C, H, W), normalised; ``coefficients`` (n, m) of the
+    ``encodings`` (n, C, H, W); ``images`` (m, C, H, W), normalized; ``coefficients`` (n, m) of the
     private ones in each encoding, but for a factor of it if the scheme's labels are renormalised.
     """
 
@@ -67,4 +67,4 @@ def shadow_batches(
         flipped = generator.random(count) < 0.5
         table.pixels[flipped] = table.pixels[flipped, :, :, ::-1]
         made = Encoder(scheme, table, pool).encode(np.arange(encodings) % count)
-        yield ShadowBatch(made.images, torch.from_numpy(table.normalised()), made.labels)
+        yield ShadowBatch(made.images, torch.from_numpy(table.normalized()), made.labels)

@@ -36,7 +36,7 @@ class Recipe:
     learning_rate: float = 0.05
 
 
-def train_alike(
+def train_shadow_model(
     network: nn.Module,
     images: ImageTable,
     public: ImageTable | None,
@@ -75,7 +75,7 @@ def _batches(encoder: Encoder, epochs: int, steps: int) -> Iterator[Encoded]:
     for _ in range(epochs):
         encoder.next_epoch()
         # Of even size: a last batch of one image has no batch statistics.
-        yield from encoder.stream(np.array_split(encoder.order(), steps))
+        yield from encoder.stream(np.array_split(encoder.permutation(), steps))
 
 
 def _renewed(network: nn.Module) -> nn.Module:

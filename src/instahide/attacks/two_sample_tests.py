@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
-from instahide.utils.optional_deps import needing
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.utils.optional_deps import requires_extra
 
 #: Pairs of encodings, or of images, that a test takes at most.
 MOST_PAIRS = 1000
@@ -49,7 +49,7 @@ class StatisticalTests:
 
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """Statistics alone."""
-        with needing("scipy", "audit"):
+        with requires_extra("scipy", "audit"):
             from scipy.stats import false_discovery_control
         tests, other = {}, {}
         flat = observation.encodings.flatten(1).numpy()
@@ -64,7 +64,7 @@ class StatisticalTests:
 
 def _members(observation: Observation) -> list[NDArray[np.int64]]:
     """The encodings of each group."""
-    groups = granted(observation.groups).numpy()
+    groups = require(observation.groups).numpy()
     return [np.flatnonzero(groups == number) for number in np.unique(groups)]
 
 
@@ -124,7 +124,7 @@ def classifier_test(values: Values, members: list[NDArray[np.int64]]) -> tuple[f
     """
     from scipy.stats import binomtest
 
-    with needing("scikit-learn", "audit"):
+    with requires_extra("scikit-learn", "audit"):
         from sklearn.linear_model import RidgeClassifier
     right = asked = 0
     # Each image is in one pair only: answers about it are about it alone.

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 WIDTH = 16
 #: Sizes that an image is seen at: whole, halved, ...
 LEVELS = 4
-#: Of channels, in group normalisation; every width here is a multiple.
+#: Of channels, in group normalization; every width here is a multiple.
 GROUPS = 8
 
 
 class UNet(nn.Module):
     """Looks at an image at several sizes, down and up again, each size joined to its like.
 
-    Group normalisation (Wu and He, 2018), so that images of a batch do not meet.
+    Group normalization (Wu and He, 2018), so that images of a batch do not meet.
 
     Args:
         channels: of the images, in and out.

@@ -23,7 +23,7 @@ class Pool:
 
     Args:
         table: of N patches, memory-mapped or not; they stay 8-bit.
-        squared: take the squares of the normalised values for features, not the values.
+        squared: take the squares of the normalized values for features, not the values.
     """
 
     def __init__(self, table: ImageTable, *, squared: bool = False) -> None:
@@ -46,7 +46,7 @@ class Pool:
         return self._features(rows).sub_(self.mean)
 
     def centred(self, values: Tensor) -> Tensor:
-        """(n, D) features of normalised ``values`` (n, C, H, W), centred as a mix of patches is."""
+        """(n, D) features of normalized ``values`` (n, C, H, W), centred as a mix of patches is."""
         flat = values.flatten(1)
         return (flat.square() if self.squared else flat) - self.mean
 

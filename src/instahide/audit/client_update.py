@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from instahide.attacks.base import LocalTraining, Observation, ThreatModel, Update
-from instahide.audit.ground_truth import Truth, truth_of
+from instahide.audit.ground_truth import GroundTruth, ground_truth_of
 from instahide.data import ImageTable
-from instahide.encryption.known_keys import rehearse
+from instahide.encryption.known_keys import encode_with_known_keys
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
@@ -30,7 +30,7 @@ def observe_update(
     *,
     labels: Literal["soft", "none"] = "soft",
     buffers: bool = False,
-) -> tuple[Observation, Truth]:
+) -> tuple[Observation, GroundTruth]:
     """Train ``network`` on encodings of some images, as the server of a federation sees it.
 
     Args:
@@ -52,7 +52,7 @@ def observe_update(
             f"There are {len(rows)} rows for a training on {training.images} images.",
             "Give as many rows as the training has images.",
         )
-    made = rehearse(scheme, images, public if scheme.public_k else None, rows)
+    made = encode_with_known_keys(scheme, images, public if scheme.public_k else None, rows)
     encodings = made.encoded.images
     observation = Observation(
         # Not a slice, which would hold the encodings' memory.
@@ -63,13 +63,13 @@ def observe_update(
         images.std,
         ThreatModel(labels=labels, public="none", update=True),
         network=network,
-        update=sent(network, encodings, made.encoded.labels, training, buffers=buffers),
+        update=client_update(network, encodings, made.encoded.labels, training, buffers=buffers),
     )
     nobody = torch.arange(len(images))
-    return observation, replace(truth_of(images, scheme, made, nobody), encodings=encodings)
+    return observation, replace(ground_truth_of(images, scheme, made, nobody), encodings=encodings)
 
 
-def sent(
+def client_update(
     network: nn.Module, images: Tensor, labels: Tensor, training: LocalTraining, *, buffers: bool
 ) -> Update:
     """What a participant sends after ``training`` on images (n, C, H, W), labels (n, classes)."""

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from instahide.attacks.base import Observation, ThreatModel
 from instahide.data import ImageTable
-from instahide.encryption.encoder import fresh_order
-from instahide.encryption.known_keys import Rehearsal, rehearse
+from instahide.encryption.encoder import random_permutation
+from instahide.encryption.known_keys import KnownKeyEncodings, encode_with_known_keys
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Truth:
+class GroundTruth:
     """SECRET: what an observation hides. Attacks never get one.
 
     Attributes:
-        images: (N, C, H, W) float32, the private images, normalised.
+        images: (N, C, H, W) float32, the private images, normalized.
         partners: (n, k) int64 rows, private ones first, beginning with the encrypted image.
         coefficients: (n, k) float32.
         private_k: columns of ``partners`` that are private.
@@ -37,8 +37,8 @@ class Truth:
     coefficients: Tensor
     private_k: int
     classes: Tensor
-    of_group: Tensor
-    turned: Tensor
+    group_targets: Tensor
+    negated: Tensor
     encodings: Tensor | None = None
     learned: Tensor | None = None
 
@@ -51,7 +51,7 @@ def observe(
     *,
     similar: ImageTable | None = None,
     shadow: ImageTable | None = None,
-) -> tuple[Observation, Truth]:
+) -> tuple[Observation, GroundTruth]:
     """Encrypt ``images`` under throw-away keys, as an attacker of ``threat`` would come upon them.
 
     Args:
@@ -69,9 +69,9 @@ def observe(
     """
     rows = np.tile(np.arange(len(images)), _copies(threat))
     # In random order: where an encoding stands says nothing.
-    rows = rows[fresh_order(len(rows))]
-    made = rehearse(scheme, images, public if scheme.public_k else None, rows)
-    names = torch.from_numpy(fresh_order(len(images)))
+    rows = rows[random_permutation(len(rows))]
+    made = encode_with_known_keys(scheme, images, public if scheme.public_k else None, rows)
+    names = torch.from_numpy(random_permutation(len(images)))
     observation = Observation(
         made.encoded.images,
         _labels(made.encoded.labels, threat),
@@ -84,19 +84,21 @@ def observe(
         groups=names[torch.from_numpy(rows)] if threat.grouped else None,
         known_mixes=_mixes(made, threat.known_mixes) if threat.known_mixes else None,
     )
-    return observation, truth_of(images, scheme, made, torch.argsort(names))
+    return observation, ground_truth_of(images, scheme, made, torch.argsort(names))
 
 
-def truth_of(images: ImageTable, scheme: Scheme, made: Rehearsal, of_group: Tensor) -> Truth:
+def ground_truth_of(
+    images: ImageTable, scheme: Scheme, made: KnownKeyEncodings, of_group: Tensor
+) -> GroundTruth:
     """SECRET: what ``made`` hides of ``images``; ``of_group`` (N,) as in `Truth`."""
-    return Truth(
-        torch.from_numpy(images.normalised()),
+    return GroundTruth(
+        torch.from_numpy(images.normalized()),
         torch.from_numpy(made.partners),
         torch.from_numpy(np.ascontiguousarray(made.coefficients)),
         scheme.private_k,
         torch.from_numpy(images.labels),
         of_group,
-        torch.from_numpy(made.turned),
+        torch.from_numpy(made.negated),
     )
 
 
@@ -115,9 +117,9 @@ def _labels(soft: Tensor, threat: ThreatModel) -> Tensor | None:
     return soft if threat.labels == "soft" else (soft > 0).float()
 
 
-def _mixes(made: Rehearsal, count: int) -> Tensor:
+def _mixes(made: KnownKeyEncodings, count: int) -> Tensor:
     seen = made.encoded.images[:count]
-    return torch.where(torch.from_numpy(made.turned[:count]), -seen, seen)
+    return torch.where(torch.from_numpy(made.negated[:count]), -seen, seen)
 
 
 def _granted_public(
@@ -126,7 +128,7 @@ def _granted_public(
     if threat.public == "none":
         return None
     if threat.public == "images":
-        return None if public is None else public.normalised_like(images)
+        return None if public is None else public.normalized_like(images)
     return _required(similar, "images like the public ones", images)
 
 
@@ -136,4 +138,4 @@ def _required(table: ImageTable | None, what: str, images: ImageTable) -> ImageT
             f"The threat model grants the attacker {what}, but there are none.",
             "Give some, or take them out of the threat model.",
         )
-    return table.normalised_like(images)
+    return table.normalized_like(images)

@@ -14,13 +14,13 @@ from instahide.attacks.base import LocalTraining, Observation, Reconstruction, T
 from instahide.attacks.gradients.lenet import lenet
 from instahide.attacks.weak_rng.mt19937 import ENOUGH
 from instahide.audit.client_update import observe_update
-from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.schedule import SENT, Task
-from instahide.audit.scoring.gradient_inversion import in_order
-from instahide.audit.scoring.matching import Beside, beside_nearest, beside_truth
+from instahide.audit.scoring.gradient_inversion import match_order
+from instahide.audit.scoring.matching import Matches, match_to_nearest, match_to_truth
 from instahide.audit.scoring.membership import with_candidates
 from instahide.audit.scoring.scores import score
-from instahide.audit.target import Subject
+from instahide.audit.target import AuditTarget
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 
@@ -31,7 +31,7 @@ _SPARE = 1.25
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Scene:
+class Scenario:
     """An observation, and apart from it what it is scored by.
 
     Attributes:
@@ -45,55 +45,57 @@ class Scene:
     observation: Observation
     images: int
     grants: list[str]
-    truth: Truth | None
-    subject: Subject
+    truth: GroundTruth | None
+    subject: AuditTarget
 
-    def score(self, found: Reconstruction) -> tuple[dict[str, float], Beside | None]:
+    def score(self, found: Reconstruction) -> tuple[dict[str, float], Matches | None]:
         """Figures of what an attack found, and recovered images beside their originals."""
         figures = dict(found.statistics)
         if self.truth is not None:
             figures |= score(found, self.observation, self.truth).summary
             if self.truth.encodings is not None:
-                found = in_order(found, self.truth.encodings)
-            beside = beside_truth(found, self.observation, self.truth)
+                found = match_order(found, self.truth.encodings)
+            beside = match_to_truth(found, self.observation, self.truth)
             beside = None if beside is None else replace(beside, total=self.images)
         else:
-            private = torch.from_numpy(self.subject.images.normalised())
-            beside = beside_nearest(found, private, self.subject.pixels())
+            private = torch.from_numpy(self.subject.images.normalized())
+            beside = match_to_nearest(found, private, self.subject.pixels())
         return figures | ({} if beside is None else beside.summary()), beside
 
 
-def scenes(subject: Subject, task: Task) -> Iterator[Scene]:
+def scenarios(subject: AuditTarget, task: Task) -> Iterator[Scenario]:
     """Observations for ``task``, with ever more granted; the first that will do is to be used."""
     if task.on == "published":
         published = subject.observation_of_published()
         if published is not None:
-            yield Scene(published, len(subject.images), _granted(published), None, subject)
+            yield Scenario(published, len(subject.images), _granted(published), None, subject)
         return
     if task.on in SENT:
         yield from _with_update(subject, Scheme.plain() if task.on == "plain update" else None)
         return
-    images, _ = subject.rehearsed()
+    images, _ = subject.known_key_target()
     for threat in _threats(subject, len(images), task.copies):
         observation, truth = observe(
             images, subject.public, subject.scheme, threat, shadow=subject.others
         )
-        yield Scene(observation, len(images), _granted(observation), truth, subject)
+        yield Scenario(observation, len(images), _granted(observation), truth, subject)
     if subject.network is not None and subject.others is not None:
         yield _with_network(subject, task.copies, subject.network, subject.others)
 
 
-def _with_network(subject: Subject, copies: int, network: nn.Module, others: ImageTable) -> Scene:
+def _with_network(
+    subject: AuditTarget, copies: int, network: nn.Module, others: ImageTable
+) -> Scenario:
     """The trained network, and as many images that it learned from as others to ask it about."""
     count = min(MOST_CANDIDATES, len(subject.images), len(others))
     members, strangers = _share(subject.images, count), _share(others, count)
     least = next(_threats(subject, count, copies))
     seen = observe(members, subject.public, subject.scheme, replace(least, shadow=False))
     observation, truth = with_candidates(seen, network, members, strangers)
-    return Scene(observation, count, _granted(observation), truth, subject)
+    return Scenario(observation, count, _granted(observation), truth, subject)
 
 
-def _with_update(subject: Subject, scheme: Scheme | None) -> Iterator[Scene]:
+def _with_update(subject: AuditTarget, scheme: Scheme | None) -> Iterator[Scenario]:
     """The gradient of one encoding, under another ``scheme`` if there is one.
 
     First on the untrained network on which attackers do best; then on the one that a run has
@@ -106,11 +108,11 @@ def _with_update(subject: Subject, scheme: Scheme | None) -> Iterator[Scene]:
         if network is None:
             continue
         observation, truth = observe_update(
-            subject.rehearsed()[0], subject.public, scheme, network, np.zeros(1, np.int64),
+            subject.known_key_target()[0], subject.public, scheme, network, np.zeros(1, np.int64),
             LocalTraining(), labels="none",
         )  # fmt: skip
         grants = [f"{kind} network and its gradient on one {what}"]
-        yield Scene(observation, 1, grants, truth, subject)
+        yield Scenario(observation, 1, grants, truth, subject)
 
 
 def _share(images: ImageTable, count: int) -> ImageTable:
@@ -118,7 +120,7 @@ def _share(images: ImageTable, count: int) -> ImageTable:
     return images.subset(np.linspace(0, len(images) - 1, count).astype(np.int64))
 
 
-def _threats(subject: Subject, images: int, copies: int) -> Iterator[ThreatModel]:
+def _threats(subject: AuditTarget, images: int, copies: int) -> Iterator[ThreatModel]:
     least = ThreatModel(
         public="none" if subject.public is None else "images",
         shadow=subject.others is not None,

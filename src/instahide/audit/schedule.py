@@ -135,7 +135,7 @@ def seconds_for(task: Task, later: Collection[Task], left: float) -> float:
     return min(task.cost.most, left * task.cost.weight / weights)
 
 
-def chosen(names: Collection[str], only: Collection[str]) -> list[str]:
+def select_attacks(names: Collection[str], only: Collection[str]) -> list[str]:
     """``names``, or those of them that are asked for.
 
     Raises:
@@ -149,7 +149,7 @@ def chosen(names: Collection[str], only: Collection[str]) -> list[str]:
     return sorted(set(only) or names)
 
 
-def seconds_of(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds of a time as people write it: ``90``, ``90s``, ``10m``, ``1.5h``.
 
     Raises:

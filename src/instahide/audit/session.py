@@ -14,15 +14,15 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from instahide.attacks.base import Attack
-from instahide.attacks.sandbox import Answer, SeparateAttacker
-from instahide.audit.report.images import save_pictures
-from instahide.audit.report.schema import Facts, Result
-from instahide.audit.scenarios import Scene, scenes
+from instahide.attacks.sandbox import Answer, IsolatedRunner
+from instahide.audit.report.images import save_images
+from instahide.audit.report.schema import AttackResult, Facts
+from instahide.audit.scenarios import Scenario, scenarios
 from instahide.audit.schedule import Task, seconds_for
-from instahide.audit.target import Subject
+from instahide.audit.target import AuditTarget
 from instahide.encryption.privacy import DELTA
 from instahide.errors import InstaHideError
-from instahide.utils.atomic_write import read_regular, write_json, writing_folder
+from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
 #: Of ``audit.json`` and the results. 2: an image is recognisable if it beats a blank picture.
@@ -62,10 +62,10 @@ class Session:
     """
 
     folder: Path
-    subject: Subject
+    subject: AuditTarget
 
     @classmethod
-    def open(cls, folder: Path, subject: Subject) -> Self:
+    def open(cls, folder: Path, subject: AuditTarget) -> Self:
         """Begin an audit in ``folder``, or go on with the one there.
 
         Raises:
@@ -73,7 +73,7 @@ class Session:
         """
         own = _identity(subject)
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-            with writing_folder(folder) as partial:
+            with atomic_directory(folder) as partial:
                 write_json(partial / NAME, own)
                 for name in (RESULTS, PICTURES):
                     (partial / name).mkdir(mode=0o700)
@@ -91,7 +91,7 @@ class Session:
             )
         return cls(folder, subject)
 
-    def done(self, wanted: Sequence[Task]) -> dict[Task, Result]:
+    def done(self, wanted: Sequence[Task]) -> dict[Task, AttackResult]:
         """What has been run before, here or by an audit that was stopped."""
         return {task: found for task in wanted if (found := self._read(task)) is not None}
 
@@ -101,7 +101,7 @@ class Session:
         attacks: Mapping[str, Attack],
         seconds: float,
         watcher: Watcher,
-    ) -> Iterator[Result]:
+    ) -> Iterator[AttackResult]:
         """Run what has not been run, while ``seconds`` last, and give each result once it is kept.
 
         What was run before has used up its part of the seconds.
@@ -109,7 +109,7 @@ class Session:
         done = self.done(wanted)
         left = seconds - sum(result.seconds for result in done.values())
         missing = [task for task in wanted if task not in done]
-        with SeparateAttacker() as attacker:
+        with IsolatedRunner() as attacker:
             for number, task in enumerate(missing):
                 share = seconds_for(task, missing[number + 1 :], left)
                 if share < LEAST_SECONDS:
@@ -119,7 +119,7 @@ class Session:
                 yield self._run(task, attacks[task.attack], attacker, share, watcher)
                 left -= time.monotonic() - began
 
-    def _read(self, task: Task) -> Result | None:
+    def _read(self, task: Task) -> AttackResult | None:
         path = self.folder / RESULTS / f"{task.file}.json"
         return read_result(path) if path.exists() else None
 
@@ -127,13 +127,13 @@ class Session:
         self,
         task: Task,
         attack: Attack,
-        attacker: SeparateAttacker,
+        attacker: IsolatedRunner,
         seconds: float,
         watcher: Watcher,
-    ) -> Result:
+    ) -> AttackResult:
         answer, scene = Answer("refused", reason="There is nothing that it could be run on."), None
         refusals = []
-        for scene in scenes(self.subject, task):
+        for scene in scenarios(self.subject, task):
             answer = attacker.run(task.attack, scene.observation, seconds, watcher.goes_on)
             if answer.state != "refused":
                 break
@@ -144,8 +144,10 @@ class Session:
         write_json(self.folder / RESULTS / f"{task.file}.json", result.model_dump())
         return result
 
-    def _result(self, task: Task, attack: Attack, answer: Answer, scene: Scene | None) -> Result:
-        return Result(
+    def _result(
+        self, task: Task, attack: Attack, answer: Answer, scene: Scenario | None
+    ) -> AttackResult:
+        return AttackResult(
             attack=task.attack,
             title=attack.title,
             paper=attack.paper,
@@ -159,7 +161,7 @@ class Session:
             **self._outcome(task, answer, scene),
         )
 
-    def _outcome(self, task: Task, answer: Answer, scene: Scene | None) -> dict[str, Any]:
+    def _outcome(self, task: Task, answer: Answer, scene: Scenario | None) -> dict[str, Any]:
         """State, figures and pictures; or why there are none."""
         if answer.found is None or scene is None:
             state = "failed" if answer.state == "failed" else "not tried"
@@ -173,7 +175,7 @@ class Session:
                 "absolute": answer.found.absolute,
                 "pictures": []
                 if shown is None
-                else save_pictures(self.folder / PICTURES, task.file, shown),
+                else save_images(self.folder / PICTURES, task.file, shown),
             }
         except InstaHideError:
             raise
@@ -192,9 +194,9 @@ def _decisive(refusals: Sequence[Answer]) -> Answer:
     return (others or refusals)[-1]
 
 
-def facts(subject: Subject) -> Facts:
+def facts(subject: AuditTarget) -> Facts:
     """What is audited, in plain values."""
-    images, copies = subject.rehearsed()
+    images, copies = subject.known_key_target()
     return Facts(
         name=subject.name,
         kind=subject.kind,
@@ -214,21 +216,21 @@ def facts(subject: Subject) -> Facts:
     )
 
 
-def _identity(subject: Subject) -> dict[str, object]:
+def _identity(subject: AuditTarget) -> dict[str, object]:
     """What makes two audits the same, as JSON has it."""
     pixels = hashlib.sha256(np.ascontiguousarray(subject.images.pixels).data).hexdigest()
     plain = facts(subject).model_dump(mode="json", exclude={"name", "source", "settings"})
     return {"format": FORMAT, "pixels": pixels, **plain}
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path) -> AttackResult:
     """The result of one attack, as an audit keeps it in ``path``.
 
     Raises:
         InstaHideError: the file is damaged.
     """
     try:
-        return Result.model_validate_json(read_regular(path, MOST_BYTES))
+        return AttackResult.model_validate_json(read_regular(path, MOST_BYTES))
     except (OSError, ValueError):
         raise InstaHideError(
             f"{path} is damaged.", "Delete it, and run the same command again."
@@ -246,7 +248,7 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def pending(wanted: Collection[Task], results: Collection[Result]) -> list[Task]:
+def pending(wanted: Collection[Task], results: Collection[AttackResult]) -> list[Task]:
     """What has not been run, for want of time."""
     run = {(r.attack, r.on, r.encodings_per_image, r.point) for r in results}
     return [task for task in wanted if (task.attack, task.on, task.copies, task.point) not in run]

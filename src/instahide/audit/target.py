@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from instahide.attacks.base import Observation, ThreatModel
 from instahide.data import ImageTable
 from instahide.data.image_source import has_repeats
-from instahide.encryption.privacy import epsilon_beforehand
+from instahide.encryption.privacy import epsilon_upper_bound
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
@@ -36,14 +36,14 @@ class Published:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Subject:
+class AuditTarget:
     """What is audited.
 
     Attributes:
         name: where it lies, as the user named it.
         kind: a training run's folder, or one of encodings.
         source: of the images, as the user named it.
-        images: all private images, under the normalisation that they were encrypted with.
+        images: all private images, under the normalization that they were encrypted with.
         public: the pool, where the scheme mixes some in.
         scheme: how they were encrypted.
         copies: encodings of each image that went out.
@@ -95,9 +95,9 @@ class Subject:
         images = self.images
         if self.scheme.noise and (self.limited or has_repeats(images)):
             return None
-        return epsilon_beforehand(self.scheme, images.shape, images.std, copies=self.copies)
+        return epsilon_upper_bound(self.scheme, images.shape, images.std, copies=self.copies)
 
-    def rehearsed(self) -> tuple[ImageTable, int]:
+    def known_key_target(self) -> tuple[ImageTable, int]:
         """The images that are encrypted anew, evenly spaced among all, and encodings of each."""
         count = min(len(self.images), MOST_IMAGES)
         chosen = np.linspace(0, len(self.images) - 1, count).astype(np.int64)
@@ -114,7 +114,7 @@ class Subject:
             self.images.mean,
             self.images.std,
             ThreatModel(encodings_per_image=self.copies),
-            public=None if self.public is None else self.public.normalised_like(self.images),
+            public=None if self.public is None else self.public.normalized_like(self.images),
         )
 
     def pixels(self) -> Tensor:

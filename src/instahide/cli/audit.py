@@ -12,13 +12,13 @@ import typer
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from instahide.attacks.registry import Registered, registered
-from instahide.audit.report.html import HTML, reported, write_report
-from instahide.audit.report.schema import Report, Result
+from instahide.audit.report.html import HTML, make_report, write_report
+from instahide.audit.report.schema import AttackResult, Report
 from instahide.audit.report.summary import duration
-from instahide.audit.report.thresholds import Bound, parsed, recovered_share
-from instahide.audit.schedule import WHERE, Task, chosen, seconds_of, tasks
+from instahide.audit.report.thresholds import Bound, parse_threshold, recovered_share
+from instahide.audit.schedule import WHERE, Task, parse_duration, select_attacks, tasks
 from instahide.audit.session import Session
-from instahide.audit.target import Subject
+from instahide.audit.target import AuditTarget
 from instahide.cli.audit_target import Given, subject_of
 from instahide.cli.console import err, out, text_column
 from instahide.encryption.scheme import Scheme
@@ -42,9 +42,9 @@ class Asked(NamedTuple):
 def run_audit(asked: Asked) -> None:
     """Audit, or go on with an audit; says what was found, and exits with `VIOLATED` if too much."""
     # What was mistyped is said before anything is read.
-    seconds, known = seconds_of(asked.budget), registered()
-    names = chosen(sorted(known.attacks), asked.only)
-    bounds = [parsed(expression, known.attacks) for expression in asked.fail_if]
+    seconds, known = parse_duration(asked.budget), registered()
+    names = select_attacks(sorted(known.attacks), asked.only)
+    bounds = [parse_threshold(expression, known.attacks) for expression in asked.fail_if]
     subject = subject_of(asked.target, asked.given)
     session = Session.open(asked.folder, subject)
     try:
@@ -57,8 +57,8 @@ def run_audit(asked: Asked) -> None:
         raise typer.Exit(VIOLATED)
 
 
-def _wanted(subject: Subject, names: Sequence[str]) -> list[Task]:
-    _, copies = subject.rehearsed()
+def _wanted(subject: AuditTarget, names: Sequence[str]) -> list[Task]:
+    _, copies = subject.known_key_target()
     published = None if subject.published is None else subject.copies
     return tasks(names, copies, published, encrypted=subject.scheme != Scheme.plain())
 
@@ -74,7 +74,7 @@ def _report(
     """Run what is wanted; the report is written anew after each attack."""
 
     def written() -> Report:
-        report = reported(
+        report = make_report(
             session, wanted, list(session.done(wanted).values()), broken=known.broken,
             bounds=bounds, seconds=seconds, command=command,
         )  # fmt: skip
@@ -105,7 +105,7 @@ class _Shown:
     def goes_on(self, what: str, share: float) -> None:
         self._bars.update(self._one, completed=share)
 
-    def ended(self, result: Result) -> None:
+    def ended(self, result: AttackResult) -> None:
         if not (result.point and result.state == "not tried"):
             err.print(_line(result))
 
@@ -117,7 +117,7 @@ def _shown(total: int) -> Iterator[_Shown]:
         yield _Shown(bars, total)
 
 
-def _line(result: Result) -> str:
+def _line(result: AttackResult) -> str:
     """What came of one attack."""
     at = f"{result.attack}{WHERE[result.on]}, {result.encodings_per_image} of an image"
     if result.state != "done":

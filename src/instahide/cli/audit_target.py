@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from instahide.audit.target import MOST_ENCODINGS, Published, Subject
+from instahide.audit.target import MOST_ENCODINGS, AuditTarget, Published
 from instahide.data import ImageTable, open_images, open_pool, open_split, open_test
 from instahide.data.class_names import with_classes
-from instahide.data.readers.size_limits import reason_of
+from instahide.data.readers.size_limits import failure_reason
 from instahide.encodings.folder import EncodedFolder
 from instahide.errors import InstaHideError
 from instahide.training.data.pooled import holds_encodings
@@ -36,7 +36,7 @@ class Given(NamedTuple):
     skip_bad: bool
 
 
-def subject_of(target: str, given: Given) -> Subject:
+def subject_of(target: str, given: Given) -> AuditTarget:
     """What is in the folder ``target``, with the images that it was made of.
 
     Raises:
@@ -52,7 +52,7 @@ def subject_of(target: str, given: Given) -> Subject:
     )
 
 
-def _of_run(folder: Path, given: Given) -> Subject:
+def _of_run(folder: Path, given: Given) -> AuditTarget:
     settings = TrainSettings.load(folder / "settings.json")
     if settings.pooled:
         raise InstaHideError(
@@ -66,7 +66,7 @@ def _of_run(folder: Path, given: Given) -> Subject:
         images = replace(images, mean=card.mean, std=card.std)
     scheme, results = settings.encryption(), _results(folder)
     pool = given.public or settings.public
-    return Subject(
+    return AuditTarget(
         name=str(folder),
         kind="run",
         source=given.source,
@@ -111,7 +111,7 @@ def _said_of_run(settings: TrainSettings, results: dict[str, Any]) -> dict[str, 
     return said
 
 
-def _of_encodings(target: str, given: Given) -> Subject:
+def _of_encodings(target: str, given: Given) -> AuditTarget:
     folder = EncodedFolder.open(target)
     manifest = folder.manifest
     images = open_images(given.source, size=given.size, skip_bad=given.skip_bad)
@@ -127,7 +127,7 @@ def _of_encodings(target: str, given: Given) -> Subject:
         )
     scheme = manifest.encryption()
     few = len(folder) <= MOST_ENCODINGS
-    return Subject(
+    return AuditTarget(
         name=target,
         kind="encodings",
         source=given.source,
@@ -186,7 +186,7 @@ def _results(folder: Path) -> dict[str, Any]:
         found = json.loads(read_regular(path, MOST_RESULTS))
     except (OSError, ValueError, RecursionError) as error:
         raise InstaHideError(
-            f"{path} is damaged ({reason_of(error)}).",
+            f"{path} is damaged ({failure_reason(error)}).",
             "Resume the run with `instahide train --resume`.",
         ) from error
     return found if isinstance(found, dict) else {}

@@ -21,7 +21,7 @@ from rich.progress import TextColumn
 from rich.text import Text
 from typer.core import TyperGroup
 
-from instahide.errors import InstaHideError, printable, said
+from instahide.errors import InstaHideError, printable, problem_and_remedy
 
 #: Exit codes: unusable input, and stopped by Ctrl-C.
 UNUSABLE, INTERRUPTED = 2, 130
@@ -91,7 +91,7 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
             with _warnings_as_notes():
                 command(*args, **kwargs)
         except (InstaHideError, OSError, MemoryError) as error:
-            _refuse(*said(error))
+            _refuse(*problem_and_remedy(error))
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from instahide.cli.console import out
 from instahide.cli.options import numbers
-from instahide.cli.progress import bar
+from instahide.cli.progress import progress_bar
 from instahide.encodings.convert.exporter import export_encodings
 from instahide.encodings.convert.formats import Name
-from instahide.encodings.convert.importer import Foreign, Origin
+from instahide.encodings.convert.importer import ExternalEncodings, Provenance
 from instahide.encodings.folder import EncodedFolder
 from instahide.errors import InstaHideError
 from instahide.training.settings import TrainSettings
@@ -22,7 +22,7 @@ NEEDED = ("scheme", "private_images", "copies", "mean", "std")
 def run_export(location: str, form: Name, target: Path) -> None:
     """Write a folder of encodings in another format."""
     folder = EncodedFolder.open(location)
-    with bar("encodings", len(folder)) as advance:
+    with progress_bar("encodings", len(folder)) as advance:
         export_encodings(folder, target, form, advance)
     out.print(f"{len(folder):,} encodings in {target}")
 
@@ -35,13 +35,13 @@ def run_import(
     ``mixing`` are settings of the scheme, ``told`` the other facts of an `Origin`; what the user
     did not give is None.
     """
-    foreign = Foreign.open(source, form, _origin(mixing, told))
-    with bar("encodings", foreign.count) as advance:
+    foreign = ExternalEncodings.open(source, form, _origin(mixing, told))
+    with progress_bar("encodings", foreign.count) as advance:
         folder = foreign.convert(target, advance)
     out.print(f"{len(folder):,} encodings in {target}")
 
 
-def _origin(mixing: dict[str, Any], told: dict[str, Any]) -> Origin | None:
+def _origin(mixing: dict[str, Any], told: dict[str, Any]) -> Provenance | None:
     given = {name: value for name, value in (mixing | told).items() if value is not None}
     if not given:
         return None
@@ -53,7 +53,7 @@ def _origin(mixing: dict[str, Any], told: dict[str, Any]) -> Origin | None:
             "Ask whoever made them.",
         )
     scheme = {name: given[name] for name in mixing if name in given}
-    return Origin(
+    return Provenance(
         TrainSettings.from_values(scheme, "The options").encryption(),
         told["private_images"],
         told["copies"],

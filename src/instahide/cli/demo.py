@@ -10,7 +10,7 @@ from rich.table import Table
 
 from instahide.cli.console import WARNING, err, out
 from instahide.cli.show import draw_picture
-from instahide.training.progress import reporting
+from instahide.training.progress import progress_reporter
 from instahide.training.settings import TrainSettings
 from instahide.training.trainer import start
 
@@ -35,7 +35,7 @@ def run_demo(folder: Path, epochs: int) -> None:
         if (run / "settings.json").exists():
             shutil.rmtree(run)
         err.print(f"Training: {title}")
-        with reporting() as progress:
+        with progress_reporter() as progress:
             metrics = start(settings, run, progress=progress).metrics
         asked = metrics.get("encrypted_accuracy")
         table.add_row(title, f"{metrics['accuracy']:.1%}", "-" if asked is None else f"{asked:.1%}")

@@ -14,8 +14,8 @@ from instahide.cli.options import (
     C2,
     Classes,
     Delta,
-    Labels,
-    Law,
+    Distribution,
+    LabelMode,
     LedgerFile,
     Noise,
     Pool,
@@ -44,8 +44,8 @@ def encrypt(
     private_k: PrivateK = None,
     c1: C1 = None,
     c2: C2 = None,
-    labels: Labels = None,
-    law: Law = None,
+    label_mode: LabelMode = None,
+    coefficient_distribution: Distribution = None,
     noise: Noise = None,
     values: Annotated[
         Literal["float32", "float16", "uint8"], typer.Option(help="How values are stored.")
@@ -79,8 +79,9 @@ def encrypt(
     from instahide.cli import encrypt
 
     mixing = {
-        "scheme": scheme, "k": k, "private_k": private_k, "c1": c1, "c2": c2, "labels": labels,
-        "law": law, "noise": noise,
+        "scheme": scheme, "k": k, "private_k": private_k, "c1": c1, "c2": c2,
+        "label_mode": label_mode,
+        "coefficient_distribution": coefficient_distribution, "noise": noise,
     }  # fmt: skip
     publication = encrypt.opened(
         source,
@@ -89,7 +90,7 @@ def encrypt(
         copies=copies,
         values=values,
         participant=participant,
-        normalisation=(mean, std),
+        normalization=(mean, std),
         size=size,
         skip_bad=skip_bad,
         classes=classes,
@@ -183,8 +184,8 @@ def import_(
     private_k: PrivateK = None,
     c1: C1 = None,
     c2: C2 = None,
-    labels: Labels = None,
-    law: Law = None,
+    label_mode: LabelMode = None,
+    coefficient_distribution: Distribution = None,
     noise: Noise = None,
     private_images: Annotated[int | None, typer.Option(help="How many were encrypted.")] = None,
     copies: Annotated[int | None, typer.Option(help="Encodings of each image.")] = None,
@@ -199,8 +200,9 @@ def import_(
     from instahide.cli.convert import run_import
 
     mixing = {
-        "scheme": scheme, "k": k, "private_k": private_k, "c1": c1, "c2": c2, "labels": labels,
-        "law": law, "noise": noise,
+        "scheme": scheme, "k": k, "private_k": private_k, "c1": c1, "c2": c2,
+        "label_mode": label_mode,
+        "coefficient_distribution": coefficient_distribution, "noise": noise,
     }  # fmt: skip
     told = {
         "private_images": private_images, "copies": copies, "mean": mean, "std": std,

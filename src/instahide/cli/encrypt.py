@@ -16,11 +16,11 @@ from rich.table import Table
 
 from instahide.cli.console import WARNING, err, out
 from instahide.cli.options import numbers
-from instahide.cli.progress import bar
+from instahide.cli.progress import progress_bar
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.class_names import read_class_list
 from instahide.data.image_source import has_repeats
-from instahide.encodings.cost import plan
+from instahide.encodings.cost import estimate_cost
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.ledger.ledger import Ledger, Totals, default_ledger
 from instahide.encodings.manifest import Manifest, Values
@@ -28,14 +28,14 @@ from instahide.encodings.privacy import folders_statement
 from instahide.encodings.publish import Engine, Publication, publish, threads
 from instahide.encryption.privacy import (
     DELTA,
-    epsilon_beforehand,
     epsilon_of,
+    epsilon_upper_bound,
     privacy_statement,
     require_delta,
 )
 from instahide.errors import InstaHideError
 from instahide.training.settings import TrainSettings
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 if TYPE_CHECKING:
     from instahide.encryption.scheme import Scheme
@@ -53,7 +53,7 @@ def opened(
     copies: int,
     values: Values,
     participant: str,
-    normalisation: tuple[str | None, str | None],
+    normalization: tuple[str | None, str | None],
     size: int | None,
     skip_bad: bool,
     classes: str | None,
@@ -63,7 +63,7 @@ def opened(
     how: Scheme = TrainSettings.from_values(wanted, "The options").encryption()
     known = None if classes is None else read_class_list(classes)
     table = open_images(source, size=size, skip_bad=skip_bad, classes=known)
-    images = _normalised(table, *normalisation)
+    images = _normalized(table, *normalization)
     pool = open_pool(public, images.shape) if how.public_k else None
     return Publication(images, pool, how, copies, values, participant)
 
@@ -79,7 +79,7 @@ def show_plan(
     """Say what `run_encryption` would cost; nothing is written or counted."""
     images = publication.images
     known = _known(images, ledger)
-    cost = plan(publication, known.counts, out_folder)
+    cost = estimate_cost(publication, known.counts, out_folder)
     statement = _beforehand(publication, float(known.losses.max(initial=0)), limit, delta)
     table = Table("what it comes to", "", show_header=False)
     table.add_row("encodings", f"{cost.encodings:,}")
@@ -97,7 +97,7 @@ def show_plan(
 def _beforehand(publication: Publication, earlier: float, limit: int | None, delta: float) -> str:
     """What noise will guarantee of images of which ``earlier`` is the loss so far, at most."""
     images, scheme = publication.images, publication.scheme
-    epsilon: float | None = epsilon_beforehand(
+    epsilon: float | None = epsilon_upper_bound(
         scheme, images.shape, images.std,
         copies=publication.copies, limit=limit, earlier=earlier, delta=delta,
     )  # fmt: skip
@@ -132,7 +132,7 @@ def run_encryption(
     with (
         _hint_to_resume(),
         Ledger.open(ledger) as opened_ledger,
-        bar("encodings", publication.manifest().total) as advance,
+        progress_bar("encodings", publication.manifest().total) as advance,
     ):
         folder = publish(
             publication,
@@ -175,7 +175,7 @@ def _statement(
 def _engine(name: str) -> Engine:
     if name == "threads":
         return threads
-    with needing("Ray", "ray"):
+    with requires_extra("Ray", "ray"):
         from instahide.encodings.ray.engine import on_ray
     return on_ray
 
@@ -183,7 +183,7 @@ def _engine(name: str) -> Engine:
 def verify_folder(location: str) -> None:
     """Check every byte and value of a folder of encodings."""
     folder = EncodedFolder.open(location, partial=True)
-    with bar("encodings", len(folder)) as advance:
+    with progress_bar("encodings", len(folder)) as advance:
         problems = folder.verify(advance)
     if problems:
         raise InstaHideError(
@@ -222,8 +222,8 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "scheme": ", ".join(f"{name} = {value}" for name, value in manifest.scheme.items()),
         "shape": " x ".join(map(str, manifest.shape)),
         "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes[:20])}",
-        "normalisation": f"mean {_short(manifest.mean)}, std {_short(manifest.std)}",
-        "values": f"{manifest.values}, at most {manifest.worst_error:.2g} off",
+        "normalization": f"mean {_short(manifest.mean)}, std {_short(manifest.std)}",
+        "values": f"{manifest.values}, at most {manifest.max_quantization_error:.2g} off",
         "shards": f"{len(manifest.shards)}, {decimal(sum(s.bytes for s in manifest.shards))}",
     }
 
@@ -232,12 +232,12 @@ def _short(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.4f}" for value in values)
 
 
-def _normalised(images: ImageTable, mean: str | None, std: str | None) -> ImageTable:
-    """The images under a normalisation that participants agreed on, if they did."""
+def _normalized(images: ImageTable, mean: str | None, std: str | None) -> ImageTable:
+    """The images under a normalization that participants agreed on, if they did."""
     if mean is None and std is None:
         return images
     if mean is None or std is None:
-        raise InstaHideError("A normalisation is a mean and a std.", "Give --mean and --std both.")
+        raise InstaHideError("A normalization is a mean and a std.", "Give --mean and --std both.")
     means = numbers(mean)
     if not 0 <= min(means) <= max(means) <= 1:
         raise InstaHideError(

@@ -39,13 +39,14 @@ LedgerFile = Annotated[
 PrivateK = Annotated[int | None, typer.Option(help="Private images in a mix.")]
 C1 = Annotated[float | None, typer.Option(help="Bound of every coefficient.")]
 C2 = Annotated[float | None, typer.Option(help="Least sum of the private ones.")]
-Labels = Annotated[Literal["soft", "renormalised"] | None, typer.Option(help="Labels of a mix.")]
-Law = Annotated[
-    Literal["half-normal", "dirichlet"] | None, typer.Option(help="Law of the coefficients.")
+LabelMode = Annotated[Literal["soft", "renormalised"] | None, typer.Option(help="Labels of a mix.")]
+Distribution = Annotated[
+    Literal["half-normal", "dirichlet"] | None,
+    typer.Option(help="Distribution of the coefficients."),
 ]
 Noise = Annotated[
     float | None,
-    typer.Option(help="Deviation of Gaussian noise on every value, in normalised units."),
+    typer.Option(help="Deviation of Gaussian noise on every value, in normalized units."),
 ]
 Delta = Annotated[float, typer.Option(help="The delta at which the epsilon of noise is given.")]
 

@@ -12,11 +12,11 @@ from instahide.cli.console import out
 from instahide.data import ImageTable, open_pool, open_test
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.training.data.alignment import as_trained
+from instahide.training.data.alignment import align_to_model
 from instahide.training.device import pick_device, pick_precision
 from instahide.training.model_io import load_network
 from instahide.training.predict import predict_encrypted, probabilities
-from instahide.utils.atomic_write import writing
+from instahide.utils.atomic_write import atomic_write
 
 
 def run_prediction(
@@ -32,7 +32,7 @@ def run_prediction(
     """Write the most likely class of every image in ``source`` to a CSV file, and the accuracy."""
     network, card = load_network(run / "model.safetensors")
     images = open_test(source, size=size, skip_bad=skip_bad)
-    images = as_trained(images, card.shape, card.classes, card.mean, card.std)
+    images = align_to_model(images, card.shape, card.classes, card.mean, card.std)
     scheme = Scheme.from_json(card.scheme)
     if queries and scheme.k == 1:
         raise InstaHideError(
@@ -40,7 +40,7 @@ def run_prediction(
             "Ask with `--queries 0`.",
         )
     answers = _answers(network, scheme, images, public, queries, coefficient)
-    with writing(out_file) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(out_file) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "class", "probability"])
         for number, (share, choice) in enumerate(zip(*answers.max(1), strict=True)):
@@ -62,7 +62,7 @@ def _answers(
     precision = pick_precision("auto", device)
     network.to(device)
     if not queries:
-        pixels = torch.from_numpy(images.normalised())
+        pixels = torch.from_numpy(images.normalized())
         return probabilities(network, pixels, precision=precision, classes=len(images.classes))
     pool = open_pool(public, images.shape) if scheme.public_k else None
     return predict_encrypted(

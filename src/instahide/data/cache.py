@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
-from instahide.utils.atomic_write import writing
+from instahide.utils.atomic_write import atomic_write
 
 #: Beside the tables of a folder of the user's: where that folder is.
 _SOURCE = ".source"
@@ -41,7 +41,7 @@ def cache_folder() -> Path:
     return folder
 
 
-def cached(
+def cached_table(
     name: str, state: str, make: Callable[[], ImageTable], *, source: Path | None = None
 ) -> ImageTable:
     """The table ``name`` as it is in ``state``, memory-mapped; made if it is not in the cache.
@@ -59,7 +59,7 @@ def cached(
         InstaHideError: ``make`` fails, or the cache cannot be written.
     """
     folder = cache_folder()
-    _forget_what_is_gone(folder)
+    _remove_orphans(folder)
     path = folder / name / state
     if not path.exists():
         _keep(make(), path)
@@ -79,7 +79,9 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
-def stored(rows: Generator[NDArray[np.uint8], None, None], folder: Path) -> NDArray[np.uint8]:
+def memory_mapped(
+    rows: Generator[NDArray[np.uint8], None, None], folder: Path
+) -> NDArray[np.uint8]:
     """Stack ``rows`` of one shape, however many, in an unnamed file of ``folder``: (n, *shape).
 
     The file has no name, so that nothing stays behind, whatever happens to the process.
@@ -101,7 +103,7 @@ def stored(rows: Generator[NDArray[np.uint8], None, None], folder: Path) -> NDAr
         raise _unwritable(f"Cannot write in {folder} ({error.strerror or error}).") from error
 
 
-def _forget_what_is_gone(folder: Path) -> None:
+def _remove_orphans(folder: Path) -> None:
     for note in folder.glob(f"*/{_SOURCE}"):
         # Another process may have been faster; a source that cannot be looked for is not gone.
         with suppress(OSError):
@@ -126,7 +128,7 @@ def _note(source: Path, path: Path) -> None:
     if path.exists():
         return
     try:
-        with writing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(os.fsencode(source))
     except InstaHideError as error:
         raise _unwritable(error.problem) from error

@@ -50,14 +50,14 @@ def require_class_names(names: Sequence[str]) -> tuple[str, ...]:
                 f"{name[:MOST_NAME]!r} is no class name.",
                 f"Use 1 to {MOST_NAME} printable characters without spaces around them.",
             )
-    require_names_apart(classes)
+    require_distinct_names(classes)
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
         raise InstaHideError(f"The class {twice!r} is named twice.", "Name every class once.")
     return classes
 
 
-def require_names_apart(names: Iterable[str], where: str = "") -> None:
+def require_distinct_names(names: Iterable[str], where: str = "") -> None:
     """Check that no two class names would be read as the same by people.
 
     Args:
@@ -115,7 +115,7 @@ def with_classes(table: ImageTable, classes: tuple[str, ...] | None) -> ImageTab
         InstaHideError: it has a class that is not among ``classes``, or two whose names differ only
             in case, space or Unicode form.
     """
-    require_names_apart([*table.classes, *(classes or ())])
+    require_distinct_names([*table.classes, *(classes or ())])
     if classes is None or table.classes == classes:
         return table
     if set(table.classes) <= set(classes):

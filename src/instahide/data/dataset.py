@@ -10,9 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.declared_classes import read_classes
-from instahide.data.duplicates.content_hash import Hashes, as_pixels, picture_hashes, same_pictures
-from instahide.data.duplicates.repeatable_transforms import Repeatable
-from instahide.data.introspection import class_names, classes_known
+from instahide.data.duplicates.content_hash import (
+    Hashes,
+    content_hashes,
+    denormalize_to_uint8,
+    duplicate_ids,
+)
+from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
+from instahide.data.introspection import class_names, num_classes
 from instahide.data.items import Item, read_item
 from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.data.normalization.normalization import (
@@ -22,16 +27,16 @@ from instahide.data.normalization.normalization import (
     require_possible_moments,
 )
 from instahide.data.splits import class_count
-from instahide.data.table import ImageTable, Rows
+from instahide.data.table import GatheredRows, ImageTable
 from instahide.errors import InstaHideError
-from instahide.utils.parallel import in_order
-from instahide.utils.row_indices import row_numbers
+from instahide.utils.parallel import parallel_map
+from instahide.utils.row_indices import row_indices
 
 Moments = tuple[float, ...]
 
 #: Items, evenly spaced, that mean and standard deviation are measured on.
 MEASURED_ITEMS = 1_000
-#: Items, evenly spaced, whose normalised values are looked at.
+#: Items, evenly spaced, whose normalized values are looked at.
 CHECKED_ITEMS = 32
 
 
@@ -44,11 +49,11 @@ class MapDataset(Protocol):
 
 
 class ImageDataset:
-    """The images of ``dataset``, fetched through it every time and normalised.
+    """The images of ``dataset``, fetched through it every time and normalized.
 
     Items are (image, label) pairs, or mappings with ``image``, ``img`` or ``pixel_values`` and
     ``label``, ``labels`` or ``fine_label``. PIL images and uint8 arrays are divided by 255 and
-    normalised with ``mean`` and ``std``. Float images (C, H, W) count as normalised already.
+    normalized with ``mean`` and ``std``. Float images (C, H, W) count as normalized already.
     Random transforms draw from their own generators: they are not secret.
 
     Args:
@@ -83,9 +88,9 @@ class ImageDataset:
         sample = self._sample(MEASURED_ITEMS if measures else CHECKED_ITEMS)
         self._mean, self._std = _moments(sample, mean, std)
         self._statistics = ChannelStatistics.of_values(
-            self._normalised(sample[:: -(-len(sample) // CHECKED_ITEMS)])
+            self._normalized(sample[:: -(-len(sample) // CHECKED_ITEMS)])
         )
-        _require_normalised(
+        _require_normalized(
             self._statistics,
             Normalization(self._mean, self._std),
             pixels=sample.dtype == np.uint8,
@@ -119,17 +124,17 @@ class ImageDataset:
 
     @property
     def scale(self) -> NDArray[np.float32]:
-        """(C,) ones: `rows` gives normalised values."""
+        """(C,) ones: `rows` gives normalized values."""
         return np.ones(self.shape[0], np.float32)
 
     @property
     def bias(self) -> NDArray[np.float32]:
-        """(C,) zeros: `rows` gives normalised values."""
+        """(C,) zeros: `rows` gives normalized values."""
         return np.zeros(self.shape[0], np.float32)
 
     @property
     def statistics(self) -> ChannelStatistics:
-        """Of the normalised values of a few items, which were looked at first."""
+        """Of the normalized values of a few items, which were looked at first."""
         return self._statistics
 
     @cached_property
@@ -153,17 +158,17 @@ class ImageDataset:
     @cached_property
     def picture_ids(self) -> NDArray[np.int64]:
         """(N,) numbers from 0: equal for items whose images are equal, whatever their labels."""
-        return same_pictures(self.picture_hashes)
+        return duplicate_ids(self.picture_hashes)
 
     @cached_property
     def _hashes(self) -> tuple[Hashes, Hashes]:
         """`picture_hashes` and `pixel_hashes`, of one pass over all items."""
-        with Repeatable(self._dataset) as generators:
+        with RepeatableTransforms(self._dataset) as generators:
             found = [self._hash(index, generators) for index in range(len(self))]
         exact, pixels = (np.concatenate(hashes) for hashes in zip(*found, strict=True))
         return exact, pixels
 
-    def rows(self, indices: NDArray[np.int64]) -> Rows:
+    def rows(self, indices: NDArray[np.int64]) -> GatheredRows:
         """The items that ``indices`` (n, k) names, each fetched once: pixels (m, C, H, W) float32.
 
         Raises:
@@ -171,9 +176,9 @@ class ImageDataset:
                 of another shape or kind than the first,
                 not finite, or with a label out of range. The message names the item.
         """
-        indices = row_numbers(indices, len(self), flat=False)
+        indices = row_indices(indices, len(self), flat=False)
         unique, positions = np.unique(indices, return_inverse=True)
-        items = list(in_order(self._fetch, unique.tolist(), self._workers))
+        items = list(parallel_map(self._fetch, unique.tolist(), self._workers))
         labels = np.asarray([item.label for item in items], np.int64)
         for index, label in zip(unique, labels, strict=True):
             if not 0 <= label < len(self._classes):
@@ -183,8 +188,8 @@ class ImageDataset:
                     f"Use labels from 0 to {len(self._classes) - 1}, or name every class.",
                 )
         positions = positions.reshape(indices.shape)
-        pixels = self._normalised(np.stack([item.pixels for item in items]))
-        return Rows(pixels, positions, labels[positions])
+        pixels = self._normalized(np.stack([item.pixels for item in items]))
+        return GatheredRows(pixels, positions, labels[positions])
 
     def _fetch(self, index: int) -> Item:
         item = read_item(self._dataset, index)
@@ -197,26 +202,26 @@ class ImageDataset:
             )
         return item
 
-    def _hash(self, index: int, generators: Repeatable) -> tuple[Hashes, Hashes]:
+    def _hash(self, index: int, generators: RepeatableTransforms) -> tuple[Hashes, Hashes]:
         generators.again()
         values = self._fetch(index).pixels[None]
-        exact = picture_hashes(values)
+        exact = content_hashes(values)
         if values.dtype == np.uint8:
             return exact, exact
         if not any(self._mean) and set(self._std) == {1.0}:
             return exact, np.zeros_like(exact)
-        return exact, picture_hashes(as_pixels(values, self._mean, self._std))
+        return exact, content_hashes(denormalize_to_uint8(values, self._mean, self._std))
 
     def _sample(self, count: int) -> NDArray[Any]:
         indices = np.unique(np.linspace(0, self._length - 1, count).astype(np.int64)).tolist()
-        return np.stack([item.pixels for item in in_order(self._fetch, indices, self._workers)])
+        return np.stack([item.pixels for item in parallel_map(self._fetch, indices, self._workers)])
 
-    def _normalised(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+    def _normalized(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         if pixels.dtype == np.float32:
             return pixels
         # A table without rows: its formula, so that both paths agree to the last bit.
         table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), self._mean, self._std)
-        return table.normalised()
+        return table.normalized()
 
     def _class_names(self, given: Any) -> tuple[str, ...]:
         # Names of one letter may be given as a string.
@@ -224,9 +229,9 @@ class ImageDataset:
         stated = read_classes(given) or class_names(self._dataset)
         if isinstance(stated, tuple) and stated:
             return stated
-        count = stated if isinstance(stated, int) else classes_known(self._dataset)
+        count = stated if isinstance(stated, int) else num_classes(self._dataset)
         if not count:
-            fetched = in_order(self._fetch, range(self._length), self._workers)
+            fetched = parallel_map(self._fetch, range(self._length), self._workers)
             count = class_count(np.asarray([item.label for item in fetched]))
         return tuple(map(str, range(count)))
 
@@ -261,10 +266,10 @@ def _moments(
     return moments.mean, moments.std
 
 
-def _require_normalised(
+def _require_normalized(
     seen: ChannelStatistics, moments: Normalization, *, pixels: bool, stated: bool
 ) -> None:
-    """Check that a few items have the values that a normalisation by ``moments`` gives."""
+    """Check that a few items have the values that a normalization by ``moments`` gives."""
     if pixels:
         require_plausible_scale(seen)
     elif stated:
@@ -275,6 +280,6 @@ def _require_normalised(
     # values of each sign private images have is looked at when they are to be encrypted.
     if not seen.positive.any() or not seen.negative.any():
         raise InstaHideError(
-            "All values are of one sign after normalisation, so that the mask would hide nothing.",
+            "All values are of one sign after normalization, so that the mask would hide nothing.",
             "Let the data set give 8-bit images, or add Normalize(mean, std) to its transform.",
         )

@@ -1,4 +1,4 @@
-"""Normalised values as pixels that a person can look at."""
+"""Normalized values as pixels that a person can look at."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.table import Normalised
+from instahide.data.table import Normalized
 
 
-def as_it_was(image: NDArray[np.float32], normalisation: Normalised) -> NDArray[np.float64]:
-    """(C, H, W) normalised -> (H, W) or (H, W, 3) in [0, 1], as the file was."""
+def denormalize(image: NDArray[np.float32], normalization: Normalized) -> NDArray[np.float64]:
+    """(C, H, W) normalized -> (H, W) or (H, W, 3) in [0, 1], as the file was."""
     mean, std = (
-        np.asarray(moment)[:, None, None] for moment in (normalisation.mean, normalisation.std)
+        np.asarray(moment)[:, None, None] for moment in (normalization.mean, normalization.std)
     )
     return image_axes(np.clip(image * std + mean, 0, 1))
 
 
-def stretched(values: NDArray[Any]) -> NDArray[np.float64]:
+def min_max(values: NDArray[Any]) -> NDArray[np.float64]:
     """(C, H, W) of any range -> (H, W) or (H, W, 3) in [0, 1]."""
     low, high = values.min(), values.max()
     return image_axes((values - low) / (high - low or 1))

@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import (
     Hashes,
-    all_different,
-    picture_hashes,
-    same_pictures,
+    all_unique,
+    content_hashes,
+    duplicate_ids,
 )
-from instahide.data.duplicates.repeatable_transforms import Repeatable
-from instahide.data.table import ImageTable, Rows
+from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
+from instahide.data.table import GatheredRows, ImageTable
 from instahide.errors import InstaHideError
 
 
 @runtime_checkable
-class Images(Protocol):
-    """Images of one shape with labels, fetched by number and normalised by one affine map.
+class ImageSource(Protocol):
+    """Images of one shape with labels, fetched by number and normalized by one affine map.
 
-    The normalised value of a pixel that `rows` gives is ``pixel * scale + bias``, per channel.
+    The normalized value of a pixel that `rows` gives is ``pixel * scale + bias``, per channel.
 
     Two rows may show the same picture, and a mix must hold it once. An object may say which do by a
     further attribute, ``picture_hashes`` (N, 2) as `pictures.picture_hashes` makes them. Without it
@@ -43,30 +43,30 @@ class Images(Protocol):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Per channel, of pixel / 255: what public images are normalised with as well."""
+        """Per channel, of pixel / 255: what public images are normalized with as well."""
         ...
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Per channel, of pixel / 255: what public images are normalised with as well."""
+        """Per channel, of pixel / 255: what public images are normalized with as well."""
         ...
 
     @property
     def scale(self) -> NDArray[np.float32]:
-        """(C,) factor from a fetched pixel to its normalised value."""
+        """(C,) factor from a fetched pixel to its normalized value."""
         ...
 
     @property
     def bias(self) -> NDArray[np.float32]:
-        """(C,) normalised value of a fetched 0."""
+        """(C,) normalized value of a fetched 0."""
         ...
 
-    def rows(self, indices: NDArray[np.int64]) -> Rows:
+    def rows(self, indices: NDArray[np.int64]) -> GatheredRows:
         """The images that ``indices`` (n, k) names."""
         ...
 
 
-def hashes_of(images: Images) -> Hashes:
+def hashes_of(images: ImageSource) -> Hashes:
     """(N, 2) hashes of the picture that each row of ``images`` shows.
 
     Raises:
@@ -74,7 +74,7 @@ def hashes_of(images: Images) -> Hashes:
     """
     hashes = getattr(images, "picture_hashes", None)
     if hashes is None:
-        with Repeatable(images) as generators:
+        with RepeatableTransforms(images) as generators:
             found = [_hash_of_row(images, row, generators) for row in range(len(images))]
         return np.concatenate([np.empty((0, 2), np.uint64), *found])
     hashes = np.asarray(hashes)
@@ -87,25 +87,25 @@ def hashes_of(images: Images) -> Hashes:
     return hashes
 
 
-def pixel_hashes_of(images: Images) -> Hashes:
+def pixel_hashes_of(images: ImageSource) -> Hashes:
     """(N, 2) hashes of the 8-bit pixels of each row, by which images of other kinds are compared.
 
-    They are zeros where it is not known which pixels normalised values come from.
+    They are zeros where it is not known which pixels normalized values come from.
     """
     if isinstance(images, ImageTable):
-        return images.picture_hashes
+        return images.content_hashes
     hashes: Hashes | None = getattr(images, "pixel_hashes", None)
     return np.zeros((len(images), 2), np.uint64) if hashes is None else hashes
 
 
-def picture_ids_of(images: Images) -> NDArray[np.int64]:
+def content_ids_of(images: ImageSource) -> NDArray[np.int64]:
     """(N,) numbers from 0: equal for rows of ``images`` that show the same picture."""
     if isinstance(images, ImageTable):
-        return images.picture_ids
-    return same_pictures(hashes_of(images))
+        return images.content_ids
+    return duplicate_ids(hashes_of(images))
 
 
-def keys_of(images: Images) -> Hashes:
+def keys_of(images: ImageSource) -> Hashes:
     """(N, m, 2) hashes by which a ledger knows the rows of ``images``.
 
     The first is of the picture itself, the others of the images that it was made of, if known. Two
@@ -121,13 +121,13 @@ def keys_of(images: Images) -> Hashes:
     return hashes[:, None] if sources is None else np.concatenate([hashes[:, None], sources], 1)
 
 
-def has_repeats(images: Images) -> bool:
+def has_repeats(images: ImageSource) -> bool:
     """Whether two rows of ``images`` show the same picture, or come from the same image."""
     keys = keys_of(images)
-    return not all_different(same_pictures(*np.moveaxis(keys, 1, 0)))
+    return not all_unique(duplicate_ids(*np.moveaxis(keys, 1, 0)))
 
 
-def _hash_of_row(images: Images, row: int, generators: Repeatable) -> Hashes:
+def _hash_of_row(images: ImageSource, row: int, generators: RepeatableTransforms) -> Hashes:
     generators.again()
     found = images.rows(np.asarray([[row]]))
-    return picture_hashes(found.pixels[found.positions[0]])
+    return content_hashes(found.pixels[found.positions[0]])

@@ -21,7 +21,7 @@ def class_names(dataset: object) -> tuple[str, ...]:
     return stated if isinstance(stated, tuple) else ()
 
 
-def classes_known(dataset: object) -> int | None:
+def num_classes(dataset: object) -> int | None:
     """How many classes it has, by what it says or its list of all labels; no item is fetched.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 from instahide.data.builtin import BUILTIN
 from instahide.data.class_names import class_list, with_classes
 from instahide.data.readers.cifar import is_cifar_folder, read_cifar_archive, read_cifar_folder
-from instahide.data.readers.decode import resized
+from instahide.data.readers.decode import resize
 from instahide.data.readers.idx import idx_files, labels_names, read_idx, read_idx_folder
 from instahide.data.readers.image_folder import (
     Decoding,
@@ -17,8 +17,8 @@ from instahide.data.readers.image_folder import (
     split_folder,
 )
 from instahide.data.readers.numpy import labels_name, read_npy, read_npz
-from instahide.data.remote.downloads import fetched
-from instahide.data.splits import Split, checked, paired, split_table
+from instahide.data.remote.downloads import local_copy
+from instahide.data.splits import Split, make_split, require_trainable, split_table
 from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
 
@@ -52,7 +52,7 @@ def open_images(
     """
     _check_size(size)
     known = class_list(classes)
-    source = fetched(source, beside=_labels_of, progress=progress)
+    source = local_copy(source, beside=_labels_of, progress=progress)
     if _is_image_folder(source):
         return open_folder(Path(source), Decoding(size, skip_bad, progress, known))
     read = _read(source)
@@ -81,17 +81,17 @@ def open_split(
     """
     _check_size(size)
     known = class_list(classes)
-    source = fetched(source, beside=_labels_of, progress=progress)
+    source = local_copy(source, beside=_labels_of, progress=progress)
     if _is_image_folder(source):
         split = split_folder(Path(source), Decoding(size, skip_bad, progress, known), test_share)
     else:
         read = _read(source)
         whole = read if isinstance(read, Split) else split_table(read, test_share)
-        split = paired(
+        split = make_split(
             with_classes(_resized(whole.train, size), known),
             with_classes(_resized(whole.test, size), known),
         )
-    return checked(split)
+    return require_trainable(split)
 
 
 def open_test(
@@ -113,7 +113,7 @@ def open_test(
     known = class_list(classes)
     if str(source) in BUILTIN:
         return open_split(source, size=size, classes=classes).test
-    source = fetched(source, beside=_labels_of, progress=progress)
+    source = local_copy(source, beside=_labels_of, progress=progress)
     if _is_image_folder(source):
         return open_test_folder(Path(source), Decoding(size, skip_bad, progress, known))
     read = _read(source)
@@ -168,8 +168,8 @@ def _read(source: str | Path) -> ImageTable | Split:
 def _resized(table: ImageTable, size: int | None) -> ImageTable:
     if size is None or table.shape[1:] == (size, size):
         return table
-    sources = table.picture_hashes[:, None]
-    return ImageTable.from_arrays(resized(table.pixels, size), table.labels, table.classes, sources)
+    sources = table.content_hashes[:, None]
+    return ImageTable.from_arrays(resize(table.pixels, size), table.labels, table.classes, sources)
 
 
 def _check_size(size: int | None) -> None:

@@ -17,13 +17,13 @@ SPLIT_SEED = 20200613
 
 
 class Split(NamedTuple):
-    """Training and test images under the normalisation of the training images."""
+    """Training and test images under the normalization of the training images."""
 
     train: ImageTable
     test: ImageTable
 
 
-def labelled(
+def table_from_arrays(
     pixels: NDArray[np.uint8],
     labels: NDArray[Any],
     classes: tuple[str, ...] | None = None,
@@ -54,7 +54,7 @@ def class_count(labels: NDArray[Any]) -> int:
     return int(highest) + 1
 
 
-def paired(train: ImageTable, test: ImageTable) -> Split:
+def make_split(train: ImageTable, test: ImageTable) -> Split:
     """Two tables of the same classes, as a split.
 
     Raises:
@@ -62,22 +62,23 @@ def paired(train: ImageTable, test: ImageTable) -> Split:
     """
     if train.shape != test.shape:
         raise InstaHideError(
-            f"Training images are {_spelt(train.shape)}, but test images are {_spelt(test.shape)}.",
+            f"Training images are {_quoted(train.shape)}, "
+            f"but test images are {_quoted(test.shape)}.",
             "Bring image files to one size with --size N, and all of them to grey or to colour.",
         )
     classes = max(train.classes, test.classes, key=len)
     return Split(
-        replace(train, classes=classes), replace(test, classes=classes).normalised_like(train)
+        replace(train, classes=classes), replace(test, classes=classes).normalized_like(train)
     )
 
 
 def split_table(table: ImageTable, test_share: float) -> Split:
     """Set ``test_share`` of every class aside for testing, the same images every time."""
-    train, test = stratified(table.labels, test_share)
-    return paired(table.subset(train).measured(), table.subset(test))
+    train, test = stratified_split(table.labels, test_share)
+    return make_split(table.subset(train).measured(), table.subset(test))
 
 
-def stratified(
+def stratified_split(
     labels: NDArray[np.int64], test_share: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sorted indices of training and test images, ``test_share`` of every class for testing.
@@ -106,7 +107,7 @@ def stratified(
     return np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
-def checked(split: Split) -> Split:
+def require_trainable(split: Split) -> Split:
     """The split, if a model can be trained and tested on it.
 
     Raises:
@@ -121,6 +122,6 @@ def checked(split: Split) -> Split:
     return split
 
 
-def _spelt(shape: tuple[int, int, int]) -> str:
+def _quoted(shape: tuple[int, int, int]) -> str:
     channels, height, width = shape
     return f"{width} x {height} pixels of {channels} channel{'s' if channels > 1 else ''}"

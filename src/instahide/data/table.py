@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import (
     Hashes,
-    equal_rows,
-    joined,
-    picture_hashes,
-    same_pictures,
+    content_hashes,
+    duplicate_ids,
+    duplicate_row_ids,
+    merge_ids,
 )
 from instahide.data.readers.npy_file import map_npy
-from instahide.data.readers.size_limits import reason_of
+from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import InstaHideError
-from instahide.utils.atomic_write import read_regular, write_json, writing_folder
-from instahide.utils.row_indices import row_numbers
+from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
+from instahide.utils.row_indices import row_indices
 
 #: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
 STATISTICS_ROWS = 20_000
@@ -35,11 +35,11 @@ MAX_CLASSES = 1 << 17
 #: Bytes of the facts of a table that is read: a hundred thousand class names stay below it.
 MOST_FACTS = 1 << 24
 
-#: What is computed at first use, and holds for the same pixels under any normalisation.
+#: What is computed at first use, and holds for the same pixels under any normalization.
 _KEPT = ("picture_hashes", "picture_ids")
 
 
-class Rows(NamedTuple):
+class GatheredRows(NamedTuple):
     """The images that a block of mixes needs, and where each slot of a mix finds its own.
 
     ``pixels``: (m, C, H, W), uint8 or float32; ``positions``: (n, k) rows of ``pixels``;
@@ -51,7 +51,7 @@ class Rows(NamedTuple):
     labels: NDArray[np.int64]
 
 
-class Normalised(Protocol):
+class Normalized(Protocol):
     """Whatever states the mean and the standard deviation of its channels, of pixel / 255."""
 
     @property
@@ -67,7 +67,7 @@ class Normalised(Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageTable:
-    """Images of one shape with their labels and the normalisation that goes with them.
+    """Images of one shape with their labels and the normalization that goes with them.
 
     Attributes:
         pixels: (N, C, H, W) uint8.
@@ -105,37 +105,37 @@ class ImageTable:
 
     @property
     def scale(self) -> NDArray[np.float32]:
-        """(C,) factor from a pixel to its normalised value: ``pixel * scale + bias``."""
+        """(C,) factor from a pixel to its normalized value: ``pixel * scale + bias``."""
         return np.asarray(1 / (255 * np.asarray(self.std)), dtype=np.float32)
 
     @property
     def bias(self) -> NDArray[np.float32]:
-        """(C,) normalised value of a black pixel."""
+        """(C,) normalized value of a black pixel."""
         return np.asarray(-np.asarray(self.mean) / np.asarray(self.std), dtype=np.float32)
 
     @cached_property
-    def picture_hashes(self) -> Hashes:
+    def content_hashes(self) -> Hashes:
         """(N, 2) hashes of the pixels of each row, computed at first use and kept."""
-        return picture_hashes(self.pixels)
+        return content_hashes(self.pixels)
 
     @cached_property
-    def picture_ids(self) -> NDArray[np.int64]:
+    def content_ids(self) -> NDArray[np.int64]:
         """(N,) numbers from 0: equal for rows of the same pixels, or of the same source."""
-        pixels = equal_rows(self.pixels)
+        pixels = duplicate_row_ids(self.pixels)
         if self.sources is None:
             return pixels
-        return joined(pixels, *map(same_pictures, np.moveaxis(self.sources, 1, 0)))
+        return merge_ids(pixels, *map(duplicate_ids, np.moveaxis(self.sources, 1, 0)))
 
-    def rows(self, indices: NDArray[np.int64]) -> Rows:
+    def rows(self, indices: NDArray[np.int64]) -> GatheredRows:
         """The rows that ``indices`` (n, k) names; nothing is copied.
 
         Raises:
             InstaHideError: numbers that are not whole or out of range.
         """
-        indices = row_numbers(indices, len(self), flat=False)
-        return Rows(self.pixels, indices, self.labels[indices])
+        indices = row_indices(indices, len(self), flat=False)
+        return GatheredRows(self.pixels, indices, self.labels[indices])
 
-    def normalised(
+    def normalized(
         self, indices: NDArray[np.int64] | NDArray[np.bool] | slice | None = None
     ) -> NDArray[np.float32]:
         """(n, C, H, W) float32 with mean 0 and deviation 1 per channel over the table.
@@ -151,7 +151,7 @@ class ImageTable:
         return pixels.astype(np.float32) * self.scale[per_channel] + self.bias[per_channel]
 
     def subset(self, indices: NDArray[np.int64] | NDArray[np.bool] | slice) -> ImageTable:
-        """The named rows, with the normalisation of the whole.
+        """The named rows, with the normalization of the whole.
 
         Args:
             indices: row numbers, a boolean mask, or a slice.
@@ -165,24 +165,24 @@ class ImageTable:
             self, pixels=self.pixels[indices], labels=self.labels[indices], sources=sources
         )
         if "picture_hashes" in vars(self):
-            vars(part)["picture_hashes"] = self.picture_hashes[indices]
+            vars(part)["picture_hashes"] = self.content_hashes[indices]
         return part
 
     def _selected(
         self, indices: NDArray[np.int64] | NDArray[np.bool] | slice
     ) -> NDArray[np.int64] | slice:
-        return indices if isinstance(indices, slice) else row_numbers(indices, len(self))
+        return indices if isinstance(indices, slice) else row_indices(indices, len(self))
 
     def measured(self) -> ImageTable:
         """The same rows under their own mean and standard deviation, instead of a whole's."""
         mean, std = _statistics(self.pixels)
-        return self._normalised_by(mean, std)
+        return self._normalized_by(mean, std)
 
-    def normalised_like(self, other: Normalised) -> ImageTable:
-        """The same pixels under the normalisation of ``other``."""
-        return self._normalised_by(other.mean, other.std)
+    def normalized_like(self, other: Normalized) -> ImageTable:
+        """The same pixels under the normalization of ``other``."""
+        return self._normalized_by(other.mean, other.std)
 
-    def _normalised_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTable:
+    def _normalized_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTable:
         table = replace(self, mean=mean, std=std)
         kept = {name: vars(self)[name] for name in _KEPT if name in vars(self)}
         vars(table).update(kept)
@@ -196,7 +196,7 @@ class ImageTable:
             "std": self.std,
             "sources": self.sources is not None,
         }
-        with writing_folder(folder) as partial:
+        with atomic_directory(folder) as partial:
             if self.sources is not None:
                 np.save(partial / "sources.npy", self.sources, allow_pickle=False)
             np.save(partial / "pixels.npy", self.pixels, allow_pickle=False)
@@ -225,7 +225,7 @@ class ImageTable:
             )
         except Exception as error:  # NumPy and JSON raise several kinds on damaged files
             raise InstaHideError(
-                f"{folder} is not a readable image table ({reason_of(error)}).",
+                f"{folder} is not a readable image table ({failure_reason(error)}).",
                 "Make it again with `instahide public`, or name the folder that holds table.json.",
             ) from error
 

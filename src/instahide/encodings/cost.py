@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from instahide.data.remote.urls import local_path
 from instahide.encodings.publish import Publication, encodings_a_shard
-from instahide.encodings.shards import packed, write_shard
+from instahide.encodings.shards import quantize, write_shard
 from instahide.encryption.exposure import Exposure
 
 
 @dataclass(frozen=True)
-class Plan:
+class CostEstimate:
     """What a publication comes to.
 
     Attributes:
@@ -37,7 +37,9 @@ class Plan:
     most: int
 
 
-def plan(publication: Publication, known: NDArray[np.int64], out: str | Path) -> Plan:
+def estimate_cost(
+    publication: Publication, known: NDArray[np.int64], out: str | Path
+) -> CostEstimate:
     """Make and write one shard, which is deleted, and reckon from it.
 
     Args:
@@ -54,7 +56,7 @@ def plan(publication: Publication, known: NDArray[np.int64], out: str | Path) ->
     partners = publication.scheme.private_k - 1
     # As many Poisson counts as there are images: each is drawn as a partner by chance.
     drawn = np.random.default_rng().poisson(copies * partners, images)
-    return Plan(
+    return CostEstimate(
         encodings=manifest.total,
         bytes=manifest.total * manifest.bytes_each,
         seconds=_seconds(publication, size, _beside(out)) * manifest.total / size,
@@ -80,7 +82,7 @@ def _seconds(publication: Publication, size: int, beside: Path | None) -> float:
         for _ in range(2):
             started = time.perf_counter()
             encoded = encoder.encode(np.arange(size))
-            images = packed(encoded.images, publication.values, publication.reach)
+            images = quantize(encoded.images, publication.values, publication.reach)
             write_shard(Path(folder) / "sample", "0" * 16 + ".safetensors", images, encoded.labels)
             elapsed = time.perf_counter() - started
     return elapsed

@@ -21,17 +21,17 @@ from torch import Tensor
 from instahide.encodings.manifest import MOST_BYTES, NAME, SHARD_NAME, Manifest, Shard, Values
 from instahide.encodings.shards import (
     damaged,
-    packed,
+    dequantize,
+    max_quantization_error,
+    quantize,
     read_shard,
     reading,
-    unpacked,
-    worst_error,
     write_shard,
 )
 from instahide.encodings.storage import Store, open_store
-from instahide.encodings.verification.repeated_keys import fingerprints, repeats
-from instahide.encodings.verification.single_images import SinglePictures
-from instahide.encodings.verification.value_ranges import unsound
+from instahide.encodings.verification.repeated_keys import find_repeated_mixes, fingerprints
+from instahide.encodings.verification.single_images import SingleImages
+from instahide.encodings.verification.value_ranges import value_problems
 from instahide.encryption.encoder import Encoded
 from instahide.errors import InstaHideError
 
@@ -97,7 +97,7 @@ class EncodedFolder:
 
     def decoded(self, images: Tensor) -> Tensor:
         """float32 from images as they are stored."""
-        return unpacked(images, self.manifest.reach)
+        return dequantize(images, self.manifest.max_abs)
 
     def verify(self, progress: Callable[[int], None] = lambda _: None) -> list[str]:
         """Everything that is wrong with the folder, one sentence each; nothing if all is well.
@@ -109,11 +109,11 @@ class EncodedFolder:
             progress: called with the number of encodings of each shard that is done.
         """
         problems = [f"{name!r} is not in the manifest." for name in sorted(self._strangers())]
-        least = worst_error(self.manifest.values, self.manifest.reach)
-        if self.manifest.worst_error < least * (1 - 1e-6):
+        least = max_quantization_error(self.manifest.values, self.manifest.max_abs)
+        if self.manifest.max_quantization_error < least * (1 - 1e-6):
             problems.append(f"The worst error is {least:.3g}, not what the manifest says.")
         mixes = []
-        single = SinglePictures(self.manifest)
+        single = SingleImages(self.manifest)
         for number, shard in enumerate(self.manifest.shards):
             try:
                 mixes.append(self._verify_shard(number, single))
@@ -121,7 +121,7 @@ class EncodedFolder:
                 problems.append(error.problem)
             progress(shard.encodings)
         # Images that are not mixed with others look the same in every copy.
-        count = repeats(mixes) if self.manifest.encryption().k > 1 else 0
+        count = find_repeated_mixes(mixes) if self.manifest.encryption().k > 1 else 0
         if count:
             problems.append(f"{count} encodings show the mix of another: a key was used twice.")
         if alone := single.found(None if count else self._magnitudes):
@@ -150,7 +150,7 @@ class EncodedFolder:
             return {name for name in names if not re.fullmatch(SHARD_NAME, name)}
         return names
 
-    def _verify_shard(self, number: int, single: SinglePictures) -> NDArray[np.uint64]:
+    def _verify_shard(self, number: int, single: SingleImages) -> NDArray[np.uint64]:
         """Check a shard; returns the fingerprints of its mixes."""
         shard = self.manifest.shards[number]
         with reading(shard, self.location), self._store.local(shard.name).open("rb") as file:
@@ -164,7 +164,7 @@ class EncodedFolder:
         for start in range(0, shard.encodings, step):
             images, labels = (part[start : start + step] for part in encoded)
             decoded = self.decoded(images)
-            wrong = unsound(decoded, labels, self.manifest)
+            wrong = value_problems(decoded, labels, self.manifest)
             if wrong is not None:
                 raise damaged(shard, self.location, wrong)
             single.see(before + start, decoded.numpy(), labels.numpy())
@@ -246,7 +246,7 @@ def store_shard(store: Store, name: str, encoded: Encoded, values: Values, reach
         values: how they are stored.
         reach: of the folder's manifest.
     """
-    images = packed(encoded.images, values, reach)
+    images = quantize(encoded.images, values, reach)
     with store.writing(name) as path:
         return write_shard(path, name, images, encoded.labels)
 

@@ -25,9 +25,9 @@ from pydantic import (
 )
 
 from instahide._version import __version__
-from instahide.encryption.sampling.sampler import MOST_NOISE
+from instahide.encryption.sampling.sampler import MAX_NOISE_DEVIATIONS
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError, refused
+from instahide.errors import InstaHideError, first_validation_error
 
 #: The version of the format that this library writes, and the only one that it reads.
 FORMAT: Literal[1] = 1
@@ -101,7 +101,7 @@ class Manifest(BaseModel):
     private_images: Count = Field(description="private images that were encrypted")
     copies: Count = Field(description="encodings of each private image")
     values: Values = Field(description="how a value of an encoding is stored")
-    worst_error: Annotated[float, Field(ge=0)] = Field(
+    max_quantization_error: Annotated[float, Field(ge=0)] = Field(
         description="how far a stored value may be from the encoding's own, rounding included"
     )
     limited: bool = Field(
@@ -136,9 +136,9 @@ class Manifest(BaseModel):
             raise ValueError("mean and std need one value a channel")
         if min(self.std) <= 0:
             raise ValueError("a standard deviation is not positive")
-        if self.reach > torch.finfo(torch.float32).max:
-            raise ValueError("normalised values are beyond float32")
-        if self.worst_error > self.reach:
+        if self.max_abs > torch.finfo(torch.float32).max:
+            raise ValueError("normalized values are beyond float32")
+        if self.max_quantization_error > self.max_abs:
             raise ValueError("the worst error is above every value")
         if len({shard.name for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is named twice")
@@ -167,9 +167,9 @@ class Manifest(BaseModel):
         return math.prod(self.shape) * STORED[self.values].itemsize + 4 * len(self.classes)
 
     @property
-    def reach(self) -> float:
+    def max_abs(self) -> float:
         """No value of an encoding is further from 0: a mix of pixels stays between the extremes."""
-        return reach(self.mean, self.std, self.encryption().noise)
+        return max_abs(self.mean, self.std, self.encryption().noise)
 
     def encryption(self) -> Scheme:
         """The scheme that made the encodings.
@@ -224,10 +224,10 @@ class Manifest(BaseModel):
         return manifest
 
 
-def reach(mean: tuple[float, ...], std: tuple[float, ...], noise: float) -> float:
-    """No mix of images under this normalisation, and this noise, has a value further from 0."""
+def max_abs(mean: tuple[float, ...], std: tuple[float, ...], noise: float) -> float:
+    """No mix of images under this normalization, and this noise, has a value further from 0."""
     mix = max(max(m, 1 - m) / s for m, s in zip(mean, std, strict=True))
-    return mix + MOST_NOISE * noise
+    return mix + MAX_NOISE_DEVIATIONS * noise
 
 
 @lru_cache
@@ -268,5 +268,5 @@ def _damaged(location: str, reason: str) -> InstaHideError:
 
 def _reason(error: ValueError) -> str:
     if isinstance(error, ValidationError):
-        return refused(error)
+        return first_validation_error(error)
     return error.problem.rstrip(".") if isinstance(error, InstaHideError) else str(error)

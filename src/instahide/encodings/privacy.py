@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instahide.encodings.manifest import Manifest
-from instahide.encryption.privacy import DELTA, epsilon_beforehand, privacy_statement
+from instahide.encryption.privacy import DELTA, epsilon_upper_bound, privacy_statement
 
 
 def folder_epsilon(manifest: Manifest, delta: float = DELTA) -> float | None:
@@ -20,7 +20,7 @@ def folder_epsilon(manifest: Manifest, delta: float = DELTA) -> float | None:
     scheme = manifest.encryption()
     if scheme.noise and (manifest.limited or manifest.ended == "limit"):
         return None
-    return epsilon_beforehand(
+    return epsilon_upper_bound(
         scheme, manifest.shape, manifest.std, copies=manifest.copies, delta=delta
     )
 

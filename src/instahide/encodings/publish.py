@@ -33,13 +33,13 @@ from instahide.encodings.folder import (
     writing_encodings,
 )
 from instahide.encodings.ledger.ledger import Account, Ledger
-from instahide.encodings.manifest import Manifest, Shard, Values, reach
-from instahide.encodings.shards import worst_error
+from instahide.encodings.manifest import Manifest, Shard, Values, max_abs
+from instahide.encodings.shards import max_quantization_error
 from instahide.encodings.storage import Store
-from instahide.encryption.encoder import Encoded, Encoder, fresh_order
+from instahide.encryption.encoder import Encoded, Encoder, random_permutation
 from instahide.encryption.exposure import Exposure, ExposureLimitError
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError, refused
+from instahide.errors import InstaHideError, first_validation_error
 
 #: Bytes of a shard, about; twice as many where there would be more than `MANY_SHARDS`, which spares
 #: the ledger work, and does not leave threads waiting at the end; more yet beyond `MOST_SHARDS`.
@@ -93,7 +93,7 @@ class Publication:
         self.manifest()  # Refuses what it cannot say.
         if self.values == "float16" and self.reach > torch.finfo(torch.float16).max:
             raise InstaHideError(
-                "These images have so little contrast that their normalised values are beyond "
+                "These images have so little contrast that their normalized values are beyond "
                 "float16.",
                 "Use --values float32.",
             )
@@ -113,18 +113,18 @@ class Publication:
                 private_images=len(images),
                 copies=self.copies,
                 values=self.values,
-                worst_error=worst_error(self.values, self.reach),
+                max_quantization_error=max_quantization_error(self.values, self.reach),
             )
         except ValidationError as error:
             raise InstaHideError(
-                f"This does not fit into a manifest ({refused(error)}).",
+                f"This does not fit into a manifest ({first_validation_error(error)}).",
                 "Change the setting, or the images.",
             ) from error
 
     @property
     def reach(self) -> float:
         """No value of an encoding is further from 0."""
-        return reach(self.images.mean, self.images.std, self.scheme.noise)
+        return max_abs(self.images.mean, self.images.std, self.scheme.noise)
 
     def store(self, store: Store, name: str, encoded: Encoded) -> Shard:
         """Write a block of encodings as the shard ``name``."""
@@ -242,7 +242,7 @@ class _Work:
         if not manifest.shards:
             self._account.begin(self._publication, manifest.copies)
         left = self.left()
-        order = left[fresh_order(len(left), manifest.participant)]
+        order = left[random_permutation(len(left), manifest.participant)]
         size = encodings_a_shard(manifest)
         parts = (order[start : start + size] for start in range(0, len(order), size))
         while noted := self._begin(islice(parts, NOTED)):

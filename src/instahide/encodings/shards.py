@@ -29,21 +29,21 @@ _STEPS, _ZERO = 127, 128
 _NAMES: dict[Values, str] = {"float32": "F32", "float16": "F16", "uint8": "U8"}
 
 
-def worst_error(values: Values, reach: float) -> float:
+def max_quantization_error(values: Values, reach: float) -> float:
     """How far a stored value may be from one that is at most ``reach`` from 0."""
     share = {"float32": 0.0, "float16": 2**-11, "uint8": 0.5 / _STEPS}[values]
     # Steps of float16 next to 0; and rounding of the way there and back.
     return reach * share * (1 + 1e-5) + (2**-25 if values == "float16" else 0.0)
 
 
-def packed(images: Tensor, values: Values, reach: float) -> Tensor:
+def quantize(images: Tensor, values: Values, reach: float) -> Tensor:
     """Encodings as they are stored."""
     if values == "uint8":
         return images.float().mul(_STEPS / reach).round_().add_(_ZERO).to(torch.uint8)
     return images.to(STORED[values])
 
 
-def unpacked(stored: Tensor, reach: float) -> Tensor:
+def dequantize(stored: Tensor, reach: float) -> Tensor:
     """float32 encodings from what `packed` gave.
 
     By NumPy, on the thread that asks. PyTorch would start threads for it, and as long as the

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 from instahide.data.cache import cache_folder, digest
-from instahide.data.remote.downloads import require_room
-from instahide.data.remote.urls import Entry, Remote, local_path, plain_name, reaching
+from instahide.data.remote.downloads import require_disk_space
+from instahide.data.remote.urls import Entry, Remote, connection_errors, local_path, plain_name
 from instahide.errors import InstaHideError
-from instahide.utils.atomic_write import open_regular, writing
+from instahide.utils.atomic_write import atomic_write, open_regular
 
 _LOCK = ".lock"
 #: What `files.writing` leaves of a manifest or a shard when it is killed.
@@ -122,7 +122,7 @@ class LocalStore:
     def writing(self, name: str) -> Iterator[Path]:
         """As `Store.writing`."""
         # For others to read, if the user's mask and the folder let them in.
-        with writing(self._path(name), mode=0o666) as partial:
+        with atomic_write(self._path(name), mode=0o666) as partial:
             yield partial
 
     def remove(self, name: str) -> None:
@@ -199,7 +199,7 @@ class UrlStore:
         """As `Store.read`."""
         entry = self._entry(name)
         _require_small(entry.size, most, name, self.location)
-        with reaching(self.location):
+        with connection_errors(self.location):
             content: bytes = self.remote.filesystem.cat_file(entry.path)
         # It may have grown meanwhile.
         _require_small(len(content), most, name, self.location)
@@ -211,7 +211,7 @@ class UrlStore:
         copies = cache_folder() / "encodings" / digest(self.remote.url) / name
         copy = copies / entry.state
         if not copy.is_file():
-            require_room(entry.size, cache_folder())
+            require_disk_space(entry.size, cache_folder())
             self.remote.download(entry, copy)
             for other in copies.iterdir():
                 if other != copy and other.name[0] != ".":
@@ -224,21 +224,21 @@ class UrlStore:
         target = self._target(name)
         with tempfile.TemporaryDirectory(prefix="instahide-") as folder:
             whole = Path(folder) / name
-            with writing(whole) as partial:
+            with atomic_write(whole) as partial:
                 yield partial
-            with reaching(self.location):
+            with connection_errors(self.location):
                 self.remote.filesystem.put_file(str(whole), target)
 
     def remove(self, name: str) -> None:
         """As `Store.remove`."""
-        with reaching(self.location):
+        with connection_errors(self.location):
             self.remote.filesystem.rm_file(self._entry(name).path)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """As `Store.exclusive`. A process that is killed leaves its lock behind."""
         lock = f"{self.remote.path}/{_LOCK}"
-        with reaching(self.location):
+        with connection_errors(self.location):
             try:
                 self.remote.filesystem.pipe_file(lock, b"", mode="create")
             except FileExistsError:
@@ -251,7 +251,7 @@ class UrlStore:
         try:
             yield
         finally:
-            with reaching(self.location):
+            with connection_errors(self.location):
                 self.remote.filesystem.rm_file(lock)
 
     def _entry(self, name: str) -> Entry:

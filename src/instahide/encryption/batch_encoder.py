@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from instahide.data import Images, ImageTable, PhotoCrops
+from instahide.data import ImageSource, ImageTable, PhotoCrops
 from instahide.data.duplicates.content_hash import Hashes
-from instahide.encryption.buffer_pool import room
+from instahide.data.normalization.normalization import Normalization
+from instahide.encryption.buffer_pool import allocate
 from instahide.encryption.encoder import Encoded
-from instahide.encryption.exposure import Exposure, Part
+from instahide.encryption.exposure import Exposure, ExposureView
 from instahide.encryption.keys import Block, KeyStream
 from instahide.encryption.mixing import (
     PublicImages,
-    clipped,
+    clip_to_range,
     label_weights,
     mix,
-    noised,
     soft_labels,
+    with_noise,
 )
-from instahide.encryption.privacy import loss_rate
+from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.sampling import sampler
-from instahide.encryption.sampling.partner_pools import Known, Pools, pools_of, require_pictures
+from instahide.encryption.sampling.partner_pools import (
+    ContentIds,
+    PartnerPools,
+    known_partner_pools,
+    require_enough_images,
+)
 from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import (
@@ -37,42 +43,37 @@ from instahide.encryption.validation import (
 from instahide.errors import InstaHideError
 
 
-class Moments(NamedTuple):
-    """What images were normalised with: ``mean`` and ``std`` per channel, of pixel / 255."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Plan:
+class PendingBatch:
     """SECRET: a batch whose mixes are drawn and counted, and whose images are yet to come.
 
     Attributes:
-        own: (n,) the images that it encrypts, in order; one may be there twice.
-        others: (j,) what else their mixes need, in ascending order: who needs it does not show.
-        places: (n, private_k) where each mix finds its images among ``own`` and then ``others``.
-        chosen: (n, k) partners, as `OneTimeKeys.partners`.
+        targets: (n,) the images that it encrypts, in order; one may be there twice.
+        extra_partners: (j,) the other images that the mixes need, in ascending order, so that the
+            order does not tell which mix needs which.
+        positions: (n, private_k) of the images of each mix, in ``targets`` and then
+            ``extra_partners``.
+        partners: (n, k) as `OneTimeKeys.partners`.
         coefficients: (n, k)
         block: what masks and noise are drawn from.
     """
 
-    own: NDArray[np.int64]
-    others: NDArray[np.int64]
-    places: NDArray[np.int64]
-    chosen: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    extra_partners: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    partners: NDArray[np.int64]
     coefficients: NDArray[np.float32]
     block: Block
 
     def __repr__(self) -> str:
-        return f"Plan({len(self.own)} hidden)"
+        return f"PendingBatch({len(self.targets)} hidden)"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("A plan cannot be copied or pickled: its keys are used once.")
 
 
 class BatchEncoder:
-    """Encrypts batches of images that are fetched and normalised elsewhere, under new keys each.
+    """Encrypts batches of images that are fetched and normalized elsewhere, under new keys each.
 
     Safe to share between threads. A pickled or forked copy starts a key stream of its own.
 
@@ -80,7 +81,7 @@ class BatchEncoder:
         scheme: how to encrypt.
         exposure: counts how often each private image goes out, and may limit it.
         public: the public images of a scheme that mixes some in.
-        moments: what the private images are normalised with; public images that are a table or
+        moments: what the private images are normalized with; public images that are a table or
             photographs are brought to the same.
         keys: a stream to draw from; a new one by default.
         participant: a name in the keys of a new stream, as for `Encoder`.
@@ -94,37 +95,37 @@ class BatchEncoder:
         self,
         scheme: Scheme,
         exposure: Exposure,
-        public: Images | PhotoCrops | None = None,
+        public: ImageSource | PhotoCrops | None = None,
         *,
-        moments: Moments | None = None,
+        moments: Normalization | None = None,
         keys: KeyStream | None = None,
         participant: str = "",
     ) -> None:
         self.scheme = scheme
         self.exposure = exposure
-        self._moments = moments or Moments((), ())
+        self._moments = moments or Normalization((), ())
         self.participant = participant
         self._keys = keys or KeyStream(participant)
         self._public = PublicImages(public)
-        self._public.renew(self._keys)
+        self._public.resample(self._keys)
         require_public(scheme, self._public.images)
         require_range(scheme, known=moments is not None)
         _require_moments(self._public.images, moments)
         count = exposure.images
         unknown = np.zeros((count, 2), np.uint64)
-        self._known = Known(np.arange(count), unknown, unknown)
+        self._known = ContentIds(np.arange(count), unknown, unknown)
         #: The pool and the public images that partners were drawn from last, and their pictures.
-        self._drawn_from: tuple[Any, Any, Pools | None] = None, None, None
+        self._drawn_from: tuple[Any, Any, PartnerPools | None] = None, None, None
 
     @property
-    def normalised(self) -> Moments | None:
-        """What private images are normalised with, if that is known."""
+    def normalized(self) -> Normalization | None:
+        """What private images are normalized with, if that is known."""
         return self._moments if self._moments.mean else None
 
     def next_epoch(self) -> None:
         """Start an epoch: new keys, and new crops where the public images are photographs."""
         self._keys.next_epoch()
-        self._public.renew(self._keys)
+        self._public.resample(self._keys)
 
     def identify(self, hashes: Hashes) -> None:
         """Learn which of the private images show the same picture: no mix holds one twice then.
@@ -136,10 +137,10 @@ class BatchEncoder:
                 from; zeros where one is not known.
         """
         values, pixels = hashes[:, 0], hashes[:, 1]
-        self._known = Known(self.exposure.identify(values), values, pixels)
+        self._known = ContentIds(self.exposure.identify(values), values, pixels)
         self._drawn_from = None, None, None
 
-    def plan(self, indices: NDArray[np.int64], pool: NDArray[np.int64]) -> Plan:
+    def draw(self, indices: NDArray[np.int64], pool: NDArray[np.int64]) -> PendingBatch:
         """Draw the mixes that encrypt the private images ``indices`` (n,), and count them.
 
         Args:
@@ -159,19 +160,19 @@ class BatchEncoder:
             self.scheme,
             np.searchsorted(pool, indices),
             public=len(self._public),
-            exposure=Part(self.exposure, pool),
+            exposure=ExposureView(self.exposure, pool),
             pools=self._pools(pool),
         )
         private = slice(0, self.scheme.private_k)
         chosen[:, private] = pool[chosen[:, private]]
         own = indices[: len(chosen)]
         others = np.setdiff1d(chosen[:, private], own)
-        places = _places(chosen[:, private], np.concatenate([own, others]))
-        return Plan(own, others, places, chosen, coefficients, block)
+        places = _positions_of(chosen[:, private], np.concatenate([own, others]))
+        return PendingBatch(own, others, places, chosen, coefficients, block)
 
-    def finish(
+    def encode(
         self,
-        plan: Plan,
+        plan: PendingBatch,
         images: NDArray[np.float32],
         labels: NDArray[Any],
         classes: int,
@@ -183,7 +184,7 @@ class BatchEncoder:
 
         Args:
             plan: to be used once.
-            images: (m, C, H, W) its ``own`` and then its ``others``, normalised.
+            images: (m, C, H, W) its ``own`` and then its ``others``, normalized.
             labels: theirs: (m,) class numbers, or (m, classes) soft labels.
             classes: how many there are.
             dtype: of the encodings: float32, float16 or bfloat16.
@@ -195,21 +196,21 @@ class BatchEncoder:
                 the scheme gives.
         """
         channels, height, width = images.shape[1:]
-        rate = loss_rate(self.scheme, (channels, height, width), self._moments.std)
+        rate = mu_squared_rate(self.scheme, (channels, height, width), self._moments.std)
         self.exposure.require_rate(rate)
         keys = self._one_time_keys(plan, images.shape[1:])
-        chosen = plan.chosen[:, self.scheme.private_k :]
+        chosen = plan.partners[:, self.scheme.private_k :]
         public = self._public.rows(chosen, images, self._moments)
         if chosen.size:
             require_same_shape(public[0].shape[1:], images.shape[1:])
         as_they_are = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-        out = room((len(plan.own), *images.shape[1:]), dtype, pin_memory=pin_memory)
-        with noised(plan.block, self.scheme, out) as mixes:
-            pixels = clipped(self.scheme, images, self._moments)
-            require_different((pixels, plan.places), public)
-            mix(keys, (pixels, plan.places), public, as_they_are, mixes)
+        out = allocate((len(plan.targets), *images.shape[1:]), dtype, pin_memory=pin_memory)
+        with with_noise(plan.block, self.scheme, out) as mixes:
+            pixels = clip_to_range(self.scheme, images, self._moments)
+            require_different((pixels, plan.positions), public)
+            mix(keys, (pixels, plan.positions), public, as_they_are, mixes)
         weights = label_weights(self.scheme, keys)
-        return Encoded(out, soft_labels(weights, labels[plan.places], classes))
+        return Encoded(out, soft_labels(weights, labels[plan.positions], classes))
 
     def __repr__(self) -> str:
         return f"BatchEncoder({self.scheme})"
@@ -223,34 +224,34 @@ class BatchEncoder:
         vars(self).update(state)
         self._keys = KeyStream(self.participant)
 
-    def _pools(self, pool: NDArray[np.int64]) -> Pools | None:
+    def _pools(self, pool: NDArray[np.int64]) -> PartnerPools | None:
         """What partners are drawn from, computed once for an epoch."""
         rows, public, pools = self._drawn_from
         if rows is not pool or public is not self._public.images:
             ids, hashes, pixels = self._known
             _, numbers = np.unique(ids[pool], return_inverse=True)
-            known = Known(numbers, hashes[pool], pixels[pool])
-            pools = pools_of(known, self._public.images)
-            require_pictures(self.scheme, pools)
+            known = ContentIds(numbers, hashes[pool], pixels[pool])
+            pools = known_partner_pools(known, self._public.images)
+            require_enough_images(self.scheme, pools)
             self._drawn_from = pool, self._public.images, pools
         return pools
 
-    def _one_time_keys(self, plan: Plan, shape: tuple[int, ...]) -> OneTimeKeys:
+    def _one_time_keys(self, plan: PendingBatch, shape: tuple[int, ...]) -> OneTimeKeys:
         channels, height, width = shape
-        masks = sampler.masks(plan.block, len(plan.own), (channels, height, width))
+        masks = sampler.masks(plan.block, len(plan.targets), (channels, height, width))
         return OneTimeKeys(
-            plan.chosen, plan.coefficients, masks if self.scheme.mask else None, None
+            plan.partners, plan.coefficients, masks if self.scheme.mask else None, None
         )
 
 
-def _require_moments(public: Images | None, moments: Moments | None) -> None:
-    """Public pixels are normalised here, and must come out like the private images."""
+def _require_moments(public: ImageSource | None, moments: Normalization | None) -> None:
+    """Public pixels are normalized here, and must come out like the private images."""
     if not isinstance(public, ImageTable):
         return
     if moments is None:
         raise InstaHideError(
-            "Private images are normalised by a transform whose mean and std are not known, so "
-            "that public images cannot be normalised alike.",
+            "Private images are normalized by a transform whose mean and std are not known, so "
+            "that public images cannot be normalized alike.",
             "Give mean= and std= as the transform has them.",
         )
     channels = public.shape[0]
@@ -262,7 +263,7 @@ def _require_moments(public: Images | None, moments: Moments | None) -> None:
         )
 
 
-def _places(chosen: NDArray[np.int64], fetched: NDArray[np.int64]) -> NDArray[np.int64]:
+def _positions_of(chosen: NDArray[np.int64], fetched: NDArray[np.int64]) -> NDArray[np.int64]:
     """(n, p) where each of ``chosen`` (n, p) is in ``fetched`` (m,), which begins with column 0."""
     unique, first = np.unique(fetched, return_index=True)
     places = first[np.searchsorted(unique, chosen)]

@@ -23,7 +23,7 @@ LEAST, MOST = 1 << 20, 1 << 25
 _spare: deque[NDArray[np.uint8]] = deque(maxlen=SPARE)
 
 
-def room(
+def allocate(
     shape: tuple[int, ...],
     dtype: torch.dtype,
     *,
@@ -44,7 +44,7 @@ def room(
     size = math.prod(shape) * dtype.itemsize
     if not LEAST <= size <= MOST:
         return torch.from_numpy(np.empty(shape, f"u{dtype.itemsize}")).view(dtype)
-    memory = _spare_of(size)
+    memory = _spare_buffer(size)
     lent = memory[:size].view(f"u{dtype.itemsize}").reshape(shape)
     # Every tensor on this memory, and every array on such a tensor, holds ``lent``.
     weakref.finalize(lent, _spare.append, memory).atexit = False
@@ -88,7 +88,7 @@ class Turns:
             turn.set()
 
 
-def _spare_of(size: int) -> NDArray[np.uint8]:
+def _spare_buffer(size: int) -> NDArray[np.uint8]:
     """At least ``size`` bytes that nobody uses; NumPy's have huge pages, which torch's have not."""
     for _ in range(len(_spare)):
         try:

@@ -13,32 +13,36 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.data import Images, ImageTable, PhotoCrops
-from instahide.data.image_source import picture_ids_of
+from instahide.data import ImageSource, ImageTable, PhotoCrops
+from instahide.data.image_source import content_ids_of
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.buffer_pool import Turns, room
+from instahide.encryption.buffer_pool import Turns, allocate
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import cuda
 from instahide.encryption.keys import Block, KeyStream
 from instahide.encryption.mixing import (
     PublicImages,
-    clipped,
+    clip_to_range,
     label_weights,
     mix,
-    noised,
     soft_labels,
+    with_noise,
 )
-from instahide.encryption.privacy import loss_rate
+from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.sampling import sampler
-from instahide.encryption.sampling.partner_pools import Pools, image_pools, require_pictures
+from instahide.encryption.sampling.partner_pools import (
+    PartnerPools,
+    partner_pools,
+    require_enough_images,
+)
 from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
-from instahide.encryption.validation import require_fit
-from instahide.utils.row_indices import row_numbers
+from instahide.encryption.validation import require_compatible
+from instahide.utils.row_indices import row_indices
 
 #: Blocks that `Encoder.stream` works on at a time: keys of one are drawn, one is mixed, and one is
 #: there for processors that are done with that.
-AHEAD = 3
+BLOCKS_AHEAD = 3
 
 #: Gives memory for encodings of a shape and type.
 Memory = Callable[[tuple[int, ...], torch.dtype], Tensor]
@@ -59,7 +63,7 @@ class Encoder:
     Args:
         scheme: how to encrypt.
         images: the private images.
-        public: the public images of a scheme that mixes some in, under the normalisation of the
+        public: the public images of a scheme that mixes some in, under the normalization of the
             private ones: a pool, or photographs of which every epoch takes new crops.
         augmentation: crop and flip of every image of a mix.
         keys: a stream to draw from; a new one by default.
@@ -82,8 +86,8 @@ class Encoder:
     def __init__(
         self,
         scheme: Scheme,
-        images: Images,
-        public: Images | PhotoCrops | None = None,
+        images: ImageSource,
+        public: ImageSource | PhotoCrops | None = None,
         *,
         augmentation: Augmentation | None = None,
         keys: KeyStream | None = None,
@@ -101,24 +105,24 @@ class Encoder:
         self.participant = participant
         self._keys = keys or KeyStream(participant)
         self._public = PublicImages(public)
-        self._public.renew(self._keys)
-        require_fit(scheme, images, self._public.images, self.augmentation)
-        self.exposure.require_rate(loss_rate(scheme, images.shape, images.std))
+        self._public.resample(self._keys)
+        require_compatible(scheme, images, self._public.images, self.augmentation)
+        self.exposure.require_rate(mu_squared_rate(scheme, images.shape, images.std))
         self.pools = self._find_pictures()
-        require_pictures(scheme, self.pools)
+        require_enough_images(scheme, self.pools)
         self._device_tables = self._to_device()
 
     def next_epoch(self) -> None:
         """Start an epoch: new keys, and new crops where the public images are photographs."""
         self._keys.next_epoch()
-        if self._public.renew(self._keys):
+        if self._public.resample(self._keys):
             self.pools = self._find_pictures()
-            require_pictures(self.scheme, self.pools)
+            require_enough_images(self.scheme, self.pools)
             self._device_tables = self._to_device()
 
-    def order(self) -> NDArray[np.int64]:
+    def permutation(self) -> NDArray[np.int64]:
         """A fresh random order of the private images."""
-        return sampler.order(self._keys.next_block(), len(self.images))
+        return sampler.permutation(self._keys.next_block(), len(self.images))
 
     def encode(
         self, indices: NDArray[np.int64] | NDArray[np.bool], *, pin_memory: bool = False
@@ -155,15 +159,15 @@ class Encoder:
         Raises:
             InstaHideError: as for `encode`, when the block is due.
         """
-        workers = ThreadPoolExecutor(AHEAD, thread_name_prefix="instahide-prefetch")
+        workers = ThreadPoolExecutor(BLOCKS_AHEAD, thread_name_prefix="instahide-prefetch")
         coming: deque[Future[Encoded]] = deque()
-        turns = Turns(AHEAD + 1)
+        turns = Turns(BLOCKS_AHEAD + 1)
         try:
             for indices in rows:
                 # Begun here, in order: which thread is faster changes nothing.
                 begun = self._begin(indices, pin_memory, turns.next())
                 coming.append(workers.submit(self._encode, *begun))
-                if len(coming) > AHEAD:
+                if len(coming) > BLOCKS_AHEAD:
                     yield coming.popleft().result()
                     turns.asked()
             while coming:
@@ -180,9 +184,9 @@ class Encoder:
         wait: Callable[[], object] = lambda: None,
     ) -> tuple[Block, NDArray[np.int64], Memory]:
         """Key bytes of their own, the checked ``indices``, and what gives memory for encodings."""
-        indices = row_numbers(indices, len(self.images))
+        indices = row_indices(indices, len(self.images))
         if self._device_tables is None:
-            memory = partial(room, pin_memory=pin_memory, wait=wait)
+            memory = partial(allocate, pin_memory=pin_memory, wait=wait)
             return self._keys.next_block(), indices, memory
         # Here, where the user's own stream of the device is the current one.
         shape = (len(indices), *self.images.shape)
@@ -193,7 +197,7 @@ class Encoder:
         keys = self._draw(block, indices)
         # Not before the keys are drawn: by then, memory of an earlier block is free again.
         out = memory((len(keys.partners), *self.images.shape), self.dtype)
-        with noised(block, self.scheme, out) as mixes:
+        with with_noise(block, self.scheme, out) as mixes:
             if self._device_tables is not None:
                 self._device_tables.encode(keys, self.scheme.private_k, mixes)
                 classes = self.images.rows(self._private(keys)).labels
@@ -214,7 +218,7 @@ class Encoder:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._keys = KeyStream(self.participant)
-        self.exposure.group(picture_ids_of(self.images))
+        self.exposure.group(content_ids_of(self.images))
         self._device_tables = self._to_device()
 
     def _draw(self, block: Block, indices: NDArray[np.int64]) -> OneTimeKeys:
@@ -229,10 +233,10 @@ class Encoder:
             pools=self.pools,
         )
 
-    def _find_pictures(self) -> Pools | None:
+    def _find_pictures(self) -> PartnerPools | None:
         """Let the exposure count by picture; returns which images partners are drawn from."""
-        ids = self.exposure.group(picture_ids_of(self.images))
-        return image_pools(ids, self.images, self._public.images)
+        ids = self.exposure.group(content_ids_of(self.images))
+        return partner_pools(ids, self.images, self._public.images)
 
     def _private(self, keys: OneTimeKeys) -> NDArray[np.int64]:
         return keys.partners[:, : self.scheme.private_k]
@@ -242,11 +246,11 @@ class Encoder:
         private = self.images.rows(self._private(keys))
         pixels = private.pixels
         if pixels.dtype != np.uint8:
-            pixels = clipped(self.scheme, pixels, self.images)
+            pixels = clip_to_range(self.scheme, pixels, self.images)
         chosen = keys.partners[:, self.scheme.private_k :]
         public = self._public.rows(chosen, pixels, self.images)
-        normalisation = self.images.scale, self.images.bias
-        mix(keys, (pixels, private.positions), public, normalisation, out)
+        normalization = self.images.scale, self.images.bias
+        mix(keys, (pixels, private.positions), public, normalization, out)
         return private.labels
 
     def _to_device(self) -> cuda.DeviceTables | None:
@@ -260,11 +264,11 @@ class Encoder:
         return cuda.DeviceTables(images, public, self.device)
 
 
-def fresh_order(count: int, participant: str = "") -> NDArray[np.int64]:
+def random_permutation(count: int, participant: str = "") -> NDArray[np.int64]:
     """A random permutation of ``count`` rows, from keys that nothing else uses.
 
     Args:
         count: how many rows.
         participant: a name in the keys, as for `Encoder`.
     """
-    return sampler.order(KeyStream(participant).next_block(), count)
+    return sampler.permutation(KeyStream(participant).next_block(), count)

@@ -13,8 +13,12 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.duplicates.content_hash import Hashes, all_different, joined, same_pictures
-from instahide.encryption.sampling._duplicates_numba import merge, repeats, tally
+from instahide.data.duplicates.content_hash import Hashes, all_unique, duplicate_ids, merge_ids
+from instahide.encryption.sampling._duplicates_numba import (
+    add_to_totals,
+    has_repeats,
+    merge_repeats,
+)
 from instahide.errors import InstaHideError
 
 
@@ -75,7 +79,7 @@ class Exposure:
 
     def identify(self, hashes: Hashes) -> NDArray[np.int64]:
         """As `group`, by ``hashes`` (N, 2) of the images; zeros where one is not known."""
-        return self.group(same_pictures(hashes))
+        return self.group(duplicate_ids(hashes))
 
     def group(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Count images that show one picture together, from now on and what was counted before.
@@ -87,8 +91,8 @@ class Exposure:
             (N,) numbers that are equal for these, and for all that were grouped before.
         """
         with self._lock:
-            known = ids if self._first is None else joined(ids, self._first)
-            if not all_different(joined(known)):
+            known = ids if self._first is None else merge_ids(ids, self._first)
+            if not all_unique(merge_ids(known)):
                 self._count_together(known)
         return known
 
@@ -123,14 +127,14 @@ class Exposure:
         There is nothing to do where nobody else encrypts them.
         """
 
-    def spent(self) -> NDArray[np.bool] | None:
+    def exhausted(self) -> NDArray[np.bool] | None:
         """(N,) which images are at their limit; None where no image is."""
         if self.limit is None:
             return None
         spent = self._each(self._counts) >= self.limit
         return spent if spent.any() else None
 
-    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+    def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
         """Count the first mixes, as many as bring no image above its limit.
 
         To be called before the encodings are made: what is counted may never be seen, what is
@@ -149,9 +153,9 @@ class Exposure:
         with self._lock:
             taken = len(rows)
             if self.limit is not None:
-                taken = fitting(once_each(self._pictures(rows)), self._counts, self.limit)
+                taken = within_limit(once_each(self._pictures(rows)), self._counts, self.limit)
             totals = self._counts, self._squares
-            tally(rows[:taken], self._first, coefficients[:taken], *totals)
+            add_to_totals(rows[:taken], self._first, coefficients[:taken], *totals)
         return taken
 
     def __copy__(self) -> Self:
@@ -173,7 +177,7 @@ class Exposure:
         return _continued, (self.images, self._counts, self._squares, self._first)
 
 
-class Part(Exposure):
+class ExposureView(Exposure):
     """Some of the images of another exposure, which counts them.
 
     Args:
@@ -199,13 +203,13 @@ class Part(Exposure):
 
     def spent(self) -> NDArray[np.bool] | None:
         """(n,) which images are at their limit; None where no image is."""
-        whole = self._whole.spent()
+        whole = self._whole.exhausted()
         spent = None if whole is None else whole[self._rows]
         return spent if spent is not None and spent.any() else None
 
     def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
         """As `Exposure.take`, with rows of the part."""
-        return self._whole.take(self._rows[rows], coefficients)
+        return self._whole.record(self._rows[rows], coefficients)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A part of an exposure cannot be copied: what it counts is the whole's.")
@@ -223,7 +227,7 @@ def require_limit(limit: int | None) -> None:
         )
 
 
-def fitting(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> int:
+def within_limit(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> int:
     """How many of the first mixes ``rows`` (n, p) keep every image within ``limit``.
 
     Args:
@@ -242,9 +246,9 @@ def fitting(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> i
 
 def once_each(pictures: NDArray[np.int64]) -> NDArray[np.int64]:
     """Mixes ``pictures`` (n, p) with -1 in place of what a mix holds already."""
-    if repeats(pictures):
+    if has_repeats(pictures):
         pictures = pictures.copy()
-        merge(pictures, np.zeros(pictures.shape, np.float32))
+        merge_repeats(pictures, np.zeros(pictures.shape, np.float32))
     return pictures
 
 
@@ -255,7 +259,7 @@ def gathered(totals: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
     return sums
 
 
-def at_limit(exposure: Exposure) -> ExposureLimitError:
+def limit_error(exposure: Exposure) -> ExposureLimitError:
     """What to raise when the limit of ``exposure`` ends the work."""
     return ExposureLimitError(
         f"The next encoding would bring an image above {exposure.limit} encodings.",

@@ -13,7 +13,7 @@ from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.sampling import sampler
-from instahide.encryption.sampling.partner_pools import image_pools, require_pictures
+from instahide.encryption.sampling.partner_pools import partner_pools, require_enough_images
 from instahide.encryption.scheme import Scheme
 
 #: What is to be said under every such picture.
@@ -22,7 +22,7 @@ CAPTION = "The keys of this picture were made for it alone. The sign is hidden; 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Illustration:
-    """The steps of n encryptions, all float, normalised.
+    """The steps of n encryptions, all float, normalized.
 
     Attributes:
         parts: (n, k, C, H, W) the image itself and its partners.
@@ -35,7 +35,7 @@ class Illustration:
     parts: NDArray[np.float32]
     coefficients: NDArray[np.float32]
     mixes: NDArray[np.float64]
-    turned: NDArray[np.bool]
+    negated: NDArray[np.bool]
     encodings: NDArray[np.float64]
 
 
@@ -46,9 +46,9 @@ def illustrate(
 
     The picture shows its partners, so its encodings hide nothing. No encoder ever uses these keys.
     """
-    pool = images.subset(slice(0, 0)) if public is None else public.normalised_like(images)
-    pools = image_pools(images.picture_ids, images, public)
-    require_pictures(scheme, pools)
+    pool = images.subset(slice(0, 0)) if public is None else public.normalized_like(images)
+    pools = partner_pools(images.content_ids, images, public)
+    require_enough_images(scheme, pools)
     block = KeyStream("illustration").next_block()
     keys = sampler.one_time_keys(
         block,
@@ -64,7 +64,7 @@ def illustrate(
     own, others = keys.partners[:, : scheme.private_k], keys.partners[:, scheme.private_k :]
     parts = np.concatenate(
         [
-            table.normalised(rows.reshape(-1)).reshape(*rows.shape, *images.shape)
+            table.normalized(rows.reshape(-1)).reshape(*rows.shape, *images.shape)
             for table, rows in ((images, own), (pool, others))
         ],
         axis=1,

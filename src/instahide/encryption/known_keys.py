@@ -20,11 +20,11 @@ from instahide.encryption.kernels.reference import mask_bits
 from instahide.encryption.keys import KEY_BYTES, KeyStream
 from instahide.encryption.sampling import sampler
 from instahide.encryption.scheme import Scheme
-from instahide.utils.row_indices import row_numbers
+from instahide.utils.row_indices import row_indices
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Rehearsal:
+class KnownKeyEncodings:
     """SECRET: n encodings as an `Encoder` makes them, and the keys behind them.
 
     Attributes:
@@ -37,12 +37,12 @@ class Rehearsal:
     encoded: Encoded
     partners: NDArray[np.int64]
     coefficients: NDArray[np.float32]
-    turned: NDArray[np.bool]
+    negated: NDArray[np.bool]
 
 
-def rehearse(
+def encode_with_known_keys(
     scheme: Scheme, images: ImageTable, public: ImageTable | None, indices: NDArray[np.int64]
-) -> Rehearsal:
+) -> KnownKeyEncodings:
     """Encrypt the private images ``indices`` (n,) and keep the keys.
 
     The encoder is the real one. Its keys are drawn a second time, from the same throw-away root.
@@ -50,9 +50,9 @@ def rehearse(
     Raises:
         InstaHideError: as `Encoder` does.
     """
-    indices = row_numbers(indices, len(images))
+    indices = row_indices(indices, len(images))
     root = secrets.token_bytes(KEY_BYTES)
-    pool = None if public is None else public.normalised_like(images)
+    pool = None if public is None else public.normalized_like(images)
     encoder = Encoder(scheme, images, pool, keys=KeyStream("rehearsal", fixed_key=root))
     encoded = encoder.encode(indices)
     keys = sampler.one_time_keys(
@@ -67,4 +67,4 @@ def rehearse(
     )
     size = tuple(encoded.images.shape)
     turned = np.zeros(size, bool) if keys.masks is None else mask_bits(keys.masks, size[2:])
-    return Rehearsal(encoded, keys.partners, keys.coefficients, turned)
+    return KnownKeyEncodings(encoded, keys.partners, keys.coefficients, turned)

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.data import Images, ImageTable, PhotoCrops
-from instahide.data.table import Normalised
+from instahide.data import ImageSource, ImageTable, PhotoCrops
+from instahide.data.table import Normalized
 from instahide.encryption.kernels import cpu
 from instahide.encryption.keys import Block, KeyStream, Purpose
 from instahide.encryption.sampling import sampler
@@ -32,14 +32,14 @@ class PublicImages:
         images: the pool, or the present crops. Before the first `renew` there are none.
     """
 
-    def __init__(self, source: Images | PhotoCrops | None) -> None:
+    def __init__(self, source: ImageSource | PhotoCrops | None) -> None:
         self._photos = source if isinstance(source, PhotoCrops) else None
         self.images = None if isinstance(source, PhotoCrops) else source
 
     def __len__(self) -> int:
         return 0 if self.images is None else len(self.images)
 
-    def renew(self, stream: KeyStream) -> bool:
+    def resample(self, stream: KeyStream) -> bool:
         """Take new crops where there are photographs; returns whether there are."""
         if self._photos is None:
             return False
@@ -48,20 +48,20 @@ class PublicImages:
         return True
 
     def rows(
-        self, chosen: NDArray[np.int64], private: NDArray[Any], like: Normalised
+        self, chosen: NDArray[np.int64], private: NDArray[Any], like: Normalized
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """The images ``chosen`` (n, j), as pixels of the type of the ``private`` ones.
 
         Returns:
-            Pixels (m, C, H, W), normalised as ``like`` says if they are floats; and (n, j) where
+            Pixels (m, C, H, W), normalized as ``like`` says if they are floats; and (n, j) where
             each of the chosen is among them.
         """
         if self.images is None:
             return private[:0], chosen
         if isinstance(self.images, ImageTable) and private.dtype != np.uint8:
             unique, positions = np.unique(chosen, return_inverse=True)
-            pool = self.images.normalised_like(like)
-            return pool.normalised(unique), positions.reshape(chosen.shape)
+            pool = self.images.normalized_like(like)
+            return pool.normalized(unique), positions.reshape(chosen.shape)
         rows = self.images.rows(chosen)
         return rows.pixels, rows.positions
 
@@ -70,7 +70,7 @@ def mix(
     keys: OneTimeKeys,
     private: tuple[NDArray[Any], NDArray[np.int64]],
     public: tuple[NDArray[Any], NDArray[np.int64]],
-    normalisation: tuple[NDArray[np.float32], NDArray[np.float32]],
+    normalization: tuple[NDArray[np.float32], NDArray[np.float32]],
     out: Tensor,
 ) -> None:
     """Fill ``out`` (n, C, H, W) with the encodings under ``keys``.
@@ -79,16 +79,16 @@ def mix(
         keys: for n mixes; their partners are not looked at.
         private: pixels, and (n, private_k) where each mix finds its own.
         public: likewise (n, k - private_k), of the same type.
-        normalisation: scale (C,) and bias (C,): ``pixel * scale + bias``.
+        normalization: scale (C,) and bias (C,): ``pixel * scale + bias``.
         out: float32, float16 or bfloat16, contiguous, on the CPU.
     """
     positions = np.concatenate([private[1], public[1]], axis=1)
     fetched = OneTimeKeys(positions, keys.coefficients, keys.masks, keys.moves)
-    cpu.encode(private[0], public[0], fetched, private[1].shape[1], *normalisation, out)
+    cpu.encode(private[0], public[0], fetched, private[1].shape[1], *normalization, out)
 
 
 @contextmanager
-def noised(block: Block, scheme: Scheme, out: Tensor) -> Generator[Tensor]:
+def with_noise(block: Block, scheme: Scheme, out: Tensor) -> Generator[Tensor]:
     """Where to put the mixes for ``out`` (n, C, H, W); the noise comes on top after the block.
 
     It comes behind the mask, and might as well come before: its law knows no sign. Mixes wait for
@@ -106,10 +106,12 @@ def noised(block: Block, scheme: Scheme, out: Tensor) -> Generator[Tensor]:
         out[start : start + step] = noise.to(part.device).add_(part)
 
 
-def clipped(scheme: Scheme, private: NDArray[np.float32], like: Normalised) -> NDArray[np.float32]:
+def clip_to_range(
+    scheme: Scheme, private: NDArray[np.float32], like: Normalized
+) -> NDArray[np.float32]:
     """``private`` (m, C, H, W), where noise is to hide them in the range that it is reckoned for.
 
-    That is 0 to 1 before the normalisation of ``like``, as 8-bit pixels are by themselves.
+    That is 0 to 1 before the normalization of ``like``, as 8-bit pixels are by themselves.
     """
     if not scheme.noise:
         return private
@@ -120,7 +122,7 @@ def clipped(scheme: Scheme, private: NDArray[np.float32], like: Normalised) -> N
 def label_weights(scheme: Scheme, keys: OneTimeKeys) -> NDArray[np.float32]:
     """(n, private_k): what the label of each private image counts, by the scheme's label mode."""
     weights = keys.coefficients[:, : scheme.private_k]
-    if scheme.labels == "renormalised":
+    if scheme.label_mode == "renormalised":
         weights = weights / weights.sum(axis=1, keepdims=True)
     return weights
 

@@ -1,7 +1,7 @@
 """What noise guarantees: differential privacy of an image's pixels, where labels are public.
 
 Two data sets are neighbours if they differ in the pixels of one private image, and in nothing else:
-labels, partners, coefficients and the normalisation are taken to be known. Under these, all
+labels, partners, coefficients and the normalization are taken to be known. Under these, all
 encodings that the image went into are one Gaussian mechanism, whose mean moves by at most
 
     mu = sensitivity * sqrt(sum of its squared coefficients) / noise
@@ -22,7 +22,7 @@ import torch
 
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 #: The delta that figures are given at, unless another is asked for.
 DELTA = 1e-5
@@ -33,7 +33,7 @@ _LEAST_EPSILON = 0.001
 
 
 def sensitivity(shape: tuple[int, int, int], std: Sequence[float]) -> float:
-    """How far apart, in L2, two images of ``shape`` (C, H, W) can be once they are normalised.
+    """How far apart, in L2, two images of ``shape`` (C, H, W) can be once they are normalized.
 
     Each pixel lies between 0 and 1 before that, so that nothing needs to be clipped.
     """
@@ -41,12 +41,12 @@ def sensitivity(shape: tuple[int, int, int], std: Sequence[float]) -> float:
     return math.sqrt(sum(height * width / deviation**2 for deviation in std))
 
 
-def loss_rate(scheme: Scheme, shape: tuple[int, int, int], std: Sequence[float]) -> float:
+def mu_squared_rate(scheme: Scheme, shape: tuple[int, int, int], std: Sequence[float]) -> float:
     """What a squared coefficient of 1 adds to the mu^2 of an image; infinite without noise."""
     return (sensitivity(shape, std) / scheme.noise) ** 2 if scheme.noise else math.inf
 
 
-def delta_at(epsilon: float, mu: float) -> float:
+def delta_of(epsilon: float, mu: float) -> float:
     """The least delta of a Gaussian mechanism whose mean moves by ``mu`` deviations."""
     # By the logarithm: where epsilon is large, its power is beyond float64.
     inner, outer = torch.special.log_ndtr(
@@ -69,14 +69,14 @@ def epsilon_of(loss: float, delta: float = DELTA) -> float:
     low, high = 0.0, loss / 2 + mu * math.sqrt(2 * math.log(1 / delta))
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        if delta_at(middle, mu) <= delta:
+        if delta_of(middle, mu) <= delta:
             high = middle
         else:
             low = middle
     return high
 
 
-def epsilon_beforehand(
+def epsilon_upper_bound(
     scheme: Scheme,
     shape: tuple[int, int, int],
     std: Sequence[float],
@@ -98,11 +98,11 @@ def epsilon_beforehand(
     require_delta(delta)
     if limit is None:
         delta /= 2
-        limit = copies + most_partners(copies * (scheme.private_k - 1), delta)
-    return epsilon_of(earlier + scheme.c1**2 * limit * loss_rate(scheme, shape, std), delta)
+        limit = copies + max_partner_count(copies * (scheme.private_k - 1), delta)
+    return epsilon_of(earlier + scheme.c1**2 * limit * mu_squared_rate(scheme, shape, std), delta)
 
 
-def most_partners(mean: float, chance: float) -> int:
+def max_partner_count(mean: float, chance: float) -> int:
     """A count that a binomial one of this ``mean`` passes with at most this ``chance``.
 
     By Chernoff's bound: P(X >= b) <= exp(b - mean) (mean / b)^b for b above the mean.
@@ -138,7 +138,7 @@ def epsilon_with_labels_hidden(
     require_delta(delta)
     if not scheme.noise:
         return math.inf
-    with needing("dp-accounting", "accounting"):
+    with requires_extra("dp-accounting", "accounting"):
         import dp_accounting
         from dp_accounting.rdp import RdpAccountant
 
@@ -151,7 +151,7 @@ def epsilon_with_labels_hidden(
         others = images - 1
         sampled = dp_accounting.SampledWithoutReplacementDpEvent(others, scheme.private_k - 1, one)
         accountant.compose(sampled, others * copies)
-    seen = epsilon_beforehand(scheme, shape, std, copies=copies, delta=delta)
+    seen = epsilon_upper_bound(scheme, shape, std, copies=copies, delta=delta)
     return min(seen, float(accountant.get_epsilon(delta)))
 
 

@@ -1,25 +1,29 @@
 """PUBLIC: what everybody may know about an encryption, and the only place where it is checked.
 
-====================  =========  ==================================================================
-name                  symbol     meaning
-====================  =========  ==================================================================
-``k``                 k          images in a mix, the encrypted one included
-``private_k``                    how many of them are private; the other k - private_k are public
-``c1``                c1         upper bound of every coefficient lambda_j
-``c2``                c2         lower bound of the sum of the private coefficients
-``own``                          lower bound of the encrypted image's own coefficient: 0 in
-                                 training, the query coefficient where a query is encrypted
-``mask``              sigma      whether a random sign is put on every value (no: this is Mixup)
-``labels``            y~         "soft": sum of lambda_j onehot(y_j) over the private images;
-                                 "renormalised": the same, divided by their total coefficient
-``law``               lambda     "half-normal": k values of abs(N(0, 1)) over their sum, as the
-                                 authors draw them; "dirichlet": uniform on the simplex
-``noise``                        standard deviation of Gaussian noise on every value of an encoding,
-                                 in units of normalised images; docs/noise.md has what it promises
-====================  =========  ==================================================================
+============================  =======  ===========================================================
+name                          symbol   meaning
+============================  =======  ===========================================================
+``k``                         k        images in a mix, the encrypted one included
+``private_k``                          how many of them are private; the other k - private_k are
+                                       public
+``c1``                        c1       upper bound of every coefficient lambda_j
+``c2``                        c2       lower bound of the sum of the private coefficients
+``min_self_coefficient``               lower bound of the encrypted image's own coefficient: 0 in
+                                       training, the query coefficient where a query is encrypted
+``mask``                      sigma    whether a random sign is put on every value (no: this is
+                                       Mixup)
+``label_mode``                y~       "soft": sum of lambda_j onehot(y_j) over the private images;
+                                       "renormalised": the same, divided by their total
+                                       coefficient
+``coefficient_distribution``  lambda   "half-normal": k values of abs(N(0, 1)) over their sum, as
+                                       the authors draw them; "dirichlet": uniform on the simplex
+``noise``                              standard deviation of Gaussian noise on every value of an
+                                       encoding, in units of normalized images; docs/noise.md has
+                                       what it promises
+============================  =======  ===========================================================
 
-Both laws are conditioned on the bounds. Source: Huang, Song, Li, Arora, "InstaHide" (ICML 2020,
-arXiv:2010.02772), sections 2 and 4 and algorithm 2.
+Both distributions are conditioned on the bounds. Source: Huang, Song, Li, Arora, "InstaHide"
+(ICML 2020, arXiv:2010.02772), sections 2 and 4 and algorithm 2.
 """
 
 from __future__ import annotations
@@ -35,12 +39,12 @@ import numpy as np
 
 from instahide.errors import InstaHideError
 
-Labels = Literal["soft", "renormalised"]
-Law = Literal["half-normal", "dirichlet"]
+LabelMode = Literal["soft", "renormalised"]
+CoefficientDistribution = Literal["half-normal", "dirichlet"]
 
 #: Bounds that fewer draws than this meet are refused: drawing would take for ever.
 LEAST_ACCEPTANCE = 1e-3
-#: Far more than a network can learn from; the law of the coefficients of a mix is simulated.
+#: Far more than a network can learn from; the coefficients of a mix are simulated.
 MOST_IMAGES = 100
 _TRIALS = 20_000
 
@@ -57,10 +61,10 @@ class Scheme:
     private_k: int = 2
     c1: float = 0.65
     c2: float = 0.3
-    own: float = 0.0
+    min_self_coefficient: float = 0.0
     mask: bool = True
-    labels: Labels = "soft"
-    law: Law = "half-normal"
+    label_mode: LabelMode = "soft"
+    coefficient_distribution: CoefficientDistribution = "half-normal"
     noise: float = 0.0
 
     def __post_init__(self) -> None:
@@ -94,7 +98,7 @@ class Scheme:
         """
         private_k = 1 if self.public_k else self.k
         c1 = max(self.c1, _bound(self.k))
-        return replace(self, private_k=private_k, c1=c1, c2=0.0, own=coefficient)
+        return replace(self, private_k=private_k, c1=c1, c2=0.0, min_self_coefficient=coefficient)
 
     @property
     def public_k(self) -> int:
@@ -113,7 +117,7 @@ class Scheme:
         shape = (_TRIALS, self.k)
         raw = (
             np.abs(generator.standard_normal(shape))
-            if self.law == "half-normal"
+            if self.coefficient_distribution == "half-normal"
             else generator.standard_exponential(shape)
         )
         return float(self.meets_bounds(raw / raw.sum(axis=1, keepdims=True)).mean())
@@ -128,7 +132,7 @@ class Scheme:
         own = coefficients[:, 0].astype(np.float64)
         # With no public image the private sum is 1 but for rounding, and c2 says nothing.
         meets = (largest <= self.c1) & ((private >= self.c2) | (self.public_k == 0))
-        meets &= own >= self.own
+        meets &= own >= self.min_self_coefficient
         return np.asarray(meets, np.bool)
 
     def to_json(self) -> str:
@@ -164,7 +168,13 @@ def _bound(k: int) -> float:
 
 def _validate(scheme: Scheme) -> None:
     _validate_types(scheme)
-    k, private_k, c1, c2, own = scheme.k, scheme.private_k, scheme.c1, scheme.c2, scheme.own
+    k, private_k, c1, c2, own = (
+        scheme.k,
+        scheme.private_k,
+        scheme.c1,
+        scheme.c2,
+        scheme.min_self_coefficient,
+    )
     rules: list[tuple[bool, str, str]] = [
         (k >= 1, f"k = {k}: a mix holds at least one image.", "Use k = 4 or more."),
         (k <= MOST_IMAGES, f"k = {k} is too many images for one mix.", "Use k = 4 or 6."),
@@ -192,18 +202,19 @@ def _validate(scheme: Scheme) -> None:
         ),
         (
             0 <= own <= c1,
-            f"own = {own} is out of reach: a coefficient lies between 0 and c1 = {c1}.",
+            f"min_self_coefficient = {own} is out of reach: a coefficient lies between 0 and "
+            f"c1 = {c1}.",
             "Lower the query coefficient, or raise c1.",
         ),
         (
-            scheme.labels in get_args(Labels),
-            f"labels = {scheme.labels!r} is no label mode.",
-            f"Use one of {', '.join(get_args(Labels))}.",
+            scheme.label_mode in get_args(LabelMode),
+            f"label_mode = {scheme.label_mode!r} is no label mode.",
+            f"Use one of {', '.join(get_args(LabelMode))}.",
         ),
         (
-            scheme.law in get_args(Law),
-            f"law = {scheme.law!r} is no law of coefficients.",
-            f"Use one of {', '.join(get_args(Law))}.",
+            scheme.coefficient_distribution in get_args(CoefficientDistribution),
+            f"coefficient_distribution = {scheme.coefficient_distribution!r} is no distribution.",
+            f"Use one of {', '.join(get_args(CoefficientDistribution))}.",
         ),
         (
             0 <= scheme.noise < math.inf,
@@ -217,15 +228,15 @@ def _validate(scheme: Scheme) -> None:
     if scheme.acceptance < LEAST_ACCEPTANCE:
         raise InstaHideError(
             f"Fewer than 1 in {1 / LEAST_ACCEPTANCE:.0f} draws meet c1 = {c1}, c2 = {c2} and "
-            f"own = {own} with k = {k} and {private_k} private images.",
-            "Raise c1, or lower c2 or own.",
+            f"min_self_coefficient = {own} with k = {k} and {private_k} private images.",
+            "Raise c1, or lower c2 or min_self_coefficient.",
         )
 
 
 def _validate_types(scheme: Scheme) -> None:
     wanted: dict[str, tuple[type, ...]] = {
         "k": (int,), "private_k": (int,), "c1": (int, float), "c2": (int, float),
-        "own": (int, float), "mask": (bool,), "noise": (int, float),
+        "min_self_coefficient": (int, float), "mask": (bool,), "noise": (int, float),
     }  # fmt: skip
     for name, kinds in wanted.items():
         value = getattr(scheme, name)

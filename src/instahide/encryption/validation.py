@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data import Images, ImageTable
+from instahide.data import ImageSource, ImageTable
 from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.data.normalization.normalization import (
     require_plausible_scale,
@@ -20,8 +20,8 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
 
-def require_fit(
-    scheme: Scheme, images: Images, public: Images | None, augmentation: Augmentation
+def require_compatible(
+    scheme: Scheme, images: ImageSource, public: ImageSource | None, augmentation: Augmentation
 ) -> None:
     """Check that ``scheme`` can encrypt ``images`` with ``public`` ones, and would hide something.
 
@@ -46,12 +46,12 @@ def require_fit(
     if augmentation and not isinstance(images, ImageTable):
         raise InstaHideError(
             "A data set with transforms of its own is not cropped and flipped by the encoder.",
-            "Put the crop and the flip into its transform, before it normalises.",
+            "Put the crop and the flip into its transform, before it normalizes.",
         )
     _require_values(scheme, images, public)
 
 
-def require_public(scheme: Scheme, public: Images | None) -> None:
+def require_public(scheme: Scheme, public: ImageSource | None) -> None:
     """Check that there are public images if, and only if, ``scheme`` mixes some in, and enough.
 
     Raises:
@@ -82,7 +82,7 @@ def require_range(scheme: Scheme, *, known: bool) -> None:
     """
     if scheme.noise and not known:
         raise InstaHideError(
-            "Private images are normalised by a transform whose mean and std are not known, so "
+            "Private images are normalized by a transform whose mean and std are not known, so "
             "that nobody can say what noise on them guarantees.",
             "Give mean= and std= as the transform has them; what lies beyond is then clipped.",
         )
@@ -101,11 +101,11 @@ def require_same_shape(public: tuple[int, ...], private: tuple[int, ...]) -> Non
         )
 
 
-def _require_same_kind(images: Images, public: Images) -> None:
+def _require_same_kind(images: ImageSource, public: ImageSource) -> None:
     if isinstance(images, ImageTable) and not isinstance(public, ImageTable):
         raise InstaHideError(
             "Private images are a table, public ones a data set with transforms of its own.",
-            "Wrap both in `ImageDataset`, so that both are normalised alike.",
+            "Wrap both in `ImageDataset`, so that both are normalized alike.",
         )
     if (
         isinstance(public, ImageTable)
@@ -113,23 +113,23 @@ def _require_same_kind(images: Images, public: Images) -> None:
         and moments_unknown(images)
     ):
         raise InstaHideError(
-            "Private images are normalised by a transform whose mean and std are not known, so "
-            "that public images cannot be normalised alike.",
+            "Private images are normalized by a transform whose mean and std are not known, so "
+            "that public images cannot be normalized alike.",
             "Give `ImageDataset` the mean and std that its transform uses.",
         )
 
 
-def moments_unknown(images: Images) -> bool:
+def moments_unknown(images: ImageSource) -> bool:
     """Whether these are what an `ImageDataset` says of float images when it was told nothing."""
     return not any(images.mean) and set(images.std) == {1.0}
 
 
-def _require_values(scheme: Scheme, images: Images, public: Images | None) -> None:
-    """Check what the normalised values say: the mask hides them, and no image drowns another."""
+def _require_values(scheme: Scheme, images: ImageSource, public: ImageSource | None) -> None:
+    """Check what the normalized values say: the mask hides them, and no image drowns another."""
     seen = ChannelStatistics.of_images(images)
     others = None if public is None else ChannelStatistics.of_images(_alike(public, images))
     # Few queries may all be bright: then it is the public images that give mixes both signs.
-    query = scheme.own > 0
+    query = scheme.min_self_coefficient > 0
     if isinstance(images, ImageTable):
         require_plausible_scale(seen)
     if others is not None:
@@ -137,14 +137,14 @@ def _require_values(scheme: Scheme, images: Images, public: Images | None) -> No
     if scheme.mask:
         require_sign_balance(
             seen + others if query and others is not None else seen,
-            "Normalise to mean 0: leave mean and std out to have them measured.",
+            "Normalize to mean 0: leave mean and std out to have them measured.",
         )
 
 
-def _alike(public: Images, images: Images) -> Images:
-    """Public pixels under the private images' normalisation."""
+def _alike(public: ImageSource, images: ImageSource) -> ImageSource:
+    """Public pixels under the private images' normalization."""
     if isinstance(public, ImageTable):
-        return public.normalised_like(images)
+        return public.normalized_like(images)
     return public
 
 

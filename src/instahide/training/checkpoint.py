@@ -19,9 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from instahide.data.readers.size_limits import reason_of
+from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import InstaHideError
-from instahide.utils.atomic_write import require_regular, writing
+from instahide.utils.atomic_write import atomic_write, require_regular
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     own = {name: _own(tensor) for name, tensor in tensors.items()}
     text = json.dumps(facts, allow_nan=False)
     content = save(own, {"facts": text, "sha256": _digest(own, text)})
-    with writing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 
@@ -54,7 +54,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, dict(json.loads(text))
     except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
         raise InstaHideError(
-            f"{path} is not a whole checkpoint ({reason_of(error)}).",
+            f"{path} is not a whole checkpoint ({failure_reason(error)}).",
             "Restore it from a copy, or start a new run in another folder.",
         ) from error
 

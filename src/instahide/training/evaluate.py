@@ -22,10 +22,10 @@ class Accuracy(NamedTuple):
 
 
 def table_batches(table: ImageTable, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images of ``table`` in order, normalised, with their class numbers."""
+    """The images of ``table`` in order, normalized, with their class numbers."""
     for start in range(0, len(table), size):
         rows = slice(start, start + size)
-        yield torch.from_numpy(table.normalised(rows)), torch.from_numpy(table.labels[rows])
+        yield torch.from_numpy(table.normalized(rows)), torch.from_numpy(table.labels[rows])
 
 
 def accuracy(
@@ -39,7 +39,7 @@ def accuracy(
     Args:
         model: gives logits (n, classes); it is left in the mode it came in. A single output is the
             logit of class 1 of two.
-        batches: at least one, of images (n, C, H, W), normalised, and class numbers (n,).
+        batches: at least one, of images (n, C, H, W), normalized, and class numbers (n,).
         precision: of the arithmetic.
 
     Raises:

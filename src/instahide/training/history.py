@@ -29,7 +29,7 @@ class EpochRecord:
 History = list[EpochRecord]
 
 
-def stalled(history: History, patience: int | None) -> bool:
+def patience_exhausted(history: History, patience: int | None) -> bool:
     """Whether the last ``patience`` epochs all failed to beat the best accuracy before them."""
     if patience is None or len(history) <= patience:
         return False

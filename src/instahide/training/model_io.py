@@ -30,7 +30,7 @@ class NetworkCard:
         sign_invariant: whether it is fed |x|.
         shape: (C, H, W) of its images.
         classes: the names of its outputs.
-        mean: per channel, that images are normalised by; of pixel / 255.
+        mean: per channel, that images are normalized by; of pixel / 255.
         std: per channel, likewise.
         scheme: that it was trained with, as `Scheme.to_json` writes it.
     """

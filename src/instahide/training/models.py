@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from instahide.errors import InstaHideError
 
-#: Of channels, in group normalisation; every width here is a multiple.
+#: Of channels, in group normalization; every width here is a multiple.
 GROUPS = 8
-#: A normalisation of so many channels.
+#: A normalization of so many channels.
 Norm = Callable[[int], nn.Module]
 
 
@@ -84,7 +84,7 @@ def resnet18(channels: int, classes: int) -> nn.Module:
 
 def small(channels: int, classes: int, *, norm: Norm = nn.BatchNorm2d) -> nn.Module:
     """A residual network that two CPU cores can train in minutes; for images from 8x8 up."""
-    # Halving the image at once leaves a quarter of the values to normalise: the cost on a CPU.
+    # Halving the image at once leaves a quarter of the values to normalize: the cost on a CPU.
     stem = nn.Conv2d(channels, 32, 4, stride=2, padding=1, bias=False)
     widths, blocks = (32, 64, 128), (1, 1, 2)
     return residual_network(
@@ -93,7 +93,7 @@ def small(channels: int, classes: int, *, norm: Norm = nn.BatchNorm2d) -> nn.Mod
 
 
 def small_group(channels: int, classes: int) -> nn.Module:
-    """`small` with group normalisation (Wu and He, 2018), so that images do not meet in a batch.
+    """`small` with group normalization (Wu and He, 2018), so that images do not meet in a batch.
 
     What an image adds to a gradient is then its own, as DP-SGD needs; and there are no running
     statistics, which clients with other classes would measure differently.

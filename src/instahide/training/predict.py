@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from instahide.data import Images, PhotoCrops
+from instahide.data import ImageSource, PhotoCrops
 from instahide.encryption.encoder import Encoder
-from instahide.encryption.exposure import Exposure, at_limit
+from instahide.encryption.exposure import Exposure, limit_error
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.training.class_logits import class_logits
@@ -32,7 +32,7 @@ def probabilities(
     Args:
         model: gives logits; it is used in evaluation mode and left in the mode it came in. A single
             output is the logit of class 1 of two.
-        images: normalised.
+        images: normalized.
         precision: of the arithmetic.
         classes: how many there are, if that is known.
 
@@ -58,8 +58,8 @@ def probabilities(
 def predict_encrypted(
     model: nn.Module,
     scheme: Scheme,
-    queries: Images,
-    public: Images | PhotoCrops | None = None,
+    queries: ImageSource,
+    public: ImageSource | PhotoCrops | None = None,
     *,
     encodings: int = ENCODINGS,
     coefficient: float = 0.5,
@@ -77,7 +77,7 @@ def predict_encrypted(
         model: what was trained on encodings of ``scheme``; it has an output for each class, or a
             single output, the logit of class 1 of two.
         scheme: of the training.
-        queries: the images to ask about, normalised like the training images.
+        queries: the images to ask about, normalized like the training images.
         public: the public images of a scheme that mixes some in.
         encodings: of each query.
         coefficient: least coefficient of the query (paper, section 4.2).
@@ -104,7 +104,7 @@ def predict_encrypted(
             rows = np.arange(start, min(start + BATCH, len(queries)))
             encoded = encoder.encode(rows)
             if len(encoded.images) < len(rows):
-                raise at_limit(encoder.exposure)
+                raise limit_error(encoder.exposure)
             total[rows] += probabilities(
                 model, encoded.images, precision=precision, classes=total.shape[1]
             )

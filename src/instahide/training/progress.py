@@ -108,7 +108,7 @@ class Bars(Progress):
 
 
 @contextmanager
-def reporting(console: Console | None = None) -> Iterator[Progress]:
+def progress_reporter(console: Console | None = None) -> Iterator[Progress]:
     """Bars on a terminal, lines elsewhere (standard error); one line of its own after Ctrl-C."""
     console = console or Console(stderr=True)
     progress = Bars(console) if console.is_terminal else Lines(console)

@@ -18,7 +18,7 @@ from instahide.training.distributed.process_group import Saved
 from instahide.training.history import History
 from instahide.training.settings import TrainSettings
 from instahide.training.training_state import TrainingState
-from instahide.utils.atomic_write import write_json, writing_folder
+from instahide.utils.atomic_write import atomic_directory, write_json
 
 
 class RunFolder:
@@ -42,7 +42,7 @@ class RunFolder:
             InstaHideError: the folder is taken; or the run there has other settings.
         """
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            with writing_folder(path) as partial:
+            with atomic_directory(path) as partial:
                 write_json(partial / "settings.json", settings.model_dump())
         elif not resume:
             raise InstaHideError(

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from instahide.data.readers.size_limits import reason_of
+from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import read_regular
 
@@ -46,8 +46,8 @@ def _masked(values: Mapping[str, object]) -> bool:
 
 #: Settings that say how images are encrypted: of encoded folders, the folders say it.
 ENCRYPTION = (
-    "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "labels", "law",
-    "noise", "crop_padding", "flip", "ledger", "max_exposure", "queries", "query_coefficient",
+    "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "label_mode",
+    "coefficient_distribution", "noise", "crop_padding", "flip", "ledger", "max_exposure", "queries", "query_coefficient",
 )  # fmt: skip
 
 #: Numbers that whatever calculates with them can hold.
@@ -102,16 +102,16 @@ class TrainSettings(BaseModel):
     c2: Number | None = Field(
         None, description="least sum of the private coefficients; none: the scheme's"
     )
-    labels: Literal["soft", "renormalised"] | None = Field(
+    label_mode: Literal["soft", "renormalised"] | None = Field(
         None, description="labels of a mix: soft as in the paper, or scaled to sum 1"
     )
-    law: Literal["half-normal", "dirichlet"] | None = Field(
-        None, description="law of the coefficients; none: half-normal as in the paper"
+    coefficient_distribution: Literal["half-normal", "dirichlet"] | None = Field(
+        None, description="distribution of the coefficients; none: half-normal as in the paper"
     )
     noise: Annotated[Number, Field(ge=0)] = Field(
         0.0,
         description="standard deviation of Gaussian noise on every value of an encoding, in units "
-        "of normalised images",
+        "of normalized images",
     )
     crop_padding: Whole = Field(0, ge=0, description="zero padding of the random crop, in pixels")
     flip: bool = Field(False, description="random horizontal flips")
@@ -235,7 +235,7 @@ class TrainSettings(BaseModel):
         if self.scheme == "plain":
             return Scheme.plain(noise=self.noise)
         presets = {"inside": Scheme.inside, "cross": Scheme.cross, "mixup": Scheme.mixup}
-        names = ("private_k", "c1", "c2", "labels", "law")
+        names = ("private_k", "c1", "c2", "label_mode", "coefficient_distribution")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return presets[self.scheme](self.k, noise=self.noise, **given)
 
@@ -280,7 +280,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = parse(read_regular(path, MOST_BYTES).decode("utf-8"))
     except Exception as error:  # PyYAML raises many kinds on values that it cannot make
         raise InstaHideError(
-            f"{path} cannot be read ({reason_of(error)}).",
+            f"{path} cannot be read ({failure_reason(error)}).",
             f"Check that it exists and is valid {path.suffix[1:].upper()}.",
         ) from error
     if values is None:

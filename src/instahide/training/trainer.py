@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.training.data.pooled import PooledEncodings, holds_encodings
-from instahide.training.data.private import OwnImages
+from instahide.training.data.pooled import PooledData, holds_encodings
+from instahide.training.data.private import PrivateData
 from instahide.training.device import pick_device, pick_precision
 from instahide.training.distributed.process_group import ALONE, Batches, World
 from instahide.training.distributed.sharding import RANK, source_of
@@ -27,7 +27,7 @@ from instahide.training.settings import TrainSettings
 from instahide.training.training_loop import train
 
 
-class Material(Protocol):
+class TrainingData(Protocol):
     """What a run learns from and is tested on: `OwnImages` or `PooledEncodings`."""
 
     @property
@@ -58,7 +58,7 @@ class Material(Protocol):
         """Images (n, C, H, W) to test on, with class numbers (n,), if there are any."""
         ...
 
-    def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
+    def extra_metrics(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
         """What else is measured at the end, as shares from 0 to 1."""
         ...
 
@@ -72,7 +72,7 @@ class Material(Protocol):
 
 
 @dataclass
-class Job:
+class Trainer:
     """What one run works on. Use `open`.
 
     Attributes:
@@ -84,7 +84,7 @@ class Job:
         facts: what else the results name.
     """
 
-    material: Material
+    material: TrainingData
     model: nn.Module
     device: torch.device
     precision: torch.dtype
@@ -94,7 +94,7 @@ class Job:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, settings: TrainSettings, world: World = ALONE) -> Job:
+    def open(cls, settings: TrainSettings, world: World = ALONE) -> Trainer:
         """Read the images or encodings and check that everything fits, before any work is done.
 
         Raises:
@@ -149,7 +149,7 @@ class Job:
             world=self.world,
         )
         self.metrics = self._evaluate(self.model)
-        self.metrics |= self._mean(self.material.asked(self.model, self.precision))
+        self.metrics |= self._mean(self.material.extra_metrics(self.model, self.precision))
         self.facts = self.material.facts() | self.world.facts()
         if folder is not None:
             save_network(folder.path / "model.safetensors", self.model, self.material.card)
@@ -182,7 +182,7 @@ def start(
     resume: bool = False,
     progress: Progress | None = None,
     world: World = ALONE,
-) -> Job:
+) -> Trainer:
     """Run ``settings`` in the folder ``out``, or go on with the run there under new keys.
 
     Images are read and checked before the folder is made, which the main process alone does.
@@ -190,13 +190,13 @@ def start(
     Raises:
         InstaHideError: nothing is written if the settings or the images cannot be used.
     """
-    job = Job.open(settings, world)
+    job = Trainer.open(settings, world)
     folder = RunFolder.open(out, job.settings, resume=resume) if world.main else None
     job.run(folder, progress)
     return job
 
 
-def _material(settings: TrainSettings, device: torch.device, world: World) -> Material:
+def _material(settings: TrainSettings, device: torch.device, world: World) -> TrainingData:
     if isinstance(settings.data, str) and holds_encodings(source_of(settings.data, world)):
         if RANK in settings.data and world.size > 1:
             raise InstaHideError(
@@ -205,8 +205,8 @@ def _material(settings: TrainSettings, device: torch.device, world: World) -> Ma
             )
         settings = settings.merged({"data": [settings.data]})
     if settings.pooled:
-        return PooledEncodings.open(settings, world)
-    return OwnImages.open(settings, device, world)
+        return PooledData.open(settings, world)
+    return PrivateData.open(settings, device, world)
 
 
 def _require_same(settings: TrainSettings, world: World) -> None:

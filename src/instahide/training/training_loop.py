@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from instahide.errors import InstaHideError
 from instahide.training.distributed.process_group import ALONE, Batches, World, none_usable
-from instahide.training.history import EpochRecord, History, stalled
+from instahide.training.history import EpochRecord, History, patience_exhausted
 from instahide.training.progress import Progress
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
@@ -68,7 +68,9 @@ def train(
     steps = world.length(batches)
     _check(state, steps, settings, evaluate)
     progress.begin(settings.epochs, steps, len(state.history))
-    while len(state.history) < settings.epochs and not stalled(state.history, settings.patience):
+    while len(state.history) < settings.epochs and not patience_exhausted(
+        state.history, settings.patience
+    ):
         record = one_epoch(state, batches, settings, progress)
         if evaluate is not None:
             record = replace(record, metrics=dict(evaluate(state.network)))

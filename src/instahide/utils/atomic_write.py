@@ -68,7 +68,7 @@ def _require_regular_mode(mode: int, path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def writing(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
+def atomic_write(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; sync and rename it if all goes well.
 
     Args:
@@ -99,7 +99,7 @@ def writing(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
 
 
 @contextmanager
-def writing_folder(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Like `writing`, for a folder of files that only make sense together.
 
     ``path`` may exist if it is empty.
@@ -122,7 +122,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
-    with writing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 

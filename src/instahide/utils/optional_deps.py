@@ -9,7 +9,7 @@ from instahide.errors import InstaHideError
 
 
 @contextmanager
-def needing(package: str, extra: str) -> Iterator[None]:
+def requires_extra(package: str, extra: str) -> Iterator[None]:
     """Import ``package`` inside the block; it comes with ``extra`` of this project.
 
     Raises:

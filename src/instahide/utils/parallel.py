@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 AHEAD = 8
 
 
-def in_order(
+def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
     """``map`` on threads (as many as processors by default) with a bounded number of results held.
@@ -40,7 +40,7 @@ def in_order(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def tracked(
+def with_progress(
     items: Iterable[Item], description: str, total: int, shown: bool
 ) -> Generator[Item, None, None]:
     """``items`` with a progress bar on standard error, gone when they end or are closed."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from instahide.errors import InstaHideError
 
 
-def row_numbers(indices: Any, count: int, *, flat: bool = True) -> NDArray[np.int64]:
+def row_indices(indices: Any, count: int, *, flat: bool = True) -> NDArray[np.int64]:
     """``indices`` of ``count`` rows as int64; a boolean mask names its true rows, as in NumPy.
 
     Args:

@@ -21,7 +21,7 @@ IMAGES, ENCODINGS = 6, 240
 def planted() -> tuple[Tensor, Tensor, Tensor]:
     """Images, members and coefficients of mixes of two, nothing public in them."""
     generator = np.random.default_rng(0)
-    images = torch.from_numpy(ImageTable.from_arrays(natural(IMAGES, 5, 8)).normalised())
+    images = torch.from_numpy(ImageTable.from_arrays(natural(IMAGES, 5, 8)).normalized())
     first = np.arange(ENCODINGS) % IMAGES
     second = (first + generator.integers(1, IMAGES, ENCODINGS)) % IMAGES
     members = torch.from_numpy(np.stack([first, second], axis=1))
@@ -99,7 +99,7 @@ def test_colours_are_learnt_from_shadow_images_and_come_nearer() -> None:
 def test_it_goes_on_from_an_assignment(planted: tuple[Tensor, Tensor, Tensor]) -> None:
     images, members, coefficients = planted
     encodings = encoded(images, weights(members, coefficients, IMAGES))
-    found = Reconstruction(images=images, members=members, coefficients=coefficients)
+    found = Reconstruction(images=images, assignment=members, coefficients=coefficients)
     labels = torch.zeros(ENCODINGS, 3).scatter_add(1, members % 3, coefficients)
     for seen, threat in ((labels, "soft"), (None, "none")):
         observation = Observation(
@@ -107,7 +107,7 @@ def test_it_goes_on_from_an_assignment(planted: tuple[Tensor, Tensor, Tensor]) -
             ThreatModel(labels=threat, encodings_per_image=40),  # type: ignore[arg-type]
         )  # fmt: skip
         published = carlini.recover_as_published(observation, found)
-        assert published.members is found.members
+        assert published.assignment is found.assignment
         assert published.images is not None
         assert not torch.equal(published.images, images)
 
@@ -178,8 +178,8 @@ def test_all_of_the_published_attack_gives_images(planted: tuple[Tensor, Tensor,
     assert found.images is not None
     assert 1 <= len(found.images) <= IMAGES
     assert found.images.shape[1:] == images.shape[1:]
-    assert found.members is not None
+    assert found.assignment is not None
     assert found.coefficients is not None
-    mixes = weights(found.members, found.coefficients, len(found.images))
+    mixes = weights(found.assignment, found.coefficients, len(found.images))
     expected = carlini.recovered_by_adam(observation.encodings, mixes)
     torch.testing.assert_close(found.images, expected)

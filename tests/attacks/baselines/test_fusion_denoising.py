@@ -78,7 +78,7 @@ def test_it_goes_on_from_an_assignment() -> None:
     batch = other()
     coefficients, members = batch.coefficients.topk(2, dim=1)
     found = Reconstruction(
-        images=torch.zeros_like(batch.images), members=members, coefficients=coefficients
+        images=torch.zeros_like(batch.images), assignment=members, coefficients=coefficients
     )
     observation = Observation(
         batch.encodings, None, SCHEME, (0.5,), (0.2,),
@@ -86,7 +86,7 @@ def test_it_goes_on_from_an_assignment() -> None:
     )  # fmt: skip
     fused = fusion_denoising.recover_by_fusion(observation, found, learnt())
     assert fused.images is not None
-    assert fused.members is members
+    assert fused.assignment is members
     assert fused.confidence is None
     # Two of four private images each are enough to be better than a stranger.
     assert likeness(fused.images, batch.images) > likeness(

@@ -22,7 +22,7 @@ from instahide.attacks.baselines.similarity_network import (
 )
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.pair_encoder.network import PairEncoder, save_encoder
-from instahide.attacks.reconstruction.pair_encoder.training_loop import Rate
+from instahide.attacks.reconstruction.pair_encoder.training_loop import LearningRate
 from instahide.attacks.shadow_encodings import ShadowBatch, shadow_batches
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -57,7 +57,7 @@ def network(shadow: ImageTable, losses: list[float]) -> SimilarityNetwork:
     """Trained for a few seconds."""
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.setattr(f"{SIMILARITY}.PAIRS", 64)
-        patch.setattr(f"{SIMILARITY}.RATE", Rate(1e-2, warm_up=5))
+        patch.setattr(f"{SIMILARITY}.RATE", LearningRate(1e-2, warm_up=5))
         torch.manual_seed(0)
         return train_similarity(
             shadow, SCHEME, Steps(80), lambda what, _: losses.append(float(what.split()[-1])),
@@ -194,7 +194,7 @@ def test_training_keeps_to_its_budget_and_its_rate_comes_to_nothing(
         step(optimiser)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noted)
-    monkeypatch.setattr(f"{SIMILARITY}.RATE", Rate(1e-3, warm_up=1))
+    monkeypatch.setattr(f"{SIMILARITY}.RATE", LearningRate(1e-3, warm_up=1))
     trained = train_similarity(shadow, SCHEME, Budget(12, clock=ticks()), network=small())
     assert len(rates) == 11
     assert not trained.training

@@ -13,12 +13,12 @@ from torch import nn
 from instahide.attacks.base import LocalTraining, Observation
 from instahide.attacks.gradients.lenet import lenet
 from instahide.audit.client_update import observe_update
-from instahide.audit.ground_truth import Truth
+from instahide.audit.ground_truth import GroundTruth
 from instahide.data import ImageTable, open_split
 from instahide.encryption.scheme import Scheme
 
 #: An observation of an update, and the truth behind it.
-Seen = Callable[..., tuple[Observation, Truth]]
+Seen = Callable[..., tuple[Observation, GroundTruth]]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def seen(digits: ImageTable) -> Seen:
         network: nn.Module | None = None,
         first: int = 0,
         **options: Any,
-    ) -> tuple[Observation, Truth]:
+    ) -> tuple[Observation, GroundTruth]:
         training = LocalTraining() if training is None else training
         return observe_update(
             digits,
@@ -61,7 +61,7 @@ def with_batch_norm(*, trained: bool = False) -> nn.Module:
             nn.Flatten(), nn.Linear(8 * 16, 10),
         )  # fmt: skip
     if trained:
-        images = torch.from_numpy(open_split("digits").train.normalised(slice(100, 400)))
+        images = torch.from_numpy(open_split("digits").train.normalized(slice(100, 400)))
         for batch in images.split(30):
             network(batch)
     return network

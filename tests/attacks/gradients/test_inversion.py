@@ -14,13 +14,13 @@ from instahide.attacks.base import (
     LocalTraining,
     Observation,
     ThreatModel,
-    granted,
-    silent,
+    no_progress,
+    require,
 )
 from instahide.attacks.gradients.dlg import DeepLeakage
 from instahide.attacks.gradients.inverting import InvertingGradients, InvertingStatistics
 from instahide.attacks.gradients.lenet import lenet
-from instahide.audit.ground_truth import Truth, observe
+from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.scores import score
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -29,10 +29,10 @@ from tests.attacks.gradients.conftest import Seen, with_batch_norm
 QUICK = InvertingGradients(iterations=400, starts=1)
 
 
-def figures(attack: Attack, seen: tuple[Observation, Truth]) -> dict[str, float]:
+def figures(attack: Attack, seen: tuple[Observation, GroundTruth]) -> dict[str, float]:
     observation, truth = seen
     assert attack.applies(observation) is None
-    found = attack.run(observation, Budget(), silent)
+    found = attack.run(observation, Budget(), no_progress)
     return {**found.statistics, **score(found, observation, truth).summary}
 
 
@@ -95,10 +95,10 @@ def test_a_seed_decides_and_the_global_generator_does_not(seen: Seen, attack: At
     for noise in (1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(noise)
-            images.append(granted(attack.run(observation, Budget(), silent).images))
+            images.append(require(attack.run(observation, Budget(), no_progress).images))
     assert torch.equal(*images)
     other = dataclasses.replace(attack, seed=1)  # type: ignore[type-var]
-    assert not torch.equal(images[0], granted(other.run(observation, Budget(), silent).images))
+    assert not torch.equal(images[0], require(other.run(observation, Budget(), no_progress).images))
 
 
 @pytest.mark.parametrize("attack", [DeepLeakage(), InvertingGradients()])
@@ -106,7 +106,7 @@ def test_a_budget_ends_it_with_what_there_is(seen: Seen, attack: Attack) -> None
     said: list[float] = []
     observation, _ = seen()
     found = attack.run(observation, Budget(0), lambda what, share: said.append(share))
-    assert granted(found.images).shape == (1, 1, 8, 8)
+    assert require(found.images).shape == (1, 1, 8, 8)
     assert found.statistics["starts"] == 1
     assert said[-1] == 1
 

@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import LocalTraining, Observation, granted
+from instahide.attacks.base import LocalTraining, Observation, require
 from instahide.attacks.gradients.labels import last_bias, recovered_labels
 from instahide.attacks.gradients.replay import Replay
-from instahide.audit.ground_truth import Truth
+from instahide.audit.ground_truth import GroundTruth
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 from tests.attacks.gradients.conftest import Seen, with_batch_norm
 
 
-def read(observation: Observation, truth: Truth) -> Tensor:
+def read(observation: Observation, truth: GroundTruth) -> Tensor:
     generator = torch.Generator().manual_seed(5)
-    guess = torch.randn(granted(truth.encodings).shape, generator=generator, dtype=torch.float64)
-    replay = Replay(granted(observation.network), granted(observation.update))
+    guess = torch.randn(require(truth.encodings).shape, generator=generator, dtype=torch.float64)
+    replay = Replay(require(observation.network), require(observation.update))
     return recovered_labels(replay, guess, observation.scheme)
 
 
@@ -42,9 +42,9 @@ def test_a_soft_label_is_found_with_its_coefficients(seen: Seen, labels: str) ->
     """
     worst = []
     for _ in range(20):
-        scheme = Scheme.inside(4, labels=labels)
+        scheme = Scheme.inside(4, label_mode=labels)
         observation, truth = seen(scheme, network=with_batch_norm(trained=True))
-        off = read(observation, truth) - granted(observation.labels)
+        off = read(observation, truth) - require(observation.labels)
         worst.append(float(off.abs().max()))
     assert sum(worst) / 20 < 0.12
 

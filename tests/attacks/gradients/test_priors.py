@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from instahide.attacks.base import LocalTraining, granted
+from instahide.attacks.base import LocalTraining, require
 from instahide.attacks.gradients.priors import (
     FeatureStatistics,
     known_statistics,
@@ -27,11 +27,11 @@ def test_running_statistics_after_one_batch_are_those_of_the_batch(seen: Seen) -
     observation, truth = seen(
         training=training, network=with_batch_norm(trained=True), buffers=True
     )
-    network = granted(observation.network)
-    known = known_statistics(network, granted(observation.update))
+    network = require(observation.network)
+    known = known_statistics(network, require(observation.update))
     assert isinstance(network, nn.Sequential)
     with torch.no_grad():
-        features = network[0](granted(truth.encodings))
+        features = network[0](require(truth.encodings))
     mean, variance = known["1"]
     torch.testing.assert_close(mean, features.mean(dim=(0, 2, 3)).double(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(variance, features.var(dim=(0, 2, 3)).double(), atol=1e-4, rtol=1e-3)
@@ -40,9 +40,9 @@ def test_running_statistics_after_one_batch_are_those_of_the_batch(seen: Seen) -
 def test_the_private_batch_is_nearest_to_its_own_statistics(seen: Seen) -> None:
     training = LocalTraining(images=4, batch_size=4, train_mode=True)
     observation, truth = seen(training=training, network=with_batch_norm(), buffers=True)
-    network, update = granted(observation.network), granted(observation.update)
+    network, update = require(observation.network), require(observation.update)
     features = FeatureStatistics(Replay(network, update), known_statistics(network, update))
-    own = granted(truth.encodings).double()
+    own = require(truth.encodings).double()
     others = truth.images[10:14].double()
     near, far = (float(features.distance(images).detach()) for images in (own, others))
     assert near < 0.01 < far
@@ -57,5 +57,5 @@ def test_an_untrained_network_knows_nothing_until_statistics_are_sent(seen: Seen
             network=with_batch_norm(trained=trained),
             buffers=buffers,
         )
-        known = known_statistics(granted(observation.network), granted(observation.update))
+        known = known_statistics(require(observation.network), require(observation.update))
         assert len(known) == layers

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import LocalTraining, Update, granted
+from instahide.attacks.base import LocalTraining, Update, require
 from instahide.attacks.gradients.replay import Replay, cosine_distance, squared_distance
 from instahide.encryption.scheme import Scheme
 from tests.attacks.gradients.conftest import Seen, with_batch_norm
@@ -34,8 +34,8 @@ def test_the_truth_explains_what_was_sent(
 ) -> None:
     training = LocalTraining(**{**vars(training), "train_mode": train_mode})
     observation, truth = seen(scheme, training, with_batch_norm(trained=True))
-    replay = Replay(granted(observation.network), granted(observation.update))
-    encodings, labels = granted(truth.encodings).double(), granted(observation.labels).double()
+    replay = Replay(require(observation.network), require(observation.update))
+    encodings, labels = require(truth.encodings).double(), require(observation.labels).double()
     # The participant trained by PyTorch's own optimiser, in single precision.
     assert unexplained(replay, encodings, labels) < 1e-8
     assert unexplained(replay, encodings.flip(2), labels) > 1e-4
@@ -44,11 +44,11 @@ def test_the_truth_explains_what_was_sent(
 def test_the_wrong_mode_of_batch_norm_does_not_explain_it(seen: Seen) -> None:
     training = LocalTraining(images=4, batch_size=4, train_mode=True)
     observation, truth = seen(training=training, network=with_batch_norm(trained=True))
-    update = granted(observation.update)
+    update = require(observation.update)
     other = Update(update.values, LocalTraining(images=4, batch_size=4, train_mode=False))
-    replay = Replay(granted(observation.network), other)
-    labels = granted(observation.labels).double()
-    assert unexplained(replay, granted(truth.encodings).double(), labels) > 1e-2
+    replay = Replay(require(observation.network), other)
+    labels = require(observation.labels).double()
+    assert unexplained(replay, require(truth.encodings).double(), labels) > 1e-2
 
 
 def test_neither_network_nor_global_generator_is_touched(seen: Seen) -> None:
@@ -58,8 +58,8 @@ def test_neither_network_nor_global_generator_is_touched(seen: Seen) -> None:
     observation, truth = seen(
         training=LocalTraining(images=2, batch_size=2, train_mode=True), network=network
     )
-    replay = Replay(network, granted(observation.update))
-    replay.update(granted(truth.encodings).double(), granted(observation.labels).double())
+    replay = Replay(network, require(observation.update))
+    replay.update(require(truth.encodings).double(), require(observation.labels).double())
     assert network.training == mode
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert torch.equal(random, torch.get_rng_state())

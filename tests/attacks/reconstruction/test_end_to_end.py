@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
+from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, no_progress
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder import selection
 from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
 from instahide.attacks.reconstruction.pair_encoder.network import shipped_encoder
-from instahide.audit.ground_truth import Truth, observe
-from instahide.audit.scoring.reconstruction import RecoveredScore, score_recovered
+from instahide.audit.ground_truth import GroundTruth, observe
+from instahide.audit.scoring.reconstruction import ReconstructionScore, score_reconstruction
 from instahide.data import ImageTable
 from instahide.data.public.crops import PHOTOS, PhotoCrops
 from instahide.encryption.scheme import Scheme
@@ -46,17 +46,19 @@ def tables(images: int) -> tuple[ImageTable, ImageTable]:
 @cache
 def observed(
     scheme: Scheme, labels: str, images: int = 20, copies: int = 20
-) -> tuple[Observation, Truth]:
+) -> tuple[Observation, GroundTruth]:
     private, public = tables(images)
     threat = ThreatModel(labels=labels, public="none", encodings_per_image=copies)  # type: ignore[arg-type]
     return observe(private, public if scheme.public_k else None, scheme, threat)
 
 
-def attacked(observation: Observation, truth: Truth) -> tuple[Reconstruction, RecoveredScore]:
+def attacked(
+    observation: Observation, truth: GroundTruth
+) -> tuple[Reconstruction, ReconstructionScore]:
     attack = ReconstructionAttack()
     assert attack.applies(observation) is None
-    found = attack.run(observation, Budget(), silent)
-    return found, score_recovered(found, truth, observation.mean, observation.std)
+    found = attack.run(observation, Budget(), no_progress)
+    return found, score_reconstruction(found, truth, observation.mean, observation.std)
 
 
 def test_twenty_encodings_of_an_image_tell_who_is_in_which() -> None:
@@ -123,7 +125,7 @@ def test_encodings_that_share_nothing_give_nothing_and_the_attack_says_so(told: 
     generator = torch.Generator().manual_seed(0)
     alone = torch.randn(observation.encodings.shape, generator=generator)
     found = ReconstructionAttack(rounds=1).run(
-        replace(observation, encodings=alone), Budget(), silent
+        replace(observation, encodings=alone), Budget(), no_progress
     )
     assert found.confidence is not None
     assert found.confidence.max() < RECOVERED
@@ -159,9 +161,9 @@ def test_all_of_it_can_run_on_another_device(
     monkeypatch.setattr(selection, "shipped_encoder", lambda _: encoder)
     with Elsewhere():
         attack = ReconstructionAttack(rounds=1, folder=tmp_path, device=DEVICE)
-        found = attack.run(observation, Budget(), silent)
+        found = attack.run(observation, Budget(), no_progress)
         # From its file, if it has one, it goes on there, too.
-        again = attack.run(observation, Budget(), silent)
+        again = attack.run(observation, Budget(), no_progress)
     assert found.images is not None
     assert again.images is not None
     assert found.images.device.type == "cpu"
@@ -175,7 +177,7 @@ def test_features_may_come_from_another_device(monkeypatch: pytest.MonkeyPatch) 
     features = edges_of_square(observation.encodings)
     with Elsewhere():
         attack = ReconstructionAttack(rounds=1, features=lambda _: features, device=DEVICE)
-        assert attack.run(observation, Budget(), silent).images is not None
+        assert attack.run(observation, Budget(), no_progress).images is not None
 
 
 @pytest.mark.gpu
@@ -184,8 +186,8 @@ def test_features_may_come_from_another_device(monkeypatch: pytest.MonkeyPatch) 
 def test_a_gpu_recovers_as_much(scheme: Scheme) -> None:
     observation, truth = observed(scheme, "soft", 40, 50)
     here, there = (
-        score_recovered(
-            ReconstructionAttack(device=device).run(observation, Budget(), silent),
+        score_reconstruction(
+            ReconstructionAttack(device=device).run(observation, Budget(), no_progress),
             truth, observation.mean, observation.std,
         )
         for device in ("cpu", "cuda")
@@ -197,7 +199,7 @@ def test_a_gpu_recovers_as_much(scheme: Scheme) -> None:
 def test_the_same_observation_gives_the_same_images() -> None:
     observation, _ = observed(Scheme.mixup(2), "none")
     first, second = (
-        ReconstructionAttack().run(observation, Budget(), silent).images for _ in range(2)
+        ReconstructionAttack().run(observation, Budget(), no_progress).images for _ in range(2)
     )
     assert first is not None
     assert second is not None

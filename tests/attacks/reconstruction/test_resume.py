@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, silent
+from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, no_progress
 from instahide.attacks.reconstruction import state as kept
 from instahide.attacks.reconstruction.attack import ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder import selection
@@ -69,7 +69,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_images(
     whole, all_said = attacked(observation, None)
     assert "groups" not in said
     assert [what for what in said if what != "features"] == all_said[all_said.index(after) :]
-    assert torch.equal(resumed.members, whole.members)  # type: ignore[arg-type]
+    assert torch.equal(resumed.assignment, whole.assignment)  # type: ignore[arg-type]
     for name in ("images", "coefficients", "confidence"):
         close(getattr(resumed, name), getattr(whole, name))
 
@@ -79,7 +79,7 @@ def test_what_a_budget_cut_short_a_later_run_goes_on_with(
 ) -> None:
     attack = ReconstructionAttack(folder=tmp_path)
     for _ in range(2):
-        cut = attack.run(observation, Budget(0), silent)
+        cut = attack.run(observation, Budget(0), no_progress)
     assert cut.images is not None
     resumed, _ = attacked(observation, tmp_path)
     whole, _ = attacked(observation, None)
@@ -117,7 +117,7 @@ def test_a_folder_of_another_attack_is_refused(observation: Observation, tmp_pat
         (ReconstructionAttack(folder=tmp_path, seed=1), observation),
     ):
         with pytest.raises(InstaHideError, match="another attack"):
-            attack.run(seen, Budget(), silent)
+            attack.run(seen, Budget(), no_progress)
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
@@ -157,7 +157,7 @@ def test_training_takes_at_most_half_the_budget(observation: Observation) -> Non
 def test_without_training_or_a_shipped_encoder_features_are_untrained(
     observation: Observation,
 ) -> None:
-    found = selection.default_features(observation, None, silent)
+    found = selection.default_features(observation, None, no_progress)
     torch.testing.assert_close(found, edges_of_square(observation.encodings))
 
 

@@ -19,7 +19,7 @@ from instahide.attacks.reconstruction.assignment import (
     feature_scores,
     refined_scores,
 )
-from instahide.attacks.reconstruction.clustering import all_pairs, find_groups, prototypes
+from instahide.attacks.reconstruction.clustering import all_pairs, find_clusters, prototypes
 from instahide.attacks.reconstruction.confidence import agreement
 from instahide.attacks.reconstruction.pair_encoder import features
 from instahide.attacks.reconstruction.pair_encoder.network import (
@@ -30,15 +30,15 @@ from instahide.attacks.reconstruction.pair_encoder.network import (
 )
 from instahide.attacks.reconstruction.pair_encoder.training import train_pair_encoder
 from instahide.attacks.reconstruction.recovery.coefficients import (
-    Law,
+    CoefficientDistribution,
     from_features,
     from_images,
     from_labels,
     weights,
 )
 from instahide.attacks.reconstruction.recovery.phase_retrieval import ANNEALING, anneal, refine
-from instahide.attacks.reconstruction.recovery.sign_sync import aligned
-from instahide.attacks.reconstruction.recovery.sparse_mixing import Mixes
+from instahide.attacks.reconstruction.recovery.sign_sync import synchronize_signs
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 from instahide.attacks.reconstruction.recovery.spectral_init import better_start, power_iteration
 from instahide.attacks.shadow_encodings import shadow_batches
 from instahide.data import ImageTable, open_split
@@ -56,7 +56,7 @@ class Planted:
     def __init__(self) -> None:
         generator = np.random.default_rng(0)
         table = ImageTable.from_arrays(natural(IMAGES + 200, 0, 16))
-        pixels = torch.from_numpy(table.normalised())
+        pixels = torch.from_numpy(table.normalized())
         # Photographs are alike in their channels.
         pixels = 0.3 * pixels + 0.7 * pixels.mean(dim=1, keepdim=True)
         self.images, public = pixels[:IMAGES], pixels[IMAGES:]
@@ -67,7 +67,7 @@ class Planted:
             generator.uniform(0.2, 0.6, (ENCODINGS, 2)).astype(np.float32)
         )
         self.weights = weights(self.members, self.coefficients, IMAGES)
-        self.mixes = Mixes(self.weights)
+        self.mixes = SparseMixing(self.weights)
         mix = torch.einsum("nm,mchw->nchw", self.weights, self.images)
         mix += 0.3 * public[torch.from_numpy(generator.integers(200, size=ENCODINGS))]
         self.encodings = mix * torch.from_numpy(generator.choice(np.float32([-1, 1]), mix.shape))
@@ -109,7 +109,7 @@ def planted_features(planted: Planted, noise: float = 0.5) -> Tensor:
 def test_groups_are_of_one_image_each_and_all_images_have_one(
     planted: Planted, count: int | None
 ) -> None:
-    groups = find_groups(planted_features(planted), count, 2, torch.Generator().manual_seed(0))
+    groups = find_clusters(planted_features(planted), count, 2, torch.Generator().manual_seed(0))
     assert len(groups) == IMAGES
     share = (planted.weights > 0).float()[groups].mean(dim=1)
     assert share.amax(dim=1).min() > 0.9
@@ -140,7 +140,7 @@ def test_groups_from_half_precision_are_of_the_same_images(
     found = planted_features(planted)
 
     def images() -> set[int]:
-        groups = find_groups(found, IMAGES, 2, torch.Generator().manual_seed(0))
+        groups = find_clusters(found, IMAGES, 2, torch.Generator().manual_seed(0))
         share = (planted.weights > 0).float()[groups].mean(dim=1)
         assert share.amax(dim=1).min() > 0.9
         return set(share.argmax(dim=1).tolist())
@@ -277,12 +277,14 @@ def test_labels_give_coefficients_and_share_those_of_one_class() -> None:
 def test_features_give_coefficients_that_go_with_the_real_ones(planted: Planted) -> None:
     found = planted_features(planted)
     centres = prototypes(found, planted_groups(planted))
-    guess = from_features(found, centres, planted.members, Law.of(Scheme.cross(4)))
+    guess = from_features(
+        found, centres, planted.members, CoefficientDistribution.of(Scheme.cross(4))
+    )
     assert correlation(guess, planted.coefficients) > 0.6
 
 
 def test_images_give_better_coefficients(planted: Planted) -> None:
-    law = Law.of(Scheme.cross(4))
+    law = CoefficientDistribution.of(Scheme.cross(4))
     scale = planted.encodings.square().mean().sqrt()
     start = torch.full_like(planted.coefficients, law.mean)
     found = from_images(planted.sizes, planted.images / scale, planted.members, start, law, 0.65)
@@ -291,7 +293,7 @@ def test_images_give_better_coefficients(planted: Planted) -> None:
 
 
 def test_the_law_is_that_of_the_encoder(planted: Planted) -> None:
-    law = Law.of(Scheme.cross(6))
+    law = CoefficientDistribution.of(Scheme.cross(6))
     assert law.total == pytest.approx(2 * law.mean, rel=1e-5)
     values = torch.tensor([[0.3, 0.1], [0.9, 0.5]])
     ranked = law.matched(values).flatten()
@@ -303,7 +305,7 @@ def test_the_law_is_that_of_the_encoder(planted: Planted) -> None:
 def test_alignment_undoes_any_turning_of_pixels(planted: Planted) -> None:
     generator = np.random.default_rng(0)
     signs = torch.from_numpy(generator.choice(np.float32([-1, 1]), planted.images.shape[1:]))
-    found = aligned(planted.images * signs)
+    found = synchronize_signs(planted.images * signs)
     turned = (found * planted.images).sum(dim=0).sign()
     assert turned.mean().abs() > 0.95
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from experiments.attacks import authors_routine
-from instahide.attacks.base import Budget, Observation, ThreatModel, silent
+from instahide.attacks.base import Budget, Observation, ThreatModel, no_progress
 from instahide.attacks.weak_rng import seed_search
-from instahide.attacks.weak_rng.attack import MaskGenerator, SeedSearch
+from instahide.attacks.weak_rng.attack import MersenneTwisterAttack, SeedSearch
 from instahide.attacks.weak_rng.mt19937 import ENOUGH, recover_state
 from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable
@@ -46,7 +46,7 @@ def test_a_seed_is_found_from_published_coefficients(library: seed_search.Genera
     observation = labelled(weak_labels(secret, library))
     attack = SeedSearch(range(1_000_000, 1_010_000))
     assert attack.applies(observation) is None
-    assert attack.run(observation, Budget(), silent).statistics["seed"] == secret
+    assert attack.run(observation, Budget(), no_progress).statistics["seed"] == secret
 
 
 def test_a_seed_of_the_authors_routine_is_found(private: ImageTable, public: ImageTable) -> None:
@@ -57,7 +57,7 @@ def test_a_seed_of_the_authors_routine_is_found(private: ImageTable, public: Ima
         drawn = np.abs(seed_search.normals(seed, "numpy", (1, 4)))
         if attack.applies(observation) is None and CROSS.meets_bounds(drawn / drawn.sum())[0]:
             break
-    assert attack.run(observation, Budget(), silent).statistics["seed"] == seed
+    assert attack.run(observation, Budget(), no_progress).statistics["seed"] == seed
 
 
 def test_coefficients_of_the_key_stream_have_no_seed(
@@ -67,7 +67,7 @@ def test_coefficients_of_the_key_stream_have_no_seed(
     observation, _ = observe(private, public, CROSS, ThreatModel(encodings_per_image=2))
     while attack.applies(observation) is not None:
         observation, _ = observe(private, public, CROSS, ThreatModel(encodings_per_image=2))
-    statistics = attack.run(observation, Budget(), silent).statistics
+    statistics = attack.run(observation, Budget(), no_progress).statistics
     assert statistics["found"] == 0
     assert statistics["seeds_tried"] == 100_000
     assert statistics["seeds_per_second"] > 0
@@ -75,7 +75,7 @@ def test_coefficients_of_the_key_stream_have_no_seed(
 
 def test_a_seed_search_ends_with_its_budget() -> None:
     observation = labelled(weak_labels(4_000_000_000, "numpy"))
-    assert SeedSearch().run(observation, Budget(0), silent).statistics["seeds_tried"] == 0
+    assert SeedSearch().run(observation, Budget(0), no_progress).statistics["seeds_tried"] == 0
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -92,9 +92,9 @@ def test_every_later_mask_of_a_seeded_generator_is_predicted(
 ) -> None:
     threat = ThreatModel(known_mixes=KNOWN, encodings_per_image=6)
     observation, mixes = authors_routine(20, private, public, threat)
-    attack = MaskGenerator()
+    attack = MersenneTwisterAttack()
     assert attack.applies(observation) is None
-    found = attack.run(observation, Budget(), silent)
+    found = attack.run(observation, Budget(), no_progress)
     assert found.statistics["found"] == 1
     assert found.images is not None
     # What lies under the masks is the mix, to the bit.
@@ -105,7 +105,7 @@ def test_masks_of_the_key_stream_fit_no_generator(private: ImageTable, public: I
     observation, _ = observe(
         private, public, CROSS, ThreatModel(known_mixes=KNOWN, encodings_per_image=4)
     )
-    found = MaskGenerator().run(observation, Budget(), silent)
+    found = MersenneTwisterAttack().run(observation, Budget(), no_progress)
     assert found.statistics["found"] == 0
     assert found.statistics["known_signs"] >= ENOUGH
     assert found.masks is None
@@ -131,8 +131,8 @@ def test_one_wrong_bit_is_noticed() -> None:
 
 def test_what_does_not_apply(private: ImageTable, public: ImageTable) -> None:
     few, _ = observe(private, public, CROSS, ThreatModel(known_mixes=3, labels="coarse"))
-    assert "are needed" in str(MaskGenerator().applies(few))
+    assert "are needed" in str(MersenneTwisterAttack().applies(few))
     assert "no soft labels" in str(SeedSearch().applies(few))
     inside, _ = observe(private, None, Scheme.mixup(4), ThreatModel(public="none"))
-    assert "no mask" in str(MaskGenerator().applies(inside))
+    assert "no mask" in str(MersenneTwisterAttack().applies(inside))
     assert "two private" in str(SeedSearch().applies(inside))

@@ -16,7 +16,12 @@ from skimage.metrics import structural_similarity
 from typer.testing import CliRunner
 
 from instahide.audit.challenge.challenge import SCHEME, Challenge, ChallengeTruth, make_challenge
-from instahide.audit.challenge.leaderboard import ContestScore, enter, score_blank, score_submission
+from instahide.audit.challenge.leaderboard import (
+    ChallengeScore,
+    enter,
+    score_blank,
+    score_submission,
+)
 from instahide.cli.main import app
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -299,7 +304,7 @@ def test_the_challenge_is_no_truth(folders: tuple[Path, Path]) -> None:
 
 def test_entries_are_appended(tmp_path: Path) -> None:
     board = tmp_path / "leaderboard.csv"
-    score = ContestScore(*[0.5] * len(asdict(ContestScore(*[0.0] * 9))))
+    score = ChallengeScore(*[0.5] * len(asdict(ChallengeScore(*[0.0] * 9))))
     enter(board, "first", score)
     enter(board, "second, with a comma", score)
     rows = list(csv.DictReader(board.read_text().splitlines()))
@@ -312,7 +317,7 @@ def test_another_file_is_not_appended_to(tmp_path: Path, content: bytes) -> None
     board = tmp_path / "other.csv"
     board.write_bytes(content)
     with pytest.raises(InstaHideError, match=r"other\.csv"):
-        enter(board, "first", ContestScore(*[0.5] * 9))
+        enter(board, "first", ChallengeScore(*[0.5] * 9))
     assert board.read_bytes() == content
 
 
@@ -337,7 +342,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(scored)["images_recovered"] == 5
     blank = json.loads(scored)["blank"]
     assert 0 < blank["mean_ssim"] < 0.5
-    assert (blank["images_recovered"], set(blank)) == (0, set(asdict(ContestScore(*[0.0] * 9))))
+    assert (blank["images_recovered"], set(blank)) == (0, set(asdict(ChallengeScore(*[0.0] * 9))))
     assert Path("board.csv").read_text().count("\n") == 2
     inside = ["make", "digits", "--out", "new", "--truth", "new/kept"]
     refused = CliRunner().invoke(app, ["challenge", *inside])

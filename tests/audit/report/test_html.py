@@ -16,7 +16,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from PIL import Image
 
-from instahide.audit.report.html import HTML, JSON, rendered, write_report
+from instahide.audit.report.html import HTML, JSON, render, write_report
 from instahide.audit.report.schema import Report
 from instahide.audit.report.summary import LIMITS
 from instahide.audit.report.thresholds import MEANINGS
@@ -42,7 +42,7 @@ def full(folder: Path, **changes: Any) -> Report:
 
 
 def test_it_is_valid_html_and_every_text_is_only_text(tmp_path: Path) -> None:
-    page = rendered(full(tmp_path), tmp_path)
+    page = render(full(tmp_path), tmp_path)
     # Strict: the parser raises at the first error.
     tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
     assert list(tree.iter("script")) == []
@@ -60,7 +60,7 @@ def test_it_is_valid_html_and_every_text_is_only_text(tmp_path: Path) -> None:
 
 
 def test_nothing_in_it_asks_for_anything_outside(tmp_path: Path) -> None:
-    page = rendered(full(tmp_path), tmp_path)
+    page = render(full(tmp_path), tmp_path)
     tree = html5lib.parse(page, namespaceHTMLElements=False)
     for element in tree.iter():
         for name, value in element.attrib.items():
@@ -76,7 +76,7 @@ def test_the_most_telling_attack_stands_first(tmp_path: Path) -> None:
         recovered(100, title="To compare", on="plain update"), recovered(3, title="Little"),
         result(title="No images"), recovered(50, title="Much"),
     ]  # fmt: skip
-    page = rendered(report(results=results), tmp_path)
+    page = render(report(results=results), tmp_path)
     places = [
         page.index(f"{title}</h3>") for title in ("Much", "Little", "No images", "To compare")
     ]
@@ -129,7 +129,7 @@ def test_a_browser_shows_it_at_the_width_of_a_phone_and_asks_for_nothing(tmp_pat
     with counting() as (address, asked):
         # Even what got past the escaping could fetch nothing.
         hostile = full(tmp_path / "pictures", command=f'<img src="{address}/text">')
-        page = rendered(hostile, tmp_path / "pictures")
+        page = render(hostile, tmp_path / "pictures")
         page = page.replace("</main>", f'<img src="{address}/planted" alt=""></main>')
         (tmp_path / "page.html").write_text(page, encoding="utf-8")
         shown = np.asarray(screenshot(tmp_path / "page.html", tmp_path / "page.png", 390))

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from instahide.audit.report.schema import Result
-from instahide.audit.report.summary import LIMITS, duration, finding, guaranteed, verdict
+from instahide.audit.report.schema import AttackResult
+from instahide.audit.report.summary import LIMITS, duration, finding, privacy_sentence, summarize
 from instahide.audit.schedule import Task
 from tests.audit.examples import FACTS, recovered, result
 
 
 def test_what_came_back_and_what_it_cost_stand_first() -> None:
     done = [recovered(12), recovered(92, attack="reconstruction", seconds=120.0)]
-    said = verdict(done, FACTS)
+    said = summarize(done, FACTS)
     assert said[0] == (
         "Of 100 images, encrypted anew 30 times each, 92 came back recognisably, by the attack "
         "“reconstruction” in 2 minutes."
@@ -26,32 +26,32 @@ def test_what_came_back_and_what_it_cost_stand_first() -> None:
 def test_an_image_that_came_back_often_need_be_recognised_but_once() -> None:
     often = recovered(92)
     figures = often.figures | {"images_recovered": 3000.0}
-    assert "recognisably at least once" in verdict([recovered(92, figures=figures)], FACTS)[0]
-    assert "at least once" not in verdict([often], FACTS)[0]
+    assert "recognisably at least once" in summarize([recovered(92, figures=figures)], FACTS)[0]
+    assert "at least once" not in summarize([often], FACTS)[0]
 
 
 def test_the_worse_of_rehearsal_and_publication_stands_first() -> None:
     published = recovered(99, on="published")
-    assert verdict([recovered(50), published], FACTS)[0].startswith("Out of the encodings")
-    assert verdict([recovered(100), published], FACTS)[0].startswith("Of 100 images")
+    assert summarize([recovered(50), published], FACTS)[0].startswith("Out of the encodings")
+    assert summarize([recovered(100), published], FACTS)[0].startswith("Of 100 images")
 
 
 NONE = "No attack that recovers images from encodings was run to its end."
 
 
 def test_nothing_recovered_is_said_with_what_was_tried_and_no_more() -> None:
-    said = verdict([recovered(0, absolute=True), recovered(7, point=True)], FACTS)
+    said = summarize([recovered(0, absolute=True), recovered(7, point=True)], FACTS)
     assert "none came back recognisably in what was tried (averaging; 2 seconds in all)" in said[0]
-    assert verdict([], FACTS)[0] == NONE
+    assert summarize([], FACTS)[0] == NONE
     failed = recovered(9, state="failed")
-    assert verdict([failed], FACTS)[0].endswith(f" {NONE}")
+    assert summarize([failed], FACTS)[0].endswith(f" {NONE}")
 
 
 def test_a_generator_that_was_found_is_worse_than_anything() -> None:
     found = result("seed-search", figures={"found": 1.0})
-    assert "can be worked out" in verdict([recovered(100), found], FACTS)[0]
+    assert "can be worked out" in summarize([recovered(100), found], FACTS)[0]
     none = result("seed-search", figures={"found": 0.0})
-    assert "can be worked out" not in " ".join(verdict([recovered(100), none], FACTS))
+    assert "can be worked out" not in " ".join(summarize([recovered(100), none], FACTS))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_an_update_has_a_sentence_of_its_own() -> None:
     found = {"encoding_psnr_mean": 50.4, "class_sets_right": 1.0}
     figures = recovered(0, total=1).figures | found
     masked = recovered(0, attack="dlg", on="update", images=1, figures=figures)
-    said = verdict([recovered(12), masked], FACTS)
+    said = summarize([recovered(12), masked], FACTS)
     assert said[0].startswith("Of 100 images")
     assert [sentence for sentence in said if "gradient" in sentence] == [finding(masked)]
     assert not any("labels alone" in sentence for sentence in said)
@@ -106,28 +106,28 @@ def test_an_update_has_a_sentence_of_its_own() -> None:
         "From the gradient of the plain image, the image is recognisable (50 dB, by the attack "
         "“averaging”)."
     )
-    assert f"{finding(failed)} {finding(plain)}" in verdict([failed, plain], FACTS)
+    assert f"{finding(failed)} {finding(plain)}" in summarize([failed, plain], FACTS)
     # An update is no rehearsal, and what came of it stands for none.
-    assert verdict([plain], FACTS)[0] == NONE
+    assert summarize([plain], FACTS)[0] == NONE
 
 
 def test_what_noise_guarantees_is_said_and_that_without_it_nothing_is() -> None:
     none = "Differential privacy: none (no noise added)."
-    assert guaranteed(FACTS).startswith("Nothing is guaranteed")
-    assert guaranteed(FACTS).endswith(none)
-    assert none in verdict([recovered(92)], FACTS)
-    assert all("guarantee" not in sentence for sentence in verdict([recovered(92)], FACTS))
+    assert privacy_sentence(FACTS).startswith("Nothing is guaranteed")
+    assert privacy_sentence(FACTS).endswith(none)
+    assert none in summarize([recovered(92)], FACTS)
+    assert all("guarantee" not in sentence for sentence in summarize([recovered(92)], FACTS))
     limited = FACTS.model_copy(update={"scheme": {"noise": 2.0}})
-    assert "Differential privacy: not known here" in guaranteed(limited)
+    assert "Differential privacy: not known here" in privacy_sentence(limited)
     noisy = FACTS.model_copy(update={"epsilon": 3.14159, "scheme": {"noise": 2.0}})
-    said = verdict([recovered(0)], noisy)[-2]
-    assert said == guaranteed(noisy)
+    said = summarize([recovered(0)], noisy)[-2]
+    assert said == privacy_sentence(noisy)
     assert "epsilon = 3.15 at delta = 1e-05, at most" in said
 
 
-def first(*results: Result, **more: Any) -> str:
+def first(*results: AttackResult, **more: Any) -> str:
     """The first sentence of all."""
-    return verdict(results, FACTS, **more)[0].partition(". ")[0]
+    return summarize(results, FACTS, **more)[0].partition(". ")[0]
 
 
 def test_the_first_sentence_says_what_failed_and_what_had_no_time() -> None:
@@ -150,7 +150,7 @@ def test_the_first_sentence_says_what_failed_and_what_had_no_time() -> None:
         "error (foreign), 3 attacks ran out of time (demixing, dlg, stuck)"
     )
     # What was found stands beside it.
-    assert "92 came back recognisably" in verdict([best, broken], FACTS)[0]
+    assert "92 came back recognisably" in summarize([best, broken], FACTS)[0]
 
 
 def test_what_ends_by_its_time_alone_and_points_of_curves_are_not_missing() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from instahide.audit.report.schema import Result
-from instahide.audit.report.thresholds import checked, parsed, summary
+from instahide.audit.report.schema import AttackResult
+from instahide.audit.report.thresholds import check_thresholds, parse_threshold, summary
 from instahide.audit.schedule import Task
 from instahide.errors import InstaHideError
 from tests.audit.examples import recovered, result
@@ -13,8 +13,8 @@ from tests.audit.examples import recovered, result
 ATTACKS = {"labels", "averaging"}
 
 
-def violated(expression: str, *results: Result) -> bool:
-    return checked([parsed(expression, ATTACKS)], results)[0].violated
+def violated(expression: str, *results: AttackResult) -> bool:
+    return check_thresholds([parse_threshold(expression, ATTACKS)], results)[0].violated
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,10 @@ def test_an_attack_without_a_result_might_have_found_more() -> None:
     # Neither curves nor updates are counted, and so they are not missing.
     for other in ({"point": True}, {"on": "update"}):
         assert not violated("recovered>0.5", ended, failed.model_copy(update=other))
-    bound = parsed("recovered>0.5", ATTACKS)
-    (threshold,) = checked([bound], [ended], [Task("labels", 30), Task("averaging", 2, point=True)])
+    bound = parse_threshold("recovered>0.5", ATTACKS)
+    (threshold,) = check_thresholds(
+        [bound], [ended], [Task("labels", 30), Task("averaging", 2, point=True)]
+    )
     assert (threshold.violated, threshold.unchecked) == (True, ["labels"])
 
 
@@ -67,7 +69,7 @@ def test_failed_attacks_and_points_of_curves_do_not_count() -> None:
 )  # fmt: skip
 def test_anything_else_is_refused(expression: str) -> None:
     with pytest.raises(InstaHideError):
-        parsed(expression, ATTACKS)
+        parse_threshold(expression, ATTACKS)
 
 
 def test_updates_count_under_their_own_name_alone() -> None:

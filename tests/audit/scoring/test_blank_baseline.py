@@ -18,7 +18,7 @@ from instahide.audit.scoring.blank_baseline import (
     best_blank_by_row,
     counts_as_recovered,
 )
-from instahide.audit.scoring.matching import Beside, beside_nearest, beside_truth
+from instahide.audit.scoring.matching import Matches, match_to_nearest, match_to_truth
 from instahide.data import ImageTable, open_split
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -105,11 +105,11 @@ def test_the_margin_is_a_share_of_what_is_left_above_the_blank() -> None:
     assert not counts_as_recovered(torch.tensor([0.5]), torch.tensor([0.0])).any()
 
 
-def beside(found: Tensor, original: Tensor) -> Beside:
+def beside(found: Tensor, original: Tensor) -> Matches:
     """What was ``found`` of each ``original``, which an attack told from all others."""
     mapped, rows = metrics.best_affine(found, original), torch.arange(len(original))
     told = torch.ones(len(original), dtype=torch.bool)
-    return Beside(rows, mapped, original, metrics.ssim(mapped, original), told, len(original))
+    return Matches(rows, mapped, original, metrics.ssim(mapped, original), told, len(original))
 
 
 BLANKS = {
@@ -153,21 +153,21 @@ def test_an_attack_that_hands_back_flat_squares_recovers_none_of_a_flat_data_set
     table = flat_table()
     seen, truth = observe(table, None, Scheme.inside(2), ThreatModel(public="none"))
     square = torch.zeros_like(seen.encodings)
-    found = beside_truth(Reconstruction(images=square, of=seen.owners()), seen, truth)
+    found = match_to_truth(Reconstruction(images=square, target_ids=seen.owners()), seen, truth)
     assert found is not None
     assert found.recognisable == 0
     pixels = torch.from_numpy(table.pixels / 255).float()
-    normalised = torch.from_numpy(table.normalised())
-    published = beside_nearest(Reconstruction(images=square[:12]), normalised, pixels)
+    normalized = torch.from_numpy(table.normalized())
+    published = match_to_nearest(Reconstruction(images=square[:12]), normalized, pixels)
     assert published is not None
     assert published.recognisable == 0
     members = torch.arange(len(seen))[:, None] % 12
-    solved = beside_truth(Reconstruction(images=square[:12], members=members), seen, truth)
+    solved = match_to_truth(Reconstruction(images=square[:12], assignment=members), seen, truth)
     assert solved is not None
     assert solved.recognisable == 0
     # The images themselves, by the same three ways.
-    whole = Reconstruction(images=truth.images[truth.partners[:, 0]], of=seen.owners())
-    exact = beside_truth(whole, seen, truth)
+    whole = Reconstruction(images=truth.images[truth.partners[:, 0]], target_ids=seen.owners())
+    exact = match_to_truth(whole, seen, truth)
     assert exact is not None
     assert exact.recognisable == 12
 

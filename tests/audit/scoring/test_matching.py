@@ -10,10 +10,10 @@ from torch import Tensor
 from instahide.attacks.base import Reconstruction, ThreatModel
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.matching import (
-    Beside,
-    beside_nearest,
-    beside_truth,
+    Matches,
     likeness_of_others,
+    match_to_nearest,
+    match_to_truth,
 )
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -26,7 +26,7 @@ def images() -> ImageTable:
 
 
 def private(images: ImageTable) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(images.normalised()), torch.from_numpy(images.pixels / 255).float()
+    return torch.from_numpy(images.normalized()), torch.from_numpy(images.pixels / 255).float()
 
 
 def noise(like: Tensor) -> Tensor:
@@ -38,36 +38,36 @@ def test_the_image_itself_is_recognised_and_noise_is_not(images: ImageTable) -> 
         images, None, Scheme.inside(2), ThreatModel(public="none", encodings_per_image=3)
     )
     rows = truth.partners[:, 0]
-    whole = Reconstruction(images=-2 * truth.images[rows] + 1, of=torch.arange(len(rows)))
-    beside = beside_truth(whole, observation, truth)
+    whole = Reconstruction(images=-2 * truth.images[rows] + 1, target_ids=torch.arange(len(rows)))
+    beside = match_to_truth(whole, observation, truth)
     assert beside is not None
     assert beside.summary()["images_recognisable"] == beside.summary()["images_sought"] == 12
     assert beside.summary()["ssim_mean"] > 0.99
     # Each private image once, though each came back three times.
     assert sorted(beside.rows[beside.best_of_each()].tolist()) == list(range(12))
-    nothing = Reconstruction(images=noise(truth.images[rows]), of=torch.arange(len(rows)))
-    beside = beside_truth(nothing, observation, truth)
+    nothing = Reconstruction(images=noise(truth.images[rows]), target_ids=torch.arange(len(rows)))
+    beside = match_to_truth(nothing, observation, truth)
     assert beside is not None
     assert beside.recognisable == 0
-    assert beside_truth(Reconstruction(), observation, truth) is None
+    assert match_to_truth(Reconstruction(), observation, truth) is None
 
 
 def test_absolute_values_are_compared_with_absolute_values(images: ImageTable) -> None:
     observation, truth = observe(images, None, Scheme.inside(2), ThreatModel(public="none"))
     rows = truth.partners[:, 0]
     found = Reconstruction(
-        images=truth.images[rows].abs(), of=torch.arange(len(rows)), absolute=True
+        images=truth.images[rows].abs(), target_ids=torch.arange(len(rows)), absolute=True
     )
-    beside = beside_truth(found, observation, truth)
+    beside = match_to_truth(found, observation, truth)
     assert beside is not None
     assert beside.recognisable == 12
 
 
 def test_published_images_stand_beside_what_they_are_most_like(images: ImageTable) -> None:
-    normalised, pixels = private(images)
+    normalized, pixels = private(images)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
-    found = Reconstruction(images=normalised[order] * 3 + 0.1 * noise(normalised))
-    beside = beside_nearest(found, normalised, pixels)
+    found = Reconstruction(images=normalized[order] * 3 + 0.1 * noise(normalized))
+    beside = match_to_nearest(found, normalized, pixels)
     assert beside is not None
     assert beside.rows.tolist() == order.tolist()
     assert beside.recognisable == 12
@@ -75,17 +75,17 @@ def test_published_images_stand_beside_what_they_are_most_like(images: ImageTabl
 
 def test_another_private_image_is_not_recognised_as_the_published_one(images: ImageTable) -> None:
     """What stands beside its nearest by choice must be nearer than any other image is."""
-    normalised, pixels = private(images)
+    normalized, pixels = private(images)
     # Pairs of images that are alike: each is found where the other was sought.
     twins = torch.cat([pixels, (pixels + 0.02 * noise(pixels)).clamp(0, 1)])
-    alike = torch.cat([normalised, normalised + 0.1 * noise(normalised)])
+    alike = torch.cat([normalized, normalized + 0.1 * noise(normalized)])
     assert likeness_of_others(alike, twins).min() > 0.5
-    blurred = torch.nn.functional.avg_pool2d(normalised, 5, 1, 2, count_include_pad=False)
-    beside = beside_nearest(Reconstruction(images=blurred), alike, twins)
+    blurred = torch.nn.functional.avg_pool2d(normalized, 5, 1, 2, count_include_pad=False)
+    beside = match_to_nearest(Reconstruction(images=blurred), alike, twins)
     assert beside is not None
     assert beside.recognisable == 0
     # Noise is nobody, although each noise stands beside some image.
-    beside = beside_nearest(Reconstruction(images=noise(normalised)), normalised, pixels)
+    beside = match_to_nearest(Reconstruction(images=noise(normalized)), normalized, pixels)
     assert beside is not None
     assert len(beside.rows) == 12
     assert beside.recognisable == 0
@@ -94,7 +94,7 @@ def test_another_private_image_is_not_recognised_as_the_published_one(images: Im
 def test_an_image_counts_once_however_often_it_came_back() -> None:
     pixels = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     told = torch.tensor([True, True, False, True])
-    found = Beside(
+    found = Matches(
         torch.tensor([0, 0, 1, 2]), pixels, pixels, torch.tensor([0.9, 0.8, 0.9, 0.4]), told, 5
     )
     assert found.recognisable == 1

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from instahide.attacks.base import Reconstruction
-from instahide.audit.ground_truth import Truth
-from instahide.audit.scoring.reconstruction import score_recovered
+from instahide.audit.ground_truth import GroundTruth
+from instahide.audit.scoring.reconstruction import score_reconstruction
 
 PARTNERS = torch.tensor([[0, 1], [1, 2], [2, 0], [0, 1]])
 COEFFICIENTS = torch.tensor([[0.6, 0.4], [0.5, 0.5], [0.3, 0.7], [0.8, 0.2]])
@@ -16,9 +16,9 @@ COEFFICIENTS = torch.tensor([[0.6, 0.4], [0.5, 0.5], [0.3, 0.7], [0.8, 0.2]])
 def scored(images: torch.Tensor, members: torch.Tensor) -> tuple[list[int], float, list[float]]:
     nothing = torch.zeros(0, dtype=torch.int64)
     originals = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) / 4
-    truth = Truth(originals, PARTNERS, COEFFICIENTS, 2, nothing, nothing, nothing)
-    found = Reconstruction(images=originals[images], members=members)
-    score = score_recovered(found, truth, (0.5,) * 3, (0.25,) * 3)
+    truth = GroundTruth(originals, PARTNERS, COEFFICIENTS, 2, nothing, nothing, nothing)
+    found = Reconstruction(images=originals[images], assignment=members)
+    score = score_reconstruction(found, truth, (0.5,) * 3, (0.25,) * 3)
     return score.rows.tolist(), score.mass, score.ssim.tolist()
 
 

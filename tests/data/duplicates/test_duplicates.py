@@ -11,8 +11,13 @@ import pytest
 from PIL import Image
 
 from instahide import ImageTable, InstaHideError, open_images
-from instahide.data.class_names import require_names_apart
-from instahide.data.duplicates.content_hash import connected, joined, picture_hashes, same_pictures
+from instahide.data.class_names import require_distinct_names
+from instahide.data.duplicates.content_hash import (
+    connected_ids,
+    content_hashes,
+    duplicate_ids,
+    merge_ids,
+)
 from instahide.data.duplicates.source_hash import jpeg_hash
 
 
@@ -61,7 +66,7 @@ def test_a_decode_in_the_cache_keeps_its_sources_whole_or_not_at_all(
     assert second.sources is not None
     np.testing.assert_array_equal(first.sources, second.sources)
     native = opened(folder)
-    np.testing.assert_array_equal(first.sources[:, 0], native.picture_hashes)
+    np.testing.assert_array_equal(first.sources[:, 0], native.content_hashes)
     (kept,) = {
         path
         for path in cache.rglob("sources.npy")
@@ -82,8 +87,8 @@ def test_class_names_that_people_read_alike_are_refused(
     tmp_path: Path, one: str, other: str
 ) -> None:
     with pytest.raises(InstaHideError, match="differ only in case"):
-        require_names_apart([one, "eel", other])
-    require_names_apart([one, one, "eel"])
+        require_distinct_names([one, "eel", other])
+    require_distinct_names([one, one, "eel"])
     for name in (one, other):
         (tmp_path / "images" / name).mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / name / "0.png")
@@ -96,22 +101,22 @@ def test_pictures_by_content() -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (2_000, 1, 4, 4), np.uint8)
     pixels[1_500:] = pixels[:500]
-    ids = same_pictures(picture_hashes(pixels))
+    ids = duplicate_ids(content_hashes(pixels))
     assert ids.tolist() == [*range(1_500), *range(500)]
     # Grey in three channels is the same grey; another shape or type is another picture.
     grey = np.repeat(pixels[:50], 3, axis=1)
-    np.testing.assert_array_equal(picture_hashes(grey), picture_hashes(pixels[:50]))
+    np.testing.assert_array_equal(content_hashes(grey), content_hashes(pixels[:50]))
     grey[3, 1, 2, 2] ^= 1
-    assert (picture_hashes(grey) != picture_hashes(pixels[:50])).any(axis=1).tolist().count(
+    assert (content_hashes(grey) != content_hashes(pixels[:50])).any(axis=1).tolist().count(
         True
     ) == 1
     wide = pixels[:50].reshape(50, 1, 2, 8)
-    assert not (picture_hashes(wide) == picture_hashes(pixels[:50])).all(axis=1).any()
+    assert not (content_hashes(wide) == content_hashes(pixels[:50])).all(axis=1).any()
     floats = pixels[:50].astype(np.float32)
-    assert not (picture_hashes(floats) == picture_hashes(pixels[:50])).all(axis=1).any()
+    assert not (content_hashes(floats) == content_hashes(pixels[:50])).all(axis=1).any()
     floats[0, 0, 0, 0], again = 0.0, floats.copy()
     again[0, 0, 0, 0] = -0.0
-    np.testing.assert_array_equal(picture_hashes(floats), picture_hashes(again))
+    np.testing.assert_array_equal(content_hashes(floats), content_hashes(again))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 3), (3, 5, 7), (1, 28, 28)])
@@ -126,18 +131,18 @@ def test_rows_compared_by_a_few_values_first_are_those_of_full_hashes(
     pixels[400:, 0, 0, 0] += 1
     pixels.flags.writeable = False
     table = ImageTable.from_arrays(pixels)
-    expected = same_pictures(picture_hashes(pixels))
-    assert table.picture_ids.tolist() == expected.tolist()
-    assert table.subset(slice(0, 0)).picture_ids.tolist() == []
+    expected = duplicate_ids(content_hashes(pixels))
+    assert table.content_ids.tolist() == expected.tolist()
+    assert table.subset(slice(0, 0)).content_ids.tolist() == []
 
 
 def test_groups_are_joined_by_whatever_they_share() -> None:
     first, second = np.array([0, 0, 2, 3, 4]), np.array([0, 1, 1, 3, 4])
-    assert joined(first, second).tolist() == [0, 0, 0, 1, 2]
+    assert merge_ids(first, second).tolist() == [0, 0, 0, 1, 2]
     rows, groups = np.array([0, 1, 1, 2, 4]), np.array([5, 5, 7, 7, 9])
-    assert connected(rows, groups, 5).tolist() == [0, 0, 0, 1, 2]
+    assert connected_ids(rows, groups, 5).tolist() == [0, 0, 0, 1, 2]
     unknown = np.zeros((3, 2), np.uint64)
-    assert same_pictures(unknown).tolist() == [0, 1, 2]
+    assert duplicate_ids(unknown).tolist() == [0, 1, 2]
 
 
 def test_the_data_of_a_jpeg_end_a_search_for_its_metadata(tmp_path: Path) -> None:

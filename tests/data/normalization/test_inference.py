@@ -1,4 +1,4 @@
-"""A normalisation is what a step is, not what attributes it has."""
+"""A normalization is what a step is, not what attributes it has."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ CHANGING = [
 
 
 @pytest.mark.parametrize("kind", NORMALISATIONS)
-def test_every_library_s_normalisation_is_recognised(kind: str) -> None:
+def test_every_library_s_normalization_is_recognised(kind: str) -> None:
     known = NORMALISATIONS[kind]
     noise = step("RandGaussianNoise", mean=0.0, std=0.1)
     for transform in (known, compose(noise, known), compose(compose(known), step("ToTensorV2"))):
@@ -121,7 +121,7 @@ def test_steps_after_it_may_move_values_but_not_change_them(
 
 
 @pytest.mark.parametrize("kind", [*CHANGING, *HARMLESS, "Augmentation"])
-def test_a_mean_and_a_std_alone_are_no_normalisation(kind: str) -> None:
+def test_a_mean_and_a_std_alone_are_no_normalization(kind: str) -> None:
     assert infer_normalization(data(compose(step(kind, mean=0.0, std=0.1)))) is None
 
 
@@ -145,7 +145,7 @@ def test_what_is_not_one_affine_map_for_all_images_is_unknown(unknown: Any) -> N
         infer_normalization(data(compose(TORCHVISION, unknown)))
 
 
-def test_two_normalisations_are_composed_from_the_inside_out() -> None:
+def test_two_normalizations_are_composed_from_the_inside_out() -> None:
     inner = data(step("Normalize", mean=[0.2], std=[0.5]))
     outer = data(TORCHVISION, dataset=Subset(inner, [0]))
     found = infer_normalization(outer)
@@ -154,7 +154,7 @@ def test_two_normalisations_are_composed_from_the_inside_out() -> None:
     expected = ((values - 0.2) / 0.5 - MEAN) / STD
     np.testing.assert_allclose((values - found.mean) / found.std, expected)
     twice = data(compose(step("Normalize", mean=[0.1, 0.2], std=[1, 1]), TORCHVISION))
-    with pytest.raises(InstaHideError, match="normalised twice"):
+    with pytest.raises(InstaHideError, match="normalized twice"):
         infer_normalization(twice)
 
 
@@ -166,12 +166,12 @@ def test_parts_of_a_whole_must_agree() -> None:
     parts[0].transform = parts[1].transform = TORCHVISION
     assert infer_normalization(ConcatDataset(parts)) == Normalization(MEAN, STD)
     parts[1].transform = step("Normalize", mean=[0.1], std=[0.2])
-    with pytest.raises(InstaHideError, match="parts of the data set are normalised differently"):
+    with pytest.raises(InstaHideError, match="parts of the data set are normalized differently"):
         infer_normalization(ConcatDataset(parts))
 
 
 class Scans:
-    """Grey images, normalised by ``mean`` and ``std``, that say ``transform``."""
+    """Grey images, normalized by ``mean`` and ``std``, that say ``transform``."""
 
     classes = ("a", "b")
 
@@ -234,7 +234,7 @@ def test_a_mask_that_hides_nothing_is_refused_in_whatever_batch_it_shows() -> No
     for size in (1, 8, 64):
         with pytest.raises(InstaHideError, match="mask would hide nothing"):
             list(encode_loader(DataLoader(scans, size), Scheme.inside(3)))  # type: ignore[arg-type]
-    # An odd first batch is no reason to refuse a data set that is normalised.
+    # An odd first batch is no reason to refuse a data set that is normalized.
     scans = Scans(None)
     scans.images[:4] = scans.images[:4] * 0.3 + 0.6
     assert list(encode_loader(DataLoader(scans, 4), Scheme.inside(3)))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What is said of a normalisation is compared with the values, whoever says it."""
+"""What is said of a normalization is compared with the values, whoever says it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def table(pixels: NDArray[np.uint8]) -> ImageTable:
 
 
 def floats(images: ImageTable) -> list[Any]:
-    return list(zip(images.normalised(), images.labels.tolist(), strict=True))
+    return list(zip(images.normalized(), images.labels.tolist(), strict=True))
 
 
 def pool(shape: tuple[int, ...]) -> ImageTable:
@@ -122,7 +122,7 @@ def test_the_share_of_the_rarer_sign_decides(
 def test_counts_of_pixels_give_what_the_values_give(kind: str) -> None:
     images = table(KINDS[kind][:60])
     counted = ChannelStatistics.of_table(images)
-    summed = ChannelStatistics.of_values(images.normalised())
+    summed = ChannelStatistics.of_values(images.normalized())
     for name in ("low", "high", "magnitude", "rarer_sign", "rarer_values"):
         np.testing.assert_allclose(
             getattr(counted, name), getattr(summed, name), rtol=1e-3, atol=1e-4
@@ -160,7 +160,7 @@ def test_moments_of_pixels_to_255_are_recognised() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-2, 2), st.floats(0.1, 3)), min_size=1, max_size=4))
-def test_normalisations_are_composed(steps: list[tuple[float, float]]) -> None:
+def test_normalizations_are_composed(steps: list[tuple[float, float]]) -> None:
     values = np.linspace(0, 1, 9)
     known, expected = Normalization((0.0,), (1.0,)), values
     for mean, std in steps:

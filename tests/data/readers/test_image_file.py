@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from instahide.data.readers.decode import decode
-from instahide.data.readers.image_file import FORMATS, opened
+from instahide.data.readers.image_file import FORMATS, open_image_file
 from instahide.errors import InstaHideError
 
 RNG = np.random.default_rng(5)
@@ -245,6 +245,6 @@ def test_every_orientation_is_applied(tmp_path, kind, orientation):
 def test_an_opened_image_is_closed(tmp_path):
     picture().save(tmp_path / "a.png")
     before = len(list(Path("/proc/self/fd").iterdir()))
-    with opened(tmp_path / "a.png") as image:
+    with open_image_file(tmp_path / "a.png") as image:
         assert image.size == (24, 20)
     assert len(list(Path("/proc/self/fd").iterdir())) == before

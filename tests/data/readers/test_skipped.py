@@ -13,7 +13,7 @@ from PIL import Image
 from instahide import open_images, open_split
 from instahide.data import open_test
 from instahide.data.readers.skipped import SkippedWarning
-from instahide.data.readers.split_folders import part_of
+from instahide.data.readers.split_folders import split_of
 from instahide.errors import InstaHideError
 
 RNG = np.random.default_rng(3)
@@ -165,7 +165,7 @@ def test_parts_are_known_however_they_are_spelled(root, train, test):
     "name", ["trainer", "latest", "contest", "training dog", "valve", "猫train"]
 )
 def test_other_names_are_no_parts(name):
-    assert part_of(name) is None
+    assert split_of(name) is None
 
 
 def test_a_third_part_is_said(root):

@@ -14,7 +14,7 @@ import pytest
 
 from instahide.data import ImageTable, PhotoCrops, make_pool, open_images, open_pool
 from instahide.data.remote import downloads
-from instahide.data.remote.downloads import fetched
+from instahide.data.remote.downloads import local_copy
 from instahide.data.remote.urls import Remote
 from instahide.errors import InstaHideError
 
@@ -73,7 +73,7 @@ def test_an_array_brings_its_labels_along(url, tmp_path):
         np.save(tmp_path / name, array)
         upload(tmp_path / name, f"{url}/{name}")
     same(open_images(f"{url}/images.npy"), open_images(tmp_path / "images.npy"))
-    copy = Path(fetched(f"{url}/other.npy"))
+    copy = Path(local_copy(f"{url}/other.npy"))
     assert {path.name for path in copy.parent.iterdir()} == {"other.npy", ".fetched.json"}
     remove(f"{url}/labels.npy")
     with pytest.raises(InstaHideError, match="no file of labels"):
@@ -99,17 +99,17 @@ def test_a_replaced_file_is_fetched_anew(url, tmp_path):
 
 def test_only_what_changed_is_fetched_again(url, class_folders):
     there = upload(class_folders, f"{url}/animals")
-    copy = Path(fetched(there))
+    copy = Path(local_copy(there))
     before = {path: path.stat().st_ino for path in copy.rglob("*.*")}
-    assert fetched(there) == copy
+    assert local_copy(there) == copy
     assert {path: path.stat().st_ino for path in copy.rglob("*.*")} == before
     changed, kept = copy / "cat" / "02.png", copy / "cat" / "04.png"
     upload(class_folders / "cat" / "04.png", f"{there}/cat/02.png")
-    fetched(there)
+    local_copy(there)
     assert changed.read_bytes() == kept.read_bytes()
     assert kept.stat().st_ino == before[kept]
     kept.unlink()
-    fetched(there)
+    local_copy(there)
     assert kept.read_bytes() == changed.read_bytes()
 
 
@@ -140,7 +140,7 @@ def test_an_interrupted_copy_is_gone_on_with(url, class_folders, monkeypatch):
     monkeypatch.setattr(Remote, "download", fail_at_the_sixth)
     monkeypatch.setattr(downloads, "CONNECTIONS", 1)
     with pytest.raises(InstaHideError, match="line is down"):
-        fetched(there)
+        local_copy(there)
     before = {path: path.stat().st_ino for path in done}
     assert len(before) == 5
     monkeypatch.setattr(Remote, "download", download)

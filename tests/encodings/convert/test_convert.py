@@ -28,7 +28,7 @@ from instahide.encodings import publish
 from instahide.encodings.convert import webdataset
 from instahide.encodings.convert.exporter import export_encodings
 from instahide.encodings.convert.formats import Name
-from instahide.encodings.convert.importer import Foreign, Origin
+from instahide.encodings.convert.importer import ExternalEncodings, Provenance
 from instahide.encodings.folder import (
     EncodedFolder,
     new_publication,
@@ -36,7 +36,7 @@ from instahide.encodings.folder import (
     writing_encodings,
 )
 from instahide.encodings.manifest import NAME, Manifest
-from instahide.encodings.shards import packed, worst_error, write_shard
+from instahide.encodings.shards import max_quantization_error, quantize, write_shard
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from tests.waiting import LIMIT
@@ -44,7 +44,7 @@ from tests.waiting import LIMIT
 FORMS = get_args(Name)
 #: What `folder` holds: 7 images, 3 copies, 3 classes, in shards of 8, 8 and 5.
 IMAGES, COPIES, CLASSES, SHARD, SHAPE = 7, 3, ("cat", "dog", "owl"), 8, (3, 5, 4)
-ORIGIN = Origin(Scheme.cross(4), IMAGES, COPIES, (0.5,) * 3, (0.25,) * 3)
+ORIGIN = Provenance(Scheme.cross(4), IMAGES, COPIES, (0.5,) * 3, (0.25,) * 3)
 
 
 def mixes(count: int = IMAGES * COPIES, shape: tuple[int, ...] = SHAPE) -> tuple[Any, Any]:
@@ -68,11 +68,12 @@ def write(
     manifest = Manifest(
         publication=new_publication(), participant="anna", scheme=asdict(ORIGIN.scheme),
         shape=shape, classes=CLASSES, mean=ORIGIN.mean, std=ORIGIN.std,
-        private_images=count // COPIES, copies=COPIES + limit, values=values, worst_error=0.0,
+        private_images=count // COPIES, copies=COPIES + limit, values=values,
+        max_quantization_error=0.0,
     )  # fmt: skip
-    error = worst_error(manifest.values, manifest.reach)
+    error = max_quantization_error(manifest.values, manifest.max_abs)
     with writing_encodings(path, manifest.model_copy(update={"worst_error": error})) as writer:
-        stored = packed(images, manifest.values, manifest.reach)
+        stored = quantize(images, manifest.values, manifest.max_abs)
         for start in range(0, count, SHARD):
             name, rows = new_shard_name(), slice(start, start + SHARD)
             with writer.store.writing(name) as file:
@@ -126,7 +127,7 @@ def test_there_and_back_nothing_changes(form: Name, values: str, tmp_path: Path)
     done: list[int] = []
     export_encodings(folder, tmp_path / "out", form, done.append)
     assert sum(done) == len(folder)
-    back = Foreign.open(tmp_path / "out", form).convert(tmp_path / "back", done.append)
+    back = ExternalEncodings.open(tmp_path / "out", form).convert(tmp_path / "back", done.append)
     assert sum(done) == 2 * len(folder)
     assert back.verify() == []
     assert len(back.manifest.shards) > 1
@@ -141,7 +142,7 @@ def test_there_and_back_nothing_changes(form: Name, values: str, tmp_path: Path)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_folder_that_ended_at_its_limit_stays_one(form: Name, tmp_path: Path) -> None:
     export_encodings(write(tmp_path / "encoded", limit=True), tmp_path / "out", form)
-    back = Foreign.open(tmp_path / "out", form).convert(tmp_path / "back")
+    back = ExternalEncodings.open(tmp_path / "out", form).convert(tmp_path / "back")
     assert (back.manifest.ended, back.manifest.copies) == ("limit", COPIES + 1)
 
 
@@ -234,7 +235,9 @@ def test_without_a_manifest_one_is_made_of_what_is_told(
     (source / NAME).unlink()
     if form == "challenge":
         np.save(source / "encryption.npy", np.load(source / "encryption.npy").astype(dtype))
-    back = Foreign.open(source, form, replace(ORIGIN, participant="ben")).convert(tmp_path / "back")
+    back = ExternalEncodings.open(source, form, replace(ORIGIN, participant="ben")).convert(
+        tmp_path / "back"
+    )
     manifest = back.manifest
     assert back.verify() == []
     assert manifest.values == ("float16" if dtype == np.float16 else "float32")
@@ -260,13 +263,13 @@ def test_without_a_manifest_one_is_made_of_what_is_told(
     ],
 )
 def test_what_is_told_must_fit(
-    origin: Origin | None, reason: str, folder: EncodedFolder, tmp_path: Path
+    origin: Provenance | None, reason: str, folder: EncodedFolder, tmp_path: Path
 ) -> None:
     source = tmp_path / "out"
     export_encodings(folder, source, "challenge")
     (source / NAME).unlink()
     assert reason in refusal(
-        lambda: Foreign.open(source, "challenge", origin).convert(tmp_path / "back")
+        lambda: ExternalEncodings.open(source, "challenge", origin).convert(tmp_path / "back")
     )
     assert nothing_but(tmp_path / "encoded", source)
 
@@ -275,7 +278,7 @@ def test_what_is_told_and_a_manifest_are_one_too_many(
     folder: EncodedFolder, tmp_path: Path
 ) -> None:
     export_encodings(folder, tmp_path / "out", "challenge")
-    problem = refusal(lambda: Foreign.open(tmp_path / "out", "challenge", ORIGIN))
+    problem = refusal(lambda: ExternalEncodings.open(tmp_path / "out", "challenge", ORIGIN))
     assert "says how its encodings were made" in problem
 
 
@@ -285,7 +288,7 @@ def test_what_was_not_finished_is_refused(folder: EncodedFolder, tmp_path: Path)
     # Nobody's export: an unfinished folder, which has no shard yet, is not exported.
     begun = folder.manifest.model_copy(update={"ended": None, "shards": ()})
     (source / NAME).write_bytes(begun.to_json())
-    problem = refusal(lambda: Foreign.open(source, "challenge"))
+    problem = refusal(lambda: ExternalEncodings.open(source, "challenge"))
     assert "not finished: 0 of 21 encodings" in problem
     assert nothing_but(tmp_path / "encoded", source)
 
@@ -343,7 +346,7 @@ def test_files_that_cannot_be_encodings_are_refused(
         np.save(source / "label.npy", labels, allow_pickle=True)
     else:
         pack(source / "encodings-000000.tar", images, labels)
-    refusal(lambda: Foreign.open(source, form).convert(tmp_path / "back"))
+    refusal(lambda: ExternalEncodings.open(source, form).convert(tmp_path / "back"))
     assert nothing_but(tmp_path / "encoded", source), "nor was the bomb set off"
 
 
@@ -391,7 +394,7 @@ def test_a_header_that_promises_too_much_costs_no_memory(
             add(tar, "0.image.npy", promise)
             add(tar, "0.label.npy", promise)
     tracemalloc.start()
-    refusal(lambda: Foreign.open(source, form).convert(tmp_path / "back"))
+    refusal(lambda: ExternalEncodings.open(source, form).convert(tmp_path / "back"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 24
@@ -403,7 +406,9 @@ def test_a_sample_that_is_not_complete_is_refused(folder: EncodedFolder, tmp_pat
     with tarfile.open(source / "encodings-000000.tar", "w") as tar:
         add(tar, "0.image.npy", npy_promising((0,)))
         add(tar, "1.label.npy", npy_promising((0,)))
-    assert "'0'" in refusal(lambda: Foreign.open(source, "webdataset").convert(tmp_path / "back"))
+    assert "'0'" in refusal(
+        lambda: ExternalEncodings.open(source, "webdataset").convert(tmp_path / "back")
+    )
 
 
 def test_samples_may_hold_more_and_lie_in_folders(folder: EncodedFolder, tmp_path: Path) -> None:
@@ -418,7 +423,7 @@ def test_samples_may_hold_more_and_lie_in_folders(folder: EncodedFolder, tmp_pat
                 add(tar, f"./v1.2/{number}.{name}.npy", content.getvalue())
             add(tar, f"./v1.2/{number}.json", b"{}")
             add(tar, f"./v1.2/{number}.pickle", pickle.dumps(Bomb(tmp_path / "bomb")))
-    back = Foreign.open(source, "webdataset").convert(tmp_path / "back")
+    back = ExternalEncodings.open(source, "webdataset").convert(tmp_path / "back")
     assert np.array_equal(decoded(back), decoded(folder))
     assert not (tmp_path / "bomb").exists()
 
@@ -448,7 +453,9 @@ def test_columns_of_other_names_or_types_are_refused(
         else:
             file.unlink()
             dataset.save_to_disk(source)
-        refusal(lambda source=source: Foreign.open(source, form).convert(tmp_path / "back"))
+        refusal(
+            lambda source=source: ExternalEncodings.open(source, form).convert(tmp_path / "back")
+        )
         assert not (tmp_path / "back").exists()
 
 
@@ -463,7 +470,7 @@ def test_columns_of_plain_lists_are_read_too(form: Name, tmp_path: Path) -> None
         dataset.to_parquet(source / "any.parquet")
     else:
         dataset.save_to_disk(source)
-    back = Foreign.open(source, form, ORIGIN).convert(tmp_path / "back")
+    back = ExternalEncodings.open(source, form, ORIGIN).convert(tmp_path / "back")
     assert np.array_equal(decoded(back), images)
     assert np.array_equal(contents(back)[1], labels)
 
@@ -478,7 +485,7 @@ def test_a_feature_that_names_a_file_opens_none(folder: EncodedFolder, tmp_path:
     rows = {"image": [{"path": str(tmp_path / "pipe"), "bytes": None}], "label": [[0.5] * 3]}
     features = Features(image=Image(), label=List(Value("float32"), length=3))
     Dataset.from_dict(rows, features).to_parquet(file)
-    refusal(lambda: Foreign.open(source, "parquet").convert(tmp_path / "back"))
+    refusal(lambda: ExternalEncodings.open(source, "parquet").convert(tmp_path / "back"))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -501,7 +508,7 @@ def test_damaged_files_are_refused_or_still_encodings(
         cut = data.draw(st.booleans())
         file.write_bytes(whole[:place] + (b"" if cut else flipped + whole[place + 1 :]))
         try:
-            back = Foreign.open(source, form).convert(source.parent / "back")
+            back = ExternalEncodings.open(source, form).convert(source.parent / "back")
             assert back.verify() == []
             for path in (source.parent / "back").iterdir():
                 path.unlink()
@@ -525,7 +532,7 @@ def test_an_export_of_damaged_shards_leaves_nothing(
 
 def test_what_is_there_is_never_replaced(folder: EncodedFolder, tmp_path: Path) -> None:
     export_encodings(folder, tmp_path / "out", "challenge")
-    foreign = Foreign.open(tmp_path / "out", "challenge")
+    foreign = ExternalEncodings.open(tmp_path / "out", "challenge")
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("mine")
@@ -546,7 +553,7 @@ def test_memory_holds_blocks_not_folders(
     whole = sum(shard.bytes for shard in folder.manifest.shards)
     tracemalloc.start()
     export_encodings(folder, tmp_path / "out", form)
-    Foreign.open(tmp_path / "out", form).convert(tmp_path / "back")
+    ExternalEncodings.open(tmp_path / "out", form).convert(tmp_path / "back")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < whole / 2

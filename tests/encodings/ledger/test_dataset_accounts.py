@@ -26,7 +26,7 @@ from instahide import (
 )
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.exposure import ExposureLimitError
-from instahide.encryption.privacy import loss_rate
+from instahide.encryption.privacy import mu_squared_rate
 
 COUNT = 12
 MEAN, STD = (0.5,), (0.25,)
@@ -128,7 +128,7 @@ def test_whatever_holds_the_images_it_counts_the_same_ones(
         assert first.counts.tolist() == account.counts.tolist()
         # Not known from which pixels these floats come: the table counts for itself.
         assert ledger.account(table).counts.sum() == 0
-        # And with what they were normalised by, it does not.
+        # And with what they were normalized by, it does not.
         known = ledger.account(dataset(), image=image, mean=MEAN, std=STD)
         assert ledger.account(table).counts.tolist() == known.counts.tolist()
         assert known.counts.tolist() == account.counts.tolist()
@@ -195,13 +195,13 @@ def test_processes_count_together(path: Path) -> None:
 # What noise guarantees.
 
 
-def test_a_guarantee_needs_a_known_normalisation(path: Path) -> None:
+def test_a_guarantee_needs_a_known_normalization(path: Path) -> None:
     scheme = Scheme.inside(2, noise=50.0)
     with Ledger.open(path) as ledger:
         unknown = ledger.account(plain(), scheme=scheme)
         assert unknown._rate == math.inf
         known = ledger.account(plain(), scheme=scheme, mean=MEAN, std=STD)
-        assert known._rate == loss_rate(scheme, (1, 6, 6), STD)
+        assert known._rate == mu_squared_rate(scheme, (1, 6, 6), STD)
         dataset = plain()
         dataset.transform = Transform()  # type: ignore[attr-defined]
         # Not torchvision's own: what it does to values is not known.
@@ -231,7 +231,7 @@ def test_less_noise_than_is_counted_is_refused(path: Path, counted: float, used:
         Encoder(Scheme.inside(2, noise=counted + 1), table, exposure=account)
 
 
-def test_another_normalisation_than_is_counted_is_refused(path: Path) -> None:
+def test_another_normalization_than_is_counted_is_refused(path: Path) -> None:
     table = replace(ImageTable.from_arrays(PIXELS, LABELS), mean=MEAN, std=STD)
     scheme = Scheme.inside(2, noise=50.0)
     with Ledger.open(path) as ledger:

@@ -133,7 +133,7 @@ def test_two_sources_that_a_size_makes_equal_both_count(path: Path) -> None:
     images[0, 0, 0, 0] = images[1, 0, 3, 3] = 200
     source = ImageTable.from_arrays(images, np.array([0, 1]))
     tiny = resized_to(source, 1)
-    assert tiny.picture_ids.tolist() == [0, 0]
+    assert tiny.content_ids.tolist() == [0, 0]
     with Ledger.open(path) as ledger:
         account = ledger.account(tiny)
         account.take(np.array([[0]]), np.ones((1, 1), np.float32))
@@ -156,7 +156,7 @@ def test_limits_hold_for_the_source(path: Path) -> None:
             encoder = Encoder(Scheme.inside(2), resized_to(source, size), exposure=account)
             with contextlib.suppress(ExposureLimitError):
                 while True:
-                    encoder.encode(encoder.order())
+                    encoder.encode(encoder.permutation())
         assert ledger.account(source).counts.max() == 5
 
 

@@ -12,7 +12,7 @@ import pytest
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, publish, threads
 from instahide.encryption.encoder import Encoder
-from instahide.encryption.privacy import loss_rate
+from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.scheme import Scheme
 from tests.encodings.ledger.recorder import some, table
 
@@ -26,7 +26,7 @@ def test_losses_add_up_over_schemes(path: Path) -> None:
             account = ledger.account(images, scheme=scheme)
             before = account.squares
             Encoder(scheme, images, exposure=account).encode(np.arange(20))
-            rate = loss_rate(scheme, images.shape, images.std)
+            rate = mu_squared_rate(scheme, images.shape, images.std)
             expected += (account.squares - before) * rate
             np.testing.assert_allclose(account.losses, expected, rtol=1e-6)
     with Ledger.open(path) as ledger:
@@ -60,7 +60,7 @@ def test_publishing_keeps_the_guarantee(tmp_path: Path, ledger: Ledger) -> None:
     publication = Publication(images, None, LOUD, 2)
     folder = publish(publication, tmp_path / "encoded", ledger, engine=threads)
     totals = ledger.totals(images)
-    rate = loss_rate(LOUD, images.shape, images.std)
+    rate = mu_squared_rate(LOUD, images.shape, images.std)
     np.testing.assert_allclose(totals.losses, totals.squares * rate, rtol=1e-6)
     # Values go further than those of a mix, and are stored and believed all the same.
     assert folder.verify() == []

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instahide.data import ImageTable
-from instahide.encodings.ledger.counts import add_up
+from instahide.encodings.ledger.counts import sum_counts
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
 from instahide.encodings.ledger.schema import PAGE, create
 from instahide.errors import InstaHideError
@@ -266,8 +266,8 @@ def test_adding_up_together_is_adding_up_one_by_one(
     places = np.array([number % images for number in numbers], np.intp)
     values = np.random.default_rng(seed).random(len(places))
     counts, sums = np.zeros(images, np.int64), np.zeros(images)
-    add_up(counts, places, None)
-    add_up(sums, places, values)
+    sum_counts(counts, places, None)
+    sum_counts(sums, places, values)
     for image in range(images):
         assert counts[image] == (places == image).sum()
         assert sums[image] == pytest.approx(values[places == image].sum())

@@ -35,9 +35,9 @@ def test_counts_arrive_in_the_ledger_as_they_would_directly(ledger: Ledger) -> N
 def test_a_limit_takes_the_longest_run_that_fits(ledger: Ledger) -> None:
     account = ledger.account(table(3), limit=2)
     exposure = remote(account)
-    assert exposure.spent() is None
+    assert exposure.exhausted() is None
     assert exposure.take(*some([[0, 1], [0, 2], [0, 1]])) == 2
-    assert exposure.spent() is not None
+    assert exposure.exhausted() is not None
     assert account.counts.tolist() == exposure.counts.tolist() == [2, 1, 1]
 
 
@@ -45,7 +45,7 @@ def test_what_others_counted_meanwhile_is_seen(ledger: Ledger) -> None:
     account = ledger.account(table(3), limit=2)
     ours, theirs = remote(account), remote(account)
     assert theirs.take(*some([[0, 1], [0, 2]])) == 2
-    assert ours.spent() is None
+    assert ours.exhausted() is None
     assert ours.take(*some([[1, 2], [0, 1], [1, 2]])) == 1
     assert ours.counts.tolist() == account.counts.tolist() == [2, 2, 2]
 

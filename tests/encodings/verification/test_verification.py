@@ -219,7 +219,7 @@ def test_encodings_that_show_a_single_picture_are_found(
     encoded = Encoder(Scheme.inside(2), images).encode(np.arange(60))
     assert write_folder(tmp_path / "right", encoded, values=values).verify() == []
     # Mixes of a picture with itself, under masks, coefficients and labels of their own.
-    picture = torch.from_numpy(images.normalised(slice(7, 8)))[0]
+    picture = torch.from_numpy(images.normalized(slice(7, 8)))[0]
     picture = picture if pixels else torch.randn(SHAPE, generator=torch.manual_seed(1)).clamp(-1, 1)
     for row, share in ((3, 0.3), (40, 0.62), (51, 0.45)):
         signs = torch.randint(0, 2, SHAPE) * 2 - 1
@@ -236,7 +236,7 @@ def test_a_lone_encoding_of_a_single_picture_is_found(
 ) -> None:
     images = private_images(20)
     encoded = Encoder(Scheme.inside(3), images).encode(np.arange(20))
-    encoded.images[5] = torch.from_numpy(images.normalised(slice(5, 6)))[0] * -1
+    encoded.images[5] = torch.from_numpy(images.normalized(slice(5, 6)))[0] * -1
     found = write_folder(
         tmp_path / "wrong", encoded, scheme=Scheme.inside(3), values=values
     ).verify()
@@ -251,7 +251,7 @@ def test_mixes_of_few_grey_levels_are_taken_for_no_single_picture(
     generator = np.random.default_rng(2)
     drawings = generator.integers(0, 2, (12, *SHAPE), np.uint8) * 255
     table = ImageTable.from_arrays(drawings, np.arange(12) % len(CLASSES), CLASSES)
-    values = torch.from_numpy(table.normalised())
+    values = torch.from_numpy(table.normalized())
     mixes = torch.stack([values[[n, (n + 1) % 12, (n + 5) % 12]].mean(0) for n in range(12)])
     labels = torch.full((12, len(CLASSES)), 1 / 3)
     folder = write_folder(tmp_path / "encodings", Encoded(mixes, labels), scheme=Scheme.inside(3),

@@ -15,12 +15,16 @@ from scipy import stats
 
 from instahide import Encoder, ImageDataset, ImageTable, InstaHideError, Scheme
 from instahide.data import PhotoCrops
-from instahide.data.image_source import Images, hashes_of
+from instahide.data.image_source import ImageSource, hashes_of
 from instahide.encryption.exposure import Exposure, ExposureLimitError
 from instahide.encryption.keys import Block, KeyStream, Purpose
-from instahide.encryption.known_keys import rehearse
+from instahide.encryption.known_keys import encode_with_known_keys
 from instahide.encryption.sampling import _sampler_numba, sampler
-from instahide.encryption.sampling.partner_pools import Known, Pools, pools_of
+from instahide.encryption.sampling.partner_pools import (
+    ContentIds,
+    PartnerPools,
+    known_partner_pools,
+)
 
 #: Chance that one p-value below fails a right implementation; there are some thirty of them a run.
 ALPHA = 1e-8
@@ -71,7 +75,7 @@ def test_a_mix_never_holds_a_picture_twice_and_counts_are_those_of_pictures(
         ):
             Encoder(scheme, images, others)
         return
-    found = rehearse(scheme, images, others, rows)
+    found = encode_with_known_keys(scheme, images, others, rows)
     names = np.concatenate(
         [np.asarray(private)[found.partners[:, :private_k]],
          np.asarray(public)[found.partners[:, private_k:]]], axis=1
@@ -81,7 +85,7 @@ def test_a_mix_never_holds_a_picture_twice_and_counts_are_those_of_pictures(
     # An independent count, by name.
     exposure = Exposure(len(private))
     encoder = Encoder(scheme, images, others, exposure=exposure)
-    exposure.take(found.partners[:, :private_k], found.coefficients[:, :private_k])
+    exposure.record(found.partners[:, :private_k], found.coefficients[:, :private_k])
     inside = [set(mix) for mix in names[:, :private_k].tolist()]
     assert exposure.counts.tolist() == [sum(one in mix for mix in inside) for one in private]
     assert encoder.exposure is exposure
@@ -91,7 +95,7 @@ def test_a_mix_never_holds_a_picture_twice_and_counts_are_those_of_pictures(
 def test_partners_are_uniform_over_the_rows_that_are_allowed(private_k: int) -> None:
     # Sequentially: each from the rows of pictures that are not yet in the mix.
     ids = np.array([0, 1, 0, 2, 2, 2, 3, 0])
-    pools = Pools.of(ids, np.empty(0, np.int64))
+    pools = PartnerPools.of(ids, np.empty(0, np.int64))
     scheme = Scheme(k=private_k, private_k=private_k, c1=1.0, c2=0.0)
     count = 200_000
     for first in (0, 1, 3):
@@ -117,7 +121,7 @@ def test_partners_are_uniform_over_the_rows_that_are_allowed(private_k: int) -> 
 
 def test_public_partners_are_uniform_over_the_rows_that_are_allowed() -> None:
     private, public = np.array([0, 1, 1, 2]), np.array([5, 1, 1, 6, 0, 6, 7])
-    pools, scheme, count = Pools.of(private, public), Scheme.cross(3), 200_000
+    pools, scheme, count = PartnerPools.of(private, public), Scheme.cross(3), 200_000
     drawn = sampler.partners(
         KeyStream().next_block(), scheme, np.full(count, 3), private=4, public=7, pools=pools
     )
@@ -140,7 +144,7 @@ def test_without_duplicates_the_words_give_the_partners_that_they_always_gave(
 ) -> None:
     scheme = Scheme(k=private_k + public_k, private_k=private_k, c1=1.0, c2=0.0)
     private, public = private_k + spare, public_k + spare
-    pools = Pools.of(np.arange(private), private + np.arange(public))
+    pools = PartnerPools.of(np.arange(private), private + np.arange(public))
     key, indices = b"k" * 32, np.arange(count) % private
     plain, apart = (
         sampler.partners(KeyStream(fixed_key=key).next_block(), scheme, indices, private=private,
@@ -163,7 +167,7 @@ class Scripted(Block):
 
 def test_words_beyond_the_last_whole_multiple_of_what_is_left_are_drawn_again() -> None:
     # Three rows are left beside image 0: 2^64 - 1 is the one word beyond 3 * floor(2^64 / 3).
-    pools = Pools.of(np.array([0, 1, 0, 2, 1]), np.empty(0, np.int64))
+    pools = PartnerPools.of(np.array([0, 1, 0, 2, 1]), np.empty(0, np.int64))
     scheme = Scheme(k=2, private_k=2, c1=1.0, c2=0.0)
     block = Scripted([2**64 - 1, 2**64 - 2, 2**64 - 1, 2**64 - 1, 0])
     drawn = sampler.partners(block, scheme, np.array([0, 0]), private=5, public=0, pools=pools)
@@ -177,10 +181,10 @@ def test_words_beyond_the_last_whole_multiple_of_what_is_left_are_drawn_again() 
 
 def test_an_encoding_never_shows_a_picture_alone() -> None:
     images = table(np.repeat(np.arange(12), 10))
-    values = np.abs(images.normalised())
+    values = np.abs(images.normalized())
     encoder = Encoder(Scheme.inside(2), images)
     for _ in range(20):
-        found = encoder.encode(encoder.order()).images.abs().numpy()
+        found = encoder.encode(encoder.permutation()).images.abs().numpy()
         nearest = np.abs(found[:, None] - values[None, ::10]).max(axis=(2, 3, 4)).min(axis=1)
         assert (nearest > 1e-3).all()
 
@@ -211,7 +215,7 @@ class Items:
 class Bare:
     """Somebody's own `Images`, which says nothing of pictures."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: ImageSource) -> None:
         self._images = images
 
     def __getattr__(self, name: str) -> Any:
@@ -228,11 +232,11 @@ def test_data_sets_of_all_kinds_find_the_same_pictures() -> None:
     data = ImageDataset(Items(ids), mean=[0.5], std=[0.25], classes=["a", "b"])
     assert data.picture_ids.tolist() == [0, 1, 2, 0, 1, 3]
     images = table(ids)
-    assert images.picture_ids.tolist() == [0, 1, 2, 0, 1, 3]
+    assert images.content_ids.tolist() == [0, 1, 2, 0, 1, 3]
     bare: Any = Bare(images)
-    np.testing.assert_array_equal(hashes_of(bare), images.picture_hashes)
+    np.testing.assert_array_equal(hashes_of(bare), images.content_hashes)
     part = images.subset(np.array([3, 0, 5]))
-    assert part.picture_ids.tolist() == [0, 0, 1]
+    assert part.content_ids.tolist() == [0, 0, 1]
 
 
 def test_a_public_image_that_a_float_data_set_holds_is_kept_out_of_its_mixes() -> None:
@@ -245,7 +249,7 @@ def test_a_public_image_that_a_float_data_set_holds_is_kept_out_of_its_mixes() -
     flips = np.random.default_rng(5).random() < 0.5
     public = pictures([1, 7, 8, 9])
     others = ImageTable.from_arrays(public[:, :, :, ::-1].copy() if flips else public)
-    pools = pools_of(Known.of(data), others)
+    pools = known_partner_pools(ContentIds.of(data), others)
     assert pools is not None
     assert pools.pictures == (4, 4, 1)
 
@@ -264,7 +268,7 @@ def test_the_limit_is_one_of_pictures() -> None:
     made = 0
     with contextlib.suppress(ExposureLimitError):
         while True:
-            made += len(encoder.encode(encoder.order()).images)
+            made += len(encoder.encode(encoder.permutation()).images)
     assert exposure.counts.max() == 7
     assert (exposure.counts.reshape(6, 10) == exposure.counts[::10, None]).all()
     assert exposure.counts[::10].sum() == 2 * made
@@ -272,10 +276,10 @@ def test_the_limit_is_one_of_pictures() -> None:
 
 def test_a_picture_twice_in_a_mix_is_added_before_it_is_squared() -> None:
     exposure = Exposure(3)
-    exposure.take(np.array([[0, 1], [2, 2]]), np.array([[0.5, 0.5], [0.25, 0.75]], np.float32))
+    exposure.record(np.array([[0, 1], [2, 2]]), np.array([[0.5, 0.5], [0.25, 0.75]], np.float32))
     assert exposure.group(np.array([0, 0, 1])).tolist() == [0, 0, 1]
     np.testing.assert_allclose(exposure.squares, [0.5, 0.5, 1.0])
-    exposure.take(np.array([[0, 1]]), np.array([[0.5, 0.5]], np.float32))
+    exposure.record(np.array([[0, 1]]), np.array([[0.5, 0.5]], np.float32))
     np.testing.assert_allclose(exposure.squares, [1.5, 1.5, 1.0])
     assert exposure.counts.tolist() == [3, 3, 1]
 

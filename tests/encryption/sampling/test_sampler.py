@@ -20,7 +20,7 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.keys import Block, KeyStream, Purpose
 from instahide.encryption.sampling import sampler
-from instahide.encryption.scheme import Law, Scheme
+from instahide.encryption.scheme import CoefficientDistribution, Scheme
 
 #: Probability that one p-value fails a test without a fault.
 ALPHA = 1e-7
@@ -119,7 +119,7 @@ def test_the_whole_public_pool_is_reached_in_an_epoch() -> None:
 def test_below_takes_every_word_up_to_the_last_whole_multiple(bound: int, words: list[int]) -> None:
     whole = 2**64 // bound * bound
     scripted = [word % whole for word in words]
-    found = sampler.below(Scripted(scripted), Purpose.PARTNERS, len(words), bound)
+    found = sampler.uniform_integers(Scripted(scripted), Purpose.PARTNERS, len(words), bound)
     assert found.tolist() == [word % bound for word in scripted]
 
 
@@ -133,7 +133,7 @@ def test_below_draws_again_past_the_last_whole_multiple(bound: int) -> None:
         assert 2**64 % bound == 0
     scripted = Scripted(words)
     count = len(past) + 2
-    found = sampler.below(scripted, Purpose.PARTNERS, count, bound)
+    found = sampler.uniform_integers(scripted, Purpose.PARTNERS, count, bound)
     assert found[0] == bound - 1
     assert found[1 + len(past)] == 7 % bound
     if len(past) == 2:
@@ -143,7 +143,9 @@ def test_below_draws_again_past_the_last_whole_multiple(bound: int) -> None:
 
 
 def test_below_is_uniform() -> None:
-    assert uniform(np.bincount(sampler.below(block(), Purpose.PARTNERS, 70_000, 7), minlength=7))
+    assert uniform(
+        np.bincount(sampler.uniform_integers(block(), Purpose.PARTNERS, 70_000, 7), minlength=7)
+    )
 
 
 def test_uniforms_are_multiples_of_two_to_the_minus_53_below_one() -> None:
@@ -155,8 +157,8 @@ def test_uniforms_are_multiples_of_two_to_the_minus_53_below_one() -> None:
 SCHEMES = [
     Scheme.inside(4),
     Scheme.cross(4),
-    Scheme.cross(6, law="dirichlet"),
-    Scheme.inside(3, c1=0.4, law="dirichlet"),
+    Scheme.cross(6, coefficient_distribution="dirichlet"),
+    Scheme.inside(3, c1=0.4, coefficient_distribution="dirichlet"),
     Scheme.cross(4, c1=0.35, c2=0.55),
     Scheme.cross(4).query(0.5),
     Scheme.inside(4).query(0.4),
@@ -171,7 +173,7 @@ def test_coefficients_keep_their_bounds_exactly(scheme: Scheme) -> None:
     exact = found.astype(np.float64)
     assert exact.min() >= 0
     assert exact.max() <= scheme.c1
-    assert exact[:, 0].min() >= scheme.own
+    assert exact[:, 0].min() >= scheme.min_self_coefficient
     if scheme.public_k:
         assert exact[:, : scheme.private_k].sum(axis=1).min() >= scheme.c2
     # Each of the k shares is off by half a unit at most.
@@ -185,11 +187,11 @@ def by_rejection(scheme: Scheme, count: int) -> NDArray[np.float64]:
     while len(kept) < count:
         raw = (
             np.abs(generator.normal(size=scheme.k))
-            if scheme.law == "half-normal"
+            if scheme.coefficient_distribution == "half-normal"
             else generator.dirichlet(np.ones(scheme.k))
         )
         shares = raw / raw.sum()
-        if shares[0] < scheme.own:
+        if shares[0] < scheme.min_self_coefficient:
             continue
         if max(shares) <= scheme.c1 and sum(shares[: scheme.private_k]) >= scheme.c2:
             kept.append(shares)
@@ -213,7 +215,9 @@ def test_coefficients_follow_the_law_given_the_bounds(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize("k", [2, 4, 7])
 def test_unbounded_dirichlet_shares_are_beta(k: int) -> None:
-    found = sampler.coefficients(block(), Scheme.inside(k, c1=1.0, law="dirichlet"), 20_000)
+    found = sampler.coefficients(
+        block(), Scheme.inside(k, c1=1.0, coefficient_distribution="dirichlet"), 20_000
+    )
     for slot in range(k):
         assert stats.kstest(found[:, slot].astype(float), stats.beta(1, k - 1).cdf).pvalue > ALPHA
 
@@ -231,9 +235,9 @@ def test_the_half_normal_law_is_drawn_from_half_normals() -> None:
 
 
 @pytest.mark.parametrize("law", ["half-normal", "dirichlet"])
-def test_the_slots_of_coefficients_are_exchangeable(law: Law) -> None:
+def test_the_slots_of_coefficients_are_exchangeable(law: CoefficientDistribution) -> None:
     # No slot is favoured where none is bounded by itself.
-    found = sampler.coefficients(block(), Scheme.inside(5, law=law), 30_000)
+    found = sampler.coefficients(block(), Scheme.inside(5, coefficient_distribution=law), 30_000)
     assert uniform(np.bincount(found.argmax(axis=1), minlength=5))
 
 
@@ -297,7 +301,7 @@ def test_masks_are_independent_across(which: str) -> None:
 
 @pytest.mark.parametrize(("padding", "flip"), [(4, True), (2, False), (0, True), (127, True)])
 def test_moves_are_uniform_and_in_range(padding: int, flip: bool) -> None:
-    found = sampler.moves(block(), (10_000, 3), Augmentation(padding, flip))
+    found = sampler.augmentation_moves(block(), (10_000, 3), Augmentation(padding, flip))
     assert found.shape == (10_000, 3, 3)
     assert found.dtype == np.int8
     down, right, mirrored = found.reshape(-1, 3).astype(np.int64).T
@@ -314,12 +318,12 @@ def test_moves_are_uniform_and_in_range(padding: int, flip: bool) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 1_000])
 def test_an_order_is_a_permutation(count: int) -> None:
-    np.testing.assert_array_equal(np.sort(sampler.order(block(), count)), np.arange(count))
+    np.testing.assert_array_equal(np.sort(sampler.permutation(block(), count)), np.arange(count))
 
 
 def test_every_order_is_equally_likely() -> None:
     stream = KeyStream()
-    orders = [tuple(sampler.order(stream.next_block(), 4)) for _ in range(4_800)]
+    orders = [tuple(sampler.permutation(stream.next_block(), 4)) for _ in range(4_800)]
     found, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(found) == 24
     assert uniform(counts)
@@ -345,7 +349,7 @@ def test_one_time_keys_are_all_their_parts() -> None:
         ),
         "coefficients": sampler.coefficients(stream().next_block(), scheme, 6),
         "masks": sampler.masks(stream().next_block(), 6, (3, 5, 7)),
-        "moves": sampler.moves(stream().next_block(), (6, 4), augmentation),
+        "moves": sampler.augmentation_moves(stream().next_block(), (6, 4), augmentation),
     }
     # Each purpose has bytes of its own: what is drawn beside it changes nothing.
     for name, part in apart.items():

@@ -22,7 +22,7 @@ def fraction(word: int) -> float:
 @given(words=WORDS)
 @settings(deadline=None)
 def test_chances_have_a_logarithm(words: list[int]) -> None:
-    found = _sampler_numba.chances(np.array(words, np.uint64))
+    found = _sampler_numba.positive_uniforms(np.array(words, np.uint64))
     assert found.tolist() == [1 - fraction(word) for word in words]
     assert np.isfinite(np.log(found)).all()
 
@@ -68,16 +68,16 @@ def test_bounded_shares_are_those_shares_that_meet_the_bounds(
         largest = float(shares.max())
         c1 = largest if just == "met" else float(np.nextafter(largest, 0))
     assume(c1 * k > 1.1 and c2 <= private_k * c1 and own <= c1)
-    scheme = Scheme(k=k, private_k=private_k, c1=c1, c2=c2, own=own)
+    scheme = Scheme(k=k, private_k=private_k, c1=c1, c2=c2, min_self_coefficient=own)
     least = c2 if public_k else 0.0
-    found = _sampler_numba.bounded_shares(raw.reshape(-1), k, private_k, c1, least, own)
+    found = _sampler_numba.normalize_within_bounds(raw.reshape(-1), k, private_k, c1, least, own)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, shares[scheme.meets_bounds(shares)])
 
 
 def test_shares_of_nothing_meet_no_bounds() -> None:
     # Every word of a mix would have to be below 2^11, but a draw must not end in an error then.
-    assert len(_sampler_numba.bounded_shares(np.zeros(8), 4, 4, 1.0, 0.0, 0.0)) == 0
+    assert len(_sampler_numba.normalize_within_bounds(np.zeros(8), 4, 4, 1.0, 0.0, 0.0)) == 0
 
 
 @given(rows=st.lists(st.tuples(st.integers(0, 9), WORDS), max_size=4))
@@ -91,7 +91,7 @@ def test_beyond_names_every_word_above_the_last_of_its_row(
     last = np.array([last for last, _ in rows], np.uint64)
     flat = table.astype(np.uint64).reshape(-1)
     expected = [at for at, word in enumerate(flat.tolist()) if word > last[at // max(1, count)]]
-    assert _sampler_numba.beyond(flat, last).tolist() == expected
+    assert _sampler_numba.indices_above(flat, last).tolist() == expected
 
 
 @given(data=st.data(), k=st.integers(1, 7), count=st.integers(0, 5))

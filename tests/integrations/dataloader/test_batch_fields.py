@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from instahide.errors import InstaHideError
-from instahide.integrations.dataloader.batch_fields import Fields, as_path
-from instahide.integrations.dataloader.batch_fields import field as field_of
+from instahide.integrations.dataloader.batch_fields import BatchFields, as_path
+from instahide.integrations.dataloader.batch_fields import get_field as field_of
 
 IMAGES, LABELS = torch.randn(4, 3, 2, 2), torch.arange(4)
 SOFT = torch.full((4, 5), 0.2)
@@ -65,7 +65,7 @@ MAKES: dict[str, tuple[Any, Any, Any]] = {
 def test_fields_are_found_and_replaced(make: str, said: bool) -> None:
     batch, image, label = MAKES[make]
     before = dict(batch) if make == "read-only" else copy.copy(batch)
-    found = Fields.find(
+    found = BatchFields.find(
         batch, 4, as_path(image) if said else None, as_path(label) if said else None
     )
     assert (found.image, found.label) == (as_path(image), as_path(label))
@@ -90,7 +90,7 @@ def test_fields_are_found_and_replaced(make: str, said: bool) -> None:
         ((IMAGES, IMAGES, LABELS), r"2 fields that may be its images, .*; it holds \[0\] float32"),
         ((IMAGES, LABELS, LABELS), r"2 fields .* labels, .* \[2\] int64 \(4,\).* with label="),
         (((IMAGES * 255).byte(), LABELS), r"no fields .* floats of shape \(n, C, H, W\); it holds "
-         r"\[0\] uint8 \(4, 3, 2, 2\), .* normalised images"),
+         r"\[0\] uint8 \(4, 3, 2, 2\), .* normalized images"),
         ((IMAGES[:3], LABELS), "no fields that may be its images"),
         ((IMAGES, LABELS[:3]), "no fields that may be its labels"),
         ((IMAGES, LABELS.float()), "no fields that may be its labels"),
@@ -102,7 +102,7 @@ def test_fields_are_found_and_replaced(make: str, said: bool) -> None:
 )  # fmt: skip
 def test_what_is_not_clear_is_asked_for(batch: Any, message: str) -> None:
     with pytest.raises(InstaHideError, match=message):
-        Fields.find(batch, 4, None, None)
+        BatchFields.find(batch, 4, None, None)
 
 
 @pytest.mark.parametrize("path", [("z",), (2,), (0, "z"), ("x", "y")])
@@ -113,6 +113,6 @@ def test_a_field_that_is_not_there(path: Any) -> None:
 
 
 def test_a_place_from_the_end() -> None:
-    new = Fields((0,), (-1,)).put((IMAGES, "between", LABELS), NEW, NEW_LABELS)
+    new = BatchFields((0,), (-1,)).put((IMAGES, "between", LABELS), NEW, NEW_LABELS)
     assert new[1] == "between"
     assert new[2] is NEW_LABELS

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from instahide import Exposure, InstaHideError, Scheme, encode_loader
-from instahide.integrations.dataloader.checked_collate import CheckedCollate, Part
+from instahide.integrations.dataloader.checked_collate import CheckedCollate, FetchedItems
 
 COUNT = 24
 IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(COUNT, 1, 6, 6)).astype(np.float32))
@@ -133,9 +133,9 @@ def test_collate_functions_that_mix_are_refused(collate: Any) -> None:
 @pytest.mark.parametrize("collate", [in_place_of_the_data_set, in_place_by_arrays, mixup])
 def test_a_function_that_begins_to_mix_is_found(collate: Any) -> None:
     check, items = CheckedCollate(stacked, None), [(image.clone(), 0) for image in IMAGES[:8]]
-    assert check(Part(items, 8, whole=False)).image == "[0]"
+    assert check(FetchedItems(items, 8, whole=False)).image == "[0]"
     check.collate = collate
-    assert check(Part(items, 8, whole=False)).refusal
+    assert check(FetchedItems(items, 8, whole=False)).refusal
 
 
 def test_a_refusal_in_a_worker_says_what_to_do() -> None:
@@ -146,7 +146,7 @@ def test_a_refusal_in_a_worker_says_what_to_do() -> None:
 Pair = namedtuple("Pair", ["image", "label"])
 
 
-def normalised(items: list[Any]) -> Any:
+def normalized(items: list[Any]) -> Any:
     """As processors do it: from pixels to values, in the collate function."""
     pixels = torch.from_numpy(np.stack([np.array(item["pic"]) for item in items]))
     values = (pixels[:, None].float() / 255 - 0.5) / 0.25
@@ -185,7 +185,7 @@ KEEPING: list[tuple[Any, Any]] = [
     (noisy, None),
     (listed, [[(image, 1)] for image in IMAGES]),
     (
-        normalised,
+        normalized,
         Fresh([
             {"pic": Image.fromarray(np.random.default_rng(i).integers(0, 256, (6, 6), np.uint8)),
              "label": 1}
@@ -215,7 +215,7 @@ def test_any_row_that_is_not_its_item_s_is_found(size: int, data: st.DataObject)
             images[row] = (1 - share) * images[row] + share * images[other]
         return images * 3, numbers
 
-    made = CheckedCollate(collate, None)(Part(items, size, whole=False))
+    made = CheckedCollate(collate, None)(FetchedItems(items, size, whole=False))
     assert (made.image is None) is (made.refusal is not None) is mixes
     if made.refusal:
         assert f"row {row} of a batch" in made.refusal[0]
@@ -231,7 +231,7 @@ def test_the_user_s_random_numbers_are_those_without_the_check() -> None:
     for collate in (drawing, CheckedCollate(drawing, None)):
         torch.manual_seed(1), np.random.seed(1), random.seed(1)
         seen: list[Any] = []
-        parts = [Part([(image, 0) for image in IMAGES[:4]], 4, whole=False)] * 3
+        parts = [FetchedItems([(image, 0) for image in IMAGES[:4]], 4, whole=False)] * 3
         for part in parts:
             collate(part if isinstance(collate, CheckedCollate) else part.items)
         outcomes.append(seen if collate is drawing else seen[::5])

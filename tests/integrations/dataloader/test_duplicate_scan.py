@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from instahide import ImageTable, InstaHideError, Scheme, encode_loader
 from instahide.encryption.batch_encoder import BatchEncoder
 from instahide.encryption.exposure import Exposure
-from instahide.training.distributed.exposure import JointExposure
+from instahide.training.distributed.exposure import DistributedExposure
 
 #: Items 0 to 4 show picture 0 under several labels, and so on.
 IDS = np.repeat(np.arange(8), 5)
@@ -141,12 +141,12 @@ def test_too_few_pictures_are_refused() -> None:
 def test_equal_images_that_nobody_told_of_are_refused() -> None:
     encoder = BatchEncoder(Scheme.inside(2), Exposure(4))
     images = np.stack([picture(one).numpy() for one in (0, 0, 0, 0)])
-    plan = encoder.plan(np.arange(4), np.arange(4))
+    plan = encoder.draw(np.arange(4), np.arange(4))
     with pytest.raises(InstaHideError, match="value for value"):
-        encoder.finish(plan, images, np.arange(4) % 2, 2)
+        encoder.encode(plan, images, np.arange(4) % 2, 2)
     blank = np.zeros_like(images)
-    plan = encoder.plan(np.arange(4), np.arange(4))
-    assert encoder.finish(plan, blank, np.arange(4) % 2, 2).images.abs().max() == 0
+    plan = encoder.draw(np.arange(4), np.arange(4))
+    assert encoder.encode(plan, blank, np.arange(4) % 2, 2).images.abs().max() == 0
 
 
 def test_processes_tell_each_other_what_they_saw() -> None:
@@ -169,16 +169,16 @@ def test_processes_tell_each_other_what_they_saw() -> None:
     hashes = np.array([[1, 2], [3, 4], [1, 2], [2**64 - 1, 7], [3, 4], [2**64 - 1, 7]], np.uint64)
 
     def run(rank: int) -> list[int]:
-        exposure = JointExposure(6, total(rank), limit=5)
+        exposure = DistributedExposure(6, total(rank), limit=5)
         mine = hashes.copy()
         mine[[4, 5] if rank == 0 else [0, 1]] = 0
         exposure.identify(mine)
         exposure.begin_epoch(np.array([0, 1, 2]) if rank == 0 else np.array([3, 4, 5]))
         rows = np.array([[0, 1]]) if rank == 0 else np.array([[4, 5]])
-        assert exposure.take(rows, np.full((1, 2), 0.5, np.float32)) == 1
+        assert exposure.record(rows, np.full((1, 2), 0.5, np.float32)) == 1
         exposure.settle()
         counts = exposure.counts.tolist()
-        again = JointExposure(6, total(rank))
+        again = DistributedExposure(6, total(rank))
         again.raise_to(exposure.by_picture)
         again.identify(mine)
         assert again.counts.tolist() == counts

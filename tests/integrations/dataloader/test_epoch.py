@@ -23,7 +23,7 @@ from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.sampling.sampler import masks as drawn_masks
-from instahide.integrations.dataloader.batch_contents import Contents
+from instahide.integrations.dataloader.batch_contents import BatchReader
 from instahide.integrations.dataloader.normalization_check import ValueCheck
 from instahide.integrations.dataloader.wrap import EncodingLoader
 from tests.integrations.dataloader.wrapped_loaders import (
@@ -131,19 +131,19 @@ def test_batches_are_the_definition(scheme: Scheme) -> None:
         BatchEncoder(scheme, exposure, keys=KeyStream(fixed_key=KEY)) for exposure in exposures
     )
     rows = [HALF[:16], HALF[16:], HALF[5:6]]
-    contents = Contents(None, None, COUNT, ValueCheck(None, None, mask=scheme.mask))
+    contents = BatchReader(None, None, COUNT, ValueCheck(None, None, mask=scheme.mask))
     encoded = EncodingLoader(loader(1, batch_sampler=rows), ours, contents)
     twin.next_epoch()
     ones, zeros = np.ones(1, np.float32), np.zeros(1, np.float32)
     for (images, labels), own in zip(encoded, rows, strict=True):
-        plan = twin.plan(np.asarray(own), np.asarray(HALF))
+        plan = twin.draw(np.asarray(own), np.asarray(HALF))
         signs = drawn_masks(plan.block, len(own), SHAPE) if scheme.mask else None
-        keys = OneTimeKeys(plan.chosen, plan.coefficients, signs, None)
+        keys = OneTimeKeys(plan.partners, plan.coefficients, signs, None)
         pixels = ITEMS.images.numpy()
         expected = reference.encode(pixels, pixels[:0], keys, scheme.private_k, ones, zeros)
         np.testing.assert_allclose(images, expected, atol=1e-5)
         soft = np.zeros((len(own), COUNT))
-        np.put_along_axis(soft, plan.chosen, plan.coefficients, axis=1)
+        np.put_along_axis(soft, plan.partners, plan.coefficients, axis=1)
         np.testing.assert_allclose(labels, soft, atol=1e-6)
     np.testing.assert_array_equal(*(exposure.counts for exposure in exposures))
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from instahide import Exposure, InstaHideError, encode_loader
-from instahide.integrations.dataloader.hidden_items import revealed
+from instahide.integrations.dataloader.hidden_items import reveal
 from tests.integrations.dataloader.wrapped_loaders import ALONE, COUNT, INSIDE, loader, masks, mixed
 
 SECONDS = 900
@@ -51,7 +51,7 @@ def test_every_epoch_and_every_loader_has_masks_of_its_own() -> None:
 
 def fetching(encoded: Any) -> Any:
     """The loader that fetches the plain items of ``encoded``."""
-    return revealed(encoded._source).fetching
+    return reveal(encoded._source).fetching
 
 
 def send_masks(batches: Any, writer: Any) -> None:

@@ -97,7 +97,7 @@ def test_loaders_that_cannot_be_wrapped_are_refused(make: Any, message: str) -> 
 
 
 CONTENTS: list[tuple[Any, dict[str, Any], str]] = [
-    (lambda x, y: ((x * 255).byte(), y), {}, "make such a field: normalised images"),
+    (lambda x, y: ((x * 255).byte(), y), {}, "make such a field: normalized images"),
     (lambda x, y: ((x * 255).byte(), y), {"image": 0}, "batch of 8 are uint8 of shape"),
     (lambda x, y: (x.abs(), y), {}, r"of one sign.* mask would hide nothing.* Normalize"),
     (lambda x, y: (-x.abs(), y), {}, "of one sign"),

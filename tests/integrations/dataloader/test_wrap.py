@@ -176,7 +176,7 @@ def test_leaving_early_leaves_no_thread_behind() -> None:
 
 def test_a_batch_is_mixed_while_the_one_before_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = encode_loader(loader(), INSIDE)
-    finish, begun = encoded._encoder.finish, threading.Semaphore(0)
+    finish, begun = encoded._encoder.encode, threading.Semaphore(0)
 
     def noting(*arguments: Any, **more: Any) -> Any:
         begun.release()
@@ -222,7 +222,7 @@ def test_a_limit_holds_for_every_item_and_ends_the_epoch(workers: int) -> None:
 
 def test_a_ledger_counts_what_a_loader_encrypts(tmp_path: Path) -> None:
     table = open_images("digits").subset(slice(0, 40))
-    items = TensorDataset(torch.from_numpy(table.normalised()), torch.from_numpy(table.labels))
+    items = TensorDataset(torch.from_numpy(table.normalized()), torch.from_numpy(table.labels))
     with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
         account = ledger.account(table, limit=10)
         encoded = encode_loader(DataLoader(items, 16), INSIDE, classes=10, exposure=account)

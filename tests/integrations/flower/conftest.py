@@ -20,7 +20,7 @@ from instahide.data import ImageTable, open_split
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.integrations.flower.client import app
 from instahide.integrations.flower.config import FederatedSettings
-from instahide.integrations.flower.federation_spec import Agreement
+from instahide.integrations.flower.federation_spec import FederationSpec
 
 #: Of digits: enough to learn from, few enough for a quick test.
 IMAGES = 240
@@ -177,7 +177,7 @@ class Hospital:
         self, kind: str = "train", run: Mapping[str, Any] = MappingProxyType({}), **changes: Any
     ) -> Message:
         """An honest message of the server of such a run, with changes of its config."""
-        agreement = Agreement(self.shape, ("0", "1"), (0.5,), (0.29,))
+        agreement = FederationSpec(self.shape, ("0", "1"), (0.5,), (0.29,))
         config = agreement.to_record()
         config["server-round"] = 1
         for name, value in changes.items():

@@ -15,7 +15,7 @@ import pytest
 
 from instahide.data import ImageTable, open_split
 from instahide.encodings.ledger.ledger import Ledger
-from instahide.integrations.flower.client.partition import shares
+from instahide.integrations.flower.client.partition import partition
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples" / "federated"
@@ -46,7 +46,7 @@ class Federation:
         self.deployment = Deployment(servers)
         train, test = open_split("digits")
         self.images: dict[str, ImageTable] = {}
-        for name, rows in zip(NODES, shares(train.labels, len(NODES)), strict=True):
+        for name, rows in zip(NODES, partition(train.labels, len(NODES)), strict=True):
             self.join(name, train.subset(rows))
         self.test = self.write("server", test)
         self.deployment.wait_for(len(NODES))
@@ -142,7 +142,7 @@ def test_three_nodes_learn_and_only_weights_and_numbers_leave_them(
         images = federation.images[name]
         assert after[name] - before[name] == 2 * 3 * 2 * len(images)
         rows = [images.pixels[number, 0, 3:6] for number in range(len(images))]
-        values = [images.normalised(slice(n, n + 1))[0, 0, 3:6] for n in range(len(images))]
+        values = [images.normalized(slice(n, n + 1))[0, 0, 3:6] for n in range(len(images))]
         needles = [row.tobytes() for row in (*rows, *values, *np.abs(values))]
         assert not [needle for needle in needles if needle in sent or needle in kept]
 

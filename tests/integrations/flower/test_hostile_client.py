@@ -296,7 +296,7 @@ def test_moments_out_of_bounds_are_not_used(metrics: MetricRecord) -> None:
         read_moments(reply(5, RecordDict({"metrics": metrics})), 1)
 
 
-def test_one_client_does_not_move_the_normalisation_of_the_others() -> None:
+def test_one_client_does_not_move_the_normalization_of_the_others() -> None:
     honest = [moments_of([0.3 + 0.02 * number], [0.25], 100) for number in range(4)]
     liar = moments_of([1.0], [0.25], 10**9)
     assert alike([*honest, liar]) == honest
@@ -309,7 +309,7 @@ def test_one_client_does_not_move_the_normalisation_of_the_others() -> None:
         alike([])
 
 
-def test_a_server_checks_its_own_normalisation(federation: Make) -> None:
+def test_a_server_checks_its_own_normalization(federation: Make) -> None:
     for wrong in ({"mean": 0.5}, {"mean": "0.5,0.5", "std": "0.2,0.2"}, {"mean": 5, "std": 0.2}):
         with pytest.raises(InstaHideError, match="cannot be used"):
             federation(**wrong).run()

@@ -39,7 +39,7 @@ def test_an_honest_round_is_answered_and_counted(hospital: Make) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("noise", [0.0, 100.0])
-def test_a_normalisation_that_hides_too_little_is_refused(
+def test_a_normalization_that_hides_too_little_is_refused(
     hospital: Make, mean: float, std: float, noise: float
 ) -> None:
     node = hospital(noise=noise)
@@ -266,7 +266,7 @@ def test_signs_are_balanced_within_the_band_as_well(hospital: Make) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 0.4, -0.4])
 @pytest.mark.parametrize("ratio", [0.6, 1.0, 3.0])
-def test_other_scanners_share_a_normalisation(shift: float, ratio: float) -> None:
+def test_other_scanners_share_a_normalization(shift: float, ratio: float) -> None:
     table = ImageTable.from_arrays(SOME)
     mean = [own + shift * spread for own, spread in zip(table.mean, table.std, strict=True)]
     require_near(table, mean, [ratio * spread for spread in table.std])

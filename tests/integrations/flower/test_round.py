@@ -21,9 +21,9 @@ from instahide.encryption.exposure import Exposure
 from instahide.encryption.sampling import sampler
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.client import local_training
-from instahide.integrations.flower.errors import SILENCE, answering
-from instahide.integrations.flower.federation_spec import Agreement, averaged, moments
-from instahide.training.data.alignment import as_trained
+from instahide.integrations.flower.errors import SILENCE, error_replies
+from instahide.integrations.flower.federation_spec import FederationSpec, averaged, moments
+from instahide.training.data.alignment import align_to_model
 from instahide.training.evaluate import accuracy, table_batches
 from instahide.training.model_io import load_network
 from tests.integrations.flower.conftest import write_images
@@ -44,7 +44,7 @@ def test_a_federation_learns_from_encodings_and_keeps_what_it_learned(
     assert "epochs" not in results["settings"]
 
     network, card = load_network(tmp_path / "out-1" / "model.safetensors")
-    images = as_trained(digits[1], card.shape, card.classes, card.mean, card.std)
+    images = align_to_model(digits[1], card.shape, card.classes, card.mean, card.std)
     found = accuracy(network, table_batches(images)).overall
     assert found == pytest.approx(results["accuracy"], abs=0.01)
 
@@ -182,7 +182,7 @@ def test_what_else_goes_wrong_is_not_told_to_the_server(
 
 
 def test_not_even_the_text_of_an_unknown_error_leaves(caplog: pytest.LogCaptureFixture) -> None:
-    @answering
+    @error_replies
     def failing(_: Message, __: Context) -> RecordDict:
         raise RuntimeError("a secret")
 
@@ -205,7 +205,7 @@ def test_without_images_to_test_on_shape_and_classes_are_said(
     assert "accuracy" not in results["rounds"][-1]
 
 
-def test_the_normalisation_is_that_of_all_images_together(digits: Digits) -> None:
+def test_the_normalization_is_that_of_all_images_together(digits: Digits) -> None:
     train = digits[0]
     parts = [slice(0, 50), slice(50, None)]
     tables = [ImageTable.from_arrays(train.pixels[part], train.labels[part]) for part in parts]
@@ -216,8 +216,8 @@ def test_the_normalisation_is_that_of_all_images_together(digits: Digits) -> Non
 
 
 def test_an_agreement_travels_as_it_is() -> None:
-    agreement = Agreement((3, 32, 32), ("cat", "dog"), (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
-    assert Agreement.from_record(agreement.to_record()) == agreement
+    agreement = FederationSpec((3, 32, 32), ("cat", "dog"), (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    assert FederationSpec.from_record(agreement.to_record()) == agreement
 
 
 def test_results_are_not_overwritten(federation: Make) -> None:
@@ -238,10 +238,10 @@ def test_fedsgd_is_gradient_descent_on_all_images_together(
     federation(**config).run()
     found, card = load_network(tmp_path / "out-1" / "model.safetensors")
 
-    images = as_trained(digits[0], card.shape, card.classes, card.mean, card.std)
-    network = Agreement(card.shape, card.classes).network(_settings(config))
+    images = align_to_model(digits[0], card.shape, card.classes, card.mean, card.std)
+    network = FederationSpec(card.shape, card.classes).network(_settings(config))
     loss = torch.nn.functional.cross_entropy(
-        network(torch.from_numpy(images.normalised())), torch.from_numpy(images.labels)
+        network(torch.from_numpy(images.normalized())), torch.from_numpy(images.labels)
     )
     loss.backward()
     for after, before in zip(found.parameters(), network.parameters(), strict=True):
@@ -261,7 +261,8 @@ def test_fedsgd_with_one_batch_encrypts_one_batch(federation: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [local_training.gradient, lambda *given: local_training.learn(*given, 1)]
+    "step",
+    [local_training.compute_gradient, lambda *given: local_training.train_locally(*given, 1)],
 )
 def test_a_single_image_is_nothing_to_learn_from(
     digits: Digits, step: Callable[..., float]
@@ -269,7 +270,7 @@ def test_a_single_image_is_nothing_to_learn_from(
     settings = _settings({"scheme": "plain", "device": "cpu"})
     one = digits[0].subset(slice(0, 1))
     encoder = local_training.encoder_of(settings, one, Exposure(1), "node 1")
-    network = Agreement(one.shape, one.classes).network(settings)
+    network = FederationSpec(one.shape, one.classes).network(settings)
     with pytest.raises(InstaHideError, match="single encoding"):
         step(network, encoder, settings)
 
@@ -281,7 +282,7 @@ def test_fedprox_pulls_clients_back(federation: Make) -> None:
             rounds=1, local_epochs=3, lr=0.02, momentum=0.0, weight_decay=0.0,
         )  # fmt: skip
         run.run()
-        start = Agreement((1, 8, 8), tuple(map(str, range(10)))).network(
+        start = FederationSpec((1, 8, 8), tuple(map(str, range(10)))).network(
             _settings({"scheme": "plain"})
         )
         weights = next(iter(run.answers[-1].content.array_records.values()))

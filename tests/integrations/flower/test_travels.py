@@ -16,7 +16,7 @@ from instahide.data import ImageTable
 from instahide.encryption import keys
 from instahide.encryption.sampling import sampler
 from instahide.integrations.flower.config import FederatedSettings
-from instahide.integrations.flower.federation_spec import Agreement
+from instahide.integrations.flower.federation_spec import FederationSpec
 
 NUMBERS = {
     "train": {"num-examples", "loss", "exposure-least", "exposure-mean", "exposure-most"},
@@ -41,15 +41,15 @@ def forms(values: np.ndarray[Any, Any]) -> Iterable[bytes]:
 
 
 def of_images(images: ImageTable) -> set[bytes]:
-    """Rows of pixels, as bytes and as numbers, plain and normalised."""
-    normalised = images.normalised()
+    """Rows of pixels, as bytes and as numbers, plain and normalized."""
+    normalized = images.normalized()
     found: set[bytes] = set()
     for number in range(0, len(images), 30):
         row = slice(3, 6)
         pixels = images.pixels[number, 0, row].reshape(-1)
         for values in (pixels, pixels.astype(np.float32) / 255, pixels.astype(np.int64)):
             found |= set(forms(values))
-        line = normalised[number, 0, row].reshape(-1)
+        line = normalized[number, 0, row].reshape(-1)
         for values in (line, np.abs(line), line.astype(np.float64), line.astype(np.float16)):
             found |= set(forms(values))
     return found
@@ -104,7 +104,7 @@ def test_clients_send_weights_and_a_few_numbers_and_nothing_else(
 
     kinds = [(answer.metadata.message_type, answer.has_error()) for answer in run.answers]
     assert set(kinds) >= {("query", False), ("train", False), ("evaluate", False), ("train", True)}
-    network = Agreement((1, 8, 8), tuple(map(str, range(10)))).network(
+    network = FederationSpec((1, 8, 8), tuple(map(str, range(10)))).network(
         FederatedSettings.from_config(run.config)
     )
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
@@ -151,7 +151,7 @@ def test_the_search_finds_what_it_looks_for(
     needles = of_images(digits[0]) | of_keys(*secret)
     image = digits[0]
     leaks = [
-        image.pixels[30].tobytes(), image.normalised()[60].tobytes(), key, key.hex().encode(),
+        image.pixels[30].tobytes(), image.normalized()[60].tobytes(), key, key.hex().encode(),
         str(image.pixels[90, 0].reshape(-1).tolist()).encode(), drawn.masks.tobytes(),
         drawn.coefficients.tobytes(), str(drawn.partners.reshape(-1).tolist()).encode(),
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from instahide.data import ImageDataset, ImageTable
-from instahide.encryption.encoder import AHEAD, Encoded, Encoder
+from instahide.encryption.encoder import BLOCKS_AHEAD, Encoded, Encoder
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -173,8 +173,8 @@ def test_a_block_is_made_while_another_is_used(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(encoder, "_encode", noting)
     iterator = iter(EncodedLoader(encoder, 4))
     next(iterator)
-    assert started[AHEAD].wait(LIMIT), "the next blocks are made before they are asked for"
-    assert not started[AHEAD + 1].is_set(), "and no more than that: memory is bounded"
+    assert started[BLOCKS_AHEAD].wait(LIMIT), "the next blocks are made before they are asked for"
+    assert not started[BLOCKS_AHEAD + 1].is_set(), "and no more than that: memory is bounded"
     assert len(list(iterator)) == 4
 
 

@@ -23,10 +23,10 @@ from instahide.encodings.folder import EncodedFolder
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.training.data.compatibility import normalisation
-from instahide.training.data.pooled import PooledEncodings, holds_encodings
+from instahide.training.data.compatibility import normalization
+from instahide.training.data.pooled import PooledData, holds_encodings
 from instahide.training.settings import ENCRYPTION, TrainSettings
-from instahide.training.trainer import Job, start
+from instahide.training.trainer import Trainer, start
 from tests.waiting import wait_until
 
 DIGITS = tuple("0123456789")
@@ -40,7 +40,7 @@ def published(
 ) -> EncodedFolder:
     """``copies`` encodings of every image of ``table``."""
     encoder = Encoder(scheme, table)
-    blocks = [encoder.encode(encoder.order()) for _ in range(copies)]
+    blocks = [encoder.encode(encoder.permutation()) for _ in range(copies)]
     return write(
         path,
         torch.cat([block.images for block in blocks]),
@@ -96,7 +96,7 @@ def test_the_union_teaches_what_no_part_knows(thirds: list[Path], pooled_run: Pa
     assert results["metrics"].keys() == {"accuracy"}
     assert results["metrics"]["accuracy"] > 0.8
     assert [record["epoch"] for record in results["epochs"]] == list(range(1, 13))
-    alone = Job.open(settings_of(thirds[1], test="digits", epochs=3))
+    alone = Trainer.open(settings_of(thirds[1], test="digits", epochs=3))
     alone.run()
     # Three of ten digits were never there.
     assert alone.metrics["accuracy"] < 0.75
@@ -130,7 +130,7 @@ def test_an_encrypted_test_set_is_scored_by_the_largest_label(
     labels[:, 2], labels[:, 5] = 0.4, 0.3
     labels[:4, 5] = 0.6
     write_folder(tmp_path / "test", torch.randn(10, 1, 8, 8).clamp(-1, 1), labels, names)
-    job = Job.open(settings_of(*thirds, test=str(tmp_path / "test")))
+    job = Trainer.open(settings_of(*thirds, test=str(tmp_path / "test")))
 
     class Always(torch.nn.Module):
         def __init__(self, answer: str) -> None:
@@ -147,7 +147,7 @@ def test_an_encrypted_test_set_is_scored_by_the_largest_label(
     assert job._evaluate(Always("2"))["accuracy"] == 0
 
 
-def test_test_images_are_normalised_as_the_encodings_were(
+def test_test_images_are_normalized_as_the_encodings_were(
     write_folder: Write, tmp_path: Path
 ) -> None:
     """By the mean over encodings where folders differ, which is said."""
@@ -155,11 +155,11 @@ def test_test_images_are_normalised_as_the_encodings_were(
     labels = torch.eye(10)[[0, 1]]
     write_folder(tmp_path / "b", torch.zeros(2, 1, 8, 8), labels, DIGITS, mean=(0.6,), std=(0.5,))
     with pytest.warns(UserWarning, match=r"differ: mean \(0.2,\) and \(0.6,\); std"):
-        pool = PooledEncodings.open(settings_of(tmp_path / "a", tmp_path / "b", test="digits"))
+        pool = PooledData.open(settings_of(tmp_path / "a", tmp_path / "b", test="digits"))
     assert isinstance(pool.test, ImageTable)
     assert pool.test.mean == pytest.approx((0.3,))
     assert pool.test.std == pytest.approx((0.2,))
-    assert (pool.card.mean, pool.card.std) == normalisation(pool.folders)
+    assert (pool.card.mean, pool.card.std) == normalization(pool.folders)
     np.testing.assert_array_equal(pool.test.pixels, open_split("digits").test.pixels)
 
 
@@ -169,7 +169,7 @@ def test_other_parameters_of_the_scheme_are_said_and_pooled(
     made_up(write_folder, tmp_path / "a", scheme=Scheme.cross(4))
     made_up(write_folder, tmp_path / "b", scheme=Scheme.cross(6, c1=0.5))
     with pytest.warns(UserWarning, match="b differ: k 4 and 6; c1 0.65 and 0.5"):
-        pool = PooledEncodings.open(settings_of(tmp_path / "a", tmp_path / "b"))
+        pool = PooledData.open(settings_of(tmp_path / "a", tmp_path / "b"))
     assert pool.scheme == Scheme.cross(4)
 
 
@@ -193,7 +193,7 @@ def test_folders_that_cannot_be_pooled_are_refused_with_the_difference(
     made_up(write_folder, tmp_path / "a", **first)
     made_up(write_folder, tmp_path / "b", **second)
     with pytest.raises(InstaHideError) as caught:
-        PooledEncodings.open(settings_of(tmp_path / "a", tmp_path / "b"))
+        PooledData.open(settings_of(tmp_path / "a", tmp_path / "b"))
     for part in [*told, str(tmp_path / "a"), str(tmp_path / "b")]:
         assert part in str(caught.value)
 
@@ -205,10 +205,10 @@ def test_masked_and_unmasked_encodings_are_pooled_by_their_absolute_values(
     made_up(write_folder, tmp_path / "b", scheme=Scheme.mixup(4))
     sources = tmp_path / "a", tmp_path / "b"
     with pytest.warns(UserWarning, match="mask True and False"):
-        pool = PooledEncodings.open(settings_of(*sources, sign_invariant=True))
+        pool = PooledData.open(settings_of(*sources, sign_invariant=True))
     assert len(pool.folders) == 2
     with pytest.raises(InstaHideError, match="--sign-invariant"):
-        PooledEncodings.open(settings_of(*sources, sign_invariant=False))
+        PooledData.open(settings_of(*sources, sign_invariant=False))
 
 
 @pytest.mark.parametrize(("scheme", "seen"), [(Scheme.cross(4), True), (Scheme.mixup(4), False)])
@@ -216,13 +216,15 @@ def test_the_mask_of_the_folders_decides_what_the_network_sees(
     scheme: Scheme, seen: bool, write_folder: Write, tmp_path: Path
 ) -> None:
     made_up(write_folder, tmp_path / "a", scheme=scheme)
-    assert PooledEncodings.open(settings_of(tmp_path / "a")).card.sign_invariant is seen
+    assert PooledData.open(settings_of(tmp_path / "a")).card.sign_invariant is seen
 
 
 def test_a_single_folder_needs_no_list(write_folder: Write, tmp_path: Path) -> None:
     """But a folder of images, or a built-in set beside a folder of its name, is no such folder."""
     made_up(write_folder, tmp_path / "a")
-    assert Job.open(TrainSettings(data=str(tmp_path / "a"))).settings.data == [str(tmp_path / "a")]
+    assert Trainer.open(TrainSettings(data=str(tmp_path / "a"))).settings.data == [
+        str(tmp_path / "a")
+    ]
     (tmp_path / "file.npz").write_bytes(b"")
     sources = ("digits", str(tmp_path / "none"), str(tmp_path), str(tmp_path / "file.npz"))
     assert not any(map(holds_encodings, sources))
@@ -240,7 +242,7 @@ def test_sources_of_two_kinds_are_refused(write_folder: Write, tmp_path: Path) -
     made_up(write_folder, tmp_path / "a")
     for other in ("digits", str(tmp_path / "none")):
         with pytest.raises(InstaHideError, match=rf"{other} holds no encodings"):
-            Job.open(TrainSettings(data=[str(tmp_path / "a"), other]))
+            Trainer.open(TrainSettings(data=[str(tmp_path / "a"), other]))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +258,7 @@ def test_an_encrypted_test_set_must_fit(
     made_up(write_folder, tmp_path / "a")
     made_up(write_folder, tmp_path / "test", **facts)
     with pytest.raises(InstaHideError, match=told):
-        PooledEncodings.open(settings_of(tmp_path / "a", test=str(tmp_path / "test")))
+        PooledData.open(settings_of(tmp_path / "a", test=str(tmp_path / "test")))
 
 
 def test_without_test_images_there_is_no_accuracy(write_folder: Write, tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ def test_without_test_images_there_is_no_accuracy(write_folder: Write, tmp_path:
     assert "none: no --test" in result.output
     assert json.loads((tmp_path / "run/results.json").read_text())["metrics"] == {}
     with pytest.raises(InstaHideError, match="Patience"):
-        Job.open(settings_of(tmp_path / "a", patience=1)).run()
+        Trainer.open(settings_of(tmp_path / "a", patience=1)).run()
 
 
 def test_the_command_line_takes_several_folders(thirds: list[Path], tmp_path: Path) -> None:
@@ -305,16 +307,16 @@ def test_a_killed_run_goes_on_to_its_end(thirds: list[Path], tmp_path: Path) -> 
 
 
 def test_own_images_are_tested_on_others_too(tmp_path: Path) -> None:
-    """Under the normalisation of the images that were trained on."""
+    """Under the normalization of the images that were trained on."""
     split = open_split("digits")
     for name, table in (("mine", split.train), ("theirs", split.test)):
         np.savez(tmp_path / f"{name}.npz", images=table.pixels, labels=table.labels)
     values = {"scheme": "plain", "device": "cpu", "epochs": 1, "precision": "float32"}
     mine, theirs = str(tmp_path / "mine.npz"), str(tmp_path / "theirs.npz")
-    job = Job.open(TrainSettings.from_values({**values, "data": mine, "test": theirs}))
+    job = Trainer.open(TrainSettings.from_values({**values, "data": mine, "test": theirs}))
     batches = job.material.test_batches()
     assert batches is not None
     images = torch.cat([images for images, _ in batches])
-    expected = split.test.normalised_like(split.train).normalised()
+    expected = split.test.normalized_like(split.train).normalized()
     torch.testing.assert_close(images, torch.from_numpy(expected))
     assert len(job.material.batches(pin_memory=False)) == -(-len(split.train) // 256)

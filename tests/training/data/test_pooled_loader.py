@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from instahide.encodings.folder import EncodedFolder
 from instahide.errors import InstaHideError
 from instahide.training.data import pooled_loader
-from instahide.training.data.pooled_loader import PooledLoader, ahead, folder_batches
+from instahide.training.data.pooled_loader import PooledLoader, folder_batches, prefetch
 from tests.waiting import LIMIT
 
 SHAPE = (1, 2, 2)
@@ -100,7 +100,7 @@ def test_stored_bytes_become_numbers(write_folder: Write, tmp_path: Path) -> Non
         (batch,) = PooledLoader([folder], 30)
         order = batch.labels[:, 0].argsort()
         error = (batch.images[order] - images).abs().max().item()
-        assert error <= folder.manifest.worst_error
+        assert error <= folder.manifest.max_quantization_error
     assert sum(len(batch.images) for batch in PooledLoader(folders, 16)) == 90
 
 
@@ -195,7 +195,7 @@ def test_the_next_is_made_while_this_one_is_used() -> None:
             yield number
 
     seen = []
-    for number in ahead(items()):
+    for number in prefetch(items()):
         assert all(event.wait(LIMIT) for event in made[: number + 2])
         seen.append(number)
     assert seen == [0, 1, 2]

@@ -12,7 +12,7 @@ import pytest
 from instahide.data import open_split
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.exposure import ExposureLimitError
-from instahide.encryption.privacy import epsilon_of, loss_rate
+from instahide.encryption.privacy import epsilon_of, mu_squared_rate
 from instahide.training.settings import TrainSettings
 from instahide.training.trainer import start
 
@@ -54,7 +54,7 @@ def test_training_stops_before_an_image_passes_its_limit(tmp_path: Path) -> None
 
 
 def test_a_last_batch_of_one_image_is_passed_over(tmp_path: Path) -> None:
-    # 1,438 images: one is left over, and batch normalisation cannot learn from a single one.
+    # 1,438 images: one is left over, and batch normalization cannot learn from a single one.
     job = start(settings(tmp_path, epochs=1, batch_size=479), tmp_path / "run")
     assert len(job.material.batches(pin_memory=False)) == 4
     assert job.metrics["accuracy"] > 0
@@ -74,7 +74,7 @@ def test_a_run_with_noise_says_what_it_guarantees(tmp_path: Path) -> None:
     images = open_split("digits").train
     with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
         totals = ledger.totals(images)
-    rate = loss_rate(asked.encryption(), images.shape, images.std)
+    rate = mu_squared_rate(asked.encryption(), images.shape, images.std)
     assert guarantees[1] == {
         "epsilon": pytest.approx(epsilon_of(totals.squares.max() * rate), rel=1e-4),
         "delta": 1e-5,

@@ -95,7 +95,7 @@ def table() -> ImageTable:
 
 def masks(encoder: Encoder) -> Tensor:
     """(2 * IMAGES, SIDE, SIDE) of two epochs of `table` under `MASKED`."""
-    plain = torch.from_numpy(table().normalised())
+    plain = torch.from_numpy(table().normalized())
     found = []
     for _ in range(2):
         encoder.next_epoch()

@@ -69,7 +69,7 @@ def test_both_hold_the_same_network_to_the_bit(ranks: list[Rank], name: str) -> 
 
 
 def test_steps_are_those_of_one_process_with_the_batches_of_both(ranks: list[Rank]) -> None:
-    # Group normalisation sees no batch, so that all of it is the same but for rounding.
+    # Group normalization sees no batch, so that all of it is the same but for rounding.
     alone = learnt(together(), settings_of("small-group", 2))
     for key, value in ranks[0].part("group").items():
         torch.testing.assert_close(value, alone[key].to(value.dtype), rtol=1e-4, atol=1e-5)

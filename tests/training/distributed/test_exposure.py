@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from instahide.encryption.exposure import Exposure, Part
-from instahide.training.distributed.exposure import JointExposure, Total
+from instahide.encryption.exposure import Exposure, ExposureView
+from instahide.training.distributed.exposure import DistributedExposure, Total
 from tests.waiting import LIMIT
 
 IMAGES = 8
@@ -45,17 +45,17 @@ def processes(
 
 def take(exposure: Exposure, mixes: list[list[int]]) -> int:
     rows = np.array(mixes, np.int64).reshape(len(mixes), -1)
-    return exposure.take(rows, np.ones(rows.shape, np.float32))
+    return exposure.record(rows, np.ones(rows.shape, np.float32))
 
 
 def test_alone_it_counts_as_any_exposure_does() -> None:
-    joint, plain = JointExposure(IMAGES, alone, limit=3), Exposure(IMAGES, limit=3)
+    joint, plain = DistributedExposure(IMAGES, alone, limit=3), Exposure(IMAGES, limit=3)
     mixes = [[0, 1], [1, 2], [1, 3], [4, 5], [1, 6]]
     joint.begin_epoch(np.arange(IMAGES))
     assert take(joint, mixes) == take(plain, mixes) == 4
     assert joint.counts.tolist() == plain.counts.tolist()
     joint.begin_epoch(np.arange(IMAGES))
-    spent = joint.spent()
+    spent = joint.exhausted()
     assert spent is not None
     assert np.flatnonzero(spent).tolist() == [1]
     assert joint.counts.tolist() == plain.counts.tolist()
@@ -73,7 +73,7 @@ def test_all_processes_together_keep_to_the_limit(
 ) -> None:
     def work(rank: int, total: Total) -> NDArray[np.int64]:
         own, everybodys = np.random.default_rng([seed, rank]), np.random.default_rng(seed)
-        exposure = JointExposure(IMAGES, total, limit=limit)
+        exposure = DistributedExposure(IMAGES, total, limit=limit)
         gone = np.zeros(IMAGES, np.int64)
         for _ in range(3):
             # Shards that have the first of the shuffled images in common, new in every epoch.
@@ -81,7 +81,7 @@ def test_all_processes_together_keep_to_the_limit(
             rows = np.unique(np.concatenate([order[rank::size], order[:overlap]]))
             exposure.begin_epoch(rows)
             mixes = own.permuted(np.tile(np.arange(len(rows)), (10, 1)), axis=1)[:, :2]
-            taken = Part(exposure, rows).take(mixes, np.ones(mixes.shape, np.float32))
+            taken = ExposureView(exposure, rows).take(mixes, np.ones(mixes.shape, np.float32))
             np.add.at(gone, rows[mixes[:taken]].reshape(-1), 1)
         exposure.settle()
         return np.stack([gone, exposure.counts])
@@ -95,7 +95,7 @@ def test_all_processes_together_keep_to_the_limit(
 
 def test_what_one_process_has_alone_is_all_its_own() -> None:
     def work(rank: int, total: Total) -> NDArray[np.int64]:
-        exposure = JointExposure(IMAGES, total, limit=4)
+        exposure = DistributedExposure(IMAGES, total, limit=4)
         # Image 0 is in both processes, image 1 + rank in one.
         exposure.begin_epoch(np.array([0, 1 + rank]))
         return np.array([take(exposure, [[0]] * 9), take(exposure, [[1 + rank]] * 9)])
@@ -104,7 +104,7 @@ def test_what_one_process_has_alone_is_all_its_own() -> None:
 
 
 def test_what_was_made_elsewhere_counts_against_the_limit() -> None:
-    exposure = JointExposure(2, alone, limit=5)
+    exposure = DistributedExposure(2, alone, limit=5)
     exposure.add(np.array([4, 0]))
     exposure.begin_epoch(np.arange(2))
     assert take(exposure, [[0], [1], [0]]) == 2
@@ -112,7 +112,7 @@ def test_what_was_made_elsewhere_counts_against_the_limit() -> None:
 
 
 def test_no_count_becomes_lower() -> None:
-    exposure = JointExposure(3, alone)
+    exposure = DistributedExposure(3, alone)
     take(exposure, [[0], [0], [1]])
     exposure.raise_to(np.array([1, 4, 0]))
     assert exposure.counts.tolist() == [2, 4, 0]
@@ -121,17 +121,17 @@ def test_no_count_becomes_lower() -> None:
 
 
 def test_a_lower_limit_than_what_has_gone_out_allows_nothing() -> None:
-    exposure = JointExposure(2, alone, limit=3)
+    exposure = DistributedExposure(2, alone, limit=3)
     exposure.add(np.array([7, 0]))
     exposure.begin_epoch(np.arange(2))
-    spent = exposure.spent()
+    spent = exposure.exhausted()
     assert spent is not None
     assert spent.tolist() == [True, False]
     assert exposure.counts.tolist() == [7, 0]
 
 
 def test_a_copy_for_another_process_goes_on_counting() -> None:
-    exposure = JointExposure(3, alone, limit=2)
+    exposure = DistributedExposure(3, alone, limit=2)
     take(exposure, [[0], [1]])
     copied = pickle.loads(pickle.dumps(exposure))  # noqa: S301
     copied.begin_epoch(np.arange(3))

@@ -16,9 +16,9 @@ from instahide.data import ImageTable, Split, open_split
 from instahide.errors import InstaHideError
 from instahide.training.data.pooled_loader import PooledLoader, folder_batches, own_encodings
 from instahide.training.distributed.process_group import World, usable
-from instahide.training.distributed.sharding import share_of, shared, source_of
+from instahide.training.distributed.sharding import shard, shard_split, source_of
 from instahide.training.settings import TrainSettings
-from instahide.training.trainer import Job
+from instahide.training.trainer import Trainer
 
 CLASSES = ("cat", "dog")
 
@@ -71,7 +71,7 @@ def test_every_image_is_in_one_share(tmp_path: Path, size: int, mapped: bool) ->
     if mapped:
         images.save(tmp_path / "table")
         images = ImageTable.load(tmp_path / "table")
-    shares = [share_of(images, Rank(rank, size)) for rank in range(size)]
+    shares = [shard(images, Rank(rank, size)) for rank in range(size)]
     assert sorted(number for share in shares for number in numbers(share)) == list(range(20))
     for rank, share in enumerate(shares):
         assert numbers(share) == list(range(rank, 20, size))
@@ -90,20 +90,20 @@ def test_a_source_with_a_rank_in_its_name_is_opened_by_that_rank() -> None:
 def test_images_of_all_are_shared_and_own_ones_are_not() -> None:
     split = Split(table(20), table(7))
     rank = Rank(1, 3)
-    train, test = shared(split, "digits", None, rank)
+    train, test = shard_split(split, "digits", None, rank)
     assert (len(train), len(test)) == (7, 2)
-    train, test = shared(split, "clinic-{rank}", None, rank)
+    train, test = shard_split(split, "clinic-{rank}", None, rank)
     assert (len(train), len(test)) == (20, 7)
-    train, test = shared(split, "clinic-{rank}", "digits", rank)
+    train, test = shard_split(split, "clinic-{rank}", "digits", rank)
     assert (len(train), len(test)) == (20, 2)
-    train, test = shared(split, "digits", "test-{rank}", rank)
+    train, test = shard_split(split, "digits", "test-{rank}", rank)
     assert (len(train), len(test)) == (7, 7)
 
 
-def test_own_sources_get_one_normalisation_and_one_order_of_classes() -> None:
+def test_own_sources_get_one_normalization_and_one_order_of_classes() -> None:
     images = table(20, ("dog", "cat"))
     first = {"images": 60, "classes": ["cat", "dog"], "mean": [0.5], "std": [0.1]}
-    train, test = shared(Split(images, images), "clinic-{rank}", None, Rank(1, 2, {0: first}))
+    train, test = shard_split(Split(images, images), "clinic-{rank}", None, Rank(1, 2, {0: first}))
     for part in (train, test):
         assert part.mean == pytest.approx([(60 * 0.5 + 20 * images.mean[0]) / 80])
         assert part.std == pytest.approx([(60 * 0.1 + 20 * images.std[0]) / 80])
@@ -122,19 +122,19 @@ def test_own_sources_get_one_normalisation_and_one_order_of_classes() -> None:
 def test_own_sources_that_do_not_go_together_are_refused(other: dict[str, Any], said: str) -> None:
     split = Split(table(20), table(7))
     with pytest.raises(InstaHideError, match=said):
-        shared(split, "clinic-{rank}", None, Rank(0, 2, {1: other}))
+        shard_split(split, "clinic-{rank}", None, Rank(0, 2, {1: other}))
 
 
 @pytest.mark.parametrize("other", [{"images": 21}, {"mean": [0.1]}, {"classes": ["cat"]}])
 def test_shared_images_must_be_the_same_everywhere(other: dict[str, Any]) -> None:
     split = Split(table(20), table(7))
     with pytest.raises(InstaHideError, match="other images for rank 1 than for rank 0"):
-        shared(split, "photos", None, Rank(0, 2, {1: other}))
+        shard_split(split, "photos", None, Rank(0, 2, {1: other}))
 
 
 def test_a_share_of_one_image_is_refused() -> None:
     with pytest.raises(InstaHideError, match="fewer processes"):
-        shared(Split(table(20), table(7)), "digits", None, Rank(19, 20))
+        shard_split(Split(table(20), table(7)), "digits", None, Rank(19, 20))
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -177,13 +177,13 @@ def test_nothing_is_told_that_grows_with_the_images() -> None:
     world = Recorder()
     values = {"data": "digits", "scheme": "inside", "epochs": 1, "queries": 1, "batch_size": 64}
     settings = TrainSettings.from_values(values)
-    Job.open(settings, world).run()
+    Trainer.open(settings, world).run()
     asked, *told = world.told
     assert asked == settings.model_dump()
     assert len(told) > 5
     assert max(len(json.dumps(fact)) for fact in told) < 80
     pair = Recorder(size=2)
-    shared(open_split("digits"), "clinic-{rank}", None, pair)
+    shard_split(open_split("digits"), "clinic-{rank}", None, pair)
     (outline,) = pair.told
     assert set(outline) == {"images", "shape", "classes", "mean", "std"}
     assert len(json.dumps(outline)) < 250

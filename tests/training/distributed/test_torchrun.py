@@ -17,7 +17,7 @@ from instahide.data import open_images, open_split
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.training.model_io import load_network
 from instahide.training.settings import TrainSettings
-from instahide.training.trainer import Job
+from instahide.training.trainer import Trainer
 from tests.training.distributed.launch import SECONDS, ended, started, torchrun, train
 from tests.waiting import wait_until
 
@@ -221,7 +221,7 @@ def test_two_processes_learn_as_well_as_one(tmp_path: Path) -> None:
         train(*options(tmp_path / str(seed), "--epochs", 15, "--seed", seed))
         two.append(results(tmp_path / str(seed) / "run")["metrics"]["accuracy"])
         values = {"data": "digits", "scheme": "inside", "k": 2, "queries": 0, "epochs": 15}
-        job = Job.open(TrainSettings.from_values({**values, "seed": seed}))
+        job = Trainer.open(TrainSettings.from_values({**values, "seed": seed}))
         job.run()
         one.append(job.metrics["accuracy"])
     assert mean(two) == pytest.approx(mean(one), abs=0.05)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import Observation, Reconstruction, granted
+from instahide.attacks.base import Observation, Reconstruction, require
 from instahide.attacks.baselines.carlini_assignment import assign_as_published
 from instahide.attacks.reconstruction.recovery.coefficients import from_labels, weights
 from instahide.attacks.shadow_encodings import shadow_batches
@@ -23,7 +23,7 @@ from instahide.encryption.scheme import Scheme
 
 #: Steps of Adam, their rate, and how much the mean size of pixels counts beside the mean error.
 STEPS, RATE, BONUS = 1000, 0.01, 0.05
-#: Their images are from -1 to 1, of half the deviation that normalised ones have.
+#: Their images are from -1 to 1, of half the deviation that normalized ones have.
 UNIT = 0.5
 #: Every pixel is on its own: so many at a time stay in the processor's cache.
 COLUMNS = 64
@@ -88,7 +88,7 @@ def learnt_colours(shadow: ImageTable, scheme: Scheme, steps: int = STEPS) -> nn
 
 @torch.no_grad()
 def recoloured(images: Tensor, network: nn.Module) -> Tensor:
-    """(m, C, H, W) images, normalised, after the network of `learnt_colours`."""
+    """(m, C, H, W) images, normalized, after the network of `learnt_colours`."""
     count, channels, height, width = images.shape
     pixels: Tensor = network(_pixels(images))
     return pixels.reshape(count, height, width, channels).permute(0, 3, 1, 2)
@@ -104,8 +104,8 @@ def recover_as_published(
         found: images with their members and coefficients.
         colours: see `learnt_colours`; None to leave them as they are.
     """
-    members, count = granted(found.members), len(granted(found.images))
-    coefficients = granted(found.coefficients)
+    members, count = require(found.assignment), len(require(found.images))
+    coefficients = require(found.coefficients)
     if observation.labels is not None and observation.threat.labels == "soft":
         coefficients = their_coefficients(observation.labels, members, count)
     images = recovered_by_adam(observation.encodings, weights(members, coefficients, count))
@@ -130,12 +130,12 @@ def attack_as_published(
         generator: of the encodings that groups are grown from.
         colours: see `learnt_colours`; None to leave them as they are.
     """
-    found = assign_as_published(likeness, granted(observation.labels), count, generator)
+    found = assign_as_published(likeness, require(observation.labels), count, generator)
     mixes = weights(found.members, found.coefficients, found.images)
     images = recovered_by_adam(observation.encodings, mixes)
     if colours is not None:
         images = recoloured(images, colours)
-    return Reconstruction(images=images, members=found.members, coefficients=found.coefficients)
+    return Reconstruction(images=images, assignment=found.members, coefficients=found.coefficients)
 
 
 def _descended(sizes: Tensor, weights: Tensor, steps: int) -> Tensor:

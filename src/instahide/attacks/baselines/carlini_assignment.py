@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from instahide.attacks.reconstruction.clustering import grow_groups
+from instahide.attacks.reconstruction.clustering import grow_clusters
 
 #: Sets that are grown for each image, and the starts that must agree on one, itself included.
 STARTS, AGREEING = 20, 3
@@ -47,7 +47,7 @@ def assign_as_published(
         generator: of the encodings that sets are grown from.
     """
     holding = 2 * len(likeness) / count
-    grown = grow_groups(likeness, round(WHOLE * holding), STARTS * count, generator).members
+    grown = grow_clusters(likeness, round(WHOLE * holding), STARTS * count, generator).members
     sets = _different(grown, round(CORE * holding), round(SMALL_CORE * holding), count)
     core = grown[sets, : round(CORE * holding)]
     near = torch.stack([likeness[rows].float().mean(dim=0) for rows in core], dim=1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instahide.attacks.base import Observation, Progress, Reconstruction, granted, silent
+from instahide.attacks.base import Observation, Progress, Reconstruction, no_progress, require
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.attacks.shadow_encodings import shadow_batches
@@ -70,7 +70,7 @@ def learnt_denoiser(
     scheme: Scheme,
     copies: int,
     steps: int = STEPS,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> FusionDenoiser:
     """A network that has seen what encodings of the attacker's own images have in common.
 
@@ -120,8 +120,8 @@ def recover_by_fusion(
         found: images with their members and coefficients.
         network: see `learnt_denoiser`.
     """
-    members, coefficients = granted(found.members), granted(found.coefficients)
-    held = weights(members, coefficients, len(granted(found.images)))
+    members, coefficients = require(found.assignment), require(found.coefficients)
+    held = weights(members, coefficients, len(require(found.images)))
     sizes = magnitudes(observation.encodings)
     parts = [network(*grouped(sizes, part)) for part in torch.split(held, BATCH, dim=1)]
     return replace(found, statistics={}, images=torch.cat(parts), confidence=None)

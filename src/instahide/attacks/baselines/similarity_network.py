@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instahide.attacks.base import Budget, Progress, silent
+from instahide.attacks.base import Budget, Progress, no_progress
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.pair_encoder.network_file import load_network, save_network
-from instahide.attacks.reconstruction.pair_encoder.training_loop import Rate, descend
+from instahide.attacks.reconstruction.pair_encoder.training_loop import LearningRate, train_steps
 from instahide.attacks.shadow_encodings import shadow_batches
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -38,7 +38,7 @@ STAGES, WIDTH = 3, 16
 #: Pairs in a step of training: half of them share an image, where by chance one in twelve does.
 PAIRS = 256
 #: The learning rate, and the decay that comes to that of Zagoruyko and Komodakis.
-RATE, DECAY = Rate(1e-3, warm_up=100), 0.05
+RATE, DECAY = LearningRate(1e-3, warm_up=100), 0.05
 #: Pairs that are compared at a time.
 BATCH = 250
 
@@ -46,7 +46,7 @@ BATCH = 250
 class SimilarityNetwork(nn.Module):
     """From two encodings to the log-odds that they share an image, were it so for half of all.
 
-    A wide residual network with normalisation before each convolution (Zagoruyko and Komodakis,
+    A wide residual network with normalization before each convolution (Zagoruyko and Komodakis,
     "Wide Residual Networks", 2016), of 13 million parameters at the published size. It computes in
     bfloat16 on a CUDA device.
 
@@ -98,7 +98,7 @@ class SimilarityNetwork(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, each after normalisation and ReLU.
+    """Two 3x3 convolutions beside a shortcut, each after normalization and ReLU.
 
     Args:
         inputs: channels.
@@ -126,7 +126,7 @@ def train_similarity(
     shadow: ImageTable,
     scheme: Scheme,
     budget: Budget,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     *,
     network: SimilarityNetwork | None = None,
     device: torch.device | str = "cpu",
@@ -151,7 +151,7 @@ def train_similarity(
             logits = model.ordered(sizes[first], sizes[second])
             yield F.binary_cross_entropy_with_logits(logits, shares)
 
-    descend(optimiser, losses(), budget, progress, RATE)
+    train_steps(optimiser, losses(), budget, progress, RATE)
     return model.eval()
 
 
@@ -161,7 +161,7 @@ def similarities(
     encodings: Tensor,
     pairs: Tensor,
     *,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """(p,) float32 logits of some pairs, on the CPU.
@@ -186,7 +186,7 @@ def all_similarities(
     network: SimilarityNetwork,
     encodings: Tensor,
     *,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """(n, n) float32 logits of all pairs of encodings, on the CPU; each pair is compared once.

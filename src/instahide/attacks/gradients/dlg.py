@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.base import Budget, Observation, Progress, Reconstruction
-from instahide.attacks.gradients.problem import Problem, refusal
+from instahide.attacks.gradients.problem import Problem, inapplicable
 from instahide.attacks.gradients.replay import squared_distance
 
 #: Share of the update's square that may be left of a solved one; and gain that a round must bring.
@@ -42,7 +42,7 @@ class DeepLeakage:
 
     def applies(self, observation: Observation) -> str | None:
         """It needs an update, and the network before it."""
-        return refusal(observation)
+        return inapplicable(observation)
 
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """The images of the nearest start; their labels too, if the attacker had none."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
 from instahide.attacks.gradients.labels import last_bias, recovered_labels
 from instahide.attacks.gradients.priors import (
     FeatureStatistics,
@@ -24,7 +24,7 @@ from instahide.attacks.gradients.priors import (
     known_statistics,
     total_variation,
 )
-from instahide.attacks.gradients.problem import Problem, refusal
+from instahide.attacks.gradients.problem import Problem, inapplicable
 from instahide.attacks.gradients.replay import cosine_distance
 
 #: Shares of the iterations after which the step falls, and by what (Geiping et al., appendix).
@@ -40,7 +40,7 @@ class InvertingGradients:
     Attributes:
         iterations: of one start.
         starts: the one that comes nearest counts.
-        step: of Adam at first, in units of the normalised images.
+        step: of Adam at first, in units of the normalized images.
         smoothness: what total variation counts beside the cosine distance.
         statistics: what batch norm statistics count beside it.
         seed: of the starts.
@@ -58,7 +58,7 @@ class InvertingGradients:
 
     def applies(self, observation: Observation) -> str | None:
         """It needs an update, the network before it, and labels or a layer to read them from."""
-        reason = refusal(observation)
+        reason = inapplicable(observation)
         if reason is None and self.statistics and not _statistics(observation):
             return "The network has no batch norm statistics that say anything."
         return reason or _unreadable(observation)
@@ -151,13 +151,13 @@ class _Search:
 
 
 def _statistics(observation: Observation) -> dict[str, Moments]:
-    return known_statistics(granted(observation.network), granted(observation.update))
+    return known_statistics(require(observation.network), require(observation.update))
 
 
 def _unreadable(observation: Observation) -> str | None:
     """Why labels that the attacker lacks cannot be read off the update."""
     if observation.labels is not None and observation.threat.labels == "soft":
         return None
-    if last_bias(granted(observation.network)) in granted(observation.update).values:
+    if last_bias(require(observation.network)) in require(observation.update).values:
         return None
     return "There are no labels, and no last layer with a bias to read them from."

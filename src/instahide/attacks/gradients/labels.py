@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instahide.attacks.base import granted
+from instahide.attacks.base import require
 from instahide.attacks.gradients.replay import Replay
 from instahide.encryption.scheme import Scheme
 
@@ -37,14 +37,14 @@ def recovered_labels(replay: Replay, guess: Tensor, scheme: Scheme) -> Tensor:
         guess: (n, C, H, W) any images, for what the network says of images at large.
         scheme: public: whether labels sum to 1.
     """
-    slope = replay.mean_gradient(granted(last_bias(replay.network)))
+    slope = replay.mean_gradient(require(last_bias(replay.network)))
     with torch.no_grad():
         said = replay.logits(guess).softmax(dim=1).mean(dim=0)
     if len(guess) > 1:
         return _of_batch(slope, said, len(guess))
     rest = slope > 0
     total = slope[rest].sum() / said[rest].sum().clamp(min=1e-12)
-    if scheme.public_k == 0 or scheme.labels == "renormalised":
+    if scheme.public_k == 0 or scheme.label_mode == "renormalised":
         total = torch.ones_like(total)
     label = torch.where(slope < 0, (total * said - slope).clamp(min=0), 0)
     return (label / label.sum().clamp(min=1e-12) * total)[None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import Observation, granted
+from instahide.attacks.base import Observation, require
 from instahide.attacks.gradients.replay import Replay
 
 
@@ -34,7 +34,7 @@ class Problem:
     @classmethod
     def of(cls, observation: Observation) -> Problem:
         """The problem that an observation, of which `refusal` says nothing, poses."""
-        network, update = granted(observation.network), granted(observation.update)
+        network, update = require(observation.network), require(observation.update)
         replay = Replay(network, update)
         shape = (update.training.images, *observation.encodings.shape[1:])
         labels = observation.labels if observation.threat.labels == "soft" else None
@@ -56,7 +56,7 @@ class Problem:
         return drawn.to(self.replay.device)
 
 
-def refusal(observation: Observation) -> str | None:
+def inapplicable(observation: Observation) -> str | None:
     """Why no update can be inverted; None if one can."""
     network, update = observation.network, observation.update
     if network is None or update is None:

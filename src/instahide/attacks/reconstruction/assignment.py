@@ -64,7 +64,7 @@ def classes_of(scores: Tensor, labels: Tensor) -> Classes:
 
 def feature_scores(features: Tensor, centres: Tensor) -> Tensor:
     """(n, m) likeness of encodings to the `prototypes` of images, comparable between images."""
-    return comparable(features @ centres.T)
+    return robust_z_scores(features @ centres.T)
 
 
 def refined_scores(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,10 +82,10 @@ def refined_scores(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     centres = solve @ (weights.T @ features)
     norms = centres.norm(dim=1)
     scores = (features @ centres.T - weights @ solve) / norms
-    return comparable(scores), centres / norms[:, None]
+    return robust_z_scores(scores), centres / norms[:, None]
 
 
-def comparable(scores: Tensor) -> Tensor:
+def robust_z_scores(scores: Tensor) -> Tensor:
     """(n, m) less each column's median, over its median absolute deviation."""
     centred = scores - scores.median(dim=0).values
     return centred / (1.48 * centred.abs().median(dim=0).values + 1e-9)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
 from instahide.attacks.reconstruction.assignment import (
     Classes,
     Templates,
@@ -20,12 +20,12 @@ from instahide.attacks.reconstruction.assignment import (
     feature_scores,
     refined_scores,
 )
-from instahide.attacks.reconstruction.clustering import find_groups, prototypes
+from instahide.attacks.reconstruction.clustering import find_clusters, prototypes
 from instahide.attacks.reconstruction.confidence import agreement, likeness
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features
 from instahide.attacks.reconstruction.recovery.coefficients import (
-    Law,
+    CoefficientDistribution,
     from_features,
     from_images,
     from_labels,
@@ -34,10 +34,10 @@ from instahide.attacks.reconstruction.recovery.coefficients import (
 from instahide.attacks.reconstruction.recovery.phase_retrieval import recover
 from instahide.attacks.reconstruction.recovery.unmasked import least_squares, recover_unmasked
 from instahide.attacks.reconstruction.state import (
-    Beliefs,
+    AttackState,
     fingerprint,
-    load_beliefs,
-    save_beliefs,
+    load_state,
+    save_state,
 )
 
 #: An image is called recovered from this agreement of two halves on; from the tuning victim.
@@ -118,11 +118,11 @@ class _Run:
         self.scale = observation.encodings.square().mean().sqrt()
         self.labels = observation.labels
         self.soft = observation.labels is not None and observation.threat.labels == "soft"
-        self.law = Law.of(self.scheme)
+        self.law = CoefficientDistribution.of(self.scheme)
         copies = observation.threat.encodings_per_image
         self.count = None if copies is None else round(len(observation) / copies)
         self.name = fingerprint(observation, attack.rounds, attack.seed)
-        kept = None if attack.folder is None else load_beliefs(attack.folder, self.name)
+        kept = None if attack.folder is None else load_state(attack.folder, self.name)
         self.features = self._features(observation)
         self.beliefs = kept or self._first_beliefs()
         self._keep()
@@ -145,7 +145,7 @@ class _Run:
             self._keep()
         if beliefs.confidence is None:
             self.say("confidence", 0.9)
-            images, generator = granted(beliefs.images), self._generator(STEPS - 1)
+            images, generator = require(beliefs.images), self._generator(STEPS - 1)
             beliefs.confidence = agreement(self.sizes, beliefs.weights(), images, generator)
             self._keep()
         return self._told()
@@ -159,14 +159,14 @@ class _Run:
     def _unmasked(self) -> Reconstruction:
         beliefs = self.beliefs
         self.say("recovery", 0.5)
-        images, beliefs.members, beliefs.coefficients = recover_unmasked(
+        images, beliefs.assignment, beliefs.coefficients = recover_unmasked(
             self.encodings,
-            beliefs.members,
+            beliefs.assignment,
             beliefs.coefficients,
             len(beliefs.centres),
             self.count,
         )
-        mixed = weights(beliefs.members, beliefs.coefficients, len(images))
+        mixed = weights(beliefs.assignment, beliefs.coefficients, len(images))
         beliefs.images = images / self.scale
         self.say("confidence", 0.9)
         first, second = (
@@ -184,36 +184,36 @@ class _Run:
         training = self.budget.part(seconds) if seconds > 0 else None
         return default_features(observation, training, self.say, self.attack.folder)
 
-    def _first_beliefs(self) -> Beliefs:
+    def _first_beliefs(self) -> AttackState:
         self.say("groups", 0.1)
         private_k = self.scheme.private_k
-        groups = find_groups(self.features, self.count, private_k, self._generator(0))
+        groups = find_clusters(self.features, self.count, private_k, self._generator(0))
         centres = prototypes(self.features, groups)
         scores = feature_scores(self.features, centres)
         per_mix = min(private_k, len(groups))
         members = assign_by_features(scores, per_mix, self._classes(scores))
         guess = from_features(self.features, centres, members, self.law)
-        beliefs = Beliefs(centres, scores, members, guess)
+        beliefs = AttackState(centres, scores, members, guess)
         beliefs.coefficients = self._coefficients(beliefs, guess)
         return beliefs
 
     def _classes(self, scores: Tensor) -> Classes | None:
         return None if self.labels is None else classes_of(scores, self.labels)
 
-    def _coefficients(self, beliefs: Beliefs, guess: Tensor) -> Tensor:
+    def _coefficients(self, beliefs: AttackState, guess: Tensor) -> Tensor:
         """What soft labels say, or else ``guess`` (n, k)."""
         if not self.soft or self.labels is None:
             return guess
         labels = self.labels
-        if self.scheme.labels == "renormalised":
+        if self.scheme.label_mode == "renormalised":
             labels = labels * self.law.total
         of = classes_of(beliefs.scores, labels).of
-        return from_labels(labels, of, beliefs.members, guess)
+        return from_labels(labels, of, beliefs.assignment, guess)
 
     def _reassign(self) -> None:
         """Members by what images look like, where there are pairs; then coefficients."""
-        beliefs, images = self.beliefs, granted(self.beliefs.images)
-        if beliefs.members.shape[1] == 2 and len(beliefs.centres) <= MOST_PAIRED:
+        beliefs, images = self.beliefs, require(self.beliefs.images)
+        if beliefs.assignment.shape[1] == 2 and len(beliefs.centres) <= MOST_PAIRED:
             self._reassign_pairs(images)
         beliefs.coefficients = self._coefficients(beliefs, self._mixed_guess(images))
 
@@ -223,11 +223,11 @@ class _Run:
         scores, beliefs.centres = refined_scores(self.features, beliefs.weights())
         beliefs.scores = (beliefs.scores + scores) / 2
         capped = FEATURE_WEIGHT * beliefs.scores.clamp(max=FEATURE_CAP)
-        beliefs.members = assign_by_templates(templates, capped, classes)
+        beliefs.assignment = assign_by_templates(templates, capped, classes)
 
     def _mixed_guess(self, images: Tensor) -> Tensor:
         """Half from features, half from images: their errors are of different kinds."""
-        members = self.beliefs.members
+        members = self.beliefs.assignment
         features = from_features(self.features, self.beliefs.centres, members, self.law)
         seen = from_images(self.sizes, images, members, features, self.law, self.scheme.c1)
         return (features + seen) / 2
@@ -246,12 +246,12 @@ class _Run:
         return torch.Generator().manual_seed(STEPS * self.attack.seed + step)
 
     def _keep(self) -> None:
-        self.beliefs.settle(self.encodings.device)
+        self.beliefs.canonicalize(self.encodings.device)
         if self.attack.folder is not None and self.scheme.mask:
-            save_beliefs(self.attack.folder, self.beliefs, self.name)
+            save_state(self.attack.folder, self.beliefs, self.name)
 
     def _told(self) -> Reconstruction:
-        beliefs, sure = self.beliefs, granted(self.beliefs.confidence)
+        beliefs, sure = self.beliefs, require(self.beliefs.confidence)
         self.say("done", 1.0)
         return Reconstruction(
             {
@@ -260,8 +260,8 @@ class _Run:
                 "mean_confidence": float(sure.mean()),
                 "seconds": time.monotonic() - self.began,
             },
-            images=(granted(beliefs.images) * self.scale).cpu(),
-            members=beliefs.members.cpu(),
+            images=(require(beliefs.images) * self.scale).cpu(),
+            assignment=beliefs.assignment.cpu(),
             coefficients=beliefs.coefficients.cpu(),
             confidence=sure.cpu(),
         )

@@ -28,7 +28,7 @@ LIKENESS = (0.35, 0.45, 0.55, 0.65, 0.75)
 SAME, SUPPORT, UNSUPPORTED = 0.8, 3, 0.65
 
 
-class Groups(NamedTuple):
+class Clusters(NamedTuple):
     """``members`` (m, size) encodings of each group, ``densities`` (m,) their mean likeness."""
 
     members: Tensor
@@ -53,7 +53,7 @@ def all_pairs(features: Tensor) -> Tensor:
     return likeness
 
 
-def grow_groups(likeness: Tensor, size: int, starts: int, generator: torch.Generator) -> Groups:
+def grow_clusters(likeness: Tensor, size: int, starts: int, generator: torch.Generator) -> Clusters:
     """Groups of ``size`` encodings grown from as many as ``starts`` random ones.
 
     Args:
@@ -65,10 +65,10 @@ def grow_groups(likeness: Tensor, size: int, starts: int, generator: torch.Gener
     chosen = torch.randperm(len(likeness), generator=generator)[:starts].to(likeness.device)
     grown = [_grow(likeness, part, size) for part in torch.split(chosen, BLOCK)]
     members, densities = zip(*grown, strict=True)
-    return Groups(torch.cat(members), torch.cat(densities))
+    return Clusters(torch.cat(members), torch.cat(densities))
 
 
-def choose_groups(features: Tensor, grown: Groups, count: int | None = None) -> Tensor:
+def choose_clusters(features: Tensor, grown: Clusters, count: int | None = None) -> Tensor:
     """(m, size) members of groups of different images, the densest ones, and one at least.
 
     Args:
@@ -94,7 +94,7 @@ def choose_groups(features: Tensor, grown: Groups, count: int | None = None) -> 
     return grown.members[torch.tensor(kept or order[:1])]
 
 
-def find_groups(
+def find_clusters(
     features: Tensor, count: int | None, per_mix: int, generator: torch.Generator
 ) -> Tensor:
     """(m, size) members of groups, one for each private image.
@@ -108,9 +108,9 @@ def find_groups(
     likeness = all_pairs(features)
     about = _count(features, likeness, generator) if count is None else count
     size = max(2, round(0.3 * len(features) * per_mix / about))
-    grown = grow_groups(likeness, size, STARTS * about, generator)
+    grown = grow_clusters(likeness, size, STARTS * about, generator)
     del likeness
-    return choose_groups(features, grown, count)
+    return choose_clusters(features, grown, count)
 
 
 def prototypes(features: Tensor, members: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ def _count(features: Tensor, likeness: Tensor, generator: torch.Generator) -> in
     """About how many private images there are: as many as there are distinct small groups."""
     starts = max(FIRST_STARTS, round(FIRST_SHARE * len(features)))
     size = min(FIRST, len(features))
-    return len(choose_groups(features, grow_groups(likeness, size, starts, generator)))
+    return len(choose_clusters(features, grow_clusters(likeness, size, starts, generator)))
 
 
 def _grow(likeness: Tensor, starts: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from instahide.attacks.reconstruction.pair_encoder.filters import blur
 from instahide.attacks.reconstruction.recovery.phase_retrieval import recover
-from instahide.attacks.reconstruction.recovery.sparse_mixing import Mixes
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 
 #: Iterations under smooth noise: fewer than for images that are handed back.
 ITERATIONS = 3
@@ -31,7 +31,7 @@ def agreement(sizes: Tensor, weights: Tensor, images: Tensor, generator: torch.G
         images: (m, C, H, W) recovered from all encodings.
         generator: of the two starts.
     """
-    if Mixes(weights).alone:
+    if SparseMixing(weights).alone:
         return torch.zeros(len(images)).to(images)
     first, second = (
         recover(sizes[half], weights[half], generator=generator, iterations=ITERATIONS)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.errors import InstaHideError
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 #: Private images of an encoding.
 PRIVATE_K = 2
@@ -146,7 +146,7 @@ def pairs_of(counts: Tensor) -> Tensor:
         InstaHideError: encodings do not hang together, are too few, or are of no such pairs; or
             networkx is missing.
     """
-    with needing("networkx", "audit"):
+    with requires_extra("networkx", "audit"):
         import networkx  # type: ignore[import-untyped]
     # The first encoding of the same pair stands for all.
     same = (counts == PRIVATE_K).int().argmax(dim=1)

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from instahide.attacks.base import Observation
 from instahide.attacks.reconstruction.recovery.coefficients import weights
-from instahide.data.readers.size_limits import reason_of
+from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import InstaHideError
-from instahide.utils.atomic_write import require_regular, writing
+from instahide.utils.atomic_write import atomic_write, require_regular
 
 FILE = "beliefs.safetensors"
 
 
 @dataclass(eq=False, repr=False)
-class Beliefs:
+class AttackState:
     """What n encodings are believed to hold of m images.
 
     Attributes:
@@ -40,7 +40,7 @@ class Beliefs:
 
     centres: Tensor
     scores: Tensor
-    members: Tensor
+    assignment: Tensor
     coefficients: Tensor
     images: Tensor | None = None
     confidence: Tensor | None = None
@@ -48,9 +48,9 @@ class Beliefs:
 
     def weights(self) -> Tensor:
         """(n, m) coefficient of each image in each encoding, 0 where it is not."""
-        return weights(self.members, self.coefficients, len(self.centres))
+        return weights(self.assignment, self.coefficients, len(self.centres))
 
-    def settle(self, device: torch.device) -> None:
+    def canonicalize(self, device: torch.device) -> None:
         """Lay all tensors out in memory alike, whether they were computed or read from a file.
 
         Rounding depends on it, and which of two starts explains more can depend on rounding.
@@ -73,15 +73,15 @@ def fingerprint(observation: Observation, *settings: object) -> str:
     return digest.hexdigest()
 
 
-def save_beliefs(folder: Path, beliefs: Beliefs, of: str) -> None:
+def save_state(folder: Path, beliefs: AttackState, of: str) -> None:
     """Write ``beliefs`` to ``folder``, whole; ``of`` is the `fingerprint` of what is attacked."""
     values = {field.name: getattr(beliefs, field.name) for field in fields(beliefs)}
     tensors = {name: v.contiguous() for name, v in values.items() if isinstance(v, Tensor)}
-    with writing(folder / FILE) as partial:
+    with atomic_write(folder / FILE) as partial:
         save_file(tensors, partial, metadata={"of": of, "step": str(beliefs.step)})
 
 
-def load_beliefs(folder: Path, of: str) -> Beliefs | None:
+def load_state(folder: Path, of: str) -> AttackState | None:
     """What `save_beliefs` wrote to ``folder``; None if it has not been there.
 
     Raises:
@@ -95,10 +95,10 @@ def load_beliefs(folder: Path, of: str) -> Beliefs | None:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        beliefs = Beliefs(**tensors, step=int(header["step"]))
+        beliefs = AttackState(**tensors, step=int(header["step"]))
     except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
         raise InstaHideError(
-            f"{path} does not hold the state of an attack ({reason_of(error)}).",
+            f"{path} does not hold the state of an attack ({failure_reason(error)}).",
             "Delete it, or name another folder.",
         ) from error
     if header.get("of") != of:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, granted
+from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
 from instahide.attacks.weak_rng.mt19937 import ENOUGH, GeneratorState, recover_state
 from instahide.attacks.weak_rng.seed_search import Generator, candidates, normals
 
@@ -83,7 +83,7 @@ class SeedSearch:
         )
 
 
-class MaskGenerator:
+class MersenneTwisterAttack:
     """The state of a Mersenne Twister, from masks of encodings whose mix is known.
 
     Signs are taken to be drawn one after the other, in the order of the encodings and of their
@@ -105,7 +105,7 @@ class MaskGenerator:
 
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """Masks of all encodings that were not known, and what lies under them."""
-        mixes = granted(observation.known_mixes)
+        mixes = require(observation.known_mixes)
         rest = observation.encodings[len(mixes) :]
         turned = observation.encodings[: len(mixes)].sign() != mixes.sign()
         sure = mixes.abs() > _LEAST_VALUE
@@ -119,7 +119,7 @@ class MaskGenerator:
         return Reconstruction(
             {"found": 1.0, "known_signs": float(sure.sum())},
             images=torch.where(masks, -rest, rest),
-            of=observation.owners(len(mixes)),
+            target_ids=observation.owners(len(mixes)),
             masks=masks,
         )
 
@@ -138,7 +138,7 @@ def _generator(
 
 def _ratios(observation: Observation) -> NDArray[np.float64]:
     """(m,) smaller over larger private coefficient of the first mixes; nan for a shared class."""
-    two = granted(observation.labels)[:_MIXES].double().topk(2, dim=1).values.numpy()
+    two = require(observation.labels)[:_MIXES].double().topk(2, dim=1).values.numpy()
     return np.where(two[:, 1] > 0, two[:, 1] / two[:, 0], np.nan)
 
 

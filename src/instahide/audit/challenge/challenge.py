@@ -22,10 +22,10 @@ from instahide.attacks.base import Observation, ThreatModel
 from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable
 from instahide.data.readers.npy_file import map_npy
-from instahide.data.readers.size_limits import reason_of
+from instahide.data.readers.size_limits import failure_reason
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError, refused
-from instahide.utils.atomic_write import read_regular, write_json, writing_folder
+from instahide.errors import InstaHideError, first_validation_error
+from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 
 ENCODINGS, LABELS, FACTS = "encryption.npy", "label.npy", "challenge.json"
 MARK, TRUTH = "SECRET.txt", "truth.json"
@@ -80,8 +80,8 @@ class Challenge:
         labels: (N, classes) float32.
         scheme: how they were made; the authors' where nothing says otherwise.
         copies: encodings of each image.
-        mean: of the normalisation, one a channel; 0 where it is not known.
-        std: of the normalisation; 1 where it is not known.
+        mean: of the normalization, one a channel; 0 where it is not known.
+        std: of the normalization; 1 where it is not known.
     """
 
     encodings: NDArray[np.float32]
@@ -108,7 +108,7 @@ class Challenge:
                 "The first is N x H x W x C, the second N x classes.",
             )
         channels = encodings.shape[3]
-        # The authors' challenge says nothing of its normalisation.
+        # The authors' challenge says nothing of its normalization.
         if (folder / FACTS).exists():
             facts = _facts(PublicFacts, folder / FACTS, channels)
         else:
@@ -158,14 +158,14 @@ def make_challenge(
     observation, truth = observe(images, public, scheme, threat)
     moments = {"mean": images.mean, "std": images.std}
     # The truth first: a challenge that nobody can score is worth nothing.
-    with writing_folder(truth_folder) as partial:
+    with atomic_directory(truth_folder) as partial:
         (partial / MARK).write_text(_MARKED, encoding="utf-8")
         _save(partial / ORIGINALS, truth.images.permute(0, 2, 3, 1))
         _save(partial / PARTNERS, truth.partners)
         _save(partial / COEFFICIENTS, truth.coefficients)
         secret = SecretFacts(private_k=scheme.private_k, **moments)
         write_json(partial / TRUTH, secret.model_dump())
-    with writing_folder(folder) as partial:
+    with atomic_directory(folder) as partial:
         _save(partial / ENCODINGS, observation.encodings.permute(0, 2, 3, 1))
         _save(partial / LABELS, torch.as_tensor(observation.labels))
         known = PublicFacts(scheme=asdict(scheme), copies=copies, **moments)
@@ -178,10 +178,10 @@ class ChallengeTruth:
     """SECRET: what a challenge hides. Only the scorer reads it.
 
     Attributes:
-        originals: (M, C, H, W) float32 private images, normalised.
+        originals: (M, C, H, W) float32 private images, normalized.
         private: (N, private_k) int64, those in each encoding, the encrypted one first.
-        mean: of the normalisation, one a channel.
-        std: of the normalisation, one a channel.
+        mean: of the normalization, one a channel.
+        std: of the normalization, one a channel.
     """
 
     originals: NDArray[np.float32]
@@ -236,7 +236,7 @@ def read_array(path: Path, dimensions: int) -> NDArray[Any]:
     try:
         values = map_npy(path)
     except Exception as error:  # NumPy raises several kinds on damaged headers
-        reason = reason_of(error)
+        reason = failure_reason(error)
         raise InstaHideError(f"{path} is not a readable array ({reason}).", _ANEW) from error
     if values.ndim != dimensions:
         raise InstaHideError(
@@ -252,7 +252,7 @@ def _facts(kind: type[AnyFacts], path: Path, channels: int) -> AnyFacts:
     try:
         facts = kind.model_validate_json(read_regular(path, MOST_FACTS))
     except (OSError, ValidationError) as error:
-        reason = refused(error) if isinstance(error, ValidationError) else str(error)
+        reason = first_validation_error(error) if isinstance(error, ValidationError) else str(error)
         raise InstaHideError(f"{path} is damaged ({reason}).", _ANEW) from None
     if not len(facts.mean) == len(facts.std) == channels:
         raise InstaHideError(f"{path} is of images with other channels.", _ANEW)

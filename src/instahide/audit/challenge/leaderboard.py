@@ -18,9 +18,9 @@ from torch import Tensor
 from instahide.audit.challenge.challenge import ChallengeTruth, read_array
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import best_blank, counts_as_recovered
-from instahide.data.readers.size_limits import reason_of
+from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import InstaHideError
-from instahide.utils.atomic_write import read_regular, writing
+from instahide.utils.atomic_write import atomic_write, read_regular
 
 #: Resamplings of the private images behind the confidence interval, and what it leaves out.
 RESAMPLINGS, LEFT_OUT = 2000, 0.05
@@ -31,7 +31,7 @@ MOST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class ContestScore:
+class ChallengeScore:
     """Figures of one submission; SSIM is best at 1, L2, a mean squared difference, at 0.
 
     Attributes:
@@ -69,8 +69,8 @@ class _Compared(NamedTuple):
     image: Tensor
 
 
-def score_submission(path: Path, truth: ChallengeTruth) -> ContestScore:
-    """Score ``decryption.npy``: (N, H, W, C) float, one image an encoding, normalised alike.
+def score_submission(path: Path, truth: ChallengeTruth) -> ChallengeScore:
+    """Score ``decryption.npy``: (N, H, W, C) float, one image an encoding, normalized alike.
 
     A decryption counts for whichever private image of its mix it is nearest to. Values are taken
     back to pixels from 0 to 1, and cut off there.
@@ -89,7 +89,7 @@ def score_submission(path: Path, truth: ChallengeTruth) -> ContestScore:
     return _summary(_Compared(*map(torch.cat, blocks)), best_blank(_originals(truth)))
 
 
-def score_blank(truth: ChallengeTruth) -> ContestScore:
+def score_blank(truth: ChallengeTruth) -> ChallengeScore:
     """What a submission of blank pictures gets, which show nothing of any image.
 
     Each encoding's picture has one colour, and of all colours the one that is best for the figure
@@ -108,7 +108,7 @@ def score_blank(truth: ChallengeTruth) -> ContestScore:
     return _summary(compared, blank)
 
 
-def enter(leaderboard: Path, name: str, score: ContestScore) -> None:
+def enter(leaderboard: Path, name: str, score: ChallengeScore) -> None:
     """Append an entry to a CSV file of entries, the file being made if it is not there.
 
     Raises:
@@ -121,7 +121,10 @@ def enter(leaderboard: Path, name: str, score: ContestScore) -> None:
             f"{leaderboard} is not a leaderboard with these columns: {', '.join(row)}.",
             "Name a new file, or rename the old one.",
         )
-    with writing(leaderboard) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_write(leaderboard) as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
         file.write(before)
         writer = csv.DictWriter(file, list(row))
         if not before:
@@ -134,7 +137,7 @@ def _entries(leaderboard: Path) -> str:
         return read_regular(leaderboard, MOST_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
         raise InstaHideError(
-            f"{leaderboard} is not a readable leaderboard ({reason_of(error)}).",
+            f"{leaderboard} is not a readable leaderboard ({failure_reason(error)}).",
             "Name another file, or move this one away.",
         ) from error
 
@@ -161,13 +164,13 @@ def _compared(decryptions: NDArray[np.floating], truth: ChallengeTruth) -> Itera
         yield _Compared(likeness.amax(dim=1), distance, affine.amax(dim=1), image)
 
 
-def _summary(compared: _Compared, blank: Tensor) -> ContestScore:
+def _summary(compared: _Compared, blank: Tensor) -> ChallengeScore:
     """All figures; ``blank`` (M,) is the SSIM of the best blank picture to each private image."""
     ssim, l2, affine, image = compared
     low, high = _interval(ssim, image)
     per_image = [float(ssim[image == row].mean()) for row in torch.unique(image)]
     recovered = counts_as_recovered(ssim, blank[image])
-    return ContestScore(
+    return ChallengeScore(
         max_ssim=float(ssim.max()),
         mean_ssim=float(ssim.mean()),
         mean_ssim_low=low,

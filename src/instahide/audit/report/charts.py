@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from instahide.audit.report.schema import Result
+from instahide.audit.report.schema import AttackResult
 from instahide.audit.schedule import CURVES
 
 #: Of the drawing, in units of its own: it is scaled to the page.
@@ -48,7 +48,7 @@ class Chart:
         return f"{self.title}. " + "; ".join(said) + "."
 
 
-def curve(results: Sequence[Result], figure: str, title: str) -> Chart | None:
+def curve(results: Sequence[AttackResult], figure: str, title: str) -> Chart | None:
     """``figure`` (from 0 to 1) against encodings of an image, by attack; None without a curve.
 
     Args:
@@ -69,7 +69,7 @@ def curve(results: Sequence[Result], figure: str, title: str) -> Chart | None:
     return Chart(title, lines, across, [(_y(tick / 4), f"{tick / 4:g}") for tick in range(5)])
 
 
-def _values(results: Sequence[Result], name: str, figure: str) -> list[tuple[int, float]]:
+def _values(results: Sequence[AttackResult], name: str, figure: str) -> list[tuple[int, float]]:
     found = {
         result.encodings_per_image: value
         for result in results

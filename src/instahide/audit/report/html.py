@@ -15,15 +15,15 @@ import torch
 from instahide._version import __version__
 from instahide.audit import hardness
 from instahide.audit.report import charts
-from instahide.audit.report.schema import Report, Result
-from instahide.audit.report.summary import duration, finding, guaranteed, verdict
-from instahide.audit.report.thresholds import Bound, checked, recovered_share, summary
+from instahide.audit.report.schema import AttackResult, Report
+from instahide.audit.report.summary import duration, finding, privacy_sentence, summarize
+from instahide.audit.report.thresholds import Bound, check_thresholds, recovered_share, summary
 from instahide.audit.schedule import WHERE, Task
 from instahide.audit.session import NO_TIME, PICTURES, Session, facts, pending
-from instahide.audit.target import Subject
+from instahide.audit.target import AuditTarget
 from instahide.errors import printable
-from instahide.utils.atomic_write import write_json, writing
-from instahide.utils.optional_deps import needing
+from instahide.utils.atomic_write import atomic_write, write_json
+from instahide.utils.optional_deps import requires_extra
 
 JSON, HTML = "report.json", "report.html"
 #: Steps a second and dollars an hour of a core, by which the costs of attacks are worked out.
@@ -39,10 +39,10 @@ NOT_HERE = {
 }
 
 
-def reported(
+def make_report(
     session: Session,
     wanted: Collection[Task],
-    results: Sequence[Result],
+    results: Sequence[AttackResult],
     *,
     broken: Mapping[str, str],
     bounds: Sequence[Bound],
@@ -66,10 +66,10 @@ def reported(
         complete=not left,
         budget_seconds=seconds,
         surroundings=_surroundings(),
-        verdict=verdict(results, about, left, broken),
+        verdict=summarize(results, about, left, broken),
         subject=about,
         summary=summary(results),
-        thresholds=checked(bounds, results, left),
+        thresholds=check_thresholds(bounds, results, left),
         results=list(results),
         untried=_untried(subject, left, results, broken),
         hardness=_hardness(subject),
@@ -83,15 +83,15 @@ def write_report(report: Report, folder: Path) -> None:
     Raises:
         InstaHideError: Jinja2 is missing, or the folder cannot be written.
     """
-    page = rendered(report, folder / PICTURES)
+    page = render(report, folder / PICTURES)
     write_json(folder / JSON, report.model_dump(mode="json"))
-    with writing(folder / HTML) as partial:
+    with atomic_write(folder / HTML) as partial:
         partial.write_text(page, encoding="utf-8")
 
 
-def rendered(report: Report, pictures: Path) -> str:
+def render(report: Report, pictures: Path) -> str:
     """The page, with the ``pictures`` inside it; every text in it is escaped."""
-    with needing("Jinja2", "audit"):
+    with requires_extra("Jinja2", "audit"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
     environment = Environment(
         loader=PackageLoader("instahide.audit.report"),
@@ -106,7 +106,7 @@ def rendered(report: Report, pictures: Path) -> str:
         "words": _words,
         "spent": duration,
         "finding": finding,
-        "guarantee": guaranteed,
+        "guarantee": privacy_sentence,
     }
     curves = [
         charts.curve(report.results, "ssim_mean", "Mean SSIM of recovered images"),
@@ -128,7 +128,7 @@ def _shown(value: Any) -> Any:
     return printable(value) if type(value) is str else value
 
 
-def _telling(result: Result) -> tuple[float, float]:
+def _telling(result: AttackResult) -> tuple[float, float]:
     """Attacks that recover most stand first; the others keep the order in which they were run.
 
     What stands there to compare with comes last.
@@ -144,9 +144,9 @@ def _embedded(path: Path) -> str:
 
 
 def _untried(
-    subject: Subject,
+    subject: AuditTarget,
     left: Sequence[Task],
-    results: Sequence[Result],
+    results: Sequence[AttackResult],
     broken: Mapping[str, str],
 ) -> dict[str, str]:
     refused = {r.attack: r.reason for r in results if r.state == "not tried" and not r.point}
@@ -160,7 +160,7 @@ def _called(task: Task) -> str:
     return f"{task.attack}{WHERE[task.on]}{at}"
 
 
-def _hardness(subject: Subject) -> dict[str, Any]:
+def _hardness(subject: AuditTarget) -> dict[str, Any]:
     public = 0 if subject.public is None else len(subject.public)
     count, scheme = len(subject.images), subject.scheme
     setting = hardness.Setting(

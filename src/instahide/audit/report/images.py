@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from instahide.audit.report.schema import Picture
-from instahide.audit.scoring.matching import Beside
-from instahide.utils.atomic_write import writing
+from instahide.audit.scoring.matching import Matches
+from instahide.utils.atomic_write import atomic_write
 
 Which = Literal["best", "median", "worst"]
 
 
-def save_pictures(folder: Path, name: str, beside: Beside) -> list[Picture]:
+def save_images(folder: Path, name: str, beside: Matches) -> list[Picture]:
     """Write some of the recovered images and their originals to ``folder``.
 
     Args:
@@ -36,7 +36,7 @@ def save_pictures(folder: Path, name: str, beside: Beside) -> list[Picture]:
     ]
 
 
-def _saved(folder: Path, name: str, which: Which, beside: Beside, place: int) -> Picture:
+def _saved(folder: Path, name: str, which: Which, beside: Matches, place: int) -> Picture:
     original, recovered = f"{name}-original.png", f"{name}-recovered.png"
     save_png(folder / original, beside.originals[place])
     save_png(folder / recovered, beside.recovered[place])
@@ -49,5 +49,5 @@ def save_png(path: Path, image: Tensor) -> None:
     """Write ``image`` (C, H, W), from 0 to 1, whole or not at all."""
     values = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     pixels = values[..., 0] if values.shape[2] == 1 else values
-    with writing(path) as partial:
+    with atomic_write(path) as partial:
         Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG")

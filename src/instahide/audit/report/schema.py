@@ -32,7 +32,7 @@ class Picture(_Plain):
     recovered: str = Field(description="PNG file in the folder `pictures`")
 
 
-class Result(_Plain):
+class AttackResult(_Plain):
     """What came of one attack on one observation."""
 
     attack: str = Field(description="name of the attack")
@@ -117,7 +117,7 @@ class Report(_Plain):
     subject: Facts = Field(description="what was audited")
     summary: dict[str, Number | None] = Field(description="figures that --fail-if knows")
     thresholds: list[Threshold] = Field(description="bounds that the user set")
-    results: list[Result] = Field(description="attacks, in the order in which they were run")
+    results: list[AttackResult] = Field(description="attacks, in the order in which they were run")
     untried: dict[str, str] = Field(description="what was not tried, and why")
     hardness: dict[str, Any] = Field(description="as `instahide hardness --json` has it")
     command: str = Field(description="that made the report")

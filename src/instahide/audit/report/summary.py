@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from instahide.audit.report.schema import Facts, Result
+from instahide.audit.report.schema import AttackResult, Facts
 from instahide.audit.report.thresholds import recovered_share
 from instahide.audit.schedule import ENDLESS, SENT, On, Task
 from instahide.encryption.privacy import privacy_statement
@@ -26,8 +26,8 @@ LIMITS = (
 )
 
 
-def verdict(
-    results: Sequence[Result],
+def summarize(
+    results: Sequence[AttackResult],
     facts: Facts,
     waiting: Sequence[Task] = (),
     broken: Collection[str] = (),
@@ -53,12 +53,14 @@ def verdict(
     if facts.epsilon is None:
         sentences += [f"{_statement(facts)}.", _share(facts), LIMITS]
     else:
-        sentences += [_share(facts), guaranteed(facts), LIMITS]
+        sentences += [_share(facts), privacy_sentence(facts), LIMITS]
     first, *rest = [sentence for sentence in sentences if sentence]
     return [" ".join(filter(None, [_incomplete(results, waiting, broken), first])), *rest]
 
 
-def _incomplete(results: Sequence[Result], waiting: Sequence[Task], broken: Collection[str]) -> str:
+def _incomplete(
+    results: Sequence[AttackResult], waiting: Sequence[Task], broken: Collection[str]
+) -> str:
     """Which attacks failed, and which had too little time; nothing if none did."""
     failed = {r.attack for r in results if r.state == "failed" and not r.out_of_time}
     late = {r.attack for r in results if r.out_of_time and not r.point} - set(ENDLESS)
@@ -78,13 +80,13 @@ def _incomplete(results: Sequence[Result], waiting: Sequence[Task], broken: Coll
     return f"This audit is incomplete: {', '.join(said)}."
 
 
-def finding(result: Result) -> str:
+def finding(result: AttackResult) -> str:
     """What one attack found that is no image; nothing where its figures have to speak."""
     kinds = (_labels, _public, _membership, _statistics, _update, _generator)
     return next((said for kind in kinds if (said := kind([result]))), "")
 
 
-def guaranteed(facts: Facts) -> str:
+def privacy_sentence(facts: Facts) -> str:
     """What noise guarantees of what went out, whatever the attack."""
     if facts.epsilon is None:
         return f"Nothing is guaranteed against attacks that were not tried. {_statement(facts)}."
@@ -111,7 +113,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} second{'s' if round(seconds) != 1 else ''}"
 
 
-def _recovered(done: Sequence[Result], on: On) -> str:
+def _recovered(done: Sequence[AttackResult], on: On) -> str:
     seeking = [r for r in done if r.on == on and recovered_share(r) is not None]
     if not seeking:
         return "" if on == "published" else _NONE
@@ -130,18 +132,18 @@ def _recovered(done: Sequence[Result], on: On) -> str:
     )
 
 
-def _rank(result: Result) -> tuple[float, float]:
+def _rank(result: AttackResult) -> tuple[float, float]:
     return recovered_share(result) or 0.0, result.figures.get("ssim_mean") or 0.0
 
 
-def _labels(done: Sequence[Result]) -> str:
+def _labels(done: Sequence[AttackResult]) -> str:
     share = _most([r for r in done if r.on not in SENT], "class_sets_right")
     if share is None:
         return ""
     return f"The labels alone say which classes are in a mix, in {_percent(share)} of the mixes."
 
 
-def _public(done: Sequence[Result]) -> str:
+def _public(done: Sequence[AttackResult]) -> str:
     share = _most(done, "public_found")
     if share is None:
         return ""
@@ -151,7 +153,7 @@ def _public(done: Sequence[Result]) -> str:
     )
 
 
-def _membership(done: Sequence[Result]) -> str:
+def _membership(done: Sequence[AttackResult]) -> str:
     share = _most(done, "membership_auc")
     if share is None:
         return ""
@@ -161,7 +163,7 @@ def _membership(done: Sequence[Result]) -> str:
     )
 
 
-def _statistics(done: Sequence[Result]) -> str:
+def _statistics(done: Sequence[AttackResult]) -> str:
     values = [
         value
         for r in done
@@ -179,7 +181,7 @@ def _statistics(done: Sequence[Result]) -> str:
     )
 
 
-def _update(done: Sequence[Result]) -> str:
+def _update(done: Sequence[AttackResult]) -> str:
     """Of the encoding, then of its image, each by the attack that came nearest to it."""
     inverted = [r for r in done if r.figures.get("encoding_psnr_mean") is not None]
     best = {on: max((r for r in inverted if r.on == on), key=_psnr, default=None) for on in SENT}
@@ -201,20 +203,20 @@ def _update(done: Sequence[Result]) -> str:
     return " ".join(sentences)
 
 
-def _nearness(inverted: Result) -> str:
+def _nearness(inverted: AttackResult) -> str:
     return f"{_psnr(inverted):.0f} dB, by the attack “{inverted.attack}”"
 
 
-def _came_back(inverted: Result) -> bool:
+def _came_back(inverted: AttackResult) -> bool:
     blank = inverted.figures.get("of_blank_psnr_mean") or 0.0
     return _psnr(inverted) >= max(INVERTED, blank + ABOVE_BLANK)
 
 
-def _psnr(inverted: Result) -> float:
+def _psnr(inverted: AttackResult) -> float:
     return inverted.figures["encoding_psnr_mean"] or 0.0
 
 
-def _generator(done: Sequence[Result]) -> str:
+def _generator(done: Sequence[AttackResult]) -> str:
     found = _most(done, "found")
     if found is None:
         return ""
@@ -234,7 +236,7 @@ def _share(facts: Facts) -> str:
     )
 
 
-def _most(done: Sequence[Result], figure: str) -> float | None:
+def _most(done: Sequence[AttackResult], figure: str) -> float | None:
     return max((v for r in done if (v := r.figures.get(figure)) is not None), default=None)
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from instahide.audit.report.schema import Result, Threshold
+from instahide.audit.report.schema import AttackResult, Threshold
 from instahide.audit.schedule import SENT, Task
 from instahide.errors import InstaHideError
 
@@ -43,7 +43,7 @@ class Bound(NamedTuple):
     bound: float
 
 
-def parsed(expression: str, attacks: Collection[str]) -> Bound:
+def parse_threshold(expression: str, attacks: Collection[str]) -> Bound:
     """A bound on a figure of `MEANINGS`, or on one of an attack, as ``labels.class_sets_right``.
 
     Raises:
@@ -68,7 +68,7 @@ def parsed(expression: str, attacks: Collection[str]) -> Bound:
     return Bound(expression, match["name"], match["compared"], bound)
 
 
-def summary(results: Sequence[Result]) -> dict[str, float | None]:
+def summary(results: Sequence[AttackResult]) -> dict[str, float | None]:
     """The figures of `MEANINGS`; None for what no attack measured.
 
     Points of curves are left out: they show fewer encodings than went out. So are updates: only who
@@ -81,15 +81,15 @@ def summary(results: Sequence[Result]) -> dict[str, float | None]:
     return {"recovered": max(shares, default=None), **found}
 
 
-def recovered_share(result: Result) -> float | None:
+def recovered_share(result: AttackResult) -> float | None:
     """The share of the private images that came back recognisably; None if none was sought."""
     recognisable = result.figures.get("images_recognisable")
     sought = result.figures.get("images_sought")
     return None if recognisable is None or not sought else recognisable / sought
 
 
-def checked(
-    bounds: Sequence[Bound], results: Sequence[Result], waiting: Sequence[Task] = ()
+def check_thresholds(
+    bounds: Sequence[Bound], results: Sequence[AttackResult], waiting: Sequence[Task] = ()
 ) -> list[Threshold]:
     """Check every bound. One that could not be checked counts as violated.
 
@@ -111,7 +111,7 @@ def _checked(bound: Bound, value: float | None, unchecked: list[str]) -> Thresho
     )
 
 
-def _unchecked(bound: Bound, results: Sequence[Result], waiting: Sequence[Task]) -> list[str]:
+def _unchecked(bound: Bound, results: Sequence[AttackResult], waiting: Sequence[Task]) -> list[str]:
     """Attacks without a result that might have raised the figure, where the bound is an upper one.
 
     A figure is the greatest over attacks, so that a missing attack cannot have lowered it.
@@ -119,7 +119,7 @@ def _unchecked(bound: Bound, results: Sequence[Result], waiting: Sequence[Task])
     if bound.compared not in (">", ">="):
         return []
     failed = [result for result in results if result.state == "failed"]
-    missing: list[Task | Result] = [*waiting, *failed]
+    missing: list[Task | AttackResult] = [*waiting, *failed]
     only = None if bound.name in MEANINGS else bound.name.partition(".")[0]
     return sorted(
         {
@@ -131,7 +131,7 @@ def _unchecked(bound: Bound, results: Sequence[Result], waiting: Sequence[Task])
 
 
 def _value(
-    bound: Bound, overall: dict[str, float | None], results: Sequence[Result]
+    bound: Bound, overall: dict[str, float | None], results: Sequence[AttackResult]
 ) -> float | None:
     if bound.name in overall:
         return overall[bound.name]
@@ -140,6 +140,6 @@ def _value(
     return _most(mine, figure)
 
 
-def _most(results: Sequence[Result], figure: str) -> float | None:
+def _most(results: Sequence[AttackResult], figure: str) -> float | None:
     values = [value for r in results if (value := r.figures.get(figure)) is not None]
     return max(values, default=None)

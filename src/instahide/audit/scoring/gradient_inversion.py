@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.base import Reconstruction
-from instahide.audit.ground_truth import Truth
+from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 #: The highest ratio of signal to noise that is stated.
 MOST_DECIBELS = 120.0
 
 
-def in_order(found: Reconstruction, encodings: Tensor) -> Reconstruction:
+def match_order(found: Reconstruction, encodings: Tensor) -> Reconstruction:
     """``found`` with every image at the place of the one of ``encodings`` that it is nearest to.
 
     An update is a mean over its images and tells no order. No two are given the same place, and
@@ -27,7 +27,7 @@ def in_order(found: Reconstruction, encodings: Tensor) -> Reconstruction:
     """
     if found.images is None:
         return found
-    with needing("SciPy", "audit"):
+    with requires_extra("SciPy", "audit"):
         from scipy.optimize import linear_sum_assignment
     apart = torch.cdist(encodings.flatten(1).double(), found.images.flatten(1).double())
     order = torch.from_numpy(linear_sum_assignment(apart.square().numpy())[1])
@@ -35,12 +35,14 @@ def in_order(found: Reconstruction, encodings: Tensor) -> Reconstruction:
     return replace(
         found,
         images=found.images[order],
-        of=torch.arange(len(order)),
+        target_ids=torch.arange(len(order)),
         class_coefficients=None if labels is None else labels[order],
     )
 
 
-def beside_encodings(found: Tensor, truth: Truth, std: tuple[float, ...]) -> dict[str, Tensor]:
+def score_against_encodings(
+    found: Tensor, truth: GroundTruth, std: tuple[float, ...]
+) -> dict[str, Tensor]:
     """One figure for each recovered image (n, C, H, W), by metric; the images are `in_order`.
 
     ``encoding_mse``, ``encoding_psnr`` and ``encoding_ssim`` are to the encoding as it was trained

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.base import Observation, Reconstruction
-from instahide.audit.ground_truth import Truth
+from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import best_blank_by_row, counts_as_recovered
-from instahide.audit.scoring.reconstruction import score_recovered
+from instahide.audit.scoring.reconstruction import score_reconstruction
 from instahide.audit.scoring.scores import originals_of, to_unit_range
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Beside:
+class Matches:
     """Recovered images, each beside the private image that it stands for.
 
     Attributes:
@@ -35,7 +35,7 @@ class Beside:
     recovered: Tensor
     originals: Tensor
     ssim: Tensor
-    told: Tensor
+    recognized: Tensor
     total: int
 
     @cached_property
@@ -46,7 +46,7 @@ class Beside:
     @property
     def recognisable(self) -> int:
         """Private images that came back at least once: recovered, and told from all others."""
-        counted = self.told & counts_as_recovered(self.ssim, self.blank)
+        counted = self.recognized & counts_as_recovered(self.ssim, self.blank)
         return len(set(self.rows[counted].tolist()))
 
     def best_of_each(self) -> Tensor:
@@ -74,40 +74,42 @@ class Beside:
             "ssim_best": float(best.max()),
             "ssim_of_nothing": float(metrics.ssim(nothing, self.originals).mean()),
             "ssim_of_blank": float(self.blank.mean()),
-            "identified": float(self.told.float().mean()),
+            "identified": float(self.recognized.float().mean()),
         }
 
 
-def beside_truth(found: Reconstruction, observation: Observation, truth: Truth) -> Beside | None:
+def match_to_truth(
+    found: Reconstruction, observation: Observation, truth: GroundTruth
+) -> Matches | None:
     """Recovered images beside the ``truth`` of the same encodings; None where there are none."""
     if found.images is None or not len(found.images):
         return None
-    if found.members is not None:
-        matched = score_recovered(found, truth, observation.mean, observation.std)
+    if found.assignment is not None:
+        matched = score_reconstruction(found, truth, observation.mean, observation.std)
         told = metrics.nearest(found.images, truth.images) == matched.rows
-        return Beside(
+        return Matches(
             matched.rows, matched.mapped, matched.originals, matched.ssim, told, len(truth.images)
         )
-    if found.of is None:
+    if found.target_ids is None:
         return None
     candidates = truth.images.abs() if found.absolute else truth.images
     rows = originals_of(found, observation, truth)
     return _beside(found.images, candidates, to_unit_range(candidates)[rows], rows)
 
 
-def beside_nearest(found: Reconstruction, private: Tensor, pixels: Tensor) -> Beside | None:
+def match_to_nearest(found: Reconstruction, private: Tensor, pixels: Tensor) -> Matches | None:
     """Recovered images beside the private ones that they are most like, no two beside the same.
 
     The truth of published encodings is known to nobody: who is in which encoding cannot be used.
 
     Args:
         found: what an attack made of published encodings.
-        private: (N, C, H, W) all private images, normalised.
+        private: (N, C, H, W) all private images, normalized.
         pixels: (N, C, H, W) the same from 0 to 1.
     """
     if found.images is None or not len(found.images):
         return None
-    with needing("SciPy", "audit"):
+    with requires_extra("SciPy", "audit"):
         from scipy.optimize import linear_sum_assignment
     candidates = private.abs() if found.absolute else private
     likeness = metrics.likeness(found.images, candidates)
@@ -115,8 +117,8 @@ def beside_nearest(found: Reconstruction, private: Tensor, pixels: Tensor) -> Be
     shown = candidates / candidates.amax() if found.absolute else pixels
     beside = _beside(found.images[places], candidates, shown[rows], rows)
     # They stand beside what they are most like: that alone tells nothing.
-    told = beside.told & (beside.ssim > likeness_of_others(candidates, shown)[rows])
-    return replace(beside, told=told)
+    recognized = beside.recognized & (beside.ssim > likeness_of_others(candidates, shown)[rows])
+    return replace(beside, recognized=recognized)
 
 
 def likeness_of_others(private: Tensor, pixels: Tensor) -> Tensor:
@@ -125,7 +127,7 @@ def likeness_of_others(private: Tensor, pixels: Tensor) -> Tensor:
     Taking one private image for another gives as much, so that less says nothing.
 
     Args:
-        private: (N, C, H, W) normalised.
+        private: (N, C, H, W) normalized.
         pixels: (N, C, H, W) what is compared, from 0 to 1.
     """
     if len(private) < 2:
@@ -134,7 +136,7 @@ def likeness_of_others(private: Tensor, pixels: Tensor) -> Tensor:
     return metrics.ssim(metrics.best_affine(other, pixels), pixels)
 
 
-def _beside(images: Tensor, candidates: Tensor, originals: Tensor, rows: Tensor) -> Beside:
+def _beside(images: Tensor, candidates: Tensor, originals: Tensor, rows: Tensor) -> Matches:
     mapped = metrics.best_affine(images, originals)
     told = metrics.nearest(images, candidates) == rows
-    return Beside(rows, mapped, originals, metrics.ssim(mapped, originals), told, len(candidates))
+    return Matches(rows, mapped, originals, metrics.ssim(mapped, originals), told, len(candidates))

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from instahide.attacks.base import Observation
-from instahide.audit.ground_truth import Truth
+from instahide.audit.ground_truth import GroundTruth
 from instahide.data import ImageTable
-from instahide.encryption.encoder import fresh_order
+from instahide.encryption.encoder import random_permutation
 from instahide.errors import InstaHideError
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 #: Shares of false positives at which true ones are counted (Carlini et al., S&P 2022), by name.
 FALSE_POSITIVES = {"1_percent": 0.01, "01_percent": 0.001}
@@ -23,8 +23,11 @@ DRAWS, COVERED = 500, 0.95
 
 
 def with_candidates(
-    seen: tuple[Observation, Truth], network: nn.Module, members: ImageTable, others: ImageTable
-) -> tuple[Observation, Truth]:
+    seen: tuple[Observation, GroundTruth],
+    network: nn.Module,
+    members: ImageTable,
+    others: ImageTable,
+) -> tuple[Observation, GroundTruth]:
     """Let the attacker have the trained ``network``, and ask it about images in random order.
 
     Args:
@@ -38,13 +41,13 @@ def with_candidates(
     """
     _require_both(members, others)
     observation, truth = seen
-    order = fresh_order(len(members) + len(others))
+    order = random_permutation(len(members) + len(others))
     candidates = replace(
         members,
         pixels=np.concatenate([members.pixels, others.pixels])[order],
         labels=np.concatenate([members.labels, others.labels])[order],
         classes=max(members.classes, others.classes, key=len),
-    ).normalised_like(observation)
+    ).normalized_like(observation)
     learned = torch.from_numpy(order < len(members))
     return replace(observation, network=network, candidates=candidates), replace(
         truth, learned=learned
@@ -101,7 +104,7 @@ def _by_chance(
 
 
 def _figures(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> dict[str, float]:
-    with needing("scikit-learn", "audit"):
+    with requires_extra("scikit-learn", "audit"):
         from sklearn.metrics import auc, roc_curve
     learned = np.repeat([1, 0], [len(inside), len(outside)])
     false, true, _ = roc_curve(learned, np.concatenate([inside, outside]), drop_intermediate=False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from instahide.errors import InstaHideError
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 #: Values run from 0 to 1.
 RANGE = 1.0
@@ -38,7 +38,7 @@ def ssim(found: Tensor, original: Tensor) -> Tensor:
     Raises:
         InstaHideError: torchmetrics is missing, or a side has fewer than 3 pixels.
     """
-    with needing("torchmetrics", "audit"):
+    with requires_extra("torchmetrics", "audit"):
         from torchmetrics.functional.image import structural_similarity_index_measure
     radius, deviation = window(found.shape)
     _, everywhere = structural_similarity_index_measure(

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.base import Reconstruction
-from instahide.audit.ground_truth import Truth
+from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import HALF, best_blank, counts_as_recovered
 from instahide.errors import InstaHideError
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RecoveredScore:
+class ReconstructionScore:
     """Figures of one reconstruction.
 
     Attributes:
@@ -57,29 +57,29 @@ class RecoveredScore:
         }
 
 
-def score_recovered(
-    found: Reconstruction, truth: Truth, mean: tuple[float, ...], std: tuple[float, ...]
-) -> RecoveredScore:
+def score_reconstruction(
+    found: Reconstruction, truth: GroundTruth, mean: tuple[float, ...], std: tuple[float, ...]
+) -> ReconstructionScore:
     """Match recovered images to private ones by who is in which encoding, and compare them.
 
     Args:
         found: images with ``members``.
         truth: of the same encodings.
-        mean: of the normalisation, by which pixels from 0 to 1 come back.
-        std: of the normalisation.
+        mean: of the normalization, by which pixels from 0 to 1 come back.
+        std: of the normalization.
 
     Raises:
         InstaHideError: nothing to score, or SciPy is missing.
     """
-    if found.images is None or found.members is None:
+    if found.images is None or found.assignment is None:
         raise InstaHideError(
             "This reconstruction does not say which images are in which encoding.",
             "Score one of the attack `reconstruction`.",
         )
     private = truth.partners[:, : truth.private_k]
-    rows = _matching(found.members, private, len(found.images), len(truth.images))
-    same = rows[found.members][:, :, None] == private[:, None, :]
-    right = (same & (found.members >= 0)[:, :, None]).any(dim=1)
+    rows = _matching(found.assignment, private, len(found.images), len(truth.images))
+    same = rows[found.assignment][:, :, None] == private[:, None, :]
+    right = (same & (found.assignment >= 0)[:, :, None]).any(dim=1)
     weights = truth.coefficients[:, : truth.private_k]
     moments = (torch.tensor(moment)[:, None, None] for moment in (std, mean))
     scale, shift = moments
@@ -87,12 +87,12 @@ def score_recovered(
     mapped = metrics.best_affine(found.images, originals)
     likeness = metrics.ssim(mapped, originals)
     mass = float((weights * right).sum() / weights.sum())
-    return RecoveredScore(rows, mapped, originals, likeness, mass)
+    return ReconstructionScore(rows, mapped, originals, likeness, mass)
 
 
 def _matching(members: Tensor, private: Tensor, images: int, originals: int) -> Tensor:
     """(m,) the private image that shares most encodings with each, no two the same."""
-    with needing("SciPy", "audit"):
+    with requires_extra("SciPy", "audit"):
         from scipy.optimize import linear_sum_assignment
     shared = torch.zeros(images, originals)
     for one in members.T:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Observation, Reconstruction, granted
-from instahide.audit.ground_truth import Truth
+from instahide.attacks.base import Observation, Reconstruction, require
+from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import best_blank
-from instahide.audit.scoring.gradient_inversion import beside_encodings, in_order
+from instahide.audit.scoring.gradient_inversion import match_order, score_against_encodings
 from instahide.audit.scoring.membership import membership_figures
 
 #: A public image that is mixed in with less is not counted as missed.
@@ -32,7 +32,7 @@ class Score:
     summary: Mapping[str, float]
 
 
-def score(found: Reconstruction, observation: Observation, truth: Truth) -> Score:
+def score(found: Reconstruction, observation: Observation, truth: GroundTruth) -> Score:
     """Compare all that was ``found`` with the ``truth``; what was not looked for gives no figure.
 
     Images are compared under the best affine map of their colours, sign included, and belong to the
@@ -40,13 +40,13 @@ def score(found: Reconstruction, observation: Observation, truth: Truth) -> Scor
     they are absolute values, so are their originals here.
     """
     if truth.encodings is not None:
-        found = in_order(found, truth.encodings)
+        found = match_order(found, truth.encodings)
     each: dict[str, Tensor] = {}
     summary: dict[str, float] = {}
-    if found.images is not None and found.of is not None and len(found.images):
+    if found.images is not None and found.target_ids is not None and len(found.images):
         each = _images(found.images, originals_of(found, observation, truth), found, truth)
         if truth.encodings is not None:
-            each |= beside_encodings(found.images, truth, observation.std)
+            each |= score_against_encodings(found.images, truth, observation.std)
         summary |= {f"{name}_mean": float(values.mean()) for name, values in each.items()}
         summary |= {f"{name}_best": _best(name, values) for name, values in each.items()}
         summary |= _by_chance(found, truth)
@@ -60,22 +60,24 @@ def score(found: Reconstruction, observation: Observation, truth: Truth) -> Scor
         summary |= _membership(found.membership, truth)
     if found.masks is not None:
         known = 0 if observation.known_mixes is None else len(observation.known_mixes)
-        rest = truth.turned[known : known + len(found.masks)]
+        rest = truth.negated[known : known + len(found.masks)]
         summary["mask_bits_right"] = float((found.masks == rest).float().mean())
     return Score(each, summary)
 
 
-def originals_of(found: Reconstruction, observation: Observation, truth: Truth) -> Tensor:
+def originals_of(found: Reconstruction, observation: Observation, truth: GroundTruth) -> Tensor:
     """(m,) rows of the private images that recovered ones belong to, as `Reconstruction` says."""
-    of = granted(found.of)
+    of = require(found.target_ids)
     if found.dominant:
         private = slice(0, truth.private_k)
         largest = truth.coefficients[of, private].argmax(dim=1, keepdim=True)
         return truth.partners[of, private].gather(1, largest)[:, 0]
-    return truth.of_group[of] if observation.groups is not None else truth.partners[of, 0]
+    return truth.group_targets[of] if observation.groups is not None else truth.partners[of, 0]
 
 
-def _images(images: Tensor, rows: Tensor, found: Reconstruction, truth: Truth) -> dict[str, Tensor]:
+def _images(
+    images: Tensor, rows: Tensor, found: Reconstruction, truth: GroundTruth
+) -> dict[str, Tensor]:
     candidates = truth.images.abs() if found.absolute else truth.images
     original = to_unit_range(candidates)[rows]
     mapped = metrics.best_affine(images, original)
@@ -88,12 +90,12 @@ def _images(images: Tensor, rows: Tensor, found: Reconstruction, truth: Truth) -
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """All ``images`` under one affine map into 0..1, whatever their normalisation."""
+    """All ``images`` under one affine map into 0..1, whatever their normalization."""
     low, high = images.amin(), images.amax()
     return (images - low) / (high - low).clamp(min=1e-12)
 
 
-def _by_chance(found: Reconstruction, truth: Truth) -> dict[str, float]:
+def _by_chance(found: Reconstruction, truth: GroundTruth) -> dict[str, float]:
     """What knowing nothing gives: a blank picture of every image, and any image for any other.
 
     ``ssim_of_nothing`` is of each image's mean colour, which noise becomes under the best affine
@@ -108,9 +110,9 @@ def _by_chance(found: Reconstruction, truth: Truth) -> dict[str, float]:
     }
 
 
-def _of_encoding(found: Reconstruction, observation: Observation, truth: Truth) -> float:
+def _of_encoding(found: Reconstruction, observation: Observation, truth: GroundTruth) -> float:
     """What the encoding itself shows of the image, or where it is masked its absolute value."""
-    seen = observation.encodings[granted(found.of)]
+    seen = observation.encodings[require(found.target_ids)]
     rows = originals_of(found, observation, truth)
     shown = seen.abs() if observation.scheme.mask else seen
     return float(_images(shown, rows, found, truth)["ssim"].mean())
@@ -120,7 +122,7 @@ def _best(name: str, values: Tensor) -> float:
     return float(values.min() if name.endswith("mse") else values.max())
 
 
-def _public(rows: Tensor, truth: Truth) -> dict[str, float]:
+def _public(rows: Tensor, truth: GroundTruth) -> dict[str, float]:
     """How many public images that matter were found, and how many of the found are right."""
     real, weights = (whole[:, truth.private_k :] for whole in (truth.partners, truth.coefficients))
     hits = (rows[:, :, None] == real[:, None, :]).any(dim=1)
@@ -133,12 +135,12 @@ def _public(rows: Tensor, truth: Truth) -> dict[str, float]:
     }
 
 
-def _membership(scores: Tensor, truth: Truth) -> dict[str, float]:
-    figures = membership_figures(scores, granted(truth.learned))
+def _membership(scores: Tensor, truth: GroundTruth) -> dict[str, float]:
+    figures = membership_figures(scores, require(truth.learned))
     return {f"membership_{name}": value for name, value in figures.items()}
 
 
-def _labels(guess: Tensor, truth: Truth) -> dict[str, float]:
+def _labels(guess: Tensor, truth: GroundTruth) -> dict[str, float]:
     """How far the guessed coefficients of the classes are from the real ones."""
     private = slice(0, truth.private_k)
     classes = truth.classes[truth.partners[:, private]]

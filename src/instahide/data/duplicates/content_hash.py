@@ -26,7 +26,7 @@ SAMPLED = 64
 KEYED = 1 << 16
 
 
-def picture_hashes(pixels: NDArray[Any]) -> Hashes:
+def content_hashes(pixels: NDArray[Any]) -> Hashes:
     """(N, 2) hashes of ``pixels`` (N, C, H, W), of any type; memory-mapped ones are read in parts.
 
     Equal values of one type, height and width have equal hashes.
@@ -64,7 +64,7 @@ def _keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.asarray(words.sum(axis=1, dtype=np.uint64))
 
 
-def equal_rows(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+def duplicate_row_ids(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(N,) numbers as `same_pictures` gives them, equal for equal rows of ``pixels`` (N, C, H, W).
 
     Only rows whose `sampled_keys` are there more than once are compared in full.
@@ -74,7 +74,7 @@ def equal_rows(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     several = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(several):
         return np.arange(len(pixels))
-    return same_pictures(hashes_where(pixels, np.isin(keys, several)))
+    return duplicate_ids(hashes_where(pixels, np.isin(keys, several)))
 
 
 def hashes_where(pixels: NDArray[np.uint8], mask: NDArray[np.bool]) -> Hashes:
@@ -83,11 +83,11 @@ def hashes_where(pixels: NDArray[np.uint8], mask: NDArray[np.bool]) -> Hashes:
     rows = np.flatnonzero(mask)
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
-        hashes[part] = picture_hashes(pixels[part])
+        hashes[part] = content_hashes(pixels[part])
     return hashes
 
 
-def image_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:
+def content_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:
     """The hash, as 16 bytes, of one 8-bit image, as `picture_hashes` has it of the same pixels.
 
     Args:
@@ -103,10 +103,10 @@ def image_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:
     return whole.digest()
 
 
-def as_pixels(
+def denormalize_to_uint8(
     values: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]
 ) -> NDArray[np.uint8]:
-    """The 8-bit pixels nearest to normalised ``values`` (N, C, H, W).
+    """The 8-bit pixels nearest to normalized ``values`` (N, C, H, W).
 
     Args:
         values: to compare with pixels.
@@ -119,12 +119,12 @@ def as_pixels(
     return np.asarray(np.clip(np.rint(pixels * 255), 0, 255), np.uint8)
 
 
-def from_bytes(digests: bytes | bytearray, each: int) -> Hashes:
+def hashes_from_bytes(digests: bytes | bytearray, each: int) -> Hashes:
     """(N, each, 2) of N * each hashes of 16 bytes; one of zeros stands for one not known."""
     return np.frombuffer(digests, "<u8").reshape(-1, each, 2).astype(np.uint64)
 
 
-def same_pictures(*hashes: Hashes) -> NDArray[np.int64]:
+def duplicate_ids(*hashes: Hashes) -> NDArray[np.int64]:
     """(N,) numbers from 0: equal for rows that agree in any of the ``hashes`` (N, 2).
 
     Rows that both agree with a third one have its number as well. Numbers follow the order in which
@@ -133,10 +133,10 @@ def same_pictures(*hashes: Hashes) -> NDArray[np.int64]:
     if all(_different(column) for column in hashes):
         return np.arange(len(hashes[0]))
     groups = [_first_equal(column) for column in hashes]
-    return joined(*groups)
+    return merge_ids(*groups)
 
 
-def joined(*groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def merge_ids(*groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """(N,) numbers from 0 in order of appearance: equal where any of the ``groups`` (N,) are.
 
     Args:
@@ -153,7 +153,9 @@ def joined(*groups: NDArray[np.int64]) -> NDArray[np.int64]:
             return _numbered(label)
 
 
-def connected(rows: NDArray[np.int64], groups: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def connected_ids(
+    rows: NDArray[np.int64], groups: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
     """(``count``,) numbers below it, equal for rows that are in one of the groups, as in `joined`.
 
     Args:
@@ -172,7 +174,7 @@ def connected(rows: NDArray[np.int64], groups: NDArray[np.int64], count: int) ->
         label = new
 
 
-def all_different(ids: NDArray[np.int64]) -> bool:
+def all_unique(ids: NDArray[np.int64]) -> bool:
     """Whether no two rows show the same picture, of numbers as `same_pictures` gives them."""
     return len(ids) == 0 or int(ids.max()) == len(ids) - 1
 
@@ -229,7 +231,7 @@ def _hashed(block: NDArray[Any]) -> Hashes:
     size = len(content) // len(block)
     seed, digest = _seed(block.shape[1:], block.dtype), xxhash.xxh3_128_digest
     digests = [digest(content[at : at + size], seed) for at in range(0, len(content), size)]
-    return from_bytes(b"".join(digests), 1)[:, 0]
+    return hashes_from_bytes(b"".join(digests), 1)[:, 0]
 
 
 def _seed(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

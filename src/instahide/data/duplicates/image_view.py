@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instahide.data.dataset import ImageDataset, MapDataset
-from instahide.data.duplicates.repeatable_transforms import Repeatable
+from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
 from instahide.data.items import IMAGE_KEYS
 from instahide.data.normalization.inference import infer_normalization
 from instahide.errors import InstaHideError
 
 
-def images_of(
+def image_view(
     dataset: MapDataset,
     *,
     image: Any = None,
@@ -24,7 +24,7 @@ def images_of(
     Args:
         dataset: its items are images, tuples that begin with one, or mappings.
         image: where an item holds its image: a key, an index, or a tuple of these that leads there.
-        mean: what float images were normalised by, of pixel / 255; by default what the transforms
+        mean: what float images were normalized by, of pixel / 255; by default what the transforms
             of the data set say, if they do.
         std: likewise.
 
@@ -33,13 +33,13 @@ def images_of(
     """
     if mean is None and std is None:
         mean, std = infer_normalization(dataset) or (None, None)
-    alone = _ImagesAlone(dataset, image)
+    alone = _ImageView(dataset, image)
     # Its first items are looked at, which is to leave the user's generators where they are.
-    with Repeatable(alone):
+    with RepeatableTransforms(alone):
         return ImageDataset(alone, mean=mean, std=std, classes=("-", "+"))
 
 
-class _ImagesAlone:
+class _ImageView:
     """Items (image, 0) of a data set."""
 
     def __init__(self, dataset: Any, image: Any) -> None:

@@ -21,7 +21,7 @@ MOST_ELEMENTS = 1_000
 Restore = Callable[[], None]
 
 
-class Repeatable:
+class RepeatableTransforms:
     """Brings all random generators that a data set draws from to one state, again and again.
 
     These are the global ones of Python, NumPy and PyTorch, and those that are found in the
@@ -37,7 +37,7 @@ class Repeatable:
         self._before: list[Restore] = []
         self._same: list[Restore] = []
 
-    def __enter__(self) -> Repeatable:
+    def __enter__(self) -> RepeatableTransforms:
         self._before = self._states()
         # From a fixed seed, so that it is the same state in every process.
         for generator in [random, *_loaded(), *self._own]:

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 import xxhash
 
-from instahide.data.duplicates.content_hash import image_hash
+from instahide.data.duplicates.content_hash import content_hash
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +27,7 @@ _APPLICATION = range(0xE0, 0xF0)
 def pixels_hash(image: Image) -> bytes:
     """The hash of the pixels of an image of mode L or RGB, before it is resized."""
     channels = tuple(image.tobytes("raw", channel) for channel in image.getbands())
-    return image_hash(channels, image.height, image.width)
+    return content_hash(channels, image.height, image.width)
 
 
 def jpeg_hash(file: IO[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""Per-channel statistics of normalised images: what the checks of a normalisation look at."""
+"""Per-channel statistics of normalized images: what the checks of a normalization look at."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.image_source import Images
+from instahide.data.image_source import ImageSource
 from instahide.data.table import ImageTable
 
 #: Images of a batch whose values are summed; least and greatest values are taken of all.
@@ -21,7 +21,7 @@ TABLE_IMAGES, TABLE_PIXELS = 1_000, 8_000_000
 
 @dataclass(frozen=True, eq=False)
 class ChannelStatistics:
-    """Statistics of normalised values; those of two batches are added with ``+``.
+    """Statistics of normalized values; those of two batches are added with ``+``.
 
     Attributes:
         images: how many images were looked at.
@@ -47,7 +47,7 @@ class ChannelStatistics:
 
     @classmethod
     def of_values(cls, values: NDArray[np.floating]) -> Self:
-        """Of normalised images (n, C, H, W), n >= 1.
+        """Of normalized images (n, C, H, W), n >= 1.
 
         NaN and infinite values show in ``low`` or ``high``.
         """
@@ -95,7 +95,7 @@ class ChannelStatistics:
         )
 
     @classmethod
-    def of_images(cls, images: Images) -> ChannelStatistics:
+    def of_images(cls, images: ImageSource) -> ChannelStatistics:
         """Of a table; of a data set what it has measured, or some items, evenly spaced."""
         if isinstance(images, ImageTable):
             return cls.of_table(images)

@@ -1,4 +1,4 @@
-"""Which normalisation a data set's transforms end in, by what each step is.
+"""Which normalization a data set's transforms end in, by what each step is.
 
 Steps are recognised by the names of their classes, so that no library is imported: `Normalize` of
 torchvision, Albumentations and Kornia, MONAI's `NormalizeIntensity`, and image processors of
@@ -40,14 +40,14 @@ _Raw = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def infer_normalization(dataset: object) -> Normalization | None:
-    """The normalisation that the transforms of ``dataset`` amount to; None if none is found.
+    """The normalization that the transforms of ``dataset`` amount to; None if none is found.
 
     A data set that holds another as ``dataset`` has that one's transforms first. Steps before the
-    first normalisation may do anything. Several normalisations are composed.
+    first normalization may do anything. Several normalizations are composed.
 
     Raises:
-        InstaHideError: something after a normalisation may change values, or parts of a
-            concatenation are normalised differently.
+        InstaHideError: something after a normalization may change values, or parts of a
+            concatenation are normalized differently.
     """
     parts = getattr(dataset, "datasets", None)
     if isinstance(parts, (list, tuple)) and parts:
@@ -63,9 +63,9 @@ def infer_normalization(dataset: object) -> Normalization | None:
             known = then if known is None else compose_normalizations(known, then)
         elif known is not None and not _only_moves(step):
             raise InstaHideError(
-                f"After a normalisation the transform has a {_kind(step).__name__}, which may "
-                "change values, so that it is not known how the images are normalised.",
-                "Put it before the normalisation. If it leaves values as they are, give mean= and "
+                f"After a normalization the transform has a {_kind(step).__name__}, which may "
+                "change values, so that it is not known how the images are normalized.",
+                "Put it before the normalization. If it leaves values as they are, give mean= and "
                 "std=, which are compared with the images.",
             )
     return known
@@ -75,8 +75,8 @@ def _common(found: list[Normalization | None]) -> Normalization | None:
     if any(each != found[0] for each in found):
         listed = "; ".join(sorted({str(each or "unknown") for each in found}))
         raise InstaHideError(
-            f"The parts of the data set are normalised differently: {listed}.",
-            "Normalise all parts with one mean and standard deviation.",
+            f"The parts of the data set are normalized differently: {listed}.",
+            "Normalize all parts with one mean and standard deviation.",
         )
     return found[0]
 
@@ -138,7 +138,7 @@ def _only_moves(step: Any) -> bool:
 
 
 def _raw_moments(step: Any) -> _Raw | None:
-    """What ``step`` subtracts and divides by, if it is a normalisation by constants."""
+    """What ``step`` subtracts and divides by, if it is a normalization by constants."""
     names = {base.__name__ for base in _kind(step).__mro__}
     if _is_random(step):
         return None
@@ -150,7 +150,7 @@ def _raw_moments(step: Any) -> _Raw | None:
         if getattr(step, "nonzero", False):
             return None
         return _pair(getattr(step, "subtrahend", None), getattr(step, "divisor", None))
-    # torchvision's ready-made preprocessing of its networks ends in a normalisation, too.
+    # torchvision's ready-made preprocessing of its networks ends in a normalization, too.
     if names & {"Normalize", "ImageClassification"}:
         # Albumentations: "image" and "min_max" take each image's own values.
         if getattr(step, "normalization", "standard") != "standard":
@@ -166,11 +166,11 @@ def _of_image_processor(step: Any) -> _Raw | None:
     """(pixel * rescale_factor - image_mean) / image_std, each part of which can be turned off."""
     if getattr(step, "rescale_offset", False):
         return None
-    normalises = getattr(step, "do_normalize", True)
-    pair = _pair(step.image_mean, step.image_std) if normalises else (np.zeros(1), np.ones(1))
+    normalizes = getattr(step, "do_normalize", True)
+    pair = _pair(step.image_mean, step.image_std) if normalizes else (np.zeros(1), np.ones(1))
     factor = getattr(step, "rescale_factor", 1 / 255)
     if pair is None or not getattr(step, "do_rescale", True):
-        return pair if normalises else None
+        return pair if normalizes else None
     return pair[0] / (255 * factor), pair[1] / (255 * factor)
 
 

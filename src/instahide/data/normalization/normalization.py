@@ -1,6 +1,6 @@
-"""How images are normalised, and whether their values say the same.
+"""How images are normalized, and whether their values say the same.
 
-A normalisation comes from outside: from a transform, an argument, a server. Each check compares it
+A normalization comes from outside: from a transform, an argument, a server. Each check compares it
 with the values. Measured on real images under their own moments, the rarer sign has 50% of the
 magnitude by definition; ``docs/pitfalls.md`` has the figures for other moments.
 """
@@ -17,7 +17,7 @@ from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.errors import InstaHideError
 
 #: Least share of the rarer sign in the sum of the values' magnitudes, per channel. MNIST, its
-#: background 81% of all values, has 0.11 when it is normalised with mean 0.5, and 0.012 with mean
+#: background 81% of all values, has 0.11 when it is normalized with mean 0.5, and 0.012 with mean
 #: 0.002; Fashion-MNIST 0.22 and 0.0035; photographs with ImageNet's mean 0.07 to 0.45.
 LEAST_SIGN_SHARE = 0.05
 #: The same while fewer than `FEW_IMAGES` images were seen, which may all be bright or dark.
@@ -27,7 +27,7 @@ LEAST_SIGN_SHARE_OF_FEW = 0.02
 LEAST_VALUE_SHARE, SPARSE_SIGN_SHARE = 0.01, 0.15
 #: Fewer images than this are no sample of a data set.
 FEW_IMAGES = 16
-#: How far beyond 0 and 1 values may lie before the normalisation: bfloat16 rounds by 0.004.
+#: How far beyond 0 and 1 values may lie before the normalization: bfloat16 rounds by 0.004.
 TOLERANCE = 0.01
 #: Least part of 0..1 that images fill in the channel that fills most. Of 16 digits, garments or
 #: photographs the least seen was 0.9; an X-ray with a black border filled 0.55; images that never
@@ -47,7 +47,7 @@ _PerChannel = Sequence[float] | NDArray[np.float64]
 
 
 class Normalization(NamedTuple):
-    """What images were normalised with, per channel: ``(pixel / 255 - mean) / std``."""
+    """What images were normalized with, per channel: ``(pixel / 255 - mean) / std``."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -65,7 +65,7 @@ class Normalization(NamedTuple):
 
     @classmethod
     def of_values(cls, mean: _PerChannel, std: _PerChannel) -> Self:
-        """From numbers per channel, in the unit of the values that are normalised.
+        """From numbers per channel, in the unit of the values that are normalized.
 
         Raises:
             InstaHideError: as `of`.
@@ -79,7 +79,7 @@ class Normalization(NamedTuple):
         if not all(np.isfinite(each).all() for each in values) or (values[1] <= 0).any():
             raise InstaHideError(
                 f"A mean of {_numbers(values[0])} with a standard deviation of "
-                f"{_numbers(values[1])} is no normalisation.",
+                f"{_numbers(values[1])} is no normalization.",
                 "Give finite means, and standard deviations above 0.",
             )
         return cls(*(tuple(each.tolist()) for each in values))
@@ -89,7 +89,7 @@ class Normalization(NamedTuple):
 
 
 def compose_normalizations(first: Normalization, second: Normalization) -> Normalization:
-    """The normalisation that ``first`` and then ``second`` amount to.
+    """The normalization that ``first`` and then ``second`` amount to.
 
     Raises:
         InstaHideError: they are of different numbers of channels, neither being 1.
@@ -97,9 +97,9 @@ def compose_normalizations(first: Normalization, second: Normalization) -> Norma
     channels = {len(first.mean), len(second.mean)} - {1}
     if len(channels) > 1:
         raise InstaHideError(
-            f"The images are normalised twice, for {len(first.mean)} channels and for "
+            f"The images are normalized twice, for {len(first.mean)} channels and for "
             f"{len(second.mean)}.",
-            "Normalise once, with one mean and standard deviation a channel.",
+            "Normalize once, with one mean and standard deviation a channel.",
         )
     means, stds = (
         [np.broadcast_to(np.asarray(each[part]), max(channels, default=1)) for part in (0, 1)]
@@ -116,8 +116,8 @@ def require_sign_balance(seen: ChannelStatistics, remedy: str = "") -> None:
     to hide.
 
     Args:
-        seen: of normalised images.
-        remedy: what the caller's user can do; by default, to normalise to mean 0.
+        seen: of normalized images.
+        remedy: what the caller's user can do; by default, to normalize to mean 0.
 
     Raises:
         InstaHideError: the rarer sign has too small a share of a channel.
@@ -129,25 +129,25 @@ def require_sign_balance(seen: ChannelStatistics, remedy: str = "") -> None:
     if unhidden.any():
         channel = int(np.flatnonzero(unhidden)[0])
         raise InstaHideError(
-            f"After normalisation the values of channel {channel} run from "
+            f"After normalization the values of channel {channel} run from "
             f"{seen.low[channel]:.3g} to {seen.high[channel]:.3g} and are nearly all of one sign: "
             f"the other has {share[channel]:.2%} of their magnitude and "
             f"{seen.rarer_values[channel]:.2%} of their number. The mask would hide nothing: an "
             "encoding's absolute value would be the mix itself.",
-            remedy or "Normalise to mean 0, with the images' own mean and standard deviation.",
+            remedy or "Normalize to mean 0, with the images' own mean and standard deviation.",
         )
 
 
 def require_consistent_normalization(
     seen: ChannelStatistics, normalization: Normalization, remedy: str = ""
 ) -> None:
-    """Check that images which were normalised elsewhere have the values that it would give them.
+    """Check that images which were normalized elsewhere have the values that it would give them.
 
     They lie between (0 - mean) / std and (1 - mean) / std, and fill a part of that interval.
 
     Args:
-        seen: of normalised images.
-        normalization: what they are said to be normalised with.
+        seen: of normalized images.
+        normalization: what they are said to be normalized with.
         remedy: what the caller's user can do.
 
     Raises:
@@ -160,7 +160,7 @@ def require_consistent_normalization(
     if low.min() < -TOLERANCE or high.max() > 1 + TOLERANCE:
         reason = "some lie outside"
     elif (seen.low >= 0).all() and seen.varied.any():
-        reason = "none is negative, as before a normalisation"
+        reason = "none is negative, as before a normalization"
     elif (high - low).max() < least and seen.varied.any():
         reason = f"they fill {(high - low).max():.1%} of it, less than {least:.0%}"
     else:
@@ -169,7 +169,7 @@ def require_consistent_normalization(
         f"The values of the private images run from {_numbers(seen.low)} to "
         f"{_numbers(seen.high)}. With {normalization} they would lie between "
         f"{_numbers(-mean / std)} and {_numbers((1 - mean) / std)}; {reason}. Public images "
-        "normalised with it would not look like the private ones.",
+        "normalized with it would not look like the private ones.",
         remedy
         or "Give mean= and std= of the one Normalize that the transform ends with, of images from "
         "0 to 1. Let nothing after it change values, and bring images to 0..1 before it.",
@@ -179,10 +179,10 @@ def require_consistent_normalization(
 def require_similar_spread(
     private: ChannelStatistics, public: ChannelStatistics, *, query: bool = False
 ) -> None:
-    """Check that private and public images are of comparable magnitude after normalisation.
+    """Check that private and public images are of comparable magnitude after normalization.
 
     Args:
-        private: of normalised images.
+        private: of normalized images.
         public: likewise.
         query: whether the private ones are queries, which may be flat images.
 
@@ -202,10 +202,10 @@ def require_similar_spread(
     if largest > SPREAD_FACTOR or (smallest < 1 / SPREAD_FACTOR and not query):
         hidden = "private" if smallest < 1 / SPREAD_FACTOR else "public"
         raise InstaHideError(
-            f"After normalisation private images have magnitudes of {_numbers(private.magnitude)} "
+            f"After normalization private images have magnitudes of {_numbers(private.magnitude)} "
             f"a channel, public ones of {_numbers(public.magnitude)}: they differ by more than a "
             f"factor of {SPREAD_FACTOR:g}, so that the {hidden} ones are lost in a mix.",
-            "Normalise both alike, with the private images' mean and standard deviation; of very "
+            "Normalize both alike, with the private images' mean and standard deviation; of very "
             "dark images, stretch the contrast, or use public images that look like them.",
         )
 
@@ -214,13 +214,13 @@ def require_plausible_scale(seen: ChannelStatistics) -> None:
     """Check that the standard deviation that pixels were divided by is of their order.
 
     Raises:
-        InstaHideError: the normalised values are far larger or smaller than 1.
+        InstaHideError: the normalized values are far larger or smaller than 1.
     """
     magnitudes = seen.magnitude[seen.varied]
     small = seen.images >= FEW_IMAGES and (magnitudes < 1 / SCALE_FACTOR).any()
     if small or (magnitudes > SCALE_FACTOR).any():
         raise InstaHideError(
-            f"After normalisation the values have magnitudes of {_numbers(seen.magnitude)} a "
+            f"After normalization the values have magnitudes of {_numbers(seen.magnitude)} a "
             f"channel; they must be between {1 / SCALE_FACTOR:g} and {SCALE_FACTOR:g}.",
             "Use the images' own mean and standard deviation, of pixel / 255.",
         )

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from instahide.data.readers.decode import decode
 from instahide.data.readers.listing import image_files
-from instahide.data.remote.downloads import fetched
+from instahide.data.remote.downloads import local_copy
 from instahide.errors import InstaHideError
-from instahide.utils.optional_deps import needing
-from instahide.utils.parallel import in_order
+from instahide.utils.optional_deps import requires_extra
+from instahide.utils.parallel import parallel_map
 
 #: The name of the photographs that come with installed packages.
 PHOTOS = "photos"
@@ -78,7 +78,7 @@ class PhotoCrops:
             InstaHideError: there are none, or one is damaged or smaller than a patch.
         """
         files = photo_files(source, shape[0])
-        photos = in_order(lambda path: read_photo(path, shape), files)
+        photos = parallel_map(lambda path: read_photo(path, shape), files)
         return cls(tuple(photos), *shape[1:])
 
     @property
@@ -127,7 +127,7 @@ def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) ->
     Raises:
         InstaHideError: there are none, OpenCV is missing, or ``channels`` is neither 1 nor 3.
     """
-    with needing("OpenCV", "vision"):
+    with requires_extra("OpenCV", "vision"):
         import cv2  # noqa: F401
     if channels not in (1, 3):
         raise InstaHideError(
@@ -135,7 +135,7 @@ def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) ->
             "Use images of 1 or 3 channels, or a scheme without public images.",
         )
     if str(source) != PHOTOS:
-        return image_files(Path(fetched(source)), skip_bad=skip_bad)
+        return image_files(Path(local_copy(source)), skip_bad=skip_bad)
     files = [
         path
         for package, names in [*COLOUR.items(), *(GREY.items() if channels == 1 else ())]

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.cache import cache_folder, cached, stored
+from instahide.data.cache import cache_folder, cached_table, memory_mapped
 from instahide.data.public.crops import PHOTOS, PhotoCrops, photo_files, read_photo
-from instahide.data.readers.image_folder import decoded
+from instahide.data.readers.image_folder import decode_listing
 from instahide.data.readers.skipped import Skipped, warn_of_skipped
-from instahide.data.remote.downloads import fetched
+from instahide.data.remote.downloads import local_copy
 from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
 
@@ -74,7 +74,7 @@ def make_pool(
     files = tuple(photo_files(source, shape[0], skip_bad=skip_bad))
     cut = partial(_patches, shape=shape, quota=per_image, least=min_keypoints)
     beside = next(folder for folder in out.absolute().parents if folder.is_dir())
-    pixels = stored(_each(files, cut, skip_bad, workers, progress), beside)
+    pixels = memory_mapped(_each(files, cut, skip_bad, workers, progress), beside)
     if len(pixels) == 0:
         raise InstaHideError(
             f"No crop of the {len(files)} photographs has {min_keypoints} key points.",
@@ -97,8 +97,10 @@ def open_pool(source: str | Path, shape: tuple[int, int, int]) -> ImageTable:
     """
     if str(source) == PHOTOS:
         channels, height, width = shape
-        return cached(f"photos-{channels}x{height}x{width}", "1", partial(_builtin_pool, shape))
-    pool = ImageTable.load(Path(fetched(source)))
+        return cached_table(
+            f"photos-{channels}x{height}x{width}", "1", partial(_builtin_pool, shape)
+        )
+    pool = ImageTable.load(Path(local_copy(source)))
     if pool.shape != shape:
         grey = " --grey" if shape[0] == 1 else ""
         raise InstaHideError(
@@ -115,7 +117,7 @@ def _builtin_pool(shape: tuple[int, int, int]) -> ImageTable:
     quota = -(-BUILTIN_PATCHES // len(files))
     cut = partial(_patches, shape=shape, quota=quota, least=MIN_KEYPOINTS)
     # Large images are beyond some of the photographs: the rest will do.
-    pixels = stored(_each(files, cut, skip_bad=True), cache_folder())
+    pixels = memory_mapped(_each(files, cut, skip_bad=True), cache_folder())
     if len(pixels) == 0:
         raise InstaHideError(
             f"The built-in photographs are too small for patches of {shape[1]} x {shape[2]}.",
@@ -133,7 +135,7 @@ def _each(
 ) -> Generator[NDArray[np.uint8], None, None]:
     skipped: list[Skipped] = []
     bad = skipped if skip_bad else None
-    with closing(decoded(files, cut, bad, workers=workers, shown=progress)) as photographs:
+    with closing(decode_listing(files, cut, bad, workers=workers, shown=progress)) as photographs:
         for _, patches in photographs:
             yield from patches
     warn_of_skipped("the photographs", skipped, len(files))

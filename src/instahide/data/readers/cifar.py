@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from instahide.data.readers.listing import entries
 from instahide.data.readers.plain_pickle import Stub, read_pickle
-from instahide.data.readers.size_limits import LimitedReader, most_decoded, reason_of
-from instahide.data.splits import Split, labelled, paired
+from instahide.data.readers.size_limits import LimitedReader, failure_reason, max_decoded_bytes
+from instahide.data.splits import Split, make_split, table_from_arrays
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import open_regular, read_regular
 
@@ -73,7 +73,7 @@ def read_cifar_archive(path: Path) -> Split:
             size = os.fstat(file.fileno()).st_size
             packed = file.peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined]
             source = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
-            most = min(most_decoded(size), MOST_BYTES)
+            most = min(max_decoded_bytes(size), MOST_BYTES)
             files = _members(io.BufferedReader(LimitedReader(source, most)))
     except Exception as error:  # gzip, zlib and tarfile each raise their own on damaged files
         raise _unusable(path, error) from error
@@ -123,8 +123,9 @@ def _split(
     train = [_batch(files[name], labels_key) for name in batches]
     pixels = np.concatenate([rows for rows, _ in train])
     labels = np.concatenate([numbers for _, numbers in train])
-    return paired(
-        labelled(pixels, labels, names), labelled(*_batch(files[test], labels_key), names)
+    return make_split(
+        table_from_arrays(pixels, labels, names),
+        table_from_arrays(*_batch(files[test], labels_key), names),
     )
 
 
@@ -159,6 +160,6 @@ def _load(content: bytes) -> Any:
 def _unusable(source: Path, error: Exception) -> InstaHideError:
     return InstaHideError(
         f"{source} is not a CIFAR-10 or CIFAR-100 python version that can be trusted "
-        f"({reason_of(error)}).",
+        f"({failure_reason(error)}).",
         "Get it again from https://www.cs.toronto.edu/~kriz/cifar.html and compare its checksum.",
     )

@@ -27,7 +27,7 @@ def eight_bit(image: Image) -> Image:
         ValueError: as `scaled`; or 16-bit pixels that use a part of their range, of which a single
             image does not tell whether it is dark or stored with fewer bits.
     """
-    converted, depth = scaled(image)
+    converted, depth = to_grey_or_rgb(image)
     if depth not in (0, 16):
         raise ValueError(
             f"16-bit pixels of which only {depth} bits are used; convert it to 8 bits a channel"
@@ -35,7 +35,7 @@ def eight_bit(image: Image) -> Image:
     return converted
 
 
-def scaled(image: Image) -> tuple[Image, int]:
+def to_grey_or_rgb(image: Image) -> tuple[Image, int]:
     """As `eight_bit`, and how many bits of 16-bit pixels are used, one of `DEPTHS`.
 
     16-bit pixels are divided so that the whole of these bits becomes 0 to 255. The depth is 0 where
@@ -52,7 +52,7 @@ def scaled(image: Image) -> tuple[Image, int]:
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
             raise ValueError("16-bit pixels of which 0 is white; convert it to 8 bits a channel")
         values = np.asarray(image)
-        depth = _depth(values)
+        depth = _bit_depth(values)
         shift = max(depth - 8, 0)
         return Images.fromarray((values >> shift).astype(np.uint8)), depth
     if image.mode in ("I", "F"):
@@ -61,11 +61,11 @@ def scaled(image: Image) -> tuple[Image, int]:
         raise ValueError("16 bits a channel in colour; convert it to 8 bits a channel first")
     grey = image.mode in _GREY
     if image.has_transparency_data:
-        return _opaque(image, grey), 0
+        return _composite_on_white(image, grey), 0
     return image.convert("L" if grey else "RGB"), 0
 
 
-def upright(converted: Image, source: Image) -> Image:
+def apply_exif_orientation(converted: Image, source: Image) -> Image:
     """``converted``, turned as the EXIF data of its ``source``, which has been decoded, say."""
     from PIL.Image import Transpose
 
@@ -82,7 +82,7 @@ def upright(converted: Image, source: Image) -> Image:
     return converted if turn is None else converted.transpose(turn)
 
 
-def _depth(values: NDArray[np.generic]) -> int:
+def _bit_depth(values: NDArray[np.generic]) -> int:
     highest = int(values.max(initial=0))
     return next(bits for bits in DEPTHS if highest < 1 << bits) if highest else 0
 
@@ -102,7 +102,7 @@ def _sixteen_bit_colour(image: Image) -> bool:
     return False
 
 
-def _opaque(image: Image, grey: bool) -> Image:
+def _composite_on_white(image: Image, grey: bool) -> Image:
     from PIL import Image as Images
 
     layered = image.convert("RGBA")

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.duplicates.source_hash import UNKNOWN, jpeg_hash, pixels_hash
-from instahide.data.readers.color_modes import scaled, upright
-from instahide.data.readers.image_file import further_frames, opened
-from instahide.data.readers.size_limits import reason_of
+from instahide.data.readers.color_modes import apply_exif_orientation, to_grey_or_rgb
+from instahide.data.readers.image_file import has_more_frames, open_image_file
+from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import InstaHideError
 
 if TYPE_CHECKING:
@@ -54,20 +54,20 @@ def decode(path: Path, size: int | None = None) -> NDArray[np.uint8]:
 def decode_file(path: Path, size: int | None = None, *, hashed: bool = True) -> Decoded:
     """As `decode`, with what else a set of files must know of each; hashes only if ``hashed``."""
     try:
-        with opened(path) as image:
-            further, whole = further_frames(image), image.size
+        with open_image_file(path) as image:
+            further, whole = has_more_frames(image), image.size
             data = _data_hash(image) if hashed else UNKNOWN
             if size is not None:
                 # A JPEG decodes several times faster at a half, quarter or eighth of its size.
                 image.draft(None, (2 * size, 2 * size))
             reduced = image.size != whole
-            converted, depth = scaled(image)
-            turned = upright(converted, image)
+            converted, depth = to_grey_or_rgb(image)
+            turned = apply_exif_orientation(converted, image)
         native = pixels_hash(turned) if hashed and not reduced else UNKNOWN
-        pixels = np.asarray(turned if size is None else fitted(turned, size))
+        pixels = np.asarray(turned if size is None else resize_and_crop(turned, size))
         return Decoded(pixels, further, depth, native + data)
     except Exception as error:  # decoders raise almost anything when a file lies about itself
-        raise _unreadable(path, reason_of(error)) from error
+        raise _unreadable(path, failure_reason(error)) from error
 
 
 def _data_hash(image: Image) -> bytes:
@@ -76,7 +76,7 @@ def _data_hash(image: Image) -> bytes:
     return jpeg_hash(file) if file and image.format in ("JPEG", "MPO") else UNKNOWN
 
 
-def fitted(image: Image, size: int) -> Image:
+def resize_and_crop(image: Image, size: int) -> Image:
     """The short side resized to ``size`` pixels, the long one cropped to its centre."""
     from PIL import Image as Images
     from PIL import ImageOps
@@ -84,14 +84,14 @@ def fitted(image: Image, size: int) -> Image:
     return ImageOps.fit(image, (size, size), Images.Resampling.LANCZOS)
 
 
-def resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """(N, C, H, W) -> (N, C, size, size), as `fitted` does it, C being 1 or 3."""
     from PIL import Image
 
     out = np.empty((*pixels.shape[:2], size, size), np.uint8)
     for row, target in zip(pixels, out, strict=True):
         image = Image.fromarray(row[0] if len(row) == 1 else row.transpose(1, 2, 0))
-        target[:] = np.moveaxis(np.atleast_3d(np.asarray(fitted(image, size))), 2, 0)
+        target[:] = np.moveaxis(np.atleast_3d(np.asarray(resize_and_crop(image, size))), 2, 0)
     return out
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.readers.listing import entries
-from instahide.data.readers.size_limits import LimitedReader, reason_of, require_plausible
-from instahide.data.splits import Split, labelled, paired
+from instahide.data.readers.size_limits import LimitedReader, failure_reason, require_plausible_size
+from instahide.data.splits import Split, make_split, table_from_arrays
 from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import open_regular
@@ -41,7 +41,7 @@ def read_idx(images: Path, classes: tuple[str, ...] | None = None) -> ImageTable
         InstaHideError: no labels, or either file is damaged.
     """
     labels = _labels_beside(images)
-    return labelled(read_array(images, 3), read_array(labels, 1), classes)
+    return table_from_arrays(read_array(images, 3), read_array(labels, 1), classes)
 
 
 def read_idx_folder(folder: Path, classes: tuple[str, ...] | None = None) -> ImageTable | Split:
@@ -57,7 +57,7 @@ def read_idx_folder(folder: Path, classes: tuple[str, ...] | None = None) -> Ima
             "Name one file of images, or put each data set into a folder of its own.",
         )
     tables = [read_idx(path, classes) for path in files]
-    return paired(*tables) if len(tables) == 2 else tables[0]
+    return make_split(*tables) if len(tables) == 2 else tables[0]
 
 
 def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -74,7 +74,7 @@ def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
             return _read(file, dimensions, size)
     except Exception as error:  # zlib and gzip raise several kinds on damaged files
         raise InstaHideError(
-            f"{path} is not a readable IDX file ({reason_of(error)}).",
+            f"{path} is not a readable IDX file ({failure_reason(error)}).",
             "Get it again from its source.",
         ) from error
 
@@ -85,7 +85,7 @@ def _read(file: BinaryIO, dimensions: int, file_bytes: int) -> NDArray[np.uint8]
         raise ValueError(f"not an IDX file of {dimensions}-dimensional unsigned bytes")
     shape = struct.unpack(f">{count}I", file.read(4 * count))
     size = math.prod(shape)
-    require_plausible(size, file_bytes)
+    require_plausible_size(size, file_bytes)
     data = io.BufferedReader(LimitedReader(file, size)).read()
     if len(data) != size:
         raise ValueError(f"it says {shape} but is not of that length")

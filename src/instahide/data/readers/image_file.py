@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from instahide.data.readers.size_limits import require_plausible
+from instahide.data.readers.size_limits import require_plausible_size
 from instahide.utils.atomic_write import open_regular
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image]:
+def open_image_file(path: Path) -> Iterator[Image]:
     """The image in ``path``, of which nothing is decoded yet.
 
     Raises:
@@ -48,18 +48,18 @@ def opened(path: Path) -> Iterator[Image]:
         )
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        _require_honest(*_webp_canvas(file), 4, size)
+        _require_plausible_image(*_webp_canvas(file), 4, size)
         try:
             whole = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
             raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
         with whole as image:
-            _require_honest(image.width, image.height, _bytes_a_pixel(image), size)
+            _require_plausible_image(image.width, image.height, _bytes_a_pixel(image), size)
             _require_small_tiles(image)
             yield image
 
 
-def further_frames(image: Image) -> bool:
+def has_more_frames(image: Image) -> bool:
     """Whether the file of ``image`` holds more frames or pages than the one that is read."""
     try:
         return bool(getattr(image, "is_animated", False))
@@ -67,12 +67,12 @@ def further_frames(image: Image) -> bool:
         return True
 
 
-def _require_honest(width: int, height: int, bytes_a_pixel: int, file_bytes: int) -> None:
+def _require_plausible_image(width: int, height: int, bytes_a_pixel: int, file_bytes: int) -> None:
     from PIL import Image
 
     if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
         raise ValueError(f"{width} x {height} pixels may be a bomb")
-    require_plausible(width * height * bytes_a_pixel, file_bytes)
+    require_plausible_size(width * height * bytes_a_pixel, file_bytes)
 
 
 def _bytes_a_pixel(image: Image) -> int:

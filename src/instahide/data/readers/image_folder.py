@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.cache import cache_folder, cached, digest, stored
-from instahide.data.duplicates.content_hash import from_bytes
+from instahide.data.cache import cache_folder, cached_table, digest, memory_mapped
+from instahide.data.duplicates.content_hash import hashes_from_bytes
 from instahide.data.duplicates.source_hash import FILE_HASHES
 from instahide.data.readers.decode import Decoded, decode_file, require_one_depth
 from instahide.data.readers.listing import Listing, list_classes
@@ -28,11 +28,15 @@ from instahide.data.readers.skipped import (
     warn_of_skipped,
     write_notes,
 )
-from instahide.data.readers.split_folders import Parts, find_parts, require_classes_apart
-from instahide.data.splits import Split, labelled, paired, stratified
+from instahide.data.readers.split_folders import (
+    SplitFolders,
+    find_split_folders,
+    require_no_split_classes,
+)
+from instahide.data.splits import Split, make_split, stratified_split, table_from_arrays
 from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
-from instahide.utils.parallel import in_order, tracked
+from instahide.utils.parallel import parallel_map, with_progress
 
 Read = TypeVar("Read")
 
@@ -89,13 +93,13 @@ class _Found:
 
 def open_folder(folder: Path, how: Decoding) -> ImageTable:
     """The images of a folder of class folders, or of its training folder if it has one."""
-    parts = find_parts(folder, how.classes)
+    parts = find_split_folders(folder, how.classes)
     return _table(_listing(parts.train if parts else folder, how, _beside(parts)), "all", how)
 
 
 def open_test_folder(folder: Path, how: Decoding) -> ImageTable:
     """The test images of a folder that comes in two parts, or all images of any other."""
-    parts = find_parts(folder, how.classes)
+    parts = find_split_folders(folder, how.classes)
     if parts is None:
         return open_folder(folder, how)
     trained = replace(how, classes=_listing(parts.train, how).classes)
@@ -104,13 +108,13 @@ def open_test_folder(folder: Path, how: Decoding) -> ImageTable:
 
 def split_folder(folder: Path, how: Decoding, test_share: float) -> Split:
     """The split that ``folder`` comes in, else a stratified one."""
-    parts = find_parts(folder, how.classes)
+    parts = find_split_folders(folder, how.classes)
     if parts:
         train = _listing(parts.train, how, _beside(parts))
         test = _listing(parts.test, replace(how, classes=train.classes))
         return _pair(_open(train, "all", how), _open(test, "all", how))
     whole = _listing(folder, how)
-    train_rows, test_rows = stratified(whole.labels, test_share)
+    train_rows, test_rows = stratified_split(whole.labels, test_share)
     # What was left out is said once.
     test = replace(whole.subset(test_rows), skipped=())
     return _pair(_open(whole.subset(train_rows), "train", how), _open(test, "test", how))
@@ -118,10 +122,10 @@ def split_folder(folder: Path, how: Decoding, test_share: float) -> Split:
 
 def _pair(train: _Opened, test: _Opened) -> Split:
     require_one_depth({**train.depths, **test.depths})
-    return paired(train.table, test.table)
+    return make_split(train.table, test.table)
 
 
-def decoded(
+def decode_listing(
     files: tuple[Path, ...],
     read: Callable[[Path], Read],
     skipped: list[Skipped] | None,
@@ -143,7 +147,9 @@ def decoded(
         except InstaHideError as error:
             return error
 
-    results = tracked(in_order(attempt, files, workers), "Reading images", len(files), shown)
+    results = with_progress(
+        parallel_map(attempt, files, workers), "Reading images", len(files), shown
+    )
     with closing(results):
         for number, result in enumerate(results):
             if not isinstance(result, InstaHideError):
@@ -156,11 +162,11 @@ def decoded(
 
 def _listing(folder: Path, how: Decoding, beside: Sequence[Skipped] = ()) -> Listing:
     listing = list_classes(folder, how.classes, skip_bad=how.skip_bad)
-    require_classes_apart(folder)
+    require_no_split_classes(folder)
     return replace(listing, skipped=(*beside, *listing.skipped))
 
 
-def _beside(parts: Parts | None) -> list[Skipped]:
+def _beside(parts: SplitFolders | None) -> list[Skipped]:
     return [Skipped(BESIDE, str(path)) for path in parts.others] if parts else []
 
 
@@ -174,7 +180,7 @@ def _open(listing: Listing, part: str, how: Decoding) -> _Opened:
     state = _state(listing)
     path = cache_folder() / name / f".notes-{state}.json"
     make = partial(_decode_unchanged, listing, how, path, state)
-    table = cached(name, state, make, source=listing.root)
+    table = cached_table(name, state, make, source=listing.root)
     # Said at every opening, not only when the files are decoded.
     notes = read_notes(path)
     _warn(listing, notes.skipped)
@@ -203,7 +209,7 @@ def _decode_unchanged(listing: Listing, how: Decoding, notes: Path, state: str) 
 
 def _decode(listing: Listing, how: Decoding, notes: Path) -> ImageTable:
     found = _Found()
-    pixels = stored(_rows(listing, how, found), cache_folder())
+    pixels = memory_mapped(_rows(listing, how, found), cache_folder())
     if not found.kept:
         _warn(listing, found.skipped)
         raise InstaHideError(
@@ -212,8 +218,8 @@ def _decode(listing: Listing, how: Decoding, notes: Path) -> ImageTable:
     write_notes(notes, Notes(found.skipped, found.depths))
     # Colour is known only at the end: grey images were written three times over.
     pixels = pixels if found.coloured else pixels[:, :1]
-    hashes = from_bytes(found.sources, FILE_HASHES)
-    return labelled(pixels, listing.labels[found.kept], listing.classes, hashes)
+    hashes = hashes_from_bytes(found.sources, FILE_HASHES)
+    return table_from_arrays(pixels, listing.labels[found.kept], listing.classes, hashes)
 
 
 def _rows(
@@ -223,7 +229,7 @@ def _rows(
     read: Callable[[Path], Decoded] = partial(decode_file, size=how.size)
     first: tuple[int, ...] = ()
     bad: list[Skipped] | None = found.skipped if how.skip_bad else None
-    with closing(decoded(listing.files, read, bad, shown=how.progress)) as images:
+    with closing(decode_listing(listing.files, read, bad, shown=how.progress)) as images:
         for number, image in images:
             shape = image.pixels.shape[:2]
             first = first or shape

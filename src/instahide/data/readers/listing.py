@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.class_names import require_names_apart
+from instahide.data.class_names import require_distinct_names
 from instahide.data.readers.image_file import IMAGE_SUFFIXES
 from instahide.data.readers.skipped import (
     LINKS,
@@ -84,7 +84,7 @@ def list_classes(
             f"{folder} has no class folders.",
             "Put the images of every class into a folder of its own, named after the class.",
         )
-    require_names_apart([*(classes or ()), *names], f" of {folder}")
+    require_distinct_names([*(classes or ()), *names], f" of {folder}")
     unknown = sorted(set(names) - set(classes or names))
     if unknown:
         raise InstaHideError(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from instahide.data.readers.size_limits import require_plausible
+from instahide.data.readers.size_limits import require_plausible_size
 from instahide.utils.atomic_write import open_regular
 
 #: Kinds of numbers and texts that are read: bool, int, uint, float, bytes and str.
@@ -95,7 +95,7 @@ class Npz(Mapping[str, NDArray[Any]]):
         info = self._members[name]
         if info.compress_type not in _COMPRESSIONS:
             raise ValueError(f"{name!r} is compressed in a way that NumPy does not use")
-        require_plausible(info.file_size, self._file_bytes)
+        require_plausible_size(info.file_size, self._file_bytes)
         with self._archive.open(info) as stream:
             header = _read_header(stream)  # type: ignore[arg-type]
             if info.file_size != stream.tell() + header.size:

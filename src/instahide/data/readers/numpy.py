@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from instahide.data.class_names import require_class_names
 from instahide.data.readers.npy_file import map_npy, open_npz
-from instahide.data.readers.size_limits import MOST_REASON, reason_of
-from instahide.data.splits import Split, labelled, paired
+from instahide.data.readers.size_limits import MOST_REASON, failure_reason
+from instahide.data.splits import Split, make_split, table_from_arrays
 from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
 
@@ -38,7 +38,7 @@ def read_npz(path: Path) -> ImageTable | Split:
         with open_npz(path) as arrays:
             train, test = _pick(arrays, TRAIN), _pick(arrays, TEST)
             if train and test:
-                return paired(*_labelled(train, test))
+                return make_split(*_labelled(train, test))
             if whole := _pick(arrays, WHOLE) or train:
                 return _labelled(whole)[0]
             names = ", ".join(list(arrays)[:MOST_NAMES]) or "nothing"
@@ -79,7 +79,7 @@ def _labelled(*parts: tuple[NDArray[Any], NDArray[Any]]) -> list[ImageTable]:
     """Tables of images with labels, all of the same classes where these have names."""
     labels = [_texts(numbers) for _, numbers in parts]
     if not any(each.dtype.kind == "U" for each in labels):
-        return [labelled(images, numbers) for images, numbers in parts]
+        return [table_from_arrays(images, numbers) for images, numbers in parts]
     if not all(each.dtype.kind == "U" for each in labels):
         raise InstaHideError(
             "Some labels are names and some are numbers.", "Give all labels in one form."
@@ -87,7 +87,7 @@ def _labelled(*parts: tuple[NDArray[Any], NDArray[Any]]) -> list[ImageTable]:
     names = np.unique(np.concatenate([each.reshape(-1) for each in labels]))
     classes = require_class_names(names.tolist())
     return [
-        labelled(images, np.searchsorted(names, each).astype(np.int64), classes)
+        table_from_arrays(images, np.searchsorted(names, each).astype(np.int64), classes)
         for (images, _), each in zip(parts, labels, strict=True)
     ]
 
@@ -120,6 +120,6 @@ def _load(path: Path) -> NDArray[Any]:
 
 def _unreadable(path: Path, error: Exception) -> InstaHideError:
     return InstaHideError(
-        f"{path} is not a readable NumPy file ({reason_of(error)}).",
+        f"{path} is not a readable NumPy file ({failure_reason(error)}).",
         "Save plain uint8 images and whole-number labels with numpy.save or numpy.savez.",
     )

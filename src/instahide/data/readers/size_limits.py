@@ -17,24 +17,24 @@ MOST_RATIO = 100
 MOST_REASON = 200
 
 
-def most_decoded(file_bytes: int) -> int:
+def max_decoded_bytes(file_bytes: int) -> int:
     """Bytes that a file of ``file_bytes`` may decode or unpack to."""
     return max(FREE_BYTES, MOST_RATIO * file_bytes)
 
 
-def require_plausible(decoded_bytes: int, file_bytes: int) -> None:
+def require_plausible_size(decoded_bytes: int, file_bytes: int) -> None:
     """Check what a file claims to hold against the size of the file.
 
     Raises:
         ValueError: it would become far larger than its file.
     """
-    if decoded_bytes > most_decoded(file_bytes):
+    if decoded_bytes > max_decoded_bytes(file_bytes):
         raise ValueError(
             f"{file_bytes:,} bytes that would become {decoded_bytes:,} may be a decompression bomb"
         )
 
 
-def reason_of(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
     """The message of an error that a decoder raised, short and on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = printable(text)

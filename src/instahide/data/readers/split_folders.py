@@ -24,7 +24,7 @@ _FILLERS = {"set", "data", "dataset", "image", "images", "img", "imgs", "split",
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
-class Parts(NamedTuple):
+class SplitFolders(NamedTuple):
     """The training and test folders, and the folders beside them that nothing is read of."""
 
     train: Path
@@ -32,7 +32,7 @@ class Parts(NamedTuple):
     others: tuple[Path, ...]
 
 
-def part_of(name: str) -> Kind | None:
+def split_of(name: str) -> Kind | None:
     """Which part a folder called ``name`` is, if it is called like one: `Training`, `val2017`."""
     if any(char.isalpha() for char in _WORD.sub("", name)):
         return None
@@ -46,7 +46,7 @@ def part_of(name: str) -> Kind | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def find_parts(folder: Path, classes: Sequence[str] | None = None) -> Parts | None:
+def find_split_folders(folder: Path, classes: Sequence[str] | None = None) -> SplitFolders | None:
     """The parts that ``folder`` comes in; None if its folders are classes.
 
     Validation images stand in for test images where there are none of these. Folders that are
@@ -58,7 +58,7 @@ def find_parts(folder: Path, classes: Sequence[str] | None = None) -> Parts | No
     folders = visible_folders(folder)
     by_kind: dict[Kind, list[Path]] = {"train": [], "test": [], "validation": []}
     for path in folders:
-        if kind := part_of(path.name):
+        if kind := split_of(path.name):
             by_kind[kind].append(path)
     train, tests = by_kind["train"], by_kind["test"] or by_kind["validation"]
     named = [*train, *by_kind["test"], *by_kind["validation"]]
@@ -75,17 +75,19 @@ def find_parts(folder: Path, classes: Sequence[str] | None = None) -> Parts | No
     for same in (train, tests):
         if len(same) > 1:
             raise _ambiguous(folder, same)
-    return Parts(train[0], tests[0], tuple(p for p in folders if p not in (train[0], tests[0])))
+    return SplitFolders(
+        train[0], tests[0], tuple(p for p in folders if p not in (train[0], tests[0]))
+    )
 
 
-def require_classes_apart(folder: Path) -> None:
+def require_no_split_classes(folder: Path) -> None:
     """Check that no class folder of ``folder`` holds training and test folders of its own.
 
     Raises:
         InstaHideError: one does, so that test images would be trained on.
     """
     for path in visible_folders(folder):
-        kinds = {part_of(inside.name) for inside in visible_folders(path)}
+        kinds = {split_of(inside.name) for inside in visible_folders(path)}
         if "train" in kinds and kinds & {"test", "validation"}:
             raise InstaHideError(
                 f"The class folder {path} holds training and test images together.",

@@ -13,7 +13,7 @@ from instahide.data.cache import cache_folder, digest
 from instahide.data.remote.urls import Entry, Remote, is_url, local_path
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import write_json
-from instahide.utils.parallel import in_order
+from instahide.utils.parallel import parallel_map
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
@@ -26,7 +26,7 @@ LARGE = 1 << 24
 _STATE = ".fetched.json"
 
 
-def fetched(
+def local_copy(
     source: str | Path,
     *,
     beside: Callable[[str], tuple[str, ...]] = lambda _: (),
@@ -54,11 +54,11 @@ def fetched(
         return path
     remote = Remote.open(str(source))
     root = cache_folder() / "remote" / digest(remote.url)
-    _mirror(remote, _wanted(remote, beside), root, progress)
+    _mirror(remote, _files_to_download(remote, beside), root, progress)
     return root / remote.name
 
 
-def require_room(size: int, folder: Path) -> None:
+def require_disk_space(size: int, folder: Path) -> None:
     """Check that ``size`` bytes fit on the disk of the cache's ``folder``.
 
     Raises:
@@ -72,7 +72,9 @@ def require_room(size: int, folder: Path) -> None:
         )
 
 
-def _wanted(remote: Remote, beside: Callable[[str], tuple[str, ...]]) -> dict[str, Entry]:
+def _files_to_download(
+    remote: Remote, beside: Callable[[str], tuple[str, ...]]
+) -> dict[str, Entry]:
     """What to fetch, by path below the copy's root."""
     found = {f"{remote.name}/{name}": entry for name, entry in remote.tree().items()}
     if found:
@@ -94,7 +96,7 @@ def _mirror(remote: Remote, wanted: Mapping[str, Entry], root: Path, progress: b
     }
     missing = [name for name in wanted if name not in kept]
     total = sum(wanted[name].size for name in missing)
-    require_room(total, cache_folder())
+    require_disk_space(total, cache_folder())
     _remove_others(root, wanted)
     # Before a file is replaced it is unknown: whatever happens, no version is taken for another.
     write_json(root / _STATE, kept)
@@ -105,7 +107,7 @@ def _mirror(remote: Remote, wanted: Mapping[str, Entry], root: Path, progress: b
             return name
 
         try:
-            for name in in_order(fetch, missing, CONNECTIONS):
+            for name in parallel_map(fetch, missing, CONNECTIONS):
                 kept[name] = wanted[name].state
         finally:
             write_json(root / _STATE, kept)

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from instahide.data.cache import digest
 from instahide.errors import InstaHideError
-from instahide.utils.atomic_write import writing
+from instahide.utils.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -107,7 +107,7 @@ class Remote:
                 "The URL holds a password, which would end up in messages and settings.",
                 "Give it in the environment, or in the configuration of the service.",
             )
-        with reaching(url):
+        with connection_errors(url):
             filesystem, path = fsspec.core.url_to_fs(url)
             return cls(url.rstrip("/"), filesystem, path.rstrip("/"))
 
@@ -123,7 +123,7 @@ class Remote:
     def entry(self, name: str = "") -> Entry | None:
         """The file at the URL, or ``name`` in the folder there; None if there is no such file."""
         path = f"{self.path}/{name}" if name else self.path
-        with reaching(self.url):
+        with connection_errors(self.url):
             try:
                 facts = self.filesystem.info(path)
             except FileNotFoundError:
@@ -137,7 +137,7 @@ class Remote:
 
     def files(self) -> dict[str, Entry]:
         """Visible files directly inside, by name; none if there is no folder."""
-        with reaching(self.url):
+        with connection_errors(self.url):
             self.filesystem.invalidate_cache()
             try:
                 found = self.filesystem.ls(self.path, detail=True)
@@ -151,7 +151,7 @@ class Remote:
         Raises:
             InstaHideError: a file has a name that leads elsewhere, or that files here cannot have.
         """
-        with reaching(self.url):
+        with connection_errors(self.url):
             self.filesystem.invalidate_cache()
             # Of a path that is a file, some file systems give the file itself, and no facts.
             found = filter(None, self.filesystem.find(self.path, detail=True).values())
@@ -169,8 +169,8 @@ class Remote:
                 length than was said.
         """
         told = {} if callback is None else {"callback": callback}
-        with writing(target) as partial:
-            with reaching(self.url):
+        with atomic_write(target) as partial:
+            with connection_errors(self.url):
                 self.filesystem.get_file(entry.path, str(partial), **told)
             if partial.stat().st_size != entry.size:
                 raise InstaHideError(
@@ -189,7 +189,7 @@ class Remote:
 
 
 @contextmanager
-def reaching(url: str) -> Iterator[None]:
+def connection_errors(url: str) -> Iterator[None]:
     """Explain what goes wrong in the block, which does nothing but ask for something at ``url``.
 
     Raises:

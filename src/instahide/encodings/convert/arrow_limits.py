@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from instahide.data.readers.size_limits import require_plausible
+from instahide.data.readers.size_limits import require_plausible_size
 
 if TYPE_CHECKING:
     import pyarrow
@@ -48,8 +48,8 @@ def require_plausible_parquet(file: ParquetFile, file_bytes: int) -> None:
     # What it says of its columns is not looked at: damaged columns end the process.
     facts = file.metadata
     groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
-    require_plausible(sum(group.total_byte_size for group in groups), file_bytes)
-    require_plausible(_ROW_BYTES * sum(group.num_rows for group in groups), file_bytes)
+    require_plausible_size(sum(group.total_byte_size for group in groups), file_bytes)
+    require_plausible_size(_ROW_BYTES * sum(group.num_rows for group in groups), file_bytes)
 
 
 def _compressed(message: pyarrow.Message) -> bool:

@@ -13,7 +13,7 @@ from instahide.encodings.convert.formats import FORMATS, Name
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.manifest import NAME
 from instahide.errors import InstaHideError
-from instahide.utils.atomic_write import writing_folder
+from instahide.utils.atomic_write import atomic_directory
 
 
 def export_encodings(
@@ -38,7 +38,7 @@ def export_encodings(
             that the format needs is missing.
     """
     require_free(target)
-    with writing_folder(target) as partial:
+    with atomic_directory(target) as partial:
         FORMATS[form].write(_blocks(folder, progress), folder.manifest, partial)
         (partial / NAME).write_bytes(folder.manifest.to_json())
 

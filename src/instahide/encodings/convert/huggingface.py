@@ -21,7 +21,7 @@ from instahide.encodings.convert.arrow_limits import (
 from instahide.encodings.manifest import Manifest
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import require_regular
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 if TYPE_CHECKING:
     import pyarrow
@@ -110,7 +110,7 @@ def read_parquet(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArra
 
 
 def _require_datasets() -> None:
-    with needing("datasets", "huggingface"):
+    with requires_extra("datasets", "huggingface"):
         import datasets  # noqa: F401
 
 

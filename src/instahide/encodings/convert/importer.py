@@ -29,17 +29,17 @@ from instahide.encodings.folder import (
 )
 from instahide.encodings.manifest import NAME, Manifest, Values
 from instahide.encodings.publish import encodings_a_shard
-from instahide.encodings.shards import worst_error
+from instahide.encodings.shards import max_quantization_error
 from instahide.encodings.storage import open_store
-from instahide.encodings.verification.value_ranges import unsound
+from instahide.encodings.verification.value_ranges import value_problems
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError, refused
-from instahide.utils.atomic_write import writing_folder
+from instahide.errors import InstaHideError, first_validation_error
+from instahide.utils.atomic_write import atomic_directory
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """How encodings came about that have no manifest.
 
     Attributes:
@@ -60,7 +60,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ExternalEncodings:
     """Encodings in files of another format. Use `open`.
 
     Attributes:
@@ -76,7 +76,7 @@ class Foreign:
     count: int
 
     @classmethod
-    def open(cls, source: Path, form: Name, origin: Origin | None = None) -> Foreign:
+    def open(cls, source: Path, form: Name, origin: Provenance | None = None) -> ExternalEncodings:
         """Find out what the files in ``source`` should hold.
 
         With a manifest the publication stays the same: it is the same encodings. Without, classes
@@ -127,7 +127,7 @@ class Foreign:
         """
         require_free(target)
         begun = self.manifest.model_copy(update={"shards": (), "ended": None})
-        with writing_folder(target) as partial, writing_encodings(partial, begun) as writer:
+        with atomic_directory(target) as partial, writing_encodings(partial, begun) as writer:
             for block in _blocks(self.source, self.form, encodings_a_shard(begun)):
                 encoded = self._checked(block)
                 self._require(len(writer.manifest) + len(encoded.labels) <= self.count)
@@ -148,10 +148,10 @@ class Foreign:
             )
         with np.errstate(over="ignore"):  # What becomes infinite is found below.
             images, labels = (torch.from_numpy(np.array(a, np.float32, order="C")) for a in block)
-        reason = unsound(images, labels, self.manifest)
+        reason = value_problems(images, labels, self.manifest)
         if reason:
             raise InstaHideError(
-                f"{self.source} is not of this scheme and normalisation: {reason}.",
+                f"{self.source} is not of this scheme and normalization: {reason}.",
                 "Check how they were made, or get them anew from whoever published them.",
             )
         return Encoded(images, labels)
@@ -164,7 +164,7 @@ class Foreign:
             )
 
 
-def _described(source: Path, form: Name, origin: Origin | None) -> Manifest:
+def _described(source: Path, form: Name, origin: Provenance | None) -> Manifest:
     """A manifest from what was told and from the first encoding."""
     if origin is None:
         raise InstaHideError(
@@ -185,14 +185,16 @@ def _described(source: Path, form: Name, origin: Origin | None) -> Manifest:
             shape=images.shape[1:],
             classes=tuple(str(number) for number in range(labels.shape[1])),
             values=values,
-            worst_error=0.0,
+            max_quantization_error=0.0,
         )
     except ValidationError as error:
         raise InstaHideError(
-            f"What was said of {source} cannot be true ({refused(error)}).",
+            f"What was said of {source} cannot be true ({first_validation_error(error)}).",
             "Check the number of private images and copies, mean and std.",
         ) from None
-    return manifest.model_copy(update={"worst_error": worst_error(values, manifest.reach)})
+    return manifest.model_copy(
+        update={"worst_error": max_quantization_error(values, manifest.max_abs)}
+    )
 
 
 def _blocks(source: Path, form: Name, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
@@ -217,5 +219,5 @@ def _blocks(source: Path, form: Name, most: int) -> Iterator[tuple[NDArray[Any],
 
 def _write(encoded: Encoded, writer: FolderWriter) -> None:
     manifest = writer.manifest
-    shard = store_shard(writer.store, new_shard_name(), encoded, manifest.values, manifest.reach)
+    shard = store_shard(writer.store, new_shard_name(), encoded, manifest.values, manifest.max_abs)
     writer.commit(shard)

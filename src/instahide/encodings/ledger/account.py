@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.duplicates.content_hash import connected, joined
+from instahide.data.duplicates.content_hash import connected_ids, merge_ids
 from instahide.encodings.ledger.image_names import primary
 from instahide.encodings.ledger.schema import with_crc, without_crc
 from instahide.encodings.ledger.store import LedgerFile
 from instahide.encodings.ledger.stored_hashes import count_links
-from instahide.encryption.exposure import Exposure, fitting, require_limit
-from instahide.encryption.sampling._duplicates_numba import merge, repeats
+from instahide.encryption.exposure import Exposure, require_limit, within_limit
+from instahide.encryption.sampling._duplicates_numba import has_repeats, merge_repeats
 from instahide.errors import InstaHideError
 
 
@@ -78,20 +78,20 @@ class Account(Exposure):
 
     def group(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """As `Exposure.group`, with those that the ledger knows to be of one source as well."""
-        return joined(ids, self.pictures())
+        return merge_ids(ids, self.pictures())
 
     def pictures(self) -> NDArray[np.int64]:
         """(N,) numbers below N, equal for rows that are counted together."""
         entries = self._entries.reshape(self.images, -1).astype(np.int64)
         rows, _ = np.nonzero(entries >= 0)
-        return connected(rows, entries[entries >= 0], self.images)
+        return connected_ids(rows, entries[entries >= 0], self.images)
 
     def require_rate(self, rate: float) -> None:
         """As `Exposure.require_rate`."""
         if rate > self._rate * (1 + 1e-9):
             raise InstaHideError(
                 "The account of the ledger was opened for a scheme with more noise, or for images "
-                "under another normalisation: it would promise more privacy than there is.",
+                "under another normalization: it would promise more privacy than there is.",
                 "Open it with the scheme that encrypts, and with the mean and std of the images.",
             )
 
@@ -139,7 +139,7 @@ class Account(Exposure):
         taken = len(rows)
         if self.limit is not None:
             self._file.catch_up()
-            taken = fitting(entries, self._file.counts, self.limit)
+            taken = within_limit(entries, self._file.counts, self.limit)
             taken = 0 if together and taken < len(rows) else taken
         if taken:
             flat, squares = entries[:taken].reshape(-1), np.square(weights[:taken]).reshape(-1)
@@ -155,8 +155,8 @@ class Account(Exposure):
         each = 1 if self._entries.ndim == 1 else self._entries.shape[1]
         entries = self._entries[rows].astype(np.int64).reshape(len(rows), each * rows.shape[1])
         weights = np.repeat(np.asarray(coefficients, np.float32), each, axis=1)
-        if repeats(entries):
-            merge(entries, weights)
+        if has_repeats(entries):
+            merge_repeats(entries, weights)
         return entries, weights
 
     def sync(self) -> None:

@@ -120,10 +120,10 @@ class LedgerCounts:
         squares = np.frombuffer(b"".join(take[2] for take in takes), "<f4").astype(np.float64)
         if numbers.max(initial=0) >= len(self.counts) or len(numbers) != len(squares):
             raise ValueError("A take of images that are not there.")
-        add_up(self.counts, numbers, None)
-        add_up(self.squares, numbers, squares)
+        sum_counts(self.counts, numbers, None)
+        sum_counts(self.squares, numbers, squares)
         if rate < math.inf:
-            add_up(self.losses, numbers, rate * squares)
+            sum_counts(self.losses, numbers, rate * squares)
         else:
             self.losses[numbers] = math.inf
         self._seen = takes[-1][0]
@@ -134,7 +134,7 @@ def without_noise(counts: NDArray[np.uint32]) -> NDArray[np.float64]:
     return np.where(counts > 0, math.inf, 0.0)
 
 
-def add_up(
+def sum_counts(
     totals: NDArray[Any], numbers: NDArray[np.intp], values: NDArray[np.float64] | None
 ) -> None:
     """Add to ``totals[numbers]`` the ``values``, or 1; a number may be there more than once."""

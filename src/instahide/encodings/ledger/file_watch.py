@@ -24,7 +24,7 @@ SUFFIXES = ("", "-wal", "-shm")
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
-def located(path: Path) -> Path:
+def resolve_path(path: Path) -> Path:
     """The absolute path without symbolic links that ``path`` leads to; a ledger may be there.
 
     Raises:
@@ -103,7 +103,7 @@ def _size(path: str) -> int:
         return 0
 
 
-class Watch:
+class FileWatch:
     """The three files of a ledger, as they were when it was opened.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data import ImageTable
-from instahide.utils.parallel import in_order, tracked
+from instahide.utils.parallel import parallel_map, with_progress
 
 SALT_BYTES = 32
 #: Bytes that are kept of a hash: two of 10^9 images collide with a chance below 10^-20.
@@ -36,7 +36,7 @@ def pixel_hashes(images: ImageTable, salt: bytes, *, progress: bool = False) -> 
         return b"".join([_digest(salted.copy(), pixels) for pixels in block])
 
     starts = range(0, len(images), _CHUNK)
-    chunks = in_order(hashed, tracked(starts, "Looking images up", len(starts), progress))
+    chunks = parallel_map(hashed, with_progress(starts, "Looking images up", len(starts), progress))
     return np.frombuffer(b"".join(chunks), f"S{HASH_BYTES}")
 
 
@@ -63,7 +63,7 @@ def salted_keys(
     starts = range(0, len(words), _CHUNK)
     parts = [
         b"".join([_digest(salted.copy(), key) for key in words[start : start + _CHUNK]])
-        for start in tracked(starts, "Looking images up", len(starts), progress)
+        for start in with_progress(starts, "Looking images up", len(starts), progress)
     ]
     hashes = np.frombuffer(b"".join(parts), f"S{HASH_BYTES}").copy()
     hashes[~words.any(axis=1)] = b""

@@ -21,28 +21,28 @@ UNKNOWN = b""
 Entries = NDArray[np.int64]
 
 
-class Links(NamedTuple):
+class ImageLinks(NamedTuple):
     """L renditions: ``hashes`` (L,), each of the ``entries`` (L,) beside it."""
 
     hashes: NDArray[np.bytes_]
     entries: Entries
 
     @classmethod
-    def none(cls) -> Links:
+    def none(cls) -> ImageLinks:
         """No renditions."""
         return cls(np.empty(0, f"S{HASH_BYTES}"), np.empty(0, np.int64))
 
-    def __add__(self, other: object) -> Links:
+    def __add__(self, other: object) -> ImageLinks:
         """Both, one after the other."""
-        if not isinstance(other, Links):
+        if not isinstance(other, ImageLinks):
             return NotImplemented
-        return Links(
+        return ImageLinks(
             np.concatenate([self.hashes, other.hashes]),
             np.concatenate([self.entries, other.entries]),
         )
 
 
-class Names:
+class ImageNames:
     """Entries by hash.
 
     Args:
@@ -50,9 +50,9 @@ class Names:
         links: the renditions.
     """
 
-    def __init__(self, own: NDArray[np.bytes_], links: Links) -> None:
+    def __init__(self, own: NDArray[np.bytes_], links: ImageLinks) -> None:
         self._own = own
-        both = Links(own, np.arange(len(own))) + links
+        both = ImageLinks(own, np.arange(len(own))) + links
         order = np.argsort(both.hashes, kind="stable")
         self._hashes, self._entries = both.hashes[order], both.entries[order]
         self._nested = bool(len(links.hashes)) and bool(np.isin(links.hashes, own).any())
@@ -107,24 +107,26 @@ def primary(keys: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
     return chosen
 
 
-def missing_links(names: Names, keys: NDArray[np.bytes_]) -> Links:
+def missing_links(names: ImageNames, keys: NDArray[np.bytes_]) -> ImageLinks:
     """The renditions that ``keys`` (N, m) tell of and that ``names`` does not have.
 
     Every hash of a row is a rendition of what its `primary` hash stands for.
     """
     which, entries = names.direct(primary(keys))
     hashes = keys[which]
-    pairs = Links(hashes.reshape(-1), np.repeat(entries, hashes.shape[1]))
+    pairs = ImageLinks(hashes.reshape(-1), np.repeat(entries, hashes.shape[1]))
     given = pairs.hashes != UNKNOWN
     unique, codes = np.unique(pairs.hashes[given], return_inverse=True)
     codes, targets = _unique(codes, pairs.entries[given])
     there, known = names.direct(unique)
     size = int(max(targets.max(initial=0), known.max(initial=0))) + 1
     new = ~np.isin(codes * size + targets, there * size + known)
-    return Links(unique[codes[new]], targets[new])
+    return ImageLinks(unique[codes[new]], targets[new])
 
 
-def inherited(names: Names, links: Links, counts: NDArray[np.int64]) -> tuple[Entries, Entries]:
+def inherited(
+    names: ImageNames, links: ImageLinks, counts: NDArray[np.int64]
+) -> tuple[Entries, Entries]:
     """Which entries are to be raised by the totals of which others, once ``links`` are added.
 
     What showed a rendition showed its source, and was not counted for it while that was unknown.

@@ -18,19 +18,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data import Images, ImageTable
+from instahide.data import ImageSource, ImageTable
 from instahide.data.dataset import MapDataset
 from instahide.data.duplicates.content_hash import Hashes
-from instahide.data.duplicates.image_view import images_of
+from instahide.data.duplicates.image_view import image_view
 from instahide.data.image_source import keys_of
 from instahide.encodings.ledger.account import Account as Account
 from instahide.encodings.ledger.account import greatest
-from instahide.encodings.ledger.file_watch import located
+from instahide.encodings.ledger.file_watch import resolve_path
 from instahide.encodings.ledger.image_hash import pixel_hashes, salted_keys
 from instahide.encodings.ledger.image_names import primary
 from instahide.encodings.ledger.schema import create
 from instahide.encodings.ledger.store import LedgerFile
-from instahide.encryption.privacy import loss_rate
+from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import moments_unknown
 
@@ -77,14 +77,14 @@ class Ledger:
                 another name by a hard link or a mount.
         """
         path = path or default_ledger()
-        real = located(path)
+        real = resolve_path(path)
         if not real.exists():
             create(real)
         return cls(LedgerFile(path))
 
     def account(
         self,
-        images: Images | MapDataset,
+        images: ImageSource | MapDataset,
         *,
         limit: int | None = None,
         scheme: Scheme | None = None,
@@ -104,11 +104,11 @@ class Ledger:
             images: private images, or a map-style data set of them; those not known yet are
                 entered.
             limit: encodings that an image may go into, at most, all earlier ones included.
-            scheme: that encrypts these very rows, under their normalisation: what its noise
+            scheme: that encrypts these very rows, under their normalization: what its noise
                 guarantees is then kept. Without it images go out without a guarantee.
             image: where an item of a data set holds its image: a key, an index, or a tuple of
                 these; by default the first of a tuple, or what is called ``image``.
-            mean: what a data set of float images was normalised by, of pixel / 255; by default what
+            mean: what a data set of float images was normalized by, of pixel / 255; by default what
                 its transforms say. Where it is known, an image is the same one as in a table or a
                 file with its pixels, and what noise guarantees can be kept.
             std: likewise.
@@ -118,11 +118,11 @@ class Ledger:
             InstaHideError: a limit below 1, a data set that cannot be used, or a ledger that
                 cannot.
         """
-        if not isinstance(images, Images):
-            images = images_of(images, image=image, mean=mean, std=std)
+        if not isinstance(images, ImageSource):
+            images = image_view(images, image=image, mean=mean, std=std)
         hashes = self._hashes(images, progress=progress)
         known = scheme is not None and not moments_unknown(images)
-        rate = loss_rate(scheme, images.shape, images.std) if scheme and known else math.inf
+        rate = mu_squared_rate(scheme, images.shape, images.std) if scheme and known else math.inf
         return Account(self._file, hashes, limit, rate)
 
     def account_of(
@@ -177,7 +177,7 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _hashes(self, images: Images, *, progress: bool) -> NDArray[np.bytes_]:
+    def _hashes(self, images: ImageSource, *, progress: bool) -> NDArray[np.bytes_]:
         """(N, m) salted hashes of the rows of ``images``."""
         salt = self._file.salt
         hashes = salted_keys(keys_of(images), salt, progress=progress)

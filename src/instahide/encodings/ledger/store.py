@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from instahide.encodings.ledger.counts import LedgerCounts, without_noise
 from instahide.encodings.ledger.errors import damaged, explained, lost
-from instahide.encodings.ledger.file_watch import Watch, located
-from instahide.encodings.ledger.image_names import Names, inherited, missing_links, primary
+from instahide.encodings.ledger.file_watch import FileWatch, resolve_path
+from instahide.encodings.ledger.image_names import ImageNames, inherited, missing_links, primary
 from instahide.encodings.ledger.schema import connected, require_ledger, with_crc
 from instahide.encodings.ledger.stored_hashes import (
     insert_images,
@@ -62,12 +62,12 @@ class LedgerFile(LedgerCounts):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = located(path)
+        self.path = resolve_path(path)
         self._lock = threading.RLock()
         self._process = os.getpid()
         #: Of the journal, written here since it was folded here.
         self._journal_bytes = 0
-        self._watch: Watch | None = None
+        self._watch: FileWatch | None = None
         self._lost: InstaHideError | None = None
         with explained(path):
             before = self.path.stat()
@@ -91,7 +91,7 @@ class LedgerFile(LedgerCounts):
         self.refresh()
         self.fold()
         with explained(path):
-            self._watch = Watch(path, self.path)
+            self._watch = FileWatch(path, self.path)
             #: As `Watch.require` gave it when the counts were last compared.
             self._written = self._watch.require()
             if not os.path.samestat(before, self.path.stat()):
@@ -254,7 +254,7 @@ class LedgerFile(LedgerCounts):
         self._seen += 1
         self._fold()
 
-    def _names(self) -> Names:
+    def _names(self) -> ImageNames:
         return read_names(self._connection, len(self.counts))
 
     def fold(self) -> None:

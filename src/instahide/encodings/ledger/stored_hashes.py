@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.encodings.ledger.image_hash import HASH_BYTES
-from instahide.encodings.ledger.image_names import Links, Names
+from instahide.encodings.ledger.image_names import ImageLinks, ImageNames
 from instahide.encodings.ledger.schema import with_crc, without_crc
 
 #: Images in a blob, at most: SQLite takes no blob beyond a billion bytes.
@@ -31,7 +31,7 @@ def read_hashes(connection: sqlite3.Connection, images: int) -> NDArray[np.bytes
     return np.frombuffer(hashes, f"S{HASH_BYTES}")
 
 
-def read_names(connection: sqlite3.Connection, images: int) -> Names:
+def read_names(connection: sqlite3.Connection, images: int) -> ImageNames:
     """All hashes of the ``images``, and of their renditions.
 
     Raises:
@@ -43,7 +43,7 @@ def read_names(connection: sqlite3.Connection, images: int) -> Names:
     entries = np.frombuffer(b"".join(part[1] for part in parts), "<u4").astype(np.int64)
     if len(hashes) != len(entries) or entries.max(initial=-1) >= images:
         raise ValueError("A rendition of an image that is not there.")
-    return Names(read_hashes(connection, images), Links(hashes, entries))
+    return ImageNames(read_hashes(connection, images), ImageLinks(hashes, entries))
 
 
 def insert_images(connection: sqlite3.Connection, first: int, hashes: NDArray[np.bytes_]) -> None:
@@ -56,7 +56,7 @@ def insert_images(connection: sqlite3.Connection, first: int, hashes: NDArray[np
         connection.execute("INSERT INTO totals VALUES (?, ?, ?, ?, ?)", row)
 
 
-def insert_links(connection: sqlite3.Connection, links: Links) -> None:
+def insert_links(connection: sqlite3.Connection, links: ImageLinks) -> None:
     """Note renditions."""
     first = count_links(connection)
     for start in range(0, len(links.hashes), CHUNK):

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.encodings.ledger.ledger import Account
-from instahide.encryption.exposure import Exposure, fitting
-from instahide.encryption.sampling._duplicates_numba import merge, repeats
+from instahide.encryption.exposure import Exposure, within_limit
+from instahide.encryption.sampling._duplicates_numba import has_repeats, merge_repeats
 
 
 class Counting(Protocol):
@@ -80,9 +80,9 @@ class RemoteExposure(Exposure):
     def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
         """As `Exposure.take`, but of mixes that others keep from fitting some more are left out."""
         pictures, weights = self._pictures(rows), np.array(coefficients, np.float32)
-        if repeats(pictures):
+        if has_repeats(pictures):
             pictures = pictures.copy()
-            merge(pictures, weights)
+            merge_repeats(pictures, weights)
         taken = self._fitting(pictures)
         while taken and not self._count(pictures[:taken], weights[:taken]):
             self._see()
@@ -99,7 +99,7 @@ class RemoteExposure(Exposure):
         return counted
 
     def _fitting(self, rows: NDArray[np.int64]) -> int:
-        return len(rows) if self.limit is None else fitting(rows, self._counts, self.limit)
+        return len(rows) if self.limit is None else within_limit(rows, self._counts, self.limit)
 
     def _see(self) -> None:
         if self.limit is not None:

@@ -29,7 +29,7 @@ def fingerprints(images: Tensor, labels: Tensor) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
-def repeats(found: Iterable[NDArray[np.uint64]]) -> int:
+def find_repeated_mixes(found: Iterable[NDArray[np.uint64]]) -> int:
     """How many of the `fingerprints` are there before."""
     together = np.concatenate([np.empty(0, np.uint64), *found])
     return len(together) - len(np.unique(together))

@@ -2,7 +2,7 @@
 
 A mix of a picture with itself is the picture, whatever the coefficients: its encoding has the
 picture's values but for the signs. Two signs give it away: all values are those of 8-bit pixels
-under the normalisation of the folder, which a mix of different pictures is not by chance; and two
+under the normalization of the folder, which a mix of different pictures is not by chance; and two
 such encodings have the same magnitudes, whatever their masks, though their labels differ. Where
 the labels are the same too, two mixes of the same images may have nearly the same coefficients.
 """
@@ -35,7 +35,7 @@ _CHANCE = 1e-9
 Look = Callable[[int], NDArray[np.float32]]
 
 
-class SinglePictures:
+class SingleImages:
     """Collects encodings of a folder, and says which of them show a single picture.
 
     Args:
@@ -123,17 +123,17 @@ class SinglePictures:
 
     def _tolerance(self, values: NDArray[np.float32]) -> NDArray[Any]:
         """How far stored ``values`` may be from what was mixed."""
-        most = self._manifest.reach * _ROUNDING
+        most = self._manifest.max_abs * _ROUNDING
         if self._manifest.values == "float16":
             return values * (2.0**-11 * 1.01) + most
-        return np.full(values.shape, self._manifest.worst_error + most)
+        return np.full(values.shape, self._manifest.max_quantization_error + most)
 
     def _twins(self, look: Look) -> set[int]:
         if not self._means:
             return set()
         means, numbers = np.concatenate(self._means), np.concatenate(self._numbers)
         labels = np.concatenate(self._labels)
-        limit = 2 * (self._manifest.worst_error + self._manifest.reach * _ROUNDING)
+        limit = 2 * (self._manifest.max_quantization_error + self._manifest.max_abs * _ROUNDING)
         order = np.argsort(means[:, 0], kind="stable")
         found = set()
         for apart in range(1, _NEIGHBOURS + 1):

@@ -10,7 +10,7 @@ from instahide.encodings.manifest import Manifest
 _ROUNDING = 1e-5
 
 
-def unsound(images: Tensor, labels: Tensor, manifest: Manifest) -> str | None:
+def value_problems(images: Tensor, labels: Tensor, manifest: Manifest) -> str | None:
     """What is wrong with encodings, or nothing.
 
     Args:
@@ -18,7 +18,7 @@ def unsound(images: Tensor, labels: Tensor, manifest: Manifest) -> str | None:
         labels: float32 (n, classes).
         manifest: what says how they were made.
     """
-    bound = manifest.reach * (1 + _ROUNDING) + manifest.worst_error
+    bound = manifest.max_abs * (1 + _ROUNDING) + manifest.max_quantization_error
     # A comparison with NaN fails, so that these are found as well.
     if not bool((images.abs() <= bound).all()):
         return f"values lie beyond {bound:.3f}, or are no numbers"
@@ -31,5 +31,5 @@ def unsound(images: Tensor, labels: Tensor, manifest: Manifest) -> str | None:
 def _least_label(manifest: Manifest) -> float:
     """What a label sums to, at the least."""
     scheme = manifest.encryption()
-    sums_to_one = scheme.labels == "renormalised" or scheme.public_k == 0
-    return 1.0 if sums_to_one else max(scheme.c2, scheme.own)
+    sums_to_one = scheme.label_mode == "renormalised" or scheme.public_k == 0
+    return 1.0 if sums_to_one else max(scheme.c2, scheme.min_self_coefficient)

@@ -38,7 +38,7 @@ def copy_mirrored(_: Any, target: Any, to: Any, source: Any, begin: Any) -> Any:
 
 
 @intrinsic
-def read_soon(_: Any, array: Any, place: Any) -> Any:
+def prefetch(_: Any, array: Any, place: Any) -> Any:
     """Bring the line with ``place`` of the flat ``array`` into the cache, without a wait for it.
 
     A place that is not there does no harm.

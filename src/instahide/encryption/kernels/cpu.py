@@ -1,7 +1,7 @@
 """The encoding on CPU cores: rows of pixels in, encoded rows out, nothing in between in memory.
 
 A worker takes a share of the mixes. For each channel it goes over the values of k planes once:
-weighted sum, normalisation folded into weights and bias, sign bit XORed with the mask's bit. Where
+weighted sum, normalization folded into weights and bias, sign bit XORed with the mask's bit. Where
 there is augmentation, it reads them from a scratch in the first-level cache, where they were copied
 as they are moved. The inner loop has a fixed k, so that the compiler keeps the sum in vector
 registers.
@@ -22,7 +22,7 @@ import torch
 from numba.cpython.unsafe.tuple import tuple_setitem
 from numpy.typing import NDArray
 
-from instahide.encryption.kernels._intrinsics import LANES, LINE, copy_mirrored, read_soon
+from instahide.encryption.kernels._intrinsics import LANES, LINE, copy_mirrored, prefetch
 from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.utils.numba_jit import njit
 
@@ -114,10 +114,10 @@ def _encode_mixes(
                 if moves.size:
                     table = private if slot < len(private_slots) else public
                     to = slot * room + width
-                    _copy_moved(table, begin, moves[mix, slot], moved, to, height, width)
+                    _copy_shifted(table, begin, moves[mix, slot], moved, to, height, width)
                     # As many pixels as a line has bytes; of floats, every fourth line.
                     for at in range(0, size, LINE):
-                        read_soon(table, np.uintp(soon + at))  # type: ignore[call-arg]
+                        prefetch(table, np.uintp(soon + at))  # type: ignore[call-arg]
                     # What is mixed lies in the cache: there is nothing more to ask for.
                     begin = soon = to
                 # Seen from here, its first argument is the compiler's own.
@@ -165,7 +165,7 @@ def _mix_and_mask(
     for word in range(whole):
         for slot in range(len(coming)):
             table = private if slot < len(private_slots) else public
-            read_soon(table, np.uintp(coming[slot] + 32 * word))  # type: ignore[call-arg]
+            prefetch(table, np.uintp(coming[slot] + 32 * word))  # type: ignore[call-arg]
         for bit in range(32):
             sign = (words[word] << np.uint32(31 - bit)) & np.uint32(0x80000000)
             at = 32 * word + bit
@@ -178,7 +178,7 @@ def _mix_and_mask(
 
 
 @njit(nogil=True)
-def _copy_moved(
+def _copy_shifted(
     table: Any, begin: Any, move: Any, moved: Any, to: Any, height: Any, width: Any
 ) -> None:
     """Copy the plane from ``begin``, mirrored and then shifted down and right, black coming in.

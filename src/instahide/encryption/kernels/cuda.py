@@ -27,11 +27,11 @@ def fits(device: torch.device, *tables: ImageTable) -> bool:
 
 
 class DeviceTables:
-    """Private and public pixels on one device, under one normalisation.
+    """Private and public pixels on one device, under one normalization.
 
     Args:
         private: the private images.
-        public: the public images; their own normalisation is not used.
+        public: the public images; their own normalization is not used.
         device: where to keep them.
     """
 
@@ -55,15 +55,15 @@ class DeviceTables:
                 table = self._private if slot < private_k else self._public
                 images = table[partners[part, slot]]
                 if moves is not None:
-                    images = moved(images, moves[part, slot].to(self._device))
+                    images = shift_and_flip(images, moves[part, slot].to(self._device))
                 mixed += coefficients[part, slot, None, None, None] * images
             mixed = mixed * self._scale + self._bias
             if masks is not None:
-                turn_signs(mixed, masks[part].to(self._device))
+                apply_masks(mixed, masks[part].to(self._device))
             out[part] = mixed
 
 
-def moved(images: Tensor, moves: Tensor) -> Tensor:
+def shift_and_flip(images: Tensor, moves: Tensor) -> Tensor:
     """(n, C, H, W) mirrored and shifted by ``moves`` (n, 3), black coming in."""
     height, width = images.shape[2:]
     down, right, mirrored = moves.long().unbind(1)
@@ -79,7 +79,7 @@ def moved(images: Tensor, moves: Tensor) -> Tensor:
     return gathered * inside[:, None]
 
 
-def turn_signs(values: Tensor, masks: Tensor) -> None:
+def apply_masks(values: Tensor, masks: Tensor) -> None:
     """XOR the sign bits of ``values`` (n, C, H, W) float32 with ``masks`` (n, C, words) int32."""
     shifts = torch.arange(WORD_BITS - 1, -1, -1, device=values.device, dtype=torch.int32)
     # Shifting bit b of a word to the top leaves lower bits behind: keep the top one only.

@@ -18,14 +18,14 @@ def encode(
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """Sigma * sum_j lambda_j x_j over normalised images x_j, in float64.
+    """Sigma * sum_j lambda_j x_j over normalized images x_j, in float64.
 
     Args:
         private: (N, C, H, W) pixels.
         public: (P, C, H, W) pixels.
         keys: for n mixes of k images.
         private_k: columns of ``keys.partners`` that are rows of ``private``.
-        scale: (C,) with ``bias``, the normalisation ``pixel * scale + bias``.
+        scale: (C,) with ``bias``, the normalization ``pixel * scale + bias``.
         bias: (C,)
 
     Returns:
@@ -37,18 +37,18 @@ def encode(
     if keys.moves is not None:
         images = np.stack(
             [
-                [moved(image, *move) for image, move in zip(mix, moves, strict=True)]
+                [shift_and_flip(image, *move) for image, move in zip(mix, moves, strict=True)]
                 for mix, moves in zip(images, keys.moves, strict=True)
             ]
         )
-    normalised = images * scale[:, None, None].astype(np.float64) + bias[:, None, None]
-    mixed = np.einsum("nk,nkchw->nchw", keys.coefficients.astype(np.float64), normalised)
+    normalized = images * scale[:, None, None].astype(np.float64) + bias[:, None, None]
+    mixed = np.einsum("nk,nkchw->nchw", keys.coefficients.astype(np.float64), normalized)
     if keys.masks is None:
         return np.asarray(mixed)
     return np.asarray(np.where(mask_bits(keys.masks, mixed.shape[2:]), -mixed, mixed))
 
 
-def moved(image: NDArray[Any], down: int, right: int, mirrored: int) -> NDArray[Any]:
+def shift_and_flip(image: NDArray[Any], down: int, right: int, mirrored: int) -> NDArray[Any]:
     """(C, H, W) shifted, black coming in, and mirrored first."""
     height, width = image.shape[1:]
     # Sums of a signed byte with itself or a size do not fit into one.

@@ -17,7 +17,7 @@ from instahide.utils.numba_jit import njit
 
 
 @njit(nogil=True)
-def tally(images: Any, first: Any, coefficients: Any, counts: Any, squares: Any) -> None:
+def add_to_totals(images: Any, first: Any, coefficients: Any, counts: Any, squares: Any) -> None:
     """Add the mixes ``images`` (n, p), with ``coefficients`` (n, p), to both totals (N,).
 
     ``first`` (N,): the images that these are counted as; None where all are different pictures.
@@ -44,7 +44,7 @@ def tally(images: Any, first: Any, coefficients: Any, counts: Any, squares: Any)
                 squares[picture] += total * total
 
 
-def repeats(pictures: NDArray[np.int64]) -> bool:
+def has_repeats(pictures: NDArray[np.int64]) -> bool:
     """Whether any mix of ``pictures`` (n, p) holds one twice; -1 is none."""
     # Not compiled: a program that only counts need not wait for the compiler.
     columns = np.ascontiguousarray(pictures.T)
@@ -52,7 +52,7 @@ def repeats(pictures: NDArray[np.int64]) -> bool:
 
 
 @njit(nogil=True)
-def merge(pictures: Any, coefficients: Any) -> None:
+def merge_repeats(pictures: Any, coefficients: Any) -> None:
     """In place: leave each picture once in its mix, with the sum of its ``coefficients`` (n, p).
 
     Its other places in ``pictures`` (n, p) become -1, with a coefficient of 0.

@@ -32,7 +32,7 @@ def uniforms(words: Any) -> Any:
 
 
 @njit(nogil=True)
-def chances(words: Any) -> Any:
+def positive_uniforms(words: Any) -> Any:
     """Numbers (n,) in (0, 1], of which there is a logarithm, of ``words`` (n,)."""
     drawn = np.empty(len(words))
     for at in range(len(words)):
@@ -78,7 +78,9 @@ def _on_circle(half: float) -> Any:
 
 
 @njit(nogil=True, error_model="numpy")
-def bounded_shares(raw: Any, k: int, private_k: int, c1: float, c2: float, own: float) -> Any:
+def normalize_within_bounds(
+    raw: Any, k: int, private_k: int, c1: float, c2: float, own: float
+) -> Any:
     """(m, k) float32: shares of each in the sum of its column, of columns within the bounds.
 
     ``raw`` (k n,) are rows; `Scheme.meets_bounds` says what the bounds are. Of a sum of 0 a share
@@ -109,7 +111,7 @@ def bounded_shares(raw: Any, k: int, private_k: int, c1: float, c2: float, own: 
 
 
 @njit(nogil=True)
-def beyond(words: Any, last: Any) -> Any:
+def indices_above(words: Any, last: Any) -> Any:
     """The places of those ``words`` (b n,) that are above ``last`` (b,), of n words each."""
     places = np.empty(len(words), np.int64)
     count = found = 0
@@ -149,7 +151,7 @@ def partners(first: Any, ranks: Any, private_k: int) -> Any:
 
 
 @njit(nogil=True)
-def partners_apart(
+def distinct_partners(
     first: Any,
     words: Any,
     spans: Any,

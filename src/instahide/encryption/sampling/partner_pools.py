@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data import Images, ImageTable
+from instahide.data import ImageSource, ImageTable
 from instahide.data.duplicates.content_hash import (
     Hashes,
-    all_different,
+    all_unique,
+    duplicate_ids,
     hashes_where,
-    joined,
-    same_pictures,
+    merge_ids,
     sampled_keys,
 )
-from instahide.data.image_source import hashes_of, picture_ids_of, pixel_hashes_of
+from instahide.data.image_source import content_ids_of, hashes_of, pixel_hashes_of
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
@@ -30,7 +30,7 @@ Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class PartnerPool:
     """N rows in an order in which those of one picture lie together.
 
     Attributes:
@@ -43,7 +43,7 @@ class Candidates:
     spans: NDArray[np.int32]
 
     @classmethod
-    def of(cls, ids: NDArray[Any]) -> Candidates:
+    def of(cls, ids: NDArray[Any]) -> PartnerPool:
         """Rows that show the pictures ``ids`` (N,)."""
         rows = np.argsort(ids, kind="stable")
         ordered = ids[rows]
@@ -65,7 +65,7 @@ class Candidates:
 
 
 @dataclass(frozen=True, eq=False)
-class Pools:
+class PartnerPools:
     """Private and public rows that partners are drawn from, with the pictures that they show.
 
     Attributes:
@@ -79,15 +79,15 @@ class Pools:
 
     private_ids: NDArray[np.int32]
     public_ids: NDArray[np.int32]
-    private: Candidates
-    public: Candidates
+    private: PartnerPool
+    public: PartnerPool
     shared: NDArray[np.int32]
 
     @classmethod
-    def of(cls, private_ids: NDArray[Any], public_ids: NDArray[Any]) -> Pools:
+    def of(cls, private_ids: NDArray[Any], public_ids: NDArray[Any]) -> PartnerPools:
         """Of rows that show these pictures."""
         private_ids, public_ids = private_ids.astype(np.int32), public_ids.astype(np.int32)
-        private, public = Candidates.of(private_ids), Candidates.of(public_ids)
+        private, public = PartnerPool.of(private_ids), PartnerPool.of(public_ids)
         ordered, wanted = public_ids[public.rows], private_ids[private.rows]
         spans = [np.searchsorted(ordered, wanted, side) for side in ("left", "right")]
         shared = np.stack(spans, axis=1).astype(np.int32)
@@ -101,12 +101,12 @@ class Pools:
         private, public = np.unique(self.private_ids), np.unique(self.public_ids)
         return len(private), len(public), len(np.intersect1d(private, public))
 
-    def only(self, rows: NDArray[np.int64]) -> Pools:
+    def only(self, rows: NDArray[np.int64]) -> PartnerPools:
         """With these private rows alone, numbered anew."""
-        return Pools.of(self.private_ids[rows], self.public_ids)
+        return PartnerPools.of(self.private_ids[rows], self.public_ids)
 
 
-class Known(NamedTuple):
+class ContentIds(NamedTuple):
     """By what the pictures of N rows are known.
 
     ``ids``: (N,) numbers below N, equal for rows of one picture; ``hashes``: (N, 2) of their
@@ -118,48 +118,48 @@ class Known(NamedTuple):
     pixels: Hashes
 
     @classmethod
-    def of(cls, images: Images, ids: Ids | None = None) -> Known:
+    def of(cls, images: ImageSource, ids: Ids | None = None) -> ContentIds:
         """By the content of ``images``; ``ids`` (N,) of somebody who knows more of them."""
-        found = picture_ids_of(images) if ids is None else ids
+        found = content_ids_of(images) if ids is None else ids
         return cls(found, hashes_of(images), pixel_hashes_of(images))
 
 
-def pools_of(private: Known, public: Images | None) -> Pools | None:
+def known_partner_pools(private: ContentIds, public: ImageSource | None) -> PartnerPools | None:
     """As `image_pools`, of private images of which only hashes are at hand."""
     if public is None or not len(public):
         none = np.empty(0, np.int64)
-        return None if all_different(joined(private.ids)) else Pools.of(private.ids, none)
-    others, count = Known.of(public), len(private.ids)
+        return None if all_unique(merge_ids(private.ids)) else PartnerPools.of(private.ids, none)
+    others, count = ContentIds.of(public), len(private.ids)
     return _joined_pools(private, others, count)
 
 
-def _table_pools(ids: Ids, private: ImageTable, public: ImageTable) -> Pools | None:
+def _table_pools(ids: Ids, private: ImageTable, public: ImageTable) -> PartnerPools | None:
     """As `pools_of`, of tables: only rows that may be equal to one of the other are hashed."""
     keys = [sampled_keys(table.pixels) for table in (private, public)]
     both = np.intersect1d(keys[0], keys[1])
-    if not len(both) and all_different(joined(ids)) and all_different(public.picture_ids):
+    if not len(both) and all_unique(merge_ids(ids)) and all_unique(public.content_ids):
         return None
     found = [
         hashes_where(table.pixels, np.isin(key, both))
         for table, key in zip((private, public), keys, strict=True)
     ]
     known, others = (
-        Known(each, hashes, np.zeros_like(hashes))
-        for each, hashes in zip((ids, public.picture_ids), found, strict=True)
+        ContentIds(each, hashes, np.zeros_like(hashes))
+        for each, hashes in zip((ids, public.content_ids), found, strict=True)
     )
     return _joined_pools(known, others, len(ids))
 
 
-def _joined_pools(private: Known, others: Known, count: int) -> Pools | None:
-    ids = joined(
+def _joined_pools(private: ContentIds, others: ContentIds, count: int) -> PartnerPools | None:
+    ids = merge_ids(
         np.concatenate([private.ids, others.ids + count]),
-        same_pictures(np.concatenate([private.hashes, others.hashes])),
-        same_pictures(np.concatenate([private.pixels, others.pixels])),
+        duplicate_ids(np.concatenate([private.hashes, others.hashes])),
+        duplicate_ids(np.concatenate([private.pixels, others.pixels])),
     )
-    return None if all_different(ids) else Pools.of(ids[:count], ids[count:])
+    return None if all_unique(ids) else PartnerPools.of(ids[:count], ids[count:])
 
 
-def image_pools(ids: Ids, images: Images, public: Images | None) -> Pools | None:
+def partner_pools(ids: Ids, images: ImageSource, public: ImageSource | None) -> PartnerPools | None:
     """What partners of ``images`` are drawn from; None where all pictures are different.
 
     Args:
@@ -169,13 +169,13 @@ def image_pools(ids: Ids, images: Images, public: Images | None) -> Pools | None
     """
     if public is None or not len(public):
         none = np.empty(0, np.int64)
-        return None if all_different(joined(ids)) else Pools.of(ids, none)
+        return None if all_unique(merge_ids(ids)) else PartnerPools.of(ids, none)
     if isinstance(images, ImageTable) and isinstance(public, ImageTable):
         return _table_pools(ids, images, public)
-    return pools_of(Known.of(images, ids), public)
+    return known_partner_pools(ContentIds.of(images, ids), public)
 
 
-def require_pictures(scheme: Scheme, pools: Pools | None) -> None:
+def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
     """Check that any mix can be filled with different pictures.
 
     Raises:

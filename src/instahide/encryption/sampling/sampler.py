@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.exposure import Exposure, at_limit
+from instahide.encryption.exposure import Exposure, limit_error
 from instahide.encryption.keys import Block, Purpose
 from instahide.encryption.sampling import _sampler_numba
-from instahide.encryption.sampling.partner_pools import Pools
+from instahide.encryption.sampling.partner_pools import PartnerPools
 from instahide.encryption.scheme import Scheme
 
 #: Bits of a mask word; a kernel reads the masks of 32 neighbouring values at once.
@@ -26,11 +26,11 @@ WORD_BITS = 32
 
 #: Standard deviations beyond which `noise` never goes: a uniform number has 53 bits, and the
 #: longest radius that Box and Muller make of one is the root of 2 * 53 * ln 2.
-MOST_NOISE = 8.572
+MAX_NOISE_DEVIATIONS = 8.572
 
 #: Mixes in a row that an exposure may refuse. It does so where an image is there twice and has one
 #: encoding left; perhaps such images are all that is left.
-MOST_REFUSALS = 1000
+MAX_REJECTIONS = 1000
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -67,7 +67,7 @@ def one_time_keys(
     shape: tuple[int, int, int],
     augmentation: Augmentation,
     exposure: Exposure,
-    pools: Pools | None = None,
+    pools: PartnerPools | None = None,
 ) -> OneTimeKeys:
     """Draw the keys that encrypt the private images ``indices`` (n,) of ``shape`` (C, H, W).
 
@@ -94,7 +94,7 @@ def one_time_keys(
         chosen,
         weights,
         masks(block, count, shape) if scheme.mask else None,
-        moves(block, (count, scheme.k), augmentation) if augmentation else None,
+        augmentation_moves(block, (count, scheme.k), augmentation) if augmentation else None,
     )
 
 
@@ -105,53 +105,53 @@ def mixes(
     *,
     public: int,
     exposure: Exposure,
-    pools: Pools | None = None,
+    pools: PartnerPools | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The partners (n, k) and coefficients (n, k) of `one_time_keys`, which describes the rest."""
     weights = coefficients(block, scheme, len(indices))
-    chosen = _counted_partners(block, scheme, indices, weights, public, exposure, pools)
+    chosen = _partners_within_limit(block, scheme, indices, weights, public, exposure, pools)
     return chosen, weights[: len(chosen)]
 
 
-def _counted_partners(
+def _partners_within_limit(
     block: Block,
     scheme: Scheme,
     indices: NDArray[np.int64],
     weights: NDArray[np.float32],
     public: int,
     exposure: Exposure,
-    pools: Pools | None,
+    pools: PartnerPools | None,
 ) -> NDArray[np.int64]:
     """(n, k) rows as `partners`, of images within their limit; ends before one at its limit."""
     parts = []
     done = refused = 0
     while done < len(indices):
-        spent = exposure.spent()
+        spent = exposure.exhausted()
         if spent is None:
             rest, private = indices[done:], exposure.images
             drawn = partners(block, scheme, rest, private=private, public=public, pools=pools)
         else:
-            rest = indices[done : _before_first(spent[indices], done)]
-            drawn = _unspent_partners(block, scheme, rest, spent, public, pools)
-        if len(drawn) == 0 or refused > MOST_REFUSALS:
+            rest = indices[done : _first_true(spent[indices], done)]
+            drawn = _partners_below_limit(block, scheme, rest, spent, public, pools)
+        if len(drawn) == 0 or refused > MAX_REJECTIONS:
             if done:
                 break
-            raise at_limit(exposure)
+            raise limit_error(exposure)
         own = slice(0, scheme.private_k)
-        taken = exposure.take(drawn[:, own], weights[done : done + len(drawn), own])
+        taken = exposure.record(drawn[:, own], weights[done : done + len(drawn), own])
         parts.append(drawn[:taken])
         done += taken
         refused = 0 if taken else refused + 1
     return np.concatenate(parts) if parts else np.empty((0, scheme.k), np.int64)
 
 
-def _unspent_partners(
+def _partners_below_limit(
     block: Block,
     scheme: Scheme,
     indices: NDArray[np.int64],
     spent: NDArray[np.bool],
     public: int,
-    pools: Pools | None,
+    pools: PartnerPools | None,
 ) -> NDArray[np.int64]:
     """(n, k) rows as `partners`, of private images not ``spent`` (N,); none if they are too few."""
     free = np.flatnonzero(~spent)
@@ -165,7 +165,7 @@ def _unspent_partners(
     return drawn
 
 
-def _before_first(spent: NDArray[np.bool], start: int) -> int:
+def _first_true(spent: NDArray[np.bool], start: int) -> int:
     """Where, from ``start`` on, the first True stands; the end if there is none."""
     found = np.flatnonzero(spent[start:])
     return start + int(found[0]) if len(found) else len(spent)
@@ -178,27 +178,27 @@ def partners(
     *,
     private: int,
     public: int,
-    pools: Pools | None = None,
+    pools: PartnerPools | None = None,
 ) -> NDArray[np.int64]:
     """(n, k) rows: the image itself, then others, uniform over all choices without repeats.
 
     With ``pools``, each is uniform over the rows whose picture is not yet in the mix.
     """
     if pools is not None:
-        return _partners_apart(block, scheme, indices, pools)
+        return _distinct_partners(block, scheme, indices, pools)
     own, others = range(1, scheme.private_k), range(scheme.public_k)
     bounds = [*(private - taken for taken in own), *(public - taken for taken in others)]
-    ranks = _below_each(block, Purpose.PARTNERS, len(indices), bounds)
+    ranks = _uniform_integers_each(block, Purpose.PARTNERS, len(indices), bounds)
     return np.asarray(_sampler_numba.partners(indices, ranks, scheme.private_k), np.int64)
 
 
-def _partners_apart(
-    block: Block, scheme: Scheme, indices: NDArray[np.int64], pools: Pools
+def _distinct_partners(
+    block: Block, scheme: Scheme, indices: NDArray[np.int64], pools: PartnerPools
 ) -> NDArray[np.int64]:
     private, public = pools.private, pools.public
     words = block.words(Purpose.PARTNERS, (scheme.k - 1) * len(indices))
     while True:
-        drawn, again = _sampler_numba.partners_apart(
+        drawn, again = _sampler_numba.distinct_partners(
             indices,
             words.reshape(scheme.k - 1, len(indices)),
             private.spans,
@@ -212,12 +212,12 @@ def _partners_apart(
         words[again] = block.words(Purpose.PARTNERS, len(again))
 
 
-def below(block: Block, purpose: Purpose, count: int, bound: int) -> NDArray[np.int64]:
+def uniform_integers(block: Block, purpose: Purpose, count: int, bound: int) -> NDArray[np.int64]:
     """(count,) integers, exactly uniform on 0 .. bound - 1."""
-    return np.asarray(_below_each(block, purpose, count, [bound])[0], np.int64)
+    return np.asarray(_uniform_integers_each(block, purpose, count, [bound])[0], np.int64)
 
 
-def _below_each(
+def _uniform_integers_each(
     block: Block, purpose: Purpose, count: int, bounds: Sequence[int]
 ) -> NDArray[np.int64]:
     """(b, count) integers, row by row exactly uniform below each of the b ``bounds``.
@@ -226,7 +226,7 @@ def _below_each(
     """
     words = block.words(purpose, len(bounds) * count)
     last = np.array([2**64 - 1 - 2**64 % bound for bound in bounds], np.uint64)
-    while len(again := _sampler_numba.beyond(words, last)):
+    while len(again := _sampler_numba.indices_above(words, last)):
         words[again] = block.words(purpose, len(again))
     rows = words.reshape(len(bounds), count)
     return np.remainder(rows, np.array(bounds, np.uint64)[:, None], out=rows).view(np.int64)
@@ -247,25 +247,25 @@ def coefficients(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32
     while done < count:
         # Enough for one round nearly always; too few is only another round.
         tries = int((count - done) / scheme.acceptance * 1.05) + 16
-        kept = _bounded(block, scheme, tries)[: count - done]
+        kept = _coefficients_within_bounds(block, scheme, tries)[: count - done]
         accepted[done : done + len(kept)] = kept
         done += len(kept)
     return accepted
 
 
-def _bounded(block: Block, scheme: Scheme, tries: int) -> NDArray[np.float32]:
+def _coefficients_within_bounds(block: Block, scheme: Scheme, tries: int) -> NDArray[np.float32]:
     """(m, k) of ``tries`` draws, those that meet the bounds."""
     size = tries * scheme.k
     raw = (
         np.abs(_normals(block, Purpose.COEFFICIENTS, size))
-        if scheme.law == "half-normal"
+        if scheme.coefficient_distribution == "half-normal"
         else _exponentials(block, Purpose.COEFFICIENTS, size)
     )
     # With no public image the private sum is 1 but for rounding, and c2 says nothing.
     c2 = scheme.c2 if scheme.public_k else 0
-    bounds = float(scheme.c1), float(c2), float(scheme.own)
+    bounds = float(scheme.c1), float(c2), float(scheme.min_self_coefficient)
     return np.asarray(
-        _sampler_numba.bounded_shares(raw, scheme.k, scheme.private_k, *bounds), np.float32
+        _sampler_numba.normalize_within_bounds(raw, scheme.k, scheme.private_k, *bounds), np.float32
     )
 
 
@@ -273,14 +273,14 @@ def _normals(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
     """Independent standard normals, two a time (Box and Muller, 1958)."""
     half = -(-count // 2)
     words = block.words(purpose, 2 * half)
-    chances = _sampler_numba.chances(words[:half])
+    chances = _sampler_numba.positive_uniforms(words[:half])
     drawn = _sampler_numba.normals(np.log(chances, out=chances), words[half:])
     return np.asarray(drawn[:count], np.float64)
 
 
 def _exponentials(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
     """Independent standard exponentials; their shares of a sum are uniform on the simplex."""
-    return np.asarray(-np.log(_sampler_numba.chances(block.words(purpose, count))))
+    return np.asarray(-np.log(_sampler_numba.positive_uniforms(block.words(purpose, count))))
 
 
 def noise(block: Block, shape: tuple[int, ...], deviation: float) -> NDArray[np.float64]:
@@ -298,16 +298,20 @@ def masks(block: Block, count: int, shape: tuple[int, int, int]) -> NDArray[np.u
     return bits[:size].reshape(count, channels, words)
 
 
-def moves(block: Block, shape: tuple[int, int], augmentation: Augmentation) -> NDArray[np.int8]:
+def augmentation_moves(
+    block: Block, shape: tuple[int, int], augmentation: Augmentation
+) -> NDArray[np.int8]:
     """(n, k, 3): down and right, uniform on -padding .. padding, and 1 for half of the mirrors."""
     side, flips = 2 * augmentation.padding + 1, 1 + augmentation.flip
-    numbers = below(block, Purpose.AUGMENTATION, shape[0] * shape[1], side * side * flips)
+    numbers = uniform_integers(
+        block, Purpose.AUGMENTATION, shape[0] * shape[1], side * side * flips
+    )
     return np.asarray(_sampler_numba.moves(numbers, augmentation.padding), np.int8).reshape(
         *shape, 3
     )
 
 
-def order(block: Block, count: int) -> NDArray[np.int64]:
+def permutation(block: Block, count: int) -> NDArray[np.int64]:
     """A uniform permutation of ``count`` rows, but for a bias below count^2 / 2^64.
 
     So much do the remainders of 64-bit words favour the lower places.

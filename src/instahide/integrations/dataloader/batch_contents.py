@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.errors import InstaHideError
-from instahide.integrations.dataloader.batch_fields import Fields, Leaf, Path, field, written
+from instahide.integrations.dataloader.batch_fields import (
+    BatchFields,
+    Leaf,
+    Path,
+    get_field,
+    path_text,
+)
 from instahide.integrations.dataloader.normalization_check import ValueCheck
-from instahide.integrations.dataloader.workers import Fetched
+from instahide.integrations.dataloader.workers import FetchedBatch
 
 
-class Pictures(NamedTuple):
+class BatchArrays(NamedTuple):
     """m images with their labels.
 
     ``images``: (m, C, H, W) float32; ``labels``: (m,) int64 or (m, classes) float32; ``classes``:
@@ -26,10 +32,10 @@ class Pictures(NamedTuple):
     labels: NDArray[Any]
     classes: int
     dtype: torch.dtype
-    fields: Fields
+    fields: BatchFields
 
 
-class Contents:
+class BatchReader:
     """Reads batches of one make.
 
     Args:
@@ -46,9 +52,11 @@ class Contents:
         self._label = label
         self._classes = classes
         self._check = check
-        self._fields: Fields | None = None
+        self._fields: BatchFields | None = None
 
-    def read(self, fetched: Fetched, own: NDArray[np.int64], others: NDArray[np.int64]) -> Pictures:
+    def read(
+        self, fetched: FetchedBatch, own: NDArray[np.int64], others: NDArray[np.int64]
+    ) -> BatchArrays:
         """The images of a batch, then those that they are mixed with.
 
         Args:
@@ -59,19 +67,23 @@ class Contents:
         Raises:
             InstaHideError: a batch without images and labels, or with such as cannot be mixed.
         """
-        fields = self._fields or Fields.find(fetched.own, len(own), self.image, self._label)
-        fields.require_no_other_images(fetched.own)
-        parts = [(fetched.own, own)] + ([(fetched.others, others)] if len(others) else [])
-        images = _joined([_images(field(batch, fields.image), rows) for batch, rows in parts])
-        labels = _joined([_labels(field(batch, fields.label), len(rows)) for batch, rows in parts])
+        fields = self._fields or BatchFields.find(
+            fetched.targets, len(own), self.image, self._label
+        )
+        fields.require_no_other_images(fetched.targets)
+        parts = [(fetched.targets, own)] + ([(fetched.partners, others)] if len(others) else [])
+        images = _joined([_images(get_field(batch, fields.image), rows) for batch, rows in parts])
+        labels = _joined(
+            [_labels(get_field(batch, fields.label), len(rows)) for batch, rows in parts]
+        )
         # Poisson samplers give empty batches, in which there is nothing to check.
         if len(own):
-            _require_own_images(fetched, [written(fields.image)] * len(parts))
+            _require_own_images(fetched, [path_text(fields.image)] * len(parts))
             self._check.see(images)
             self._fields = fields
-        leaf = field(fetched.own, fields.image)
+        leaf = get_field(fetched.targets, fields.image)
         dtype = leaf.dtype if isinstance(leaf, Tensor) else torch.float32
-        return Pictures(images, labels, self._class_count(labels), dtype, fields)
+        return BatchArrays(images, labels, self._class_count(labels), dtype, fields)
 
     def _class_count(self, labels: NDArray[Any]) -> int:
         count = self._classes
@@ -96,7 +108,7 @@ class Contents:
         return count
 
 
-def _require_own_images(fetched: Fetched, paths: list[str]) -> None:
+def _require_own_images(fetched: FetchedBatch, paths: list[str]) -> None:
     """Refuse batches whose images were not found to be those of their items."""
     if fetched.refusal is not None:
         raise InstaHideError(*fetched.refusal)
@@ -123,7 +135,7 @@ def _images(leaf: Leaf, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     if values.ndim != 4 or len(values) != len(rows) or values.dtype.kind != "f":
         raise InstaHideError(
             f"The images of a batch of {len(rows)} are {values.dtype} of shape {values.shape}.",
-            "Normalise images to floats (C, H, W) in the transform, and collate one of every item.",
+            "Normalize images to floats (C, H, W) in the transform, and collate one of every item.",
         )
     finite = np.isfinite(values)
     if not finite.all():

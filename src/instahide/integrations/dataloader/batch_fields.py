@@ -28,14 +28,14 @@ Leaf = Tensor | NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Fields:
+class BatchFields:
     """The paths to the images and to the labels of a batch."""
 
     image: Path
     label: Path
 
     @classmethod
-    def find(cls, batch: Any, count: int, image: Path | None, label: Path | None) -> Fields:
+    def find(cls, batch: Any, count: int, image: Path | None, label: Path | None) -> BatchFields:
         """Where ``batch`` has its ``count`` images and labels; what is given is taken as it is.
 
         Images are the only floats (count, C, H, W), labels the only whole numbers (count,) or
@@ -58,26 +58,27 @@ class Fields:
         Raises:
             InstaHideError: it has another field that looks like images.
         """
-        images, labels = field(batch, self.image), field(batch, self.label)
+        images, labels = get_field(batch, self.image), get_field(batch, self.label)
         found = list(leaves(batch, ()))
         # By identity, since a place may have two names. The same object twice is one too many.
         replaced = next((path for path, leaf in found if leaf is images), None)
         for path, leaf in found if len(images) else ():
             if path == replaced or leaf is labels:
                 continue
-            listed = path and isinstance(path[-1], int) and len(field(batch, path[:-1]))
+            listed = path and isinstance(path[-1], int) and len(get_field(batch, path[:-1]))
             if _may_show_images(leaf, images, listed == len(images)):
                 raise InstaHideError(
-                    f"Besides the images {written(self.image)} the batch holds {written(path)}, "
-                    f"{_described(leaf)}, which may be images too and would stay as it is.",
+                    f"Besides the images {path_text(self.image)} the batch holds "
+                    f"{path_text(path)}, {_described(leaf)}, which may be images "
+                    "too and would stay as it is.",
                     "Leave it out of the batch, in the data set or in the collate function.",
                 )
 
     def put(self, batch: Any, images: Tensor, labels: Tensor) -> Any:
         """``batch`` with others in their place: arrays where there were arrays."""
         for path, value in ((self.image, images), (self.label, labels)):
-            array = isinstance(field(batch, path), np.ndarray)
-            batch = replaced(batch, path, value.numpy() if array else value)
+            array = isinstance(get_field(batch, path), np.ndarray)
+            batch = replace_field(batch, path, value.numpy() if array else value)
         return batch
 
 
@@ -99,7 +100,7 @@ def image_leaves(batch: Any, image: Path | None, count: int) -> list[Leaf]:
         InstaHideError: there is no such field.
     """
     if image is not None:
-        return [field(batch, image)]
+        return [get_field(batch, image)]
     return [leaf for _, leaf in leaves(batch, ()) if _like_images(leaf, count)]
 
 
@@ -108,7 +109,7 @@ def as_path(field: Any) -> Path | None:
     return field if field is None or isinstance(field, tuple) else (field,)
 
 
-def field(batch: Any, path: Path) -> Any:
+def get_field(batch: Any, path: Path) -> Any:
     """What ``batch`` holds at ``path``.
 
     Raises:
@@ -119,21 +120,21 @@ def field(batch: Any, path: Path) -> Any:
             batch = _child(batch, step)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise InstaHideError(
-            f"The batch, a {type(batch).__name__}, has no field {written(path)}.",
+            f"The batch, a {type(batch).__name__}, has no field {path_text(path)}.",
             "Name the field as it is reached in a batch: a key, an index, or a tuple of these.",
         ) from error
     return batch
 
 
-def replaced(batch: Any, path: Path, value: Any) -> Any:
+def replace_field(batch: Any, path: Path, value: Any) -> Any:
     """``batch`` with ``value`` at ``path``; ``batch`` itself stays as it was."""
     if not path:
         return value
     step, *rest = path
-    return _with(batch, step, replaced(_child(batch, step), tuple(rest), value))
+    return _with(batch, step, replace_field(_child(batch, step), tuple(rest), value))
 
 
-def written(path: Path) -> str:
+def path_text(path: Path) -> str:
     """As one would reach it: ``['inputs']['image']``."""
     return "".join(f"[{step!r}]" for step in path)
 
@@ -226,13 +227,13 @@ def _only(
     for candidates in (named, found):
         if len(candidates) == 1:
             return candidates[0]
-    listed = ", ".join(f"{written(path)} {_described(leaf)}" for path, leaf in leaves.items())
+    listed = ", ".join(f"{path_text(path)} {_described(leaf)}" for path, leaf in leaves.items())
     raise InstaHideError(
         f"The batch has {len(found) or 'no'} fields that may be its {kind}s, {WANTED[kind]}; "
         f"it holds {listed or 'no tensors'}.",
         f"Say which with {kind}=, a key, an index, or a tuple of these."
         if found
-        else "Let transform and collate make such a field: normalised images, stacked.",
+        else "Let transform and collate make such a field: normalized images, stacked.",
     )
 
 

@@ -17,13 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.errors import InstaHideError
-from instahide.integrations.dataloader.batch_fields import Path, field, find_images, leaves, written
+from instahide.integrations.dataloader.batch_fields import (
+    Path,
+    find_images,
+    get_field,
+    leaves,
+    path_text,
+)
 
 #: What arithmetic on a batch and on one image may differ by, relative to the greatest value.
 ROUNDING = 1e-5
 
 
-class Part(NamedTuple):
+class FetchedItems(NamedTuple):
     """What a data set gave for ``size`` item numbers.
 
     ``whole``: whether it was asked for all at once, so that it may be a batch already.
@@ -34,7 +40,7 @@ class Part(NamedTuple):
     whole: bool
 
 
-class Collated(NamedTuple):
+class CollatedBatch(NamedTuple):
     """A batch, and where it has its images, if each is the image of its item.
 
     ``refusal``: a problem and a remedy, if one is not. Workers of a loader cannot raise these.
@@ -59,7 +65,7 @@ class CheckedCollate:
         # Where an item was found to hold its image, as the batch has it.
         self._place: Path | None = None
 
-    def __call__(self, part: Part) -> Collated:
+    def __call__(self, part: FetchedItems) -> CollatedBatch:
         """The batch made of ``part``."""
         listed = isinstance(part.items, (list, tuple)) and len(part.items) == part.size
         # The function may take fields out of the items.
@@ -69,20 +75,22 @@ class CheckedCollate:
         batch = self.collate(part.items)
         path, rows = self._images(batch, part.size)
         if path is None or rows is None:
-            return Collated(batch, None, None)
+            return CollatedBatch(batch, None, None)
         if images is not None and _same(rows, images):
-            return Collated(batch, written(path), None)
+            return CollatedBatch(batch, path_text(path), None)
         if _checksums(kept) != sums if images is None else _changed(images, self._stacked(kept)):
-            return Collated(batch, None, _refusal("changes the data set's images in place"))
+            return CollatedBatch(batch, None, _refusal("changes the data set's images in place"))
         if part.whole and _path_among(rows, kept) is not None:
-            return Collated(batch, written(path), None)
+            return CollatedBatch(batch, path_text(path), None)
         if not listed:
-            return Collated(batch, None, _refusal("changes a batch that the data set has made"))
+            return CollatedBatch(
+                batch, None, _refusal("changes a batch that the data set has made")
+            )
         wrong = self._first_wrong(kept, path, rows, before)
         if wrong is None:
-            return Collated(batch, written(path), None)
+            return CollatedBatch(batch, path_text(path), None)
         reason = f"gives another image in row {wrong} of a batch than it gives for that item alone"
-        return Collated(batch, None, _refusal(reason))
+        return CollatedBatch(batch, None, _refusal(reason))
 
     def _first_wrong(
         self, items: list[Any], path: Path, rows: Tensor, before: _Generators
@@ -107,7 +115,7 @@ class CheckedCollate:
         if self._place is None or not items:
             return None
         try:
-            images = [_tensor(field(item, self._place)) for item in items]
+            images = [_tensor(get_field(item, self._place)) for item in items]
         except InstaHideError:
             return None
         known = [each for each in images if each is not None]
@@ -118,7 +126,7 @@ class CheckedCollate:
         """Where ``batch`` has its images, and these, as far as they can be encrypted at all."""
         try:
             path = find_images(batch, count) if self.image is None else self.image
-            images = _tensor(field(batch, path))
+            images = _tensor(get_field(batch, path))
         except InstaHideError:
             # The same is said where the batch is read.
             return None, None
@@ -130,7 +138,7 @@ class CheckedCollate:
         """Whether the function makes ``row`` of ``item`` alone, with the same random numbers."""
         _set_generators(before)
         try:
-            alone = _tensor(field(self.collate([item]), path))
+            alone = _tensor(get_field(self.collate([item]), path))
         except Exception:  # somebody else's code, which may need more than one item
             return False
         if alone is None or alone.shape != (1, *row.shape):
@@ -153,7 +161,7 @@ def _path_among(row: Tensor, holder: Any) -> Path | None:
     """Where ``holder`` has an array with the values of ``row``, if it has."""
     for path, leaf in leaves(holder, ()):
         # Of a PIL image a leaf has the shape alone.
-        if leaf.shape == row.shape and not hasattr(field(holder, path), "getbands"):
+        if leaf.shape == row.shape and not hasattr(get_field(holder, path), "getbands"):
             own = _tensor(leaf)
             if own is not None and _same(row, own):
                 return path
@@ -199,7 +207,7 @@ def _words(item: Any) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
 
 def _pixels(item: Any) -> Iterator[NDArray[Any]]:
     for path, leaf in leaves(item, ()):
-        held = field(item, path)
+        held = get_field(item, path)
         if hasattr(held, "getbands"):
             yield np.asarray(held)
             continue

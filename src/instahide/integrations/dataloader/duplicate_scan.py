@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
-from instahide.data.duplicates.content_hash import Hashes, as_pixels, picture_hashes
-from instahide.data.duplicates.repeatable_transforms import Repeatable
+from instahide.data.duplicates.content_hash import Hashes, content_hashes, denormalize_to_uint8
+from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
 from instahide.errors import InstaHideError
 from instahide.integrations.dataloader.batch_fields import Path, image_leaves
 from instahide.integrations.dataloader.workers import WorkerInit
@@ -27,8 +27,8 @@ from instahide.integrations.dataloader.workers import WorkerInit
 #: Items that a worker is asked for at a time.
 CHUNK = 64
 
-#: ``mean`` and ``std`` per channel, of pixel / 255, that images were normalised by.
-Normalised = tuple[tuple[float, ...], tuple[float, ...]]
+#: ``mean`` and ``std`` per channel, of pixel / 255, that images were normalized by.
+Normalized = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class ItemScan:
@@ -37,22 +37,22 @@ class ItemScan:
     Args:
         loader: the user's own.
         image: the path to the images of a batch; looked for in each by default.
-        normalised: what the images were normalised by, to compare them with public pixels.
+        normalized: what the images were normalized by, to compare them with public pixels.
 
     Attributes:
         hashes: (N, 2, 2) of the values of each item's image, and of the nearest 8-bit pixels; zeros
-            for items not yet seen, and for pixels where ``normalised`` is not known.
+            for items not yet seen, and for pixels where ``normalized`` is not known.
     """
 
     def __init__(
-        self, loader: DataLoader[Any], image: Path | None, normalised: Normalised | None
+        self, loader: DataLoader[Any], image: Path | None, normalized: Normalized | None
     ) -> None:
         count = len(loader.dataset)  # type: ignore[arg-type]
         self.hashes: Hashes = np.zeros((count, 2, 2), np.uint64)
         self._seen = np.zeros(count, bool)
         self._loader = loader
         self._image = image
-        self._normalised = normalised
+        self._normalized = normalized
 
     def see(self, items: NDArray[np.int64]) -> None:
         """Fetch and hash those of ``items`` (n,) that were not seen before.
@@ -65,7 +65,7 @@ class ItemScan:
             return
         stacked = self._stacked(new)
         if stacked is not None:
-            self.hashes[new] = _hashed(stacked, self._normalised)
+            self.hashes[new] = _hashed(stacked, self._normalized)
         else:
             changing = False
             for numbers, hashes, same in self._fetched(new):
@@ -101,7 +101,7 @@ class ItemScan:
         chunks = [items[start : start + CHUNK].tolist() for start in range(0, len(items), CHUNK)]
         return iter(
             DataLoader(
-                _ScannedItems(loader.dataset, loader.collate_fn, self._image, self._normalised),
+                _ScannedItems(loader.dataset, loader.collate_fn, self._image, self._normalized),
                 batch_sampler=chunks,
                 num_workers=loader.num_workers,
                 collate_fn=_as_it_is,
@@ -123,18 +123,18 @@ class _ScannedItems(Dataset[Any]):
         dataset: Any,
         collate: Callable[[Any], Any],
         image: Path | None,
-        normalised: Normalised | None,
+        normalized: Normalized | None,
     ) -> None:
         self.dataset = dataset
         self._collate = collate
         self._image = image
-        self._normalised = normalised
+        self._normalized = normalized
         #: Made in the process that uses it.
-        self._generators: Repeatable | None = None
+        self._generators: RepeatableTransforms | None = None
 
     def __getitems__(self, indices: list[int]) -> tuple[list[int], Hashes, bool]:
         if self._generators is None:
-            self._generators = Repeatable(self.dataset, self._collate)
+            self._generators = RepeatableTransforms(self.dataset, self._collate)
         with self._generators as generators:
             again = self._image_of(indices[0], generators)
             images = [self._image_of(index, generators) for index in indices]
@@ -148,10 +148,10 @@ class _ScannedItems(Dataset[Any]):
             if image is not None:
                 by_shape.setdefault(image.shape, {})[row] = image
         for rows in by_shape.values():
-            found[list(rows)] = _hashed(np.concatenate(list(rows.values())), self._normalised)
+            found[list(rows)] = _hashed(np.concatenate(list(rows.values())), self._normalized)
         return found
 
-    def _image_of(self, index: int, generators: Repeatable) -> NDArray[Any] | None:
+    def _image_of(self, index: int, generators: RepeatableTransforms) -> NDArray[Any] | None:
         """(1, C, H, W) of one item; None if it is not known which of it is the image."""
         generators.again()
         images = self._images(self._item(index))
@@ -185,13 +185,13 @@ def _alike(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
     )
 
 
-def _hashed(images: NDArray[Any], normalised: Normalised | None) -> Hashes:
+def _hashed(images: NDArray[Any], normalized: Normalized | None) -> Hashes:
     """(n, 2, 2) of ``images`` (n, C, H, W): of their values, and of the nearest pixels if known."""
     images = np.ascontiguousarray(images, np.float32)
-    exact = picture_hashes(images)
+    exact = content_hashes(images)
     pixels = np.zeros_like(exact)
-    if normalised is not None:
-        pixels = picture_hashes(as_pixels(images, *normalised))
+    if normalized is not None:
+        pixels = content_hashes(denormalize_to_uint8(images, *normalized))
     return np.stack([exact, pixels], axis=1)
 
 

@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from instahide.encryption.batch_encoder import BatchEncoder, Plan
+from instahide.encryption.batch_encoder import BatchEncoder, PendingBatch
 from instahide.encryption.encoder import Encoded
-from instahide.integrations.dataloader.batch_contents import Contents
+from instahide.integrations.dataloader.batch_contents import BatchReader
 from instahide.integrations.dataloader.batch_fields import Path
 from instahide.integrations.dataloader.duplicate_scan import ItemScan
-from instahide.integrations.dataloader.epoch import Epoch, Planned
-from instahide.integrations.dataloader.workers import Collate, Fetched, Items, WorkerInit
+from instahide.integrations.dataloader.epoch import Epoch, EpochSampler
+from instahide.integrations.dataloader.workers import (
+    FetchCollate,
+    FetchDataset,
+    FetchedBatch,
+    WorkerInit,
+)
 
 
 class EncodedBatches:
@@ -32,12 +37,14 @@ class EncodedBatches:
         InstaHideError: while it is iterated over, batches that cannot be encrypted.
     """
 
-    def __init__(self, loader: DataLoader[Any], encoder: BatchEncoder, contents: Contents) -> None:
+    def __init__(
+        self, loader: DataLoader[Any], encoder: BatchEncoder, contents: BatchReader
+    ) -> None:
         self.loader = loader
         self.encoder = encoder
         self.contents = contents
-        scan = ItemScan(loader, contents.image, encoder.normalised)
-        self.planned = Planned(loader, encoder, scan)
+        scan = ItemScan(loader, contents.image, encoder.normalized)
+        self.planned = EpochSampler(loader, encoder, scan)
         self.fetching = _fetching(loader, self.planned, contents.image)
 
     def __len__(self) -> int:
@@ -51,7 +58,7 @@ class EncodedBatches:
         fetched = iter(self.fetching)
         return self._batches(self.planned.begun, fetched)
 
-    def _batches(self, epoch: Epoch, fetched: Iterator[Fetched]) -> Iterator[Any]:
+    def _batches(self, epoch: Epoch, fetched: Iterator[FetchedBatch]) -> Iterator[Any]:
         worker = ThreadPoolExecutor(1, thread_name_prefix="instahide-mixing")
         coming: deque[Future[Any]] = deque()
         try:
@@ -68,10 +75,10 @@ class EncodedBatches:
         if epoch.limit is not None:
             raise epoch.limit
 
-    def _encrypted(self, plan: Plan, fetched: Fetched) -> Any:
-        pictures = self.contents.read(fetched, plan.own, plan.others)
+    def _encrypted(self, plan: PendingBatch, fetched: FetchedBatch) -> Any:
+        pictures = self.contents.read(fetched, plan.targets, plan.extra_partners)
         pin = self.loader.pin_memory and torch.accelerator.is_available()
-        encoded = self.encoder.finish(
+        encoded = self.encoder.encode(
             plan,
             pictures.images,
             pictures.labels,
@@ -81,16 +88,18 @@ class EncodedBatches:
         )
         if pin:
             encoded = Encoded(encoded.images, encoded.labels.pin_memory())
-        return pictures.fields.put(fetched.own, *encoded)
+        return pictures.fields.put(fetched.targets, *encoded)
 
 
-def _fetching(loader: DataLoader[Any], requests: Planned, image: Path | None) -> DataLoader[Any]:
+def _fetching(
+    loader: DataLoader[Any], requests: EpochSampler, image: Path | None
+) -> DataLoader[Any]:
     """A loader like ``loader``, which fetches what ``requests`` say."""
     return DataLoader(
-        Items(loader.dataset),
+        FetchDataset(loader.dataset),
         batch_sampler=requests,  # type: ignore[arg-type]
         num_workers=loader.num_workers,
-        collate_fn=Collate(loader.collate_fn, image),
+        collate_fn=FetchCollate(loader.collate_fn, image),
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,
         worker_init_fn=WorkerInit(loader.worker_init_fn),

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from instahide.encryption.batch_encoder import BatchEncoder, Plan
-from instahide.encryption.exposure import ExposureLimitError, at_limit
+from instahide.encryption.batch_encoder import BatchEncoder, PendingBatch
+from instahide.encryption.exposure import ExposureLimitError, limit_error
 from instahide.errors import InstaHideError
 from instahide.integrations.dataloader.duplicate_scan import ItemScan
-from instahide.integrations.dataloader.workers import Request
+from instahide.integrations.dataloader.workers import FetchRequest
 
 
 class Epoch:
@@ -28,14 +28,14 @@ class Epoch:
         limit: what ended it early, if an image came to its limit.
     """
 
-    def __init__(self, encoder: BatchEncoder, batches: Planned, scan: ItemScan) -> None:
+    def __init__(self, encoder: BatchEncoder, batches: EpochSampler, scan: ItemScan) -> None:
         self.limit: ExposureLimitError | None = None
         self._encoder = encoder
         self._scan = scan
         self._batches = batches
-        self._plans: dict[int, Plan] = {}
+        self._plans: dict[int, PendingBatch] = {}
 
-    def requests(self) -> Iterator[Request]:
+    def requests(self) -> Iterator[FetchRequest]:
         """What to fetch for each batch.
 
         Raises:
@@ -52,19 +52,19 @@ class Epoch:
         self._encoder.exposure.begin_epoch(pool)
         for indices in batches:
             try:
-                plan = self._encoder.plan(indices, pool)
+                plan = self._encoder.draw(indices, pool)
             except ExposureLimitError as error:
                 self.limit = error
                 return
-            if len(plan.own) < len(indices):
-                # What is left of the batch may be one image, which stops a batch normalisation.
-                self.limit = at_limit(self._encoder.exposure)
+            if len(plan.targets) < len(indices):
+                # What is left of the batch may be one image, which stops a batch normalization.
+                self.limit = limit_error(self._encoder.exposure)
                 return
             number = next(self._batches.numbers)
             self._plans[number] = plan
-            yield Request(number, plan.own.tolist(), plan.others.tolist())
+            yield FetchRequest(number, plan.targets.tolist(), plan.extra_partners.tolist())
 
-    def take(self, number: int) -> Plan:
+    def take(self, number: int) -> PendingBatch:
         """The plan behind a request, once.
 
         Raises:
@@ -80,7 +80,7 @@ class Epoch:
             ) from None
 
 
-class Planned:
+class EpochSampler:
     """A batch sampler of requests in place of the user's own.
 
     Args:
@@ -100,7 +100,7 @@ class Planned:
         self._scan = scan
         self.begun = Epoch(encoder, self, scan)
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[FetchRequest]:
         self.begun = Epoch(self._encoder, self, self._scan)
         return self.begun.requests()
 

@@ -33,10 +33,10 @@ class Hidden(Generic[T_co]):
         _VALUES[self] = value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Hidden, (revealed(self),)
+        return Hidden, (reveal(self),)
 
 
-def revealed(hidden: Hidden[T_co]) -> T_co:
+def reveal(hidden: Hidden[T_co]) -> T_co:
     """The value that ``hidden`` holds."""
     value: T_co = _VALUES[hidden]
     return value
@@ -49,10 +49,10 @@ class HiddenIterator(Iterator[Any]):
         self._iterator = Hidden(iterator)
 
     def __next__(self) -> Any:
-        return next(revealed(self._iterator))
+        return next(reveal(self._iterator))
 
 
-class WithheldDataset(Dataset[Any]):
+class HiddenDataset(Dataset[Any]):
     """Stands for the data set of a wrapped loader: it has a length and class names, but no items.
 
     Args:
@@ -94,7 +94,7 @@ class WithheldDataset(Dataset[Any]):
         return f"WithheldDataset({self._items} items)"
 
 
-class WithheldSampler:
+class HiddenSampler:
     """Stands for a sampler or batch sampler: it gives item numbers, and takes `set_epoch`.
 
     The data set that a sampler may hold is not shown.
@@ -104,19 +104,19 @@ class WithheldSampler:
         vars(self)["_sampler"] = Hidden(sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        return HiddenIterator(iter(revealed(self._sampler)))
+        return HiddenIterator(iter(reveal(self._sampler)))
 
     def __len__(self) -> int:
-        return len(revealed(self._sampler))
+        return len(reveal(self._sampler))
 
     def __getattr__(self, name: str) -> Any:
-        sampler = None if name.startswith("_") else revealed(self._sampler)
+        sampler = None if name.startswith("_") else reveal(self._sampler)
         if hasattr(sampler, name):
             value = getattr(sampler, name)
             if name == "set_epoch":
                 return partial(set_epoch, self._sampler)
             if name in ("sampler", "batch_sampler"):
-                return WithheldSampler(value)
+                return HiddenSampler(value)
             if isinstance(value, _PLAIN_TYPES):
                 return value
         raise AttributeError(f"The sampler of a wrapped loader does not show {name!r}.")
@@ -125,10 +125,10 @@ class WithheldSampler:
         refuse_setting(name)
 
     def __repr__(self) -> str:
-        return f"WithheldSampler({type(revealed(self._sampler)).__name__})"
+        return f"WithheldSampler({type(reveal(self._sampler)).__name__})"
 
 
-def withheld_function(*arguments: Any) -> NoReturn:
+def hidden_function(*arguments: Any) -> NoReturn:
     """Stands for a function of a wrapped loader, such as its collate function.
 
     Raises:
@@ -167,4 +167,4 @@ def refuse_setting(name: str) -> NoReturn:
 
 def set_epoch(hidden: Hidden[Any], epoch: int) -> None:
     """Tell the object behind ``hidden`` that an epoch begins."""
-    revealed(hidden).set_epoch(epoch)
+    reveal(hidden).set_epoch(epoch)

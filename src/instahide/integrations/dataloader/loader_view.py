@@ -11,12 +11,12 @@ import torch
 
 from instahide.integrations.dataloader.hidden_items import (
     Hidden,
-    WithheldDataset,
-    WithheldSampler,
+    HiddenDataset,
+    HiddenSampler,
+    hidden_function,
     refuse_setting,
-    revealed,
+    reveal,
     set_epoch,
-    withheld_function,
 )
 
 #: Types of attributes that are shown: none of them leads to an item.
@@ -39,39 +39,39 @@ class LoaderView:
     ) -> None:
         self._plain = Hidden(loader)
         self._shown = Hidden(loader if shown is None else shown)
-        self._dataset = WithheldDataset(loader.dataset, classes)
+        self._dataset = HiddenDataset(loader.dataset, classes)
 
     @property
-    def dataset(self) -> WithheldDataset:
+    def dataset(self) -> HiddenDataset:
         """Stands for the data set: it has a length and class names, and refuses to give items."""
         return self._dataset
 
     @property
-    def sampler(self) -> WithheldSampler:
+    def sampler(self) -> HiddenSampler:
         """Gives item numbers, and takes `set_epoch` if the plain loader's does."""
-        return WithheldSampler(revealed(self._plain).sampler)
+        return HiddenSampler(reveal(self._plain).sampler)
 
     @property
-    def batch_sampler(self) -> WithheldSampler:
+    def batch_sampler(self) -> HiddenSampler:
         """Gives lists of item numbers."""
-        return WithheldSampler(revealed(self._plain).batch_sampler)
+        return HiddenSampler(reveal(self._plain).batch_sampler)
 
     @property
     def collate_fn(self) -> Any:
         """A function that refuses to be called."""
-        return withheld_function
+        return hidden_function
 
     @property
     def worker_init_fn(self) -> Any:
         """None, or a function that refuses to be called if there is one; frameworks may set it."""
-        return None if revealed(self._plain).worker_init_fn is None else withheld_function
+        return None if reveal(self._plain).worker_init_fn is None else hidden_function
 
     @worker_init_fn.setter
     def worker_init_fn(self, function: Any) -> None:
-        revealed(self._plain).worker_init_fn = function
+        reveal(self._plain).worker_init_fn = function
 
     def __getattr__(self, name: str) -> Any:
-        loader = None if name.startswith("_") else revealed(self._shown)
+        loader = None if name.startswith("_") else reveal(self._shown)
         if hasattr(loader, name):
             value = getattr(loader, name)
             if name == "set_epoch":

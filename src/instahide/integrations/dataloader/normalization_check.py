@@ -1,4 +1,4 @@
-"""Whether the images of somebody's loader are normalised as they are said to be."""
+"""Whether the images of somebody's loader are normalized as they are said to be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from instahide.data.normalization.normalization import (
     require_sign_balance,
     require_similar_spread,
 )
-from instahide.encryption.batch_encoder import Moments
 
 
 class ValueCheck:
@@ -22,13 +21,13 @@ class ValueCheck:
     what that image shows.
 
     Args:
-        moments: what the images are said to be normalised with; None where nobody needs to know.
-        public: of the public images, under the same normalisation; None where there are none.
+        moments: what the images are said to be normalized with; None where nobody needs to know.
+        public: of the public images, under the same normalization; None where there are none.
         mask: whether the images are to be masked, which must be able to hide their values.
     """
 
     def __init__(
-        self, moments: Moments | None, public: ChannelStatistics | None, *, mask: bool
+        self, moments: Normalization | None, public: ChannelStatistics | None, *, mask: bool
     ) -> None:
         self._normalization = moments and Normalization(*moments)
         self._public = public
@@ -39,7 +38,7 @@ class ValueCheck:
         """Look at a batch of finite images (m, C, H, W).
 
         Raises:
-            InstaHideError: the images seen so far are not normalised as they are said to be, have
+            InstaHideError: the images seen so far are not normalized as they are said to be, have
                 values of one sign, or are far larger or smaller than the public ones.
         """
         if not len(images):

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset, get_worker_info
 
 from instahide.integrations.dataloader.batch_fields import Path
-from instahide.integrations.dataloader.checked_collate import CheckedCollate, Part
+from instahide.integrations.dataloader.checked_collate import CheckedCollate, FetchedItems
 
 
-class Request(NamedTuple):
+class FetchRequest(NamedTuple):
     """The items to fetch: the batch's ``own``, and ``others`` that they are mixed with."""
 
     number: int
-    own: list[int]
-    others: list[int]
+    targets: list[int]
+    partners: list[int]
 
 
-class Fetched(NamedTuple):
+class FetchedBatch(NamedTuple):
     """What was asked for under ``number``: items as `Part`, and once collated, batches.
 
     ``others`` is None where a batch needs none. ``images``: of each batch the field where every
@@ -32,31 +32,33 @@ class Fetched(NamedTuple):
     """
 
     number: int
-    own: Any
-    others: Any
+    targets: Any
+    partners: Any
     images: tuple[str | None, ...] = ()
     refusal: tuple[str, str] | None = None
 
 
-class Items(Dataset[Any]):
+class FetchDataset(Dataset[Any]):
     """The user's data set, asked for a batch and its partners at a time."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
-    def __getitems__(self, request: Request) -> Fetched:
+    def __getitems__(self, request: FetchRequest) -> FetchedBatch:
         """What the request names, own items first."""
-        own = self._part(request.own)
-        return Fetched(request.number, own, self._part(request.others) if request.others else None)
+        own = self._part(request.targets)
+        return FetchedBatch(
+            request.number, own, self._part(request.partners) if request.partners else None
+        )
 
-    def _part(self, indices: list[int]) -> Part:
+    def _part(self, indices: list[int]) -> FetchedItems:
         # As PyTorch would ask the data set itself.
         if getattr(self.dataset, "__getitems__", None):
-            return Part(self.dataset.__getitems__(indices), len(indices), whole=True)
-        return Part([self.dataset[index] for index in indices], len(indices), whole=False)
+            return FetchedItems(self.dataset.__getitems__(indices), len(indices), whole=True)
+        return FetchedItems([self.dataset[index] for index in indices], len(indices), whole=False)
 
 
-class Collate:
+class FetchCollate:
     """The user's collate, for both.
 
     Args:
@@ -67,10 +69,10 @@ class Collate:
     def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
         self.collate = CheckedCollate(collate, image)
 
-    def __call__(self, fetched: Any) -> Fetched:
+    def __call__(self, fetched: Any) -> FetchedBatch:
         """Both parts of what was `Fetched` as batches."""
         made = [self.collate(part) for part in (fetched.own, fetched.others) if part is not None]
-        return Fetched(
+        return FetchedBatch(
             fetched.number,
             made[0].batch,
             None if fetched.others is None else made[1].batch,

@@ -9,20 +9,20 @@ import numpy as np
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from instahide.data import Images, ImageTable, PhotoCrops
+from instahide.data import ImageSource, ImageTable, PhotoCrops
 from instahide.data.declared_classes import read_classes
-from instahide.data.introspection import class_names, classes_known
+from instahide.data.introspection import class_names, num_classes
 from instahide.data.normalization.channel_statistics import FETCHED_IMAGES, ChannelStatistics
 from instahide.data.normalization.inference import infer_normalization
 from instahide.data.normalization.normalization import Normalization
-from instahide.encryption.batch_encoder import BatchEncoder, Moments
+from instahide.encryption.batch_encoder import BatchEncoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.integrations.dataloader.batch_contents import Contents
+from instahide.integrations.dataloader.batch_contents import BatchReader
 from instahide.integrations.dataloader.batch_fields import as_path
 from instahide.integrations.dataloader.encoded_batches import EncodedBatches
-from instahide.integrations.dataloader.hidden_items import Hidden, HiddenIterator, revealed
+from instahide.integrations.dataloader.hidden_items import Hidden, HiddenIterator, reveal
 from instahide.integrations.dataloader.loader_view import LoaderView
 from instahide.integrations.dataloader.normalization_check import ValueCheck
 from instahide.integrations.dataloader.outer_loaders import around, inner_loader
@@ -33,7 +33,7 @@ def encode_loader(
     loader: DataLoader[Any],
     scheme: Scheme,
     *,
-    public: Images | PhotoCrops | None = None,
+    public: ImageSource | PhotoCrops | None = None,
     image: Any = None,
     label: Any = None,
     classes: int | Sequence[str] | None = None,
@@ -48,7 +48,7 @@ def encode_loader(
     from the images that the sampler gives in the same epoch. All other fields of a batch stay.
 
     Args:
-        loader: gives normalised float images (C, H, W) and class numbers, or soft labels.
+        loader: gives normalized float images (C, H, W) and class numbers, or soft labels.
         scheme: how to encrypt.
         public: the public images of a scheme that mixes some in: a pool, or photographs of which
             every epoch takes new crops.
@@ -83,15 +83,15 @@ def encode_loader(
             f"Give Exposure({items}): it counts by item number.",
         )
     _require_joint(exposure)
-    # Public images that are normalised elsewhere need none, unless noise is reckoned with.
+    # Public images that are normalized elsewhere need none, unless noise is reckoned with.
     needed = bool(scheme.noise) or isinstance(public, (ImageTable, PhotoCrops))
     moments = _moments(inner.dataset, mean, std, needed=needed)
     name = _participant(participant)
     encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=name)
-    stated = read_classes(classes) or class_names(inner.dataset) or classes_known(inner.dataset)
+    stated = read_classes(classes) or class_names(inner.dataset) or num_classes(inner.dataset)
     number = len(stated) if isinstance(stated, tuple) else stated
     check = ValueCheck(moments, _public_statistics(public, moments), mask=scheme.mask)
-    contents = Contents(as_path(image), as_path(label), number, check)
+    contents = BatchReader(as_path(image), as_path(label), number, check)
     return EncodingLoader(loader, encoder, contents, stated)
 
 
@@ -124,7 +124,7 @@ class EncodingLoader(LoaderView):
         self,
         loader: Any,
         encoder: BatchEncoder,
-        contents: Contents,
+        contents: BatchReader,
         classes: int | Sequence[str] | None = None,
     ) -> None:
         inner = inner_loader(loader)
@@ -143,7 +143,7 @@ class EncodingLoader(LoaderView):
     @property
     def unwrapped(self) -> Any:
         """The plain loader, untouched."""
-        return revealed(self._loader)
+        return reveal(self._loader)
 
     @property
     def scheme(self) -> Scheme:
@@ -157,10 +157,10 @@ class EncodingLoader(LoaderView):
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return len(revealed(self._source))
+        return len(reveal(self._source))
 
     def __iter__(self) -> Iterator[Any]:
-        return HiddenIterator(iter(revealed(self._source)))
+        return HiddenIterator(iter(reveal(self._source)))
 
     def __repr__(self) -> str:
         return f"EncodingLoader({self.scheme}, {self.unwrapped!r})"
@@ -171,7 +171,7 @@ class EncodingLoader(LoaderView):
 
 
 def _rebuilt(loader: Hidden[Any], *arguments: Any) -> EncodingLoader:
-    return EncodingLoader(revealed(loader), *arguments)
+    return EncodingLoader(reveal(loader), *arguments)
 
 
 def _participant(name: str) -> str:
@@ -195,24 +195,24 @@ def _require_joint(exposure: Exposure) -> None:
 
 def _moments(
     dataset: object, mean: Sequence[float] | None, std: Sequence[float] | None, *, needed: bool
-) -> Moments | None:
+) -> Normalization | None:
     """What is given; else, if it is needed, what the data set's transforms say."""
     if mean is not None and std is not None:
-        return Moments(*Normalization.of(mean, std))
+        return Normalization.of(mean, std)
     if mean is not None or std is not None:
         raise InstaHideError("Of mean and std only one is given.", "Give both or none.")
     known = infer_normalization(dataset) if needed else None
-    return known and Moments(*known)
+    return known
 
 
 def _public_statistics(
-    public: Images | PhotoCrops | None, moments: Moments | None
+    public: ImageSource | PhotoCrops | None, moments: Normalization | None
 ) -> ChannelStatistics | None:
-    """Of public images under the private ones' normalisation."""
+    """Of public images under the private ones' normalization."""
     if isinstance(public, PhotoCrops):
         # These crops are looked at and thrown away: nothing secret depends on them.
         uniforms = np.random.default_rng().random((FETCHED_IMAGES, 4))
         public = ImageTable.from_arrays(public.draw(uniforms))
     if isinstance(public, ImageTable) and moments is not None:
-        public = public.normalised_like(moments)
+        public = public.normalized_like(moments)
     return None if public is None else ChannelStatistics.of_images(public)

@@ -7,9 +7,9 @@ A Flower app adopts them with an import, and says the rest in its run config::
 
 from __future__ import annotations
 
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
-with needing("flwr", "flower"):
+with requires_extra("flwr", "flower"):
     from instahide.integrations.flower.client.app import client_app
     from instahide.integrations.flower.server.app import server_app
 

@@ -22,7 +22,7 @@ from instahide.integrations.flower.untrusted_values import printable
 
 #: Bytes of a header, far more than any shape needs.
 MOST_HEADER = 4096
-#: Running statistics of batch normalisation that are sums of squares.
+#: Running statistics of batch normalization that are sums of squares.
 _VARIANCE = "running_var"
 
 

@@ -22,7 +22,7 @@ class RefusalError(InstaHideError):
     """Why a client takes no part, in words that may leave it: no path and no file name."""
 
 
-def answering(
+def error_replies(
     work: Callable[[Message, Context], RecordDict],
 ) -> Callable[[Message, Context], Message]:
     """Make ``work`` a function of a Flower app that answers with records or with an error.

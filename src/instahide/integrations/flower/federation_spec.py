@@ -1,4 +1,4 @@
-"""What all participants agree on: shape and classes of the images, and how they are normalised."""
+"""What all participants agree on: shape and classes of the images, and how they are normalized."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from flwr.app import ConfigRecord, MetricRecord
 from torch import nn
 
 from instahide.data import ImageTable
-from instahide.data.class_names import require_names_apart
+from instahide.data.class_names import require_distinct_names
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
-from instahide.integrations.flower.untrusted_values import in_range, printable, whole
-from instahide.training.data.alignment import as_trained
+from instahide.integrations.flower.untrusted_values import in_range, printable, whole_number
+from instahide.training.data.alignment import align_to_model
 from instahide.training.model_io import NetworkCard
 from instahide.training.models import build
 
@@ -25,7 +25,7 @@ MOST_SIDE, MOST_CLASSES, MOST_TEXT, LEAST_STD = 1 << 16, 10_000, 200, 1 / 255
 
 
 @dataclass(frozen=True)
-class Agreement:
+class FederationSpec:
     """Sent with every message of the server; public.
 
     Attributes:
@@ -54,7 +54,7 @@ class Agreement:
         shape, classes, mean, std = (
             _list(record, name) for name in ("shape", "classes", "mean", "std")
         )
-        if len(shape) != 3 or not all(whole(side, 1, MOST_SIDE) for side in shape):
+        if len(shape) != 3 or not all(whole_number(side, 1, MOST_SIDE) for side in shape):
             raise _unusable("shape", f"three whole numbers from 1 to {MOST_SIDE}")
         if not 1 <= len(classes) <= MOST_CLASSES or len(set(classes)) < len(classes):
             raise _unusable("classes", f"1 to {MOST_CLASSES:,} different names")
@@ -72,7 +72,7 @@ class Agreement:
         return cls(cast(tuple[int, int, int], shape), classes, mean, std)
 
     def conform(self, images: ImageTable) -> ImageTable:
-        """``images`` under the agreed class numbers and normalisation; classes go by name.
+        """``images`` under the agreed class numbers and normalization; classes go by name.
 
         Raises:
             RefusalError: they have another shape, or a class that was not agreed upon.
@@ -92,7 +92,7 @@ class Agreement:
                 f"Its classes are {', '.join(self.classes[:20]):.500}.",
             )
         mean, std = self.mean or images.mean, self.std or images.std
-        return as_trained(images, self.shape, self.classes, mean, std)
+        return align_to_model(images, self.shape, self.classes, mean, std)
 
     def network(self, settings: FederatedSettings) -> nn.Module:
         """The network of ``settings`` for such images, with its initial weights."""
@@ -129,7 +129,7 @@ def _unusable(name: str, wanted: str) -> RefusalError:
 
 
 def moments(images: ImageTable) -> MetricRecord:
-    """What a client says when it is asked for its normalisation."""
+    """What a client says when it is asked for its normalization."""
     facts = {"num-examples": len(images), "mean": [*images.mean], "std": [*images.std]}
     return MetricRecord(cast(dict[str, Any], facts))
 
@@ -152,6 +152,6 @@ def averaged(answers: Sequence[MetricRecord]) -> tuple[tuple[float, ...], tuple[
 
 def _require_names_apart(classes: Sequence[str]) -> None:
     try:
-        require_names_apart(classes, " of the federation")
+        require_distinct_names(classes, " of the federation")
     except InstaHideError as error:
         raise RefusalError(error.problem, error.remedy) from error

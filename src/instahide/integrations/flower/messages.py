@@ -7,8 +7,8 @@ from typing import NamedTuple, cast
 from flwr.app import ConfigRecord, Message
 
 from instahide.integrations.flower.errors import RefusalError
-from instahide.integrations.flower.federation_spec import Agreement
-from instahide.integrations.flower.untrusted_values import in_range, printable, whole
+from instahide.integrations.flower.federation_spec import FederationSpec
+from instahide.integrations.flower.untrusted_values import in_range, printable, whole_number
 
 #: FedProx's coefficient. It multiplies gradients, so that a large one only spoils training.
 MOST_PULL = 1e6
@@ -20,13 +20,13 @@ class Instructions(NamedTuple):
     """A server's message without its arrays.
 
     Attributes:
-        agreement: shape, classes and normalisation.
+        agreement: shape, classes and normalization.
         number: of the round, from 1; 0 before the first.
         pull: FedProx's mu.
         arrays: the network's weights as they came, not looked at; None without any.
     """
 
-    agreement: Agreement
+    agreement: FederationSpec
     number: int
     pull: float
     arrays: object
@@ -53,20 +53,20 @@ def read(message: Message, *, arrays: bool) -> Instructions:
     config = content["config"]
     if not isinstance(config, ConfigRecord):
         raise RefusalError("The server's `config` is no config record.", "Send one.")
-    known = {*Agreement.__dataclass_fields__, *_EXTRA}
+    known = {*FederationSpec.__dataclass_fields__, *_EXTRA}
     if strange := sorted(set(config) - known):
         raise RefusalError(
             f"The server's message says `{printable(strange[0])}`, which nobody here knows.",
             f"It may say {', '.join(sorted(known))}.",
         )
     number, pull = config.get("server-round", 0), config.get("proximal-mu", 0.0)
-    if not whole(number, 0, MOST_ROUNDS):
+    if not whole_number(number, 0, MOST_ROUNDS):
         raise RefusalError("The server's `server-round` is no round's number.", "Count from 1.")
     if not in_range(pull, 0, MOST_PULL):
         raise RefusalError(
             "The server's `proximal-mu` is out of range.", f"Use a number from 0 to {MOST_PULL:g}."
         )
-    agreement = Agreement.from_record(config)
+    agreement = FederationSpec.from_record(config)
     return Instructions(
         agreement, cast(int, number), float(cast(float, pull)), content.get("arrays")
     )

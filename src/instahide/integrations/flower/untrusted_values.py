@@ -20,6 +20,6 @@ def in_range(value: object, least: float, most: float) -> bool:
     return bool(least <= value <= most)
 
 
-def whole(value: object, least: int, most: int) -> bool:
+def whole_number(value: object, least: int, most: int) -> bool:
     """Whether ``value`` is an int, and no bool, from ``least`` to ``most``."""
     return type(value) is int and least <= value <= most

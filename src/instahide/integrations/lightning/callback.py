@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from instahide.data import Images, PhotoCrops
+from instahide.data import ImageSource, PhotoCrops
 from instahide.encodings.ledger.ledger import Account, Ledger
 from instahide.encryption.exposure import Exposure, require_limit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.integrations.dataloader.wrap import EncodingLoader, encode_loader
-from instahide.training.distributed.exposure import JointExposure
-from instahide.utils.optional_deps import needing
+from instahide.training.distributed.exposure import DistributedExposure
+from instahide.utils.optional_deps import requires_extra
 
-with needing("pytorch-lightning", "lightning"):
+with requires_extra("pytorch-lightning", "lightning"):
     from pytorch_lightning import Callback, LightningModule, Trainer
 
     from instahide.integrations.lightning.loaders import TrainingLoader, give_encrypted, give_plain
@@ -59,7 +59,7 @@ class InstaHideCallback(Callback):
         self,
         scheme: Scheme,
         *,
-        public: Images | PhotoCrops | None = None,
+        public: ImageSource | PhotoCrops | None = None,
         image: Any = None,
         label: Any = None,
         classes: int | Sequence[str] | None = None,
@@ -77,7 +77,7 @@ class InstaHideCallback(Callback):
             "public": public, "image": image, "label": label, "classes": classes,
             "mean": mean, "std": std,
         }  # fmt: skip
-        self._exposures: dict[int, JointExposure] = {}
+        self._exposures: dict[int, DistributedExposure] = {}
         self._trainer: Trainer | None = None
         # Tells a checkpoint of this run, whose counts are known, from one of another.
         self._run = secrets.token_hex(8)
@@ -186,10 +186,12 @@ class InstaHideCallback(Callback):
             dataset, limit=self.max_exposure, scheme=self.scheme, **named
         )
 
-    def _exposure(self, place: int, items: int) -> JointExposure:
+    def _exposure(self, place: int, items: int) -> DistributedExposure:
         """Of the training loader at ``place``, whichever it is in this epoch."""
         if place not in self._exposures:
-            self._exposures[place] = JointExposure(items, self._total, limit=self.max_exposure)
+            self._exposures[place] = DistributedExposure(
+                items, self._total, limit=self.max_exposure
+            )
         exposure = self._exposures[place]
         if exposure.images != items:
             raise InstaHideError(

@@ -9,9 +9,9 @@ from typing import Any
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
-from instahide.encryption.exposure import ExposureLimitError, at_limit
+from instahide.encryption.exposure import ExposureLimitError, limit_error
 from instahide.errors import InstaHideError
-from instahide.integrations.dataloader.hidden_items import Hidden, HiddenIterator, revealed
+from instahide.integrations.dataloader.hidden_items import Hidden, HiddenIterator, reveal
 from instahide.integrations.dataloader.loader_view import LoaderView
 from instahide.integrations.dataloader.validation import require_wrappable
 from instahide.integrations.dataloader.wrap import EncodingLoader
@@ -87,7 +87,7 @@ class TrainingLoader(LoaderView):
     @property
     def unwrapped(self) -> DataLoader[Any]:
         """The plain loader, untouched."""
-        return revealed(self._plain)
+        return reveal(self._plain)
 
     def place(self) -> int:
         """Which of the training loaders it is.
@@ -95,7 +95,7 @@ class TrainingLoader(LoaderView):
         Raises:
             InstaHideError: the trainer does not iterate over it.
         """
-        combined = _combined(revealed(self._trainer))
+        combined = _combined(reveal(self._trainer))
         for place, loader in enumerate(combined.flattened if combined is not None else []):
             if loader is self:
                 return place
@@ -114,7 +114,7 @@ class TrainingLoader(LoaderView):
         # Nothing is done before the first batch is asked for: Lightning gets into this as it sets
         # up, and could not clean up after an error.
         if self._encoded is None:
-            self._encoded = revealed(self._encode)(self)
+            self._encoded = reveal(self._encode)(self)
         encoded = self._encoded
         batches = iter(encoded)
         batch = self._next(batches, encoded)
@@ -131,18 +131,18 @@ class TrainingLoader(LoaderView):
         except ExposureLimitError as error:
             reached = error
         if encoded.exposure.limit is not None and self._anywhere(reached is not None):
-            self._stop(reached or at_limit(encoded.exposure))
+            self._stop(reached or limit_error(encoded.exposure))
             return None
         return batch
 
     def _anywhere(self, decision: bool) -> bool:
         """Whether it was taken in any of the processes."""
-        strategy = revealed(self._trainer).strategy
+        strategy = reveal(self._trainer).strategy
         return bool(strategy.reduce_boolean_decision(decision, all=False))
 
     def _stop(self, reached: ExposureLimitError) -> None:
         # A run that was told to end and goes on has a least number of epochs or steps to do.
-        trainer = revealed(self._trainer)
+        trainer = reveal(self._trainer)
         if trainer.should_stop or trainer.global_step == 0:
             raise reached
         trainer.should_stop = True

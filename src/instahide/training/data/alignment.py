@@ -10,20 +10,20 @@ from instahide.data import ImageTable
 from instahide.errors import InstaHideError
 
 
-def as_trained(
+def align_to_model(
     images: ImageTable,
     shape: tuple[int, int, int],
     classes: tuple[str, ...],
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> ImageTable:
-    """``images`` under the normalisation and the class numbers of a network; classes go by name.
+    """``images`` under the normalization and the class numbers of a network; classes go by name.
 
     Args:
         images: to ask a network about.
         shape: (C, H, W) that the network takes.
         classes: the names of its outputs.
-        mean: per channel, that its images are normalised by; of pixel / 255.
+        mean: per channel, that its images are normalized by; of pixel / 255.
         std: per channel, likewise.
 
     Raises:
@@ -35,11 +35,11 @@ def as_trained(
             "(channels, height, width).",
             f"Bring them to its size with `--size {shape[1]}`.",
         )
-    numbers = np.asarray(columns(images.classes, classes), np.int64)
+    numbers = np.asarray(output_columns(images.classes, classes), np.int64)
     return replace(images, labels=numbers[images.labels], classes=classes, mean=mean, std=std)
 
 
-def columns(names: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:
+def output_columns(names: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:
     """Which of a network's outputs ``classes`` each of ``names`` is.
 
     Raises:

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from instahide.data.class_names import require_names_apart
+from instahide.data.class_names import require_distinct_names
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.manifest import Manifest
 from instahide.errors import InstaHideError
@@ -42,7 +42,7 @@ def require_poolable(folders: Sequence[EncodedFolder]) -> None:
         if one.manifest.shape != other.manifest.shape:
             _refuse(one, other, "shape", *(str(f.manifest.shape) for f in (one, other)))
     where = f" of {' and '.join(str(folder.location) for folder in folders[:4])}"
-    require_names_apart(class_union(folders), where)
+    require_distinct_names(class_union(folders), where)
     for folder in folders if len(folders) > 1 else ():
         others = [other for other in folders if other is not folder]
         if not set(folder.manifest.classes) & set(class_union(others)):
@@ -50,7 +50,7 @@ def require_poolable(folders: Sequence[EncodedFolder]) -> None:
             _refuse(folder, others[0], "classes", *lists)
 
 
-def require_one_look(folders: Sequence[EncodedFolder]) -> None:
+def require_same_masking(folders: Sequence[EncodedFolder]) -> None:
     """Check that all encodings have random signs, or none: they are different things to look at.
 
     Raises:
@@ -65,8 +65,8 @@ def require_one_look(folders: Sequence[EncodedFolder]) -> None:
         )
 
 
-def note_differences(folders: Sequence[EncodedFolder]) -> None:
-    """Warn of folders that are made by another scheme or normalisation than the first."""
+def warn_of_differences(folders: Sequence[EncodedFolder]) -> None:
+    """Warn of folders that are made by another scheme or normalization than the first."""
     first = folders[0]
     for other in folders[1:]:
         said = _differences(first.manifest, other.manifest)
@@ -76,7 +76,7 @@ def note_differences(folders: Sequence[EncodedFolder]) -> None:
             )
 
 
-def normalisation(
+def normalization(
     folders: Sequence[EncodedFolder],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) per channel: of the folders, weighted by their numbers of encodings."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.encryption.encoder import Encoded, Encoder
-from instahide.encryption.exposure import at_limit
+from instahide.encryption.exposure import limit_error
 from instahide.errors import InstaHideError
 
 #: A block is as many whole batches as stay below so many encodings and so many values: long enough
@@ -68,12 +68,12 @@ class EncodedLoader:
                 part = slice(start, start + self.batch_size)
                 yield Encoded(block.images[part], block.labels[part])
             if len(block.images) < len(rows):
-                raise at_limit(self.encoder.exposure)
+                raise limit_error(self.encoder.exposure)
 
     def _blocks(self) -> list[NDArray[np.int64]]:
         """Which images each block encodes."""
         count = len(self.encoder.images)
-        order = self.encoder.order() if self.shuffle else np.arange(count)
+        order = self.encoder.permutation() if self.shuffle else np.arange(count)
         used = len(self) * self.batch_size if self.drop_last else count
         most = min(BLOCK, BLOCK_VALUES // math.prod(self.encoder.images.shape))
         size = self.batch_size * max(1, most // self.batch_size)

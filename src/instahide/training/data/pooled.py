@@ -16,17 +16,17 @@ from instahide.encodings.manifest import NAME
 from instahide.encodings.storage import open_store
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.training.data.alignment import as_trained, columns
+from instahide.training.data.alignment import align_to_model, output_columns
 from instahide.training.data.compatibility import (
     class_union,
-    normalisation,
-    note_differences,
-    require_one_look,
+    normalization,
     require_poolable,
+    require_same_masking,
+    warn_of_differences,
 )
 from instahide.training.data.pooled_loader import PooledLoader, folder_batches, own_encodings
 from instahide.training.distributed.process_group import ALONE, World
-from instahide.training.distributed.sharding import share_of
+from instahide.training.distributed.sharding import shard
 from instahide.training.evaluate import table_batches
 from instahide.training.model_io import NetworkCard
 from instahide.training.settings import TrainSettings
@@ -40,7 +40,7 @@ def holds_encodings(source: str) -> bool:
 
 
 @dataclass(frozen=True)
-class PooledEncodings:
+class PooledData:
     """Folders of encodings, and what to test on. Use `open`.
 
     Attributes:
@@ -63,7 +63,7 @@ class PooledEncodings:
     world: World = ALONE
 
     @classmethod
-    def open(cls, settings: TrainSettings, world: World = ALONE) -> PooledEncodings:
+    def open(cls, settings: TrainSettings, world: World = ALONE) -> PooledData:
         """Open the folders and check that one network can learn from all of them.
 
         Its settings say whether the network sees signs, if those given do not.
@@ -76,15 +76,15 @@ class PooledEncodings:
         _require_same(folders, world)
         said = "sign_invariant" in settings.model_fields_set
         if not (said and settings.sign_invariant):
-            require_one_look(folders)
+            require_same_masking(folders)
         if not said:
             masked = folders[0].manifest.encryption().mask
             settings = settings.merged({"sign_invariant": masked})
-        note_differences(folders)
-        classes, moments = class_union(folders), normalisation(folders)
+        warn_of_differences(folders)
+        classes, moments = class_union(folders), normalization(folders)
         test = _open_test(settings, folders[0].manifest.shape, classes, *moments)
         if isinstance(test, ImageTable):
-            test = share_of(test, world)
+            test = shard(test, world)
         return cls(settings, folders, classes, *moments, test, world)
 
     @property
@@ -123,7 +123,7 @@ class PooledEncodings:
             return folder_batches(self.test, self.classes, world=self.world)
         return None if self.test is None else table_batches(self.test)
 
-    def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
+    def extra_metrics(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
         """Nothing: there is no public pool here to encrypt queries with."""
         return {}
 
@@ -171,7 +171,7 @@ def _open_test(
         return None
     if not holds_encodings(settings.test):
         images = open_test(settings.test, size=settings.size, skip_bad=settings.skip_bad)
-        return as_trained(images, shape, classes, mean, std)
+        return align_to_model(images, shape, classes, mean, std)
     folder = EncodedFolder.open(settings.test)
     if folder.manifest.shape != shape:
         raise InstaHideError(
@@ -181,5 +181,5 @@ def _open_test(
         )
     if not len(folder):
         raise InstaHideError(f"{folder.location} is empty.", "Give at least one test encoding.")
-    columns(folder.manifest.classes, classes)
+    output_columns(folder.manifest.classes, classes)
     return folder

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.encodings.folder import EncodedFolder
-from instahide.encryption.buffer_pool import room
+from instahide.encryption.buffer_pool import allocate
 from instahide.encryption.encoder import Encoded
 from instahide.errors import InstaHideError
-from instahide.training.data.alignment import columns
+from instahide.training.data.alignment import output_columns
 from instahide.training.data.compatibility import class_union, require_poolable
 from instahide.training.distributed.process_group import ALONE, World
 
@@ -68,7 +68,7 @@ class PooledLoader:
         self.world = world
         self.classes = class_union(folders)
         self._columns = [
-            np.asarray(columns(folder.manifest.classes, self.classes)) for folder in folders
+            np.asarray(output_columns(folder.manifest.classes, self.classes)) for folder in folders
         ]
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class PooledLoader:
         return -(-self._count() // self.batch_size)
 
     def __iter__(self) -> Iterator[Encoded]:
-        for window in ahead(self._windows()):
+        for window in prefetch(self._windows()):
             for start in range(0, len(window.images), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 yield Encoded(window.images[part], window.labels[part])
@@ -140,7 +140,7 @@ class PooledLoader:
     def _empty(self, count: int) -> Encoded:
         """Memory for ``count`` encodings; labels are zero, as not every folder has every class."""
         shape = (count, *self.folders[0].manifest.shape)
-        images = room(shape, torch.float32, pin_memory=self.pin_memory)
+        images = allocate(shape, torch.float32, pin_memory=self.pin_memory)
         labels = torch.empty((count, len(self.classes)), pin_memory=self.pin_memory)
         labels.numpy().fill(0)
         return Encoded(images, labels)
@@ -150,7 +150,7 @@ def _copied(part: Tensor) -> Tensor:
     return torch.from_numpy(part.numpy().copy())
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Iterator[T]:
     """``items``, each made in the background while the one before it is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="instahide-reading") as worker:
         coming = worker.submit(next, items, None)
@@ -179,7 +179,7 @@ def folder_batches(
     Raises:
         InstaHideError: the folder has a class that is not in ``classes``.
     """
-    numbers = torch.tensor(columns(folder.manifest.classes, classes))
+    numbers = torch.tensor(output_columns(folder.manifest.classes, classes))
     for shard, own in enumerate(_own_rows(folder, world)):
         images, labels = folder.shard(shard)
         for start in own[::size]:

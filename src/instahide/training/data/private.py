@@ -20,7 +20,7 @@ from instahide.data import (
     open_split,
     open_test,
 )
-from instahide.data.splits import checked
+from instahide.data.splits import require_trainable
 from instahide.encodings.ledger.ledger import Account, Ledger
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
@@ -28,10 +28,10 @@ from instahide.encryption.exposure import Exposure
 from instahide.encryption.privacy import DELTA, epsilon_of
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.training.data.alignment import as_trained
+from instahide.training.data.alignment import align_to_model
 from instahide.training.data.encoded_loader import EncodedLoader
 from instahide.training.distributed.process_group import ALONE, World
-from instahide.training.distributed.sharding import shared, source_of
+from instahide.training.distributed.sharding import shard_split, source_of
 from instahide.training.evaluate import table_batches
 from instahide.training.model_io import NetworkCard
 from instahide.training.predict import predict_encrypted
@@ -39,7 +39,7 @@ from instahide.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class OwnImages:
+class PrivateData:
     """Private images, and what encrypts them. Use `open`.
 
     Attributes:
@@ -59,18 +59,20 @@ class OwnImages:
     world: World = ALONE
 
     @classmethod
-    def open(cls, settings: TrainSettings, device: torch.device, world: World = ALONE) -> OwnImages:
+    def open(
+        cls, settings: TrainSettings, device: torch.device, world: World = ALONE
+    ) -> PrivateData:
         """Read the images and check that they fit the scheme.
 
         Raises:
             InstaHideError: settings or images that cannot be used.
         """
         scheme = settings.encryption()
-        split = shared(_split(settings, world), str(settings.data), settings.test, world)
+        split = shard_split(_split(settings, world), str(settings.data), settings.test, world)
         asks = scheme.k > 1 and settings.queries > 0
         public = public_images(settings, split.train.shape)
         if asks:
-            _require_askable(scheme.query(settings.query_coefficient), split.test)
+            _require_encryptable_queries(scheme.query(settings.query_coefficient), split.test)
         encoder = Encoder(
             scheme,
             split.train,
@@ -110,7 +112,7 @@ class OwnImages:
         """Plain test images with their class numbers."""
         return table_batches(self.split.test)
 
-    def asked(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
+    def extra_metrics(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
         """The accuracy on encrypted queries, where the settings ask for any."""
         if self.scheme.k == 1 or self.settings.queries == 0 or self.test_images == 0:
             return {}
@@ -169,7 +171,7 @@ def public_images(
     return opened(settings.public, shape)
 
 
-def _require_askable(query: Scheme, images: ImageTable) -> None:
+def _require_encryptable_queries(query: Scheme, images: ImageTable) -> None:
     if 0 < len(images) < query.private_k:
         raise InstaHideError(
             f"A query is mixed with {query.private_k - 1} others, but there are {len(images)} "
@@ -197,6 +199,6 @@ def _split(settings: TrainSettings, world: World) -> Split:
         return open_split(source, test_share=settings.test_share, **how)
     train = open_images(source, **how)
     test = open_test(source_of(settings.test, world), **how)
-    return checked(
-        Split(train, as_trained(test, train.shape, train.classes, train.mean, train.std))
+    return require_trainable(
+        Split(train, align_to_model(test, train.shape, train.classes, train.mean, train.std))
     )

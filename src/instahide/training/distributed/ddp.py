@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from instahide.errors import InstaHideError, said
+from instahide.errors import InstaHideError, problem_and_remedy
 from instahide.training.distributed.process_group import ALONE, Batches, Saved, World, usable
 
 #: What a launcher sets, so that processes find each other.
@@ -106,7 +106,7 @@ class Ranks(World):
             except AgreedError:
                 raise
             except (InstaHideError, OSError) as error:
-                self._exchange(None, said(error))
+                self._exchange(None, problem_and_remedy(error))
         except AgreedError:
             self.in_step = True
             raise

@@ -16,7 +16,7 @@ from instahide.encryption.exposure import Exposure, gathered
 Total = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
-class JointExposure(Exposure):
+class DistributedExposure(Exposure):
     """Counts of all processes, as far as this one has heard: `settle` asks the others.
 
     A limit holds for all of them together. An image that several processes have in the same epoch,
@@ -105,5 +105,5 @@ class JointExposure(Exposure):
 
 def _joint(
     images: int, total: Total, limit: int | None, counts: NDArray[np.int64]
-) -> JointExposure:
-    return JointExposure(images, total, limit=limit, counts=counts)
+) -> DistributedExposure:
+    return DistributedExposure(images, total, limit=limit, counts=counts)

@@ -103,7 +103,7 @@ ALONE = World()
 def usable(batch: Batch) -> Batch:
     """``batch``, or nothing of it if it is a single encoding.
 
-    Batch normalisation has nothing to compare a single one with.
+    Batch normalization has nothing to compare a single one with.
     """
     encodings, labels = batch
     return batch if len(encodings) > 1 else (encodings[:0], labels[:0])
@@ -112,6 +112,6 @@ def usable(batch: Batch) -> Batch:
 def none_usable() -> InstaHideError:
     """What to raise where no batch of an epoch was `usable`."""
     return InstaHideError(
-        "Every batch holds a single encoding, which batch normalisation cannot compare with any.",
+        "Every batch holds a single encoding, which batch normalization cannot compare with any.",
         "Use a batch size of 2 or more, and at least two images.",
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from instahide.data import ImageTable, Split
 from instahide.errors import InstaHideError
-from instahide.training.data.alignment import as_trained
+from instahide.training.data.alignment import align_to_model
 from instahide.training.data.compatibility import weighted
 from instahide.training.distributed.process_group import World
 
@@ -22,7 +22,7 @@ def source_of(source: str, world: World) -> str:
     return source.replace(RANK, str(world.rank)) if world.size > 1 else source
 
 
-def share_of(images: ImageTable, world: World) -> ImageTable:
+def shard(images: ImageTable, world: World) -> ImageTable:
     """Every n-th row from the number of this process on: together they have each image once."""
     rows = slice(world.rank, None, world.size)
     if world.size == 1 or isinstance(images.pixels, np.memmap):
@@ -31,7 +31,7 @@ def share_of(images: ImageTable, world: World) -> ImageTable:
     return images.subset(np.arange(len(images))[rows])
 
 
-def shared(split: Split, data: str, test: str | None, world: World) -> Split:
+def shard_split(split: Split, data: str, test: str | None, world: World) -> Split:
     """What this process trains and tests on.
 
     Args:
@@ -53,13 +53,13 @@ def shared(split: Split, data: str, test: str | None, world: World) -> Split:
         mean, std = (weighted([o[name] for o in outlines], weights) for name in ("mean", "std"))
         classes = tuple(outlines[0]["classes"])
         train, test_images = (
-            as_trained(images, train.shape, classes, mean, std) for images in split
+            align_to_model(images, train.shape, classes, mean, std) for images in split
         )
     else:
         _require_same(outlines, data)
-        train = share_of(train, world)
+        train = shard(train, world)
     if RANK not in (test or data):
-        test_images = share_of(test_images, world)
+        test_images = shard(test_images, world)
     if len(train) < 2:
         raise InstaHideError(
             f"There is nothing to compare with in {len(train)} training image.",

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from instahide.attacks.reconstruction.pair_encoder.filters import (
     blur,
-    faded,
+    desaturate,
     from_neighbours,
     high_pass,
     high_pass_adjoint,
@@ -43,9 +43,9 @@ def test_neighbours_say_nothing_of_the_pixel_itself() -> None:
 
 
 def test_faded_images_are_grey() -> None:
-    grey = faded(IMAGES, 0)
+    grey = desaturate(IMAGES, 0)
     assert grey.std(dim=1).max() < 1e-6
-    torch.testing.assert_close(faded(IMAGES, 1), IMAGES)
+    torch.testing.assert_close(desaturate(IMAGES, 1), IMAGES)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 5, 9), (4, 1, 1)])

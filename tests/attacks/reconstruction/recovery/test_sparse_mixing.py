@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from instahide.attacks.reconstruction.recovery.sparse_mixing import RIDGE, ROWS, Mixes
+from instahide.attacks.reconstruction.recovery.sparse_mixing import RIDGE, ROWS, SparseMixing
 
 
 def some_weights(encodings: int, images: int, held: int) -> Tensor:
@@ -24,7 +24,7 @@ def some_weights(encodings: int, images: int, held: int) -> Tensor:
 @given(st.integers(1, 2 * ROWS + 3), st.integers(1, 40), st.integers(1, 4))
 def test_sums_are_those_of_the_matrix(encodings: int, images: int, held: int) -> None:
     weights = some_weights(encodings, images, held)
-    mixes = Mixes(weights)
+    mixes = SparseMixing(weights)
     shown, seen = torch.randn(images, 2, 3, 4), torch.randn(encodings, 2, 3, 4)
     torch.testing.assert_close(
         mixes.mixed(shown), torch.einsum("nm,mchw->nchw", weights, shown), atol=1e-4, rtol=1e-4
@@ -35,7 +35,7 @@ def test_sums_are_those_of_the_matrix(encodings: int, images: int, held: int) ->
 
 
 def test_parts_are_all_encodings_in_order() -> None:
-    mixes = Mixes(some_weights(2 * ROWS + 5, 20, 2))
+    mixes = SparseMixing(some_weights(2 * ROWS + 5, 20, 2))
     together = [number for part in mixes.parts for number in range(2 * ROWS + 5)[part.rows]]
     assert together == list(range(2 * ROWS + 5))
     assert len(mixes.parts) == 3
@@ -44,7 +44,7 @@ def test_parts_are_all_encodings_in_order() -> None:
 def test_ridge_gives_the_images_of_weighted_least_squares() -> None:
     weights = some_weights(300, 20, 2)
     noise, seen = torch.rand(300) + 0.5, torch.randn(300, 1, 2, 2)
-    mixes = Mixes(weights)
+    mixes = SparseMixing(weights)
     found = mixes.ridge(noise) @ mixes.summed(seen / noise[:, None, None, None]).flatten(1)
     # The same as rows of their own: each value of an image is measured as 0, with that precision.
     rows = torch.cat([weights / noise.sqrt()[:, None], RIDGE**0.5 * torch.eye(20)])

@@ -81,4 +81,4 @@ def test_images_must_not_meet_in_a_batch(federation: Make) -> None:
     run = federation(**DP, model="small", mean=0.3, std=0.38)
     with pytest.raises(ValueError, match="No client took part"):
         run.run()
-    assert "without batch normalisation" in run.answers[0].error.reason
+    assert "without batch normalization" in run.answers[0].error.reason

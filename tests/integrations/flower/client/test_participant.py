@@ -13,7 +13,7 @@ import pytest
 from instahide.encryption.exposure import Exposure, ExposureLimitError
 from instahide.encryption.scheme import Scheme
 from instahide.integrations.flower.client.local_training import require_room
-from instahide.integrations.flower.client.participant import Node, is_simulated
+from instahide.integrations.flower.client.participant import Participant, is_simulated
 from instahide.integrations.flower.client.participant_config import NODE_ONLY, OF_NODES, groups
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
@@ -28,14 +28,14 @@ def test_a_node_decides_on_what_is_its_own() -> None:
         "fresh-crops": True, "size": 8, "skip-bad": True, "max-exposure": 500, "device": "cuda:7",
         "partition": "dirichlet", "alpha": 0.01, "lr": 0.3,
     }  # fmt: skip
-    found = Node.open(run, OWN).settings
+    found = Participant.open(run, OWN).settings
     default = FederatedSettings.from_config({})
     for name in NODE_ONLY:
         expected = {"data": "mine", "max_exposure": 5}.get(name, getattr(default, name))
         assert getattr(found, name) == expected, name
     assert found.lr == 0.3
     named = {"public": "pool", "size": 32, "device": "cpu", "test": "held-out"}
-    found = Node.open(run, OWN | named).settings
+    found = Participant.open(run, OWN | named).settings
     assert {name: getattr(found, name) for name in named} == named
 
 
@@ -61,26 +61,26 @@ def test_a_node_that_does_not_name_its_terms_takes_no_part(missing: str) -> None
     run = {"scheme": "cross", "k": 4, "max-exposure": 5, "data": "theirs"}
     for incomplete in (own, own | {missing: ""}):
         with pytest.raises(RefusalError, match=f"does not name `{missing}`"):
-            Node.open(run, incomplete)
+            Participant.open(run, incomplete)
     with pytest.raises(RefusalError, match="`data`, `scheme`, `k`, `max-exposure`"):
-        Node.open(run, {})
+        Participant.open(run, {})
 
 
 def test_parts_of_a_data_set_are_no_terms_outside_of_the_simulation_engine() -> None:
     assert not is_simulated()
     with pytest.raises(RefusalError, match="`data`, `scheme`, `k`, `max-exposure`"):
-        Node.open({"data": "/etc/passwd", "scheme": "plain"}, PART)
+        Participant.open({"data": "/etc/passwd", "scheme": "plain"}, PART)
 
 
 def test_the_ledger_is_the_node_s_own() -> None:
-    node = Node.open({"ledger": "elsewhere"}, OWN)
+    node = Participant.open({"ledger": "elsewhere"}, OWN)
     assert str(node.ledger()) == os.environ["INSTAHIDE_LEDGER"]
 
 
 @pytest.mark.parametrize("own", [{"max-exposre": 5}, {"lr": 0.1}, {"rounds": 3}, {"\x1b[2J": 1}])
 def test_a_slip_in_a_node_s_config_is_not_passed_over(own: dict[str, Any]) -> None:
     with pytest.raises(RefusalError, match="no setting of a node") as refused:
-        Node.open({}, OWN | own)
+        Participant.open({}, OWN | own)
     assert str(refused.value).isprintable()
 
 
@@ -96,23 +96,24 @@ def test_a_slip_in_a_node_s_config_is_not_passed_over(own: dict[str, Any]) -> No
 )  # fmt: skip
 def test_a_value_that_does_not_fit_is_named_and_not_told(name: str, value: Any) -> None:
     with pytest.raises(RefusalError) as refused:
-        Node.open({}, OWN | {name: value})
+        Participant.open({}, OWN | {name: value})
     assert name in str(refused.value)
     assert "anna" not in str(refused.value)
 
 
 def test_settings_that_do_not_fit_each_other_are_refused() -> None:
     with pytest.raises(RefusalError, match="partition-id"):
-        Node.open({}, OWN | {"partition-id": 3, "num-partitions": 3})
+        Participant.open({}, OWN | {"partition-id": 3, "num-partitions": 3})
     with pytest.raises(RefusalError, match="not fit"):
-        Node.open({}, OWN | {"private-k": 5})
+        Participant.open({}, OWN | {"private-k": 5})
 
 
 #: A run that is on the terms of `OWN`, and what would weaken it.
 WEAKER = [
     {"scheme": "plain"}, {"scheme": "mixup"}, {"scheme": "inside"}, {"k": 2}, {"k": 3},
     {"private-k": 1}, {"private-k": 3}, {"c1": 0.9}, {"c2": 0.9, "c1": 0.6}, {"c2": 0.0},
-    {"labels": "renormalised"}, {"law": "dirichlet"}, {"batch-size": 2}, {"batch-size": 7},
+    {"label-mode": "renormalised"}, {"coefficient-distribution": "dirichlet"},
+    {"batch-size": 2}, {"batch-size": 7},
     {"local-epochs": 101}, {"strategy": "FedSGD", "gradient": "batch"},
 ]  # fmt: skip
 
@@ -120,9 +121,9 @@ WEAKER = [
 @pytest.mark.parametrize("weaker", WEAKER)
 def test_what_a_node_does_not_name_does_not_fall_to_the_server(weaker: dict[str, Any]) -> None:
     run = {"scheme": "cross", "k": 4}
-    assert Node.open(run, OWN).settings.encryption() == Scheme.cross(4)
+    assert Participant.open(run, OWN).settings.encryption() == Scheme.cross(4)
     with pytest.raises(RefusalError, match="takes part if"):
-        Node.open(run | weaker, OWN)
+        Participant.open(run | weaker, OWN)
 
 
 @pytest.mark.parametrize(
@@ -140,15 +141,15 @@ def test_a_run_that_is_not_on_the_terms_that_a_node_names_is_refused(
     term: dict[str, Any], weaker: dict[str, Any]
 ) -> None:
     run = {"scheme": "cross", "k": 4}
-    Node.open(run | term, OWN | term)
+    Participant.open(run | term, OWN | term)
     with pytest.raises(RefusalError, match="takes part if"):
-        Node.open(run | weaker, OWN | term)
+        Participant.open(run | weaker, OWN | term)
 
 
 def test_more_noise_and_larger_batches_than_a_node_asks_for_are_welcome() -> None:
     run = {"scheme": "cross", "k": 4, "noise": 2.0, "batch-size": 512, "local-epochs": 1}
     own = OWN | {"noise": 0.5, "batch-size": 64, "local-epochs": 2}
-    assert Node.open(run, own).settings.noise == 2.0
+    assert Participant.open(run, own).settings.noise == 2.0
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_what_is_wrong_with_a_run_config_is_named_to_the_server(
     run: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(RefusalError) as refused:
-        Node.open({"scheme": "cross", "k": 4} | run, OWN)
+        Participant.open({"scheme": "cross", "k": 4} | run, OWN)
     said = str(refused.value)
     assert named in said
     assert said.isprintable()
@@ -175,7 +176,7 @@ def test_what_is_wrong_with_a_run_config_is_named_to_the_server(
 
 def test_nodes_that_share_a_data_set_share_no_image_and_no_ledger(tmp_path: Path) -> None:
     own = {**OWN, "data": "digits", "ledger": str(tmp_path / "ledger.sqlite")}
-    nodes = [Node.open({}, own | PART | {"partition-id": part}) for part in range(3)]
+    nodes = [Participant.open({}, own | PART | {"partition-id": part}) for part in range(3)]
     assert len({node.ledger() for node in nodes}) == 3
     tables = [node.images() for node in nodes]
     assert sum(map(len, tables)) == 1438
@@ -185,10 +186,10 @@ def test_nodes_that_share_a_data_set_share_no_image_and_no_ledger(tmp_path: Path
 
 def test_a_run_may_not_move_images_far() -> None:
     run = {"scheme": "cross", "k": 4, "crop-padding": 8}
-    Node.open(run, OWN).require_crop((3, 32, 32))
+    Participant.open(run, OWN).require_crop((3, 32, 32))
     with pytest.raises(RefusalError, match="above 7, a quarter"):
-        Node.open(run, OWN).require_crop((1, 28, 30))
-    Node.open(run, OWN | {"crop-padding": 8}).require_crop((1, 28, 30))
+        Participant.open(run, OWN).require_crop((1, 28, 30))
+    Participant.open(run, OWN | {"crop-padding": 8}).require_crop((1, 28, 30))
 
 
 @pytest.mark.parametrize(
@@ -201,6 +202,6 @@ def test_a_round_is_refused_beforehand_where_it_is_certain_to_pass_the_limit(
     if not certain:
         require_room(exposure, Scheme.inside(2), passes)
         # One image is one encoding short of its limit: it has no room for its own.
-        exposure.take(np.array([[0], [0], [0]]), np.ones((3, 1), np.float32))
+        exposure.record(np.array([[0], [0], [0]]), np.ones((3, 1), np.float32))
     with pytest.raises(ExposureLimitError):
         require_room(exposure, Scheme.inside(2), passes)

@@ -36,7 +36,7 @@ def from_neighbours(images: Tensor, sigma: float) -> Tensor:
     return (rows @ images @ columns.T - own * images) / (1 - own)
 
 
-def faded(images: Tensor, share: float) -> Tensor:
+def desaturate(images: Tensor, share: float) -> Tensor:
     """(..., C, H, W) with ``share`` of its colour: 1 changes nothing, 0 leaves a grey image."""
     grey = images.mean(dim=-3, keepdim=True)
     return grey + share * (images - grey)

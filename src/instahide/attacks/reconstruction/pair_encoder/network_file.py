@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from instahide.data.readers.size_limits import reason_of
+from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import InstaHideError
-from instahide.utils.atomic_write import read_regular, writing
+from instahide.utils.atomic_write import atomic_write, read_regular
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -25,7 +25,7 @@ MOST_TENSORS = 1000
 def save_network(path: Path, network: nn.Module) -> None:
     """Write the weights to ``path``, whole or not at all."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    with writing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(save(tensors))
 
 
@@ -53,7 +53,7 @@ def load_network(
         network.load_state_dict(tensors)
     except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
         raise InstaHideError(
-            f"{path} does not hold {what} ({reason_of(error)}).", remedy
+            f"{path} does not hold {what} ({failure_reason(error)}).", remedy
         ) from error
     return network.eval()
 

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instahide.attacks.base import Budget, Progress, silent
+from instahide.attacks.base import Budget, Progress, no_progress
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.pair_encoder.network import PairEncoder
-from instahide.attacks.reconstruction.pair_encoder.training_loop import Rate, descend
+from instahide.attacks.reconstruction.pair_encoder.training_loop import LearningRate, train_steps
 from instahide.attacks.shadow_encodings import shadow_batches
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 
-RATE = Rate(2e-3, warm_up=30, floor=0.02)
+RATE = LearningRate(2e-3, warm_up=30, floor=0.02)
 
 
 def train_pair_encoder(
     shadow: ImageTable,
     scheme: Scheme,
     budget: Budget,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     *,
     encoder: PairEncoder | None = None,
     device: torch.device | str = "cpu",
@@ -56,7 +56,7 @@ def train_pair_encoder(
                 model.calibrate(sizes)
             yield _loss(model(sizes), batch.shares.to(device), scale, offset)
 
-    descend(optimiser, losses(), budget, progress, RATE)
+    train_steps(optimiser, losses(), budget, progress, RATE)
     return model.eval()
 
 

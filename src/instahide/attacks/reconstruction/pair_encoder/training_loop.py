@@ -16,7 +16,7 @@ from instahide.attacks.base import Budget, Progress
 RECENT = 50
 
 
-class Rate(NamedTuple):
+class LearningRate(NamedTuple):
     """A learning rate that comes to ``highest`` in so many steps of ``warm_up``.
 
     It falls evenly with the time that is left, to a share of itself, ``floor``.
@@ -32,12 +32,12 @@ class Rate(NamedTuple):
         return self.highest * warmth * (self.floor + (1 - self.floor) * (1 - spent))
 
 
-def descend(
+def train_steps(
     optimiser: torch.optim.Optimizer,
     losses: Iterator[Tensor],
     budget: Budget,
     progress: Progress,
-    rate: Rate,
+    rate: LearningRate,
 ) -> None:
     """Take a step for each of ``losses``, until ``budget`` ends; ``progress`` hears their mean."""
     mean_loss, first = 0.0, 0.0

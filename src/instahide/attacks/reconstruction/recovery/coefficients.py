@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instahide.attacks.coefficient_distribution import simulated_coefficients
+from instahide.attacks.coefficient_distribution import simulate_coefficients
 from instahide.attacks.reconstruction.recovery.phase_retrieval import Residue, expected
 from instahide.attacks.reconstruction.recovery.sparse_mixing import ROWS
 from instahide.encryption.scheme import Scheme
@@ -22,7 +22,7 @@ SHRINKAGE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class Law:
+class CoefficientDistribution:
     """The law of a scheme's private coefficients, from a public simulation.
 
     Attributes:
@@ -34,9 +34,9 @@ class Law:
     total: float
 
     @classmethod
-    def of(cls, scheme: Scheme) -> Law:
+    def of(cls, scheme: Scheme) -> CoefficientDistribution:
         """Simulated."""
-        private = simulated_coefficients(scheme)[:, : scheme.private_k]
+        private = simulate_coefficients(scheme)[:, : scheme.private_k]
         draws = torch.from_numpy(np.sort(private.ravel())).float()
         return cls(draws, float(private.sum(axis=1).mean()))
 
@@ -73,7 +73,9 @@ def from_labels(labels: Tensor, classes: Tensor, members: Tensor, guess: Tensor)
     return (labels.gather(1, own) * guess / together).clamp(min=LEAST)
 
 
-def from_features(features: Tensor, centres: Tensor, members: Tensor, law: Law) -> Tensor:
+def from_features(
+    features: Tensor, centres: Tensor, members: Tensor, law: CoefficientDistribution
+) -> Tensor:
     """(n, k): features regressed on the members' `prototypes`, mapped by rank to the law.
 
     Features are about quadratic in the coefficients, and of different strength from image to image.
@@ -90,7 +92,12 @@ def from_features(features: Tensor, centres: Tensor, members: Tensor, law: Law) 
 
 
 def from_images(
-    sizes: Tensor, images: Tensor, members: Tensor, start: Tensor, law: Law, most: float
+    sizes: Tensor,
+    images: Tensor,
+    members: Tensor,
+    start: Tensor,
+    law: CoefficientDistribution,
+    most: float,
 ) -> Tensor:
     """(n, k): least squares on the members' images, signs and residue being guessed in turn.
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import granted
-from instahide.attacks.reconstruction.pair_encoder.filters import blur, faded, from_neighbours
-from instahide.attacks.reconstruction.recovery.sign_sync import aligned
-from instahide.attacks.reconstruction.recovery.sparse_mixing import Mixes
+from instahide.attacks.base import require
+from instahide.attacks.reconstruction.pair_encoder.filters import blur, desaturate, from_neighbours
+from instahide.attacks.reconstruction.recovery.sign_sync import synchronize_signs
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 from instahide.attacks.reconstruction.recovery.spectral_init import better_start, power_iteration
 
 #: Blur of the images in pixels, share of their colour, and iterations, for noise taken as white.
@@ -54,18 +54,18 @@ def recover(
             be in patches, `better_start` takes their place.
         iterations: under smooth noise, at the end.
     """
-    mixes = Mixes(weights)
+    mixes = SparseMixing(weights)
     fresh = (
         power_iteration(sizes, mixes, generator)
         if start is None
         else better_start(sizes, mixes, start, generator)
     )
     begun, stages = (start, ANNEALING[WARM:]) if fresh is None else (fresh, ANNEALING)
-    return refine(sizes, mixes, anneal(sizes, mixes, granted(begun), stages), iterations)
+    return refine(sizes, mixes, anneal(sizes, mixes, require(begun), stages), iterations)
 
 
 def anneal(
-    sizes: Tensor, mixes: Mixes, images: Tensor, stages: tuple[tuple[float, float, int], ...]
+    sizes: Tensor, mixes: SparseMixing, images: Tensor, stages: tuple[tuple[float, float, int], ...]
 ) -> Tensor:
     """Images (m, C, H, W) after EM with white noise, under less and less blur."""
     noise = 0.7 * _energy(sizes)
@@ -73,13 +73,13 @@ def anneal(
         ridge = mixes.ridge(noise)
         for _ in range(iterations):
             seen = _seen(sizes, mixes, images, noise)
-            images = faded(blur(_combined(ridge, seen), sigma), share)
-        images = aligned(images)
+            images = desaturate(blur(_combined(ridge, seen), sigma), share)
+        images = synchronize_signs(images)
         noise = _white(sizes, mixes, images)
     return images
 
 
-def _seen(sizes: Tensor, mixes: Mixes, images: Tensor, noise: Tensor) -> Tensor:
+def _seen(sizes: Tensor, mixes: SparseMixing, images: Tensor, noise: Tensor) -> Tensor:
     """(m, C, H, W) sums of what is `expected` of encodings under ``images``, over the noise."""
     total = torch.zeros_like(images)
     for part in mixes.parts:
@@ -127,7 +127,7 @@ class Residue:
         return Residue(guess, noise)
 
 
-def refine(sizes: Tensor, mixes: Mixes, images: Tensor, iterations: int) -> Tensor:
+def refine(sizes: Tensor, mixes: SparseMixing, images: Tensor, iterations: int) -> Tensor:
     """Images (m, C, H, W) after EM with the `Residue` of every encoding guessed as well."""
     residue = Residue(torch.zeros_like(sizes), _white(sizes, mixes, images))
     for _ in range(iterations):
@@ -144,7 +144,7 @@ def _energy(sizes: Tensor) -> Tensor:
     return sizes.square().mean(dim=(1, 2, 3))
 
 
-def _white(sizes: Tensor, mixes: Mixes, images: Tensor) -> Tensor:
+def _white(sizes: Tensor, mixes: SparseMixing, images: Tensor) -> Tensor:
     """(n,) variance that ``images`` leave of each encoding."""
     left = [_energy(sizes[part.rows]) - _energy(part.mixed(images)) for part in mixes.parts]
     return torch.cat(left).maximum(LEAST_WHITE * _energy(sizes))

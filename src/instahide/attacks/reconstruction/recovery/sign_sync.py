@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 
-def aligned(images: Tensor) -> Tensor:
+def synchronize_signs(images: Tensor) -> Tensor:
     """(m, C, H, W) with one sign for each pixel and channel, common to all images, set right.
 
     The encodings tell nothing of it: turning a value in all images at once changes no |x|. But
@@ -26,7 +26,7 @@ def aligned(images: Tensor) -> Tensor:
     Raises:
         InstaHideError: SciPy is missing.
     """
-    with needing("SciPy", "audit"):
+    with requires_extra("SciPy", "audit"):
         from scipy.sparse import coo_array, diags_array
         from scipy.sparse.linalg import eigsh
     values = images.cpu().numpy()

@@ -50,7 +50,7 @@ class Part(NamedTuple):
     summed: _Sums
 
 
-class Mixes:
+class SparseMixing:
     """The coefficients of m images in n encodings.
 
     Attributes:

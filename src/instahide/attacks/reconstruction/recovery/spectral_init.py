@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instahide.attacks.reconstruction.pair_encoder.filters import blur, faded
-from instahide.attacks.reconstruction.recovery.sign_sync import aligned
-from instahide.attacks.reconstruction.recovery.sparse_mixing import Mixes
+from instahide.attacks.reconstruction.pair_encoder.filters import blur, desaturate
+from instahide.attacks.reconstruction.recovery.sign_sync import synchronize_signs
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 
 #: Blur in pixels of an image of 32, and iterations, of the grey start at a quarter of the size.
 COARSE = (6.0, 25)
@@ -29,7 +29,7 @@ SIDE = 32
 SPREAD = 1.2
 
 
-def power_iteration(sizes: Tensor, mixes: Mixes, generator: torch.Generator) -> Tensor:
+def power_iteration(sizes: Tensor, mixes: SparseMixing, generator: torch.Generator) -> Tensor:
     """(m, C, H, W) smooth images, right but for scale and a sign.
 
     Images that are alone in their mixes have no other to be compared with: they come as absolute
@@ -47,7 +47,7 @@ def power_iteration(sizes: Tensor, mixes: Mixes, generator: torch.Generator) -> 
 
 
 def better_start(
-    sizes: Tensor, mixes: Mixes, images: Tensor, generator: torch.Generator
+    sizes: Tensor, mixes: SparseMixing, images: Tensor, generator: torch.Generator
 ) -> Tensor | None:
     """What `power_iteration` gives, if it explains more than ``images``; None if it does not.
 
@@ -72,15 +72,15 @@ def better_start(
     return _enlarged(fresh, sizes)
 
 
-def _absolute(sizes: Tensor, mixes: Mixes) -> Tensor:
+def _absolute(sizes: Tensor, mixes: SparseMixing) -> Tensor:
     """(m, C, H, W) absolute values of images, by what x^2 is above its mean where they are."""
-    own, squares = Mixes(mixes.weights.square()), sizes.square()
+    own, squares = SparseMixing(mixes.weights.square()), sizes.square()
     found = own.summed(squares - squares.mean(dim=0))
     found /= own.weights.square().sum(dim=0).clamp(min=1e-6)[:, None, None, None]
     return blur(found + 1, STAGES[-1][0]).clamp(min=0).sqrt()
 
 
-def _excesses(sizes: Tensor, mixes: Mixes) -> tuple[_Excess, _Excess]:
+def _excesses(sizes: Tensor, mixes: SparseMixing) -> tuple[_Excess, _Excess]:
     """Grey, at a quarter of the size; in colour, at half of it."""
     squares = sizes.square()
     return _Excess(squares.mean(dim=1, keepdim=True), mixes, 4), _Excess(squares, mixes, 2)
@@ -96,7 +96,7 @@ def _best(grey: _Excess, excess: _Excess, channels: int, generator: torch.Genera
 def _enlarged(images: Tensor, sizes: Tensor) -> Tensor:
     """``images`` with the signs of pixels set right, at the size of encodings."""
     side = (sizes.shape[2], sizes.shape[3])
-    return SPREAD * F.interpolate(aligned(images), side, mode="bilinear")
+    return SPREAD * F.interpolate(synchronize_signs(images), side, mode="bilinear")
 
 
 class _Excess:
@@ -110,21 +110,21 @@ class _Excess:
         pool: side of the squares.
     """
 
-    def __init__(self, squares: Tensor, mixes: Mixes, pool: int) -> None:
+    def __init__(self, squares: Tensor, mixes: SparseMixing, pool: int) -> None:
         self.mixes, self.shrunk = mixes, squares.shape[2] / SIDE / pool
         self.side = [-(-side // pool) for side in squares.shape[2:]]
         energy = squares.mean(dim=(1, 2, 3))[:, None]
         excess = F.adaptive_avg_pool2d(squares, (self.side[0], self.side[1])).flatten(1) / energy
         self.excess = (excess - excess.mean(dim=0)) / energy
         # An image's own energy says nothing of relative signs, and would drown what does.
-        self.own = Mixes(mixes.weights.square()).summed(self.excess)
+        self.own = SparseMixing(mixes.weights.square()).summed(self.excess)
         self.solve = mixes.ridge(energy[:, 0])
 
     def step(self, images: Tensor, sigma: float, colour: float) -> Tensor:
         """One step of power iteration, every pixel brought to the same energy over all images."""
         sigma *= self.shrunk
-        flat = self._applied(faded(blur(images, sigma), colour).flatten(1))
-        images = faded(blur((self.solve @ flat).reshape(images.shape), sigma), colour)
+        flat = self._applied(desaturate(blur(images, sigma), colour).flatten(1))
+        images = desaturate(blur((self.solve @ flat).reshape(images.shape), sigma), colour)
         images = images / images.square().mean(dim=0).sqrt().clamp(min=1e-6)
         return blur(images, sigma / 2)
 

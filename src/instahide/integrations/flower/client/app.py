@@ -17,8 +17,8 @@ from instahide.encodings.ledger.ledger import Account
 from instahide.integrations.flower.arrays import load
 from instahide.integrations.flower.client import local_training
 from instahide.integrations.flower.client.normalization_check import require_near, require_signs
-from instahide.integrations.flower.client.participant import Node, spread
-from instahide.integrations.flower.errors import RefusalError, answering
+from instahide.integrations.flower.client.participant import Participant, spread
+from instahide.integrations.flower.errors import RefusalError, error_replies
 from instahide.integrations.flower.federation_spec import moments
 from instahide.integrations.flower.messages import Instructions, read
 from instahide.training.device import pick_device, pick_precision
@@ -28,7 +28,7 @@ client_app = ClientApp()
 
 
 @client_app.train()
-@answering
+@error_replies
 def train(message: Message, context: Context) -> RecordDict:
     """One round on the client's own images: new weights, or a gradient, with a few numbers.
 
@@ -38,9 +38,9 @@ def train(message: Message, context: Context) -> RecordDict:
     images = _conforming(node, sent)
     network = load(sent.agreement.network(node.settings), sent.arrays)
     if node.settings.dp:
-        from instahide.integrations.flower.client.dp_sgd import learn_privately
+        from instahide.integrations.flower.client.dp_sgd import train_with_dp_sgd
 
-        numbers = learn_privately(network, images, node, sent.number)
+        numbers = train_with_dp_sgd(network, images, node, sent.number)
     else:
         numbers = _learn(network, images, node, sent, _participant(node, context))
     answer = _gradients(network) if node.settings.strategy == "FedSGD" else network.state_dict()
@@ -51,7 +51,7 @@ def train(message: Message, context: Context) -> RecordDict:
 
 
 @client_app.evaluate()
-@answering
+@error_replies
 def evaluate(message: Message, context: Context) -> RecordDict:
     """The accuracy of the server's network on the client's own plain test images."""
     node, sent = _node(context), read(message, arrays=True)
@@ -66,16 +66,16 @@ def evaluate(message: Message, context: Context) -> RecordDict:
 
 
 @client_app.query()
-@answering
+@error_replies
 def query(message: Message, context: Context) -> RecordDict:
-    """Mean and deviation of the client's images, where no normalisation was agreed upon."""
+    """Mean and deviation of the client's images, where no normalization was agreed upon."""
     node, sent = _node(context), read(message, arrays=False)
     images = node.images()
     sent.agreement.conform(images)
     return RecordDict({"metrics": moments(images)})
 
 
-def _conforming(node: Node, sent: Instructions) -> ImageTable:
+def _conforming(node: Participant, sent: Instructions) -> ImageTable:
     """The node's images under what was agreed upon, if that suits them and hides them."""
     settings, agreement = node.settings, sent.agreement
     if not 1 <= sent.number <= settings.rounds:
@@ -95,7 +95,7 @@ def _conforming(node: Node, sent: Instructions) -> ImageTable:
 
 
 def _learn(
-    network: nn.Module, images: ImageTable, node: Node, sent: Instructions, participant: str
+    network: nn.Module, images: ImageTable, node: Participant, sent: Instructions, participant: str
 ) -> dict[str, float]:
     """Change ``network``, or give it a gradient, in the bounds of the node's exposure limit."""
     settings = node.settings
@@ -107,9 +107,9 @@ def _learn(
             local_training.require_room(exposure, settings.encryption(), passes)
         encoder = local_training.encoder_of(settings, images, exposure, participant)
         if by_gradient:
-            loss = local_training.gradient(network, encoder, settings)
+            loss = local_training.compute_gradient(network, encoder, settings)
         else:
-            loss = local_training.learn(network, encoder, settings, sent.number, sent.pull)
+            loss = local_training.train_locally(network, encoder, settings, sent.number, sent.pull)
         if isinstance(exposure, Account):
             # What was learned from encodings may leave now: their count must outlast a power cut.
             exposure.sync()
@@ -126,12 +126,12 @@ def _gradients(network: nn.Module) -> dict[str, Any]:
     return network.state_dict() | gradients
 
 
-def _participant(node: Node, context: Context) -> str:
+def _participant(node: Participant, context: Context) -> str:
     """A name that no other node of the federation has."""
     if node.partition is not None:
         return f"partition {node.partition[0]}"
     return f"node {context.node_id}"
 
 
-def _node(context: Context) -> Node:
-    return Node.open(context.run_config, context.node_config)
+def _node(context: Context) -> Participant:
+    return Participant.open(context.run_config, context.node_config)

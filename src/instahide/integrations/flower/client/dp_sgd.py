@@ -30,12 +30,12 @@ from instahide.integrations.flower.errors import RefusalError
 from instahide.training.training_loop import learning_rate
 from instahide.training.training_state import TrainingState
 from instahide.utils.atomic_write import write_json
-from instahide.utils.optional_deps import needing
+from instahide.utils.optional_deps import requires_extra
 
 if TYPE_CHECKING:
     from opacus import PrivacyEngine
 
-    from instahide.integrations.flower.client.participant import Node
+    from instahide.integrations.flower.client.participant import Participant
 
 #: (noise, sampling rate, steps) of every part of the history.
 Entry = tuple[
@@ -46,8 +46,8 @@ Entry = tuple[
 _HISTORY = TypeAdapter(list[Entry])
 
 
-def learn_privately(
-    network: nn.Module, images: ImageTable, node: Node, number: int
+def train_with_dp_sgd(
+    network: nn.Module, images: ImageTable, node: Participant, number: int
 ) -> dict[str, float]:
     """Train ``network`` in place on plain ``images`` by DP-SGD for round ``number``.
 
@@ -69,7 +69,7 @@ def learn_privately(
     """
     settings = node.settings
     _require_apart(network, settings)
-    with needing("opacus", "dp"):
+    with requires_extra("opacus", "dp"):
         from opacus import PrivacyEngine
     with warnings.catch_warnings():
         # That its secure mode is off is said above, and in the guide.
@@ -87,7 +87,7 @@ def learn_privately(
     return {"loss": loss, "epsilon": epsilon_spent(history, settings.delta)}
 
 
-def _spend(node: Node, planned: Entry) -> list[Entry]:
+def _spend(node: Participant, planned: Entry) -> list[Entry]:
     """Add ``planned`` steps to the node's file, if they may be taken; returns all of it."""
     file = history_file(node.ledger())
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def epsilon_spent(history: list[Entry], delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-def _require_epsilon(history: list[Entry], node: Node) -> None:
+def _require_epsilon(history: list[Entry], node: Participant) -> None:
     most = node.max_epsilon
     if most is not None and not epsilon_spent(history, node.delta) <= most:
         raise RefusalError(
@@ -150,13 +150,13 @@ def _require_epsilon(history: list[Entry], node: Node) -> None:
 def _require_apart(network: nn.Module, settings: FederatedSettings) -> None:
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
         raise RefusalError(
-            f"DP-SGD needs a network without batch normalisation; `{settings.model}` has some.",
+            f"DP-SGD needs a network without batch normalization; `{settings.model}` has some.",
             'Say `model = "small-group"`.',
         )
 
 
 def _loader(images: ImageTable, settings: FederatedSettings) -> DataLoader[tuple[Tensor, ...]]:
-    data = TensorDataset(torch.from_numpy(images.normalised()), torch.from_numpy(images.labels))
+    data = TensorDataset(torch.from_numpy(images.normalized()), torch.from_numpy(images.labels))
     return DataLoader(data, settings.batch_size, generator=_generator())
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
-from instahide.encryption.exposure import Exposure, at_limit
+from instahide.encryption.exposure import Exposure, limit_error
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.config import FederatedSettings
@@ -63,10 +63,10 @@ def require_room(exposure: Exposure, scheme: Scheme, passes: int) -> None:
         return
     room = exposure.limit - exposure.counts
     if room.min() < passes or room.sum() < passes * len(room) * scheme.private_k:
-        raise at_limit(exposure)
+        raise limit_error(exposure)
 
 
-def learn(
+def train_locally(
     network: nn.Module,
     encoder: Encoder,
     settings: FederatedSettings,
@@ -134,10 +134,10 @@ def _pull_back(state: TrainingState, mu: float) -> None:
         parameter.register_hook(pulled)  # type: ignore[no-untyped-call]
 
 
-def gradient(network: nn.Module, encoder: Encoder, settings: FederatedSettings) -> float:
+def compute_gradient(network: nn.Module, encoder: Encoder, settings: FederatedSettings) -> float:
     """Leave the mean gradient of encodings at the weights of ``network`` in its ``.grad``.
 
-    Weights stay as they are; running statistics of batch normalisation go on.
+    Weights stay as they are; running statistics of batch normalization go on.
 
     Args:
         network: with the weights that the server sent.
@@ -175,11 +175,11 @@ def gradient(network: nn.Module, encoder: Encoder, settings: FederatedSettings) 
 
 def _batches(encoder: Encoder, settings: FederatedSettings) -> Iterable[tuple[Tensor, Tensor]]:
     if settings.gradient == "pass":
-        # A single image is left out: batch normalisation has nothing to compare it with.
+        # A single image is left out: batch normalization has nothing to compare it with.
         loader = EncodedLoader(encoder, settings.batch_size)
         return (batch for batch in loader if len(batch.images) > 1)
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]] = encoder.order()[: settings.batch_size]
+    rows: np.ndarray[tuple[int], np.dtype[np.int64]] = encoder.permutation()[: settings.batch_size]
     batch = encoder.encode(rows)
     if len(batch.images) < len(rows):
-        raise at_limit(encoder.exposure)
+        raise limit_error(encoder.exposure)
     return [batch]

@@ -1,6 +1,6 @@
-"""Whether a node accepts the normalisation that a server sends: it must suit the node's images.
+"""Whether a node accepts the normalization that a server sends: it must suit the node's images.
 
-The mask hides a value's sign, so values need both signs; noise is measured in normalised units, so
+The mask hides a value's sign, so values need both signs; noise is measured in normalized units, so
 a standard deviation that is too small makes noise too weak. Both follow from ``mean`` and ``std``,
 which therefore must lie in a band around the moments of the node's own images.
 """
@@ -21,7 +21,7 @@ from instahide.integrations.flower.errors import RefusalError
 #: Wide enough for other scanners, whose means usually differ by a fraction of that.
 MOST_MEAN_SHIFT = 1.0
 #: Smallest agreed std over the node's own: noise is then at least half as strong on a pixel as
-#: under the node's own normalisation.
+#: under the node's own normalization.
 LEAST_STD_RATIO = 0.5
 #: Largest agreed std over the node's own. A larger one weakens nothing, but makes all values small.
 #: Wide, for a node with little contrast among others with much: 0.08 beside 0.3.
@@ -31,7 +31,7 @@ LARGEST_STD = 0.5
 
 
 def require_near(images: ImageTable, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Check that a server's normalisation lies in the band around that of ``images``.
+    """Check that a server's normalization lies in the band around that of ``images``.
 
     Args:
         images: the node's, under their own moments.

@@ -14,7 +14,7 @@ import numpy as np
 from instahide.data import ImageTable, open_images, open_test
 from instahide.encodings.ledger.ledger import Account, Ledger, default_ledger
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.privacy import DELTA, loss_rate
+from instahide.encryption.privacy import DELTA, mu_squared_rate
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.client.epsilon_limit import (
     largest_loss,
@@ -26,7 +26,7 @@ from instahide.integrations.flower.client.participant_config import (
     NodeConfig,
     read_partition,
 )
-from instahide.integrations.flower.client.partition import shares
+from instahide.integrations.flower.client.partition import partition
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 
@@ -37,7 +37,7 @@ SIMULATED = {name.replace("_", "-") for name in PARTITION}
 
 
 @dataclass(frozen=True)
-class Node:
+class Participant:
     """One participant. Use `open`.
 
     Attributes:
@@ -81,7 +81,7 @@ class Node:
         )
 
     def images(self) -> ImageTable:
-        """Its training images, under their own normalisation.
+        """Its training images, under their own normalization.
 
         Raises:
             InstaHideError: they cannot be read, or are too few.
@@ -144,7 +144,7 @@ class Node:
         with Ledger.open(self.ledger()) as ledger:
             account = ledger.account(images, limit=self.settings.max_exposure, scheme=scheme)
             if self.max_epsilon is not None:
-                rate = loss_rate(scheme, images.shape, images.std)
+                rate = mu_squared_rate(scheme, images.shape, images.std)
                 most = largest_loss(self.max_epsilon, self.delta)
                 account.limit = limit_of(account, scheme.c1**2 * rate, most)
             yield account
@@ -163,7 +163,7 @@ class Node:
             return images
         part, parts = self.partition
         alpha = self.settings.alpha if self.settings.partition == "dirichlet" else None
-        rows = shares(images.labels, parts, alpha=alpha)[part]
+        rows = partition(images.labels, parts, alpha=alpha)[part]
         # Made anew: the mean and deviation of a part are its own.
         return images.subset(rows).measured()
 

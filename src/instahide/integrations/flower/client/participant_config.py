@@ -24,7 +24,16 @@ NODE_ONLY = (
     "device", "partition", "alpha",
 )  # fmt: skip
 #: The run must have the node's value, which is the library's default where it does not name one.
-EXACT = ("scheme", "k", "private_k", "c1", "c2", "labels", "law", "gradient")
+EXACT = (
+    "scheme",
+    "k",
+    "private_k",
+    "c1",
+    "c2",
+    "label_mode",
+    "coefficient_distribution",
+    "gradient",
+)
 #: The run must have the node's value where it names one.
 EXACT_IF_NAMED = ("model", "precision", "dp", "crop_padding", "flip")
 #: The run's value must be at least, or at most, the node's or else the bound here.

@@ -12,7 +12,7 @@ from instahide.errors import InstaHideError
 LEAST_IMAGES = 10
 
 
-def shares(
+def partition(
     labels: NDArray[np.int64], parts: int, *, alpha: float | None = None
 ) -> list[NDArray[np.int64]]:
     """Sorted rows of every part; no row is in two of them, and together they are all rows.

@@ -14,9 +14,9 @@ from instahide.encryption.privacy import privacy_statement
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.arrays import load
 from instahide.integrations.flower.config import FederatedSettings
-from instahide.integrations.flower.federation_spec import Agreement
-from instahide.integrations.flower.server.negotiation import normalised, terms
-from instahide.integrations.flower.server.round_log import Diary, Watched
+from instahide.integrations.flower.federation_spec import FederationSpec
+from instahide.integrations.flower.server.negotiation import negotiate, normalized
+from instahide.integrations.flower.server.round_log import LoggedStrategy, RoundLog
 from instahide.integrations.flower.server.strategies import make_strategy
 from instahide.training.device import pick_device, pick_precision
 from instahide.training.evaluate import accuracy, table_batches
@@ -39,18 +39,18 @@ def main(grid: Grid, context: Context) -> None:
     """
     settings = FederatedSettings.from_config(context.run_config)
     out = _new_folder(settings)
-    agreement, test = terms(settings)
+    agreement, test = negotiate(settings)
     network = agreement.network(settings)
     strategy = make_strategy(settings, network)
-    agreement = normalised(agreement, settings, grid)
+    agreement = normalized(agreement, settings, grid)
     facts = {
         "settings": settings.said(),
         "surroundings": surroundings(settings),
         "differential_privacy": _privacy(settings),
     }
-    diary = Diary(facts, out and out / RESULTS)
+    diary = RoundLog(facts, out and out / RESULTS)
     tester = Tester(network, agreement, settings, test, diary)
-    result = Watched(strategy, diary).start(
+    result = LoggedStrategy(strategy, diary).start(
         grid,
         ArrayRecord(network.state_dict()),
         num_rounds=settings.rounds,
@@ -90,10 +90,10 @@ class Tester:
     def __init__(
         self,
         network: nn.Module,
-        agreement: Agreement,
+        agreement: FederationSpec,
         settings: FederatedSettings,
         test: ImageTable | None,
-        diary: Diary,
+        diary: RoundLog,
     ) -> None:
         self._device = pick_device(settings.device)
         self._precision = pick_precision(settings.precision, self._device)

@@ -9,12 +9,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from instahide.integrations.flower.server.reply_checks import AnswerChecks, Checked
+from instahide.integrations.flower.server.reply_checks import CheckedReply, ReplyChecks
 
 _log = logging.getLogger(__name__)
 
 
-class Guarded(FedAvg):
+class CheckedStrategy(FedAvg):
     """A strategy that drops bad answers and goes on with the others.
 
     To stand before a strategy of Flower's among the bases of a class.
@@ -24,8 +24,8 @@ class Guarded(FedAvg):
         last: the answers of the round that was aggregated last.
     """
 
-    checks: AnswerChecks
-    last: Checked
+    checks: ReplyChecks
+    last: CheckedReply
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -60,14 +60,14 @@ class Guarded(FedAvg):
         return super().aggregate_evaluate(server_round, self.last.kept) if self.last.kept else None
 
     def _checked(
-        self, replies: Iterable[Message], check: Callable[[Iterable[Message]], Checked]
-    ) -> Checked:
+        self, replies: Iterable[Message], check: Callable[[Iterable[Message]], CheckedReply]
+    ) -> CheckedReply:
         checked = check(replies)
         for node, why in checked.dropped.items():
             _log.warning("Node %s: %s", node, why)
         return checked
 
 
-def guarded(strategy: type[FedAvg]) -> type[Guarded]:
+def check_replies(strategy: type[FedAvg]) -> type[CheckedStrategy]:
     """A class like ``strategy``, and of its name, that checks answers."""
-    return type(strategy.__name__, (Guarded, strategy), {"__doc__": strategy.__doc__})
+    return type(strategy.__name__, (CheckedStrategy, strategy), {"__doc__": strategy.__doc__})

@@ -15,9 +15,9 @@ from instahide.errors import InstaHideError
 from instahide.integrations.flower.client.normalization_check import LARGEST_STD, MOST_MEAN_SHIFT
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
-from instahide.integrations.flower.federation_spec import LEAST_STD, Agreement, averaged
+from instahide.integrations.flower.federation_spec import LEAST_STD, FederationSpec, averaged
 from instahide.integrations.flower.server.reply_checks import (
-    bad_answer,
+    bad_reply,
     bound_examples,
     metrics_of,
     reason,
@@ -27,7 +27,7 @@ from instahide.integrations.flower.untrusted_values import in_range
 _log = logging.getLogger(__name__)
 
 
-def terms(settings: FederatedSettings) -> tuple[Agreement, ImageTable | None]:
+def negotiate(settings: FederatedSettings) -> tuple[FederationSpec, ImageTable | None]:
     """Shape and classes by the settings or by the server's test images; and those images.
 
     Raises:
@@ -46,12 +46,14 @@ def terms(settings: FederatedSettings) -> tuple[Agreement, ImageTable | None]:
             "Nobody says what shape and classes the images have.",
             "Name `shape` and `classes` in the run config, or give the server `test` images.",
         )
-    agreement = Agreement(shape, classes, settings.mean or (), settings.std or ())
+    agreement = FederationSpec(shape, classes, settings.mean or (), settings.std or ())
     # Checked as every node will check it.
-    return Agreement.from_record(agreement.to_record()), test
+    return FederationSpec.from_record(agreement.to_record()), test
 
 
-def normalised(agreement: Agreement, settings: FederatedSettings, grid: Grid) -> Agreement:
+def normalized(
+    agreement: FederationSpec, settings: FederatedSettings, grid: Grid
+) -> FederationSpec:
     """The agreement with a mean and a deviation: those of the settings, or the clients' own.
 
     Raises:
@@ -69,7 +71,7 @@ def normalised(agreement: Agreement, settings: FederatedSettings, grid: Grid) ->
         except RefusalError as error:
             _log.warning("Node %s: %s", reply.metadata.src_node_id, error.problem)
     mean, std = averaged(alike(answers))
-    return Agreement(agreement.shape, agreement.classes, mean, std)
+    return FederationSpec(agreement.shape, agreement.classes, mean, std)
 
 
 def read_moments(reply: Message, channels: int) -> MetricRecord:
@@ -79,19 +81,19 @@ def read_moments(reply: Message, channels: int) -> MetricRecord:
         RefusalError: the client refused, or a value is missing, unknown or out of bounds.
     """
     if reply.has_error() or not reply.has_content():
-        raise RefusalError(reason(reply), "It has no part in the normalisation.")
+        raise RefusalError(reason(reply), "It has no part in the normalization.")
     metrics = metrics_of(reply, {"metrics"}, {"mean", "std"})
     for name, least in (("mean", 0.0), ("std", LEAST_STD)):
         values = metrics[name]
         if not isinstance(values, list) or len(values) != channels:
-            raise bad_answer(f"The answer's `{name}` is not a list of {channels} numbers.")
+            raise bad_reply(f"The answer's `{name}` is not a list of {channels} numbers.")
         if not all(in_range(value, least, 1) for value in values):
-            raise bad_answer(f"The answer's `{name}` is not from {least:.3g} to 1.")
+            raise bad_reply(f"The answer's `{name}` is not from {least:.3g} to 1.")
     return metrics
 
 
 def alike(answers: Sequence[MetricRecord]) -> list[MetricRecord]:
-    """Those of ``answers`` whose images can share a normalisation with most of the others'.
+    """Those of ``answers`` whose images can share a normalization with most of the others'.
 
     One client could otherwise move the average so far that all others have to refuse it. Numbers
     of images are bounded as in a round of training.
@@ -101,7 +103,7 @@ def alike(answers: Sequence[MetricRecord]) -> list[MetricRecord]:
     """
     if not answers:
         raise InstaHideError(
-            "No client says how its images are normalised.",
+            "No client says how its images are normalized.",
             "The reasons are above; or name `mean` and `std` in the run config.",
         )
     means, deviations = (
@@ -114,7 +116,7 @@ def alike(answers: Sequence[MetricRecord]) -> list[MetricRecord]:
     kept = [answer for answer, row in zip(answers, near, strict=True) if row.all()]
     if not kept:
         raise InstaHideError(
-            "The clients' images are too different to be normalised alike.",
+            "The clients' images are too different to be normalized alike.",
             "Check that all of them have the same kind of images, in the same range.",
         )
     if len(kept) < len(answers):

@@ -20,7 +20,12 @@ from torch import Tensor
 
 from instahide.integrations.flower import arrays
 from instahide.integrations.flower.errors import RefusalError
-from instahide.integrations.flower.untrusted_values import MOST_REASON, in_range, printable, whole
+from instahide.integrations.flower.untrusted_values import (
+    MOST_REASON,
+    in_range,
+    printable,
+    whole_number,
+)
 
 #: No participant has more images: more is a mistake or a lie, and the answer is dropped.
 MOST_EXAMPLES = 10**9
@@ -52,7 +57,7 @@ MEASURED = frozenset({"accuracy"})
 
 
 @dataclass
-class Checked:
+class CheckedReply:
     """The answers of a round.
 
     Attributes:
@@ -66,7 +71,7 @@ class Checked:
     dropped: dict[int, str] = field(default_factory=dict)
 
 
-class AnswerChecks:
+class ReplyChecks:
     """Checks all answers of a run. It remembers how many images each node first said it has.
 
     Args:
@@ -101,9 +106,9 @@ class AnswerChecks:
             return False
         return True
 
-    def trained(self, replies: Iterable[Message]) -> Checked:
+    def trained(self, replies: Iterable[Message]) -> CheckedReply:
         """Check answers to train; numbers of images in those that are kept are bounded."""
-        checked = Checked()
+        checked = CheckedReply()
         norms: dict[int, float] = {}
         for reply in self._once(replies, checked):
             node = reply.metadata.src_node_id
@@ -119,9 +124,9 @@ class AnswerChecks:
         self._bound_weights(checked)
         return checked
 
-    def tested(self, replies: Iterable[Message]) -> Checked:
+    def tested(self, replies: Iterable[Message]) -> CheckedReply:
         """Check answers to evaluate, likewise."""
-        checked = Checked()
+        checked = CheckedReply()
         for reply in self._once(replies, checked):
             node = reply.metadata.src_node_id
             try:
@@ -132,7 +137,7 @@ class AnswerChecks:
         bound_examples([reply.content["metrics"] for reply in checked.kept])
         return checked
 
-    def _once(self, replies: Iterable[Message], checked: Checked) -> Iterable[Message]:
+    def _once(self, replies: Iterable[Message], checked: CheckedReply) -> Iterable[Message]:
         """The first answer of each node that has content; the others are noted."""
         seen: set[int] = set()
         for reply in replies:
@@ -159,12 +164,12 @@ class AnswerChecks:
         norm = math.sqrt(total)
         most = MOST_CHANGE * max(1.0, _norm_of(self._network))
         if not norm <= most:
-            raise bad_answer(
+            raise bad_reply(
                 f"The answer would change the network by {norm:.3g}, more than {most:.3g}."
             )
         return norm
 
-    def _drop_large(self, checked: Checked, norms: Mapping[int, float]) -> None:
+    def _drop_large(self, checked: CheckedReply, norms: Mapping[int, float]) -> None:
         if len(norms) < 3:
             return
         most = MOST_OVER_MEDIAN * max(_SMALL, median(norms.values()))
@@ -179,7 +184,7 @@ class AnswerChecks:
             reply for reply in checked.kept if reply.metadata.src_node_id in checked.numbers
         ]
 
-    def _bound_weights(self, checked: Checked) -> None:
+    def _bound_weights(self, checked: CheckedReply) -> None:
         first = [
             self._declared.setdefault(node, checked.numbers[node]["num-examples"])
             for node in (reply.metadata.src_node_id for reply in checked.kept)
@@ -216,17 +221,17 @@ def metrics_of(reply: Message, records: Set[str], wanted: Set[str]) -> MetricRec
         RefusalError: it has others, or the number of images is out of bounds.
     """
     if set(reply.content) != records:
-        raise bad_answer(
+        raise bad_reply(
             f"The answer has the records {_names(reply.content)}, not {_names(records)}."
         )
     metrics = reply.content["metrics"]
     if not isinstance(metrics, MetricRecord):
-        raise bad_answer("The answer's `metrics` are no record of metrics.")
+        raise bad_reply("The answer's `metrics` are no record of metrics.")
     names = wanted | {"num-examples"}
     if set(metrics) != names:
-        raise bad_answer(f"The answer has the metrics {_names(metrics)}, not {_names(names)}.")
-    if not whole(metrics["num-examples"], 1, MOST_EXAMPLES):
-        raise bad_answer(
+        raise bad_reply(f"The answer has the metrics {_names(metrics)}, not {_names(names)}.")
+    if not whole_number(metrics["num-examples"], 1, MOST_EXAMPLES):
+        raise bad_reply(
             f"The answer's `num-examples` is not a whole number from 1 to {MOST_EXAMPLES:,}."
         )
     return metrics
@@ -238,7 +243,7 @@ def _numbers(reply: Message, records: Set[str], wanted: Set[str]) -> dict[str, A
     for name in wanted:
         least, most = BOUNDS[name]
         if not in_range(metrics[name], least, most):
-            raise bad_answer(f"The answer's `{name}` is not from {least:g} to {most:g}.")
+            raise bad_reply(f"The answer's `{name}` is not from {least:g} to {most:g}.")
     return dict(metrics)
 
 
@@ -255,6 +260,6 @@ def _norm_of(network: Mapping[str, NDArray[Any]]) -> float:
     return math.sqrt(sum(squares))
 
 
-def bad_answer(problem: str) -> RefusalError:
+def bad_reply(problem: str) -> RefusalError:
     """What is wrong with an answer."""
     return RefusalError(problem, "The answer is not used.")

@@ -15,8 +15,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from instahide.integrations.flower.server.checked_strategy import Guarded
-from instahide.integrations.flower.server.reply_checks import Checked
+from instahide.integrations.flower.server.checked_strategy import CheckedStrategy
+from instahide.integrations.flower.server.reply_checks import CheckedReply
 from instahide.utils.atomic_write import write_json
 
 #: Why a node that did not answer is missing.
@@ -25,7 +25,7 @@ NOTHING_USED = "No client's answer could be used, so the network stays as it was
 _log = logging.getLogger(__name__)
 
 
-class Diary:
+class RoundLog:
     """The rounds so far, ready for JSON; nothing in it is secret.
 
     Args:
@@ -45,7 +45,7 @@ class Diary:
         self._asked, self._began = set(asked), time.monotonic()
         self.rounds.append({"round": number, "clients": [], "failures": []})
 
-    def heard(self, answers: Checked) -> None:
+    def heard(self, answers: CheckedReply) -> None:
         """What the nodes answered, and whose answer could not be used."""
         page = self.rounds[-1]
         page["seconds"] = time.monotonic() - self._began
@@ -57,7 +57,7 @@ class Diary:
             page["failed"] = NOTHING_USED
             _log.error("Round %d: %s", page["round"], NOTHING_USED)
 
-    def tested(self, answers: Checked) -> None:
+    def tested(self, answers: CheckedReply) -> None:
         """Whose own test could not be used."""
         self.rounds[-1]["failures"] += [
             {"node": str(node), "reason": why} for node, why in answers.dropped.items()
@@ -92,10 +92,10 @@ class Diary:
             write_json(self._path, {**self._facts, "rounds": self.rounds, **refused, **end})
 
 
-class Watched(Strategy):
+class LoggedStrategy(Strategy):
     """Another strategy, as it is, with a diary of what it asks and hears."""
 
-    def __init__(self, strategy: Guarded, diary: Diary) -> None:
+    def __init__(self, strategy: CheckedStrategy, diary: RoundLog) -> None:
         self._strategy = strategy
         self._diary = diary
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.config import FederatedSettings
-from instahide.integrations.flower.server.checked_strategy import Guarded, guarded
-from instahide.integrations.flower.server.reply_checks import EXPOSURES, SPENT, AnswerChecks
+from instahide.integrations.flower.server.checked_strategy import CheckedStrategy, check_replies
+from instahide.integrations.flower.server.reply_checks import EXPOSURES, SPENT, ReplyChecks
 from instahide.training.training_loop import learning_rate
 
 #: Of Flower's strategies those that make one network of several, but for wrappers of others.
@@ -82,7 +82,7 @@ class FedSGD(FedAvg):
         return np.asarray(self._arrays[name].numpy() - rate * self._velocity[name], mean.dtype)
 
 
-def make_strategy(settings: FederatedSettings, network: nn.Module) -> Guarded:
+def make_strategy(settings: FederatedSettings, network: nn.Module) -> CheckedStrategy:
     """The strategy that ``settings`` name, with their arguments; it checks clients' answers.
 
     Raises:
@@ -113,7 +113,7 @@ def make_strategy(settings: FederatedSettings, network: nn.Module) -> Guarded:
         )
     if name == "QFedAvg":
         arguments.setdefault("train_loss_key", "loss")
-    kind = guarded(FedSGD if name == "FedSGD" else getattr(flower, name))
+    kind = check_replies(FedSGD if name == "FedSGD" else getattr(flower, name))
     try:
         strategy = kind(**arguments)
     except TypeError as error:
@@ -121,7 +121,7 @@ def make_strategy(settings: FederatedSettings, network: nn.Module) -> Guarded:
             f"{name} does not take `{settings.strategy_arguments}` ({error}).",
             "Its arguments are in Flower's documentation; FedSGD takes `momentum`.",
         ) from error
-    strategy.checks = AnswerChecks(
+    strategy.checks = ReplyChecks(
         network.state_dict(),
         SPENT if settings.dp else EXPOSURES,
         dict(network.named_parameters()) if name == "FedSGD" else (),
