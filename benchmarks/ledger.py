@@ -65,7 +65,7 @@ def count_all(account: Account, shards: list[NDArray[np.int64]]) -> dict[str, fl
         if number % NOTED == 0:
             noted = shards[number : number + NOTED]
             account.pending("benchmark", {str(number + i): rows for i, rows in enumerate(noted)})
-        account.take(mixes, coefficients)
+        account.record(mixes, coefficients)
         counted = time.perf_counter()
         seconds["processor"] += time.thread_time() - worked
         account.sync()

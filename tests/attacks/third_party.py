@@ -12,7 +12,7 @@ import gc, os, sys, time
 import torch
 from instahide.attacks.base import Reconstruction
 
-SECRET = {"Truth", "Rehearsal", "KeyStream", "Encoder", "Subject", "Scene"}
+SECRET = {"GroundTruth", "KnownKeyEncodings", "KeyStream", "Encoder", "AuditTarget", "Scenario"}
 ROOMS = ("instahide.audit", "instahide.encryption.known_keys")
 
 

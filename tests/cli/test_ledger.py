@@ -35,7 +35,7 @@ def path(tmp_path: Path, data: Path) -> Path:
     with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
         for table in (images, images, others):
             rows = np.stack([np.arange(6), np.arange(1, 7)], axis=1)
-            ledger.account(table).take(rows, np.full(rows.shape, 0.5, np.float32))
+            ledger.account(table).record(rows, np.full(rows.shape, 0.5, np.float32))
     return tmp_path / "ledger.sqlite"
 
 
@@ -112,7 +112,7 @@ def test_what_noise_guarantees_is_said(
     scheme = Scheme.inside(2, noise=30.0)
     with Ledger.open(protected) as ledger:
         account = ledger.account(images, scheme=scheme)
-        account.take(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
+        account.record(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
         epsilon = epsilon_of(account.losses.max())
     figures = json.loads(shown(capsys, protected, data, as_json=True))
     assert figures["epsilon"] == pytest.approx(epsilon)

@@ -50,11 +50,11 @@ def manifest_of(images: ImageTable, scheme: Scheme, **facts: Any) -> Manifest:
     known = {
         "publication": new_publication(), "scheme": asdict(scheme), "shape": images.shape,
         "classes": images.classes, "mean": images.mean, "std": images.std,
-        "private_images": len(images), "copies": 1, "values": "float16", "worst_error": 0.0,
+        "private_images": len(images), "copies": 1, "values": "float16", "max_quantization_error": 0.0,
     }  # fmt: skip
     manifest = Manifest.model_validate({**known, **facts})
     error = max_quantization_error(manifest.values, manifest.max_abs)
-    return manifest.model_copy(update={"worst_error": error})
+    return manifest.model_copy(update={"max_quantization_error": error})
 
 
 @pytest.fixture

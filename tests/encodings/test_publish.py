@@ -66,7 +66,7 @@ def test_what_a_limit_left_out_is_made_up_for_under_a_higher_one(
 ) -> None:
     # Somebody has shown the last image before, so that its turn ends the work.
     rows, coefficients = np.array([[IMAGES - 1]]), np.ones((1, 1), np.float32)
-    ledger.account(table(IMAGES)).take(rows, coefficients)
+    ledger.account(table(IMAGES)).record(rows, coefficients)
     part = run(ledger, tmp_path / "enc", 6, limit=6)
     assert part.manifest.ended == "limit"
     assert part.verify() == []

@@ -114,7 +114,7 @@ def test_a_stream_has_memory_for_few_blocks_at_a_time(monkeypatch: pytest.Monkey
         return made
 
     numbers = count()
-    monkeypatch.setattr(encoder, "room", noted)
+    monkeypatch.setattr(encoder, "allocate", noted)
     for block in Encoder(Scheme.inside(2), table).stream(rows):
         assert len(block.images) == 16
     assert next(numbers) == 40

@@ -180,7 +180,7 @@ def test_without_a_limit_a_pickled_copy_goes_on_from_the_counts() -> None:
 class SameImage(Exposure):
     """All rows are one image, so that no mix of two of them stays within a limit of 1."""
 
-    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+    def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
         return within_limit(np.zeros_like(rows), self.counts, 1)
 
 
@@ -198,22 +198,22 @@ def test_a_limit_of_none_at_all_is_refused() -> None:
 def test_a_part_counts_in_the_whole() -> None:
     whole = Exposure(6, limit=2)
     part = ExposureView(whole, np.asarray([1, 4, 5]))
-    assert (part.images, part.limit, part.spent()) == (3, 2, None)
+    assert (part.images, part.limit, part.exhausted()) == (3, 2, None)
     weights = np.full((2, 2), 0.5, np.float32)
-    assert part.take(np.asarray([[0, 1], [1, 2]]), weights) == 2
+    assert part.record(np.asarray([[0, 1], [1, 2]]), weights) == 2
     np.testing.assert_array_equal(whole.counts, [0, 1, 0, 0, 2, 1])
     np.testing.assert_array_equal(part.counts, [1, 2, 1])
     np.testing.assert_allclose(part.squares, [0.25, 0.5, 0.25])
-    spent = part.spent()
+    spent = part.exhausted()
     assert spent is not None
     np.testing.assert_array_equal(spent, [False, True, False])
-    assert part.take(np.asarray([[0, 2], [0, 1]]), weights) == 1
+    assert part.record(np.asarray([[0, 2], [0, 1]]), weights) == 1
     np.testing.assert_array_equal(whole.counts, [0, 2, 0, 0, 2, 2])
 
 
 def test_images_beyond_a_part_do_not_spend_it() -> None:
     whole = Exposure(6, limit=1)
     whole.record(np.asarray([[0, 1]]), np.full((1, 2), 0.5, np.float32))
-    assert ExposureView(whole, np.asarray([2, 3])).spent() is None
+    assert ExposureView(whole, np.asarray([2, 3])).exhausted() is None
     with pytest.raises(TypeError, match="cannot be copied"):
         pickle.dumps(ExposureView(whole, np.asarray([2, 3])))

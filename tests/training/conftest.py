@@ -37,11 +37,13 @@ def write(
         "publication": new_publication(), "scheme": asdict(scheme or Scheme.cross(4)),
         "shape": tuple(images.shape[1:]), "classes": tuple(classes), "mean": (0.5,) * channels,
         "std": (0.25,) * channels, "private_images": len(images), "copies": 1, "values": "float32",
-        "worst_error": 0.0,
+        "max_quantization_error": 0.0,
     }  # fmt: skip
     manifest = Manifest.model_validate({**known, **facts})
     error = max_quantization_error(manifest.values, manifest.max_abs)
-    with writing_encodings(path, manifest.model_copy(update={"worst_error": error})) as writer:
+    with writing_encodings(
+        path, manifest.model_copy(update={"max_quantization_error": error})
+    ) as writer:
         stored = quantize(images, manifest.values, manifest.max_abs)
         for start in range(0, len(images), shard):
             rows, name = slice(start, start + shard), new_shard_name()

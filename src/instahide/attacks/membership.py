@@ -57,7 +57,7 @@ class LikelihoodRatio:
 
     Attributes:
         networks: shadow networks to train, an even number; fewer if the budget ends before.
-        train: trains one as the victim did; by default `train_alike` with ``recipe``.
+        train: trains one as the victim did; by default `train_shadow_model` with ``recipe``.
         recipe: of that default.
         seed: of which candidates each shadow network learns from.
     """

@@ -90,7 +90,7 @@ def observe(
 def ground_truth_of(
     images: ImageTable, scheme: Scheme, made: KnownKeyEncodings, of_group: Tensor
 ) -> GroundTruth:
-    """SECRET: what ``made`` hides of ``images``; ``of_group`` (N,) as in `Truth`."""
+    """SECRET: what ``made`` hides of ``images``; ``of_group`` (N,) as in `GroundTruth`."""
     return GroundTruth(
         torch.from_numpy(images.normalized()),
         torch.from_numpy(made.partners),

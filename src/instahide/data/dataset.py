@@ -138,7 +138,7 @@ class ImageDataset:
         return self._statistics
 
     @cached_property
-    def picture_hashes(self) -> Hashes:
+    def content_hashes(self) -> Hashes:
         """(N, 2) hashes of the image of each item, found at first use by fetching all items once.
 
         They are fetched one after the other. Before each of them the generators of `random`,
@@ -156,13 +156,13 @@ class ImageDataset:
         return self._hashes[1]
 
     @cached_property
-    def picture_ids(self) -> NDArray[np.int64]:
+    def content_ids(self) -> NDArray[np.int64]:
         """(N,) numbers from 0: equal for items whose images are equal, whatever their labels."""
-        return duplicate_ids(self.picture_hashes)
+        return duplicate_ids(self.content_hashes)
 
     @cached_property
     def _hashes(self) -> tuple[Hashes, Hashes]:
-        """`picture_hashes` and `pixel_hashes`, of one pass over all items."""
+        """`content_hashes` and `pixel_hashes`, of one pass over all items."""
         with RepeatableTransforms(self._dataset) as generators:
             found = [self._hash(index, generators) for index in range(len(self))]
         exact, pixels = (np.concatenate(hashes) for hashes in zip(*found, strict=True))

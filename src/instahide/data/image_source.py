@@ -25,7 +25,7 @@ class ImageSource(Protocol):
     The normalized value of a pixel that `rows` gives is ``pixel * scale + bias``, per channel.
 
     Two rows may show the same picture, and a mix must hold it once. An object may say which do by a
-    further attribute, ``picture_hashes`` (N, 2) as `pictures.picture_hashes` makes them. Without it
+    further attribute, ``content_hashes`` (N, 2) as `content_hash.content_hashes` makes them. Without it
     all rows are fetched once, one by one, before the first image is encrypted.
     """
 
@@ -72,7 +72,7 @@ def hashes_of(images: ImageSource) -> Hashes:
     Raises:
         InstaHideError: the images state hashes for another number of rows.
     """
-    hashes = getattr(images, "picture_hashes", None)
+    hashes = getattr(images, "content_hashes", None)
     if hashes is None:
         with RepeatableTransforms(images) as generators:
             found = [_hash_of_row(images, row, generators) for row in range(len(images))]
@@ -80,7 +80,7 @@ def hashes_of(images: ImageSource) -> Hashes:
     hashes = np.asarray(hashes)
     if hashes.shape != (len(images), 2) or hashes.dtype != np.uint64:
         raise InstaHideError(
-            f"There are {len(images)} images, but their picture_hashes are {hashes.dtype} of shape "
+            f"There are {len(images)} images, but their content_hashes are {hashes.dtype} of shape "
             f"{hashes.shape}.",
             "Leave the attribute out, or give (N, 2) uint64.",
         )

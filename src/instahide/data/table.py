@@ -36,7 +36,7 @@ MAX_CLASSES = 1 << 17
 MOST_FACTS = 1 << 24
 
 #: What is computed at first use, and holds for the same pixels under any normalization.
-_KEPT = ("picture_hashes", "picture_ids")
+_KEPT = ("content_hashes", "content_ids")
 
 
 class GatheredRows(NamedTuple):
@@ -164,8 +164,8 @@ class ImageTable:
         part = replace(
             self, pixels=self.pixels[indices], labels=self.labels[indices], sources=sources
         )
-        if "picture_hashes" in vars(self):
-            vars(part)["picture_hashes"] = self.content_hashes[indices]
+        if "content_hashes" in vars(self):
+            vars(part)["content_hashes"] = self.content_hashes[indices]
         return part
 
     def _selected(

@@ -82,7 +82,7 @@ def _seconds(publication: Publication, size: int, beside: Path | None) -> float:
         for _ in range(2):
             started = time.perf_counter()
             encoded = encoder.encode(np.arange(size))
-            images = quantize(encoded.images, publication.values, publication.reach)
+            images = quantize(encoded.images, publication.values, publication.max_abs)
             write_shard(Path(folder) / "sample", "0" * 16 + ".safetensors", images, encoded.labels)
             elapsed = time.perf_counter() - started
     return elapsed

@@ -91,7 +91,7 @@ class Publication:
                 "`open_images(..., classes=['cat', 'dog'])`.",
             )
         self.manifest()  # Refuses what it cannot say.
-        if self.values == "float16" and self.reach > torch.finfo(torch.float16).max:
+        if self.values == "float16" and self.max_abs > torch.finfo(torch.float16).max:
             raise InstaHideError(
                 "These images have so little contrast that their normalized values are beyond "
                 "float16.",
@@ -113,7 +113,7 @@ class Publication:
                 private_images=len(images),
                 copies=self.copies,
                 values=self.values,
-                max_quantization_error=max_quantization_error(self.values, self.reach),
+                max_quantization_error=max_quantization_error(self.values, self.max_abs),
             )
         except ValidationError as error:
             raise InstaHideError(
@@ -122,13 +122,13 @@ class Publication:
             ) from error
 
     @property
-    def reach(self) -> float:
+    def max_abs(self) -> float:
         """No value of an encoding is further from 0."""
         return max_abs(self.images.mean, self.images.std, self.scheme.noise)
 
     def store(self, store: Store, name: str, encoded: Encoded) -> Shard:
         """Write a block of encodings as the shard ``name``."""
-        return store_shard(store, name, encoded, self.values, self.reach)
+        return store_shard(store, name, encoded, self.values, self.max_abs)
 
     def encoder(self, exposure: Exposure, worker: str = "") -> Encoder:
         """An encoder that counts in ``exposure``, with a key stream of its own.

@@ -115,7 +115,7 @@ class Exposure:
         """Check that a guarantee is kept for images of which a squared coefficient costs ``rate``.
 
         Args:
-            rate: as `guarantee.loss_rate` has it of the scheme and the images that are encrypted.
+            rate: as `guarantee.mu_squared_rate` has it of the scheme and the images that are encrypted.
 
         Raises:
             InstaHideError: a guarantee is kept, by a lower rate.
@@ -201,14 +201,14 @@ class ExposureView(Exposure):
         """(n,) sums of its squared coefficients in them."""
         return self._whole.squares[self._rows]
 
-    def spent(self) -> NDArray[np.bool] | None:
+    def exhausted(self) -> NDArray[np.bool] | None:
         """(n,) which images are at their limit; None where no image is."""
         whole = self._whole.exhausted()
         spent = None if whole is None else whole[self._rows]
         return spent if spent is not None and spent.any() else None
 
-    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
-        """As `Exposure.take`, with rows of the part."""
+    def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+        """As `Exposure.record`, with rows of the part."""
         return self._whole.record(self._rows[rows], coefficients)
 
     def __reduce__(self) -> NoReturn:

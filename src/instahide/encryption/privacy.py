@@ -130,7 +130,7 @@ def epsilon_with_labels_hidden(
     Gaussian mechanisms, and those of the other ``images`` have it among their private_k - 1
     partners, drawn without replacement (Wang, Balle and Kasiviswanathan, AISTATS 2019,
     arXiv:1808.00087). Every coefficient counts as c1. Renyi accounting by `dp-accounting`, which
-    gives more than `epsilon_beforehand` where there is little noise: the lesser holds.
+    gives more than `epsilon_upper_bound` where there is little noise: the lesser holds.
 
     Raises:
         InstaHideError: `dp-accounting` is not installed, or a delta that is no chance.

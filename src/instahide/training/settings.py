@@ -47,7 +47,8 @@ def _masked(values: Mapping[str, object]) -> bool:
 #: Settings that say how images are encrypted: of encoded folders, the folders say it.
 ENCRYPTION = (
     "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "label_mode",
-    "coefficient_distribution", "noise", "crop_padding", "flip", "ledger", "max_exposure", "queries", "query_coefficient",
+    "coefficient_distribution", "noise", "crop_padding", "flip", "ledger", "max_exposure",
+    "queries", "query_coefficient",
 )  # fmt: skip
 
 #: Numbers that whatever calculates with them can hold.

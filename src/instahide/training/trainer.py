@@ -28,7 +28,7 @@ from instahide.training.training_loop import train
 
 
 class TrainingData(Protocol):
-    """What a run learns from and is tested on: `OwnImages` or `PooledEncodings`."""
+    """What a run learns from and is tested on: `PrivateData` or `PooledData`."""
 
     @property
     def settings(self) -> TrainSettings:

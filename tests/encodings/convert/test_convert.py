@@ -72,7 +72,9 @@ def write(
         max_quantization_error=0.0,
     )  # fmt: skip
     error = max_quantization_error(manifest.values, manifest.max_abs)
-    with writing_encodings(path, manifest.model_copy(update={"worst_error": error})) as writer:
+    with writing_encodings(
+        path, manifest.model_copy(update={"max_quantization_error": error})
+    ) as writer:
         stored = quantize(images, manifest.values, manifest.max_abs)
         for start in range(0, count, SHARD):
             name, rows = new_shard_name(), slice(start, start + SHARD)

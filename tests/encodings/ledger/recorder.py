@@ -53,7 +53,7 @@ def main(path: str, limit: str, rounds: str) -> None:
         for number in range(int(rounds)):
             rows = drawn(generator, IMAGES, MIXES)
             account.pending("p", {str(number): rows[:, 0]})
-            taken = account.take(rows, np.full(rows.shape, 0.5, np.float32))
+            taken = account.record(rows, np.full(rows.shape, 0.5, np.float32))
             print(*np.bincount(rows[:taken].reshape(-1), minlength=IMAGES), flush=True)
 
 

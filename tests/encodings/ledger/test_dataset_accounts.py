@@ -121,7 +121,7 @@ def test_whatever_holds_the_images_it_counts_the_same_ones(
     table = ImageTable.from_arrays(PIXELS, LABELS)
     with Ledger.open(path) as ledger:
         first = ledger.account(plain())
-        first.take(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
+        first.record(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
         account = ledger.account(dataset(), image=image)
         assert account.counts.tolist() == [1, 1] + [0] * (COUNT - 2)
         run(dataset(), account, image=image, label=label)
@@ -138,7 +138,7 @@ def test_tables_and_data_sets_of_the_same_pixels_share_their_counts(path: Path) 
     table = ImageTable.from_arrays(PIXELS, LABELS)
     eight_bit = [(pixels, int(label)) for pixels, label in zip(PIXELS, LABELS, strict=True)]
     with Ledger.open(path) as ledger:
-        ledger.account(table).take(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
+        ledger.account(table).record(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
         for images in (eight_bit, ImageDataset(eight_bit)):
             assert ledger.account(images).counts.tolist() == [1, 1] + [0] * (COUNT - 2)
         account = ledger.account(plain(), mean=MEAN, std=STD)

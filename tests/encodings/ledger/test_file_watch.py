@@ -28,7 +28,7 @@ def other_ledger(path: Path) -> Path:
     """Another ledger, of as many images, in a folder of its own."""
     place = path.parent / "other" / "ledger.sqlite"
     with Ledger.open(place) as ledger:
-        ledger.account(table(8)).take(*some([[0, 1]]))
+        ledger.account(table(8)).record(*some([[0, 1]]))
     return place
 
 
@@ -90,12 +90,12 @@ def place(tmp_path: Path) -> Path:
         ledger.account(table(8))
     shutil.copy(path, tmp_path / "older")
     with Ledger.open(path) as ledger:
-        ledger.account(table(8)).take(*some([[0, 1], [2, 3]]))
+        ledger.account(table(8)).record(*some([[0, 1], [2, 3]]))
     return path
 
 
 USES: dict[str, Callable[[Ledger, Account], object]] = {
-    "take": lambda _, account: account.take(*some([[0, 1]])),
+    "take": lambda _, account: account.record(*some([[0, 1]])),
     "sync": lambda _, account: account.sync(),
     "check": lambda _, account: account.check(),
     "counts": lambda _, account: account.counts,
@@ -119,7 +119,7 @@ CASES = [
 def test_no_use_goes_on(place: Path, event: str, use: str) -> None:
     ledger = Ledger.open(place)
     account = ledger.account(table(8), limit=100)
-    account.take(*some([[0, 1], [4, 5]]))
+    account.record(*some([[0, 1], [4, 5]]))
     EVENTS[event](place, place.parents[1] / "older")
     with pytest.raises(InstaHideError) as caught:
         USES[use](ledger, account)
@@ -127,7 +127,7 @@ def test_no_use_goes_on(place: Path, event: str, use: str) -> None:
     assert "Restore" in caught.value.remedy
     # It stays so, whatever is put back meanwhile; and to close it does no harm.
     with pytest.raises(InstaHideError):
-        account.take(*some([[0, 1]]))
+        account.record(*some([[0, 1]]))
     ledger.close()
 
 
@@ -151,9 +151,9 @@ def test_writing_by_others_is_no_loss(place: Path) -> None:
         for _ in range(5):
             # Opens, folds and closes: the log goes into the database each time it can.
             with Ledger.open(place) as two:
-                two.account(table(30)).take(*some([[0, 1]]))
+                two.account(table(30)).record(*some([[0, 1]]))
                 two._file._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            account.take(*some([[0, 1]]))
+            account.record(*some([[0, 1]]))
             account.check()
         assert account.counts.tolist() == [11, 11, 1, 1, 0, 0, 0, 0]
     with Ledger.open(place) as again:
@@ -165,7 +165,7 @@ def test_touching_the_file_is_no_loss(place: Path) -> None:
         account = ledger.account(table(8))
         os.utime(place)
         place.chmod(0o640)
-        account.take(*some([[0, 1]]))
+        account.record(*some([[0, 1]]))
         account.check()
 
 
@@ -179,9 +179,9 @@ def test_symbolic_links_lead_to_one_count(place: Path, tmp_path: Path) -> None:
     ledgers = [Ledger.open(path) for path in paths]
     accounts = [ledger.account(table(8), limit=5) for ledger in ledgers]
     for account in accounts:
-        assert account.take(*some([[0, 1]])) == 1
+        assert account.record(*some([[0, 1]])) == 1
     assert [account.counts[0] for account in accounts] == [4] * 3
-    assert accounts[0].take(*some([[0, 1], [0, 1]])) == 1
+    assert accounts[0].record(*some([[0, 1], [0, 1]])) == 1
     for ledger in ledgers:
         ledger.close()
     assert [each.name for each in place.parent.iterdir()] == ["ledger.sqlite"]
@@ -197,7 +197,7 @@ def test_a_symbolic_link_that_leads_elsewhere_now_stops_the_work(
     link.unlink()
     link.symlink_to(other_ledger(place))
     with pytest.raises(InstaHideError, match="another path"):
-        account.take(*some([[0, 1]]))
+        account.record(*some([[0, 1]]))
 
 
 def test_a_hard_link_is_refused(place: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_link_to_nothing_and_a_log_without_its_ledger_are_refused(
         Ledger.open(tmp_path / "link.sqlite")
     assert not (tmp_path / "nowhere.sqlite").exists()
     with Ledger.open(place) as ledger:
-        ledger.account(table(8)).take(*some([[0, 1]]))
+        ledger.account(table(8)).record(*some([[0, 1]]))
         wal = suffixed(place, "-wal").read_bytes()
     place.unlink()
     suffixed(place, "-wal").write_bytes(wal)
@@ -267,7 +267,7 @@ def test_a_file_mounted_by_itself_is_refused(place: Path, tmp_path: Path) -> Non
 def test_an_older_copy_does_not_take_back_a_pickled_account(place: Path) -> None:
     with Ledger.open(place) as ledger:
         account = ledger.account(table(8))
-        account.take(*some([[0, 1]]))
+        account.record(*some([[0, 1]]))
         reopen, arguments = account.__reduce__()
     assert reopen(*arguments).counts[0] == 2
     shutil.copy(place.parents[1] / "older", place)

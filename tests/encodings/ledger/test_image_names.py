@@ -49,7 +49,7 @@ def in_order(table: ImageTable) -> ImageTable:
 def publish(ledger: Ledger, table: ImageTable) -> None:
     """Each image goes out once, alone."""
     rows = np.arange(len(table))[:, None]
-    assert ledger.account(table).take(rows, np.ones(rows.shape, np.float32)) == len(table)
+    assert ledger.account(table).record(rows, np.ones(rows.shape, np.float32)) == len(table)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -136,14 +136,14 @@ def test_two_sources_that_a_size_makes_equal_both_count(path: Path) -> None:
     assert tiny.content_ids.tolist() == [0, 0]
     with Ledger.open(path) as ledger:
         account = ledger.account(tiny)
-        account.take(np.array([[0]]), np.ones((1, 1), np.float32))
+        account.record(np.array([[0]]), np.ones((1, 1), np.float32))
         assert account.counts.tolist() == [1, 1]
         assert ledger.account(source).counts.tolist() == [1, 1]
         # At a size at which they differ they are counted apart.
-        ledger.account(source).take(np.array([[0]]), np.ones((1, 1), np.float32))
+        ledger.account(source).record(np.array([[0]]), np.ones((1, 1), np.float32))
         assert ledger.account(source).counts.tolist() == [2, 1]
         # A mix of both shows each once at that size, with the sum of the coefficients.
-        account.take(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
+        account.record(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
         assert ledger.account(source).counts.tolist() == [3, 2]
         np.testing.assert_allclose(ledger.account(source).squares, [3, 2])
 
@@ -181,7 +181,7 @@ def test_a_ledger_of_version_3_keeps_its_counts(
     with Ledger.open(path) as ledger:
         account = ledger.account(images)
         assert account.counts.tolist() == [3] * 4
-        account.take(np.array([[0, 1]]), np.ones((1, 2), np.float32))
+        account.record(np.array([[0, 1]]), np.ones((1, 2), np.float32))
         assert ledger.account(resized_to(images, 8)).counts.tolist() == [4, 4, 3, 3]
     with Ledger.open(path) as ledger:
         assert ledger.account(images).counts.tolist() == [4, 4, 3, 3]
@@ -191,7 +191,7 @@ def test_keys_say_by_what_an_image_is_known(path: Path) -> None:
     images = ImageTable.from_arrays(pictures(4).transpose(0, 3, 1, 2), np.arange(4) % 2)
     small = resized_to(images, 8)
     with Ledger.open(path) as ledger:
-        ledger.account_of(keys_of(small)).take(np.array([[2]]), np.ones((1, 1), np.float32))
+        ledger.account_of(keys_of(small)).record(np.array([[2]]), np.ones((1, 1), np.float32))
         assert ledger.account_of(keys_of(images)).counts.tolist() == [0, 0, 1, 0]
 
 

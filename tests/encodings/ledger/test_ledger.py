@@ -39,7 +39,7 @@ class Oracle:
         self.counts: dict[int, int] = dict.fromkeys(numbers, 0)
         self.squares: dict[int, float] = dict.fromkeys(numbers, 0.0)
 
-    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+    def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
         for done, (mix, weights) in enumerate(zip(rows, coefficients, strict=True)):
             # An image that is there twice is in one encoding, with the sum of its coefficients.
             sums: dict[int, float] = {}
@@ -62,8 +62,8 @@ class Oracle:
         np.testing.assert_allclose(account.squares, expected, rtol=1e-6)
         if self.limit is not None:
             spent = account.counts >= self.limit
-            assert (account.spent() is None) == (not spent.any())
-            assert account.spent() is None or (account.spent() == spent).all()
+            assert (account.exhausted() is None) == (not spent.any())
+            assert account.exhausted() is None or (account.exhausted() == spent).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -91,7 +91,7 @@ def test_counts_are_those_of_counting_one_by_one(
         for _ in range(5):
             rows = drawn(generator, len(numbers), int(generator.integers(0, 5)))
             coefficients = generator.random(rows.shape, np.float32)
-            assert account.take(rows, coefficients) == oracle.take(rows, coefficients)
+            assert account.record(rows, coefficients) == oracle.record(rows, coefficients)
             oracle.require_same(account)
             if reopen:
                 ledger.close()
@@ -105,11 +105,11 @@ def test_counts_are_those_of_counting_one_by_one(
 
 def test_an_image_is_the_same_wherever_it_comes_from(path: Path) -> None:
     with Ledger.open(path) as ledger:
-        ledger.account(table(5)).take(*some([[0, 1], [1, 2]]))
+        ledger.account(table(5)).record(*some([[0, 1], [1, 2]]))
         other = ledger.account(table_of([9, 1, 2, 1]))
         assert other.counts.tolist() == [0, 2, 1, 2]
         # Both rows of the image 1 count for it, and a mix of both is one encoding of it.
-        other.take(*some([[1, 3]]))
+        other.record(*some([[1, 3]]))
         assert other.counts.tolist() == [0, 3, 1, 3]
     with Ledger.open(path) as ledger:
         totals = ledger.totals()
@@ -122,22 +122,22 @@ def test_an_image_is_the_same_wherever_it_comes_from(path: Path) -> None:
 def test_the_same_bytes_in_another_shape_are_another_image(ledger: Ledger) -> None:
     flat = table(3)
     wide = ImageTable.from_arrays(flat.pixels.reshape(3, 1, 2, 8), flat.labels, ["a", "b"])
-    ledger.account(flat).take(*some([[0, 1]]))
+    ledger.account(flat).record(*some([[0, 1]]))
     assert ledger.account(wide).counts.tolist() == [0, 0, 0]
 
 
 def test_what_two_ledgers_on_one_file_count_is_one(path: Path) -> None:
     with Ledger.open(path) as one, Ledger.open(path) as two:
         first, second = one.account(table(4), limit=2), two.account(table(4), limit=2)
-        assert first.take(*some([[0, 1]])) == 1
-        assert second.take(*some([[0, 1], [0, 2]])) == 1
-        assert first.take(*some([[1, 2]])) == 0
-        assert first.spent() is not None
+        assert first.record(*some([[0, 1]])) == 1
+        assert second.record(*some([[0, 1], [0, 2]])) == 1
+        assert first.record(*some([[1, 2]])) == 0
+        assert first.exhausted() is not None
         # A fold, and images that the other does not know yet.
-        two.account(table(3, first=50)).take(*some([[0, 1], [1, 2]]))
+        two.account(table(3, first=50)).record(*some([[0, 1], [1, 2]]))
         two._file.fold()
         assert first.counts.tolist() == second.counts.tolist() == [2, 2, 0, 0]
-        assert first.take(*some([[2, 3]])) == 1
+        assert first.record(*some([[2, 3]])) == 1
         assert second.counts.tolist() == [2, 2, 1, 1]
     with Ledger.open(path) as ledger:
         assert int(ledger.totals().counts.sum()) == 10
@@ -148,7 +148,7 @@ def test_threads_share_an_account(ledger: Ledger) -> None:
 
     def work() -> None:
         for _ in range(30):
-            account.take(*some([[n, (n + 1) % 20] for n in range(20)]))
+            account.record(*some([[n, (n + 1) % 20] for n in range(20)]))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -164,7 +164,7 @@ def test_blobs_are_of_bounded_size(path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(stored_hashes, "CHUNK", 3)
     with Ledger.open(path) as ledger:
         account = ledger.account(table(10))
-        account.take(*some([[n, 9 - n] for n in range(10)]))
+        account.record(*some([[n, 9 - n] for n in range(10)]))
     with Ledger.open(path) as ledger:
         assert ledger.account(table(10)).counts.tolist() == [2] * 10
     with sqlite3.connect(path) as connection:
@@ -176,7 +176,7 @@ def test_blobs_are_of_bounded_size(path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_an_encoder_stops_at_the_limit_of_the_ledger(path: Path) -> None:
     images = table(30)
     with Ledger.open(path) as ledger:
-        ledger.account(images).take(*some([[n, n + 1] for n in range(29)]))
+        ledger.account(images).record(*some([[n, n + 1] for n in range(29)]))
         account = ledger.account(images, limit=9)
         encoder = Encoder(Scheme.inside(3), images, exposure=account)
         rows = np.tile(np.arange(30), 10)
@@ -259,7 +259,7 @@ def test_a_fork_is_refused(ledger: Ledger) -> None:
     child = os.fork()
     if child == 0:
         try:
-            account.take(*some([[0, 1]]))
+            account.record(*some([[0, 1]]))
         except InstaHideError:
             os._exit(7)
         os._exit(1)
@@ -270,11 +270,11 @@ def test_a_fork_is_refused(ledger: Ledger) -> None:
 def test_a_pickled_account_counts_in_the_same_ledger(path: Path, tmp_path: Path) -> None:
     with Ledger.open(path) as ledger:
         account = ledger.account(table_of([3, 1, 3]), limit=3)
-        account.take(*some([[0, 1]]))
+        account.record(*some([[0, 1]]))
         copy: Account = pickle.loads(pickle.dumps(account))  # noqa: S301
-        copy.take(*some([[1, 2]]))
+        copy.record(*some([[1, 2]]))
         assert account.counts.tolist() == [2, 2, 2]
-        assert copy.take(*some([[1, 2], [1, 2]])) == 1
+        assert copy.record(*some([[1, 2], [1, 2]])) == 1
         pickled = pickle.dumps(account)
     for moved in (path, *tmp_path.glob("ledger.sqlite-*")):
         moved.unlink()

@@ -42,7 +42,7 @@ def test_what_went_out_without_noise_has_no_guarantee_for_ever(
         with Ledger.open(path) as ledger:
             # The first image of the first two alone: others keep what they have.
             account = ledger.account(table(3), scheme=used)
-            account.take(*some([[0, 1]] if used is not LOUD else [[0, 1], [1, 2]]))
+            account.record(*some([[0, 1]] if used is not LOUD else [[0, 1], [1, 2]]))
     with Ledger.open(path) as ledger:
         losses = ledger.account(table(3)).losses
         assert losses[:2].tolist() == [math.inf, math.inf]
@@ -51,7 +51,7 @@ def test_what_went_out_without_noise_has_no_guarantee_for_ever(
 
 def test_a_copy_of_an_account_counts_alike(ledger: Ledger) -> None:
     account = ledger.account(table(3), scheme=LOUD)
-    pickle.loads(pickle.dumps(account)).take(*some([[0, 1]]))  # noqa: S301
+    pickle.loads(pickle.dumps(account)).record(*some([[0, 1]]))  # noqa: S301
     assert 0 < account.losses[0] < math.inf
 
 

@@ -37,7 +37,7 @@ def test_the_file_gives_nothing_away(path: Path) -> None:
         for _ in range(4):
             rows = drawn(generator, 300, 20)
             coefficients = generator.random(rows.shape, np.float32)
-            account.take(rows, coefficients)
+            account.record(rows, coefficients)
             for numbers in (rows.reshape(-1), entries[rows].reshape(-1)):
                 for order in (numbers, np.sort(numbers)):
                     # Not the smallest numbers: counts may look like them.
@@ -67,12 +67,12 @@ def test_what_is_folded_takes_no_room(path: Path) -> None:
     with Ledger.open(path) as ledger:
         account = ledger.account(table(2000))
         for _ in range(10):
-            account.take(*some([[n, n + 1] for n in range(1999)]))
+            account.record(*some([[n, n + 1] for n in range(1999)]))
     assert path.stat().st_size <= entered + 2 * PAGE
 
 
 def test_all_files_are_the_owners_alone(ledger: Ledger, path: Path) -> None:
-    ledger.account(table(3)).take(*some([[0, 1]]))
+    ledger.account(table(3)).record(*some([[0, 1]]))
     names = {file.name for file in path.parent.iterdir()}
     assert names == {"ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
@@ -102,7 +102,7 @@ def test_where_the_ledger_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_a_ledger_that_is_there_is_never_made_anew(path: Path) -> None:
     with Ledger.open(path) as ledger:
-        ledger.account(table(2)).take(*some([[0, 1]]))
+        ledger.account(table(2)).record(*some([[0, 1]]))
     create(path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     with Ledger.open(path) as ledger:
@@ -121,13 +121,13 @@ def require_truth(path: Path) -> None:
     with Ledger.open(path) as ledger:
         account = ledger.account(table(2000))
         assert account.counts.tolist() == [1, *[2] * 1998, 1]
-        account.take(*some([[0, 1]]))
+        account.record(*some([[0, 1]]))
         assert account.counts.tolist() == [2, 3, *[2] * 1997, 1]
 
 
 def written(path: Path) -> bytes:
     with Ledger.open(path) as ledger:
-        ledger.account(table(2000)).take(*some([[n, n + 1] for n in range(1999)]))
+        ledger.account(table(2000)).record(*some([[n, n + 1] for n in range(1999)]))
     return path.read_bytes()
 
 
@@ -199,8 +199,8 @@ def test_a_locked_ledger_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with Ledger.open(path) as ledger, Ledger.open(path) as other:
         account = ledger.account(table(3))
         with other._file.changing(), pytest.raises(InstaHideError, match="Another process"):
-            account.take(*some([[0, 1]]))
-        assert account.take(*some([[0, 1]])) == 1
+            account.record(*some([[0, 1]]))
+        assert account.record(*some([[0, 1]])) == 1
 
 
 def test_a_full_disk_counts_nothing_and_says_so(path: Path) -> None:
@@ -211,11 +211,11 @@ def test_a_full_disk_counts_nothing_and_says_so(path: Path) -> None:
         # What SQLite reports beyond this many pages is what it reports of a full disk.
         connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(InstaHideError, match="full") as refused:
-            account.take(*some([[n, n + 1] for n in range(1999)]))
+            account.record(*some([[n, n + 1] for n in range(1999)]))
         assert "space" in refused.value.remedy
         connection.execute("PRAGMA max_page_count = 100000")
         assert account.counts.sum() == 0
-        assert account.take(*some([[0, 1]])) == 1
+        assert account.record(*some([[0, 1]])) == 1
         assert account.counts.sum() == 2
 
 
@@ -251,7 +251,7 @@ def test_what_was_not_committed_was_not_counted(ledger: Ledger) -> None:
     with pytest.raises(KeyboardInterrupt):
         stop_in_the_middle()
     assert account.counts.tolist() == [0, 0, 0]
-    account.take(*some([[0, 1]]))
+    account.record(*some([[0, 1]]))
     assert sorted(account.counts.tolist()) == [0, 1, 1]
 
 

@@ -25,9 +25,9 @@ def remote(account: Account) -> RemoteExposure:
 
 def test_counts_arrive_in_the_ledger_as_they_would_directly(ledger: Ledger) -> None:
     account = ledger.account(table(3))
-    assert remote(account).take(*some([[0, 1], [0, 2], [2, 1], [1, 0]])) == 4
+    assert remote(account).record(*some([[0, 1], [0, 2], [2, 1], [1, 0]])) == 4
     direct = ledger.account(table(3, first=3))
-    direct.take(*some([[0, 1], [0, 2], [2, 1], [1, 0]]))
+    direct.record(*some([[0, 1], [0, 2], [2, 1], [1, 0]]))
     assert account.counts.tolist() == direct.counts.tolist() == [3, 3, 2]
     assert account.squares == pytest.approx(direct.squares)
 
@@ -36,7 +36,7 @@ def test_a_limit_takes_the_longest_run_that_fits(ledger: Ledger) -> None:
     account = ledger.account(table(3), limit=2)
     exposure = remote(account)
     assert exposure.exhausted() is None
-    assert exposure.take(*some([[0, 1], [0, 2], [0, 1]])) == 2
+    assert exposure.record(*some([[0, 1], [0, 2], [0, 1]])) == 2
     assert exposure.exhausted() is not None
     assert account.counts.tolist() == exposure.counts.tolist() == [2, 1, 1]
 
@@ -44,17 +44,17 @@ def test_a_limit_takes_the_longest_run_that_fits(ledger: Ledger) -> None:
 def test_what_others_counted_meanwhile_is_seen(ledger: Ledger) -> None:
     account = ledger.account(table(3), limit=2)
     ours, theirs = remote(account), remote(account)
-    assert theirs.take(*some([[0, 1], [0, 2]])) == 2
+    assert theirs.record(*some([[0, 1], [0, 2]])) == 2
     assert ours.exhausted() is None
-    assert ours.take(*some([[1, 2], [0, 1], [1, 2]])) == 1
+    assert ours.record(*some([[1, 2], [0, 1], [1, 2]])) == 1
     assert ours.counts.tolist() == account.counts.tolist() == [2, 2, 2]
 
 
 def test_rows_of_the_same_pixels_share_a_limit_and_nobody_waits_forever(ledger: Ledger) -> None:
     account = ledger.account(table_of([0, 0, 1, 2]), limit=3)
     exposure = remote(account)
-    assert exposure.take(*some([[0, 2], [1, 3], [0, 3], [1, 2]])) == 3
-    assert exposure.take(*some([[0, 1]])) == 0
+    assert exposure.record(*some([[0, 2], [1, 3], [0, 3], [1, 2]])) == 3
+    assert exposure.record(*some([[0, 1]])) == 0
     assert account.counts.tolist() == [3, 3, 1, 2]
 
 
@@ -66,7 +66,7 @@ def test_no_image_passes_a_limit_that_many_encoders_share(ledger: Ledger) -> Non
         generator, exposure = np.random.default_rng(), remote(account)
         for _ in range(20):
             rows = drawn(generator, IMAGES, 25)
-            count = exposure.take(rows, np.full(rows.shape, 0.5, np.float32))
+            count = exposure.record(rows, np.full(rows.shape, 0.5, np.float32))
             taken.append(rows[:count])
 
     threads = [threading.Thread(target=encode) for _ in range(4)]
@@ -88,7 +88,7 @@ def test_images_are_sent_in_an_order_that_hides_their_mixes(ledger: Ledger) -> N
             return super().count(rows, coefficients)
 
     rows, coefficients = some([[2, 1], [0, 2], [1, 0]])
-    RemoteExposure(Noting(ledger.account(table(3))), 3, None).take(rows, coefficients)
+    RemoteExposure(Noting(ledger.account(table(3))), 3, None).record(rows, coefficients)
     assert sent[0][0].tolist() == [0, 0, 1, 1, 2, 2]
     paired = sorted(zip(rows.reshape(-1), coefficients.reshape(-1), strict=True))
     assert sorted(zip(*sent[0], strict=True)) == paired
@@ -97,10 +97,10 @@ def test_images_are_sent_in_an_order_that_hides_their_mixes(ledger: Ledger) -> N
 def test_a_copy_counts_in_the_same_place(ledger: Ledger) -> None:
     account = ledger.account(table(3), limit=2)
     exposure = remote(account)
-    exposure.take(*some([[0, 1]]))
+    exposure.record(*some([[0, 1]]))
     copy = pickle.loads(pickle.dumps(exposure))  # noqa: S301
     assert copy.counts.tolist() == [1, 1, 0]
-    assert copy.take(*some([[0, 1], [0, 1]])) == 1
+    assert copy.record(*some([[0, 1], [0, 1]])) == 1
     assert account.counts.tolist() == [2, 2, 0]
 
 

@@ -213,13 +213,13 @@ class Items:
 
 
 class Bare:
-    """Somebody's own `Images`, which says nothing of pictures."""
+    """Somebody's own `ImageSource`, which says nothing of pictures."""
 
     def __init__(self, images: ImageSource) -> None:
         self._images = images
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("picture_hashes", "picture_ids", "pixel_hashes"):
+        if name in ("content_hashes", "content_ids", "pixel_hashes"):
             raise AttributeError(name)
         return getattr(self._images, name)
 
@@ -230,7 +230,7 @@ class Bare:
 def test_data_sets_of_all_kinds_find_the_same_pictures() -> None:
     ids = [0, 1, 2, 0, 1, 5]
     data = ImageDataset(Items(ids), mean=[0.5], std=[0.25], classes=["a", "b"])
-    assert data.picture_ids.tolist() == [0, 1, 2, 0, 1, 3]
+    assert data.content_ids.tolist() == [0, 1, 2, 0, 1, 3]
     images = table(ids)
     assert images.content_ids.tolist() == [0, 1, 2, 0, 1, 3]
     bare: Any = Bare(images)

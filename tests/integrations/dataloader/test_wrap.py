@@ -182,7 +182,7 @@ def test_a_batch_is_mixed_while_the_one_before_is_used(monkeypatch: pytest.Monke
         begun.release()
         return finish(*arguments, **more)
 
-    monkeypatch.setattr(encoded._encoder, "finish", noting)
+    monkeypatch.setattr(encoded._encoder, "encode", noting)
     iterator = iter(encoded)
     next(iterator)
     assert begun.acquire(timeout=LIMIT)

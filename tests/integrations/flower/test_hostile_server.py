@@ -210,7 +210,7 @@ def test_nothing_of_a_server_s_choice_is_opened(
         return open_images(source, **more)
 
     monkeypatch.setattr(node_module, "open_images", noting)
-    monkeypatch.setattr(sources, "fetched", lambda source, **_: source)
+    monkeypatch.setattr(sources, "local_copy", lambda source, **_: source)
     node = hospital()
     run = {"data": place, "test": place, "public": place, "ledger": place, "out": place}
     assert not node.answer(node.message(), **run).has_error()

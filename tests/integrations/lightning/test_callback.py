@@ -35,7 +35,7 @@ from tests.integrations.lightning.lightning_parts import (
 )
 
 pytestmark = QUIET
-#: Batches of an epoch of `Images`.
+#: Batches of an epoch of `ImageSource`.
 BATCHES = 6
 
 

@@ -38,7 +38,7 @@ from tests.integrations.lightning.lightning_parts import (
 from tests.test_secrets import forms, holds_any
 
 pytestmark = QUIET
-#: Batches of an epoch of `Images`.
+#: Batches of an epoch of `ImageSource`.
 BATCHES = 6
 
 

@@ -81,7 +81,7 @@ def test_all_processes_together_keep_to_the_limit(
             rows = np.unique(np.concatenate([order[rank::size], order[:overlap]]))
             exposure.begin_epoch(rows)
             mixes = own.permuted(np.tile(np.arange(len(rows)), (10, 1)), axis=1)[:, :2]
-            taken = ExposureView(exposure, rows).take(mixes, np.ones(mixes.shape, np.float32))
+            taken = ExposureView(exposure, rows).record(mixes, np.ones(mixes.shape, np.float32))
             np.add.at(gone, rows[mixes[:taken]].reshape(-1), 1)
         exposure.settle()
         return np.stack([gone, exposure.counts])

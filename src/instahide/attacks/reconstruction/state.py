@@ -82,7 +82,7 @@ def save_state(folder: Path, beliefs: AttackState, of: str) -> None:
 
 
 def load_state(folder: Path, of: str) -> AttackState | None:
-    """What `save_beliefs` wrote to ``folder``; None if it has not been there.
+    """What `save_state` wrote to ``folder``; None if it has not been there.
 
     Raises:
         InstaHideError: the file is damaged, or of other encodings or settings.

@@ -65,7 +65,7 @@ def _keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def duplicate_row_ids(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(N,) numbers as `same_pictures` gives them, equal for equal rows of ``pixels`` (N, C, H, W).
+    """(N,) numbers as `duplicate_ids` gives them, equal for equal rows of ``pixels`` (N, C, H, W).
 
     Only rows whose `sampled_keys` are there more than once are compared in full.
     """
@@ -78,7 +78,7 @@ def duplicate_row_ids(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def hashes_where(pixels: NDArray[np.uint8], mask: NDArray[np.bool]) -> Hashes:
-    """(N, 2) `picture_hashes` of those of ``pixels`` where ``mask`` (N,) is set; else zeros."""
+    """(N, 2) `content_hashes` of those of ``pixels`` where ``mask`` (N,) is set; else zeros."""
     hashes = np.zeros((len(pixels), 2), np.uint64)
     rows = np.flatnonzero(mask)
     for start in range(0, len(rows), CHUNK):
@@ -88,7 +88,7 @@ def hashes_where(pixels: NDArray[np.uint8], mask: NDArray[np.bool]) -> Hashes:
 
 
 def content_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:
-    """The hash, as 16 bytes, of one 8-bit image, as `picture_hashes` has it of the same pixels.
+    """The hash, as 16 bytes, of one 8-bit image, as `content_hashes` has it of the same pixels.
 
     Args:
         channels: the rows of pixels of each channel, one after the other.
@@ -175,7 +175,7 @@ def connected_ids(
 
 
 def all_unique(ids: NDArray[np.int64]) -> bool:
-    """Whether no two rows show the same picture, of numbers as `same_pictures` gives them."""
+    """Whether no two rows show the same picture, of numbers as `duplicate_ids` gives them."""
     return len(ids) == 0 or int(ids.max()) == len(ids) - 1
 
 

@@ -85,7 +85,7 @@ def resize_and_crop(image: Image, size: int) -> Image:
 
 
 def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(N, C, H, W) -> (N, C, size, size), as `fitted` does it, C being 1 or 3."""
+    """(N, C, H, W) -> (N, C, size, size), as `resize_and_crop` does it, C being 1 or 3."""
     from PIL import Image
 
     out = np.empty((*pixels.shape[:2], size, size), np.uint8)

@@ -193,7 +193,7 @@ def _described(source: Path, form: Name, origin: Provenance | None) -> Manifest:
             "Check the number of private images and copies, mean and std.",
         ) from None
     return manifest.model_copy(
-        update={"worst_error": max_quantization_error(values, manifest.max_abs)}
+        update={"max_quantization_error": max_quantization_error(values, manifest.max_abs)}
     )
 
 

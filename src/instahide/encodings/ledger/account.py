@@ -24,7 +24,7 @@ from instahide.errors import InstaHideError
 class Account(Exposure):
     """The rows of one data set in a ledger. Rows of the same picture or source share one count.
 
-    What `take` counts is in the file when it returns: whatever is killed then, it stays counted.
+    What `record` counts is in the file when it returns: whatever is killed then, it stays counted.
     Power cuts are another matter: before encodings leave the machine's memory, `sync`. The limit
     holds over all processes together.
     A pickled copy counts in the same ledger, which must be there on its machine.
@@ -34,7 +34,7 @@ class Account(Exposure):
         hashes: (N, m) by which the rows are known, empty where one is not known; those of the
             pictures first. Rows not known yet are entered.
         limit: encodings that an image may go into, at most.
-        rate: what a squared coefficient of 1 costs, as `guarantee.loss_rate` has it.
+        rate: what a squared coefficient of 1 costs, as `guarantee.mu_squared_rate` has it.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Account(Exposure):
                 "Open it with the scheme that encrypts, and with the mean and std of the images.",
             )
 
-    def spent(self) -> NDArray[np.bool] | None:
+    def exhausted(self) -> NDArray[np.bool] | None:
         """(N,) which images are at their limit; None where no image is."""
         if self.limit is None:
             return None
@@ -106,8 +106,8 @@ class Account(Exposure):
         spent = greatest(full, self._entries)
         return spent if spent.any() else None
 
-    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
-        """As `Exposure.take`; in the ledger's file when it returns.
+    def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+        """As `Exposure.record`; in the ledger's file when it returns.
 
         Raises:
             InstaHideError: the ledger cannot be written.
@@ -115,7 +115,7 @@ class Account(Exposure):
         return self._take(rows, coefficients, together=False)
 
     def take_all(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
-        """As `take`, but all mixes or none of them; returns whether they were counted.
+        """As `record`, but all mixes or none of them; returns whether they were counted.
 
         Raises:
             InstaHideError: the ledger cannot be written.

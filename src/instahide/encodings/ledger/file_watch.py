@@ -108,7 +108,7 @@ class FileWatch:
 
     Args:
         given: path by which it was asked for.
-        path: where that leads, from `located`. SQLite has opened all three files.
+        path: where that leads, from `resolve_path`. SQLite has opened all three files.
 
     Raises:
         InstaHideError: they are gone already.

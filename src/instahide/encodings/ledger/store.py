@@ -43,7 +43,7 @@ class LedgerFile(LedgerCounts):
     """The counts of all images of a ledger, in memory and on disk. Safe between threads.
 
     Whenever something was written, and whenever it is asked, it checks that this went into the file
-    that everybody finds by the same path (`Watch`), and that nobody put other counts there.
+    that everybody finds by the same path (`FileWatch`), and that nobody put other counts there.
 
     Args:
         path: of the database; symbolic links are followed once.
@@ -92,7 +92,7 @@ class LedgerFile(LedgerCounts):
         self.fold()
         with explained(path):
             self._watch = FileWatch(path, self.path)
-            #: As `Watch.require` gave it when the counts were last compared.
+            #: As `FileWatch.require` gave it when the counts were last compared.
             self._written = self._watch.require()
             if not os.path.samestat(before, self.path.stat()):
                 raise lost(path, "was replaced")

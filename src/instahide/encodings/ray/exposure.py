@@ -77,8 +77,8 @@ class RemoteExposure(Exposure):
         self.group(counting.pictures())
         self._see()
 
-    def take(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
-        """As `Exposure.take`, but of mixes that others keep from fitting some more are left out."""
+    def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
+        """As `Exposure.record`, but of mixes that others keep from fitting some more are left out."""
         pictures, weights = self._pictures(rows), np.array(coefficients, np.float32)
         if has_repeats(pictures):
             pictures = pictures.copy()

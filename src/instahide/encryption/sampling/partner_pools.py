@@ -125,7 +125,7 @@ class ContentIds(NamedTuple):
 
 
 def known_partner_pools(private: ContentIds, public: ImageSource | None) -> PartnerPools | None:
-    """As `image_pools`, of private images of which only hashes are at hand."""
+    """As `partner_pools`, of private images of which only hashes are at hand."""
     if public is None or not len(public):
         none = np.empty(0, np.int64)
         return None if all_unique(merge_ids(private.ids)) else PartnerPools.of(private.ids, none)
@@ -134,7 +134,7 @@ def known_partner_pools(private: ContentIds, public: ImageSource | None) -> Part
 
 
 def _table_pools(ids: Ids, private: ImageTable, public: ImageTable) -> PartnerPools | None:
-    """As `pools_of`, of tables: only rows that may be equal to one of the other are hashed."""
+    """As `known_partner_pools`, of tables: only rows that may be equal to one of the other are hashed."""
     keys = [sampled_keys(table.pixels) for table in (private, public)]
     both = np.intersect1d(keys[0], keys[1])
     if not len(both) and all_unique(merge_ids(ids)) and all_unique(public.content_ids):

@@ -25,7 +25,7 @@ _PLAIN_TYPES = (bool, int, float, str, type(None))
 
 
 class Hidden(Generic[T_co]):
-    """Holds a value that no attribute leads to; `revealed` gives it. Copies hold a copy."""
+    """Holds a value that no attribute leads to; `reveal` gives it. Copies hold a copy."""
 
     __slots__ = ("__weakref__",)
 

@@ -70,7 +70,7 @@ class FetchCollate:
         self.collate = CheckedCollate(collate, image)
 
     def __call__(self, fetched: Any) -> FetchedBatch:
-        """Both parts of what was `Fetched` as batches."""
+        """Both parts of what was `FetchedBatch` as batches."""
         made = [self.collate(part) for part in (fetched.own, fetched.others) if part is not None]
         return FetchedBatch(
             fetched.number,

@@ -123,7 +123,7 @@ class PooledLoader:
         count = left + int((stretches[:, 3] - stretches[:, 2]).sum())
         places = generator.permutation(count)
         out = self._empty(count)
-        # By NumPy, for the reason that `unpacked` gives.
+        # By NumPy, for the reason that `dequantize` gives.
         all_images, all_labels = out.images.numpy(), out.labels.numpy()
         all_images[places[:left]], all_labels[places[:left]] = map(Tensor.numpy, rest)
         first = left
