@@ -50,7 +50,8 @@ def manifest_of(images: ImageTable, scheme: Scheme, **facts: Any) -> Manifest:
     known = {
         "publication": new_publication(), "scheme": asdict(scheme), "shape": images.shape,
         "classes": images.classes, "mean": images.mean, "std": images.std,
-        "private_images": len(images), "copies": 1, "values": "float16", "max_quantization_error": 0.0,
+        "private_images": len(images), "copies": 1, "values": "float16",
+        "max_quantization_error": 0.0,
     }  # fmt: skip
     manifest = Manifest.model_validate({**known, **facts})
     error = max_quantization_error(manifest.values, manifest.max_abs)

@@ -32,8 +32,8 @@ def run_import(
 ) -> None:
     """Make a folder of encodings from files in another format.
 
-    ``mixing`` are settings of the scheme, ``told`` the other facts of an `Provenance`; what the user
-    did not give is None.
+    ``mixing`` are settings of the scheme, ``told`` the other facts of a `Provenance`; what the
+    user did not give is None.
     """
     foreign = ExternalEncodings.open(source, form, _origin(mixing, told))
     with progress_bar("encodings", foreign.count) as advance:

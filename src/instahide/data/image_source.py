@@ -24,9 +24,9 @@ class ImageSource(Protocol):
 
     The normalized value of a pixel that `rows` gives is ``pixel * scale + bias``, per channel.
 
-    Two rows may show the same picture, and a mix must hold it once. An object may say which do by a
-    further attribute, ``content_hashes`` (N, 2) as `content_hash.content_hashes` makes them. Without it
-    all rows are fetched once, one by one, before the first image is encrypted.
+    Two rows may show the same image, and a mix must hold it only once. An object may say which
+    do by a further attribute, ``content_hashes`` (N, 2), as `content_hash.content_hashes` makes
+    them. Without it, all rows are fetched once, one by one, before the first image is encrypted.
     """
 
     def __len__(self) -> int: ...

@@ -115,7 +115,7 @@ class Exposure:
         """Check that a guarantee is kept for images of which a squared coefficient costs ``rate``.
 
         Args:
-            rate: as `guarantee.mu_squared_rate` has it of the scheme and the images that are encrypted.
+            rate: `privacy.mu_squared_rate` of the scheme and of the images that are encrypted.
 
         Raises:
             InstaHideError: a guarantee is kept, by a lower rate.

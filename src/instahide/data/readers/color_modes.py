@@ -24,7 +24,7 @@ def eight_bit(image: Image) -> Image:
     """The image in mode L if it is grey, else RGB, laid upon a white `BACKGROUND`.
 
     Raises:
-        ValueError: as `to_grey_or_rgb`; or 16-bit pixels that use a part of their range, of which a single
+        ValueError: as `to_grey_or_rgb`; or 16-bit pixels that use a part of their range: a single
             image does not tell whether it is dark or stored with fewer bits.
     """
     converted, depth = to_grey_or_rgb(image)

@@ -134,8 +134,8 @@ class Ledger:
             keys: (N, m, 2), as `images.protocol.keys_of` gives them: for each image the hash of its
                 picture, and those of its sources where they are known.
             limit: as for `account`.
-            rate: what a squared coefficient of 1 costs, `guarantee.mu_squared_rate`; without it images
-                go out without a guarantee.
+            rate: the squared mu of a coefficient of 1, `privacy.mu_squared_rate`; without it,
+                images are encrypted without a guarantee.
 
         Raises:
             InstaHideError: as `account`.

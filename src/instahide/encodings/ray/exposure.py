@@ -78,7 +78,7 @@ class RemoteExposure(Exposure):
         self._see()
 
     def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
-        """As `Exposure.record`, but of mixes that others keep from fitting some more are left out."""
+        """As `Exposure.record`; may leave out more mixes than the limit alone requires."""
         pictures, weights = self._pictures(rows), np.array(coefficients, np.float32)
         if has_repeats(pictures):
             pictures = pictures.copy()

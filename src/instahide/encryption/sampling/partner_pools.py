@@ -134,7 +134,7 @@ def known_partner_pools(private: ContentIds, public: ImageSource | None) -> Part
 
 
 def _table_pools(ids: Ids, private: ImageTable, public: ImageTable) -> PartnerPools | None:
-    """As `known_partner_pools`, of tables: only rows that may be equal to one of the other are hashed."""
+    """As `known_partner_pools`, of tables: hashes only rows that may be in both."""
     keys = [sampled_keys(table.pixels) for table in (private, public)]
     both = np.intersect1d(keys[0], keys[1])
     if not len(both) and all_unique(merge_ids(ids)) and all_unique(public.content_ids):

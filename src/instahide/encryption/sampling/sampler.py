@@ -284,7 +284,7 @@ def _exponentials(block: Block, purpose: Purpose, count: int) -> NDArray[np.floa
 
 
 def noise(block: Block, shape: tuple[int, ...], deviation: float) -> NDArray[np.float64]:
-    """Independent normals of ``shape`` with mean 0, none beyond `MAX_NOISE_DEVIATIONS` deviations."""
+    """Independent normals of ``shape``, mean 0, within `MAX_NOISE_DEVIATIONS` deviations."""
     values = _normals(block, Purpose.NOISE, math.prod(shape))
     return deviation * values.reshape(shape)
 
