@@ -25,7 +25,7 @@ from benchmarks.memory import TILE, require_room
 from benchmarks.publish import publish_once
 from benchmarks.workload import CLASSES, SHAPE, random_table
 from instahide.data import ImageTable
-from instahide.encodings.ledger.ledger import Account, Ledger
+from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
 from instahide.encodings.publish import NOTED, Publication, encodings_a_shard
 from instahide.encryption.scheme import Scheme
 
@@ -49,7 +49,7 @@ def different_images(folder: Path, count: int) -> ImageTable:
     return ImageTable(pixels, np.arange(count) % CLASSES, tile.classes, tile.mean, tile.std)
 
 
-def count_all(account: Account, shards: list[NDArray[np.int64]]) -> dict[str, float]:
+def count_all(account: LedgerAccount, shards: list[NDArray[np.int64]]) -> dict[str, float]:
     """Seconds of noting ``shards`` and counting their mixes, and of waiting for the disk.
 
     The processor's time of the former, too: on a busy machine the difference is other people's.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from instahide import ImageTable, InstaHideError, Scheme
 from instahide.encodings import publish as module
 from instahide.encodings.folder import EncodedFolder
-from instahide.encodings.ledger.ledger import Account, Ledger
+from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
 from instahide.encodings.publish import Publication, encodings_a_shard, publish, threads
 from instahide.encodings.storage import LocalStore, open_store
 from instahide.encryption import keys
@@ -116,9 +116,9 @@ def test_counts_are_safe_before_a_file_is_written(
     """Encodings that may be on disk are at all times fewer than those that were synced."""
     safe = 0
     began: list[int] = []
-    sync, writing = Account.sync, LocalStore.writing
+    sync, writing = LedgerAccount.sync, LocalStore.writing
 
-    def synced(account: Account) -> None:
+    def synced(account: LedgerAccount) -> None:
         nonlocal safe
         counted = int(account.counts.sum())
         sync(account)
@@ -132,7 +132,7 @@ def test_counts_are_safe_before_a_file_is_written(
         with writing(store, name) as path:
             yield path
 
-    monkeypatch.setattr(Account, "sync", synced)
+    monkeypatch.setattr(LedgerAccount, "sync", synced)
     monkeypatch.setattr(LocalStore, "writing", written)
     run(ledger, tmp_path / "enc", 5)
     assert len(began) == 12

@@ -87,7 +87,7 @@ class AuditTarget:
 
     @property
     def epsilon(self) -> float | None:
-        """Of what went out, at most, at `guarantee.DELTA`; infinite without noise.
+        """Of what went out, at most, at `privacy.DELTA`; infinite without noise.
 
         None under an exposure limit and where images are there more than once: some are then drawn
         more often than the bound allows for.

@@ -3,7 +3,7 @@
 Paths, class names and participants come from users, from files and from other people. `SafeConsole`
 prints all text as it is: square brackets and ``:colons:`` mean nothing, and a character that could
 change what the terminal shows is written as an escape. What needs a style has it as an argument.
-`text_column` is the same for progress bars, `audit.report` and `app.markup` for HTML.
+`text_column` is the same for progress bars, `audit.report` and `app.html` for HTML.
 """
 
 from __future__ import annotations

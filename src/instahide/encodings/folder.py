@@ -87,7 +87,7 @@ class EncodedFolder:
         return f"EncodedFolder({self.location!r}, {len(self)} encodings)"
 
     def shard(self, number: int) -> Encoded:
-        """Encodings of a shard as they are stored, memory-mapped; `decoded` makes them numbers.
+        """Encodings of a shard as they are stored, memory-mapped; `decode` makes them numbers.
 
         Raises:
             InstaHideError: the file is not what the manifest says.

@@ -32,7 +32,7 @@ from instahide.encodings.folder import (
     store_shard,
     writing_encodings,
 )
-from instahide.encodings.ledger.ledger import Account, Ledger
+from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
 from instahide.encodings.manifest import Manifest, Shard, Values, max_abs
 from instahide.encodings.shards import max_quantization_error
 from instahide.encodings.storage import Store
@@ -167,12 +167,12 @@ class Engine(Protocol):
     """Makes shards, on whatever machines."""
 
     def __call__(
-        self, publication: Publication, store: Store, account: Account, tasks: Tasks
+        self, publication: Publication, store: Store, account: LedgerAccount, tasks: Tasks
     ) -> Generator[Shard, None, None]:
         """Write the shard of every task; yields each once its file is whole.
 
         Tasks are asked for as they are begun. What they count is safe from power cuts, by
-        `Account.sync`, before a file is written. A shard holds fewer encodings than its task where
+        `LedgerAccount.sync`, before a file is written. A shard holds fewer encodings than its task where
         an image came to its limit: then those of the first images.
 
         Raises:
@@ -229,7 +229,7 @@ def publish(
 class _Work:
     """What is still to be written of a folder; the ledger knows of every shard before it is."""
 
-    def __init__(self, writer: FolderWriter, account: Account) -> None:
+    def __init__(self, writer: FolderWriter, account: LedgerAccount) -> None:
         self._writer, self._account = writer, account
         self._publication = writer.manifest.publication
         #: The images of shards in flight.
@@ -289,7 +289,7 @@ def encodings_a_shard(manifest: Manifest) -> int:
 
 
 def threads(
-    publication: Publication, store: Store, account: Account, tasks: Iterable[Task]
+    publication: Publication, store: Store, account: LedgerAccount, tasks: Iterable[Task]
 ) -> Generator[Shard, None, None]:
     """The engine of one machine: some threads encode, others write."""
     names: deque[str] = deque()

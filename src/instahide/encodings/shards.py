@@ -30,7 +30,7 @@ _NAMES: dict[Values, str] = {"float32": "F32", "float16": "F16", "uint8": "U8"}
 
 
 def max_quantization_error(values: Values, reach: float) -> float:
-    """How far a stored value may be from one that is at most ``reach`` from 0."""
+    """How far a stored value may be from one that is at most ``max_abs`` from 0."""
     share = {"float32": 0.0, "float16": 2**-11, "uint8": 0.5 / _STEPS}[values]
     # Steps of float16 next to 0; and rounding of the way there and back.
     return reach * share * (1 + 1e-5) + (2**-25 if values == "float16" else 0.0)
@@ -44,7 +44,7 @@ def quantize(images: Tensor, values: Values, reach: float) -> Tensor:
 
 
 def dequantize(stored: Tensor, reach: float) -> Tensor:
-    """float32 encodings from what `packed` gave.
+    """float32 encodings from what `quantize` gave.
 
     By NumPy, on the thread that asks. PyTorch would start threads for it, and as long as the
     background of a loader has such threads, those of the model sleep between their operations.

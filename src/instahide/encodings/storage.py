@@ -19,7 +19,7 @@ from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import atomic_write, open_regular
 
 _LOCK = ".lock"
-#: What `files.writing` leaves of a manifest or a shard when it is killed.
+#: What `atomic_write` leaves of a manifest or a shard when it is killed.
 _PARTIAL = re.compile(r"\.(?:manifest|[0-9a-f]{16})-[a-z0-9_]{8}\.(?:json|safetensors)")
 
 

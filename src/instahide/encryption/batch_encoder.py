@@ -69,7 +69,7 @@ class PendingBatch:
         return f"PendingBatch({len(self.targets)} hidden)"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("A plan cannot be copied or pickled: its keys are used once.")
+        raise TypeError("A pending batch cannot be copied or pickled: its keys are used once.")
 
 
 class BatchEncoder:
@@ -148,7 +148,7 @@ class BatchEncoder:
             pool: (N,) different images that partners are drawn from, in ascending order.
 
         Returns:
-            A plan for all ``indices``, or for those before one that is at its limit.
+            A batch for all ``indices``, or for those before one that is at its limit.
 
         Raises:
             ExposureLimitError: the first image is at its limit.
@@ -172,7 +172,7 @@ class BatchEncoder:
 
     def encode(
         self,
-        plan: PendingBatch,
+        batch: PendingBatch,
         images: NDArray[np.float32],
         labels: NDArray[Any],
         classes: int,
@@ -180,11 +180,11 @@ class BatchEncoder:
         dtype: torch.dtype = torch.float32,
         pin_memory: bool = False,
     ) -> Encoded:
-        """Encrypt what ``plan`` asked for.
+        """Encrypt a ``batch`` that was drawn.
 
         Args:
-            plan: to be used once.
-            images: (m, C, H, W) its ``own`` and then its ``others``, normalized.
+            batch: to be used once.
+            images: (m, C, H, W) its ``targets`` and then its ``extra_partners``, normalized.
             labels: theirs: (m,) class numbers, or (m, classes) soft labels.
             classes: how many there are.
             dtype: of the encodings: float32, float16 or bfloat16.
@@ -198,19 +198,19 @@ class BatchEncoder:
         channels, height, width = images.shape[1:]
         rate = mu_squared_rate(self.scheme, (channels, height, width), self._moments.std)
         self.exposure.require_rate(rate)
-        keys = self._one_time_keys(plan, images.shape[1:])
-        chosen = plan.partners[:, self.scheme.private_k :]
+        keys = self._one_time_keys(batch, images.shape[1:])
+        chosen = batch.partners[:, self.scheme.private_k :]
         public = self._public.rows(chosen, images, self._moments)
         if chosen.size:
             require_same_shape(public[0].shape[1:], images.shape[1:])
         as_they_are = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-        out = allocate((len(plan.targets), *images.shape[1:]), dtype, pin_memory=pin_memory)
-        with with_noise(plan.block, self.scheme, out) as mixes:
+        out = allocate((len(batch.targets), *images.shape[1:]), dtype, pin_memory=pin_memory)
+        with with_noise(batch.block, self.scheme, out) as mixes:
             pixels = clip_to_range(self.scheme, images, self._moments)
-            require_different((pixels, plan.positions), public)
-            mix(keys, (pixels, plan.positions), public, as_they_are, mixes)
+            require_different((pixels, batch.positions), public)
+            mix(keys, (pixels, batch.positions), public, as_they_are, mixes)
         weights = label_weights(self.scheme, keys)
-        return Encoded(out, soft_labels(weights, labels[plan.positions], classes))
+        return Encoded(out, soft_labels(weights, labels[batch.positions], classes))
 
     def __repr__(self) -> str:
         return f"BatchEncoder({self.scheme})"
@@ -236,11 +236,11 @@ class BatchEncoder:
             self._drawn_from = pool, self._public.images, pools
         return pools
 
-    def _one_time_keys(self, plan: PendingBatch, shape: tuple[int, ...]) -> OneTimeKeys:
+    def _one_time_keys(self, batch: PendingBatch, shape: tuple[int, ...]) -> OneTimeKeys:
         channels, height, width = shape
-        masks = sampler.masks(plan.block, len(plan.targets), (channels, height, width))
+        masks = sampler.masks(batch.block, len(batch.targets), (channels, height, width))
         return OneTimeKeys(
-            plan.partners, plan.coefficients, masks if self.scheme.mask else None, None
+            batch.partners, batch.coefficients, masks if self.scheme.mask else None, None
         )
 
 

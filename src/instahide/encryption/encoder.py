@@ -150,7 +150,7 @@ class Encoder:
         """Encrypt each of ``rows`` in turn, the next ones in the background.
 
         While one block is used, keys of later ones are drawn and those before them mixed. Whoever
-        stops early has `AHEAD` blocks encoded, and counted, that nobody has seen.
+        stops early has `BLOCKS_AHEAD` blocks encoded, and counted, that nobody has seen.
 
         Args:
             rows: for every block the private images to encrypt, each as for `encode`.

@@ -13,7 +13,7 @@ The construction, from the top:
   block never meet.
 
 A stream hands out each block number once, and a forked child gets a new root before it can draw:
-no two draws share bytes. What is *drawn* from the bytes, and by which law, is in `draws`.
+no two draws share bytes. What is *drawn* from the bytes, and by which law, is in `sampler`.
 
 Copies of the whole process
 ---------------------------

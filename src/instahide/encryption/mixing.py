@@ -29,7 +29,7 @@ class PublicImages:
     """What a scheme mixes in: a pool, photographs of which every epoch takes new crops, or nothing.
 
     Attributes:
-        images: the pool, or the present crops. Before the first `renew` there are none.
+        images: the pool, or the present crops. Before the first `resample` there are none.
     """
 
     def __init__(self, source: ImageSource | PhotoCrops | None) -> None:

@@ -130,7 +130,7 @@ class Trainer:
         there are any, and the ``encrypted_accuracy`` on encrypted queries, if any were asked for.
 
         Raises:
-            InstaHideError: as `loop.train`.
+            InstaHideError: as `training_loop.train`.
         """
         try:
             self._run(folder, progress)

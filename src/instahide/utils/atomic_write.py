@@ -100,7 +100,7 @@ def atomic_write(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Like `writing`, for a folder of files that only make sense together.
+    """Like `atomic_write`, for a folder of files that only make sense together.
 
     ``path`` may exist if it is empty.
     """

@@ -16,7 +16,7 @@ import pytest
 from instahide import ImageTable, InstaHideError, Scheme
 from instahide.encodings import publish as publishing
 from instahide.encodings.folder import EncodedFolder
-from instahide.encodings.ledger.ledger import Account, Ledger
+from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
 from instahide.encodings.publish import Publication, publish, threads
 from tests.encodings.ledger.recorder import some, table
 
@@ -94,7 +94,7 @@ def place(tmp_path: Path) -> Path:
     return path
 
 
-USES: dict[str, Callable[[Ledger, Account], object]] = {
+USES: dict[str, Callable[[Ledger, LedgerAccount], object]] = {
     "take": lambda _, account: account.record(*some([[0, 1]])),
     "sync": lambda _, account: account.sync(),
     "check": lambda _, account: account.check(),

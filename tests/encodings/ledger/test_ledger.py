@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from instahide.data import ImageTable
 from instahide.encodings.ledger import store, stored_hashes
-from instahide.encodings.ledger.ledger import Account, Ledger
+from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import ExposureLimitError
 from instahide.encryption.scheme import Scheme
@@ -56,7 +56,7 @@ class Oracle:
     def passes(self, image: int) -> bool:
         return self.limit is not None and self.counts[image] + 1 > self.limit
 
-    def require_same(self, account: Account) -> None:
+    def require_same(self, account: LedgerAccount) -> None:
         assert account.counts.tolist() == [self.counts[image] for image in self.numbers]
         expected = [self.squares[image] for image in self.numbers]
         np.testing.assert_allclose(account.squares, expected, rtol=1e-6)
@@ -271,7 +271,7 @@ def test_a_pickled_account_counts_in_the_same_ledger(path: Path, tmp_path: Path)
     with Ledger.open(path) as ledger:
         account = ledger.account(table_of([3, 1, 3]), limit=3)
         account.record(*some([[0, 1]]))
-        copy: Account = pickle.loads(pickle.dumps(account))  # noqa: S301
+        copy: LedgerAccount = pickle.loads(pickle.dumps(account))  # noqa: S301
         copy.record(*some([[1, 2]]))
         assert account.counts.tolist() == [2, 2, 2]
         assert copy.record(*some([[1, 2], [1, 2]])) == 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instahide.encodings.ledger.ledger import Account, Ledger
+from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
 from instahide.encodings.ray.exposure import Counter, RemoteExposure
 from instahide.encryption.exposure import ExposureLimitError
 from instahide.errors import InstaHideError
@@ -19,7 +19,7 @@ from tests.encodings.ledger.recorder import drawn, some, table, table_of
 IMAGES, LIMIT = 40, 30
 
 
-def remote(account: Account) -> RemoteExposure:
+def remote(account: LedgerAccount) -> RemoteExposure:
     return RemoteExposure(Counter(account), account.images, account.limit)
 
 

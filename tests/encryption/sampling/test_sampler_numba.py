@@ -1,4 +1,4 @@
-"""Compiled loops: each is its definition. That the laws follow is tested of `draws`."""
+"""Compiled loops: each is its definition. That the laws follow is tested of `sampler`."""
 
 from __future__ import annotations
 

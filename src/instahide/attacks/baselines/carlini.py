@@ -125,7 +125,7 @@ def attack_as_published(
 
     Args:
         observation: encodings with soft labels.
-        likeness: (n, n) of the encodings: theirs is of `similarity.all_similarities`.
+        likeness: (n, n) of the encodings: theirs is of `similarity_network.all_similarities`.
         count: of private images.
         generator: of the encodings that groups are grown from.
         colours: see `learnt_colours`; None to leave them as they are.

@@ -4,7 +4,7 @@ Carlini et al., "Is Private Learning Possible with Instance Encoding?" (arXiv:20
 4.1). Two encodings go through a wide residual network together, their absolute values stacked, and
 it says whether they share a private image. It has learnt that from encodings of the attacker's own
 images. It is a cross-encoder: n encodings are n^2 passes through it, by their account an hour or so
-on one GPU for 5,000 of them, where the bi-encoder of `encoder` takes n.
+on one GPU for 5,000 of them, where the bi-encoder of `pair_encoder` takes n.
 
 Size and blocks are those of their released code: depth 28 and widening 6. Different here: there is
 one logit, not two; the inputs are of one scale, that of `magnitudes`; and the logits of both orders

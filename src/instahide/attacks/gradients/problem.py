@@ -33,7 +33,7 @@ class Problem:
 
     @classmethod
     def of(cls, observation: Observation) -> Problem:
-        """The problem that an observation, of which `refusal` says nothing, poses."""
+        """The problem that an observation, of which `inapplicable` says nothing, poses."""
         network, update = require(observation.network), require(observation.update)
         replay = Replay(network, update)
         shape = (update.training.images, *observation.encodings.shape[1:])

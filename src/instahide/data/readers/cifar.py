@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 as their authors publish them: Python 2 pickles, read without trust.
 
-Nothing in them is called, and NumPy never sees a state that a file made up: see `pickles`.
+Nothing in them is called, and NumPy never sees a state that a file made up: see `plain_pickle`.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def eight_bit(image: Image) -> Image:
 
 
 def to_grey_or_rgb(image: Image) -> tuple[Image, int]:
-    """As `eight_bit`, and how many bits of 16-bit pixels are used, one of `DEPTHS`.
+    """As `to_uint8`, and how many bits of 16-bit pixels are used, one of `DEPTHS`.
 
     16-bit pixels are divided so that the whole of these bits becomes 0 to 255. The depth is 0 where
     pixels have 8 bits, or all are black.

@@ -21,7 +21,7 @@ from instahide.encryption.sampling._duplicates_numba import has_repeats, merge_r
 from instahide.errors import InstaHideError
 
 
-class Account(Exposure):
+class LedgerAccount(Exposure):
     """The rows of one data set in a ledger. Rows of the same picture or source share one count.
 
     What `record` counts is in the file when it returns: whatever is killed then, it stays counted.
@@ -281,7 +281,7 @@ def _reopened(
     hashes: NDArray[np.bytes_],
     limit: int | None,
     rate: float,
-) -> Account:
+) -> LedgerAccount:
     file = LedgerFile(path)
     if file.name != name:
         raise InstaHideError(
@@ -293,7 +293,7 @@ def _reopened(
             f"{path} is an older copy of the ledger that these images are counted in.",
             "Restore the newest one: the other counts too little.",
         )
-    return Account(file, hashes, limit, rate)
+    return LedgerAccount(file, hashes, limit, rate)
 
 
 def greatest(totals: NDArray[Any], entries: NDArray[Any]) -> NDArray[Any]:

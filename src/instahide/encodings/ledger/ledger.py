@@ -23,8 +23,7 @@ from instahide.data.dataset import MapDataset
 from instahide.data.duplicates.content_hash import Hashes
 from instahide.data.duplicates.image_view import image_view
 from instahide.data.image_source import keys_of
-from instahide.encodings.ledger.account import Account as Account
-from instahide.encodings.ledger.account import greatest
+from instahide.encodings.ledger.account import LedgerAccount, greatest
 from instahide.encodings.ledger.file_watch import resolve_path
 from instahide.encodings.ledger.image_hash import pixel_hashes, salted_keys
 from instahide.encodings.ledger.image_names import primary
@@ -92,7 +91,7 @@ class Ledger:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         progress: bool = False,
-    ) -> Account:
+    ) -> LedgerAccount:
         """What counts the rows of ``images``; all of them are hashed for it.
 
         Of a data set every item is fetched once, with all random generators in one state before
@@ -123,11 +122,11 @@ class Ledger:
         hashes = self._hashes(images, progress=progress)
         known = scheme is not None and not moments_unknown(images)
         rate = mu_squared_rate(scheme, images.shape, images.std) if scheme and known else math.inf
-        return Account(self._file, hashes, limit, rate)
+        return LedgerAccount(self._file, hashes, limit, rate)
 
     def account_of(
         self, keys: Hashes, *, limit: int | None = None, rate: float = math.inf
-    ) -> Account:
+    ) -> LedgerAccount:
         """What counts images of which only hashes are at hand, as of a wrapped data set.
 
         Args:
@@ -140,7 +139,7 @@ class Ledger:
         Raises:
             InstaHideError: as `account`.
         """
-        return Account(self._file, salted_keys(keys, self._file.salt), limit, rate)
+        return LedgerAccount(self._file, salted_keys(keys, self._file.salt), limit, rate)
 
     def totals(self, images: ImageTable | None = None, *, progress: bool = False) -> Totals:
         """Of every image that the ledger knows, or of the different ones among ``images``.

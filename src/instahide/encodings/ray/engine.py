@@ -22,7 +22,7 @@ from rich.filesize import decimal
 
 from instahide.data.remote.urls import local_path
 from instahide.encodings.folder import read_manifest
-from instahide.encodings.ledger.ledger import Account
+from instahide.encodings.ledger.ledger import LedgerAccount
 from instahide.encodings.manifest import NAME, Shard
 from instahide.encodings.publish import Publication, Tasks
 from instahide.encodings.ray.cluster import connected, resources
@@ -41,7 +41,7 @@ PATIENCE = 120
 
 
 def on_ray(
-    publication: Publication, store: Store, account: Account, tasks: Tasks
+    publication: Publication, store: Store, account: LedgerAccount, tasks: Tasks
 ) -> Generator[Shard, None, None]:
     """The engine of a Ray cluster: of `RAY_ADDRESS`, or the one here, or one begun for this.
 
@@ -224,7 +224,7 @@ def _answer(reference: ray.ObjectRef[Any]) -> Any:
 
 @contextmanager
 def _working(
-    publication: Publication, store: Store, account: Account, tasks: Tasks
+    publication: Publication, store: Store, account: LedgerAccount, tasks: Tasks
 ) -> Iterator[Workers]:
     """Workers, and an actor beside the ledger that counts for them, until the block ends."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

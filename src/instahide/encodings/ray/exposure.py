@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.encodings.ledger.ledger import Account
+from instahide.encodings.ledger.ledger import LedgerAccount
 from instahide.encryption.exposure import Exposure, within_limit
 from instahide.encryption.sampling._duplicates_numba import has_repeats, merge_repeats
 
@@ -39,7 +39,7 @@ class Counting(Protocol):
 class Counter:
     """Counts in a ledger for encoders anywhere; what was counted survives a power cut."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: LedgerAccount) -> None:
         self._account = account
 
     def counts(self) -> NDArray[np.int64]:

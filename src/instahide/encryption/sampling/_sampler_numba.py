@@ -1,4 +1,4 @@
-"""SECRET: the loops of `draws`, compiled: what becomes of uniform 64-bit words.
+"""SECRET: the loops of `sampler`, compiled: what becomes of uniform 64-bit words.
 
 Keys of one block are drawn while others are mixed. NumPy would take and give back the interpreter's
 lock at each of its many small steps, and threads wait for it longer than the steps take. Compiled

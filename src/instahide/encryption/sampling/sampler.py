@@ -1,6 +1,6 @@
 """SECRET: one-time keys, and the law by which each part is drawn from the key stream.
 
-Every function turns uniform 64-bit words into a draw of an exactly stated distribution; `laws` has
+Every function turns uniform 64-bit words into a draw of an exactly stated distribution; `_sampler_numba` has
 the loops.
 """
 

@@ -17,7 +17,7 @@ from instahide.integrations.dataloader.checked_collate import CheckedCollate, Fe
 
 
 class FetchRequest(NamedTuple):
-    """The items to fetch: the batch's ``own``, and ``others`` that they are mixed with."""
+    """The items to fetch: the batch's ``targets``, and ``partners`` that they are mixed with."""
 
     number: int
     targets: list[int]
@@ -25,9 +25,9 @@ class FetchRequest(NamedTuple):
 
 
 class FetchedBatch(NamedTuple):
-    """What was asked for under ``number``: items as `Part`, and once collated, batches.
+    """What was asked for under ``number``: items as `FetchedItems`, and once collated, batches.
 
-    ``others`` is None where a batch needs none. ``images``: of each batch the field where every
+    ``partners`` is None where a batch needs none. ``images``: of each batch the field where every
     image was found to be its item's own; None where that is not so. ``refusal``: why not.
     """
 

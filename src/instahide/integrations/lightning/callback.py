@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from instahide.data import ImageSource, PhotoCrops
-from instahide.encodings.ledger.ledger import Account, Ledger
+from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
 from instahide.encryption.exposure import Exposure, require_limit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -70,7 +70,7 @@ class InstaHideCallback(Callback):
     ) -> None:
         require_limit(max_exposure)
         self._ledger = None if ledger is None else Path(ledger)
-        self._accounts: dict[int, Account] = {}
+        self._accounts: dict[int, LedgerAccount] = {}
         self.scheme = scheme
         self.max_exposure = max_exposure
         self._options: dict[str, Any] = {
@@ -179,7 +179,7 @@ class InstaHideCallback(Callback):
             exposure = self._accounts[loader.place()] = self._account(self._ledger, dataset)
         return encode_loader(loader.unwrapped, self.scheme, exposure=exposure, **self._options)
 
-    def _account(self, ledger: Path, dataset: Any) -> Account:
+    def _account(self, ledger: Path, dataset: Any) -> LedgerAccount:
         """Of ``dataset`` in ``ledger``, which each process opens for itself."""
         named = {name: self._options[name] for name in ("image", "mean", "std")}
         return Ledger.open(ledger).account(

@@ -21,7 +21,7 @@ from instahide.data import (
     open_test,
 )
 from instahide.data.splits import require_trainable
-from instahide.encodings.ledger.ledger import Account, Ledger
+from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
@@ -132,7 +132,7 @@ class PrivateData:
     def close(self) -> None:
         """Leave the ledger as tidy as it was."""
         exposure = self.encoder.exposure
-        if isinstance(exposure, Account):
+        if isinstance(exposure, LedgerAccount):
             exposure.fold()
 
     def facts(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class PrivateData:
 
     def _guarantee(self) -> dict[str, Any]:
         exposure = self.encoder.exposure
-        if not (self.scheme.noise and isinstance(exposure, Account)):
+        if not (self.scheme.noise and isinstance(exposure, LedgerAccount)):
             return {}
         epsilon = epsilon_of(max(self.world.gathered(float(exposure.losses.max()))))
         # JSON knows no infinity.

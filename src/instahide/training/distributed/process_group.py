@@ -30,7 +30,7 @@ class Batches(Protocol):
 
 
 class World:
-    """A process that trains alone; `distributed.Ranks` are several.
+    """A process that trains alone; `ddp.Ranks` are several.
 
     Attributes:
         size: how many processes there are.

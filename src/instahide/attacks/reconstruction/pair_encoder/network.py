@@ -2,7 +2,7 @@
 
 It is a bi-encoder: each encoding goes through it alone, and the likeness of all pairs is one
 matrix product. Carlini et al. (arXiv:2011.05315, section 4.1) compare each pair in a large network
-instead, see `similarity`.
+instead, see `similarity_network`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from instahide.data import ImageTable
-from instahide.encodings.ledger.ledger import Account
+from instahide.encodings.ledger.ledger import LedgerAccount
 from instahide.integrations.flower.arrays import load
 from instahide.integrations.flower.client import local_training
 from instahide.integrations.flower.client.normalization_check import require_near, require_signs
@@ -110,7 +110,7 @@ def _learn(
             loss = local_training.compute_gradient(network, encoder, settings)
         else:
             loss = local_training.train_locally(network, encoder, settings, sent.number, sent.pull)
-        if isinstance(exposure, Account):
+        if isinstance(exposure, LedgerAccount):
             # What was learned from encodings may leave now: their count must outlast a power cut.
             exposure.sync()
         return {"loss": loss, **spread(exposure)}

@@ -1,7 +1,7 @@
 """A node's `max-epsilon`: no image may lose more privacy than that, over all rounds and runs.
 
 Noise makes every encoding of an image a Gaussian mechanism, and their losses (mu^2) add up in the
-node's ledger (`encryption/guarantee.py`). Before a round the epsilon is turned into a limit of
+node's ledger (`encryption/privacy.py`). Before a round the epsilon is turned into a limit of
 encodings, at the largest coefficient that the scheme allows, so that it holds whatever is drawn.
 """
 
@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from instahide.encodings.ledger.ledger import Account
+from instahide.encodings.ledger.ledger import LedgerAccount
 from instahide.encryption.privacy import epsilon_of
 from instahide.integrations.flower.errors import RefusalError
 
@@ -33,7 +33,7 @@ def largest_loss(max_epsilon: float, delta: float) -> float:
     return low * ROUNDING
 
 
-def limit_of(account: Account, step: float, most: float) -> int:
+def limit_of(account: LedgerAccount, step: float, most: float) -> int:
     """How many encodings an image may be in, in all, so that none loses more than ``most``.
 
     Args:
@@ -57,7 +57,7 @@ def limit_of(account: Account, step: float, most: float) -> int:
     )
 
 
-def require_epsilon(account: Account, max_epsilon: float, delta: float) -> None:
+def require_epsilon(account: LedgerAccount, max_epsilon: float, delta: float) -> None:
     """Check what a round has spent, before anything of it is sent.
 
     Another process may have counted encodings of the same images meanwhile.

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from instahide.data import ImageTable, open_images, open_test
-from instahide.encodings.ledger.ledger import Account, Ledger, default_ledger
+from instahide.encodings.ledger.ledger import Ledger, LedgerAccount, default_ledger
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.privacy import DELTA, mu_squared_rate
 from instahide.errors import InstaHideError
@@ -192,7 +192,7 @@ def read_run_config(run_config: Mapping[str, Any]) -> FederatedSettings:
 
 def spread(exposure: Exposure) -> dict[str, float]:
     """Least, mean and most encodings that an image has gone into, over all rounds and runs."""
-    if not isinstance(exposure, Account):
+    if not isinstance(exposure, LedgerAccount):
         return {"exposure-least": 0, "exposure-mean": 0.0, "exposure-most": 0}
     counts = exposure.counts
     return {
