@@ -25,7 +25,8 @@ from benchmarks.memory import TILE, require_room
 from benchmarks.publish import publish_once
 from benchmarks.workload import CLASSES, SHAPE, random_table
 from instahide.data import ImageTable
-from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import NOTED, Publication, encodings_a_shard
 from instahide.encryption.scheme import Scheme
 

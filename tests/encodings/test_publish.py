@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from instahide import ImageTable, InstaHideError, Scheme
 from instahide.encodings import publish as module
 from instahide.encodings.folder import EncodedFolder
-from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, encodings_a_shard, publish, threads
 from instahide.encodings.storage import LocalStore, open_store
 from instahide.encryption import keys

@@ -32,7 +32,8 @@ from instahide.encodings.folder import (
     store_shard,
     writing_encodings,
 )
-from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.manifest import Manifest, Shard, Values, max_abs
 from instahide.encodings.shards import max_quantization_error
 from instahide.encodings.storage import Store
@@ -172,8 +173,8 @@ class Engine(Protocol):
         """Write the shard of every task; yields each once its file is whole.
 
         Tasks are asked for as they are begun. What they count is safe from power cuts, by
-        `LedgerAccount.sync`, before a file is written. A shard holds fewer encodings than its task where
-        an image came to its limit: then those of the first images.
+        `LedgerAccount.sync`, before a file is written. A shard holds fewer encodings than its task
+        if an image reached its limit: then those of the first images.
 
         Raises:
             ExposureLimitError: a task has none at all; what was written before is yielded.

@@ -16,7 +16,8 @@ import pytest
 from instahide import ImageTable, InstaHideError, Scheme
 from instahide.encodings import publish as publishing
 from instahide.encodings.folder import EncodedFolder
-from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, publish, threads
 from tests.encodings.ledger.recorder import some, table
 

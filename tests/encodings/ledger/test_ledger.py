@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from instahide.data import ImageTable
 from instahide.encodings.ledger import store, stored_hashes
-from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import ExposureLimitError
 from instahide.encryption.scheme import Scheme

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.ray.exposure import Counter, RemoteExposure
 from instahide.encryption.exposure import ExposureLimitError
 from instahide.errors import InstaHideError

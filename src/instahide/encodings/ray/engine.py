@@ -22,7 +22,7 @@ from rich.filesize import decimal
 
 from instahide.data.remote.urls import local_path
 from instahide.encodings.folder import read_manifest
-from instahide.encodings.ledger.ledger import LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.manifest import NAME, Shard
 from instahide.encodings.publish import Publication, Tasks
 from instahide.encodings.ray.cluster import connected, resources

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.encodings.ledger.ledger import LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encryption.exposure import Exposure, within_limit
 from instahide.encryption.sampling._duplicates_numba import has_repeats, merge_repeats
 

@@ -1,7 +1,7 @@
-"""SECRET: one-time keys, and the law by which each part is drawn from the key stream.
+"""SECRET: samples one-time keys from the key stream.
 
-Every function turns uniform 64-bit words into a draw of an exactly stated distribution; `_sampler_numba` has
-the loops.
+Every function turns uniform 64-bit words into a draw from an exactly stated distribution. The
+compiled loops are in `_sampler_numba`.
 """
 
 from __future__ import annotations

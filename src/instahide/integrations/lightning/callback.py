@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from instahide.data import ImageSource, PhotoCrops
-from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.exposure import Exposure, require_limit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError

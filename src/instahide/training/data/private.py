@@ -21,7 +21,8 @@ from instahide.data import (
     open_test,
 )
 from instahide.data.splits import require_trainable
-from instahide.encodings.ledger.ledger import Ledger, LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure

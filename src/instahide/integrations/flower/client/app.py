@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from instahide.data import ImageTable
-from instahide.encodings.ledger.ledger import LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
 from instahide.integrations.flower.arrays import load
 from instahide.integrations.flower.client import local_training
 from instahide.integrations.flower.client.normalization_check import require_near, require_signs

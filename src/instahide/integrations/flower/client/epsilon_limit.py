@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from instahide.encodings.ledger.ledger import LedgerAccount
+from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encryption.privacy import epsilon_of
 from instahide.integrations.flower.errors import RefusalError
 

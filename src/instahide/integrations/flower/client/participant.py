@@ -12,7 +12,8 @@ from typing import Any, Self
 import numpy as np
 
 from instahide.data import ImageTable, open_images, open_test
-from instahide.encodings.ledger.ledger import Ledger, LedgerAccount, default_ledger
+from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.ledger import Ledger, default_ledger
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.privacy import DELTA, mu_squared_rate
 from instahide.errors import InstaHideError
