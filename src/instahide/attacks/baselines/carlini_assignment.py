@@ -6,8 +6,9 @@ that three starts agree on, and that differ, stand for an image each; then the e
 most like a set are given its image, as long as labels allow it and they hold fewer than two.
 
 The numbers of encodings are theirs, as shares of those that hold an image, which were 100. Their
-likeness was that of a network for pairs, see `similarity_network`, and in the last step that of
-another one, which looks at three encodings of a set at once. Here it is whatever is given, and its mean over the set.
+likeness was that of a network for pairs, see `similarity_network`. In the last step it was that of
+another network, which looks at three encodings of a set at once. Here it is whatever is given, and
+its mean over the set.
 """
 
 from __future__ import annotations
