@@ -53,7 +53,7 @@ TABLES: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
         "Public images",
         ("public-search", "public-search-absolute"),
         {
-            "public_found": "found, coefficient 0.15 or more",
+            "public_found": "found, of those with a coefficient of at least 0.15",
             "public_found_of_all": "found of all",
             "seconds": "seconds",
         },
@@ -63,7 +63,7 @@ TABLES: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
         ("averaging", "averaging-absolute"),
         {
             "ssim_mean": "SSIM, mean",
-            "ssim_of_nothing": "SSIM of nothing",
+            "ssim_of_nothing": "SSIM of the mean color",
             "ssim_best": "SSIM, best",
             "psnr_mean": "PSNR, mean",
             "identified_mean": "identified",
@@ -74,9 +74,9 @@ TABLES: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
         "Labels",
         ("labels",),
         {
-            "class_sets_right": "classes right",
-            "mixes_with_all_classes_apart": "all coefficients apart",
-            "coefficient_error": "error of a coefficient",
+            "class_sets_right": "class sets correct",
+            "mixes_with_all_classes_apart": "mixes with distinct classes",
+            "coefficient_error": "coefficient error",
         },
     ),
     (
@@ -84,7 +84,7 @@ TABLES: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
         ("seed-search", "mersenne-twister"),
         {
             "found": "found",
-            "seeds_per_second": "seeds a second",
+            "seeds_per_second": "seeds per second",
             "hours_for_all": "hours for 2^32",
             "seconds": "seconds",
         },
@@ -120,7 +120,7 @@ def table(rows: Rows, measures: dict[str, str]) -> list[str]:
         return []
     shown = {name: title for name, title in measures.items() if any_of(rows, name)}
     lines = [
-        "| " + " | ".join(["attack", "scheme", "encodings an image", *shown.values()]) + " |",
+        "| " + " | ".join(["attack", "scheme", "encodings per image", *shown.values()]) + " |",
         "| --- | --- |" + " ---: |" * (1 + len(shown)),
     ]
     keys = dict.fromkeys((row["attack"], row["scheme"], row["encodings_per_image"]) for row in rows)

@@ -103,7 +103,8 @@ def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
 def table(rows: list[dict[str, str]]) -> str:
     """Return the table of docs/attacks/demixing.md."""
     head = (
-        "| images | scheme | SSIM | of the encoding | of nothing | identified | by chance |\n"
+        "| images | scheme | SSIM | SSIM of the encoding | SSIM of the mean color | identified "
+        "| by chance |\n"
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     )
     lines = [

@@ -39,7 +39,8 @@ def choices() -> list[str]:
     rows = rows_of(RESULTS / "choices.csv")
     titles = {
         "k": "inside-dataset, k = {}", "c1": "cross-dataset, k = 4, c1 = {}",
-        "once": "{}, encoded once for all epochs", "dp": "DP-SGD on plain images, noise {}",
+        "once": "{}, encoded once for all epochs",
+        "dp": "DP-SGD on plain images, noise multiplier {}",
     }  # fmt: skip
     lines = [
         "| MNIST, 4,000 images | seed | accuracy in % | ε at δ = 10⁻⁵ |",
@@ -58,8 +59,8 @@ def costs() -> list[str]:
     if not rows:
         return UNKNOWN
     lines = [
-        "| MNIST, 4,000 images, small network, one thread | processes "
-        "| seconds of processor an epoch | against plain | most memory, MiB |",
+        "| MNIST, 4,000 images, small network, one thread | runs "
+        "| CPU seconds per epoch | relative to plain | peak memory, MiB |",
         "| --- |" + " ---: |" * 4,
     ]
     for scheme, figures in cost.summary(rows).items():
@@ -77,7 +78,7 @@ def frontier() -> list[str]:
         return UNKNOWN
     rows = plots.drawn("frontier")
     lines = [
-        "| scheme | labels | T | accuracy in % | identified, by | mean SSIM, by |",
+        "| scheme | labels | T | accuracy in % | identified (attack) | mean SSIM (attack) |",
         "| --- | --- |" + " ---: |" * 4,
     ]
     order = {name: place for place, name in enumerate(SCHEMES)}
@@ -93,7 +94,8 @@ def frontier() -> list[str]:
 def demixed() -> list[str]:
     """Return a table with one row for each scheme."""
     lines = [
-        "| digits, an attacker with other digits | encodings named | by chance | mean SSIM |",
+        "| MNIST digits; the attacker has other digits | encodings identified | by chance "
+        "| mean SSIM |",
         "| --- | ---: | ---: | ---: |",
     ]
     for row in rows_of(RESULTS / "demixing.csv"):
@@ -108,7 +110,7 @@ def members() -> list[str]:
     """Return a table with one row for each attacked network that matches `MEMBERS`."""
     lines = [
         f"| trained on {MEMBERS['images']} images of {MEMBERS['data']} | seed "
-        "| area under the curve, 95 % interval |",
+        "| AUC (95% interval) |",
         "| --- | ---: | ---: |",
     ]
     rows = [row for row in rows_of(RESULTS / "membership.csv") if MEMBERS.items() <= row.items()]
@@ -127,8 +129,8 @@ def hardness() -> list[str]:
     """Return a table with one row for each k: the largest N and the measured exponents."""
     rows = rows_of(RESULTS / "ksum.csv")
     lines = [
-        "| images in a mix, all known | largest N | steps there | seconds there "
-        "| steps grew with | seconds grew with |",
+        "| k, coefficients known | largest N | steps at that N | seconds at that N "
+        "| growth of steps | growth of seconds |",
         "| --- |" + " ---: |" * 5,
     ]
     for name, grown in ksum.exponents(rows).items():
@@ -151,69 +153,73 @@ class Section(NamedTuple):
 SECTIONS = {
     "accuracy": Section(
         "Accuracy",
-        "**Shown on small grey images, with a small network.** The paper's own data sets and "
-        "its ResNet-18 have not been measured.",
+        "**Supported on small gray images, with a small network.** The full data sets of the "
+        "paper and its ResNet-18 have not been measured.",
         accuracy,
     ),
     "choices": Section(
-        "What settings cost",
-        "**Shown on digits.** For k from 1 to 8, accuracies are within a point, which is about "
-        "what one run on 1,000 test images is uncertain by; keys that are drawn once for all "
-        "epochs cost more than any k. DP-SGD alone promises anything, and costs more the more it "
-        "promises. It takes the recipe of the others, with group normalization, which nobody tuned "
-        "for it: a better one would lose less. One choice at a time, all else as in the table "
-        "above.",
+        "Cost of settings",
+        "**Supported on digits.** For k from 1 to 8, the accuracies differ by less than one "
+        "point, which is about the uncertainty of one run on 1,000 test images. Drawing keys only "
+        "once for all epochs costs more than any k. Only DP-SGD gives a guarantee, and a stronger "
+        "guarantee costs more accuracy. DP-SGD uses the recipe of the other runs with group "
+        "normalization, untuned; a tuned recipe would lose less. Each row changes one setting of "
+        "the runs on MNIST [above](#accuracy).",
         choices,
     ),
     "cost": Section(
-        "Cost of an epoch",
-        "**No difference was seen that stands out** from what other work on the same machine makes "
-        "of it: plain training and encodings are within a tenth of each other. Read the ratio, not "
+        "Time and memory per epoch",
+        "**Supported: no clear difference.** Plain training and training on encodings differ by "
+        "less than 10%, no more than other load on the machine explains. Compare the ratios, not "
         "the seconds.",
         costs,
     ),
     "speed": Section(
-        "Speed", "**Shown**, on processors; no GPU was at hand for these.", tables.speed_table
+        "Speed", "**Supported on CPUs.** No GPU was available.", tables.speed_table
     ),
     "attacks": Section(
         "The paper's attacks",
-        "**Shown as the paper has it, refuted by a square.** What uses signs fails under the mask; "
-        "the same attack on absolute values, which no mask changes, does not.",
+        "**Supported for the paper's attacks, refuted for their variants on absolute values.** "
+        "Attacks on signed values fail under the mask. The same attacks on absolute values, which "
+        "the mask does not change, succeed.",
         tables.attacks_table,
     ),
     "demixing": Section(
         "Demixing",
-        "**Refuted on digits**: a network that learned from the attacker's own digits names the "
-        "strongest image of most encodings.",
+        "**Refuted on digits.** A network trained on the attacker's own digits identifies the "
+        "strongest image of most encodings. More: [demixing](attacks/demixing.md).",
         demixed,
     ),
     "reconstruction": Section(
         "Many encodings of an image",
-        "**Refuted**, as [Carlini et al.](https://arxiv.org/abs/2011.05315) did before. "
+        "**Refuted**, as by [Carlini et al.](https://arxiv.org/abs/2011.05315) before. "
         "More: [reconstruction](attacks/reconstruction.md).",
         tables.reconstruction_table,
     ),
     "hardness": Section(
-        "The problem behind it",
-        "**Shown for the one way of attacking that it is about**, at toy sizes and with known "
-        "coefficients; seconds grow a little faster, as sorting and memory do. The attacks above "
-        "do not go this way. More: [hardness](attacks/hardness.md).",
+        "Hardness",
+        "**Supported for one kind of attack only**, a search over sums of images, at toy sizes "
+        "and with known coefficients. For k = 4 and 6 the seconds grow faster than the steps, "
+        "because of sorting and memory. The attacks above do not work this way. "
+        "More: [hardness](attacks/hardness.md).",
         hardness,
     ),
     "membership": Section(
-        "Membership",
-        "**Refuted**, for a network that has learned its few images by heart; the paper does not "
-        "claim it. More: [membership](attacks/membership.md).",
+        "Membership inference",
+        "**Refuted** for a network that memorized its few images. The paper does not make this "
+        "claim. More: [membership inference](attacks/membership.md).",
         members,
     ),
-    "pooled": Section("Pooled", "**Shown**, on one data set.", tables.pooled_table),
+    "pooled": Section("Pooled training", "**Supported** on one data set.", tables.pooled_table),
     "federated": Section(
-        "Federated", "**Shown**, with one seed, in simulation.", tables.federated_table
+        "Federated learning",
+        "**Supported** with one seed, in simulation.",
+        tables.federated_table,
     ),
     "frontier": Section(
-        "The frontier, in numbers",
-        "The points of the chart above. A share is of the private images, an SSIM of 1 is the "
-        "image itself.",
+        "Privacy against accuracy: figures",
+        "The points of the chart [above](#privacy-against-accuracy). Shares are of the private "
+        "images (for demixing: of the encodings). An SSIM of 1 means an identical image.",
         frontier,
     ),
 }  # fmt: skip

@@ -91,18 +91,18 @@ class Setting:
         return ThreatModel(labels=seen, public="none", encodings_per_image=self.copies)  # type: ignore[arg-type]
 
 
-#: What a changed field of a setting is called.
+#: How a changed field of a setting is described.
 WORDS = {
-    "kind": "{} one data set",
+    "kind": "{}-dataset",
     "k": "k = {}",
-    "private_k": "{} private in a mix",
+    "private_k": "private images in a mix: {}",
     "labels": "{} labels",
     "count": "{} images",
-    "copies": "encodings of each: {}",
+    "copies": "encodings per image: {}",
     "features": "{} features",
     "kin": "trained on {}",
-    "shadow": "{} to train on",
-    "told": "number of images not told",
+    "shadow": "{} training images",
+    "told": "number of images unknown",
 }
 PHOTOGRAPHS = Setting()
 DIGITS = Setting(images="digits", k=4, count=50)
@@ -223,14 +223,14 @@ def in_order(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def difference(row: dict[str, str]) -> str:
-    """Return in words how a setting differs from the first setting of its kind of images."""
+    """Return in words how a setting differs from the base setting of its kind of images."""
     base = asdict(DIGITS if row["images"] == "digits" else PHOTOGRAPHS)
     changed = [name for name in base if row[name] != str(base[name])]
     if "kind" in changed:
         # All images of such a mix are private.
         changed = [name for name in changed if name != "private_k"]
     words = [WORDS[name].format(row[name]) for name in changed]
-    return f"{row['images']}: {', '.join(words) or 'first setting'}"
+    return f"{row['images']}: {', '.join(words) or 'base setting'}"
 
 
 def main() -> None:

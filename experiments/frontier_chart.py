@@ -46,11 +46,11 @@ def against_accuracy(figure: Figure, rows: list[Row]) -> None:
     least = min(float(row["ssim"]) for points in found.values() for row in points)
     # To the right is what one wants, and there must be room for names.
     axes.set(xlim=(1.05, least - 0.2), ylabel="accuracy on plain test images, %")
-    axes.set_xlabel("mean SSIM of what the strongest attack recovers\nless comes back →")
+    axes.set_xlabel("mean SSIM of what the strongest attack recovers\nless recovered →")
     copies = ", ".join(map(str, sorted({int(row["copies"]) for row in rows})))
     axes.set_title(
-        f"{sum(map(len, found.values()))} points, each measured; encodings of each image:\n"
-        f"{copies}, the more, the larger the mark",
+        f"{sum(map(len, found.values()))} measured points; larger marks:\n"
+        f"more encodings of each image ({copies})",
         fontsize=13,
     )
     finish(axes)

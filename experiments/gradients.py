@@ -50,9 +50,9 @@ SECONDS = 60
 #: Measures of which medians are shown, and their titles.
 SHOWN = {
     "encoding_psnr_mean": "PSNR, dB",
-    "of_nothing_psnr_mean": "of zeros",
+    "of_nothing_psnr_mean": "PSNR of zeros",
     "ssim_mean": "SSIM to the private image",
-    "ssim_of_nothing": "of nothing",
+    "ssim_of_nothing": "SSIM of the mean color",
     "absolute_ssim_mean": "SSIM of absolute values",
 }
 FIELDS = [
@@ -150,7 +150,7 @@ def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
 
 def table(rows: list[dict[str, str]]) -> str:
     """Return the table of docs/attacks/gradient-inversion.md."""
-    head = ["attack", "scheme", "update", "25 dB or more", *SHOWN.values()]
+    head = ["attack", "scheme", "update", "PSNR of at least 25 dB", *SHOWN.values()]
     lines = ["| " + " | ".join(head) + " |", "| --- | --- | --- |" + " ---: |" * (len(head) - 3)]
     for name, found in summary(rows).items():
         attack, scheme, setting = name.split()

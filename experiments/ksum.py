@@ -44,7 +44,7 @@ def measure(k: int, images: int) -> dict[str, object]:
     found = meet_in_the_middle(encoding, pool, coefficients, tolerance=TOLERANCE)
     seconds = time.perf_counter() - began
     if found.mixes.tolist() != [rows.tolist()]:
-        raise RuntimeError(f"k = {k}, N = {images}: not the mix that it was.")
+        raise RuntimeError(f"k = {k}, N = {images}: the search did not find the one right mix.")
     return {
         "k": k, "images": images, "half_sums": found.half_sums, "compared": found.compared,
         "seconds": round(seconds, 5),
@@ -82,7 +82,7 @@ def growth(figure: Figure, rows: list[dict[str, str]]) -> None:
         if len(sizes):
             axes.annotate(FORMULAS[k], (sizes[-1], 2.0 * sizes[-1] ** (k / 2)),
                           xytext=(6, 0), textcoords="offset points", color=colour)  # fmt: skip
-    axes.set(xlabel="images that partners are drawn from, N", ylabel="steps that were counted")
+    axes.set(xlabel="number of images, N", ylabel="counted steps")
     axes.margins(x=0.15)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

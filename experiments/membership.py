@@ -123,8 +123,8 @@ def summary(rows: list[dict[str, str]], size: dict[str, object]) -> dict[str, ob
 def table(rows: list[dict[str, str]]) -> str:
     """Return the table of docs/attacks/membership.md."""
     lines = [
-        "| images | shadow networks | scheme | accuracy, own images / test images | attack | "
-        "area under the curve | members found at 1 % false |",
+        "| images | shadow networks | scheme | accuracy, training / test images | attack | "
+        "AUC | true positive rate at 1% false positives |",
         "| --- | ---: | --- | ---: | --- | ---: | ---: |",
     ]
     for run_of in dict.fromkeys(tuple(row[name] for name in KEYS) for row in rows):

@@ -37,8 +37,9 @@ def needed(rows: list[dict[str, str]]) -> list[str]:
 def costs(rows: list[dict[str, str]]) -> list[str]:
     """Return a table with one row for each run."""
     lines = [
-        "| data | k | encodings of each image | σ | accuracy in % | the largest class "
-        "| ε, by the ledger | ε, before | ε, if labels were hidden |",
+        "| data | k | encodings of each image | σ | accuracy in % "
+        "| share of the largest class in % "
+        "| ε (ledger) | ε (bound before encrypting) | ε (if labels were hidden) |",
         "| --- |" + " ---: |" * 8,
     ]
     for row in rows:

@@ -14,7 +14,7 @@ from experiments.records import rows_of, with_measured
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
 PAGE = ROOT / "docs" / "attacks" / "reconstruction.md"
-#: Of each, by whom the assignment is, and the recovery.
+#: For each run: whose assignment and whose recovery it uses.
 RECOVERIES = {
     "ours": "ours | ours",
     "published": "ours | Carlini et al.",
@@ -22,24 +22,24 @@ RECOVERIES = {
     "fusion": "ours | fusion and denoising",
 }
 LABELS = {"none": "no labels", "soft": "soft labels"}
-#: What a line says, and how a run's figures are written in it.
+#: For each row: the title, and the format of the figures of a run.
 FIGURES = [
     ("AUC over all pairs of encodings: trained features", "{auc:.3f}"),
-    ("the same, features that are not trained", "{auc_untrained:.3f}"),
-    ("precision of the 100,000 likeliest pairs", "{precision_top:.3f}"),
+    ("same, untrained features", "{auc_untrained:.3f}"),
+    ("precision of the 100,000 most similar pairs", "{precision_top:.3f}"),
     ("private coefficients assigned to the right image", "{mass:.3f}"),
     ("mean SSIM of the 100 images", "{ssim:.3f}"),
-    ("the same under a plain window of 7 (scikit-image's default)", "{ssim_7x7:.3f}"),
+    ("same, with a uniform window of 7 (scikit-image's default)", "{ssim_7x7:.3f}"),
     ("images with an SSIM above 0.5", "{above_half:.0f}"),
-    ("images that the attack calls recovered / that are", "{claimed:.0f} / {right:.0f}"),
+    ("images called recovered / of these, recovered", "{claimed:.0f} / {right:.0f}"),
     ("challenge: Max_SSIM / Mean_SSIM", "{challenge_max_ssim:.2f} / {challenge_mean_ssim:.2f}"),
     (
-        "95 % interval of Mean_SSIM",
+        "95% interval of Mean_SSIM",
         "{challenge_mean_ssim_low:.2f} to {challenge_mean_ssim_high:.2f}",
     ),
     ("challenge: Min_L2 / Mean_L2", "{challenge_min_l2:.3f} / {challenge_mean_l2:.3f}"),
-    ("seconds of one core for the attack, features included", "{cpu_seconds:.0f}"),
-    ("seconds of one core for features and all pairs", "{features_cpu_seconds:.0f}"),
+    ("CPU seconds for the attack, features included", "{cpu_seconds:.0f}"),
+    ("CPU seconds for features and all pairs", "{features_cpu_seconds:.0f}"),
 ]
 
 Row = dict[str, str]
@@ -74,8 +74,8 @@ def photographs(rows: list[Row]) -> list[str]:
 def recoveries(rows: list[Row]) -> list[str]:
     """Return a table with a row for each recovery, where several ran on the same encodings."""
     lines = [
-        "| encodings | assignment | recovery | coefficients assigned rightly | mean SSIM "
-        "| above 0.5 | challenge: Mean_SSIM | seconds of one core |",
+        "| encodings | assignment | recovery | coefficients assigned correctly | mean SSIM "
+        "| above 0.5 | challenge: Mean_SSIM | CPU seconds |",
         "| --- | --- | --- |" + " ---: |" * 5,
     ]
     known = Counter((row["victim"], row["labels"], row["train"]) for row in rows)
@@ -94,8 +94,8 @@ def recoveries(rows: list[Row]) -> list[str]:
 def proven(rows: list[Row]) -> list[str]:
     """Return a table with one row for each setting of the provable algorithm."""
     lines = [
-        "| Gaussian images | encodings | pixels | public images, in an encoding | draws "
-        "| all recovered | said that they would not be | seconds |",
+        "| Gaussian images | encodings | pixels | public images, per encoding | draws "
+        "| all recovered | refused | seconds |",
         "|" + " ---: |" * 8,
     ]
     text = (
@@ -108,8 +108,8 @@ def proven(rows: list[Row]) -> list[str]:
 def pictured(rows: list[Row]) -> list[str]:
     """Return a sentence on the run in the picture."""
     text = (
-        "The picture below is of a run with a mean SSIM of {ssim:.2f}, {above_half:.0f} images "
-        "above 0.5 and {mass:.0%} of the coefficients assigned rightly."
+        "The picture below shows a run with a mean SSIM of {ssim:.2f}, {above_half:.0f} images "
+        "above 0.5 and {mass:.0%} of the coefficients assigned correctly."
     )
     return [text.format(**numbers(row)) for row in rows]
 
@@ -117,8 +117,8 @@ def pictured(rows: list[Row]) -> list[str]:
 def exposed(rows: list[Row]) -> list[str]:
     """Return a table with one row for each setting of `experiments.exposure`, in its order."""
     lines = [
-        "| setting | AUC | coefficients assigned rightly | mean SSIM | above 0.5 "
-        "| called recovered / that are | seconds of one core |",
+        "| setting | AUC | coefficients assigned correctly | mean SSIM | above 0.5 "
+        "| called recovered / of these, recovered | CPU seconds |",
         "| --- |" + " ---: |" * 6,
     ]
     for row in in_order(rows):

@@ -51,12 +51,11 @@ def averaging_table(rows: Rows) -> list[str]:
 def reconstruction_table(rows: Rows) -> list[str]:
     """Return a table with the best result of reconstruction in any run of each setting."""
     lines = [
-        "| reconstruction | k | private in a mix | labels | images | encodings of each "
+        "| reconstruction | k | private images in a mix | labels | images | encodings per image "
         "| SSIM above 0.5 | mean SSIM |",
         "| --- | ---: | ---: | --- |" + " ---: |" * 4,
     ]
     names = ("images", "kind", "k", "private_k", "labels", "count", "copies")
-    # Settings with a column of their own, in the order of a reader's questions.
     settings = sorted({tuple(row[name] for name in names) for row in rows}, key=_in_order)
     for setting in settings:
         best = max(

@@ -22,26 +22,26 @@ TITLES = {
     "inside-4": "inside-dataset, k = 4",
     "cross-4": "cross-dataset, k = 4",
     "cross-6": "cross-dataset, k = 6",
-    "cross-4-signed": "cross-dataset, k = 4, the network sees signs",
+    "cross-4-signed": "cross-dataset, k = 4, without the sign-invariant layer",
 }
 #: Schemes that the paper gives accuracies of.
 COMPARED = ("inside-4", "cross-4", "cross-6")
-#: What the paper says: accuracy of plain training, and the drops from it in points.
+#: Figures of the paper: accuracy of plain training, and the drops from it in points.
 PAPER = {
     "CIFAR-10": ("94.8", "3.4", "4.1", "5.2"),
-    "MNIST, all of it": ("99.5", "1.3", "about 1.5", "about 1.5"),
+    "MNIST, 60,000 images": ("99.5", "1.3", "about 1.5", "about 1.5"),
 }
-#: Ours that stand beside it.
-BESIDE = {"fashion-mnist": "Fashion-MNIST, all of it", "mnist-5k": "MNIST, 4,000 images"}
-#: What a row says, and of which attack, at how many encodings of an image, which measure says it.
+#: Our data sets in the same table.
+BESIDE = {"fashion-mnist": "Fashion-MNIST, 60,000 images", "mnist-5k": "MNIST, 4,000 images"}
+#: For each row: its title, the attack, the number of encodings of an image, and the measure.
 ATTACKS = [
-    ("public images found, of those that count", "public-search", 2, "public_found"),
-    ("the same by absolute values", "public-search-absolute", 2, "public_found"),
+    ("public images found (coefficient at least 0.15)", "public-search", 2, "public_found"),
+    ("same, on absolute values", "public-search-absolute", 2, "public_found"),
     ("images identified by averaging 100 encodings", "averaging", 100, "identified_mean"),
-    ("the same by absolute values", "averaging-absolute", 100, "identified_mean"),
+    ("same, on absolute values", "averaging-absolute", 100, "identified_mean"),
 ]
 ATTACKED = {"mixup-cross-4": "Mixup, k = 4", "cross-4": "InstaHide, cross-dataset, k = 4"}
-#: Benchmark, what a row says, and how its figures are written.
+#: For each row: the benchmark, the title, and the format of its figures.
 SPEEDS = [
     (
         "encode",
@@ -50,62 +50,66 @@ SPEEDS = [
     ),
     (
         "encode",
-        "against the authors' method, k = 4 / k = 6",
-        "{vs_authors_k4:.0f} / {vs_authors_k6:.0f} times as fast",
+        "speed relative to the authors' method, k = 4 / k = 6",
+        "{vs_authors_k4:.0f} / {vs_authors_k6:.0f} times",
     ),
     (
         "encode",
-        "the same with random crops and flips",
-        "{vs_authors_augmented:.0f} times as fast",
+        "same, with random crops and flips",
+        "{vs_authors_augmented:.0f} times",
     ),
-    ("encode", "against a plain conversion to float32", "{vs_floor_k4:.2f} times its time"),
-    ("encode", "share of the key stream", "{keys_share:.1%}"),
+    ("encode", "time relative to a plain conversion to float32", "{vs_floor_k4:.2f} times"),
+    ("encode", "share of the encoding time for keys", "{keys_share:.1%}"),
     (
         "loader",
-        "training ResNet-18 from `EncodedLoader`",
-        "{overhead:.3f} times a plain loader's time",
+        "training time of ResNet-18 with `EncodedLoader`, relative to a plain loader",
+        "{overhead:.3f} times",
     ),
     (
         "wrapping",
-        "the same from a `DataLoader` wrapped by `encode_loader`",
-        "{overhead:.3f} times the plain one's time",
+        "training time with `encode_loader`, relative to the plain `DataLoader`",
+        "{overhead:.3f} times",
     ),
     (
         "lightning_callback",
-        "the same by Lightning, with the callback",
-        "{overhead:.3f} times the time without",
+        "training time with the Lightning callback, relative to Lightning without it",
+        "{overhead:.3f} times",
     ),
     (
         "client_round",
-        "a client's round in a federation",
-        "{overhead:.3f} times that on plain images",
+        "time of a client's round in federated learning, relative to plain images",
+        "{overhead:.3f} times",
     ),
     (
         "distributed",
-        "training by two processes of one thread against one",
-        "{two_ranks_against_one:.2f} times as fast",
+        "training speed of two processes relative to one, one thread each",
+        "{two_ranks_against_one:.2f} times",
     ),
     (
         "publish",
-        "publishing 50,000 images: speed over the slower of disk and encoder",
-        "{share_of_floor:.2f}",
+        "speed of publishing 50,000 images, relative to the slower of disk and encoder",
+        "{share_of_floor:.2f} times",
     ),
     (
         "reading",
-        "training from an encoded folder: speed over that from memory",
-        "{reading_vs_memory:.2f}",
+        "training speed from an encoded folder, relative to memory",
+        "{reading_vs_memory:.2f} times",
     ),
     (
         "ledger",
-        "counting a million images in the ledger",
-        "{overhead_percent:.1f}% of encrypting them to disk",
+        "time to count a million images in the ledger, relative to encrypting them to disk",
+        "{overhead_percent:.1f}%",
     ),
     (
         "ray_nodes",
-        "two Ray nodes of one core against one",
-        "{two_nodes_against_one:.2f} times as fast",
+        "speed of two Ray nodes relative to one, one core each",
+        "{two_nodes_against_one:.2f} times",
     ),
-    ("memory", "memory above a mapped table of a million images", "{over_table_mib:,.0f} MiB"),
+    (
+        "memory",
+        "memory in addition to a mapped table of a million images",
+        "{over_table_mib:,.0f} MiB",
+    ),
     ("startup", "`instahide --help`", "{help_seconds:.2f} s"),
 ]
 
@@ -115,7 +119,8 @@ def accuracy_table(data: str, title: str) -> list[str]:
     rows = [row for row in rows_of(RESULTS / "accuracy.csv") if row["data"] == data]
     epochs = {int(row["epochs"]) for row in rows}
     lines = [
-        f"| {title} | epochs | seeds | plain test images | 10 encrypted queries each | drop |",
+        f"| {title} | epochs | seeds | plain test images | 10 encrypted queries per image "
+        "| drop, points |",
         "| --- |" + " ---: |" * 5,
     ]
     for number in sorted(epochs):
@@ -139,13 +144,12 @@ def drops_table() -> list[str]:
     Ours has a row for each data set and number of epochs for which plain training was measured.
     """
     lines = [
-        "| drop from plain training, in points | plain, % | "
+        "| drop in accuracy, points | plain training, % | "
         f"{' | '.join(TITLES[scheme] for scheme in COMPARED)} |",
         "| --- |" + " ---: |" * (1 + len(COMPARED)),
     ]
     lines += [
-        f"| the paper: {data}, ResNet-18 | {' | '.join(figures)} |"
-        for data, figures in PAPER.items()
+        f"| paper: {data}, ResNet-18 | {' | '.join(figures)} |" for data, figures in PAPER.items()
     ]
     rows = rows_of(RESULTS / "accuracy.csv")
     for data, title in BESIDE.items():
@@ -158,7 +162,7 @@ def drops_table() -> list[str]:
             assert plain is not None
             drops = ["" if value is None else f"{plain - value:z.1f}" for value in values]
             lines.append(
-                f"| here: {title}, small network, {epochs} epochs | {plain:.1f} "
+                f"| ours: {title}, small network, {epochs} epochs | {plain:.1f} "
                 f"| {' | '.join(drops)} |"
             )
     return lines
@@ -174,8 +178,9 @@ def pooled_table() -> list[str]:
     rows = rows_of(RESULTS / "pooled.csv")
     columns = ["pooled", "one_holder", "plain", "plain_third"]
     lines = [
-        "| Fashion-MNIST in three parts, accuracy in % | copies | epochs "
-        "| their encodings pooled | one holder's encodings | plain, all | plain, one third |",
+        "| Fashion-MNIST in three parts, accuracy in % | encodings per image | epochs "
+        "| pooled encodings | encodings of all images by one participant "
+        "| plain training, all images | plain training, one third |",
         "| --- |" + " ---: |" * (2 + len(columns)),
     ]
     for row in rows:
@@ -191,7 +196,8 @@ def federated_table() -> list[str]:
     first = max(rows, key=lambda row: int(row["rounds"]))
     lines = [
         f"| three Flower clients, {int(first['images']):,} images of Fashion-MNIST, "
-        f"{first['rounds']} rounds, accuracy in % | plain training | cross-dataset, k = 4 | drop |",
+        f"{first['rounds']} rounds, accuracy in % | plain training | cross-dataset, k = 4 "
+        "| drop, points |",
         "| --- |" + " ---: |" * 3,
     ]
     for partition, title in {"iid": "at random", "dirichlet": "by class, Dirichlet 0.3"}.items():
@@ -230,10 +236,10 @@ def reconstruction_table() -> list[str]:
     ]
     lines = [
         "| 100 photographs, 50 encodings of each, cross-dataset, k = 6 | sets of photographs "
-        "| SSIM above 0.5 | mean SSIM | processor time |",
+        "| SSIM above 0.5 | mean SSIM | CPU time |",
         "| --- |" + " ---: |" * 4,
     ]
-    for labels, title in {"none": "no labels seen", "soft": "soft labels seen"}.items():
+    for labels, title in {"none": "labels hidden", "soft": "soft labels known"}.items():
         mine = [row for row in rows if row["labels"] == labels]
         if mine:
             above, ssim, seconds = (

@@ -125,7 +125,7 @@ def test_a_table_of_attacks_has_means_over_seeds() -> None:
         }  # fmt: skip
 
     lines = attack_tables.page([row(0, "0.25"), row(1, "0.75")]).splitlines()
-    assert "| attack | scheme | encodings an image | SSIM, mean |" in lines
+    assert "| attack | scheme | encodings per image | SSIM, mean |" in lines
     assert "| `averaging` | plain | 10 | 0.5 |" in lines
     assert lines.count("Not measured yet.") == len(attack_tables.TABLES) - 1
 

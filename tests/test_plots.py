@@ -59,7 +59,7 @@ def test_the_frontier_has_a_line_a_scheme_along_the_number_of_encodings() -> Non
     assert lines == {"plain images": [[1.0, 98.5]], "cross, k = 4": [[0.4, 95.0], [0.7, 97.0]]}
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["plain images", "cross, k = 4", "10"]
-    assert axes.get_title().startswith("3 points")
+    assert axes.get_title().startswith("3 measured points")
     _, marks = axes.collections
     assert marks.get_offsets().tolist() == lines["cross, k = 4"]
     few, many = marks.get_sizes()

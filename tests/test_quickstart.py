@@ -61,4 +61,4 @@ def test_a_folder_of_photographs_ends_in_a_report(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
     assert (tmp_path / "steps.png").stat().st_size > 0
     report = (tmp_path / "audit" / "report.html").read_text(encoding="utf-8")
-    assert "came back" in report
+    assert "recovered recognizably" in report

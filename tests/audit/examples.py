@@ -41,7 +41,7 @@ def recovered(count: int, total: int = 100, **changes: Any) -> AttackResult:
 def report(**changes: Any) -> Report:
     plain: dict[str, Any] = {
         "complete": True, "budget_seconds": 600.0, "surroundings": {"python": "3.11"},
-        "verdict": ["Of 100 images, 92 came back.", "More."], "subject": FACTS,
+        "verdict": ["Of 100 images, 92 were recovered.", "More."], "subject": FACTS,
         "summary": {"recovered": 0.92, "ssim": None}, "thresholds": [], "results": [],
         "untried": {HOSTILE: HOSTILE}, "command": f"instahide audit {HOSTILE}",
         "hardness": {"caveat": "No guarantee.", "figures": [

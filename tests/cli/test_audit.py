@@ -88,7 +88,7 @@ def test_an_audit_says_what_came_back_and_stands_in_ci(given: Path, tmp_path: Pa
     found = report(tmp_path / "out")
     # Two images in a mix and eight encodings of each: this is not hidden from anybody.
     assert found["summary"]["recovered"] > 0.5
-    assert "came back recognisably" in found["verdict"][0]
+    assert "recovered recognizably" in found["verdict"][0]
     failed = "This audit is incomplete: 2 attacks failed with an error"
     assert found["verdict"][0].startswith(failed)
     assert result.stdout.startswith(failed)

@@ -16,8 +16,8 @@ def test_what_came_back_and_what_it_cost_stand_first() -> None:
     done = [recovered(12), recovered(92, attack="reconstruction", seconds=120.0)]
     said = summarize(done, FACTS)
     assert said[0] == (
-        "Of 100 images, encrypted anew 30 times each, 92 came back recognisably, by the attack "
-        "“reconstruction” in 2 minutes."
+        "Of 100 images, each encrypted 30 times for this audit, 92 were recovered recognizably, by "
+        "the attack “reconstruction” in 2 minutes."
     )
     assert said[-1] == LIMITS
     assert "100 of 200 images" in said[-2]
@@ -26,22 +26,24 @@ def test_what_came_back_and_what_it_cost_stand_first() -> None:
 def test_an_image_that_came_back_often_need_be_recognised_but_once() -> None:
     often = recovered(92)
     figures = often.figures | {"images_recovered": 3000.0}
-    assert "recognisably at least once" in summarize([recovered(92, figures=figures)], FACTS)[0]
+    assert "recognizably at least once" in summarize([recovered(92, figures=figures)], FACTS)[0]
     assert "at least once" not in summarize([often], FACTS)[0]
 
 
 def test_the_worse_of_rehearsal_and_publication_stands_first() -> None:
     published = recovered(99, on="published")
-    assert summarize([recovered(50), published], FACTS)[0].startswith("Out of the encodings")
+    said = summarize([recovered(50), published], FACTS)[0]
+    assert said.startswith("Of the 100 images in the published encodings")
     assert summarize([recovered(100), published], FACTS)[0].startswith("Of 100 images")
 
 
-NONE = "No attack that recovers images from encodings was run to its end."
+NONE = "No attack that recovers images from encodings ran to completion."
 
 
 def test_nothing_recovered_is_said_with_what_was_tried_and_no_more() -> None:
     said = summarize([recovered(0, absolute=True), recovered(7, point=True)], FACTS)
-    assert "none came back recognisably in what was tried (averaging; 2 seconds in all)" in said[0]
+    none = "none was recovered recognizably by the attacks that ran (averaging; 2 seconds in total)"
+    assert none in said[0]
     assert summarize([], FACTS)[0] == NONE
     failed = recovered(9, state="failed")
     assert summarize([failed], FACTS)[0].endswith(f" {NONE}")
@@ -49,9 +51,9 @@ def test_nothing_recovered_is_said_with_what_was_tried_and_no_more() -> None:
 
 def test_a_generator_that_was_found_is_worse_than_anything() -> None:
     found = result("seed-search", figures={"found": 1.0})
-    assert "can be worked out" in summarize([recovered(100), found], FACTS)[0]
+    assert "can be computed" in summarize([recovered(100), found], FACTS)[0]
     none = result("seed-search", figures={"found": 0.0})
-    assert "can be worked out" not in " ".join(summarize([recovered(100), none], FACTS))
+    assert "can be computed" not in " ".join(summarize([recovered(100), none], FACTS))
 
 
 @pytest.mark.parametrize(
@@ -59,11 +61,11 @@ def test_a_generator_that_was_found_is_worse_than_anything() -> None:
     [
         ("labels", {"class_sets_right": 1.0}, "in 100% of the mixes"),
         ("labels", {"class_sets_right": 0.999}, "in more than 99% of the mixes"),
-        ("public-search", {"public_found": 0.001}, "less than 1% were found"),
+        ("public-search", {"public_found": 0.001}, "found less than 1% of"),
         ("membership", {"membership_auc": 0.75}, "75% of the time"),
-        ("statistics", {"values_p": 0.5, "other": 0.0}, "did not tell"),
+        ("statistics", {"values_p": 0.5, "other": 0.0}, "did not distinguish"),
         ("statistics", {"values_p": 0.5, "distances_p": 1e-9}, "p = 1e-09"),
-        ("seed-search", {"found": 0.0}, "No general-purpose generator"),
+        ("seed-search", {"found": 0.0}, "none produces the keys"),
         ("foreign", {"anything": 1.0}, ""),
     ],
 )
@@ -94,17 +96,18 @@ def test_an_update_has_a_sentence_of_its_own() -> None:
     assert [sentence for sentence in said if "gradient" in sentence] == [finding(masked)]
     assert not any("labels alone" in sentence for sentence in said)
     assert finding(masked) == (
-        "From its gradient, as a federation's server gets it, one encoding came back (50 dB, by "
-        "the attack “dlg”). The image behind it is not recognisable in the result."
+        "One encoding was recovered from its gradient, which the server of a federation receives "
+        "(PSNR 50 dB, by the attack “dlg”). The private image is not recognizable in the result."
     )
     bare = recovered(1, total=1, on="update", figures=figures | {"images_recognisable": 1.0})
-    assert finding(bare).endswith("The image behind it is recognisable in the result.")
+    assert finding(bare).endswith("The private image is recognizable in the result.")
     failed = recovered(0, on="update", figures=figures | {"encoding_psnr_mean": 9.0})
-    assert "one encoding did not come back (9 dB" in finding(failed)
+    assert finding(failed).startswith("One encoding was not recovered from its gradient")
+    assert "(PSNR 9 dB" in finding(failed)
     plain = bare.model_copy(update={"on": "plain update"})
     assert finding(plain) == (
-        "From the gradient of the plain image, the image is recognisable (50 dB, by the attack "
-        "“averaging”)."
+        "For comparison, the image is recognizable in what was recovered from the gradient of the "
+        "plain image (PSNR 50 dB, by the attack “averaging”)."
     )
     assert f"{finding(failed)} {finding(plain)}" in summarize([failed, plain], FACTS)
     # An update is no rehearsal, and what came of it stands for none.
@@ -113,7 +116,7 @@ def test_an_update_has_a_sentence_of_its_own() -> None:
 
 def test_what_noise_guarantees_is_said_and_that_without_it_nothing_is() -> None:
     none = "Differential privacy: none (no noise added)."
-    assert privacy_sentence(FACTS).startswith("Nothing is guaranteed")
+    assert privacy_sentence(FACTS).startswith("There is no guarantee")
     assert privacy_sentence(FACTS).endswith(none)
     assert none in summarize([recovered(92)], FACTS)
     assert all("guarantee" not in sentence for sentence in summarize([recovered(92)], FACTS))
@@ -150,7 +153,7 @@ def test_the_first_sentence_says_what_failed_and_what_had_no_time() -> None:
         "error (foreign), 3 attacks ran out of time (demixing, dlg, stuck)"
     )
     # What was found stands beside it.
-    assert "92 came back recognisably" in summarize([best, broken], FACTS)[0]
+    assert "92 were recovered recognizably" in summarize([best, broken], FACTS)[0]
 
 
 def test_what_ends_by_its_time_alone_and_points_of_curves_are_not_missing() -> None:
@@ -166,6 +169,6 @@ def test_an_encoding_comes_back_only_if_it_is_nearer_than_a_blank_picture() -> N
     """The mix of flat images is flat itself: a blank picture is near to it."""
     figures = {"encoding_psnr_mean": 40.0, "of_blank_psnr_mean": 38.0}
     flat = result("dlg", on="update", images=1, figures=figures)
-    assert "one encoding did not come back (40 dB" in finding(flat)
+    assert finding(flat).startswith("One encoding was not recovered")
     exact = result("dlg", on="update", images=1, figures=figures | {"encoding_psnr_mean": 60.0})
-    assert "one encoding came back (60 dB" in finding(exact)
+    assert finding(exact).startswith("One encoding was recovered")

@@ -1,4 +1,4 @@
-"""Curves against the number of encodings, as coordinates for an inline SVG."""
+"""Charts of a figure against the number of encodings, as coordinates for an inline SVG."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from instahide.audit.report.schema import AttackResult
 from instahide.audit.schedule import CURVES
 
-#: Of the drawing, in units of its own: it is scaled to the page.
+#: Size and margins of the drawing, in its own units; it is scaled to the page.
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 44, 16, 12, 44
 
@@ -24,13 +24,13 @@ class Line:
 
     @property
     def path(self) -> str:
-        """As an SVG polyline has it."""
+        """The points in the format of an SVG polyline."""
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines in one drawing; ticks are (place, label)."""
+    """A chart with several lines; ticks are (position, label)."""
 
     title: str
     lines: list[Line]
@@ -39,7 +39,7 @@ class Chart:
 
     @property
     def spoken(self) -> str:
-        """The drawing in words, for those who do not see it."""
+        """The chart in words, for screen readers."""
         said = [
             f"{line.name}: "
             + ", ".join(f"{value:.2f} at {count} encodings" for count, value in line.values)
@@ -49,12 +49,12 @@ class Chart:
 
 
 def curve(results: Sequence[AttackResult], figure: str, title: str) -> Chart | None:
-    """``figure`` (from 0 to 1) against encodings of an image, by attack; None without a curve.
+    """Return a chart of ``figure`` against encodings per image, by attack; None without curves.
 
     Args:
-        results: of all attacks; those on rehearsals are drawn.
-        figure: of `Result.figures`.
-        title: of the chart.
+        results: results of all attacks; only those on rehearsals are drawn.
+        figure: name of a figure in `AttackResult.figures`, from 0 to 1.
+        title: title of the chart.
     """
     series = {name: _values(results, name, figure) for name in CURVES}
     series = {name: values for name, values in series.items() if len(values) > 1}

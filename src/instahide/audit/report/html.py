@@ -1,4 +1,4 @@
-"""An audit's report: ``report.json``, and the same for people as one page, ``report.html``."""
+"""The report of an audit: ``report.json`` and, for people, the page ``report.html``."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from instahide.utils.atomic_write import atomic_write, write_json
 from instahide.utils.optional_deps import requires_extra
 
 JSON, HTML = "report.json", "report.html"
-#: Steps a second and dollars an hour of a core, by which the costs of attacks are worked out.
+#: Steps per second and dollars per hour of one core, from which costs of attacks are computed.
 RATE, PRICE = 1e9, 0.05
-#: From here on a number is shown as a power of ten.
+#: Numbers from this size on are shown as powers of ten.
 MOST_DIGITS = 1e12
-#: What no attack here tries, whatever is audited.
+#: What no audit includes.
 NOT_HERE = {
-    "fusion and denoising": "The attack of Luo et al. (AAAI 2022) is no part of an audit: where "
-    "it was measured, it recovered less than phase retrieval does.",
-    "this machine": "Memory, disk, timing and the operating system's entropy are not looked at.",
-    "augmentation": "Images are encrypted anew without crops and flips, which is easier to attack.",
+    "fusion and denoising": "The audit does not run the attack of Luo et al. (AAAI 2022). In our "
+    "measurements it recovered less than phase retrieval.",
+    "this machine": "The audit does not check memory, disk, timing or the entropy of the "
+    "operating system.",
+    "augmentation": "The audit encrypts images without crops and flips, which is easier to attack.",
 }
 
 
@@ -49,16 +50,16 @@ def make_report(
     seconds: float,
     command: str,
 ) -> Report:
-    """All of what ``results`` say.
+    """Return the report on ``results``.
 
     Args:
-        session: where they came from.
-        wanted: all that was to be tried.
-        results: what has been.
+        session: the audit that they are from.
+        wanted: all attacks that the audit was to run.
+        results: results of the attacks that ran.
         broken: attacks of other packages that could not be loaded, and why.
-        bounds: that the user set.
-        seconds: of the budget.
-        command: that was typed.
+        bounds: bounds that the user set.
+        seconds: the budget.
+        command: the command that was typed.
     """
     subject, left = session.subject, pending(wanted, results)
     about = facts(subject)
@@ -90,7 +91,7 @@ def write_report(report: Report, folder: Path) -> None:
 
 
 def render(report: Report, pictures: Path) -> str:
-    """The page, with the ``pictures`` inside it; every text in it is escaped."""
+    """Return the page, with the ``pictures`` embedded and every text escaped."""
     with requires_extra("Jinja2", "audit"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
     environment = Environment(
@@ -110,7 +111,7 @@ def render(report: Report, pictures: Path) -> str:
     }
     curves = [
         charts.curve(report.results, "ssim_mean", "Mean SSIM of recovered images"),
-        charts.curve(report.results, "identified", "Share that can be told from all others"),
+        charts.curve(report.results, "identified", "Share of recovered images that are identified"),
     ]
     return environment.get_template("report.html").render(
         report=report,
@@ -123,15 +124,15 @@ def render(report: Report, pictures: Path) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """What the page shows of ``value``: a text without characters that reorder or hide others."""
-    # The subclass of `str` that says that it is HTML already stays as it is.
+    """Return ``value`` without characters that reorder or hide text."""
+    # Markup, the subclass of `str` for HTML that is already escaped, is returned unchanged.
     return printable(value) if type(value) is str else value
 
 
 def _telling(result: AttackResult) -> tuple[float, float]:
-    """Attacks that recover most stand first; the others keep the order in which they were run.
+    """Return a sort key: attacks that recovered most first, then the others in their order.
 
-    What stands there to compare with comes last.
+    Attacks on plain updates, which are for comparison only, come last.
     """
     if result.on == "plain update":
         return (2.0, 0.0)
@@ -156,7 +157,7 @@ def _untried(
 
 
 def _called(task: Task) -> str:
-    at = f" at {task.copies} encodings of an image" if task.point else ""
+    at = f" with {task.copies} encodings per image" if task.point else ""
     return f"{task.attack}{WHERE[task.on]}{at}"
 
 
@@ -186,7 +187,7 @@ def _surroundings() -> dict[str, str]:
 
 
 def _number(value: float | None) -> str:
-    """Three digits that count, or a whole number."""
+    """Return a whole number, or three significant digits."""
     if value is None:
         return "not finite"
     if value == int(value) or 1e3 <= abs(value) < MOST_DIGITS:

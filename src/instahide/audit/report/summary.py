@@ -1,4 +1,4 @@
-"""What an audit found, in plain words: what was recovered, and at what cost."""
+"""The sentences of an audit's verdict: what attacks recovered, and in how much time."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Collection, Sequence
 from instahide.audit.report.schema import AttackResult, Facts
 from instahide.audit.report.thresholds import recovered_share
 from instahide.audit.schedule import ENDLESS, SENT, On, Task
+from instahide.audit.scoring.scores import LEAST_COEFFICIENT
 from instahide.encryption.privacy import privacy_statement
 
-#: An encoding that is so near to the one trained on, in dB, counts as the same,
+#: An encoding counts as recovered from an update if its PSNR, in dB, is at least this,
 INVERTED = 25.0
-#: if it is so many dB nearer than the best blank picture is: its squared error is half as large.
+#: and exceeds the PSNR of the best blank picture by this: its squared error is half as large.
 ABOVE_BLANK = 3.0
-#: Corrected p-values below this are called telling.
+#: Corrected p-values below this count as significant.
 _TELLING = 0.01
 _WHERE = {
-    "rehearsal": "Of {total:,} images, encrypted anew {copies} each,",
-    "published": "Out of the encodings that went out, of {total:,} images,",
+    "rehearsal": "Of {total:,} images, each encrypted {copies} for this audit,",
+    "published": "Of the {total:,} images in the published encodings,",
 }
-_NONE = "No attack that recovers images from encodings was run to its end."
+_NONE = "No attack that recovers images from encodings ran to completion."
 LIMITS = (
-    "What an attack failed at here it failed at as it stands, on these images, with this much "
-    "time. That is no evidence that a better one would fail, and attacks only get better."
+    "A failed attack is not evidence of safety. It failed in this implementation, on these images, "
+    "within this time. A better attack may succeed, and attacks only get better."
 )
 
 
@@ -32,14 +33,14 @@ def summarize(
     waiting: Sequence[Task] = (),
     broken: Collection[str] = (),
 ) -> list[str]:
-    """Paragraphs, the most important one first; `LIMITS` last.
+    """Return the paragraphs of the verdict, the most important one first and `LIMITS` last.
 
-    Where an attack failed or ran out of time, the first sentence of the first one says so.
+    If an attack failed or ran out of time, the first sentence of the first paragraph says so.
 
     Args:
-        results: of the attacks that were run.
+        results: results of the attacks that ran.
         facts: what was audited.
-        waiting: what was not begun, for want of time.
+        waiting: attacks that did not start within the budget.
         broken: attacks of other packages that could not be loaded.
     """
     done = [result for result in results if result.state == "done" and not result.point]
@@ -61,7 +62,7 @@ def summarize(
 def _incomplete(
     results: Sequence[AttackResult], waiting: Sequence[Task], broken: Collection[str]
 ) -> str:
-    """Which attacks failed, and which had too little time; nothing if none did."""
+    """Return a sentence on attacks that failed or ran out of time; empty if there are none."""
     failed = {r.attack for r in results if r.state == "failed" and not r.out_of_time}
     late = {r.attack for r in results if r.out_of_time and not r.point} - set(ENDLESS)
     late |= {task.attack for task in waiting if not task.point}
@@ -81,30 +82,30 @@ def _incomplete(
 
 
 def finding(result: AttackResult) -> str:
-    """What one attack found that is no image; nothing where its figures have to speak."""
+    """Return a sentence on what one attack found besides images; empty if there is none."""
     kinds = (_labels, _public, _membership, _statistics, _update, _generator)
     return next((said for kind in kinds if (said := kind([result]))), "")
 
 
 def privacy_sentence(facts: Facts) -> str:
-    """What noise guarantees of what went out, whatever the attack."""
+    """Return a paragraph on the differential privacy of the published encodings."""
     if facts.epsilon is None:
-        return f"Nothing is guaranteed against attacks that were not tried. {_statement(facts)}."
+        return f"There is no guarantee against attacks that were not tried. {_statement(facts)}."
     return (
-        f"{_statement(facts)}, for the pixels of one image, whose label and partners count as "
-        "known, whatever the attack. The smaller epsilon is, the more that promises; above 10 it "
-        "is next to nothing."
+        f"{_statement(facts)}. This guarantee is for the pixels of one image and holds against any "
+        "attack, also by an attacker who knows the label and the partners of the image. A smaller "
+        "epsilon is a stronger guarantee; above 10 the guarantee is almost meaningless."
     )
 
 
 def _statement(facts: Facts) -> str:
     noise = bool(facts.scheme.get("noise"))
-    scope = ", but to the ledger alone" if facts.epsilon is None else ", at most"
+    scope = "; the ledger has it" if facts.epsilon is None else ", at most"
     return privacy_statement(facts.epsilon, facts.delta, noise=noise, scope=scope)
 
 
 def duration(seconds: float) -> str:
-    """As people say it."""
+    """Return ``seconds`` in words."""
     if seconds < 1:
         return "less than a second"
     for unit, size in (("hour", 3600), ("minute", 60)):
@@ -123,12 +124,16 @@ def _recovered(done: Sequence[AttackResult], on: On) -> str:
     if not count:
         tried = ", ".join(r.attack for r in seeking)
         spent = duration(sum(r.seconds for r in seeking))
-        return f"{where} none came back recognisably in what was tried ({tried}; {spent} in all)."
+        return (
+            f"{where} none was recovered recognizably by the attacks that ran "
+            f"({tried}; {spent} in total)."
+        )
     once = " at least once" if (best.figures.get("images_recovered") or 0) > total else ""
-    signs = ", up to signs" if best.absolute else ""
+    signs = " as absolute values" if best.absolute else ""
+    were = "was" if count == 1 else "were"
     return (
-        f"{where} {count:,} came back recognisably{once}{signs}, by the attack “{best.attack}” in "
-        f"{duration(best.seconds)}."
+        f"{where} {count:,} {were} recovered recognizably{once}{signs}, by the attack "
+        f"“{best.attack}” in {duration(best.seconds)}."
     )
 
 
@@ -140,7 +145,7 @@ def _labels(done: Sequence[AttackResult]) -> str:
     share = _most([r for r in done if r.on not in SENT], "class_sets_right")
     if share is None:
         return ""
-    return f"The labels alone say which classes are in a mix, in {_percent(share)} of the mixes."
+    return f"The labels alone reveal the classes in {_percent(share)} of the mixes."
 
 
 def _public(done: Sequence[AttackResult]) -> str:
@@ -148,8 +153,8 @@ def _public(done: Sequence[AttackResult]) -> str:
     if share is None:
         return ""
     return (
-        f"Of the public images that count in a mix, {_percent(share)} were found by an attacker "
-        "who has the public pool."
+        f"An attacker who has the public pool found {_percent(share)} of the public images with a "
+        f"coefficient of at least {LEAST_COEFFICIENT}."
     )
 
 
@@ -158,8 +163,8 @@ def _membership(done: Sequence[AttackResult]) -> str:
     if share is None:
         return ""
     return (
-        "Asked which of two images was trained on, the trained network gives it away "
-        f"{_percent(share)} of the time; a coin does 50%."
+        "Given a training image and another image, an attacker who has the trained network "
+        f"identifies the training image {_percent(share)} of the time; guessing gives 50%."
     )
 
 
@@ -174,40 +179,40 @@ def _statistics(done: Sequence[AttackResult]) -> str:
     if not values:
         return ""
     if min(values) >= _TELLING:
-        return "Statistical tests did not tell encodings of one image from those of others."
+        return "Statistical tests did not distinguish encodings of one image from those of others."
     return (
-        "Statistical tests tell encodings of one image from those of others (p = "
-        f"{min(values):.1g}, corrected)."
+        "Statistical tests distinguish encodings of one image from those of others "
+        f"(p = {min(values):.1g}, corrected for the number of tests)."
     )
 
 
 def _update(done: Sequence[AttackResult]) -> str:
-    """Of the encoding, then of its image, each by the attack that came nearest to it."""
+    """Return sentences on the encoding and its image, from the attack with the highest PSNR."""
     inverted = [r for r in done if r.figures.get("encoding_psnr_mean") is not None]
     best = {on: max((r for r in inverted if r.on == on), key=_psnr, default=None) for on in SENT}
     sentences = []
     if (sent := best["update"]) is not None:
-        again = "came back" if _came_back(sent) else "did not come back"
+        was = "was" if _inverted(sent) else "was not"
         shown = "is" if recovered_share(sent) else "is not"
         sentences = [
-            f"From its gradient, as a federation's server gets it, one encoding {again} "
-            f"({_nearness(sent)}).",
-            f"The image behind it {shown} recognisable in the result.",
+            f"One encoding {was} recovered from its gradient, which the server of a federation "
+            f"receives ({_nearness(sent)}).",
+            f"The private image {shown} recognizable in the result.",
         ]
     if (plain := best["plain update"]) is not None:
         shown = "is" if recovered_share(plain) else "is not"
         sentences.append(
-            f"From the gradient of the plain image, the image {shown} recognisable "
-            f"({_nearness(plain)})."
+            f"For comparison, the image {shown} recognizable in what was recovered from the "
+            f"gradient of the plain image ({_nearness(plain)})."
         )
     return " ".join(sentences)
 
 
 def _nearness(inverted: AttackResult) -> str:
-    return f"{_psnr(inverted):.0f} dB, by the attack “{inverted.attack}”"
+    return f"PSNR {_psnr(inverted):.0f} dB, by the attack “{inverted.attack}”"
 
 
-def _came_back(inverted: AttackResult) -> bool:
+def _inverted(inverted: AttackResult) -> bool:
     blank = inverted.figures.get("of_blank_psnr_mean") or 0.0
     return _psnr(inverted) >= max(INVERTED, blank + ABOVE_BLANK)
 
@@ -221,8 +226,11 @@ def _generator(done: Sequence[AttackResult]) -> str:
     if found is None:
         return ""
     if found:
-        return "The keys come from a general-purpose generator: all of them can be worked out."
-    return "No general-purpose generator was found behind the keys, of those that were tried."
+        return "The keys come from a general-purpose random generator: all of them can be computed."
+    return (
+        "Of the general-purpose random generators and seeds that were tried, none produces the "
+        "keys."
+    )
 
 
 def _share(facts: Facts) -> str:
@@ -230,9 +238,9 @@ def _share(facts: Facts) -> str:
         return ""
     fewer = f", {_times(facts.rehearsed_copies)} instead of {_times(facts.copies)} each"
     return (
-        f"{facts.rehearsed_images:,} of {facts.images:,} images were encrypted anew"
-        f"{fewer if facts.rehearsed_copies != facts.copies else ''}, and mixed with each other "
-        "alone: an attacker of all has more to sort out, and more time."
+        f"The audit encrypted {facts.rehearsed_images:,} of {facts.images:,} images"
+        f"{fewer if facts.rehearsed_copies != facts.copies else ''}, and mixed them only with each "
+        "other. With all images, an attacker has more to sort out, and more time."
     )
 
 
@@ -245,7 +253,7 @@ def _times(count: int) -> str:
 
 
 def _percent(share: float) -> str:
-    """Nothing that happened is 0%, nothing that was missed is in 100%."""
+    """Return ``share`` in percent, with 0% only for 0 and 100% only for 1."""
     if 0 < share < 0.005:
         return "less than 1%"
     if 0.995 <= share < 1:

@@ -1,4 +1,4 @@
-"""Bounds that a user sets on what an audit may find: ``--fail-if "ssim>0.4"``."""
+"""Bounds that a user sets on the figures of an audit, as in ``--fail-if "ssim>0.4"``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from instahide.audit.report.schema import AttackResult, Threshold
 from instahide.audit.schedule import SENT, Task
 from instahide.errors import InstaHideError
 
-#: Figures over all attacks, and what each is; docs/audit.md has them, too.
+#: Figures over all attacks and their meanings, which are also in docs/audit.md.
 MEANINGS = {
-    "recovered": "share of the images that came back recognisably, by the attack that did best",
-    "ssim": "mean SSIM of what an attack recovered, by the attack that did best",
+    "recovered": "share of the images that were recovered recognizably, by the best attack",
+    "ssim": "mean SSIM of the images that an attack recovered, by the best attack",
     "ssim_best": "SSIM of the best recovered image",
     "public_found": "share of the public images that were found",
-    "membership_auc": "area under the curve of the best membership inference",
+    "membership_auc": "area under the ROC curve of the best membership inference",
 }
-#: The figures of a result that each of them is the greatest of.
+#: The figure of a result of which each is the maximum over attacks.
 _OF = {
     "ssim": "ssim_mean",
     "ssim_best": "ssim_best",
@@ -35,7 +35,7 @@ _EXPRESSION = re.compile(
 
 
 class Bound(NamedTuple):
-    """``expression`` as it was typed, in its parts."""
+    """A parsed bound; ``expression`` is its text as it was typed."""
 
     expression: str
     name: str
@@ -44,10 +44,10 @@ class Bound(NamedTuple):
 
 
 def parse_threshold(expression: str, attacks: Collection[str]) -> Bound:
-    """A bound on a figure of `MEANINGS`, or on one of an attack, as ``labels.class_sets_right``.
+    """Parse a bound on a figure of `MEANINGS` or of an attack, as in ``labels.class_sets_right``.
 
     Raises:
-        InstaHideError: not such an expression, or there is no such figure or attack.
+        InstaHideError: the expression is invalid, or the figure or attack is unknown.
     """
     match = _EXPRESSION.fullmatch(expression)
     try:
@@ -56,23 +56,24 @@ def parse_threshold(expression: str, attacks: Collection[str]) -> Bound:
         bound = None
     if match is None or bound is None or bound != bound:
         raise InstaHideError(
-            f"{expression!r} is not a bound.", 'Write --fail-if "ssim>0.4", with >, >=, < or <=.'
+            f"{expression!r} is not a bound.",
+            'Write a bound such as "ssim>0.4", with >, >=, < or <=.',
         )
     attack, dot, _ = match["name"].partition(".")
     if match["name"] not in MEANINGS and not (dot and attack in attacks):
         raise InstaHideError(
             f"There is no figure {match['name']!r}.",
-            f"Use one of {', '.join(MEANINGS)}, or one of an attack, as in "
+            f"Use one of {', '.join(MEANINGS)}, or a figure of an attack, such as "
             "labels.class_sets_right.",
         )
     return Bound(expression, match["name"], match["compared"], bound)
 
 
 def summary(results: Sequence[AttackResult]) -> dict[str, float | None]:
-    """The figures of `MEANINGS`; None for what no attack measured.
+    """Return the figures of `MEANINGS`; None for those that no attack measured.
 
-    Points of curves are left out: they show fewer encodings than went out. So are updates: only who
-    trains in a federation sends any.
+    Points of curves are left out, because they use fewer encodings than were published. Updates are
+    left out, because only participants of a federation send them.
     """
     done = [result for result in results if result.state == "done" and not result.point]
     counted = [result for result in done if result.on not in SENT]
@@ -82,7 +83,7 @@ def summary(results: Sequence[AttackResult]) -> dict[str, float | None]:
 
 
 def recovered_share(result: AttackResult) -> float | None:
-    """The share of the private images that came back recognisably; None if none was sought."""
+    """Return the share of private images recovered recognizably; None if none was sought."""
     recognisable = result.figures.get("images_recognisable")
     sought = result.figures.get("images_sought")
     return None if recognisable is None or not sought else recognisable / sought
@@ -91,11 +92,10 @@ def recovered_share(result: AttackResult) -> float | None:
 def check_thresholds(
     bounds: Sequence[Bound], results: Sequence[AttackResult], waiting: Sequence[Task] = ()
 ) -> list[Threshold]:
-    """Check every bound. One that could not be checked counts as violated.
+    """Check every bound. A bound that could not be checked counts as violated.
 
-    A check that could not be made must not look like one that went well: nothing was measured, or
-    an attack that might have found more than the bound allows failed, or is ``waiting``: it was not
-    begun, for want of time.
+    This is the case if nothing was measured, or if an attack failed or is ``waiting`` (it did not
+    start within the budget) that might have found more than the bound allows.
     """
     overall = summary(results)
     return [
@@ -112,9 +112,9 @@ def _checked(bound: Bound, value: float | None, unchecked: list[str]) -> Thresho
 
 
 def _unchecked(bound: Bound, results: Sequence[AttackResult], waiting: Sequence[Task]) -> list[str]:
-    """Attacks without a result that might have raised the figure, where the bound is an upper one.
+    """Return the attacks without a result that might have raised the figure above an upper bound.
 
-    A figure is the greatest over attacks, so that a missing attack cannot have lowered it.
+    A figure is the maximum over attacks, so a missing attack cannot lower it.
     """
     if bound.compared not in (">", ">="):
         return []
