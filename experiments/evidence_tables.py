@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from experiments import cost, ksum, plots, tables
+from experiments import cost, plots, tables
 from experiments.frontier_chart import SCHEMES
 from experiments.records import rows_of, with_measured
 from experiments.tables import RESULTS, ROOT
+from experiments.theory import ksum
 from instahide.cli.reproduce import Claim, claims
 
 PAGE = ROOT / "docs" / "evidence.md"

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from experiments import curves, frontier_chart, ksum
+from experiments import curves, frontier_chart
 from experiments.records import rows_of
 from experiments.tables import RESULTS, ROOT
+from experiments.theory import ksum
 
 FIGURES = ROOT / "docs" / "figures"
 #: Text stays text, and the same rows give the same file.

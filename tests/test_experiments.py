@@ -315,7 +315,7 @@ def test_the_page_of_the_reconstruction_shows_what_was_measured() -> None:
 def test_exact_search_is_measured_once_and_grows_as_it_should(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from experiments import ksum
+    from experiments.theory import ksum
 
     out = tmp_path / "ksum.csv"
     monkeypatch.setattr(

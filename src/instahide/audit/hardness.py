@@ -144,7 +144,7 @@ def _exhaustive(setting: Setting) -> list[Figure]:
             "N^(k/2), k/2 rounded up; as much memory",
             "As above. The paper's argument for hardness is that this cannot be beaten by much for "
             "random vectors (a k-vector-sum assumption, worst case).",
-            "Huang et al., ICML 2020, section 4; attacks/ksum.py runs it at toy sizes",
+            "Huang et al., ICML 2020, section 4; experiments/theory runs it at toy sizes",
         ),
     ]
 

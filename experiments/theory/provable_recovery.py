@@ -17,12 +17,12 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import networkx
 import torch
 from torch import Tensor
 
 from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.errors import InstaHideError
-from instahide.utils.optional_deps import requires_extra
 
 #: Private images of an encoding.
 PRIVATE_K = 2
@@ -143,11 +143,8 @@ def pairs_of(counts: Tensor) -> Tensor:
     its root is found by Roussopoulos' algorithm.
 
     Raises:
-        InstaHideError: encodings do not hang together, are too few, or are of no such pairs; or
-            networkx is missing.
+        InstaHideError: encodings do not hang together, are too few, or are of no such pairs.
     """
-    with requires_extra("networkx", "audit"):
-        import networkx  # type: ignore[import-untyped]
     # The first encoding of the same pair stands for all.
     same = (counts == PRIVATE_K).int().argmax(dim=1)
     first = sorted(set(same.tolist()))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from instahide.attacks.ksum import meet_in_the_middle
+from experiments.theory.meet_in_the_middle import meet_in_the_middle
 from instahide.data import ImageTable
 from instahide.encryption.known_keys import encode_with_known_keys
 from instahide.encryption.scheme import Scheme

@@ -1,6 +1,6 @@
 """Compare the cost of finding the k images of a mix exactly with N^(k/2), at toy sizes.
 
-    python -m experiments.ksum
+    python -m experiments.theory.ksum
 
 The mixes are masked, of Gaussian images with known coefficients. A meet-in-the-middle search must
 find the one right mix at every size. Each finished size adds a row to the CSV file; sizes that the
@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.records import add, rows_of, surroundings
-from instahide.attacks.ksum import meet_in_the_middle
+from experiments.theory.meet_in_the_middle import meet_in_the_middle
 
 OUT = Path("experiments/results/ksum.csv")
 #: N, for each k: up to where all half sums take seconds.

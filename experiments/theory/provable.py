@@ -1,6 +1,6 @@
 """Measure when the provable algorithm recovers Gaussian images, and when it says it cannot.
 
-    python -m experiments.provable
+    python -m experiments.theory.provable
 
 Each setting is tried on several draws of images, pairs and public images. A draw counts as
 recovered if every image that is in any encoding has a mean squared error below 1e-6, for pixels of
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from experiments.records import add, rows_of, surroundings
-from instahide.attacks.reconstruction.provable import Proven, recover_provably
+from experiments.theory.provable_recovery import Proven, recover_provably
 from instahide.errors import InstaHideError
 
 OUT = Path("experiments/results/provable.csv")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.provable import EXACT, Planted, Setting
-from instahide.attacks.reconstruction.provable import (
+from experiments.theory.provable import EXACT, Planted, Setting
+from experiments.theory.provable_recovery import (
     folded,
     pairs_of,
     public_members,
