@@ -81,7 +81,7 @@ schemes = st.sampled_from(
 def test_an_encoding_is_the_definition(
     scheme: Scheme, pool: set[int], data: st.DataObject, labels: LabelMode, given_soft: bool
 ) -> None:
-    scheme = replace(scheme, labels=labels)
+    scheme = replace(scheme, label_mode=labels)
     # Some images twice, as a sampler with replacement gives them.
     indices = np.asarray(data.draw(st.lists(st.sampled_from(sorted(pool)), min_size=1)))
     ours, twin = encoder(scheme), encoder(scheme)

@@ -79,7 +79,7 @@ def dataset(source: ImageTable, *, floats: bool) -> ImageDataset:
 @pytest.mark.parametrize("labels", ["soft", "renormalised"])
 @pytest.mark.parametrize("scheme", [Scheme.inside(4), Scheme.cross(4), Scheme.mixup(3)])
 def test_an_encoding_is_the_definition(scheme: Scheme, labels: LabelMode) -> None:
-    scheme = replace(scheme, labels=labels)
+    scheme = replace(scheme, label_mode=labels)
     # Three classes for four images of a mix: some share a class.
     images, public = table(), pool() if scheme.public_k else None
     indices = np.arange(25)[::-1].copy()

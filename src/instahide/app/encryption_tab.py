@@ -23,7 +23,7 @@ class Wanted:
     scheme: str = "cross"
     k: int = 4
     c1: float = 0.65
-    labels: str = "soft"
+    label_mode: str = "soft"
 
     def encryption(self) -> Scheme:
         """The scheme.

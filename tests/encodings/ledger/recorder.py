@@ -1,6 +1,6 @@
 """A process that counts in a ledger until it is killed; it imports little, to start at once.
 
-``python taker.py LEDGER LIMIT ROUNDS``: after a line of input it takes random mixes of 40 images,
+``python recorder.py LEDGER LIMIT ROUNDS``: after a line of input it takes random mixes of 40 images,
 ``ROUNDS`` times, and after each take prints what of every image was in it. A limit of 0 is none.
 """
 

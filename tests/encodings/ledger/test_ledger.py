@@ -29,7 +29,7 @@ from instahide.errors import InstaHideError
 from tests.encodings.ledger.recorder import IMAGES, MIXES, drawn, some, table, table_of
 from tests.waiting import LIMIT
 
-TAKER = Path(__file__).parent / "taker.py"
+TAKER = Path(__file__).parent / "recorder.py"
 
 
 class Oracle:

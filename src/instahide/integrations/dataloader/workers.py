@@ -71,11 +71,11 @@ class FetchCollate:
 
     def __call__(self, fetched: Any) -> FetchedBatch:
         """Both parts of what was `FetchedBatch` as batches."""
-        made = [self.collate(part) for part in (fetched.own, fetched.others) if part is not None]
+        made = [self.collate(part) for part in (fetched.targets, fetched.partners) if part is not None]
         return FetchedBatch(
             fetched.number,
             made[0].batch,
-            None if fetched.others is None else made[1].batch,
+            None if fetched.partners is None else made[1].batch,
             tuple(each.image for each in made),
             next((each.refusal for each in made if each.refusal), None),
         )
