@@ -222,3 +222,12 @@ def test_meets_bounds_is_the_definition() -> None:
     # All are private: their sum is 1, whatever rounding says.
     everything = Scheme.inside(4, c2=1.0)
     assert everything.meets_bounds(np.array([[0.2, 0.2, 0.3, 0.2999]], np.float32)).all()
+
+
+def test_a_preset_by_name_is_the_preset() -> None:
+    assert Scheme.preset("inside", 3, c1=None) == Scheme.inside(3)
+    assert Scheme.preset("cross", 6, c2=0.2, noise=1.0) == Scheme.cross(6, c2=0.2, noise=1.0)
+    assert Scheme.preset("mixup", 4, label_mode="renormalised").label_mode == "renormalised"
+    assert Scheme.preset("plain", 4, c1=0.2, noise=2.0) == Scheme.plain(noise=2.0)
+    with pytest.raises(InstaHideError, match="unknown"):
+        Scheme.preset("nonsense")  # type: ignore[arg-type]

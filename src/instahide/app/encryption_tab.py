@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,18 +12,17 @@ from instahide.data import ImageTable
 from instahide.data.display import denormalize, image_axes, min_max
 from instahide.encryption.illustration import CAPTION, Illustration, illustrate
 from instahide.encryption.privacy import privacy_statement
-from instahide.encryption.scheme import Scheme
-from instahide.training.settings import TrainSettings
+from instahide.encryption.scheme import LabelMode, Preset, Scheme
 
 
 @dataclass(frozen=True)
 class Wanted:
     """Where the controls stand; named and meant as the settings of a run."""
 
-    scheme: str = "cross"
+    scheme: Preset = "cross"
     k: int = 4
     c1: float = 0.65
-    label_mode: str = "soft"
+    label_mode: LabelMode = "soft"
 
     def encryption(self) -> Scheme:
         """The scheme.
@@ -31,7 +30,7 @@ class Wanted:
         Raises:
             InstaHideError: its bounds do not fit each other.
         """
-        return TrainSettings.from_values(asdict(self), "The page").encryption()
+        return Scheme.preset(self.scheme, self.k, c1=self.c1, label_mode=self.label_mode)
 
 
 def encryption_panels(stage: DemoImages, chosen: Pixels, wanted: Wanted) -> str:

@@ -14,6 +14,7 @@ from instahide.app.attack_tab import ATTACKS, run_attack
 from instahide.app.demo_images import DemoImages, Pixels, received
 from instahide.app.encryption_tab import Wanted, encryption_panels
 from instahide.app.html import paragraph, refusal
+from instahide.encryption.scheme import LabelMode, Preset
 from instahide.errors import InstaHideError
 
 #: Fonts that every system has: others would be asked for.
@@ -70,7 +71,7 @@ def _steps(stage: DemoImages, chosen: gr.State, page: gr.Blocks) -> dict[str, An
     again = gr.Button("New keys")
     out = gr.HTML(elem_id="steps")
 
-    def drawn(chosen: Pixels, scheme: str, k: float, c1: float, labels: str) -> str:
+    def drawn(chosen: Pixels, scheme: Preset, k: float, c1: float, labels: LabelMode) -> str:
         return encryption_panels(stage, chosen, Wanted(scheme, int(k), c1, labels))
 
     draw: dict[str, Any] = {

@@ -41,6 +41,8 @@ from instahide.errors import InstaHideError
 
 LabelMode = Literal["soft", "renormalised"]
 CoefficientDistribution = Literal["half-normal", "dirichlet"]
+#: Names for `Scheme.preset`.
+Preset = Literal["inside", "cross", "mixup", "plain"]
 
 #: Bounds that fewer draws than this meet are refused: drawing would take for ever.
 LEAST_ACCEPTANCE = 1e-3
@@ -89,6 +91,41 @@ class Scheme:
     def plain(cls, **changes: Any) -> Scheme:
         """No encryption at all: every image as it is."""
         return cls(**{"k": 1, "private_k": 1, "c1": 1.0, "c2": 0.0, "mask": False} | changes)
+
+    @classmethod
+    def preset(
+        cls,
+        name: Preset,
+        k: int = 4,
+        *,
+        private_k: int | None = None,
+        c1: float | None = None,
+        c2: float | None = None,
+        label_mode: LabelMode | None = None,
+        coefficient_distribution: CoefficientDistribution | None = None,
+        noise: float = 0.0,
+    ) -> Scheme:
+        """The preset ``name`` with changes; None keeps its value. `plain` takes only ``noise``.
+
+        >>> Scheme.preset("cross", 6, c2=None).private_k
+        2
+
+        Raises:
+            InstaHideError: there is no such preset, or as `Scheme`.
+        """
+        if name not in get_args(Preset):
+            raise InstaHideError(
+                f"scheme = {name!r} is unknown.", f"Use one of {', '.join(get_args(Preset))}."
+            )
+        if name == "plain":
+            return cls.plain(noise=noise)
+        changes = {
+            "private_k": private_k, "c1": c1, "c2": c2, "label_mode": label_mode,
+            "coefficient_distribution": coefficient_distribution,
+        }  # fmt: skip
+        given = {field: value for field, value in changes.items() if value is not None}
+        make = {"inside": cls.inside, "cross": cls.cross, "mixup": cls.mixup}[name]
+        return make(k, noise=noise, **given)
 
     def query(self, coefficient: float = 0.5) -> Scheme:
         """The scheme that encrypts a query under at least ``coefficient`` (paper, section 4.2).

@@ -233,12 +233,16 @@ class TrainSettings(BaseModel):
         """
         from instahide.encryption.scheme import Scheme
 
-        if self.scheme == "plain":
-            return Scheme.plain(noise=self.noise)
-        presets = {"inside": Scheme.inside, "cross": Scheme.cross, "mixup": Scheme.mixup}
-        names = ("private_k", "c1", "c2", "label_mode", "coefficient_distribution")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return presets[self.scheme](self.k, noise=self.noise, **given)
+        return Scheme.preset(
+            self.scheme,
+            self.k,
+            private_k=self.private_k,
+            c1=self.c1,
+            c2=self.c2,
+            label_mode=self.label_mode,
+            coefficient_distribution=self.coefficient_distribution,
+            noise=self.noise,
+        )
 
     def differences(self, other: TrainSettings) -> list[str]:
         """What differs, each as ``epochs: 30 here, 40 there``."""
