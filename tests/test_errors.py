@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import pickle
 import unicodedata
 
@@ -9,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instahide import errors
 from instahide.errors import InstaHideError, printable
+
+
+def test_the_tree_names_every_class_and_its_example_runs():
+    assert doctest.testmod(errors).failed == 0
+    for kind in InstaHideError.__subclasses__():
+        if kind.__module__ == errors.__name__:
+            assert f"── {kind.__name__} " in (errors.__doc__ or "")
 
 
 @given(st.text(alphabet=st.characters()))

@@ -1,4 +1,27 @@
-"""The one exception that a user is meant to read: what is wrong, and what to do about it."""
+"""Everything that this library raises for a user to put right.
+
+::
+
+    InstaHideError (a ValueError)    an argument or a setting that cannot be used
+    ├── DataError                    images, labels or their source cannot be used
+    ├── SchemeError                  a scheme is impossible, or does not fit the images
+    ├── ExposureLimitError           an image reached its limit of encodings
+    ├── LedgerError                  the counts of a ledger cannot be read, written or trusted
+    ├── DamagedFileError             a file is damaged, incomplete or of another version
+    └── IntegrationError             another library cannot be used as asked, or is missing
+        └── RefusalError             a client takes no part in a round (integrations.flower)
+            └── ArraysError          arrays that were received do not fit the network
+
+Every error has a ``problem`` and a ``remedy``:
+
+>>> from instahide import Scheme
+>>> from instahide.errors import SchemeError
+>>> try:
+...     Scheme(k=0)
+... except SchemeError as error:
+...     print(error.problem, "Remedy:", error.remedy)
+k = 0: a mix holds at least one image. Remedy: Use k = 4 or more.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +51,30 @@ class InstaHideError(ValueError):
     def __reduce__(self) -> tuple[type[InstaHideError], tuple[str, str]]:
         """So that it can be raised again in another process."""
         return type(self), (self.problem, self.remedy)
+
+
+class DataError(InstaHideError):
+    """Images, labels, or a source of them, cannot be used."""
+
+
+class SchemeError(InstaHideError):
+    """A scheme is impossible, or does not fit the private images or the public pool."""
+
+
+class ExposureLimitError(InstaHideError):
+    """An image reached its limit of encodings, so no more can be encrypted."""
+
+
+class LedgerError(InstaHideError):
+    """The counts of a ledger cannot be read, written or trusted."""
+
+
+class DamagedFileError(InstaHideError):
+    """A file is damaged, incomplete, not what it should be, or of another version."""
+
+
+class IntegrationError(InstaHideError):
+    """A data loader, trainer, cluster or package cannot be used as asked, or is missing."""
 
 
 def printable(text: str) -> str:

@@ -22,7 +22,7 @@ from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, encodings_a_shard, publish, threads
 from instahide.encodings.storage import LocalStore, open_store
 from instahide.encryption import keys
-from instahide.encryption.exposure import ExposureLimitError
+from instahide.errors import ExposureLimitError
 
 IMAGES, SIDE = 24, 4
 SIZE = 10

@@ -18,12 +18,12 @@ from instahide.data import ImageDataset, ImageTable, PhotoCrops
 from instahide.encryption import mixing
 from instahide.encryption.batch_encoder import BatchEncoder, Normalization, PendingBatch
 from instahide.encryption.encoder import Encoded
-from instahide.encryption.exposure import Exposure, ExposureLimitError
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.sampling.sampler import OneTimeKeys, masks
 from instahide.encryption.scheme import LabelMode, Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import ExposureLimitError, InstaHideError
 
 KEY = bytes(range(32))
 SHAPE = (3, 5, 7)

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from instahide import Encoder, ImageTable, InstaHideError, Scheme
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.exposure import Exposure, ExposureLimitError, ExposureView, within_limit
+from instahide.encryption.exposure import Exposure, ExposureView, within_limit
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.sampling import sampler
+from instahide.errors import ExposureLimitError
 
 
 def table(count: int) -> ImageTable:

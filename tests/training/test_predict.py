@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoded, Encoder
-from instahide.encryption.exposure import Exposure, ExposureLimitError
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import ExposureLimitError, InstaHideError
 from instahide.training import predict
 from instahide.training.predict import predict_encrypted, probabilities
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from instahide.data import ImageTable
 from instahide.data.public.crops import PHOTOS, PhotoCrops, photo_files, read_photo
 from instahide.data.readers.decode import decode, resize
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 
 #: Height and width of the images that are looked at, and of those that are attacked.
 SIDE, SMALL = 224, 24
@@ -82,12 +82,12 @@ def received(path: Path) -> Pixels:
     """The image in an uploaded file, as `square`; the file is deleted, whatever is in it.
 
     Raises:
-        InstaHideError: it is no image that can be read.
+        DataError: it is no image that can be read.
     """
     try:
         return square(path)
     except InstaHideError as error:
-        raise InstaHideError(
+        raise DataError(
             f"{path.name} is not an image that can be read.",
             "Choose a JPEG, PNG or WebP file with 8 or 16 bits a channel.",
         ) from error

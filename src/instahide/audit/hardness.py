@@ -12,7 +12,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, SchemeError
 
 Kind = Literal["steps of an attack", "encodings that an attack needs", "measured by others"]
 
@@ -52,7 +52,7 @@ class Setting:
         if min(self.images, self.private, self.encodings, self.values) < 1 or not (
             1 <= self.private_k <= self.k <= self.images
         ):
-            raise InstaHideError(
+            raise SchemeError(
                 f"No mix of {self.k} of {self.images} images, {self.private_k} of them private, "
                 "can be attacked.",
                 "Give at least k images, and at least one private image and encoding.",

@@ -21,7 +21,7 @@ from instahide.audit.scenarios import Scenario, scenarios
 from instahide.audit.schedule import Task, seconds_for
 from instahide.audit.target import AuditTarget
 from instahide.encryption.privacy import DELTA
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
@@ -227,12 +227,12 @@ def read_result(path: Path) -> AttackResult:
     """The result of one attack, as an audit keeps it in ``path``.
 
     Raises:
-        InstaHideError: the file is damaged.
+        DamagedFileError: the file is damaged.
     """
     try:
         return AttackResult.model_validate_json(read_regular(path, MOST_BYTES))
     except (OSError, ValueError):
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{path} is damaged.", "Delete it, and run the same command again."
         ) from None
 

@@ -15,7 +15,7 @@ from instahide.data import ImageTable
 from instahide.data.image_source import has_repeats
 from instahide.encryption.privacy import epsilon_upper_bound
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 #: Private images of a rehearsal, encodings of each, and encodings in all, at most: what the attacks
 #: get through in minutes.
@@ -71,7 +71,7 @@ class AuditTarget:
 
     def __post_init__(self) -> None:
         if len(self.images) < self.scheme.private_k or self.copies < 1:
-            raise InstaHideError(
+            raise DataError(
                 f"{self.source} holds {len(self.images)} images; a mix is of "
                 f"{self.scheme.private_k} private ones.",
                 "Name the images that the encodings were made of, with --images.",

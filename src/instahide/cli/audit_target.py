@@ -17,7 +17,7 @@ from instahide.data import ImageTable, open_images, open_pool, open_split, open_
 from instahide.data.class_names import with_classes
 from instahide.data.readers.size_limits import failure_reason
 from instahide.encodings.folder import EncodedFolder
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, DataError, InstaHideError
 from instahide.training.data.pooled import holds_encodings
 from instahide.training.model_io import NetworkCard, load_network
 from instahide.training.settings import TrainSettings
@@ -120,7 +120,7 @@ def _of_encodings(target: str, given: Given) -> AuditTarget:
         images = with_classes(images, manifest.classes)
     _require_fit(images, manifest.shape, manifest.classes, target)
     if len(images) != manifest.private_images:
-        raise InstaHideError(
+        raise DataError(
             f"{target} was made of {manifest.private_images:,} images; {given.source} holds "
             f"{len(images):,}.",
             "Name the images that the encodings were made of, all of them, with --images.",
@@ -158,13 +158,13 @@ def _require_fit(
     images: ImageTable, shape: tuple[int, ...], classes: Sequence[str], folder: str
 ) -> None:
     if images.shape != tuple(shape):
-        raise InstaHideError(
+        raise DataError(
             f"The images are {images.shape}, those of {folder} were {tuple(shape)} (channels, "
             "height, width).",
             f"Name the images that it was made of; --size {shape[1]} brings them to its size.",
         )
     if images.classes != tuple(classes) or len(np.unique(images.labels)) == 0:
-        raise InstaHideError(
+        raise DataError(
             f"The classes of the images ({', '.join(images.classes[:10])}) are not those of "
             f"{folder} ({', '.join(classes[:10])}).",
             "Name the images that it was made of with --images.",
@@ -185,7 +185,7 @@ def _results(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_regular(path, MOST_RESULTS))
     except (OSError, ValueError, RecursionError) as error:
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{path} is damaged ({failure_reason(error)}).",
             "Resume the run with `instahide train --resume`.",
         ) from error

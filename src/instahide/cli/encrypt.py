@@ -33,7 +33,7 @@ from instahide.encryption.privacy import (
     privacy_statement,
     require_delta,
 )
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, InstaHideError, LedgerError
 from instahide.training.settings import TrainSettings
 from instahide.utils.optional_deps import requires_extra
 
@@ -160,10 +160,10 @@ def _statement(
     """What noise guarantees of the images, as the ledger that counted them knows it.
 
     Raises:
-        InstaHideError: it has not counted what is in the folder.
+        LedgerError: it has not counted what is in the folder.
     """
     if folder.manifest.ended == "all" and totals.counts.min() < publication.copies:
-        raise InstaHideError(
+        raise LedgerError(
             f"The ledger does not know of all {publication.copies} encodings of each image that "
             f"are in {folder.location}.",
             "Restore the ledger that was in use, and do not publish the folder before.",
@@ -186,7 +186,7 @@ def verify_folder(location: str) -> None:
     with progress_bar("encodings", len(folder)) as advance:
         problems = folder.verify(advance)
     if problems:
-        raise InstaHideError(
+        raise DamagedFileError(
             " ".join([f"{location} is not as it was written.", *problems[:10]]),
             "Get it anew from whoever published it.",
         )

@@ -9,7 +9,7 @@ import numpy as np
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.display import denormalize, min_max
 from instahide.encryption.illustration import CAPTION, Illustration, illustrate
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, IntegrationError, SchemeError
 from instahide.training.settings import TrainSettings
 from instahide.utils.atomic_write import atomic_write
 
@@ -37,7 +37,7 @@ def draw_picture(
             f"A picture of {count} images cannot be drawn.", f"Choose from 1 to {len(images)}."
         )
     if settings.private_k > len(images):
-        raise InstaHideError(
+        raise SchemeError(
             f"A mix of {settings.private_k} images needs as many; there are {len(images)}.",
             "Lower k, or give more images.",
         )
@@ -50,7 +50,7 @@ def _draw(steps: Illustration, images: ImageTable, private_k: int, out: Path) ->
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InstaHideError(
+        raise IntegrationError(
             "Pictures need matplotlib.", "Install it with `pip install 'instahide[plot]'`."
         ) from error
     count, k = steps.parts.shape[:2]

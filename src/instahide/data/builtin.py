@@ -12,7 +12,7 @@ from instahide.data.cache import cached_table
 from instahide.data.readers.idx import idx_files, read_idx_folder
 from instahide.data.splits import Split, split_table
 from instahide.data.table import ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.utils.optional_deps import requires_extra
 
 FASHION_CLASSES = (
@@ -49,7 +49,7 @@ def fashion_mnist() -> Split:
     """60,000 + 10,000 pictures of clothes, 28 x 28 grey pixels (Debian, or $INSTAHIDE_DATA).
 
     Raises:
-        InstaHideError: it is on neither place, or damaged.
+        DataError: it is on neither place, or damaged.
     """
     own = Path(os.environ.get("INSTAHIDE_DATA", FASHION_FOLDER))
     for folder in (own / "fashion-mnist", own, FASHION_FOLDER):
@@ -57,7 +57,7 @@ def fashion_mnist() -> Split:
             split = read_idx_folder(folder, FASHION_CLASSES)
             if isinstance(split, Split):
                 return split
-    raise InstaHideError(
+    raise DataError(
         f"Fashion-MNIST is neither in {own} nor in {FASHION_FOLDER}.",
         "Run `apt-get install dataset-fashion-mnist`, or set INSTAHIDE_DATA to a folder "
         "with its four IDX files.",

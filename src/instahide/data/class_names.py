@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from instahide.data.table import ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.utils.atomic_write import read_regular
 
 #: Bytes of a file of class names, at most: a hundred thousand names stay below it.
@@ -23,15 +23,15 @@ def class_list(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """The class names as a tuple, or None where none were given.
 
     Raises:
-        InstaHideError: fewer than two, a name twice, or a name that is not plain text.
+        DataError: fewer than two, a name twice, or a name that is not plain text.
     """
     if names is None:
         return None
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise InstaHideError("The classes are no list of names.", "Give them as in ['cat', 'dog'].")
+        raise DataError("The classes are no list of names.", "Give them as in ['cat', 'dog'].")
     classes = require_class_names(names)
     if len(classes) < 2:
-        raise InstaHideError(
+        raise DataError(
             f"Only {len(classes)} class is named.", "Name all classes that participants have."
         )
     return classes
@@ -41,19 +41,19 @@ def require_class_names(names: Sequence[str]) -> tuple[str, ...]:
     """The ``names`` as a tuple, if they can name classes.
 
     Raises:
-        InstaHideError: a name twice, or a name that is not plain text.
+        DataError: a name twice, or a name that is not plain text.
     """
     classes = tuple(names)
     for name in classes:
         if not 0 < len(name) <= MOST_NAME or not name.isprintable() or name != name.strip():
-            raise InstaHideError(
+            raise DataError(
                 f"{name[:MOST_NAME]!r} is no class name.",
                 f"Use 1 to {MOST_NAME} printable characters without spaces around them.",
             )
     require_distinct_names(classes)
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
-        raise InstaHideError(f"The class {twice!r} is named twice.", "Name every class once.")
+        raise DataError(f"The class {twice!r} is named twice.", "Name every class once.")
     return classes
 
 
@@ -65,13 +65,13 @@ def require_distinct_names(names: Iterable[str], where: str = "") -> None:
         where: to be said in the message: what they are the classes of.
 
     Raises:
-        InstaHideError: two differ only in their Unicode form, in case, or in space around them.
+        DataError: two differ only in their Unicode form, in case, or in space around them.
     """
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(_read_as(name), name)
         if other != name:
-            raise InstaHideError(
+            raise DataError(
                 f"The class names {other!r} and {name!r}{where} differ only in case, in space "
                 "around them or in how Unicode writes them "
                 f"({other!a} and {name!a}).",
@@ -91,7 +91,7 @@ def read_class_list(text: str) -> tuple[str, ...]:
     """The classes that ``text`` names: ``cat,dog``, or a file with one name a line.
 
     Raises:
-        InstaHideError: as `class_list`, or the file cannot be read.
+        DataError: as `class_list`, or the file cannot be read.
     """
     path = Path(text)
     if "," in text and not path.is_file():
@@ -99,7 +99,7 @@ def read_class_list(text: str) -> tuple[str, ...]:
     try:
         lines = read_regular(path, MOST_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise InstaHideError(
+        raise DataError(
             f"The classes {text} are neither several names nor a readable file.",
             "Write them as cat,dog, or name a text file with one name a line.",
         ) from error
@@ -112,7 +112,7 @@ def with_classes(table: ImageTable, classes: tuple[str, ...] | None) -> ImageTab
     Classes are matched by name; those that are just numbers may take other names, in order.
 
     Raises:
-        InstaHideError: it has a class that is not among ``classes``, or two whose names differ only
+        DataError: it has a class that is not among ``classes``, or two whose names differ only
             in case, space or Unicode form.
     """
     require_distinct_names([*table.classes, *(classes or ())])
@@ -123,12 +123,12 @@ def with_classes(table: ImageTable, classes: tuple[str, ...] | None) -> ImageTab
         return replace(table, labels=numbers[table.labels], classes=classes)
     if table.classes != tuple(map(str, range(len(table.classes)))):
         unknown = next(name for name in table.classes if name not in classes)
-        raise InstaHideError(
+        raise DataError(
             f"The images have a class {unknown!r}, which is none of those named.",
             f"Use the names of the images: {', '.join(table.classes[:20])}.",
         )
     if len(table.classes) > len(classes):
-        raise InstaHideError(
+        raise DataError(
             f"The images have {len(table.classes)} classes, but {len(classes)} are named.",
             "Name every class, in the order of their numbers.",
         )

@@ -28,7 +28,7 @@ from instahide.data.normalization.normalization import (
 )
 from instahide.data.splits import class_count
 from instahide.data.table import GatheredRows, ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.utils.parallel import parallel_map
 from instahide.utils.row_indices import row_indices
 
@@ -172,7 +172,7 @@ class ImageDataset:
         """The items that ``indices`` (n, k) names, each fetched once: pixels (m, C, H, W) float32.
 
         Raises:
-            InstaHideError: numbers that are not whole or out of range; an item that cannot be read,
+            DataError: numbers that are not whole or out of range; an item that cannot be read,
                 of another shape or kind than the first,
                 not finite, or with a label out of range. The message names the item.
         """
@@ -182,7 +182,7 @@ class ImageDataset:
         labels = np.asarray([item.label for item in items], np.int64)
         for index, label in zip(unique, labels, strict=True):
             if not 0 <= label < len(self._classes):
-                raise InstaHideError(
+                raise DataError(
                     f"Item {index} has the label {label}, "
                     f"but there are {len(self._classes)} classes.",
                     f"Use labels from 0 to {len(self._classes) - 1}, or name every class.",
@@ -195,7 +195,7 @@ class ImageDataset:
         item = read_item(self._dataset, index)
         first = getattr(self, "_first", item)
         if (item.pixels.shape, item.pixels.dtype) != (first.pixels.shape, first.pixels.dtype):
-            raise InstaHideError(
+            raise DataError(
                 f"Item {index} is {item.pixels.dtype} {item.pixels.shape}, "
                 f"but item 0 is {first.pixels.dtype} {first.pixels.shape}.",
                 "Let the data set's transform resize and convert every image alike.",
@@ -238,12 +238,12 @@ class ImageDataset:
 
 def _length(dataset: MapDataset) -> int:
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise InstaHideError(
+        raise DataError(
             "The data set gives its items in a stream, not by number.",
             "Use a map-style data set, which has __len__ and __getitem__.",
         )
     if len(dataset) == 0:
-        raise InstaHideError("The data set is empty.", "Give one with at least two images.")
+        raise DataError("The data set is empty.", "Give one with at least two images.")
     return len(dataset)
 
 
@@ -256,7 +256,7 @@ def _moments(
         table = ImageTable.from_arrays(sample)
         measured = table.mean, table.std
     if sample.dtype != np.uint8 and (mean is None) != (std is None):
-        raise InstaHideError("Of mean and std only one is given.", "Give both or none.")
+        raise DataError("Of mean and std only one is given.", "Give both or none.")
     moments = Normalization.of(
         measured[0] if mean is None else mean, measured[1] if std is None else std
     )
@@ -279,7 +279,7 @@ def _require_normalized(
     # Public images come under the private ones' mean and may be far brighter or darker: how many
     # values of each sign private images have is looked at when they are to be encrypted.
     if not seen.positive.any() or not seen.negative.any():
-        raise InstaHideError(
+        raise DataError(
             "All values are of one sign after normalization, so that the mask would hide nothing.",
             "Let the data set give 8-bit images, or add Normalize(mean, std) to its transform.",
         )

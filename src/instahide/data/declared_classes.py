@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from instahide.data.table import MAX_CLASSES
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 
 def read_classes(classes: Any, items: int | None = None) -> tuple[str, ...] | int | None:
@@ -23,7 +23,7 @@ def read_classes(classes: Any, items: int | None = None) -> tuple[str, ...] | in
         items: how many items that data set has.
 
     Raises:
-        InstaHideError: it may be meant as classes, but is not clear; or there are too many.
+        DataError: it may be meant as classes, but is not clear; or there are too many.
     """
     if classes is None or callable(classes):
         return None
@@ -39,7 +39,7 @@ def read_classes(classes: Any, items: int | None = None) -> tuple[str, ...] | in
     if len(set(names)) == len(names):
         raise _unclear(f"a list of {len(names)} names")
     twice = Counter(names).most_common(1)[0][0]
-    raise InstaHideError(
+    raise DataError(
         f"The list of classes names {twice!r} more than once.",
         "Name every class once, in the order of their numbers.",
     )
@@ -55,7 +55,7 @@ def _count(classes: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _unclear(f"a {type(classes).__name__}")
     if not 1 <= value <= MAX_CLASSES:
-        raise InstaHideError(
+        raise DataError(
             f"The number of classes is {value}.", f"Give a number from 1 to {MAX_CLASSES}."
         )
     return int(value)
@@ -91,8 +91,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _unclear(what: str) -> InstaHideError:
-    return InstaHideError(
+def _unclear(what: str) -> DataError:
+    return DataError(
         f"The classes are {what}, which does not say what they are.",
         "Give classes= as a list of names, in the order of their numbers.",
     )

@@ -15,7 +15,7 @@ from instahide.data.duplicates.content_hash import (
 )
 from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
 from instahide.data.table import GatheredRows, ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 
 @runtime_checkable
@@ -70,7 +70,7 @@ def hashes_of(images: ImageSource) -> Hashes:
     """(N, 2) hashes of the picture that each row of ``images`` shows.
 
     Raises:
-        InstaHideError: the images state hashes for another number of rows.
+        DataError: the images state hashes for another number of rows.
     """
     hashes = getattr(images, "content_hashes", None)
     if hashes is None:
@@ -79,7 +79,7 @@ def hashes_of(images: ImageSource) -> Hashes:
         return np.concatenate([np.empty((0, 2), np.uint64), *found])
     hashes = np.asarray(hashes)
     if hashes.shape != (len(images), 2) or hashes.dtype != np.uint64:
-        raise InstaHideError(
+        raise DataError(
             f"There are {len(images)} images, but their content_hashes are {hashes.dtype} of shape "
             f"{hashes.shape}.",
             "Leave the attribute out, or give (N, 2) uint64.",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.readers.color_modes import eight_bit
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 IMAGE_KEYS = ("image", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "fine_label")
@@ -26,12 +26,12 @@ def read_item(dataset: Any, index: int) -> Item:
     """Item ``index`` of ``dataset``.
 
     Raises:
-        InstaHideError: it cannot be read, or it is not an image with a label.
+        DataError: it cannot be read, or it is not an image with a label.
     """
     try:
         item = dataset[index]
     except Exception as error:  # the data set and its transforms are somebody else's code
-        raise InstaHideError(
+        raise DataError(
             f"Item {index} cannot be read ({type(error).__name__}: {error}).",
             "Fix or remove it, or use workers=1 if the data set must not be shared by threads.",
         ) from error
@@ -43,11 +43,11 @@ def class_number(label: Any, index: int) -> int:
     """A whole number, or an array or tensor of one, as int.
 
     Raises:
-        InstaHideError: it is anything else.
+        DataError: it is anything else.
     """
     numbers = np.asarray(label)
     if numbers.size != 1 or not np.issubdtype(numbers.dtype, np.integer):
-        raise InstaHideError(
+        raise DataError(
             f"The label of item {index} is not one whole number.",
             "Number the classes from 0, with a target transform for example.",
         )
@@ -62,7 +62,7 @@ def _parts(item: Any, index: int) -> tuple[Any, Any]:
             return images[0], labels[0]
     elif isinstance(item, (tuple, list)) and len(item) == 2:
         return item[0], item[1]
-    raise InstaHideError(
+    raise DataError(
         f"Item {index} is neither (image, label) nor a mapping with an image and a label.",
         f"Name them {' or '.join(IMAGE_KEYS)}, and {' or '.join(LABEL_KEYS)}.",
     )
@@ -72,7 +72,7 @@ def _pixels(image: Any, index: int) -> NDArray[Any]:
     try:
         array, channels_lead = _as_array(image)
     except (TypeError, ValueError) as error:
-        raise InstaHideError(
+        raise DataError(
             f"The image of item {index} cannot be used ({error}).",
             "Give a PIL image, 8-bit pixels, or float values.",
         ) from error
@@ -81,14 +81,14 @@ def _pixels(image: Any, index: int) -> NDArray[Any]:
     elif array.ndim == 3 and not channels_lead:
         array = array.transpose(2, 0, 1)
     if array.ndim != 3 or (array.dtype != np.uint8 and array.dtype.kind != "f"):
-        raise InstaHideError(
+        raise DataError(
             f"The image of item {index} is {array.dtype} of shape {array.shape}.",
             "Give one image, of 8-bit pixels (H, W, C) or float values (C, H, W).",
         )
     if array.dtype == np.uint8:
         return array
     if not np.isfinite(array).all():
-        raise InstaHideError(
+        raise DataError(
             f"The image of item {index} has values that are NaN or infinite.",
             "Look at its file and at what the transform divides by.",
         )

@@ -20,7 +20,7 @@ from instahide.data.readers.numpy import labels_name, read_npy, read_npz
 from instahide.data.remote.downloads import local_copy
 from instahide.data.splits import Split, make_split, require_trainable, split_table
 from instahide.data.table import ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 
 
 def open_images(
@@ -133,7 +133,7 @@ def _is_image_folder(source: str | Path) -> bool:
     try:
         folder = str(source) not in BUILTIN and path.is_dir()
     except OSError as error:  # A name that is too long, or a folder that nobody may look into.
-        raise InstaHideError(
+        raise DataError(
             f"Cannot read {source} ({error.strerror or error}).",
             "Check the path and its permissions.",
         ) from error
@@ -147,7 +147,7 @@ def _read(source: str | Path) -> ImageTable | Split:
     if path.is_dir():
         return read_cifar_folder(path) if is_cifar_folder(path) else read_idx_folder(path)
     if not path.exists():
-        raise InstaHideError(
+        raise DataError(
             f"There is no {source}.",
             f"Give the path of a folder or file, or one of {', '.join(BUILTIN)}.",
         )
@@ -159,7 +159,7 @@ def _read(source: str | Path) -> ImageTable | Split:
         return read_cifar_archive(path)
     if "idx3" in path.name:
         return read_idx(path)
-    raise InstaHideError(
+    raise DataError(
         f"{path} is of no kind that can be read.",
         "Give a folder of class folders, .npz, .npy, IDX files, or a CIFAR archive.",
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import Hashes
 from instahide.data.table import MAX_CLASSES, ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 
 #: Public, so that everybody who splits the same images gets the same test set.
 SPLIT_SEED = 20200613
@@ -44,11 +44,11 @@ def class_count(labels: NDArray[Any]) -> int:
     """How many classes there are, if they are numbered from 0.
 
     Raises:
-        InstaHideError: a label is negative or beyond belief.
+        DataError: a label is negative or beyond belief.
     """
     lowest, highest = (labels.min(), labels.max()) if labels.size else (0, -1)
     if lowest < 0 or highest >= MAX_CLASSES:
-        raise InstaHideError(
+        raise DataError(
             f"Labels run from {lowest} to {highest}.", "Number the classes from 0 without gaps."
         )
     return int(highest) + 1
@@ -58,10 +58,10 @@ def make_split(train: ImageTable, test: ImageTable) -> Split:
     """Two tables of the same classes, as a split.
 
     Raises:
-        InstaHideError: they hold images of two shapes.
+        DataError: they hold images of two shapes.
     """
     if train.shape != test.shape:
-        raise InstaHideError(
+        raise DataError(
             f"Training images are {_quoted(train.shape)}, "
             f"but test images are {_quoted(test.shape)}.",
             "Bring image files to one size with --size N, and all of them to grey or to colour.",
@@ -100,7 +100,7 @@ def stratified_split(
         count = min(max(round(test_share * len(members)), 1), len(members) - 1)
         tested[members[:count]] = True
     if not tested.any():
-        raise InstaHideError(
+        raise DataError(
             "No class has two images, so that none can be set aside for testing.",
             "Give more images, or a `test` folder beside a `train` folder.",
         )
@@ -111,12 +111,12 @@ def require_trainable(split: Split) -> Split:
     """The split, if a model can be trained and tested on it.
 
     Raises:
-        InstaHideError: no test images, or only one class.
+        DataError: no test images, or only one class.
     """
     if len(split.test) == 0:
-        raise InstaHideError("There are no test images.", "Give at least one of every class.")
+        raise DataError("There are no test images.", "Give at least one of every class.")
     if len(np.unique(split.train.labels)) < 2:
-        raise InstaHideError(
+        raise DataError(
             "All training images are of one class.", "Give images of at least two classes."
         )
     return split

@@ -22,7 +22,7 @@ from instahide.data.duplicates.content_hash import (
 )
 from instahide.data.readers.npy_file import map_npy
 from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, DataError
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 from instahide.utils.row_indices import row_indices
 
@@ -208,7 +208,7 @@ class ImageTable:
         """Open a table that `save` wrote, memory-mapped.
 
         Raises:
-            InstaHideError: a file is missing, damaged, or not what it should be.
+            DamagedFileError: a file is missing, damaged, or not what it should be.
         """
         try:
             pixels = map_npy(folder / "pixels.npy")
@@ -224,7 +224,7 @@ class ImageTable:
                 None if known is None else np.array(map_npy(known)),
             )
         except Exception as error:  # NumPy and JSON raise several kinds on damaged files
-            raise InstaHideError(
+            raise DamagedFileError(
                 f"{folder} is not a readable image table ({failure_reason(error)}).",
                 "Make it again with `instahide public`, or name the folder that holds table.json.",
             ) from error
@@ -260,10 +260,10 @@ def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(N, H, W) or (N, H, W, C) or (N, C, H, W) -> (N, C, H, W), C being 1 or 3.
 
     Raises:
-        InstaHideError: not uint8, or not of such a shape.
+        DataError: not uint8, or not of such a shape.
     """
     if pixels.dtype != np.uint8:
-        raise InstaHideError(
+        raise DataError(
             f"Images must be 8-bit pixels (uint8); these are {pixels.dtype}.",
             "Give pixels from 0 to 255, or wrap float images in an `ImageDataset`.",
         )
@@ -273,7 +273,7 @@ def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return pixels
     if pixels.ndim == 4 and pixels.shape[3] in (1, 3):
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    raise InstaHideError(
+    raise DataError(
         f"Images of shape {pixels.shape} are none of N x H x W, N x H x W x C, N x C x H x W.",
         "Stack images of one size, grey (1 channel) or colour (3 channels).",
     )
@@ -282,13 +282,13 @@ def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _class_numbers(labels: NDArray[Any] | Sequence[int]) -> NDArray[np.int64]:
     numbers = np.asarray(labels)
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
-        raise InstaHideError(
+        raise DataError(
             f"Labels must be one whole number an image; these are {numbers.dtype} "
             f"of shape {numbers.shape}.",
             "Give class numbers from 0 to the number of classes less one.",
         )
     if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < MAX_CLASSES:
-        raise InstaHideError(
+        raise DataError(
             f"Labels run from {numbers.min()} to {numbers.max()}.",
             "Number the classes from 0 without gaps.",
         )
@@ -297,7 +297,7 @@ def _class_numbers(labels: NDArray[Any] | Sequence[int]) -> NDArray[np.int64]:
 
 def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if len(pixels) == 0:
-        raise InstaHideError("There are no images.", "Name a source that holds at least one.")
+        raise DataError("There are no images.", "Name a source that holds at least one.")
     step = -(-len(pixels) // STATISTICS_ROWS)
     sample = pixels[::step]
     # Counts of the 256 values give exact moments without a float copy of the images.
@@ -318,20 +318,20 @@ def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[flo
 def _validate(table: ImageTable) -> None:
     pixels, labels = table.pixels, table.labels
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape[1:]:
-        raise InstaHideError(
+        raise DataError(
             f"A table holds uint8 images N x C x H x W, not {pixels.dtype} {pixels.shape}.",
             "Use `ImageTable.from_arrays`, which brings arrays into this form.",
         )
     if labels.shape != (len(pixels),) or labels.dtype.kind != "i":
-        raise InstaHideError(
+        raise DataError(
             f"There are {len(pixels)} images but {labels.dtype} labels of shape {labels.shape}.",
             "Give exactly one class number an image.",
         )
     _validate_sources(table.sources, len(pixels))
     if not all(isinstance(name, str) for name in table.classes):
-        raise InstaHideError("The name of a class is no text.", "Name every class by a string.")
+        raise DataError("The name of a class is no text.", "Name every class by a string.")
     if table.classes and len(labels) and not 0 <= labels.min() <= labels.max() < len(table.classes):
-        raise InstaHideError(
+        raise DataError(
             f"Labels run from {labels.min()} to {labels.max()}, "
             f"but there are {len(table.classes)} classes.",
             f"Use labels from 0 to {len(table.classes) - 1}, or name every class.",
@@ -339,12 +339,12 @@ def _validate(table: ImageTable) -> None:
     channels = pixels.shape[1]
     moments = np.asarray([*table.mean, *table.std], dtype=np.float64)
     if moments.shape != (2 * channels,) or not np.isfinite(moments).all():
-        raise InstaHideError(
+        raise DataError(
             f"Mean and standard deviation must be {channels} finite numbers each.",
             "Leave them out to have them measured.",
         )
     if min(table.std) <= 0:
-        raise InstaHideError(
+        raise DataError(
             "A standard deviation is not positive.", "Leave it out to have it measured."
         )
 
@@ -353,7 +353,7 @@ def _validate_sources(sources: Hashes | None, count: int) -> None:
     if sources is None:
         return
     if sources.dtype != np.uint64 or sources.ndim != 3 or sources.shape[::2] != (count, 2):
-        raise InstaHideError(
+        raise DataError(
             f"There are {count} images but {sources.dtype} hashes of their sources of shape "
             f"{sources.shape}.",
             "Leave them out, or give (N, m, 2) uint64.",

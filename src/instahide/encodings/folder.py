@@ -33,7 +33,7 @@ from instahide.encodings.verification.repeated_keys import find_repeated_mixes, 
 from instahide.encodings.verification.single_images import SingleImages
 from instahide.encodings.verification.value_ranges import value_problems
 from instahide.encryption.encoder import Encoded
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, DataError, InstaHideError
 
 #: Bytes of a shard whose values are checked at a time.
 _CHECKED = 1 << 24
@@ -66,13 +66,13 @@ class EncodedFolder:
         store = open_store(location)
         there = store.names()
         if NAME not in there:
-            raise InstaHideError(
+            raise DataError(
                 f"{location} holds no encodings.",
                 "Name a folder that `instahide encrypt` wrote.",
             )
         manifest = read_manifest(store)
         if manifest.ended is None and not partial:
-            raise InstaHideError(
+            raise DamagedFileError(
                 f"{location} is not finished: {len(manifest)} of {manifest.total} encodings.",
                 "Go on with `instahide encrypt --resume`.",
             )

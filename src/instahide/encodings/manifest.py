@@ -27,7 +27,7 @@ from pydantic import (
 from instahide._version import __version__
 from instahide.encryption.sampling.sampler import MAX_NOISE_DEVIATIONS
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError, first_validation_error
+from instahide.errors import DamagedFileError, DataError, InstaHideError, first_validation_error
 
 #: The version of the format that this library writes, and the only one that it reads.
 FORMAT: Literal[1] = 1
@@ -183,12 +183,12 @@ class Manifest(BaseModel):
         """As indented JSON, with its checksum.
 
         Raises:
-            InstaHideError: it would be larger than `MOST_BYTES`.
+            DataError: it would be larger than `MOST_BYTES`.
         """
         body = self._body()
         text = body + _CHECKSUM.format(_digest(body)).encode()
         if len(text) > MOST_BYTES:
-            raise InstaHideError(
+            raise DataError(
                 f"The names of {len(self.classes)} classes and {len(self.shards)} shards are more "
                 f"than the {MOST_BYTES:,} bytes that a manifest may have.",
                 "Shorten the names of the classes.",
@@ -204,12 +204,12 @@ class Manifest(BaseModel):
         """Read what `to_json` wrote; ``location`` is for messages.
 
         Raises:
-            InstaHideError: not a manifest, one of a newer version, one of which a bit has changed,
-                or one that cannot be true.
+            DamagedFileError: not a manifest, a manifest of a newer version, one of which a bit
+                has changed, or one that cannot be true.
         """
         version = _version(text, location)
         if version > FORMAT:
-            raise InstaHideError(
+            raise DamagedFileError(
                 f"{location} was written by a newer version of this library (format {version}).",
                 "Upgrade with `pip install --upgrade instahide`.",
             )
@@ -259,8 +259,8 @@ def _fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-def _damaged(location: str, reason: str) -> InstaHideError:
-    return InstaHideError(
+def _damaged(location: str, reason: str) -> DamagedFileError:
+    return DamagedFileError(
         f"The manifest of {location} is damaged or not one of ours ({reason}).",
         "Get the folder anew from whoever published it.",
     )

@@ -38,9 +38,9 @@ from instahide.encodings.manifest import Manifest, Shard, Values, max_abs
 from instahide.encodings.shards import max_quantization_error
 from instahide.encodings.storage import Store
 from instahide.encryption.encoder import Encoded, Encoder, random_permutation
-from instahide.encryption.exposure import Exposure, ExposureLimitError
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError, first_validation_error
+from instahide.errors import DataError, ExposureLimitError, InstaHideError, first_validation_error
 
 #: Bytes of a shard, about; twice as many where there would be more than `MANY_SHARDS`, which spares
 #: the ledger work, and does not leave threads waiting at the end; more yet beyond `MOST_SHARDS`.
@@ -86,14 +86,14 @@ class Publication:
                 f"{self.copies} copies of each image are none.", "Use --copies 1 or more."
             )
         if len(self.images.classes) < 2:
-            raise InstaHideError(
+            raise DataError(
                 f"The images are of one class alone: {', '.join(self.images.classes)}.",
                 "Name the classes of all participants, with `--classes cat,dog` or as "
                 "`open_images(..., classes=['cat', 'dog'])`.",
             )
         self.manifest()  # Refuses what it cannot say.
         if self.values == "float16" and self.max_abs > torch.finfo(torch.float16).max:
-            raise InstaHideError(
+            raise DataError(
                 "These images have so little contrast that their normalized values are beyond "
                 "float16.",
                 "Use --values float32.",
@@ -117,7 +117,7 @@ class Publication:
                 max_quantization_error=max_quantization_error(self.values, self.max_abs),
             )
         except ValidationError as error:
-            raise InstaHideError(
+            raise DataError(
                 f"This does not fit into a manifest ({first_validation_error(error)}).",
                 "Change the setting, or the images.",
             ) from error

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from instahide.encodings.manifest import STORED, Manifest, Shard, Values
 from instahide.encryption.encoder import Encoded
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import require_regular
 
 #: 8-bit values stand for so many steps on either side of 0, which is stored as `_ZERO`.
@@ -125,9 +125,9 @@ def reading(shard: Shard, location: str) -> Iterator[None]:
         raise damaged(shard, location, "it is no safetensors file") from None
 
 
-def damaged(shard: Shard, location: str, reason: str) -> InstaHideError:
+def damaged(shard: Shard, location: str, reason: str) -> DamagedFileError:
     """What to say of a ``shard`` that is not what the manifest in ``location`` says."""
-    return InstaHideError(
+    return DamagedFileError(
         f"Shard {shard.name} of {location} is damaged: {reason}.",
         "Get it anew from whoever published it.",
     )

@@ -15,7 +15,7 @@ from typing import Protocol
 from instahide.data.cache import cache_folder, digest
 from instahide.data.remote.downloads import require_disk_space
 from instahide.data.remote.urls import Entry, Remote, connection_errors, local_path, plain_name
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import atomic_write, open_regular
 
 _LOCK = ".lock"
@@ -163,7 +163,7 @@ class LocalStore:
         # `Path.resolve` would refuse a link to itself by an error of its own.
         real = Path(os.path.realpath(path))
         if path.is_symlink() and not real.is_relative_to(self.folder.resolve()):
-            raise InstaHideError(
+            raise DamagedFileError(
                 f"{name} in {self.location} is a link that leads out of the folder.",
                 "Put the file itself there.",
             )
@@ -266,13 +266,13 @@ class UrlStore:
 
 def _require_small(size: int, most: int, name: str, location: str) -> None:
     if size > most:
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{name} in {location} is too large to be what it should be.",
             "Get it anew from whoever made it.",
         )
 
 
-def _missing(name: str, location: str) -> InstaHideError:
-    return InstaHideError(
+def _missing(name: str, location: str) -> DamagedFileError:
+    return DamagedFileError(
         f"There is no {name} in {location}.", "Get the folder anew from whoever made it."
     )

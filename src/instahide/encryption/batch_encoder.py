@@ -40,7 +40,7 @@ from instahide.encryption.validation import (
     require_range,
     require_same_shape,
 )
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -249,14 +249,14 @@ def _require_moments(public: ImageSource | None, moments: Normalization | None) 
     if not isinstance(public, ImageTable):
         return
     if moments is None:
-        raise InstaHideError(
+        raise DataError(
             "Private images are normalized by a transform whose mean and std are not known, so "
             "that public images cannot be normalized alike.",
             "Give mean= and std= as the transform has them.",
         )
     channels = public.shape[0]
     if {len(moments.mean), len(moments.std)} != {channels}:
-        raise InstaHideError(
+        raise DataError(
             f"Public images have {channels} channels, but there are {len(moments.mean)} means and "
             f"{len(moments.std)} standard deviations.",
             "Give one of each a channel, and public images of as many channels.",

@@ -19,11 +19,7 @@ from instahide.encryption.sampling._duplicates_numba import (
     has_repeats,
     merge_repeats,
 )
-from instahide.errors import InstaHideError
-
-
-class ExposureLimitError(InstaHideError):
-    """No image may pass its limit, so no more can be encrypted."""
+from instahide.errors import ExposureLimitError, InstaHideError
 
 
 class Exposure:

@@ -37,7 +37,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from instahide.errors import InstaHideError
+from instahide.errors import SchemeError
 
 LabelMode = Literal["soft", "renormalised"]
 CoefficientDistribution = Literal["half-normal", "dirichlet"]
@@ -181,17 +181,17 @@ class Scheme:
         """Read what `to_json` wrote.
 
         Raises:
-            InstaHideError: not such an object, or not a valid scheme.
+            SchemeError: not such an object, or not a valid scheme.
         """
         try:
             values = json.loads(text)
             unknown = set(values) - {field.name for field in fields(cls)}
         except (ValueError, TypeError, RecursionError) as error:
-            raise InstaHideError(
+            raise SchemeError(
                 "This is not a scheme in JSON.", "Write one with `to_json`."
             ) from error
         if not isinstance(values, dict) or unknown:
-            raise InstaHideError(
+            raise SchemeError(
                 "This JSON is not a scheme's, or has fields that no scheme has.",
                 f"A scheme's fields are {', '.join(field.name for field in fields(cls))}.",
             )
@@ -261,9 +261,9 @@ def _validate(scheme: Scheme) -> None:
     ]
     for holds, problem, remedy in rules:
         if not holds:
-            raise InstaHideError(problem, remedy)
+            raise SchemeError(problem, remedy)
     if scheme.acceptance < LEAST_ACCEPTANCE:
-        raise InstaHideError(
+        raise SchemeError(
             f"Fewer than 1 in {1 / LEAST_ACCEPTANCE:.0f} draws meet c1 = {c1}, c2 = {c2} and "
             f"min_self_coefficient = {own} with k = {k} and {private_k} private images.",
             "Raise c1, or lower c2 or min_self_coefficient.",
@@ -278,10 +278,10 @@ def _validate_types(scheme: Scheme) -> None:
     for name, kinds in wanted.items():
         value = getattr(scheme, name)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise InstaHideError(
+            raise SchemeError(
                 f"{name} = {value!r} is not {' or '.join(kind.__name__ for kind in kinds)}.",
                 f"Give {name} as a {kinds[-1].__name__}.",
             )
         if isinstance(value, int) and abs(value) > sys.float_info.max:
             # The rules could not even compare it.
-            raise InstaHideError(f"{name} is beyond all bounds.", "Use k = 4, and bounds below 1.")
+            raise SchemeError(f"{name} is beyond all bounds.", "Use k = 4, and bounds below 1.")

@@ -17,7 +17,7 @@ from instahide.data.normalization.normalization import (
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.sampling._duplicates_numba import equal_images
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, SchemeError
 
 
 def require_compatible(
@@ -29,12 +29,12 @@ def require_compatible(
         InstaHideError: it cannot; the message says what to change.
     """
     if len(images.classes) < 2:
-        raise InstaHideError(
+        raise DataError(
             f"There is {len(images.classes)} class, so there is nothing to learn.",
             "Give images of at least two classes.",
         )
     if scheme.private_k > len(images):
-        raise InstaHideError(
+        raise SchemeError(
             f"A mix of {scheme.private_k} private images needs as many; there are {len(images)}.",
             "Lower k, or give more images.",
         )
@@ -44,7 +44,7 @@ def require_compatible(
         require_same_shape(public.shape, images.shape)
         _require_same_kind(images, public)
     if augmentation and not isinstance(images, ImageTable):
-        raise InstaHideError(
+        raise DataError(
             "A data set with transforms of its own is not cropped and flipped by the encoder.",
             "Put the crop and the flip into its transform, before it normalizes.",
         )
@@ -55,20 +55,20 @@ def require_public(scheme: Scheme, public: ImageSource | None) -> None:
     """Check that there are public images if, and only if, ``scheme`` mixes some in, and enough.
 
     Raises:
-        InstaHideError: that is not so.
+        SchemeError: that is not so.
     """
     if public is None and scheme.public_k:
-        raise InstaHideError(
+        raise SchemeError(
             f"The scheme mixes in {scheme.public_k} public images, but there are none.",
             "Give a public pool (`--public`), or use an inside-dataset scheme.",
         )
     if public is not None and not scheme.public_k:
-        raise InstaHideError(
+        raise SchemeError(
             "Public images are given, but the scheme mixes none in.",
             "Leave them out, or use a cross-dataset scheme.",
         )
     if public is not None and scheme.public_k > len(public):
-        raise InstaHideError(
+        raise SchemeError(
             f"A mix needs {scheme.public_k} public images; the pool has {len(public)}.",
             "Make a larger pool with `instahide public`.",
         )
@@ -78,10 +78,10 @@ def require_range(scheme: Scheme, *, known: bool) -> None:
     """Check that it is known how far private images may go, where noise is to hide them.
 
     Raises:
-        InstaHideError: it is not.
+        DataError: it is not.
     """
     if scheme.noise and not known:
-        raise InstaHideError(
+        raise DataError(
             "Private images are normalized by a transform whose mean and std are not known, so "
             "that nobody can say what noise on them guarantees.",
             "Give mean= and std= as the transform has them; what lies beyond is then clipped.",
@@ -92,10 +92,10 @@ def require_same_shape(public: tuple[int, ...], private: tuple[int, ...]) -> Non
     """Check that public images have the shape (C, H, W) of the private ones.
 
     Raises:
-        InstaHideError: they have not.
+        DataError: they have not.
     """
     if public != private:
-        raise InstaHideError(
+        raise DataError(
             f"Public images are {public}, private ones {private} (channels, height, width).",
             "Make a pool of the private images' shape with `instahide public`.",
         )
@@ -103,7 +103,7 @@ def require_same_shape(public: tuple[int, ...], private: tuple[int, ...]) -> Non
 
 def _require_same_kind(images: ImageSource, public: ImageSource) -> None:
     if isinstance(images, ImageTable) and not isinstance(public, ImageTable):
-        raise InstaHideError(
+        raise DataError(
             "Private images are a table, public ones a data set with transforms of its own.",
             "Wrap both in `ImageDataset`, so that both are normalized alike.",
         )
@@ -112,7 +112,7 @@ def _require_same_kind(images: ImageSource, public: ImageSource) -> None:
         and not isinstance(images, ImageTable)
         and moments_unknown(images)
     ):
-        raise InstaHideError(
+        raise DataError(
             "Private images are normalized by a transform whose mean and std are not known, so "
             "that public images cannot be normalized alike.",
             "Give `ImageDataset` the mean and std that its transform uses.",
@@ -162,13 +162,13 @@ def require_different(
         public: likewise.
 
     Raises:
-        InstaHideError: one does.
+        DataError: one does.
     """
     (images, places), (others, chosen) = private, public
     flat = (array.reshape(len(array), math.prod(array.shape[1:])) for array in (images, others))
     values, public_values = map(np.ascontiguousarray, flat)
     if equal_images(values, places, public_values, chosen) >= 0:
-        raise InstaHideError(
+        raise DataError(
             "Two images of a mix are equal, value for value, so that its encoding would show that "
             "image. They were not found to be the same picture before, as they come from random "
             "transforms or change from one fetch to the next.",

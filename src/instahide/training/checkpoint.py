@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError
 from instahide.utils.atomic_write import atomic_write, require_regular
 
 
@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors (on the CPU) and the facts that `write` put into ``path``.
 
     Raises:
-        InstaHideError: the file is missing, torn, changed, or was not written by `write`.
+        DamagedFileError: the file is missing, torn, changed, or was not written by `write`.
     """
     try:
         require_regular(path)
@@ -53,7 +53,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError("its checksum does not match its content")
         return tensors, dict(json.loads(text))
     except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{path} is not a whole checkpoint ({failure_reason(error)}).",
             "Restore it from a copy, or start a new run in another folder.",
         ) from error

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError
 from instahide.training import checkpoint
 from instahide.training.models import build
 
@@ -61,7 +61,7 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
     """The network in ``path`` on the CPU, ready to predict, and its card.
 
     Raises:
-        InstaHideError: the file is missing or damaged, or does not hold such a network.
+        DamagedFileError: the file is missing or damaged, or does not hold such a network.
     """
     tensors, facts = checkpoint.read(path)
     try:
@@ -71,7 +71,7 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
         model = _network(card)
         model.load_state_dict(tensors)
     except Exception as error:  # PyTorch raises several kinds on tensors that do not fit
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{path} does not hold a network.", "Name the model.safetensors of a finished run."
         ) from error
     return model.eval(), card

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 from instahide.training.distributed.process_group import ALONE, Batches, World, none_usable
 from instahide.training.history import EpochRecord, History, patience_exhausted
 from instahide.training.progress import Progress
@@ -143,7 +143,7 @@ def _check(
     state: TrainingState, steps: int, settings: TrainSettings, evaluate: Evaluate | None
 ) -> None:
     if steps == 0:
-        raise InstaHideError("There is nothing to learn from.", "Give at least one image.")
+        raise DataError("There is nothing to learn from.", "Give at least one image.")
     if settings.patience is not None and evaluate is None:
         raise InstaHideError(
             "Patience needs an accuracy to watch.", "Give test images, or leave patience out."

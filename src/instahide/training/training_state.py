@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError
 from instahide.training.device import autocast, pick_device, pick_precision
 from instahide.training.distributed.process_group import ALONE, World
 from instahide.training.history import History
@@ -136,7 +136,7 @@ class TrainingState:
         """Go back to where `tensors` and `facts` were taken.
 
         Raises:
-            InstaHideError: they belong to another network or optimiser.
+            DamagedFileError: they belong to another network or optimiser.
         """
         try:
             self.model.load_state_dict(_part(tensors, "model."))
@@ -147,7 +147,7 @@ class TrainingState:
             self.step = int(facts["step"])
             self.history = _HISTORY.validate_python(facts["history"])
         except Exception as error:  # PyTorch raises several kinds on what does not fit
-            raise InstaHideError(
+            raise DamagedFileError(
                 "The checkpoint does not fit this network and optimiser.",
                 "Resume with the code and data of the run, or start one in another folder.",
             ) from error

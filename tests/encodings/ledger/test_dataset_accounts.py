@@ -25,8 +25,8 @@ from instahide import (
     encode_loader,
 )
 from instahide.encodings.ledger.ledger import Ledger
-from instahide.encryption.exposure import ExposureLimitError
 from instahide.encryption.privacy import mu_squared_rate
+from instahide.errors import ExposureLimitError
 
 COUNT = 12
 MEAN, STD = (0.5,), (0.25,)

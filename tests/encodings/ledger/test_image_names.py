@@ -16,7 +16,7 @@ from instahide.data import open_images, sources
 from instahide.data.image_source import keys_of
 from instahide.encodings.ledger.image_hash import pixel_hashes
 from instahide.encodings.ledger.ledger import Ledger
-from instahide.encryption.exposure import ExposureLimitError
+from instahide.errors import ExposureLimitError
 
 
 def pictures(count: int, side: int = 20, channels: int = 3) -> NDArray[np.uint8]:
@@ -123,7 +123,7 @@ def test_an_account_hears_of_a_source_that_another_finds(path: Path) -> None:
     with Ledger.open(path) as one, Ledger.open(path) as two:
         before = one.account(bare)
         two.account(small)
-        before.take(np.array([[0, 1]]), np.ones((1, 2), np.float32))
+        before.record(np.array([[0, 1]]), np.ones((1, 2), np.float32))
         assert two.account(source).counts.tolist() == [1, 1, 0]
         assert before.counts.tolist() == [1, 1, 0]
 

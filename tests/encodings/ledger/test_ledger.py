@@ -23,9 +23,8 @@ from instahide.encodings.ledger import store, stored_hashes
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.encoder import Encoder
-from instahide.encryption.exposure import ExposureLimitError
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import ExposureLimitError, InstaHideError
 from tests.encodings.ledger.recorder import IMAGES, MIXES, drawn, some, table, table_of
 from tests.waiting import LIMIT
 

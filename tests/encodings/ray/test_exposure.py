@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.ray.exposure import Counter, RemoteExposure
-from instahide.encryption.exposure import ExposureLimitError
-from instahide.errors import InstaHideError
+from instahide.errors import ExposureLimitError, InstaHideError
 from tests import waiting
 from tests.encodings.ledger.recorder import drawn, some, table, table_of
 

@@ -16,7 +16,7 @@ from scipy import stats
 from instahide import Encoder, ImageDataset, ImageTable, InstaHideError, Scheme
 from instahide.data import PhotoCrops
 from instahide.data.image_source import ImageSource, hashes_of
-from instahide.encryption.exposure import Exposure, ExposureLimitError
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.keys import Block, KeyStream, Purpose
 from instahide.encryption.known_keys import encode_with_known_keys
 from instahide.encryption.sampling import _sampler_numba, sampler
@@ -25,6 +25,7 @@ from instahide.encryption.sampling.partner_pools import (
     PartnerPools,
     known_partner_pools,
 )
+from instahide.errors import ExposureLimitError
 
 #: Chance that one p-value below fails a right implementation; there are some thirty of them a run.
 ALPHA = 1e-8

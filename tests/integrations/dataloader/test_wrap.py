@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset, def
 
 from instahide import Exposure, Scheme, encode_loader, open_images
 from instahide.encodings.ledger.ledger import Ledger
-from instahide.encryption.exposure import ExposureLimitError
+from instahide.errors import ExposureLimitError
 from tests.integrations.dataloader.wrapped_loaders import (
     ALONE,
     COUNT,

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from instahide import Scheme, encode_loader
 from instahide.encodings.ledger.ledger import Ledger
-from instahide.encryption.exposure import ExposureLimitError
+from instahide.errors import ExposureLimitError
 
 COUNT, CLASSES = 24, 3
 app = ClientApp()

@@ -18,8 +18,8 @@ from pytorch_lightning.tuner import Tuner
 from torch.utils.data import DataLoader, TensorDataset
 
 from instahide import InstaHideError, Scheme
-from instahide.encryption.exposure import ExposureLimitError
 from instahide.encryption.sampling import sampler
+from instahide.errors import ExposureLimitError
 from instahide.integrations.lightning.callback import InstaHideCallback
 from tests.integrations.lightning.lightning_parts import (
     IMAGES,

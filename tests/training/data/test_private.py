@@ -11,8 +11,8 @@ import pytest
 
 from instahide.data import open_split
 from instahide.encodings.ledger.ledger import Ledger
-from instahide.encryption.exposure import ExposureLimitError
 from instahide.encryption.privacy import epsilon_of, mu_squared_rate
+from instahide.errors import ExposureLimitError
 from instahide.training.settings import TrainSettings
 from instahide.training.trainer import start
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from instahide.attacks.base import Observation
 from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import atomic_write, require_regular
 
 FILE = "beliefs.safetensors"
@@ -97,7 +97,7 @@ def load_state(folder: Path, of: str) -> AttackState | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         beliefs = AttackState(**tensors, step=int(header["step"]))
     except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{path} does not hold the state of an attack ({failure_reason(error)}).",
             "Delete it, or name another folder.",
         ) from error

@@ -24,7 +24,7 @@ from instahide.data import ImageTable
 from instahide.data.readers.npy_file import map_npy
 from instahide.data.readers.size_limits import failure_reason
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError, first_validation_error
+from instahide.errors import DamagedFileError, InstaHideError, first_validation_error
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 
 ENCODINGS, LABELS, FACTS = "encryption.npy", "label.npy", "challenge.json"
@@ -99,11 +99,11 @@ class Challenge:
         """Read a challenge of ours, or the two files of the authors'.
 
         Raises:
-            InstaHideError: a file is missing or damaged, or they do not fit each other.
+            DamagedFileError: a file is missing or damaged, or they do not fit each other.
         """
         encodings, labels = read_array(folder / ENCODINGS, 4), read_array(folder / LABELS, 2)
         if len(encodings) != len(labels) or encodings.shape[3] not in (1, 3):
-            raise InstaHideError(
+            raise DamagedFileError(
                 f"{ENCODINGS} has the shape {encodings.shape}, {LABELS} {labels.shape}.",
                 "The first is N x H x W x C, the second N x classes.",
             )
@@ -194,10 +194,10 @@ class ChallengeTruth:
         """Read what `make_challenge` wrote for the scorer.
 
         Raises:
-            InstaHideError: it is not such a folder, or damaged.
+            DamagedFileError: it is not such a folder, or damaged.
         """
         if not (folder / TRUTH).is_file():
-            raise InstaHideError(
+            raise DamagedFileError(
                 f"{folder} does not hold the truth of a challenge.",
                 "Name the folder that `instahide challenge make` got as --truth.",
             )
@@ -205,7 +205,7 @@ class ChallengeTruth:
         facts = _facts(SecretFacts, folder / TRUTH, originals.shape[3])
         private = np.array(partners[:, : facts.private_k])
         if private.dtype.kind != "i" or not np.isin(private, np.arange(len(originals))).all():
-            raise InstaHideError(f"{folder / PARTNERS} names images that are not there.", _ANEW)
+            raise DamagedFileError(f"{folder / PARTNERS} names images that are not there.", _ANEW)
         pixels = np.array(originals.transpose(0, 3, 1, 2), order="C")
         return cls(pixels, private, facts.mean, facts.std)
 
@@ -230,20 +230,20 @@ def read_array(path: Path, dimensions: int) -> NDArray[Any]:
     """The array in ``path``, memory-mapped.
 
     Raises:
-        InstaHideError: it cannot be read, does not hold finite numbers alone, or has not so many
+        DamagedFileError: it cannot be read, does not hold finite numbers alone, or has not so many
             dimensions.
     """
     try:
         values = map_npy(path)
     except Exception as error:  # NumPy raises several kinds on damaged headers
         reason = failure_reason(error)
-        raise InstaHideError(f"{path} is not a readable array ({reason}).", _ANEW) from error
+        raise DamagedFileError(f"{path} is not a readable array ({reason}).", _ANEW) from error
     if values.ndim != dimensions:
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{path} has the shape {values.shape}.", f"It must have {dimensions} dimensions."
         )
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-        raise InstaHideError(f"{path} does not hold finite numbers alone.", _ANEW)
+        raise DamagedFileError(f"{path} does not hold finite numbers alone.", _ANEW)
     return np.asanyarray(values)
 
 
@@ -253,7 +253,7 @@ def _facts(kind: type[AnyFacts], path: Path, channels: int) -> AnyFacts:
         facts = kind.model_validate_json(read_regular(path, MOST_FACTS))
     except (OSError, ValidationError) as error:
         reason = first_validation_error(error) if isinstance(error, ValidationError) else str(error)
-        raise InstaHideError(f"{path} is damaged ({reason}).", _ANEW) from None
+        raise DamagedFileError(f"{path} is damaged ({reason}).", _ANEW) from None
     if not len(facts.mean) == len(facts.std) == channels:
-        raise InstaHideError(f"{path} is of images with other channels.", _ANEW)
+        raise DamagedFileError(f"{path} is of images with other channels.", _ANEW)
     return facts

@@ -19,7 +19,7 @@ from instahide.audit.challenge.challenge import ChallengeTruth, read_array
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import best_blank, counts_as_recovered
 from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, DataError
 from instahide.utils.atomic_write import atomic_write, read_regular
 
 #: Resamplings of the private images behind the confidence interval, and what it leaves out.
@@ -76,12 +76,12 @@ def score_submission(path: Path, truth: ChallengeTruth) -> ChallengeScore:
     back to pixels from 0 to 1, and cut off there.
 
     Raises:
-        InstaHideError: no readable array, of another shape, or not finite.
+        DataError: no readable array, of another shape, or not finite.
     """
     decryptions = read_array(path, 4)
     wanted = (len(truth.private), *truth.originals.transpose(0, 2, 3, 1).shape[1:])
     if decryptions.shape != wanted:
-        raise InstaHideError(
+        raise DataError(
             f"{path} has the shape {decryptions.shape}.",
             f"A submission to this challenge has the shape {wanted}.",
         )
@@ -112,12 +112,12 @@ def enter(leaderboard: Path, name: str, score: ChallengeScore) -> None:
     """Append an entry to a CSV file of entries, the file being made if it is not there.
 
     Raises:
-        InstaHideError: the file has other columns.
+        DamagedFileError: the file has other columns.
     """
     before = _entries(leaderboard) if leaderboard.exists() else ""
     row = {"name": name, "at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(score)}
     if before and next(csv.reader(before.splitlines()), []) != list(row):
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{leaderboard} is not a leaderboard with these columns: {', '.join(row)}.",
             "Name a new file, or rename the old one.",
         )
@@ -136,7 +136,7 @@ def _entries(leaderboard: Path) -> str:
     try:
         return read_regular(leaderboard, MOST_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{leaderboard} is not a readable leaderboard ({failure_reason(error)}).",
             "Name another file, or move this one away.",
         ) from error

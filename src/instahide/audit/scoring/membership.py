@@ -13,7 +13,7 @@ from instahide.attacks.base import Observation
 from instahide.audit.ground_truth import GroundTruth
 from instahide.data import ImageTable
 from instahide.encryption.encoder import random_permutation
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.utils.optional_deps import requires_extra
 
 #: Shares of false positives at which true ones are counted (Carlini et al., S&P 2022), by name.
@@ -56,7 +56,7 @@ def with_candidates(
 
 def _require_both(members: ImageTable, others: ImageTable) -> None:
     if members.shape != others.shape or not (len(members) and len(others)):
-        raise InstaHideError(
+        raise DataError(
             f"{len(members)} images of {members.shape} and {len(others)} of {others.shape} cannot "
             "be told apart by membership alone.",
             "Give images of one shape, some that were trained on and some that were not.",

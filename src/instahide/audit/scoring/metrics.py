@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.utils.optional_deps import requires_extra
 
 #: Values run from 0 to 1.
@@ -57,11 +57,11 @@ def window(shape: Sequence[int]) -> tuple[int, float]:
     """Radius and deviation of the window for images of this ``shape``, which ends in (H, W).
 
     Raises:
-        InstaHideError: a side has fewer than 3 pixels.
+        DataError: a side has fewer than 3 pixels.
     """
     radius = (min(WINDOW, *shape[-2:]) - 1) // 2
     if radius < 1:
-        raise InstaHideError(
+        raise DataError(
             f"Images of {shape[-2]} x {shape[-1]} pixels are too small to be compared.",
             "Use images of at least 3 pixels a side.",
         )

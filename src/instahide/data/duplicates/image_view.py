@@ -9,7 +9,7 @@ from instahide.data.dataset import ImageDataset, MapDataset
 from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
 from instahide.data.items import IMAGE_KEYS
 from instahide.data.normalization.inference import infer_normalization
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 
 def image_view(
@@ -44,7 +44,7 @@ class _ImageView:
 
     def __init__(self, dataset: Any, image: Any) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise InstaHideError(
+            raise DataError(
                 f"A {type(dataset).__name__} does not give its items by number, so that they "
                 "cannot be counted.",
                 "Give a map-style data set, which has __len__ and __getitem__; of a loader, its "
@@ -65,7 +65,7 @@ class _ImageView:
             for key in path:
                 item = item[key]
         except (KeyError, IndexError, TypeError) as error:
-            raise InstaHideError(
+            raise DataError(
                 f"Item {index} has nothing at image={self._image!r}.",
                 "Name the key or the index of its image.",
             ) from error
@@ -76,7 +76,7 @@ def _image_of(item: Any, index: int) -> Any:
     if isinstance(item, Mapping):
         found = [item[key] for key in IMAGE_KEYS if key in item]
         if not found:
-            raise InstaHideError(
+            raise DataError(
                 f"Item {index} has no {' or '.join(IMAGE_KEYS)}.",
                 "Say by image= under which key its image is.",
             )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.normalization.normalization import Normalization, compose_normalizations
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 #: Where data sets keep what they do to an image; the first that is there counts.
 ATTRIBUTES = ("transform", "transforms", "image_processor", "processor", "feature_extractor")
@@ -46,7 +46,7 @@ def infer_normalization(dataset: object) -> Normalization | None:
     first normalization may do anything. Several normalizations are composed.
 
     Raises:
-        InstaHideError: something after a normalization may change values, or parts of a
+        DataError: something after a normalization may change values, or parts of a
             concatenation are normalized differently.
     """
     parts = getattr(dataset, "datasets", None)
@@ -62,7 +62,7 @@ def infer_normalization(dataset: object) -> Normalization | None:
             then = Normalization.of(*raw) if known is None else Normalization.of_values(*raw)
             known = then if known is None else compose_normalizations(known, then)
         elif known is not None and not _only_moves(step):
-            raise InstaHideError(
+            raise DataError(
                 f"After a normalization the transform has a {_kind(step).__name__}, which may "
                 "change values, so that it is not known how the images are normalized.",
                 "Put it before the normalization. If it leaves values as they are, give mean= and "
@@ -74,7 +74,7 @@ def infer_normalization(dataset: object) -> Normalization | None:
 def _common(found: list[Normalization | None]) -> Normalization | None:
     if any(each != found[0] for each in found):
         listed = "; ".join(sorted({str(each or "unknown") for each in found}))
-        raise InstaHideError(
+        raise DataError(
             f"The parts of the data set are normalized differently: {listed}.",
             "Normalize all parts with one mean and standard deviation.",
         )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.normalization.channel_statistics import ChannelStatistics
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 #: Least share of the rarer sign in the sum of the values' magnitudes, per channel. MNIST, its
 #: background 81% of all values, has 0.11 when it is normalized with mean 0.5, and 0.012 with mean
@@ -68,16 +68,16 @@ class Normalization(NamedTuple):
         """From numbers per channel, in the unit of the values that are normalized.
 
         Raises:
-            InstaHideError: as `of`.
+            DataError: as `of`.
         """
         values = [np.asarray(each, np.float64).reshape(-1) for each in (mean, std)]
         if len(values[0]) != len(values[1]) or not len(values[0]):
-            raise InstaHideError(
+            raise DataError(
                 f"There are {len(values[0])} means and {len(values[1])} standard deviations.",
                 "Give one of each for every channel.",
             )
         if not all(np.isfinite(each).all() for each in values) or (values[1] <= 0).any():
-            raise InstaHideError(
+            raise DataError(
                 f"A mean of {_numbers(values[0])} with a standard deviation of "
                 f"{_numbers(values[1])} is no normalization.",
                 "Give finite means, and standard deviations above 0.",
@@ -92,11 +92,11 @@ def compose_normalizations(first: Normalization, second: Normalization) -> Norma
     """The normalization that ``first`` and then ``second`` amount to.
 
     Raises:
-        InstaHideError: they are of different numbers of channels, neither being 1.
+        DataError: they are of different numbers of channels, neither being 1.
     """
     channels = {len(first.mean), len(second.mean)} - {1}
     if len(channels) > 1:
-        raise InstaHideError(
+        raise DataError(
             f"The images are normalized twice, for {len(first.mean)} channels and for "
             f"{len(second.mean)}.",
             "Normalize once, with one mean and standard deviation a channel.",
@@ -120,7 +120,7 @@ def require_sign_balance(seen: ChannelStatistics, remedy: str = "") -> None:
         remedy: what the caller's user can do; by default, to normalize to mean 0.
 
     Raises:
-        InstaHideError: the rarer sign has too small a share of a channel.
+        DataError: the rarer sign has too small a share of a channel.
     """
     share = seen.rarer_sign
     least = LEAST_SIGN_SHARE if seen.images >= FEW_IMAGES else LEAST_SIGN_SHARE_OF_FEW
@@ -128,7 +128,7 @@ def require_sign_balance(seen: ChannelStatistics, remedy: str = "") -> None:
     unhidden = seen.varied & ((share < least) | sparse)
     if unhidden.any():
         channel = int(np.flatnonzero(unhidden)[0])
-        raise InstaHideError(
+        raise DataError(
             f"After normalization the values of channel {channel} run from "
             f"{seen.low[channel]:.3g} to {seen.high[channel]:.3g} and are nearly all of one sign: "
             f"the other has {share[channel]:.2%} of their magnitude and "
@@ -151,7 +151,7 @@ def require_consistent_normalization(
         remedy: what the caller's user can do.
 
     Raises:
-        InstaHideError: the values say otherwise.
+        DataError: the values say otherwise.
     """
     _require_channels(seen, normalization)
     mean, std = np.asarray(normalization.mean), np.asarray(normalization.std)
@@ -165,7 +165,7 @@ def require_consistent_normalization(
         reason = f"they fill {(high - low).max():.1%} of it, less than {least:.0%}"
     else:
         return
-    raise InstaHideError(
+    raise DataError(
         f"The values of the private images run from {_numbers(seen.low)} to "
         f"{_numbers(seen.high)}. With {normalization} they would lie between "
         f"{_numbers(-mean / std)} and {_numbers((1 - mean) / std)}; {reason}. Public images "
@@ -187,10 +187,10 @@ def require_similar_spread(
         query: whether the private ones are queries, which may be flat images.
 
     Raises:
-        InstaHideError: one of them would drown the other in a mix.
+        DataError: one of them would drown the other in a mix.
     """
     if len(private.low) != len(public.low):
-        raise InstaHideError(
+        raise DataError(
             f"Private images have {len(private.low)} channels, public ones {len(public.low)}.",
             "Make a pool of the private images' shape.",
         )
@@ -201,7 +201,7 @@ def require_similar_spread(
     largest, smallest = float(ratios.max()), float(ratios.min())
     if largest > SPREAD_FACTOR or (smallest < 1 / SPREAD_FACTOR and not query):
         hidden = "private" if smallest < 1 / SPREAD_FACTOR else "public"
-        raise InstaHideError(
+        raise DataError(
             f"After normalization private images have magnitudes of {_numbers(private.magnitude)} "
             f"a channel, public ones of {_numbers(public.magnitude)}: they differ by more than a "
             f"factor of {SPREAD_FACTOR:g}, so that the {hidden} ones are lost in a mix.",
@@ -214,12 +214,12 @@ def require_plausible_scale(seen: ChannelStatistics) -> None:
     """Check that the standard deviation that pixels were divided by is of their order.
 
     Raises:
-        InstaHideError: the normalized values are far larger or smaller than 1.
+        DataError: the normalized values are far larger or smaller than 1.
     """
     magnitudes = seen.magnitude[seen.varied]
     small = seen.images >= FEW_IMAGES and (magnitudes < 1 / SCALE_FACTOR).any()
     if small or (magnitudes > SCALE_FACTOR).any():
-        raise InstaHideError(
+        raise DataError(
             f"After normalization the values have magnitudes of {_numbers(seen.magnitude)} a "
             f"channel; they must be between {1 / SCALE_FACTOR:g} and {SCALE_FACTOR:g}.",
             "Use the images' own mean and standard deviation, of pixel / 255.",
@@ -232,13 +232,13 @@ def require_possible_moments(normalization: Normalization) -> None:
     With mean m their standard deviation is at most sqrt(m (1 - m)) (Bhatia and Davis, 2000).
 
     Raises:
-        InstaHideError: they cannot.
+        DataError: they cannot.
     """
     mean, std = np.asarray(normalization.mean), np.asarray(normalization.std)
     most = np.sqrt(np.maximum(mean * (1 - mean), 0))
     # A channel with one value has no spread: its deviation is taken to be 1.
     if (std > np.where(std == 1, np.inf, 2 * most)).any():
-        raise InstaHideError(
+        raise DataError(
             f"No images have {normalization}: with such a mean the standard deviation is at most "
             f"{_numbers(most)}.",
             "Give the images' own mean and standard deviation, of pixel / 255.",
@@ -247,7 +247,7 @@ def require_possible_moments(normalization: Normalization) -> None:
 
 def _require_channels(seen: ChannelStatistics, normalization: Normalization) -> None:
     if len(normalization.mean) not in (1, len(seen.low)):
-        raise InstaHideError(
+        raise DataError(
             f"The images have {len(seen.low)} channels, but there are {len(normalization.mean)} "
             f"means and {len(normalization.std)} standard deviations.",
             "Give one of each for every channel.",

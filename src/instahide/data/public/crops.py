@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from instahide.data.readers.decode import decode
 from instahide.data.readers.listing import image_files
 from instahide.data.remote.downloads import local_copy
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, IntegrationError
 from instahide.utils.optional_deps import requires_extra
 from instahide.utils.parallel import parallel_map
 
@@ -68,7 +68,7 @@ class PhotoCrops:
         for number, photo in enumerate(self.photos):
             _check_size(photo, self.height, self.width, f"Photograph {number}")
         if not self.photos:
-            raise InstaHideError("There are no photographs.", "Give at least one.")
+            raise DataError("There are no photographs.", "Give at least one.")
 
     @classmethod
     def open(cls, source: str | Path, shape: tuple[int, int, int]) -> PhotoCrops:
@@ -130,7 +130,7 @@ def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) ->
     with requires_extra("OpenCV", "vision"):
         import cv2  # noqa: F401
     if channels not in (1, 3):
-        raise InstaHideError(
+        raise DataError(
             f"Public patches are grey or colour, but the images have {channels} channels.",
             "Use images of 1 or 3 channels, or a scheme without public images.",
         )
@@ -142,7 +142,7 @@ def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) ->
         for path in _shipped(package, names)
     ]
     if not files:
-        raise InstaHideError(
+        raise IntegrationError(
             "The built-in photographs come with scikit-image and scikit-learn; neither is here.",
             "Install them with `pip install 'instahide[data]'`.",
         )
@@ -169,7 +169,7 @@ def read_photo(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 def _check_size(photo: NDArray[np.uint8], height: int, width: int, name: str) -> None:
     if photo.shape[0] < height or photo.shape[1] < width:
-        raise InstaHideError(
+        raise DataError(
             f"{name}, of {photo.shape[1]} x {photo.shape[0]} pixels, is smaller than a patch "
             f"of {width} x {height}.",
             "Use smaller patches (--patch), remove it, or use --skip-bad to go on without it.",

@@ -20,7 +20,7 @@ from instahide.data.readers.image_folder import decode_listing
 from instahide.data.readers.skipped import Skipped, warn_of_skipped
 from instahide.data.remote.downloads import local_copy
 from instahide.data.table import ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 
 #: The paper's threshold.
 MIN_KEYPOINTS = 40
@@ -76,7 +76,7 @@ def make_pool(
     beside = next(folder for folder in out.absolute().parents if folder.is_dir())
     pixels = memory_mapped(_each(files, cut, skip_bad, workers, progress), beside)
     if len(pixels) == 0:
-        raise InstaHideError(
+        raise DataError(
             f"No crop of the {len(files)} photographs has {min_keypoints} key points.",
             "Use photographs with more detail, or a lower --min-keypoints.",
         )
@@ -93,7 +93,7 @@ def open_pool(source: str | Path, shape: tuple[int, int, int]) -> ImageTable:
         shape: of the private images.
 
     Raises:
-        InstaHideError: the folder holds no pool, or patches of another shape.
+        DataError: the folder holds no pool, or patches of another shape.
     """
     if str(source) == PHOTOS:
         channels, height, width = shape
@@ -103,7 +103,7 @@ def open_pool(source: str | Path, shape: tuple[int, int, int]) -> ImageTable:
     pool = ImageTable.load(Path(local_copy(source)))
     if pool.shape != shape:
         grey = " --grey" if shape[0] == 1 else ""
-        raise InstaHideError(
+        raise DataError(
             f"The pool {source} holds patches of (C, H, W) = {pool.shape}, "
             f"but the images are {shape}.",
             f"Make one that fits with `instahide public SOURCE --out POOL "
@@ -119,7 +119,7 @@ def _builtin_pool(shape: tuple[int, int, int]) -> ImageTable:
     # Large images are beyond some of the photographs: the rest will do.
     pixels = memory_mapped(_each(files, cut, skip_bad=True), cache_folder())
     if len(pixels) == 0:
-        raise InstaHideError(
+        raise DataError(
             f"The built-in photographs are too small for patches of {shape[1]} x {shape[2]}.",
             "Make a pool from larger ones with `instahide public` and name it with --public.",
         )

@@ -21,7 +21,7 @@ from instahide.data.readers.listing import entries
 from instahide.data.readers.plain_pickle import Stub, read_pickle
 from instahide.data.readers.size_limits import LimitedReader, failure_reason, max_decoded_bytes
 from instahide.data.splits import Split, make_split, table_from_arrays
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.utils.atomic_write import open_regular, read_regular
 
 TEN = frozenset({"batches.meta", "data_batch_1", "test_batch"})
@@ -157,8 +157,8 @@ def _load(content: bytes) -> Any:
     return read_pickle(content, _NAMES)
 
 
-def _unusable(source: Path, error: Exception) -> InstaHideError:
-    return InstaHideError(
+def _unusable(source: Path, error: Exception) -> DataError:
+    return DataError(
         f"{source} is not a CIFAR-10 or CIFAR-100 python version that can be trusted "
         f"({failure_reason(error)}).",
         "Get it again from https://www.cs.toronto.edu/~kriz/cifar.html and compare its checksum.",

@@ -13,7 +13,7 @@ from instahide.data.duplicates.source_hash import UNKNOWN, jpeg_hash, pixels_has
 from instahide.data.readers.color_modes import apply_exif_orientation, to_grey_or_rgb
 from instahide.data.readers.image_file import has_more_frames, open_image_file
 from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,19 +102,19 @@ def require_one_depth(depths: Mapping[int, str]) -> None:
         depths: numbers of bits, each with a file that uses so many.
 
     Raises:
-        InstaHideError: they do not, so that some images would become too dark or too bright.
+        DataError: they do not, so that some images would become too dark or too bright.
     """
     if len(depths) > 1:
         uses = ", ".join(f"{name} uses {depth}" for depth, name in sorted(depths.items()))
-        raise InstaHideError(
+        raise DataError(
             f"16-bit images differ in the bits that they use ({uses}), so that their common range "
             "is not known.",
             "Convert them to 8 bits a channel, all by the same rule.",
         )
 
 
-def _unreadable(path: Path, reason: str) -> InstaHideError:
-    return InstaHideError(
+def _unreadable(path: Path, reason: str) -> DataError:
+    return DataError(
         f"{path} is not a readable image ({reason}).",
         "Replace or remove the file, or set skip_bad (--skip-bad) to leave it out.",
     )

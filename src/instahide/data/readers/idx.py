@@ -17,7 +17,7 @@ from instahide.data.readers.listing import entries
 from instahide.data.readers.size_limits import LimitedReader, failure_reason, require_plausible_size
 from instahide.data.splits import Split, make_split, table_from_arrays
 from instahide.data.table import ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.utils.atomic_write import open_regular
 
 UNSIGNED_BYTE = 0x08
@@ -48,11 +48,11 @@ def read_idx_folder(folder: Path, classes: tuple[str, ...] | None = None) -> Ima
     """The split of the four files, or the table of the two, that ``folder`` holds.
 
     Raises:
-        InstaHideError: a file is missing or damaged, or there are several data sets.
+        DataError: a file is missing or damaged, or there are several data sets.
     """
     files = idx_files(folder)
     if len(files) > 2 or (len(files) == 2 and "train" in files[1].name):
-        raise InstaHideError(
+        raise DataError(
             f"{folder} holds several data sets: {', '.join(path.name for path in files)}.",
             "Name one file of images, or put each data set into a folder of its own.",
         )
@@ -64,7 +64,7 @@ def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """The bytes of an IDX file, packed with gzip or not, in their shape.
 
     Raises:
-        InstaHideError: it is not what it says, or not what it should be.
+        DataError: it is not what it says, or not what it should be.
     """
     try:
         with open_regular(path) as file:
@@ -73,7 +73,7 @@ def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
                 return _read(cast(BinaryIO, gzip.GzipFile(fileobj=file)), dimensions, size)
             return _read(file, dimensions, size)
     except Exception as error:  # zlib and gzip raise several kinds on damaged files
-        raise InstaHideError(
+        raise DataError(
             f"{path} is not a readable IDX file ({failure_reason(error)}).",
             "Get it again from its source.",
         ) from error
@@ -104,6 +104,4 @@ def _labels_beside(images: Path) -> Path:
         path = images.with_name(candidate)
         if path.is_file() and path != images:
             return path
-    raise InstaHideError(
-        f"{images} has no labels beside it.", f"Put {names[0]} into the same folder."
-    )
+    raise DataError(f"{images} has no labels beside it.", f"Put {names[0]} into the same folder.")

@@ -35,7 +35,7 @@ from instahide.data.readers.split_folders import (
 )
 from instahide.data.splits import Split, make_split, stratified_split, table_from_arrays
 from instahide.data.table import ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 from instahide.utils.parallel import parallel_map, with_progress
 
 Read = TypeVar("Read")
@@ -196,11 +196,11 @@ def _decode_unchanged(listing: Listing, how: Decoding, notes: Path, state: str) 
     """As `_decode`.
 
     Raises:
-        InstaHideError: a file was changed meanwhile, so that what was read is not of ``state``.
+        DataError: a file was changed meanwhile, so that what was read is not of ``state``.
     """
     table = _decode(listing, how, notes)
     if _state(listing) != state:
-        raise InstaHideError(
+        raise DataError(
             f"Files of {listing.root} were changed while they were read.",
             "Try again when nobody changes the folder.",
         )
@@ -212,7 +212,7 @@ def _decode(listing: Listing, how: Decoding, notes: Path) -> ImageTable:
     pixels = memory_mapped(_rows(listing, how, found), cache_folder())
     if not found.kept:
         _warn(listing, found.skipped)
-        raise InstaHideError(
+        raise DataError(
             f"No image of {listing.root} can be read.", "Check that the files are images."
         )
     write_notes(notes, Notes(found.skipped, found.depths))
@@ -262,7 +262,7 @@ def _facts(listing: Listing) -> tuple[list[list[object]], float]:
         try:
             status = path.stat()
         except OSError as error:
-            raise InstaHideError(
+            raise DataError(
                 f"{path} cannot be read ({error.strerror or error}).",
                 "Try again when nobody changes the folder.",
             ) from error
@@ -275,8 +275,8 @@ def _facts(listing: Listing) -> tuple[list[list[object]], float]:
 
 def _sizes_differ(
     first: Path, shape: tuple[int, ...], other: Path, other_shape: tuple[int, ...]
-) -> InstaHideError:
-    return InstaHideError(
+) -> DataError:
+    return DataError(
         f"Images differ in size: {first} is {shape[1]} x {shape[0]}, "
         f"but {other} is {other_shape[1]} x {other_shape[0]} pixels.",
         "Use --size N to resize the short side to N pixels and crop the centre.",

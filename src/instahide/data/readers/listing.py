@@ -22,7 +22,7 @@ from instahide.data.readers.skipped import (
     Skipped,
     warn_of_skipped,
 )
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.utils.atomic_write import require_regular
 
 #: Made by operating systems and programs. They and hidden files are skipped without a word.
@@ -75,19 +75,19 @@ def list_classes(
         skip_bad: leave out what cannot be read.
 
     Raises:
-        InstaHideError: missing or unreadable folder, no image, or a class that is not in
+        DataError: missing or unreadable folder, no image, or a class that is not in
             ``classes``.
     """
     names = [path.name for path in visible_folders(folder)]
     if not names:
-        raise InstaHideError(
+        raise DataError(
             f"{folder} has no class folders.",
             "Put the images of every class into a folder of its own, named after the class.",
         )
     require_distinct_names([*(classes or ()), *names], f" of {folder}")
     unknown = sorted(set(names) - set(classes or names))
     if unknown:
-        raise InstaHideError(
+        raise DataError(
             f"{folder} has the class {unknown[0]!r}, which is none of {', '.join(classes or ())}.",
             "Use the same class names everywhere: in training and test folders, and where you "
             "name the classes.",
@@ -221,23 +221,21 @@ def _fail(error: OSError) -> NoReturn:
     raise error
 
 
-def _no_images(folder: Path) -> InstaHideError:
-    return InstaHideError(
+def _no_images(folder: Path) -> DataError:
+    return DataError(
         f"{folder} holds no image files.",
         "Put JPEG, PNG, WebP, BMP or TIFF files there, or remove the folder.",
     )
 
 
-def _unreadable_file(path: Path, error: OSError) -> InstaHideError:
+def _unreadable_file(path: Path, error: OSError) -> DataError:
     target = f"a link to {path.readlink()}, " if path.is_symlink() else ""
-    return InstaHideError(
+    return DataError(
         f"{path} cannot be read ({target}{error.strerror or error}).",
         "Replace or remove the file, or set skip_bad (--skip-bad) to leave it out.",
     )
 
 
-def _unreadable(folder: Path, error: Exception) -> InstaHideError:
+def _unreadable(folder: Path, error: Exception) -> DataError:
     reason = getattr(error, "strerror", None) or error
-    return InstaHideError(
-        f"Cannot read {folder} ({reason}).", "Check the path and its permissions."
-    )
+    return DataError(f"Cannot read {folder} ({reason}).", "Check the path and its permissions.")

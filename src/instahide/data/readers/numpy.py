@@ -14,7 +14,7 @@ from instahide.data.readers.npy_file import map_npy, open_npz
 from instahide.data.readers.size_limits import MOST_REASON, failure_reason
 from instahide.data.splits import Split, make_split, table_from_arrays
 from instahide.data.table import ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 
 #: (images, labels) as they are named by NumPy users, Keras and MedMNIST.
 WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"))
@@ -31,7 +31,7 @@ def read_npz(path: Path) -> ImageTable | Split:
     Labels are class numbers, or the names of classes, which are then numbered in sorted order.
 
     Raises:
-        InstaHideError: damaged file, pickled objects inside, far larger than its file, or no images
+        DataError: damaged file, pickled objects inside, far larger than its file, or no images
             and labels.
     """
     try:
@@ -46,7 +46,7 @@ def read_npz(path: Path) -> ImageTable | Split:
         raise
     except Exception as error:  # zip, zlib and NumPy each raise their own on damaged files
         raise _unreadable(path, error) from error
-    raise InstaHideError(
+    raise DataError(
         f"{path} holds {names[:MOST_REASON]}, but no images with labels.",
         "Name the arrays images and labels, or x_train, y_train, x_test and y_test.",
     )
@@ -58,11 +58,11 @@ def read_npy(path: Path) -> ImageTable:
     The labels of ``train_images.npy`` are in ``train_labels.npy``, those of ``x.npy`` in ``y.npy``.
 
     Raises:
-        InstaHideError: damaged file, pickled objects inside, or no file of labels.
+        DataError: damaged file, pickled objects inside, or no file of labels.
     """
     beside = path.with_name(labels_name(path.name))
     if beside == path or not beside.is_file():
-        raise InstaHideError(
+        raise DataError(
             f"{path} has no file of labels beside it.",
             "Name the two images.npy and labels.npy, or save both in one .npz file.",
         )
@@ -81,7 +81,7 @@ def _labelled(*parts: tuple[NDArray[Any], NDArray[Any]]) -> list[ImageTable]:
     if not any(each.dtype.kind == "U" for each in labels):
         return [table_from_arrays(images, numbers) for images, numbers in parts]
     if not all(each.dtype.kind == "U" for each in labels):
-        raise InstaHideError(
+        raise DataError(
             "Some labels are names and some are numbers.", "Give all labels in one form."
         )
     names = np.unique(np.concatenate([each.reshape(-1) for each in labels]))
@@ -118,8 +118,8 @@ def _load(path: Path) -> NDArray[Any]:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> InstaHideError:
-    return InstaHideError(
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
         f"{path} is not a readable NumPy file ({failure_reason(error)}).",
         "Save plain uint8 images and whole-number labels with numpy.save or numpy.savez.",
     )

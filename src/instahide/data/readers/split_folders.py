@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from instahide.data.readers.listing import visible_folders
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 Kind = Literal["train", "test", "validation"]
 
@@ -84,12 +84,12 @@ def require_no_split_classes(folder: Path) -> None:
     """Check that no class folder of ``folder`` holds training and test folders of its own.
 
     Raises:
-        InstaHideError: one does, so that test images would be trained on.
+        DataError: one does, so that test images would be trained on.
     """
     for path in visible_folders(folder):
         kinds = {split_of(inside.name) for inside in visible_folders(path)}
         if "train" in kinds and kinds & {"test", "validation"}:
-            raise InstaHideError(
+            raise DataError(
                 f"The class folder {path} holds training and test images together.",
                 "Put the parts outside and the classes inside, as in train/cat and test/cat.",
             )
@@ -103,7 +103,7 @@ def _require_classes(folder: Path, named: list[Path], folders: list[Path]) -> No
             {found.name for found in visible_folders(other)} for other in folders if other != path
         ]
         if inside and (not others or any(not names or names & inside for names in others)):
-            raise InstaHideError(
+            raise DataError(
                 f"{path} is called like a part of a data set and holds folders, but {folder} does "
                 "not hold both training and test images.",
                 f"Open {path} itself, or put folders called train and test beside each other; if "
@@ -111,16 +111,16 @@ def _require_classes(folder: Path, named: list[Path], folders: list[Path]) -> No
             )
 
 
-def _no_classes_inside(folder: Path, path: Path) -> InstaHideError:
-    return InstaHideError(
+def _no_classes_inside(folder: Path, path: Path) -> DataError:
+    return DataError(
         f"{folder} looks like training and test images, but {path} has no class folders.",
         "Put the images of every class into a folder of its own inside both, as in train/cat and "
         "test/cat; if they are classes, name all classes.",
     )
 
 
-def _ambiguous(folder: Path, same: list[Path]) -> InstaHideError:
-    return InstaHideError(
+def _ambiguous(folder: Path, same: list[Path]) -> DataError:
+    return DataError(
         f"{folder} holds several folders of one part: {', '.join(path.name for path in same)}.",
         "Keep one for training and one for testing, or move the others elsewhere.",
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from instahide.data.cache import cache_folder, digest
 from instahide.data.remote.urls import Entry, Remote, is_url, local_path
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 from instahide.utils.atomic_write import write_json
 from instahide.utils.parallel import parallel_map
 
@@ -81,7 +81,7 @@ def _files_to_download(
         return found
     whole = remote.entry()
     if whole is None:
-        raise InstaHideError(f"There is no {remote.url}.", "Check the bucket and the path.")
+        raise DataError(f"There is no {remote.url}.", "Check the bucket and the path.")
     others = {name: remote.beside(name) for name in beside(remote.name)}
     return {name: entry for name, entry in others.items() if entry} | {remote.name: whole}
 

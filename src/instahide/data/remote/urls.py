@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from instahide.data.cache import digest
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError, IntegrationError
 from instahide.utils.atomic_write import atomic_write
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ def plain_name(name: str, location: str) -> str:
     """``name``, if it can only mean a visible file directly inside the folder ``location``.
 
     Raises:
-        InstaHideError: it could mean anything else.
+        DataError: it could mean anything else.
     """
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
         length = 0
     if not 0 < length <= LONGEST_NAME or name[0] == "." or not {"/", "\\", "\0"}.isdisjoint(name):
-        raise InstaHideError(
+        raise DataError(
             f"{location} names a file {name[:LONGEST_NAME]!r}, which is no plain file name.",
             "Get it anew from whoever made it: something may be trying to leave the folder.",
         )
@@ -165,7 +165,7 @@ class Remote:
         """Copy a file to ``target``, whole or not at all.
 
         Raises:
-            InstaHideError: it cannot be reached, ``target`` cannot be written, or it is of another
+            DataError: it cannot be reached, ``target`` cannot be written, or it is of another
                 length than was said.
         """
         told = {} if callback is None else {"callback": callback}
@@ -173,7 +173,7 @@ class Remote:
             with connection_errors(self.url):
                 self.filesystem.get_file(entry.path, str(partial), **told)
             if partial.stat().st_size != entry.size:
-                raise InstaHideError(
+                raise DataError(
                     f"{self.url} changed while it was read.", "Try again when nobody writes there."
                 )
 
@@ -199,18 +199,18 @@ def connection_errors(url: str) -> Iterator[None]:
         yield
     except ImportError as error:
         s3 = url.startswith(("s3:", "s3a:"))
-        raise InstaHideError(
+        raise IntegrationError(
             f"{url} needs a package that is not installed ({error}).",
             "Install it with `pip install 'instahide[s3]'`." if s3 else "Install it with pip.",
         ) from error
     except FileNotFoundError as error:
-        raise InstaHideError(f"There is no {url}.", "Check the bucket and the path.") from error
+        raise DataError(f"There is no {url}.", "Check the bucket and the path.") from error
     except InstaHideError:
         raise
     except Exception as error:  # every service has errors of its own
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise InstaHideError(
+        raise DataError(
             f"Cannot use {url} ({type(error).__name__}: {error}).",
             "Check the address, the network and your credentials (S3: AWS_PROFILE, or "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; AWS_ENDPOINT_URL for other servers).",

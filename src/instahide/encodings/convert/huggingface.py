@@ -19,7 +19,7 @@ from instahide.encodings.convert.arrow_limits import (
     require_plausible_parquet,
 )
 from instahide.encodings.manifest import Manifest
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError
 from instahide.utils.atomic_write import require_regular
 from instahide.utils.optional_deps import requires_extra
 
@@ -129,7 +129,7 @@ def _block(table: pyarrow.Table, path: Path) -> tuple[NDArray[Any], NDArray[Any]
     from datasets import Dataset
 
     if not set(COLUMNS) <= set(table.column_names):
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{path} has the columns {', '.join(table.column_names)}.",
             f"Name them {' and '.join(COLUMNS)}.",
         )

@@ -34,7 +34,7 @@ from instahide.encodings.storage import open_store
 from instahide.encodings.verification.value_ranges import value_problems
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError, first_validation_error
+from instahide.errors import DamagedFileError, DataError, InstaHideError, first_validation_error
 from instahide.utils.atomic_write import atomic_directory
 
 
@@ -105,7 +105,7 @@ class ExternalEncodings:
             )
         manifest = read_manifest(store)
         if manifest.ended is None:
-            raise InstaHideError(
+            raise DamagedFileError(
                 f"{source} comes from a folder that was not finished: {len(manifest)} of "
                 f"{manifest.total} encodings.",
                 "Get it anew from whoever published it.",
@@ -141,7 +141,7 @@ class ExternalEncodings:
         """As float32 tensors."""
         shapes = [array.shape[1:] for array in block]
         if shapes != [self.manifest.shape, (len(self.manifest.classes),)]:
-            raise InstaHideError(
+            raise DamagedFileError(
                 f"{self.source} holds images of the shape {shapes[0]} and labels of the shape "
                 f"{shapes[1]}, not {self.manifest.shape} and {len(self.manifest.classes)} classes.",
                 "Get it anew from whoever published it.",
@@ -150,7 +150,7 @@ class ExternalEncodings:
             images, labels = (torch.from_numpy(np.array(a, np.float32, order="C")) for a in block)
         reason = value_problems(images, labels, self.manifest)
         if reason:
-            raise InstaHideError(
+            raise DamagedFileError(
                 f"{self.source} is not of this scheme and normalization: {reason}.",
                 "Check how they were made, or get them anew from whoever published them.",
             )
@@ -158,7 +158,7 @@ class ExternalEncodings:
 
     def _require(self, right_count: bool) -> None:
         if not right_count:
-            raise InstaHideError(
+            raise DamagedFileError(
                 f"{self.source} does not hold {self.count} encodings.",
                 "Check that all files are there, and the number of private images and copies.",
             )
@@ -173,7 +173,7 @@ def _described(source: Path, form: Name, origin: Provenance | None) -> Manifest:
         )
     first = next(_blocks(source, form, 1), None)
     if first is None:
-        raise InstaHideError(
+        raise DataError(
             f"{source} holds no encodings in the format {form}.", "Check the path and --format."
         )
     images, labels = first
@@ -203,7 +203,7 @@ def _blocks(source: Path, form: Name, most: int) -> Iterator[tuple[NDArray[Any],
         for images, labels in FORMATS[form].read(source, most):
             dimensions = (images.ndim, labels.ndim, images.dtype.kind, labels.dtype.kind)
             if dimensions != (4, 2, "f", "f") or len(images) != len(labels):
-                raise InstaHideError(
+                raise DamagedFileError(
                     f"{source} holds {images.dtype} images {images.shape} and {labels.dtype} "
                     f"labels {labels.shape}.",
                     "Save images (n, C, H, W) and labels (n, classes) as float32 or float16.",
@@ -212,7 +212,7 @@ def _blocks(source: Path, form: Name, most: int) -> Iterator[tuple[NDArray[Any],
     except InstaHideError:
         raise
     except Exception as error:  # Every library raises its own on damaged files.
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{source} cannot be read as {form} ({error}).", "Check the path and --format."
         ) from error
 

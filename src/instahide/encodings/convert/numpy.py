@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from instahide.data.readers.npy_file import map_npy
 from instahide.encodings.manifest import Manifest
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError
 
 IMAGES, LABELS = "encryption.npy", "label.npy"
 
@@ -45,11 +45,11 @@ def read(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]
     """Blocks of ``most`` encodings, memory-mapped.
 
     Raises:
-        InstaHideError: not as many images as labels, or not in four dimensions.
+        DamagedFileError: not as many images as labels, or not in four dimensions.
     """
     images, labels = (map_npy(folder / name) for name in (IMAGES, LABELS))
     if images.ndim != 4 or labels.ndim != 2 or len(images) != len(labels):
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{IMAGES} of {folder} has the shape {images.shape}, {LABELS} {labels.shape}.",
             "The first is N x H x W x C, the second N x classes.",
         )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from instahide.data.readers.npy_file import load_npy
 from instahide.encodings.manifest import Manifest
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError
 from instahide.utils.atomic_write import open_regular
 
 PARTS = ("image.npy", "label.npy")
@@ -79,7 +79,7 @@ def _samples(path: Path) -> Iterator[Sample]:
         for key, parts in groupby(_parts(tar), itemgetter(0)):
             sample = {part: content for _, part, content in parts}
             if len(sample) != len(PARTS):
-                raise InstaHideError(
+                raise DamagedFileError(
                     f"Sample {key!r} of {path} is not complete.",
                     f"A sample is one {' and one '.join(PARTS)}.",
                 )

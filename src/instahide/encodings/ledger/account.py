@@ -18,7 +18,7 @@ from instahide.encodings.ledger.store import LedgerFile
 from instahide.encodings.ledger.stored_hashes import count_links
 from instahide.encryption.exposure import Exposure, require_limit, within_limit
 from instahide.encryption.sampling._duplicates_numba import has_repeats, merge_repeats
-from instahide.errors import InstaHideError
+from instahide.errors import LedgerError
 
 
 class LedgerAccount(Exposure):
@@ -89,7 +89,7 @@ class LedgerAccount(Exposure):
     def require_rate(self, rate: float) -> None:
         """As `Exposure.require_rate`."""
         if rate > self._rate * (1 + 1e-9):
-            raise InstaHideError(
+            raise LedgerError(
                 "The account of the ledger was opened for a scheme with more noise, or for images "
                 "under another normalization: it would promise more privacy than there is.",
                 "Open it with the scheme that encrypts, and with the mean and std of the images.",
@@ -225,7 +225,7 @@ class LedgerAccount(Exposure):
             encodings: how many are in them, at least.
 
         Raises:
-            InstaHideError: the folder was begun with another ledger or with other images, or the
+            LedgerError: the folder was begun with another ledger or with other images, or the
                 ledger is an older copy, which does not know of all that is finished.
         """
         with self._file.changing() as connection:
@@ -237,7 +237,7 @@ class LedgerAccount(Exposure):
                 if shard in finished:
                     np.add.at(done, np.frombuffer(rows, "<u4"), 1)
             if int(done.sum()) < encodings:
-                raise InstaHideError(
+                raise LedgerError(
                     f"The ledger {self._file.path} is an older copy: the encoded folder holds "
                     "shards that it has not counted.",
                     "Restore the newest copy, and do not publish the folder before.",
@@ -258,7 +258,7 @@ class LedgerAccount(Exposure):
         for _, copies, source, done in map(without_crc, rows.fetchall()):
             if source == self._source():
                 return copies, np.frombuffer(done or bytes(4 * self.images), "<u4").copy()
-        raise InstaHideError(
+        raise LedgerError(
             "This ledger did not see the encoded folder begun with these images.",
             "Give the same source and the same ledger, or encrypt into a new folder.",
         )
@@ -284,12 +284,12 @@ def _reopened(
 ) -> LedgerAccount:
     file = LedgerFile(path)
     if file.name != name:
-        raise InstaHideError(
+        raise LedgerError(
             f"{path} is another ledger than the one that these images are counted in.",
             "Encrypt on the machine where the ledger lies, or on one that shares the file.",
         )
     if file.seen < seen:
-        raise InstaHideError(
+        raise LedgerError(
             f"{path} is an older copy of the ledger that these images are counted in.",
             "Restore the newest one: the other counts too little.",
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, LedgerError
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
@@ -39,33 +39,33 @@ def explained(path: Path) -> Iterator[None]:
         raise _unwritable(path, error.strerror or str(error)) from error
 
 
-def damaged(path: Path) -> InstaHideError:
+def damaged(path: Path) -> LedgerError:
     """The file is no ledger, or not a whole one. It is never started anew on its own."""
-    return InstaHideError(
+    return LedgerError(
         f"{path} is no ledger, or a damaged one.",
         "Restore it from a backup with its `-wal` file; to start a new ledger, knowing that all "
         "counts are lost, move this one away. INSTAHIDE_LEDGER names another.",
     )
 
 
-def lost(path: Path, what: str) -> InstaHideError:
+def lost(path: Path, what: str) -> LedgerError:
     """The file is not the one that was opened: what would be counted now, nobody would read."""
-    return InstaHideError(
+    return LedgerError(
         f"The ledger {path} {what} while it was in use, and nothing may go out uncounted.",
         "Restore the very ledger that was in use, with its `-wal` file, and resume. Do not publish "
         "what was made meanwhile: its counts may be missing.",
     )
 
 
-def _busy(path: Path) -> InstaHideError:
-    return InstaHideError(
+def _busy(path: Path) -> LedgerError:
+    return LedgerError(
         f"Another process has held the ledger {path} for too long.",
         "Wait until it is done, or end it: what it counted is kept.",
     )
 
 
-def _unwritable(path: Path, reason: str) -> InstaHideError:
-    return InstaHideError(
+def _unwritable(path: Path, reason: str) -> LedgerError:
+    return LedgerError(
         f"The ledger {path} cannot be written ({reason}), and nothing may go out uncounted.",
         "Free some space, make it writable, or name another ledger with INSTAHIDE_LEDGER.",
     )

@@ -17,7 +17,7 @@ import stat
 from pathlib import Path
 
 from instahide.encodings.ledger.errors import damaged, explained, lost
-from instahide.errors import InstaHideError
+from instahide.errors import LedgerError
 
 #: The database, SQLite's log of it, and the index of that log.
 SUFFIXES = ("", "-wal", "-shm")
@@ -28,7 +28,7 @@ def resolve_path(path: Path) -> Path:
     """The absolute path without symbolic links that ``path`` leads to; a ledger may be there.
 
     Raises:
-        InstaHideError: what is there is no file, has a second name, or is a part of a ledger that
+        LedgerError: what is there is no file, has a second name, or is a part of a ledger that
             was removed.
     """
     with explained(path):
@@ -36,13 +36,13 @@ def resolve_path(path: Path) -> Path:
         if real.exists():
             _require_one_name(path, real)
         elif path.is_symlink():
-            raise InstaHideError(
+            raise LedgerError(
                 f"{path} is a symbolic link to {real}, where there is no ledger.",
                 "Restore the ledger there, or remove the link to begin a new one, knowing that all "
                 "counts are lost.",
             )
         elif _size(f"{real}-wal"):
-            raise InstaHideError(
+            raise LedgerError(
                 f"There is the log {real}-wal, but not its ledger: it was removed, or moved "
                 "without its log.",
                 "Restore the ledger beside its log; or move the log away, knowing that all counts "
@@ -57,13 +57,13 @@ def _require_one_name(path: Path, real: Path) -> None:
     if real.stat().st_nlink > 1:
         _remove_leftovers(real)
     if real.stat().st_nlink > 1:
-        raise InstaHideError(
+        raise LedgerError(
             f"The ledger {path} has a second name by a hard link, and programs that use the other "
             "name would not see what is counted under this one.",
             "Remove the other name (`find -samefile` finds it); use a symbolic link instead.",
         )
     if _is_mounted(real):
-        raise InstaHideError(
+        raise LedgerError(
             f"The ledger {path} is a file that was mounted by itself: SQLite's log would lie "
             "beside it, and not beside the file that is mounted.",
             "Mount the folder that the ledger lies in.",

@@ -36,7 +36,7 @@ from typing import Any
 
 from instahide.encodings.ledger.errors import damaged, explained
 from instahide.encodings.ledger.image_hash import SALT_BYTES
-from instahide.errors import InstaHideError
+from instahide.errors import LedgerError
 from instahide.utils.atomic_write import require_regular
 
 #: "INST": says that a database is a ledger, whatever its name.
@@ -178,7 +178,7 @@ def require_ledger(path: Path, connection: sqlite3.Connection) -> None:
     """Refuse databases that are no ledgers, and ledgers of another release.
 
     Raises:
-        InstaHideError: it is one of these.
+        LedgerError: it is one of these.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -187,7 +187,7 @@ def require_ledger(path: Path, connection: sqlite3.Connection) -> None:
     if version == OLDER:
         _upgrade(connection)
     elif version != VERSION:
-        raise InstaHideError(
+        raise LedgerError(
             f"The ledger {path} has version {version}; this is for version {VERSION}.",
             "Use the release of instahide that made it, or a newer one.",
         )

@@ -31,7 +31,7 @@ from instahide.encodings.ledger.stored_hashes import (
     legacy_images,
     read_names,
 )
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, LedgerError
 
 #: The journal is folded when a process has made it so many times as large as the totals: writing
 #: them then costs little beside writing the journal, and wiping it.
@@ -332,7 +332,7 @@ class LedgerFile(LedgerCounts):
     def _require_own_process(self) -> None:
         # SQLite's locks do not hold between a process and its fork.
         if os.getpid() != self._process:
-            raise InstaHideError(
+            raise LedgerError(
                 "A ledger that one process opened cannot be used in its fork.",
                 "Open the ledger there, or start processes with `spawn`.",
             )

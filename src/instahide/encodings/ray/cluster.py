@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from instahide.errors import InstaHideError
+from instahide.errors import IntegrationError
 
 #: Seconds to wait for a connection.
 PATIENCE = 30
@@ -49,7 +49,7 @@ def connected() -> Iterator[None]:
 def _require_reachable(address: str) -> None:
     """Refuse an ``address`` where nobody listens: Ray itself would try for many minutes."""
     if "://" in address:
-        raise InstaHideError(
+        raise IntegrationError(
             f"RAY_ADDRESS={address} reaches a cluster from outside.",
             "Run on a node of the cluster, with RAY_ADDRESS=auto.",
         )
@@ -61,8 +61,8 @@ def _require_reachable(address: str) -> None:
             raise _no_cluster(error) from error
 
 
-def _no_cluster(error: Exception) -> InstaHideError:
-    return InstaHideError(
+def _no_cluster(error: Exception) -> IntegrationError:
+    return IntegrationError(
         f"No Ray cluster can be used ({error}).",
         "Start one with `ray start --head`, unset RAY_ADDRESS to have one for this run alone, "
         "or use `--engine threads`.",

@@ -29,8 +29,7 @@ from instahide.encodings.ray.cluster import connected, resources
 from instahide.encodings.ray.exposure import Counter, RemoteExposure
 from instahide.encodings.storage import Store, open_store
 from instahide.encryption.encoder import Encoder
-from instahide.encryption.exposure import ExposureLimitError
-from instahide.errors import InstaHideError
+from instahide.errors import ExposureLimitError, IntegrationError, LedgerError
 
 #: Shards in work for every processor: the next one waits while one is made.
 AHEAD = 2
@@ -136,7 +135,7 @@ class Workers:
         self._lost.append(name)
         self._lost_in_a_row += 1
         if self._lost_in_a_row > MOST_LOST:
-            raise InstaHideError(
+            raise IntegrationError(
                 f"The Ray cluster lost {self._lost_in_a_row} shards one after the other "
                 f"({type(error).__name__}).",
                 "See that its nodes stay up and have memory enough, then go on with `--resume`.",
@@ -165,11 +164,11 @@ def make_shard(
         rows: private images.
 
     Raises:
-        InstaHideError: ``location`` is not the folder of the publication ``folder`` here.
+        IntegrationError: ``location`` is not the folder of the publication ``folder`` here.
     """
     store = open_store(location)
     if NAME not in store.names() or read_manifest(store).publication != folder:
-        raise InstaHideError(
+        raise IntegrationError(
             f"A node of the Ray cluster does not find the manifest in {location}.",
             "Write to a folder that all nodes share, or to a URL as s3://bucket/folder.",
         )
@@ -215,7 +214,7 @@ def _answer(reference: ray.ObjectRef[Any]) -> Any:
     try:
         return reference.future().result(timeout=PATIENCE)
     except (TimeoutError, RayActorError) as error:
-        raise InstaHideError(
+        raise LedgerError(
             f"The process that keeps the ledger does not answer ({type(error).__name__}).",
             "See that its machine has memory enough and its disk works, then go on with "
             "`--resume`.",
@@ -249,7 +248,7 @@ def _shareable(publication: Publication) -> Publication:
     room = int(min(node.get("object_store_memory", 0) for node in resources()))
     # Beyond it Ray would put private images on the disks of the nodes.
     if size > room:
-        raise InstaHideError(
+        raise IntegrationError(
             f"The images have {decimal(size)}, but the object store of a node of the Ray cluster "
             f"holds {decimal(room)}.",
             "Give it more (`ray start --object-store-memory`), or encrypt the images in parts, "

@@ -24,7 +24,7 @@ from instahide.data.duplicates.content_hash import (
 )
 from instahide.data.image_source import content_ids_of, hashes_of, pixel_hashes_of
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import SchemeError
 
 Ids = NDArray[np.int64]
 
@@ -179,20 +179,20 @@ def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
     """Check that any mix can be filled with different pictures.
 
     Raises:
-        InstaHideError: there are too few; the message says how many.
+        SchemeError: there are too few; the message says how many.
     """
     if pools is None:
         return
     private, public, both = pools.pictures
     if private < scheme.private_k:
-        raise InstaHideError(
+        raise SchemeError(
             f"A mix of {scheme.private_k} private images needs as many different pictures; the "
             f"{len(pools.private)} images show {private}.",
             "Lower k, or give more different images.",
         )
     if scheme.public_k and public - min(both, scheme.private_k) < scheme.public_k:
         equal = f", of which {both} are private images as well" if both else ""
-        raise InstaHideError(
+        raise SchemeError(
             f"A mix needs {scheme.public_k} public images that are different pictures from each "
             f"other and from its private images; the {len(pools.public)} public images show "
             f"{public}{equal}.",

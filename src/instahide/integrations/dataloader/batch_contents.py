@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.integrations.dataloader.batch_fields import (
     BatchFields,
     Leaf,
@@ -90,18 +90,18 @@ class BatchReader:
         if labels.ndim == 2:
             count = count or labels.shape[1]
             if labels.shape[1] != count:
-                raise InstaHideError(
+                raise DataError(
                     f"Soft labels have {labels.shape[1]} columns, but there are {count} classes.",
                     "Give as many classes as the labels have columns.",
                 )
             return count
         if count is None:
-            raise InstaHideError(
+            raise DataError(
                 "The data set does not say how many classes there are.",
                 "Give their number or their names as classes=.",
             )
         if labels.size and not 0 <= labels.min() <= labels.max() < count:
-            raise InstaHideError(
+            raise DataError(
                 f"Labels run from {labels.min()} to {labels.max()}, but there are {count} classes.",
                 f"Use labels from 0 to {count - 1}, or give more classes.",
             )
@@ -111,9 +111,9 @@ class BatchReader:
 def _require_own_images(fetched: FetchedBatch, paths: list[str]) -> None:
     """Refuse batches whose images were not found to be those of their items."""
     if fetched.refusal is not None:
-        raise InstaHideError(*fetched.refusal)
+        raise DataError(*fetched.refusal)
     if list(fetched.images[: len(paths)]) != paths:
-        raise InstaHideError(
+        raise DataError(
             "The images of a batch were not found to be those of its items.",
             "Collate all batches alike, or name the field that holds the images with image=.",
         )
@@ -122,7 +122,7 @@ def _require_own_images(fetched: FetchedBatch, paths: list[str]) -> None:
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     """Of a batch, and of the partners of its images."""
     if len({part.shape[1:] for part in parts}) > 1:
-        raise InstaHideError(
+        raise DataError(
             f"Images or labels of one batch are {parts[0].shape[1:]}, those of their partners "
             f"{parts[1].shape[1:]}.",
             "Bring all images to one size in the transform.",
@@ -133,13 +133,13 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
 def _images(leaf: Leaf, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     values = _values(leaf)
     if values.ndim != 4 or len(values) != len(rows) or values.dtype.kind != "f":
-        raise InstaHideError(
+        raise DataError(
             f"The images of a batch of {len(rows)} are {values.dtype} of shape {values.shape}.",
             "Normalize images to floats (C, H, W) in the transform, and collate one of every item.",
         )
     finite = np.isfinite(values)
     if not finite.all():
-        raise InstaHideError(
+        raise DataError(
             f"The image of item {rows[~finite.all(axis=(1, 2, 3))][0]} has values that are NaN or "
             "infinite.",
             "Look at its file and at what the transform divides by.",
@@ -151,12 +151,12 @@ def _labels(leaf: Leaf, count: int) -> NDArray[Any]:
     values = _values(leaf)
     whole = values.ndim == 1 and values.dtype.kind in "iu"
     if len(values) != count or not (whole or (values.ndim == 2 and values.dtype.kind == "f")):
-        raise InstaHideError(
+        raise DataError(
             f"The labels of a batch of {count} are {values.dtype} of shape {values.shape}.",
             "Collate one class number, or one row of soft labels, of every item.",
         )
     if not whole and not (np.isfinite(values).all() and (values >= 0).all()):
-        raise InstaHideError(
+        raise DataError(
             "Soft labels of a batch are negative, NaN or infinite.",
             "Give each class a share of 0 or more.",
         )
@@ -167,12 +167,12 @@ def _values(leaf: Any) -> NDArray[Any]:
     if isinstance(leaf, np.ndarray):
         return leaf
     if not isinstance(leaf, Tensor):
-        raise InstaHideError(
+        raise DataError(
             f"The field of the batch is a {type(leaf).__name__}, not a tensor.",
             "Name the field that holds the stacked tensor with image= or label=.",
         )
     if leaf.device.type != "cpu":
-        raise InstaHideError(
+        raise DataError(
             f"The batch is on {leaf.device}, but encodings are made on the CPU.",
             "Let data set and collate leave it there, and move the encodings.",
         )

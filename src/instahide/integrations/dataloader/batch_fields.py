@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.data.items import IMAGE_KEYS, LABEL_KEYS
-from instahide.errors import InstaHideError
+from instahide.errors import IntegrationError
 
 #: What must be in a batch, by kind.
 WANTED = {
@@ -56,7 +56,7 @@ class BatchFields:
         """Check that ``batch`` holds no images but those at `image`: others would stay plain.
 
         Raises:
-            InstaHideError: it has another field that looks like images.
+            IntegrationError: it has another field that looks like images.
         """
         images, labels = get_field(batch, self.image), get_field(batch, self.label)
         found = list(leaves(batch, ()))
@@ -67,7 +67,7 @@ class BatchFields:
                 continue
             listed = path and isinstance(path[-1], int) and len(get_field(batch, path[:-1]))
             if _may_show_images(leaf, images, listed == len(images)):
-                raise InstaHideError(
+                raise IntegrationError(
                     f"Besides the images {path_text(self.image)} the batch holds "
                     f"{path_text(path)}, {_described(leaf)}, which may be images "
                     "too and would stay as it is.",
@@ -113,13 +113,13 @@ def get_field(batch: Any, path: Path) -> Any:
     """What ``batch`` holds at ``path``.
 
     Raises:
-        InstaHideError: it has no such field.
+        IntegrationError: it has no such field.
     """
     try:
         for step in path:
             batch = _child(batch, step)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise InstaHideError(
+        raise IntegrationError(
             f"The batch, a {type(batch).__name__}, has no field {path_text(path)}.",
             "Name the field as it is reached in a batch: a key, an index, or a tuple of these.",
         ) from error
@@ -228,7 +228,7 @@ def _only(
         if len(candidates) == 1:
             return candidates[0]
     listed = ", ".join(f"{path_text(path)} {_described(leaf)}" for path, leaf in leaves.items())
-    raise InstaHideError(
+    raise IntegrationError(
         f"The batch has {len(found) or 'no'} fields that may be its {kind}s, {WANTED[kind]}; "
         f"it holds {listed or 'no tensors'}.",
         f"Say which with {kind}=, a key, an index, or a tuple of these."

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from instahide.encryption.batch_encoder import BatchEncoder, PendingBatch
-from instahide.encryption.exposure import ExposureLimitError, limit_error
-from instahide.errors import InstaHideError
+from instahide.encryption.exposure import limit_error
+from instahide.errors import ExposureLimitError, IntegrationError, SchemeError
 from instahide.integrations.dataloader.duplicate_scan import ItemScan
 from instahide.integrations.dataloader.workers import FetchRequest
 
@@ -68,12 +68,12 @@ class Epoch:
         """The plan behind a request, once.
 
         Raises:
-            InstaHideError: the request is another epoch's.
+            IntegrationError: the request is another epoch's.
         """
         try:
             return self._plans.pop(number)
         except KeyError:
-            raise InstaHideError(
+            raise IntegrationError(
                 "The loader was iterated over again before the first time was over, and PyTorch's "
                 "persistent workers serve one at a time.",
                 "Finish one before the other, or leave persistent_workers out.",
@@ -111,14 +111,15 @@ class EpochSampler:
         """The item numbers of every batch of a pass.
 
         Raises:
-            InstaHideError: more batches than the sampler said, or indices that are no item numbers.
+            IntegrationError: there are more batches than the sampler said, or indices that are not
+                item numbers.
         """
         # Opacus' samplers that split batches give a few more than they say.
         most = len(self) + 2 * self._encoder.exposure.images
         batches: Iterable[Any] = self._loader.batch_sampler or ()
         listed = [self._numbers(batch) for batch in islice(batches, most + 1)]
         if len(listed) > most:
-            raise InstaHideError(
+            raise IntegrationError(
                 f"The sampler gives more batches than the {len(self)} that its length says, and "
                 f"had not ended after {most}, so that the images of an epoch are not known.",
                 "Give it an end, and the length that it has.",
@@ -129,13 +130,13 @@ class EpochSampler:
         try:
             numbers = np.asarray([_item_number(each) for each in batch], np.int64)
         except TypeError as error:
-            raise InstaHideError(
+            raise IntegrationError(
                 f"The sampler gives indices that are no whole numbers ({error}).",
                 "Let it give item numbers: exposure is counted by them.",
             ) from error
         items = self._encoder.exposure.images
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < items:
-            raise InstaHideError(
+            raise IntegrationError(
                 f"The sampler gives an index out of range: there are {items} items.",
                 f"Use 0 to {items - 1}.",
             )
@@ -151,7 +152,7 @@ def _item_number(value: Any) -> int:
 
 def _require_partners(private_k: int, images: int) -> None:
     if images < private_k:
-        raise InstaHideError(
+        raise SchemeError(
             f"A mix of {private_k} private images needs as many; the sampler gives {images}.",
             "Lower k, or give more images.",
         )

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from torch.utils.data import Dataset
 
-from instahide.errors import InstaHideError
+from instahide.errors import IntegrationError
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -141,9 +141,9 @@ def refuse_items() -> NoReturn:
     """Refuse to give plain items.
 
     Raises:
-        InstaHideError: always.
+        IntegrationError: always.
     """
-    raise InstaHideError(
+    raise IntegrationError(
         "Plain items were asked for through a loader that `encode_loader` has wrapped, as a "
         "library does that builds a loader anew from its parts.",
         "Let that library prepare the plain loader first (`loader.unwrapped` is it), and pass its "
@@ -157,9 +157,9 @@ def refuse_setting(name: str) -> NoReturn:
     """Refuse to change a wrapped loader.
 
     Raises:
-        InstaHideError: always.
+        IntegrationError: always.
     """
-    raise InstaHideError(
+    raise IntegrationError(
         f"{name!r} of a wrapped loader cannot be set: its batches would not change.",
         "Set it on the plain DataLoader, and pass that to `encode_loader`.",
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from instahide.errors import InstaHideError
+from instahide.errors import IntegrationError
 from instahide.training.data.encoded_loader import EncodedLoader
 
 
@@ -15,40 +15,40 @@ def require_wrappable(loader: Any) -> None:
     """Check that the items of ``loader`` are fetched by number, in batches that are known.
 
     Raises:
-        InstaHideError: they are not; the message says what to change.
+        IntegrationError: they are not; the message says what to change.
     """
     if isinstance(loader, EncodedLoader):
-        raise InstaHideError("This loader gives encodings already.", "Use it as it is.")
+        raise IntegrationError("This loader gives encodings already.", "Use it as it is.")
     if not isinstance(loader, DataLoader):
-        raise InstaHideError(
+        raise IntegrationError(
             f"The loader is a {type(loader).__name__}, not a PyTorch DataLoader.",
             "Give the DataLoader itself, or use an `EncodedLoader` of your images.",
         )
     if _iterates_differently(loader):
-        raise InstaHideError(
+        raise IntegrationError(
             f"The loader, a {type(loader).__name__}, iterates in a way of its own, which cannot be "
             "wrapped.",
             "Give a plain DataLoader with the same data set, sampler and collate function.",
         )
     if isinstance(loader.dataset, IterableDataset):
-        raise InstaHideError(
+        raise IntegrationError(
             "The data set gives its items in a stream, not by number, so that partners cannot be "
             "drawn evenly from all of them, nor exposure be counted.",
             "Use a map-style data set, which has __len__ and __getitem__.",
         )
     if loader.batch_sampler is None:
-        raise InstaHideError(
+        raise IntegrationError(
             "The loader has batch_size=None: it does not make batches of items, so that partners "
             "cannot be added to one.",
             "Give it a batch size, or a sampler that gives lists of numbers as batch_sampler=.",
         )
     if not _has_length(loader.batch_sampler):
-        raise InstaHideError(
+        raise IntegrationError(
             "The sampler has no length, so that it is not known which images an epoch has.",
             "Give it a __len__ and an end, RandomSampler(num_samples=...) for example.",
         )
     if not _has_length(loader.dataset):
-        raise InstaHideError(
+        raise IntegrationError(
             "The data set has no length, so that exposure cannot be counted.",
             "Give it a __len__.",
         )

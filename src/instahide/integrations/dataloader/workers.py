@@ -46,10 +46,9 @@ class FetchDataset(Dataset[Any]):
 
     def __getitems__(self, request: FetchRequest) -> FetchedBatch:
         """What the request names, own items first."""
-        own = self._part(request.targets)
-        return FetchedBatch(
-            request.number, own, self._part(request.partners) if request.partners else None
-        )
+        targets = self._part(request.targets)
+        partners = self._part(request.partners) if request.partners else None
+        return FetchedBatch(request.number, targets, partners)
 
     def _part(self, indices: list[int]) -> FetchedItems:
         # As PyTorch would ask the data set itself.
@@ -69,9 +68,11 @@ class FetchCollate:
     def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
         self.collate = CheckedCollate(collate, image)
 
-    def __call__(self, fetched: Any) -> FetchedBatch:
-        """Both parts of what was `FetchedBatch` as batches."""
-        made = [self.collate(part) for part in (fetched.targets, fetched.partners) if part is not None]
+    def __call__(self, fetched: object) -> FetchedBatch:
+        """Both parts of a `FetchedBatch` as batches."""
+        assert isinstance(fetched, FetchedBatch)
+        parts = (fetched.targets, fetched.partners)
+        made = [self.collate(part) for part in parts if part is not None]
         return FetchedBatch(
             fetched.number,
             made[0].batch,

@@ -18,7 +18,7 @@ from instahide.data.normalization.normalization import Normalization
 from instahide.encryption.batch_encoder import BatchEncoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, IntegrationError
 from instahide.integrations.dataloader.batch_contents import BatchReader
 from instahide.integrations.dataloader.batch_fields import as_path
 from instahide.integrations.dataloader.encoded_batches import EncodedBatches
@@ -71,7 +71,7 @@ def encode_loader(
     """
     inner = inner_loader(loader)
     if isinstance(inner, LoaderView):
-        raise InstaHideError(
+        raise IntegrationError(
             "This loader encrypts already.", "Use it as it is; `loader.unwrapped` is the original."
         )
     require_wrappable(inner)

@@ -8,8 +8,7 @@ from functools import wraps
 
 from flwr.app import Context, Error, Message, RecordDict
 
-from instahide.encryption.exposure import ExposureLimitError
-from instahide.errors import InstaHideError
+from instahide.errors import ExposureLimitError, IntegrationError
 
 #: Flower's code for an app that answers with an error.
 REFUSED = 2
@@ -18,7 +17,7 @@ SILENCE = "This node cannot take part; its own log says why."
 _log = logging.getLogger(__name__)
 
 
-class RefusalError(InstaHideError):
+class RefusalError(IntegrationError):
     """Why a client takes no part, in words that may leave it: no path and no file name."""
 
 

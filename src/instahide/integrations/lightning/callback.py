@@ -16,7 +16,7 @@ from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.exposure import Exposure, require_limit
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import IntegrationError, LedgerError, SchemeError
 from instahide.integrations.dataloader.wrap import EncodingLoader, encode_loader
 from instahide.training.distributed.exposure import DistributedExposure
 from instahide.utils.optional_deps import requires_extra
@@ -156,12 +156,12 @@ class InstaHideCallback(Callback):
             return
         scheme = Scheme.from_json(state_dict["scheme"])
         if scheme != self.scheme:
-            raise InstaHideError(
+            raise SchemeError(
                 f"The checkpoint's run encrypted by {scheme}, this one would by {self.scheme}.",
                 "Resume with the scheme of the checkpoint, or start a new run.",
             )
         if bool(state_dict.get("ledger")) != (self._ledger is not None):
-            raise InstaHideError(
+            raise LedgerError(
                 "The checkpoint's run counted in a ledger, and this one does not, or the other way "
                 "round: encodings of one of them would not be counted.",
                 "Resume with the same ledger=, or with none.",
@@ -195,7 +195,7 @@ class InstaHideCallback(Callback):
             )
         exposure = self._exposures[place]
         if exposure.images != items:
-            raise InstaHideError(
+            raise IntegrationError(
                 f"Training loader {place} has {items} items now and had {exposure.images} before, "
                 "so that it is not known which of them have gone out.",
                 "Choose from one data set with a sampler, or start a run with a new callback.",

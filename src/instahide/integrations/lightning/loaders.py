@@ -9,8 +9,8 @@ from typing import Any
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
-from instahide.encryption.exposure import ExposureLimitError, limit_error
-from instahide.errors import InstaHideError
+from instahide.encryption.exposure import limit_error
+from instahide.errors import ExposureLimitError, IntegrationError
 from instahide.integrations.dataloader.hidden_items import Hidden, HiddenIterator, reveal
 from instahide.integrations.dataloader.loader_view import LoaderView
 from instahide.integrations.dataloader.validation import require_wrappable
@@ -27,11 +27,11 @@ def give_encrypted(trainer: Trainer, encode: Encode) -> None:
     sampler into them, which it could not do to loaders that are no `DataLoader` any more.
 
     Raises:
-        InstaHideError: two processes are to compute on the same batch.
+        IntegrationError: two processes are to compute on the same batch.
     """
     shards = trainer.distributed_sampler_kwargs
     if shards is not None and shards["num_replicas"] != trainer.world_size:
-        raise InstaHideError(
+        raise IntegrationError(
             f"{trainer.world_size} processes share {shards['num_replicas']} shards of the data, "
             "but each process encrypts under keys of its own.",
             "Split the data among all processes, not the work on a batch among some.",
@@ -93,13 +93,13 @@ class TrainingLoader(LoaderView):
         """Which of the training loaders it is.
 
         Raises:
-            InstaHideError: the trainer does not iterate over it.
+            IntegrationError: the trainer does not iterate over it.
         """
         combined = _combined(reveal(self._trainer))
         for place, loader in enumerate(combined.flattened if combined is not None else []):
             if loader is self:
                 return place
-        raise InstaHideError(
+        raise IntegrationError(
             "The strategy of this trainer puts training loaders into others of its own.",
             "Use one for CPUs or GPUs.",
         )

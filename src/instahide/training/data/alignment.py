@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from instahide.data import ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 
 def align_to_model(
@@ -27,10 +27,10 @@ def align_to_model(
         std: per channel, likewise.
 
     Raises:
-        InstaHideError: images of another shape, or of a class that the network does not know.
+        DataError: images of another shape, or of a class that the network does not know.
     """
     if images.shape != shape:
-        raise InstaHideError(
+        raise DataError(
             f"The images are {images.shape}, the network was trained on {shape} "
             "(channels, height, width).",
             f"Bring them to its size with `--size {shape[1]}`.",
@@ -43,11 +43,11 @@ def output_columns(names: tuple[str, ...], classes: tuple[str, ...]) -> list[int
     """Which of a network's outputs ``classes`` each of ``names`` is.
 
     Raises:
-        InstaHideError: a name is not among them.
+        DataError: a name is not among them.
     """
     strange = sorted(set(names) - set(classes))
     if strange:
-        raise InstaHideError(
+        raise DataError(
             f"The network knows no class {', '.join(strange[:5])}.",
             f"It knows {', '.join(classes[:20])}.",
         )

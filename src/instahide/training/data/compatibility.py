@@ -12,7 +12,7 @@ import numpy as np
 from instahide.data.class_names import require_distinct_names
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.manifest import Manifest
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 
 def class_union(folders: Sequence[EncodedFolder]) -> tuple[str, ...]:
@@ -27,15 +27,15 @@ def require_poolable(folders: Sequence[EncodedFolder]) -> None:
     with any other calls the same things by other names, more likely than not.
 
     Raises:
-        InstaHideError: no folder, a folder given twice, images of two shapes, classes with
+        DataError: no folder, a folder given twice, images of two shapes, classes with
             nothing in common, or two whose names differ only in case, space or Unicode form. The
             message names both folders and what they differ in.
     """
     if not folders:
-        raise InstaHideError("There is nothing to learn from.", "Give at least one folder.")
+        raise DataError("There is nothing to learn from.", "Give at least one folder.")
     for one, other in combinations(folders, 2):
         if one.manifest.publication == other.manifest.publication:
-            raise InstaHideError(
+            raise DataError(
                 f"{one.location} and {other.location} hold the same encodings.",
                 "Name every folder once.",
             )
@@ -54,11 +54,11 @@ def require_same_masking(folders: Sequence[EncodedFolder]) -> None:
     """Check that all encodings have random signs, or none: they are different things to look at.
 
     Raises:
-        InstaHideError: the schemes of two folders differ in the mask.
+        DataError: the schemes of two folders differ in the mask.
     """
     masks = {folder.manifest.encryption().mask: folder.location for folder in folders}
     if len(masks) == 2:
-        raise InstaHideError(
+        raise DataError(
             f"{masks[True]} and {masks[False]} cannot be pooled as they are: mask True in the one, "
             "False in the other.",
             "Use `--sign-invariant`, so that the network sees |x| of both.",
@@ -94,7 +94,7 @@ def weighted(values: Sequence[Sequence[float]], weights: Sequence[int]) -> tuple
 
 
 def _refuse(one: EncodedFolder, other: EncodedFolder, what: str, ours: str, theirs: str) -> None:
-    raise InstaHideError(
+    raise DataError(
         f"{one.location} and {other.location} cannot be pooled: {what} {ours} in the one, "
         f"{theirs} in the other.",
         "Agree on size, channels and class names before images are encrypted.",

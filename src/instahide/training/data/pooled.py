@@ -15,7 +15,7 @@ from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.manifest import NAME
 from instahide.encodings.storage import open_store
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model, output_columns
 from instahide.training.data.compatibility import (
     class_union,
@@ -144,7 +144,7 @@ def _sources(settings: TrainSettings) -> list[str]:
     sources = [settings.data] if isinstance(settings.data, str) else settings.data
     plain = [source for source in sources if not holds_encodings(source)]
     if plain:
-        raise InstaHideError(
+        raise DataError(
             f"{plain[0]} holds no encodings, and only encodings can be pooled.",
             "Encrypt it with `instahide encrypt`, or train on it alone.",
         )
@@ -154,7 +154,7 @@ def _sources(settings: TrainSettings) -> list[str]:
 def _require_same(folders: Sequence[EncodedFolder], world: World) -> None:
     named = world.gathered([folder.manifest.publication for folder in folders])
     if any(publications != named[0] for publications in named):
-        raise InstaHideError(
+        raise DataError(
             "The processes of this run have other encodings under the same names.",
             "Give all of them the same folders: each reads its own part of every one.",
         )
@@ -174,12 +174,12 @@ def _open_test(
         return align_to_model(images, shape, classes, mean, std)
     folder = EncodedFolder.open(settings.test)
     if folder.manifest.shape != shape:
-        raise InstaHideError(
+        raise DataError(
             f"{folder.location} cannot be tested on: shape {folder.manifest.shape}, but {shape} "
             "in the encodings to train on.",
             "Encrypt test images of the same size and channels.",
         )
     if not len(folder):
-        raise InstaHideError(f"{folder.location} is empty.", "Give at least one test encoding.")
+        raise DataError(f"{folder.location} is empty.", "Give at least one test encoding.")
     output_columns(folder.manifest.classes, classes)
     return folder

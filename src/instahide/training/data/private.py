@@ -28,7 +28,7 @@ from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.privacy import DELTA, epsilon_of
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.encoded_loader import EncodedLoader
 from instahide.training.distributed.process_group import ALONE, World
@@ -174,7 +174,7 @@ def public_images(
 
 def _require_encryptable_queries(query: Scheme, images: ImageTable) -> None:
     if 0 < len(images) < query.private_k:
-        raise InstaHideError(
+        raise DataError(
             f"A query is mixed with {query.private_k - 1} others, but there are {len(images)} "
             "test images.",
             "Give more test images, or ask no queries: --queries 0.",

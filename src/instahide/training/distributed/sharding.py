@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from instahide.data import ImageTable, Split
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.compatibility import weighted
 from instahide.training.distributed.process_group import World
@@ -41,7 +41,7 @@ def shard_split(split: Split, data: str, test: str | None, world: World) -> Spli
         world: the processes.
 
     Raises:
-        InstaHideError: the processes' images do not go together, or are too few.
+        DataError: the processes' images do not go together, or are too few.
     """
     if world.size == 1:
         return split
@@ -61,7 +61,7 @@ def shard_split(split: Split, data: str, test: str | None, world: World) -> Spli
     if RANK not in (test or data):
         test_images = shard(test_images, world)
     if len(train) < 2:
-        raise InstaHideError(
+        raise DataError(
             f"There is nothing to compare with in {len(train)} training image.",
             "Start fewer processes, or give more images.",
         )
@@ -82,7 +82,7 @@ def _outline(images: ImageTable) -> dict[str, Any]:
 def _require_same(outlines: Sequence[dict[str, Any]], data: str) -> None:
     for rank, outline in enumerate(outlines):
         if outline != outlines[0]:
-            raise InstaHideError(
+            raise DataError(
                 f"{data} holds other images for rank {rank} than for rank 0.",
                 f"Give all the same, of which each takes its share; or put {RANK} into the name, "
                 "so that each opens its own.",
@@ -93,14 +93,14 @@ def _require_one_kind(outlines: Sequence[dict[str, Any]]) -> None:
     first = outlines[0]
     for rank, outline in enumerate(outlines):
         if outline["shape"] != first["shape"]:
-            raise InstaHideError(
+            raise DataError(
                 f"Rank 0 has images of {tuple(first['shape'])}, rank {rank} of "
                 f"{tuple(outline['shape'])} (channels, height, width).",
                 "Bring them to one size with --size, and all of them to grey or to colour.",
             )
         ours, theirs = (set(o["classes"]) for o in (first, outline))
         if ours != theirs:
-            raise InstaHideError(
+            raise DataError(
                 f"Rank 0 and rank {rank} have other classes: {_listed(ours - theirs)} only in "
                 f"rank 0, {_listed(theirs - ours)} only in rank {rank}.",
                 "Agree on the names of the classes, and let each have some images of all.",

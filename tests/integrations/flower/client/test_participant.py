@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instahide.encryption.exposure import Exposure, ExposureLimitError
+from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
+from instahide.errors import ExposureLimitError
 from instahide.integrations.flower.client.local_training import require_room
 from instahide.integrations.flower.client.participant import Participant, is_simulated
 from instahide.integrations.flower.client.participant_config import NODE_ONLY, OF_NODES, groups

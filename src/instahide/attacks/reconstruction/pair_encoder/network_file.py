@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError
 from instahide.utils.atomic_write import atomic_write, read_regular
 
 N = TypeVar("N", bound=nn.Module)
@@ -41,7 +41,7 @@ def load_network(
         remedy: where it is not there.
 
     Raises:
-        InstaHideError: the file is missing, damaged, or holds something else.
+        DamagedFileError: the file is missing, damaged, or holds something else.
     """
     try:
         tensors = load(read_regular(path, MOST_BYTES))
@@ -52,7 +52,7 @@ def load_network(
         network = build(tensors)
         network.load_state_dict(tensors)
     except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{path} does not hold {what} ({failure_reason(error)}).", remedy
         ) from error
     return network.eval()

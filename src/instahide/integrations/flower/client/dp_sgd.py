@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from instahide.data import ImageTable
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 from instahide.training.training_loop import learning_rate
@@ -109,14 +109,14 @@ def read_history(file: Path) -> list[Entry]:
     """What DP-SGD has spent until now, on any images of this node.
 
     Raises:
-        InstaHideError: the file is damaged: what was spent is not known.
+        DamagedFileError: the file is damaged: what was spent is not known.
     """
     if not file.exists():
         return []
     try:
         return _HISTORY.validate_json(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise InstaHideError(
+        raise DamagedFileError(
             f"{file} does not hold the history of DP-SGD.",
             "Restore it from a backup; without it nothing is known of what was spent.",
         ) from error

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.splits import SPLIT_SEED
-from instahide.errors import InstaHideError
+from instahide.errors import DataError
 
 #: A node with fewer images has nothing to mix them with.
 LEAST_IMAGES = 10
@@ -27,7 +27,7 @@ def partition(
         alpha: parameter of the law: the smaller, the fewer classes in a part.
 
     Raises:
-        InstaHideError: a part would have fewer than `LEAST_IMAGES` images.
+        DataError: a part would have fewer than `LEAST_IMAGES` images.
     """
     generator = np.random.default_rng(SPLIT_SEED)
     classes = np.unique(labels)
@@ -43,7 +43,7 @@ def partition(
     found = [np.sort(np.concatenate(part)) for part in held]
     least = min(len(rows) for rows in found)
     if least < LEAST_IMAGES:
-        raise InstaHideError(
+        raise DataError(
             f"Of {len(labels)} images in {parts} parts, one part would have {least}.",
             "Use fewer nodes, more images, or a larger alpha.",
         )

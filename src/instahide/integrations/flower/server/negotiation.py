@@ -11,7 +11,7 @@ from flwr.app import Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from instahide.data import ImageTable, open_test
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 from instahide.integrations.flower.client.normalization_check import LARGEST_STD, MOST_MEAN_SHIFT
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
@@ -115,7 +115,7 @@ def alike(answers: Sequence[MetricRecord]) -> list[MetricRecord]:
     near |= deviations > LARGEST_STD
     kept = [answer for answer, row in zip(answers, near, strict=True) if row.all()]
     if not kept:
-        raise InstaHideError(
+        raise DataError(
             "The clients' images are too different to be normalized alike.",
             "Check that all of them have the same kind of images, in the same range.",
         )
