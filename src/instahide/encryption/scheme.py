@@ -111,10 +111,10 @@ class Scheme:
         2
 
         Raises:
-            InstaHideError: there is no such preset, or as `Scheme`.
+            SchemeError: there is no such preset, or as `Scheme`.
         """
         if name not in get_args(Preset):
-            raise InstaHideError(
+            raise SchemeError(
                 f"scheme = {name!r} is unknown.", f"Use one of {', '.join(get_args(Preset))}."
             )
         if name == "plain":

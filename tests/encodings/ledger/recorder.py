@@ -1,7 +1,8 @@
 """A process that counts in a ledger until it is killed; it imports little, to start at once.
 
-``python recorder.py LEDGER LIMIT ROUNDS``: after a line of input it takes random mixes of 40 images,
-``ROUNDS`` times, and after each take prints what of every image was in it. A limit of 0 is none.
+``python recorder.py LEDGER LIMIT ROUNDS``: after a line of input it takes random mixes of 40
+images, ``ROUNDS`` times, and after each record prints what of every image was in it. A limit of
+0 is none.
 """
 
 from __future__ import annotations

@@ -68,9 +68,9 @@ class FetchCollate:
     def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
         self.collate = CheckedCollate(collate, image)
 
-    def __call__(self, fetched: object) -> FetchedBatch:
+    def __call__(self, given: Any) -> FetchedBatch:
         """Both parts of a `FetchedBatch` as batches."""
-        assert isinstance(fetched, FetchedBatch)
+        fetched: FetchedBatch = given
         parts = (fetched.targets, fetched.partners)
         made = [self.collate(part) for part in parts if part is not None]
         return FetchedBatch(
