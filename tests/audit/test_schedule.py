@@ -11,7 +11,10 @@ import pytest
 
 from instahide.attacks.registry import GROUP
 from instahide.audit.schedule import (
+    BASELINES,
+    COSTS,
     CURVES,
+    ENDLESS,
     PUBLISHED,
     SENT,
     UPDATES,
@@ -39,7 +42,9 @@ def test_cheap_attacks_come_first_endless_ones_last_and_curves_after_all() -> No
 
 def test_curves_and_published_attacks_are_attacks_of_ours() -> None:
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
-    assert {*CURVES, *PUBLISHED, *UPDATES} <= set(project["entry-points"][GROUP])
+    ours = set(project["entry-points"][GROUP])
+    assert {*BASELINES, *CURVES, *PUBLISHED, *UPDATES} <= ours
+    assert ours == {*COSTS, *ENDLESS}
 
 
 def test_what_is_given_out_is_never_more_than_there_is() -> None:
@@ -76,6 +81,8 @@ def test_other_times_are_refused(text: str) -> None:
 def test_only_attacks_that_there_are_can_be_chosen() -> None:
     assert select_attacks(["b", "a"], []) == ["a", "b"]
     assert select_attacks(["b", "a"], ["b", "b"]) == ["b"]
+    assert select_attacks(["b", *BASELINES], []) == ["b"]
+    assert select_attacks(["b", *BASELINES], ["carlini"]) == ["carlini"]
     with pytest.raises(InstaHideError, match="no attack 'c'"):
         select_attacks(["b", "a"], ["c"])
 

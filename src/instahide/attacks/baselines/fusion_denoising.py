@@ -1,4 +1,4 @@
-"""The recovery stage of another published attack, to set ours beside: fusion and denoising.
+"""The fusion-denoising attack of Luo et al., to compare with ours.
 
 Luo et al., "A Fusion-Denoising Attack on InstaHide with Data Augmentation" (AAAI 2022,
 arXiv:2105.07754): several encodings of one private image are fused and denoised by a network that
@@ -12,16 +12,25 @@ augmentation, and was trained on a GPU. Here they are those that our assignment 
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instahide.attacks.base import Observation, Progress, Reconstruction, no_progress, require
+from instahide.attacks.base import (
+    Budget,
+    Observation,
+    Progress,
+    Reconstruction,
+    no_progress,
+    require,
+)
+from instahide.attacks.reconstruction.attack import ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.recovery.coefficients import weights
-from instahide.attacks.shadow_encodings import shadow_batches
+from instahide.attacks.shadow_encodings import ShadowBatch, shadow_batches
 from instahide.attacks.unet import UNet
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -32,6 +41,54 @@ FUSED = 16
 WIDTH = 16
 #: Steps of Adam, the highest rate, and shadow images in a step.
 STEPS, RATE, BATCH = 700, 3e-3, 16
+#: Fewer encodings of an image have nothing to fuse.
+LEAST_COPIES = 3
+
+
+@dataclass(frozen=True)
+class FusionDenoising:
+    """Fuses the encodings that our assignment gives to each image, and denoises what they share.
+
+    Attributes:
+        steps: of training the denoiser; fewer if the budget would end before.
+    """
+
+    steps: int = STEPS
+    name: str = "fusion-denoising"
+    title: str = "Fusion and denoising, on the assignment of our reconstruction"
+    paper: str = (
+        "Luo et al., A Fusion-Denoising Attack on InstaHide with Data Augmentation, AAAI 2022 "
+        "(arXiv:2105.07754)"
+    )
+
+    def applies(self, observation: Observation) -> str | None:
+        """It needs several encodings of an image under a mask, and images to learn from."""
+        copies = observation.threat.encodings_per_image
+        if copies is None or copies < LEAST_COPIES:
+            return f"It is not known that there are {LEAST_COPIES} encodings of an image or more."
+        if not observation.scheme.mask:
+            return "The attack is for masked encodings."
+        if observation.shadow is None:
+            return "The attacker has no images of the private images' kind to learn from."
+        if len(observation.shadow) < max(2, observation.scheme.private_k):
+            return "The attacker has too few images of the private images' kind for one mix."
+        return None
+
+    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+        """One image a group; half of the time is for the assignment, the rest for training."""
+        half = budget.part(budget.left / 2)
+        found = ReconstructionAttack().run(
+            observation, half, lambda what, share: progress(what, share / 2)
+        )
+        network = learnt_denoiser(
+            require(observation.shadow),
+            observation.scheme,
+            require(observation.threat.encodings_per_image),
+            self.steps,
+            lambda what, share: progress(what, (1 + share) / 2),
+            budget,
+        )
+        return recover_by_fusion(observation, found, network)
 
 
 class FusionDenoiser(nn.Module):
@@ -71,6 +128,7 @@ def learnt_denoiser(
     copies: int,
     steps: int = STEPS,
     progress: Progress = no_progress,
+    budget: Budget | None = None,
 ) -> FusionDenoiser:
     """A network that has seen what encodings of the attacker's own images have in common.
 
@@ -80,15 +138,22 @@ def learnt_denoiser(
         copies: encodings of each private image.
         steps: of training.
         progress: told the mean loss.
+        budget: of the training; with too little time for all steps, the schedule has fewer.
     """
     network, mean_loss = FusionDenoiser(shadow.shape[0]), 0.0
+    budget = budget or Budget()
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     batches = shadow_batches(shadow, scheme, images=BATCH, encodings=BATCH * copies)
+    if not math.isinf(budget.seconds):
+        before = budget.left
+        _loss(network, next(batches)).backward()  # type: ignore[no-untyped-call]
+        pace = max(before - budget.left, 1e-9)
+        steps = max(1, min(steps, int(budget.left / pace)))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     for step in range(steps):
-        batch = next(batches)
-        shown = network(*grouped(magnitudes(batch.encodings), batch.coefficients))
-        loss = F.l1_loss(_turned(shown, batch.images), batch.images)
+        if budget.left == 0:
+            break
+        loss = _loss(network, next(batches))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -125,6 +190,12 @@ def recover_by_fusion(
     sizes = magnitudes(observation.encodings)
     parts = [network(*grouped(sizes, part)) for part in torch.split(held, BATCH, dim=1)]
     return replace(found, statistics={}, images=torch.cat(parts), confidence=None)
+
+
+def _loss(network: FusionDenoiser, batch: ShadowBatch) -> Tensor:
+    """Mean absolute difference from the images, under the better sign of each."""
+    shown = network(*grouped(magnitudes(batch.encodings), batch.coefficients))
+    return F.l1_loss(_turned(shown, batch.images), batch.images)
 
 
 def _turned(shown: Tensor, wanted: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from instahide.audit.report import charts
 from instahide.audit.report.schema import AttackResult, Report
 from instahide.audit.report.summary import duration, finding, privacy_sentence, summarize
 from instahide.audit.report.thresholds import Bound, check_thresholds, recovered_share, summary
-from instahide.audit.schedule import WHERE, Task
+from instahide.audit.schedule import BASELINES, WHERE, Task
 from instahide.audit.session import NO_TIME, PICTURES, Session, facts, pending
 from instahide.audit.target import AuditTarget
 from instahide.errors import printable
@@ -30,10 +30,13 @@ JSON, HTML = "report.json", "report.html"
 RATE, PRICE = 1e9, 0.05
 #: Numbers from this size on are shown as powers of ten.
 MOST_DIGITS = 1e12
+#: Of published attacks that are only there to compare with.
+UNNAMED = (
+    "This published attack recovered less than ours in our measurements. It runs only if you "
+    "select it by name."
+)
 #: What no audit includes.
 NOT_HERE = {
-    "fusion and denoising": "The audit does not run the attack of Luo et al. (AAAI 2022). In our "
-    "measurements it recovered less than phase retrieval.",
     "this machine": "The audit does not check memory, disk, timing or the entropy of the "
     "operating system.",
     "augmentation": "The audit encrypts images without crops and flips, which is easier to attack.",
@@ -153,7 +156,9 @@ def _untried(
     refused = {r.attack: r.reason for r in results if r.state == "not tried" and not r.point}
     waiting = {_called(task): NO_TIME for task in left}
     withheld = {"the encodings themselves": subject.withheld} if subject.withheld else {}
-    return {**refused, **waiting, **withheld, **broken, **NOT_HERE}
+    tried = {result.attack for result in results} | {task.attack for task in left}
+    unnamed = {name: UNNAMED for name in BASELINES if name not in tried}
+    return {**refused, **waiting, **withheld, **broken, **unnamed, **NOT_HERE}
 
 
 def _called(task: Task) -> str:
