@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import pickle
+import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,6 +22,21 @@ def test_the_tree_names_every_class_and_its_example_runs():
     for kind in InstaHideError.__subclasses__():
         if kind.__module__ == errors.__name__:
             assert f"── {kind.__name__} " in (errors.__doc__ or "")
+
+
+#: Options of other programs.
+FOREIGN = {"--head", "--object-store-memory", "--upgrade"}
+
+
+def test_only_the_command_line_names_its_options():
+    root = Path(errors.__file__).parent
+    for path in root.rglob("*.py"):
+        if path.is_relative_to(root / "cli"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", node.value)) - FOREIGN
+                assert not options, f"{path}:{node.lineno} names {options}"
 
 
 @given(st.text(alphabet=st.characters()))

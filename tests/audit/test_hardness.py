@@ -72,7 +72,7 @@ def test_numbers_that_fit_no_scheme_are_refused(setting: tuple[int, int, int, in
     [(0, 1), (-1, 1), (math.nan, 1), (math.inf, 1), (1, -1), (1, math.nan), (1, math.inf)],
 )
 def test_a_rate_is_positive_and_a_price_no_gift(rate: float, price: float) -> None:
-    with pytest.raises(InstaHideError, match="--rate"):
+    with pytest.raises(InstaHideError, match="rate="):
         report(Setting(10, 4, 5), rate=rate, price=price)
 
 

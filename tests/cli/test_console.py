@@ -35,6 +35,22 @@ def test_what_a_user_can_put_right_is_explained(
     assert ("Remedy:" in said) == (code == 2)
 
 
+def test_arguments_become_options(capsys: pytest.CaptureFixture[str]) -> None:
+    @explained
+    def command() -> None:
+        raise InstaHideError(
+            "`eta=1` is not read.",
+            "Use `skip_bad=True`, `size=32`, `public='photos'` or another `out=`.",
+        )
+
+    with pytest.raises(typer.Exit):
+        command()
+    assert capsys.readouterr().err.splitlines() == [
+        "Error: `eta=1` is not read.",
+        "Remedy: Use `--skip-bad`, `--size 32`, `--public photos` or another `--out`.",
+    ]
+
+
 def test_what_nobody_foresaw_is_not_hidden() -> None:
     @explained
     def command() -> None:

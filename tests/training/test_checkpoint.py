@@ -269,7 +269,7 @@ def test_a_taken_folder_is_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "other" / "thesis.tex").write_text("x")
     (tmp_path / "file").write_text("x")
     for name in ("run", "other", "file"):
-        with pytest.raises(InstaHideError, match=r"exists already.*--resume.*--out"):
+        with pytest.raises(InstaHideError, match=r"exists already.*resume=True.*out="):
             RunFolder.open(tmp_path / name, _settings())
     for name in ("other", "file"):
         with pytest.raises(InstaHideError, match="settings"):

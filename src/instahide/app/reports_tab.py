@@ -30,7 +30,7 @@ def open_report(folder: Path, name: str) -> str:
     if name not in list_reports(folder):
         raise InstaHideError(
             f"There is no report {name} in {folder}.",
-            "Choose one from the list; --reports names another folder.",
+            "Choose one from the list; `reports=` names another folder.",
         )
     path = folder.resolve() / name
     if path.stat().st_size > MOST_BYTES:

@@ -105,7 +105,7 @@ def serving(port: int, reports: Path) -> Iterator[str]:
             )  # fmt: skip
         except OSError as error:
             raise InstaHideError(
-                f"The page cannot be served on port {port}.", "Name one that is free, with --port."
+                f"The page cannot be served on port {port}.", "Name one that is free with `port=`."
             ) from error
         try:
             yield address

@@ -107,7 +107,7 @@ def report(setting: Setting, *, rate: float, price: float) -> dict[str, Any]:
     if not (0 < rate < math.inf and 0 <= price < math.inf):
         raise InstaHideError(
             f"{rate:g} steps a second at {price:g} dollars an hour cost nothing that can be said.",
-            "Use --rate 1e9 --price 0.05, say.",
+            "Use `rate=1e9` and `price=0.05`, say.",
         )
     rows = []
     for figure in figures(setting):

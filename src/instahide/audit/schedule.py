@@ -164,6 +164,6 @@ def parse_duration(text: str) -> float:
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if seconds <= 0:
         raise InstaHideError(
-            f"{text!r} is not a time to spend.", "Write --budget 10m, 90s or 1.5h, more than 0."
+            f"{text!r} is not a time to spend.", "Use `budget='10m'`, 90s or 1.5h, say."
         )
     return seconds

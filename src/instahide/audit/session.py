@@ -82,12 +82,12 @@ class Session:
                 raise InstaHideError(
                     f"{folder} holds an audit of another version of instahide, whose figures mean "
                     "something else.",
-                    "Choose another folder with --out.",
+                    "Choose another folder with `out=`.",
                 )
             raise InstaHideError(
                 f"{folder} holds something else than the audit of {subject.name} with these "
                 "images.",
-                "Choose another folder with --out.",
+                "Choose another folder with `out=`.",
             )
         return cls(folder, subject)
 

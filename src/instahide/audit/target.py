@@ -74,7 +74,7 @@ class AuditTarget:
             raise DataError(
                 f"{self.source} holds {len(self.images)} images; a mix is of "
                 f"{self.scheme.private_k} private ones.",
-                "Name the images that the encodings were made of, with --images.",
+                "Name the images that the encodings were made of with `images=`.",
             )
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ change what the terminal shows is written as an escape. What needs a style has i
 from __future__ import annotations
 
 import functools
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,15 @@ WARNING = (
     "InstaHide is no guarantee: the authors' challenge fell to published attacks with about 100 "
     "encodings of each image (arXiv:2011.05315)."
 )
+
+#: An argument as messages of the library name it: `skip_bad=True`, `out=`, `size=32`.
+_ARGUMENT = re.compile(r"`([a-z_]+)=([^`]*)`")
+#: Those of them that are options of commands, as ``--skip-bad``.
+_OPTIONS = {
+    "batch_size", "budget", "classes", "copies", "device", "engine", "format", "grey", "images",
+    "min_keypoints", "out", "patch", "per_image", "port", "precision", "price", "public",
+    "queries", "rate", "reports", "resume", "sign_invariant", "size", "skip_bad", "truth", "values",
+}  # fmt: skip
 
 
 class SafeConsole(Console):
@@ -101,8 +111,17 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
 def _refuse(problem: str, remedy: str) -> None:
     for title, style, text in (("Error:", "bold red", problem), ("Remedy:", "bold", remedy)):
         err.print(title, style=style, end=" ")
-        err.print(text)
+        err.print(_ARGUMENT.sub(_option, text))
     raise typer.Exit(UNUSABLE) from None
+
+
+def _option(argument: re.Match[str]) -> str:
+    """An argument as the option of a command; arguments of others stay as they are."""
+    name, value = argument[1], argument[2].strip("'")
+    if name not in _OPTIONS:
+        return argument[0]
+    option = f"--{name.replace('_', '-')}"
+    return f"`{option}`" if value in ("", "True") else f"`{option} {value}`"
 
 
 @contextmanager

@@ -174,4 +174,4 @@ def _resized(table: ImageTable, size: int | None) -> ImageTable:
 
 def _check_size(size: int | None) -> None:
     if size is not None and size < 1:
-        raise InstaHideError(f"--size must be at least 1, not {size}.", "Use --size 32, say.")
+        raise InstaHideError(f"size must be at least 1, not {size}.", "Use `size=32`, say.")

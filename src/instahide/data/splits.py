@@ -64,7 +64,7 @@ def make_split(train: ImageTable, test: ImageTable) -> Split:
         raise DataError(
             f"Training images are {_quoted(train.shape)}, "
             f"but test images are {_quoted(test.shape)}.",
-            "Bring image files to one size with --size N, and all of them to grey or to colour.",
+            "Bring image files to one size with `size=32`, and all of them to grey or to colour.",
         )
     classes = max(train.classes, test.classes, key=len)
     return Split(

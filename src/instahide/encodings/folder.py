@@ -74,7 +74,7 @@ class EncodedFolder:
         if manifest.ended is None and not partial:
             raise DamagedFileError(
                 f"{location} is not finished: {len(manifest)} of {manifest.total} encodings.",
-                "Go on with `instahide encrypt --resume`.",
+                "Go on with `instahide encrypt` and `resume=True`.",
             )
         _require_shards(store, there, manifest)
         return cls(store, manifest)
@@ -230,7 +230,7 @@ def writing_encodings(
         if there:
             raise InstaHideError(
                 f"{location} is not empty.",
-                "Go on with what is there by `--resume`, or choose another `--out`.",
+                "Go on with what is there with `resume=True`, or choose another `out=`.",
             )
         write_manifest(store, manifest)
         yield FolderWriter(store, manifest)
@@ -293,5 +293,5 @@ def _require_same(found: Manifest, wanted: Manifest, location: str) -> None:
     if differences:
         raise InstaHideError(
             f"{location} holds something else ({'; '.join(differences)}).",
-            "Resume with the same settings, or choose another `--out`.",
+            "Resume with the same settings, or choose another `out=`.",
         )

@@ -83,12 +83,12 @@ class Publication:
     def __post_init__(self) -> None:
         if self.copies < 1:
             raise InstaHideError(
-                f"{self.copies} copies of each image are none.", "Use --copies 1 or more."
+                f"{self.copies} copies of each image are none.", "Use `copies=1` or more."
             )
         if len(self.images.classes) < 2:
             raise DataError(
                 f"The images are of one class alone: {', '.join(self.images.classes)}.",
-                "Name the classes of all participants, with `--classes cat,dog` or as "
+                "Name the classes of all participants, with `classes=` or as "
                 "`open_images(..., classes=['cat', 'dog'])`.",
             )
         self.manifest()  # Refuses what it cannot say.
@@ -96,7 +96,7 @@ class Publication:
             raise DataError(
                 "These images have so little contrast that their normalized values are beyond "
                 "float16.",
-                "Use --values float32.",
+                "Use `values='float32'`.",
             )
 
     def manifest(self) -> Manifest:

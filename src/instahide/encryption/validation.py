@@ -60,7 +60,7 @@ def require_public(scheme: Scheme, public: ImageSource | None) -> None:
     if public is None and scheme.public_k:
         raise SchemeError(
             f"The scheme mixes in {scheme.public_k} public images, but there are none.",
-            "Give a public pool (`--public`), or use an inside-dataset scheme.",
+            "Give a public pool (`public=`), or use an inside-dataset scheme.",
         )
     if public is not None and not scheme.public_k:
         raise SchemeError(

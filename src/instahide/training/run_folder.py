@@ -47,7 +47,7 @@ class RunFolder:
         elif not resume:
             raise InstaHideError(
                 f"{path} exists already.",
-                "Go on with the run in it by `--resume`, or choose another `--out`.",
+                "Go on with the run in it with `resume=True`, or choose another `out=`.",
             )
         else:
             _require_same(path, settings)
@@ -126,5 +126,5 @@ def _require_same(path: Path, settings: TrainSettings) -> None:
     if differences:
         raise InstaHideError(
             f"The run in {path} has other settings ({'; '.join(differences)}).",
-            "Resume it with its own settings, or choose another `--out`.",
+            "Resume it with its own settings, or choose another `out=`.",
         )

@@ -220,5 +220,5 @@ def _require_same(settings: TrainSettings, world: World) -> None:
     if settings.batch_size < 2 * world.size:
         raise InstaHideError(
             f"A batch of {settings.batch_size} is too small for {world.size} processes.",
-            f"Use --batch-size {2 * world.size} or more: it is that of all of them together.",
+            f"Use `batch_size={2 * world.size}` or more: all of them share it.",
         )

@@ -151,5 +151,5 @@ def _check(
     if state.step != len(state.history) * steps:
         raise InstaHideError(
             "The run was started on a data set of another size, or by more or fewer processes.",
-            "Resume it as it was started, or choose another `--out`.",
+            "Resume it as it was started, or choose another `out=`.",
         )

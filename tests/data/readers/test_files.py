@@ -203,5 +203,5 @@ def test_arrays_are_resized_too(tmp_path):
     np.savez(tmp_path / "set.npz", images=flat, labels=[0, 1, 0, 1])
     table = open_images(tmp_path / "set.npz", size=4)
     np.testing.assert_array_equal(table.pixels, np.full((4, 1, 4, 4), 77))
-    with pytest.raises(InstaHideError, match="--size"):
+    with pytest.raises(InstaHideError, match="size="):
         open_images(tmp_path / "set.npz", size=0)

@@ -207,7 +207,7 @@ def test_masked_and_unmasked_encodings_are_pooled_by_their_absolute_values(
     with pytest.warns(UserWarning, match="mask True and False"):
         pool = PooledData.open(settings_of(*sources, sign_invariant=True))
     assert len(pool.folders) == 2
-    with pytest.raises(InstaHideError, match="--sign-invariant"):
+    with pytest.raises(InstaHideError, match="sign_invariant=True"):
         PooledData.open(settings_of(*sources, sign_invariant=False))
 
 

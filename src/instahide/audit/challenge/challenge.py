@@ -199,7 +199,7 @@ class ChallengeTruth:
         if not (folder / TRUTH).is_file():
             raise DamagedFileError(
                 f"{folder} does not hold the truth of a challenge.",
-                "Name the folder that `instahide challenge make` got as --truth.",
+                "Name the folder that `instahide challenge make` got as `truth=`.",
             )
         originals, partners = read_array(folder / ORIGINALS, 4), read_array(folder / PARTNERS, 2)
         facts = _facts(SecretFacts, folder / TRUTH, originals.shape[3])

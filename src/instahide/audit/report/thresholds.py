@@ -1,4 +1,4 @@
-"""Bounds that a user sets on the figures of an audit, as in ``--fail-if "ssim>0.4"``."""
+"""Bounds that a user sets on the figures of an audit, as in ``ssim>0.4``."""
 
 from __future__ import annotations
 

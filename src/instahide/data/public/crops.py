@@ -172,7 +172,7 @@ def _check_size(photo: NDArray[np.uint8], height: int, width: int, name: str) ->
         raise DataError(
             f"{name}, of {photo.shape[1]} x {photo.shape[0]} pixels, is smaller than a patch "
             f"of {width} x {height}.",
-            "Use smaller patches (--patch), remove it, or use --skip-bad to go on without it.",
+            "Use smaller patches (`patch=`), remove it, or skip it with `skip_bad=True`.",
         )
 
 

@@ -65,11 +65,11 @@ def make_pool(
     """
     if patch < 1 or per_image < 1:
         raise InstaHideError(
-            f"--patch and --per-image must be at least 1, not {patch} and {per_image}.",
-            "Use --patch 32 --per-image 100, say.",
+            f"patch and per_image must be at least 1, not {patch} and {per_image}.",
+            "Use `patch=32` and `per_image=100`, say.",
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InstaHideError(f"{out} exists already.", "Name a folder that does not, with --out.")
+        raise InstaHideError(f"{out} exists already.", "Name a folder that does not with `out=`.")
     shape = (1 if grey else 3, patch, patch)
     files = tuple(photo_files(source, shape[0], skip_bad=skip_bad))
     cut = partial(_patches, shape=shape, quota=per_image, least=min_keypoints)
@@ -78,7 +78,7 @@ def make_pool(
     if len(pixels) == 0:
         raise DataError(
             f"No crop of the {len(files)} photographs has {min_keypoints} key points.",
-            "Use photographs with more detail, or a lower --min-keypoints.",
+            "Use photographs with more detail, or a lower `min_keypoints=`.",
         )
     ImageTable.from_arrays(pixels).save(out)
     return ImageTable.load(out)
@@ -102,12 +102,12 @@ def open_pool(source: str | Path, shape: tuple[int, int, int]) -> ImageTable:
         )
     pool = ImageTable.load(Path(local_copy(source)))
     if pool.shape != shape:
-        grey = " --grey" if shape[0] == 1 else ""
+        grey = ", `grey=True`" if shape[0] == 1 else ""
         raise DataError(
             f"The pool {source} holds patches of (C, H, W) = {pool.shape}, "
             f"but the images are {shape}.",
-            f"Make one that fits with `instahide public SOURCE --out POOL "
-            f"--patch {shape[1]}{grey}`, or use --public photos.",
+            f"Make one that fits with `instahide public` (`patch={shape[1]}`{grey}), "
+            "or use `public='photos'`.",
         )
     return pool
 
@@ -121,7 +121,7 @@ def _builtin_pool(shape: tuple[int, int, int]) -> ImageTable:
     if len(pixels) == 0:
         raise DataError(
             f"The built-in photographs are too small for patches of {shape[1]} x {shape[2]}.",
-            "Make a pool from larger ones with `instahide public` and name it with --public.",
+            "Make a pool from larger ones with `instahide public` and name it with `public=`.",
         )
     return ImageTable.from_arrays(pixels)
 

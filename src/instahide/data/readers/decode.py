@@ -116,5 +116,5 @@ def require_one_depth(depths: Mapping[int, str]) -> None:
 def _unreadable(path: Path, reason: str) -> DataError:
     return DataError(
         f"{path} is not a readable image ({reason}).",
-        "Replace or remove the file, or set skip_bad (--skip-bad) to leave it out.",
+        "Replace or remove the file, or use `skip_bad=True` to leave it out.",
     )

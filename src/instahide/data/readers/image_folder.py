@@ -279,5 +279,5 @@ def _sizes_differ(
     return DataError(
         f"Images differ in size: {first} is {shape[1]} x {shape[0]}, "
         f"but {other} is {other_shape[1]} x {other_shape[0]} pixels.",
-        "Use --size N to resize the short side to N pixels and crop the centre.",
+        "Use `size=32` to resize the short side to 32 pixels and crop the centre.",
     )

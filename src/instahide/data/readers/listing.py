@@ -232,7 +232,7 @@ def _unreadable_file(path: Path, error: OSError) -> DataError:
     target = f"a link to {path.readlink()}, " if path.is_symlink() else ""
     return DataError(
         f"{path} cannot be read ({target}{error.strerror or error}).",
-        "Replace or remove the file, or set skip_bad (--skip-bad) to leave it out.",
+        "Replace or remove the file, or use `skip_bad=True` to leave it out.",
     )
 
 

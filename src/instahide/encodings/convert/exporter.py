@@ -50,7 +50,7 @@ def require_free(target: Path) -> None:
         InstaHideError: it is a file, or a folder of files.
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InstaHideError(f"{target} is there already.", "Choose another `--out`.")
+        raise InstaHideError(f"{target} is there already.", "Choose another `out=`.")
 
 
 def _blocks(

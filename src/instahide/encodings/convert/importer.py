@@ -169,12 +169,12 @@ def _described(source: Path, form: Name, origin: Provenance | None) -> Manifest:
     if origin is None:
         raise InstaHideError(
             f"{source} holds no {NAME}, so that nobody knows how its encodings were made.",
-            "Give --scheme, --k, --private-images, --copies, --mean and --std.",
+            "Give scheme, private_images, copies, mean and std.",
         )
     first = next(_blocks(source, form, 1), None)
     if first is None:
         raise DataError(
-            f"{source} holds no encodings in the format {form}.", "Check the path and --format."
+            f"{source} holds no encodings in the format {form}.", "Check the path and `format=`."
         )
     images, labels = first
     values: Values = "float16" if images.dtype == np.float16 else "float32"
@@ -213,7 +213,7 @@ def _blocks(source: Path, form: Name, most: int) -> Iterator[tuple[NDArray[Any],
         raise
     except Exception as error:  # Every library raises its own on damaged files.
         raise DamagedFileError(
-            f"{source} cannot be read as {form} ({error}).", "Check the path and --format."
+            f"{source} cannot be read as {form} ({error}).", "Check the path and `format=`."
         ) from error
 
 

@@ -65,7 +65,7 @@ def _no_cluster(error: Exception) -> IntegrationError:
     return IntegrationError(
         f"No Ray cluster can be used ({error}).",
         "Start one with `ray start --head`, unset RAY_ADDRESS to have one for this run alone, "
-        "or use `--engine threads`.",
+        "or use `engine='threads'`.",
     )
 
 

@@ -138,7 +138,7 @@ class Workers:
             raise IntegrationError(
                 f"The Ray cluster lost {self._lost_in_a_row} shards one after the other "
                 f"({type(error).__name__}).",
-                "See that its nodes stay up and have memory enough, then go on with `--resume`.",
+                "See that its nodes stay up and have memory enough, then go on with `resume=True`.",
             ) from error
         self.begin(*self._tasks.again(name))
 
@@ -217,7 +217,7 @@ def _answer(reference: ray.ObjectRef[Any]) -> Any:
         raise LedgerError(
             f"The process that keeps the ledger does not answer ({type(error).__name__}).",
             "See that its machine has memory enough and its disk works, then go on with "
-            "`--resume`.",
+            "`resume=True`.",
         ) from error
 
 

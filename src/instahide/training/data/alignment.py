@@ -33,7 +33,7 @@ def align_to_model(
         raise DataError(
             f"The images are {images.shape}, the network was trained on {shape} "
             "(channels, height, width).",
-            f"Bring them to its size with `--size {shape[1]}`.",
+            f"Bring them to its size with `size={shape[1]}`.",
         )
     numbers = np.asarray(output_columns(images.classes, classes), np.int64)
     return replace(images, labels=numbers[images.labels], classes=classes, mean=mean, std=std)

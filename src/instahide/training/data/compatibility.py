@@ -61,7 +61,7 @@ def require_same_masking(folders: Sequence[EncodedFolder]) -> None:
         raise DataError(
             f"{masks[True]} and {masks[False]} cannot be pooled as they are: mask True in the one, "
             "False in the other.",
-            "Use `--sign-invariant`, so that the network sees |x| of both.",
+            "Use `sign_invariant=True`, so that the network sees |x| of both.",
         )
 
 

@@ -177,7 +177,7 @@ def _require_encryptable_queries(query: Scheme, images: ImageTable) -> None:
         raise DataError(
             f"A query is mixed with {query.private_k - 1} others, but there are {len(images)} "
             "test images.",
-            "Give more test images, or ask no queries: --queries 0.",
+            "Give more test images, or ask no queries: `queries=0`.",
         )
 
 

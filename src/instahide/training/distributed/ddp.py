@@ -136,12 +136,12 @@ class Ranks(World):
         if len(kinds) > 1 or device.type not in ("cpu", "cuda"):
             raise InstaHideError(
                 f"The processes compute on {' and '.join(kinds)}.",
-                "Choose one --device, cpu or cuda, and one --precision for all.",
+                "Choose one `device=`, cpu or cuda, and one `precision=` for all.",
             )
         if device.type == "cuda" and not all(gpu for *_, gpu in found):
             raise InstaHideError(
                 "Two processes cannot share a GPU.",
-                "Start one for each GPU and leave --device out, or use --device cpu.",
+                "Start one for each GPU and leave `device=` out, or use `device='cpu'`.",
             )
         if device.type == "cuda":
             self._gradients = dist.new_group(timeout=PATIENCE, backend="nccl")
@@ -251,5 +251,5 @@ def _lost(error: RuntimeError) -> bool:
 def _alone() -> InstaHideError:
     return InstaHideError(
         "Another process of this run has ended, so that this one cannot go on.",
-        "See what it said; then start all of them again, with `--resume`.",
+        "See what it said; then start all of them again, with `resume=True`.",
     )

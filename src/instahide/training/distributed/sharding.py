@@ -96,7 +96,7 @@ def _require_one_kind(outlines: Sequence[dict[str, Any]]) -> None:
             raise DataError(
                 f"Rank 0 has images of {tuple(first['shape'])}, rank {rank} of "
                 f"{tuple(outline['shape'])} (channels, height, width).",
-                "Bring them to one size with --size, and all of them to grey or to colour.",
+                "Bring them to one size with `size=`, and all of them to grey or to colour.",
             )
         ours, theirs = (set(o["classes"]) for o in (first, outline))
         if ours != theirs:
