@@ -43,8 +43,8 @@ from instahide.attacks.demixing import Demixing
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring import metrics
+from instahide.audit.scoring.matching import originals_of
 from instahide.audit.scoring.reconstruction import HALF, score_reconstruction
-from instahide.audit.scoring.scores import originals_of
 from instahide.data import Split
 from instahide.training.distributed.process_group import Batch, Batches
 from instahide.training.evaluate import accuracy, table_batches

@@ -24,8 +24,7 @@ from instahide.attacks.base import (
 from instahide.attacks.public_search import PublicSearch, PublicSearchAbsolute
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.report.summary import LIMITS
-from instahide.audit.scoring.matching import match_to_truth
-from instahide.audit.scoring.scores import score
+from instahide.audit.scoring.scores import Score, score
 from instahide.data import ImageTable
 from instahide.data.display import denormalize, image_axes, min_max
 from instahide.encryption.scheme import Scheme
@@ -53,6 +52,7 @@ class _Attacked:
     observation: Observation
     truth: GroundTruth
     pool: ImageTable
+    scored: Score
 
 
 def run_attack(stage: DemoImages, chosen: Pixels, attack: str, copies: int) -> str:
@@ -72,7 +72,7 @@ def run_attack(stage: DemoImages, chosen: Pixels, attack: str, copies: int) -> s
         pool = require(observation.public)
         for values, way in zip(("as they are", "absolute"), ATTACKS[attack], strict=True):
             found = way.run(observation, Budget(), no_progress)
-            attacked = _Attacked(found, observation, truth, pool)
+            attacked = _Attacked(found, observation, truth, pool, score(found, observation, truth))
             said = _words(attacked)
             parts += [heading(f"{name}, values {values}"), paragraph(said)]
             parts.append(pictures(_panels(attacked)))
@@ -80,8 +80,7 @@ def run_attack(stage: DemoImages, chosen: Pixels, attack: str, copies: int) -> s
 
 
 def _words(attacked: _Attacked) -> str:
-    found, truth = attacked.found, attacked.truth
-    figures = score(found, attacked.observation, truth).summary
+    found, figures = attacked.found, attacked.scored.summary
     if "public_found" in figures:
         chance = attacked.observation.scheme.public_k / len(attacked.pool)
         return (
@@ -103,7 +102,7 @@ def _panels(attacked: _Attacked) -> Iterator[Panel]:
 
 
 def _recovered(attacked: _Attacked) -> Iterator[Panel]:
-    beside = require(match_to_truth(attacked.found, attacked.observation, attacked.truth))
+    beside = require(attacked.scored.matches)
     for row in range(_SHOWN):
         place = int((beside.rows == row).nonzero()[0])
         name = "the image" if row == 0 else "another image"

@@ -16,8 +16,7 @@ from instahide.attacks.weak_rng.mt19937 import ENOUGH
 from instahide.audit.client_update import observe_update
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.schedule import SENT, Task
-from instahide.audit.scoring.gradient_inversion import match_order
-from instahide.audit.scoring.matching import Matches, match_to_nearest, match_to_truth
+from instahide.audit.scoring.matching import Matches, match_to_nearest
 from instahide.audit.scoring.membership import with_candidates
 from instahide.audit.scoring.scores import score
 from instahide.audit.target import AuditTarget
@@ -52,15 +51,14 @@ class Scenario:
         """Figures of what an attack found, and recovered images beside their originals."""
         figures = dict(found.statistics)
         if self.truth is not None:
-            figures |= score(found, self.observation, self.truth).summary
-            if self.truth.encodings is not None:
-                found = match_order(found, self.truth.encodings)
-            beside = match_to_truth(found, self.observation, self.truth)
-            beside = None if beside is None else replace(beside, total=self.images)
-        else:
-            private = torch.from_numpy(self.subject.images.normalized())
-            beside = match_to_nearest(found, private, self.subject.pixels())
-        return figures | ({} if beside is None else beside.summary()), beside
+            scored = score(found, self.observation, self.truth)
+            figures |= scored.summary
+            if scored.matches is not None:
+                figures["images_sought"] = float(self.images)
+            return figures, scored.matches
+        private = torch.from_numpy(self.subject.images.normalized())
+        matches = match_to_nearest(found, private, self.subject.pixels())
+        return figures | ({} if matches is None else matches.summary()), matches
 
 
 def scenarios(subject: AuditTarget, task: Task) -> Iterator[Scenario]:

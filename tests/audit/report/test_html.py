@@ -107,7 +107,7 @@ def test_the_guide_names_every_figure_that_a_bound_may_be_on() -> None:
 
 
 def test_it_never_says_secure() -> None:
-    files = (DOCS.parent / "src/instahide/audit/templates").iterdir()
+    files = (DOCS.parent / "src/instahide/audit/report/templates").iterdir()
     assert not any("secure" in path.read_text(encoding="utf-8").lower() for path in files)
     assert "secure" not in LIMITS.lower()
 

@@ -21,6 +21,7 @@ from instahide.audit.scoring.blank_baseline import best_blank, counts_as_recover
 from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import DamagedFileError, DataError
 from instahide.utils.atomic_write import atomic_write, read_regular
+from instahide.utils.optional_deps import requires_extra
 
 #: Resamplings of the private images behind the confidence interval, and what it leaves out.
 RESAMPLINGS, LEFT_OUT = 2000, 0.05
@@ -190,10 +191,16 @@ def _affine_ssim(found: Tensor, original: Tensor) -> Tensor:
 
 def _interval(values: Tensor, image: Tensor) -> tuple[float, float]:
     """Bootstrap interval of the mean: whole images are drawn, for their encodings go together."""
+    with requires_extra("SciPy", "audit"):
+        from scipy.stats import bootstrap
     rows, of = torch.unique(image, return_inverse=True)
+    if len(rows) == 1:
+        return float(values.mean()), float(values.mean())
     sums = torch.zeros(len(rows), dtype=torch.float64).scatter_add_(0, of, values.double()).numpy()
-    counts = of.bincount().numpy()
-    drawn = np.random.default_rng(0).integers(len(rows), size=(RESAMPLINGS, len(rows)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [LEFT_OUT / 2, 1 - LEFT_OUT / 2])
-    return float(low), float(high)
+    interval = bootstrap(
+        (sums, of.bincount().numpy()),
+        lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
+        paired=True, n_resamples=RESAMPLINGS, confidence_level=1 - LEFT_OUT, method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return float(interval.low), float(interval.high)

@@ -65,14 +65,6 @@ def counts_as_recovered(ssim: Tensor, blank: Tensor) -> Tensor:
     return (ssim > HALF) & (gain >= MARGIN * (1 - blank)) & (gain > LEAST_GAIN)
 
 
-def best_blank_by_row(originals: Tensor, rows: Tensor) -> Tensor:
-    """(m,) as `best_blank`, where equal ``rows`` (m,) say that two ``originals`` are equal."""
-    names, inverse = torch.unique(rows, return_inverse=True)
-    first = torch.zeros(len(names), dtype=torch.int64)
-    first[inverse] = torch.arange(len(rows))
-    return best_blank(originals[first])[inverse]
-
-
 def _levels() -> tuple[Tensor, Tensor]:
     """(LEVELS,) constants from 0 to 1, and (LEVELS, LEVELS) luminance terms of SSIM of each two."""
     last = math.asinh(metrics.RANGE / math.sqrt(C1))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Observation, Reconstruction
+from instahide.attacks.base import Observation, Reconstruction, require
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
-from instahide.audit.scoring.blank_baseline import best_blank_by_row, counts_as_recovered
+from instahide.audit.scoring.blank_baseline import best_blank, counts_as_recovered
 from instahide.audit.scoring.reconstruction import score_reconstruction
-from instahide.audit.scoring.scores import originals_of, to_unit_range
 from instahide.utils.optional_deps import requires_extra
 
 
@@ -41,7 +41,12 @@ class Matches:
     @cached_property
     def blank(self) -> Tensor:
         """(m,) the SSIM of the best blank picture to each original."""
-        return best_blank_by_row(self.originals, self.rows)
+        return self._by_row(best_blank)
+
+    @cached_property
+    def mean_colour(self) -> Tensor:
+        """(m,) the SSIM of each original's mean colour, which noise becomes when it is mapped."""
+        return self._by_row(_ssim_of_mean_colour)
 
     @property
     def recognisable(self) -> int:
@@ -64,7 +69,6 @@ class Matches:
     def summary(self) -> dict[str, float]:
         """Plain numbers; ``ssim_mean`` is over all that was recovered, however often an image."""
         best = self.ssim[self.best_of_each()]
-        nothing = metrics.best_affine(torch.zeros_like(self.originals), self.originals)
         return {
             "images_recognisable": float(self.recognisable),
             "images_sought": float(self.total),
@@ -72,10 +76,17 @@ class Matches:
             "ssim_mean": float(self.ssim.mean()),
             "ssim_mean_of_best": float(best.mean()),
             "ssim_best": float(best.max()),
-            "ssim_of_nothing": float(metrics.ssim(nothing, self.originals).mean()),
+            "ssim_of_nothing": float(self.mean_colour.mean()),
             "ssim_of_blank": float(self.blank.mean()),
             "identified": float(self.recognized.float().mean()),
         }
+
+    def _by_row(self, figure: Callable[[Tensor], Tensor]) -> Tensor:
+        """(m,) the ``figure`` of each original, computed once for each private image."""
+        names, inverse = torch.unique(self.rows, return_inverse=True)
+        first = torch.zeros(len(names), dtype=torch.int64)
+        first[inverse] = torch.arange(len(self.rows))
+        return figure(self.originals[first])[inverse]
 
 
 def match_to_truth(
@@ -95,6 +106,22 @@ def match_to_truth(
     candidates = truth.images.abs() if found.absolute else truth.images
     rows = originals_of(found, observation, truth)
     return _beside(found.images, candidates, to_unit_range(candidates)[rows], rows)
+
+
+def originals_of(found: Reconstruction, observation: Observation, truth: GroundTruth) -> Tensor:
+    """(m,) rows of the private images that recovered ones belong to, as `Reconstruction` says."""
+    of = require(found.target_ids)
+    if found.dominant:
+        private = slice(0, truth.private_k)
+        largest = truth.coefficients[of, private].argmax(dim=1, keepdim=True)
+        return truth.partners[of, private].gather(1, largest)[:, 0]
+    return truth.group_targets[of] if observation.groups is not None else truth.partners[of, 0]
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """All ``images`` under one affine map into 0..1, whatever their normalization."""
+    low, high = images.amin(), images.amax()
+    return (images - low) / (high - low).clamp(min=1e-12)
 
 
 def match_to_nearest(found: Reconstruction, private: Tensor, pixels: Tensor) -> Matches | None:
@@ -134,6 +161,11 @@ def likeness_of_others(private: Tensor, pixels: Tensor) -> Tensor:
         return torch.zeros(len(private))
     other = pixels[metrics.likeness(private, private).fill_diagonal_(0).argmax(dim=1)]
     return metrics.ssim(metrics.best_affine(other, pixels), pixels)
+
+
+def _ssim_of_mean_colour(originals: Tensor) -> Tensor:
+    mapped = metrics.best_affine(torch.zeros_like(originals), originals)
+    return metrics.ssim(mapped, originals)
 
 
 def _beside(images: Tensor, candidates: Tensor, originals: Tensor, rows: Tensor) -> Matches:

@@ -11,8 +11,8 @@ from torch import Tensor
 from instahide.attacks.base import Observation, Reconstruction, require
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
-from instahide.audit.scoring.blank_baseline import best_blank
 from instahide.audit.scoring.gradient_inversion import match_order, score_against_encodings
+from instahide.audit.scoring.matching import Matches, match_to_truth
 from instahide.audit.scoring.membership import membership_figures
 
 #: A public image that is mixed in with less is not counted as missed.
@@ -26,10 +26,12 @@ class Score:
     Attributes:
         each: one value a reconstructed image, by metric.
         summary: plain numbers over all of them.
+        matches: recovered images beside their originals; None where none were recovered.
     """
 
     each: Mapping[str, Tensor]
     summary: Mapping[str, float]
+    matches: Matches | None
 
 
 def score(found: Reconstruction, observation: Observation, truth: GroundTruth) -> Score:
@@ -43,15 +45,16 @@ def score(found: Reconstruction, observation: Observation, truth: GroundTruth) -
         found = match_order(found, truth.encodings)
     each: dict[str, Tensor] = {}
     summary: dict[str, float] = {}
-    if found.images is not None and found.target_ids is not None and len(found.images):
-        each = _images(found.images, originals_of(found, observation, truth), found, truth)
+    matches = match_to_truth(found, observation, truth)
+    if found.images is not None and matches is not None:
+        each = _images(matches)
         if truth.encodings is not None:
             each |= score_against_encodings(found.images, truth, observation.std)
         summary |= {f"{name}_mean": float(values.mean()) for name, values in each.items()}
         summary |= {f"{name}_best": _best(name, values) for name, values in each.items()}
-        summary |= _by_chance(found, truth)
-    if found.images is not None and found.dominant:
-        summary["ssim_of_encoding"] = _of_encoding(found, observation, truth)
+        summary |= matches.summary() | {"identified_by_chance": 1 / len(truth.images)}
+        if found.dominant:
+            summary["ssim_of_encoding"] = _of_encoding(found, observation, matches.originals)
     if found.public_rows is not None:
         summary |= _public(found.public_rows, truth)
     if found.class_coefficients is not None:
@@ -62,60 +65,24 @@ def score(found: Reconstruction, observation: Observation, truth: GroundTruth) -
         known = 0 if observation.known_mixes is None else len(observation.known_mixes)
         rest = truth.negated[known : known + len(found.masks)]
         summary["mask_bits_right"] = float((found.masks == rest).float().mean())
-    return Score(each, summary)
+    return Score(each, summary, matches)
 
 
-def originals_of(found: Reconstruction, observation: Observation, truth: GroundTruth) -> Tensor:
-    """(m,) rows of the private images that recovered ones belong to, as `Reconstruction` says."""
-    of = require(found.target_ids)
-    if found.dominant:
-        private = slice(0, truth.private_k)
-        largest = truth.coefficients[of, private].argmax(dim=1, keepdim=True)
-        return truth.partners[of, private].gather(1, largest)[:, 0]
-    return truth.group_targets[of] if observation.groups is not None else truth.partners[of, 0]
-
-
-def _images(
-    images: Tensor, rows: Tensor, found: Reconstruction, truth: GroundTruth
-) -> dict[str, Tensor]:
-    candidates = truth.images.abs() if found.absolute else truth.images
-    original = to_unit_range(candidates)[rows]
-    mapped = metrics.best_affine(images, original)
+def _images(matches: Matches) -> dict[str, Tensor]:
+    recovered, originals = matches.recovered, matches.originals
     return {
-        "ssim": metrics.ssim(mapped, original),
-        "psnr": metrics.psnr(mapped, original),
-        "mse": metrics.mse(mapped, original),
-        "identified": (metrics.nearest(images, candidates) == rows).float(),
+        "ssim": matches.ssim,
+        "psnr": metrics.psnr(recovered, originals),
+        "mse": metrics.mse(recovered, originals),
+        "identified": matches.recognized.float(),
     }
 
 
-def to_unit_range(images: Tensor) -> Tensor:
-    """All ``images`` under one affine map into 0..1, whatever their normalization."""
-    low, high = images.amin(), images.amax()
-    return (images - low) / (high - low).clamp(min=1e-12)
-
-
-def _by_chance(found: Reconstruction, truth: GroundTruth) -> dict[str, float]:
-    """What knowing nothing gives: a blank picture of every image, and any image for any other.
-
-    ``ssim_of_nothing`` is of each image's mean colour, which noise becomes under the best affine
-    map; ``ssim_of_blank`` of the blank picture with the highest SSIM.
-    """
-    original = to_unit_range(truth.images.abs() if found.absolute else truth.images)
-    mean_colour = metrics.best_affine(torch.zeros_like(original), original)
-    return {
-        "ssim_of_nothing": float(metrics.ssim(mean_colour, original).mean()),
-        "ssim_of_blank": float(best_blank(original).mean()),
-        "identified_by_chance": 1 / len(original),
-    }
-
-
-def _of_encoding(found: Reconstruction, observation: Observation, truth: GroundTruth) -> float:
+def _of_encoding(found: Reconstruction, observation: Observation, originals: Tensor) -> float:
     """What the encoding itself shows of the image, or where it is masked its absolute value."""
     seen = observation.encodings[require(found.target_ids)]
-    rows = originals_of(found, observation, truth)
     shown = seen.abs() if observation.scheme.mask else seen
-    return float(_images(shown, rows, found, truth)["ssim"].mean())
+    return float(metrics.ssim(metrics.best_affine(shown, originals), originals).mean())
 
 
 def _best(name: str, values: Tensor) -> float:
