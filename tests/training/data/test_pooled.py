@@ -179,7 +179,7 @@ def test_other_parameters_of_the_scheme_are_said_and_pooled(
         ({}, {"shape": (3, 8, 8)}, ["shape (1, 8, 8) in the one, (3, 8, 8) in the other"]),
         ({}, {"shape": (1, 9, 8)}, ["(1, 8, 8)", "(1, 9, 8)"]),
         ({}, {"classes": ("cat", "dog")}, ["classes 0, 1, 2", "cat, dog"]),
-        ({}, {"scheme": Scheme.mixup(4)}, ["mask True", "False", "--sign-invariant"]),
+        ({}, {"scheme": Scheme.mixup(4)}, ["mask True", "False", "sign_invariant=True"]),
         ({"publication": "1" * 32}, {"publication": "1" * 32}, ["same encodings"]),
     ],
 )
