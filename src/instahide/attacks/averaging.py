@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
-from instahide.attacks.coefficient_distribution import simulate_coefficients
 
 
 class Averaging:
@@ -39,7 +38,7 @@ class Averaging:
             # Of a mean of `size` values of which none knows of the others.
             "rms_expected_of_noise": float((observation.encodings.square().mean() / size).sqrt()),
         }
-        own = simulate_coefficients(observation.scheme)[:, 0].mean()
+        own = observation.scheme.simulated_coefficients()[:, 0].mean()
         return Reconstruction(statistics, (means - everything) / float(own) + everything, groups)
 
 
@@ -57,7 +56,7 @@ class AveragingAbsolute:
     def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
         """The absolute values of one image a group."""
         groups, means, everything, size = _means(observation, observation.encodings.square())
-        weights = (simulate_coefficients(observation.scheme) ** 2).mean(axis=0)
+        weights = (observation.scheme.simulated_coefficients() ** 2).mean(axis=0)
         excess = means - everything
         squares = excess / float(weights[0]) + everything / float(weights.sum())
         progress("averaging", 1.0)

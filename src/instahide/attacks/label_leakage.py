@@ -11,7 +11,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
-from instahide.attacks.coefficient_distribution import simulate_coefficients
 from instahide.encryption.scheme import Scheme
 
 
@@ -55,4 +54,4 @@ def _entropy(labels: Tensor) -> Tensor:
 
 
 def _expected_private_sum(scheme: Scheme) -> float:
-    return float(simulate_coefficients(scheme)[:, : scheme.private_k].sum(axis=1).mean())
+    return float(scheme.simulated_coefficients()[:, : scheme.private_k].sum(axis=1).mean())

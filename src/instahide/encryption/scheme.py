@@ -36,6 +36,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instahide.errors import SchemeError
 
@@ -149,19 +150,24 @@ class Scheme:
 
     @cached_property
     def acceptance(self) -> float:
-        """Share of raw draws that meet the bounds, from a fixed and public simulation."""
+        """Share of raw draws that meet the bounds, by `simulated_coefficients`."""
+        return len(self.simulated_coefficients()) / _TRIALS
+
+    def simulated_coefficients(self) -> NDArray[np.float64]:
+        """(m, k) coefficients that meet the bounds, from a fixed simulation: never those of keys.
+
+        The scheme is public, so that anybody can simulate them; means are known to about 0.002.
+        """
         generator = np.random.default_rng(0)
-        shape = (_TRIALS, self.k)
-        raw = (
-            np.abs(generator.standard_normal(shape))
-            if self.coefficient_distribution == "half-normal"
-            else generator.standard_exponential(shape)
-        )
-        return float(self.meets_bounds(raw / raw.sum(axis=1, keepdims=True)).mean())
+        normal = self.coefficient_distribution == "half-normal"
+        draw = generator.standard_normal if normal else generator.standard_exponential
+        raw = np.abs(draw((_TRIALS, self.k)))
+        shares = raw / raw.sum(axis=1, keepdims=True)
+        return np.asarray(shares[self.meets_bounds(shares)])
 
     def meets_bounds(
-        self, coefficients: np.ndarray[Any, Any]
-    ) -> np.ndarray[Any, np.dtype[np.bool]]:
+        self, coefficients: NDArray[np.float32] | NDArray[np.float64]
+    ) -> NDArray[np.bool]:
         """Which rows of ``coefficients`` (n, k) keep to c1 and c2."""
         # In float64: NumPy would round c1 to float32, perhaps up.
         largest = coefficients.max(axis=1).astype(np.float64)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instahide.attacks.coefficient_distribution import simulate_coefficients
 from instahide.attacks.reconstruction.recovery.phase_retrieval import Residue, expected
 from instahide.attacks.reconstruction.recovery.sparse_mixing import ROWS
 from instahide.encryption.scheme import Scheme
@@ -36,7 +35,7 @@ class CoefficientDistribution:
     @classmethod
     def of(cls, scheme: Scheme) -> CoefficientDistribution:
         """Simulated."""
-        private = simulate_coefficients(scheme)[:, : scheme.private_k]
+        private = scheme.simulated_coefficients()[:, : scheme.private_k]
         draws = torch.from_numpy(np.sort(private.ravel())).float()
         return cls(draws, float(private.sum(axis=1).mean()))
 
