@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -15,10 +16,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from instahide.cli import encrypt as command
 from instahide.cli.main import app
-from instahide.data import open_images
+from instahide.data import open_images, table
 from instahide.encodings import publish
 from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.ledger import ledger
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.encoder import BLOCKS_AHEAD
 from tests.encodings.encrypter import Encrypter, encrypter
@@ -51,6 +54,32 @@ def write_images(name: str, count: int, first: int = 0) -> None:
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize("options", [[], ["--noise", "30"], ["--dry-run"]])
+def test_images_are_opened_and_hashed_once(
+    options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def count(place: object, name: str) -> None:
+        function = getattr(place, name)
+
+        def counted(*args: object, **kwargs: object) -> object:
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(place, name, counted)
+
+    count(command, "open_images")
+    count(table, "content_hashes")
+    count(ledger, "salted_keys")
+    count(publish, "Encoder")
+    if options == ["--dry-run"]:
+        Ledger.open().close()
+    ok("encrypt", "images.npz", *INSIDE, "--out", "enc", "--copies", "3", *options)
+    assert set(calls.values()) == {1}
+    assert set(calls) == {"open_images", "content_hashes", "salted_keys", "Encoder"}
 
 
 def ok(*arguments: str) -> str:

@@ -232,7 +232,7 @@ def test_no_copy_of_a_plan_or_of_a_fixed_key() -> None:
         for copied in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(TypeError, match="cannot be copied"):
                 copied(secret)
-    assert repr(plan) == "Plan(40 hidden)"
+    assert repr(plan) == "PendingBatch(40 hidden)"
 
 
 def pickled(thing: Any) -> Any:

@@ -296,7 +296,7 @@ REFUSED: dict[str, tuple[Scheme, ImageSource, ImageSource | None, str, str]] = {
     "one class": (Scheme.inside(4), table(classes=1), None, "1 class", "two classes"),
     "no class": (Scheme.inside(4), pool(), None, "0 class", "two classes"),
     "few images": (Scheme.inside(4), table(3), None, "there are 3", "Lower k"),
-    "no pool": (Scheme.cross(4), table(), None, "2 public images, but there are none", "--public"),
+    "no pool": (Scheme.cross(4), table(), None, "2 public images, but there are none", "public="),
     "small pool": (Scheme.cross(6), table(), pool(3), "needs 4 public", "larger pool"),
     "shape": (
         Scheme.cross(4),

@@ -168,9 +168,17 @@ class Engine(Protocol):
     """Makes shards, on whatever machines."""
 
     def __call__(
-        self, publication: Publication, store: Store, account: LedgerAccount, tasks: Tasks
+        self,
+        publication: Publication,
+        encoder: Encoder,
+        store: Store,
+        account: LedgerAccount,
+        tasks: Tasks,
+        /,
     ) -> Generator[Shard, None, None]:
         """Write the shard of every task; yields each once its file is whole.
+
+        ``encoder`` counts in ``account``; other processes make encoders of their own.
 
         Tasks are asked for as they are begun. What they count is safe from power cuts, by
         `LedgerAccount.sync`, before a file is written. A shard holds fewer encodings than its task
@@ -208,14 +216,15 @@ def publish(
         ExposureLimitError: not a single encoding fits the limit.
     """
     account = ledger.account(publication.images, limit=limit, scheme=publication.scheme)
-    publication.encoder(account)  # Refuses what does not go together before anything is written.
+    # Refuses what does not go together before anything is written.
+    encoder = publication.encoder(account)
     uneven = limit is not None or has_repeats(publication.images)
     manifest = publication.manifest().model_copy(update={"limited": uneven})
     with writing_encodings(location, manifest, resume=resume) as writer:
         progress(len(writer.manifest))
         work = _Work(writer, account)
         try:
-            with closing(engine(publication, writer.store, account, work)) as shards:
+            with closing(engine(publication, encoder, writer.store, account, work)) as shards:
                 for shard in shards:
                     work.commit(shard)
                     progress(shard.encodings)
@@ -290,7 +299,11 @@ def encodings_a_shard(manifest: Manifest) -> int:
 
 
 def threads(
-    publication: Publication, store: Store, account: LedgerAccount, tasks: Iterable[Task]
+    publication: Publication,
+    encoder: Encoder,
+    store: Store,
+    account: LedgerAccount,
+    tasks: Iterable[Task],
 ) -> Generator[Shard, None, None]:
     """The engine of one machine: some threads encode, others write."""
     names: deque[str] = deque()
@@ -308,7 +321,7 @@ def threads(
     written: deque[Future[Shard]] = deque()
     with (
         ThreadPoolExecutor(WRITERS, thread_name_prefix="instahide-write") as pool,
-        closing(publication.encoder(account).stream(rows())) as blocks,
+        closing(encoder.stream(rows())) as blocks,
     ):
         try:
             for encoded in blocks:

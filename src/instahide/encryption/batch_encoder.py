@@ -12,18 +12,12 @@ from numpy.typing import NDArray
 from instahide.data import ImageSource, ImageTable, PhotoCrops
 from instahide.data.duplicates.content_hash import Hashes
 from instahide.data.normalization.normalization import Normalization
+from instahide.encryption.base_encoder import BaseEncoder
 from instahide.encryption.buffer_pool import allocate
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.exposure import Exposure, ExposureView
 from instahide.encryption.keys import Block, KeyStream
-from instahide.encryption.mixing import (
-    PublicImages,
-    clip_to_range,
-    label_weights,
-    mix,
-    soft_labels,
-    with_noise,
-)
+from instahide.encryption.mixing import Fetched, label_weights, soft_labels, with_noise
 from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.sampling import sampler
 from instahide.encryption.sampling.partner_pools import (
@@ -72,7 +66,7 @@ class PendingBatch:
         raise TypeError("A pending batch cannot be copied or pickled: its keys are used once.")
 
 
-class BatchEncoder:
+class BatchEncoder(BaseEncoder):
     """Encrypts batches of images that are fetched and normalized elsewhere, under new keys each.
 
     Safe to share between threads. A pickled or forked copy starts a key stream of its own.
@@ -101,13 +95,8 @@ class BatchEncoder:
         keys: KeyStream | None = None,
         participant: str = "",
     ) -> None:
-        self.scheme = scheme
-        self.exposure = exposure
+        super().__init__(scheme, exposure, public, keys, participant)
         self._moments = moments or Normalization((), ())
-        self.participant = participant
-        self._keys = keys or KeyStream(participant)
-        self._public = PublicImages(public)
-        self._public.resample(self._keys)
         require_public(scheme, self._public.images)
         require_range(scheme, known=moments is not None)
         _require_moments(self._public.images, moments)
@@ -121,11 +110,6 @@ class BatchEncoder:
     def normalized(self) -> Normalization | None:
         """What private images are normalized with, if that is known."""
         return self._moments if self._moments.mean else None
-
-    def next_epoch(self) -> None:
-        """Start an epoch: new keys, and new crops where the public images are photographs."""
-        self._keys.next_epoch()
-        self._public.resample(self._keys)
 
     def identify(self, hashes: Hashes) -> None:
         """Learn which of the private images show the same picture: no mix holds one twice then.
@@ -199,30 +183,20 @@ class BatchEncoder:
         rate = mu_squared_rate(self.scheme, (channels, height, width), self._moments.std)
         self.exposure.require_rate(rate)
         keys = self._one_time_keys(batch, images.shape[1:])
-        chosen = batch.partners[:, self.scheme.private_k :]
-        public = self._public.rows(chosen, images, self._moments)
-        if chosen.size:
-            require_same_shape(public[0].shape[1:], images.shape[1:])
         as_they_are = np.ones(channels, np.float32), np.zeros(channels, np.float32)
         out = allocate((len(batch.targets), *images.shape[1:]), dtype, pin_memory=pin_memory)
         with with_noise(batch.block, self.scheme, out) as mixes:
-            pixels = clip_to_range(self.scheme, images, self._moments)
-            require_different((pixels, batch.positions), public)
-            mix(keys, (pixels, batch.positions), public, as_they_are, mixes)
+            self._mix(keys, (images, batch.positions), self._moments, as_they_are, mixes)
         weights = label_weights(self.scheme, keys)
         return Encoded(out, soft_labels(weights, labels[batch.positions], classes))
 
     def __repr__(self) -> str:
         return f"BatchEncoder({self.scheme})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the keys: whoever unpickles this draws keys of their own."""
-        self._keys.require_copyable()
-        return {name: value for name, value in vars(self).items() if name != "_keys"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._keys = KeyStream(self.participant)
+    def _require_mixable(self, private: Fetched, public: Fetched) -> None:
+        if public[1].size:
+            require_same_shape(public[0].shape[1:], private[0].shape[1:])
+        require_different(private, public)
 
     def _pools(self, pool: NDArray[np.int64]) -> PartnerPools | None:
         """What partners are drawn from, computed once for an epoch."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,18 +16,12 @@ from torch import Tensor
 from instahide.data import ImageSource, ImageTable, PhotoCrops
 from instahide.data.image_source import content_ids_of
 from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.base_encoder import BaseEncoder
 from instahide.encryption.buffer_pool import Turns, allocate
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import cuda
 from instahide.encryption.keys import Block, KeyStream
-from instahide.encryption.mixing import (
-    PublicImages,
-    clip_to_range,
-    label_weights,
-    mix,
-    soft_labels,
-    with_noise,
-)
+from instahide.encryption.mixing import label_weights, soft_labels, with_noise
 from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.sampling import sampler
 from instahide.encryption.sampling.partner_pools import (
@@ -55,7 +49,7 @@ class Encoded(NamedTuple):
     labels: Tensor
 
 
-class Encoder:
+class Encoder(BaseEncoder):
     """Encrypts private images, each time under keys that were never used before.
 
     Safe to share between threads. A pickled or forked copy starts a key stream of its own.
@@ -83,6 +77,8 @@ class Encoder:
         InstaHideError: images and scheme do not go together; the message says what to change.
     """
 
+    _uncopied = ("_keys", "_device_tables")
+
     def __init__(
         self,
         scheme: Scheme,
@@ -96,29 +92,14 @@ class Encoder:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.scheme = scheme
+        super().__init__(scheme, exposure or Exposure(len(images)), public, keys, participant)
         self.images = images
         self.augmentation = augmentation or Augmentation()
         self.dtype = dtype
         self.device = torch.device(device)
-        self.exposure = exposure or Exposure(len(images))
-        self.participant = participant
-        self._keys = keys or KeyStream(participant)
-        self._public = PublicImages(public)
-        self._public.resample(self._keys)
         require_compatible(scheme, images, self._public.images, self.augmentation)
         self.exposure.require_rate(mu_squared_rate(scheme, images.shape, images.std))
-        self.pools = self._find_pictures()
-        require_enough_images(scheme, self.pools)
-        self._device_tables = self._to_device()
-
-    def next_epoch(self) -> None:
-        """Start an epoch: new keys, and new crops where the public images are photographs."""
-        self._keys.next_epoch()
-        if self._public.resample(self._keys):
-            self.pools = self._find_pictures()
-            require_enough_images(self.scheme, self.pools)
-            self._device_tables = self._to_device()
+        self._prepare()
 
     def permutation(self) -> NDArray[np.int64]:
         """A fresh random order of the private images."""
@@ -209,15 +190,8 @@ class Encoder:
     def __repr__(self) -> str:
         return f"Encoder({self.scheme}, {len(self.images)} images)"
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the keys: whoever unpickles this draws keys of their own."""
-        self._keys.require_copyable()
-        own = ("_keys", "_device_tables")
-        return {name: value for name, value in vars(self).items() if name not in own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._keys = KeyStream(self.participant)
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__setstate__(state)
         self.exposure.group(content_ids_of(self.images))
         self._device_tables = self._to_device()
 
@@ -233,10 +207,12 @@ class Encoder:
             pools=self.pools,
         )
 
-    def _find_pictures(self) -> PartnerPools | None:
-        """Let the exposure count by picture; returns which images partners are drawn from."""
+    def _prepare(self) -> None:
+        """Let the exposure count by picture, and find out which images partners are drawn from."""
         ids = self.exposure.group(content_ids_of(self.images))
-        return partner_pools(ids, self.images, self._public.images)
+        self.pools: PartnerPools | None = partner_pools(ids, self.images, self._public.images)
+        require_enough_images(self.scheme, self.pools)
+        self._device_tables = self._to_device()
 
     def _private(self, keys: OneTimeKeys) -> NDArray[np.int64]:
         return keys.partners[:, : self.scheme.private_k]
@@ -244,13 +220,8 @@ class Encoder:
     def _encode_on_cpu(self, keys: OneTimeKeys, out: Tensor) -> NDArray[np.int64]:
         """Fill ``out``; returns the classes (n, private_k) of the private images."""
         private = self.images.rows(self._private(keys))
-        pixels = private.pixels
-        if pixels.dtype != np.uint8:
-            pixels = clip_to_range(self.scheme, pixels, self.images)
-        chosen = keys.partners[:, self.scheme.private_k :]
-        public = self._public.rows(chosen, pixels, self.images)
         normalization = self.images.scale, self.images.bias
-        mix(keys, (pixels, private.positions), public, normalization, out)
+        self._mix(keys, (private.pixels, private.positions), self.images, normalization, out)
         return private.labels
 
     def _to_device(self) -> cuda.DeviceTables | None:

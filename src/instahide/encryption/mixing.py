@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from instahide.encryption.scheme import Scheme
 CROPS_PER_EPOCH = 10_000
 #: Values that noise is drawn for at a time; meanwhile it takes some 50 bytes for each.
 NOISE_AT_ONCE = 1 << 20
+
+#: Pixels (m, C, H, W), and (n, j) where each of n mixes finds its j images among them.
+Fetched: TypeAlias = tuple[NDArray[Any], NDArray[np.int64]]
 
 
 class PublicImages:
@@ -47,9 +50,7 @@ class PublicImages:
         self.images = ImageTable.from_arrays(self._photos.draw(numbers.reshape(-1, 4)))
         return True
 
-    def rows(
-        self, chosen: NDArray[np.int64], private: NDArray[Any], like: Normalized
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def rows(self, chosen: NDArray[np.int64], private: NDArray[Any], like: Normalized) -> Fetched:
         """The images ``chosen`` (n, j), as pixels of the type of the ``private`` ones.
 
         Returns:
@@ -68,8 +69,8 @@ class PublicImages:
 
 def mix(
     keys: OneTimeKeys,
-    private: tuple[NDArray[Any], NDArray[np.int64]],
-    public: tuple[NDArray[Any], NDArray[np.int64]],
+    private: Fetched,
+    public: Fetched,
     normalization: tuple[NDArray[np.float32], NDArray[np.float32]],
     out: Tensor,
 ) -> None:

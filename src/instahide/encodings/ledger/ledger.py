@@ -66,6 +66,8 @@ class Ledger:
 
     def __init__(self, file: LedgerFile) -> None:
         self._file = file
+        #: The table that was looked up last, and its hashes: it is the same one in one command.
+        self._hashed: tuple[ImageTable, NDArray[np.bytes_]] | None = None
 
     @classmethod
     def open(cls, path: Path | None = None) -> Ledger:
@@ -178,9 +180,14 @@ class Ledger:
 
     def _hashes(self, images: ImageSource, *, progress: bool) -> NDArray[np.bytes_]:
         """(N, m) salted hashes of the rows of ``images``."""
+        if self._hashed is not None and self._hashed[0] is images:
+            return self._hashed[1]
         salt = self._file.salt
         hashes = salted_keys(keys_of(images), salt, progress=progress)
-        if isinstance(images, ImageTable) and self._file.legacy:
+        if not isinstance(images, ImageTable):
+            return hashes
+        if self._file.legacy:
             older = pixel_hashes(images, salt, progress=progress)
             hashes = np.concatenate([older[:, None], hashes], axis=1)
+        self._hashed = images, hashes
         return hashes

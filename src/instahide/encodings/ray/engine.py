@@ -40,7 +40,11 @@ PATIENCE = 120
 
 
 def on_ray(
-    publication: Publication, store: Store, account: LedgerAccount, tasks: Tasks
+    publication: Publication,
+    encoder: Encoder,
+    store: Store,
+    account: LedgerAccount,
+    tasks: Tasks,
 ) -> Generator[Shard, None, None]:
     """The engine of a Ray cluster: of `RAY_ADDRESS`, or the one here, or one begun for this.
 
@@ -48,6 +52,7 @@ def on_ray(
 
     Args:
         publication: what to publish; its images must fit into every node's object store.
+        encoder: not used: every worker makes one of its own.
         store: where shards are written, by the workers themselves.
         account: its ledger must lie on this machine, where alone it is used.
         tasks: shards to write.

@@ -1,0 +1,94 @@
+"""What `Encoder` and `BatchEncoder` have in common: a scheme, a key stream and public images."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.data import ImageSource, PhotoCrops
+from instahide.data.table import Normalized
+from instahide.encryption.exposure import Exposure
+from instahide.encryption.keys import KeyStream
+from instahide.encryption.mixing import Fetched, PublicImages, clip_to_range, mix
+from instahide.encryption.sampling.sampler import OneTimeKeys
+from instahide.encryption.scheme import Scheme
+
+
+class BaseEncoder:
+    """Draws keys for a scheme, and mixes what was fetched under them.
+
+    A pickled or forked copy starts a key stream of its own.
+
+    Args:
+        scheme: how to encrypt.
+        exposure: counts how often each private image goes out, and may limit it.
+        public: the public images of a scheme that mixes some in.
+        keys: a stream to draw from; a new one by default.
+        participant: a name in the keys of a new stream.
+    """
+
+    #: Attributes that no copy gets.
+    _uncopied: ClassVar[tuple[str, ...]] = ("_keys",)
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        exposure: Exposure,
+        public: ImageSource | PhotoCrops | None,
+        keys: KeyStream | None,
+        participant: str,
+    ) -> None:
+        self.scheme = scheme
+        self.exposure = exposure
+        self.participant = participant
+        self._keys = keys or KeyStream(participant)
+        self._public = PublicImages(public)
+        self._public.resample(self._keys)
+
+    def next_epoch(self) -> None:
+        """Start an epoch: new keys, and new crops where the public images are photographs."""
+        self._keys.next_epoch()
+        if self._public.resample(self._keys):
+            self._prepare()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but the keys: whoever unpickles this draws keys of their own."""
+        self._keys.require_copyable()
+        return {name: value for name, value in vars(self).items() if name not in self._uncopied}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._keys = KeyStream(self.participant)
+
+    def _prepare(self) -> None:
+        """Take note of other public images."""
+
+    def _mix(
+        self,
+        keys: OneTimeKeys,
+        private: Fetched,
+        like: Normalized,
+        normalization: tuple[NDArray[np.float32], NDArray[np.float32]],
+        out: Tensor,
+    ) -> None:
+        """Fill ``out`` (n, C, H, W) with mixes, as `mix`, of ``private`` and of public images.
+
+        Args:
+            keys: of the n mixes.
+            private: pixels (m, C, H, W), and (n, private_k) where each mix finds its own.
+            like: how private images are normalized, and so public ones.
+            normalization: of the fetched pixels, as for `mix`.
+            out: what to fill.
+        """
+        pixels, positions = private
+        if pixels.dtype != np.uint8:
+            pixels = clip_to_range(self.scheme, pixels, like)
+        public = self._public.rows(keys.partners[:, self.scheme.private_k :], pixels, like)
+        self._require_mixable((pixels, positions), public)
+        mix(keys, (pixels, positions), public, normalization, out)
+
+    def _require_mixable(self, private: Fetched, public: Fetched) -> None:
+        """Check images that were seen by nobody before."""
