@@ -103,7 +103,7 @@ def test_the_file_holds_what_was_found_and_nothing_else(
     with safe_open(tmp_path / kept.FILE, framework="pt") as file:
         assert set(file.metadata()) == {"of", "step"}
         assert set(file.keys()) == {
-            "centres", "scores", "members", "coefficients", "images", "confidence",
+            "centres", "scores", "assignment", "coefficients", "images", "confidence",
         }  # fmt: skip
 
 
