@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.table import Normalized
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def denormalize(image: NDArray[np.float32], normalization: Normalized) -> NDArray[np.float64]:
@@ -18,12 +20,12 @@ def denormalize(image: NDArray[np.float32], normalization: Normalized) -> NDArra
     return image_axes(np.clip(image * std + mean, 0, 1))
 
 
-def min_max(values: NDArray[Any]) -> NDArray[np.float64]:
+def min_max(values: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
     """(C, H, W) of any range -> (H, W) or (H, W, 3) in [0, 1]."""
     low, high = values.min(), values.max()
     return image_axes((values - low) / (high - low or 1))
 
 
-def image_axes(values: NDArray[Any]) -> NDArray[Any]:
+def image_axes(values: NDArray[Scalar]) -> NDArray[Scalar]:
     """(C, H, W) -> (H, W) where there is one channel, else (H, W, C)."""
     return values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class Split(NamedTuple):
 
 def table_from_arrays(
     pixels: NDArray[np.uint8],
-    labels: NDArray[Any],
+    labels: NDArray[np.generic],
     classes: tuple[str, ...] | None = None,
     sources: Hashes | None = None,
 ) -> ImageTable:
@@ -40,7 +40,7 @@ def table_from_arrays(
     return ImageTable.from_arrays(pixels, labels, classes, sources)
 
 
-def class_count(labels: NDArray[Any]) -> int:
+def class_count(labels: NDArray[np.generic]) -> int:
     """How many classes there are, if they are numbered from 0.
 
     Raises:

@@ -233,7 +233,7 @@ class ImageTable:
     def from_arrays(
         cls,
         pixels: NDArray[np.uint8],
-        labels: NDArray[Any] | Sequence[int] | None = None,
+        labels: NDArray[np.generic] | Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
         sources: Hashes | None = None,
     ) -> ImageTable:
@@ -279,7 +279,7 @@ def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     )
 
 
-def _class_numbers(labels: NDArray[Any] | Sequence[int]) -> NDArray[np.int64]:
+def _class_numbers(labels: NDArray[np.generic] | Sequence[int]) -> NDArray[np.int64]:
     numbers = np.asarray(labels)
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
         raise DataError(

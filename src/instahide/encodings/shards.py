@@ -11,9 +11,11 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,6 +24,9 @@ from instahide.encodings.manifest import STORED, Manifest, Shard, Values
 from instahide.encryption.encoder import Encoded
 from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import require_regular
+
+#: Images (n, C, H, W) and labels (n, classes), floats of any kind.
+EncodedArrays: TypeAlias = tuple[NDArray[np.generic], NDArray[np.generic]]
 
 #: 8-bit values stand for so many steps on either side of 0, which is stored as `_ZERO`.
 _STEPS, _ZERO = 127, 128

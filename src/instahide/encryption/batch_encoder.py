@@ -158,7 +158,7 @@ class BatchEncoder(BaseEncoder):
         self,
         batch: PendingBatch,
         images: NDArray[np.float32],
-        labels: NDArray[Any],
+        labels: NDArray[np.generic],
         classes: int,
         *,
         dtype: torch.dtype = torch.float32,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from instahide.encryption.sampling._duplicates_numba import (
     merge_repeats,
 )
 from instahide.errors import ExposureLimitError, InstaHideError
+
+#: The type of counts or of sums.
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Exposure:
@@ -99,7 +102,7 @@ class Exposure:
             self._counts = gathered(self._counts, self._first)
             self._squares = gathered(self._squares, self._first)
 
-    def _each(self, totals: NDArray[Any]) -> NDArray[Any]:
+    def _each(self, totals: NDArray[Scalar]) -> NDArray[Scalar]:
         """``totals`` (N,) of pictures, by image."""
         return totals if self._first is None else totals[self._first]
 
@@ -162,7 +165,7 @@ class Exposure:
         """The same object, so that nothing is counted apart."""
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """With the counts so far.
 
         Raises:
@@ -248,7 +251,7 @@ def once_each(pictures: NDArray[np.int64]) -> NDArray[np.int64]:
     return pictures
 
 
-def gathered(totals: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
+def gathered(totals: NDArray[Scalar], first: NDArray[np.int64]) -> NDArray[Scalar]:
     """(N,) sums of ``totals`` (N,) where ``first`` (N,) says that they belong, zeros elsewhere."""
     sums = np.zeros_like(totals)
     np.add.at(sums, first, totals)

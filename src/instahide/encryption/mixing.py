@@ -50,7 +50,9 @@ class PublicImages:
         self.images = ImageTable.from_arrays(self._photos.draw(numbers.reshape(-1, 4)))
         return True
 
-    def rows(self, chosen: NDArray[np.int64], private: NDArray[Any], like: Normalized) -> Fetched:
+    def rows(
+        self, chosen: NDArray[np.int64], private: NDArray[np.generic], like: Normalized
+    ) -> Fetched:
         """The images ``chosen`` (n, j), as pixels of the type of the ``private`` ones.
 
         Returns:
@@ -128,7 +130,7 @@ def label_weights(scheme: Scheme, keys: OneTimeKeys) -> NDArray[np.float32]:
     return weights
 
 
-def soft_labels(weights: NDArray[np.float32], labels: NDArray[Any], count: int) -> Tensor:
+def soft_labels(weights: NDArray[np.float32], labels: NDArray[np.generic], count: int) -> Tensor:
     """(n, count) float32: the labels of each mix, weighted.
 
     Args:
@@ -138,6 +140,6 @@ def soft_labels(weights: NDArray[np.float32], labels: NDArray[Any], count: int) 
     """
     if labels.ndim == 3:
         return torch.from_numpy(np.einsum("np,npc->nc", weights, labels.astype(np.float32)))
-    places = labels + count * np.arange(len(labels))[:, None]
+    places = np.asarray(labels, np.int64) + count * np.arange(len(labels))[:, None]
     mixed = np.bincount(places.reshape(-1), weights.reshape(-1), len(labels) * count)
     return torch.from_numpy(mixed.reshape(len(labels), count).astype(np.float32))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
+
+#: An array or a number in compiled code: numba finds out its type by itself.
+Array: TypeAlias = Any
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -26,7 +25,7 @@ SAMPLED = 64
 KEYED = 1 << 16
 
 
-def content_hashes(pixels: NDArray[Any]) -> Hashes:
+def content_hashes(pixels: NDArray[np.generic]) -> Hashes:
     """(N, 2) hashes of ``pixels`` (N, C, H, W), of any type; memory-mapped ones are read in parts.
 
     Equal values of one type, height and width have equal hashes.
@@ -208,7 +207,7 @@ def _first_equal(hashes: Hashes) -> NDArray[np.int64]:
     return np.where(hashes.any(axis=1), first, rows)
 
 
-def _is_grey(block: NDArray[Any]) -> NDArray[np.bool]:
+def _is_grey(block: NDArray[np.generic]) -> NDArray[np.bool]:
     """(n,) whether the three channels of a picture are equal; False for a single channel."""
     grey = np.zeros(len(block), bool)
     if block.shape[1] > 1:
@@ -221,7 +220,7 @@ def _is_grey(block: NDArray[Any]) -> NDArray[np.bool]:
     return grey
 
 
-def _hashed(block: NDArray[Any]) -> Hashes:
+def _hashed(block: NDArray[np.generic]) -> Hashes:
     if not len(block):
         return np.empty((0, 2), np.uint64)
     block = np.ascontiguousarray(block)
@@ -234,7 +233,7 @@ def _hashed(block: NDArray[Any]) -> Hashes:
     return hashes_from_bytes(b"".join(digests), 1)[:, 0]
 
 
-def _seed(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+def _seed(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> int:
     """So that pictures of two shapes or types differ."""
     channels, height, width = shape
     kind = 0 if dtype == np.uint8 else 1 + dtype.itemsize

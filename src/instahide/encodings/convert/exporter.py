@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from instahide.encodings.convert.formats import FORMATS, Name
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.manifest import NAME
+from instahide.encodings.shards import EncodedArrays
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import atomic_directory
 
@@ -53,9 +52,7 @@ def require_free(target: Path) -> None:
         raise InstaHideError(f"{target} is there already.", "Choose another `out=`.")
 
 
-def _blocks(
-    folder: EncodedFolder, progress: Callable[[int], None]
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def _blocks(folder: EncodedFolder, progress: Callable[[int], None]) -> Iterator[EncodedArrays]:
     for number, shard in enumerate(folder.manifest.shards):
         images, labels = folder.shard(number)
         values = images if images.dtype == torch.float16 else folder.decoded(images)

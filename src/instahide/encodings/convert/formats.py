@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-from numpy.typing import NDArray
+from typing import Literal, NamedTuple
 
 from instahide.encodings.convert import huggingface, numpy, webdataset
 from instahide.encodings.manifest import Manifest
+from instahide.encodings.shards import EncodedArrays
 
 Name = Literal["challenge", "webdataset", "huggingface", "parquet"]
 
@@ -23,8 +22,8 @@ class Format(NamedTuple):
             allocates no more than a block and runs no code. It raises what its library raises.
     """
 
-    write: Callable[[Iterable[tuple[NDArray[Any], NDArray[Any]]], Manifest, Path], None]
-    read: Callable[[Path, int], Iterator[tuple[NDArray[Any], NDArray[Any]]]]
+    write: Callable[[Iterable[EncodedArrays], Manifest, Path], None]
+    read: Callable[[Path, int], Iterator[EncodedArrays]]
 
 
 FORMATS: dict[Name, Format] = {

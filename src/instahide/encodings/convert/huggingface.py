@@ -10,15 +10,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from instahide.encodings.convert.arrow_limits import (
     require_plain_stream,
     require_plausible_parquet,
 )
 from instahide.encodings.manifest import Manifest
+from instahide.encodings.shards import EncodedArrays
 from instahide.errors import DamagedFileError
 from instahide.utils.atomic_write import require_regular
 from instahide.utils.optional_deps import requires_extra
@@ -30,9 +29,7 @@ if TYPE_CHECKING:
 COLUMNS = ("image", "label")
 
 
-def write_arrow(
-    blocks: Iterable[tuple[NDArray[Any], NDArray[Any]]], manifest: Manifest, folder: Path
-) -> None:
+def write_arrow(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: Path) -> None:
     """Write what ``datasets.load_from_disk`` reads.
 
     Raises:
@@ -51,9 +48,7 @@ def write_arrow(
         concatenate_datasets(parts).save_to_disk(folder)
 
 
-def write_parquet(
-    blocks: Iterable[tuple[NDArray[Any], NDArray[Any]]], manifest: Manifest, folder: Path
-) -> None:
+def write_parquet(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: Path) -> None:
     """Write what ``datasets.load_dataset`` reads: as ``train``, which is what data is called.
 
     Raises:
@@ -72,7 +67,7 @@ def write_parquet(
         )
 
 
-def read_arrow(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def read_arrow(folder: Path, most: int) -> Iterator[EncodedArrays]:
     """Blocks of ``most`` encodings from the Arrow files of a folder, memory-mapped.
 
     Raises:
@@ -91,7 +86,7 @@ def read_arrow(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArray[
             yield _block(table.slice(start, most), path)
 
 
-def read_parquet(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def read_parquet(folder: Path, most: int) -> Iterator[EncodedArrays]:
     """Blocks of ``most`` encodings from the Parquet files of a folder.
 
     Raises:
@@ -114,7 +109,7 @@ def _require_datasets() -> None:
         import datasets  # noqa: F401
 
 
-def _dataset(block: tuple[NDArray[Any], NDArray[Any]]) -> Dataset:
+def _dataset(block: EncodedArrays) -> Dataset:
     from datasets import Array3D, Dataset, Features, List, Value
 
     images, labels = block
@@ -125,7 +120,7 @@ def _dataset(block: tuple[NDArray[Any], NDArray[Any]]) -> Dataset:
     return Dataset.from_dict({"image": images, "label": labels}, features)
 
 
-def _block(table: pyarrow.Table, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+def _block(table: pyarrow.Table, path: Path) -> EncodedArrays:
     from datasets import Dataset
 
     if not set(COLUMNS) <= set(table.column_names):

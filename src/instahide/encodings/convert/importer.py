@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from instahide.encodings.convert.exporter import require_free
@@ -29,7 +27,7 @@ from instahide.encodings.folder import (
 )
 from instahide.encodings.manifest import NAME, Manifest, Values
 from instahide.encodings.publish import encodings_a_shard
-from instahide.encodings.shards import max_quantization_error
+from instahide.encodings.shards import EncodedArrays, max_quantization_error
 from instahide.encodings.storage import open_store
 from instahide.encodings.verification.value_ranges import value_problems
 from instahide.encryption.encoder import Encoded
@@ -137,7 +135,7 @@ class ExternalEncodings:
             writer.finish("all" if self.count == begun.total else "limit")
         return EncodedFolder.open(target)
 
-    def _checked(self, block: tuple[NDArray[Any], NDArray[Any]]) -> Encoded:
+    def _checked(self, block: EncodedArrays) -> Encoded:
         """As float32 tensors."""
         shapes = [array.shape[1:] for array in block]
         if shapes != [self.manifest.shape, (len(self.manifest.classes),)]:
@@ -197,7 +195,7 @@ def _described(source: Path, form: Name, origin: Provenance | None) -> Manifest:
     )
 
 
-def _blocks(source: Path, form: Name, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def _blocks(source: Path, form: Name, most: int) -> Iterator[EncodedArrays]:
     """Images (n, C, H, W) and labels (n, classes), floats of any kind."""
     try:
         for images, labels in FORMATS[form].read(source, most):

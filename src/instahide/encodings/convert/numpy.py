@@ -7,22 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
-from numpy.typing import NDArray
 
 from instahide.data.readers.npy_file import map_npy
 from instahide.encodings.manifest import Manifest
+from instahide.encodings.shards import EncodedArrays
 from instahide.errors import DamagedFileError
 
 IMAGES, LABELS = "encryption.npy", "label.npy"
 
 
-def write(
-    blocks: Iterable[tuple[NDArray[Any], NDArray[Any]]], manifest: Manifest, folder: Path
-) -> None:
+def write(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: Path) -> None:
     """Write both files, block by block."""
     count, (channels, height, width) = len(manifest), manifest.shape
     images = open_memmap(
@@ -41,7 +38,7 @@ def write(
     labels.flush()
 
 
-def read(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def read(folder: Path, most: int) -> Iterator[EncodedArrays]:
     """Blocks of ``most`` encodings, memory-mapped.
 
     Raises:

@@ -13,14 +13,13 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
 from instahide.data.readers.npy_file import load_npy
 from instahide.encodings.manifest import Manifest
+from instahide.encodings.shards import EncodedArrays
 from instahide.errors import DamagedFileError
 from instahide.utils.atomic_write import open_regular
 
@@ -32,12 +31,10 @@ TAR_BYTES = 1 << 28
 #: Of a sample, at the most: a header of the tar, a header of NumPy and padding for each part.
 _OVERHEAD = len(PARTS) * (512 + 128 + 512)
 
-Sample = tuple[NDArray[Any], NDArray[Any]]
+Sample = EncodedArrays
 
 
-def write(
-    blocks: Iterable[tuple[NDArray[Any], NDArray[Any]]], manifest: Manifest, folder: Path
-) -> None:
+def write(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: Path) -> None:
     """Write as many tars as it takes."""
     sample = 4 * (math.prod(manifest.shape) + len(manifest.classes)) + _OVERHEAD
     many = max(1, TAR_BYTES // sample)
@@ -49,7 +46,7 @@ def write(
                 _add(file, number, pair)
 
 
-def read(folder: Path, most: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def read(folder: Path, most: int) -> Iterator[EncodedArrays]:
     """Blocks of ``most`` encodings, from the tars in the order of their names.
 
     Raises:

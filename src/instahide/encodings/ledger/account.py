@@ -6,7 +6,6 @@ import hashlib
 import sqlite3
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from instahide.encodings.ledger.image_names import primary
 from instahide.encodings.ledger.schema import with_crc, without_crc
 from instahide.encodings.ledger.store import LedgerFile
 from instahide.encodings.ledger.stored_hashes import count_links
-from instahide.encryption.exposure import Exposure, require_limit, within_limit
+from instahide.encryption.exposure import Exposure, Scalar, require_limit, within_limit
 from instahide.encryption.sampling._duplicates_numba import has_repeats, merge_repeats
 from instahide.errors import LedgerError
 
@@ -263,7 +262,7 @@ class LedgerAccount(Exposure):
             "Give the same source and the same ledger, or encrypt into a new folder.",
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """The place in the ledger, not the counts."""
         self._file.refresh()
         where = self._file.path, self._file.name, self._file.seen
@@ -296,12 +295,12 @@ def _reopened(
     return LedgerAccount(file, hashes, limit, rate)
 
 
-def greatest(totals: NDArray[Any], entries: NDArray[Any]) -> NDArray[Any]:
+def greatest(totals: NDArray[Scalar], entries: NDArray[np.generic]) -> NDArray[Scalar]:
     """(N,) the greatest of ``totals`` (M,) among the ``entries`` of each row; 0 where it has none.
 
     ``entries`` are (N,), or (N, w) with -1 in spare places.
     """
     # -1 is the last place.
     known = totals if entries.ndim == 1 else np.append(totals, totals.dtype.type(0))
-    found: NDArray[Any] = known[entries]
+    found: NDArray[Scalar] = known[entries]
     return found if entries.ndim == 1 else found.max(axis=1)

@@ -7,12 +7,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.encodings.ledger.schema import without_crc
+from instahide.encodings.ledger.schema import Row, without_crc
 
 #: Fewer numbers than one image in so many are added one by one: all images take longer then.
 ONE_BY_ONE = 4
@@ -101,9 +100,9 @@ class LedgerCounts:
             raise ValueError("Not a count and two sums for each image.")
         self._seen = folded
 
-    def _split(self, takes: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    def _split(self, takes: Iterable[Row]) -> Iterator[list[Row]]:
         """``takes``, as many at a time as are worth adding up together."""
-        part: list[tuple[Any, ...]] = []
+        part: list[Row] = []
         size = 0
         for take in takes:
             part.append(take)
@@ -114,7 +113,7 @@ class LedgerCounts:
         if part:
             yield part
 
-    def _apply(self, takes: list[tuple[Any, ...]], rate: float) -> None:
+    def _apply(self, takes: list[Row], rate: float) -> None:
         """Add up ``takes``, rows of the journal of one ``rate``."""
         numbers = np.frombuffer(b"".join(take[1] for take in takes), "<u4").astype(np.intp)
         squares = np.frombuffer(b"".join(take[2] for take in takes), "<f4").astype(np.float64)
@@ -135,7 +134,9 @@ def without_noise(counts: NDArray[np.uint32]) -> NDArray[np.float64]:
 
 
 def sum_counts(
-    totals: NDArray[Any], numbers: NDArray[np.intp], values: NDArray[np.float64] | None
+    totals: NDArray[np.int64] | NDArray[np.float64],
+    numbers: NDArray[np.intp],
+    values: NDArray[np.float64] | None,
 ) -> None:
     """Add to ``totals[numbers]`` the ``values``, or 1; a number may be there more than once."""
     if ONE_BY_ONE * len(numbers) > len(totals):
@@ -144,7 +145,7 @@ def sum_counts(
         np.add.at(totals, numbers, 1 if values is None else values)
 
 
-def _complete(takes: Iterable[Any], seen: int) -> Iterator[tuple[Any, ...]]:
+def _complete(takes: Iterable[Row], seen: int) -> Iterator[Row]:
     """The values of the rows ``takes``, which go on after take ``seen`` without a gap."""
     for number, row in enumerate(takes, seen + 1):
         values = without_crc(row)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +39,7 @@ def pixel_hashes(images: ImageTable, salt: bytes, *, progress: bool = False) -> 
     return np.frombuffer(b"".join(chunks), f"S{HASH_BYTES}")
 
 
-def _digest(salted: hashlib._Hash, pixels: NDArray[Any]) -> bytes:
+def _digest(salted: hashlib._Hash, pixels: NDArray[np.generic]) -> bytes:
     # Beyond 2 KiB this lets go of the interpreter's lock.
     salted.update(pixels.data)
     return salted.digest()[:HASH_BYTES]

@@ -29,10 +29,9 @@ import secrets
 import sqlite3
 import tempfile
 import zlib
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from instahide.encodings.ledger.errors import damaged, explained
 from instahide.encodings.ledger.image_hash import SALT_BYTES
@@ -78,13 +77,16 @@ CREATE TABLE shards (
 );
 """
 
+#: A row of a table, of whatever types its columns have.
+Row: TypeAlias = tuple[Any, ...]
 
-def with_crc(*values: Any) -> tuple[Any, ...]:
+
+def with_crc(*values: object) -> Row:
     """A row of ``values``, and their checksum behind them."""
     return *values, _crc(values)
 
 
-def without_crc(row: Any) -> tuple[Any, ...]:
+def without_crc(row: Row | None) -> Row:
     """The values of a ``row`` that `with_crc` made.
 
     Raises:
@@ -95,7 +97,7 @@ def without_crc(row: Any) -> tuple[Any, ...]:
     return tuple(row[:-1])
 
 
-def _crc(values: Iterable[Any]) -> int:
+def _crc(values: Row) -> int:
     crc = 0
     for value in values:
         text = str(value).encode() if isinstance(value, int | float | str | None) else value

@@ -6,7 +6,7 @@ of them are mixed with each other.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,6 @@ class RemoteExposure(Exposure):
             # A copy: what comes from another process cannot be written to.
             self._counts = self._counting.counts().copy()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """The place that counts, not the counts."""
         return RemoteExposure, (self._counting, self.images, self.limit)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +120,7 @@ class SingleImages:
             between += int(inside.sum())
         return between == 0 or logarithm < math.log(_CHANCE / max(1, len(self._manifest)))
 
-    def _tolerance(self, values: NDArray[np.float32]) -> NDArray[Any]:
+    def _tolerance(self, values: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.float64]:
         """How far stored ``values`` may be from what was mixed."""
         most = self._manifest.max_abs * _ROUNDING
         if self._manifest.values == "float16":

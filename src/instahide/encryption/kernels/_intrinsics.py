@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from instahide.utils.numba_jit import Array
 
 #: Bytes that come into the cache together.
 LINE = 64
@@ -15,14 +15,14 @@ LANES = 16
 
 
 @intrinsic
-def copy_mirrored(_: Any, target: Any, to: Any, source: Any, begin: Any) -> Any:
+def copy_mirrored(_: Array, target: Array, to: Array, source: Array, begin: Array) -> Array:
     """Copy the `LANES` values of ``source`` from ``begin`` to ``target`` from ``to``, last first.
 
     Both are flat, and nothing checks the places. Numba's compiler makes no such copy of a loop over
     a line, which is too short for it.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Array, builder: Array, signature: Array, arguments: Array) -> Array:
         read = _address(context, builder, signature.args[2], *arguments[2:])
         write = _address(context, builder, signature.args[0], *arguments[:2])
         several = ir.VectorType(read.type.pointee, LANES)
@@ -38,13 +38,13 @@ def copy_mirrored(_: Any, target: Any, to: Any, source: Any, begin: Any) -> Any:
 
 
 @intrinsic
-def prefetch(_: Any, array: Any, place: Any) -> Any:
+def prefetch(_: Array, array: Array, place: Array) -> Array:
     """Bring the line with ``place`` of the flat ``array`` into the cache, without a wait for it.
 
     A place that is not there does no harm.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Array, builder: Array, signature: Array, arguments: Array) -> Array:
         address = _address(context, builder, signature.args[0], *arguments)
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
@@ -57,5 +57,5 @@ def prefetch(_: Any, array: Any, place: Any) -> Any:
     return types.void(array, types.uintp), generate
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+def _address(context: Array, builder: Array, kind: Array, array: Array, place: Array) -> Array:
     return builder.gep(context.make_array(kind)(context, builder, array).data, [place])

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from instahide.encryption.kernels._intrinsics import LANES, LINE, copy_mirrored, prefetch
 from instahide.encryption.sampling.sampler import OneTimeKeys
-from instahide.utils.numba_jit import njit
+from instahide.utils.numba_jit import Array, njit
 
 #: Fewer values than this are not worth handing over to another thread.
 ALONE = 1 << 17
@@ -33,8 +32,8 @@ _NO_MASKS = np.zeros((0, 0, 0), np.uint32)
 
 
 def encode(
-    private: NDArray[Any],
-    public: NDArray[Any],
+    private: NDArray[np.generic],
+    public: NDArray[np.generic],
     keys: OneTimeKeys,
     private_k: int,
     scale: NDArray[np.float32],
@@ -90,8 +89,9 @@ def _workers(process: int) -> ThreadPoolExecutor:
 
 @njit(nogil=True)
 def _encode_mixes(
-    private: Any, public: Any, partners: Any, coefficients: Any, masks: Any, moves: Any,
-    scale: Any, bias: Any, start: Any, out: Any, begins: Any, weights: Any, private_slots: Any,
+    private: Array, public: Array, partners: Array, coefficients: Array, masks: Array, moves: Array,
+    scale: Array, bias: Array, start: Array, out: Array, begins: Array, weights: Array,
+    private_slots: Array,
 ) -> None:  # fmt: skip
     """Fill ``out`` with the mixes from ``start`` on.
 
@@ -140,8 +140,14 @@ def _encode_mixes(
 
 @njit(nogil=True, fastmath={"contract"})
 def _value(
-    private: Any, public: Any, begins: Any, weights: Any, bias: Any, at: Any, private_slots: Any
-) -> Any:
+    private: Array,
+    public: Array,
+    begins: Array,
+    weights: Array,
+    bias: Array,
+    at: Array,
+    private_slots: Array,
+) -> Array:
     """Bits of (bias + sum of weights x planes) at one place."""
     total = bias
     for slot in range(len(begins)):
@@ -154,8 +160,8 @@ def _value(
 
 @njit(nogil=True, fastmath={"contract"})
 def _mix_and_mask(
-    private: Any, public: Any, begins: Any, weights: Any, bias: Any, words: Any, out: Any,
-    private_slots: Any, coming: Any,
+    private: Array, public: Array, begins: Array, weights: Array, bias: Array, words: Array,
+    out: Array, private_slots: Array, coming: Array,
 ) -> None:  # fmt: skip
     """Every value to ``out``, its sign turned where ``words`` say so.
 
@@ -179,7 +185,7 @@ def _mix_and_mask(
 
 @njit(nogil=True)
 def _copy_shifted(
-    table: Any, begin: Any, move: Any, moved: Any, to: Any, height: Any, width: Any
+    table: Array, begin: Array, move: Array, moved: Array, to: Array, height: Array, width: Array
 ) -> None:
     """Copy the plane from ``begin``, mirrored and then shifted down and right, black coming in.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +9,8 @@ from instahide.encryption.sampling.sampler import OneTimeKeys
 
 
 def encode(
-    private: NDArray[Any],
-    public: NDArray[Any],
+    private: NDArray[np.generic],
+    public: NDArray[np.generic],
     keys: OneTimeKeys,
     private_k: int,
     scale: NDArray[np.float32],
@@ -48,7 +46,9 @@ def encode(
     return np.asarray(np.where(mask_bits(keys.masks, mixed.shape[2:]), -mixed, mixed))
 
 
-def shift_and_flip(image: NDArray[Any], down: int, right: int, mirrored: int) -> NDArray[Any]:
+def shift_and_flip(
+    image: NDArray[np.generic], down: int, right: int, mirrored: int
+) -> NDArray[np.generic]:
     """(C, H, W) shifted, black coming in, and mirrored first."""
     height, width = image.shape[1:]
     # Sums of a signed byte with itself or a size do not fit into one.

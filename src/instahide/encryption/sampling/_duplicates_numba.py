@@ -8,16 +8,17 @@ sum is more than the sum of the squares.
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.utils.numba_jit import njit
+from instahide.utils.numba_jit import Array, njit
 
 
 @njit(nogil=True)
-def add_to_totals(images: Any, first: Any, coefficients: Any, counts: Any, squares: Any) -> None:
+def add_to_totals(
+    images: Array, first: Array, coefficients: Array, counts: Array, squares: Array
+) -> None:
     """Add the mixes ``images`` (n, p), with ``coefficients`` (n, p), to both totals (N,).
 
     ``first`` (N,): the images that these are counted as; None where all are different pictures.
@@ -34,7 +35,7 @@ def add_to_totals(images: Any, first: Any, coefficients: Any, counts: Any, squar
         for slot in range(width):
             picture = pictures[mix, slot]
             total = np.float64(coefficients[mix, slot])
-            again: Any = False
+            again: Array = False
             for other in range(width):
                 if pictures[mix, other] == picture and other != slot:
                     again |= other < slot
@@ -52,7 +53,7 @@ def has_repeats(pictures: NDArray[np.int64]) -> bool:
 
 
 @njit(nogil=True)
-def merge_repeats(pictures: Any, coefficients: Any) -> None:
+def merge_repeats(pictures: Array, coefficients: Array) -> None:
     """In place: leave each picture once in its mix, with the sum of its ``coefficients`` (n, p).
 
     Its other places in ``pictures`` (n, p) become -1, with a coefficient of 0.
@@ -67,7 +68,7 @@ def merge_repeats(pictures: Any, coefficients: Any) -> None:
 
 
 @njit(nogil=True)
-def equal_images(private: Any, places: Any, public: Any, public_places: Any) -> Any:
+def equal_images(private: Array, places: Array, public: Array, public_places: Array) -> Array:
     """The first mix of which two images are equal and not of a single value; -1 if there is none.
 
     A comparison ends at the first values that differ, which are the first ones nearly always.
@@ -98,9 +99,9 @@ def equal_images(private: Any, places: Any, public: Any, public_places: Any) -> 
 
 
 @njit(nogil=True)
-def _equal(one: Any, other: Any) -> Any:
+def _equal(one: Array, other: Array) -> Array:
     """Whether two images (values,) are equal and not of a single value."""
-    flat: Any = True
+    flat: Array = True
     for at in range(len(one)):
         if one[at] != other[at]:
             return False

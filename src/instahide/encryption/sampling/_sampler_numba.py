@@ -8,22 +8,21 @@ loops do without it.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from instahide.utils.numba_jit import njit
+from instahide.utils.numba_jit import Array, njit
 
 
 @njit(nogil=True)
-def uniform(word: Any) -> Any:
+def uniform(word: Array) -> Array:
     """A multiple of 2^-53 in [0, 1)."""
     # From a signed integer, for which processors have an instruction.
     return np.float64(np.int64(word >> np.uint64(11))) * 2.0**-53
 
 
 @njit(nogil=True)
-def uniforms(words: Any) -> Any:
+def uniforms(words: Array) -> Array:
     """`uniform` of each of ``words`` (n,)."""
     drawn = np.empty(len(words))
     for at in range(len(words)):
@@ -32,7 +31,7 @@ def uniforms(words: Any) -> Any:
 
 
 @njit(nogil=True)
-def positive_uniforms(words: Any) -> Any:
+def positive_uniforms(words: Array) -> Array:
     """Numbers (n,) in (0, 1], of which there is a logarithm, of ``words`` (n,)."""
     drawn = np.empty(len(words))
     for at in range(len(words)):
@@ -41,7 +40,7 @@ def positive_uniforms(words: Any) -> Any:
 
 
 @njit(nogil=True)
-def normals(logarithms: Any, words: Any) -> Any:
+def normals(logarithms: Array, words: Array) -> Array:
     """Normals (2 n,) of the logarithms (n,) of chances, and of ``words`` (n,) for angles.
 
     Box and Muller (1958).
@@ -63,7 +62,7 @@ _RATIOS = tuple((1 / (n * (n - 1)), 1 / (n * (n + 1))) for n in range(24, 0, -2)
 
 
 @njit(nogil=True)
-def _on_circle(half: float) -> Any:
+def _on_circle(half: float) -> Array:
     """Cosine and sine of twice ``half``, which is from -pi / 2 to pi / 2.
 
     By their series, without a branch or a call: what is left out is below 2^-68.
@@ -79,8 +78,8 @@ def _on_circle(half: float) -> Any:
 
 @njit(nogil=True, error_model="numpy")
 def normalize_within_bounds(
-    raw: Any, k: int, private_k: int, c1: float, c2: float, own: float
-) -> Any:
+    raw: Array, k: int, private_k: int, c1: float, c2: float, own: float
+) -> Array:
     """(m, k) float32: shares of each in the sum of its column, of columns within the bounds.
 
     ``raw`` (k n,) are rows; `Scheme.meets_bounds` says what the bounds are. Of a sum of 0 a share
@@ -95,7 +94,7 @@ def normalize_within_bounds(
             total += raw[slot * count + at]
         scale = 1 / total
         private = 0.0
-        meets: Any = True
+        meets: Array = True
         for slot in range(k):
             share = np.float32(raw[slot * count + at] * scale)
             # As float64: c1 would be rounded to float32, perhaps up.
@@ -111,7 +110,7 @@ def normalize_within_bounds(
 
 
 @njit(nogil=True)
-def indices_above(words: Any, last: Any) -> Any:
+def indices_above(words: Array, last: Array) -> Array:
     """The places of those ``words`` (b n,) that are above ``last`` (b,), of n words each."""
     places = np.empty(len(words), np.int64)
     count = found = 0
@@ -125,7 +124,7 @@ def indices_above(words: Any, last: Any) -> Any:
 
 
 @njit(nogil=True)
-def partners(first: Any, ranks: Any, private_k: int) -> Any:
+def partners(first: Array, ranks: Array, private_k: int) -> Array:
     """(n, k) images: ``first`` (n,), and those that ``ranks`` (k - 1, n) tell.
 
     A rank counts what is left: of the private images, from the second column on, of the public
@@ -152,14 +151,14 @@ def partners(first: Any, ranks: Any, private_k: int) -> Any:
 
 @njit(nogil=True)
 def distinct_partners(
-    first: Any,
-    words: Any,
-    spans: Any,
-    places: Any,
-    public_places: Any,
-    shared: Any,
+    first: Array,
+    words: Array,
+    spans: Array,
+    places: Array,
+    public_places: Array,
+    shared: Array,
     private_k: int,
-) -> Any:
+) -> Array:
     """(n, k) images, of different pictures in each mix; and the words to draw again.
 
     As `partners`, for images of which some show one picture: those of a picture have neighbouring
@@ -219,7 +218,7 @@ def distinct_partners(
 
 
 @njit(nogil=True)
-def _is_beyond(word: Any, bound: Any) -> Any:
+def _is_beyond(word: Array, bound: Array) -> Array:
     """Whether ``word`` is beyond the last whole multiple of ``bound`` below 2^64."""
     # That multiple is above 2^64 - bound, which hardly any word is.
     whole = ~bound + np.uint64(1)
@@ -227,7 +226,9 @@ def _is_beyond(word: Any, bound: Any) -> Any:
 
 
 @njit(nogil=True)
-def _take(starts: Any, ends: Any, left: Any, mix: int, taken: int, first: Any, last: Any) -> None:
+def _take(
+    starts: Array, ends: Array, left: Array, mix: int, taken: int, first: Array, last: Array
+) -> None:
     """Put a span in its place among those ``taken``, and subtract it from what is left of a mix."""
     start, end = first, last
     left[mix] -= end - start
@@ -239,7 +240,7 @@ def _take(starts: Any, ends: Any, left: Any, mix: int, taken: int, first: Any, l
 
 
 @njit(nogil=True)
-def moves(numbers: Any, padding: int) -> Any:
+def moves(numbers: Array, padding: int) -> Array:
     """(n, 3) int8: down and right, -padding to padding, and mirrored or not, of ``numbers`` (n,).
 
     A number below the product of the choices is as good as one below each.
@@ -255,7 +256,7 @@ def moves(numbers: Any, padding: int) -> Any:
 
 
 @njit(nogil=True)
-def permutation(words: Any) -> Any:
+def permutation(words: Array) -> Array:
     """(n,) a permutation of 0 .. n - 1, of ``words`` (n,).
 
     Each place from the last one down changes with one that is not above it (Durstenfeld, 1964).

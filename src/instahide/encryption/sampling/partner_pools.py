@@ -8,7 +8,7 @@ to a private one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class PartnerPool:
     spans: NDArray[np.int32]
 
     @classmethod
-    def of(cls, ids: NDArray[Any]) -> PartnerPool:
+    def of(cls, ids: NDArray[np.int32]) -> PartnerPool:
         """Rows that show the pictures ``ids`` (N,)."""
         rows = np.argsort(ids, kind="stable")
         ordered = ids[rows]
@@ -84,9 +84,12 @@ class PartnerPools:
     shared: NDArray[np.int32]
 
     @classmethod
-    def of(cls, private_ids: NDArray[Any], public_ids: NDArray[Any]) -> PartnerPools:
-        """Of rows that show these pictures."""
-        private_ids, public_ids = private_ids.astype(np.int32), public_ids.astype(np.int32)
+    def of(cls, private: Ids, public: Ids) -> PartnerPools:
+        """Of rows that show the pictures ``private`` (N,) and ``public`` (M,)."""
+        return cls._of(private.astype(np.int32), public.astype(np.int32))
+
+    @classmethod
+    def _of(cls, private_ids: NDArray[np.int32], public_ids: NDArray[np.int32]) -> PartnerPools:
         private, public = PartnerPool.of(private_ids), PartnerPool.of(public_ids)
         ordered, wanted = public_ids[public.rows], private_ids[private.rows]
         spans = [np.searchsorted(ordered, wanted, side) for side in ("left", "right")]
@@ -103,7 +106,7 @@ class PartnerPools:
 
     def only(self, rows: NDArray[np.int64]) -> PartnerPools:
         """With these private rows alone, numbered anew."""
-        return PartnerPools.of(self.private_ids[rows], self.public_ids)
+        return PartnerPools._of(self.private_ids[rows], self.public_ids)
 
 
 class ContentIds(NamedTuple):
