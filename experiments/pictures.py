@@ -21,7 +21,7 @@ from experiments.photographs import scikit_image
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import Attack, Budget, ThreatModel, no_progress
 from instahide.audit.ground_truth import GroundTruth, observe
-from instahide.cli.show import draw_picture
+from instahide.cli.show import ShowOptions, draw_picture
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 
@@ -43,10 +43,7 @@ def steps(crops: NDArray[np.uint8], out: Path = STEPS) -> None:
         kept.mkdir(parents=True)
         for number, crop in enumerate(crops):
             Image.fromarray(crop.transpose(1, 2, 0)).save(kept / f"{number:03}.png")
-        draw_picture(
-            source=str(kept.parent), public="photos", scheme="cross", k=4, noise=0.0,
-            count=4, size=None, skip_bad=False, out=out,
-        )  # fmt: skip
+        draw_picture(ShowOptions(source=str(kept.parent), out=out))
 
 
 def averages(crops: NDArray[np.uint8], out: Path = AVERAGES, row: int = 33) -> None:

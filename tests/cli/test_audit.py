@@ -199,16 +199,16 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(given: Path, tmp_pa
 
 
 def test_a_run_is_taken_as_its_settings_say(tmp_path: Path) -> None:
-    from instahide.cli.audit_target import Given, subject_of
+    from instahide.audit.open_target import PrivateImages, open_target
     from instahide.training.settings import TrainSettings
 
-    given = Given("digits", None, None, skip_bad=False)
+    given = PrivateImages("digits", None, None, skip_bad=False)
     (tmp_path / "run").mkdir()
     values = {"data": "digits", "scheme": "inside", "k": 3, "epochs": 7}
     settings = TrainSettings.from_values(values).model_dump()
     (tmp_path / "run/settings.json").write_text(json.dumps(settings))
     # Killed before its end, so that there is no network; every epoch is taken to have been seen.
-    subject = subject_of(str(tmp_path / "run"), given)
+    subject = open_target(str(tmp_path / "run"), given)
     assert (subject.kind, subject.copies, subject.scheme.k) == ("run", 7, 3)
     assert (subject.network, subject.public, subject.published) == (None, None, None)
     # A fifth was set aside to test on, which is not private; attackers may learn from it.

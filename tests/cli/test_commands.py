@@ -70,7 +70,7 @@ def test_train_has_an_option_for_every_setting(monkeypatch: pytest.MonkeyPatch) 
     text = ok("train", "--help")
     for name in set(TrainSettings.model_fields) - {"data"}:
         assert re.search(rf"--(no-)?{name.replace('_', '-')}\b", text), name
-    assert {"--out", "--config", "--resume", "SOURCE"} <= set(re.findall(r"--[\w-]+|[A-Z]+", text))
+    assert {"--out", "--config", "--resume", "DATA"} <= set(re.findall(r"--[\w-]+|[A-Z]+", text))
 
 
 def test_train_predict_and_what_they_write(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def nothing(folder: Path) -> None:
         (nothing, ["digits", "--scheme", "nonsense"], "nonsense"),
         (nothing, ["digits", "--model", "huge"], "huge"),
         (nothing, ["digits", "--epochs", "0"], "epochs"),
-        (nothing, ["digits", "--batch-size", "0"], "batch_size"),
+        (nothing, ["digits", "--batch-size", "0"], "--batch-size"),
         (nothing, ["digits", "--device", "abacus"], "abacus"),
         (nothing, ["digits", "--config", "none.toml"], "none.toml"),
         (taken, ["digits"], "--resume"),

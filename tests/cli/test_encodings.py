@@ -117,7 +117,7 @@ def test_digits_with_photographs_from_end_to_end(monkeypatch: pytest.MonkeyPatch
     assert "no guarantee" in text
     assert f"{2 * images:,} encodings, complete" in ok("verify", "enc")
     assert "Anna" in ok("info", "enc")
-    facts = json.loads(ok("info", "enc", "--json"))
+    facts = json.loads(run("info", "enc", "--json").stdout)
     assert (facts["copies"], facts["participant"], facts["ended"]) == (2, "Anna", "all")
     with Ledger.open(Path("other.sqlite")) as ledger:
         account = ledger.account(open_images("digits"))

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from instahide.cli.ledger import histogram, show_ledger, summary
+from instahide.cli.ledger import histogram, summary
+from instahide.cli.main import app
 from instahide.data import ImageTable
 from instahide.encodings.ledger.ledger import Ledger, Totals
 from instahide.encryption.privacy import epsilon_of, privacy_statement
@@ -39,14 +41,17 @@ def path(tmp_path: Path, data: Path) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: object, as_json: bool = False) -> str:
-    path, data = arguments
-    show_ledger(path, None if data is None else str(data), None, False, as_json)  # type: ignore[arg-type]
-    return capsys.readouterr().out
+def shown(path: Path, data: Path | None, *, as_json: bool = False) -> str:
+    options = ["--ledger", str(path)]
+    options += ["--data", str(data)] if data else []
+    options += ["--json"] if as_json else []
+    result = CliRunner().invoke(app, ["ledger", *options])
+    assert result.exit_code == 0, result.output
+    return result.stdout if as_json else result.output
 
 
-def test_totals_and_what_they_mean(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, path, None)
+def test_totals_and_what_they_mean(path: Path) -> None:
+    text = shown(path, None)
     assert "exposures of an image, most" in text
     assert "about 100 exposures" in " ".join(text.split())
     assert "No number is safe" in " ".join(text.split())
@@ -55,8 +60,8 @@ def test_totals_and_what_they_mean(path: Path, capsys: pytest.CaptureFixture[str
     assert not any(digest.hex() in text for digest in hashes)
 
 
-def test_json_of_one_source(path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = json.loads(shown(capsys, path, data, as_json=True))
+def test_json_of_one_source(path: Path, data: Path) -> None:
+    figures = json.loads(shown(path, data, as_json=True))
     assert figures["ledger"] == str(path)
     # Seven different images: the first and the last of a chain stand in one mix, others in two.
     assert (figures["images"], figures["exposures"]) == (7, 24)
@@ -64,22 +69,22 @@ def test_json_of_one_source(path: Path, data: Path, capsys: pytest.CaptureFixtur
     assert figures["mean_squared_coefficient"] == pytest.approx(0.25)
     assert figures["histogram"][0] == {"from": 2, "to": 2, "images": 2}
     assert figures["histogram"][-1] == {"from": 4, "to": 4, "images": 5}
-    everything = json.loads(shown(capsys, path, None, as_json=True))
+    everything = json.loads(shown(path, None, as_json=True))
     assert (everything["images"], everything["exposures"]) == (14, 36)
 
 
 def test_nothing_counted_is_said_and_nothing_is_made(
-    tmp_path: Path, data: Path, path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, data: Path, path: Path
 ) -> None:
     missing = tmp_path / "missing.sqlite"
-    assert "no ledger" in shown(capsys, missing, None)
-    assert json.loads(shown(capsys, missing, data, as_json=True))["images"] == 0
+    assert "no ledger" in shown(missing, None)
+    assert json.loads(shown(missing, data, as_json=True))["images"] == 0
     assert not missing.exists()
     Ledger.open(missing).close()
-    assert "counted no image" in shown(capsys, missing, None)
+    assert "counted no image" in shown(missing, None)
     # Images that were never counted.
     np.savez(tmp_path / "new.npz", x=np.zeros((2, 1, 6, 6), np.uint8), y=np.arange(2))
-    text = " ".join(shown(capsys, path, tmp_path / "new.npz").split())
+    text = " ".join(shown(path, tmp_path / "new.npz").split())
     assert "counted no image of" in text
 
 
@@ -99,13 +104,9 @@ def test_a_summary_of_nothing_has_no_numbers() -> None:
     assert figures["most"] is figures["mean_squared_coefficient"] is None
 
 
-def test_what_noise_guarantees_is_said(
-    tmp_path: Path, data: Path, path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "Differential privacy: none (no noise added)" in " ".join(
-        shown(capsys, path, None).split()
-    )
-    assert json.loads(shown(capsys, path, None, as_json=True))["epsilon"] is None
+def test_what_noise_guarantees_is_said(tmp_path: Path, data: Path, path: Path) -> None:
+    assert "Differential privacy: none (no noise added)" in " ".join(shown(path, None).split())
+    assert json.loads(shown(path, None, as_json=True))["epsilon"] is None
     loaded = np.load(data)
     images = ImageTable.from_arrays(loaded["x"], loaded["y"])
     protected = tmp_path / "protected.sqlite"
@@ -114,8 +115,8 @@ def test_what_noise_guarantees_is_said(
         account = ledger.account(images, scheme=scheme)
         account.record(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
         epsilon = epsilon_of(account.losses.max())
-    figures = json.loads(shown(capsys, protected, data, as_json=True))
+    figures = json.loads(shown(protected, data, as_json=True))
     assert figures["epsilon"] == pytest.approx(epsilon)
     assert figures["delta"] == 1e-5
-    text = " ".join(shown(capsys, protected, data).split())
+    text = " ".join(shown(protected, data).split())
     assert privacy_statement(epsilon, noise=True) in text

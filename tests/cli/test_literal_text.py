@@ -47,7 +47,7 @@ def said(*arguments: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == code, (arguments, result.output, result.exception)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", result.output)
-    return result.output
+    return result.stdout if "--json" in arguments else result.output
 
 
 def test_folders_of_encodings(place: Path) -> None:

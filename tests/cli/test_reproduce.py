@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -82,10 +84,18 @@ def test_a_claim_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Did you mean `accuracy`?" in result.output
 
 
-def test_without_a_checkout_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_a_checkout_claims_are_listed_but_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for arguments in ((), ("accuracy",)):
-        result = run(*arguments)
-        assert result.exit_code == 2
-        assert "not in the installed package" in result.output
-        assert "root of a checkout" in result.output
+    assert set(json.loads(run("--json").stdout)) == set(CLAIMS)
+    result = run("accuracy")
+    assert result.exit_code == 2
+    assert "not in the installed package" in result.output
+    assert "root of a checkout" in result.output
+
+
+def test_the_claims_are_in_the_installed_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {str(SETTINGS): "instahide/cli/claims"}

@@ -95,6 +95,9 @@ def serve() -> None:
 
 if __name__ == "__main__":
     # What the command imports when it runs.
-    import instahide.cli.encrypt  # noqa: F401
+    import instahide.cli.encrypt
+    import instahide.encodings.cost
+    import instahide.encodings.ledger.ledger
+    import instahide.encodings.publish  # noqa: F401
 
     serve()

@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,8 +58,8 @@ class Confined:
         await self.app(scope, receive, confined)
 
 
-def serve(port: int, reports: Path) -> None:
-    """Show the page until Ctrl-C.
+def serve(port: int, reports: Path, announce: Callable[[str], None]) -> None:
+    """Show the page until Ctrl-C; ``announce`` is told its address.
 
     Raises:
         InstaHideError: Gradio or an image set is missing, or the port is taken.
@@ -67,7 +67,7 @@ def serve(port: int, reports: Path) -> None:
     # Ended by a signal, it still deletes its folder.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(port, reports) as address:
-        print(f"The page is at {address}; Ctrl-C ends it.", flush=True)
+        announce(address)
         threading.Event().wait()
 
 

@@ -6,58 +6,87 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import BaseModel, Field
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
-from instahide.attacks.registry import Registered, registered
-from instahide.audit.report.html import HTML, make_report, write_report
-from instahide.audit.report.schema import AttackResult, Report
-from instahide.audit.report.summary import duration
-from instahide.audit.report.thresholds import Bound, parse_threshold, recovered_share
-from instahide.audit.schedule import WHERE, Task, parse_duration, select_attacks, tasks
-from instahide.audit.session import Session
-from instahide.audit.target import AuditTarget
-from instahide.cli.audit_target import Given, subject_of
-from instahide.cli.console import err, out, text_column
+from instahide.cli.console import notes, out, text_column
+from instahide.cli.options import Size, SkipBad, command
 from instahide.encryption.scheme import Scheme
 from instahide.errors import printable
+
+if TYPE_CHECKING:
+    from instahide.attacks.registry import Registered
+    from instahide.audit.report.schema import AttackResult, Report
+    from instahide.audit.report.thresholds import Bound
+    from instahide.audit.schedule import Task
+    from instahide.audit.session import Session
+    from instahide.audit.target import AuditTarget
 
 #: Exit code where a bound of --fail-if is violated.
 VIOLATED = 3
 
 
-class Asked(NamedTuple):
-    """What was typed."""
+class AuditOptions(BaseModel):
+    """What `instahide audit` takes."""
 
-    target: str
-    given: Given
-    budget: str
-    only: Sequence[str]
-    fail_if: Sequence[str]
-    folder: Path
+    target: Annotated[
+        str, typer.Argument(metavar="RUN_OR_ENCODED", help="Training run, or folder of encodings.")
+    ]
+    images: str = Field(description="private images that the target was made of")
+    public: str | None = Field(
+        None, description="folder of a public pool, or `photos`; if omitted, that of the run"
+    )
+    budget: str = Field("10m", description="time for all attacks: 90s, 10m, 1.5h")
+    only: Annotated[
+        list[str], typer.Option(metavar="ATTACK", help="Run only this attack; repeatable.")
+    ] = Field(default_factory=list)
+    fail_if: Annotated[
+        list[str],
+        typer.Option(metavar="BOUND", help='Exit with 3 if this holds: "ssim>0.4"; repeatable.'),
+    ] = Field(default_factory=list)
+    size: Size = None
+    skip_bad: SkipBad = False
+    out: Annotated[Path, typer.Option(help="Folder of the audit.")] = Path("audit")
 
 
-def run_audit(asked: Asked) -> None:
-    """Audit, or go on with an audit; says what was found, and exits with `VIOLATED` if too much."""
-    # What was mistyped is said before anything is read.
-    seconds, known = parse_duration(asked.budget), registered()
-    names = select_attacks(sorted(known.attacks), asked.only)
-    bounds = [parse_threshold(expression, known.attacks) for expression in asked.fail_if]
-    subject = subject_of(asked.target, asked.given)
-    session = Session.open(asked.folder, subject)
+@command
+def audit(options: AuditOptions) -> None:
+    """Run published attacks on your own images and report what they recover.
+
+    An audit that was stopped or killed continues with the same command. Example:
+    instahide audit runs/demo/cross --images mnist-5k
+    """
+    from instahide.attacks.registry import registered
+    from instahide.audit.open_target import PrivateImages, open_target
+    from instahide.audit.report.thresholds import parse_threshold
+    from instahide.audit.schedule import parse_duration, select_attacks
+    from instahide.audit.session import Session
+
+    # What was mistyped is reported before anything is read.
+    seconds, known = parse_duration(options.budget), registered()
+    names = select_attacks(sorted(known.attacks), options.only)
+    bounds = [parse_threshold(expression, known.attacks) for expression in options.fail_if]
+    given = PrivateImages(options.images, options.public, options.size, options.skip_bad)
+    subject = open_target(options.target, given)
+    session = Session.open(options.out, subject)
     try:
-        report = _report(session, _wanted(subject, names), known, bounds, seconds, _command(asked))
+        report = _report(
+            session, _wanted(subject, names), known, bounds, seconds, _command(options)
+        )
     except KeyboardInterrupt:
-        err.print("Stopped. What is finished stays; go on with the same command.")
+        notes.print("Stopped. Finished attacks stay; continue with the same command.")
         raise
-    _say(report, asked.folder)
+    _print(report, options.out)
     if any(threshold.violated for threshold in report.thresholds):
         raise typer.Exit(VIOLATED)
 
 
 def _wanted(subject: AuditTarget, names: Sequence[str]) -> list[Task]:
+    from instahide.audit.schedule import tasks
+
     _, copies = subject.known_key_target()
     published = None if subject.published is None else subject.copies
     return tasks(names, copies, published, encrypted=subject.scheme != Scheme.plain())
@@ -72,6 +101,7 @@ def _report(
     command: str,
 ) -> Report:
     """Run what is wanted; the report is written anew after each attack."""
+    from instahide.audit.report.html import make_report, write_report
 
     def written() -> Report:
         report = make_report(
@@ -98,6 +128,8 @@ class _Shown:
         self._one = bars.add_task("", total=1.0)
 
     def begins(self, number: int, task: Task, seconds: float) -> None:
+        from instahide.audit.report.summary import duration
+
         self._bars.update(self._all, completed=number)
         what = f"{task.attack}, up to {duration(seconds)}"
         self._bars.reset(self._one, description=printable(what), total=1.0)
@@ -107,18 +139,22 @@ class _Shown:
 
     def ended(self, result: AttackResult) -> None:
         if not (result.point and result.state == "not tried"):
-            err.print(_line(result))
+            notes.print(_line(result))
 
 
 @contextmanager
 def _shown(total: int) -> Iterator[_Shown]:
     columns = (text_column("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bars:
+    with Progress(*columns, console=notes, transient=True) as bars:
         yield _Shown(bars, total)
 
 
 def _line(result: AttackResult) -> str:
     """What came of one attack."""
+    from instahide.audit.report.summary import duration
+    from instahide.audit.report.thresholds import recovered_share
+    from instahide.audit.schedule import WHERE
+
     at = f"{result.attack}{WHERE[result.on]}, {result.encodings_per_image} of an image"
     if result.state != "done":
         return f"{at}: {result.state}. {result.reason}"
@@ -132,29 +168,31 @@ def _line(result: AttackResult) -> str:
     )
 
 
-def _say(report: Report, folder: Path) -> None:
-    for sentence in report.verdict:
-        out.print(sentence)
+def _print(report: Report, folder: Path) -> None:
+    from instahide.audit.report.html import HTML
+
+    lines = list(report.verdict)
     for bound in report.thresholds:
         value = "not measured" if bound.value is None else f"{bound.value:.3g}"
         if bound.unchecked:
             value += f"; without a result: {', '.join(bound.unchecked)}"
         state = "violated" if bound.violated else "not violated"
-        out.print(f"{bound.expression}: {state} ({value})")
+        lines.append(f"{bound.expression}: {state} ({value})")
+    results = report.model_dump(mode="json", include={"verdict", "summary", "thresholds"})
+    results |= {"complete": report.complete, "report": str(folder / HTML)}
+    out.results(results, *lines, f"Report, with private images in it: {folder / HTML}")
     if not report.complete:
-        err.print("Not everything was tried: the same command with a larger --budget goes on.")
-    out.print(f"Report, with private images in it: {folder / HTML}")
+        notes.print("Not every attack was run; continue with a larger --budget.")
 
 
-def _command(asked: Asked) -> str:
-    """What to type for the same."""
-    given = asked.given
-    words = ["instahide", "audit", asked.target, "--images", given.source]
-    words += ["--public", given.public] if given.public else []
-    words += ["--size", str(given.size)] if given.size else []
-    words += ["--skip-bad"] if given.skip_bad else []
-    words += ["--budget", asked.budget, "--out", str(asked.folder)]
-    for option, values in (("--only", asked.only), ("--fail-if", asked.fail_if)):
+def _command(options: AuditOptions) -> str:
+    """The command line that does the same."""
+    words = ["instahide", "audit", options.target, "--images", options.images]
+    words += ["--public", options.public] if options.public else []
+    words += ["--size", str(options.size)] if options.size else []
+    words += ["--skip-bad"] if options.skip_bad else []
+    words += ["--budget", options.budget, "--out", str(options.out)]
+    for option, values in (("--only", options.only), ("--fail-if", options.fail_if)):
         for value in values:
             words += [option, value]
     return shlex.join(words)

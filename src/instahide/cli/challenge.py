@@ -2,78 +2,85 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
+from pydantic import BaseModel, Field
+from rich.table import Table
 
-from instahide.cli.console import explained, out
-from instahide.cli.options import C1, C2, MOST, Pool, Size, Source
+from instahide.cli.console import SafeGroup, out
+from instahide.cli.options import MOST, Pool, Size, Source, command
+from instahide.data import open_images, open_pool
+from instahide.encryption.scheme import Scheme
 
 challenge = typer.Typer(
-    name="challenge",
-    help="Challenges like the authors': made for attackers, scored against a truth kept apart.",
+    cls=SafeGroup,
+    help="Make and score challenges for attackers, with the truth kept apart.",
     no_args_is_help=True,
 )
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the challenge.")]
 TruthFolder = Annotated[Path, typer.Option("--truth", help="Folder of the truth, kept apart.")]
 
 
-@challenge.command()
-@explained
-def make(
-    source: Source,
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for attackers.")],
-    truth: TruthFolder,
-    public: Pool = "photos",
-    images: Annotated[int, typer.Option(help="Private images, at most.", min=1)] = 100,
-    copies: Annotated[int, typer.Option(help="Encodings of each.", min=1, max=MOST)] = 50,
-    k: Annotated[int, typer.Option(help="Images in a mix.")] = 6,
-    private_k: Annotated[int, typer.Option(help="Private images in a mix.")] = 2,
-    c1: C1 = None,
-    c2: C2 = None,
-    size: Size = None,
-) -> None:
-    """Encrypt images into a challenge; the images and the keys go into the truth's folder.
+class MakeOptions(BaseModel):
+    """What `instahide challenge make` takes."""
 
-    Whoever has the challenge can recover the images: use none that are really private.
+    source: Source
+    out: Annotated[Path, typer.Option(help="Folder for attackers.")]
+    truth: TruthFolder
+    public: Pool = "photos"
+    images: int = Field(100, description="largest number of private images", ge=1)
+    copies: int = Field(50, description="encodings of each image", ge=1, le=MOST)
+    k: int = Field(6, description="images in a mix")
+    private_k: int = Field(2, description="private images in a mix")
+    c1: float | None = Field(None, description="upper bound of every coefficient")
+    c2: float | None = Field(None, description="lower bound of the sum of private coefficients")
+    size: Size = None
+
+
+@challenge.command()
+@command
+def make(options: MakeOptions) -> None:
+    """Encrypt images into a challenge for attackers.
+
+    The images and the keys go into the truth's folder. Whoever has the challenge can recover the
+    images: use none that are really private.
     """
-    import numpy as np
-
     from instahide.audit.challenge.challenge import make_challenge
-    from instahide.data import open_images, open_pool
-    from instahide.encryption.scheme import Scheme
 
-    bounds = {name: value for name, value in (("c1", c1), ("c2", c2)) if value is not None}
-    scheme = Scheme.cross(k, private_k=private_k, **bounds)
-    table = open_images(source, size=size)
-    chosen = np.linspace(0, len(table) - 1, min(images, len(table))).astype(np.int64)
-    pool = open_pool(public, table.shape) if scheme.public_k else None
-    made = make_challenge(
-        table.subset(chosen), pool, out_folder, truth, scheme=scheme, copies=copies
+    scheme = Scheme.preset(
+        "cross", options.k, private_k=options.private_k, c1=options.c1, c2=options.c2
     )
-    out.print(f"{made}: {out_folder}; the truth: {truth}")
+    table = open_images(options.source, size=options.size)
+    count = min(options.images, len(table))
+    chosen = table.subset(np.linspace(0, len(table) - 1, count).astype(np.int64))
+    pool = open_pool(options.public, table.shape) if scheme.public_k else None
+    made = make_challenge(
+        chosen, pool, options.out, options.truth, scheme=scheme, copies=options.copies
+    )
+    out.results(
+        {"folder": options.out, "truth": options.truth, "challenge": str(made)},
+        f"{made}: {options.out}; the truth: {options.truth}",
+    )
 
 
 @challenge.command()
-@explained
+@command
 def score(
-    submission: Annotated[Path, typer.Argument(help="decryption.npy, N x H x W x C.")],
+    submission: Annotated[Path, typer.Argument(help="File decryption.npy, N x H x W x C.")],
     truth: TruthFolder,
-    name: Annotated[str, typer.Option(help="Whose entry this is.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the entry in the leaderboard.")] = "",
     leaderboard: Annotated[
         Path | None, typer.Option(help="CSV file that the entry is added to.")
     ] = None,
 ) -> None:
     """Score a submission against the truth.
 
-    Prints JSON: the figures of the submission, and under "blank" what a blank submission gets, of
-    pictures that have one colour each.
+    Beside its figures stand those of a blank submission, of pictures that have one color each.
     """
-    from dataclasses import asdict
-
     from instahide.audit.challenge.challenge import ChallengeTruth
     from instahide.audit.challenge.leaderboard import enter, score_blank, score_submission
 
@@ -81,17 +88,34 @@ def score(
     found = score_submission(submission, opened)
     if leaderboard is not None:
         enter(leaderboard, name, found)
-    print(json.dumps({**asdict(found), "blank": asdict(score_blank(opened))}))
+    figures, blank = asdict(found), asdict(score_blank(opened))
+    table = Table("figure", "submission", "blank")
+    for figure, value in figures.items():
+        table.add_row(figure, f"{value:.4g}", f"{blank[figure]:.4g}")
+    out.results({**figures, "blank": blank}, table)
 
 
 @challenge.command()
-@explained
-def info(folder: Folder) -> None:
-    """Say what a challenge holds; the authors' own two files will do."""
+@command
+def info(folder: Annotated[Path, typer.Argument(help="Folder of the challenge.")]) -> None:
+    """Show what a challenge holds.
+
+    The authors' own two files can be read, too.
+    """
     from instahide.audit.challenge.challenge import Challenge
 
     given = Challenge.open(folder)
     count, *shape = given.encodings.shape
-    out.print(f"{count:,} encodings of {' x '.join(map(str, shape))}, {given.copies} of an image")
-    out.print(f"{given.labels.shape[1]} classes; labels sum to {given.labels.sum(1).mean():.3f}")
-    out.print(f"{given.scheme}")
+    classes = given.labels.shape[1]
+    out.results(
+        {
+            "encodings": count,
+            "shape": shape,
+            "copies": given.copies,
+            "classes": classes,
+            "scheme": asdict(given.scheme),
+        },
+        f"{count:,} encodings of {' x '.join(map(str, shape))}, {given.copies} of an image",
+        f"{classes} classes; labels sum to {given.labels.sum(1).mean():.3f}",
+        f"{given.scheme}",
+    )

@@ -1,4 +1,7 @@
-"""How commands speak: results to standard output, everything else to standard error.
+"""How commands speak: results to standard output, notes and errors to standard error.
+
+`out.results` prints results, for people or under `--json` as one JSON object. `notes` is what
+`--quiet` leaves out; `err` is for errors.
 
 Paths, class names and participants come from users, from files and from other people. `SafeConsole`
 prints all text as it is: square brackets and ``:colons:`` mean nothing, and a character that could
@@ -9,20 +12,22 @@ change what the terminal shows is written as an escape. What needs a style has i
 from __future__ import annotations
 
 import functools
+import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import typer
-from click import ClickException, Context
+from click import ClickException, Command, Context
 from rich.console import Console
 from rich.progress import TextColumn
 from rich.text import Text
 from typer.core import TyperGroup
 
 from instahide.errors import InstaHideError, printable, problem_and_remedy
+from instahide.utils.progress import hidden_progress
 
 #: Exit codes: unusable input, and stopped by Ctrl-C.
 UNUSABLE, INTERRUPTED = 2, 130
@@ -60,8 +65,32 @@ class SafeConsole(Console):
         return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
 
 
-out = SafeConsole()
+class ResultsConsole(SafeConsole):
+    """Standard output, for the results of a command."""
+
+    as_json = False
+
+    def results(self, values: Mapping[str, object], *shown: object) -> None:
+        """Print ``shown``, or under `--json` the same results as ``values``."""
+        for part in [json.dumps(values, default=str)] if self.as_json else shown:
+            self.print(part)
+
+
+out = ResultsConsole()
 err = SafeConsole(stderr=True)
+notes = SafeConsole(stderr=True)
+
+
+@contextmanager
+def output_modes(*, quiet: bool, as_json: bool) -> Iterator[None]:
+    """Leave out notes and progress inside the block, and print results as JSON."""
+    before = notes.quiet, out.as_json
+    notes.quiet, out.as_json = quiet, as_json
+    try:
+        with hidden_progress(quiet):
+            yield
+    finally:
+        notes.quiet, out.as_json = before
 
 
 class SafeGroup(TyperGroup):
@@ -76,6 +105,13 @@ class SafeGroup(TyperGroup):
         """As `TyperGroup.invoke`."""
         with _printable_errors():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, Command | None, list[str]]:
+        """As `TyperGroup.resolve_command`; Click suggests a command itself, so typer must not."""
+        self.suggest_commands = False
+        return super().resolve_command(ctx, args)
 
 
 @contextmanager
@@ -129,7 +165,7 @@ def _warnings_as_notes() -> Iterator[None]:
     """Print the project's own warnings as a sentence, without file and line."""
 
     def show(message: Warning | str, *_: object) -> None:
-        err.print(f"Note: {message}")
+        notes.print(f"Note: {message}")
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning, module="instahide")

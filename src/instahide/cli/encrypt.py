@@ -1,102 +1,141 @@
-"""`instahide encrypt`, `verify` and `info`."""
+"""`instahide encrypt`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
+import typer
+from pydantic import Field
 from rich.filesize import decimal
 from rich.table import Table
 
-from instahide.cli.console import WARNING, err, out
-from instahide.cli.options import numbers
+from instahide.cli.console import WARNING, notes, out
+from instahide.cli.options import (
+    MIXING_PANEL,
+    Classes,
+    Delta,
+    LedgerFile,
+    MixingOptions,
+    Pool,
+    Size,
+    SkipBad,
+    Source,
+    command,
+    numbers,
+)
 from instahide.cli.progress import progress_bar
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.class_names import read_class_list
 from instahide.data.image_source import has_repeats
-from instahide.encodings.cost import estimate_cost
-from instahide.encodings.folder import EncodedFolder
-from instahide.encodings.ledger.ledger import Ledger, Totals, default_ledger
-from instahide.encodings.manifest import Manifest, Values
-from instahide.encodings.privacy import folders_statement
-from instahide.encodings.publish import Engine, Publication, publish, threads
-from instahide.encryption.privacy import (
-    DELTA,
-    epsilon_of,
-    epsilon_upper_bound,
-    privacy_statement,
-    require_delta,
-)
-from instahide.errors import DamagedFileError, InstaHideError, LedgerError
-from instahide.training.settings import TrainSettings
+from instahide.encryption.scheme import Preset
+from instahide.errors import InstaHideError, LedgerError
 from instahide.utils.optional_deps import requires_extra
 
 if TYPE_CHECKING:
-    from instahide.encryption.scheme import Scheme
+    from instahide.encodings.folder import EncodedFolder
+    from instahide.encodings.ledger.ledger import Totals
+    from instahide.encodings.publish import Engine, Publication
 
 
-#: What `Manifest.ended` means.
-_STATES = {"all": "complete", "limit": "ended at its exposure limit", None: "not finished"}
+class EncryptOptions(MixingOptions):
+    """What `instahide encrypt` takes."""
+
+    source: Source
+    out: Annotated[str, typer.Option(help="Folder or URL for the encodings.")]
+    public: Pool = "photos"
+    size: Size = None
+    skip_bad: SkipBad = False
+    classes: Classes = None
+    mean: str | None = Field(None, description="agreed mean of pixel / 255, as 0.49,0.48,0.45")
+    std: str | None = Field(None, description="agreed standard deviation")
+    scheme: Preset = Field("cross", description="how images are mixed")
+    k: int = Field(4, description="images in a mix")
+    copies: int = Field(1, description="encodings of each image")
+    participant: str = Field("", description="whose images these are; everyone sees it")
+    values: Literal["float32", "float16", "uint8"] = Field(
+        "float16", description="how values are stored"
+    )
+    max_exposure: int | None = Field(
+        None, description="end before an image is in more encodings than this"
+    )
+    ledger: LedgerFile = None
+    delta: Delta = 1e-5
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the finished shards in --out, and continue.")
+    ] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show size, time and exposure, and stop.")
+    ] = False
+    engine: Literal["threads", "ray"] = Field(
+        "threads", description="run on this machine, or on a Ray cluster"
+    )
 
 
-def opened(
-    source: str,
-    public: str,
-    *,
-    scheme: dict[str, Any],
-    copies: int,
-    values: Values,
-    participant: str,
-    normalization: tuple[str | None, str | None],
-    size: int | None,
-    skip_bad: bool,
-    classes: str | None,
-) -> Publication:
-    """Read the images and the pool of a publication."""
-    wanted = {name: value for name, value in scheme.items() if value is not None}
-    how: Scheme = TrainSettings.from_values(wanted, "The options").encryption()
-    known = None if classes is None else read_class_list(classes)
-    table = open_images(source, size=size, skip_bad=skip_bad, classes=known)
-    images = _normalized(table, *normalization)
-    pool = open_pool(public, images.shape) if how.public_k else None
-    return Publication(images, pool, how, copies, values, participant)
+PANELS = {
+    "Data": ("public", "size", "skip_bad", "classes", "mean", "std"),
+    "Encryption": MIXING_PANEL,
+    "Exposure": ("max_exposure", "ledger", "delta"),
+    "Output": ("out", "copies", "participant", "values"),
+    "Execution": ("dry_run", "resume", "engine"),
+}
 
 
-def show_plan(
-    publication: Publication,
-    out_folder: str,
-    ledger: Path | None,
-    *,
-    limit: int | None,
-    delta: float,
-) -> None:
-    """Say what `run_encryption` would cost; nothing is written or counted."""
-    images = publication.images
-    known = _known(images, ledger)
-    cost = estimate_cost(publication, known.counts, out_folder)
-    statement = _beforehand(publication, float(known.losses.max(initial=0)), limit, delta)
+@command
+def encrypt(options: Annotated[EncryptOptions, PANELS]) -> None:
+    """Encrypt images into a folder of encodings that others can train on.
+
+    Example: instahide encrypt mnist-5k --copies 10 --out encoded
+    """
+    publication = _opened(options)
+    if options.dry_run:
+        _show_cost(publication, options)
+    else:
+        _publish(publication, options)
+    notes.print(WARNING)
+
+
+def _opened(options: EncryptOptions) -> Publication:
+    """The images and the pool of a publication."""
+    from instahide.encodings.publish import Publication
+
+    scheme = options.changed(options.scheme, options.k)
+    known = None if options.classes is None else read_class_list(options.classes)
+    table = open_images(options.source, size=options.size, skip_bad=options.skip_bad, classes=known)
+    images = _normalized(table, options.mean, options.std)
+    pool = open_pool(options.public, images.shape) if scheme.public_k else None
+    return Publication(images, pool, scheme, options.copies, options.values, options.participant)
+
+
+def _show_cost(publication: Publication, options: EncryptOptions) -> None:
+    """Say what `_publish` would cost; nothing is written or counted."""
+    from instahide.encodings.cost import estimate_cost
+
+    known = _known(publication.images, options)
+    cost = estimate_cost(publication, known.counts, options.out)
+    statement = _beforehand(publication, float(known.losses.max(initial=0)), options)
     table = Table("what it comes to", "", show_header=False)
     table.add_row("encodings", f"{cost.encodings:,}")
     table.add_row("on disk, about", decimal(cost.bytes))
     table.add_row("time, about", str(timedelta(seconds=round(cost.seconds))))
     table.add_row("an image has been in", f"at most {cost.before:,} encodings")
     table.add_row("an image will be in", f"{cost.mean:,.1f} on average, about {cost.most:,} most")
-    out.print(table)
-    out.print(statement)
+    out.results(asdict(cost) | {"differential_privacy": statement}, table, statement)
+    limit = options.max_exposure
     if limit is not None and cost.most > limit:
-        err.print(f"Note: it would end early, before an image is in more than {limit} encodings.")
-    out.print(WARNING)
+        notes.print(f"Note: it would end early, before an image is in more than {limit} encodings.")
 
 
-def _beforehand(publication: Publication, earlier: float, limit: int | None, delta: float) -> str:
+def _beforehand(publication: Publication, earlier: float, options: EncryptOptions) -> str:
     """What noise will guarantee of images of which ``earlier`` is the loss so far, at most."""
+    from instahide.encryption.privacy import epsilon_upper_bound, privacy_statement
+
     images, scheme = publication.images, publication.scheme
+    limit, delta = options.max_exposure, options.delta
     epsilon: float | None = epsilon_upper_bound(
         scheme, images.shape, images.std,
         copies=publication.copies, limit=limit, earlier=earlier, delta=delta,
@@ -108,50 +147,56 @@ def _beforehand(publication: Publication, earlier: float, limit: int | None, del
     return privacy_statement(epsilon, delta, noise=bool(scheme.noise), scope=scope)
 
 
-def _known(images: ImageTable, ledger: Path | None) -> Totals:
-    """How often each different image has gone out; a ledger is not made for it."""
-    path = ledger or default_ledger()
+def _known(images: ImageTable, options: EncryptOptions) -> Totals:
+    """How often each different image has been encrypted; no ledger is made to find out."""
+    import numpy as np
+
+    from instahide.encodings.ledger.ledger import Ledger, Totals, default_ledger
+
+    path = options.ledger or default_ledger()
     if not path.exists():
         return Totals(np.zeros(len(images), np.int64), *np.zeros((2, len(images))))
-    with Ledger.open(path) as opened_ledger:
-        return opened_ledger.totals(images)
+    with Ledger.open(path) as ledger:
+        return ledger.totals(images)
 
 
-def run_encryption(
-    publication: Publication,
-    out_folder: str,
-    ledger: Path | None,
-    *,
-    engine: str,
-    limit: int | None,
-    resume: bool,
-    delta: float,
-) -> None:
-    """Encrypt into ``out_folder`` and say what came of it."""
-    require_delta(delta)
+def _publish(publication: Publication, options: EncryptOptions) -> None:
+    from instahide.encodings.ledger.ledger import Ledger
+    from instahide.encodings.publish import publish
+    from instahide.encryption.privacy import require_delta
+
+    require_delta(options.delta)
     with (
         _hint_to_resume(),
-        Ledger.open(ledger) as opened_ledger,
+        Ledger.open(options.ledger) as ledger,
         progress_bar("encodings", publication.manifest().total) as advance,
     ):
         folder = publish(
             publication,
-            out_folder,
-            opened_ledger,
-            engine=_engine(engine),
-            resume=resume,
-            limit=limit,
+            options.out,
+            ledger,
+            engine=_engine(options.engine),
+            resume=options.resume,
+            limit=options.max_exposure,
             progress=advance,
         )
-        statement = _statement(publication, folder, opened_ledger.totals(publication.images), delta)
+        totals = ledger.totals(publication.images)
+        statement = _statement(publication, folder, totals, options.delta)
     if folder.manifest.ended == "limit":
-        err.print(
-            f"Note: ended before an image went into more than {limit} encodings: "
+        notes.print(
+            f"Note: ended before an image went into more than {options.max_exposure} encodings: "
             f"{len(folder):,} of {folder.manifest.total:,} encodings are there."
         )
-    out.print(f"{len(folder):,} encodings in {out_folder}")
-    out.print(statement)
-    out.print(WARNING)
+    out.results(
+        {
+            "folder": options.out,
+            "encodings": len(folder),
+            "ended": folder.manifest.ended,
+            "differential_privacy": statement,
+        },
+        f"{len(folder):,} encodings in {options.out}",
+        statement,
+    )
 
 
 def _statement(
@@ -162,6 +207,8 @@ def _statement(
     Raises:
         LedgerError: it has not counted what is in the folder.
     """
+    from instahide.encryption.privacy import epsilon_of, privacy_statement
+
     if folder.manifest.ended == "all" and totals.counts.min() < publication.copies:
         raise LedgerError(
             f"The ledger does not know of all {publication.copies} encodings of each image that "
@@ -173,63 +220,13 @@ def _statement(
 
 
 def _engine(name: str) -> Engine:
+    from instahide.encodings.publish import threads
+
     if name == "threads":
         return threads
     with requires_extra("Ray", "ray"):
         from instahide.encodings.ray.engine import on_ray
     return on_ray
-
-
-def verify_folder(location: str) -> None:
-    """Check every byte and value of a folder of encodings."""
-    folder = EncodedFolder.open(location, partial=True)
-    with progress_bar("encodings", len(folder)) as advance:
-        problems = folder.verify(advance)
-    if problems:
-        raise DamagedFileError(
-            " ".join([f"{location} is not as it was written.", *problems[:10]]),
-            "Get it anew from whoever published it.",
-        )
-    state = _STATES[folder.manifest.ended]
-    out.print(f"{location} is as it was written: {len(folder):,} encodings, {state}.")
-
-
-def show_info(location: str, as_json: bool, delta: float = DELTA) -> None:
-    """Print what a folder says of itself."""
-    folder = EncodedFolder.open(location, partial=True)
-    if as_json:
-        out.print_json(folder.manifest.to_json().decode(), ensure_ascii=True)
-        return
-    table = Table("", "", show_header=False)
-    for name, value in _facts(folder.manifest).items():
-        table.add_row(name, value)
-    statement = folders_statement([folder.manifest], delta)
-    out.print(table)
-    out.print(statement)
-    out.print(WARNING)
-
-
-def _facts(manifest: Manifest) -> dict[str, str]:
-    scheme = manifest.encryption()
-    exposures = len(manifest) * scheme.private_k / manifest.private_images
-    return {
-        "participant": manifest.participant or "(no name)",
-        "created": f"{manifest.created} by {manifest.library}",
-        "state": _STATES[manifest.ended],
-        "encodings": f"{len(manifest):,} of {manifest.total:,}",
-        "private images": f"{manifest.private_images:,}, {manifest.copies} copies each",
-        "an image is in": f"{exposures:,.1f} of them on average",
-        "scheme": ", ".join(f"{name} = {value}" for name, value in manifest.scheme.items()),
-        "shape": " x ".join(map(str, manifest.shape)),
-        "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes[:20])}",
-        "normalization": f"mean {_short(manifest.mean)}, std {_short(manifest.std)}",
-        "values": f"{manifest.values}, at most {manifest.max_quantization_error:.2g} off",
-        "shards": f"{len(manifest.shards)}, {decimal(sum(s.bytes for s in manifest.shards))}",
-    }
-
-
-def _short(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.4f}" for value in values)
 
 
 def _normalized(images: ImageTable, mean: str | None, std: str | None) -> ImageTable:
@@ -253,5 +250,5 @@ def _hint_to_resume() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        err.print("Stopped. What is finished stays; go on with the same command and --resume.")
+        notes.print("Stopped. Finished shards stay; continue with the same command and --resume.")
         raise

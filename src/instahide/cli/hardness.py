@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from pydantic import BaseModel, Field
 from rich.table import Table
 
 from instahide.audit.hardness import Setting, report
 from instahide.cli.console import out
+from instahide.cli.options import command
 
 #: Hours in larger units, largest first.
 _UNITS = (("years", 24 * 365.25), ("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60))
@@ -17,17 +18,34 @@ _SECONDS = 1 / 3600
 _MOST = 1e6
 
 
-def show_hardness(setting: Setting, rate: float, price: float, as_json: bool) -> None:
-    """Print what attacks on ``setting`` would cost, with the source and the assumptions of each."""
+class HardnessOptions(BaseModel):
+    """What `instahide hardness` takes."""
+
+    images: int = Field(description="images that partners are drawn from, all of them known")
+    k: int = Field(4, description="images in a mix")
+    private: int = Field(100, description="private images")
+    private_k: int = Field(2, description="private images in a mix")
+    encodings: int = Field(1, description="published encodings, in all")
+    values: int = Field(3072, description="values of an image")
+    rate: float = Field(1e9, description="steps per second of one core")
+    price: float = Field(0.05, description="dollars per hour of one core")
+
+
+@command
+def hardness(options: HardnessOptions) -> None:
+    """Estimate what attacks would cost, by published formulas.
+
+    Each formula is shown with its assumptions; no figure is a guarantee. Example:
+    instahide hardness --images 10000 --k 4
+    """
+    rate, price = options.rate, options.price
+    setting = Setting(**options.model_dump(exclude={"rate", "price"}))
     result = report(setting, rate=rate, price=price)
-    if as_json:
-        print(json.dumps(result))
-        return
-    out.print(_table(result["figures"], rate, price))
-    for row in result["figures"]:
-        out.print(row["name"], style="bold", end="")
-        out.print(f": {row['formula']}. {row['assumes']} {row['source']}.")
-    out.print(result["caveat"])
+    explanations = [
+        f"{row['name']}: {row['formula']}. {row['assumes']} {row['source']}."
+        for row in result["figures"]
+    ]
+    out.results(result, _table(result["figures"], rate, price), *explanations, result["caveat"])
 
 
 def duration(hours: float | None) -> str:

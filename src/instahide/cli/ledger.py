@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 from rich.bar import Bar
 from rich.table import Table
 
-from instahide.cli.console import out
+from instahide.cli.console import notes, out
+from instahide.cli.options import Delta, LedgerFile, Size, SkipBad, command
 from instahide.data import open_images
-from instahide.encodings.ledger.ledger import Ledger, Totals, default_ledger
-from instahide.encryption.privacy import DELTA, epsilon_of, privacy_statement
+
+if TYPE_CHECKING:
+    from instahide.encodings.ledger.ledger import Totals
 
 #: Bars of the histogram, at most.
 _BARS = 10
@@ -27,45 +29,49 @@ MEANING = (
 )
 
 
-def show_ledger(
-    path: Path | None,
-    data: str | None,
-    size: int | None,
-    skip_bad: bool,
-    as_json: bool,
-    delta: float = DELTA,
-) -> None:
-    """Print what the ledger says of all images, or of those of ``data``; never of a single one.
+class LedgerOptions(BaseModel):
+    """What `instahide ledger` takes."""
 
-    Args:
-        path: of the ledger; the default one if it is None.
-        data: a source of images; without it, all that were ever counted.
-        size: that the images are resized to before they are encrypted.
-        skip_bad: leave out files that cannot be read.
-        as_json: print one JSON object instead of tables.
-        delta: that the epsilon of noise is given at.
+    path: LedgerFile = None
+    data: str | None = Field(None, description="only the images of this folder, file or URL")
+    size: Size = None
+    skip_bad: SkipBad = False
+    delta: Delta = 1e-5
+
+
+@command
+def ledger(options: LedgerOptions) -> None:
+    """Show how often your images have been encrypted, over all runs.
+
+    Nothing is shown of a single image. Example: instahide ledger --data mnist-5k
     """
-    path = path or default_ledger()
-    figures = summary(_totals(path, data, size, skip_bad), delta)
-    if as_json:
-        print(json.dumps({"ledger": str(path), **figures}))
-    elif not figures["exposures"]:
-        out.print(_nothing(path, data))
-    else:
-        out.print(f"Ledger {path}")
-        out.print(_table(figures))
-        out.print(_histogram(figures["histogram"]))
-        out.print(figures["differential_privacy"])
-        out.print(MEANING)
+    from instahide.encodings.ledger.ledger import default_ledger
+
+    path = options.path or default_ledger()
+    figures = summary(_totals(path, options), options.delta)
+    results = {"ledger": path, **figures}
+    if not figures["exposures"]:
+        out.results(results, _nothing(path, options.data))
+        return
+    out.results(
+        results,
+        f"Ledger {path}",
+        _table(figures),
+        _histogram(figures["histogram"]),
+        figures["differential_privacy"],
+    )
+    notes.print(MEANING)
 
 
-def summary(totals: Totals, delta: float = DELTA) -> dict[str, Any]:
+def summary(totals: Totals, delta: float = 1e-5) -> dict[str, Any]:
     """What there is to say of ``totals``, ready for JSON; None where there is nothing to say.
 
     An exposure is one image in one encoding. Squared coefficients are a mean over exposures.
     Epsilon is that of the image that noise protects least: None where it has no guarantee. The
     same in words is None where no encoding was counted, of which there is nothing to promise.
     """
+    from instahide.encryption.privacy import epsilon_of, privacy_statement
+
     counts, exposures = totals.counts, int(totals.counts.sum())
     losses = totals.losses[counts > 0]
     epsilon = epsilon_of(float(losses.max(initial=0)), delta)
@@ -100,13 +106,17 @@ def histogram(counts: NDArray[np.int64]) -> list[dict[str, int]]:
     ]
 
 
-def _totals(path: Path, data: str | None, size: int | None, skip_bad: bool) -> Totals:
+def _totals(path: Path, options: LedgerOptions) -> Totals:
+    from instahide.encodings.ledger.ledger import Ledger, Totals
+
     if not path.exists():
         # To look is no reason to make one.
         return Totals(np.empty(0, np.int64), np.empty(0), np.empty(0))
-    images = None if data is None else open_images(data, size=size, skip_bad=skip_bad)
-    with Ledger.open(path) as ledger:
-        return ledger.totals(images, progress=True)
+    images = None
+    if options.data is not None:
+        images = open_images(options.data, size=options.size, skip_bad=options.skip_bad)
+    with Ledger.open(path) as opened:
+        return opened.totals(images, progress=True)
 
 
 def _nothing(path: Path, data: str | None) -> str:

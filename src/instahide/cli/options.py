@@ -1,13 +1,29 @@
-"""Arguments and options that several commands share."""
+"""What commands share: arguments, options, and how options objects become options.
+
+A command is a function under `command`. Its parameters are arguments and options as Typer has
+them, or options objects: pydantic models, of which every field becomes an option.
+"""
 
 from __future__ import annotations
 
+import inspect
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Union, get_args, get_origin
 
+import click
 import typer
+from click.core import ParameterSource
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
+from typer.main import get_command
+from typer.models import ParameterInfo
 
-from instahide.errors import InstaHideError
+from instahide.cli.console import explained, output_modes
+from instahide.encryption.scheme import CoefficientDistribution, LabelMode, Preset, Scheme
+from instahide.errors import InstaHideError, first_validation_error
 
 #: Along the side of an image.
 MOST_PIXELS = 1 << 14
@@ -18,41 +34,224 @@ Source = Annotated[
     str,
     typer.Argument(help="Images: digits, mnist-5k, fashion-mnist, a folder, a file or a URL."),
 ]
-Pool = Annotated[str, typer.Option("--public", help="A public pool's folder, or `photos`.")]
+EncodedSource = Annotated[str, typer.Argument(help="Folder of encodings, or its URL.")]
+Pool = Annotated[str, typer.Option("--public", help="Folder of a public pool, or `photos`.")]
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Resize the short side to so many pixels and crop the centre.", min=1, max=MOST_PIXELS
+        help="Resize the short side to this many pixels and crop the center.",
+        min=1,
+        max=MOST_PIXELS,
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read.")]
 Classes = Annotated[
     str | None,
-    typer.Option(help="All classes of all participants: cat,dog or a file with one name a line."),
+    typer.Option(help="All classes of all participants: cat,dog or a file with one name per line."),
 ]
 LedgerFile = Annotated[
     Path | None,
-    typer.Option("--ledger", help="The ledger; $INSTAHIDE_LEDGER or the user's own by default."),
+    typer.Option("--ledger", help="File of the ledger; if omitted, $INSTAHIDE_LEDGER or your own."),
+]
+Delta = Annotated[float, typer.Option(help="Delta at which the epsilon of the noise is given.")]
+#: The formats of `instahide.encodings.convert`.
+Format = Annotated[
+    Literal["challenge", "webdataset", "huggingface", "parquet"],
+    typer.Option("--format", help="Format of the files."),
 ]
 
-# Of a scheme; what is not given is the scheme's own.
-PrivateK = Annotated[int | None, typer.Option(help="Private images in a mix.")]
-C1 = Annotated[float | None, typer.Option(help="Bound of every coefficient.")]
-C2 = Annotated[float | None, typer.Option(help="Least sum of the private ones.")]
-LabelMode = Annotated[Literal["soft", "renormalised"] | None, typer.Option(help="Labels of a mix.")]
-Distribution = Annotated[
-    Literal["half-normal", "dirichlet"] | None,
-    typer.Option(help="Distribution of the coefficients."),
-]
-Noise = Annotated[
-    float | None,
-    typer.Option(help="Deviation of Gaussian noise on every value, in normalized units."),
-]
-Delta = Annotated[float, typer.Option(help="The delta at which the epsilon of noise is given.")]
+
+class MixingOptions(BaseModel):
+    """Changes to a preset of `Scheme`; what is None is the preset's."""
+
+    private_k: int | None = Field(None, description="private images in a mix")
+    c1: float | None = Field(None, description="upper bound of every coefficient")
+    c2: float | None = Field(None, description="lower bound of the sum of private coefficients")
+    label_mode: LabelMode | None = Field(None, description="labels of a mix")
+    coefficient_distribution: CoefficientDistribution | None = Field(
+        None, description="distribution of the coefficients"
+    )
+    noise: float = Field(
+        0.0, description="standard deviation of Gaussian noise, in units of normalized images"
+    )
+
+    def changed(self, preset: Preset, k: int) -> Scheme:
+        """The scheme ``preset`` with these changes.
+
+        Raises:
+            InstaHideError: as `Scheme`.
+        """
+        return Scheme.preset(
+            preset,
+            k,
+            private_k=self.private_k,
+            c1=self.c1,
+            c2=self.c2,
+            label_mode=self.label_mode,
+            coefficient_distribution=self.coefficient_distribution,
+            noise=self.noise,
+        )
+
+
+#: Title of a group of options in the help text, and the fields in it.
+Panels = Mapping[str, Iterable[str]]
+MIXING_PANEL = ("scheme", "k", *MixingOptions.model_fields)
+
+
+def _everywhere(
+    *,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print nothing but results and errors.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the results as one JSON object.")
+    ] = False,
+) -> None:
+    """The options of every command."""
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make ``function`` a command.
+
+    A parameter that is annotated with a pydantic model, or `Annotated` with one and `Panels`,
+    becomes an option for each field: description, bounds and default are the field's. The model
+    holds as set what was given on the command line. `--quiet` and `--json` are added, and errors
+    that a user can correct become messages.
+    """
+    declared: list[inspect.Parameter] = []
+    models: dict[str, type[BaseModel]] = {}
+    for parameter in _parameters(function):
+        model, *panels = get_args(parameter.annotation) or (parameter.annotation,)
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            models[parameter.name] = model
+            declared += _options(model, *panels)
+        else:
+            declared.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @explained
+    def call(**values: object) -> None:
+        objects = {name: _built(model, values) for name, model in models.items()}
+        function(**objects, **values)
+
+    def run(*, quiet: bool, as_json: bool, **values: object) -> None:
+        with output_modes(quiet=quiet, as_json=as_json):
+            call(**values)
+
+    declared += _parameters(_everywhere)
+    run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, __name__
+    run.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
+    # Typer asks for the annotations apart from the signature.
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in declared}
+    return run
+
+
+def click_command(found: Callable[..., None] | typer.Typer) -> click.Command:
+    """A function under `command`, or a group of such, as Click calls it."""
+    if isinstance(found, typer.Typer):
+        made = get_command(found)
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command()(found)
+        made = get_command(single)
+    for each in [made, *getattr(made, "commands", {}).values()]:
+        _restore_argument_help(each)
+    return made
+
+
+def _restore_argument_help(made: click.Command) -> None:
+    """Since version 8.5 Click has a help text of arguments itself, and clears typer's."""
+    for parameter in made.params:
+        if isinstance(parameter, click.Argument) and made.callback is not None:
+            annotation = inspect.signature(made.callback).parameters[str(parameter.name)].annotation
+            info = _info(annotation.__metadata__)
+            parameter.help = None if info is None else info.help
+
+
+def _parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function, eval_str=True).parameters.values())
+
+
+def _built(model: type[BaseModel], values: dict[str, object]) -> BaseModel:
+    """The model of those ``values`` that were given; takes all of its fields out of them."""
+    context = click.get_current_context()
+    fields = {name: values.pop(name) for name in model.model_fields}
+    given = {
+        name: value
+        for name, value in fields.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise InstaHideError(
+            f"An option has an unusable value: {first_validation_error(error)}.",
+            f"See `{context.command_path} --help`.",
+        ) from None
+
+
+def _options(model: type[BaseModel], panels: Panels | None = None) -> list[inspect.Parameter]:
+    titles = {name: title for title, names in (panels or {}).items() for name in names}
+    fields = model.model_fields
+    ordered = [*(name for name in fields if name not in titles), *titles]
+    return [_option(name, fields[name], titles.get(name)) for name in ordered]
+
+
+def _option(name: str, field: FieldInfo, panel: str | None) -> inspect.Parameter:
+    kind, details = _plain_type(field.annotation)
+    details = [*field.metadata, *details]
+    many = get_origin(kind) is list
+    info = copy(_info(details) or (typer.Argument() if many else typer.Option()))
+    if field.description:
+        info.help = f"{field.description[0].upper()}{field.description[1:].rstrip('.')}."
+        info.min, info.max = _bounds(details)
+    info.rich_help_panel = panel or info.rich_help_panel
+    default = inspect.Parameter.empty if field.is_required() else field.default
+    if field.default_factory is not None:
+        default = None
+    if many and isinstance(default, str):
+        default = [default]
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind if field.is_required() else kind | None, info],
+    )
+
+
+def _plain_type(annotation: object) -> tuple[type, list[object]]:
+    """What a user types of a field, without None; and what else `Annotated` says of it.
+
+    A field that takes one value or a list of them takes a list.
+    """
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = [_plain_type(part) for part in get_args(annotation) if part is not type(None)]
+        return next((part for part in parts if get_origin(part[0]) is list), parts[0])
+    if get_origin(annotation) is Annotated:
+        inner, *details = get_args(annotation)
+        plain, more = _plain_type(inner)
+        return plain, [*details, *more]
+    return annotation, []  # type: ignore[return-value]
+
+
+def _info(details: Iterable[object]) -> ParameterInfo | None:
+    return next((detail for detail in details if isinstance(detail, ParameterInfo)), None)
+
+
+def _bounds(details: Iterable[object]) -> tuple[float | None, float | None]:
+    """The least and the largest value; one that only keeps sums finite is left to the model."""
+
+    def flat(parts: Iterable[object]) -> Iterator[object]:
+        for part in parts:
+            yield from flat(part.metadata) if isinstance(part, FieldInfo) else [part]
+
+    found = list(flat(details))
+    least = max((part.ge for part in found if hasattr(part, "ge")), default=None)
+    most = [part.le for part in found if hasattr(part, "le")]
+    return least, min((bound for bound in most if bound < 10**9), default=None)
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """One number a channel, as typed: ``0.49,0.48,0.45``.
+    """One number per channel, as typed: ``0.49,0.48,0.45``.
 
     Raises:
         InstaHideError: something else was typed.
@@ -61,5 +260,5 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InstaHideError(
-            f"{text!r} is not one number a channel.", "Write 0.29, or 0.49,0.48,0.45 for colour."
+            f"{text!r} is not one number per channel.", "Write 0.29, or 0.49,0.48,0.45 for color."
         ) from error

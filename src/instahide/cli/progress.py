@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-from instahide.cli.console import err, text_column
+from instahide.cli.console import notes, text_column
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def progress_bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
         text_column("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err) as bars:
+    with Progress(*columns, console=notes) as bars:
         task = bars.add_task("", total=total, speed="")
 
         def advance(count: int) -> None:

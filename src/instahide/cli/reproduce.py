@@ -10,17 +10,22 @@ import difflib
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
 import yaml
 from rich.table import Table
 
-from instahide.cli.console import err, out
+from instahide.cli.console import notes, out
+from instahide.cli.options import command
 from instahide.errors import InstaHideError
 
 #: From the root of a checkout.
 SETTINGS = Path("experiments/settings")
+#: Where an installed package has them, and the checkout that this module is in.
+_COPIES = (Path(__file__).with_name("claims"), Path(__file__).parents[3] / SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -38,30 +43,54 @@ class Claim:
     runs: list[str]
 
 
+@command
+def reproduce(
+    claim: Annotated[
+        str | None, typer.Argument(help="Name of a claim; if omitted, the claims are listed.")
+    ] = None,
+) -> None:
+    """Measure one of the paper's claims again, or list the claims.
+
+    Run this in the root of a checkout; only the list is available elsewhere. What is measured is
+    added to the files in experiments/results. Some claims take hours.
+    """
+    if claim is None:
+        _list_claims(Path.cwd())
+    else:
+        _measure(claim, Path.cwd())
+
+
 def claims(root: Path) -> dict[str, Claim]:
     """All claims of the checkout at ``root``, by name.
 
     Raises:
-        InstaHideError: there are none, as in an installed package.
+        InstaHideError: ``root`` is not a checkout.
     """
-    files = sorted((root / SETTINGS).glob("*.yaml"))
-    if not files:
+    found = _read(root / SETTINGS)
+    if not found:
         raise InstaHideError(
             f"There is no {SETTINGS} here: experiments are not in the installed package.",
             "Run this in the root of a checkout of the project.",
         )
-    return {file.stem: Claim(**yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files}
+    return found
 
 
-def show_claims(root: Path) -> None:
-    """Print a line for each claim."""
+def _read(folder: Path) -> dict[str, Claim]:
+    return {
+        file.stem: Claim(**yaml.safe_load(file.read_text(encoding="utf-8")))
+        for file in sorted(folder.glob("*.yaml"))
+    }
+
+
+def _list_claims(root: Path) -> None:
     table = Table("name", "claim", "results")
-    for name, claim in claims(root).items():
+    found = next(filter(None, map(_read, (root / SETTINGS, *_COPIES))), {})
+    for name, claim in found.items():
         table.add_row(name, claim.claim, Path(claim.results).name)
-    out.print(table)
+    out.results({name: asdict(claim) for name, claim in found.items()}, table)
 
 
-def reproduce(name: str, root: Path) -> None:
+def _measure(name: str, root: Path) -> None:
     """Run all that measures the claim ``name``; most runs leave out what their results hold.
 
     Raises:
@@ -73,17 +102,19 @@ def reproduce(name: str, root: Path) -> None:
         remedy = f"Did you mean `{close[0]}`?" if close else f"Choose one of: {', '.join(known)}."
         raise InstaHideError(f"There is no claim `{name}`.", remedy)
     for line in known[name].runs:
-        err.print(f"Running: {line}")
-        code = subprocess.run(command(line), cwd=root, check=False).returncode  # noqa: S603
+        notes.print(f"Running: {line}")
+        # What a run prints is a note, so it may not mix with results in JSON.
+        output = subprocess.DEVNULL if notes.quiet else 2 if out.as_json else None
+        code = subprocess.run(_words(line), cwd=root, stdout=output, check=False).returncode  # noqa: S603
         if code:
             raise InstaHideError(
                 f"`{line}` ended with {code}.",
-                "Put right what it says above; the same command then goes on.",
+                "Correct what it prints above; the same command then continues.",
             )
-    out.print(f"Results: {known[name].results}")
+    out.results({"claim": name, "results": known[name].results}, f"Results: {known[name].results}")
 
 
-def command(line: str) -> list[str]:
+def _words(line: str) -> list[str]:
     """The words of ``line``; ``python`` is the one that runs this."""
     program, *words = shlex.split(line)
     return [sys.executable if program == "python" else program, *words]

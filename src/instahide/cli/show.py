@@ -3,50 +3,82 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import typer
+from pydantic import BaseModel, Field
 
+from instahide.cli.console import out
+from instahide.cli.options import Pool, Size, SkipBad, Source, command
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.display import denormalize, min_max
-from instahide.encryption.illustration import CAPTION, Illustration, illustrate
+from instahide.encryption.scheme import Preset, Scheme
 from instahide.errors import InstaHideError, IntegrationError, SchemeError
-from instahide.training.settings import TrainSettings
 from instahide.utils.atomic_write import atomic_write
+
+if TYPE_CHECKING:
+    from instahide.encryption.illustration import Illustration
 
 _TITLES = ("the mix", "the encoding", "|encoding|:\nwhat it says")
 _INK, _PALE = "#1b1f24", "#6b7280"
 
 
-def draw_picture(
-    source: str,
-    public: str,
-    scheme: str,
-    k: int,
-    noise: float,
-    count: int,
-    size: int | None,
-    skip_bad: bool,
-    out: Path,
-) -> None:
-    """Write a picture of the encryption of ``count`` images of ``source`` to ``out``."""
-    asked = {"scheme": scheme, "k": k, "noise": noise}
-    settings = TrainSettings.from_values(asked, "The options").encryption()
-    images = open_images(source, size=size, skip_bad=skip_bad)
+class ShowOptions(BaseModel):
+    """What `instahide show` takes."""
+
+    source: Source = "mnist-5k"
+    public: Pool = "photos"
+    scheme: Preset = Field(default="cross", description="how images are mixed")
+    k: int = Field(default=4, description="images in a mix")
+    noise: float = Field(
+        default=0.0,
+        description="standard deviation of Gaussian noise, in units of normalized images",
+    )
+    images: int = Field(default=4, description="rows of the picture")
+    size: Size = None
+    skip_bad: SkipBad = False
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("show.png")
+
+
+@command
+def show(options: ShowOptions) -> None:
+    """Draw each step of the encryption of some images.
+
+    Shown are originals, their partners, the mix, the encoding and |encoding|.
+    """
+    draw_picture(options)
+    out.results({"picture": options.out}, f"Picture: {options.out}")
+
+
+def draw_picture(options: ShowOptions) -> None:
+    """Write the picture that ``options`` ask for.
+
+    Raises:
+        InstaHideError: the images or the pool cannot be read, or do not fit the scheme.
+    """
+    from instahide.encryption.illustration import illustrate
+
+    scheme = Scheme.preset(options.scheme, options.k, noise=options.noise)
+    images = open_images(options.source, size=options.size, skip_bad=options.skip_bad)
+    count = options.images
     if not 1 <= count <= len(images):
         raise InstaHideError(
             f"A picture of {count} images cannot be drawn.", f"Choose from 1 to {len(images)}."
         )
-    if settings.private_k > len(images):
-        raise SchemeError(
-            f"A mix of {settings.private_k} images needs as many; there are {len(images)}.",
+    if scheme.private_k > len(images):
+        raise InstaHideError(
+            f"A mix of {scheme.private_k} images needs as many; there are {len(images)}.",
             "Lower k, or give more images.",
         )
-    pool = open_pool(public, images.shape) if settings.public_k else None
+    pool = open_pool(options.public, images.shape) if scheme.public_k else None
     chosen = np.linspace(0, len(images) - 1, count).astype(np.int64)
-    _draw(illustrate(settings, images, pool, chosen), images, settings.private_k, out)
+    _draw(illustrate(scheme, images, pool, chosen), images, scheme.private_k, options.out)
 
 
-def _draw(steps: Illustration, images: ImageTable, private_k: int, out: Path) -> None:
+def _draw(steps: Illustration, images: ImageTable, private_k: int, path: Path) -> None:
+    from instahide.encryption.illustration import CAPTION
+
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -78,5 +110,5 @@ def _draw(steps: Illustration, images: ImageTable, private_k: int, out: Path) ->
         fontsize=7,
         color=_PALE,
     )
-    with atomic_write(out) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, dpi=160, facecolor="white")

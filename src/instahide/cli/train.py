@@ -6,51 +6,97 @@ import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 
-from instahide.cli.console import WARNING, err, explained, out
-from instahide.encodings.privacy import folders_statement
-from instahide.encryption.privacy import DELTA, privacy_statement
-from instahide.training.data.pooled import PooledData
-from instahide.training.distributed.ddp import joined
-from instahide.training.distributed.process_group import World
-from instahide.training.progress import Progress, progress_reporter
+from instahide.cli.console import WARNING, err, explained, notes, out
+from instahide.cli.options import MIXING_PANEL, command
 from instahide.training.settings import TrainSettings
-from instahide.training.trainer import Trainer, start
+
+if TYPE_CHECKING:
+    from instahide.training.distributed.process_group import World
+    from instahide.training.trainer import Trainer
+
+PANELS = {
+    "Data": ("test", "public", "fresh_crops", "size", "skip_bad", "test_share"),
+    "Encryption": (*MIXING_PANEL, "crop_padding", "flip"),
+    "Exposure": ("ledger", "max_exposure"),
+    "Network": ("model", "sign_invariant", "seed"),
+    "Training": (
+        "epochs", "batch_size", "optimizer", "lr", "weight_decay", "momentum", "schedule", "ema",
+        "patience", "precision", "device",
+    ),
+    "Encrypted test queries": ("queries", "query_coefficient"),
+}  # fmt: skip
 
 
-def run_training(given: Mapping[str, Any], folder: Path, config: Path | None, resume: bool) -> None:
-    """Train by the settings of ``config`` with ``given`` on top, in ``folder``.
+@command
+def train(
+    settings: Annotated[TrainSettings, PANELS],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path(
+        "runs/run"
+    ),
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML, TOML or JSON file of settings; options override it."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, under new keys.")
+    ] = False,
+) -> None:
+    """Train a network on encrypted images, or on folders of encodings.
 
-    A resumed run keeps the settings it has, so that nothing needs to be typed again. Under
-    `torchrun` the processes train together, and rank 0 speaks for all.
+    Examples: instahide train mnist-5k --scheme cross --k 4, and
+    instahide train encoded-by-anna encoded-by-ben --test fashion-mnist
     """
+    from instahide.training.distributed.ddp import joined
+
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    if len(given.get("data", ())) == 1:
+        # A single source is no list of folders.
+        given["data"] = given["data"][0]
     with joined() as world:
-        out.quiet = err.quiet = not world.main
-        # What is wrong is said before any process leaves, since that ends the others.
-        explained(_train)(world, given, folder, config, resume)
+        if not world.main:
+            # Rank 0 speaks for all.
+            out.quiet = err.quiet = notes.quiet = True
+        # An error is printed before any process leaves, since that ends the others.
+        explained(_train)(world, given, out_folder, config, resume)
 
 
 def _train(
-    world: World, given: Mapping[str, Any], folder: Path, config: Path | None, resume: bool
+    world: World, given: Mapping[str, object], folder: Path, config: Path | None, resume: bool
 ) -> None:
-    shown = progress_reporter() if world.main else nullcontext(Progress())
+    from instahide.training.progress import Progress, progress_reporter
+    from instahide.training.trainer import start
+
+    shown = progress_reporter(notes) if world.main else nullcontext(Progress())
     with shown as progress, world.together():
         settings = _settings(given, folder, config, resume)
         job = start(settings, folder, resume=resume, progress=progress, world=world)
-    out.print(_title(job))
-    out.print(_table(job))
-    out.print(_privacy(job))
+    privacy = _privacy(job)
+    out.results(
+        {
+            "folder": folder,
+            "metrics": job.metrics,
+            "images_per_second": job.history[-1].images_per_second,
+            "exposure": job.facts.get("exposure"),
+            "differential_privacy": privacy,
+        },
+        _title(job),
+        _table(job),
+        privacy,
+        f"Results, network and settings: {folder}",
+    )
     if job.material.scheme.k > 1:
-        out.print(WARNING)
-    out.print(f"Results, network and settings: {folder}")
+        notes.print(WARNING)
 
 
 def _settings(
-    given: Mapping[str, Any], folder: Path, config: Path | None, resume: bool
+    given: Mapping[str, object], folder: Path, config: Path | None, resume: bool
 ) -> TrainSettings:
+    """Those of ``config``, or of the resumed run, with ``given`` on top."""
     own = folder / "settings.json"
     source = own if resume and own.exists() and config is None else config
     settings = TrainSettings.load(source) if source else TrainSettings.from_values({})
@@ -76,6 +122,10 @@ def _table(job: Trainer) -> Table:
 
 def _privacy(job: Trainer) -> str:
     """What noise guarantees of the images that were trained on."""
+    from instahide.encodings.privacy import folders_statement
+    from instahide.encryption.privacy import DELTA, privacy_statement
+    from instahide.training.data.pooled import PooledData
+
     material = job.material
     if isinstance(material, PooledData):
         return folders_statement([folder.manifest for folder in material.folders])
@@ -86,6 +136,8 @@ def _privacy(job: Trainer) -> str:
 
 
 def _title(job: Trainer) -> str:
+    from instahide.training.data.pooled import PooledData
+
     material, settings = job.material, job.settings
     if isinstance(material, PooledData):
         folders = material.folders

@@ -80,7 +80,7 @@ class TrainSettings(BaseModel):
     test: str | None = Field(
         None,
         description="images to test on: the test images of a source that has any, or all of it; a "
-        "folder of encodings tests folders of encodings; none: a part of the data",
+        "folder of encodings tests folders of encodings; if omitted, a part of the data",
     )
     public: str = Field("photos", description="public pool: a folder, or the built-in `photos`")
     fresh_crops: bool = Field(
@@ -98,16 +98,21 @@ class TrainSettings(BaseModel):
         "cross", description="how images are mixed"
     )
     k: int = Field(4, description="images in a mix; a plain scheme has none")
-    private_k: int | None = Field(None, description="private images in a mix; none: the scheme's")
-    c1: Number | None = Field(None, description="bound of every coefficient; none: the scheme's")
+    private_k: int | None = Field(
+        None, description="private images in a mix; if omitted, the scheme's"
+    )
+    c1: Number | None = Field(
+        None, description="bound of every coefficient; if omitted, the scheme's"
+    )
     c2: Number | None = Field(
-        None, description="least sum of the private coefficients; none: the scheme's"
+        None, description="least sum of the private coefficients; if omitted, the scheme's"
     )
     label_mode: Literal["soft", "renormalised"] | None = Field(
         None, description="labels of a mix: soft as in the paper, or scaled to sum 1"
     )
     coefficient_distribution: Literal["half-normal", "dirichlet"] | None = Field(
-        None, description="distribution of the coefficients; none: half-normal as in the paper"
+        None,
+        description="distribution of the coefficients; if omitted, half-normal as in the paper",
     )
     noise: Annotated[Number, Field(ge=0)] = Field(
         0.0,
@@ -119,7 +124,7 @@ class TrainSettings(BaseModel):
 
     ledger: str | None = Field(
         None,
-        description="file that counts how often each image has gone into an encoding; none: "
+        description="file that counts how often each image has gone into an encoding; if omitted, "
         "$INSTAHIDE_LEDGER, or the user's own",
     )
     max_exposure: Annotated[Whole, Field(ge=1)] | None = Field(
@@ -163,7 +168,8 @@ class TrainSettings(BaseModel):
         0.999, description="decay of the moving average of the weights; 0: no average"
     )
     patience: Annotated[Whole, Field(ge=1)] | None = Field(
-        None, description="epochs without a better accuracy before stopping; none: never"
+        None,
+        description="epochs without a better accuracy before stopping; if omitted, training never stops early",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps ...")
 

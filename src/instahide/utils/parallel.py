@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from instahide.utils.progress import progress_hidden
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -53,5 +55,5 @@ def with_progress(
         total=total,
         console=Console(stderr=True),
         transient=True,
-        disable=not shown,
+        disable=not shown or progress_hidden(),
     )

@@ -336,8 +336,9 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "15 encodings of 1 x 8 x 8, 3 of an image" in run("info", "given")
     np.save("decryption.npy", perfect(Path("kept")))
     scored = run(
-        "score", "decryption.npy", "--truth", "kept", "--name", "us", "--leaderboard", "board.csv"
-    )
+        "score", "decryption.npy", "--truth", "kept", "--name", "us", "--leaderboard", "board.csv",
+        "--json",
+    )  # fmt: skip
     assert json.loads(scored)["mean_ssim"] == pytest.approx(1, abs=1e-4)
     assert json.loads(scored)["images_recovered"] == 5
     blank = json.loads(scored)["blank"]

@@ -574,7 +574,7 @@ def test_a_missing_package_is_named(
 def run(*arguments: object, code: int = 0) -> str:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
-    return result.output
+    return result.stdout if "--json" in arguments else result.output
 
 
 def test_commands(folder: EncodedFolder, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from instahide import Encoder, ImageTable, InstaHideError, Scheme
-from instahide.cli.encrypt import show_info
+from instahide.cli.main import app
 from instahide.encodings.folder import EncodedFolder, new_shard_name, writing_encodings
 from instahide.encodings.shards import write_shard
 from instahide.encryption.encoder import Encoded
@@ -203,11 +204,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 
 
 def test_what_a_publisher_calls_himself_is_shown_as_it_is(
-    tmp_path: Path, write_folder: Write, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, write_folder: Write
 ) -> None:
     write_folder(tmp_path / "encodings", participant="[/] [red]us[/red]")
-    show_info(str(tmp_path / "encodings"), as_json=False)
-    assert "[/] [red]us[/red]" in capsys.readouterr().out
+    result = CliRunner().invoke(app, ["info", str(tmp_path / "encodings")])
+    assert "[/] [red]us[/red]" in result.stdout
 
 
 @pytest.mark.parametrize("values", ["float32", "float16", "uint8"])

@@ -14,6 +14,7 @@ from instahide.data.remote.urls import Entry, Remote, is_url, local_path
 from instahide.errors import DataError, InstaHideError
 from instahide.utils.atomic_write import write_json
 from instahide.utils.parallel import parallel_map
+from instahide.utils.progress import progress_hidden
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
@@ -139,7 +140,7 @@ def _bar(total: int, shown: bool) -> Iterator[Callback]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
     columns = ("Fetching", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    hidden = not shown or total < LARGE
+    hidden = not shown or total < LARGE or progress_hidden()
     with Progress(
         *columns, console=Console(stderr=True), transient=True, disable=hidden
     ) as progress:

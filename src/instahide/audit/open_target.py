@@ -27,8 +27,8 @@ from instahide.utils.atomic_write import read_regular
 MOST_RESULTS = 1 << 26
 
 
-class Given(NamedTuple):
-    """What was typed beside the folder; what is None is the run's own, or the default."""
+class PrivateImages(NamedTuple):
+    """The images that a target was made of; what is None is the run's own, or the default."""
 
     source: str
     public: str | None
@@ -36,7 +36,7 @@ class Given(NamedTuple):
     skip_bad: bool
 
 
-def subject_of(target: str, given: Given) -> AuditTarget:
+def open_target(target: str, given: PrivateImages) -> AuditTarget:
     """What is in the folder ``target``, with the images that it was made of.
 
     Raises:
@@ -52,7 +52,7 @@ def subject_of(target: str, given: Given) -> AuditTarget:
     )
 
 
-def _of_run(folder: Path, given: Given) -> AuditTarget:
+def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
     settings = TrainSettings.load(folder / "settings.json")
     if settings.pooled:
         raise InstaHideError(
@@ -82,7 +82,7 @@ def _of_run(folder: Path, given: Given) -> AuditTarget:
     )
 
 
-def _images_of_run(settings: TrainSettings, given: Given) -> tuple[ImageTable, ImageTable]:
+def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[ImageTable, ImageTable]:
     """The images that were encrypted, and others, which were tested on."""
     how: dict[str, Any] = {
         "size": given.size or settings.size,
@@ -111,7 +111,7 @@ def _said_of_run(settings: TrainSettings, results: dict[str, Any]) -> dict[str, 
     return said
 
 
-def _of_encodings(target: str, given: Given) -> AuditTarget:
+def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
     folder = EncodedFolder.open(target)
     manifest = folder.manifest
     images = open_images(given.source, size=given.size, skip_bad=given.skip_bad)
@@ -123,7 +123,7 @@ def _of_encodings(target: str, given: Given) -> AuditTarget:
         raise DataError(
             f"{target} was made of {manifest.private_images:,} images; {given.source} holds "
             f"{len(images):,}.",
-            "Name the images that the encodings were made of, all of them, with --images.",
+            "Name all of the images that the encodings were made of.",
         )
     scheme = manifest.encryption()
     few = len(folder) <= MOST_ENCODINGS
@@ -161,13 +161,13 @@ def _require_fit(
         raise DataError(
             f"The images are {images.shape}, those of {folder} were {tuple(shape)} (channels, "
             "height, width).",
-            f"Name the images that it was made of; --size {shape[1]} brings them to its size.",
+            f"Name the images that it was made of; `size={shape[1]}` resizes them.",
         )
     if images.classes != tuple(classes) or len(np.unique(images.labels)) == 0:
         raise DataError(
             f"The classes of the images ({', '.join(images.classes[:10])}) are not those of "
             f"{folder} ({', '.join(classes[:10])}).",
-            "Name the images that it was made of with --images.",
+            "Name the images that it was made of.",
         )
 
 

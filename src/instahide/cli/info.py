@@ -1,0 +1,59 @@
+"""`instahide info`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from instahide.cli.console import WARNING, notes, out
+from instahide.cli.options import Delta, EncodedSource, command
+
+if TYPE_CHECKING:
+    from instahide.encodings.manifest import Manifest
+
+#: What `Manifest.ended` means.
+STATES = {"all": "complete", "limit": "ended at its exposure limit", None: "not finished"}
+
+
+@command
+def info(folder: EncodedSource, delta: Delta = 1e-5) -> None:
+    """Show a folder's contents and the exposure of its images.
+
+    With --json: the manifest.
+    """
+    from instahide.encodings.folder import EncodedFolder
+    from instahide.encodings.privacy import folders_statement
+
+    manifest = EncodedFolder.open(folder, partial=True).manifest
+    table = Table("", "", show_header=False)
+    for name, value in _facts(manifest).items():
+        table.add_row(name, value)
+    statement = folders_statement([manifest], delta)
+    out.results(json.loads(manifest.to_json()), table, statement)
+    notes.print(WARNING)
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    scheme = manifest.encryption()
+    exposures = len(manifest) * scheme.private_k / manifest.private_images
+    return {
+        "participant": manifest.participant or "(no name)",
+        "created": f"{manifest.created} by {manifest.library}",
+        "state": STATES[manifest.ended],
+        "encodings": f"{len(manifest):,} of {manifest.total:,}",
+        "private images": f"{manifest.private_images:,}, {manifest.copies} copies each",
+        "an image is in": f"{exposures:,.1f} of them on average",
+        "scheme": ", ".join(f"{name} = {value}" for name, value in manifest.scheme.items()),
+        "shape": " x ".join(map(str, manifest.shape)),
+        "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes[:20])}",
+        "normalization": f"mean {_short(manifest.mean)}, std {_short(manifest.std)}",
+        "values": f"{manifest.values}, at most {manifest.max_quantization_error:.2g} off",
+        "shards": f"{len(manifest.shards)}, {decimal(sum(s.bytes for s in manifest.shards))}",
+    }
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
