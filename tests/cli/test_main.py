@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+from instahide.cli.audit import VIOLATED
 from instahide.cli.main import COMMANDS, app
 from instahide.cli.options import command
 
@@ -178,11 +179,9 @@ def test_quiet_prints_results_alone(here: Path) -> None:
 
 def test_a_violated_bound_is_told_by_the_exit_code_under_json(here: Path) -> None:
     run("encrypt", "images.npz", *INSIDE, "--out", "enc")
-    result = run(
-        "audit", "enc", "--images", "images.npz", "--only", "labels", "--fail-if",
-        "label_accuracy>=0", "--json",
-    )  # fmt: skip
-    assert result.exit_code in (2, 3)
+    result = run(*QUICK[9], "--fail-if", "labels.class_sets_right>=0", "--json")
+    assert result.exit_code == VIOLATED, result.output
+    assert json.loads(result.stdout)["thresholds"][0]["violated"]
 
 
 class Options(BaseModel):

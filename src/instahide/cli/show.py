@@ -67,7 +67,7 @@ def draw_picture(options: ShowOptions) -> None:
             f"A picture of {count} images cannot be drawn.", f"Choose from 1 to {len(images)}."
         )
     if scheme.private_k > len(images):
-        raise InstaHideError(
+        raise SchemeError(
             f"A mix of {scheme.private_k} images needs as many; there are {len(images)}.",
             "Lower k, or give more images.",
         )

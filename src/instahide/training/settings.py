@@ -169,7 +169,8 @@ class TrainSettings(BaseModel):
     )
     patience: Annotated[Whole, Field(ge=1)] | None = Field(
         None,
-        description="epochs without a better accuracy before stopping; if omitted, training never stops early",
+        description="epochs without a better accuracy before stopping; if omitted, training never "
+        "stops early",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps ...")
 
