@@ -38,6 +38,14 @@ class InstaHideError(ValueError):
         problem: what is wrong, in one sentence, naming the file or the setting.
         remedy: what to change, in one sentence.
 
+    Examples:
+        >>> from instahide import InstaHideError, Scheme
+        >>> try:
+        ...     Scheme(k=0)
+        ... except InstaHideError as error:
+        ...     print(error.remedy)
+        Use k = 4 or more.
+
     The message never holds a key, a coefficient or a partner index: it is printed and logged. Names
     and texts of files in it are made harmless by `printable`.
     """

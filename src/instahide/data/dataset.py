@@ -1,4 +1,4 @@
-"""Any PyTorch map-style data set, used through its own transforms."""
+"""Images of a PyTorch map-style data set, with its own transforms."""
 
 from __future__ import annotations
 
@@ -49,26 +49,38 @@ class MapDataset(Protocol):
 
 
 class ImageDataset:
-    """The images of ``dataset``, fetched through it every time and normalized.
+    """The normalized images of a PyTorch map-style data set, fetched on every use.
 
     Items are (image, label) pairs, or mappings with ``image``, ``img`` or ``pixel_values`` and
     ``label``, ``labels`` or ``fine_label``. PIL images and uint8 arrays are divided by 255 and
-    normalized with ``mean`` and ``std``. Float images (C, H, W) count as normalized already.
-    Random transforms draw from their own generators: they are not secret.
+    normalized with ``mean`` and ``std``. Float images (C, H, W) must be normalized already.
+    Random transforms draw from their own generators; their draws are not secret.
 
     Args:
         dataset: has ``__len__`` and ``__getitem__``.
-        mean: per channel, of pixel / 255; for float images, what their transform subtracted, which
-            public images need as well. Measured on at most `MEASURED_ITEMS` items by default. Means
-            above 1 are taken to be of pixels from 0 to 255, like their std.
-        std: per channel, likewise.
-        classes: class names by number, or how many classes there are; by default what the data set
-            says, else as many as its labels need.
-        workers: threads that fetch items; 1 for a data set that must not be shared by threads.
+        mean: mean of pixel / 255, per channel; for float images, the mean that their transform
+            subtracted, which is also applied to public images. Measured on at most
+            `MEASURED_ITEMS` items by default. If it is above 1, ``mean`` and ``std`` are taken to
+            be in units of pixels from 0 to 255.
+        std: standard deviation, per channel, likewise.
+        classes: class names by number, or the number of classes; by default those that the data
+            set declares, else the largest label plus 1.
+        workers: threads that fetch items; use 1 for a data set that is not thread-safe.
 
     Raises:
-        InstaHideError: items that cannot be used, that no mask would hide, or whose values are not
-            those that ``mean`` and ``std`` give.
+        DataError: the data set is empty or has no ``__len__`` or ``__getitem__``; an item is not
+            an image with a label, or differs in shape or type from the first; only one of ``mean``
+            and ``std`` is given for float images; the values do not match ``mean`` and ``std``; or
+            all values have the same sign, so that the mask would hide nothing.
+
+    Examples:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from instahide import ImageDataset
+        >>> images, labels = torch.randn(20, 3, 8, 8), torch.arange(20) % 2
+        >>> dataset = ImageDataset(TensorDataset(images, labels), classes=["cat", "dog"])
+        >>> len(dataset), dataset.shape, dataset.classes
+        (20, (3, 8, 8), ('cat', 'dog'))
     """
 
     def __init__(

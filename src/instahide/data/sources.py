@@ -31,24 +31,30 @@ def open_images(
     progress: bool = True,
     classes: Sequence[str] | None = None,
 ) -> ImageTable:
-    """Labelled images; the training images, where the source comes with test images.
+    """Open labelled images; of a source with training and test images, the training images.
+
+    A `SkippedWarning` lists parts of the source that were not read: files of other types, further
+    frames or pages of an image file, folders next to the training and test images.
 
     Args:
-        source: a built-in name (`digits`, `mnist-5k`, `fashion-mnist`), or the path of a folder of
+        source: a built-in name (`digits`, `mnist-5k`, `fashion-mnist`); the path of a folder of
             class folders, of a ``.npy`` or ``.npz`` file, of IDX files, or of CIFAR-10 or CIFAR-100
-            (python version); or a URL of one, as in ``s3://bucket/images.npz``, which is copied to
-            the cache. A folder of a built-in name is ``./digits``.
-        size: resize the short side to so many pixels and crop the centre.
-        skip_bad: warn of image files that cannot be read instead of refusing them.
-        progress: show a bar while image files are fetched and decoded.
-        classes: the names of all classes, in the order that participants agreed on. A source may
-            hold images of some of them only; it may hold no others.
-
-    A `SkippedWarning` says what else the source holds that was not read: files of other types,
-    further frames or pages of an image file, folders beside the training and test images.
+            (python version); or a URL of one, such as ``s3://bucket/images.npz``, which is copied
+            to the cache. For a folder that has a built-in name, write ``./digits``.
+        size: resize the short side to this many pixels and crop the centre; None keeps the size.
+        skip_bad: warn of image files that cannot be read and skip them, instead of raising.
+        progress: show a progress bar while image files are downloaded and decoded.
+        classes: the names of all classes, in the order that participants agreed on. The source may
+            lack some of them, but may have no others. By default the names in the source.
 
     Raises:
-        InstaHideError: the source is missing, damaged, hostile, or of no known kind.
+        InstaHideError: the source is missing, damaged, or of no known format; ``size`` is below 1;
+            or the source has a class that is not in ``classes``.
+
+    Examples:
+        >>> from instahide import open_images
+        >>> open_images("digits")
+        ImageTable(1438 of (1, 8, 8), 10 classes)
     """
     _check_size(size)
     known = class_list(classes)
@@ -69,15 +75,34 @@ def open_split(
     progress: bool = True,
     classes: Sequence[str] | None = None,
 ) -> Split:
-    """Training and test images, as `open_images` opens them.
+    """Open training and test images.
 
-    A source that comes in two parts keeps them: IDX and CIFAR files, arrays, and a folder with
-    ``train`` beside ``test`` or ``val``, however these are spelled (`Training`, `testset`).
-    Otherwise ``test_share`` of every class is set aside, the
-    same images every time.
+    A source with two parts keeps them: IDX and CIFAR files, arrays, and a folder that holds
+    ``train`` and ``test`` or ``val`` (other spellings such as `Training` are recognised).
+    Otherwise ``test_share`` of every class becomes test images, the same ones every time.
+
+    Args:
+        source: as for `open_images`.
+        size: as for `open_images`.
+        test_share: share of every class, between 0 and 1, that becomes test images if the source
+            has no test part.
+        skip_bad: as for `open_images`.
+        progress: as for `open_images`.
+        classes: as for `open_images`.
+
+    Returns:
+        A `Split`: ``train`` and ``test``, both of type `ImageTable` and with the normalization of
+        the training images.
 
     Raises:
-        InstaHideError: as `open_images`, and where there are no two parts or no two classes.
+        InstaHideError: as for `open_images`; or there are too few images for two parts, or fewer
+            than two classes.
+
+    Examples:
+        >>> from instahide import open_split
+        >>> train, test = open_split("digits")
+        >>> len(train), len(test)
+        (1438, 359)
     """
     _check_size(size)
     known = class_list(classes)

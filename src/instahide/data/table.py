@@ -67,17 +67,31 @@ class Normalized(Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageTable:
-    """Images of one shape with their labels and the normalization that goes with them.
+    """Images of one shape with their labels and normalization.
 
     Attributes:
         pixels: (N, C, H, W) uint8.
-        labels: (N,) int64 class numbers; all zero for a public pool, where nothing reads them.
+        labels: (N,) int64 class numbers; all zero for a public pool, whose labels are not used.
         classes: class names by number; empty for a public pool.
-        mean: per channel, of pixel / 255.
-        std: per channel, of pixel / 255.
-        sources: (N, m, 2) hashes of the images that the rows were made of by resizing or cropping,
-            where they are known: rows of one source show one picture, and a ledger counts it
-            whatever its size. A hash of zeros is not known. None: the rows are as they came.
+        mean: mean of pixel / 255, per channel.
+        std: standard deviation of pixel / 255, per channel.
+        sources: (N, m, 2) uint64 hashes of the images that the rows were resized or cropped from.
+            Rows with a common source count as one picture in a ledger, at any size. A hash of
+            zeros means that the source is unknown; None means that no row was resized.
+
+    Raises:
+        DataError: a field has another shape or type than stated, a label has no class name, or a
+            standard deviation is not positive.
+
+    Examples:
+        >>> import numpy as np
+        >>> from instahide import ImageTable
+        >>> pixels = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
+        >>> table = ImageTable.from_arrays(pixels, np.arange(10) % 2, ["cat", "dog"])
+        >>> table
+        ImageTable(10 of (3, 8, 8), 2 classes)
+        >>> table.normalized().dtype
+        dtype('float32')
     """
 
     pixels: NDArray[np.uint8]

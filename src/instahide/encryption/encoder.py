@@ -1,4 +1,4 @@
-"""Where a public scheme and a secret key meet; everything above sees only encodings."""
+"""Encryption with a public scheme and secret one-time keys; its output is encodings only."""
 
 from __future__ import annotations
 
@@ -43,38 +43,65 @@ Memory = Callable[[tuple[int, ...], torch.dtype], Tensor]
 
 
 class Encoded(NamedTuple):
-    """A block of encodings: ``images`` (n, C, H, W) float and soft ``labels`` (n, classes)."""
+    """A block of encodings with their soft labels.
+
+    Attributes:
+        images: (n, C, H, W) float encodings, in units of normalized images.
+        labels: (n, classes) float32 soft labels.
+
+    Examples:
+        >>> import numpy as np
+        >>> from instahide import Encoder, Scheme, open_split
+        >>> encoded = Encoder(Scheme.inside(4), open_split("digits").train).encode(np.arange(8))
+        >>> images, labels = encoded
+        >>> tuple(labels.shape)
+        (8, 10)
+    """
 
     images: Tensor
     labels: Tensor
 
 
 class Encoder(BaseEncoder):
-    """Encrypts private images, each time under keys that were never used before.
+    """Encrypts private images under one-time keys: no key is used for two encodings.
 
-    Safe to share between threads. A pickled or forked copy starts a key stream of its own.
+    An encoder can be shared between threads. A pickled or forked copy starts its own key stream.
 
     Args:
         scheme: how to encrypt.
         images: the private images.
-        public: the public images of a scheme that mixes some in, under the normalization of the
-            private ones: a pool, or photographs of which every epoch takes new crops.
-        augmentation: crop and flip of every image of a mix.
-        keys: a stream to draw from; a new one by default.
-        participant: a name in the keys of a new stream, which are then not another participant's,
-            even where the operating system gave both the same entropy.
-        exposure: counts how often each private image goes out, and may limit it; by default a new
-            one without a limit.
-        dtype: of the encodings: float32, float16 or bfloat16.
-        device: where encodings are delivered; on a CUDA device they are also made there if the
+        public: the public images, required if ``scheme.public_k`` is above 0: a pool, or
+            photographs from which every epoch draws new crops. They get the normalization of the
+            private images.
+        augmentation: crop and flip of every image of a mix; none by default.
+        keys: the key stream to draw from; a new one by default.
+        participant: a name that is mixed into the keys of a new stream. Participants with
+            different names have different keys even if their operating systems return the same
+            entropy.
+        exposure: counts the encodings that each private image goes into, and may limit them; by
+            default a new one without a limit.
+        dtype: type of the encodings: float32, float16 or bfloat16.
+        device: where encodings are returned. On a CUDA device they are also computed there, if the
             images fit into half of its free memory.
 
     Attributes:
-        pools: what partners are drawn from, where some images show one picture; None where all are
-            different. A mix never holds a picture twice, private or public.
+        pools: the images that partners are drawn from, if some images show the same picture; None
+            if all are different. A mix never holds a picture twice, private or public.
 
     Raises:
-        InstaHideError: images and scheme do not go together; the message says what to change.
+        InstaHideError: the images do not fit the scheme: public images are missing, unexpected, too
+            few or of another shape, there are too few private images, or ``dtype`` is not
+            supported.
+
+    Examples:
+        >>> import numpy as np
+        >>> from instahide import Encoder, Scheme, open_split
+        >>> encoder = Encoder(Scheme.inside(4), open_split("digits").train)
+        >>> encoded = encoder.encode(np.arange(8))
+        >>> tuple(encoded.images.shape)
+        (8, 1, 8, 8)
+        >>> encoder.exposure.counts.sum() == 4 * 8
+        np.True_
     """
 
     _uncopied = ("_keys", "_device_tables")

@@ -1,7 +1,7 @@
-"""How often private images have gone out: what attacks gain from, and what a limit can stop.
+"""The number of encodings that each private image went into, and a limit on it.
 
-The attack that broke the authors' challenge had each image in about 100 encodings (Carlini et al.,
-arXiv:2011.05315).
+Attacks improve with this number. The attack that broke the authors' challenge had each image in
+about 100 encodings (Carlini et al., arXiv:2011.05315).
 """
 
 from __future__ import annotations
@@ -26,25 +26,34 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Exposure:
-    """Counts, for every private image, the encodings that it went into. Safe between threads.
+    """Counts the encodings that each private image went into, in one process; thread-safe.
 
-    Images that show one picture share a count: see `group`.
+    Images that show the same picture share a count: see `group`.
 
-    It counts for one process. A copy made in this process is the same object. One with a limit
-    cannot be pickled, nor used in a forked process: two counts would allow twice the limit. One
-    without a limit can: the copy goes on from the counts so far, and neither hears of the other any
-    more. An account of the ledger counts for all processes together.
+    Copying it within the process returns the same object. With a limit it cannot be pickled or
+    used in a forked process, because two counts would allow twice the limit. Without a limit it
+    can: the copy starts from the counts so far, and the two then count separately. To count for
+    several processes together, use an account of a ledger (`Ledger.account`).
 
     Args:
-        images: how many private images there are.
-        limit: encodings that an image may go into, at most.
+        images: number of private images, N.
+        limit: largest number of encodings of an image; None for no limit.
 
     Attributes:
         images: N.
-        limit: as given.
+        limit: the limit, or None.
 
     Raises:
-        InstaHideError: a limit below 1.
+        InstaHideError: ``limit`` is below 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> from instahide import Encoder, Exposure, Scheme, open_split
+        >>> images = open_split("digits").train
+        >>> exposure = Exposure(len(images), limit=100)
+        >>> encoded = Encoder(Scheme.inside(4), images, exposure=exposure).encode(np.arange(8))
+        >>> int(exposure.counts.sum())
+        32
     """
 
     def __init__(self, images: int, *, limit: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""PUBLIC: what everybody may know about an encryption, and the only place where it is checked.
+"""PUBLIC: the parameters of an encryption, and their validation.
 
 ============================  =======  ===========================================================
 name                          symbol   meaning
@@ -54,10 +54,21 @@ _TRIALS = 20_000
 
 @dataclass(frozen=True)
 class Scheme:
-    """An encryption's public parameters; see the table above.
+    """The public parameters of an encryption; the table above defines each of them.
+
+    Use `cross`, `inside`, `mixup`, `plain` or `preset` for the schemes of the paper.
 
     Raises:
-        InstaHideError: a value out of its range, or bounds that no coefficients can meet.
+        SchemeError: a value has the wrong type or is out of range, or fewer than 1 in 1000 drawn
+            coefficient vectors meet the bounds.
+
+    Examples:
+        >>> from instahide import Scheme
+        >>> scheme = Scheme.cross(4)
+        >>> scheme.k, scheme.private_k, scheme.public_k
+        (4, 2, 2)
+        >>> Scheme.inside(6).public_k
+        0
     """
 
     k: int = 4

@@ -1,4 +1,4 @@
-"""Prediction, also from encrypted queries: whoever runs the network sees encodings only."""
+"""Prediction from plain images and from encrypted queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from instahide.errors import InstaHideError
 from instahide.training.class_logits import class_logits
 from instahide.training.device import autocast
 
-#: Encodings of a query; the authors advise more than 15 where accuracy counts most.
+#: Encodings of a query by default; the authors advise more than 15 for the best accuracy.
 ENCODINGS = 10
 BATCH = 500
 
@@ -27,17 +27,20 @@ def probabilities(
     precision: torch.dtype = torch.float32,
     classes: int | None = None,
 ) -> Tensor:
-    """(n, classes) float32 on the CPU, for images or encodings (n, C, H, W).
+    """Class probabilities of images or encodings.
 
     Args:
-        model: gives logits; it is used in evaluation mode and left in the mode it came in. A single
-            output is the logit of class 1 of two.
-        images: normalized.
-        precision: of the arithmetic.
-        classes: how many there are, if that is known.
+        model: returns logits, one for each class; a single output is the logit of class 1 of two.
+            It runs in evaluation mode, and its previous mode is restored.
+        images: (n, C, H, W) normalized images or encodings.
+        precision: type of the network's arithmetic.
+        classes: number of classes to check the outputs against; None for no check.
+
+    Returns:
+        (n, classes) float32 on the CPU.
 
     Raises:
-        InstaHideError: the network has outputs for another number of classes.
+        InstaHideError: the model does not return logits, or for another number of classes.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -67,33 +70,45 @@ def predict_encrypted(
     participant: str = "",
     exposure: Exposure | None = None,
 ) -> Tensor:
-    """Class probabilities (n, classes), averaged over encodings of each query.
+    """Predict the classes of encrypted queries, averaged over several encodings of each.
 
-    Every query is mixed with k - 1 public images, or with other queries if ``scheme`` is of one
-    data set, under fresh keys each time. More encodings help the answer, and help an attacker who
-    sees them all.
+    Each encoding mixes the query with k - 1 public images, or with k - 1 other queries if
+    ``scheme`` has no public images, under new keys. More encodings make the prediction more
+    accurate; they also help an attacker who sees all of them.
 
     Args:
-        model: what was trained on encodings of ``scheme``; it has an output for each class, or a
+        model: a network trained on encodings of ``scheme``; it has one output for each class, or a
             single output, the logit of class 1 of two.
-        scheme: of the training.
-        queries: the images to ask about, normalized like the training images.
-        public: the public images of a scheme that mixes some in.
-        encodings: of each query.
-        coefficient: least coefficient of the query (paper, section 4.2).
-        precision: of the arithmetic.
-        participant: a name in the keys, as for `Encoder`.
-        exposure: counts the encodings of each query, and may limit them; an account of the ledger
-            where queries leave your machine.
+        scheme: the scheme of the training.
+        queries: the images to classify, with the normalization of the training images.
+        public: the public images, required if ``scheme.public_k`` is above 0.
+        encodings: number of encodings of each query.
+        coefficient: least coefficient of the query in a mix (paper, section 4.2).
+        precision: type of the network's arithmetic.
+        participant: a name that is mixed into the keys, as for `Encoder`.
+        exposure: counts the encodings of each query, and may limit them. Pass an account of a
+            ledger if the encodings leave your machine.
+
+    Returns:
+        (n, classes) float32 probabilities on the CPU.
 
     Raises:
-        ExposureLimitError: a query is at its limit.
-        InstaHideError: fewer than one encoding, or a coefficient that the scheme cannot give;
-            fewer queries than a mix within one data set needs; a network with outputs for another
-            number of classes than the queries have.
+        ExposureLimitError: a query has reached its exposure limit.
+        InstaHideError: ``encodings`` is below 1; ``coefficient`` is above the bound c1 of the
+            scheme; there are fewer than k queries and ``scheme`` has no public images; or the
+            model has outputs for another number of classes than the queries.
+
+    Examples:
+        >>> from instahide import Scheme, open_split, predict_encrypted
+        >>> from instahide.training.models import build
+        >>> model = build("small", channels=1, classes=10, sign_invariant=True)
+        >>> queries = open_split("digits").test.subset(slice(0, 8))
+        >>> probabilities = predict_encrypted(model, Scheme.inside(4), queries, encodings=2)
+        >>> tuple(probabilities.shape)
+        (8, 10)
     """
     if encodings < 1:
-        raise InstaHideError(f"{encodings} encodings answer nothing.", "Use 10 or more.")
+        raise InstaHideError(f"encodings = {encodings} is below 1.", "Use 10 or more.")
     encoder = Encoder(
         scheme.query(coefficient), queries, public, participant=participant, exposure=exposure
     )

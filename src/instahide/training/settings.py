@@ -62,12 +62,22 @@ _SHOWN = 80
 
 
 class TrainSettings(BaseModel):
-    """Everything that a run was asked to do, none of it secret.
+    """The settings of a training run; none of them is secret.
 
-    The bounds of the scheme (k, c1, c2) are checked by `Scheme`, which knows how they depend on
-    each other. Every field's description is the help text of its option.
+    The description of a field is also the help text of its command-line option. The bounds of the
+    scheme (k, c1, c2) depend on each other and are checked by `encryption`. For values from users,
+    call `from_values`, `load` or `merged`, whose errors name the setting and the remedy.
 
-    Use `from_values`, `load` or `merged` for values that a user typed: they say what to change.
+    Raises:
+        pydantic.ValidationError: a setting is unknown, or has the wrong type or an invalid value.
+
+    Examples:
+        >>> from instahide.training.settings import TrainSettings
+        >>> settings = TrainSettings(data="digits", scheme="inside", k=6, epochs=10)
+        >>> settings.encryption().k
+        6
+        >>> settings.merged({"epochs": 20}).epochs
+        20
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -73,15 +73,30 @@ class TrainingData(Protocol):
 
 @dataclass
 class Trainer:
-    """What one run works on. Use `open`.
+    """A training run: data, network and results. Use `open` to make one.
 
     Attributes:
-        material: what it learns from, and the settings.
-        model: what learns.
+        material: the training and test data, with the settings.
+        model: the network that is trained.
+        device: the device of the network.
+        precision: type of the network's arithmetic.
         world: the processes that train together.
-        history: what was measured of every epoch.
-        metrics: of the finished network, as shares from 0 to 1.
-        facts: what else the results name.
+        history: loss, speed and metrics of every epoch.
+        metrics: metrics of the trained network, as shares from 0 to 1.
+        facts: other entries of the results, such as the exposure.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from instahide.training.settings import TrainSettings
+        >>> from instahide.training.trainer import Trainer
+        >>> with TemporaryDirectory() as folder:
+        ...     settings = TrainSettings(
+        ...         data="digits", scheme="inside", epochs=1, queries=0, ledger=f"{folder}/ledger"
+        ...     )
+        ...     trainer = Trainer.open(settings)
+        ...     trainer.run()
+        >>> sorted(trainer.metrics), len(trainer.history)
+        (['accuracy'], 1)
     """
 
     material: TrainingData

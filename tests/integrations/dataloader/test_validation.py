@@ -143,7 +143,7 @@ def test_images_of_other_sizes_than_their_partners_are_refused() -> None:
     ("options", "message"),
     [
         ({"exposure": Exposure(7)}, "counts 7 images, but the data set has 40 items"),
-        ({"mean": [0.5]}, "Of mean and std only one is given"),
+        ({"mean": [0.5]}, "Only one of mean and std is given"),
         ({"scheme": Scheme.cross(4)}, "2 public images, but there are none"),
     ],
 )

@@ -45,16 +45,28 @@ FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PhotoCrops:
-    """Photographs in memory from which new public patches can be drawn at any time.
+    """Public photographs in memory, from which random patches are cropped.
 
-    There is no randomness inside. Which crop is used in training is secret, so that every draw
-    takes its numbers from the caller: four uniform ones in [0, 1) a crop, for photograph, scale,
-    top and left. Scales are log-uniform, from the patch itself to the whole photograph.
+    The class holds no random generator. The crops used in training are secret, so the caller
+    passes the random numbers: four per crop, uniform in [0, 1), for photograph, scale, top and
+    left. Scales are log-uniform, from the size of a patch to the whole photograph.
 
     Attributes:
-        photos: each (h, w, C) uint8, all of C channels.
-        height: of a patch.
-        width: of a patch.
+        photos: photographs, each (h, w, C) uint8 with the same C.
+        height: height of a patch in pixels.
+        width: width of a patch in pixels.
+
+    Raises:
+        DataError: there are no photographs, or one is smaller than a patch.
+
+    Examples:
+        >>> import numpy as np
+        >>> from instahide import PhotoCrops
+        >>> generator = np.random.default_rng(0)
+        >>> photo = generator.integers(0, 256, (64, 96, 3), np.uint8)
+        >>> crops = PhotoCrops((photo,), 8, 8)
+        >>> crops.draw(generator.random((5, 4))).shape
+        (5, 3, 8, 8)
     """
 
     photos: tuple[NDArray[np.uint8], ...]

@@ -85,15 +85,25 @@ def make_pool(
 
 
 def open_pool(source: str | Path, shape: tuple[int, int, int]) -> ImageTable:
-    """Public patches of ``shape`` (C, H, W), memory-mapped.
+    """Open a pool of public patches, memory-mapped.
 
     Args:
         source: a folder that `make_pool` wrote, or its URL, or `photos` for the built-in pool,
             which is made on first use and kept in the cache.
-        shape: of the private images.
+        shape: (C, H, W) of the private images.
 
     Raises:
-        DataError: the folder holds no pool, or patches of another shape.
+        InstaHideError: the folder holds no pool or a damaged one, its patches have another shape,
+            or the built-in photographs are missing or too small.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from instahide import open_images, open_pool
+        >>> with TemporaryDirectory() as folder:
+        ...     open_images("digits").save(Path(folder) / "pool")
+        ...     open_pool(f"{folder}/pool", (1, 8, 8)).shape
+        (1, 8, 8)
     """
     if str(source) == PHOTOS:
         channels, height, width = shape

@@ -1,4 +1,4 @@
-"""One line in an existing script: its own `DataLoader`, with encodings in place of images."""
+"""`encode_loader`: a user's own `DataLoader` with encodings in place of images."""
 
 from __future__ import annotations
 
@@ -42,37 +42,56 @@ def encode_loader(
     exposure: Exposure | None = None,
     participant: str = "",
 ) -> EncodingLoader:
-    """The batches of ``loader``, encrypted: encodings for its images, soft labels for its labels.
+    """Wrap a `DataLoader` so that its batches hold encodings and soft labels.
 
-    Data set, transforms, sampler, workers and collate are used as they are. A mix's partners come
-    from the images that the sampler gives in the same epoch. All other fields of a batch stay.
+    The loader's data set, transforms, sampler, workers and collate function are used unchanged.
+    Partners of a mix come from the images that the sampler selects in the same epoch. Other fields
+    of a batch are unchanged.
 
     Args:
-        loader: gives normalized float images (C, H, W) and class numbers, or soft labels.
+        loader: returns normalized float images (C, H, W) with class numbers or soft labels.
         scheme: how to encrypt.
-        public: the public images of a scheme that mixes some in: a pool, or photographs of which
-            every epoch takes new crops.
-        image: the field of a batch that holds the images: a key, an index, or a tuple of these
-            that leads there. By default the one that looks like it.
+        public: the public images, required if ``scheme.public_k`` is above 0: a pool, or
+            photographs from which every epoch draws new crops.
+        image: the field of a batch that holds the images: a key, an index, or a tuple of keys and
+            indices for a nested field. By default the only field of shape (n, C, H, W).
         label: the field that holds the labels, likewise.
-        classes: how many there are, or their names; by default what the data set says.
-        mean: what the transform subtracts, per channel, if ``public`` are pixels; by default what
-            the transforms of the data set are recognised to subtract. It is compared with the
-            values of the images. Means above 1 are taken to be of pixels from 0 to 255.
-        std: what it divides by, likewise.
-        exposure: counts how often each item of the data set goes out, and may limit it; by default
-            a new one without a limit. An account of the ledger (`Ledger.account` of the data set)
-            counts over all runs and all processes.
-        participant: a name in the keys, as for `Encoder`. The rank of a process of a distributed
-            run is added.
+        classes: the number of classes, or their names; by default those that the data set
+            declares.
+        mean: mean that the transform subtracts, per channel; used to normalize ``public``, and
+            checked against the values of the images. By default it is read from known transforms
+            of the data set. If it is above 1, ``mean`` and ``std`` are taken to be in units of
+            pixels from 0 to 255.
+        std: standard deviation that the transform divides by, likewise.
+        exposure: counts the encodings of each item of the data set, and may limit them; by default
+            a new one without a limit. An account of a ledger (`Ledger.account`) counts over all
+            runs and processes.
+        participant: a name that is mixed into the keys, as for `Encoder`. In a distributed run the
+            rank of the process is added to it.
+
+    Returns:
+        A loader to iterate over in place of ``loader``.
 
     Raises:
-        InstaHideError: a loader that cannot be wrapped, or settings that do not fit it.
+        IntegrationError: ``loader`` encrypts already, or is of a kind that cannot be wrapped.
+        InstaHideError: ``exposure`` is for another number of items; only one of ``mean`` and
+            ``std`` is given; public images do not fit the scheme; or several processes would each
+            apply the limit of ``exposure`` separately.
+
+    Examples:
+        >>> import torch
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> from instahide import Scheme, encode_loader
+        >>> dataset = TensorDataset(torch.randn(64, 3, 8, 8), torch.arange(64) % 10)
+        >>> loader = DataLoader(dataset, batch_size=16, shuffle=True)
+        >>> images, labels = next(iter(encode_loader(loader, Scheme.inside(4), classes=10)))
+        >>> tuple(images.shape), tuple(labels.shape)
+        ((16, 3, 8, 8), (16, 10))
     """
     inner = inner_loader(loader)
     if isinstance(inner, LoaderView):
         raise IntegrationError(
-            "This loader encrypts already.", "Use it as it is; `loader.unwrapped` is the original."
+            "This loader encrypts already.", "Use it directly; `loader.unwrapped` is the original."
         )
     require_wrappable(inner)
     items = len(inner.dataset)
@@ -80,10 +99,10 @@ def encode_loader(
     if exposure.images != items:
         raise InstaHideError(
             f"The exposure counts {exposure.images} images, but the data set has {items} items.",
-            f"Give Exposure({items}): it counts by item number.",
+            f"Pass Exposure({items}), which counts by item number.",
         )
     _require_joint(exposure)
-    # Public images that are normalized elsewhere need none, unless noise is reckoned with.
+    # Other public images are normalized already; noise needs the normalization for its epsilon.
     needed = bool(scheme.noise) or isinstance(public, (ImageTable, PhotoCrops))
     moments = _moments(inner.dataset, mean, std, needed=needed)
     name = _participant(participant)
@@ -96,28 +115,41 @@ def encode_loader(
 
 
 class EncodingLoader(LoaderView):
-    """Iterate over it as over the loader that it wraps; made by `encode_loader`.
+    """A `DataLoader` whose batches are encrypted. Use `encode_loader` to make one.
 
-    Every pass is an epoch, under a new key. Batches are mixed in the background, one ahead of the
-    one in use.
+    Each pass is an epoch, under new keys. The next batch is mixed in the background while the
+    current one is used.
 
-    Nothing that it shows gives a plain item, except `unwrapped`. It has the settings of the wrapped
-    loader (`batch_size`, `num_workers` and so on). Its `dataset` has a length and class names. Its
-    `sampler` and `batch_sampler` give item numbers and take `set_epoch`. Libraries that build a
-    loader anew from these parts get an error when the first item is due.
+    No attribute except `unwrapped` leads to a plain item. The settings of the wrapped loader
+    (`batch_size`, `num_workers` and so on) are readable. `dataset` has a length and class names;
+    `sampler` and `batch_sampler` return item numbers and accept `set_epoch`. A library that builds
+    a new loader from these parts gets an error when it fetches the first item.
 
     Args:
         loader: the plain loader.
         encoder: encrypts its batches.
-        contents: where these hold images and labels.
-        classes: the names of the classes, or how many there are, if that is known.
+        contents: reads images and labels from its batches.
+        classes: the names or the number of the classes; None if unknown.
 
     Attributes:
-        unwrapped: the plain loader, untouched.
+        unwrapped: the plain loader, unchanged.
 
     Raises:
-        ExposureLimitError: while it is iterated over, an image that came to its limit.
-        InstaHideError: while it is iterated over, batches that cannot be encrypted.
+        ExposureLimitError: during iteration, if an image has reached its exposure limit.
+        InstaHideError: during iteration, if a batch cannot be encrypted.
+
+    Examples:
+        >>> import torch
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> from instahide import Scheme, encode_loader
+        >>> dataset = TensorDataset(torch.randn(64, 3, 8, 8), torch.arange(64) % 10)
+        >>> loader = encode_loader(DataLoader(dataset, batch_size=16), Scheme.inside(4), classes=10)
+        >>> len(loader), loader.batch_size, len(loader.dataset)
+        (4, 16, 64)
+        >>> for images, labels in loader:
+        ...     pass
+        >>> int(loader.exposure.counts.sum())
+        256
     """
 
     def __init__(
@@ -142,7 +174,7 @@ class EncodingLoader(LoaderView):
 
     @property
     def unwrapped(self) -> Any:
-        """The plain loader, untouched."""
+        """The plain loader, unchanged."""
         return reveal(self._loader)
 
     @property
@@ -152,7 +184,7 @@ class EncodingLoader(LoaderView):
 
     @property
     def exposure(self) -> Exposure:
-        """How often each item of the data set has gone out."""
+        """The number of encodings that each item of the data set went into."""
         return self._encoder.exposure
 
     def __len__(self) -> int:
@@ -166,7 +198,7 @@ class EncodingLoader(LoaderView):
         return f"EncodingLoader({self.scheme}, {self.unwrapped!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Without keys: whoever unpickles this draws keys of their own."""
+        """Pickle it without keys; a copy starts its own key stream."""
         return _rebuilt, (self._loader, self._encoder, self._contents, self._classes)
 
 
@@ -175,20 +207,20 @@ def _rebuilt(loader: Hidden[Any], *arguments: Any) -> EncodingLoader:
 
 
 def _participant(name: str) -> str:
-    """A name that no other process of a distributed run has."""
+    """``name`` with the rank of this process in a distributed run, so that keys differ."""
     several = dist.is_available() and dist.is_initialized()
     rank = f"rank-{dist.get_rank()}" if several else ""
     return f"{name}, {rank}" if name and rank else name or rank
 
 
 def _require_joint(exposure: Exposure) -> None:
-    """Refuse a limit that each process of a distributed run would keep for itself alone."""
+    """Raise if each process of a distributed run would apply the limit separately."""
     alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
     if not alone and exposure.limit is not None and type(exposure) is Exposure:
         raise InstaHideError(
             f"{dist.get_world_size()} processes would each allow {exposure.limit} encodings of an "
             "image.",
-            "Give each an account of one ledger, which counts for all of them: "
+            "Pass an account of one ledger in each process, which counts for all of them: "
             "`Ledger.open(path).account(dataset, limit=...)`.",
         )
 
@@ -196,21 +228,20 @@ def _require_joint(exposure: Exposure) -> None:
 def _moments(
     dataset: object, mean: Sequence[float] | None, std: Sequence[float] | None, *, needed: bool
 ) -> Normalization | None:
-    """What is given; else, if it is needed, what the data set's transforms say."""
+    """``mean`` and ``std`` if given; else, if needed, those of the data set's transforms."""
     if mean is not None and std is not None:
         return Normalization.of(mean, std)
     if mean is not None or std is not None:
-        raise InstaHideError("Of mean and std only one is given.", "Give both or none.")
-    known = infer_normalization(dataset) if needed else None
-    return known
+        raise InstaHideError("Only one of mean and std is given.", "Pass both or neither.")
+    return infer_normalization(dataset) if needed else None
 
 
 def _public_statistics(
     public: ImageSource | PhotoCrops | None, moments: Normalization | None
 ) -> ChannelStatistics | None:
-    """Of public images under the private ones' normalization."""
+    """Statistics of the public images under the normalization of the private ones."""
     if isinstance(public, PhotoCrops):
-        # These crops are looked at and thrown away: nothing secret depends on them.
+        # These crops are used for statistics only, so they need no secret randomness.
         uniforms = np.random.default_rng().random((FETCHED_IMAGES, 4))
         public = ImageTable.from_arrays(public.draw(uniforms))
     if isinstance(public, ImageTable) and moments is not None:

@@ -1,4 +1,4 @@
-"""A callback for PyTorch Lightning: what a `Trainer` trains on, it trains on encodings of."""
+"""A callback that makes a PyTorch Lightning `Trainer` train on encodings."""
 
 from __future__ import annotations
 
@@ -28,32 +28,44 @@ with requires_extra("pytorch-lightning", "lightning"):
 
 
 class InstaHideCallback(Callback):
-    """Encrypts the training batches of a `Trainer`: module and data module know nothing of it.
+    """Encrypts the training batches of a Lightning `Trainer`.
 
-    Every process of a distributed run draws keys of its own, and partners from the images that
-    Lightning gives it. Images to validate, test and predict on stay as they are.
+    The module and the data module need no change. In a distributed run every process has its own
+    keys, and draws partners from the images that Lightning gives it. Images for validation, test
+    and prediction are not encrypted.
 
-    After every epoch ``exposure/least``, ``exposure/mean`` and ``exposure/most`` are logged: how
-    many encodings an item of the training set has gone into, in all processes and in the runs that
-    this one resumes. Checkpoints hold these counts and the scheme, and nothing secret.
+    After every epoch it logs ``exposure/least``, ``exposure/mean`` and ``exposure/most``: the
+    number of encodings that an item of the training set went into, summed over all processes and
+    over the runs that this one resumes. Checkpoints hold these counts and the scheme, and nothing
+    secret.
 
     Args:
         scheme: how to encrypt.
-        public: as for `encode_loader`, like all that follow but the last.
-        image: the field of a batch that holds the images.
-        label: the field that holds the labels.
-        classes: how many there are, or their names.
-        mean: what the transform subtracts.
-        std: what it divides by.
-        max_exposure: encodings that an item may go into, at most. The run ends before the first
-            batch that would pass it, as after an early stop.
-
-        ledger: path of a ledger that counts the items of the training sets, by their content, in
-            place of the checkpoints: over kills, other runs and other programs, too. All processes
-            of a run must see the same file.
+        public: the public images, as for `encode_loader`.
+        image: the field of a batch that holds the images, as for `encode_loader`.
+        label: the field that holds the labels, as for `encode_loader`.
+        classes: the number of classes or their names, as for `encode_loader`.
+        mean: mean that the transform subtracts, as for `encode_loader`.
+        std: standard deviation that the transform divides by, as for `encode_loader`.
+        max_exposure: largest number of encodings of an item; None for no limit. The run ends
+            before the first batch that would exceed it, as after an early stop.
+        ledger: path of a ledger that counts the items of the training sets by their content, in
+            place of the checkpoints. It also counts runs that were killed, other runs and other
+            programs. All processes of a run must see the same file.
 
     Raises:
-        InstaHideError: a limit below 1; in `Trainer.fit`, whatever `encode_loader` refuses.
+        InstaHideError: ``max_exposure`` is below 1.
+
+    `Trainer.fit` raises the errors of `encode_loader`.
+
+    Examples:
+        >>> from pytorch_lightning import Trainer
+        >>> from instahide import Scheme
+        >>> from instahide.integrations.lightning.callback import InstaHideCallback
+        >>> callback = InstaHideCallback(Scheme.inside(4), max_exposure=100)
+        >>> trainer = Trainer(max_epochs=30, callbacks=[callback], logger=False)
+        >>> callback.exposures  # empty until `trainer.fit` has opened the training data
+        ()
     """
 
     def __init__(

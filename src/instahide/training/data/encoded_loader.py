@@ -1,4 +1,4 @@
-"""A drop-in for a `DataLoader`: encodings and soft labels, under new keys every epoch."""
+"""A loader of encodings and soft labels, under new keys every epoch."""
 
 from __future__ import annotations
 
@@ -12,27 +12,37 @@ from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.exposure import limit_error
 from instahide.errors import InstaHideError
 
-#: A block is as many whole batches as stay below so many encodings and so many values: long enough
-#: to forget what a block costs, short enough to fit into memory a few times.
+#: Most encodings and most values of a block, which holds whole batches: large enough that the cost
+#: of starting a block is negligible, small enough that several blocks fit into memory.
 BLOCK, BLOCK_VALUES = 2048, 1 << 23
 
 
 class EncodedLoader:
-    """Iterate over it once an epoch, as over a `DataLoader`; gives ``(images, soft_labels)``.
+    """Batches of encodings and soft labels, to use like a `torch.utils.data.DataLoader`.
 
-    The next blocks are encoded in the background while the current one is used. The last batch may
-    be short; its encodings are made for it alone.
+    Each pass is an epoch and encodes every private image once, under new keys. The next batches
+    are encoded in the background while the current one is used.
 
     Args:
         encoder: makes the encodings.
-        batch_size: encodings in a batch.
-        shuffle: whether every epoch has a new order, drawn from the key stream.
-        drop_last: whether a short last batch is left out.
+        batch_size: encodings in a batch; the last batch of an epoch may be smaller.
+        shuffle: whether every epoch has a new random order, drawn from the key stream.
+        drop_last: whether to skip a last batch that is smaller than ``batch_size``.
         pin_memory: put the encodings into page-locked memory, for faster copies to a GPU.
 
     Raises:
-        InstaHideError: a batch size below 1; and, while it is iterated over, an image that came to
-            its exposure limit.
+        InstaHideError: ``batch_size`` is below 1.
+        ExposureLimitError: during iteration, if an image has reached its exposure limit.
+
+    Examples:
+        >>> from instahide import EncodedLoader, Encoder, Scheme, open_split
+        >>> encoder = Encoder(Scheme.inside(4), open_split("digits").train)
+        >>> loader = EncodedLoader(encoder, batch_size=128)
+        >>> len(loader)
+        12
+        >>> images, labels = next(iter(loader))
+        >>> tuple(images.shape), tuple(labels.shape)
+        ((128, 1, 8, 8), (128, 10))
     """
 
     def __init__(
@@ -46,7 +56,7 @@ class EncodedLoader:
     ) -> None:
         if batch_size < 1:
             raise InstaHideError(
-                f"A batch of {batch_size} is empty.", "Use a batch size of 1 or more."
+                f"batch_size = {batch_size} is below 1.", "Use a batch size of 1 or more."
             )
         self.encoder = encoder
         self.batch_size = batch_size
@@ -71,7 +81,7 @@ class EncodedLoader:
                 raise limit_error(self.encoder.exposure)
 
     def _blocks(self) -> list[NDArray[np.int64]]:
-        """Which images each block encodes."""
+        """The rows of the private images in each block."""
         count = len(self.encoder.images)
         order = self.encoder.permutation() if self.shuffle else np.arange(count)
         used = len(self) * self.batch_size if self.drop_last else count
