@@ -45,7 +45,7 @@ class MapDataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Any: ...
+    def __getitem__(self, index: int, /) -> object: ...
 
 
 class ImageDataset:
@@ -235,7 +235,7 @@ class ImageDataset:
         table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), self._mean, self._std)
         return table.normalized()
 
-    def _class_names(self, given: Any) -> tuple[str, ...]:
+    def _class_names(self, given: object) -> tuple[str, ...]:
         # Names of one letter may be given as a string.
         given = tuple(given) if isinstance(given, str) else given
         stated = read_classes(given) or class_names(self._dataset)

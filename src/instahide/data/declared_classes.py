@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from instahide.data.table import MAX_CLASSES
 from instahide.errors import DataError
 
 
-def read_classes(classes: Any, items: int | None = None) -> tuple[str, ...] | int | None:
+def read_classes(classes: object, items: int | None = None) -> tuple[str, ...] | int | None:
     """The names by class number, or their count; None if ``classes`` says neither.
 
     Names may be a sequence, an array or a tensor, or a mapping between names and numbers. A list
@@ -45,12 +45,12 @@ def read_classes(classes: Any, items: int | None = None) -> tuple[str, ...] | in
     )
 
 
-def _listed(classes: Any) -> bool:
+def _listed(classes: object) -> TypeGuard[Iterable[object]]:
     # A tensor or an array of no dimension can be asked for an iterator, and has none.
     return isinstance(classes, Iterable) and getattr(classes, "ndim", 1) > 0
 
 
-def _count(classes: Any) -> int:
+def _count(classes: object) -> int:
     value = _plain(classes)
     if isinstance(value, bool) or not isinstance(value, int):
         raise _unclear(f"a {type(classes).__name__}")
@@ -61,7 +61,7 @@ def _count(classes: Any) -> int:
     return int(value)
 
 
-def _by_number(classes: Mapping[Any, Any]) -> list[Any]:
+def _by_number(classes: Mapping[object, object]) -> list[object]:
     """The names of a mapping from names to numbers 0, 1, ..., or the other way round."""
     names = {_plain(key): value for key, value in classes.items()}
     if not all(isinstance(number, int) for number in names):
@@ -74,7 +74,7 @@ def _by_number(classes: Mapping[Any, Any]) -> list[Any]:
     return [names[number] for number in range(len(names))]
 
 
-def _names(values: list[Any]) -> tuple[str, ...]:
+def _names(values: list[object]) -> tuple[str, ...]:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (str, bytes, int)):
             raise _unclear(f"a list with a {type(value).__name__} in it")
@@ -84,7 +84,7 @@ def _names(values: list[Any]) -> tuple[str, ...]:
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A scalar of NumPy or PyTorch as Python's own."""
     if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "ndim", 1) == 0):
         return value.item()

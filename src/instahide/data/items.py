@@ -39,7 +39,7 @@ def read_item(dataset: Any, index: int) -> Item:
     return Item(_pixels(image, index), class_number(label, index))
 
 
-def class_number(label: Any, index: int) -> int:
+def class_number(label: object, index: int) -> int:
     """A whole number, or an array or tensor of one, as int.
 
     Raises:
@@ -54,7 +54,7 @@ def class_number(label: Any, index: int) -> int:
     return int(numbers.reshape(-1)[0])
 
 
-def _parts(item: Any, index: int) -> tuple[Any, Any]:
+def _parts(item: object, index: int) -> tuple[object, object]:
     if isinstance(item, Mapping):
         images = [item[key] for key in IMAGE_KEYS if key in item]
         labels = [item[key] for key in LABEL_KEYS if key in item]
@@ -68,7 +68,7 @@ def _parts(item: Any, index: int) -> tuple[Any, Any]:
     )
 
 
-def _pixels(image: Any, index: int) -> NDArray[Any]:
+def _pixels(image: object, index: int) -> NDArray[Any]:
     try:
         array, channels_lead = _as_array(image)
     except (TypeError, ValueError) as error:

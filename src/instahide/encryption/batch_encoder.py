@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -104,7 +104,9 @@ class BatchEncoder(BaseEncoder):
         unknown = np.zeros((count, 2), np.uint64)
         self._known = ContentIds(np.arange(count), unknown, unknown)
         #: The pool and the public images that partners were drawn from last, and their pictures.
-        self._drawn_from: tuple[Any, Any, PartnerPools | None] = None, None, None
+        self._drawn_from: tuple[
+            NDArray[np.int64] | None, ImageSource | None, PartnerPools | None
+        ] = (None, None, None)
 
     @property
     def normalized(self) -> Normalization | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from instahide.errors import InstaHideError
 
 
-def row_indices(indices: Any, count: int, *, flat: bool = True) -> NDArray[np.int64]:
+def row_indices(indices: object, count: int, *, flat: bool = True) -> NDArray[np.int64]:
     """``indices`` of ``count`` rows as int64; a boolean mask names its true rows, as in NumPy.
 
     Args:

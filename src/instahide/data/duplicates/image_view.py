@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from instahide.data.dataset import ImageDataset, MapDataset
 from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
@@ -15,7 +14,7 @@ from instahide.errors import DataError
 def image_view(
     dataset: MapDataset,
     *,
-    image: Any = None,
+    image: object = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> ImageDataset:
@@ -42,7 +41,7 @@ def image_view(
 class _ImageView:
     """Items (image, 0) of a data set."""
 
-    def __init__(self, dataset: Any, image: Any) -> None:
+    def __init__(self, dataset: object, image: object) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise DataError(
                 f"A {type(dataset).__name__} does not give its items by number, so that they "
@@ -56,7 +55,7 @@ class _ImageView:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[object, int]:
         item = self._dataset[index]
         if self._image is None:
             return _image_of(item, index), 0
@@ -72,7 +71,7 @@ class _ImageView:
         return item, 0
 
 
-def _image_of(item: Any, index: int) -> Any:
+def _image_of(item: object, index: int) -> object:
     if isinstance(item, Mapping):
         found = [item[key] for key in IMAGE_KEYS if key in item]
         if not found:

@@ -7,7 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from types import FunctionType, MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class RepeatableTransforms:
         return [_restore(generator) for generator in [random, *_loaded(), *self._own]]
 
 
-def _loaded() -> list[Any]:
+def _loaded() -> list[object]:
     """The global generators of NumPy and PyTorch; nobody draws from a library not loaded."""
     numpy = np.random.mtrand._rand
     torch = sys.modules.get("torch")
@@ -98,7 +98,7 @@ def _is_generator(found: object) -> bool:
     return isinstance(found, tuple(kinds)) and not isinstance(found, random.SystemRandom)
 
 
-def _generators(owners: Iterable[object]) -> list[Any]:
+def _generators(owners: Iterable[object]) -> list[object]:
     """The generators in the attributes of ``owners``, and of what these hold."""
     waiting, seen, found = list(owners), set[int](), []
     kept = []  # So that no number of an object is used twice.
@@ -139,7 +139,7 @@ def _slots(kind: type) -> list[str]:
     return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
-def _is_filled(cell: Any) -> bool:
+def _is_filled(cell: CellType) -> bool:
     try:
         return cell.cell_contents is not None
     except ValueError:

@@ -81,12 +81,12 @@ def _common(found: list[Normalization | None]) -> Normalization | None:
     return found[0]
 
 
-def _transform(dataset: object) -> Any:
+def _transform(dataset: object) -> object:
     found = (getattr(dataset, name, None) for name in ATTRIBUTES)
     return next((each for each in found if each is not None), None)
 
 
-def _steps(transform: Any) -> Iterator[Any]:
+def _steps(transform: object) -> Iterator[object]:
     """A transform's steps in order; a collection that runs at random is a step by itself."""
     if transform is None:
         return
@@ -98,7 +98,7 @@ def _steps(transform: Any) -> Iterator[Any]:
         yield from _steps(step)
 
 
-def _inner(transform: Any) -> list[Any] | None:
+def _inner(transform: Any) -> list[object] | None:
     """The steps of a collection, or what a wrapper applies; None for a step of its own."""
     name = _kind(transform).__name__
     if isinstance(transform, (list, tuple)):
@@ -118,18 +118,18 @@ def _inner(transform: Any) -> list[Any] | None:
     return None
 
 
-def _kind(step: Any) -> type:
+def _kind(step: object) -> type:
     """The class of a step, which may itself be a class with the values as attributes."""
     return step if isinstance(step, type) else type(step)
 
 
-def _is_random(transform: Any) -> bool:
+def _is_random(transform: object) -> bool:
     chance = getattr(transform, "p", 1.0)
     sometimes = isinstance(chance, (int, float)) and chance < 1
     return sometimes or bool(_SOMETIMES.search(_kind(transform).__name__))
 
 
-def _only_moves(step: Any) -> bool:
+def _only_moves(step: object) -> bool:
     inner = _inner(step)
     if inner is not None:
         return all(_only_moves(each) for each in inner)
@@ -137,7 +137,7 @@ def _only_moves(step: Any) -> bool:
     return bool(_MOVES.search(name)) and not _CHANGES.search(name)
 
 
-def _raw_moments(step: Any) -> _Raw | None:
+def _raw_moments(step: object) -> _Raw | None:
     """What ``step`` subtracts and divides by, if it is a normalization by constants."""
     names = {base.__name__ for base in _kind(step).__mro__}
     if _is_random(step):
@@ -174,7 +174,7 @@ def _of_image_processor(step: Any) -> _Raw | None:
     return pair[0] / (255 * factor), pair[1] / (255 * factor)
 
 
-def _pair(mean: Any, std: Any) -> _Raw | None:
+def _pair(mean: object, std: object) -> _Raw | None:
     if mean is None or std is None:
         return None
     try:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,7 +195,7 @@ def _resize(crop: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     return np.atleast_3d(_bytes(cv2.resize(crop, (width, height), interpolation=method)))
 
 
-def _bytes(pixels: Any) -> NDArray[np.uint8]:
+def _bytes(pixels: object) -> NDArray[np.uint8]:
     return np.asarray(pixels, np.uint8)
 
 

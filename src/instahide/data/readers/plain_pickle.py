@@ -39,7 +39,7 @@ class _Global:
         self.name = name
 
 
-def read_pickle(content: bytes, allowed: frozenset[tuple[str, str]]) -> Any:
+def read_pickle(content: bytes, allowed: frozenset[tuple[str, str]]) -> object:
     """What a pickle of plain data holds: dicts, lists, tuples, texts, bytes and numbers.
 
     Strings of Python 2 are bytes. Objects are `Stub`; only those that ``allowed`` names.
@@ -55,10 +55,10 @@ class _Machine:
 
     def __init__(self, allowed: frozenset[tuple[str, str]]) -> None:
         self._allowed = allowed
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
+        self._stack: list[object] = []
+        self._memo: dict[int, object] = {}
 
-    def run(self, content: bytes) -> Any:
+    def run(self, content: bytes) -> object:
         """The value that is on the stack at the end."""
         instructions = pickletools.genops(io.BytesIO(content))
         for count, (instruction, argument, _) in enumerate(instructions):
@@ -69,7 +69,7 @@ class _Machine:
             self._step(instruction.name, argument)
         raise ValueError("it does not end")
 
-    def _step(self, name: str, argument: Any) -> None:
+    def _step(self, name: str, argument: object) -> None:
         if name in _VALUES:
             self._stack.append(_VALUES[name](argument))
         elif name in _ACTIONS:
@@ -77,16 +77,16 @@ class _Machine:
         else:
             raise ValueError(f"it has an instruction {name}, which plain data does not need")
 
-    def _pop(self) -> Any:
+    def _pop(self) -> object:
         value = self._stack.pop()
         if value is _MARK:
             raise ValueError("it ends inside a list")
         return value
 
-    def _top(self) -> Any:
+    def _top(self) -> object:
         return self._stack[-1]
 
-    def _to_mark(self) -> list[Any]:
+    def _to_mark(self) -> list[object]:
         for at in range(len(self._stack) - 1, -1, -1):
             if self._stack[at] is _MARK:
                 items = self._stack[at + 1 :]
@@ -102,18 +102,18 @@ class _Machine:
         """Push what was remembered."""
         self._stack.append(self._memo[int(key)])
 
-    def push(self, value: Any) -> None:
+    def push(self, value: object) -> None:
         """Put a value on top of the stack."""
         self._stack.append(value)
 
-    def extend(self, items: list[Any]) -> None:
+    def extend(self, items: list[object]) -> None:
         """Append to the list on top of the stack."""
         target = self._top()
         if type(target) is not list:
             raise ValueError("it appends to something that is no list")
         target.extend(items)
 
-    def set_items(self, items: list[Any]) -> None:
+    def set_items(self, items: list[object]) -> None:
         """Set keys and values in the dict on top of the stack."""
         target = self._top()
         if type(target) is not dict or len(items) % 2:
@@ -157,21 +157,21 @@ def _one(machine: _Machine, into: Callable[[list[Any]], None], count: int) -> No
     into([machine._pop() for _ in range(count)][::-1])
 
 
-def _marked(machine: _Machine, make: Callable[[list[Any]], Any]) -> None:
+def _marked(machine: _Machine, make: Callable[[list[object]], object]) -> None:
     machine.push(make(machine._to_mark()))
 
 
-def _latin(argument: Any) -> bytes:
+def _latin(argument: object) -> bytes:
     return str(argument).encode("latin-1")
 
 
-def _split_name(argument: Any) -> tuple[str, str]:
+def _split_name(argument: object) -> tuple[str, str]:
     module, _, name = str(argument).partition(" ")
     return module, name
 
 
 #: Instructions that push a value; the bytes of Python 2's strings were read as Latin-1.
-_VALUES: dict[str, Callable[[Any], Any]] = {
+_VALUES: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE"), str),
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1"), lambda value: value),
     **dict.fromkeys(("BINFLOAT", "FLOAT"), float),

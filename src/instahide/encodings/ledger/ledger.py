@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,7 @@ class Ledger:
         *,
         limit: int | None = None,
         scheme: Scheme | None = None,
-        image: Any = None,
+        image: object = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         progress: bool = False,
