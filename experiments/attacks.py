@@ -24,7 +24,14 @@ from torch import Tensor
 
 from benchmarks import peers
 from experiments.records import add, rows_of, surroundings
-from instahide.attacks.base import Attack, Budget, Observation, ThreatModel, no_progress
+from instahide.attacks.base import (
+    Attack,
+    Budget,
+    EncodingObservation,
+    Observation,
+    ThreatModel,
+    no_progress,
+)
 from instahide.attacks.registry import attack_named
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.scores import score
@@ -97,7 +104,9 @@ def run(task: Task, images: Images) -> dict[str, float]:
     return {**figures, "seconds": seconds}
 
 
-def observed(task: Task, images: Images, attack: Attack) -> tuple[Observation, GroundTruth | None]:
+def observed(
+    task: Task, images: Images, attack: Attack[Observation]
+) -> tuple[EncodingObservation, GroundTruth | None]:
     """Return an observation to which ``attack`` applies."""
     threat = threat_of(task)
     while True:
@@ -112,7 +121,7 @@ def observed(task: Task, images: Images, attack: Attack) -> tuple[Observation, G
 
 def authors_routine(
     seed: int, private: ImageTable, public: ImageTable, threat: ThreatModel
-) -> tuple[Observation, Tensor]:
+) -> tuple[EncodingObservation, Tensor]:
     """Return encodings by the authors' routine with seeded generators, and the unmasked mixes."""
     images = torch.from_numpy(private.normalized()).repeat(threat.encodings_per_image, 1, 1, 1)
     classes = torch.from_numpy(private.labels).repeat(threat.encodings_per_image)
@@ -127,8 +136,8 @@ def authors_routine(
     encodings, labels = made()
     with patch.object(peers, "masked", lambda mixed: mixed):
         mixes, _ = made()
-    observation = Observation(
-        encodings, labels, SCHEMES["cross-4"], private.mean, private.std, threat,
+    observation = EncodingObservation(
+        SCHEMES["cross-4"], private.mean, private.std, threat, encodings, labels,
         known_mixes=mixes[: threat.known_mixes] if threat.known_mixes else None,
     )  # fmt: skip
     return observation, mixes

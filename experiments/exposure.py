@@ -28,7 +28,7 @@ from experiments.photographs import grey, patches
 from experiments.reconstruction import auc_of, processor_seconds, say
 from experiments.records import add, rows_of, surroundings
 from instahide import open_split
-from instahide.attacks.base import Budget, Observation, ThreatModel
+from instahide.attacks.base import Budget, EncodingObservation, ThreatModel
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features
@@ -162,7 +162,7 @@ def shadow_images(setting: Setting) -> ImageTable:
     return photographs("shadow", setting.images, setting.shadow)
 
 
-def features_of(setting: Setting, observation: Observation, seconds: float) -> Tensor:
+def features_of(setting: Setting, observation: EncodingObservation, seconds: float) -> Tensor:
     if setting.features == "untrained":
         return edges_of_square(observation.encodings)
     if setting.features == "shipped":

@@ -31,11 +31,13 @@ from experiments.records import add, percent, rows_of, surroundings
 from instahide import Encoder, ImageTable, Scheme, open_pool, open_split
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import (
+    AssignedImages,
     Attack,
     Budget,
-    Observation,
+    EncodingObservation,
+    Finding,
     Progress,
-    Reconstruction,
+    RecoveredImages,
     ThreatModel,
     no_progress,
 )
@@ -155,17 +157,20 @@ class Itself:
     name = "encoding"
     title = "The encoding itself"
     paper = ""
+    observes = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
+    ) -> RecoveredImages:
         masked = observation.scheme.mask
         shown = observation.encodings.abs() if masked else observation.encodings
-        return Reconstruction(images=shown, target_ids=observation.owners(), absolute=masked)
+        return RecoveredImages(shown, observation.owners(), absolute=masked)
 
 
-def attacks(scheme: Scheme) -> list[Attack]:
+def attacks(scheme: Scheme) -> list[Attack[EncodingObservation]]:
     """Return the attacks to run; with a mask, averaging uses absolute values."""
     averaging = AveragingAbsolute() if scheme.mask else Averaging()
     return [Itself(), averaging, Demixing(DEMIXING), ReconstructionAttack()]
@@ -188,7 +193,9 @@ def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, obje
     return figures | {name: claims.get(name, "") for name in CLAIMS} | {"attacks": " ".join(each)}
 
 
-def observed(point: Point, data: str, private: int, seed: int) -> tuple[Observation, GroundTruth]:
+def observed(
+    point: Point, data: str, private: int, seed: int
+) -> tuple[EncodingObservation, GroundTruth]:
     """Encrypt some digits of the training part; the attacker's own digits are others of it."""
     digits = open_split(data).train
     order = np.random.default_rng(seed).permutation(len(digits))
@@ -201,14 +208,14 @@ def observed(point: Point, data: str, private: int, seed: int) -> tuple[Observat
     return observe(mine, public_of(scheme, digits), scheme, threat, shadow=others)
 
 
-def worth(found: Reconstruction, observation: Observation, truth: GroundTruth) -> dict[str, float]:
+def worth(found: Finding, observation: EncodingObservation, truth: GroundTruth) -> dict[str, float]:
     """Return shares of the private images, and the mean SSIM under the best affine map.
 
     For `ReconstructionAttack`, which estimates the number of images by itself, a private image
     that was not recovered counts as 0.
     """
-    assert found.images is not None
-    if found.assignment is None:
+    assert isinstance(found, RecoveredImages | AssignedImages)
+    if isinstance(found, RecoveredImages):
         rows, images = originals_of(found, observation, truth), len(found.images)
         candidates = truth.images.abs() if found.absolute else truth.images
         claims = {}
@@ -227,7 +234,7 @@ def worth(found: Reconstruction, observation: Observation, truth: GroundTruth) -
     return {n: float(v) / images for n, v in zip(COMPARED, sums, strict=True)} | claims
 
 
-def likeness(images: Tensor, originals: Tensor, observation: Observation) -> Tensor:
+def likeness(images: Tensor, originals: Tensor, observation: EncodingObservation) -> Tensor:
     """Return the (m,) SSIM with normalized originals, whose pixels are mapped to 0 to 1."""
     std, mean = (
         torch.tensor(moment)[:, None, None] for moment in (observation.std, observation.mean)

@@ -25,7 +25,12 @@ from torch import nn
 
 from experiments.budgets import ProcessorTime
 from experiments.records import add, rows_of, surroundings
-from instahide.attacks.base import Attack, LocalTraining, no_progress
+from instahide.attacks.base import (
+    Attack,
+    LocalTraining,
+    UpdateObservation,
+    no_progress,
+)
 from instahide.attacks.gradients.dlg import DeepLeakage
 from instahide.attacks.gradients.inverting import InvertingGradients, InvertingStatistics
 from instahide.attacks.gradients.lenet import lenet
@@ -40,7 +45,7 @@ SCHEMES = {
     "inside-4": Scheme.inside(4),
     "cross-4": Scheme.cross(4),
 }
-ATTACKS: dict[str, Attack] = {
+ATTACKS: dict[str, Attack[UpdateObservation]] = {
     attack.name: attack for attack in (DeepLeakage(), InvertingGradients(), InvertingStatistics())
 }
 #: From this PSNR on an image counts as recovered.

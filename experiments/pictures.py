@@ -19,7 +19,14 @@ from torch import Tensor
 
 from experiments.photographs import scikit_image
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
-from instahide.attacks.base import Attack, Budget, ThreatModel, no_progress
+from instahide.attacks.base import (
+    Attack,
+    Budget,
+    EncodingObservation,
+    RecoveredImages,
+    ThreatModel,
+    no_progress,
+)
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.cli.show import ShowOptions, draw_picture
 from instahide.data import ImageTable
@@ -29,7 +36,7 @@ ASSETS = Path(__file__).resolve().parents[1] / "docs" / "assets"
 STEPS, AVERAGES = ASSETS / "how-steps.png", ASSETS / "how-averages.png"
 COPIES = (2, 8, 32, 128)
 #: What a row of the second picture shows: encodings of which scheme, and how they are averaged.
-ROWS: tuple[tuple[str, Scheme, Attack], ...] = (
+ROWS: tuple[tuple[str, Scheme, Attack[EncodingObservation]], ...] = (
     ("Mixup,\nmean", Scheme.mixup(4), Averaging()),
     ("InstaHide,\nmean", Scheme.inside(4), Averaging()),
     ("InstaHide,\nmean square", Scheme.inside(4), AveragingAbsolute()),
@@ -68,14 +75,13 @@ def averages(crops: NDArray[np.uint8], out: Path = AVERAGES, row: int = 33) -> N
 
 
 def recovered(
-    attack: Attack, images: ImageTable, scheme: Scheme, copies: int, row: int
+    attack: Attack[EncodingObservation], images: ImageTable, scheme: Scheme, copies: int, row: int
 ) -> tuple[Tensor, GroundTruth]:
     """Return (3, H, W) what ``attack`` recovers of the image ``row``, and the truth."""
     threat = ThreatModel(grouped=True, encodings_per_image=copies)
     observation, truth = observe(images, None, scheme, threat)
     found = attack.run(observation, Budget(), no_progress)
-    assert found.images is not None
-    assert found.target_ids is not None
+    assert isinstance(found, RecoveredImages)
     return found.images[truth.group_targets[found.target_ids] == row][0], truth
 
 

@@ -34,7 +34,7 @@ from torch import nn
 
 from experiments.photographs import patches, victim
 from experiments.records import add, rows_of, surroundings
-from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, require
+from instahide.attacks.base import AssignedImages, Budget, EncodingObservation, ThreatModel, require
 from instahide.attacks.baselines.carlini import (
     attack_as_published,
     learnt_colours,
@@ -112,7 +112,7 @@ class Victim:
             originals, partners, coefficients, SCHEME.private_k, nothing, nothing, nothing
         )
 
-    def observation(self, labels: str) -> Observation:
+    def observation(self, labels: str) -> EncodingObservation:
         return self.challenge.observation(cast(Literal["soft", "coarse", "none"], labels))
 
 
@@ -162,7 +162,9 @@ def denoiser() -> FusionDenoiser:
     return learnt_denoiser(shadow(), SCHEME, COPIES)
 
 
-def published(observation: Observation, _: Reconstruction, colours: nn.Module) -> Reconstruction:
+def published(
+    observation: EncodingObservation, _: AssignedImages, colours: nn.Module
+) -> AssignedImages:
     """Run the published attack with the pair similarity of our encoder."""
     encoder = shipped_encoder((3, 32, 32))
     assert encoder is not None
@@ -181,7 +183,9 @@ OTHERS = {
 }
 
 
-def figures_of(found: Reconstruction, observation: Observation, target: Victim) -> dict[str, float]:
+def figures_of(
+    found: AssignedImages, observation: EncodingObservation, target: Victim
+) -> dict[str, float]:
     score = score_reconstruction(found, target.truth, observation.mean, observation.std)
     if found.confidence is None:
         nobody = torch.zeros(len(score.ssim))
@@ -223,7 +227,7 @@ def auc_of(features: torch.Tensor, truth: GroundTruth) -> float:
     return float("nan") if shares.all() else float(roc_auc_score(shares, likeness))
 
 
-def graph_figures(observation: Observation, truth: GroundTruth) -> dict[str, float]:
+def graph_figures(observation: EncodingObservation, truth: GroundTruth) -> dict[str, float]:
     """Return the AUC, and the precision of the 100,000 most similar pairs."""
     encoder = shipped_encoder((3, 32, 32))
     assert encoder is not None
@@ -243,15 +247,12 @@ def graph_figures(observation: Observation, truth: GroundTruth) -> dict[str, flo
     }
 
 
-def challenge_figures(found: Reconstruction, secret: ChallengeTruth) -> dict[str, float]:
+def challenge_figures(found: AssignedImages, secret: ChallengeTruth) -> dict[str, float]:
     """Return the figures of the challenge, with each encoding's image of larger coefficient.
 
     The attacker knows that images have mean 0 and deviation 1 in each channel. One sign of all
     images is unknown; both signs are tried.
     """
-    assert found.images is not None
-    assert found.assignment is not None
-    assert found.coefficients is not None
     moments = {"dim": (0, 2, 3), "keepdim": True}
     images = (found.images - found.images.mean(**moments)) / found.images.std(**moments)
     largest = found.assignment.gather(1, found.coefficients.argmax(dim=1, keepdim=True))[:, 0]

@@ -14,7 +14,10 @@ from experiments import frontier
 from experiments.frontier import FixedEncodings, Point, points
 from experiments.records import rows_of
 from instahide import Scheme, open_split
-from instahide.attacks.base import Reconstruction
+from instahide.attacks.base import (
+    AssignedImages,
+    RecoveredImages,
+)
 
 DIGITS = open_split("digits").train.subset(slice(0, 100))
 
@@ -55,7 +58,7 @@ def test_an_image_that_did_not_come_back_counts_as_not_found() -> None:
     # Five images came back; whatever else is in an encoding is taken for one of them.
     others = torch.arange(len(observation))[:, None] % 5
     members = torch.where(truth.partners < 5, truth.partners, others)
-    found = Reconstruction(images=truth.images[:5], assignment=members, confidence=torch.ones(5))
+    found = AssignedImages(truth.images[:5], members, torch.ones(members.shape), torch.ones(5))
     figures = frontier.worth(found, observation, truth)
     assert figures["identified"] == figures["above_half"] == figures["claimed"] == 0.5
     assert figures["ssim"] == pytest.approx(0.5, abs=1e-4)
@@ -66,10 +69,10 @@ def test_absolute_values_are_compared_with_the_images_themselves() -> None:
     observation, truth = frontier.observed(Point("inside-2", 2), "digits", 10, 0)
     names = torch.arange(10)
     shown = truth.images[truth.group_targets[names]]
-    signed = frontier.worth(Reconstruction(images=-shown, target_ids=names), observation, truth)
+    signed = frontier.worth(RecoveredImages(images=-shown, target_ids=names), observation, truth)
     assert signed["identified"] == 1
     assert signed["ssim"] == pytest.approx(1, abs=1e-4)
-    absolute = Reconstruction(images=shown.abs(), target_ids=names, absolute=True)
+    absolute = RecoveredImages(images=shown.abs(), target_ids=names, absolute=True)
     figures = frontier.worth(absolute, observation, truth)
     assert figures["identified"] == 1
     assert figures["ssim"] < 0.99

@@ -9,9 +9,21 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from instahide.attacks.base import Attack, Budget, Observation, Reconstruction, ThreatModel
+from instahide.attacks.base import (
+    Attack,
+    Budget,
+    EncodingObservation,
+    Finding,
+    LocalTraining,
+    ThreatModel,
+    Update,
+    UpdateObservation,
+    refusal,
+)
 from instahide.attacks.registry import GROUP, attack_named, registered
+from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from tests.waiting import ticks
 
@@ -41,12 +53,13 @@ def test_every_attack_of_ours_is_declared_under_its_own_name() -> None:
 
 class Foreign:
     name, title, paper = "foreign", "Somebody else's", "unpublished"
+    observes = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         return None
 
-    def run(self, observation: Observation, budget: Budget, progress: object) -> Reconstruction:
-        return Reconstruction()
+    def run(self, observation: EncodingObservation, budget: Budget, progress: object) -> Finding:
+        return Finding()
 
 
 def test_a_package_of_others_shows_up_and_a_broken_one_stops_nothing() -> None:
@@ -62,6 +75,17 @@ def test_a_package_of_others_shows_up_and_a_broken_one_stops_nothing() -> None:
         del sys.modules["foreign_attack"]
     assert set(found.attacks) == {"foreign"}
     assert {name.split()[0] for name in found.broken} == {"missing", "wrong"}
+
+
+def test_an_attack_is_refused_observations_of_another_kind() -> None:
+    update = UpdateObservation(
+        Scheme.inside(2), (0.5,), (0.2,), ThreatModel(), (1, 8, 8), nn.Identity(),
+        Update({}, LocalTraining()),
+    )  # fmt: skip
+    assert refusal(Foreign(), update) == "The attacker sees no encodings."
+    for name, attack in registered(points(declared())).attacks.items():
+        if attack.observes is not UpdateObservation:
+            assert refusal(attack, update) == attack.observes.absent, name
 
 
 def test_a_name_can_be_taken_only_once() -> None:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, no_progress
+from instahide.attacks.base import (
+    Budget,
+    EncodingObservation,
+    RecoveredImages,
+    ThreatModel,
+    no_progress,
+)
 from instahide.attacks.demixing import Demixing
 from instahide.attacks.shadow_encodings import shadow_batches
 from instahide.attacks.unet import UNet
@@ -27,11 +33,13 @@ def digits() -> tuple[ImageTable, ImageTable]:
 
 def seen(
     digits: tuple[ImageTable, ImageTable], scheme: Scheme, public: ImageTable | None = None
-) -> tuple[Observation, GroundTruth]:
+) -> tuple[EncodingObservation, GroundTruth]:
     return observe(digits[0], public, scheme, ThreatModel(shadow=True), shadow=digits[1])
 
 
-def figures(attack: Demixing, observation: Observation, truth: GroundTruth) -> dict[str, float]:
+def figures(
+    attack: Demixing, observation: EncodingObservation, truth: GroundTruth
+) -> dict[str, float]:
     assert attack.applies(observation) is None
     found = attack.run(observation, Budget(), no_progress)
     return dict(found.statistics) | dict(score(found, observation, truth).summary)
@@ -88,7 +96,7 @@ def test_the_strongest_image_is_the_one_that_is_scored(
     strongest = truth.partners.gather(1, truth.coefficients.argmax(dim=1, keepdim=True))[:, 0]
     assert (strongest != truth.partners[:, 0]).any()
     of = torch.arange(len(observation))
-    found = Reconstruction(images=truth.images[strongest], target_ids=of, dominant=True)
+    found = RecoveredImages(images=truth.images[strongest], target_ids=of, dominant=True)
     assert score(found, observation, truth).summary["ssim_mean"] == pytest.approx(1)
 
 

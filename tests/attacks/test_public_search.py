@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from instahide.attacks.base import Budget, Observation, ThreatModel, no_progress
+from instahide.attacks.base import Budget, EncodingObservation, ThreatModel, no_progress
 from instahide.attacks.public_search import PublicSearch, PublicSearchAbsolute, search
 from instahide.attacks.whitening import Pool
 from instahide.audit.ground_truth import GroundTruth, observe
@@ -18,11 +18,13 @@ MIXUP, CROSS = Scheme.cross(4, mask=False), Scheme.cross(4)
 
 def seen(
     private: ImageTable, public: ImageTable, scheme: Scheme
-) -> tuple[Observation, GroundTruth]:
+) -> tuple[EncodingObservation, GroundTruth]:
     return observe(private, public, scheme, ThreatModel(encodings_per_image=3))
 
 
-def rates(attack: PublicSearch, observation: Observation, truth: GroundTruth) -> dict[str, float]:
+def rates(
+    attack: PublicSearch, observation: EncodingObservation, truth: GroundTruth
+) -> dict[str, float]:
     found = attack.run(observation, Budget(), no_progress)
     return dict(score(found, observation, truth).summary)
 
@@ -34,12 +36,10 @@ def test_public_images_of_a_mixup_are_found_and_taken_out(
     observation, truth = seen(private, public, MIXUP)
     found = PublicSearch().run(observation, Budget(), no_progress)
     assert score(found, observation, truth).summary["public_found"] >= 0.92
-    assert found.public_coefficients is not None
-    assert found.public_rows is not None
     real = torch.zeros(len(observation), len(public))
     real.scatter_(1, truth.partners[:, 2:], truth.coefficients[:, 2:])
-    right = real.gather(1, found.public_rows)
-    off = (found.public_coefficients - right)[right > 0.15].abs()
+    right = real.gather(1, found.rows)
+    off = (found.coefficients - right)[right > 0.15].abs()
     assert float(off.mean()) < 0.05
     # What remains is the private images alone, which are less than half of these mixes.
     assert found.statistics["energy_left"] < 0.9
@@ -102,5 +102,4 @@ def test_it_applies_only_where_the_pool_is_known_and_used(
 def test_it_hands_back_what_it_has_when_time_is_up(private: ImageTable, public: ImageTable) -> None:
     observation, _ = seen(private, public, MIXUP)
     found = PublicSearch().run(observation, Budget(0), no_progress)
-    assert found.public_rows is not None
-    assert found.public_rows.shape == (len(observation), 0)
+    assert found.rows.shape == (len(observation), 0)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from instahide.attacks import sandbox
-from instahide.attacks.base import Observation, ThreatModel
+from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.attacks.sandbox import IsolatedRunner
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.data import ImageTable
@@ -25,11 +25,11 @@ def _foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def seen(private: ImageTable) -> tuple[Observation, GroundTruth]:
+def seen(private: ImageTable) -> tuple[EncodingObservation, GroundTruth]:
     return observe(private, None, Scheme.inside(2), ThreatModel(public="none"))
 
 
-def test_the_process_never_had_the_truth(seen: tuple[Observation, GroundTruth]) -> None:
+def test_the_process_never_had_the_truth(seen: tuple[EncodingObservation, GroundTruth]) -> None:
     with IsolatedRunner() as attacker:
         answer = attacker.run("foreign-looks", seen[0], LIMIT)
         assert answer.found is not None
@@ -55,7 +55,7 @@ def test_the_process_never_had_the_truth(seen: tuple[Observation, GroundTruth]) 
 
 
 def test_an_attack_that_does_not_end_is_ended(
-    seen: tuple[Observation, GroundTruth], monkeypatch: pytest.MonkeyPatch
+    seen: tuple[EncodingObservation, GroundTruth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[tuple[str, float]] = []
     with IsolatedRunner() as attacker:

@@ -10,7 +10,7 @@ HOSTILE = "<script>alert(1)</script>"
 _MODULE = """
 import gc, os, sys, time
 import torch
-from instahide.attacks.base import Reconstruction
+from instahide.attacks.base import EncodingObservation, Finding, RecoveredImages
 
 SECRET = {"GroundTruth", "KnownKeyEncodings", "KeyStream", "Encoder", "AuditTarget", "Scenario"}
 ROOMS = ("instahide.audit", "instahide.encryption.known_keys")
@@ -18,6 +18,7 @@ ROOMS = ("instahide.audit", "instahide.encryption.known_keys")
 
 class Foreign:
     title, paper = "Somebody else's", "unpublished"
+    observes = EncodingObservation
 
     def applies(self, observation):
         return None
@@ -30,7 +31,8 @@ class Looks(Foreign):
         progress("looking", 0.5)
         objects = sum(type(thing).__name__ in SECRET for thing in gc.get_objects())
         rooms = sum(name.startswith(ROOMS) for name in sys.modules)
-        return Reconstruction({"reached": float(objects + rooms), "process": float(os.getpid())})
+        found = {"reached": float(objects + rooms), "process": float(os.getpid())}
+        return Finding(statistics=found)
 
 
 class Raises(Foreign):
@@ -60,7 +62,8 @@ class Babbles(Foreign):
 
     def run(self, observation, budget, progress):
         nothing = torch.full((2, 1, 3, 3), float("nan"))
-        return Reconstruction({"score": float("nan")}, images=nothing, of=torch.tensor([10**6, 0]))
+        score = {"score": float("nan")}
+        return RecoveredImages(nothing, torch.tensor([10**6, 0]), statistics=score)
 
 
 class Refuses(Foreign):

@@ -7,8 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from instahide.attacks.base import Observation, Reconstruction, ThreatModel
+from instahide.attacks.base import (
+    EncodingObservation,
+    Finding,
+    PredictedMasks,
+    PublicMatches,
+    RecoveredImages,
+    ThreatModel,
+)
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.scores import score
 from instahide.data import ImageTable
@@ -27,7 +35,9 @@ EVERYTHING = ThreatModel(
 )
 
 
-def seen(scheme: Scheme, threat: ThreatModel = EVERYTHING) -> tuple[Observation, GroundTruth]:
+def seen(
+    scheme: Scheme, threat: ThreatModel = EVERYTHING
+) -> tuple[EncodingObservation, GroundTruth]:
     return observe(PRIVATE, PUBLIC, scheme, threat, shadow=table(5, 2))
 
 
@@ -57,10 +67,7 @@ def test_only_what_is_granted_is_seen() -> None:
     observation, _ = seen(Scheme.cross(4), ThreatModel(labels="none", public="none"))
     granted = (field.name for field in dataclasses.fields(observation))
     absent = {name for name in granted if getattr(observation, name) is None}
-    assert absent == {
-        "labels", "public", "shadow", "groups", "known_mixes", "network", "update",
-        "candidates",
-    }  # fmt: skip
+    assert absent == {"labels", "public", "shadow", "groups", "known_mixes"}
 
 
 def test_coarse_labels_hold_no_coefficient() -> None:
@@ -86,38 +93,37 @@ def test_what_is_granted_must_be_there() -> None:
 
 def test_nothing_secret_is_shown() -> None:
     observation, truth = seen(Scheme.cross(4))
-    for shown in (repr(observation), repr(truth), str(Reconstruction({"a": 1.0}))):
+    for shown in (repr(observation), repr(truth), str(Finding(statistics={"a": 1.0}))):
         assert "tensor" not in shown
 
 
 def test_scores_of_the_truth_itself_and_of_its_opposite() -> None:
     observation, truth = seen(Scheme.cross(4))
-    rows = torch.arange(len(observation))
-    right = Reconstruction(
-        images=-truth.images[truth.partners[:, 0]] * 3,
-        target_ids=observation.groups,
-        public_rows=truth.partners[:, 2:],
-        masks=truth.negated[7:],
-    )
-    summary = score(right, observation, truth).summary
+
+    def scored(images: RecoveredImages, public: Tensor, masks: Tensor) -> dict[str, float]:
+        """Figures of the images, the public ones and the masks."""
+        matches = PublicMatches(public, torch.ones(public.shape), images)
+        predicted = PredictedMasks(masks, images)
+        first, second = (score(found, observation, truth) for found in (matches, predicted))
+        return {**first.summary, **second.summary}
+
+    rows = truth.partners[:, 0]
+    right = RecoveredImages(-truth.images[rows] * 3, observation.owners())
+    summary = scored(right, truth.partners[:, 2:], truth.negated[7:])
     for name in ("ssim_mean", "identified_mean", "public_found", "mask_bits_right"):
         assert summary[name] == pytest.approx(1), name
-    wrong = Reconstruction(
-        images=truth.images[(truth.partners[:, 0] + 1) % 10],
-        target_ids=observation.groups,
-        public_rows=torch.full((len(rows), 2), -1),
-        masks=~truth.negated[7:],
-    )
-    summary = score(wrong, observation, truth).summary
+    wrong = RecoveredImages(truth.images[(rows + 1) % 10], observation.owners())
+    nowhere = torch.full((len(observation), 2), -1)
+    summary = scored(wrong, nowhere, ~truth.negated[7:])
     for name in ("identified_mean", "public_found", "mask_bits_right"):
         assert summary[name] == 0, name
-    assert score(Reconstruction(), observation, truth).summary == {}
+    assert score(Finding(), observation, truth).summary == {}
 
 
 def test_noise_scores_as_nothing_does() -> None:
     observation, truth = seen(Scheme.cross(4))
     noise = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = Reconstruction(images=noise, target_ids=observation.groups)
+    found = RecoveredImages(images=noise, target_ids=observation.groups)
     summary = score(found, observation, truth).summary
     assert summary["ssim_mean"] == pytest.approx(summary["ssim_of_nothing"], abs=0.1)
     assert summary["ssim_of_nothing"] < 0.2

@@ -15,8 +15,10 @@ from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import (
     Attack,
     Budget,
-    Observation,
-    Reconstruction,
+    EncodingObservation,
+    Finding,
+    PublicMatches,
+    RecoveredImages,
     ThreatModel,
     no_progress,
     require,
@@ -30,7 +32,7 @@ from instahide.data.display import denormalize, image_axes, min_max
 from instahide.encryption.scheme import Scheme
 
 #: On signed values, and on absolute ones, which no mask changes.
-Kinds = tuple[Attack, Attack]
+Kinds = tuple[Attack[EncodingObservation], Attack[EncodingObservation]]
 ATTACKS: Mapping[str, Kinds] = {
     "Averaging the encodings of an image": (Averaging(), AveragingAbsolute()),
     "Finding the public images": (PublicSearch(), PublicSearchAbsolute()),
@@ -48,8 +50,8 @@ _SHOWN = 3
 class _Attacked:
     """An attack that was run, and what it is to be compared with."""
 
-    found: Reconstruction
-    observation: Observation
+    found: Finding
+    observation: EncodingObservation
     truth: GroundTruth
     pool: ImageTable
     scored: Score
@@ -87,7 +89,7 @@ def _words(attacked: _Attacked) -> str:
             f"Of the public images that count in a mix, {figures['public_found']:.0%} were found; "
             f"by chance {chance:.1%}."
         )
-    what = "absolute values" if found.absolute else "images"
+    what = "absolute values" if _absolute(found) else "images"
     return (
         f"The {what} that came back have a mean SSIM of {figures['ssim_mean']:.2f}, where the "
         f"best plain colour has {figures['ssim_of_blank']:.2f}; {figures['identified_mean']:.0%} "
@@ -96,9 +98,13 @@ def _words(attacked: _Attacked) -> str:
 
 
 def _panels(attacked: _Attacked) -> Iterator[Panel]:
-    if attacked.found.public_rows is None:
-        return _recovered(attacked)
-    return _public(attacked)
+    if isinstance(attacked.found, PublicMatches):
+        return _public(attacked, attacked.found)
+    return _recovered(attacked)
+
+
+def _absolute(found: Finding) -> bool:
+    return isinstance(found, RecoveredImages) and found.absolute
 
 
 def _recovered(attacked: _Attacked) -> Iterator[Panel]:
@@ -106,13 +112,13 @@ def _recovered(attacked: _Attacked) -> Iterator[Panel]:
     for row in range(_SHOWN):
         place = int((beside.rows == row).nonzero()[0])
         name = "the image" if row == 0 else "another image"
-        sought = f"|{name}|" if attacked.found.absolute else name
+        sought = f"|{name}|" if _absolute(attacked.found) else name
         yield Panel(sought, image_axes(beside.originals[place].numpy()))
         came = f"came back, SSIM {float(beside.ssim[place]):.2f}"
         yield Panel(came, image_axes(beside.recovered[place].numpy()))
 
 
-def _public(attacked: _Attacked) -> Iterator[Panel]:
+def _public(attacked: _Attacked, found: PublicMatches) -> Iterator[Panel]:
     """One encoding of the first image: its public images, and those that were found in it."""
     truth, pool = attacked.truth, attacked.pool
     place = int((truth.partners[:, 0] == 0).nonzero()[0])
@@ -121,7 +127,7 @@ def _public(attacked: _Attacked) -> Iterator[Panel]:
     weights = truth.coefficients[place, truth.private_k :]
     for row, weight in zip(real, weights, strict=True):
         yield Panel(f"public, × {float(weight):.2f}", _patch(pool, row))
-    for row in require(attacked.found.public_rows)[place]:
+    for row in found.rows[place]:
         right = "right" if bool((real == row).any()) else "wrong"
         yield Panel(f"found: {right}", _patch(pool, row))
 

@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.base import (
+    Budget,
+    EncodingObservation,
+    Progress,
+    RecoveredImages,
+    require,
+)
 
 
 class Averaging:
@@ -23,12 +29,15 @@ class Averaging:
     name = "averaging"
     title = "Averaging the encodings of an image"
     paper = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
+    observes = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs to be told which encodings are of one image."""
         return _applies(observation)
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
+    ) -> RecoveredImages:
         """One image a group."""
         groups, means, everything, size = _means(observation, observation.encodings)
         progress("averaging", 1.0)
@@ -39,7 +48,8 @@ class Averaging:
             "rms_expected_of_noise": float((observation.encodings.square().mean() / size).sqrt()),
         }
         own = observation.scheme.simulated_coefficients()[:, 0].mean()
-        return Reconstruction(statistics, (means - everything) / float(own) + everything, groups)
+        images = (means - everything) / float(own) + everything
+        return RecoveredImages(images, groups, statistics=statistics)
 
 
 class AveragingAbsolute:
@@ -48,12 +58,15 @@ class AveragingAbsolute:
     name = "averaging-absolute"
     title = "Averaging the absolute values of the encodings of an image"
     paper = "Our extension of Huang et al., InstaHide, ICML 2020, section 5"
+    observes = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs to be told which encodings are of one image."""
         return _applies(observation)
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
+    ) -> RecoveredImages:
         """The absolute values of one image a group."""
         groups, means, everything, size = _means(observation, observation.encodings.square())
         weights = (observation.scheme.simulated_coefficients() ** 2).mean(axis=0)
@@ -66,10 +79,11 @@ class AveragingAbsolute:
             "rms_expected_of_noise": float((observation.encodings.square().var() / size).sqrt()),
         }
         # By chance a square may come out below zero.
-        return Reconstruction(statistics, squares.clamp(min=0).sqrt(), groups, absolute=True)
+        images = squares.clamp(min=0).sqrt()
+        return RecoveredImages(images, groups, absolute=True, statistics=statistics)
 
 
-def _applies(observation: Observation) -> str | None:
+def _applies(observation: EncodingObservation) -> str | None:
     if observation.groups is None:
         return "The attacker does not know which encodings are of one image."
     if len(np.unique(observation.groups.numpy())) == len(observation):
@@ -77,7 +91,9 @@ def _applies(observation: Observation) -> str | None:
     return None
 
 
-def _means(observation: Observation, values: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+def _means(
+    observation: EncodingObservation, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor, float]:
     """Group numbers (m,), means of each (m, C, H, W) and of all, and how many a group has."""
     numbers, places, sizes = np.unique(
         require(observation.groups).numpy(), return_inverse=True, return_counts=True

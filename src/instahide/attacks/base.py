@@ -1,7 +1,7 @@
 """What an attacker sees, how long it may take, and what it hands back.
 
-An attack gets an `Observation` and nothing else. The truth stays with whoever scores it, in
-`instahide.audit`, which this room does not know.
+An attack gets an `Observation` of one kind and nothing else, and hands back a `Finding`. The truth
+stays with whoever scores it, in `instahide.audit`, which this package does not know.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from instahide.errors import InstaHideError
 Progress = Callable[[str, float], None]
 
 T = TypeVar("T")
+#: What an attack observes.
+Seen = TypeVar("Seen", bound="Observation")
 
 
 @dataclass(frozen=True)
@@ -119,92 +121,201 @@ class Update:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Observation:
-    """All that an attacker holds: n encodings, and what its threat model grants.
+    """What every attacker knows. What it sees besides is in one of the three kinds below.
 
     Attributes:
-        encodings: (n, C, H, W) float32; none, (0, C, H, W), where ``update`` is seen instead.
-        labels: (n, classes) float32: soft, or 1 for each class that is there; None without labels.
-            With an ``update``, of the encodings that it was made with, in their order.
-        scheme: how they were made.
+        scheme: how the encodings were made.
         mean: of the normalization, one a channel.
         std: of the normalization, one a channel.
         threat: what is granted.
+    """
+
+    scheme: Scheme
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    threat: ThreatModel
+
+    #: Why an attack on this kind cannot be run where there is none.
+    absent: ClassVar[str] = "There is nothing that it could be run on."
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.scheme}, {self.threat})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EncodingObservation(Observation):
+    """n encodings, and what the threat model grants; what it does not grant is None.
+
+    Attributes:
+        encodings: (n, C, H, W) float32.
+        labels: (n, classes) float32: soft, or 1 for each class that is there.
         public: the public pool, or other images of its kind, as ``threat.public`` says.
         shadow: images of the private images' kind, none of them private.
         groups: (n,) int64; encodings of one number began with the same private image. The number
             itself means nothing.
         known_mixes: (m, C, H, W) float32, the mixes of the first m encodings before the mask.
-        network: a model that the attacker knows; with an ``update``, as it was before.
-        update: what a participant sent of training ``network``.
-        candidates: images with their labels, of which the attacker asks whether ``network``, as it
-            is now, was trained on encodings of them.
     """
 
     encodings: Tensor
-    labels: Tensor | None
-    scheme: Scheme
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    threat: ThreatModel
+    labels: Tensor | None = None
     public: ImageTable | None = None
     shadow: ImageTable | None = None
     groups: Tensor | None = None
     known_mixes: Tensor | None = None
-    network: nn.Module | None = None
-    update: Update | None = None
-    candidates: ImageTable | None = None
+
+    absent: ClassVar[str] = "The attacker sees no encodings."
 
     def __len__(self) -> int:
         return len(self.encodings)
 
     def owners(self, first: int = 0) -> Tensor:
-        """(n - first,) what the encodings from ``first`` on are of, as `Reconstruction.of` says."""
+        """(n - first,) what the encodings from ``first`` on are of, see `RecoveredImages`."""
         return torch.arange(first, len(self)) if self.groups is None else self.groups[first:]
 
     def __repr__(self) -> str:
-        return f"Observation({len(self)} encodings of {self.scheme}, {self.threat})"
+        return f"EncodingObservation({len(self)} encodings of {self.scheme}, {self.threat})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Reconstruction:
-    """What an attack found out; whatever it did not look for is None.
+class UpdateObservation(Observation):
+    """A network, and what a participant sent of training it, as a federation's server sees it.
 
     Attributes:
-        statistics: plain numbers that the attack knows by itself, without the truth.
-        images: (m, C, H, W) float32, normalized as the encodings are.
-        of: (m,) int64: the group, or without groups the encoding, that each image belongs to; None
-            where images come from an update, which tells no order.
-        absolute: whether ``images`` are absolute values, their signs being unknown.
-        dominant: whether ``images`` show, of the encodings that ``of`` names, not the encrypted
-            image but the private one with the largest coefficient.
-        public_rows: (n, j) int64 rows of the public pool found in each encoding, -1 for none.
-        public_coefficients: (n, j) float32, theirs.
-        class_coefficients: (n, classes) float32, total private coefficient of each class.
-        masks: (m, C, H, W) bool: where the attack says that the masks of the encodings after the
-            known ones turn the sign.
-        members: (n, j) int64, which of ``images`` the attack believes to be in each encoding, -1
-            for none.
-        coefficients: (n, j) float32, theirs.
-        confidence: (m,) how sure the attack is of each image: 1 quite, 0 not at all.
-        membership: (m,) of each candidate, the more the likelier the network was trained on it.
+        shape: (C, H, W) of an encoding.
+        network: as it was before the update.
+        update: what the participant sent.
+        labels: (n, classes) float32 of the encodings behind the update, in their order; None if the
+            threat model does not grant them.
+    """
+
+    shape: tuple[int, ...]
+    network: nn.Module
+    update: Update
+    labels: Tensor | None = None
+
+    absent: ClassVar[str] = "The attacker sees no update of a network."
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NetworkObservation(Observation):
+    """A trained network, and images of which the attacker asks whether it was trained on them.
+
+    Attributes:
+        network: trained on encodings.
+        candidates: images with their labels.
+        public: the public pool, if the threat model grants it.
+    """
+
+    network: nn.Module
+    candidates: ImageTable
+    public: ImageTable | None = None
+
+    absent: ClassVar[str] = "The attacker has no trained network, or no images to ask it about."
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Finding:
+    """What an attack found: plain numbers, and in the kinds below what can be scored.
+
+    Attributes:
+        statistics: what the attack knows by itself, without the truth.
     """
 
     statistics: Mapping[str, float] = field(default_factory=dict)
-    images: Tensor | None = None
-    target_ids: Tensor | None = None
-    absolute: bool = False
-    dominant: bool = False
-    public_rows: Tensor | None = None
-    public_coefficients: Tensor | None = None
-    class_coefficients: Tensor | None = None
-    masks: Tensor | None = None
-    assignment: Tensor | None = None
-    coefficients: Tensor | None = None
-    confidence: Tensor | None = None
-    membership: Tensor | None = None
 
     def __repr__(self) -> str:
-        return f"Reconstruction({dict(self.statistics)})"
+        return f"{type(self).__name__}({dict(self.statistics)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RecoveredImages(Finding):
+    """Private images, and which encodings they belong to.
+
+    Attributes:
+        images: (m, C, H, W) float32, normalized as the encodings are.
+        target_ids: (m,) int64: the group, or without groups the encoding, of each image.
+        absolute: whether ``images`` are absolute values, their signs being unknown.
+        dominant: whether ``images`` show, of the encodings that ``target_ids`` names, not the
+            encrypted image but the private one with the largest coefficient.
+    """
+
+    images: Tensor
+    target_ids: Tensor
+    absolute: bool = False
+    dominant: bool = False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AssignedImages(Finding):
+    """Private images, and which of them the attack believes to be in each encoding.
+
+    Attributes:
+        images: (m, C, H, W) float32, normalized as the encodings are.
+        assignment: (n, j) int64 rows of ``images`` in each encoding, -1 for none.
+        coefficients: (n, j) float32, theirs.
+        confidence: (m,) how sure the attack is of each image: 1 quite, 0 not at all; None if it
+            does not say.
+    """
+
+    images: Tensor
+    assignment: Tensor
+    coefficients: Tensor
+    confidence: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PublicMatches(Finding):
+    """Public images in each encoding.
+
+    Attributes:
+        rows: (n, j) int64 rows of the public pool, -1 for none.
+        coefficients: (n, j) float32, theirs.
+        remainder: what is left of the encodings without them; None if the attack does not tell.
+    """
+
+    rows: Tensor
+    coefficients: Tensor
+    remainder: RecoveredImages | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassCoefficients(Finding):
+    """``coefficients`` (n, classes) float32: total private coefficient of each class."""
+
+    coefficients: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictedMasks(Finding):
+    """Masks of the encodings after the known ones.
+
+    Attributes:
+        masks: (m, C, H, W) bool: where they turn the sign.
+        unmasked: what lies under them.
+    """
+
+    masks: Tensor
+    unmasked: RecoveredImages
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class InvertedUpdate(Finding):
+    """What a participant trained on, in no order, which an update does not tell.
+
+    Attributes:
+        images: (n, C, H, W) float32 encodings, normalized.
+        class_coefficients: (n, classes) float32 of each; None if the attacker knew the labels.
+    """
+
+    images: Tensor
+    class_coefficients: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MembershipScores(Finding):
+    """``scores`` (m,) of each candidate: the more, the likelier the network was trained on it."""
+
+    scores: Tensor
 
 
 class Budget:
@@ -239,7 +350,7 @@ class Budget:
 
 
 @runtime_checkable
-class Attack(Protocol):
+class Attack(Protocol[Seen]):
     """An attack holds settings, never state of a run, and never the truth.
 
     Attributes:
@@ -252,13 +363,25 @@ class Attack(Protocol):
     title: str
     paper: str
 
-    def applies(self, observation: Observation) -> str | None:
+    @property
+    def observes(self) -> type[Seen]:
+        """The kind of observation that it attacks; it is given no other."""
+        ...
+
+    def applies(self, observation: Seen) -> str | None:
         """Why the attack cannot be run on ``observation``; None if it can."""
         ...
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(self, observation: Seen, budget: Budget, progress: Progress) -> Finding:
         """Attack ``observation``; what was found when ``budget`` ends is handed back."""
         ...
+
+
+def refusal(attack: Attack[Seen], observation: Observation) -> str | None:
+    """Why ``attack`` cannot be run on ``observation``, which may be of any kind; None if it can."""
+    if not isinstance(observation, attack.observes):
+        return attack.observes.absent
+    return attack.applies(observation)
 
 
 def require(value: T | None) -> T:

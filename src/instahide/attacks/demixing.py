@@ -16,12 +16,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from math import inf
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.base import (
+    Budget,
+    EncodingObservation,
+    Progress,
+    RecoveredImages,
+    require,
+)
 from instahide.attacks.shadow_encodings import ShadowBatch, shadow_batches
 from instahide.attacks.unet import UNet
 from instahide.encryption.scheme import Scheme
@@ -46,8 +53,9 @@ class Demixing:
     name: str = "demixing"
     title: str = "Demixing by a network trained on shadow encodings"
     paper: str = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
+    observes: ClassVar[type[EncodingObservation]] = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs encodings that are mixes, and images of the private ones' kind."""
         if observation.scheme.k == 1:
             return "Nothing is mixed in."
@@ -59,7 +67,9 @@ class Demixing:
             return "The attacker has too few images of the private images' kind for one mix."
         return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
+    ) -> RecoveredImages:
         """One image an encoding."""
         began = time.monotonic()
         network, steps, loss = self._trained(observation, budget, progress)
@@ -67,12 +77,11 @@ class Demixing:
         with torch.inference_mode():
             images = torch.cat([network(part) for part in torch.split(seen, ASKED)])
         statistics = {"steps": float(steps), "loss": loss, "seconds": time.monotonic() - began}
-        return Reconstruction(
-            statistics, images=images, target_ids=torch.arange(len(images)), dominant=True
-        )
+        targets = torch.arange(len(images))
+        return RecoveredImages(images, targets, dominant=True, statistics=statistics)
 
     def _trained(
-        self, observation: Observation, budget: Budget, progress: Progress
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> tuple[UNet, int, float]:
         """The network, the steps that it learned for, and its mean loss over the last ones."""
         network = UNet(observation.encodings.shape[1])

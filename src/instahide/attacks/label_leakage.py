@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.base import (
+    Budget,
+    ClassCoefficients,
+    EncodingObservation,
+    Progress,
+    require,
+)
 from instahide.encryption.scheme import Scheme
 
 
@@ -20,12 +26,15 @@ class LabelLeakage:
     name = "labels"
     title = "Reading classes and coefficients off the labels"
     paper = "Carlini et al., arXiv:2011.05315, section 4"
+    observes = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs labels."""
         return "The attacker sees no labels." if observation.labels is None else None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
+    ) -> ClassCoefficients:
         """Coefficients (n, classes), exact where the labels are soft."""
         labels = require(observation.labels)
         soft = observation.threat.labels == "soft"
@@ -33,10 +42,10 @@ class LabelLeakage:
             shares = labels / labels.sum(dim=1, keepdim=True)
             labels = shares * _expected_private_sum(observation.scheme)
         progress("labels", 1.0)
-        return Reconstruction(_statistics(observation, soft), class_coefficients=labels)
+        return ClassCoefficients(labels, statistics=_statistics(observation, soft))
 
 
-def _statistics(observation: Observation, soft: bool) -> dict[str, float]:
+def _statistics(observation: EncodingObservation, soft: bool) -> dict[str, float]:
     labels = require(observation.labels)
     present = (labels > 0).sum(dim=1)
     apart = (present == observation.scheme.private_k).float().mean()

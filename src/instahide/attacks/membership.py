@@ -15,12 +15,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.base import (
+    Budget,
+    Finding,
+    MembershipScores,
+    NetworkObservation,
+    Progress,
+)
 from instahide.attacks.shadow_models import Recipe, Train, train_shadow_model
 from instahide.data import ImageTable
 
@@ -35,20 +42,21 @@ class LossThreshold:
     name: str = "membership-loss"
     title: str = "Membership by the network's loss"
     paper: str = "Yeom et al., Privacy Risk in Machine Learning, CSF 2018 (arXiv:1709.01604)"
+    observes: ClassVar[type[NetworkObservation]] = NetworkObservation
 
-    def applies(self, observation: Observation) -> str | None:
-        """It needs the network and images to ask about."""
-        return _applies(observation)
+    def applies(self, observation: NetworkObservation) -> str | None:
+        """It always does."""
+        return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(self, observation: NetworkObservation, budget: Budget, progress: Progress) -> Finding:
         """Minus the loss of every candidate."""
-        candidates = require(observation.candidates)
-        found = confidences(require(observation.network), candidates)
+        candidates = observation.candidates
+        found = confidences(observation.network, candidates)
         progress("loss", 1.0)
         # p = 1 / (1 + e^-confidence), of which the loss is -log p.
         losses = torch.nn.functional.softplus(-found)
         statistics = {"candidates": float(len(candidates)), "mean_loss": float(losses.mean())}
-        return Reconstruction(statistics, membership=-losses)
+        return MembershipScores(-losses, statistics=statistics)
 
 
 @dataclass(frozen=True)
@@ -69,31 +77,35 @@ class LikelihoodRatio:
     name: str = "membership"
     title: str = "Membership by the likelihood ratio of shadow networks"
     paper: str = "Carlini et al., Membership Inference Attacks From First Principles, S&P 2022"
+    observes: ClassVar[type[NetworkObservation]] = NetworkObservation
 
-    def applies(self, observation: Observation) -> str | None:
-        """It needs the network and enough images to ask about: shadow networks learn from half."""
-        reason = _applies(observation)
+    def applies(self, observation: NetworkObservation) -> str | None:
+        """It needs enough images to ask about: shadow networks learn from half."""
         least = 2 * max(2, observation.scheme.private_k)
-        if reason is None and len(require(observation.candidates)) < least:
+        if len(observation.candidates) < least:
             return f"There are fewer than {least} images to train shadow networks on."
-        if reason is None and observation.scheme.public_k and observation.public is None:
+        if observation.scheme.public_k and observation.public is None:
             return "The attacker has no public images to train shadow networks with."
-        return reason
+        return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(self, observation: NetworkObservation, budget: Budget, progress: Progress) -> Finding:
         """The log likelihood ratio of every candidate; none if two networks took too long."""
         began = time.monotonic()
-        candidates = require(observation.candidates)
+        candidates = observation.candidates
         confident, learned = self._shadows(observation, candidates, budget, progress)
         statistics = {"networks": float(len(learned)), "seconds": time.monotonic() - began}
         if not len(learned):
-            return Reconstruction(statistics)
-        asked = confidences(require(observation.network), candidates)
+            return Finding(statistics=statistics)
+        asked = confidences(observation.network, candidates)
         ratios, gap = likelihood_ratios(asked, confident, learned)
-        return Reconstruction({**statistics, "gap": gap}, membership=ratios)
+        return MembershipScores(ratios, statistics={**statistics, "gap": gap})
 
     def _shadows(
-        self, observation: Observation, candidates: ImageTable, budget: Budget, progress: Progress
+        self,
+        observation: NetworkObservation,
+        candidates: ImageTable,
+        budget: Budget,
+        progress: Progress,
     ) -> tuple[Tensor, Tensor]:
         """(s, m) confidences of shadow networks in the candidates, and what each learned from."""
         train = self.train or self._trainer(observation, budget)
@@ -115,8 +127,8 @@ class LikelihoodRatio:
             learned.append(torch.from_numpy(np.stack([half, ~half])).float())
         return torch.cat(confident), torch.cat(learned).bool()
 
-    def _trainer(self, observation: Observation, budget: Budget) -> Train:
-        network, public = require(observation.network), observation.public
+    def _trainer(self, observation: NetworkObservation, budget: Budget) -> Train:
+        network, public = observation.network, observation.public
         return lambda images: train_shadow_model(
             network, images, public, observation.scheme, self.recipe, budget
         )
@@ -179,11 +191,3 @@ def _law(confident: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
 def _log_density(values: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
     """Of a normal law, but for a constant."""
     return -((values - mean) / spread).square() / 2 - spread.log()
-
-
-def _applies(observation: Observation) -> str | None:
-    if observation.candidates is None or observation.network is None:
-        return "The attacker has no trained network, or no images to ask it about."
-    if observation.update is not None:
-        return "The network has not been trained yet: the attacker holds its update."
-    return None

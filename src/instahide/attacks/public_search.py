@@ -14,7 +14,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.base import (
+    Budget,
+    EncodingObservation,
+    Progress,
+    PublicMatches,
+    RecoveredImages,
+    require,
+)
 from instahide.attacks.whitening import BLOCK, Pool
 
 
@@ -24,9 +31,10 @@ class PublicSearch:
     name = "public-search"
     title = "Finding public images by whitened correlation"
     paper = "Huang et al., InstaHide, ICML 2020, section 4 (arXiv:2010.02772)"
+    observes = EncodingObservation
     squared = False
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs the pool itself, and a scheme that mixes from it."""
         if not observation.scheme.public_k:
             return "The scheme mixes no public images in."
@@ -34,7 +42,9 @@ class PublicSearch:
             return "The attacker does not have the public pool."
         return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
+    ) -> PublicMatches:
         """The public rows of each encoding; of a Mixup also what remains without them."""
         pool = Pool(require(observation.public), squared=self.squared)
         features = pool.centred(observation.encodings)
@@ -43,12 +53,12 @@ class PublicSearch:
         # A square's weight is the square of a coefficient.
         coefficients = weights.clamp(min=0).sqrt() if self.squared else weights
         left = float(rest.square().sum() / features.square().sum().clamp(min=1e-30))
-        return Reconstruction(
-            {"found_per_encoding": float(found.shape[1]), "energy_left": left},
-            images=None if self.squared else (rest + pool.mean).reshape_as(observation.encodings),
-            target_ids=None if self.squared else observation.owners(),
-            public_rows=found,
-            public_coefficients=coefficients,
+        images = (rest + pool.mean).reshape_as(observation.encodings)
+        return PublicMatches(
+            found,
+            coefficients,
+            None if self.squared else RecoveredImages(images, observation.owners()),
+            statistics={"found_per_encoding": float(found.shape[1]), "energy_left": left},
         )
 
 
@@ -58,6 +68,7 @@ class PublicSearchAbsolute(PublicSearch):
     name = "public-search-absolute"
     title = "Finding public images by whitened correlation of squares"
     paper = "Our extension of Huang et al., InstaHide, ICML 2020, section 4"
+    observes = EncodingObservation
     squared = True
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import NamedTuple
 
-from instahide.attacks.base import Attack
+from instahide.attacks.base import Attack, Observation
 from instahide.errors import InstaHideError
 
 GROUP = "instahide.attacks"
@@ -15,7 +15,7 @@ GROUP = "instahide.attacks"
 class Registered(NamedTuple):
     """Attacks by name, and for every entry point that gave none, why."""
 
-    attacks: dict[str, Attack]
+    attacks: dict[str, Attack[Observation]]
     broken: dict[str, str]
 
 
@@ -42,7 +42,7 @@ def registered(points: Iterable[EntryPoint] | None = None) -> Registered:
     return found
 
 
-def attack_named(name: str) -> Attack:
+def attack_named(name: str) -> Attack[Observation]:
     """The attack of this name.
 
     Raises:
@@ -56,8 +56,8 @@ def attack_named(name: str) -> Attack:
     return attacks[name]
 
 
-def _made(point: EntryPoint) -> Attack:
+def _made(point: EntryPoint) -> Attack[Observation]:
     attack = point.load()()
     if not isinstance(attack, Attack):
-        raise TypeError("it has no name, title, paper, applies and run")
+        raise TypeError("it has no name, title, paper, observes, applies and run")
     return attack

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, NamedTuple, Self
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, no_progress
+from instahide.attacks.base import Budget, Finding, Observation, Progress, no_progress, refusal
 from instahide.attacks.registry import attack_named
 
 #: An attack may take this much longer than its budget, as a share and in seconds, before it is
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     """
 
     state: Literal["done", "refused", "failed"]
-    found: Reconstruction | None = None
+    found: Finding | None = None
     reason: str = ""
     seconds: float = 0.0
     out_of_time: bool = False
@@ -138,7 +138,7 @@ def _answer(connection: Connection, name: str, observation: Observation, seconds
     began = time.monotonic()
     try:
         attack = attack_named(name)
-        reason = attack.applies(observation)
+        reason = refusal(attack, observation)
         if reason is not None:
             return Answer("refused", reason=_short(reason))
         budget = Budget(seconds)

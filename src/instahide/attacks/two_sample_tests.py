@@ -16,7 +16,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.base import (
+    Budget,
+    EncodingObservation,
+    Finding,
+    Progress,
+    require,
+)
 from instahide.utils.optional_deps import requires_extra
 
 #: Pairs of encodings, or of images, that a test takes at most.
@@ -37,8 +43,9 @@ class StatisticalTests:
     name = "statistics"
     title = "Statistical tests between encodings of one image and of others"
     paper = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
+    observes = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs pairs of encodings that are known to be of one image."""
         if observation.groups is None:
             return "The attacker does not know which encodings are of one image."
@@ -47,7 +54,7 @@ class StatisticalTests:
             return f"There are fewer than {LEAST_ENCODINGS} encodings of an image."
         return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(self, observation: EncodingObservation, budget: Budget, progress: Progress) -> Finding:
         """Statistics alone."""
         with requires_extra("scipy", "audit"):
             from scipy.stats import false_discovery_control
@@ -59,10 +66,10 @@ class StatisticalTests:
                 progress(f"{test}, {name}", len(tests) / 6)
         corrected = false_discovery_control(list(tests.values()), method="by") if tests else ()
         p_values = {f"{name}_p": float(p) for name, p in zip(tests, corrected, strict=True)}
-        return Reconstruction(p_values | other)
+        return Finding(statistics=p_values | other)
 
 
-def _members(observation: Observation) -> list[NDArray[np.int64]]:
+def _members(observation: EncodingObservation) -> list[NDArray[np.int64]]:
     """The encodings of each group."""
     groups = require(observation.groups).numpy()
     return [np.flatnonzero(groups == number) for number in np.unique(groups)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instahide.attacks.base import LocalTraining, Observation, ThreatModel, Update
+from instahide.attacks.base import LocalTraining, ThreatModel, Update, UpdateObservation
 from instahide.audit.ground_truth import GroundTruth, ground_truth_of
 from instahide.data import ImageTable
 from instahide.encryption.known_keys import encode_with_known_keys
@@ -30,7 +30,7 @@ def observe_update(
     *,
     labels: Literal["soft", "none"] = "soft",
     buffers: bool = False,
-) -> tuple[Observation, GroundTruth]:
+) -> tuple[UpdateObservation, GroundTruth]:
     """Train ``network`` on encodings of some images, as the server of a federation sees it.
 
     Args:
@@ -54,16 +54,15 @@ def observe_update(
         )
     made = encode_with_known_keys(scheme, images, public if scheme.public_k else None, rows)
     encodings = made.encoded.images
-    observation = Observation(
-        # Not a slice, which would hold the encodings' memory.
-        torch.zeros(0, *encodings.shape[1:]),
-        made.encoded.labels if labels == "soft" else None,
+    observation = UpdateObservation(
         scheme,
         images.mean,
         images.std,
         ThreatModel(labels=labels, public="none", update=True),
-        network=network,
-        update=client_update(network, encodings, made.encoded.labels, training, buffers=buffers),
+        tuple(encodings.shape[1:]),
+        network,
+        client_update(network, encodings, made.encoded.labels, training, buffers=buffers),
+        made.encoded.labels if labels == "soft" else None,
     )
     nobody = torch.arange(len(images))
     return observation, replace(ground_truth_of(images, scheme, made, nobody), encodings=encodings)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Observation, ThreatModel
+from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.data import ImageTable
 from instahide.encryption.encoder import random_permutation
 from instahide.encryption.known_keys import KnownKeyEncodings, encode_with_known_keys
@@ -51,7 +51,7 @@ def observe(
     *,
     similar: ImageTable | None = None,
     shadow: ImageTable | None = None,
-) -> tuple[Observation, GroundTruth]:
+) -> tuple[EncodingObservation, GroundTruth]:
     """Encrypt ``images`` under throw-away keys, as an attacker of ``threat`` would come upon them.
 
     Args:
@@ -72,13 +72,13 @@ def observe(
     rows = rows[random_permutation(len(rows))]
     made = encode_with_known_keys(scheme, images, public if scheme.public_k else None, rows)
     names = torch.from_numpy(random_permutation(len(images)))
-    observation = Observation(
-        made.encoded.images,
-        _labels(made.encoded.labels, threat),
+    observation = EncodingObservation(
         scheme,
         images.mean,
         images.std,
         threat,
+        made.encoded.images,
+        _labels(made.encoded.labels, threat),
         public=_granted_public(threat, public, similar, images),
         shadow=_required(shadow, "shadow images", images) if threat.shadow else None,
         groups=names[torch.from_numpy(rows)] if threat.grouped else None,

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from instahide.attacks.base import LocalTraining, Observation, Reconstruction, ThreatModel
+from instahide.attacks.base import (
+    EncodingObservation,
+    Finding,
+    LocalTraining,
+    NetworkObservation,
+    Observation,
+    ThreatModel,
+)
 from instahide.attacks.gradients.lenet import lenet
 from instahide.attacks.weak_rng.mt19937 import ENOUGH
 from instahide.audit.client_update import observe_update
@@ -47,7 +54,7 @@ class Scenario:
     truth: GroundTruth | None
     subject: AuditTarget
 
-    def score(self, found: Reconstruction) -> tuple[dict[str, float], Matches | None]:
+    def score(self, found: Finding) -> tuple[dict[str, float], Matches | None]:
         """Figures of what an attack found, and recovered images beside their originals."""
         figures = dict(found.statistics)
         if self.truth is not None:
@@ -132,7 +139,10 @@ def _threats(subject: AuditTarget, images: int, copies: int) -> Iterator[ThreatM
         yield replace(least, known_mixes=known)
 
 
-def _granted(observation: Observation) -> list[str]:
+def _granted(observation: EncodingObservation | NetworkObservation) -> list[str]:
+    if isinstance(observation, NetworkObservation):
+        public = ["the public pool"] if observation.public is not None else []
+        return [*public, "the trained network, and images to ask it about"]
     threat = observation.threat
     words = {
         "soft labels": observation.labels is not None,
@@ -140,6 +150,5 @@ def _granted(observation: Observation) -> list[str]:
         "other images of the private ones' kind": threat.shadow,
         "which encodings are of one image": threat.grouped,
         f"the mixes of {threat.known_mixes} encodings": threat.known_mixes > 0,
-        "the trained network, and images to ask it about": observation.candidates is not None,
     }
     return [name for name, given in words.items() if given]

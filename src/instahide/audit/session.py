@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from instahide.attacks.base import Attack
+from instahide.attacks.base import Attack, Observation, RecoveredImages
 from instahide.attacks.sandbox import Answer, IsolatedRunner
 from instahide.audit.report.images import save_images
 from instahide.audit.report.schema import AttackResult, Facts
@@ -98,7 +98,7 @@ class Session:
     def run(
         self,
         wanted: Sequence[Task],
-        attacks: Mapping[str, Attack],
+        attacks: Mapping[str, Attack[Observation]],
         seconds: float,
         watcher: Watcher,
     ) -> Iterator[AttackResult]:
@@ -126,14 +126,16 @@ class Session:
     def _run(
         self,
         task: Task,
-        attack: Attack,
+        attack: Attack[Observation],
         attacker: IsolatedRunner,
         seconds: float,
         watcher: Watcher,
     ) -> AttackResult:
-        answer, scene = Answer("refused", reason="There is nothing that it could be run on."), None
+        answer, scene = Answer("refused", reason=attack.observes.absent), None
         refusals = []
         for scene in scenarios(self.subject, task):
+            if not isinstance(scene.observation, attack.observes):
+                continue
             answer = attacker.run(task.attack, scene.observation, seconds, watcher.goes_on)
             if answer.state != "refused":
                 break
@@ -145,7 +147,7 @@ class Session:
         return result
 
     def _result(
-        self, task: Task, attack: Attack, answer: Answer, scene: Scenario | None
+        self, task: Task, attack: Attack[Observation], answer: Answer, scene: Scenario | None
     ) -> AttackResult:
         return AttackResult(
             attack=task.attack,
@@ -172,7 +174,7 @@ class Session:
             return {
                 "state": "done",
                 "figures": {name: _finite(value) for name, value in figures.items()},
-                "absolute": answer.found.absolute,
+                "absolute": isinstance(answer.found, RecoveredImages) and answer.found.absolute,
                 "pictures": []
                 if shown is None
                 else save_images(self.folder / PICTURES, task.file, shown),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import Observation, ThreatModel
+from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.data import ImageTable
 from instahide.data.image_source import has_repeats
 from instahide.encryption.privacy import epsilon_upper_bound
@@ -78,7 +78,9 @@ class AuditTarget:
             )
 
     def __repr__(self) -> str:
-        return f"Subject({self.name!r}, {len(self.images)} images, {self.copies} encodings each)"
+        return (
+            f"AuditTarget({self.name!r}, {len(self.images)} images, {self.copies} encodings each)"
+        )
 
     @property
     def exposures(self) -> float:
@@ -103,17 +105,17 @@ class AuditTarget:
         chosen = np.linspace(0, len(self.images) - 1, count).astype(np.int64)
         return self.images.subset(chosen), min(self.copies, MOST_COPIES, MOST_ENCODINGS // count)
 
-    def observation_of_published(self) -> Observation | None:
+    def observation_of_published(self) -> EncodingObservation | None:
         """What an attacker sees of the encodings themselves."""
         if self.published is None:
             return None
-        return Observation(
-            self.published.encodings,
-            self.published.labels,
+        return EncodingObservation(
             self.scheme,
             self.images.mean,
             self.images.std,
             ThreatModel(encodings_per_image=self.copies),
+            self.published.encodings,
+            self.published.labels,
             public=None if self.public is None else self.public.normalized_like(self.images),
         )
 

@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Observation, Reconstruction, ThreatModel
+from instahide.attacks.base import (
+    AssignedImages,
+    EncodingObservation,
+    ThreatModel,
+)
 from instahide.attacks.baselines import carlini, carlini_assignment
 from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.data import ImageTable
@@ -99,16 +103,16 @@ def test_colours_are_learnt_from_shadow_images_and_come_nearer() -> None:
 def test_it_goes_on_from_an_assignment(planted: tuple[Tensor, Tensor, Tensor]) -> None:
     images, members, coefficients = planted
     encodings = encoded(images, weights(members, coefficients, IMAGES))
-    found = Reconstruction(images=images, assignment=members, coefficients=coefficients)
+    found = AssignedImages(images=images, assignment=members, coefficients=coefficients)
     labels = torch.zeros(ENCODINGS, 3).scatter_add(1, members % 3, coefficients)
     for seen, threat in ((labels, "soft"), (None, "none")):
-        observation = Observation(
-            encodings, seen, Scheme.cross(4), (0.5,) * 3, (0.2,) * 3,
+        observation = EncodingObservation(
+            Scheme.cross(4), (0.5,) * 3, (0.2,) * 3,
             ThreatModel(labels=threat, encodings_per_image=40),  # type: ignore[arg-type]
+            encodings, seen,
         )  # fmt: skip
         published = carlini.recover_as_published(observation, found)
         assert published.assignment is found.assignment
-        assert published.images is not None
         assert not torch.equal(published.images, images)
 
 
@@ -167,19 +171,16 @@ def test_sets_are_kept_that_starts_agree_on_and_that_differ() -> None:
 
 def test_all_of_the_published_attack_gives_images(planted: tuple[Tensor, Tensor, Tensor]) -> None:
     images, members, coefficients = planted
-    observation = Observation(
+    observation = EncodingObservation(
+        Scheme.cross(4), (0.5,) * 3, (0.2,) * 3, ThreatModel(encodings_per_image=40),
         encoded(images, weights(members, coefficients, IMAGES)),
         soft_labels(members, coefficients),
-        Scheme.cross(4), (0.5,) * 3, (0.2,) * 3, ThreatModel(encodings_per_image=40),
     )  # fmt: skip
     found = carlini.attack_as_published(
         observation, shared(members), IMAGES, torch.Generator().manual_seed(0)
     )
-    assert found.images is not None
     assert 1 <= len(found.images) <= IMAGES
     assert found.images.shape[1:] == images.shape[1:]
-    assert found.assignment is not None
-    assert found.coefficients is not None
     mixes = weights(found.assignment, found.coefficients, len(found.images))
     expected = carlini.recovered_by_adam(observation.encodings, mixes)
     torch.testing.assert_close(found.images, expected)

@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Observation, Reconstruction, ThreatModel
+from instahide.attacks.base import (
+    AssignedImages,
+    EncodingObservation,
+    ThreatModel,
+)
 from instahide.attacks.baselines import fusion_denoising
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.shadow_encodings import ShadowBatch, shadow_batches
@@ -77,15 +81,14 @@ def test_it_learns_to_show_images_it_has_not_seen() -> None:
 def test_it_goes_on_from_an_assignment() -> None:
     batch = other()
     coefficients, members = batch.coefficients.topk(2, dim=1)
-    found = Reconstruction(
+    found = AssignedImages(
         images=torch.zeros_like(batch.images), assignment=members, coefficients=coefficients
     )
-    observation = Observation(
-        batch.encodings, None, SCHEME, (0.5,), (0.2,),
-        ThreatModel(labels="none", encodings_per_image=COPIES),
+    observation = EncodingObservation(
+        SCHEME, (0.5,), (0.2,), ThreatModel(labels="none", encodings_per_image=COPIES),
+        batch.encodings,
     )  # fmt: skip
     fused = fusion_denoising.recover_by_fusion(observation, found, learnt())
-    assert fused.images is not None
     assert fused.assignment is members
     assert fused.confidence is None
     # Two of four private images each are enough to be better than a stranger.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from instahide.attacks.base import LocalTraining, Observation
+from instahide.attacks.base import LocalTraining, UpdateObservation
 from instahide.attacks.gradients.lenet import lenet
 from instahide.audit.client_update import observe_update
 from instahide.audit.ground_truth import GroundTruth
@@ -18,7 +18,7 @@ from instahide.data import ImageTable, open_split
 from instahide.encryption.scheme import Scheme
 
 #: An observation of an update, and the truth behind it.
-Seen = Callable[..., tuple[Observation, GroundTruth]]
+Seen = Callable[..., tuple[UpdateObservation, GroundTruth]]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def seen(digits: ImageTable) -> Seen:
         network: nn.Module | None = None,
         first: int = 0,
         **options: Any,
-    ) -> tuple[Observation, GroundTruth]:
+    ) -> tuple[UpdateObservation, GroundTruth]:
         training = LocalTraining() if training is None else training
         return observe_update(
             digits,

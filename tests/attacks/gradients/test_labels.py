@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import LocalTraining, Observation, require
+from instahide.attacks.base import LocalTraining, UpdateObservation, require
 from instahide.attacks.gradients.labels import last_bias, recovered_labels
 from instahide.attacks.gradients.replay import Replay
 from instahide.audit.ground_truth import GroundTruth
@@ -15,10 +15,10 @@ from instahide.encryption.scheme import Scheme
 from tests.attacks.gradients.conftest import Seen, with_batch_norm
 
 
-def read(observation: Observation, truth: GroundTruth) -> Tensor:
+def read(observation: UpdateObservation, truth: GroundTruth) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     guess = torch.randn(require(truth.encodings).shape, generator=generator, dtype=torch.float64)
-    replay = Replay(require(observation.network), require(observation.update))
+    replay = Replay(observation.network, observation.update)
     return recovered_labels(replay, guess, observation.scheme)
 
 

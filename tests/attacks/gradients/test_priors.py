@@ -27,8 +27,8 @@ def test_running_statistics_after_one_batch_are_those_of_the_batch(seen: Seen) -
     observation, truth = seen(
         training=training, network=with_batch_norm(trained=True), buffers=True
     )
-    network = require(observation.network)
-    known = known_statistics(network, require(observation.update))
+    network = observation.network
+    known = known_statistics(network, observation.update)
     assert isinstance(network, nn.Sequential)
     with torch.no_grad():
         features = network[0](require(truth.encodings))
@@ -40,7 +40,7 @@ def test_running_statistics_after_one_batch_are_those_of_the_batch(seen: Seen) -
 def test_the_private_batch_is_nearest_to_its_own_statistics(seen: Seen) -> None:
     training = LocalTraining(images=4, batch_size=4, train_mode=True)
     observation, truth = seen(training=training, network=with_batch_norm(), buffers=True)
-    network, update = require(observation.network), require(observation.update)
+    network, update = observation.network, observation.update
     features = FeatureStatistics(Replay(network, update), known_statistics(network, update))
     own = require(truth.encodings).double()
     others = truth.images[10:14].double()
@@ -57,5 +57,5 @@ def test_an_untrained_network_knows_nothing_until_statistics_are_sent(seen: Seen
             network=with_batch_norm(trained=trained),
             buffers=buffers,
         )
-        known = known_statistics(require(observation.network), require(observation.update))
+        known = known_statistics(observation.network, observation.update)
         assert len(known) == layers

@@ -34,7 +34,7 @@ def test_the_truth_explains_what_was_sent(
 ) -> None:
     training = LocalTraining(**{**vars(training), "train_mode": train_mode})
     observation, truth = seen(scheme, training, with_batch_norm(trained=True))
-    replay = Replay(require(observation.network), require(observation.update))
+    replay = Replay(observation.network, observation.update)
     encodings, labels = require(truth.encodings).double(), require(observation.labels).double()
     # The participant trained by PyTorch's own optimiser, in single precision.
     assert unexplained(replay, encodings, labels) < 1e-8
@@ -44,9 +44,9 @@ def test_the_truth_explains_what_was_sent(
 def test_the_wrong_mode_of_batch_norm_does_not_explain_it(seen: Seen) -> None:
     training = LocalTraining(images=4, batch_size=4, train_mode=True)
     observation, truth = seen(training=training, network=with_batch_norm(trained=True))
-    update = require(observation.update)
+    update = observation.update
     other = Update(update.values, LocalTraining(images=4, batch_size=4, train_mode=False))
-    replay = Replay(require(observation.network), other)
+    replay = Replay(observation.network, other)
     labels = require(observation.labels).double()
     assert unexplained(replay, require(truth.encodings).double(), labels) > 1e-2
 
@@ -58,7 +58,7 @@ def test_neither_network_nor_global_generator_is_touched(seen: Seen) -> None:
     observation, truth = seen(
         training=LocalTraining(images=2, batch_size=2, train_mode=True), network=network
     )
-    replay = Replay(network, require(observation.update))
+    replay = Replay(network, observation.update)
     replay.update(require(truth.encodings).double(), require(observation.labels).double())
     assert network.training == mode
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())

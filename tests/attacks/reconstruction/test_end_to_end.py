@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, no_progress
+from instahide.attacks.base import (
+    AssignedImages,
+    Budget,
+    EncodingObservation,
+    ThreatModel,
+    no_progress,
+)
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder import selection
 from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
@@ -46,15 +52,15 @@ def tables(images: int) -> tuple[ImageTable, ImageTable]:
 @cache
 def observed(
     scheme: Scheme, labels: str, images: int = 20, copies: int = 20
-) -> tuple[Observation, GroundTruth]:
+) -> tuple[EncodingObservation, GroundTruth]:
     private, public = tables(images)
     threat = ThreatModel(labels=labels, public="none", encodings_per_image=copies)  # type: ignore[arg-type]
     return observe(private, public if scheme.public_k else None, scheme, threat)
 
 
 def attacked(
-    observation: Observation, truth: GroundTruth
-) -> tuple[Reconstruction, ReconstructionScore]:
+    observation: EncodingObservation, truth: GroundTruth
+) -> tuple[AssignedImages, ReconstructionScore]:
     attack = ReconstructionAttack()
     assert attack.applies(observation) is None
     found = attack.run(observation, Budget(), no_progress)
@@ -82,7 +88,7 @@ def test_an_image_that_is_alone_in_its_mixes_is_known_to_be_there() -> None:
     assert found.statistics["recovered"] == 0
 
 
-def untold(observation: Observation) -> Observation:
+def untold(observation: EncodingObservation) -> EncodingObservation:
     """As it is to an attacker who does not know how many private images there are."""
     return replace(observation, threat=replace(observation.threat, encodings_per_image=None))
 

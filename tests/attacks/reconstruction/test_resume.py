@@ -11,7 +11,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Reconstruction, ThreatModel, no_progress
+from instahide.attacks.base import (
+    AssignedImages,
+    Budget,
+    EncodingObservation,
+    ThreatModel,
+    no_progress,
+)
 from instahide.attacks.reconstruction import state as kept
 from instahide.attacks.reconstruction.attack import ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder import selection
@@ -25,7 +31,7 @@ from tests.waiting import ticks
 
 
 @pytest.fixture(scope="module")
-def observation() -> Observation:
+def observation() -> EncodingObservation:
     private = ImageTable.from_arrays(natural(8, 1, 16), np.arange(8) % 3)
     public = ImageTable.from_arrays(natural(200, 2, 16))
     shadow = ImageTable.from_arrays(natural(60, 3, 16))
@@ -45,7 +51,9 @@ def interrupting(after: str) -> object:
     return progress
 
 
-def attacked(observation: Observation, folder: Path | None) -> tuple[Reconstruction, list[str]]:
+def attacked(
+    observation: EncodingObservation, folder: Path | None
+) -> tuple[AssignedImages, list[str]]:
     said: list[str] = []
     attack = ReconstructionAttack(folder=folder)
     return attack.run(observation, Budget(), lambda what, share: said.append(what)), said
@@ -60,7 +68,7 @@ def close(one: Tensor | None, other: Tensor | None) -> None:
     "after", ["recovery, round 1", "assignment, round 1", "recovery, at last", "confidence"]
 )
 def test_interrupted_anywhere_it_ends_with_the_same_images(
-    observation: Observation, tmp_path: Path, after: str
+    observation: EncodingObservation, tmp_path: Path, after: str
 ) -> None:
     attack = ReconstructionAttack(folder=tmp_path)
     with pytest.raises(KilledError):
@@ -75,7 +83,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_images(
 
 
 def test_what_a_budget_cut_short_a_later_run_goes_on_with(
-    observation: Observation, tmp_path: Path
+    observation: EncodingObservation, tmp_path: Path
 ) -> None:
     attack = ReconstructionAttack(folder=tmp_path)
     for _ in range(2):
@@ -87,7 +95,9 @@ def test_what_a_budget_cut_short_a_later_run_goes_on_with(
     close(resumed.images, whole.images)
 
 
-def test_a_finished_attack_is_not_done_again(observation: Observation, tmp_path: Path) -> None:
+def test_a_finished_attack_is_not_done_again(
+    observation: EncodingObservation, tmp_path: Path
+) -> None:
     first, _ = attacked(observation, tmp_path)
     again, said = attacked(observation, tmp_path)
     assert said == ["features", "done"]
@@ -95,7 +105,7 @@ def test_a_finished_attack_is_not_done_again(observation: Observation, tmp_path:
 
 
 def test_the_file_holds_what_was_found_and_nothing_else(
-    observation: Observation, tmp_path: Path
+    observation: EncodingObservation, tmp_path: Path
 ) -> None:
     attacked(observation, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [kept.FILE]
@@ -107,7 +117,9 @@ def test_the_file_holds_what_was_found_and_nothing_else(
         }  # fmt: skip
 
 
-def test_a_folder_of_another_attack_is_refused(observation: Observation, tmp_path: Path) -> None:
+def test_a_folder_of_another_attack_is_refused(
+    observation: EncodingObservation, tmp_path: Path
+) -> None:
     attacked(observation, tmp_path)
     others = replace(observation, encodings=observation.encodings.roll(1, dims=0))
     for attack, seen in (
@@ -122,7 +134,7 @@ def test_a_folder_of_another_attack_is_refused(observation: Observation, tmp_pat
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
 def test_a_damaged_file_is_refused(
-    observation: Observation, tmp_path: Path, damage: bytes | None
+    observation: EncodingObservation, tmp_path: Path, damage: bytes | None
 ) -> None:
     attacked(observation, tmp_path)
     path = tmp_path / kept.FILE
@@ -132,7 +144,7 @@ def test_a_damaged_file_is_refused(
 
 
 def test_an_encoder_is_trained_on_shadow_images_within_its_seconds_and_kept(
-    observation: Observation, tmp_path: Path
+    observation: EncodingObservation, tmp_path: Path
 ) -> None:
     attack = ReconstructionAttack(rounds=1, training=5.0, folder=tmp_path)
     assert attack.applies(observation) is None
@@ -146,7 +158,7 @@ def test_an_encoder_is_trained_on_shadow_images_within_its_seconds_and_kept(
     assert said == ["features", "done"]
 
 
-def test_training_takes_at_most_half_the_budget(observation: Observation) -> None:
+def test_training_takes_at_most_half_the_budget(observation: EncodingObservation) -> None:
     said: list[str] = []
     attack = ReconstructionAttack(rounds=1, training=60.0)
     budget = Budget(20, clock=ticks())
@@ -155,12 +167,12 @@ def test_training_takes_at_most_half_the_budget(observation: Observation) -> Non
 
 
 def test_without_training_or_a_shipped_encoder_features_are_untrained(
-    observation: Observation,
+    observation: EncodingObservation,
 ) -> None:
     found = selection.default_features(observation, None, no_progress)
     torch.testing.assert_close(found, edges_of_square(observation.encodings))
 
 
-def test_training_without_shadow_images_does_not_apply(observation: Observation) -> None:
+def test_training_without_shadow_images_does_not_apply(observation: EncodingObservation) -> None:
     bare = replace(observation, shadow=None)
     assert "grants none" in str(ReconstructionAttack(training=5.0).applies(bare))

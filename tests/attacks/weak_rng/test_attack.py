@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from experiments.attacks import authors_routine
-from instahide.attacks.base import Budget, Observation, ThreatModel, no_progress
+from instahide.attacks.base import (
+    Budget,
+    EncodingObservation,
+    PredictedMasks,
+    ThreatModel,
+    no_progress,
+)
 from instahide.attacks.weak_rng import seed_search
 from instahide.attacks.weak_rng.attack import MersenneTwisterAttack, SeedSearch
 from instahide.attacks.weak_rng.mt19937 import ENOUGH, recover_state
@@ -35,9 +41,10 @@ def weak_labels(seed: int, library: seed_search.Generator, count: int = 40) -> T
     return labels
 
 
-def labelled(labels: Tensor) -> Observation:
+def labelled(labels: Tensor) -> EncodingObservation:
     encodings = torch.zeros(len(labels), 1, 2, 2)
-    return Observation(encodings, labels, CROSS, (0.0,), (1.0,), ThreatModel(public="none"))
+    threat = ThreatModel(public="none")
+    return EncodingObservation(CROSS, (0.0,), (1.0,), threat, encodings, labels)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -96,9 +103,9 @@ def test_every_later_mask_of_a_seeded_generator_is_predicted(
     assert attack.applies(observation) is None
     found = attack.run(observation, Budget(), no_progress)
     assert found.statistics["found"] == 1
-    assert found.images is not None
+    assert isinstance(found, PredictedMasks)
     # What lies under the masks is the mix, to the bit.
-    assert torch.equal(found.images, mixes[KNOWN:])
+    assert torch.equal(found.unmasked.images, mixes[KNOWN:])
 
 
 def test_masks_of_the_key_stream_fit_no_generator(private: ImageTable, public: ImageTable) -> None:
@@ -108,7 +115,7 @@ def test_masks_of_the_key_stream_fit_no_generator(private: ImageTable, public: I
     found = MersenneTwisterAttack().run(observation, Budget(), no_progress)
     assert found.statistics["found"] == 0
     assert found.statistics["known_signs"] >= ENOUGH
-    assert found.masks is None
+    assert not isinstance(found, PredictedMasks)
 
 
 @pytest.mark.slow

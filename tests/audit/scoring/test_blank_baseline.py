@@ -9,7 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Reconstruction, ThreatModel
+from instahide.attacks.base import (
+    AssignedImages,
+    RecoveredImages,
+    ThreatModel,
+)
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import (
@@ -153,20 +157,22 @@ def test_an_attack_that_hands_back_flat_squares_recovers_none_of_a_flat_data_set
     table = flat_table()
     seen, truth = observe(table, None, Scheme.inside(2), ThreatModel(public="none"))
     square = torch.zeros_like(seen.encodings)
-    found = match_to_truth(Reconstruction(images=square, target_ids=seen.owners()), seen, truth)
+    found = match_to_truth(RecoveredImages(images=square, target_ids=seen.owners()), seen, truth)
     assert found is not None
     assert found.recognisable == 0
     pixels = torch.from_numpy(table.pixels / 255).float()
     normalized = torch.from_numpy(table.normalized())
-    published = match_to_nearest(Reconstruction(images=square[:12]), normalized, pixels)
+    published = match_to_nearest(RecoveredImages(square[:12], torch.arange(12)), normalized, pixels)
     assert published is not None
     assert published.recognisable == 0
     members = torch.arange(len(seen))[:, None] % 12
-    solved = match_to_truth(Reconstruction(images=square[:12], assignment=members), seen, truth)
+    solved = match_to_truth(
+        AssignedImages(square[:12], members, torch.ones(members.shape)), seen, truth
+    )
     assert solved is not None
     assert solved.recognisable == 0
     # The images themselves, by the same three ways.
-    whole = Reconstruction(images=truth.images[truth.partners[:, 0]], target_ids=seen.owners())
+    whole = RecoveredImages(images=truth.images[truth.partners[:, 0]], target_ids=seen.owners())
     exact = match_to_truth(whole, seen, truth)
     assert exact is not None
     assert exact.recognisable == 12

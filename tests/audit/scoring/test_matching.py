@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Reconstruction, ThreatModel
+from instahide.attacks.base import (
+    Finding,
+    RecoveredImages,
+    ThreatModel,
+)
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.matching import (
     Matches,
@@ -38,24 +42,24 @@ def test_the_image_itself_is_recognised_and_noise_is_not(images: ImageTable) -> 
         images, None, Scheme.inside(2), ThreatModel(public="none", encodings_per_image=3)
     )
     rows = truth.partners[:, 0]
-    whole = Reconstruction(images=-2 * truth.images[rows] + 1, target_ids=torch.arange(len(rows)))
+    whole = RecoveredImages(images=-2 * truth.images[rows] + 1, target_ids=torch.arange(len(rows)))
     beside = match_to_truth(whole, observation, truth)
     assert beside is not None
     assert beside.summary()["images_recognisable"] == beside.summary()["images_sought"] == 12
     assert beside.summary()["ssim_mean"] > 0.99
     # Each private image once, though each came back three times.
     assert sorted(beside.rows[beside.best_of_each()].tolist()) == list(range(12))
-    nothing = Reconstruction(images=noise(truth.images[rows]), target_ids=torch.arange(len(rows)))
+    nothing = RecoveredImages(images=noise(truth.images[rows]), target_ids=torch.arange(len(rows)))
     beside = match_to_truth(nothing, observation, truth)
     assert beside is not None
     assert beside.recognisable == 0
-    assert match_to_truth(Reconstruction(), observation, truth) is None
+    assert match_to_truth(Finding(), observation, truth) is None
 
 
 def test_absolute_values_are_compared_with_absolute_values(images: ImageTable) -> None:
     observation, truth = observe(images, None, Scheme.inside(2), ThreatModel(public="none"))
     rows = truth.partners[:, 0]
-    found = Reconstruction(
+    found = RecoveredImages(
         images=truth.images[rows].abs(), target_ids=torch.arange(len(rows)), absolute=True
     )
     beside = match_to_truth(found, observation, truth)
@@ -66,7 +70,7 @@ def test_absolute_values_are_compared_with_absolute_values(images: ImageTable) -
 def test_published_images_stand_beside_what_they_are_most_like(images: ImageTable) -> None:
     normalized, pixels = private(images)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
-    found = Reconstruction(images=normalized[order] * 3 + 0.1 * noise(normalized))
+    found = RecoveredImages(normalized[order] * 3 + 0.1 * noise(normalized), torch.arange(12))
     beside = match_to_nearest(found, normalized, pixels)
     assert beside is not None
     assert beside.rows.tolist() == order.tolist()
@@ -81,11 +85,12 @@ def test_another_private_image_is_not_recognised_as_the_published_one(images: Im
     alike = torch.cat([normalized, normalized + 0.1 * noise(normalized)])
     assert likeness_of_others(alike, twins).min() > 0.5
     blurred = torch.nn.functional.avg_pool2d(normalized, 5, 1, 2, count_include_pad=False)
-    beside = match_to_nearest(Reconstruction(images=blurred), alike, twins)
+    beside = match_to_nearest(RecoveredImages(blurred, torch.arange(12)), alike, twins)
     assert beside is not None
     assert beside.recognisable == 0
     # Noise is nobody, although each noise stands beside some image.
-    beside = match_to_nearest(Reconstruction(images=noise(normalized)), normalized, pixels)
+    nobody = RecoveredImages(noise(normalized), torch.arange(12))
+    beside = match_to_nearest(nobody, normalized, pixels)
     assert beside is not None
     assert len(beside.rows) == 12
     assert beside.recognisable == 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from instahide.attacks.base import Reconstruction
+from instahide.attacks.base import (
+    AssignedImages,
+)
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring.reconstruction import score_reconstruction
 
@@ -17,7 +19,7 @@ def scored(images: torch.Tensor, members: torch.Tensor) -> tuple[list[int], floa
     nothing = torch.zeros(0, dtype=torch.int64)
     originals = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) / 4
     truth = GroundTruth(originals, PARTNERS, COEFFICIENTS, 2, nothing, nothing, nothing)
-    found = Reconstruction(images=originals[images], assignment=members)
+    found = AssignedImages(originals[images], members, torch.ones(members.shape))
     score = score_reconstruction(found, truth, (0.5,) * 3, (0.25,) * 3)
     return score.rows.tolist(), score.mass, score.ssim.tolist()
 

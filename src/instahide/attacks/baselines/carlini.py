@@ -14,11 +14,18 @@ measures it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.base import (
+    AssignedImages,
+    Budget,
+    EncodingObservation,
+    Progress,
+    require,
+)
 from instahide.attacks.baselines.carlini_assignment import assign_as_published
 from instahide.attacks.reconstruction.clustering import all_pairs
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features
@@ -55,8 +62,9 @@ class Carlini:
     name: str = "carlini"
     title: str = "Reconstruction as Carlini et al. published it, without their pair network"
     paper: str = "Carlini et al., Is Private Learning Possible with Instance Encoding? (2011.05315)"
+    observes: ClassVar[type[EncodingObservation]] = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs soft labels, and several encodings of an image that mix two private ones."""
         copies = observation.threat.encodings_per_image
         if copies is None or copies < LEAST_COPIES:
@@ -67,7 +75,9 @@ class Carlini:
             return "The attacker has no soft labels."
         return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
+    ) -> AssignedImages:
         """One image a group. Half of the time is for colours, if there are shadow images."""
         progress("comparing encodings", 0.0)
         likeness = all_pairs(default_features(observation, None, progress))
@@ -159,8 +169,8 @@ def recoloured(images: Tensor, network: nn.Module) -> Tensor:
 
 
 def recover_as_published(
-    observation: Observation, found: Reconstruction, colours: nn.Module | None = None
-) -> Reconstruction:
+    observation: EncodingObservation, found: AssignedImages, colours: nn.Module | None = None
+) -> AssignedImages:
     """The images of ``found`` recovered anew, by Adam, on the same assignment.
 
     Args:
@@ -168,8 +178,8 @@ def recover_as_published(
         found: images with their members and coefficients.
         colours: see `learnt_colours`; None to leave them as they are.
     """
-    members, count = require(found.assignment), len(require(found.images))
-    coefficients = require(found.coefficients)
+    members, count = found.assignment, len(found.images)
+    coefficients = found.coefficients
     if observation.labels is not None and observation.threat.labels == "soft":
         coefficients = their_coefficients(observation.labels, members, count)
     images = recovered_by_adam(observation.encodings, weights(members, coefficients, count))
@@ -179,7 +189,7 @@ def recover_as_published(
 
 
 def attack_as_published(
-    observation: Observation,
+    observation: EncodingObservation,
     likeness: Tensor,
     count: int,
     generator: torch.Generator,
@@ -187,7 +197,7 @@ def attack_as_published(
     *,
     steps: int = STEPS,
     budget: Budget | None = None,
-) -> Reconstruction:
+) -> AssignedImages:
     """Images by their assignment, their coefficients and their recovery.
 
     Args:
@@ -204,7 +214,7 @@ def attack_as_published(
     images = recovered_by_adam(observation.encodings, mixes, steps, budget)
     if colours is not None:
         images = recoloured(images, colours)
-    return Reconstruction(images=images, assignment=found.members, coefficients=found.coefficients)
+    return AssignedImages(images, found.members, found.coefficients)
 
 
 def _descended(sizes: Tensor, weights: Tensor, steps: int, budget: Budget | None = None) -> Tensor:

@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from instahide.attacks.base import (
+    AssignedImages,
     Budget,
-    Observation,
+    EncodingObservation,
     Progress,
-    Reconstruction,
     no_progress,
     require,
 )
@@ -60,8 +61,9 @@ class FusionDenoising:
         "Luo et al., A Fusion-Denoising Attack on InstaHide with Data Augmentation, AAAI 2022 "
         "(arXiv:2105.07754)"
     )
+    observes: ClassVar[type[EncodingObservation]] = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs several encodings of an image under a mask, and images to learn from."""
         copies = observation.threat.encodings_per_image
         if copies is None or copies < LEAST_COPIES:
@@ -74,7 +76,9 @@ class FusionDenoising:
             return "The attacker has too few images of the private images' kind for one mix."
         return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
+    ) -> AssignedImages:
         """One image a group; half of the time is for the assignment, the rest for training."""
         half = budget.part(budget.left / 2)
         found = ReconstructionAttack().run(
@@ -176,8 +180,8 @@ def grouped(sizes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def recover_by_fusion(
-    observation: Observation, found: Reconstruction, network: FusionDenoiser
-) -> Reconstruction:
+    observation: EncodingObservation, found: AssignedImages, network: FusionDenoiser
+) -> AssignedImages:
     """The images of ``found`` recovered anew, by fusion, on the same assignment and coefficients.
 
     Args:
@@ -185,8 +189,8 @@ def recover_by_fusion(
         found: images with their members and coefficients.
         network: see `learnt_denoiser`.
     """
-    members, coefficients = require(found.assignment), require(found.coefficients)
-    held = weights(members, coefficients, len(require(found.images)))
+    members, coefficients = found.assignment, found.coefficients
+    held = weights(members, coefficients, len(found.images))
     sizes = magnitudes(observation.encodings)
     parts = [network(*grouped(sizes, part)) for part in torch.split(held, BATCH, dim=1)]
     return replace(found, statistics={}, images=torch.cat(parts), confidence=None)

@@ -9,11 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction
+from instahide.attacks.base import (
+    Budget,
+    InvertedUpdate,
+    Progress,
+    UpdateObservation,
+)
 from instahide.attacks.gradients.problem import Problem, inapplicable
 from instahide.attacks.gradients.replay import squared_distance
 
@@ -39,12 +45,15 @@ class DeepLeakage:
     name: str = "dlg"
     title: str = "Images and labels from an update, by L-BFGS"
     paper: str = "Zhu, Liu, Han, Deep Leakage from Gradients, NeurIPS 2019 (arXiv:1906.08935)"
+    observes: ClassVar[type[UpdateObservation]] = UpdateObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: UpdateObservation) -> str | None:
         """It needs an update, and the network before it."""
         return inapplicable(observation)
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: UpdateObservation, budget: Budget, progress: Progress
+    ) -> InvertedUpdate:
         """The images of the nearest start; their labels too, if the attacker had none."""
         problem = Problem.of(observation)
         generator = torch.Generator().manual_seed(self.seed)
@@ -57,12 +66,10 @@ class DeepLeakage:
                 break
         progress("starts", 1.0)
         best = min(done, key=lambda start: start.distance)
-        return Reconstruction(
-            {"distance": best.distance, "starts": float(len(done))},
-            images=best.images.detach().float().cpu(),
-            class_coefficients=best.labels().detach().float().cpu()
-            if problem.labels is None
-            else None,
+        return InvertedUpdate(
+            best.images.detach().float().cpu(),
+            best.labels().detach().float().cpu() if problem.labels is None else None,
+            statistics={"distance": best.distance, "starts": float(len(done))},
         )
 
 

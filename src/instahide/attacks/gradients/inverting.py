@@ -12,11 +12,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.base import (
+    Budget,
+    InvertedUpdate,
+    Progress,
+    UpdateObservation,
+)
 from instahide.attacks.gradients.labels import last_bias, recovered_labels
 from instahide.attacks.gradients.priors import (
     FeatureStatistics,
@@ -55,25 +61,28 @@ class InvertingGradients:
     name: str = "inverting-gradients"
     title: str = "Images from the direction of an update, smooth ones first"
     paper: str = "Geiping et al., Inverting Gradients, NeurIPS 2020 (arXiv:2003.14053)"
+    observes: ClassVar[type[UpdateObservation]] = UpdateObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: UpdateObservation) -> str | None:
         """It needs an update, the network before it, and labels or a layer to read them from."""
         reason = inapplicable(observation)
         if reason is None and self.statistics and not _statistics(observation):
             return "The network has no batch norm statistics that say anything."
         return reason or _unreadable(observation)
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: UpdateObservation, budget: Budget, progress: Progress
+    ) -> InvertedUpdate:
         """The images of the nearest start; their labels too, if the attacker had none."""
         search = _Search(self, observation, budget, progress)
         search.descend()
         while search.begun < self.starts and budget.left > 0:
             search.descend()
         progress("starts", 1.0)
-        return Reconstruction(
-            {"distance": search.distance, "starts": float(search.begun)},
-            images=search.images.float().cpu(),
-            class_coefficients=search.read_labels(),
+        return InvertedUpdate(
+            search.images.float().cpu(),
+            search.read_labels(),
+            statistics={"distance": search.distance, "starts": float(search.begun)},
         )
 
 
@@ -93,7 +102,7 @@ class _Search:
     def __init__(
         self,
         attack: InvertingGradients,
-        observation: Observation,
+        observation: UpdateObservation,
         budget: Budget,
         progress: Progress,
     ) -> None:
@@ -150,14 +159,14 @@ class _Search:
         return total
 
 
-def _statistics(observation: Observation) -> dict[str, Moments]:
-    return known_statistics(require(observation.network), require(observation.update))
+def _statistics(observation: UpdateObservation) -> dict[str, Moments]:
+    return known_statistics(observation.network, observation.update)
 
 
-def _unreadable(observation: Observation) -> str | None:
+def _unreadable(observation: UpdateObservation) -> str | None:
     """Why labels that the attacker lacks cannot be read off the update."""
     if observation.labels is not None and observation.threat.labels == "soft":
         return None
-    if last_bias(require(observation.network)) in require(observation.update).values:
+    if last_bias(observation.network) in observation.update.values:
         return None
     return "There are no labels, and no last layer with a bias to read them from."

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import Observation, require
+from instahide.attacks.base import (
+    UpdateObservation,
+)
 from instahide.attacks.gradients.replay import Replay
 
 
@@ -32,11 +34,10 @@ class Problem:
     high: Tensor
 
     @classmethod
-    def of(cls, observation: Observation) -> Problem:
+    def of(cls, observation: UpdateObservation) -> Problem:
         """The problem that an observation, of which `inapplicable` says nothing, poses."""
-        network, update = require(observation.network), require(observation.update)
-        replay = Replay(network, update)
-        shape = (update.training.images, *observation.encodings.shape[1:])
+        replay = Replay(observation.network, observation.update)
+        shape = (observation.update.training.images, *observation.shape)
         labels = observation.labels if observation.threat.labels == "soft" else None
         mean, std = (
             torch.tensor(moment, dtype=torch.float64, device=replay.device)[None, :, None, None]
@@ -56,11 +57,9 @@ class Problem:
         return drawn.to(self.replay.device)
 
 
-def inapplicable(observation: Observation) -> str | None:
+def inapplicable(observation: UpdateObservation) -> str | None:
     """Why no update can be inverted; None if one can."""
     network, update = observation.network, observation.update
-    if network is None or update is None:
-        return "The attacker sees no update of a network."
     names = {name for name, _ in network.named_parameters()}
     if not update.values or not set(update.values) <= names:
         return "The update is not one of this network."

@@ -6,11 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.base import (
+    AssignedImages,
+    Budget,
+    EncodingObservation,
+    Progress,
+    require,
+)
 from instahide.attacks.reconstruction.assignment import (
     Classes,
     Templates,
@@ -75,8 +82,9 @@ class ReconstructionAttack:
     name: str = "reconstruction"
     title: str = "Private images from many encodings of each, by phase retrieval"
     paper: str = "Carlini et al., Is Private Learning Possible with Instance Encoding? (2011.05315)"
+    observes: ClassVar[type[EncodingObservation]] = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs several encodings of an image, and shadow images to train on if it is to."""
         copies = observation.threat.encodings_per_image
         if copies is not None and copies < 3:
@@ -85,7 +93,9 @@ class ReconstructionAttack:
             return "It is to train on shadow images, and the threat model grants none."
         return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
+    ) -> AssignedImages:
         """Attack; without time for the last steps, images are as far as they came.
 
         Raises:
@@ -107,7 +117,7 @@ class _Run:
     def __init__(
         self,
         attack: ReconstructionAttack,
-        observation: Observation,
+        observation: EncodingObservation,
         budget: Budget,
         progress: Progress,
     ) -> None:
@@ -127,11 +137,11 @@ class _Run:
         self.beliefs = kept or self._first_beliefs()
         self._keep()
 
-    def reconstruction(self) -> Reconstruction:
+    def reconstruction(self) -> AssignedImages:
         """Go on from what is believed."""
         return self._masked() if self.scheme.mask else self._unmasked()
 
-    def _masked(self) -> Reconstruction:
+    def _masked(self) -> AssignedImages:
         beliefs = self.beliefs
         steps = list(self._steps())
         for number, (what, step) in enumerate(steps, 1):
@@ -156,7 +166,7 @@ class _Run:
             yield f"assignment, round {number}", lambda g: self._reassign()
         yield "recovery, at last", lambda g: self._recover(g, iterations=8)
 
-    def _unmasked(self) -> Reconstruction:
+    def _unmasked(self) -> AssignedImages:
         beliefs = self.beliefs
         self.say("recovery", 0.5)
         images, beliefs.assignment, beliefs.coefficients = recover_unmasked(
@@ -176,7 +186,7 @@ class _Run:
         beliefs.confidence = likeness(first, second)
         return self._told()
 
-    def _features(self, observation: Observation) -> Tensor:
+    def _features(self, observation: EncodingObservation) -> Tensor:
         self.say("features", 0.0)
         if self.attack.features is not None:
             return self.attack.features(self.encodings).to(self.encodings.device)
@@ -250,18 +260,18 @@ class _Run:
         if self.attack.folder is not None and self.scheme.mask:
             save_state(self.attack.folder, self.beliefs, self.name)
 
-    def _told(self) -> Reconstruction:
+    def _told(self) -> AssignedImages:
         beliefs, sure = self.beliefs, require(self.beliefs.confidence)
         self.say("done", 1.0)
-        return Reconstruction(
-            {
+        return AssignedImages(
+            (require(beliefs.images) * self.scale).cpu(),
+            beliefs.assignment.cpu(),
+            beliefs.coefficients.cpu(),
+            sure.cpu(),
+            statistics={
                 "groups": float(len(beliefs.centres)),
                 "recovered": float((sure >= RECOVERED).sum()),
                 "mean_confidence": float(sure.mean()),
                 "seconds": time.monotonic() - self.began,
             },
-            images=(require(beliefs.images) * self.scale).cpu(),
-            assignment=beliefs.assignment.cpu(),
-            coefficients=beliefs.coefficients.cpu(),
-            confidence=sure.cpu(),
         )

@@ -15,7 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from instahide.attacks.base import Observation
+from instahide.attacks.base import (
+    EncodingObservation,
+)
 from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import DamagedFileError, InstaHideError
@@ -63,7 +65,7 @@ class AttackState:
                 )
 
 
-def fingerprint(observation: Observation, *settings: object) -> str:
+def fingerprint(observation: EncodingObservation, *settings: object) -> str:
     """A name for what is attacked and how: beliefs of one are worth nothing for another."""
     digest = hashlib.sha256(f"{observation.scheme}{observation.threat}{settings}".encode())
     for tensor in (observation.encodings, observation.labels):

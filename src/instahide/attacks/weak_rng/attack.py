@@ -16,7 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from instahide.attacks.base import Budget, Observation, Progress, Reconstruction, require
+from instahide.attacks.base import (
+    Budget,
+    EncodingObservation,
+    Finding,
+    PredictedMasks,
+    Progress,
+    RecoveredImages,
+    require,
+)
 from instahide.attacks.weak_rng.mt19937 import ENOUGH, GeneratorState, recover_state
 from instahide.attacks.weak_rng.seed_search import Generator, candidates, normals
 
@@ -42,11 +50,12 @@ class SeedSearch:
     name = "seed-search"
     title = "Trying every seed of a general-purpose generator"
     paper = "After Carlini et al., arXiv:2011.05315: the challenge's generator"
+    observes = EncodingObservation
 
     def __init__(self, seeds: range = range(SEEDS)) -> None:
         self.seeds = seeds
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs the two private coefficients of the first mix."""
         if observation.labels is None or observation.threat.labels != "soft":
             return "The attacker sees no soft labels."
@@ -56,7 +65,7 @@ class SeedSearch:
             return "The label of the first encoding does not show two coefficients."
         return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(self, observation: EncodingObservation, budget: Budget, progress: Progress) -> Finding:
         """Statistics alone: the seed, where there is one, gives every later coefficient."""
         ratios = _ratios(observation)
         tried, seconds = 0, 1e-9
@@ -69,12 +78,12 @@ class SeedSearch:
             for generator in get_args(Generator):
                 seed = _seed_among(chunk, generator, ratios, observation.scheme.k)
                 if seed is not None:
-                    return Reconstruction({"found": 1.0, "seed": float(seed)})
+                    return Finding(statistics={"found": 1.0, "seed": float(seed)})
             tried, seconds = tried + len(chunk), seconds + time.perf_counter() - began
             progress("seeds", tried / len(self.seeds))
         rate = tried / seconds
-        return Reconstruction(
-            {
+        return Finding(
+            statistics={
                 "found": 0.0,
                 "seeds_tried": float(tried),
                 "seeds_per_second": rate,
@@ -93,8 +102,9 @@ class MersenneTwisterAttack:
     name = "mersenne-twister"
     title = "Rebuilding the generator of the masks from known mixes"
     paper = "After Carlini et al., arXiv:2011.05315: the challenge's generator"
+    observes = EncodingObservation
 
-    def applies(self, observation: Observation) -> str | None:
+    def applies(self, observation: EncodingObservation) -> str | None:
         """It needs about 20,000 signs."""
         if not observation.scheme.mask:
             return "The scheme has no mask."
@@ -103,7 +113,7 @@ class MersenneTwisterAttack:
             return f"{known:,} signs are known; {ENOUGH:,} are needed."
         return None
 
-    def run(self, observation: Observation, budget: Budget, progress: Progress) -> Reconstruction:
+    def run(self, observation: EncodingObservation, budget: Budget, progress: Progress) -> Finding:
         """Masks of all encodings that were not known, and what lies under them."""
         mixes = require(observation.known_mixes)
         rest = observation.encodings[len(mixes) :]
@@ -112,16 +122,13 @@ class MersenneTwisterAttack:
         found = _generator(turned[sure].numpy(), np.flatnonzero(sure.reshape(-1).numpy()))
         progress("generator", 1.0)
         if found is None:
-            return Reconstruction({"found": 0.0, "known_signs": float(sure.sum())})
+            return Finding(statistics={"found": 0.0, "known_signs": float(sure.sum())})
         generator, set_bit_turns = found
         low = generator.outputs(observation.encodings.numel())[mixes.numel() :] & 1
         masks = torch.from_numpy(low == int(set_bit_turns)).reshape(rest.shape)
-        return Reconstruction(
-            {"found": 1.0, "known_signs": float(sure.sum())},
-            images=torch.where(masks, -rest, rest),
-            target_ids=observation.owners(len(mixes)),
-            masks=masks,
-        )
+        unmasked = RecoveredImages(torch.where(masks, -rest, rest), observation.owners(len(mixes)))
+        statistics = {"found": 1.0, "known_signs": float(sure.sum())}
+        return PredictedMasks(masks, unmasked, statistics=statistics)
 
 
 def _generator(
@@ -136,7 +143,7 @@ def _generator(
     return None
 
 
-def _ratios(observation: Observation) -> NDArray[np.float64]:
+def _ratios(observation: EncodingObservation) -> NDArray[np.float64]:
     """(m,) smaller over larger private coefficient of the first mixes; nan for a shared class."""
     two = require(observation.labels)[:_MIXES].double().topk(2, dim=1).values.numpy()
     return np.where(two[:, 1] > 0, two[:, 1] / two[:, 0], np.nan)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from instahide.attacks.base import Observation, ThreatModel
+from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable
 from instahide.data.readers.npy_file import map_npy
@@ -117,17 +117,19 @@ class Challenge:
         pixels = encodings.transpose(0, 3, 1, 2)
         return cls(pixels, labels, scheme, facts.copies, facts.mean, facts.std)
 
-    def observation(self, labels: Literal["soft", "coarse", "none"] = "soft") -> Observation:
+    def observation(
+        self, labels: Literal["soft", "coarse", "none"] = "soft"
+    ) -> EncodingObservation:
         """The challenge as an attacker comes upon it who sees such ``labels``."""
         soft = torch.from_numpy(np.array(self.labels, np.float32))
         seen = {"soft": soft, "coarse": (soft > 0).float(), "none": None}[labels]
-        return Observation(
-            torch.from_numpy(np.array(self.encodings, np.float32, order="C")),
-            seen,
+        return EncodingObservation(
             self.scheme,
             self.mean,
             self.std,
             ThreatModel(labels=labels, public="none", encodings_per_image=self.copies),
+            torch.from_numpy(np.array(self.encodings, np.float32, order="C")),
+            seen,
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Reconstruction
+from instahide.attacks.base import InvertedUpdate
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
 from instahide.utils.optional_deps import requires_extra
@@ -16,7 +16,7 @@ from instahide.utils.optional_deps import requires_extra
 MOST_DECIBELS = 120.0
 
 
-def match_order(found: Reconstruction, encodings: Tensor) -> Reconstruction:
+def match_order(found: InvertedUpdate, encodings: Tensor) -> InvertedUpdate:
     """``found`` with every image at the place of the one of ``encodings`` that it is nearest to.
 
     An update is a mean over its images and tells no order. No two are given the same place, and
@@ -25,8 +25,6 @@ def match_order(found: Reconstruction, encodings: Tensor) -> Reconstruction:
     Raises:
         InstaHideError: SciPy is missing.
     """
-    if found.images is None:
-        return found
     with requires_extra("SciPy", "audit"):
         from scipy.optimize import linear_sum_assignment
     apart = torch.cdist(encodings.flatten(1).double(), found.images.flatten(1).double())
@@ -35,7 +33,6 @@ def match_order(found: Reconstruction, encodings: Tensor) -> Reconstruction:
     return replace(
         found,
         images=found.images[order],
-        target_ids=torch.arange(len(order)),
         class_coefficients=None if labels is None else labels[order],
     )
 

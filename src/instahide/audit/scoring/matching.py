@@ -9,7 +9,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Observation, Reconstruction, require
+from instahide.attacks.base import (
+    AssignedImages,
+    EncodingObservation,
+    Finding,
+    InvertedUpdate,
+    Observation,
+    PredictedMasks,
+    PublicMatches,
+    RecoveredImages,
+)
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import best_blank, counts_as_recovered
@@ -89,33 +98,49 @@ class Matches:
         return figure(self.originals[first])[inverse]
 
 
-def match_to_truth(
-    found: Reconstruction, observation: Observation, truth: GroundTruth
-) -> Matches | None:
+def match_to_truth(found: Finding, observation: Observation, truth: GroundTruth) -> Matches | None:
     """Recovered images beside the ``truth`` of the same encodings; None where there are none."""
-    if found.images is None or not len(found.images):
-        return None
-    if found.assignment is not None:
+    if isinstance(found, AssignedImages) and len(found.images):
         matched = score_reconstruction(found, truth, observation.mean, observation.std)
         told = metrics.nearest(found.images, truth.images) == matched.rows
         return Matches(
             matched.rows, matched.mapped, matched.originals, matched.ssim, told, len(truth.images)
         )
-    if found.target_ids is None:
+    images = recovered_images(found)
+    if images is None or not len(images.images):
         return None
-    candidates = truth.images.abs() if found.absolute else truth.images
-    rows = originals_of(found, observation, truth)
-    return _beside(found.images, candidates, to_unit_range(candidates)[rows], rows)
+    candidates = truth.images.abs() if images.absolute else truth.images
+    rows = originals_of(images, observation, truth)
+    return _beside(images.images, candidates, to_unit_range(candidates)[rows], rows)
 
 
-def originals_of(found: Reconstruction, observation: Observation, truth: GroundTruth) -> Tensor:
-    """(m,) rows of the private images that recovered ones belong to, as `Reconstruction` says."""
-    of = require(found.target_ids)
+def recovered_images(found: Finding) -> RecoveredImages | None:
+    """The images in ``found`` that belong to encodings; None if there are none.
+
+    Those of an update must be in the order of its encodings, as `match_order` puts them.
+    """
+    match found:
+        case RecoveredImages():
+            return found
+        case PredictedMasks():
+            return found.unmasked
+        case PublicMatches():
+            return found.remainder
+        case InvertedUpdate():
+            return RecoveredImages(found.images, torch.arange(len(found.images)))
+        case _:
+            return None
+
+
+def originals_of(found: RecoveredImages, observation: Observation, truth: GroundTruth) -> Tensor:
+    """(m,) rows of the private images that recovered ones belong to, as `RecoveredImages` says."""
+    of = found.target_ids
     if found.dominant:
         private = slice(0, truth.private_k)
         largest = truth.coefficients[of, private].argmax(dim=1, keepdim=True)
         return truth.partners[of, private].gather(1, largest)[:, 0]
-    return truth.group_targets[of] if observation.groups is not None else truth.partners[of, 0]
+    grouped = isinstance(observation, EncodingObservation) and observation.groups is not None
+    return truth.group_targets[of] if grouped else truth.partners[of, 0]
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -124,7 +149,7 @@ def to_unit_range(images: Tensor) -> Tensor:
     return (images - low) / (high - low).clamp(min=1e-12)
 
 
-def match_to_nearest(found: Reconstruction, private: Tensor, pixels: Tensor) -> Matches | None:
+def match_to_nearest(found: Finding, private: Tensor, pixels: Tensor) -> Matches | None:
     """Recovered images beside the private ones that they are most like, no two beside the same.
 
     The truth of published encodings is known to nobody: who is in which encoding cannot be used.
@@ -134,15 +159,17 @@ def match_to_nearest(found: Reconstruction, private: Tensor, pixels: Tensor) -> 
         private: (N, C, H, W) all private images, normalized.
         pixels: (N, C, H, W) the same from 0 to 1.
     """
-    if found.images is None or not len(found.images):
+    images = found if isinstance(found, AssignedImages) else recovered_images(found)
+    if images is None or not len(images.images):
         return None
+    absolute = isinstance(images, RecoveredImages) and images.absolute
     with requires_extra("SciPy", "audit"):
         from scipy.optimize import linear_sum_assignment
-    candidates = private.abs() if found.absolute else private
-    likeness = metrics.likeness(found.images, candidates)
+    candidates = private.abs() if absolute else private
+    likeness = metrics.likeness(images.images, candidates)
     places, rows = map(torch.from_numpy, linear_sum_assignment(likeness.numpy(), maximize=True))
-    shown = candidates / candidates.amax() if found.absolute else pixels
-    beside = _beside(found.images[places], candidates, shown[rows], rows)
+    shown = candidates / candidates.amax() if absolute else pixels
+    beside = _beside(images.images[places], candidates, shown[rows], rows)
     # They stand beside what they are most like: that alone tells nothing.
     recognized = beside.recognized & (beside.ssim > likeness_of_others(candidates, shown)[rows])
     return replace(beside, recognized=recognized)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from instahide.attacks.base import Observation
+from instahide.attacks.base import EncodingObservation, NetworkObservation
 from instahide.audit.ground_truth import GroundTruth
 from instahide.data import ImageTable
 from instahide.encryption.encoder import random_permutation
@@ -23,11 +23,11 @@ DRAWS, COVERED = 500, 0.95
 
 
 def with_candidates(
-    seen: tuple[Observation, GroundTruth],
+    seen: tuple[EncodingObservation, GroundTruth],
     network: nn.Module,
     members: ImageTable,
     others: ImageTable,
-) -> tuple[Observation, GroundTruth]:
+) -> tuple[NetworkObservation, GroundTruth]:
     """Let the attacker have the trained ``network``, and ask it about images in random order.
 
     Args:
@@ -49,9 +49,16 @@ def with_candidates(
         classes=max(members.classes, others.classes, key=len),
     ).normalized_like(observation)
     learned = torch.from_numpy(order < len(members))
-    return replace(observation, network=network, candidates=candidates), replace(
-        truth, learned=learned
+    asked = NetworkObservation(
+        observation.scheme,
+        observation.mean,
+        observation.std,
+        observation.threat,
+        network,
+        candidates,
+        observation.public,
     )
+    return asked, replace(truth, learned=learned)
 
 
 def _require_both(members: ImageTable, others: ImageTable) -> None:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Reconstruction
+from instahide.attacks.base import AssignedImages
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import HALF, best_blank, counts_as_recovered
-from instahide.errors import InstaHideError
 from instahide.utils.optional_deps import requires_extra
 
 
@@ -58,24 +57,19 @@ class ReconstructionScore:
 
 
 def score_reconstruction(
-    found: Reconstruction, truth: GroundTruth, mean: tuple[float, ...], std: tuple[float, ...]
+    found: AssignedImages, truth: GroundTruth, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> ReconstructionScore:
     """Match recovered images to private ones by who is in which encoding, and compare them.
 
     Args:
-        found: images with ``members``.
+        found: images, and which of them are in each encoding.
         truth: of the same encodings.
         mean: of the normalization, by which pixels from 0 to 1 come back.
         std: of the normalization.
 
     Raises:
-        InstaHideError: nothing to score, or SciPy is missing.
+        InstaHideError: SciPy is missing.
     """
-    if found.images is None or found.assignment is None:
-        raise InstaHideError(
-            "This reconstruction does not say which images are in which encoding.",
-            "Score one of the attack `reconstruction`.",
-        )
     private = truth.partners[:, : truth.private_k]
     rows = _matching(found.assignment, private, len(found.images), len(truth.images))
     same = rows[found.assignment][:, :, None] == private[:, None, :]

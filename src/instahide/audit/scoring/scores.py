@@ -8,7 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instahide.attacks.base import Observation, Reconstruction, require
+from instahide.attacks.base import (
+    ClassCoefficients,
+    EncodingObservation,
+    Finding,
+    InvertedUpdate,
+    MembershipScores,
+    Observation,
+    PredictedMasks,
+    PublicMatches,
+    RecoveredImages,
+    require,
+)
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.gradient_inversion import match_order, score_against_encodings
@@ -34,38 +45,49 @@ class Score:
     matches: Matches | None
 
 
-def score(found: Reconstruction, observation: Observation, truth: GroundTruth) -> Score:
+def score(found: Finding, observation: Observation, truth: GroundTruth) -> Score:
     """Compare all that was ``found`` with the ``truth``; what was not looked for gives no figure.
 
     Images are compared under the best affine map of their colours, sign included, and belong to the
     encrypted image of their encoding, or to the strongest in it where the attack is after that. If
     they are absolute values, so are their originals here.
     """
-    if truth.encodings is not None:
-        found = match_order(found, truth.encodings)
+    if isinstance(found, InvertedUpdate):
+        found = match_order(found, require(truth.encodings))
     each: dict[str, Tensor] = {}
     summary: dict[str, float] = {}
     matches = match_to_truth(found, observation, truth)
-    if found.images is not None and matches is not None:
+    if matches is not None:
         each = _images(matches)
-        if truth.encodings is not None:
+        if isinstance(found, InvertedUpdate):
             each |= score_against_encodings(found.images, truth, observation.std)
         summary |= {f"{name}_mean": float(values.mean()) for name, values in each.items()}
         summary |= {f"{name}_best": _best(name, values) for name, values in each.items()}
         summary |= matches.summary() | {"identified_by_chance": 1 / len(truth.images)}
-        if found.dominant:
-            summary["ssim_of_encoding"] = _of_encoding(found, observation, matches.originals)
-    if found.public_rows is not None:
-        summary |= _public(found.public_rows, truth)
-    if found.class_coefficients is not None:
-        summary |= _labels(found.class_coefficients, truth)
-    if found.membership is not None:
-        summary |= _membership(found.membership, truth)
-    if found.masks is not None:
-        known = 0 if observation.known_mixes is None else len(observation.known_mixes)
-        rest = truth.negated[known : known + len(found.masks)]
-        summary["mask_bits_right"] = float((found.masks == rest).float().mean())
-    return Score(each, summary, matches)
+    return Score(each, summary | _others(found, observation, truth, matches), matches)
+
+
+def _others(
+    found: Finding, observation: Observation, truth: GroundTruth, matches: Matches | None
+) -> dict[str, float]:
+    """Figures of what only some findings have."""
+    match found, observation:
+        case RecoveredImages(dominant=True), EncodingObservation() if matches is not None:
+            return {"ssim_of_encoding": _of_encoding(found, observation, matches.originals)}
+        case PublicMatches(), _:
+            return _public(found.rows, truth)
+        case ClassCoefficients(), _:
+            return _labels(found.coefficients, truth)
+        case InvertedUpdate(), _ if found.class_coefficients is not None:
+            return _labels(found.class_coefficients, truth)
+        case MembershipScores(), _:
+            return _membership(found.scores, truth)
+        case PredictedMasks(), EncodingObservation():
+            known = 0 if observation.known_mixes is None else len(observation.known_mixes)
+            rest = truth.negated[known : known + len(found.masks)]
+            return {"mask_bits_right": float((found.masks == rest).float().mean())}
+        case _:
+            return {}
 
 
 def _images(matches: Matches) -> dict[str, Tensor]:
@@ -78,9 +100,11 @@ def _images(matches: Matches) -> dict[str, Tensor]:
     }
 
 
-def _of_encoding(found: Reconstruction, observation: Observation, originals: Tensor) -> float:
+def _of_encoding(
+    found: RecoveredImages, observation: EncodingObservation, originals: Tensor
+) -> float:
     """What the encoding itself shows of the image, or where it is masked its absolute value."""
-    seen = observation.encodings[require(found.target_ids)]
+    seen = observation.encodings[found.target_ids]
     shown = seen.abs() if observation.scheme.mask else seen
     return float(metrics.ssim(metrics.best_affine(shown, originals), originals).mean())
 

@@ -6,7 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from instahide.attacks.base import Budget, Observation, Progress
+from instahide.attacks.base import (
+    Budget,
+    EncodingObservation,
+    Progress,
+)
 from instahide.attacks.reconstruction.pair_encoder.features import edges, edges_of_square
 from instahide.attacks.reconstruction.pair_encoder.network import (
     PairEncoder,
@@ -21,7 +25,7 @@ FILE = "encoder.safetensors"
 
 
 def default_features(
-    observation: Observation,
+    observation: EncodingObservation,
     training: Budget | None,
     progress: Progress,
     folder: Path | None = None,
@@ -47,7 +51,10 @@ def default_features(
 
 
 def _encoder(
-    observation: Observation, training: Budget | None, progress: Progress, folder: Path | None
+    observation: EncodingObservation,
+    training: Budget | None,
+    progress: Progress,
+    folder: Path | None,
 ) -> PairEncoder | None:
     """The one in ``folder``; or the shipped one for this shape, if any, trained if asked to."""
     kept = None if folder is None else folder / FILE
