@@ -33,7 +33,7 @@ import math
 import sys
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,16 +220,28 @@ def _bound(k: int) -> float:
     return 0.65 if k > 1 else 1.0
 
 
+#: What must hold, and the problem and the remedy where it does not.
+_Rule: TypeAlias = tuple[bool, str, str]
+
+
 def _validate(scheme: Scheme) -> None:
     _validate_types(scheme)
-    k, private_k, c1, c2, own = (
-        scheme.k,
-        scheme.private_k,
-        scheme.c1,
-        scheme.c2,
-        scheme.min_self_coefficient,
-    )
-    rules: list[tuple[bool, str, str]] = [
+    for holds, problem, remedy in _bound_rules(scheme) + _other_rules(scheme):
+        if not holds:
+            raise SchemeError(problem, remedy)
+    if scheme.acceptance < LEAST_ACCEPTANCE:
+        raise SchemeError(
+            f"Fewer than 1 in {1 / LEAST_ACCEPTANCE:.0f} draws meet c1 = {scheme.c1}, "
+            f"c2 = {scheme.c2} and min_self_coefficient = {scheme.min_self_coefficient} with "
+            f"k = {scheme.k} and {scheme.private_k} private images.",
+            "Raise c1, or lower c2 or min_self_coefficient.",
+        )
+
+
+def _bound_rules(scheme: Scheme) -> list[_Rule]:
+    k, private_k, c1, c2 = scheme.k, scheme.private_k, scheme.c1, scheme.c2
+    own = scheme.min_self_coefficient
+    return [
         (k >= 1, f"k = {k}: a mix holds at least one image.", "Use k = 4 or more."),
         (k <= MOST_IMAGES, f"k = {k} is too many images for one mix.", "Use k = 4 or 6."),
         (
@@ -260,6 +272,11 @@ def _validate(scheme: Scheme) -> None:
             f"c1 = {c1}.",
             "Lower the query coefficient, or raise c1.",
         ),
+    ]
+
+
+def _other_rules(scheme: Scheme) -> list[_Rule]:
+    return [
         (
             scheme.label_mode in get_args(LabelMode),
             f"label_mode = {scheme.label_mode!r} is no label mode.",
@@ -276,15 +293,6 @@ def _validate(scheme: Scheme) -> None:
             "Use 0 for no noise, or a finite number above it.",
         ),
     ]
-    for holds, problem, remedy in rules:
-        if not holds:
-            raise SchemeError(problem, remedy)
-    if scheme.acceptance < LEAST_ACCEPTANCE:
-        raise SchemeError(
-            f"Fewer than 1 in {1 / LEAST_ACCEPTANCE:.0f} draws meet c1 = {c1}, c2 = {c2} and "
-            f"min_self_coefficient = {own} with k = {k} and {private_k} private images.",
-            "Raise c1, or lower c2 or min_self_coefficient.",
-        )
 
 
 def _validate_types(scheme: Scheme) -> None:
@@ -301,4 +309,4 @@ def _validate_types(scheme: Scheme) -> None:
             )
         if isinstance(value, int) and abs(value) > sys.float_info.max:
             # The rules could not even compare it.
-            raise SchemeError(f"{name} is beyond all bounds.", "Use k = 4, and bounds below 1.")
+            raise SchemeError(f"{name} is too large.", "Use k = 4, and bounds below 1.")

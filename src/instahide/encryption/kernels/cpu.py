@@ -68,8 +68,8 @@ def encode(
         part = out[start : start + share]
         exact = part if part.dtype == torch.float32 else torch.empty(part.shape)
         _encode_mixes(
-            *values, keys.partners, keys.coefficients, masks, moves, scale, bias, start,
-            exact.numpy(), begins, weights, private_slots,
+            values, keys.partners, keys.coefficients, masks, moves, (scale, bias), start,
+            exact.numpy(), (begins, weights, private_slots),
         )  # fmt: skip
         if exact is not part:
             part.copy_(exact)
@@ -89,19 +89,20 @@ def _workers(process: int) -> ThreadPoolExecutor:
 
 @njit(nogil=True)
 def _encode_mixes(
-    private: Array, public: Array, partners: Array, coefficients: Array, masks: Array, moves: Array,
-    scale: Array, bias: Array, start: Array, out: Array, begins: Array, weights: Array,
-    private_slots: Array,
+    tables: Array, partners: Array, coefficients: Array, masks: Array, moves: Array,
+    normalization: Array, start: int, out: Array, registers: Array,
 ) -> None:  # fmt: skip
     """Fill ``out`` with the mixes from ``start`` on.
 
-    ``private`` and ``public`` are flat. The last three are tuples as long as there are images in a
-    mix, and private ones; of the former two the values are for every plane where each begins and
-    what it weighs, and of ``coming`` where the next mix's begins. As tuples they stay in registers.
+    ``tables`` are the private and the public images, flat. ``registers`` are three tuples as long
+    as there are images in a mix, and private ones; of the former two the values are for every plane
+    where each begins and what it weighs, and of ``coming`` where the next mix's begins. As tuples
+    they stay in registers.
     """
+    (private, public), (scale, bias) = tables, normalization
+    begins, weights, private_slots = registers
     channels, height, width = out.shape[1:]
-    size = height * width
-    room = size + 2 * width
+    size, room = height * width, (height + 2) * width
     coming = begins
     moved = np.empty(len(begins) * room, private.dtype)
     unmasked = np.zeros((size + 31) // 32, np.uint32)
@@ -115,9 +116,7 @@ def _encode_mixes(
                     table = private if slot < len(private_slots) else public
                     to = slot * room + width
                     _copy_shifted(table, begin, moves[mix, slot], moved, to, height, width)
-                    # As many pixels as a line has bytes; of floats, every fourth line.
-                    for at in range(0, size, LINE):
-                        prefetch(table, np.uintp(soon + at))  # type: ignore[call-arg]
+                    _prefetch_plane(table, soon, size)
                     # What is mixed lies in the cache: there is nothing more to ask for.
                     begin = soon = to
                 # Seen from here, its first argument is the compiler's own.
@@ -136,6 +135,13 @@ def _encode_mixes(
                     private, public, begins, weights, bias[channel], words, bits, private_slots,
                     coming,
                 )  # fmt: skip
+
+
+@njit(nogil=True)
+def _prefetch_plane(table: Array, begin: Array, size: int) -> None:
+    # As many pixels as a line has bytes; of floats, every fourth line.
+    for at in range(0, size, LINE):
+        prefetch(table, np.uintp(begin + at))  # type: ignore[call-arg]
 
 
 @njit(nogil=True, fastmath={"contract"})

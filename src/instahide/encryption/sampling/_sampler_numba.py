@@ -151,14 +151,9 @@ def partners(first: Array, ranks: Array, private_k: int) -> Array:
 
 @njit(nogil=True)
 def distinct_partners(
-    first: Array,
-    words: Array,
-    spans: Array,
-    places: Array,
-    public_places: Array,
-    shared: Array,
+    first: Array, words: Array, spans: Array, places: Array, public_places: Array, shared: Array,
     private_k: int,
-) -> Array:
+) -> Array:  # fmt: skip
     """(n, k) images, of different pictures in each mix; and the words to draw again.
 
     As `partners`, for images of which some show one picture: those of a picture have neighbouring
@@ -177,29 +172,23 @@ def distinct_partners(
     """
     k, count = len(words) + 1, len(first)
     chosen = np.empty((count, k), np.int64)
+    chosen[:, 0] = first
     # A place of each private image; the spans that are taken, in ascending order; how much is left.
     private = np.empty((count, private_k), np.int32)
     starts, ends = np.empty((count, k), np.int32), np.empty((count, k), np.int32)
-    left = np.empty(count, np.int32)
+    left = np.full(count, len(places), np.int32)
     again, valid, failed = np.empty(count, np.int64), np.ones(count, np.bool_), 0
     for mix in range(count):
-        chosen[mix, 0] = first[mix]
         start, end = spans[first[mix], 0], spans[first[mix], 1]
-        private[mix, 0] = starts[mix, 0] = start
-        ends[mix, 0] = end
-        left[mix] = len(places) - (end - start)
+        private[mix, 0] = start
+        _take(starts, ends, left, mix, 0, start, end)
     taken = 1
     # Column by column, so that a processor reads the spans of several mixes at a time.
     for column in range(1, k):
         table = places if column < private_k else public_places
         if column == private_k:
             left[:] = len(public_places)
-            taken = 0
-            for slot in range(private_k if len(shared) else 0):
-                for mix in range(count):
-                    at = private[mix, slot]
-                    _take(starts, ends, left, mix, taken, shared[at, 0], shared[at, 1])
-                taken += 1
+            taken = _take_shared(starts, ends, left, private, shared)
         for mix in range(count):
             word, bound = words[column - 1, mix], np.uint64(left[mix])
             if _is_beyond(word, bound) and valid[mix]:
@@ -223,6 +212,18 @@ def _is_beyond(word: Array, bound: Array) -> Array:
     # That multiple is above 2^64 - bound, which hardly any word is.
     whole = ~bound + np.uint64(1)
     return word >= whole and word > ~(whole % bound)
+
+
+@njit(nogil=True)
+def _take_shared(starts: Array, ends: Array, left: Array, private: Array, shared: Array) -> int:
+    """Take the spans that private images have among the public ones; how many in each mix."""
+    taken = 0
+    for slot in range(private.shape[1] if len(shared) else 0):
+        for mix in range(len(private)):
+            at = private[mix, slot]
+            _take(starts, ends, left, mix, taken, shared[at, 0], shared[at, 1])
+        taken += 1
+    return taken
 
 
 @njit(nogil=True)
