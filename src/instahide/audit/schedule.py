@@ -29,8 +29,8 @@ STEPS = (2, 5, 10, 20, 50, 100)
 CURVES = ("averaging", "averaging-absolute", "reconstruction")
 #: Attacks that can be scored by the user's images alone, whose encodings' truth is unknown.
 PUBLISHED = ("reconstruction",)
-#: Published attacks to compare with. They recover less than ours (docs/attacks/reconstruction.md),
-#: and would take time from them: they run only when they are named.
+#: Published attacks to compare with, which run only when they are named: they would take time from
+#: the others, and recover less from photographs (docs/attacks/reconstruction.md).
 BASELINES = ("carlini", "fusion-denoising")
 #: Attacks on what a participant of a federation sends.
 UPDATES = ("dlg", "inverting-gradients", "inverting-statistics")

@@ -32,8 +32,8 @@ RATE, PRICE = 1e9, 0.05
 MOST_DIGITS = 1e12
 #: Of published attacks that are only there to compare with.
 UNNAMED = (
-    "This published attack recovered less than ours in our measurements. It runs only if you "
-    "select it by name."
+    "This published attack recovered less from photographs than the reconstruction attack. From "
+    "few encodings of small images it can recover more. It runs only if you select it by name."
 )
 #: What no audit includes.
 NOT_HERE = {
