@@ -34,7 +34,7 @@ def test_size_counts_what_is_there(tmp_path: Path) -> None:
         "longest_function": 4,
         "longest_function_is": "one.py:long",
         "functions_over_40_lines": 0,
-        "many_parameters_outside_cli": 1,
+        "many_parameters": 2,
         "lines_with_any": 3,
         "casts": 1,
         "most_modules_in_a_folder": 2,
