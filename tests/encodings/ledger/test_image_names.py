@@ -14,7 +14,6 @@ from PIL import Image
 from instahide import Encoder, ImageTable, Scheme
 from instahide.data import open_images, sources
 from instahide.data.image_source import keys_of
-from instahide.encodings.ledger.image_hash import pixel_hashes
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.errors import ExposureLimitError
 
@@ -158,33 +157,6 @@ def test_limits_hold_for_the_source(path: Path) -> None:
                 while True:
                     encoder.encode(encoder.permutation())
         assert ledger.account(source).counts.max() == 5
-
-
-def test_a_ledger_of_version_3_keeps_its_counts(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images = ImageTable.from_arrays(pictures(4).transpose(0, 3, 1, 2), np.arange(4) % 2)
-    with Ledger.open(path) as ledger:
-        connection, file = ledger._file._connection, ledger._file
-        hashes = np.sort(pixel_hashes(images, file.salt))
-        file._connection.execute("BEGIN")
-        file._insert(hashes)
-        connection.execute("COMMIT")
-        file.counts[:] = 3
-        file._seen += 1
-        connection.execute("BEGIN")
-        file._fold()
-        connection.execute("COMMIT")
-        for table in ("renditions", "legacy"):
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute("PRAGMA user_version = 3")
-    with Ledger.open(path) as ledger:
-        account = ledger.account(images)
-        assert account.counts.tolist() == [3] * 4
-        account.record(np.array([[0, 1]]), np.ones((1, 2), np.float32))
-        assert ledger.account(resized_to(images, 8)).counts.tolist() == [4, 4, 3, 3]
-    with Ledger.open(path) as ledger:
-        assert ledger.account(images).counts.tolist() == [4, 4, 3, 3]
 
 
 def test_keys_say_by_what_an_image_is_known(path: Path) -> None:

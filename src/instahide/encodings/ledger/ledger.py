@@ -25,7 +25,7 @@ from instahide.data.duplicates.image_view import image_view
 from instahide.data.image_source import keys_of
 from instahide.encodings.ledger.account import LedgerAccount, greatest
 from instahide.encodings.ledger.file_watch import resolve_path
-from instahide.encodings.ledger.image_hash import pixel_hashes, salted_keys
+from instahide.encodings.ledger.image_hash import salted_keys
 from instahide.encodings.ledger.image_names import primary
 from instahide.encodings.ledger.schema import create
 from instahide.encodings.ledger.store import LedgerFile
@@ -132,7 +132,7 @@ class Ledger:
         """What counts images of which only hashes are at hand, as of a wrapped data set.
 
         Args:
-            keys: (N, m, 2), as `images.protocol.keys_of` gives them: for each image the hash of its
+            keys: (N, m, 2), as `data.image_source.keys_of` gives them: for each image the hash of its
                 picture, and those of its sources where they are known.
             limit: as for `account`.
             rate: the squared mu of a coefficient of 1, `privacy.mu_squared_rate`; without it,
@@ -182,12 +182,7 @@ class Ledger:
         """(N, m) salted hashes of the rows of ``images``."""
         if self._hashed is not None and self._hashed[0] is images:
             return self._hashed[1]
-        salt = self._file.salt
-        hashes = salted_keys(keys_of(images), salt, progress=progress)
-        if not isinstance(images, ImageTable):
-            return hashes
-        if self._file.legacy:
-            older = pixel_hashes(images, salt, progress=progress)
-            hashes = np.concatenate([older[:, None], hashes], axis=1)
-        self._hashed = images, hashes
+        hashes = salted_keys(keys_of(images), self._file.salt, progress=progress)
+        if isinstance(images, ImageTable):
+            self._hashed = images, hashes
         return hashes

@@ -10,10 +10,9 @@ table                 holds
                       where no take had noise
 ``renditions``        hashes of 16 bytes, sorted, and beside each the number (uint32) of an image
                       that it shows as well: at another size, or in another file format
-``legacy``            one row: how many of the first images are under hashes of version 3
 ``takes``             the journal: what was counted since, as image numbers (uint32, sorted),
                       squared coefficients (float32) and the rate of the loss, infinite without
-                      noise (`encryption/guarantee.py`)
+                      noise (`encryption/privacy.py`)
 ``publications``      encoded folders in the making: how many copies of each image are done, if any
 ``shards``            their shards in flight, with the rows encrypted in each (uint32, sorted)
 ====================  ==============================================================================
@@ -39,9 +38,7 @@ from instahide.errors import LedgerError
 from instahide.utils.atomic_write import require_regular
 
 #: "INST": says that a database is a ledger, whatever its name.
-APPLICATION, VERSION = 0x494E5354, 4
-#: Of ledgers that are brought to this version when they are opened.
-OLDER = 3
+APPLICATION, VERSION = 0x494E5354, 1
 #: Bytes. Blobs fill many pages, and SQLite's work is by the page: a sixth less time than with 4096.
 PAGE = 1 << 14
 #: Seconds to wait for another process.
@@ -49,11 +46,6 @@ PATIENCE = 60
 #: Pages of SQLite's log before it goes into the database, and KiB of pages that a change may keep
 #: in memory: so much that the journal of a million images is folded before it ever gets there.
 LOG, CACHE = 8000, 64 << 10
-
-_RENDITIONS = """
-CREATE TABLE renditions (first INTEGER PRIMARY KEY, hashes BLOB, entries BLOB, crc INTEGER);
-CREATE TABLE legacy (images INTEGER, crc INTEGER);
-"""
 
 # These two come first: once anything has been written, SQLite disregards them.
 _SCHEMA = f"""
@@ -67,7 +59,7 @@ CREATE TABLE hashes (first INTEGER PRIMARY KEY, hashes BLOB, crc INTEGER);
 CREATE TABLE totals (
     first INTEGER PRIMARY KEY, counts BLOB, squares BLOB, losses BLOB, crc INTEGER
 );
-{_RENDITIONS}
+CREATE TABLE renditions (first INTEGER PRIMARY KEY, hashes BLOB, entries BLOB, crc INTEGER);
 CREATE TABLE takes (id INTEGER PRIMARY KEY, entries BLOB, squares BLOB, rate REAL, crc INTEGER);
 CREATE TABLE publications (
     id TEXT PRIMARY KEY, copies INTEGER, source BLOB, done BLOB, crc INTEGER
@@ -123,7 +115,6 @@ def create(path: Path) -> None:
                 connection.executescript(_SCHEMA)
                 state = (secrets.token_bytes(SALT_BYTES), secrets.token_hex(16), 0, 0)
                 connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?)", with_crc(*state))
-                connection.execute("INSERT INTO legacy VALUES (?, ?)", with_crc(0))
             _link(Path(name), path)
         finally:
             Path(name).unlink(missing_ok=True)
@@ -186,27 +177,8 @@ def require_ledger(path: Path, connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION:
         raise damaged(path)
-    if version == OLDER:
-        _upgrade(connection)
-    elif version != VERSION:
+    if version != VERSION:
         raise LedgerError(
             f"The ledger {path} has version {version}; this is for version {VERSION}.",
             "Use the release of instahide that made it, or a newer one.",
         )
-
-
-def _upgrade(connection: sqlite3.Connection) -> None:
-    """Bring a ledger of version 3 to this one: its counts stay, under the hashes that they have."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        # Another process may have been faster.
-        if connection.execute("PRAGMA user_version").fetchone() == (OLDER,):
-            for statement in filter(str.strip, _RENDITIONS.split(";")):
-                connection.execute(statement)
-            state = without_crc(connection.execute("SELECT * FROM state").fetchone())
-            connection.execute("INSERT INTO legacy VALUES (?, ?)", with_crc(state[2]))
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise

@@ -28,7 +28,6 @@ from instahide.encodings.ledger.schema import connected, require_ledger, with_cr
 from instahide.encodings.ledger.stored_hashes import (
     insert_images,
     insert_links,
-    legacy_images,
     read_names,
 )
 from instahide.errors import InstaHideError, LedgerError
@@ -51,7 +50,6 @@ class LedgerFile(LedgerCounts):
     Attributes:
         path: of the database, without symbolic links.
         name: random, made with the ledger.
-        legacy: how many of the first images are known by hashes of an older version only.
         salt: of its hashes. Whoever has it can tell whether a guessed image was counted.
         counts: (M,) encodings that each image went into, as far as was seen.
         squares: (M,) sums of its squared coefficients in them.
@@ -87,7 +85,6 @@ class LedgerFile(LedgerCounts):
             # A copy made by other tools may keep no log, which is what is watched.
             connection.execute("PRAGMA journal_mode = WAL")
             super().__init__(connection)
-            self.legacy = legacy_images(connection)
         self.refresh()
         self.fold()
         with explained(path):

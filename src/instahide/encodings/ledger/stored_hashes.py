@@ -71,10 +71,3 @@ def count_links(connection: sqlite3.Connection) -> int:
     query = "SELECT first, length(entries) FROM renditions ORDER BY first DESC LIMIT 1"
     last = connection.execute(query).fetchone()
     return 0 if last is None else int(last[0]) + int(last[1]) // 4
-
-
-def legacy_images(connection: sqlite3.Connection) -> int:
-    """How many of the first images are known by hashes of an older version only."""
-    (row,) = connection.execute("SELECT * FROM legacy").fetchall()
-    (images,) = without_crc(row)
-    return int(images)
