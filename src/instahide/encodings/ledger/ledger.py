@@ -132,8 +132,8 @@ class Ledger:
         """What counts images of which only hashes are at hand, as of a wrapped data set.
 
         Args:
-            keys: (N, m, 2), as `data.image_source.keys_of` gives them: for each image the hash of its
-                picture, and those of its sources where they are known.
+            keys: (N, m, 2), as `data.image_source.keys_of` gives them: for each image the hash of
+                its picture, and those of its sources where they are known.
             limit: as for `account`.
             rate: the squared mu of a coefficient of 1, `privacy.mu_squared_rate`; without it,
                 images are encrypted without a guarantee.
