@@ -108,7 +108,7 @@ def test_it_opens_on_a_phone_and_asks_nothing_of_anybody(tmp_path: Path) -> None
 def test_sliders_move_by_keyboard_and_pictures_follow() -> None:
     with served() as address, chromium() as browser:
         page = opened(browser, address)
-        for name in ("k: images in a mix", "c1: bound of every coefficient"):
+        for name in ("k: images in a mix", "c1: upper bound of every coefficient"):
             slider = page.get_by_label(f"range slider for {name}")
             slider.focus()
             redrawn(page, lambda: page.keyboard.press("ArrowRight"))
@@ -120,7 +120,7 @@ def test_sliders_move_by_keyboard_and_pictures_follow() -> None:
         assert "the mask" not in pictures(page)
         assert "renormalised" in page.locator("#steps").inner_text()
         redrawn(page, page.get_by_role("button", name="New keys").click)
-        page.get_by_label("range slider for c1: bound of every coefficient").press("Home")
+        page.get_by_label("range slider for c1: upper bound of every coefficient").press("Home")
         refused = page.locator("#steps").get_by_role("alert")
         refused.wait_for()
         assert "cannot be met" in refused.inner_text()

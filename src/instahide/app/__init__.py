@@ -1,1 +1,1 @@
-"""A page to look at: what encryption does, what quick attacks make of it, reports of audits."""
+"""A local web app: encryption step by step, quick attacks, and reports of audits."""

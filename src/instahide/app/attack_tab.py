@@ -1,4 +1,4 @@
-"""The second tab: a quick attack on Mixup and on InstaHide, and what comes back."""
+"""The second tab: a quick attack on Mixup and on InstaHide, and its reconstructions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from instahide.data import ImageTable
 from instahide.data.display import denormalize, image_axes, min_max
 from instahide.encryption.scheme import Scheme
 
-#: On signed values, and on absolute ones, which no mask changes.
+#: The attack on signed values, and on absolute values, which the mask does not change.
 Kinds = tuple[Attack[EncodingObservation], Attack[EncodingObservation]]
 ATTACKS: Mapping[str, Kinds] = {
     "Averaging the encodings of an image": (Averaging(), AveragingAbsolute()),
@@ -39,16 +39,16 @@ ATTACKS: Mapping[str, Kinds] = {
 }
 SCHEMES = {"Mixup": Scheme.cross(4, mask=False), "InstaHide": Scheme.cross(4)}
 GRANTED = (
-    "The attacker has the encodings, knows which are of one image, and has all public images that "
-    "were mixed in. Keys were made for this trial alone."
+    "The attacker has the encodings, knows which of them show the same image, and has the whole "
+    "public pool. The keys are used for this attack only."
 )
-#: Images whose reconstructions are shown; the one that was put in is the first.
+#: Images whose reconstructions are shown; the first is the chosen one.
 _SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Attacked:
-    """An attack that was run, and what it is to be compared with."""
+    """The result of an attack with the data that it is scored against."""
 
     found: Finding
     observation: EncodingObservation
@@ -57,26 +57,26 @@ class _Attacked:
     scored: Score
 
 
-def run_attack(stage: DemoImages, chosen: Pixels, attack: str, copies: int) -> str:
-    """HTML of what ``attack``, of `ATTACKS`, recovers from ``copies`` encodings of each image.
+def run_attack(demo: DemoImages, chosen: Pixels, attack: str, copies: int) -> str:
+    """HTML of the reconstructions of an attack on encodings of ``chosen`` and the demo images.
 
     Args:
-        stage: the other images.
-        chosen: (3, H, W), of which the first encodings are.
-        attack: its name.
+        demo: the other private images, and the public ones.
+        chosen: (3, SIDE, SIDE) uint8, the first private image.
+        attack: a key of `ATTACKS`.
         copies: encodings of each image.
     """
-    images = stage.private(chosen, SMALL)
+    images = demo.private(chosen, SMALL)
     threat = ThreatModel(grouped=True, encodings_per_image=copies)
     parts = []
     for name, scheme in SCHEMES.items():
-        observation, truth = observe(images, stage.pool, scheme, threat)
+        observation, truth = observe(images, demo.pool, scheme, threat)
         pool = require(observation.public)
-        for values, way in zip(("as they are", "absolute"), ATTACKS[attack], strict=True):
-            found = way.run(observation, Budget(), no_progress)
+        for values, variant in zip(("as they are", "absolute"), ATTACKS[attack], strict=True):
+            found = variant.run(observation, Budget(), no_progress)
             attacked = _Attacked(found, observation, truth, pool, score(found, observation, truth))
-            said = _words(attacked)
-            parts += [heading(f"{name}, values {values}"), paragraph(said)]
+            text = _words(attacked)
+            parts += [heading(f"{name}, values {values}"), paragraph(text)]
             parts.append(pictures(_panels(attacked)))
     return "".join([*parts, paragraph(GRANTED), paragraph(LIMITS)])
 
@@ -86,14 +86,14 @@ def _words(attacked: _Attacked) -> str:
     if "public_found" in figures:
         chance = attacked.observation.scheme.public_k / len(attacked.pool)
         return (
-            f"Of the public images that count in a mix, {figures['public_found']:.0%} were found; "
-            f"by chance {chance:.1%}."
+            f"Of the public images with a large coefficient in a mix, "
+            f"{figures['public_found']:.0%} were found; by chance {chance:.1%} would be."
         )
     what = "absolute values" if _absolute(found) else "images"
     return (
-        f"The {what} that came back have a mean SSIM of {figures['ssim_mean']:.2f}, where the "
-        f"best plain colour has {figures['ssim_of_blank']:.2f}; {figures['identified_mean']:.0%} "
-        f"can be told from the other images, by chance {figures['identified_by_chance']:.0%}."
+        f"The recovered {what} have a mean SSIM of {figures['ssim_mean']:.2f}; the best plain "
+        f"colour has {figures['ssim_of_blank']:.2f}, and {figures['identified_mean']:.0%} are "
+        f"closest to the right image; by chance {figures['identified_by_chance']:.0%} would be."
     )
 
 
@@ -108,18 +108,18 @@ def _absolute(found: Finding) -> bool:
 
 
 def _recovered(attacked: _Attacked) -> Iterator[Panel]:
-    beside = require(attacked.scored.matches)
+    matched = require(attacked.scored.matches)
     for row in range(_SHOWN):
-        place = int((beside.rows == row).nonzero()[0])
+        place = int((matched.rows == row).nonzero()[0])
         name = "the image" if row == 0 else "another image"
         sought = f"|{name}|" if _absolute(attacked.found) else name
-        yield Panel(sought, image_axes(beside.originals[place].numpy()))
-        came = f"came back, SSIM {float(beside.ssim[place]):.2f}"
-        yield Panel(came, image_axes(beside.recovered[place].numpy()))
+        yield Panel(sought, image_axes(matched.originals[place].numpy()))
+        recovered = f"recovered, SSIM {float(matched.ssim[place]):.2f}"
+        yield Panel(recovered, image_axes(matched.recovered[place].numpy()))
 
 
 def _public(attacked: _Attacked, found: PublicMatches) -> Iterator[Panel]:
-    """One encoding of the first image: its public images, and those that were found in it."""
+    """One encoding of the first image, its public images, and those that the attack found."""
     truth, pool = attacked.truth, attacked.pool
     place = int((truth.partners[:, 0] == 0).nonzero()[0])
     yield Panel("an encoding", min_max(attacked.observation.encodings[place].numpy()))

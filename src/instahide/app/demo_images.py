@@ -1,4 +1,4 @@
-"""The images that the page mixes with: built-in photographs, private and public ones apart."""
+"""The images of the web app: crops of built-in photographs, private and public ones."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from instahide.data.public.crops import PHOTOS, PhotoCrops, photo_files, read_ph
 from instahide.data.readers.decode import decode, resize
 from instahide.errors import DataError, InstaHideError
 
-#: Height and width of the images that are looked at, and of those that are attacked.
+#: Height and width in pixels of the images that are shown, and of those that are attacked.
 SIDE, SMALL = 224, 24
-#: Images of the participant besides the chosen one, public ones of either size.
+#: Private images besides the chosen one, and public images of the two sizes.
 OTHERS, PUBLIC, POOL = 15, 24, 2000
 
 Pixels = NDArray[np.uint8]
@@ -24,12 +24,12 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DemoImages:
-    """What there is to mix an image with. Photographs that are public give no private image.
+    """The images that a chosen image is mixed with; private and public photographs are disjoint.
 
     Attributes:
         choices: (3, SIDE, SIDE) built-in images to encrypt, by name.
-        others: (OTHERS, 3, SIDE, SIDE) the participant's other images.
-        public: (PUBLIC, 3, SIDE, SIDE).
+        others: (OTHERS, 3, SIDE, SIDE) uint8, the other private images.
+        public: (PUBLIC, 3, SIDE, SIDE) public images.
         pool: (POOL, 3, SMALL, SMALL) public images for an attack.
     """
 
@@ -40,26 +40,26 @@ class DemoImages:
 
     @classmethod
     def open(cls) -> DemoImages:
-        """Cut it from the built-in photographs.
+        """Crop the images from the built-in photographs.
 
         Raises:
-            InstaHideError: they are not installed, or OpenCV is not.
+            InstaHideError: the photographs or OpenCV are not installed.
         """
         files = photo_files(PHOTOS, 3)
-        # Two of them are of one thing; they stand side by side.
-        own, foreign = files[: len(files) // 2], files[len(files) // 2 :]
+        # Two photographs show the same scene; they are neighbours, and both become private.
+        private, public = files[: len(files) // 2], files[len(files) // 2 :]
         return cls(
-            {path.stem.replace("_", " "): square(path) for path in own},
-            _crops(own, OTHERS, SIDE),
-            ImageTable.from_arrays(_crops(foreign, PUBLIC, SIDE)),
-            ImageTable.from_arrays(_crops(foreign, POOL, SMALL)),
+            {path.stem.replace("_", " "): square(path) for path in private},
+            _crops(private, OTHERS, SIDE),
+            ImageTable.from_arrays(_crops(public, PUBLIC, SIDE)),
+            ImageTable.from_arrays(_crops(public, POOL, SMALL)),
         )
 
     def private(self, chosen: Pixels, side: int = SIDE) -> ImageTable:
-        """The image ``chosen`` (3, SIDE, SIDE), as row 0, and the others, each a class of its own.
+        """A table of the chosen image, as row 0, and `others`; each image is its own class.
 
         Args:
-            chosen: pixels.
+            chosen: (3, SIDE, SIDE) uint8.
             side: height and width of the images in the table.
         """
         pixels = np.concatenate([chosen[None], self.others])
@@ -69,20 +69,20 @@ class DemoImages:
 
 
 def square(path: Path) -> Pixels:
-    """The centre square of an image file: (3, SIDE, SIDE).
+    """The centre square of an image file: (3, SIDE, SIDE) uint8.
 
     Raises:
-        InstaHideError: as `decode`.
+        InstaHideError: the file is not an image, is damaged or too large.
     """
     pixels = np.broadcast_to(np.atleast_3d(decode(path, SIDE)), (SIDE, SIDE, 3))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def received(path: Path) -> Pixels:
-    """The image in an uploaded file, as `square`; the file is deleted, whatever is in it.
+    """The image in an uploaded file, as for `square`; the file is always deleted.
 
     Raises:
-        DataError: it is no image that can be read.
+        DataError: the file is not a readable image.
     """
     try:
         return square(path)
@@ -97,5 +97,5 @@ def received(path: Path) -> Pixels:
 
 def _crops(files: list[Path], count: int, side: int) -> Pixels:
     photos = tuple(read_photo(path, (3, side, side)) for path in files)
-    # Not from the key stream: anybody may know which crops these are.
+    # The crops need not be secret, so they do not use the key stream.
     return PhotoCrops(photos, side, side).draw(np.random.default_rng().random((count, 4)))

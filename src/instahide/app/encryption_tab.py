@@ -1,4 +1,4 @@
-"""The first tab: an image, its partners, the mix, the mask, the encoding, |encoding|."""
+"""The first tab: the image, its partners, the mix, the mask, the encoding and its values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from instahide.encryption.scheme import LabelMode, Preset, Scheme
 
 @dataclass(frozen=True)
 class Wanted:
-    """Where the controls stand; named and meant as the settings of a run."""
+    """The values of the controls, with the names and meanings of training settings."""
 
     scheme: Preset = "cross"
     k: int = 4
@@ -25,29 +25,29 @@ class Wanted:
     label_mode: LabelMode = "soft"
 
     def encryption(self) -> Scheme:
-        """The scheme.
+        """The scheme of these values.
 
         Raises:
-            InstaHideError: its bounds do not fit each other.
+            SchemeError: no coefficients can meet the bounds.
         """
         return Scheme.preset(self.scheme, self.k, c1=self.c1, label_mode=self.label_mode)
 
 
-def encryption_panels(stage: DemoImages, chosen: Pixels, wanted: Wanted) -> str:
-    """HTML of what an encryption of ``chosen`` (3, H, W) goes through, under new keys.
+def encryption_panels(demo: DemoImages, chosen: Pixels, wanted: Wanted) -> str:
+    """HTML of the steps of an encryption of ``chosen`` (3, SIDE, SIDE), under new keys.
 
     Raises:
-        InstaHideError: as `Wanted.encryption`.
+        SchemeError: as for `Wanted.encryption`.
     """
-    scheme, images = wanted.encryption(), stage.private(chosen)
-    pool = stage.public if scheme.public_k else None
+    scheme, images = wanted.encryption(), demo.private(chosen)
+    pool = demo.public if scheme.public_k else None
     steps = illustrate(scheme, images, pool, np.zeros(1, np.int64))
     privacy = privacy_statement(None, noise=bool(scheme.noise))
-    said = [_label(steps, scheme), CAPTION if scheme.mask else _UNMASKED, f"{privacy}."]
-    return pictures(_panels(steps, images, scheme)) + "".join(map(paragraph, said))
+    texts = [_label(steps, scheme), CAPTION if scheme.mask else _UNMASKED, f"{privacy}."]
+    return pictures(_panels(steps, images, scheme)) + "".join(map(paragraph, texts))
 
 
-_UNMASKED = "There is no mask: whoever sees the encoding sees the mix. It hides nothing."
+_UNMASKED = "There is no mask, so the encoding is the mix itself. It hides nothing."
 
 
 def _panels(steps: Illustration, images: ImageTable, scheme: Scheme) -> list[Panel]:
@@ -64,7 +64,7 @@ def _panels(steps: Illustration, images: ImageTable, scheme: Scheme) -> list[Pan
         Panel("the mix", min_max(steps.mixes[0])),
         *mask,
         Panel("the encoding", min_max(steps.encodings[0])),
-        Panel("|encoding|: what it says", min_max(np.abs(steps.encodings[0]))),
+        Panel("|encoding|: the absolute values", min_max(np.abs(steps.encodings[0]))),
     ]
 
 

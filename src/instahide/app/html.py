@@ -1,4 +1,4 @@
-"""Pieces of the page as HTML. Every text is escaped, and pictures are inside the page: no file.
+"""HTML parts of the page. All texts are escaped, and images are embedded in the page.
 
 Characters that could reorder or hide what a browser shows are written as escapes.
 """
@@ -18,7 +18,7 @@ from instahide.errors import InstaHideError, printable
 
 
 class Panel(NamedTuple):
-    """A picture, (H, W) or (H, W, 3) from 0 to 1, and what is said under it."""
+    """A picture with its caption: (H, W) or (H, W, 3) values from 0 to 1."""
 
     title: str
     pixels: NDArray[Any]
@@ -40,7 +40,7 @@ def heading(text: str) -> str:
 
 
 def refusal(error: InstaHideError) -> str:
-    """What is wrong and what to do, read out by screen readers at once."""
+    """The problem and the remedy of an error, announced by screen readers."""
     return (
         f'<div class="refusal" role="alert"><p><strong>{escape(error.problem)}</strong></p>'
         f"{paragraph(error.remedy)}</div>"
@@ -48,9 +48,10 @@ def refusal(error: InstaHideError) -> str:
 
 
 def framed(page: str, title: str) -> str:
-    """Somebody's HTML ``page`` in a frame where no script runs, no form is sent, no link leads out.
+    """An untrusted HTML page in a frame that blocks scripts, forms and links to other pages.
 
-    The sandbox gives it an origin of its own; what it may load is said by the page around it.
+    The sandbox gives it an opaque origin; the content security policy of the surrounding page
+    decides what it may load.
     """
     return (
         f'<iframe class="report" sandbox="" title="{escape(title)}" '
@@ -59,7 +60,7 @@ def framed(page: str, title: str) -> str:
 
 
 def escape(text: str) -> str:
-    """``text`` as HTML that shows it as it is."""
+    """``text`` escaped for HTML."""
     return escaped_html(printable(text))
 
 
@@ -76,6 +77,6 @@ def _png(pixels: NDArray[Any]) -> str:
 
     out = io.BytesIO()
     values = np.rint(255 * np.asarray(pixels, np.float32)).astype(np.uint8)
-    # Masks do not compress: more effort takes longer and saves nothing.
+    # Masks are random and do not compress, so a higher level only costs time.
     Image.fromarray(values).save(out, "PNG", compress_level=1)
     return base64.b64encode(out.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""The page itself: controls, what they call, and where it is shown."""
+"""The page: its controls, and the functions that they call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from instahide.app.html import paragraph, refusal
 from instahide.encryption.scheme import LabelMode, Preset
 from instahide.errors import InstaHideError
 
-#: Fonts that every system has: others would be asked for.
+#: Fonts that every system has, so that none is downloaded.
 THEME = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
 CSS = """
 .panels { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); }
@@ -28,51 +28,51 @@ CSS = """
 iframe.report { width: 100%; height: 80vh; border: 1px solid #6b7280; background: white; }
 """
 INTRODUCTION = (
-    "InstaHide is no guarantee: published attacks recover images from its encodings. What is put "
-    "in here stays in the memory of this process, and goes with it."
+    "InstaHide gives no privacy guarantee: published attacks recover images from its encodings. "
+    "Images that you upload here stay in the memory of this process until it ends."
 )
-#: Seconds after which a file that was uploaded and never read is deleted, and between the looks.
+#: Seconds after which an unread uploaded file is deleted, and between two checks for such files.
 FORGET = 60
 
 
-def build(stage: DemoImages, folder: Path) -> gr.Blocks:
-    """The page, which shows the reports in ``folder``."""
+def build(demo: DemoImages, folder: Path) -> gr.Blocks:
+    """Build the page; its third tab shows the reports in ``folder``."""
     with gr.Blocks(
         title="InstaHide", analytics_enabled=False, delete_cache=(FORGET, FORGET)
     ) as page:
         gr.HTML("<h1>InstaHide</h1>" + paragraph(INTRODUCTION))
-        name = gr.Dropdown(list(stage.choices), label="Image", filterable=False)
-        upload = gr.UploadButton("Put in an image of your own", elem_id="upload")
-        chosen = gr.State(next(iter(stage.choices.values())))
-        said = gr.HTML(elem_id="said")
+        name = gr.Dropdown(list(demo.choices), label="Image", filterable=False)
+        upload = gr.UploadButton("Upload your own image", elem_id="upload")
+        chosen = gr.State(next(iter(demo.choices.values())))
+        message = gr.HTML(elem_id="said")
         with gr.Tab("Encryption"):
-            draw = _steps(stage, chosen, page)
+            draw = _steps(demo, chosen, page)
         with gr.Tab("Attack"):
-            _trial(stage, chosen)
+            _trial(demo, chosen)
         with gr.Tab("Reports") as tab:
             _reports(folder, page, tab)
-        told: dict[str, Any] = {"outputs": [chosen, name, said], "show_progress": "hidden"}
+        outputs: dict[str, Any] = {"outputs": [chosen, name, message], "show_progress": "hidden"}
         for event in (
-            upload.upload(_answer(_received, fails=_kept), upload, **told),
-            name.input(lambda name: (stage.choices[name], name, ""), name, **told),
+            upload.upload(_answer(_received, fails=_kept), upload, **outputs),
+            name.input(lambda name: (demo.choices[name], name, ""), name, **outputs),
         ):
             event.success(**draw)
     return page
 
 
-def _steps(stage: DemoImages, chosen: gr.State, page: gr.Blocks) -> dict[str, Any]:
-    """Fill the first tab; returns the event that draws it anew."""
+def _steps(demo: DemoImages, chosen: gr.State, page: gr.Blocks) -> dict[str, Any]:
+    """Fill the first tab; returns the arguments of the event that redraws it."""
     with gr.Row():
         scheme = gr.Radio(["cross", "inside", "mixup", "plain"], value="cross", label="Scheme")
         labels = gr.Radio(["soft", "renormalised"], value="soft", label="Label mode")
     with gr.Row():
         k = gr.Slider(2, 8, 4, step=1, label="k: images in a mix")
-        c1 = gr.Slider(0.15, 1, 0.65, step=0.05, label="c1: bound of every coefficient")
+        c1 = gr.Slider(0.15, 1, 0.65, step=0.05, label="c1: upper bound of every coefficient")
     again = gr.Button("New keys")
     out = gr.HTML(elem_id="steps")
 
     def drawn(chosen: Pixels, scheme: Preset, k: float, c1: float, labels: LabelMode) -> str:
-        return encryption_panels(stage, chosen, Wanted(scheme, int(k), c1, labels))
+        return encryption_panels(demo, chosen, Wanted(scheme, int(k), c1, labels))
 
     draw: dict[str, Any] = {
         "fn": _answer(drawn, fails=refusal),
@@ -86,16 +86,16 @@ def _steps(stage: DemoImages, chosen: gr.State, page: gr.Blocks) -> dict[str, An
     return draw
 
 
-def _trial(stage: DemoImages, chosen: gr.State) -> None:
+def _trial(demo: DemoImages, chosen: gr.State) -> None:
     attack = gr.Radio(list(ATTACKS), value=next(iter(ATTACKS)), label="Attack")
     copies = gr.Slider(2, 50, 20, step=1, label="T: encodings of each image")
     run = gr.Button("Run it", variant="primary")
     out = gr.HTML(elem_id="trial")
 
     def attacked(chosen: Pixels, attack: str, copies: float) -> str:
-        return run_attack(stage, chosen, attack, int(copies))
+        return run_attack(demo, chosen, attack, int(copies))
 
-    # One after the other: an attack keeps all processors busy.
+    # One at a time: an attack uses all processors.
     run.click(_answer(attacked, fails=refusal), [chosen, attack, copies], out, concurrency_limit=1)
 
 
@@ -106,7 +106,7 @@ def _reports(folder: Path, page: gr.Blocks, tab: gr.Tab) -> None:
 
     def listed() -> tuple[Any, str]:
         found = reports_tab.list_reports(folder)
-        none = paragraph(f"There is no report in {folder}; `instahide audit` writes one.")
+        none = paragraph(f"There is no report in {folder}. `instahide audit` writes one.")
         return gr.update(choices=found, value=next(iter(found), None)), "" if found else none
 
     gr.on([page.load, tab.select], listed, None, [name, out], show_progress="hidden")
@@ -115,7 +115,7 @@ def _reports(folder: Path, page: gr.Blocks, tab: gr.Tab) -> None:
 
 
 def _received(path: str) -> tuple[Pixels, None, str]:
-    return received(Path(path)), None, paragraph("That is the image; its file is deleted.")
+    return received(Path(path)), None, paragraph("The image is loaded, and its file is deleted.")
 
 
 def _kept(error: InstaHideError) -> tuple[Any, Any, str]:
@@ -123,11 +123,11 @@ def _kept(error: InstaHideError) -> tuple[Any, Any, str]:
 
 
 def _answer(act: Callable[..., Any], fails: Callable[[InstaHideError], Any]) -> Callable[..., Any]:
-    """``act``, but what a user can put right is told by ``fails``."""
+    """``act``, with an `InstaHideError` turned into the result of ``fails``."""
 
-    def answered(*given: Any) -> Any:
+    def answered(*values: Any) -> Any:
         try:
-            return act(*given)
+            return act(*values)
         except InstaHideError as error:
             return fails(error)
 

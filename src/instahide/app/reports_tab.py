@@ -1,4 +1,4 @@
-"""The third tab: reports of audits in a folder, shown as what they are: somebody's HTML."""
+"""The third tab: the audit reports in a folder, shown as untrusted HTML."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ MOST_BYTES = 50_000_000
 
 
 def list_reports(folder: Path) -> list[str]:
-    """The reports in ``folder`` or below, by their path from there; none that lies elsewhere."""
-    home = folder.resolve()
-    found = (path for path in home.rglob(HTML) if path.is_file())
+    """Relative paths of the reports in ``folder`` and below; links to other places are skipped."""
+    root = folder.resolve()
+    found = (path for path in root.rglob(HTML) if path.is_file())
     return sorted(
-        str(path.relative_to(home)) for path in found if path.resolve().is_relative_to(home)
+        str(path.relative_to(root)) for path in found if path.resolve().is_relative_to(root)
     )
 
 
 def open_report(folder: Path, name: str) -> str:
-    """HTML of the report ``name``, one of `listed`, in a frame that can do nothing.
+    """HTML of the report ``name``, an item of `list_reports`, in a sandboxed frame.
 
     Raises:
-        InstaHideError: it is not there, or no report's size.
+        InstaHideError: there is no such report, or it is larger than `MOST_BYTES`.
     """
     if name not in list_reports(folder):
         raise InstaHideError(

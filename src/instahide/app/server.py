@@ -1,4 +1,4 @@
-"""Serves the page to this machine alone, and leaves nothing behind."""
+"""Serves the page on the loopback interface, and deletes its temporary files at the end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 MOST_UPLOAD = "50mb"
-#: What a browser may load for the page, and for the reports in it: nothing from anywhere else.
+#: Content security policy of the page and of the reports in it: nothing from other hosts.
 POLICY = "; ".join(
     [
         "default-src 'self'",
-        # Gradio compiles parts of its page as it goes.
+        # Gradio compiles parts of its page in the browser.
         "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",
@@ -37,13 +37,13 @@ POLICY = "; ".join(
 
 
 class Confined:
-    """Says with every answer what the browser may load, and tells nobody where it came from."""
+    """Middleware that adds security headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as the page does, with headers added."""
+        """Forward a request, and add the headers to the response."""
 
         async def confined(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -59,12 +59,17 @@ class Confined:
 
 
 def serve(port: int, reports: Path, announce: Callable[[str], None]) -> None:
-    """Show the page until Ctrl-C; ``announce`` is told its address.
+    """Serve the page until Ctrl-C.
+
+    Args:
+        port: port of the loopback interface.
+        reports: folder of audit reports.
+        announce: called with the address of the page.
 
     Raises:
-        InstaHideError: Gradio or an image set is missing, or the port is taken.
+        InstaHideError: Gradio or the built-in photographs are missing, or the port is in use.
     """
-    # Ended by a signal, it still deletes its folder.
+    # SIGTERM then deletes the temporary folder too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(port, reports) as address:
         announce(address)
@@ -73,17 +78,17 @@ def serve(port: int, reports: Path, announce: Callable[[str], None]) -> None:
 
 @contextmanager
 def serving(port: int, reports: Path) -> Iterator[str]:
-    """Serve the page inside the block; gives its address.
+    """Serve the page inside a ``with`` block, which gets its address.
 
     Args:
-        port: to listen on, on the loopback interface.
+        port: port of the loopback interface.
         reports: folder of audit reports.
 
     Raises:
-        InstaHideError: as `serve`.
+        InstaHideError: as for `serve`.
     """
     with tempfile.TemporaryDirectory(prefix="instahide-app-") as folder:
-        _settle(Path(folder))
+        _configure_gradio(Path(folder))
         with requires_extra("Gradio", "app"):
             import gradio  # noqa: F401
         from starlette.middleware import Middleware
@@ -92,7 +97,7 @@ def serving(port: int, reports: Path) -> Iterator[str]:
         from instahide.app.demo_images import DemoImages
         from instahide.app.page import CSS, THEME, build
 
-        # A page elsewhere whose name is made to mean this machine is turned away.
+        # Rejects requests by DNS rebinding, which carry another host name.
         named = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
         page = build(DemoImages.open(), reports)
         try:
@@ -113,8 +118,8 @@ def serving(port: int, reports: Path) -> Iterator[str]:
             page.close(verbose=False)
 
 
-def _settle(folder: Path) -> None:
-    """Gradio reads these when it is imported; what would send or share anything is off."""
+def _configure_gradio(folder: Path) -> None:
+    """Set the environment variables that Gradio reads on import: no telemetry, no sharing."""
     for name in [name for name in os.environ if name.startswith("GRADIO_")]:
         del os.environ[name]
     os.environ |= {
