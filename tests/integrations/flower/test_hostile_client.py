@@ -305,7 +305,7 @@ def test_one_client_does_not_move_the_normalization_of_the_others() -> None:
     assert big["num-examples"] == MOST_WEIGHT * 100
     with pytest.raises(InstaHideError, match="too different"):
         alike([moments_of([0.0], [0.01]), moments_of([1.0], [0.01])])
-    with pytest.raises(InstaHideError, match="No client says"):
+    with pytest.raises(InstaHideError, match="No client sent"):
         alike([])
 
 

@@ -53,7 +53,10 @@ def test_a_federation_learns_from_encodings_and_keeps_what_it_learned(
     ("options", "said"),
     [
         ({}, "Differential privacy: none (no noise added)"),
-        ({"noise": 40.0}, "Differential privacy: not known here, but to the ledgers of the nodes"),
+        (
+            {"noise": 40.0},
+            "Differential privacy: not known here, but to the ledgers of the participants",
+        ),
     ],
 )
 def test_results_say_what_noise_guarantees(
@@ -197,7 +200,7 @@ def test_not_even_the_text_of_an_unknown_error_leaves(caplog: pytest.LogCaptureF
 def test_without_images_to_test_on_shape_and_classes_are_said(
     federation: Make, tmp_path: Path
 ) -> None:
-    with pytest.raises(InstaHideError, match="Nobody says what shape"):
+    with pytest.raises(InstaHideError, match="The shape and the classes"):
         federation(test="").run()
     classes = ",".join(map(str, range(10)))
     results = federation(test="", shape="1,8,8", classes=classes).run()

@@ -1,6 +1,6 @@
-"""InstaHide in Flower: a client app that learns from encodings, and the server app beside it.
+"""InstaHide in Flower: a client app that trains on encodings, and a server app.
 
-A Flower app adopts them with an import, and says the rest in its run config::
+Import both in a Flower app; all settings are in its run config::
 
     from instahide.integrations.flower import client_app, server_app
 """

@@ -1,4 +1,4 @@
-"""Arrays from another machine: read only if they are those of a known network.
+"""Arrays from another machine, checked against the arrays of a known network.
 
 Flower's own reader, `Array.numpy`, reads any shape and size that the bytes claim, and compressed
 archives as well. Here the header is compared with what is expected before anything is allocated.
@@ -20,27 +20,29 @@ from torch import Tensor, nn
 from instahide.integrations.flower.errors import RefusalError
 from instahide.integrations.flower.untrusted_values import printable
 
-#: Bytes of a header, far more than any shape needs.
+#: Largest size of a header in bytes, far more than any shape needs.
 MOST_HEADER = 4096
 #: Running statistics of batch normalization that are sums of squares.
 _VARIANCE = "running_var"
 
 
 class ArraysError(RefusalError):
-    """Arrays that are not those of the expected network."""
+    """Arrays that were received do not fit the expected network."""
 
 
 def read(record: object, like: Mapping[str, Tensor], *, exact: bool) -> dict[str, NDArray[Any]]:
-    """The arrays of ``record``, all of them finite.
+    """Read the arrays of ``record``.
 
     Args:
-        record: an `ArrayRecord`, as it came.
-        like: names, shapes and types that are expected, such as a network's state.
-        exact: whether types must be equal. Otherwise any floating type or integers will do: the
-            average of whole numbers is not a whole number.
+        record: the `ArrayRecord` that was received.
+        like: expected names, shapes and types, such as the state of a network.
+        exact: whether types must be equal. If not, any floating or integer type is accepted,
+            because an average of integers is not an integer.
 
     Raises:
-        ArraysError: anything else; the message names the array.
+        ArraysError: ``record`` is no `ArrayRecord`; an array is missing, unknown, malformed or of
+            another shape or type; or a value is not finite or out of range. The message names the
+            array.
     """
     if not isinstance(record, ArrayRecord):
         raise ArraysError("There is no record of arrays.", "Send one.")
@@ -54,10 +56,10 @@ def read(record: object, like: Mapping[str, Tensor], *, exact: bool) -> dict[str
 
 
 def load(network: nn.Module, record: object) -> nn.Module:
-    """``network`` with the weights and statistics of ``record``, which may be hostile.
+    """Load weights and statistics from an untrusted record into ``network``; returns ``network``.
 
     Raises:
-        ArraysError: they are not those of such a network, or not finite.
+        ArraysError: as for `read`.
     """
     found = read(record, network.state_dict(), exact=False)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in found.items()})
@@ -70,7 +72,7 @@ def _read(name: str, array: Array, like: Tensor, exact: bool) -> NDArray[Any]:
     if values.dtype != wanted and (exact or values.dtype.kind not in "fiu"):
         raise ArraysError(f"The array `{name}` is {values.dtype}, not {wanted}.", f"Send {wanted}.")
     largest = np.finfo(wanted).max if wanted.kind == "f" else 2**53
-    # NaN compares as false.
+    # A comparison with NaN is false.
     if not (np.abs(values.astype(np.float64)) <= largest).all():
         raise ArraysError(
             f"The array `{name}` holds values that are not finite or out of range.",
@@ -82,7 +84,7 @@ def _read(name: str, array: Array, like: Tensor, exact: bool) -> NDArray[Any]:
 
 
 def _parsed(name: str, array: Array, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The values of ``array``, whose header must name ``shape`` and as many bytes as there are."""
+    """The values of ``array``, after its header was checked against ``shape`` and its size."""
     try:
         file = BytesIO(array.data)
         version = npy.read_magic(file)
@@ -93,9 +95,9 @@ def _parsed(name: str, array: Array, shape: tuple[int, ...]) -> NDArray[Any]:
         rest = array.data[file.tell() :]
         count = int(np.prod(shape, dtype=np.int64))
         if len(rest) != count * kind.itemsize:
-            raise ValueError("not as many bytes as it says")
+            raise ValueError("the size differs from the header")
         flat = np.frombuffer(rest, kind)
-    except Exception as error:  # NumPy's parser of headers raises whatever Python's does
+    except Exception as error:  # NumPy's header parser raises many kinds
         raise ArraysError(
             f"The array `{name}` is not an array of shape {shape}.", "Send NumPy's own format."
         ) from error

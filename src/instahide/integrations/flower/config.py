@@ -1,4 +1,4 @@
-"""The run config of a federation: settings of a training run, and what the clients share."""
+"""The run config of a federation: training settings, and settings of the federation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from instahide.integrations.flower.untrusted_values import printable
 from instahide.training.models import NETWORKS
 from instahide.training.settings import Number, Positive, TrainSettings, Whole
 
-#: Characters of a value, at most: enough for the names of thousands of classes.
+#: Most characters of a value: enough for the names of thousands of classes.
 MOST_TEXT = 100_000
-#: Settings of a run on one machine that say nothing here.
+#: Training settings that do not apply to a federation.
 MEANINGLESS = ("epochs", "ema", "patience", "test_share", "queries", "query_coefficient")
 
 
 def _words(value: object) -> object:
-    """Flower's configs hold no lists: ``"cat, dog"`` is one."""
+    """Split a text such as ``"cat, dog"``; Flower's configs cannot hold lists."""
     if isinstance(value, str):
         return tuple(word.strip() for word in value.split(","))
     return tuple(value) if isinstance(value, list) else value
@@ -37,10 +37,11 @@ def _sizes(value: object) -> object:
 
 
 def _named(config: Mapping[Any, Any]) -> dict[str, Any]:
-    """``config`` by Python names, without empty texts.
+    """The values of ``config`` by Python names, without empty texts.
 
     Raises:
-        InstaHideError: a name that is no text or occurs twice, or a text that cannot be printed.
+        InstaHideError: a name is not printable text or occurs twice, or a text is not printable or
+            longer than `MOST_TEXT`.
     """
     values: dict[str, Any] = {}
     for key, value in config.items():
@@ -52,7 +53,7 @@ def _named(config: Mapping[Any, Any]) -> dict[str, Any]:
             )
         if name in values:
             raise InstaHideError(
-                f"The run config: `{name}` is there twice, with a hyphen and with an underscore.",
+                f"The run config: `{name}` occurs twice, with a hyphen and with an underscore.",
                 "Name it once.",
             )
         if isinstance(value, str) and not (value.isprintable() and len(value) <= MOST_TEXT):
@@ -70,21 +71,22 @@ Moments = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
 
 
 class FederatedSettings(TrainSettings):
-    """Everything that a federation was asked to do, none of it secret.
+    """The settings of a federation; none of them is secret.
 
-    Use `from_config` for a run config. Of `TrainSettings`, those in `MEANINGLESS` are refused.
+    Use `from_config` for a run config. It raises for the settings in `MEANINGLESS`.
     """
 
     rounds: Whole = Field(3, ge=1, description="rounds of training")
     local_epochs: Whole = Field(
         1, ge=1, description="passes of a client over its images in a round, each newly encrypted"
     )
-    clients: Whole = Field(2, ge=1, description="nodes that a round waits for before it begins")
+    clients: Whole = Field(2, ge=1, description="participants to wait for before a round")
     timeout: Positive = Field(
-        3600.0, description="seconds after which a round goes on without those who do not answer"
+        3600.0,
+        description="seconds after which a round ends without the missing answers",
     )
     strategy: str = Field(
-        "FedAvg", description="how answers become one network: FedSGD, or a strategy of Flower's"
+        "FedAvg", description="how answers are aggregated: FedSGD, or a strategy of Flower's"
     )
     strategy_arguments: str = Field(
         "", description="arguments of the strategy, as in `eta=0.01 tau=0.001`"
@@ -97,10 +99,11 @@ class FederatedSettings(TrainSettings):
     )
 
     partition: Literal["iid", "dirichlet"] = Field(
-        "iid", description="how nodes that share one data set split it"
+        "iid", description="how participants that share one data set split it"
     )
     alpha: Positive = Field(
-        0.3, description="Dirichlet parameter of the split; the smaller, the fewer classes a node"
+        0.3,
+        description="Dirichlet parameter of the split; smaller: fewer classes for each participant",
     )
 
     shape: Annotated[tuple[int, int, int] | None, BeforeValidator(_sizes)] = Field(
@@ -133,18 +136,19 @@ class FederatedSettings(TrainSettings):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """From a run config, where names have hyphens and an empty text says nothing.
+        """Read a run config, whose names have hyphens; empty texts count as not set.
 
         Raises:
-            InstaHideError: an unknown setting, or one that does not fit. The message names it and
-                is safe to print.
+            InstaHideError: a setting is unknown, does not apply to a federation, or has an invalid
+                value. The message names it and is safe to print.
         """
         values = _named(config)
-        said = [name for name in MEANINGLESS if name in values]
-        if said:
+        unused = [name for name in MEANINGLESS if name in values]
+        if unused:
             raise InstaHideError(
-                f"The run config: `{said[0]}` means nothing in a federation.",
-                "Leave it out. A client sees its images `rounds` times `local-epochs` times.",
+                f"The run config: `{unused[0]}` means nothing in a federation.",
+                "Leave it out. A participant trains on its images for `rounds` times "
+                "`local-epochs` epochs.",
             )
         settings = cls.from_values(values, "The run config")
         if settings.model not in NETWORKS:
@@ -155,15 +159,15 @@ class FederatedSettings(TrainSettings):
         if settings.dp and settings.scheme != "plain":
             raise InstaHideError(
                 f"DP-SGD is a baseline on plain images, but the scheme is {settings.scheme}.",
-                'Say `scheme = "plain"`, or leave `dp` out.',
+                'Set `scheme = "plain"`, or leave `dp` out.',
             )
         return settings
 
     @property
     def local(self) -> Self:
-        """What a client trains by: the schedule runs over all rounds, averages are the server's."""
+        """Settings of local training: a schedule over all rounds, and no moving average."""
         return self.model_copy(update={"epochs": self.rounds * self.local_epochs, "ema": 0.0})
 
     def said(self) -> dict[str, Any]:
-        """Ready for JSON, without what means nothing here."""
+        """The settings for JSON, without those in `MEANINGLESS`."""
         return self.model_dump(mode="json", exclude=set(MEANINGLESS))

@@ -1,4 +1,4 @@
-"""What a client tells the server when it takes no part in a round."""
+"""The error that a client sends to the server when it refuses a round."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from flwr.app import Context, Error, Message, RecordDict
 
 from instahide.errors import ExposureLimitError, IntegrationError
 
-#: Flower's code for an app that answers with an error.
+#: The error code of a reply, which Flower reserves for errors of the app.
 REFUSED = 2
-SILENCE = "This node cannot take part; its own log says why."
+SILENCE = "This participant cannot take part; its own log says why."
 
 _log = logging.getLogger(__name__)
 
 
 class RefusalError(IntegrationError):
-    """Why a client takes no part, in words that may leave it: no path and no file name."""
+    """The reason why a client takes no part; safe to send, with no path or file name."""
 
 
 def error_replies(
     work: Callable[[Message, Context], RecordDict],
 ) -> Callable[[Message, Context], Message]:
-    """Make ``work`` a function of a Flower app that answers with records or with an error.
+    """Make ``work`` a function of a Flower app that replies with records or with an error.
 
-    Left alone, Flower sends the text of any exception to the server, and with it the path of an
-    image or a line of somebody's library. Here only a `RefusalError` and an exposure limit speak
-    for themselves; whatever else goes wrong is told to the node's own log.
+    By default Flower sends the text of any exception to the server, which may contain the path of
+    an image. This decorator sends only the texts of `RefusalError` and `ExposureLimitError`; all
+    other errors are written to the participant's own log.
     """
 
     @wraps(work)
@@ -37,9 +37,9 @@ def error_replies(
             return Message(work(message, context), reply_to=message)
         except (RefusalError, ExposureLimitError) as refusal:
             reason = str(refusal)
-            _log.warning("This node takes no part: %s", reason, exc_info=refusal.__cause__)
-        except Exception:  # anything, or its text would leave this machine
-            _log.exception("This node takes no part in the round.")
+            _log.warning("This participant takes no part: %s", reason, exc_info=refusal.__cause__)
+        except Exception:  # any kind: its text must not be sent to the server
+            _log.exception("This participant takes no part in the round.")
             reason = SILENCE
         return Message(Error(REFUSED, reason), reply_to=message)
 

@@ -1,4 +1,4 @@
-"""What all participants agree on: shape and classes of the images, and how they are normalized."""
+"""The shape, classes and normalization of images that all participants agree on."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from instahide.training.data.alignment import align_to_model
 from instahide.training.model_io import NetworkCard
 from instahide.training.models import build
 
-#: Bounds of what a server may send. A standard deviation below one grey level is none of images.
+#: Bounds of the values that a server may send. No images have a std below one grey level.
 MOST_SIDE, MOST_CLASSES, MOST_TEXT, LEAST_STD = 1 << 16, 10_000, 200, 1 / 255
 
 
 @dataclass(frozen=True)
 class FederationSpec:
-    """Sent with every message of the server; public.
+    """Shape, classes and normalization of a federation; public, in every message of the server.
 
     Attributes:
         shape: (C, H, W) of every image.
         classes: names of the network's outputs.
-        mean: per channel, of pixel / 255; empty until it is agreed upon.
+        mean: per channel, of pixel / 255; empty until all agree on it.
         std: per channel, likewise.
     """
 
@@ -41,12 +41,12 @@ class FederationSpec:
     std: tuple[float, ...] = ()
 
     def to_record(self) -> ConfigRecord:
-        """As a message carries it."""
+        """The specification as a record of a message."""
         return ConfigRecord({name: list(value) for name, value in vars(self).items()})
 
     @classmethod
     def from_record(cls, record: ConfigRecord) -> Self:
-        """What `to_record` made, from a server that may be hostile; other keys are passed over.
+        """Read the result of `to_record` from an untrusted server; other keys are ignored.
 
         Raises:
             RefusalError: a value is missing, of another type, or out of bounds.
@@ -72,23 +72,25 @@ class FederationSpec:
         return cls(cast(tuple[int, int, int], shape), classes, mean, std)
 
     def conform(self, images: ImageTable) -> ImageTable:
-        """``images`` under the agreed class numbers and normalization; classes go by name.
+        """``images`` with the class numbers and normalization of the federation.
+
+        Classes are matched by name.
 
         Raises:
-            RefusalError: they have another shape, or a class that was not agreed upon.
+            RefusalError: the images have another shape, or a class that the federation lacks.
         """
         if images.shape != self.shape:
             raise RefusalError(
-                f"This node's images are {images.shape}, the federation's {self.shape} "
+                f"This participant's images are {images.shape}, the federation's {self.shape} "
                 "(channels, height, width).",
                 "Bring them to one size by `size` in the node config.",
             )
         strange = set(images.classes) - set(self.classes)
         if strange:
-            # Names of its own stay here: a server could ask for them by sending none.
+            # The message lists no class of the participant: a server could probe for them.
             raise RefusalError(
-                f"{len(strange)} of this node's classes are no class of the federation. Names must "
-                "be equal also in case, in space around them and in their Unicode form.",
+                f"{len(strange)} of this participant's classes are no class of the federation. "
+                "Names must be equal also in case, in space around them and in their Unicode form.",
                 f"Its classes are {', '.join(self.classes[:20]):.500}.",
             )
         mean, std = self.mean or images.mean, self.std or images.std
@@ -105,7 +107,7 @@ class FederationSpec:
         )
 
     def card(self, settings: FederatedSettings) -> NetworkCard:
-        """What goes with the finished network."""
+        """The description that is saved with the trained network."""
         return NetworkCard(
             settings.model,
             settings.sign_invariant,
@@ -129,16 +131,16 @@ def _unusable(name: str, wanted: str) -> RefusalError:
 
 
 def moments(images: ImageTable) -> MetricRecord:
-    """What a client says when it is asked for its normalization."""
+    """The normalization of a client's images, as the metrics of a reply."""
     facts = {"num-examples": len(images), "mean": [*images.mean], "std": [*images.std]}
     return MetricRecord(cast(dict[str, Any], facts))
 
 
 def averaged(answers: Sequence[MetricRecord]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation, per channel, over the images of all clients together.
+    """Mean and standard deviation, per channel, over the images of all clients together.
 
     Args:
-        answers: as `moments` made them; at least one.
+        answers: results of `moments`; at least one.
     """
     counts, means, deviations = (
         np.asarray([answer[name] for answer in answers], np.float64)

@@ -1,4 +1,4 @@
-"""What a server's message may hold, and nothing else."""
+"""Checks that a message of the server holds the expected records and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Instructions(NamedTuple):
         agreement: shape, classes and normalization.
         number: of the round, from 1; 0 before the first.
         pull: FedProx's mu.
-        arrays: the network's weights as they came, not looked at; None without any.
+        arrays: the network's weights, not checked yet; None if there are none.
     """
 
     agreement: FederationSpec
@@ -56,8 +56,8 @@ def read(message: Message, *, arrays: bool) -> Instructions:
     known = {*FederationSpec.__dataclass_fields__, *_EXTRA}
     if strange := sorted(set(config) - known):
         raise RefusalError(
-            f"The server's message says `{printable(strange[0])}`, which nobody here knows.",
-            f"It may say {', '.join(sorted(known))}.",
+            f"The server's message has an unknown key `{printable(strange[0])}`.",
+            f"Use only {', '.join(sorted(known))}.",
         )
     number, pull = config.get("server-round", 0), config.get("proximal-mu", 0.0)
     if not whole_number(number, 0, MOST_ROUNDS):

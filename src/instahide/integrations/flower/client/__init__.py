@@ -1,1 +1,1 @@
-"""The Flower client app: what a participant does, and what it refuses."""
+"""The Flower client app: local training of a participant, and its checks of the server."""

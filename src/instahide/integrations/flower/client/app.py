@@ -1,7 +1,7 @@
-"""The client app: it learns from encodings of its own images, made anew in every round.
+"""The client app: it trains on encodings of its own images, under new keys in every round.
 
-What leaves a client is in `train`, `evaluate` and `query`, and nowhere else: weights or a
-gradient, a few numbers, or a sentence that says why it takes no part.
+Only `train`, `evaluate` and `query` send anything to the server: weights or a gradient, a few
+metrics, or the reason why the client takes no part.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ client_app = ClientApp()
 @client_app.train()
 @error_replies
 def train(message: Message, context: Context) -> RecordDict:
-    """One round on the client's own images: new weights, or a gradient, with a few numbers.
+    """Train for one round on the client's images; reply with weights or a gradient, and metrics.
 
-    Answers with an error, and sends nothing of the round, where an image would pass its limit.
+    If an image would exceed its exposure limit, the reply is an error and holds no result.
     """
-    node, sent = _node(context), read(message, arrays=True)
-    images = _conforming(node, sent)
-    network = load(sent.agreement.network(node.settings), sent.arrays)
-    if node.settings.dp:
+    participant, sent = _participant(context), read(message, arrays=True)
+    images = _conforming(participant, sent)
+    network = load(sent.agreement.network(participant.settings), sent.arrays)
+    if participant.settings.dp:
         from instahide.integrations.flower.client.dp_sgd import train_with_dp_sgd
 
-        numbers = train_with_dp_sgd(network, images, node, sent.number)
+        numbers = train_with_dp_sgd(network, images, participant, sent.number)
     else:
-        numbers = _learn(network, images, node, sent, _participant(node, context))
-    answer = _gradients(network) if node.settings.strategy == "FedSGD" else network.state_dict()
+        numbers = _learn(network, images, participant, sent, _key_name(participant, context))
+    by_gradient = participant.settings.strategy == "FedSGD"
+    answer = _gradients(network) if by_gradient else network.state_dict()
     metrics = {"num-examples": len(images), **numbers}
     return RecordDict(
         {"arrays": ArrayRecord(answer), "metrics": MetricRecord(cast(dict[str, Any], metrics))}
@@ -54,10 +55,10 @@ def train(message: Message, context: Context) -> RecordDict:
 @error_replies
 def evaluate(message: Message, context: Context) -> RecordDict:
     """The accuracy of the server's network on the client's own plain test images."""
-    node, sent = _node(context), read(message, arrays=True)
-    settings, agreement = node.settings, sent.agreement
+    participant, sent = _participant(context), read(message, arrays=True)
+    settings, agreement = participant.settings, sent.agreement
     local_training.require_precision(settings)
-    images = agreement.conform(node.test_images())
+    images = agreement.conform(participant.test_images())
     device = pick_device(settings.device)
     network = load(agreement.network(settings), sent.arrays).to(device)
     precision = pick_precision(settings.precision, device)
@@ -68,24 +69,24 @@ def evaluate(message: Message, context: Context) -> RecordDict:
 @client_app.query()
 @error_replies
 def query(message: Message, context: Context) -> RecordDict:
-    """Mean and deviation of the client's images, where no normalization was agreed upon."""
-    node, sent = _node(context), read(message, arrays=False)
-    images = node.images()
+    """Reply with the mean and standard deviation of the client's images."""
+    participant, sent = _participant(context), read(message, arrays=False)
+    images = participant.images()
     sent.agreement.conform(images)
     return RecordDict({"metrics": moments(images)})
 
 
-def _conforming(node: Participant, sent: Instructions) -> ImageTable:
-    """The node's images under what was agreed upon, if that suits them and hides them."""
-    settings, agreement = node.settings, sent.agreement
+def _conforming(participant: Participant, sent: Instructions) -> ImageTable:
+    """The participant's images in the federation's normalization, after all checks of it."""
+    settings, agreement = participant.settings, sent.agreement
     if not 1 <= sent.number <= settings.rounds:
         raise RefusalError(
             f"Round {sent.number} is not one of the {settings.rounds} rounds of this run.",
             "Count rounds from 1.",
         )
     local_training.require_precision(settings)
-    images = node.images()
-    node.require_crop(images.shape)
+    images = participant.images()
+    participant.require_crop(images.shape)
     conforming = agreement.conform(images)
     if agreement.mean:
         require_near(images, agreement.mean, agreement.std)
@@ -95,29 +96,33 @@ def _conforming(node: Participant, sent: Instructions) -> ImageTable:
 
 
 def _learn(
-    network: nn.Module, images: ImageTable, node: Participant, sent: Instructions, participant: str
+    network: nn.Module,
+    images: ImageTable,
+    participant: Participant,
+    sent: Instructions,
+    key_name: str,
 ) -> dict[str, float]:
-    """Change ``network``, or give it a gradient, in the bounds of the node's exposure limit."""
-    settings = node.settings
+    """Train ``network``, or compute its gradient, within the participant's exposure limit."""
+    settings = participant.settings
     by_gradient = settings.strategy == "FedSGD"
-    with node.counting(images) as exposure:
+    with participant.counting(images) as exposure:
         one_batch = by_gradient and settings.gradient == "batch"
         if not one_batch:
             passes = 1 if by_gradient else settings.local_epochs
             local_training.require_room(exposure, settings.encryption(), passes)
-        encoder = local_training.encoder_of(settings, images, exposure, participant)
+        encoder = local_training.encoder_of(settings, images, exposure, key_name)
         if by_gradient:
             loss = local_training.compute_gradient(network, encoder, settings)
         else:
             loss = local_training.train_locally(network, encoder, settings, sent.number, sent.pull)
         if isinstance(exposure, LedgerAccount):
-            # What was learned from encodings may leave now: their count must outlast a power cut.
+            # The result may be sent from here on, so the counts must survive a power cut.
             exposure.sync()
         return {"loss": loss, **spread(exposure)}
 
 
 def _gradients(network: nn.Module) -> dict[str, Any]:
-    """By name: the gradients of parameters, and running statistics as they are."""
+    """Gradients of the parameters, and the running statistics, by name."""
     gradients = {
         name: parameter.grad
         for name, parameter in network.named_parameters()
@@ -126,12 +131,12 @@ def _gradients(network: nn.Module) -> dict[str, Any]:
     return network.state_dict() | gradients
 
 
-def _participant(node: Participant, context: Context) -> str:
-    """A name that no other node of the federation has."""
-    if node.partition is not None:
-        return f"partition {node.partition[0]}"
+def _key_name(participant: Participant, context: Context) -> str:
+    """A name, unique in the federation, that is mixed into the keys."""
+    if participant.partition is not None:
+        return f"partition {participant.partition[0]}"
     return f"node {context.node_id}"
 
 
-def _node(context: Context) -> Participant:
+def _participant(context: Context) -> Participant:
     return Participant.open(context.run_config, context.node_config)

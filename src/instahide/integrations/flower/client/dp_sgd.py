@@ -1,11 +1,11 @@
 """The baseline: DP-SGD on plain images (Abadi et al., arXiv:1607.00133), by Opacus.
 
-It protects by noise what InstaHide hides by mixing, and is here so that both can be compared.
+It protects images by noise instead of mixing, and serves as a comparison for InstaHide.
 
-Opacus draws its noise and its batches from PyTorch's generators, which whoever sees enough of them
-can rebuild. Its secure mode needs ``torchcsprng``, which installs beside no current PyTorch. So the
-generators are seeded by the operating system, anew in every round, and the guarantee is one against
-those who cannot rebuild them.
+Opacus draws noise and batches from PyTorch's generators, whose state can be reconstructed from
+enough outputs. Its secure mode needs ``torchcsprng``, which does not support current PyTorch. The
+generators are therefore seeded by the operating system in every round, and the guarantee holds
+against attackers who cannot reconstruct their state.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from instahide.integrations.flower.client.participant import Participant
 
-#: (noise, sampling rate, steps) of every part of the history.
+#: Noise multiplier, sampling rate and number of steps of one part of the history.
 Entry = tuple[
     Annotated[float, Field(gt=0, allow_inf_nan=False)],
     Annotated[float, Field(gt=0, le=1)],
@@ -47,69 +47,71 @@ _HISTORY = TypeAdapter(list[Entry])
 
 
 def train_with_dp_sgd(
-    network: nn.Module, images: ImageTable, node: Participant, number: int
+    network: nn.Module, images: ImageTable, participant: Participant, number: int
 ) -> dict[str, float]:
     """Train ``network`` in place on plain ``images`` by DP-SGD for round ``number``.
 
-    What it spends is in the node's file when training begins, and stays spent whatever happens.
+    The privacy loss is written to the participant's file before training begins, and counts even
+    if training fails.
 
     Args:
-        network: with the weights that the server sent.
-        images: all of the client's.
-        node: whose settings and file of spent privacy are used.
-        number: of the round, counted from 1.
+        network: the network with the weights that the server sent.
+        images: all images of the client.
+        participant: the participant, with its settings and its file of privacy losses.
+        number: number of the round, from 1.
 
     Returns:
         The mean ``loss`` of the round, and the ``epsilon`` spent in all rounds of all runs, at the
         run's `delta`.
 
     Raises:
-        RefusalError: a network in which images meet in a batch, or the node's `max_epsilon`.
-        InstaHideError: Opacus is not installed, or the file cannot be used.
+        RefusalError: the network has batch normalization, the participant's `max_epsilon` would be
+            exceeded, or the loss is not finite.
+        InstaHideError: Opacus is not installed, or the file cannot be read or written.
     """
-    settings = node.settings
+    settings = participant.settings
     _require_apart(network, settings)
     with requires_extra("opacus", "dp"):
         from opacus import PrivacyEngine
     with warnings.catch_warnings():
-        # That its secure mode is off is said above, and in the guide.
+        # The module docstring and the guide explain why the secure mode is off.
         warnings.filterwarnings("ignore", "Secure RNG turned off")
         engine = PrivacyEngine(accountant="rdp")
     state = TrainingState.start(network, settings.local)
-    # As Opacus lays gradients out.
+    # The memory layout of Opacus' gradients.
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     loader = _loader(images, settings)
     planned = (settings.noise_multiplier, 1 / len(loader), len(loader) * settings.local_epochs)
-    history = _spend(node, planned)
+    history = _spend(participant, planned)
     loss = _epochs(engine, state, loader, settings, number)
     if not math.isfinite(loss):
-        raise RefusalError("The loss is no finite number.", "Send other weights, or lower `lr`.")
+        raise RefusalError("The loss is not a finite number.", "Send other weights, or lower `lr`.")
     return {"loss": loss, "epsilon": epsilon_spent(history, settings.delta)}
 
 
-def _spend(node: Participant, planned: Entry) -> list[Entry]:
-    """Add ``planned`` steps to the node's file, if they may be taken; returns all of it."""
-    file = history_file(node.ledger())
+def _spend(participant: Participant, planned: Entry) -> list[Entry]:
+    """Add ``planned`` steps to the participant's file if its limit allows; returns the history."""
+    file = history_file(participant.ledger())
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_suffix(".lock").open("w") as lock:
-        # Two runs may be served at once, and both count.
+        # Two runs may train at the same time, and both count.
         fcntl.flock(lock, fcntl.LOCK_EX)
         history = added(read_history(file), planned)
-        _require_epsilon(history, node)
+        _require_epsilon(history, participant)
         write_json(file, history)
     return history
 
 
 def history_file(ledger: Path) -> Path:
-    """The file, beside the node's ledger, of what DP-SGD has spent in all runs."""
+    """The file, next to the participant's ledger, with the DP-SGD steps of all runs."""
     return ledger.with_name(f"{ledger.name}.dp-sgd.json")
 
 
 def read_history(file: Path) -> list[Entry]:
-    """What DP-SGD has spent until now, on any images of this node.
+    """The DP-SGD steps so far, on any images of this participant.
 
     Raises:
-        DamagedFileError: the file is damaged: what was spent is not known.
+        DamagedFileError: the file is damaged, so the privacy loss so far is unknown.
     """
     if not file.exists():
         return []
@@ -118,12 +120,12 @@ def read_history(file: Path) -> list[Entry]:
     except (OSError, ValueError) as error:
         raise DamagedFileError(
             f"{file} does not hold the history of DP-SGD.",
-            "Restore it from a backup; without it nothing is known of what was spent.",
+            "Restore it from a backup; without it the privacy loss so far is unknown.",
         ) from error
 
 
 def added(history: list[Entry], entry: Entry) -> list[Entry]:
-    """``history`` and ``entry``; steps under the same noise and rate are one."""
+    """``history`` with ``entry``; consecutive steps of equal noise and rate are merged."""
     if history and history[-1][:2] == entry[:2]:
         return [*history[:-1], (*entry[:2], history[-1][2] + entry[2])]
     return [*history, entry]
@@ -138,12 +140,12 @@ def epsilon_spent(history: list[Entry], delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-def _require_epsilon(history: list[Entry], node: Participant) -> None:
-    most = node.max_epsilon
-    if most is not None and not epsilon_spent(history, node.delta) <= most:
+def _require_epsilon(history: list[Entry], participant: Participant) -> None:
+    most = participant.max_epsilon
+    if most is not None and not epsilon_spent(history, participant.delta) <= most:
         raise RefusalError(
-            "This round of DP-SGD would bring this node above its `max-epsilon`.",
-            "Start a run with more noise, or take this node out.",
+            "This round of DP-SGD would bring this participant above its `max-epsilon`.",
+            "Start a run with more noise, or take this participant out.",
         )
 
 
@@ -151,7 +153,7 @@ def _require_apart(network: nn.Module, settings: FederatedSettings) -> None:
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
         raise RefusalError(
             f"DP-SGD needs a network without batch normalization; `{settings.model}` has some.",
-            'Say `model = "small-group"`.',
+            'Set `model = "small-group"`.',
         )
 
 
@@ -161,7 +163,7 @@ def _loader(images: ImageTable, settings: FederatedSettings) -> DataLoader[tuple
 
 
 def _generator() -> torch.Generator:
-    # A fresh process has PyTorch's default seed, and so everybody's noise would be the same.
+    # PyTorch's default seed is fixed: without a random one, all noise would be known.
     return torch.Generator().manual_seed(secrets.randbits(63))
 
 
@@ -194,7 +196,7 @@ def _epochs(
                 module(images.to(state.device)), labels.to(state.device), reduction="sum"
             )
             optimizer.zero_grad()
-            # A batch is as large as chance has it, and may be empty.
+            # The size of a batch is random, and may be 0.
             (loss / max(1, len(images))).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += loss.detach()

@@ -1,7 +1,7 @@
-"""A node's `max-epsilon`: no image may lose more privacy than that, over all rounds and runs.
+"""A participant's `max-epsilon`: the limit of an image's privacy loss over all rounds and runs.
 
 Noise makes every encoding of an image a Gaussian mechanism, and their losses (mu^2) add up in the
-node's ledger (`encryption/privacy.py`). Before a round the epsilon is turned into a limit of
+participant's ledger (`encryption/privacy.py`). Before a round the epsilon is turned into a limit of
 encodings, at the largest coefficient that the scheme allows, so that it holds whatever is drawn.
 """
 
@@ -15,7 +15,7 @@ from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encryption.privacy import epsilon_of
 from instahide.integrations.flower.errors import RefusalError
 
-#: Sums of many losses are rounded, each by far less than this.
+#: Margin for the rounding of sums of many losses.
 ROUNDING = 1 - 1e-9
 _STEPS = 60
 
@@ -34,15 +34,15 @@ def largest_loss(max_epsilon: float, delta: float) -> float:
 
 
 def limit_of(account: LedgerAccount, step: float, most: float) -> int:
-    """How many encodings an image may be in, in all, so that none loses more than ``most``.
+    """The limit of encodings of an image that keeps every loss at most ``most``.
 
     Args:
-        account: of the node's ledger, with its own limit.
-        step: the most that one encoding adds to an image's loss; infinite without noise.
-        most: the largest loss that is allowed.
+        account: account of the participant's ledger, with its own limit.
+        step: largest loss (mu^2) of an image by one encoding; infinite without noise.
+        most: largest loss allowed.
 
     Raises:
-        RefusalError: not even one further encoding of every image is allowed.
+        RefusalError: there is no noise, or some image may not go into even one more encoding.
     """
     if math.isfinite(step):
         further = np.floor(np.maximum(most - account.losses, -step) / step)
@@ -50,23 +50,23 @@ def limit_of(account: LedgerAccount, step: float, most: float) -> int:
             allowed = int(min((account.counts + further).min(), 2.0**62))
             return allowed if account.limit is None else min(account.limit, allowed)
     raise RefusalError(
-        "Without noise nothing keeps this node's `max-epsilon`."
+        "Without noise this participant's `max-epsilon` cannot be kept."
         if math.isinf(step)
-        else "The next encodings could bring an image of this node above its `max-epsilon`.",
-        "Start a run with more noise, or take this node out.",
+        else "The next encodings could bring an image of this participant above its `max-epsilon`.",
+        "Start a run with more noise, or take this participant out.",
     )
 
 
 def require_epsilon(account: LedgerAccount, max_epsilon: float, delta: float) -> None:
-    """Check what a round has spent, before anything of it is sent.
+    """Check the privacy loss after a round, before any result is sent.
 
-    Another process may have counted encodings of the same images meanwhile.
+    Another process may have counted encodings of the same images in the meantime.
 
     Raises:
-        RefusalError: an image has passed ``max_epsilon``.
+        RefusalError: the epsilon of an image is above ``max_epsilon``.
     """
     if epsilon_of(float(account.losses.max()), delta) > max_epsilon:
         raise RefusalError(
-            "An image of this node has passed its `max-epsilon`.",
-            "Nothing of this round is sent; take this node out.",
+            "An image of this participant has passed its `max-epsilon`.",
+            "Nothing of this round is sent; take this participant out.",
         )

@@ -1,4 +1,4 @@
-"""What a client does with its images in a round: it learns from encodings, or sums a gradient."""
+"""Local training of a round: epochs over encodings, or a gradient on them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from instahide.training.training_state import TrainingState
 def encoder_of(
     settings: FederatedSettings, images: ImageTable, exposure: Exposure, participant: str
 ) -> Encoder:
-    """What encrypts ``images`` for one round, from a key stream that begins and ends with it.
+    """The encoder of ``images`` for one round, with a new key stream.
 
     Args:
-        settings: of the run.
-        images: the client's.
-        exposure: counts them.
-        participant: the name of the node, which is in its keys.
+        settings: settings of the run.
+        images: images of the client.
+        exposure: counts their encodings.
+        participant: name of the participant, which is mixed into the keys.
 
     Raises:
-        InstaHideError: images and scheme do not go together.
+        InstaHideError: the images do not fit the scheme.
     """
     return Encoder(
         settings.encryption(),
@@ -52,17 +52,17 @@ def encoder_of(
 
 
 def require_room(exposure: Exposure, scheme: Scheme, passes: int) -> None:
-    """Refuse a round that is certain to pass the limit, before anything is encrypted.
+    """Raise, before anything is encrypted, if a round cannot stay within the exposure limit.
 
-    In each of the ``passes`` every image is encrypted once, and is a partner of others besides.
+    In each of the ``passes`` every image is encrypted once, and is also a partner of others.
 
     Raises:
-        ExposureLimitError: no draw of partners could keep within the limit.
+        ExposureLimitError: no choice of partners keeps every image within the limit.
     """
     if exposure.limit is None:
         return
-    room = exposure.limit - exposure.counts
-    if room.min() < passes or room.sum() < passes * len(room) * scheme.private_k:
+    left = exposure.limit - exposure.counts
+    if left.min() < passes or left.sum() < passes * len(left) * scheme.private_k:
         raise limit_error(exposure)
 
 
@@ -75,14 +75,15 @@ def train_locally(
 ) -> float:
     """Train ``network`` in place for the local epochs of round ``number``, counted from 1.
 
-    The learning rate follows the schedule of the whole federation. Momentum starts anew.
+    The learning rate follows the schedule of the whole federation. Momentum starts at zero.
 
     Args:
-        network: with the weights that the server sent.
-        encoder: of the client's images.
-        settings: of the run.
-        number: of the round.
-        pull: FedProx's mu, the force towards those weights (Li et al., arXiv:1812.06127).
+        network: the network with the weights that the server sent.
+        encoder: encrypts the client's images.
+        settings: settings of the run.
+        number: number of the round.
+        pull: FedProx's mu, the weight of the penalty on the distance to the server's weights (Li et
+            al., arXiv:1812.06127).
 
     Returns:
         Mean loss of the last local epoch.
@@ -109,7 +110,7 @@ def train_locally(
 
 
 def require_precision(settings: FederatedSettings) -> None:
-    """Check that this node can calculate in the precision of the run.
+    """Check that this participant can calculate in the precision of the run.
 
     Raises:
         RefusalError: it cannot.
@@ -118,7 +119,7 @@ def require_precision(settings: FederatedSettings) -> None:
         pick_precision(settings.precision, pick_device(settings.device))
     except InstaHideError as error:
         raise RefusalError(
-            f"This node cannot calculate in {settings.precision}.", "Leave `precision` out."
+            f"This participant cannot calculate in {settings.precision}.", "Leave `precision` out."
         ) from error
 
 

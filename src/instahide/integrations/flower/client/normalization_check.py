@@ -1,8 +1,8 @@
-"""Whether a node accepts the normalization that a server sends: it must suit the node's images.
+"""A participant's check that the server's normalization fits its own images.
 
 The mask hides a value's sign, so values need both signs; noise is measured in normalized units, so
 a standard deviation that is too small makes noise too weak. Both follow from ``mean`` and ``std``,
-which therefore must lie in a band around the moments of the node's own images.
+which therefore must lie in a band around the moments of the participant's own images.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from instahide.data.normalization.normalization import require_sign_balance
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.errors import RefusalError
 
-#: How far an agreed mean may lie from the node's own, in standard deviations of its own pixels.
+#: Largest distance of an agreed mean from the participant's own, in its own standard deviations.
 #: With a bell-shaped histogram a channel then keeps 16% of its values on the rarer side of zero.
 #: Wide enough for other scanners, whose means usually differ by a fraction of that.
 MOST_MEAN_SHIFT = 1.0
-#: Smallest agreed std over the node's own: noise is then at least half as strong on a pixel as
-#: under the node's own normalization.
+#: Smallest agreed std over the participant's own: noise is then at least half as strong on a pixel
+#: as under the participant's own normalization.
 LEAST_STD_RATIO = 0.5
-#: Largest agreed std over the node's own. A larger one weakens nothing, but makes all values small.
-#: Wide, for a node with little contrast among others with much: 0.08 beside 0.3.
+#: Largest agreed std over the participant's own. A larger one is secure, but values get small.
+#: Wide, for a participant with low contrast (std 0.08) among others with high contrast (0.3).
 MOST_STD_RATIO = 4.0
 #: No pixels between 0 and 1 have a larger std; `ImageTable` gives a constant channel a std of 1.
 LARGEST_STD = 0.5
@@ -34,18 +34,18 @@ def require_near(images: ImageTable, mean: Sequence[float], std: Sequence[float]
     """Check that a server's normalization lies in the band around that of ``images``.
 
     Args:
-        images: the node's, under their own moments.
+        images: the participant's images, under their own normalization.
         mean: per channel, of pixel / 255, as the server sent it; checked to be finite.
         std: per channel, likewise.
 
     Raises:
-        RefusalError: a value lies outside, or there is not one for each channel.
+        RefusalError: a value lies outside the band, or there is not one value for each channel.
     """
     channels = images.shape[0]
     if not len(mean) == len(std) == channels:
         raise RefusalError(
             f"The server sends {len(mean)} means and {len(std)} standard deviations; "
-            f"this node's images have {channels} channels.",
+            f"this participant's images have {channels} channels.",
             "Send one of each for each channel.",
         )
     for channel in range(channels):
@@ -67,20 +67,20 @@ def require_signs(conforming: ImageTable) -> None:
     try:
         require_sign_balance(ChannelStatistics.of_images(conforming))
     except InstaHideError as error:
-        # Its message has values of the images, and stays in the node's log.
+        # Its message has values of the images, and stays in the participant's log.
         raise RefusalError(
-            "Under the server's `mean` nearly all values of this node's images have one sign, so "
-            "that the mask would hide too little.",
+            "Under the server's `mean` nearly all values of this participant's images have one "
+            "sign, so that the mask would hide too little.",
             "Leave `mean` and `std` out of the run config to have them measured.",
         ) from error
 
 
 def _outside(name: str, value: float, channel: int) -> RefusalError:
-    # The bounds stay here: they would tell the server the node's own moments.
+    # The bounds are not sent: they would reveal the participant's own mean and std.
     shown = f"{value:.3g}" if math.isfinite(value) else "not finite"
     return RefusalError(
-        f"The server's {name} of {shown} in channel {channel} is too far from that of this node's "
-        "images: the mask or the noise would hide too little.",
+        f"The server's {name} of {shown} in channel {channel} is too far from that of this "
+        "participant's images: the mask or the noise would hide too little.",
         "Leave `mean` and `std` out of the run config to have them measured, or check that all "
         "participants have the same kind of images.",
     )

@@ -1,4 +1,4 @@
-"""What a node brings to a federation: its own images, and the count of how often they went out."""
+"""A participant of a federation: its settings, its images, and their exposure."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from instahide.integrations.flower.client.partition import partition
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 
-#: How far a run may move an image, as a share of its shorter side.
+#: Largest shift of a run's random crop, as a share of an image's shorter side.
 MOST_CROP = 0.25
-#: All that the simulation engine says to a node.
+#: The keys of the node config that the simulation engine makes.
 SIMULATED = {name.replace("_", "-") for name in PARTITION}
 
 
 @dataclass(frozen=True)
 class Participant:
-    """One participant. Use `open`.
+    """A participant of a federation. Use `open`.
 
     Attributes:
-        settings: of the run, and those of the node in their place.
-        partition: which part of a data set that all nodes share, and of how many; None at a node
-            with images of its own.
-        max_epsilon: the epsilon that none of its images may pass; None: no such limit.
-        delta: at which that epsilon is meant.
-        crop_padding_named: whether the node itself allows the run's random crops.
+        settings: settings of the run, with those that the participant decides replaced.
+        partition: number of this part and number of parts of a shared data set; None for a
+            participant with its own images.
+        max_epsilon: largest epsilon of an image; None for no limit.
+        delta: delta of that epsilon.
+        crop_padding_named: whether the node config names `crop-padding`.
     """
 
     settings: FederatedSettings
@@ -58,15 +58,15 @@ class Participant:
 
     @classmethod
     def open(cls, run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> Self:
-        """From Flower's configs.
+        """Read Flower's configs.
 
-        The node config decides what `NodeConfig` says. Nodes of Flower's simulation engine have no
-        config of their own: there, whoever starts the run owns the machine and all images on it,
+        `NodeConfig` describes the settings that the node config decides. In Flower's simulation
+        engine participants have no node config: there the user who starts the run owns all images,
         and the run config decides everything.
 
         Raises:
-            RefusalError: the node config lacks a setting that a node must name, or the run is not
-                on the node's terms.
+            RefusalError: the node config lacks a required setting, or the run does not meet the
+                participant's terms.
         """
         if set(node_config) == SIMULATED and is_simulated():
             names = {name.replace("-", "_"): value for name, value in node_config.items()}
@@ -82,10 +82,10 @@ class Participant:
         )
 
     def images(self) -> ImageTable:
-        """Its training images, under their own normalization.
+        """The training images, under their own normalization.
 
         Raises:
-            InstaHideError: they cannot be read, or are too few.
+            InstaHideError: they cannot be read, or there are too few.
         """
         settings = self.settings
         size, skip_bad = settings.size, settings.skip_bad
@@ -94,51 +94,52 @@ class Participant:
         )
 
     def test_images(self) -> ImageTable:
-        """Its test images.
+        """The test images.
 
         Raises:
-            RefusalError: it has none.
+            RefusalError: the participant has none.
             InstaHideError: they cannot be read.
         """
         settings = self.settings
         if settings.test is None:
             raise RefusalError(
-                "This node has no test images.", "Name some by `test` in its config."
+                "This participant has no test images.", "Name some by `test` in its config."
             )
         size, skip_bad = settings.size, settings.skip_bad
         return self._share(open_test(settings.test, size=size, skip_bad=skip_bad, progress=False))
 
     def require_crop(self, shape: tuple[int, int, int]) -> None:
-        """Check the run's random crop: an image that is moved far shows, and hides, little.
+        """Check the run's random crop: a large shift leaves mostly black pixels, which hide little.
 
         Raises:
-            RefusalError: it may move an image by more than `MOST_CROP` of its shorter side.
+            RefusalError: the padding is above `MOST_CROP` of the shorter side, and the node config
+                does not name it.
         """
         most = int(MOST_CROP * min(shape[1:]))
         if not self.crop_padding_named and self.settings.crop_padding > most:
             raise RefusalError(
                 f"The run's crop-padding of {self.settings.crop_padding} is above {most}, "
-                "a quarter of the side of this node's images.",
+                "a quarter of the side of this participant's images.",
                 "Lower it, or name it in the node config.",
             )
 
     @contextmanager
     def counting(self, images: ImageTable) -> Iterator[Exposure]:
-        """What counts the rows of ``images``: an account of this node's ledger, open for the block.
+        """An account of ``images`` in this participant's ledger, open inside a ``with`` block.
 
-        Its limit is `max_exposure`, or less where `max_epsilon` allows less. Plain images go into
-        no encoding, so that there is nothing to count.
+        Its limit is `max_exposure`, or less if `max_epsilon` allows less. A plain scheme makes no
+        encodings, so nothing is counted.
 
         Raises:
             RefusalError: `max_epsilon` cannot be kept.
-            InstaHideError: a ledger that cannot be used.
+            LedgerError: the ledger cannot be read or written.
         """
         scheme = self.settings.encryption()
         if scheme.is_plain:
             if self.max_epsilon is not None:
                 raise RefusalError(
-                    "Plain training without DP-SGD keeps no `max-epsilon` of this node.",
-                    "Start a run with DP-SGD, or take this node out.",
+                    "Plain training without DP-SGD cannot keep this participant's `max-epsilon`.",
+                    "Start a run with DP-SGD, or take this participant out.",
                 )
             yield Exposure(len(images))
             return
@@ -153,7 +154,7 @@ class Participant:
                 require_epsilon(account, self.max_epsilon, self.delta)
 
     def ledger(self) -> Path:
-        """The node's ledger; nodes that share a machine and a run config have one each."""
+        """Path of the participant's ledger; the parts of a shared data set have separate ones."""
         path = Path(self.settings.ledger) if self.settings.ledger else default_ledger()
         if self.partition is None:
             return path
@@ -165,7 +166,7 @@ class Participant:
         part, parts = self.partition
         alpha = self.settings.alpha if self.settings.partition == "dirichlet" else None
         rows = partition(images.labels, parts, alpha=alpha)[part]
-        # Made anew: the mean and deviation of a part are its own.
+        # A part has its own mean and standard deviation.
         return images.subset(rows).measured()
 
 
@@ -178,10 +179,10 @@ def is_simulated() -> bool:
 
 
 def read_run_config(run_config: Mapping[str, Any]) -> FederatedSettings:
-    """The settings of a run. What is wrong with them may be told to the server: it sent them.
+    """Read the settings of a run. Errors may be sent to the server, where the settings come from.
 
     Raises:
-        RefusalError: an unknown setting, or one that does not fit.
+        RefusalError: a setting is unknown or has an invalid value.
     """
     try:
         settings = FederatedSettings.from_config(run_config)

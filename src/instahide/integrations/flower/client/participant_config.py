@@ -1,6 +1,7 @@
-"""What a node's own config decides, and what a run's config may decide for it.
+"""What a participant's own config decides, and what a run's config may decide for it.
 
-A run config comes from whoever starts a run, so nothing in it may weaken a node's privacy. Every
+A run config comes from the user who starts a run, so nothing in it may weaken a participant's
+privacy. Every
 setting belongs to exactly one of the groups below; docs/federated.md has the same table.
 """
 
@@ -16,14 +17,14 @@ from instahide.integrations.flower.config import MEANINGLESS, FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 from instahide.integrations.flower.untrusted_values import in_range, printable
 
-#: What a node must name to take part.
+#: What a participant must name to take part.
 REQUIRED = ("data", "scheme", "k", "max_exposure")
-#: Only the node's config counts; what it does not name has the library's default.
+#: Only the participant's config counts; what it does not name has the library's default.
 NODE_ONLY = (
     "data", "test", "public", "fresh_crops", "size", "skip_bad", "ledger", "max_exposure",
     "device", "partition", "alpha",
 )  # fmt: skip
-#: The run must have the node's value, which is the library's default where it does not name one.
+#: The run must have the participant's value, which is the library's default if it names none.
 EXACT = (
     "scheme",
     "k",
@@ -34,20 +35,20 @@ EXACT = (
     "coefficient_distribution",
     "gradient",
 )
-#: The run must have the node's value where it names one.
+#: The run must have the participant's value where it names one.
 EXACT_IF_NAMED = ("model", "precision", "dp", "crop_padding", "flip")
-#: The run's value must be at least, or at most, the node's or else the bound here.
+#: The run's value must be at least, or at most, the participant's or else the bound here.
 AT_LEAST = {"noise": 0.0, "batch_size": 8, "noise_multiplier": 1.0}
 AT_MOST = {"local_epochs": 100}
-#: Nothing here concerns a node's privacy.
+#: Nothing here concerns a participant's privacy.
 RUN_ONLY = (
     "sign_invariant", "seed", "optimizer", "lr", "weight_decay", "momentum", "schedule", "rounds",
     "clients", "timeout", "strategy", "strategy_arguments", "client_test", "shape", "classes",
     "mean", "std", "max_grad_norm", "delta", "out",
 )  # fmt: skip
-#: Keys of Flower's simulation engine, or of nodes that split one data set.
+#: Keys of Flower's simulation engine, or of participants that split one data set.
 PARTITION = ("partition_id", "num_partitions")
-#: Settings of a node that no run has.
+#: Settings of a node config that are not in a run config.
 OF_NODES = ("max_epsilon", *PARTITION)
 _log = logging.getLogger(__name__)
 MOST_EPSILON, _MOST_PARTITIONS = 1e6, 1_000_000
@@ -55,13 +56,13 @@ MOST_EPSILON, _MOST_PARTITIONS = 1e6, 1_000_000
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """A node's own config. Use `read`.
+    """A participant's own config. Use `read`.
 
     Attributes:
-        own: the settings that it names, and the library's defaults for all others.
-        named: which ones it names.
-        max_epsilon: the epsilon that no image may pass, at ``own.delta``; None: no such limit.
-        partition: which part of a data set that nodes share, and of how many; or None.
+        own: the settings that it names, with the library's defaults for all others.
+        named: the names of the settings that it names.
+        max_epsilon: largest epsilon of an image, at ``own.delta``; None for no limit.
+        partition: number of this part and number of parts of a shared data set; None without one.
     """
 
     own: FederatedSettings
@@ -80,12 +81,12 @@ class NodeConfig:
         allowed = {*NODE_ONLY, *EXACT, *EXACT_IF_NAMED, *AT_LEAST, *AT_MOST, "delta", *OF_NODES}
         if strange := sorted(set(values) - allowed):
             raise RefusalError(
-                f"The node config says `{printable(strange[0])}`, which is no setting of a node.",
-                f"It may say {', '.join(sorted(map(_shown, allowed)))}.",
+                f"The node config has an unknown setting `{printable(strange[0])}`.",
+                f"Use only {', '.join(sorted(map(_shown, allowed)))}.",
             )
         if missing := [name for name in REQUIRED if name not in values]:
             raise RefusalError(
-                "This node takes no part: its own node config does not name "
+                "This participant takes no part: its own node config does not name "
                 f"{', '.join(f'`{_shown(name)}`' for name in missing)}.",
                 "Name these in the node config; a run config does not decide them.",
             )
@@ -99,15 +100,15 @@ class NodeConfig:
         return cls(_checked({name: values[name] for name in named}), named, max_epsilon, partition)
 
     def settings(self, run: FederatedSettings) -> FederatedSettings:
-        """The settings of ``run`` with those of this node in their place.
+        """The settings of ``run``, with those that this participant decides replaced.
 
         Raises:
-            RefusalError: the run is not on this node's terms.
+            RefusalError: the run does not meet this participant's terms.
         """
         self._require_terms(run)
         for name in ("size", "public"):
             if name in run.model_fields_set and getattr(run, name) != getattr(self.own, name):
-                _log.info("The run's `%s` is ignored: this node's own config decides.", name)
+                _log.info("The run's `%s` is ignored: this participant's own config decides.", name)
         values = run.model_dump(exclude_unset=True, exclude=set(NODE_ONLY))
         mine = {name: getattr(self.own, name) for name in NODE_ONLY if name in self.named}
         return FederatedSettings.from_values({**values, **mine})
@@ -120,7 +121,7 @@ class NodeConfig:
                 raise _refused(name, f"is {terms[name]!r}", offers[name])
         for name, default in AT_LEAST.items():
             least = terms[name] if name in self.named else default
-            # Plain training without DP-SGD needs no noise of it, unless the node asks for DP-SGD.
+            # The noise multiplier counts only if the participant requires DP-SGD.
             if name == "noise_multiplier" and not self.own.dp:
                 continue
             if offers[name] < least:
@@ -132,10 +133,10 @@ class NodeConfig:
 
 
 def read_partition(values: dict[str, Any]) -> tuple[int, int] | None:
-    """Take the two keys of `PARTITION` out of ``values``.
+    """Remove the two keys of `PARTITION` from ``values``, and return their values.
 
     Raises:
-        RefusalError: one of them alone, or numbers that do not fit.
+        RefusalError: only one of them is present, or they are not valid whole numbers.
     """
     part, parts = (values.pop(name, None) for name in PARTITION)
     if part is None and parts is None:
@@ -153,7 +154,7 @@ def read_partition(values: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _encryption(settings: FederatedSettings) -> dict[str, Any]:
-    """All settings by name, those of the scheme as the encoder uses them."""
+    """All settings by name; those of the scheme have the values that the encoder uses."""
     return {**vars(settings), **vars(settings.encryption()), "scheme": settings.scheme}
 
 
@@ -165,17 +166,18 @@ def _checked(values: dict[str, Any]) -> FederatedSettings:
         for name in values:
             if any(form in error.problem for form in (f"`{name}`", f"{name} = ", f"{name} is ")):
                 problem = f"The node config's `{_shown(name)}` does not fit."
-                raise RefusalError(problem, "This node's own log says why.") from error
+                raise RefusalError(problem, "This participant's own log says why.") from error
         raise RefusalError(
-            "The node config's settings do not fit each other.", "This node's own log says why."
+            "The node config's settings do not fit each other.",
+            "This participant's own log says why.",
         ) from error
     return settings
 
 
 def _refused(name: str, wanted: str, offered: object) -> RefusalError:
     return RefusalError(
-        f"This node takes part if {_shown(name)} {wanted}; in this run it is {offered!r}.",
-        "Start the run on this node's terms.",
+        f"This participant takes part if {_shown(name)} {wanted}; in this run it is {offered!r}.",
+        "Start the run on this participant's terms.",
     )
 
 

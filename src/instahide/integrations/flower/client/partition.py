@@ -1,4 +1,4 @@
-"""How nodes that share one data set split it, each of them by itself and all of them alike."""
+"""The split of a shared data set among participants, which each of them computes by itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from instahide.data.splits import SPLIT_SEED
 from instahide.errors import DataError
 
-#: A node with fewer images has nothing to mix them with.
+#: Fewest images of a participant: with less, mixes have too few partners.
 LEAST_IMAGES = 10
 
 
@@ -18,13 +18,13 @@ def partition(
     """Sorted rows of every part; no row is in two of them, and together they are all rows.
 
     Without ``alpha`` every part has the same share of each class. With it, the shares of a class
-    are drawn from a symmetric Dirichlet law (Hsu, Qi and Brown, arXiv:1909.06335), by a public
-    seed. They are the same for training and test images of the same classes.
+    are drawn from a symmetric Dirichlet distribution (Hsu, Qi and Brown, arXiv:1909.06335) with a
+    public seed. They are the same for training and test images of the same classes.
 
     Args:
         labels: (N,) class numbers.
-        parts: how many nodes there are.
-        alpha: parameter of the law: the smaller, the fewer classes in a part.
+        parts: number of participants.
+        alpha: Dirichlet parameter; a smaller value gives fewer classes in a part.
 
     Raises:
         DataError: a part would have fewer than `LEAST_IMAGES` images.
@@ -45,6 +45,6 @@ def partition(
     if least < LEAST_IMAGES:
         raise DataError(
             f"Of {len(labels)} images in {parts} parts, one part would have {least}.",
-            "Use fewer nodes, more images, or a larger alpha.",
+            "Use fewer participants, more images, or a larger alpha.",
         )
     return found

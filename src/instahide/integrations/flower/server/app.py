@@ -1,4 +1,4 @@
-"""The server app: agrees on terms with the clients, runs the rounds, tests, keeps the result."""
+"""The server app: negotiates the specification, runs and tests the rounds, saves the results."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _log = logging.getLogger(__name__)
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """All rounds of a federation, as the run config says.
+    """Run all rounds of a federation.
 
     Raises:
-        InstaHideError: settings that do not fit, images to test on that cannot be read, or no
-            client that answers.
+        InstaHideError: a setting is invalid, the test images cannot be read, or no client took
+            part in any round.
     """
     settings = FederatedSettings.from_config(context.run_config)
     out = _new_folder(settings)
@@ -48,9 +48,9 @@ def main(grid: Grid, context: Context) -> None:
         "surroundings": surroundings(settings),
         "differential_privacy": _privacy(settings),
     }
-    diary = RoundLog(facts, out and out / RESULTS)
-    tester = Tester(network, agreement, settings, test, diary)
-    result = LoggedStrategy(strategy, diary).start(
+    round_log = RoundLog(facts, out and out / RESULTS)
+    tester = Tester(network, agreement, settings, test, round_log)
+    result = LoggedStrategy(strategy, round_log).start(
         grid,
         ArrayRecord(network.state_dict()),
         num_rounds=settings.rounds,
@@ -59,29 +59,30 @@ def main(grid: Grid, context: Context) -> None:
         evaluate_config=agreement.to_record(),
         evaluate_fn=tester,
     )
-    diary.write({"accuracy": tester.last})
+    round_log.write({"accuracy": tester.last})
     _log.info("%s", _privacy(settings))
-    for node, reason in diary.refusals().items():
-        _log.warning("Node %s took no part in some rounds: %s", node, reason)
+    for node, reason in round_log.refusals().items():
+        _log.warning("Participant %s took no part in some rounds: %s", node, reason)
     if not result.arrays:
         raise InstaHideError(
             "No client took part in any round, so that nothing was learned.",
-            "The reasons are above.",
+            "See the reasons in the log above.",
         )
     if out is not None:
         save_network(out / NETWORK, load(network.cpu(), result.arrays), agreement.card(settings))
 
 
 def _privacy(settings: FederatedSettings) -> str:
-    """What is guaranteed of the images of the nodes, as far as the server knows."""
+    """The privacy statement of the run, as far as the server knows."""
     if settings.dp:
         return f"Differential privacy: by DP-SGD, at delta = {settings.delta:g}; see each round"
     noise = bool(settings.encryption().noise)
-    return privacy_statement(None, noise=noise, scope=", but to the ledgers of the nodes alone")
+    scope = ", but to the ledgers of the participants alone"
+    return privacy_statement(None, noise=noise, scope=scope)
 
 
 class Tester:
-    """Ends a round: tests the network on the server's images, if there are any.
+    """Tests the network on the server's test images, if any, at the end of each round.
 
     Attributes:
         last: accuracy after the last round, as a share; None without test images.
@@ -93,29 +94,29 @@ class Tester:
         agreement: FederationSpec,
         settings: FederatedSettings,
         test: ImageTable | None,
-        diary: RoundLog,
+        round_log: RoundLog,
     ) -> None:
         self._device = pick_device(settings.device)
         self._precision = pick_precision(settings.precision, self._device)
         self._network = network.to(self._device)
         self._images = None if test is None else agreement.conform(test)
-        self._diary = diary
+        self._round_log = round_log
         self.last: float | None = None
 
     def __call__(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
-        """After round ``number``; 0 is before the first, when there is nothing to test."""
+        """Test after round ``number``; round 0, before the first, is skipped."""
         if number == 0:
             return None
         if self._images is not None:
             network = load(self._network, arrays)
             batches = table_batches(self._images)
             self.last = accuracy(network, batches, precision=self._precision).overall
-        self._diary.end(self.last)
+        self._round_log.end(self.last)
         return None if self.last is None else MetricRecord({"accuracy": self.last})
 
 
 def _new_folder(settings: FederatedSettings) -> Path | None:
-    """Where results go, if anywhere; never over others."""
+    """The folder of the results, if the settings name one; it must hold no results yet."""
     if settings.out is None:
         return None
     folder = Path(settings.out)

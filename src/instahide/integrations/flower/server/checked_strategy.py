@@ -1,4 +1,4 @@
-"""Any strategy, with its clients' answers checked before it sees them."""
+"""A Flower strategy that gets only answers that passed the checks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 class CheckedStrategy(FedAvg):
-    """A strategy that drops bad answers and goes on with the others.
+    """A strategy that drops invalid answers and aggregates the others.
 
-    To stand before a strategy of Flower's among the bases of a class.
+    Use it as a base class in front of one of Flower's strategies.
 
     Attributes:
-        checks: of the answers.
-        last: the answers of the round that was aggregated last.
+        checks: the checks of answers.
+        last: the checked answers of the last aggregated round.
     """
 
     checks: ReplyChecks
@@ -30,14 +30,14 @@ class CheckedStrategy(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """As the strategy does it; changes will be measured from ``arrays``."""
+        """As the strategy does it; changes of weights are measured from ``arrays``."""
         self.checks.begin(arrays)
         return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """As the strategy does it, of the answers that can be used; nothing where there are none.
+        """As the strategy does it, on valid answers; returns nothing if there are none.
 
         A result that is not finite is not used either.
         """
@@ -46,16 +46,14 @@ class CheckedStrategy(FedAvg):
             return None, None
         found, metrics = super().aggregate_train(server_round, self.last.kept)
         if found is not None and not self.checks.is_network(found):
-            _log.error(
-                "Round %d: the network would not be finite; it stays as it was.", server_round
-            )
+            _log.error("Round %d: the network would not be finite; it is unchanged.", server_round)
             return None, metrics
         return found, metrics
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """As the strategy does it, of the answers that can be used."""
+        """As the strategy does it, on valid answers."""
         self.last = self._checked(replies, self.checks.tested)
         return super().aggregate_evaluate(server_round, self.last.kept) if self.last.kept else None
 
@@ -64,10 +62,10 @@ class CheckedStrategy(FedAvg):
     ) -> CheckedReply:
         checked = check(replies)
         for node, why in checked.dropped.items():
-            _log.warning("Node %s: %s", node, why)
+            _log.warning("Participant %s: %s", node, why)
         return checked
 
 
 def check_replies(strategy: type[FedAvg]) -> type[CheckedStrategy]:
-    """A class like ``strategy``, and of its name, that checks answers."""
+    """A subclass of ``strategy``, with the same name, that checks answers."""
     return type(strategy.__name__, (CheckedStrategy, strategy), {"__doc__": strategy.__doc__})

@@ -1,4 +1,4 @@
-"""How server and clients come to terms before the first round."""
+"""The negotiation of shape, classes and normalization before the first round."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ _log = logging.getLogger(__name__)
 
 
 def negotiate(settings: FederatedSettings) -> tuple[FederationSpec, ImageTable | None]:
-    """Shape and classes by the settings or by the server's test images; and those images.
+    """The shape and classes of the federation, and the server's test images.
+
+    Shape and classes come from the settings, else from the test images.
 
     Raises:
-        InstaHideError: neither says it, a value is out of bounds, or the test images cannot be
-            read.
+        InstaHideError: shape or classes are in neither, a value is out of bounds, or the test
+            images cannot be read.
     """
     test = None
     if settings.test is not None:
@@ -43,18 +45,18 @@ def negotiate(settings: FederatedSettings) -> tuple[FederationSpec, ImageTable |
     classes = settings.classes or (test and test.classes)
     if not shape or not classes:
         raise InstaHideError(
-            "Nobody says what shape and classes the images have.",
+            "The shape and the classes of the images are not known.",
             "Name `shape` and `classes` in the run config, or give the server `test` images.",
         )
     agreement = FederationSpec(shape, classes, settings.mean or (), settings.std or ())
-    # Checked as every node will check it.
+    # The same check as by every participant.
     return FederationSpec.from_record(agreement.to_record()), test
 
 
 def normalized(
     agreement: FederationSpec, settings: FederatedSettings, grid: Grid
 ) -> FederationSpec:
-    """The agreement with a mean and a deviation: those of the settings, or the clients' own.
+    """The specification with mean and std: of the settings, else of all clients' images.
 
     Raises:
         InstaHideError: no client answers, or the clients' images are too different.
@@ -63,25 +65,25 @@ def normalized(
         return agreement
     content = RecordDict({"config": agreement.to_record()})
     nodes = _nodes(grid, settings.clients)
-    asked = [Message(content, node, MessageType.QUERY) for node in nodes]
+    queries = [Message(content, node, MessageType.QUERY) for node in nodes]
     answers = []
-    for reply in grid.send_and_receive(asked, timeout=settings.timeout):
+    for reply in grid.send_and_receive(queries, timeout=settings.timeout):
         try:
             answers.append(read_moments(reply, agreement.shape[0]))
         except RefusalError as error:
-            _log.warning("Node %s: %s", reply.metadata.src_node_id, error.problem)
+            _log.warning("Participant %s: %s", reply.metadata.src_node_id, error.problem)
     mean, std = averaged(alike(answers))
     return FederationSpec(agreement.shape, agreement.classes, mean, std)
 
 
 def read_moments(reply: Message, channels: int) -> MetricRecord:
-    """Mean and deviation of a client's images, from a client that may be hostile.
+    """Read mean and standard deviation of a client's images from an untrusted reply.
 
     Raises:
         RefusalError: the client refused, or a value is missing, unknown or out of bounds.
     """
     if reply.has_error() or not reply.has_content():
-        raise RefusalError(reason(reply), "It has no part in the normalization.")
+        raise RefusalError(reason(reply), "Its images do not count in the normalization.")
     metrics = metrics_of(reply, {"metrics"}, {"mean", "std"})
     for name, least in (("mean", 0.0), ("std", LEAST_STD)):
         values = metrics[name]
@@ -93,18 +95,18 @@ def read_moments(reply: Message, channels: int) -> MetricRecord:
 
 
 def alike(answers: Sequence[MetricRecord]) -> list[MetricRecord]:
-    """Those of ``answers`` whose images can share a normalization with most of the others'.
+    """The answers whose images can share a normalization with those of most other clients.
 
-    One client could otherwise move the average so far that all others have to refuse it. Numbers
+    Otherwise one client could move the average so far that all others have to refuse it. Numbers
     of images are bounded as in a round of training.
 
     Raises:
-        InstaHideError: there are none.
+        InstaHideError: there are no such answers.
     """
     if not answers:
         raise InstaHideError(
-            "No client says how its images are normalized.",
-            "The reasons are above; or name `mean` and `std` in the run config.",
+            "No client sent the mean and std of its images.",
+            "See the reasons in the log above, or name `mean` and `std` in the run config.",
         )
     means, deviations = (
         np.asarray([answer[name] for answer in answers], np.float64) for name in ("mean", "std")
@@ -127,7 +129,7 @@ def alike(answers: Sequence[MetricRecord]) -> list[MetricRecord]:
 
 
 def _nodes(grid: Grid, least: int) -> list[int]:
-    """All nodes that are there, as soon as there are ``least``; Flower's rounds wait likewise."""
+    """The ids of all connected nodes, once there are ``least``; Flower's rounds wait likewise."""
     while len(nodes := list(grid.get_node_ids())) < least:
         time.sleep(1)
     return nodes

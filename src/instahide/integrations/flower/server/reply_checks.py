@@ -1,4 +1,4 @@
-"""The server's checks of what clients answer: a bad answer is dropped and named, the rest is used.
+"""The server's checks of answers: an invalid answer is dropped and logged, the rest is used.
 
 Within these bounds a client can still spoil what is learned (docs/federated.md): strategies such
 as FedMedian and Krum are made to be robust against some such clients.
@@ -27,9 +27,9 @@ from instahide.integrations.flower.untrusted_values import (
     whole_number,
 )
 
-#: No participant has more images: more is a mistake or a lie, and the answer is dropped.
+#: Most images of a participant; an answer with more is dropped.
 MOST_EXAMPLES = 10**9
-#: A client counts for at most so many times the median client's images, whatever it says it has.
+#: Largest weight of a client, as a multiple of the median number of images of a client.
 MOST_WEIGHT = 10
 #: Norm of a change of the network, at most, over the norm of the network itself. Honest rounds of 1
 #: and 5 epochs on 60 to 1,438 digits were measured: 0.03 to 0.6.
@@ -38,10 +38,10 @@ MOST_CHANGE = 10.0
 #: of them cannot move a median far. Clients differ by their number of steps: in the same rounds,
 #: 24 times as many images moved a network 1.7 to 5.8 times as far.
 MOST_OVER_MEDIAN = 10.0
-#: A change of norm 0 is an honest answer, too.
+#: Keeps the median above 0, since an honest change may have norm 0.
 _SMALL = 1e-12
 _MOST_LOSS = 1e9
-#: Bounds of what clients measure, by name.
+#: Bounds of the metrics of clients, by name.
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "loss": (0, _MOST_LOSS),
     "accuracy": (0, 1),
@@ -50,7 +50,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "exposure-mean": (0, 2**62),
     "exposure-most": (0, 2**62),
 }
-#: What comes with an answer to train: on encodings, and by DP-SGD.
+#: Metrics of an answer to train: on encodings, and by DP-SGD.
 EXPOSURES = frozenset({"loss", "exposure-least", "exposure-mean", "exposure-most"})
 SPENT = frozenset({"loss", "epsilon"})
 MEASURED = frozenset({"accuracy"})
@@ -61,9 +61,9 @@ class CheckedReply:
     """The answers of a round.
 
     Attributes:
-        kept: that can be used.
-        numbers: of each node whose answer was kept, as it sent them.
-        dropped: why an answer is not used, by node; the node's own words where it refused.
+        kept: the valid answers.
+        numbers: metrics of each kept answer as it was sent, by node id.
+        dropped: why an answer is not used, by node id; the participant's reason if it refused.
     """
 
     kept: list[Message] = field(default_factory=list)
@@ -72,7 +72,7 @@ class CheckedReply:
 
 
 class ReplyChecks:
-    """Checks all answers of a run. It remembers how many images each node first said it has.
+    """Checks all answers of a run, and stores the first declared number of images of each node.
 
     Args:
         state: names, shapes and types of the network's arrays.
@@ -95,7 +95,7 @@ class ReplyChecks:
         self._declared: dict[int, int] = {}
 
     def begin(self, network: ArrayRecord) -> None:
-        """Hear which ``network`` is sent to the clients of a round."""
+        """Store the ``network`` that is sent to the clients of a round."""
         self._network = arrays.read(network, self._like, exact=False)
 
     def is_network(self, found: ArrayRecord) -> bool:
@@ -138,12 +138,12 @@ class ReplyChecks:
         return checked
 
     def _once(self, replies: Iterable[Message], checked: CheckedReply) -> Iterable[Message]:
-        """The first answer of each node that has content; the others are noted."""
+        """The first answer of each participant that has content; the others are noted."""
         seen: set[int] = set()
         for reply in replies:
             node = reply.metadata.src_node_id
             if node in seen:
-                # The first answer stands; a node cannot take it back, or vote twice.
+                # The first answer stands; a participant cannot take it back, or vote twice.
                 continue
             if reply.has_error():
                 checked.dropped[node] = reason(reply)
@@ -197,21 +197,21 @@ def bound_examples(records: Sequence[Any], first: Sequence[int] | None = None) -
 
     Args:
         records: metrics, checked; changed in place.
-        first: what the nodes of these records said at first: they are not believed to have more.
+        first: the first declared numbers of the same participants, as further upper bounds.
     """
-    said = [record["num-examples"] for record in records]
+    counts = [record["num-examples"] for record in records]
     if first is not None:
-        said = [min(pair) for pair in zip(said, first, strict=True)]
-    if said:
-        most = MOST_WEIGHT * median_low(said)
-        for record, count in zip(records, said, strict=True):
+        counts = [min(pair) for pair in zip(counts, first, strict=True)]
+    if counts:
+        most = MOST_WEIGHT * median_low(counts)
+        for record, count in zip(records, counts, strict=True):
             record["num-examples"] = min(count, most)
 
 
 def reason(reply: Message) -> str:
-    """What a node says of its refusal, safe to print."""
-    said = printable(reply.error.reason or "", MOST_REASON) if reply.has_error() else ""
-    return said or "The node gives no reason."
+    """The reason of a participant's refusal, safe to print."""
+    text = printable(reply.error.reason or "", MOST_REASON) if reply.has_error() else ""
+    return text or "The participant gives no reason."
 
 
 def metrics_of(reply: Message, records: Set[str], wanted: Set[str]) -> MetricRecord:
@@ -261,5 +261,5 @@ def _norm_of(network: Mapping[str, NDArray[Any]]) -> float:
 
 
 def bad_reply(problem: str) -> RefusalError:
-    """What is wrong with an answer."""
+    """An error about an invalid answer."""
     return RefusalError(problem, "The answer is not used.")

@@ -1,6 +1,6 @@
-"""What happened in a federation, round by round: who answered what, who did not, and how it went.
+"""The log of a federation's rounds: answers, failures and metrics.
 
-It becomes ``results.json``, written anew after every round.
+It is written to ``results.json`` after every round.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from instahide.integrations.flower.server.checked_strategy import CheckedStrateg
 from instahide.integrations.flower.server.reply_checks import CheckedReply
 from instahide.utils.atomic_write import write_json
 
-#: Why a node that did not answer is missing.
+#: Why a participant that did not answer is missing.
 NO_ANSWER = "No answer in time."
-NOTHING_USED = "No client's answer could be used, so the network stays as it was."
+NOTHING_USED = "No client's answer could be used, so the network is unchanged."
 _log = logging.getLogger(__name__)
 
 
@@ -29,60 +29,60 @@ class RoundLog:
     """The rounds so far, ready for JSON; nothing in it is secret.
 
     Args:
-        facts: what goes before the rounds in the file.
-        path: of the file; None keeps it in memory.
+        facts: entries of the file besides the rounds.
+        path: path of the file; None keeps the log in memory.
     """
 
     def __init__(self, facts: dict[str, Any], path: Path | None) -> None:
         self._facts = facts
         self._path = path
-        self._asked: set[int] = set()
+        self._addressed: set[int] = set()
         self._began = time.monotonic()
         self.rounds: list[dict[str, Any]] = []
 
-    def begin(self, number: int, asked: Iterable[int]) -> None:
-        """Round ``number`` begins; the nodes ``asked`` are sent the network."""
-        self._asked, self._began = set(asked), time.monotonic()
+    def begin(self, number: int, addressed: Iterable[int]) -> None:
+        """Round ``number`` begins; the participants ``addressed`` are sent the network."""
+        self._addressed, self._began = set(addressed), time.monotonic()
         self.rounds.append({"round": number, "clients": [], "failures": []})
 
     def heard(self, answers: CheckedReply) -> None:
-        """What the nodes answered, and whose answer could not be used."""
-        page = self.rounds[-1]
-        page["seconds"] = time.monotonic() - self._began
-        page["clients"] = [{"node": str(n), **numbers} for n, numbers in answers.numbers.items()]
-        silent = self._asked - set(answers.numbers) - set(answers.dropped)
+        """Add the answers of a round, and the failures."""
+        entry = self.rounds[-1]
+        entry["seconds"] = time.monotonic() - self._began
+        entry["clients"] = [{"node": str(n), **numbers} for n, numbers in answers.numbers.items()]
+        silent = self._addressed - set(answers.numbers) - set(answers.dropped)
         missing = answers.dropped | dict.fromkeys(silent, NO_ANSWER)
-        page["failures"] += [{"node": str(n), "reason": why} for n, why in missing.items()]
+        entry["failures"] += [{"node": str(n), "reason": why} for n, why in missing.items()]
         if not answers.kept:
-            page["failed"] = NOTHING_USED
-            _log.error("Round %d: %s", page["round"], NOTHING_USED)
+            entry["failed"] = NOTHING_USED
+            _log.error("Round %d: %s", entry["round"], NOTHING_USED)
 
     def tested(self, answers: CheckedReply) -> None:
-        """Whose own test could not be used."""
+        """Add failures of the clients' tests."""
         self.rounds[-1]["failures"] += [
             {"node": str(node), "reason": why} for node, why in answers.dropped.items()
         ]
 
     def summed(self, metrics: MetricRecord | None) -> None:
-        """The numbers of all clients as one, of the answers or of their tests."""
+        """Add aggregated metrics of training or of the clients' tests."""
         self.rounds[-1].update(metrics or {})
 
     def end(self, accuracy: float | None) -> None:
-        """The round is over; ``accuracy`` on the server's test images, if it has any."""
+        """End the round with the ``accuracy`` on the server's test images, if it has any."""
         if accuracy is not None:
             self.rounds[-1]["accuracy"] = accuracy
         self.write({})
 
     def refusals(self) -> dict[str, str]:
-        """The last reason that each node gave for taking no part, by node."""
+        """The last reason that each participant gave for taking no part, by participant."""
         return {
             failure["node"]: failure["reason"]
-            for page in self.rounds
-            for failure in page["failures"]
+            for entry in self.rounds
+            for failure in entry["failures"]
         }
 
     def write(self, end: dict[str, Any]) -> None:
-        """Put it into its file, whole or not at all, with what is known at the ``end``.
+        """Write the log to its file atomically, with the entries ``end``.
 
         Raises:
             InstaHideError: the file cannot be written.
@@ -93,18 +93,18 @@ class RoundLog:
 
 
 class LoggedStrategy(Strategy):
-    """Another strategy, as it is, with a diary of what it asks and hears."""
+    """A strategy that logs the messages and answers of another one."""
 
-    def __init__(self, strategy: CheckedStrategy, diary: RoundLog) -> None:
+    def __init__(self, strategy: CheckedStrategy, log: RoundLog) -> None:
         self._strategy = strategy
-        self._diary = diary
+        self._round_log = log
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """As the strategy does it."""
         messages = list(self._strategy.configure_train(server_round, arrays, config, grid))
-        self._diary.begin(server_round, [message.metadata.dst_node_id for message in messages])
+        self._round_log.begin(server_round, [message.metadata.dst_node_id for message in messages])
         return messages
 
     def aggregate_train(
@@ -112,8 +112,8 @@ class LoggedStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """As the strategy does it."""
         arrays, metrics = self._strategy.aggregate_train(server_round, replies)
-        self._diary.heard(self._strategy.last)
-        self._diary.summed(metrics)
+        self._round_log.heard(self._strategy.last)
+        self._round_log.summed(metrics)
         return arrays, metrics
 
     def configure_evaluate(
@@ -127,9 +127,9 @@ class LoggedStrategy(Strategy):
     ) -> MetricRecord | None:
         """As the strategy does it."""
         metrics = self._strategy.aggregate_evaluate(server_round, replies)
-        self._diary.tested(self._strategy.last)
+        self._round_log.tested(self._strategy.last)
         if metrics is not None:
-            self._diary.summed(MetricRecord({"client-accuracy": metrics["accuracy"]}))
+            self._round_log.summed(MetricRecord({"client-accuracy": metrics["accuracy"]}))
         return metrics
 
     def summary(self) -> None:

@@ -19,12 +19,12 @@ from instahide.integrations.flower.server.checked_strategy import CheckedStrateg
 from instahide.integrations.flower.server.reply_checks import EXPOSURES, SPENT, ReplyChecks
 from instahide.training.training_loop import learning_rate
 
-#: Of Flower's strategies those that make one network of several, but for wrappers of others.
+#: Flower's strategies that aggregate networks, without those that wrap other strategies.
 NAMES = (
     "FedAvg", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi", "FedProx", "FedMedian",
     "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan", "QFedAvg",
 )  # fmt: skip
-#: Those that step along the mean change of everything, and so of running statistics.
+#: Strategies that extrapolate all arrays, and so also running statistics.
 STEPPING = ("FedAvgM", "FedAdagrad", "FedAdam", "FedYogi", "QFedAvg")
 
 
@@ -130,7 +130,7 @@ def make_strategy(settings: FederatedSettings, network: nn.Module) -> CheckedStr
 
 
 def together(replies: list[RecordDict], weighted_by: str) -> MetricRecord:
-    """The numbers of all clients as one: the mean loss by images, and the extremes of the rest."""
+    """Aggregate the metrics of all clients: means weighted by images, and least and most values."""
     records = [next(iter(reply.metric_records.values())) for reply in replies]
     images = np.asarray([record[weighted_by] for record in records], np.float64)
     found: dict[str, Any] = {weighted_by: int(images.sum())}
