@@ -1,4 +1,4 @@
-"""Learning from encodings: the loader, the networks, the training loop and prediction.
+"""Training on encodings: loaders, networks, the training loop and prediction.
 
-Nothing is imported here, so that reading the settings of a run does not load PyTorch.
+This module imports nothing, so that reading the settings of a run does not load PyTorch.
 """

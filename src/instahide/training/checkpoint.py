@@ -1,9 +1,9 @@
-"""Tensors and the plain facts that belong to them, in one file that is whole or refused.
+"""Checkpoint files: tensors and JSON metadata with a checksum.
 
-The file is safetensors: it loads without pickle, so a file from a stranger cannot run code. The
-facts (JSON) and a SHA-256 over everything stand in its header, so tensors and facts cannot
-disagree and a flipped bit is found. What the run folder stores this way is weights, optimiser
-moments and measurements; keys and generator states have no place in it.
+The format is safetensors, which loads without pickle, so an untrusted file cannot run code. The
+header holds the metadata ("facts") and a SHA-256 of tensors and metadata, so that damage is
+detected. A run folder stores weights, optimiser moments and measurements in this format, never keys
+or generator states.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from instahide.utils.atomic_write import atomic_write, require_regular
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Replace ``path`` by a file of ``tensors`` and ``facts``, whole or not at all.
+    """Write ``tensors`` and ``facts`` to ``path``, atomically.
 
     Raises:
         InstaHideError: the disk is full or the folder is read-only.
     """
-    own = {name: _own(tensor) for name, tensor in tensors.items()}
+    copies = {name: _on_cpu(tensor) for name, tensor in tensors.items()}
     text = json.dumps(facts, allow_nan=False)
-    content = save(own, {"facts": text, "sha256": _digest(own, text)})
+    content = save(copies, {"facts": text, "sha256": _digest(copies, text)})
     with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the facts that `write` put into ``path``.
+    """Read the tensors (on the CPU) and facts that `write` stored in ``path``.
 
     Raises:
-        DamagedFileError: the file is missing, torn, changed, or was not written by `write`.
+        DamagedFileError: the file is missing, incomplete, changed, or was not written by `write`.
     """
     try:
         require_regular(path)
@@ -59,8 +59,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """A copy in main memory, row by row: what safetensors asks for."""
+def _on_cpu(tensor: Tensor) -> Tensor:
+    """A contiguous copy in main memory, as safetensors requires."""
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 

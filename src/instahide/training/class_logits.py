@@ -1,4 +1,4 @@
-"""What a network gives for a batch, as logits of the classes."""
+"""Class logits from the outputs of a network."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from instahide.errors import InstaHideError
 
 
 def class_logits(outputs: Any, classes: int | None = None) -> Tensor:
-    """(n, classes) logits.
+    """Convert the outputs of a network to class logits.
 
-    A single output is the logit of class 1 of two, as `BCEWithLogitsLoss` takes it: the softmax of
-    what is returned is then (1 - sigmoid, sigmoid).
+    A single output is the logit of class 1 of two, as for `BCEWithLogitsLoss`: the softmax of the
+    result is then (1 - sigmoid, sigmoid).
 
     Args:
-        outputs: (n, c) or (n,) what the network gave, or an object that has them as ``logits``.
-        classes: how many there are, if that is known.
+        outputs: (n, c) or (n,) outputs, or an object with these as its attribute ``logits``.
+        classes: number of classes to check against; None for no check.
+
+    Returns:
+        (n, classes) logits.
 
     Raises:
-        InstaHideError: the network gives something else, or for another number of classes.
+        InstaHideError: the outputs are not a tensor of such a shape, or are for another number of
+            classes.
     """
     logits = getattr(outputs, "logits", outputs)
     if not isinstance(logits, Tensor) or logits.ndim not in (1, 2):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InstaHideError(
-            f"The network gives {shape} for a batch, not logits of shape (n, classes).",
+            f"The network returns {shape} for a batch, not logits of shape (n, classes).",
             "Let it end in one output for each class.",
         )
     if logits.ndim == 1:

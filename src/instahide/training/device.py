@@ -1,4 +1,4 @@
-"""Where a network runs, and in which arithmetic."""
+"""Device and precision of a network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from instahide.errors import InstaHideError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` takes a GPU where there is one.
+    """The device ``name``; ``auto`` is a CUDA GPU if there is one, else the CPU.
 
     Raises:
-        InstaHideError: PyTorch does not know it, or this machine lacks it.
+        InstaHideError: PyTorch does not know the device, or this machine lacks it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,10 +29,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type of the network's arithmetic; ``auto`` takes bfloat16 where hardware has it.
+    """The type of the network's arithmetic; ``auto`` is bfloat16 if the hardware supports it.
 
     Raises:
-        InstaHideError: float16 without a GPU.
+        InstaHideError: ``name`` is float16 and the device is not a CUDA GPU.
     """
     if name == "auto":
         return torch.bfloat16 if _has_bfloat16(device) else torch.float32
@@ -45,13 +45,13 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """Lets the network compute in ``precision``; float32 changes nothing."""
+    """A context in which networks compute in ``precision``; no effect for float32."""
     return torch.autocast(device.type, precision, enabled=precision is not torch.float32)
 
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Older releases of PyTorch cannot tell; without AMX, bfloat16 is slower than float32.
+    # Older PyTorch releases lack the query; without AMX, bfloat16 is slower than float32.
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and bool(capabilities.get("amx_bf16"))

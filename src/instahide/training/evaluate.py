@@ -1,4 +1,4 @@
-"""How often a network names the class of a plain image."""
+"""Accuracy of a network on plain images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from instahide.training.device import autocast
 
 
 class Accuracy(NamedTuple):
-    """Shares of right answers, from 0 to 1; a class without images has none."""
+    """Shares of correct predictions, from 0 to 1; None for a class without images."""
 
     overall: float
     per_class: tuple[float | None, ...]
@@ -34,16 +34,16 @@ def accuracy(
     *,
     precision: torch.dtype = torch.float32,
 ) -> Accuracy:
-    """Accuracy of ``model`` where it stands, in the arithmetic it was trained in.
+    """Measure the accuracy of ``model``, on its current device.
 
     Args:
-        model: gives logits (n, classes); it is left in the mode it came in. A single output is the
-            logit of class 1 of two.
-        batches: at least one, of images (n, C, H, W), normalized, and class numbers (n,).
-        precision: of the arithmetic.
+        model: returns logits (n, classes); a single output is the logit of class 1 of two. Its mode
+            (training or evaluation) is restored.
+        batches: at least one batch of normalized images (n, C, H, W) and class numbers (n,).
+        precision: type of the network's arithmetic.
 
     Raises:
-        InstaHideError: a class number for which the network has no output.
+        InstaHideError: the network has no output for a class number.
     """
     training = model.training
     model.eval()
@@ -58,7 +58,7 @@ def accuracy(
 
 @torch.inference_mode()
 def _count(model: nn.Module, images: Tensor, labels: Tensor, precision: torch.dtype) -> Tensor:
-    """(2, classes): right answers and images of every class."""
+    """(2, classes): correct predictions and images of every class."""
     device = next(model.parameters()).device
     with autocast(device, precision):
         outputs = model(images.to(device).contiguous(memory_format=torch.channels_last))

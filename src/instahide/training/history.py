@@ -1,4 +1,4 @@
-"""What a run has measured so far, epoch by epoch."""
+"""The measurements of each epoch of a run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch.
+    """Measurements of one epoch.
 
     Attributes:
         epoch: its number, from 1.
         loss: mean soft-label cross-entropy of the encodings, in nats.
-        learning_rate: of its last step.
-        seconds: spent on training, without evaluation.
-        images_per_second: encodings learnt from in a second of training.
-        metrics: what the caller's evaluation returned, as shares from 0 to 1.
+        learning_rate: learning rate of its last step.
+        seconds: time of training, without evaluation.
+        images_per_second: encodings per second of training.
+        metrics: results of the evaluation, as shares from 0 to 1.
     """
 
     epoch: int
@@ -30,7 +30,7 @@ History = list[EpochRecord]
 
 
 def patience_exhausted(history: History, patience: int | None) -> bool:
-    """Whether the last ``patience`` epochs all failed to beat the best accuracy before them."""
+    """Whether none of the last ``patience`` epochs exceeded the best accuracy before them."""
     if patience is None or len(history) <= patience:
         return False
     scores = [record.metrics["accuracy"] for record in history]

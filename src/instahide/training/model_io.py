@@ -1,4 +1,4 @@
-"""A trained network in one file, with what is needed to use it."""
+"""Saving and loading of a trained network, with the metadata that its use needs."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Size = Annotated[int, Field(ge=1, le=1 << 16)]
 
 @dataclass(frozen=True)
 class NetworkCard:
-    """What a network takes and gives.
+    """The metadata of a network.
 
     Attributes:
-        model: its name in `models.NETWORKS`.
-        sign_invariant: whether it is fed |x|.
+        model: name of the architecture, a key of `models.NETWORKS`.
+        sign_invariant: whether its input is replaced by its absolute values.
         shape: (C, H, W) of its images.
-        classes: the names of its outputs.
-        mean: per channel, that images are normalized by; of pixel / 255.
-        std: per channel, likewise.
-        scheme: that it was trained with, as `Scheme.to_json` writes it.
+        classes: names of its outputs.
+        mean: mean of pixel / 255 for the normalization of images, per channel.
+        std: standard deviation, likewise.
+        scheme: the scheme of its training, as `Scheme.to_json` writes it.
     """
 
     model: str
@@ -53,21 +53,21 @@ _CARD = TypeAdapter(NetworkCard)
 
 
 def save_network(path: Path, model: nn.Module, card: NetworkCard) -> None:
-    """Write ``model``'s weights and ``card`` to ``path``, whole or not at all."""
+    """Write the weights of ``model`` and ``card`` to ``path``, atomically."""
     checkpoint.write(path, model.state_dict(), asdict(card))
 
 
 def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
-    """The network in ``path`` on the CPU, ready to predict, and its card.
+    """Load a network, on the CPU and in evaluation mode, and its card.
 
     Raises:
-        DamagedFileError: the file is missing or damaged, or does not hold such a network.
+        DamagedFileError: the file is missing or damaged, or holds no network of this library.
     """
     tensors, facts = checkpoint.read(path)
     try:
         card = _CARD.validate_json(json.dumps(facts), strict=True)
         with torch.device("meta"):
-            _require_weights(_network(card), tensors)  # Before memory is taken for them.
+            _require_weights(_network(card), tensors)  # Before memory is allocated.
         model = _network(card)
         model.load_state_dict(tensors)
     except Exception as error:  # PyTorch raises several kinds on tensors that do not fit

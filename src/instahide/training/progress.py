@@ -1,4 +1,4 @@
-"""What a person sees while a network trains."""
+"""Progress of a training run on the terminal or in a log."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from instahide.training.history import EpochRecord
 
 
 class Progress:
-    """Hears how training goes; this one stays silent."""
+    """Receives the progress of a training run; this base class shows nothing."""
 
     epochs = 0
     done = 0
 
     def __enter__(self) -> Self:
-        """Start to show."""
+        """Start the display."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the screen as a plain text would."""
+        """End the display."""
 
     def begin(self, epochs: int, batches: int, done: int) -> None:
-        """A run of ``epochs`` of ``batches`` each starts after the first ``done`` epochs."""
+        """Start a run of ``epochs`` epochs of ``batches`` batches, of which ``done`` are over."""
         self.epochs, self.done = epochs, done
 
     def batch(self, number: int, loss: float, images_per_second: float) -> None:
-        """Batch ``number`` of the epoch is learnt; loss and speed are the epoch's so far."""
+        """Report the end of batch ``number``, with the loss and speed of the epoch so far."""
 
     def epoch(self, record: EpochRecord) -> None:
-        """An epoch is over and, where there is a run folder, safe on disk."""
+        """Report the end of an epoch; its checkpoint, if any, is on disk."""
         self.done = record.epoch
 
 
 class Lines(Progress):
-    """One plain line an epoch, for logs and pipes."""
+    """One line of text for each epoch, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def epoch(self, record: EpochRecord) -> None:
-        """Print the epoch and the time that the rest takes at its speed."""
+        """Print the metrics of the epoch and the estimated time left."""
         super().epoch(record)
         left = timedelta(seconds=round(record.seconds * (self.epochs - record.epoch)))
         self._console.print(
@@ -78,24 +78,24 @@ class Bars(Progress):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the bars as they stand."""
+        """Stop updating the bars."""
         self._bars.stop()
 
     def begin(self, epochs: int, batches: int, done: int) -> None:
-        """Set both bars to where the run starts."""
+        """Set both bars to the start of the run."""
         super().begin(epochs, batches, done)
         self._batches = batches
         self._bars.update(self._run, total=epochs * batches, completed=done * batches)
         self._next_epoch()
 
     def batch(self, number: int, loss: float, images_per_second: float) -> None:
-        """Move both bars."""
+        """Advance both bars."""
         facts = f"loss {loss:.3f}  {images_per_second:,.0f} images/s"
         self._bars.update(self._epoch, completed=number, facts=facts)
         self._bars.update(self._run, completed=self.done * self._batches + number)
 
     def epoch(self, record: EpochRecord) -> None:
-        """Show the epoch's figures beside the run and empty the epoch's bar."""
+        """Show the metrics of the epoch and reset its bar."""
         super().epoch(record)
         self._bars.update(self._run, completed=self.done * self._batches, facts=_facts(record))
         self._bars.update(self._epoch, completed=self._batches)
@@ -109,7 +109,7 @@ class Bars(Progress):
 
 @contextmanager
 def progress_reporter(console: Console | None = None) -> Iterator[Progress]:
-    """Bars on a terminal, lines elsewhere (standard error); one line of its own after Ctrl-C."""
+    """Bars on a terminal, else lines, on standard error; a final line after Ctrl-C."""
     console = console or Console(stderr=True)
     progress = Bars(console) if console.is_terminal else Lines(console)
     try:

@@ -22,10 +22,10 @@ from instahide.utils.atomic_write import atomic_directory, write_json
 
 
 class RunFolder:
-    """Where a run keeps what it must not lose. Use `open`.
+    """The folder with the files of a training run. Use `open`.
 
     Files: ``settings.json`` from the start, ``checkpoint.safetensors`` after every epoch,
-    ``results.json`` at the end. Each appears whole or not at all.
+    ``results.json`` at the end. Each is written atomically.
     """
 
     def __init__(self, path: Path, settings: TrainSettings) -> None:
@@ -34,12 +34,14 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, settings: TrainSettings, *, resume: bool = False) -> RunFolder:
-        """Start a run in ``path``, or go on with the one there.
+        """Start a run in ``path``, or with ``resume`` continue the run in it.
 
-        With ``resume``, a folder that holds nothing yet is a run killed before it began.
+        With ``resume``, a missing or empty folder starts a new run: the earlier one was killed
+        before it wrote anything.
 
         Raises:
-            InstaHideError: the folder is taken; or the run there has other settings.
+            InstaHideError: the folder is not empty and ``resume`` is False, or the run in it has
+                other settings.
         """
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             with atomic_directory(path) as partial:
@@ -47,7 +49,7 @@ class RunFolder:
         elif not resume:
             raise InstaHideError(
                 f"{path} exists already.",
-                "Go on with the run in it with `resume=True`, or choose another `out=`.",
+                "Continue the run in it with `resume=True`, or choose another `out=`.",
             )
         else:
             _require_same(path, settings)
@@ -65,10 +67,10 @@ class RunFolder:
         checkpoint.write(self.checkpoint, state.tensors(), state.facts())
 
     def saved(self) -> Saved | None:
-        """What `save` has written of the last completed epoch; before the first, nothing.
+        """The checkpoint of the last completed epoch; None before the first one.
 
         Raises:
-            InstaHideError: the checkpoint is torn or changed.
+            DamagedFileError: the checkpoint is incomplete or was changed.
         """
         return checkpoint.read(self.checkpoint) if self.checkpoint.exists() else None
 
@@ -82,8 +84,8 @@ class RunFolder:
 
         Args:
             history: the epochs.
-            metrics: of the finished network, over those of the last epoch.
-            facts: what else is to be remembered, ready for JSON.
+            metrics: metrics of the trained network; they replace those of the last epoch.
+            facts: further entries, ready for JSON.
         """
         seconds = sum(record.seconds for record in history)
         images = sum(record.seconds * record.images_per_second for record in history)
@@ -101,7 +103,7 @@ class RunFolder:
 
 
 def surroundings(settings: TrainSettings) -> dict[str, Any]:
-    """What a result depends on besides its settings: versions, machine, arithmetic."""
+    """Versions, hardware and precision, on which results depend besides the settings."""
     device = pick_device(settings.device)
     names = ("instahide", "torch", "numpy")
     versions = {name: _version(name) for name in names} | {"python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""A whole training run, from settings to results."""
+"""A training run, from settings to results."""
 
 from __future__ import annotations
 
@@ -28,46 +28,46 @@ from instahide.training.training_loop import train
 
 
 class TrainingData(Protocol):
-    """What a run learns from and is tested on: `PrivateData` or `PooledData`."""
+    """The data of a run, for training and test: `PrivateData` or `PooledData`."""
 
     @property
     def settings(self) -> TrainSettings:
-        """Everything that was asked for, and what follows from the material."""
+        """Settings of the run, completed with those that follow from the data."""
         ...
 
     @property
     def scheme(self) -> Scheme:
-        """How the encodings are made."""
+        """The scheme of the encodings."""
         ...
 
     @property
     def card(self) -> NetworkCard:
-        """What the network takes and gives."""
+        """The metadata of the network."""
         ...
 
     def batches(self, *, pin_memory: bool) -> Batches:
-        """What to learn from."""
+        """Batches of encodings with soft labels."""
         ...
 
     @property
     def test_images(self) -> int:
-        """How many images this process tests on; 0 if there are none."""
+        """Number of test images of this process."""
         ...
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]] | None:
-        """Images (n, C, H, W) to test on, with class numbers (n,), if there are any."""
+        """Test images (n, C, H, W) with class numbers (n,), if there are any."""
         ...
 
     def extra_metrics(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
-        """What else is measured at the end, as shares from 0 to 1."""
+        """Further metrics of the trained network, as shares from 0 to 1."""
         ...
 
     def facts(self) -> dict[str, Any]:
-        """What the results should name."""
+        """Further entries of the results."""
         ...
 
     def close(self) -> None:
-        """The run is over."""
+        """End the use of the data."""
         ...
 
 
@@ -110,11 +110,11 @@ class Trainer:
 
     @classmethod
     def open(cls, settings: TrainSettings, world: World = ALONE) -> Trainer:
-        """Read the images or encodings and check that everything fits, before any work is done.
+        """Read the data and check that it fits the settings, before training begins.
 
         Raises:
-            InstaHideError: settings, images or folders that cannot be used, by one of the
-                processes at least.
+            InstaHideError: in at least one process, a setting is invalid, or the images or folders
+                cannot be read or do not fit.
         """
         _require_same(settings, world)
         device = pick_device(settings.device)
@@ -129,23 +129,23 @@ class Trainer:
             sign_invariant=card.sign_invariant,
             seed=settings.seed,
         )
-        # Nobody begins before all have opened theirs.
+        # Wait until all processes have opened their data.
         world.gathered(None)
         return cls(material, model, device, precision, world)
 
     @property
     def settings(self) -> TrainSettings:
-        """Everything that was asked for."""
+        """Settings of the run."""
         return self.material.settings
 
     def run(self, folder: RunFolder | None = None, progress: Progress | None = None) -> None:
         """Train, test, and write network and results into ``folder``.
 
-        Afterwards ``metrics`` holds, as shares from 0 to 1, the ``accuracy`` on test images, if
-        there are any, and the ``encrypted_accuracy`` on encrypted queries, if any were asked for.
+        Afterwards ``metrics`` holds, as shares from 0 to 1, the ``accuracy`` on the test images, if
+        any, and the ``encrypted_accuracy`` on encrypted queries, if the settings have any.
 
         Raises:
-            InstaHideError: as `training_loop.train`.
+            InstaHideError: as for `training_loop.train`.
         """
         try:
             self._run(folder, progress)
@@ -178,7 +178,7 @@ class Trainer:
         return self._mean({"accuracy": found.overall})
 
     def _mean(self, shares: dict[str, float]) -> dict[str, float]:
-        """Each of ``shares`` of this process's test images, as a share of those of all."""
+        """The mean of ``shares`` over the test images of all processes."""
         if self.world.size == 1:
             return shares
         found = self.world.gathered([shares, self.material.test_images])
@@ -198,12 +198,13 @@ def start(
     progress: Progress | None = None,
     world: World = ALONE,
 ) -> Trainer:
-    """Run ``settings`` in the folder ``out``, or go on with the run there under new keys.
+    """Run ``settings`` in the folder ``out``, or with ``resume`` continue its run with new keys.
 
-    Images are read and checked before the folder is made, which the main process alone does.
+    The data is read and checked before the main process makes the folder, so that an invalid
+    setting or image leaves no folder behind.
 
     Raises:
-        InstaHideError: nothing is written if the settings or the images cannot be used.
+        InstaHideError: as for `Trainer.open`, `RunFolder.open` and `Trainer.run`.
     """
     job = Trainer.open(settings, world)
     folder = RunFolder.open(out, job.settings, resume=resume) if world.main else None

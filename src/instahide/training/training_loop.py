@@ -1,4 +1,4 @@
-"""The training loop: soft-label cross-entropy on encodings, however they were made."""
+"""The training loop: soft-label cross-entropy on encodings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
 from instahide.training.training_state import TrainingState
 
-#: Batches between two looks at the loss; each look makes a GPU wait.
+#: Batches between two reads of the loss; each read synchronises with the GPU.
 LOOK_EVERY = 10
 
 #: Share of a one-cycle run in which the learning rate rises, and where it starts.
@@ -39,26 +39,28 @@ def train(
 ) -> History:
     """Train ``model`` in place, from the last completed epoch of ``run`` if it has one.
 
-    The weights at the end are the last epoch's (averaged, if the settings say so), also after an
-    early stop: to pick the best epoch by its test accuracy would flatter the result.
+    The final weights are those of the last epoch (averaged with `TrainSettings.ema`), also after an
+    early stop: to choose the epoch with the best test accuracy would bias the result.
 
-    A resumed run goes on with the weights, moments and schedule it had. The encodings it goes on
-    with are new, because keys are never stored.
+    A resumed run continues with its weights, moments and schedule. It trains on new encodings,
+    because keys are never stored.
 
     Args:
-        model: gives logits (n, classes).
-        batches: what it learns from.
-        settings: of the run; `TrainSettings.device` says where.
+        model: returns logits (n, classes).
+        batches: encodings and soft labels; each pass is an epoch.
+        settings: settings of the run, including its device.
         evaluate: called after every epoch with the network to use; returns shares from 0 to 1.
             With `TrainSettings.patience`, ``accuracy`` must be one of them.
-        run: keeps a checkpoint of every epoch.
-        progress: hears how it goes.
-        world: the processes that train together; all but ``run``, which the main one alone has, is
-            theirs in common.
+        run: the folder that gets a checkpoint of every epoch; only in the main process.
+        progress: is informed of the progress.
+        world: the processes that train together.
+
+    Returns:
+        The measurements of every epoch.
 
     Raises:
-        InstaHideError: nothing to learn from, a loss that is not finite, a checkpoint that does
-            not fit, no room to write one.
+        InstaHideError: there are no batches, the loss is not finite, the checkpoint is of another
+            run, or a checkpoint cannot be written.
     """
     progress = progress or Progress()
     state = TrainingState.start(model, settings, world)
@@ -83,10 +85,10 @@ def train(
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
-    """The rate of step ``step`` (from 0) of ``steps``: a function of its place, with no memory.
+    """The learning rate of step ``step`` (from 0) of ``steps``.
 
-    one-cycle: up in a line, down in a cosine (Smith and Topin, "Super-Convergence", 2017).
-    step: a tenth after a half, a hundredth after three quarters (He et al., 2015).
+    one-cycle: linear rise, cosine decay (Smith and Topin, "Super-Convergence", 2017).
+    step: divided by 10 after a half and by 100 after three quarters (He et al., 2015).
     """
     done = min(step / steps, 1.0)
     if settings.schedule == "constant":
@@ -101,10 +103,10 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
 def one_epoch(
     state: TrainingState, batches: Batches, settings: TrainSettings, progress: Progress
 ) -> EpochRecord:
-    """One pass over ``batches``, at the learning rates of its place among the run's epochs.
+    """Train for one pass over ``batches``, at the learning rates of the next epoch.
 
     Raises:
-        InstaHideError: every batch holds a single encoding; the loss is no longer a finite number.
+        InstaHideError: every batch holds a single encoding, or the loss is not finite.
     """
     steps = settings.epochs * state.world.length(batches)
     total, images, rate = torch.zeros((), device=state.device), 0, 0.0
@@ -112,7 +114,7 @@ def one_epoch(
     state.model.train()
     for number, (encodings, labels, count) in enumerate(state.world.steps(batches), start=1):
         if count == 0:
-            # The schedule knows nothing of batches that are passed over.
+            # Skipped batches count as steps of the schedule.
             state.step += 1
             continue
         rate = learning_rate(settings, state.step, steps)
@@ -129,7 +131,7 @@ def one_epoch(
 
 
 def _mean(world: World, total: Tensor, images: int, settings: TrainSettings) -> float:
-    """What the ``total`` of all processes comes to for one of all ``images``."""
+    """The sum of ``total`` over all processes, divided by ``images``."""
     mean: float = sum(world.gathered(total.item())) / images
     if not math.isfinite(mean):
         raise InstaHideError(

@@ -1,4 +1,4 @@
-"""Everything that a run changes as it learns, and how it is kept between sessions."""
+"""The state of a training run, and its conversion to and from a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ _HISTORY = TypeAdapter(History)
 
 @dataclass
 class TrainingState:
-    """The network with its optimiser, its moving average, and the count of steps.
+    """A network with its optimiser, moving average and number of steps.
 
-    Nothing here is secret, and nothing here can bring back a key: encodings are made elsewhere,
-    with new keys in every session.
+    It holds nothing secret and no key: after a resume, encodings are made under new keys.
 
     Attributes:
-        model: what learns.
-        replica: the same, which waits for the gradients of all processes in ``world``.
+        model: the network that is trained.
+        replica: the same network, with gradients averaged over all processes in ``world``.
     """
 
     model: nn.Module
@@ -48,10 +47,10 @@ class TrainingState:
     def start(
         cls, model: nn.Module, settings: TrainSettings, world: World = ALONE
     ) -> TrainingState:
-        """A state before its first step; ``model`` moves to the device of the settings.
+        """The state before the first step; ``model`` is moved to the device of the settings.
 
         Raises:
-            InstaHideError: the device or the precision cannot be had here.
+            InstaHideError: this machine lacks the device or the precision.
         """
         device = pick_device(settings.device)
         precision = pick_precision(settings.precision, device)
@@ -66,7 +65,7 @@ class TrainingState:
 
     @property
     def network(self) -> nn.Module:
-        """The network to evaluate: the average where there is one."""
+        """The network to evaluate: the moving average if there is one, else `model`."""
         if self.average is None:
             return self.model
         module: nn.Module = self.average.module
@@ -78,10 +77,10 @@ class TrainingState:
         """One optimiser step at learning rate ``rate``.
 
         Args:
-            encodings: (n, C, H, W) float; n is 0 where other processes alone have any.
-            labels: (n, classes) float, soft; a row may sum to less than 1, as in the paper.
+            encodings: (n, C, H, W) float; n is 0 if only other processes have encodings.
+            labels: (n, classes) float soft labels; a row may sum to less than 1, as in the paper.
             rate: the learning rate.
-            images: encodings in this step of all processes together; none: there are no others.
+            images: encodings in this step of all processes together; None for one process.
 
         Returns:
             The sum of the n cross-entropies before the step, a scalar on the device.
@@ -108,7 +107,7 @@ class TrainingState:
         return total.detach()
 
     def settle(self) -> None:
-        """Give the model the averaged weights, where there are any."""
+        """Copy the averaged weights into the model, if there are any."""
         if self.average is not None:
             self.model.load_state_dict(self.network.state_dict())
 
@@ -133,7 +132,7 @@ class TrainingState:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Go back to where `tensors` and `facts` were taken.
+        """Restore the state of `tensors` and `facts`.
 
         Raises:
             DamagedFileError: they belong to another network or optimiser.
@@ -158,9 +157,11 @@ class TrainingState:
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             slot, name = key.split(".", 1)
-            # Like the parameter in memory layout too, or every step would be slower.
-            own = torch.empty_like(parameters[name]).copy_(value) if value.dim() else value.clone()
-            moments.setdefault(index[name], {})[slot] = own
+            # With the memory layout of the parameter, or every step would be slower.
+            moment = (
+                torch.empty_like(parameters[name]).copy_(value) if value.dim() else value.clone()
+            )
+            moments.setdefault(index[name], {})[slot] = moment
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
@@ -191,9 +192,9 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimiz
 
 
 def _optimised(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters in the order that the optimiser numbers them.
+    """Parameters by name, in the order of the optimiser's numbers.
 
-    Weights come first, which decay; then scales and shifts of one dimension, which do not (He et
+    First come weights, with weight decay, then one-dimensional scales and biases, without (He et
     al., "Bag of Tricks", 2018).
     """
     parameters = model.named_parameters()

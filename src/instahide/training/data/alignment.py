@@ -1,4 +1,4 @@
-"""Images to test on that come from somewhere else than the training images."""
+"""Alignment of test images from another source to a trained network."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def align_to_model(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> ImageTable:
-    """``images`` under the normalization and the class numbers of a network; classes go by name.
+    """``images`` with the normalization and class numbers of a network; classes match by name.
 
     Args:
-        images: to ask a network about.
-        shape: (C, H, W) that the network takes.
-        classes: the names of its outputs.
-        mean: per channel, that its images are normalized by; of pixel / 255.
-        std: per channel, likewise.
+        images: the images to classify.
+        shape: (C, H, W) of the network's images.
+        classes: names of the network's outputs.
+        mean: mean of pixel / 255 that the network's images are normalized by, per channel.
+        std: standard deviation, likewise.
 
     Raises:
-        DataError: images of another shape, or of a class that the network does not know.
+        DataError: the images have another shape, or a class that the network lacks.
     """
     if images.shape != shape:
         raise DataError(
@@ -40,10 +40,10 @@ def align_to_model(
 
 
 def output_columns(names: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:
-    """Which of a network's outputs ``classes`` each of ``names`` is.
+    """The index in ``classes`` of each of ``names``.
 
     Raises:
-        DataError: a name is not among them.
+        DataError: a name is not in ``classes``.
     """
     strange = sorted(set(names) - set(classes))
     if strange:

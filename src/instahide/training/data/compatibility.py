@@ -1,4 +1,4 @@
-"""What it takes to train on the encodings of several participants together."""
+"""Checks that encodings of several participants can be trained on together."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def class_union(folders: Sequence[EncodedFolder]) -> tuple[str, ...]:
 def require_poolable(folders: Sequence[EncodedFolder]) -> None:
     """Check that one network can learn from all of ``folders``.
 
-    Schemes may differ. A class may be missing anywhere, but a folder that has no class in common
-    with any other calls the same things by other names, more likely than not.
+    Schemes may differ, and folders may lack some classes. A folder that has no class in common with
+    the others probably uses other names for the same classes, and is an error.
 
     Raises:
-        DataError: no folder, a folder given twice, images of two shapes, classes with
-            nothing in common, or two whose names differ only in case, space or Unicode form. The
-            message names both folders and what they differ in.
+        DataError: there is no folder, a folder occurs twice, shapes differ, a folder has no class
+            in common with the others, or two class names differ only in case, space or Unicode
+            form. The message names both folders and the difference.
     """
     if not folders:
         raise DataError("There is nothing to learn from.", "Give at least one folder.")
@@ -51,10 +51,10 @@ def require_poolable(folders: Sequence[EncodedFolder]) -> None:
 
 
 def require_same_masking(folders: Sequence[EncodedFolder]) -> None:
-    """Check that all encodings have random signs, or none: they are different things to look at.
+    """Check that either all encodings have random signs, or none.
 
     Raises:
-        DataError: the schemes of two folders differ in the mask.
+        DataError: some folders have masked encodings and others have not.
     """
     masks = {folder.manifest.encryption().mask: folder.location for folder in folders}
     if len(masks) == 2:
@@ -66,20 +66,21 @@ def require_same_masking(folders: Sequence[EncodedFolder]) -> None:
 
 
 def warn_of_differences(folders: Sequence[EncodedFolder]) -> None:
-    """Warn of folders that are made by another scheme or normalization than the first."""
+    """Warn of folders whose scheme or normalization differs from the first one's."""
     first = folders[0]
     for other in folders[1:]:
-        said = _differences(first.manifest, other.manifest)
-        if said:
+        differences = _differences(first.manifest, other.manifest)
+        if differences:
             warnings.warn(
-                f"{first.location} and {other.location} differ: {'; '.join(said)}.", stacklevel=2
+                f"{first.location} and {other.location} differ: {'; '.join(differences)}.",
+                stacklevel=2,
             )
 
 
 def normalization(
     folders: Sequence[EncodedFolder],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) per channel: of the folders, weighted by their numbers of encodings."""
+    """(mean, std) per channel, averaged over the folders with their numbers of encodings."""
     weights = [len(folder) for folder in folders]
     mean, std = (
         weighted([getattr(folder.manifest, name) for folder in folders], weights)
@@ -89,7 +90,7 @@ def normalization(
 
 
 def weighted(values: Sequence[Sequence[float]], weights: Sequence[int]) -> tuple[float, ...]:
-    """The mean of ``values``, which are per channel."""
+    """The weighted mean of ``values``, per channel."""
     return tuple(np.average(values, axis=0, weights=weights).tolist())
 
 
@@ -102,7 +103,7 @@ def _refuse(one: EncodedFolder, other: EncodedFolder, what: str, ours: str, thei
 
 
 def _differences(one: Manifest, other: Manifest) -> list[str]:
-    """What two folders may differ in, each as ``k 4 and 6``."""
+    """The differences between two folders, each as ``k 4 and 6``."""
     ours, theirs = (
         asdict(manifest.encryption()) | {"mean": manifest.mean, "std": manifest.std}
         for manifest in (one, other)

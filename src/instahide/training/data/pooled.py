@@ -1,4 +1,4 @@
-"""Training on what several participants have published, with no original in sight."""
+"""Training data from encodings that several participants published."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from instahide.training.settings import TrainSettings
 
 
 def holds_encodings(source: str) -> bool:
-    """Whether ``source`` is a folder of encodings, and no set, folder or file of images."""
+    """Whether ``source`` is a folder of encodings, rather than a source of images."""
     if source in BUILTIN or Path(source).is_file():
         return False
     return NAME in open_store(source).names()
@@ -41,16 +41,16 @@ def holds_encodings(source: str) -> bool:
 
 @dataclass(frozen=True)
 class PooledData:
-    """Folders of encodings, and what to test on. Use `open`.
+    """Folders of encodings with test data. Use `open`.
 
     Attributes:
-        settings: everything that was asked for.
-        folders: what to learn from.
-        classes: names of the classes: the union of the folders'.
-        mean: per channel, of pixel / 255: the folders', weighted by their encodings.
-        std: per channel, likewise.
-        test: plain images or encodings, if there are any to test on; of several processes each
-            has its own part of the images.
+        settings: settings of the run.
+        folders: the folders to train on.
+        classes: names of the classes: the union over the folders.
+        mean: mean of pixel / 255, per channel, averaged over all encodings.
+        std: standard deviation, likewise.
+        test: plain test images or test encodings, if any; with several processes, each has its own
+            part of the images.
         world: the processes that train together, each on its own part of the encodings.
     """
 
@@ -64,20 +64,20 @@ class PooledData:
 
     @classmethod
     def open(cls, settings: TrainSettings, world: World = ALONE) -> PooledData:
-        """Open the folders and check that one network can learn from all of them.
+        """Open the folders and check that one network can train on all of them.
 
-        Its settings say whether the network sees signs, if those given do not.
+        If ``settings`` do not set `sign_invariant`, it is set to whether the encodings are masked.
 
         Raises:
-            InstaHideError: folders that cannot be pooled, or test images that do not fit them.
+            InstaHideError: the folders cannot be pooled, or the test images do not fit them.
         """
         folders = tuple(EncodedFolder.open(source) for source in _sources(settings))
         require_poolable(folders)
         _require_same(folders, world)
-        said = "sign_invariant" in settings.model_fields_set
-        if not (said and settings.sign_invariant):
+        is_set = "sign_invariant" in settings.model_fields_set
+        if not (is_set and settings.sign_invariant):
             require_same_masking(folders)
-        if not said:
+        if not is_set:
             masked = folders[0].manifest.encryption().mask
             settings = settings.merged({"sign_invariant": masked})
         warn_of_differences(folders)
@@ -89,12 +89,12 @@ class PooledData:
 
     @property
     def scheme(self) -> Scheme:
-        """The first folder's."""
+        """The scheme of the first folder."""
         return self.folders[0].manifest.encryption()
 
     @property
     def card(self) -> NetworkCard:
-        """What a network for these encodings takes and gives."""
+        """The metadata of a network for these encodings."""
         return NetworkCard(
             self.settings.model,
             self.settings.sign_invariant,
@@ -106,19 +106,19 @@ class PooledData:
         )
 
     def batches(self, *, pin_memory: bool) -> PooledLoader:
-        """Every encoding once in every pass."""
+        """A loader that returns every encoding once in each epoch."""
         share = len(self.world.share(self.settings.batch_size))
         return PooledLoader(self.folders, share, pin_memory=pin_memory, world=self.world)
 
     @property
     def test_images(self) -> int:
-        """How many images or encodings this process tests on."""
+        """Number of test images or test encodings of this process."""
         if isinstance(self.test, EncodedFolder):
             return own_encodings(self.test, self.world)
         return 0 if self.test is None else len(self.test)
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]] | None:
-        """Test images with their class numbers, or test encodings with that of most weight."""
+        """Test images with class numbers, or test encodings with the class of largest weight."""
         if isinstance(self.test, EncodedFolder):
             return folder_batches(self.test, self.classes, world=self.world)
         return None if self.test is None else table_batches(self.test)
@@ -128,10 +128,10 @@ class PooledData:
         return {}
 
     def close(self) -> None:
-        """Nothing: what was read needs no care."""
+        """Do nothing: folders need no cleanup."""
 
     def facts(self) -> dict[str, Any]:
-        """Whose encodings these are, and how many."""
+        """The participant and the number of encodings of each folder."""
         return {
             "folders": [
                 {"participant": folder.manifest.participant, "encodings": len(folder)}

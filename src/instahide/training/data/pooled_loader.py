@@ -1,4 +1,4 @@
-"""Batches from folders of encodings: read in order, learnt from in disorder, in bounded memory."""
+"""Shuffled batches from folders of encodings, in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from instahide.training.distributed.process_group import ALONE, World
 
 T = TypeVar("T")
 
-#: Values of a stretch that is read at once: long enough for a disk. Values of a window, in which
-#: encodings are shuffled: as many stretches as mix all folders, and no more than memory has.
+#: Values of a stretch, which is read at once: enough for fast disk reads. Values of a window, in
+#: which encodings are shuffled: enough to mix all folders, and few enough for memory.
 STRETCH_VALUES, WINDOW_VALUES = 1 << 19, 1 << 25
 
 
 class PooledLoader:
-    """Iterate over it once an epoch; gives ``(images, soft_labels)``, each encoding once.
+    """Batches of ``(images, soft_labels)``; each pass is an epoch with every encoding once.
 
-    Shards are cut into stretches. Every epoch takes the stretches of all folders in a new random
-    order, some dozens at a time, and shuffles the encodings in these. The next ones are read in the
-    background while the current ones are used. Of several processes each reads its own part of
-    every shard.
+    Shards are divided into stretches. Every epoch reads the stretches of all folders in a new
+    random order, some dozens at a time, and shuffles the encodings in these. The next ones are read
+    in the background while the current ones are used. With several processes, each reads its own
+    part of every shard.
 
     Args:
-        folders: of one or more participants.
-        batch_size: encodings in a batch; the last may be short.
+        folders: folders of encodings, of one or more participants.
+        batch_size: encodings in a batch; the last batch may be smaller.
         pin_memory: put the encodings into page-locked memory, for faster copies to a GPU.
         world: the processes that train together.
 
@@ -46,7 +46,7 @@ class PooledLoader:
         classes: the names of the columns of the labels: the union of the folders' classes.
 
     Raises:
-        InstaHideError: a batch size below 1, or folders that do not go together.
+        InstaHideError: ``batch_size`` is below 1, or the folders cannot be pooled.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class PooledLoader:
     ) -> None:
         if batch_size < 1:
             raise InstaHideError(
-                f"A batch of {batch_size} is empty.", "Use a batch size of 1 or more."
+                f"batch_size = {batch_size} is below 1.", "Use a batch size of 1 or more."
             )
         require_poolable(folders)
         self.folders = tuple(folders)
@@ -82,8 +82,8 @@ class PooledLoader:
                 yield Encoded(window.images[part], window.labels[part])
 
     def _windows(self) -> Iterator[Encoded]:
-        """Shuffled encodings, whole batches of them but at the end."""
-        # Whoever reads these has all encodings: their order is no secret, and needs no key.
+        """Shuffled encodings, in multiples of a batch except at the end."""
+        # The order is not secret, because the reader has all encodings anyway: it needs no key.
         generator = np.random.default_rng()
         stretches = self._stretches()
         parts = max(
@@ -138,7 +138,7 @@ class PooledLoader:
         return out
 
     def _empty(self, count: int) -> Encoded:
-        """Memory for ``count`` encodings; labels are zero, as not every folder has every class."""
+        """Memory for ``count`` encodings; labels start at 0, as a folder may lack some classes."""
         shape = (count, *self.folders[0].manifest.shape)
         images = allocate(shape, torch.float32, pin_memory=self.pin_memory)
         labels = torch.empty((count, len(self.classes)), pin_memory=self.pin_memory)
@@ -151,7 +151,7 @@ def _copied(part: Tensor) -> Tensor:
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """``items``, each made in the background while the one before it is used."""
+    """``items``, each produced in the background while the previous one is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="instahide-reading") as worker:
         coming = worker.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -160,12 +160,12 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 
 
 def _own_rows(folder: EncodedFolder, world: World) -> list[range]:
-    """Of each shard the rows that this process reads."""
+    """The rows of each shard that this process reads."""
     return [world.share(shard.encodings) for shard in folder.manifest.shards]
 
 
 def own_encodings(folder: EncodedFolder, world: World) -> int:
-    """How many encodings of ``folder`` this process reads."""
+    """Number of encodings of ``folder`` that this process reads."""
     return sum(map(len, _own_rows(folder, world)))
 
 
@@ -174,7 +174,7 @@ def folder_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The encodings of ``folder`` in order, with the number in ``classes`` of their largest label.
 
-    Of several processes each gets its own part.
+    With several processes, each gets its own part.
 
     Raises:
         InstaHideError: the folder has a class that is not in ``classes``.

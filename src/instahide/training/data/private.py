@@ -1,4 +1,4 @@
-"""Training on one's own images, encrypted anew in every epoch."""
+"""Training data from private images, which are encrypted under new keys in every epoch."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ from instahide.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class PrivateData:
-    """Private images, and what encrypts them. Use `open`.
+    """Private images with their encoder. Use `open`.
 
     Attributes:
-        settings: everything that was asked for.
-        scheme: how private images are encrypted.
-        split: private images to train on, and plain ones to test on.
-        public: what the scheme mixes in, if it mixes in any.
-        encoder: makes the encodings; new keys in every process.
-        world: the processes that train together, each on images of its own.
+        settings: settings of the run.
+        scheme: the scheme of the encryption.
+        split: private training images, and plain test images.
+        public: the public images, if the scheme has any.
+        encoder: makes the encodings; every process has its own keys.
+        world: the processes that train together, each with its own images.
     """
 
     settings: TrainSettings
@@ -66,13 +66,13 @@ class PrivateData:
         """Read the images and check that they fit the scheme.
 
         Raises:
-            InstaHideError: settings or images that cannot be used.
+            InstaHideError: the images cannot be read, or do not fit the scheme or the settings.
         """
         scheme = settings.encryption()
         split = shard_split(_split(settings, world), str(settings.data), settings.test, world)
-        asks = scheme.k > 1 and settings.queries > 0
+        has_queries = scheme.k > 1 and settings.queries > 0
         public = public_images(settings, split.train.shape)
-        if asks:
+        if has_queries:
             _require_encryptable_queries(scheme.query(settings.query_coefficient), split.test)
         encoder = Encoder(
             scheme,
@@ -87,7 +87,7 @@ class PrivateData:
 
     @property
     def card(self) -> NetworkCard:
-        """What a network for these images takes and gives."""
+        """The metadata of a network for these images."""
         images = self.split.train
         return NetworkCard(
             self.settings.model,
@@ -100,13 +100,13 @@ class PrivateData:
         )
 
     def batches(self, *, pin_memory: bool) -> EncodedLoader:
-        """New encodings of every private image in every pass."""
+        """A loader that makes a new encoding of every private image in each epoch."""
         share = len(self.world.share(self.settings.batch_size))
         return EncodedLoader(self.encoder, share, pin_memory=pin_memory)
 
     @property
     def test_images(self) -> int:
-        """How many this process tests on."""
+        """Number of test images of this process."""
         return len(self.split.test)
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
@@ -114,7 +114,7 @@ class PrivateData:
         return table_batches(self.split.test)
 
     def extra_metrics(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
-        """The accuracy on encrypted queries, where the settings ask for any."""
+        """The accuracy on encrypted queries, if the settings have any."""
         if self.scheme.k == 1 or self.settings.queries == 0 or self.test_images == 0:
             return {}
         answers = predict_encrypted(
@@ -131,15 +131,15 @@ class PrivateData:
         return {"encrypted_accuracy": right.float().mean().item()}
 
     def close(self) -> None:
-        """Leave the ledger as tidy as it was."""
+        """Compact the account in the ledger."""
         exposure = self.encoder.exposure
         if isinstance(exposure, LedgerAccount):
             exposure.fold()
 
     def facts(self) -> dict[str, Any]:
-        """How often images have gone out, in this run and all others that the ledger knows.
+        """The exposure over this run and all others in the ledger.
 
-        With noise also what it guarantees to the image that is worst off.
+        With noise also epsilon of the image with the largest privacy loss.
         """
         counts = self.encoder.exposure.counts
         found = self.world.gathered([int(counts.min()), int(counts.max())])
@@ -161,10 +161,10 @@ class PrivateData:
 def public_images(
     settings: TrainSettings, shape: tuple[int, int, int]
 ) -> ImageTable | PhotoCrops | None:
-    """What the scheme of ``settings`` mixes in, of ``shape`` (C, H, W), if it mixes any in.
+    """The public images of ``shape`` (C, H, W), if the scheme of ``settings`` needs any.
 
     Raises:
-        InstaHideError: a pool that cannot be read, or of another shape.
+        InstaHideError: the pool cannot be read, or has another shape.
     """
     if settings.encryption().public_k == 0:
         return None
@@ -177,12 +177,12 @@ def _require_encryptable_queries(query: Scheme, images: ImageTable) -> None:
         raise DataError(
             f"A query is mixed with {query.private_k - 1} others, but there are {len(images)} "
             "test images.",
-            "Give more test images, or ask no queries: `queries=0`.",
+            "Add test images, or set `queries=0`.",
         )
 
 
 def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Exposure:
-    """Counts in the ledger; but plain training makes no encodings, so that nothing goes out."""
+    """An account in the ledger; plain training makes no encodings and needs none."""
     if scheme.is_plain:
         return Exposure(len(images))
     ledger = Ledger.open(Path(settings.ledger) if settings.ledger else None)
