@@ -87,13 +87,3 @@ def test_the_nearest_is_found_under_any_sign_and_scale() -> None:
     found, original = pair(3)
     order = torch.tensor([3, 1, 4, 0, 2])
     assert metrics.nearest(-3 * found[order] + 1, original).tolist() == order.tolist()
-
-
-def test_challenge_metrics_are_extremes_and_means() -> None:
-    found, original = pair(3)
-    found[0] = original[0]
-    figures = metrics.challenge_metrics(found, original)
-    assert figures["Max_SSIM"] == pytest.approx(1)
-    assert figures["Min_L2"] == 0
-    assert figures["Mean_SSIM"] == pytest.approx(float(metrics.ssim(found, original).mean()))
-    assert figures["Mean_L2"] == pytest.approx(float(metrics.mse(found, original).mean()))

@@ -97,22 +97,6 @@ def likeness(found: Tensor, candidates: Tensor) -> Tensor:
     return (_standardised(found) @ _standardised(candidates).T).abs()
 
 
-def challenge_metrics(found: Tensor, original: Tensor) -> dict[str, float]:
-    """The four figures of the authors' challenge, for one reconstruction of each image.
-
-    Max_SSIM and Mean_SSIM are over the images. The L2 of an image is its mean squared difference;
-    Min_L2 and Mean_L2 are over the images. The challenge names its figures without formulas: this
-    is our reading, and the values need not be comparable with its leaderboard.
-    """
-    alike, distance = ssim(found, original), mse(found, original)
-    return {
-        "Max_SSIM": float(alike.max()),
-        "Mean_SSIM": float(alike.mean()),
-        "Min_L2": float(distance.min()),
-        "Mean_L2": float(distance.mean()),
-    }
-
-
 def _standardised(images: Tensor) -> Tensor:
     """(n, D) of mean 0 and length 1."""
     flat = images.flatten(1).double()
