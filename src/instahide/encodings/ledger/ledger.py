@@ -49,7 +49,7 @@ class Totals:
     Attributes:
         counts: (M,) encodings that each image went into.
         squares: (M,) sums of its squared coefficients in them.
-        losses: (M,) mu^2 of each image by its noise (`encryption/guarantee.py`); infinite where it
+        losses: (M,) mu^2 of each image by its noise (`encryption/privacy.py`); infinite where it
             went out without.
     """
 
