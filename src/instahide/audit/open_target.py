@@ -187,6 +187,6 @@ def _results(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(
             f"{path} is damaged ({failure_reason(error)}).",
-            "Resume the run with `instahide train --resume`.",
+            "Resume the run with `instahide train` and `resume=True`.",
         ) from error
     return found if isinstance(found, dict) else {}
