@@ -1,1 +1,1 @@
-"""InstaHide in other people's training pipelines."""
+"""Integrations: encryption in DataLoader, Lightning and Flower pipelines."""

@@ -1,4 +1,4 @@
-"""The images and labels of the batches of somebody's loader, as arrays that can be mixed."""
+"""Images and labels of the batches of a user's loader, as arrays that can be mixed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ from instahide.integrations.dataloader.workers import FetchedBatch
 
 
 class BatchArrays(NamedTuple):
-    """m images with their labels.
+    """Images with their labels.
 
-    ``images``: (m, C, H, W) float32; ``labels``: (m,) int64 or (m, classes) float32; ``classes``:
-    how many there are; ``dtype``: of the encodings, as the images came; ``fields``: where all were.
+    Attributes:
+        images: (m, C, H, W) float32.
+        labels: (m,) int64 class numbers or (m, classes) float32 soft labels.
+        classes: number of classes.
+        dtype: type of the encodings, which is the type of the images in the batch.
+        fields: the fields of the batch that hold images and labels.
     """
 
     images: NDArray[np.float32]
@@ -36,13 +40,13 @@ class BatchArrays(NamedTuple):
 
 
 class BatchReader:
-    """Reads batches of one make.
+    """Reads images and labels from batches of the same structure.
 
     Args:
-        image: the path to the images of a batch; looked for in the first batch by default.
-        label: likewise.
-        classes: how many there are; by default soft labels tell, and class numbers cannot.
-        check: looks at the values of all images.
+        image: path of the images in a batch; by default it is found in the first batch.
+        label: path of the labels, likewise.
+        classes: number of classes; None takes it from the columns of soft labels.
+        check: checks the values of all images.
     """
 
     def __init__(
@@ -57,15 +61,15 @@ class BatchReader:
     def read(
         self, fetched: FetchedBatch, own: NDArray[np.int64], others: NDArray[np.int64]
     ) -> BatchArrays:
-        """The images of a batch, then those that they are mixed with.
+        """The images of a batch, followed by the partners that they are mixed with.
 
         Args:
-            fetched: both batches.
-            own: (n,) item numbers of the first.
-            others: (j,) item numbers of the second.
+            fetched: the batch, and the batch of partners.
+            own: (n,) item numbers of the batch.
+            others: (j,) item numbers of the partners.
 
         Raises:
-            InstaHideError: a batch without images and labels, or with such as cannot be mixed.
+            InstaHideError: a batch has no images or labels, or they cannot be mixed.
         """
         fields = self._fields or BatchFields.find(
             fetched.targets, len(own), self.image, self._label
@@ -76,7 +80,7 @@ class BatchReader:
         labels = _joined(
             [_labels(get_field(batch, fields.label), len(rows)) for batch, rows in parts]
         )
-        # Poisson samplers give empty batches, in which there is nothing to check.
+        # A Poisson sampler can return an empty batch, which needs no check.
         if len(own):
             _require_own_images(fetched, [path_text(fields.image)] * len(parts))
             self._check.see(images)
@@ -109,18 +113,18 @@ class BatchReader:
 
 
 def _require_own_images(fetched: FetchedBatch, paths: list[str]) -> None:
-    """Refuse batches whose images were not found to be those of their items."""
+    """Raise if the images of a batch are not known to be those of its items."""
     if fetched.refusal is not None:
         raise DataError(*fetched.refusal)
     if list(fetched.images[: len(paths)]) != paths:
         raise DataError(
-            "The images of a batch were not found to be those of its items.",
+            "The images of a batch are not known to be those of its items.",
             "Collate all batches alike, or name the field that holds the images with image=.",
         )
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """Of a batch, and of the partners of its images."""
+    """The arrays of a batch and of its partners, concatenated."""
     if len({part.shape[1:] for part in parts}) > 1:
         raise DataError(
             f"Images or labels of one batch are {parts[0].shape[1:]}, those of their partners "

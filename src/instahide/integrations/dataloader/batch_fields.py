@@ -1,4 +1,4 @@
-"""Where a batch of any make holds its images and labels, and the same batch with others there."""
+"""Finding and replacing the images and labels in a batch of any structure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import Tensor
 from instahide.data.items import IMAGE_KEYS, LABEL_KEYS
 from instahide.errors import IntegrationError
 
-#: What must be in a batch, by kind.
+#: Required fields of a batch, by kind.
 WANTED = {
     "image": "floats of shape (n, C, H, W)",
     "label": "whole numbers of shape (n,) or floats (n, classes)",
 }
 
-#: What leads to a field: keys of mappings, names of attributes, places in sequences.
+#: The path of a field: keys of mappings, names of attributes, indices of sequences.
 Path = tuple[Any, ...]
 Leaf = Tensor | NDArray[Any]
 
@@ -36,13 +36,13 @@ class BatchFields:
 
     @classmethod
     def find(cls, batch: Any, count: int, image: Path | None, label: Path | None) -> BatchFields:
-        """Where ``batch`` has its ``count`` images and labels; what is given is taken as it is.
+        """Find the ``count`` images and labels in ``batch``, unless their paths are given.
 
-        Images are the only floats (count, C, H, W), labels the only whole numbers (count,) or
-        floats (count, classes); of several, the one under a usual name.
+        Images are the only floats (count, C, H, W), labels the only integers (count,) or floats
+        (count, classes). If there are several such fields, the one with a usual name is taken.
 
         Raises:
-            InstaHideError: none or more than one fits.
+            IntegrationError: no field fits, or more than one.
         """
         if image is None:
             image = find_images(batch, count)
@@ -53,14 +53,14 @@ class BatchFields:
         return cls(image, label)
 
     def require_no_other_images(self, batch: Any) -> None:
-        """Check that ``batch`` holds no images but those at `image`: others would stay plain.
+        """Check that ``batch`` has no other images, which would not be encrypted.
 
         Raises:
-            IntegrationError: it has another field that looks like images.
+            IntegrationError: the batch has another field that may be images.
         """
         images, labels = get_field(batch, self.image), get_field(batch, self.label)
         found = list(leaves(batch, ()))
-        # By identity, since a place may have two names. The same object twice is one too many.
+        # By identity, since a field may have two names. The same object twice is an error.
         replaced = next((path for path, leaf in found if leaf is images), None)
         for path, leaf in found if len(images) else ():
             if path == replaced or leaf is labels:
@@ -75,7 +75,7 @@ class BatchFields:
                 )
 
     def put(self, batch: Any, images: Tensor, labels: Tensor) -> Any:
-        """``batch`` with others in their place: arrays where there were arrays."""
+        """A copy of ``batch`` with ``images`` and ``labels``; arrays are replaced by arrays."""
         for path, value in ((self.image, images), (self.label, labels)):
             array = isinstance(get_field(batch, path), np.ndarray)
             batch = replace_field(batch, path, value.numpy() if array else value)
@@ -83,7 +83,7 @@ class BatchFields:
 
 
 def find_images(batch: Any, count: int) -> Path:
-    """Where ``batch`` has its ``count`` images.
+    """The path of the ``count`` images in ``batch``.
 
     Raises:
         InstaHideError: no field fits, or more than one.
@@ -94,10 +94,10 @@ def find_images(batch: Any, count: int) -> Path:
 
 
 def image_leaves(batch: Any, image: Path | None, count: int) -> list[Leaf]:
-    """What may be the images of a ``batch`` of ``count``: at ``image``, or whatever looks like it.
+    """The fields of ``batch`` that may be its ``count`` images: the one at ``image``, if given.
 
     Raises:
-        InstaHideError: there is no such field.
+        IntegrationError: there is no field at ``image``.
     """
     if image is not None:
         return [get_field(batch, image)]
@@ -110,10 +110,10 @@ def as_path(field: Any) -> Path | None:
 
 
 def get_field(batch: Any, path: Path) -> Any:
-    """What ``batch`` holds at ``path``.
+    """The field of ``batch`` at ``path``.
 
     Raises:
-        IntegrationError: it has no such field.
+        IntegrationError: there is no such field.
     """
     try:
         for step in path:
@@ -127,7 +127,7 @@ def get_field(batch: Any, path: Path) -> Any:
 
 
 def replace_field(batch: Any, path: Path, value: Any) -> Any:
-    """``batch`` with ``value`` at ``path``; ``batch`` itself stays as it was."""
+    """A copy of ``batch`` with ``value`` at ``path``."""
     if not path:
         return value
     step, *rest = path
@@ -135,7 +135,7 @@ def replace_field(batch: Any, path: Path, value: Any) -> Any:
 
 
 def path_text(path: Path) -> str:
-    """As one would reach it: ``['inputs']['image']``."""
+    """``path`` as Python indices, such as ``['inputs']['image']``."""
     return "".join(f"[{step!r}]" for step in path)
 
 
@@ -160,18 +160,18 @@ def _with(batch: Any, step: Any, new: Any) -> Any:
     if isinstance(batch, (Mapping, list)):
         clone[step] = new
     else:
-        # Past __setattr__, which a frozen dataclass forbids: nobody else has seen the clone.
+        # Bypasses the __setattr__ of a frozen dataclass; the clone is not shared yet.
         object.__setattr__(clone, step, new)
     return clone
 
 
 def leaves(batch: Any, path: Path) -> Iterator[tuple[Path, Leaf]]:
-    """All tensors and arrays in ``batch``, which is itself at ``path``, with their paths."""
+    """All tensors and arrays in ``batch`` with their paths, which begin with ``path``."""
     if isinstance(batch, (Tensor, np.ndarray)):
         yield path, batch
         return
     if hasattr(batch, "getbands"):
-        # A PIL image: its shape says enough.
+        # A PIL image: only its shape is needed.
         yield path, np.empty((batch.height, batch.width, len(batch.getbands())), np.uint8)
         return
     steps: Sequence[Any] = ()

@@ -1,7 +1,7 @@
-"""Collates batches, and checks that row i of the images is the image of item i alone.
+"""Collates batches, and checks that row i of the images depends on item i only.
 
-An image that a collate function mixes into another goes into encodings without being counted. So
-every row has to be equal to an array of its item, or to what the function makes of that item alone.
+If a collate function mixed images, they would go into encodings without being counted. Every row
+must therefore equal an array of its item, or the result of the collate function for that item.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from instahide.integrations.dataloader.batch_fields import (
     path_text,
 )
 
-#: What arithmetic on a batch and on one image may differ by, relative to the greatest value.
+#: Largest rounding difference between a batch and a single image, relative to the largest value.
 ROUNDING = 1e-5
 
 
 class FetchedItems(NamedTuple):
-    """What a data set gave for ``size`` item numbers.
+    """The items of a data set for ``size`` item numbers.
 
-    ``whole``: whether it was asked for all at once, so that it may be a batch already.
+    ``whole``: whether they were fetched by one call, so that they may be a batch already.
     """
 
     items: Any
@@ -41,9 +41,9 @@ class FetchedItems(NamedTuple):
 
 
 class CollatedBatch(NamedTuple):
-    """A batch, and where it has its images, if each is the image of its item.
+    """A batch with the path of its images, if each is the image of its item.
 
-    ``refusal``: a problem and a remedy, if one is not. Workers of a loader cannot raise these.
+    ``refusal``: problem and remedy, if one is not. A worker cannot raise these as an error.
     """
 
     batch: Any
@@ -52,23 +52,23 @@ class CollatedBatch(NamedTuple):
 
 
 class CheckedCollate:
-    """The user's collate function, whose every batch is checked.
+    """The user's collate function, with a check of every batch.
 
     Args:
-        collate: makes a batch of a list of items.
-        image: the path to the images of a batch; looked for in each batch by default.
+        collate: makes a batch from a list of items.
+        image: path of the images in a batch; by default it is found in each batch.
     """
 
     def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
         self.collate = collate
         self.image = image
-        # Where an item was found to hold its image, as the batch has it.
+        # The path of the image in an item, once known.
         self._place: Path | None = None
 
     def __call__(self, part: FetchedItems) -> CollatedBatch:
-        """The batch made of ``part``."""
+        """Collate ``part`` and check the batch."""
         listed = isinstance(part.items, (list, tuple)) and len(part.items) == part.size
-        # The function may take fields out of the items.
+        # The function may remove fields from the items.
         kept = [copy.copy(item) for item in part.items] if listed else part.items
         images = self._stacked(kept) if listed else None
         sums, before = (_checksums(kept) if images is None else []), _generators()
@@ -111,7 +111,7 @@ class CheckedCollate:
         return None
 
     def _stacked(self, items: list[Any]) -> Tensor | None:
-        """The images of ``items``, copied before somebody can change them; None if unknown."""
+        """A copy of the images of ``items``, before they can be changed; None if unknown."""
         if self._place is None or not items:
             return None
         try:
@@ -123,12 +123,12 @@ class CheckedCollate:
         return torch.stack(known) if alike and len(known) == len(items) else None
 
     def _images(self, batch: Any, count: int) -> tuple[Path | None, Tensor | None]:
-        """Where ``batch`` has its images, and these, as far as they can be encrypted at all."""
+        """Path and values of the images of ``batch``; None if they cannot be encrypted."""
         try:
             path = find_images(batch, count) if self.image is None else self.image
             images = _tensor(get_field(batch, path))
         except InstaHideError:
-            # The same is said where the batch is read.
+            # The same error is raised when the batch is read.
             return None, None
         if images is None or images.ndim != 4 or len(images) != count:
             return None, None
@@ -139,7 +139,7 @@ class CheckedCollate:
         _set_generators(before)
         try:
             alone = _tensor(get_field(self.collate([item]), path))
-        except Exception:  # somebody else's code, which may need more than one item
+        except Exception:  # the user's code, which may need more than one item
             return False
         if alone is None or alone.shape != (1, *row.shape):
             return False
@@ -158,12 +158,12 @@ def _refusal(reason: str) -> tuple[str, str]:
 
 
 def _path_among(row: Tensor, holder: Any) -> Path | None:
-    """Where ``holder`` has an array with the values of ``row``, if it has."""
+    """The path of an array in ``holder`` with the values of ``row``, if there is one."""
     for path, leaf in leaves(holder, ()):
-        # Of a PIL image a leaf has the shape alone.
+        # For a PIL image the leaf has only the shape.
         if leaf.shape == row.shape and not hasattr(get_field(holder, path), "getbands"):
-            own = _tensor(leaf)
-            if own is not None and _same(row, own):
+            values = _tensor(leaf)
+            if values is not None and _same(row, values):
                 return path
     return None
 
@@ -172,17 +172,17 @@ def _changed(before: Tensor, now: Tensor | None) -> bool:
     return now is None or not _same(before, now)
 
 
-def _same(row: Tensor, own: Tensor) -> bool:
-    """Whether ``own`` has the values of ``row``, once it is of its type."""
-    if row.shape != own.shape:
+def _same(row: Tensor, other: Tensor) -> bool:
+    """Whether ``other``, converted to the type of ``row``, has the same values."""
+    if row.shape != other.shape:
         return False
-    own = own.to(row.dtype)
-    # Broken items are named where the batch is read.
-    return torch.equal(row, own) or torch.allclose(row, own, rtol=0, atol=0, equal_nan=True)
+    other = other.to(row.dtype)
+    # NaN counts as equal here: it is an error when the batch is read.
+    return torch.equal(row, other) or torch.allclose(row, other, rtol=0, atol=0, equal_nan=True)
 
 
 def _tensor(leaf: Any) -> Tensor | None:
-    """A tensor of the same memory, if ``leaf`` is one in the processor's memory, or an array."""
+    """``leaf`` as a tensor that shares its memory; None if it is not an array or CPU tensor."""
     if isinstance(leaf, np.ndarray):
         return torch.from_numpy(leaf) if leaf.dtype.kind in "fiu" else None
     if not isinstance(leaf, Tensor) or leaf.device.type != "cpu":
@@ -191,7 +191,7 @@ def _tensor(leaf: Any) -> Tensor | None:
 
 
 def _checksums(items: Any) -> list[int]:
-    """Of all images of ``items``, so that a change in place shows; a move within one does not."""
+    """Checksums of all images of ``items``: they detect changes in place, but no permutation."""
     return [
         int(words.sum(dtype=np.uint64))
         for item in (items if isinstance(items, (list, tuple)) else [items])
@@ -218,7 +218,7 @@ def _pixels(item: Any) -> Iterator[NDArray[Any]]:
 
 
 class _Generators(NamedTuple):
-    """The states of the global random generators, which are the user's own."""
+    """The states of the user's global random generators."""
 
     torch: Tensor
     numpy: Any

@@ -1,9 +1,8 @@
-"""Which items of a wrapped loader show the same picture: found before the first mix is drawn.
+"""Detection of items of a wrapped loader that show the same picture, before the first mix.
 
-Item number is not picture. Each item that an epoch needs is fetched once more than it is used, when
-it is first seen, in the user's workers, and its image is hashed as the user's transform and collate
-give it. Before each item all random generators are put into one state, so that random transforms do
-the same to equal pictures.
+Each item that an epoch needs is fetched once more, in the user's workers, when it is first needed.
+Its image is hashed after the user's transform and collate function. Before each item all random
+generators are set to the same state, so that random transforms treat equal pictures equally.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from instahide.errors import InstaHideError
 from instahide.integrations.dataloader.batch_fields import Path, image_leaves
 from instahide.integrations.dataloader.workers import WorkerInit
 
-#: Items that a worker is asked for at a time.
+#: Items that a worker fetches at a time.
 CHUNK = 64
 
 #: ``mean`` and ``std`` per channel, of pixel / 255, that images were normalized by.
@@ -32,12 +31,12 @@ Normalized = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class ItemScan:
-    """The hashes of the items of a loader, as far as they have been seen.
+    """The hashes of those items of a loader that were scanned.
 
     Args:
-        loader: the user's own.
-        image: the path to the images of a batch; looked for in each by default.
-        normalized: what the images were normalized by, to compare them with public pixels.
+        loader: the user's loader.
+        image: path of the images in a batch; by default it is found in each batch.
+        normalized: mean and std of the images' normalization, to compare them with public pixels.
 
     Attributes:
         hashes: (N, 2, 2) of the values of each item's image, and of the nearest 8-bit pixels; zeros
@@ -55,10 +54,10 @@ class ItemScan:
         self._normalized = normalized
 
     def see(self, items: NDArray[np.int64]) -> None:
-        """Fetch and hash those of ``items`` (n,) that were not seen before.
+        """Fetch and hash those of ``items`` (n,) that were not scanned before.
 
         Raises:
-            Exception: whatever the data set raises.
+            Exception: the data set raises it.
         """
         new = items[~self._seen[items]]
         if not len(new):
@@ -82,7 +81,7 @@ class ItemScan:
         self._seen[new] = True
 
     def _stacked(self, items: NDArray[np.int64]) -> NDArray[Any] | None:
-        """The images of ``items`` where the data set plainly holds them in a tensor."""
+        """The images of ``items`` if the data set is a `TensorDataset`; else None."""
         dataset: Any = self._loader.dataset
         while type(dataset) is Subset:
             items, dataset = np.asarray(dataset.indices)[items], dataset.dataset
@@ -96,7 +95,7 @@ class ItemScan:
         return _array(tensor[torch.from_numpy(items)]) if usable else None
 
     def _fetched(self, items: NDArray[np.int64]) -> Iterator[tuple[list[int], Hashes, bool]]:
-        """For each chunk of ``items``: their numbers, hashes, and whether they came out alike."""
+        """For each chunk of ``items``: numbers, hashes, and whether two fetches were equal."""
         loader = self._loader
         chunks = [items[start : start + CHUNK].tolist() for start in range(0, len(items), CHUNK)]
         return iter(
@@ -108,7 +107,7 @@ class ItemScan:
                 timeout=loader.timeout,
                 worker_init_fn=WorkerInit(loader.worker_init_fn),
                 multiprocessing_context=loader.multiprocessing_context,
-                # Of its own: the user's sampler is to find its generator as it would without us.
+                # A separate generator, so that the state of the user's sampler does not change.
                 generator=torch.Generator(),
                 prefetch_factor=loader.prefetch_factor,
             )
@@ -116,7 +115,7 @@ class ItemScan:
 
 
 class _ScannedItems(Dataset[Any]):
-    """The user's data set, asked for hashes of the images of its items."""
+    """A data set of the hashes of the images of the user's data set."""
 
     def __init__(
         self,
@@ -152,15 +151,15 @@ class _ScannedItems(Dataset[Any]):
         return found
 
     def _image_of(self, index: int, generators: RepeatableTransforms) -> NDArray[Any] | None:
-        """(1, C, H, W) of one item; None if it is not known which of it is the image."""
+        """(1, C, H, W) of one item; None if its image is not known."""
         generators.again()
         images = self._images(self._item(index))
-        # What cannot be used is refused when it is to be mixed.
+        # Unusable images are an error when they are mixed.
         usable = len(images) == 1 and len(images[0]) == 1 and not _is_meta(images[0])
         return _array(images[0]) if usable else None
 
     def _images(self, items: Any) -> list[Any]:
-        """What looks like the image in a batch of one item; nothing if there is none."""
+        """The fields that may be the image in a batch of one item."""
         try:
             return image_leaves(self._collate(items), self._image, 1)
         except InstaHideError:
@@ -177,7 +176,7 @@ class _ScannedItems(Dataset[Any]):
 
 
 def _alike(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
-    """Whether an image came out alike both times; a collate that mixes may round it."""
+    """Whether two fetches of an image are equal, up to the rounding of a collate function."""
     if one is None or other is None:
         return True
     return one.shape == other.shape and np.allclose(

@@ -1,4 +1,4 @@
-"""Encrypts the batches of a `DataLoader`: fetches plain items, and mixes them in the background."""
+"""Encrypted batches of a `DataLoader`: items are fetched, then mixed in the background."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from instahide.integrations.dataloader.workers import (
 
 
 class EncodedBatches:
-    """Every pass over it is an epoch under a new key. Batches are mixed one ahead of their use.
+    """An iterable of encrypted batches; each pass is an epoch under a new key.
 
     Args:
         loader: the plain loader.
         encoder: encrypts its batches.
-        contents: where these hold images and labels.
+        contents: reads images and labels from its batches.
 
     Raises:
-        ExposureLimitError: while it is iterated over, an image that came to its limit.
-        InstaHideError: while it is iterated over, batches that cannot be encrypted.
+        ExposureLimitError: during iteration, if an image has reached its exposure limit.
+        InstaHideError: during iteration, if a batch cannot be encrypted.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class EncodedBatches:
 
     def __iter__(self) -> Iterator[Any]:
         self.encoder.next_epoch()
-        # A framework may have set it since, to seed workers.
+        # A framework may have replaced it to seed workers.
         self.fetching.worker_init_fn = WorkerInit(self.loader.worker_init_fn)
-        # This asks the batch sampler for a pass, and so begins an epoch.
+        # This starts a pass of the batch sampler, which begins an epoch.
         fetched = iter(self.fetching)
         return self._batches(self.planned.begun, fetched)
 
@@ -62,7 +62,7 @@ class EncodedBatches:
         worker = ThreadPoolExecutor(1, thread_name_prefix="instahide-mixing")
         coming: deque[Future[Any]] = deque()
         try:
-            # Fetched here, not in the background: a data set without workers runs in this thread.
+            # Fetched in this thread, as a data set without workers expects.
             for answer in fetched:
                 plan = epoch.take(answer.number)
                 coming.append(worker.submit(self._encrypted, plan, answer))
@@ -94,7 +94,7 @@ class EncodedBatches:
 def _fetching(
     loader: DataLoader[Any], requests: EpochSampler, image: Path | None
 ) -> DataLoader[Any]:
-    """A loader like ``loader``, which fetches what ``requests`` say."""
+    """A loader with the settings of ``loader`` that fetches the items of ``requests``."""
     return DataLoader(
         FetchDataset(loader.dataset),
         batch_sampler=requests,  # type: ignore[arg-type]

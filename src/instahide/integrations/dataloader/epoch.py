@@ -1,4 +1,4 @@
-"""An epoch of a wrapped loader: what each batch asks for, and the keys that it waits with."""
+"""An epoch of a wrapped loader: the fetch requests and keys of its batches."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from instahide.integrations.dataloader.workers import FetchRequest
 
 
 class Epoch:
-    """One pass over the user's batches; its requests are drawn as they are asked for.
+    """One pass over the user's batches; the keys of a batch are drawn with its request.
 
-    Partners come from all images of the pass, and from no others.
+    Partners come from the images of this pass only.
 
     Attributes:
-        limit: what ended it early, if an image came to its limit.
+        limit: the error that ended the pass early, if an image reached its exposure limit.
     """
 
     def __init__(self, encoder: BatchEncoder, batches: EpochSampler, scan: ItemScan) -> None:
@@ -36,13 +36,13 @@ class Epoch:
         self._plans: dict[int, PendingBatch] = {}
 
     def requests(self) -> Iterator[FetchRequest]:
-        """What to fetch for each batch.
+        """Yield the items to fetch for each batch.
 
         Raises:
-            InstaHideError: indices that are no item numbers, or too few images for a mix.
+            InstaHideError: an index is no item number, or there are too few images for a mix.
         """
-        # Not before the first is asked for: PyTorch draws the seed of its workers in between, and
-        # the user's sampler is to find its generator as it would have without us.
+        # Not before the first request: PyTorch draws the seed of its workers before that, and the
+        # user's sampler must find its generator in the usual state.
         batches = self._batches.listed()
         pool = np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
         if len(pool):
@@ -57,7 +57,7 @@ class Epoch:
                 self.limit = error
                 return
             if len(plan.targets) < len(indices):
-                # What is left of the batch may be one image, which stops a batch normalization.
+                # The rest may be a single image, with which batch normalization fails.
                 self.limit = limit_error(self._encoder.exposure)
                 return
             number = next(self._batches.numbers)
@@ -65,32 +65,32 @@ class Epoch:
             yield FetchRequest(number, plan.targets.tolist(), plan.extra_partners.tolist())
 
     def take(self, number: int) -> PendingBatch:
-        """The plan behind a request, once.
+        """Remove and return the pending batch of a request.
 
         Raises:
-            IntegrationError: the request is another epoch's.
+            IntegrationError: the request belongs to another epoch.
         """
         try:
             return self._plans.pop(number)
         except KeyError:
             raise IntegrationError(
-                "The loader was iterated over again before the first time was over, and PyTorch's "
-                "persistent workers serve one at a time.",
-                "Finish one before the other, or leave persistent_workers out.",
+                "A new pass over the loader began before the last one was over, and PyTorch's "
+                "persistent workers serve only one pass at a time.",
+                "Finish one pass before the next, or do not set persistent_workers.",
             ) from None
 
 
 class EpochSampler:
-    """A batch sampler of requests in place of the user's own.
+    """A batch sampler that yields fetch requests in place of the user's batches.
 
     Args:
-        loader: the user's own, whose batch sampler is asked anew in every epoch.
+        loader: the user's loader, whose batch sampler is iterated over in every epoch.
         encoder: draws the mixes.
         scan: finds the items that show the same picture.
 
     Attributes:
-        begun: the epoch that was begun last.
-        numbers: of requests; none is given twice.
+        begun: the current epoch.
+        numbers: numbers of requests, each used once.
     """
 
     def __init__(self, loader: DataLoader[Any], encoder: BatchEncoder, scan: ItemScan) -> None:
@@ -111,10 +111,10 @@ class EpochSampler:
         """The item numbers of every batch of a pass.
 
         Raises:
-            IntegrationError: there are more batches than the sampler said, or indices that are not
-                item numbers.
+            IntegrationError: the sampler yields far more batches than its length, or an index is no
+                item number.
         """
-        # Opacus' samplers that split batches give a few more than they say.
+        # Opacus' samplers that split batches yield a few more than their length.
         most = len(self) + 2 * self._encoder.exposure.images
         batches: Iterable[Any] = self._loader.batch_sampler or ()
         listed = [self._numbers(batch) for batch in islice(batches, most + 1)]
@@ -144,7 +144,7 @@ class EpochSampler:
 
 
 def _item_number(value: Any) -> int:
-    # A mask in place of numbers would name items 0 and 1 only.
+    # A mask in place of numbers would select only items 0 and 1.
     if isinstance(value, bool) or getattr(value, "dtype", None) in (np.bool, torch.bool):
         raise TypeError("a boolean is no number")
     return index(value)

@@ -1,8 +1,8 @@
-"""What a wrapped loader shows in place of the parts that a plain loader could be built from.
+"""Stand-ins for the parts of a wrapped loader, which give no plain items.
 
-Frameworks build loaders anew from `dataset`, `sampler`, `batch_sampler` and `collate_fn`, and look
-at private attributes too. The objects here give lengths, class names and item numbers. Asked for an
-item they raise an error. What they stand for lies in `Hidden` objects, which have no attributes.
+Frameworks build new loaders from `dataset`, `sampler`, `batch_sampler` and `collate_fn`, and read
+private attributes too. The stand-ins have lengths, class names and item numbers, and raise an error
+when an item is requested. The real objects are in `Hidden` objects, which have no attributes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ T_co = TypeVar("T_co", covariant=True)
 
 _VALUES: WeakKeyDictionary[Hidden[Any], Any] = WeakKeyDictionary()
 
-#: Types of sampler attributes that are shown: none of them leads to an item.
+#: Types of readable sampler attributes: none of them leads to an item.
 _PLAIN_TYPES = (bool, int, float, str, type(None))
 
 
 class Hidden(Generic[T_co]):
-    """Holds a value that no attribute leads to; `reveal` gives it. Copies hold a copy."""
+    """Holds a value that only `reveal` returns. A copy holds a copy of the value."""
 
     __slots__ = ("__weakref__",)
 
@@ -43,7 +43,7 @@ def reveal(hidden: Hidden[T_co]) -> T_co:
 
 
 class HiddenIterator(Iterator[Any]):
-    """Gives what ``iterator`` gives, and shows nothing of it."""
+    """An iterator over ``iterator`` that does not expose it."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = Hidden(iterator)
@@ -53,15 +53,15 @@ class HiddenIterator(Iterator[Any]):
 
 
 class HiddenDataset(Dataset[Any]):
-    """Stands for the data set of a wrapped loader: it has a length and class names, but no items.
+    """Stand-in for the data set of a wrapped loader, with length and class names but no items.
 
     Args:
         dataset: the data set.
-        classes: the names of its classes, or how many there are, if that is known.
+        classes: names or number of its classes; None if unknown.
 
     Attributes:
-        classes: the names of the classes, where they are known.
-        num_classes: how many there are; None if it is not known.
+        classes: names of the classes, if they are known.
+        num_classes: number of classes; None if unknown.
     """
 
     def __init__(self, dataset: Any, classes: int | Sequence[str] | None) -> None:
@@ -80,10 +80,10 @@ class HiddenDataset(Dataset[Any]):
         refuse_items()
 
     def __getitems__(self, indices: Any) -> NoReturn:
-        """Refuse.
+        """Raise, since plain items are not available.
 
         Raises:
-            InstaHideError: always.
+            IntegrationError: always.
         """
         refuse_items()
 
@@ -91,13 +91,13 @@ class HiddenDataset(Dataset[Any]):
         refuse_items()
 
     def __repr__(self) -> str:
-        return f"WithheldDataset({self._items} items)"
+        return f"HiddenDataset({self._items} items)"
 
 
 class HiddenSampler:
-    """Stands for a sampler or batch sampler: it gives item numbers, and takes `set_epoch`.
+    """Stand-in for a sampler or batch sampler: it yields item numbers and accepts `set_epoch`.
 
-    The data set that a sampler may hold is not shown.
+    It does not expose a data set that the sampler may hold.
     """
 
     def __init__(self, sampler: Any) -> None:
@@ -125,20 +125,20 @@ class HiddenSampler:
         refuse_setting(name)
 
     def __repr__(self) -> str:
-        return f"WithheldSampler({type(reveal(self._sampler)).__name__})"
+        return f"HiddenSampler({type(reveal(self._sampler)).__name__})"
 
 
 def hidden_function(*arguments: Any) -> NoReturn:
-    """Stands for a function of a wrapped loader, such as its collate function.
+    """Stand-in for a function of a wrapped loader, such as its collate function.
 
     Raises:
-        InstaHideError: always.
+        IntegrationError: always.
     """
     refuse_items()
 
 
 def refuse_items() -> NoReturn:
-    """Refuse to give plain items.
+    """Raise, since plain items are not available.
 
     Raises:
         IntegrationError: always.
@@ -154,7 +154,7 @@ def refuse_items() -> NoReturn:
 
 
 def refuse_setting(name: str) -> NoReturn:
-    """Refuse to change a wrapped loader.
+    """Raise, since attributes of a wrapped loader cannot be set.
 
     Raises:
         IntegrationError: always.
@@ -166,5 +166,5 @@ def refuse_setting(name: str) -> NoReturn:
 
 
 def set_epoch(hidden: Hidden[Any], epoch: int) -> None:
-    """Tell the object behind ``hidden`` that an epoch begins."""
+    """Call `set_epoch` of the hidden object."""
     reveal(hidden).set_epoch(epoch)

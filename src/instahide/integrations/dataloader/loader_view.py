@@ -1,4 +1,4 @@
-"""What a wrapped loader shows of the plain one: settings, lengths and item numbers, but no item."""
+"""The readable attributes of a wrapped loader: settings, lengths and item numbers, no items."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from instahide.integrations.dataloader.hidden_items import (
     set_epoch,
 )
 
-#: Types of attributes that are shown: none of them leads to an item.
+#: Types of readable attributes: none of them leads to an item.
 _SETTINGS = (bool, int, float, str, type(None), torch.device, torch.Generator, BaseContext)
 
 
 class LoaderView:
-    """Has the attributes of a `DataLoader`, and none through which a plain item could be had.
+    """An object with the attributes of a `DataLoader` that do not lead to a plain item.
 
-    It is no `DataLoader`: frameworks build these anew from their parts.
+    It is not a subclass of `DataLoader`, because frameworks rebuild a `DataLoader` from its parts.
 
     Args:
         loader: the plain loader.
-        classes: the names of its classes, or how many there are, if that is known.
-        shown: the loader whose settings are shown, if it is another.
+        classes: names or number of its classes; None if unknown.
+        shown: the loader whose settings are readable; ``loader`` by default.
     """
 
     def __init__(
@@ -43,27 +43,27 @@ class LoaderView:
 
     @property
     def dataset(self) -> HiddenDataset:
-        """Stands for the data set: it has a length and class names, and refuses to give items."""
+        """A stand-in for the data set, with length and class names but no items."""
         return self._dataset
 
     @property
     def sampler(self) -> HiddenSampler:
-        """Gives item numbers, and takes `set_epoch` if the plain loader's does."""
+        """A sampler of item numbers; it accepts `set_epoch` if the plain loader's does."""
         return HiddenSampler(reveal(self._plain).sampler)
 
     @property
     def batch_sampler(self) -> HiddenSampler:
-        """Gives lists of item numbers."""
+        """A sampler of lists of item numbers."""
         return HiddenSampler(reveal(self._plain).batch_sampler)
 
     @property
     def collate_fn(self) -> Any:
-        """A function that refuses to be called."""
+        """A function that raises."""
         return hidden_function
 
     @property
     def worker_init_fn(self) -> Any:
-        """None, or a function that refuses to be called if there is one; frameworks may set it."""
+        """None, or a function that raises if there is one; frameworks may set it."""
         return None if reveal(self._plain).worker_init_fn is None else hidden_function
 
     @worker_init_fn.setter

@@ -1,4 +1,4 @@
-"""Whether the images of somebody's loader are normalized as they are said to be."""
+"""Checks that the images of a user's loader have the stated normalization."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from instahide.data.normalization.normalization import (
 
 
 class ValueCheck:
-    """Looks at the images of every batch. What it judges by is what it has seen of all of them.
+    """Checks the value statistics of all images so far, and is updated by every batch.
 
-    So an odd first batch decides nothing for good, and a batch of one image is not refused for
-    what that image shows.
+    A single unusual batch or image is therefore not an error.
 
     Args:
-        moments: what the images are said to be normalized with; None where nobody needs to know.
-        public: of the public images, under the same normalization; None where there are none.
-        mask: whether the images are to be masked, which must be able to hide their values.
+        moments: the stated normalization of the images; None if it is not needed.
+        public: statistics of the public images under the same normalization; None without any.
+        mask: whether the images are masked, and so need values of both signs.
     """
 
     def __init__(
@@ -35,11 +34,11 @@ class ValueCheck:
         self._seen: ChannelStatistics | None = None
 
     def see(self, images: NDArray[np.float32]) -> None:
-        """Look at a batch of finite images (m, C, H, W).
+        """Add a batch of finite images (m, C, H, W), and check the images so far.
 
         Raises:
-            InstaHideError: the images seen so far are not normalized as they are said to be, have
-                values of one sign, or are far larger or smaller than the public ones.
+            InstaHideError: their values do not match the stated normalization, have mostly one
+                sign, or are far larger or smaller than those of the public images.
         """
         if not len(images):
             return

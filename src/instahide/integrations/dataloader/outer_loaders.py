@@ -1,10 +1,10 @@
-"""Loaders that Accelerate, Fabric and Ray Train put around a `DataLoader`, to place its batches."""
+"""Loaders of Accelerate, Fabric and Ray Train that wrap a `DataLoader` to move its batches."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: By the module whose loaders iterate over another loader: the attribute that holds this one.
+#: The attribute with the wrapped loader, by the module that defines the wrapper.
 _INNER = {
     "accelerate.data_loader": "base_dataloader",
     "lightning.fabric.wrappers": "_dataloader",
@@ -14,15 +14,15 @@ _INNER = {
 
 
 def inner_loader(loader: Any) -> Any:
-    """The loader that ``loader`` iterates over, if it is of a known library; else ``loader``."""
+    """The loader that ``loader`` wraps, if it is of a known library; else ``loader``."""
     name = _inner_name(loader)
     return loader if name is None else inner_loader(getattr(loader, name))
 
 
 def around(loader: Any, inner: Any) -> Any:
-    """A copy of ``loader`` that iterates over ``inner`` where it would over `inner_loader`.
+    """A copy of ``loader`` that wraps ``inner`` in place of its `inner_loader`.
 
-    Devices, epochs and the state of gradient accumulation are treated as the library does it.
+    The library's handling of devices, epochs and gradient accumulation is unchanged.
     """
     name = _inner_name(loader)
     if name is None:

@@ -1,4 +1,4 @@
-"""Which loaders can be wrapped, and what to do about those that cannot."""
+"""Checks that a loader can be wrapped."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from instahide.training.data.encoded_loader import EncodedLoader
 
 
 def require_wrappable(loader: Any) -> None:
-    """Check that the items of ``loader`` are fetched by number, in batches that are known.
+    """Check that ``loader`` fetches items by number, in batches that are known in advance.
 
     Raises:
-        IntegrationError: they are not; the message says what to change.
+        IntegrationError: it does not; the message says what to change.
     """
     if isinstance(loader, EncodedLoader):
-        raise IntegrationError("This loader gives encodings already.", "Use it as it is.")
+        raise IntegrationError("This loader gives encodings already.", "Use it directly.")
     if not isinstance(loader, DataLoader):
         raise IntegrationError(
             f"The loader is a {type(loader).__name__}, not a PyTorch DataLoader.",

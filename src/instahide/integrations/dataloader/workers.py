@@ -1,8 +1,8 @@
-"""What runs in the workers of a wrapped `DataLoader`: everything there is the user's own, no key.
+"""The code that runs in the workers of a wrapped `DataLoader`, where there are no keys.
 
-A batch is asked for by its images and their partners. The user's data set gives both, and the
-user's collate makes a batch of each, so that the first is what it would have been without us. Each
-answer bears the number of its request.
+A request names the items of a batch and their partners. The user's data set fetches both, and the
+user's collate function makes a batch of each, so that the first one is the same as without
+wrapping. Each result has the number of its request.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from instahide.integrations.dataloader.checked_collate import CheckedCollate, Fe
 
 
 class FetchRequest(NamedTuple):
-    """The items to fetch: the batch's ``targets``, and ``partners`` that they are mixed with."""
+    """The items to fetch: ``targets`` of the batch, and further ``partners`` of their mixes."""
 
     number: int
     targets: list[int]
@@ -25,10 +25,10 @@ class FetchRequest(NamedTuple):
 
 
 class FetchedBatch(NamedTuple):
-    """What was asked for under ``number``: items as `FetchedItems`, and once collated, batches.
+    """The result of request ``number``: items as `FetchedItems`, or batches after collation.
 
-    ``partners`` is None where a batch needs none. ``images``: of each batch the field where every
-    image was found to be its item's own; None where that is not so. ``refusal``: why not.
+    ``partners`` is None if the batch needs none. ``images``: for each batch, the path of its images
+    if every image is known to be that of its item, else None. ``refusal``: why it is not.
     """
 
     number: int
@@ -39,38 +39,38 @@ class FetchedBatch(NamedTuple):
 
 
 class FetchDataset(Dataset[Any]):
-    """The user's data set, asked for a batch and its partners at a time."""
+    """The user's data set, which fetches a batch and its partners in one call."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     def __getitems__(self, request: FetchRequest) -> FetchedBatch:
-        """What the request names, own items first."""
+        """The items of a request: targets and partners."""
         targets = self._part(request.targets)
         partners = self._part(request.partners) if request.partners else None
         return FetchedBatch(request.number, targets, partners)
 
     def _part(self, indices: list[int]) -> FetchedItems:
-        # As PyTorch would ask the data set itself.
+        # The same calls as PyTorch's fetcher.
         if getattr(self.dataset, "__getitems__", None):
             return FetchedItems(self.dataset.__getitems__(indices), len(indices), whole=True)
         return FetchedItems([self.dataset[index] for index in indices], len(indices), whole=False)
 
 
 class FetchCollate:
-    """The user's collate, for both.
+    """The user's collate function, applied to targets and partners.
 
     Args:
-        collate: makes a batch of items.
-        image: the path to the images of a batch; looked for in each batch by default.
+        collate: makes a batch from items.
+        image: path of the images in a batch; by default it is found in each batch.
     """
 
     def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
         self.collate = CheckedCollate(collate, image)
 
-    def __call__(self, given: Any) -> FetchedBatch:
-        """Both parts of a `FetchedBatch` as batches."""
-        fetched: FetchedBatch = given
+    def __call__(self, items: Any) -> FetchedBatch:
+        """Collate both parts of a `FetchedBatch`."""
+        fetched: FetchedBatch = items
         parts = (fetched.targets, fetched.partners)
         made = [self.collate(part) for part in parts if part is not None]
         return FetchedBatch(
@@ -83,7 +83,7 @@ class FetchCollate:
 
 
 class WorkerInit:
-    """The user's function, called where `get_worker_info` tells of the user's own data set."""
+    """The user's function, called with the user's data set in `get_worker_info`."""
 
     def __init__(self, function: Callable[[int], None] | None) -> None:
         self.function = function
@@ -93,7 +93,7 @@ class WorkerInit:
         info = get_worker_info()
         if info is not None:
             items: Any = info.dataset
-            # It is locked. But whoever looks for a data set there expects their own.
+            # Bypasses the lock, since the function expects the user's data set there.
             object.__setattr__(info, "dataset", items.dataset)
         if self.function is not None:
             self.function(worker)

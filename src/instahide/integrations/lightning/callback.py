@@ -97,19 +97,18 @@ class InstaHideCallback(Callback):
 
     @property
     def exposures(self) -> tuple[Exposure, ...]:
-        """How often each item has gone out: one count for each training loader, in order.
+        """The exposure of the items of each training loader, in order.
 
-        During an epoch a process knows of the others' encodings what it heard at the last log or
-        checkpoint.
+        During an epoch, encodings of other processes are included up to the last log or checkpoint.
         """
         found: dict[int, Exposure] = {**self._exposures, **self._accounts}
         return tuple(exposure for _, exposure in sorted(found.items()))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have the trainer train on encodings, until `teardown`.
+        """Make the trainer train on encodings, until `teardown`.
 
         Raises:
-            InstaHideError: its processes do not each have batches of their own.
+            IntegrationError: two processes would compute on the same batch.
         """
         self._trainer = trainer
         if stage == "fit":
@@ -117,13 +116,13 @@ class InstaHideCallback(Callback):
             give_encrypted(trainer, self._encoded)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the trainer as it was."""
+        """Restore the trainer's plain loaders."""
         give_plain(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Leave the trainer as it was."""
+        """Restore the trainer's plain loaders."""
         give_plain(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -136,16 +135,16 @@ class InstaHideCallback(Callback):
         pl_module.log_dict(
             {f"exposure/{name}": float(value) for name, value in figures.items()},
             batch_size=1,
-            # All processes say the same; Lightning warns of whoever does not ask for it.
+            # The values are equal in all processes; without it Lightning warns.
             sync_dist=True,
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheme and the counts. All processes call it at once, as they do to save."""
+        """The scheme and the counts. All processes must call it together, as when they save."""
         if self._trainer is not None and not self._trainer.interrupted:
             self._settle()
         for account in self._accounts.values():
-            # What was learned from encodings is about to be kept.
+            # The result of training is about to be saved, so the counts must be on disk.
             account.sync()
         counted = {} if self._ledger is None else {"ledger": True}
         return {
@@ -159,10 +158,11 @@ class InstaHideCallback(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting where a run left off; no count becomes lower.
+        """Continue the counts of a checkpoint; no count decreases.
 
         Raises:
-            InstaHideError: it encrypted in another way.
+            SchemeError: the run of the checkpoint used another scheme.
+            LedgerError: only one of the two runs counts in a ledger.
         """
         if self._trainer is not None and not self._trainer.training:
             return
@@ -193,14 +193,14 @@ class InstaHideCallback(Callback):
         return encode_loader(loader.unwrapped, self.scheme, exposure=exposure, **self._options)
 
     def _account(self, ledger: Path, dataset: Any) -> LedgerAccount:
-        """Of ``dataset`` in ``ledger``, which each process opens for itself."""
+        """The account of ``dataset`` in ``ledger``, which each process opens separately."""
         named = {name: self._options[name] for name in ("image", "mean", "std")}
         return Ledger.open(ledger).account(
             dataset, limit=self.max_exposure, scheme=self.scheme, **named
         )
 
     def _exposure(self, place: int, items: int) -> DistributedExposure:
-        """Of the training loader at ``place``, whichever it is in this epoch."""
+        """The exposure of the training loader with index ``place``."""
         if place not in self._exposures:
             self._exposures[place] = DistributedExposure(
                 items, self._total, limit=self.max_exposure

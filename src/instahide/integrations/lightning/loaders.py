@@ -1,4 +1,4 @@
-"""How a Lightning `Trainer` comes to iterate over encrypting loaders, and comes back from it."""
+"""Replaces the training loaders of a Lightning `Trainer` by encrypting ones, and back."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Encode = Callable[["TrainingLoader"], EncodingLoader]
 def give_encrypted(trainer: Trainer, encode: Encode) -> None:
     """Have ``trainer`` encrypt its training loaders.
 
-    Its strategy is asked for the loaders to iterate over after Lightning has put a distributed
-    sampler into them, which it could not do to loaders that are no `DataLoader` any more.
+    The loaders are wrapped in the strategy's `process_dataloader`, after Lightning has inserted a
+    distributed sampler, which works only on a `DataLoader`.
 
     Raises:
-        IntegrationError: two processes are to compute on the same batch.
+        IntegrationError: two processes would compute on the same batch.
     """
     shards = trainer.distributed_sampler_kwargs
     if shards is not None and shards["num_replicas"] != trainer.world_size:
@@ -39,7 +39,7 @@ def give_encrypted(trainer: Trainer, encode: Encode) -> None:
     process = trainer.strategy.process_dataloader
 
     def encrypting(loader: object) -> object:
-        # Whoever gives the same collection in every epoch gives ours the second time.
+        # A data module may return the same loaders, already wrapped, in the next epoch.
         if trainer.training and not isinstance(loader, TrainingLoader):
             loader = TrainingLoader(loader, trainer, encode)
         return process(loader)
@@ -48,7 +48,7 @@ def give_encrypted(trainer: Trainer, encode: Encode) -> None:
 
 
 def give_plain(trainer: Trainer) -> None:
-    """Undo `give_encrypted`; the loaders in use go back to what they were."""
+    """Undo `give_encrypted`, also for the loaders in use."""
     vars(trainer.strategy).pop("process_dataloader", None)
     combined = _combined(trainer)
     if combined is not None:
@@ -59,21 +59,21 @@ def give_plain(trainer: Trainer) -> None:
 
 
 class TrainingLoader(LoaderView):
-    """What Lightning iterates over in place of a training loader, whose settings it shows.
+    """A loader of encrypted batches, which Lightning iterates over in place of a training loader.
 
-    Each batch is asked for before the one ahead of it is given. So Lightning knows the last one
-    that a limit allows for the last, and validates and saves after it.
+    Each batch is fetched before the previous one is returned. Lightning therefore knows which batch
+    is the last one within the limit, and validates and saves after it.
 
     Args:
-        loader: the user's own, or Lightning's copy of it.
-        trainer: iterates over it.
-        encode: called when the first batch is due: by then Lightning has said how workers are to
-            be seeded, and a resumed run what was counted before.
+        loader: the user's loader, or Lightning's copy of it.
+        trainer: the trainer that iterates over it.
+        encode: makes the encrypting loader. It is called for the first batch, after Lightning has
+            set the seeding of workers and a resumed run has loaded its counts.
 
     Raises:
-        InstaHideError: a loader that cannot be wrapped.
-        ExposureLimitError: while it is iterated over, an image that came to its limit in a run that
-            cannot end there.
+        IntegrationError: the loader cannot be wrapped.
+        ExposureLimitError: during iteration, if an image has reached its limit and the run cannot
+            end there.
     """
 
     def __init__(self, loader: Any, trainer: Trainer, encode: Encode) -> None:
@@ -86,11 +86,11 @@ class TrainingLoader(LoaderView):
 
     @property
     def unwrapped(self) -> DataLoader[Any]:
-        """The plain loader, untouched."""
+        """The plain loader, unchanged."""
         return reveal(self._plain)
 
     def place(self) -> int:
-        """Which of the training loaders it is.
+        """Its index among the training loaders.
 
         Raises:
             IntegrationError: the trainer does not iterate over it.
@@ -111,8 +111,8 @@ class TrainingLoader(LoaderView):
         return HiddenIterator(self._batches())
 
     def _batches(self) -> Iterator[Any]:
-        # Nothing is done before the first batch is asked for: Lightning gets into this as it sets
-        # up, and could not clean up after an error.
+        # Nothing runs before the first batch: Lightning starts the iteration during its setup, and
+        # could not clean up after an error there.
         if self._encoded is None:
             self._encoded = reveal(self._encode)(self)
         encoded = self._encoded
@@ -124,7 +124,7 @@ class TrainingLoader(LoaderView):
             batch = coming
 
     def _next(self, batches: Iterator[Any], encoded: EncodingLoader) -> Any:
-        """The next batch; None at the end, and in all processes once one is at its limit."""
+        """The next batch; None at the end, or in all processes once one reached its limit."""
         batch, reached = None, None
         try:
             batch = next(batches, None)
@@ -136,12 +136,12 @@ class TrainingLoader(LoaderView):
         return batch
 
     def _anywhere(self, decision: bool) -> bool:
-        """Whether it was taken in any of the processes."""
+        """Whether ``decision`` is true in any process."""
         strategy = reveal(self._trainer).strategy
         return bool(strategy.reduce_boolean_decision(decision, all=False))
 
     def _stop(self, reached: ExposureLimitError) -> None:
-        # A run that was told to end and goes on has a least number of epochs or steps to do.
+        # A run that continues after should_stop has a minimum number of epochs or steps.
         trainer = reveal(self._trainer)
         if trainer.should_stop or trainer.global_step == 0:
             raise reached
