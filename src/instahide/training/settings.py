@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def _from_text(value: object) -> object:
-    """YAML reads ``1e-3`` (no point) as text, which is still meant as a number."""
+    """Convert text such as ``1e-3``, which YAML does not read as a number."""
     if not isinstance(value, str):
         return value
     try:
@@ -44,14 +44,14 @@ def _masked(values: Mapping[str, object]) -> bool:
     return values["scheme"] in ("inside", "cross")
 
 
-#: Settings that say how images are encrypted: of encoded folders, the folders say it.
+#: Settings of the encryption, which do not apply to folders of encodings.
 ENCRYPTION = (
     "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "label_mode",
     "coefficient_distribution", "noise", "crop_padding", "flip", "ledger", "max_exposure",
     "queries", "query_coefficient",
 )  # fmt: skip
 
-#: Numbers that whatever calculates with them can hold.
+#: Numbers in a range that all computations support.
 Number = Annotated[float, BeforeValidator(_from_text), Field(allow_inf_nan=False), Field(le=1e9)]
 Positive = Annotated[Number, Field(gt=0)]
 Whole = Annotated[int, Field(le=10**9)]
@@ -193,44 +193,45 @@ class TrainSettings(BaseModel):
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], source: str = "The settings") -> Self:
-        """Check ``values``, which came from ``source``.
+        """Make settings from ``values``; error messages name their ``source``.
 
         Raises:
-            InstaHideError: an unknown setting, or a value of the wrong type or size.
+            InstaHideError: a setting is unknown, has a wrong type or an invalid value, or concerns
+                encryption although the data is encoded already.
         """
         try:
             settings = cls.model_validate(dict(values))
         except ValidationError as error:
             raise _refused(error, source, cls.model_fields) from None
-        said = [name for name in ENCRYPTION if name in settings.model_fields_set]
-        if settings.pooled and said:
+        unused = [name for name in ENCRYPTION if name in settings.model_fields_set]
+        if settings.pooled and unused:
             raise InstaHideError(
-                f"{source}: `{said[0]}` is for images that are still to be encrypted; "
+                f"{source}: `{unused[0]}` is for images that are still to be encrypted; "
                 "these sources are folders of encodings, which say how they were made.",
-                f"Leave out {', '.join(f'`{name}`' for name in said)}.",
+                f"Leave out {', '.join(f'`{name}`' for name in unused)}.",
             )
         return settings
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; what it leaves out is default.
+        """Read a ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; other settings have defaults.
 
         Raises:
-            InstaHideError: the file cannot be read, or a setting in it does not fit.
+            InstaHideError: the file cannot be read, or as for `from_values`.
         """
         return cls.from_values(_read(path), str(path))
 
     def merged(self, values: Mapping[str, Any]) -> Self:
-        """These settings with ``values`` (only those given on the command line) on top.
+        """These settings, replaced by ``values`` where these have any.
 
         Raises:
-            InstaHideError: an unknown setting, or a value of the wrong type or size.
+            InstaHideError: as for `from_values`.
         """
         return self.from_values({**self.model_dump(exclude_unset=True), **values})
 
     @property
     def pooled(self) -> bool:
-        """Whether the data is a list of encoded folders; `ENCRYPTION` then means nothing."""
+        """Whether the data is a list of encoded folders; `ENCRYPTION` does not apply then."""
         return isinstance(self.data, list)
 
     @model_serializer(mode="wrap")
@@ -262,7 +263,7 @@ class TrainSettings(BaseModel):
         )
 
     def differences(self, other: TrainSettings) -> list[str]:
-        """What differs, each as ``epochs: 30 here, 40 there``."""
+        """The differences from ``other``, each as ``epochs: 30 here, 40 there``."""
         here, there = self.model_dump(), other.model_dump()
         return [
             f"{name}: {value!r} here, {there[name]!r} there"
@@ -272,7 +273,7 @@ class TrainSettings(BaseModel):
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: with them, a few lines stand for more than any memory holds."""
+    """YAML without aliases, with which a few lines could expand to more than the memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

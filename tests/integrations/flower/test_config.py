@@ -50,4 +50,4 @@ def test_what_does_not_fit_is_refused_by_name(config: dict[str, Any], problem: s
 def test_a_client_s_schedule_runs_over_all_rounds() -> None:
     found = settings(rounds=5, local_epochs=2)
     assert (found.local.epochs, found.local.ema) == (10, 0)
-    assert "epochs" not in found.said()
+    assert "epochs" not in found.to_json_dict()

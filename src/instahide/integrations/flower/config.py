@@ -168,6 +168,6 @@ class FederatedSettings(TrainSettings):
         """Settings of local training: a schedule over all rounds, and no moving average."""
         return self.model_copy(update={"epochs": self.rounds * self.local_epochs, "ema": 0.0})
 
-    def said(self) -> dict[str, Any]:
+    def to_json_dict(self) -> dict[str, Any]:
         """The settings for JSON, without those in `MEANINGLESS`."""
         return self.model_dump(mode="json", exclude=set(MEANINGLESS))

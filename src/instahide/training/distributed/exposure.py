@@ -1,4 +1,4 @@
-"""How often images have gone out that several processes encrypt, each under keys of its own."""
+"""Exposure of images that several processes encrypt, each under its own keys."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from instahide.data.duplicates.content_hash import Hashes
 from instahide.encryption.exposure import Exposure, gathered
 
-#: Gives the sum over all processes of an array (N,) that each of them brings.
+#: Returns the sum over all processes of an array (N,) of each process.
 Total = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
 class DistributedExposure(Exposure):
-    """Counts of all processes, as far as this one has heard: `settle` asks the others.
+    """Counts the encodings of all processes; `settle` exchanges the counts.
 
-    A limit holds for all of them together. An image that several processes have in the same epoch,
-    as a `DistributedSampler` gives some twice to fill the last batch, has a share of what is left
-    of its limit in each.
+    A limit holds for all processes together. If several processes have the same image in an epoch
+    (a `DistributedSampler` repeats some to fill the last batch), each may use an equal part of what
+    is left of its limit.
 
     Args:
-        images: how many there are; the same ones in every process.
-        total: sums over processes; all of them must call it at once.
-        limit: encodings that an image may go into, at most.
-        counts: (N,) encodings that each image went into before.
+        images: number of images, which are the same in every process.
+        total: returns sums over processes; all processes must call it together.
+        limit: largest number of encodings of an image; None for no limit.
+        counts: (N,) earlier encodings of each image.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class DistributedExposure(Exposure):
         super().__init__(images, limit=limit)
         self._total = total
         self._settled = np.zeros(images, np.int64) if counts is None else counts
-        # What the limit is held against, and what that was when the others were last asked.
+        # The counts that the limit applies to, as they were at the last exchange.
         self._start = self._counts.copy()
 
     @property
@@ -50,9 +50,9 @@ class DistributedExposure(Exposure):
         return self._each(self._settled + (self._counts - self._start))
 
     def identify(self, hashes: Hashes) -> NDArray[np.int64]:
-        """As `Exposure.identify`, by the hashes of all processes; all of them do so at once."""
+        """As `Exposure.identify`, with the hashes of all processes, which must call it together."""
         known: NDArray[np.bool] = (hashes != 0).any(axis=1)
-        # As 32-bit parts, of which several processes may bring the same ones: their sum fits.
+        # As 32-bit parts: sums of equal parts from several processes then fit.
         parts = np.ascontiguousarray(hashes).view("<u4")
         brought = np.concatenate([known[None], parts.T]).astype(np.int64)
         holders, *sums = self._total(brought.reshape(-1)).reshape(brought.shape)
@@ -67,12 +67,12 @@ class DistributedExposure(Exposure):
         self._settled = self._counts
         first = np.arange(self.images) if self._first is None else self._first
         self._counts = gathered(made, first)
-        # A limit is held against what `begin_epoch` sets.
+        # `begin_epoch` sets the counts that the limit applies to.
         self._start = np.zeros_like(made)
 
     def begin_epoch(self, rows: NDArray[np.int64]) -> None:
-        """Begin an epoch with the images ``rows`` (n,); all processes do so at once."""
-        # A forked process that asks the others is one of them.
+        """Begin an epoch with the images ``rows`` (n,); all processes must call it together."""
+        # A forked process that takes part in the exchange counts as its own process.
         self._process = os.getpid()
         holders = np.zeros(self.images, np.int64)
         holders[self._pictures(rows)] = 1
@@ -84,22 +84,22 @@ class DistributedExposure(Exposure):
             self._start = self._counts.copy()
 
     def settle(self) -> None:
-        """Hear what all processes have counted; all of them do so at once."""
+        """Exchange the counts of all processes, which must call it together."""
         self._settled = self._settled + self._total(self._counts - self._start)
         self._start = self._counts.copy()
 
     def raise_to(self, counts: NDArray[np.int64]) -> None:
-        """Count no picture below ``counts`` (N,), as `by_picture` gives them."""
+        """Raise the counts of all pictures to at least ``counts`` (N,), from `by_picture`."""
         counts = counts if self._first is None else gathered(counts, self._first)
         self._settled = self._settled + np.maximum(counts - self.by_picture, 0)
 
     def add(self, counts: NDArray[np.int64]) -> None:
-        """Count encodings (N,) that were made elsewhere, as `by_picture` gives them."""
+        """Add the counts (N,) of another run, from its `by_picture`."""
         counts = counts if self._first is None else gathered(counts, self._first)
         self._settled = self._settled + counts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """With its counts: for a process that goes on in place of this one."""
+        """Pickle it with its counts, for a process that replaces this one."""
         return _joint, (self.images, self._total, self.limit, self.by_picture)
 
 

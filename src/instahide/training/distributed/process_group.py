@@ -1,7 +1,7 @@
-"""The processes that train one network together, of which this is one.
+"""The interface to the processes that train one network together.
 
-Whatever they decide, each decides by itself from what `World.gathered` gave all of them: so they
-never have to wait for one that went another way.
+Every process makes the same decisions from the same values, which `World.gathered` returned to all
+of them, so that no process waits for one that took another branch.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Batches(Protocol):
 
 
 class World:
-    """A process that trains alone; `ddp.Ranks` are several.
+    """A single process; `ddp.Ranks` is for several.
 
     Attributes:
-        size: how many processes there are.
-        rank: this one's number, from 0.
+        size: number of processes.
+        rank: number of this process, from 0.
     """
 
     size = 1
@@ -47,70 +47,70 @@ class World:
 
     @property
     def participant(self) -> str:
-        """Whose keys this process draws; a process alone needs no name."""
+        """The name that is mixed into the keys of this process; empty for a single one."""
         return ""
 
     def together(self) -> AbstractContextManager[None]:
-        """A block in which what one process raises is raised in all of them."""
+        """A context in which an error of one process is raised in all of them."""
         return nullcontext()
 
     def gathered(self, fact: Any) -> list[Any]:
-        """The ``fact`` of each process, in order; JSON, as others will see it."""
+        """The ``fact`` of each process, in the order of ranks; a value of JSON types."""
         return [fact]
 
     def share(self, count: int) -> range:
-        """Which of ``count`` things in a row fall to this process; shares differ by one at most."""
+        """The part of ``range(count)`` for this process; sizes differ by at most 1."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def require(self, device: torch.device, precision: torch.dtype) -> None:
-        """Check that the processes can compute together.
+        """Check that the devices and precisions of all processes match.
 
         Args:
-            device: where this one computes.
-            precision: its arithmetic.
+            device: device of this process.
+            precision: type of its arithmetic.
         """
 
     def length(self, batches: Batches) -> int:
-        """Steps of an epoch."""
+        """Number of steps of an epoch."""
         return len(batches)
 
     def steps(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """The batches of one epoch, each with the number of encodings in it; 0 if it is no use."""
+        """The batches of one epoch, each with its number of encodings; 0 for a batch to skip."""
         for batch in batches:
             encodings, labels = usable(batch)
             yield encodings, labels, len(encodings)
 
     def replica(self, model: nn.Module) -> nn.Module:
-        """``model``, whose gradients are the mean over processes."""
+        """A replica of ``model`` whose gradients are averaged over processes."""
         return model
 
     def average(self, model: nn.Module, images: int) -> None:
-        """Give the buffers of ``model`` their mean over processes, weighted by ``images``."""
+        """Average the buffers of ``model`` over processes, weighted by ``images``."""
 
     def copied(self, saved: Saved | None) -> Saved | None:
-        """What the main process has of ``saved``."""
+        """The value of ``saved`` in the main process."""
         return saved
 
     def facts(self) -> dict[str, Any]:
-        """What the results should say of the processes."""
+        """Entries of the results about the processes."""
         return {"world": {"size": 1}}
 
 
-#: A process without others.
+#: A single process.
 ALONE = World()
 
 
 def usable(batch: Batch) -> Batch:
-    """``batch``, or nothing of it if it is a single encoding.
+    """``batch``, or an empty batch if it holds a single encoding.
 
-    Batch normalization has nothing to compare a single one with.
+    Batch normalization is undefined for a single encoding.
     """
     encodings, labels = batch
     return batch if len(encodings) > 1 else (encodings[:0], labels[:0])
 
 
 def none_usable() -> InstaHideError:
-    """What to raise where no batch of an epoch was `usable`."""
+    """The error for an epoch in which no batch was `usable`."""
     return InstaHideError(
         "Every batch holds a single encoding, which batch normalization cannot compare with any.",
         "Use a batch size of 2 or more, and at least two images.",

@@ -1,4 +1,4 @@
-"""Which images are a process's own, where several train together, and what they agree on first."""
+"""The images of each process of a distributed run, and their common classes and normalization."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from instahide.training.data.alignment import align_to_model
 from instahide.training.data.compatibility import weighted
 from instahide.training.distributed.process_group import World
 
-#: Stands for the number of a process in the name of a source that each has one of.
+#: Placeholder for the rank of a process in the name of a source.
 RANK = "{rank}"
 
 
 def source_of(source: str, world: World) -> str:
-    """What this process opens for ``source``."""
+    """The name of ``source`` for this process."""
     return source.replace(RANK, str(world.rank)) if world.size > 1 else source
 
 
 def shard(images: ImageTable, world: World) -> ImageTable:
-    """Every n-th row from the number of this process on: together they have each image once."""
+    """The rows of this process: every n-th one, starting at its rank."""
     rows = slice(world.rank, None, world.size)
     if world.size == 1 or isinstance(images.pixels, np.memmap):
-        # A table on disk stays there, though rows that lie apart are encoded more slowly.
+        # A table on disk is not copied, although strided rows are slower to encode.
         return images.subset(rows)
     return images.subset(np.arange(len(images))[rows])
 
 
 def shard_split(split: Split, data: str, test: str | None, world: World) -> Split:
-    """What this process trains and tests on.
+    """The training and test images of this process.
 
     Args:
-        split: what it found under ``data`` and ``test``.
-        data: the source, which each process has one of if `RANK` is in it.
-        test: likewise, of test images; none: they are a part of the data.
+        split: the images that it read from ``data`` and ``test``.
+        data: the source; each process has its own if the name holds `RANK`.
+        test: the source of test images, likewise; None if they are a part of the data.
         world: the processes.
 
     Raises:
-        DataError: the processes' images do not go together, or are too few.
+        DataError: the processes' images differ where they must be equal, or there are too few.
     """
     if world.size == 1:
         return split
@@ -69,7 +69,7 @@ def shard_split(split: Split, data: str, test: str | None, world: World) -> Spli
 
 
 def _outline(images: ImageTable) -> dict[str, Any]:
-    """What the other processes are told of ``images``."""
+    """Size, shape, classes and normalization of ``images``, to compare between processes."""
     return {
         "images": len(images),
         "shape": list(images.shape),

@@ -44,7 +44,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = make_strategy(settings, network)
     agreement = normalized(agreement, settings, grid)
     facts = {
-        "settings": settings.said(),
+        "settings": settings.to_json_dict(),
         "surroundings": surroundings(settings),
         "differential_privacy": _privacy(settings),
     }
