@@ -1,9 +1,9 @@
-"""Several processes that train one network: `DistributedDataParallel`, and what goes with it.
+"""Training with several processes, by `DistributedDataParallel`.
 
-A launcher such as `torchrun` starts them and says by environment variables who they are. Facts
-travel as JSON through gloo, whatever the device: nothing that another process sends is unpickled,
-and a process that fails is heard by all others in their next exchange. Gradients and batch
-statistics travel through nccl where the networks are on GPUs.
+A launcher such as `torchrun` starts the processes and sets their environment variables. Values are
+exchanged as JSON through gloo on every device: no data of another process is unpickled, and an
+error of one process reaches all others in their next exchange. On GPUs, gradients and batch
+statistics are exchanged through nccl.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from torch.nn.parallel import DistributedDataParallel
 from instahide.errors import InstaHideError, problem_and_remedy
 from instahide.training.distributed.process_group import ALONE, Batches, Saved, World, usable
 
-#: What a launcher sets, so that processes find each other.
+#: Environment variables that a launcher sets.
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: How long a process waits for one that it has met, which may have far more images to read. That
-#: one has died is noticed at once.
+#: Timeout of an exchange; other processes may have far more images to read. The death of a process
+#: is noticed at once.
 PATIENCE = timedelta(days=1)
-#: How long it waits for the others when it leaves.
+#: Timeout of the barrier at the end.
 PARTING = timedelta(seconds=3)
-#: Bytes of a message that needs no second exchange, and of one that is believed.
+#: Bytes of a message that needs no second exchange, and the most bytes of a message.
 SHORT, LONG = 256, 1 << 26
 
 
 class AgreedError(InstaHideError):
-    """What one process could not do, raised in all of them."""
+    """An error of one process, raised in all of them."""
 
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The processes that a launcher started together with this one; or this one alone.
+    """A context with all processes that a launcher started; without a launcher, a single one.
 
-    They leave the block together, if they are still in step with each other: a launcher ends all
-    others when the first one leaves.
+    At the end the processes wait for each other, unless one of them failed, because a launcher ends
+    all of them when the first one exits.
 
     Raises:
-        InstaHideError: they do not find each other.
+        InstaHideError: the processes cannot connect to each other.
     """
     if not all(name in os.environ for name in LAUNCHED) or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
@@ -86,7 +86,7 @@ class Ranks(World):
 
     @property
     def participant(self) -> str:
-        """Every process has keys of its own."""
+        """The name in the keys of this process, by its rank."""
         return f"rank-{self.rank}"
 
     @contextmanager
@@ -94,14 +94,14 @@ class Ranks(World):
         """As `World.together`, for errors that a user can put right, and for a process that died.
 
         Raises:
-            AgreedError: in all of them, where one of them failed.
-            InstaHideError: another one is gone.
+            AgreedError: one of the processes failed; it is raised in all of them.
+            InstaHideError: another process has ended.
         """
         self.in_step = False
         try:
             try:
                 yield
-                # One may have failed after the others had nothing more to ask.
+                # A process may have failed after the last exchange of the others.
                 self.gathered(None)
             except AgreedError:
                 raise
@@ -120,7 +120,7 @@ class Ranks(World):
         """As `World.gathered`.
 
         Raises:
-            AgreedError: a process has failed since the last time.
+            AgreedError: a process has failed since the last exchange.
         """
         return self._exchange(fact, None)
 
@@ -128,7 +128,7 @@ class Ranks(World):
         """As `World.require`.
 
         Raises:
-            InstaHideError: they compute in different ways, or two would share a GPU.
+            InstaHideError: devices or precisions differ, or two processes would share a GPU.
         """
         gpu = device.index is None and self._local_rank < torch.cuda.device_count()
         found = self.gathered([device.type, str(precision), gpu])
@@ -147,14 +147,14 @@ class Ranks(World):
             self._gradients = dist.new_group(timeout=PATIENCE, backend="nccl")
 
     def length(self, batches: Batches) -> int:
-        """As many steps as the process with most batches needs."""
+        """The largest number of batches of a process."""
         return int(max(self.gathered(len(batches))))
 
     def steps(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor, int]]:
         """As `World.steps`, with the number of encodings in the batches of all processes.
 
-        A process that has run out of encodings takes part with none until all have, so that their
-        networks, optimisers and averages stay the same.
+        A process without further encodings continues with empty batches until all are done, so
+        that networks, optimisers and averages stay equal.
         """
         rest, nothing = iter(batches), None
         for _ in range(self.length(batches)):
@@ -166,16 +166,16 @@ class Ranks(World):
             yield encodings, labels, sum(self.gathered(len(encodings)))
 
     def replica(self, model: nn.Module) -> nn.Module:
-        """As `World.replica`; the weights become those of rank 0."""
+        """As `World.replica`; all processes get the weights of rank 0."""
         replica = DistributedDataParallel(
             model, process_group=self._gradients, gradient_as_bucket_view=True
         )
-        # Rank 0's would describe its own images alone; `average` takes those of all.
+        # Rank 0's buffers would describe only its own images; `average` uses those of all.
         replica.broadcast_buffers = False
         return replica
 
     def average(self, model: nn.Module, images: int) -> None:
-        """As `World.average`; exact for counts, too."""
+        """As `World.average`; also exact for counts."""
         buffers = list(model.buffers())
         if not buffers:
             return
@@ -187,7 +187,7 @@ class Ranks(World):
             buffer.copy_(part.view_as(buffer))
 
     def copied(self, saved: Saved | None) -> Saved | None:
-        """What rank 0 has of ``saved``, which may lie on its machine alone."""
+        """The value of ``saved`` in rank 0, which may be the only one with the file."""
         tensors, facts = saved or ({}, None)
         outline = [
             (name, str(t.dtype).removeprefix("torch."), t.shape) for name, t in tensors.items()
@@ -203,7 +203,7 @@ class Ranks(World):
         return copies, facts
 
     def facts(self) -> dict[str, Any]:
-        """How many there are, and what their gradients travel through."""
+        """Number of processes, and the backend of their gradients."""
         return {"world": {"size": self.size, "backend": dist.get_backend(self._gradients)}}
 
     def _exchange(self, fact: Any, error: tuple[str, str] | None) -> list[Any]:
@@ -215,7 +215,7 @@ class Ranks(World):
         return [fact for fact, _ in messages]
 
     def _texts(self, own: bytes) -> list[bytes]:
-        """What every process sends, in order. Spaces behind it change no JSON."""
+        """The message of every process, in order; JSON padded with spaces."""
         head = len(own).to_bytes(8, "big")
         heads = self._rows((head + own)[:SHORT].ljust(SHORT))
         longest = max(int.from_bytes(row[:8], "big") for row in heads)
@@ -229,7 +229,7 @@ class Ranks(World):
         return self._rows(own.ljust(longest))
 
     def _rows(self, own: bytes) -> list[bytes]:
-        """``own`` of every process, in order; all of one length."""
+        """``own`` of every process, in order; all have the same length."""
         mine = torch.frombuffer(bytearray(own), dtype=torch.uint8)
         rows = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(rows, mine, group=self._facts)
@@ -237,19 +237,19 @@ class Ranks(World):
 
 
 def _agreed(errors: list[list[str] | None]) -> AgreedError:
-    """The first of the ``errors``; it says whose it is, unless all have it."""
+    """The first of the ``errors``, with its rank unless all processes have the same error."""
     rank, (problem, remedy) = next((r, e) for r, e in enumerate(errors) if e)
     everywhere = all(error == errors[0] for error in errors)
     return AgreedError(problem if everywhere else f"Rank {rank}: {problem}", remedy)
 
 
 def _lost(error: RuntimeError) -> bool:
-    """Whether another process is gone. gloo has no type of error for it, only its own name."""
+    """Whether the error means that another process ended; gloo marks it only by its name."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def _alone() -> InstaHideError:
     return InstaHideError(
         "Another process of this run has ended, so that this one cannot go on.",
-        "See what it said; then start all of them again, with `resume=True`.",
+        "See its log; then start all of them again, with `resume=True`.",
     )
