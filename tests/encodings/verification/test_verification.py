@@ -97,8 +97,8 @@ def test_a_private_share_below_c2_is_found(tmp_path: Path, write_folder: Write) 
     assert len(write_folder(tmp_path / "wrong", encoded, scheme=scheme).verify()) == 1
 
 
-def test_a_worst_error_that_is_too_good_is_found(folder: Path) -> None:
-    rewritten(folder, worst_error=1e-9)
+def test_a_quantization_error_that_is_too_small_is_found(folder: Path) -> None:
+    rewritten(folder, max_quantization_error=1e-9)
     assert "worst error" in problems(folder)[0]
 
 
