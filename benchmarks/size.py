@@ -56,7 +56,7 @@ def figures(root: Path) -> dict[str, object]:
         "functions_over_40_lines": sum(length(function) > 40 for function, _ in found),
         "many_parameters": sum(parameters(function) > MANY_PARAMETERS for function, _ in found),
         "lines_with_any": sum(bool(re.search(r"\bAny\b", line)) for line in lines),
-        "casts": sum(len(re.findall(r"\bcast\(", line)) for line in lines),
+        "casts": sum(len(re.findall(r"(?<![\w.])cast\(", line)) for line in lines),
         "most_modules_in_a_folder": modules,
         "most_modules_are_in": str(folder),
     }
