@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from instahide import Scheme, open_split
-from instahide.integrations.lightning.callback import InstaHideCallback
+from instahide.integrations.lightning import InstaHideCallback
 
 
 class Digits(LightningDataModule):

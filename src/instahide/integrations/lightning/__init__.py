@@ -1,1 +1,5 @@
 """A callback for PyTorch Lightning."""
+
+from instahide.integrations.lightning.callback import InstaHideCallback
+
+__all__ = ["InstaHideCallback"]
