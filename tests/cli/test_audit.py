@@ -234,4 +234,4 @@ def test_a_finished_run_is_asked_who_was_trained_on(tmp_path: Path) -> None:
     found = report(out)
     assert found["subject"]["copies"] == 3
     assert 0.3 < found["summary"]["membership_auc"] < 0.9
-    assert any("was trained on" in sentence for sentence in found["verdict"])
+    assert any("training image" in sentence for sentence in found["verdict"])
