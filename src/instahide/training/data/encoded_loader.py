@@ -14,7 +14,7 @@ from instahide.errors import InstaHideError
 
 #: Most encodings and most values of a block, which holds whole batches: large enough that the cost
 #: of starting a block is negligible, small enough that several blocks fit into memory.
-BLOCK, BLOCK_VALUES = 2048, 1 << 23
+BLOCK, BLOCK_VALUES = 2560, 1 << 23
 
 
 class EncodedLoader:
