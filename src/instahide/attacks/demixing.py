@@ -29,7 +29,7 @@ from instahide.attacks.base import (
     RecoveredImages,
     require,
 )
-from instahide.attacks.shadow_encodings import ShadowBatch, shadow_batches
+from instahide.attacks.shadow_encodings import ShadowBatch, missing_shadow, shadow_batches
 from instahide.attacks.unet import UNet
 from instahide.encryption.scheme import Scheme
 
@@ -61,11 +61,7 @@ class Demixing:
             return "Nothing is mixed in."
         if len(observation) == 0:
             return "The attacker sees no encodings."
-        if observation.shadow is None:
-            return "The attacker has no images of the private images' kind to learn from."
-        if len(observation.shadow) < max(2, observation.scheme.private_k):
-            return "The attacker has too few images of the private images' kind for one mix."
-        return None
+        return missing_shadow(observation)
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress

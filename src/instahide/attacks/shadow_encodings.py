@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from instahide.attacks.base import EncodingObservation
 from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
@@ -34,6 +35,15 @@ class ShadowBatch(NamedTuple):
         """(n, n) which encodings share an image."""
         held = (self.coefficients > 0).float()
         return held @ held.T > 0
+
+
+def missing_shadow(observation: EncodingObservation) -> str | None:
+    """Return why an attacker cannot make shadow encodings, if one cannot."""
+    if observation.shadow is None:
+        return "The attacker has no images of the private images' kind to learn from."
+    if len(observation.shadow) < max(2, observation.scheme.private_k):
+        return "The attacker has too few images of the private images' kind for one mix."
+    return None
 
 
 def shadow_batches(

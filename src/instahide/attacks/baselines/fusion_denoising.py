@@ -31,7 +31,7 @@ from instahide.attacks.base import (
 from instahide.attacks.reconstruction.attack import ReconstructionAttack
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.reconstruction.recovery.coefficients import weights
-from instahide.attacks.shadow_encodings import ShadowBatch, shadow_batches
+from instahide.attacks.shadow_encodings import ShadowBatch, missing_shadow, shadow_batches
 from instahide.attacks.unet import UNet
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -70,11 +70,7 @@ class FusionDenoising:
             return f"It is not known that there are {LEAST_COPIES} encodings of an image or more."
         if not observation.scheme.mask:
             return "The attack is for masked encodings."
-        if observation.shadow is None:
-            return "The attacker has no images of the private images' kind to learn from."
-        if len(observation.shadow) < max(2, observation.scheme.private_k):
-            return "The attacker has too few images of the private images' kind for one mix."
-        return None
+        return missing_shadow(observation)
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
