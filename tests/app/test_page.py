@@ -188,7 +188,7 @@ def test_an_attack_and_a_report_are_shown(tmp_path: Path) -> None:
         page.get_by_role("button", name="Run it").click()
         page.wait_for_selector("#trial img")
         assert page.locator("#trial h3").count() == 4
-        assert "a better one would fail" in page.locator("#trial").inner_text()
+        assert "A better attack may succeed" in page.locator("#trial").inner_text()
         page.get_by_role("tab", name="Reports").click()
         page.get_by_role("button", name="Open", exact=True).click()
         frame = page.frame_locator("iframe.report")
