@@ -31,7 +31,7 @@ def result(attack: str = "averaging", **changes: Any) -> AttackResult:
 
 def recovered(count: int, total: int = 100, **changes: Any) -> AttackResult:
     figures = {
-        "images_recognisable": float(count), "images_sought": float(total),
+        "images_recognizable": float(count), "images_sought": float(total),
         "images_recovered": float(total), "ssim_mean": 0.3, "ssim_mean_of_best": 0.5,
         "ssim_best": 0.9, "ssim_of_nothing": 0.1, "identified": 0.4,
     }  # fmt: skip

@@ -182,12 +182,12 @@ def test_gradients_are_inverted_for_what_a_participant_would_send(tmp_path: Path
     assert [(result.state, bool(result.reason)) for result in statistics] == [
         ("not tried", True)
     ] * 2
-    for inverted, recognisable in ((sent, 0), (plain, 1)):
+    for inverted, recognizable in ((sent, 0), (plain, 1)):
         assert (inverted.state, inverted.images) == ("done", 1)
         assert inverted.figures["images_sought"] == 1
         # Either comes back; what the mask hides in an encoding does not.
         assert (inverted.figures["encoding_psnr_mean"] or 0) > 25
-        assert inverted.figures["images_recognisable"] == recognisable
+        assert inverted.figures["images_recognizable"] == recognizable
         assert [pair.which for pair in inverted.pictures] == ["best"]
     assert "untrained network and its gradient on one encoding" in sent.grants[0]
     assert plain.grants[0].endswith("on one image")

@@ -25,7 +25,7 @@ from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
-#: Of ``audit.json`` and the results. 2: an image is recognisable if it beats a blank picture.
+#: Of ``audit.json`` and the results. 2: an image is recognizable if it beats a blank picture.
 FORMAT = 2
 #: An attack is not begun with fewer seconds than this.
 LEAST_SECONDS = 1.0

@@ -161,9 +161,9 @@ def _line(result: AttackResult) -> str:
     spent = duration(result.seconds) + (", when its time was over" if result.out_of_time else "")
     if recovered_share(result) is None:
         return f"{at}: done in {spent}"
-    found, sought = (result.figures[f"images_{name}"] for name in ("recognisable", "sought"))
+    found, sought = (result.figures[f"images_{name}"] for name in ("recognizable", "sought"))
     return (
-        f"{at}: {found:.0f} of {sought:.0f} recognisable, mean SSIM "
+        f"{at}: {found:.0f} of {sought:.0f} recognizable, mean SSIM "
         f"{result.figures['ssim_mean']:.2f}, {spent}"
     )
 

@@ -99,7 +99,7 @@ def test_an_update_has_a_sentence_of_its_own() -> None:
         "One encoding was recovered from its gradient, which the server of a federation receives "
         "(PSNR 50 dB, by the attack “dlg”). The private image is not recognizable in the result."
     )
-    bare = recovered(1, total=1, on="update", figures=figures | {"images_recognisable": 1.0})
+    bare = recovered(1, total=1, on="update", figures=figures | {"images_recognizable": 1.0})
     assert finding(bare).endswith("The private image is recognizable in the result.")
     failed = recovered(0, on="update", figures=figures | {"encoding_psnr_mean": 9.0})
     assert finding(failed).startswith("One encoding was not recovered from its gradient")

@@ -138,13 +138,13 @@ def test_a_blank_picture_is_never_recovered(original: Tensor, blank: object) -> 
     if original.shape[1] == 3:
         # By SSIM alone, all of these nearly flat images would count.
         assert float(found.ssim.min()) > 0.5
-    assert found.recognisable == 0
+    assert found.recognizable == 0
 
 
 @pytest.mark.parametrize("original", [nearly_flat(12), digits()], ids=["nearly flat", "digits"])
 def test_a_perfect_recovery_of_a_nearly_flat_image_counts(original: Tensor) -> None:
     found = beside(-3 * original + 0.2, original)
-    assert found.recognisable == len(original)
+    assert found.recognizable == len(original)
 
 
 def flat_table() -> ImageTable:
@@ -159,23 +159,23 @@ def test_an_attack_that_hands_back_flat_squares_recovers_none_of_a_flat_data_set
     square = torch.zeros_like(seen.encodings)
     found = match_to_truth(RecoveredImages(images=square, target_ids=seen.owners()), seen, truth)
     assert found is not None
-    assert found.recognisable == 0
+    assert found.recognizable == 0
     pixels = torch.from_numpy(table.pixels / 255).float()
     normalized = torch.from_numpy(table.normalized())
     published = match_to_nearest(RecoveredImages(square[:12], torch.arange(12)), normalized, pixels)
     assert published is not None
-    assert published.recognisable == 0
+    assert published.recognizable == 0
     members = torch.arange(len(seen))[:, None] % 12
     solved = match_to_truth(
         AssignedImages(square[:12], members, torch.ones(members.shape)), seen, truth
     )
     assert solved is not None
-    assert solved.recognisable == 0
+    assert solved.recognizable == 0
     # The images themselves, by the same three ways.
     whole = RecoveredImages(images=truth.images[truth.partners[:, 0]], target_ids=seen.owners())
     exact = match_to_truth(whole, seen, truth)
     assert exact is not None
-    assert exact.recognisable == 12
+    assert exact.recognizable == 12
 
 
 def test_images_too_small_for_a_window_are_refused() -> None:

@@ -45,14 +45,14 @@ def test_the_image_itself_is_recognised_and_noise_is_not(images: ImageTable) -> 
     whole = RecoveredImages(images=-2 * truth.images[rows] + 1, target_ids=torch.arange(len(rows)))
     beside = match_to_truth(whole, observation, truth)
     assert beside is not None
-    assert beside.summary()["images_recognisable"] == beside.summary()["images_sought"] == 12
+    assert beside.summary()["images_recognizable"] == beside.summary()["images_sought"] == 12
     assert beside.summary()["ssim_mean"] > 0.99
     # Each private image once, though each came back three times.
     assert sorted(beside.rows[beside.best_of_each()].tolist()) == list(range(12))
     nothing = RecoveredImages(images=noise(truth.images[rows]), target_ids=torch.arange(len(rows)))
     beside = match_to_truth(nothing, observation, truth)
     assert beside is not None
-    assert beside.recognisable == 0
+    assert beside.recognizable == 0
     assert match_to_truth(Finding(), observation, truth) is None
 
 
@@ -64,7 +64,7 @@ def test_absolute_values_are_compared_with_absolute_values(images: ImageTable) -
     )
     beside = match_to_truth(found, observation, truth)
     assert beside is not None
-    assert beside.recognisable == 12
+    assert beside.recognizable == 12
 
 
 def test_published_images_stand_beside_what_they_are_most_like(images: ImageTable) -> None:
@@ -74,7 +74,7 @@ def test_published_images_stand_beside_what_they_are_most_like(images: ImageTabl
     beside = match_to_nearest(found, normalized, pixels)
     assert beside is not None
     assert beside.rows.tolist() == order.tolist()
-    assert beside.recognisable == 12
+    assert beside.recognizable == 12
 
 
 def test_another_private_image_is_not_recognised_as_the_published_one(images: ImageTable) -> None:
@@ -87,13 +87,13 @@ def test_another_private_image_is_not_recognised_as_the_published_one(images: Im
     blurred = torch.nn.functional.avg_pool2d(normalized, 5, 1, 2, count_include_pad=False)
     beside = match_to_nearest(RecoveredImages(blurred, torch.arange(12)), alike, twins)
     assert beside is not None
-    assert beside.recognisable == 0
+    assert beside.recognizable == 0
     # Noise is nobody, although each noise stands beside some image.
     nobody = RecoveredImages(noise(normalized), torch.arange(12))
     beside = match_to_nearest(nobody, normalized, pixels)
     assert beside is not None
     assert len(beside.rows) == 12
-    assert beside.recognisable == 0
+    assert beside.recognizable == 0
 
 
 def test_an_image_counts_once_however_often_it_came_back() -> None:
@@ -102,7 +102,7 @@ def test_an_image_counts_once_however_often_it_came_back() -> None:
     found = Matches(
         torch.tensor([0, 0, 1, 2]), pixels, pixels, torch.tensor([0.9, 0.8, 0.9, 0.4]), told, 5
     )
-    assert found.recognisable == 1
+    assert found.recognizable == 1
     assert found.best_of_each().tolist() == [0, 2, 3]
     summary = found.summary()
     assert summary["ssim_mean"] == pytest.approx((0.9 + 0.8 + 0.9 + 0.4) / 4)

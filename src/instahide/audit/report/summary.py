@@ -119,7 +119,7 @@ def _recovered(done: Sequence[AttackResult], on: On) -> str:
     if not seeking:
         return "" if on == "published" else _NONE
     best = max(seeking, key=_rank)
-    count, total = (int(best.figures[f"images_{name}"] or 0) for name in ("recognisable", "sought"))
+    count, total = (int(best.figures[f"images_{name}"] or 0) for name in ("recognizable", "sought"))
     where = _WHERE[on].format(total=total, copies=_times(best.encodings_per_image))
     if not count:
         tried = ", ".join(r.attack for r in seeking)

@@ -84,9 +84,9 @@ def summary(results: Sequence[AttackResult]) -> dict[str, float | None]:
 
 def recovered_share(result: AttackResult) -> float | None:
     """Return the share of private images recovered recognizably; None if none was sought."""
-    recognisable = result.figures.get("images_recognisable")
+    recognizable = result.figures.get("images_recognizable")
     sought = result.figures.get("images_sought")
-    return None if recognisable is None or not sought else recognisable / sought
+    return None if recognizable is None or not sought else recognizable / sought
 
 
 def check_thresholds(

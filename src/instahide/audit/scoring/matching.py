@@ -58,7 +58,7 @@ class Matches:
         return self._by_row(_ssim_of_mean_colour)
 
     @property
-    def recognisable(self) -> int:
+    def recognizable(self) -> int:
         """Private images that came back at least once: recovered, and told from all others."""
         counted = self.recognized & counts_as_recovered(self.ssim, self.blank)
         return len(set(self.rows[counted].tolist()))
@@ -79,7 +79,7 @@ class Matches:
         """Plain numbers; ``ssim_mean`` is over all that was recovered, however often an image."""
         best = self.ssim[self.best_of_each()]
         return {
-            "images_recognisable": float(self.recognisable),
+            "images_recognizable": float(self.recognizable),
             "images_sought": float(self.total),
             "images_recovered": float(len(self.rows)),
             "ssim_mean": float(self.ssim.mean()),
