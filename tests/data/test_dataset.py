@@ -77,7 +77,7 @@ def test_values_are_those_of_the_table(kind, workers):
     np.testing.assert_array_equal(rows.labels, expected.labels)
     assert images.shape == TABLE.shape
     assert len(images) == len(TABLE)
-    assert (images.mean, images.std, images.classes) == (TABLE.mean, TABLE.std, TABLE.classes)
+    assert (images.normalization, images.classes) == (TABLE.normalization, TABLE.classes)
     assert images.scale.tolist() == [1, 1, 1]
     assert images.bias.tolist() == [0, 0, 0]
 
@@ -102,7 +102,7 @@ def test_grey_images_have_one_channel():
 
 def test_moments_are_measured_on_8_bit_items():
     images = ImageDataset(Items(ITEMS["PIL"]))
-    assert (images.mean, images.std) == (TABLE.mean, TABLE.std)
+    assert images.normalization == TABLE.normalization
 
 
 def test_an_item_is_fetched_once_a_call():

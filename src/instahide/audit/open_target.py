@@ -136,7 +136,7 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         scheme=scheme,
         copies=max(1, round(len(folder) / manifest.private_images)),
         published=_published(folder) if few else None,
-        withheld=""
+        withheld=None
         if few
         else f"There are {len(folder):,}; the attack as it stands here gets through "
         f"{MOST_ENCODINGS:,} in minutes.",

@@ -65,7 +65,7 @@ class AuditTarget:
     others: ImageTable | None = None
     network: nn.Module | None = None
     published: Published | None = None
-    withheld: str = ""
+    withheld: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     limited: bool = False
 

@@ -32,8 +32,6 @@ from instahide.errors import DataError
 from instahide.utils.parallel import parallel_map
 from instahide.utils.row_indices import row_indices
 
-Moments = tuple[float, ...]
-
 #: Items, evenly spaced, that mean and standard deviation are measured on.
 MEASURED_ITEMS = 1_000
 #: Items, evenly spaced, whose normalized values are looked at.
@@ -98,13 +96,13 @@ class ImageDataset:
         self._first = self._fetch(0)
         measures = self._first.pixels.dtype == np.uint8 and (mean is None or std is None)
         sample = self._sample(MEASURED_ITEMS if measures else CHECKED_ITEMS)
-        self._mean, self._std = _moments(sample, mean, std)
+        self._normalization = _normalization(sample, mean, std)
         self._statistics = ChannelStatistics.of_values(
             self._normalized(sample[:: -(-len(sample) // CHECKED_ITEMS)])
         )
         _require_normalized(
             self._statistics,
-            Normalization(self._mean, self._std),
+            self._normalization,
             pixels=sample.dtype == np.uint8,
             stated=mean is not None,
         )
@@ -125,14 +123,9 @@ class ImageDataset:
         return self._classes
 
     @property
-    def mean(self) -> Moments:
-        """Per channel, of pixel / 255."""
-        return self._mean
-
-    @property
-    def std(self) -> Moments:
-        """Per channel, of pixel / 255."""
-        return self._std
+    def normalization(self) -> Normalization | None:
+        """How pixel / 255 is normalized; None for float images without a stated ``mean``."""
+        return self._normalization
 
     @property
     def scale(self) -> NDArray[np.float32]:
@@ -163,7 +156,7 @@ class ImageDataset:
     def pixel_hashes(self) -> Hashes:
         """(N, 2) hashes of the 8-bit pixels of each item, to compare with those of a table.
 
-        Of float images they are the nearest pixels under `mean` and `std`, and zeros without these.
+        Of float images they are the nearest pixels under `normalization`, and zeros without it.
         """
         return self._hashes[1]
 
@@ -220,19 +213,19 @@ class ImageDataset:
         exact = content_hashes(values)
         if values.dtype == np.uint8:
             return exact, exact
-        if not any(self._mean) and set(self._std) == {1.0}:
+        if self._normalization is None:
             return exact, np.zeros_like(exact)
-        return exact, content_hashes(denormalize_to_uint8(values, self._mean, self._std))
+        return exact, content_hashes(denormalize_to_uint8(values, *self._normalization))
 
     def _sample(self, count: int) -> NDArray[Any]:
         indices = np.unique(np.linspace(0, self._length - 1, count).astype(np.int64)).tolist()
         return np.stack([item.pixels for item in parallel_map(self._fetch, indices, self._workers)])
 
     def _normalized(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        if pixels.dtype == np.float32:
+        if pixels.dtype == np.float32 or self._normalization is None:
             return pixels
         # A table without rows: its formula, so that both paths agree to the last bit.
-        table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), self._mean, self._std)
+        table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), *self._normalization)
         return table.normalized()
 
     def _class_names(self, given: object) -> tuple[str, ...]:
@@ -259,35 +252,35 @@ def _length(dataset: MapDataset) -> int:
     return len(dataset)
 
 
-def _moments(
+def _normalization(
     sample: NDArray[Any], mean: Sequence[float] | None, std: Sequence[float] | None
-) -> tuple[Moments, Moments]:
-    channels = sample.shape[1]
-    measured: tuple[Moments, Moments] = (0.0,) * channels, (1.0,) * channels
-    if sample.dtype == np.uint8:
-        table = ImageTable.from_arrays(sample)
-        measured = table.mean, table.std
-    if sample.dtype != np.uint8 and (mean is None) != (std is None):
+) -> Normalization | None:
+    """The stated normalization, completed by measured values; None of float images without one."""
+    if sample.dtype == np.uint8 and (mean is None or std is None):
+        measured = ImageTable.from_arrays(sample)
+        mean = measured.mean if mean is None else mean
+        std = measured.std if std is None else std
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
         raise DataError("Of mean and std only one is given.", "Give both or none.")
-    moments = Normalization.of(
-        measured[0] if mean is None else mean, measured[1] if std is None else std
-    )
-    # The table holds the rules for both.
-    empty = np.empty((0, channels, 1, 1), np.uint8)
-    ImageTable(empty, np.empty(0, np.int64), (), moments.mean, moments.std)
-    return moments.mean, moments.std
+    normalization = Normalization.of(mean, std)
+    # `ImageTable` validates both.
+    empty = np.empty((0, sample.shape[1], 1, 1), np.uint8)
+    ImageTable(empty, np.empty(0, np.int64), (), *normalization)
+    return normalization
 
 
 def _require_normalized(
-    seen: ChannelStatistics, moments: Normalization, *, pixels: bool, stated: bool
+    seen: ChannelStatistics, normalization: Normalization | None, *, pixels: bool, stated: bool
 ) -> None:
-    """Check that a few items have the values that a normalization by ``moments`` gives."""
+    """Check that a few items have values that ``normalization`` can give."""
     if pixels:
         require_plausible_scale(seen)
-    elif stated:
-        require_consistent_normalization(seen, moments)
-    if stated:
-        require_possible_moments(moments)
+    if normalization is not None and stated:
+        if not pixels:
+            require_consistent_normalization(seen, normalization)
+        require_possible_moments(normalization)
     # Public images come under the private ones' mean and may be far brighter or darker: how many
     # values of each sign private images have is looked at when they are to be encrypted.
     if not seen.positive.any() or not seen.negative.any():

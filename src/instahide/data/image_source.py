@@ -14,6 +14,7 @@ from instahide.data.duplicates.content_hash import (
     duplicate_ids,
 )
 from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
+from instahide.data.normalization.normalization import Normalization
 from instahide.data.table import GatheredRows, ImageTable
 from instahide.errors import DataError
 
@@ -42,13 +43,8 @@ class ImageSource(Protocol):
         ...
 
     @property
-    def mean(self) -> tuple[float, ...]:
-        """Per channel, of pixel / 255: what public images are normalized with as well."""
-        ...
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Per channel, of pixel / 255: what public images are normalized with as well."""
+    def normalization(self) -> Normalization | None:
+        """How pixel / 255 was normalized, which public images are as well; None if unknown."""
         ...
 
     @property

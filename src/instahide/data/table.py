@@ -20,6 +20,7 @@ from instahide.data.duplicates.content_hash import (
     duplicate_row_ids,
     merge_ids,
 )
+from instahide.data.normalization.normalization import Normalization
 from instahide.data.readers.npy_file import map_npy
 from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import DamagedFileError, DataError
@@ -116,6 +117,11 @@ class ImageTable:
         """(C, H, W) of every image."""
         channels, height, width = self.pixels.shape[1:]
         return int(channels), int(height), int(width)
+
+    @property
+    def normalization(self) -> Normalization:
+        """`mean` and `std`."""
+        return Normalization(self.mean, self.std)
 
     @property
     def scale(self) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.data import ImageSource, PhotoCrops
-from instahide.data.table import Normalized
+from instahide.data.normalization.normalization import Normalization
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.keys import KeyStream
 from instahide.encryption.mixing import Fetched, PublicImages, clip_to_range, mix
@@ -70,7 +70,7 @@ class BaseEncoder:
         self,
         keys: OneTimeKeys,
         private: Fetched,
-        like: Normalized,
+        like: Normalization | None,
         normalization: tuple[NDArray[np.float32], NDArray[np.float32]],
         out: Tensor,
     ) -> None:
@@ -79,7 +79,7 @@ class BaseEncoder:
         Args:
             keys: of the n mixes.
             private: pixels (m, C, H, W), and (n, private_k) where each mix finds its own.
-            like: how private images are normalized, and so public ones.
+            like: how private images are normalized, and so public ones; None if unknown.
             normalization: of the fetched pixels, as for `mix`.
             out: what to fill.
         """

@@ -80,6 +80,9 @@ class BatchEncoder(BaseEncoder):
         keys: a stream to draw from; a new one by default.
         participant: a name in the keys of a new stream, as for `Encoder`.
 
+    Attributes:
+        normalized: the ``moments``; None if unknown.
+
     Raises:
         InstaHideError: public images that do not go with the scheme, or with unknown moments; or
             noise under unknown moments.
@@ -96,9 +99,9 @@ class BatchEncoder(BaseEncoder):
         participant: str = "",
     ) -> None:
         super().__init__(scheme, exposure, public, keys, participant)
-        self._moments = moments or Normalization((), ())
         require_public(scheme, self._public.images)
-        require_range(scheme, known=moments is not None)
+        require_range(scheme, moments)
+        self.normalized = moments
         _require_moments(self._public.images, moments)
         count = exposure.images
         unknown = np.zeros((count, 2), np.uint64)
@@ -107,11 +110,6 @@ class BatchEncoder(BaseEncoder):
         self._drawn_from: tuple[
             NDArray[np.int64] | None, ImageSource | None, PartnerPools | None
         ] = (None, None, None)
-
-    @property
-    def normalized(self) -> Normalization | None:
-        """What private images are normalized with, if that is known."""
-        return self._moments if self._moments.mean else None
 
     def identify(self, hashes: Hashes) -> None:
         """Learn which of the private images show the same picture: no mix holds one twice then.
@@ -182,13 +180,14 @@ class BatchEncoder(BaseEncoder):
                 the scheme gives.
         """
         channels, height, width = images.shape[1:]
-        rate = mu_squared_rate(self.scheme, (channels, height, width), self._moments.std)
+        std = None if self.normalized is None else self.normalized.std
+        rate = mu_squared_rate(self.scheme, (channels, height, width), std)
         self.exposure.require_rate(rate)
         keys = self._one_time_keys(batch, images.shape[1:])
         as_they_are = np.ones(channels, np.float32), np.zeros(channels, np.float32)
         out = allocate((len(batch.targets), *images.shape[1:]), dtype, pin_memory=pin_memory)
         with with_noise(batch.block, self.scheme, out) as mixes:
-            self._mix(keys, (images, batch.positions), self._moments, as_they_are, mixes)
+            self._mix(keys, (images, batch.positions), self.normalized, as_they_are, mixes)
         weights = label_weights(self.scheme, keys)
         return Encoded(out, soft_labels(weights, labels[batch.positions], classes))
 

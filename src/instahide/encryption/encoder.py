@@ -125,7 +125,8 @@ class Encoder(BaseEncoder):
         self.dtype = dtype
         self.device = torch.device(device)
         require_compatible(scheme, images, self._public.images, self.augmentation)
-        self.exposure.require_rate(mu_squared_rate(scheme, images.shape, images.std))
+        std = None if images.normalization is None else images.normalization.std
+        self.exposure.require_rate(mu_squared_rate(scheme, images.shape, std))
         self._prepare()
 
     def permutation(self) -> NDArray[np.int64]:
@@ -248,7 +249,8 @@ class Encoder(BaseEncoder):
         """Fill ``out``; returns the classes (n, private_k) of the private images."""
         private = self.images.rows(self._private(keys))
         normalization = self.images.scale, self.images.bias
-        self._mix(keys, (private.pixels, private.positions), self.images, normalization, out)
+        like = self.images.normalization
+        self._mix(keys, (private.pixels, private.positions), like, normalization, out)
         return private.labels
 
     def _to_device(self) -> cuda.DeviceTables | None:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.data import ImageSource, ImageTable, PhotoCrops
-from instahide.data.table import Normalized
+from instahide.data.normalization.normalization import Normalization
 from instahide.encryption.kernels import cpu
 from instahide.encryption.keys import Block, KeyStream, Purpose
 from instahide.encryption.sampling import sampler
 from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
+from instahide.errors import DataError
 
 #: New crops of photographs that an epoch draws, where the public images are `PhotoCrops`.
 CROPS_PER_EPOCH = 10_000
@@ -51,7 +52,7 @@ class PublicImages:
         return True
 
     def rows(
-        self, chosen: NDArray[np.int64], private: NDArray[np.generic], like: Normalized
+        self, chosen: NDArray[np.int64], private: NDArray[np.generic], like: Normalization | None
     ) -> Fetched:
         """The images ``chosen`` (n, j), as pixels of the type of the ``private`` ones.
 
@@ -63,7 +64,7 @@ class PublicImages:
             return private[:0], chosen
         if isinstance(self.images, ImageTable) and private.dtype != np.uint8:
             unique, positions = np.unique(chosen, return_inverse=True)
-            pool = self.images.normalized_like(like)
+            pool = self.images.normalized_like(_known(like))
             return pool.normalized(unique), positions.reshape(chosen.shape)
         rows = self.images.rows(chosen)
         return rows.pixels, rows.positions
@@ -110,7 +111,7 @@ def with_noise(block: Block, scheme: Scheme, out: Tensor) -> Generator[Tensor]:
 
 
 def clip_to_range(
-    scheme: Scheme, private: NDArray[np.float32], like: Normalized
+    scheme: Scheme, private: NDArray[np.float32], like: Normalization | None
 ) -> NDArray[np.float32]:
     """``private`` (m, C, H, W), where noise is to hide them in the range that it is reckoned for.
 
@@ -118,8 +119,16 @@ def clip_to_range(
     """
     if not scheme.noise:
         return private
-    mean, std = (np.asarray(moment, np.float32)[:, None, None] for moment in (like.mean, like.std))
+    mean, std = (np.asarray(moment, np.float32)[:, None, None] for moment in _known(like))
     return np.clip(private, -mean / std, (1 - mean) / std)
+
+
+def _known(normalization: Normalization | None) -> Normalization:
+    if normalization is None:
+        raise DataError(
+            "The normalization of the private images is not known.", "Give its mean and std."
+        )
+    return normalization
 
 
 def label_weights(scheme: Scheme, keys: OneTimeKeys) -> NDArray[np.float32]:

@@ -41,9 +41,16 @@ def sensitivity(shape: tuple[int, int, int], std: Sequence[float]) -> float:
     return math.sqrt(sum(height * width / deviation**2 for deviation in std))
 
 
-def mu_squared_rate(scheme: Scheme, shape: tuple[int, int, int], std: Sequence[float]) -> float:
-    """What a squared coefficient of 1 adds to the mu^2 of an image; infinite without noise."""
-    return (sensitivity(shape, std) / scheme.noise) ** 2 if scheme.noise else math.inf
+def mu_squared_rate(
+    scheme: Scheme, shape: tuple[int, int, int], std: Sequence[float] | None
+) -> float:
+    """What a squared coefficient of 1 adds to the mu^2 of an image.
+
+    Infinite without noise, or if ``std``, by which pixel / 255 was divided, is unknown (None).
+    """
+    if not scheme.noise or std is None:
+        return math.inf
+    return (sensitivity(shape, std) / scheme.noise) ** 2
 
 
 def delta_of(epsilon: float, mu: float) -> float:

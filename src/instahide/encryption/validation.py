@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from instahide.data import ImageSource, ImageTable
 from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.data.normalization.normalization import (
+    Normalization,
     require_plausible_scale,
     require_sign_balance,
     require_similar_spread,
@@ -39,7 +40,7 @@ def require_compatible(
             "Lower k, or give more images.",
         )
     require_public(scheme, public)
-    require_range(scheme, known=isinstance(images, ImageTable) or not moments_unknown(images))
+    require_range(scheme, images.normalization)
     if public is not None:
         require_same_shape(public.shape, images.shape)
         _require_same_kind(images, public)
@@ -74,13 +75,13 @@ def require_public(scheme: Scheme, public: ImageSource | None) -> None:
         )
 
 
-def require_range(scheme: Scheme, *, known: bool) -> None:
-    """Check that it is known how far private images may go, where noise is to hide them.
+def require_range(scheme: Scheme, normalization: Normalization | None) -> None:
+    """Check that the range of private images is known if ``scheme`` adds noise.
 
     Raises:
-        DataError: it is not.
+        DataError: the scheme adds noise, and the normalization of the images is unknown.
     """
-    if scheme.noise and not known:
+    if scheme.noise and normalization is None:
         raise DataError(
             "Private images are normalized by a transform whose mean and std are not known, so "
             "that nobody can say what noise on them guarantees.",
@@ -107,21 +108,12 @@ def _require_same_kind(images: ImageSource, public: ImageSource) -> None:
             "Private images are a table, public ones a data set with transforms of its own.",
             "Wrap both in `ImageDataset`, so that both are normalized alike.",
         )
-    if (
-        isinstance(public, ImageTable)
-        and not isinstance(images, ImageTable)
-        and moments_unknown(images)
-    ):
+    if isinstance(public, ImageTable) and images.normalization is None:
         raise DataError(
             "Private images are normalized by a transform whose mean and std are not known, so "
             "that public images cannot be normalized alike.",
             "Give `ImageDataset` the mean and std that its transform uses.",
         )
-
-
-def moments_unknown(images: ImageSource) -> bool:
-    """Whether these are what an `ImageDataset` says of float images when it was told nothing."""
-    return not any(images.mean) and set(images.std) == {1.0}
 
 
 def _require_values(scheme: Scheme, images: ImageSource, public: ImageSource | None) -> None:
@@ -143,8 +135,8 @@ def _require_values(scheme: Scheme, images: ImageSource, public: ImageSource | N
 
 def _alike(public: ImageSource, images: ImageSource) -> ImageSource:
     """Public pixels under the private images' normalization."""
-    if isinstance(public, ImageTable):
-        return public.normalized_like(images)
+    if isinstance(public, ImageTable) and images.normalization is not None:
+        return public.normalized_like(images.normalization)
     return public
 
 

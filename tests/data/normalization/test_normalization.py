@@ -155,8 +155,9 @@ def test_moments_of_pixels_to_255_are_recognised() -> None:
     mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
     images = replace(table(uniform()), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     given = ImageDataset(floats(images), mean=mean, std=std, classes="ab", workers=1)
-    np.testing.assert_allclose(given.mean, images.mean)
-    np.testing.assert_allclose(given.std, images.std)
+    assert given.normalization is not None
+    np.testing.assert_allclose(given.normalization.mean, images.mean)
+    np.testing.assert_allclose(given.normalization.std, images.std)
 
 
 @given(st.lists(st.tuples(st.floats(-2, 2), st.floats(0.1, 3)), min_size=1, max_size=4))

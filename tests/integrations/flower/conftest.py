@@ -17,6 +17,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
 
 from instahide.data import ImageTable, open_split
+from instahide.data.normalization.normalization import Normalization
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.integrations.flower.client import app
 from instahide.integrations.flower.config import FederatedSettings
@@ -177,7 +178,7 @@ class Hospital:
         self, kind: str = "train", run: Mapping[str, Any] = MappingProxyType({}), **changes: Any
     ) -> Message:
         """An honest message of the server of such a run, with changes of its config."""
-        agreement = FederationSpec(self.shape, ("0", "1"), (0.5,), (0.29,))
+        agreement = FederationSpec(self.shape, ("0", "1"), Normalization((0.5,), (0.29,)))
         config = agreement.to_record()
         config["server-round"] = 1
         for name, value in changes.items():

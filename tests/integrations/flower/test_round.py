@@ -15,6 +15,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from instahide.data import ImageTable
+from instahide.data.normalization.normalization import Normalization
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
@@ -219,7 +220,9 @@ def test_the_normalization_is_that_of_all_images_together(digits: Digits) -> Non
 
 
 def test_an_agreement_travels_as_it_is() -> None:
-    agreement = FederationSpec((3, 32, 32), ("cat", "dog"), (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    agreement = FederationSpec(
+        (3, 32, 32), ("cat", "dog"), Normalization((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    )
     assert FederationSpec.from_record(agreement.to_record()) == agreement
 
 

@@ -8,13 +8,15 @@ magnitude by definition; ``docs/pitfalls.md`` has the figures for other moments.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.errors import DataError
+
+if TYPE_CHECKING:
+    from instahide.data.normalization.channel_statistics import ChannelStatistics
 
 #: Least share of the rarer sign in the sum of the values' magnitudes, per channel. MNIST, its
 #: background 81% of all values, has 0.11 when it is normalized with mean 0.5, and 0.012 with mean
@@ -109,7 +111,7 @@ def compose_normalizations(first: Normalization, second: Normalization) -> Norma
     return Normalization(tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def require_sign_balance(seen: ChannelStatistics, remedy: str = "") -> None:
+def require_sign_balance(seen: ChannelStatistics, remedy: str | None = None) -> None:
     """Check that the values of every channel have both signs, as a mask needs to hide anything.
 
     |mask * x| is |x|: of values of one sign it is all of x. A channel with one value has nothing
@@ -139,7 +141,7 @@ def require_sign_balance(seen: ChannelStatistics, remedy: str = "") -> None:
 
 
 def require_consistent_normalization(
-    seen: ChannelStatistics, normalization: Normalization, remedy: str = ""
+    seen: ChannelStatistics, normalization: Normalization, remedy: str | None = None
 ) -> None:
     """Check that images which were normalized elsewhere have the values that it would give them.
 

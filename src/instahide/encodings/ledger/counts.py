@@ -36,8 +36,8 @@ class LedgerCounts:
         self.counts: NDArray[np.int64] = np.empty(0, np.int64)
         self.squares: NDArray[np.float64] = np.empty(0, np.float64)
         self.losses: NDArray[np.float64] = np.empty(0, np.float64)
-        #: The last take that is in the arrays; before the first, so that they are read.
-        self._seen = -1
+        #: The last take that is in the arrays; None if the arrays must be read again.
+        self._seen: int | None = None
         self.salt, self.name, _, _ = self._state()
 
     def catch_up(self) -> None:
@@ -47,29 +47,29 @@ class LedgerCounts:
             ValueError: the database cannot be as a ledger was written.
         """
         _, _, images, folded = self._state()
-        if folded > self._seen or images != len(self.counts):
-            self._load(images, folded)
-        takes = self._connection.execute(
-            "SELECT * FROM takes WHERE id > ? ORDER BY id", (self._seen,)
-        )
-        for rate, together in groupby(_complete(takes, self._seen), itemgetter(3)):
+        if self._seen is None or folded > self._seen or images != len(self.counts):
+            self._load(images)
+            self._seen = folded
+        seen = self._seen
+        takes = self._connection.execute("SELECT * FROM takes WHERE id > ? ORDER BY id", (seen,))
+        for rate, together in groupby(_complete(takes, seen), itemgetter(3)):
             for part in self._split(together):
                 self._apply(part, rate)
 
     @property
     def seen(self) -> int:
-        """The number of the last take that was read."""
-        return self._seen
+        """The number of the last take that was read; 0 if none was."""
+        return self._seen or 0
 
     def holds(self, other: LedgerCounts) -> bool:
         """Whether these are counts of the same ledger, and no older than what ``other`` has."""
         known = len(other.counts)
         return (
             (self.name, self.salt) == (other.name, other.salt)
-            and self._seen >= other._seen
+            and self.seen >= other.seen
             and len(self.counts) >= known
             # After an error the arrays may be ahead of the file.
-            and (other._seen < 0 or bool((self.counts[:known] >= other.counts).all()))
+            and (other._seen is None or bool((self.counts[:known] >= other.counts).all()))
         )
 
     def _state(self) -> tuple[bytes, str, int, int]:
@@ -84,7 +84,7 @@ class LedgerCounts:
         (number,) = self._connection.execute(last).fetchone()
         return int(number)
 
-    def _load(self, images: int, folded: int) -> None:
+    def _load(self, images: int) -> None:
         rows = self._connection.execute("SELECT * FROM totals ORDER BY first")
         totals = [without_crc(row) for row in rows]
         counts = [np.frombuffer(row[1], "<u4") for row in totals]
@@ -98,7 +98,6 @@ class LedgerCounts:
         self.losses = np.concatenate([np.empty(0, np.float64), *losses])
         if not len(self.counts) == len(self.squares) == len(self.losses) == images:
             raise ValueError("Not a count and two sums for each image.")
-        self._seen = folded
 
     def _split(self, takes: Iterable[Row]) -> Iterator[list[Row]]:
         """``takes``, as many at a time as are worth adding up together."""

@@ -31,7 +31,6 @@ from instahide.encodings.ledger.schema import create
 from instahide.encodings.ledger.store import LedgerFile
 from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.scheme import Scheme
-from instahide.encryption.validation import moments_unknown
 
 
 def default_ledger() -> Path:
@@ -122,8 +121,8 @@ class Ledger:
         if not isinstance(images, ImageSource):
             images = image_view(images, image=image, mean=mean, std=std)
         hashes = self._hashes(images, progress=progress)
-        known = scheme is not None and not moments_unknown(images)
-        rate = mu_squared_rate(scheme, images.shape, images.std) if scheme and known else math.inf
+        std = None if images.normalization is None else images.normalization.std
+        rate = mu_squared_rate(scheme, images.shape, std) if scheme else math.inf
         return LedgerAccount(self._file, hashes, limit, rate)
 
     def account_of(

@@ -113,7 +113,7 @@ class LedgerFile(LedgerCounts):
                 self._connection.execute("COMMIT")
             except BaseException as error:
                 # The arrays may be ahead of the file now: read them again.
-                self._seen = -1
+                self._seen = None
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
@@ -248,7 +248,7 @@ class LedgerFile(LedgerCounts):
         for totals in (self.counts, self.squares, self.losses):
             np.add.at(totals, targets, totals[origins])
         # Under a number of its own, so that other processes read the totals again.
-        self._seen += 1
+        self._seen = self.seen + 1
         self._fold()
 
     def _names(self) -> ImageNames:
@@ -323,7 +323,7 @@ class LedgerFile(LedgerCounts):
                 with_crc(first, counts.data, squares.data, losses.data),
             )
         self._connection.execute("DELETE FROM takes")
-        self._write_state(self._seen)
+        self._write_state(self.seen)
         self._journal_bytes = 0
 
     def _require_own_process(self) -> None:

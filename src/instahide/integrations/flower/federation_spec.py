@@ -12,6 +12,7 @@ from torch import nn
 
 from instahide.data import ImageTable
 from instahide.data.class_names import require_distinct_names
+from instahide.data.normalization.normalization import Normalization
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
@@ -31,18 +32,24 @@ class FederationSpec:
     Attributes:
         shape: (C, H, W) of every image.
         classes: names of the network's outputs.
-        mean: per channel, of pixel / 255; empty until all agree on it.
-        std: per channel, likewise.
+        normalization: of pixel / 255; None until all participants agree on it.
     """
 
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    normalization: Normalization | None = None
 
     def to_record(self) -> ConfigRecord:
         """The specification as a record of a message."""
-        return ConfigRecord({name: list(value) for name, value in vars(self).items()})
+        mean, std = self.normalization or ((), ())
+        return ConfigRecord(
+            {
+                "shape": list(self.shape),
+                "classes": list(self.classes),
+                "mean": list(mean),
+                "std": list(std),
+            }
+        )
 
     @classmethod
     def from_record(cls, record: ConfigRecord) -> Self:
@@ -69,7 +76,8 @@ class FederationSpec:
             raise _unusable("std", f"numbers from {LEAST_STD:.4f} to 1, in units of pixel / 255")
         if len(mean) != len(std) or len(mean) not in (0, shape[0]):
             raise _unusable("mean", "one number for each channel, and so must `std`")
-        return cls(cast(tuple[int, int, int], shape), classes, mean, std)
+        normalization = Normalization(mean, std) if mean else None
+        return cls(cast(tuple[int, int, int], shape), classes, normalization)
 
     def conform(self, images: ImageTable) -> ImageTable:
         """``images`` with the class numbers and normalization of the federation.
@@ -93,8 +101,8 @@ class FederationSpec:
                 "Names must be equal also in case, in space around them and in their Unicode form.",
                 f"Its classes are {', '.join(self.classes[:20]):.500}.",
             )
-        mean, std = self.mean or images.mean, self.std or images.std
-        return align_to_model(images, self.shape, self.classes, mean, std)
+        normalization = self.normalization or images.normalization
+        return align_to_model(images, self.shape, self.classes, *normalization)
 
     def network(self, settings: FederatedSettings) -> nn.Module:
         """The network of ``settings`` for such images, with its initial weights."""
@@ -108,13 +116,14 @@ class FederationSpec:
 
     def card(self, settings: FederatedSettings) -> NetworkCard:
         """The description that is saved with the trained network."""
+        mean, std = self.normalization or ((), ())
         return NetworkCard(
             settings.model,
             settings.sign_invariant,
             self.shape,
             self.classes,
-            self.mean,
-            self.std,
+            mean,
+            std,
             settings.encryption().to_json(),
         )
 
@@ -136,7 +145,7 @@ def moments(images: ImageTable) -> MetricRecord:
     return MetricRecord(cast(dict[str, Any], facts))
 
 
-def averaged(answers: Sequence[MetricRecord]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def averaged(answers: Sequence[MetricRecord]) -> Normalization:
     """Mean and standard deviation, per channel, over the images of all clients together.
 
     Args:
@@ -149,7 +158,7 @@ def averaged(answers: Sequence[MetricRecord]) -> tuple[tuple[float, ...], tuple[
     share = counts / counts.sum()
     mean = share @ means
     square = share @ (deviations**2 + means**2)
-    return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())
+    return Normalization(tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist()))
 
 
 def _require_names_apart(classes: Sequence[str]) -> None:

@@ -13,7 +13,8 @@ from instahide.integrations.flower.untrusted_values import in_range, printable, 
 #: FedProx's coefficient. It multiplies gradients, so that a large one only spoils training.
 MOST_PULL = 1e6
 MOST_ROUNDS = 10**9
-_EXTRA = ("server-round", "proximal-mu")
+#: Keys of a server's config record.
+_KEYS = {"shape", "classes", "mean", "std", "server-round", "proximal-mu"}
 
 
 class Instructions(NamedTuple):
@@ -53,11 +54,10 @@ def read(message: Message, *, arrays: bool) -> Instructions:
     config = content["config"]
     if not isinstance(config, ConfigRecord):
         raise RefusalError("The server's `config` is no config record.", "Send one.")
-    known = {*FederationSpec.__dataclass_fields__, *_EXTRA}
-    if strange := sorted(set(config) - known):
+    if strange := sorted(set(config) - _KEYS):
         raise RefusalError(
             f"The server's message has an unknown key `{printable(strange[0])}`.",
-            f"Use only {', '.join(sorted(known))}.",
+            f"Use only {', '.join(sorted(_KEYS))}.",
         )
     number, pull = config.get("server-round", 0), config.get("proximal-mu", 0.0)
     if not whole_number(number, 0, MOST_ROUNDS):

@@ -88,8 +88,8 @@ def _conforming(participant: Participant, sent: Instructions) -> ImageTable:
     images = participant.images()
     participant.require_crop(images.shape)
     conforming = agreement.conform(images)
-    if agreement.mean:
-        require_near(images, agreement.mean, agreement.std)
+    if agreement.normalization is not None:
+        require_near(images, *agreement.normalization)
     if settings.encryption().mask:
         require_signs(conforming)
     return conforming

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from instahide.data import ImageTable, open_test
+from instahide.data.normalization.normalization import Normalization
 from instahide.errors import DataError, InstaHideError
 from instahide.integrations.flower.client.normalization_check import LARGEST_STD, MOST_MEAN_SHIFT
 from instahide.integrations.flower.config import FederatedSettings
@@ -48,7 +50,10 @@ def negotiate(settings: FederatedSettings) -> tuple[FederationSpec, ImageTable |
             "The shape and the classes of the images are not known.",
             "Name `shape` and `classes` in the run config, or give the server `test` images.",
         )
-    agreement = FederationSpec(shape, classes, settings.mean or (), settings.std or ())
+    stated = None
+    if settings.mean or settings.std:
+        stated = Normalization(settings.mean or (), settings.std or ())
+    agreement = FederationSpec(shape, classes, stated)
     # The same check as by every participant.
     return FederationSpec.from_record(agreement.to_record()), test
 
@@ -61,7 +66,7 @@ def normalized(
     Raises:
         InstaHideError: no client answers, or the clients' images are too different.
     """
-    if agreement.mean and agreement.std:
+    if agreement.normalization is not None:
         return agreement
     content = RecordDict({"config": agreement.to_record()})
     nodes = _nodes(grid, settings.clients)
@@ -72,8 +77,7 @@ def normalized(
             answers.append(read_moments(reply, agreement.shape[0]))
         except RefusalError as error:
             _log.warning("Participant %s: %s", reply.metadata.src_node_id, error.problem)
-    mean, std = averaged(alike(answers))
-    return FederationSpec(agreement.shape, agreement.classes, mean, std)
+    return replace(agreement, normalization=averaged(alike(answers)))
 
 
 def read_moments(reply: Message, channels: int) -> MetricRecord:
