@@ -33,7 +33,11 @@ class Averaging:
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """It needs to be told which encodings are of one image."""
-        return _applies(observation)
+        if observation.groups is None:
+            return "The attacker does not know which encodings are of one image."
+        if len(np.unique(observation.groups.numpy())) == len(observation):
+            return "No two encodings are of one image."
+        return None
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
@@ -52,17 +56,12 @@ class Averaging:
         return RecoveredImages(images, groups, statistics=statistics)
 
 
-class AveragingAbsolute:
+class AveragingAbsolute(Averaging):
     """The mean of an image's squared encodings, less that of all, turned back into |x|."""
 
     name = "averaging-absolute"
     title = "Averaging the absolute values of the encodings of an image"
     paper = "Our extension of Huang et al., InstaHide, ICML 2020, section 5"
-    observes = EncodingObservation
-
-    def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs to be told which encodings are of one image."""
-        return _applies(observation)
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
@@ -81,14 +80,6 @@ class AveragingAbsolute:
         # By chance a square may come out below zero.
         images = squares.clamp(min=0).sqrt()
         return RecoveredImages(images, groups, absolute=True, statistics=statistics)
-
-
-def _applies(observation: EncodingObservation) -> str | None:
-    if observation.groups is None:
-        return "The attacker does not know which encodings are of one image."
-    if len(np.unique(observation.groups.numpy())) == len(observation):
-        return "No two encodings are of one image."
-    return None
 
 
 def _means(

@@ -28,7 +28,7 @@ class Illustration:
         parts: (n, k, C, H, W) the image itself and its partners.
         coefficients: (n, k) float32, their weights.
         mixes: (n, C, H, W) their weighted sums.
-        turned: (n, C, H, W) bool, where the mask turns the sign.
+        negated: (n, C, H, W) bool, where the mask turns the sign.
         encodings: (n, C, H, W) the mixes under their masks, with noise where the scheme has it.
     """
 

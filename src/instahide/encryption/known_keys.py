@@ -31,7 +31,7 @@ class KnownKeyEncodings:
         encoded: images and labels.
         partners: (n, k) int64 rows, private ones first, beginning with the encrypted image.
         coefficients: (n, k) float32.
-        turned: (n, C, H, W) bool, where the mask turns the sign.
+        negated: (n, C, H, W) bool, where the mask turns the sign.
     """
 
     encoded: Encoded

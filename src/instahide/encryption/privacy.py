@@ -15,7 +15,7 @@ Balle and Wang, "Improving the Gaussian Mechanism" (ICML 2018, arXiv:1805.06530)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, Context
 
 import torch
@@ -26,7 +26,8 @@ from instahide.utils.optional_deps import requires_extra
 
 #: The delta that figures are given at, unless another is asked for.
 DELTA = 1e-5
-_STEPS = 200
+#: Margin for the rounding of sums of many losses.
+_ROUNDING = 1 - 1e-9
 #: Three digits, rounded up: an epsilon is never stated smaller than it is.
 _UPWARDS = Context(prec=3, rounding=ROUND_CEILING)
 _LEAST_EPSILON = 0.001
@@ -73,14 +74,28 @@ def epsilon_of(loss: float, delta: float = DELTA) -> float:
         return loss
     mu = math.sqrt(loss)
     # At `high` the tail beyond epsilon alone is below delta.
-    low, high = 0.0, loss / 2 + mu * math.sqrt(2 * math.log(1 / delta))
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if delta_of(middle, mu) <= delta:
-            high = middle
-        else:
+    high = loss / 2 + mu * math.sqrt(2 * math.log(1 / delta))
+    return _bisect(lambda epsilon: delta_of(epsilon, mu) > delta, high)[1]
+
+
+def largest_loss(epsilon: float, delta: float) -> float:
+    """The largest mu^2 whose epsilon at ``delta`` is at most ``epsilon``, rounded down.
+
+    It leaves a margin for the rounding of sums of many losses.
+    """
+    # If delta is below one half, epsilon is above mu^2 / 2.
+    return _bisect(lambda loss: epsilon_of(loss, delta) <= epsilon, 2 * epsilon)[0] * _ROUNDING
+
+
+def _bisect(holds: Callable[[float], bool], high: float) -> tuple[float, float]:
+    """The neighboring floats between 0 and ``high`` at which ``holds`` becomes false."""
+    low = 0.0
+    while low < (middle := (low + high) / 2) < high:
+        if holds(middle):
             low = middle
-    return high
+        else:
+            high = middle
+    return low, high
 
 
 def epsilon_upper_bound(

@@ -15,23 +15,6 @@ from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encryption.privacy import epsilon_of
 from instahide.integrations.flower.errors import RefusalError
 
-#: Margin for the rounding of sums of many losses.
-ROUNDING = 1 - 1e-9
-_STEPS = 60
-
-
-def largest_loss(max_epsilon: float, delta: float) -> float:
-    """The largest mu^2 whose epsilon at ``delta`` is at most ``max_epsilon``, from below."""
-    # Where delta is below one half, epsilon is above mu^2 / 2.
-    low, high = 0.0, 2 * max_epsilon
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if epsilon_of(middle, delta) <= max_epsilon:
-            low = middle
-        else:
-            high = middle
-    return low * ROUNDING
-
 
 def limit_of(account: LedgerAccount, step: float, most: float) -> int:
     """The limit of encodings of an image that keeps every loss at most ``most``.

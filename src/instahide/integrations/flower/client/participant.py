@@ -15,10 +15,9 @@ from instahide.data import ImageTable, open_images, open_test
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.privacy import DELTA, mu_squared_rate
+from instahide.encryption.privacy import DELTA, largest_loss, mu_squared_rate
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.client.epsilon_limit import (
-    largest_loss,
     limit_of,
     require_epsilon,
 )
