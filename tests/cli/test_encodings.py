@@ -216,7 +216,7 @@ def test_a_folder_that_holds_anything_is_not_written_to(tmp_path: Path) -> None:
         (["images.npz", "--noise", "1", "--delta", "0"], "delta = 0"),
         (["images.npz", "--noise", "1", "--delta", "nan"], "delta = nan"),
         (["images.npz", "--size", "1" + "0" * 30], "--size"),
-        (["images.npz", "--max-exposure", "0"], "allows none"),
+        (["images.npz", "--max-exposure", "0"], "limit of encodings per image"),
         (["images.npz", "--mean", "0.5"], "--std"),
         (["images.npz", "--mean", "half", "--std", "0.3"], "half"),
         (["images.npz", "--mean", "0.5", "--std", "0"], "deviation"),

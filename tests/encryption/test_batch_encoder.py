@@ -200,9 +200,9 @@ def test_photographs_give_new_crops_every_epoch(monkeypatch: pytest.MonkeyPatch)
     ("scheme", "changes", "message"),
     [
         (Scheme.cross(4), {"public": None}, "2 public images, but there are none"),
-        (Scheme.inside(4), {"public": POOL}, "mixes none in"),
+        (Scheme.inside(4), {"public": POOL}, "scheme uses none"),
         (Scheme.cross(20), {}, "needs 18 public images; the pool has 12"),
-        (Scheme.cross(4), {"moments": None}, "mean and std are not known"),
+        (Scheme.cross(4), {"moments": None}, "mean and std .* are unknown"),
         (
             Scheme.cross(4),
             {"moments": Normalization((0.5,), (0.2,))},

@@ -60,7 +60,7 @@ def test_epsilon_of_nothing_of_everything_and_of_very_much() -> None:
     assert epsilon_of(0.0) == 0.0
     assert epsilon_of(math.inf) == math.inf
     assert epsilon_of(1e8) == pytest.approx(1e8 / 2, rel=0.01)
-    with pytest.raises(InstaHideError, match="no chance"):
+    with pytest.raises(InstaHideError, match="not between 0 and 1"):
         epsilon_of(1.0, 1.5)
 
 

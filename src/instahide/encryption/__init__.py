@@ -1,1 +1,1 @@
-"""The paper's contribution: schemes, keys, kernels, and the encoder in which they meet."""
+"""InstaHide itself: schemes, one-time keys, kernels, encoders, exposure counts and privacy."""

@@ -1,4 +1,4 @@
-"""What `Encoder` and `BatchEncoder` have in common: a scheme, a key stream and public images."""
+"""The base class of `Encoder` and `BatchEncoder`: a scheme, a key stream and public images."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from instahide.encryption.scheme import Scheme
 
 
 class BaseEncoder:
-    """Draws keys for a scheme, and mixes what was fetched under them.
+    """Draws one-time keys for a scheme and mixes images under them.
 
     A pickled or forked copy starts a key stream of its own.
 
     Args:
         scheme: how to encrypt.
-        exposure: counts how often each private image goes out, and may limit it.
+        exposure: counts the encodings of each private image, and may limit them.
         public: the public images of a scheme that mixes some in.
         keys: a stream to draw from; a new one by default.
         participant: a name in the keys of a new stream.
     """
 
-    #: Attributes that no copy gets.
+    #: Attributes that are left out of copies.
     _uncopied: ClassVar[tuple[str, ...]] = ("_keys",)
 
     def __init__(
@@ -55,7 +55,7 @@ class BaseEncoder:
             self._prepare()
 
     def __getstate__(self) -> dict[str, object]:
-        """Everything but the keys: whoever unpickles this draws keys of their own."""
+        """The state without the key stream; an unpickled copy starts a new one."""
         self._keys.require_copyable()
         return {name: value for name, value in vars(self).items() if name not in self._uncopied}
 
@@ -64,7 +64,7 @@ class BaseEncoder:
         self._keys = KeyStream(self.participant)
 
     def _prepare(self) -> None:
-        """Take note of other public images."""
+        """Called after the public images changed."""
 
     def _mix(
         self,
@@ -78,7 +78,8 @@ class BaseEncoder:
 
         Args:
             keys: of the n mixes.
-            private: pixels (m, C, H, W), and (n, private_k) where each mix finds its own.
+            private: pixels (m, C, H, W), and (n, private_k) the positions of each mix's images in
+                them.
             like: how private images are normalized, and so public ones; None if unknown.
             normalization: of the fetched pixels, as for `mix`.
             out: what to fill.
@@ -91,4 +92,4 @@ class BaseEncoder:
         mix(keys, (pixels, positions), public, normalization, out)
 
     def _require_mixable(self, private: Fetched, public: Fetched) -> None:
-        """Check images that were seen by nobody before."""
+        """Check images that were not validated before, such as those of a batch."""

@@ -1,4 +1,4 @@
-"""Encrypting batches that somebody else fetches: first which images one needs, then their mixes."""
+"""Encryption of batches that the caller fetches: draw which images to fetch, then encode them."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from instahide.errors import DataError
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class PendingBatch:
-    """SECRET: a batch whose mixes are drawn and counted, and whose images are yet to come.
+    """SECRET: a batch whose mixes are drawn and counted, and whose images must still be fetched.
 
     Attributes:
-        targets: (n,) the images that it encrypts, in order; one may be there twice.
-        extra_partners: (j,) the other images that the mixes need, in ascending order, so that the
-            order does not tell which mix needs which.
-        positions: (n, private_k) of the images of each mix, in ``targets`` and then
+        targets: (n,) the images to encrypt, in order; an image may occur twice.
+        extra_partners: (j,) the other images that the mixes need, in ascending order: the order
+            does not reveal which mix needs which.
+        positions: (n, private_k) indices of the images of each mix in ``targets`` followed by
             ``extra_partners``.
         partners: (n, k) as `OneTimeKeys.partners`.
-        coefficients: (n, k)
-        block: what masks and noise are drawn from.
+        coefficients: (n, k) float32.
+        block: key bytes from which masks and noise are drawn.
     """
 
     targets: NDArray[np.int64]
@@ -67,16 +67,16 @@ class PendingBatch:
 
 
 class BatchEncoder(BaseEncoder):
-    """Encrypts batches of images that are fetched and normalized elsewhere, under new keys each.
+    """Encrypts batches of images that the caller fetches and normalizes, each under new keys.
 
     Safe to share between threads. A pickled or forked copy starts a key stream of its own.
 
     Args:
         scheme: how to encrypt.
-        exposure: counts how often each private image goes out, and may limit it.
+        exposure: counts the encodings of each private image, and may limit them.
         public: the public images of a scheme that mixes some in.
-        moments: what the private images are normalized with; public images that are a table or
-            photographs are brought to the same.
+        moments: the normalization of the private images, which is applied to public images that
+            are a table or photographs; None if unknown.
         keys: a stream to draw from; a new one by default.
         participant: a name in the keys of a new stream, as for `Encoder`.
 
@@ -84,8 +84,8 @@ class BatchEncoder(BaseEncoder):
         normalized: the ``moments``; None if unknown.
 
     Raises:
-        InstaHideError: public images that do not go with the scheme, or with unknown moments; or
-            noise under unknown moments.
+        InstaHideError: the public images do not fit the scheme; or ``moments`` is None, and the
+            public images must be normalized or the scheme adds noise.
     """
 
     def __init__(
@@ -106,19 +106,19 @@ class BatchEncoder(BaseEncoder):
         count = exposure.images
         unknown = np.zeros((count, 2), np.uint64)
         self._known = ContentIds(np.arange(count), unknown, unknown)
-        #: The pool and the public images that partners were drawn from last, and their pictures.
+        #: The rows and public images of the last partner pools, and these pools.
         self._drawn_from: tuple[
             NDArray[np.int64] | None, ImageSource | None, PartnerPools | None
         ] = (None, None, None)
 
     def identify(self, hashes: Hashes) -> None:
-        """Learn which of the private images show the same picture: no mix holds one twice then.
+        """Set which private images show the same picture, so that no mix contains a picture twice.
 
-        To be called at the start of an epoch, by all processes that share an exposure at once.
+        Call it at the start of an epoch, in all processes that share an exposure.
 
         Args:
-            hashes: (N, 2, 2) of the values of each image, and of the 8-bit pixels that these come
-                from; zeros where one is not known.
+            hashes: (N, 2, 2) of the values of each image, and of the 8-bit pixels from which they
+                were computed; zeros if a hash is unknown.
         """
         values, pixels = hashes[:, 0], hashes[:, 1]
         self._known = ContentIds(self.exposure.identify(values), values, pixels)
@@ -129,14 +129,14 @@ class BatchEncoder(BaseEncoder):
 
         Args:
             indices: images to encrypt; all in ``pool``.
-            pool: (N,) different images that partners are drawn from, in ascending order.
+            pool: (N,) distinct images from which partners are drawn, in ascending order.
 
         Returns:
-            A batch for all ``indices``, or for those before one that is at its limit.
+            A batch for all ``indices``, or for those before the first image at its limit.
 
         Raises:
             ExposureLimitError: the first image is at its limit.
-            InstaHideError: there are fewer different pictures than a mix needs.
+            InstaHideError: there are fewer distinct pictures than a mix needs.
         """
         block = self._keys.next_block()
         chosen, coefficients = sampler.mixes(
@@ -164,20 +164,20 @@ class BatchEncoder(BaseEncoder):
         dtype: torch.dtype = torch.float32,
         pin_memory: bool = False,
     ) -> Encoded:
-        """Encrypt a ``batch`` that was drawn.
+        """Encrypt a ``batch`` returned by `draw`.
 
         Args:
-            batch: to be used once.
-            images: (m, C, H, W) its ``targets`` and then its ``extra_partners``, normalized.
-            labels: theirs: (m,) class numbers, or (m, classes) soft labels.
-            classes: how many there are.
+            batch: the pending batch; it can be used once.
+            images: (m, C, H, W) its ``targets`` followed by its ``extra_partners``, normalized.
+            labels: labels of ``images``: (m,) class numbers, or (m, classes) soft labels.
+            classes: the number of classes.
             dtype: of the encodings: float32, float16 or bfloat16.
             pin_memory: put the encodings into page-locked memory, for a copy to a GPU.
 
         Raises:
-            InstaHideError: public images are of another shape; a mix would hold the same image
-                twice, which `identify` did not tell; or the exposure keeps another guarantee than
-                the scheme gives.
+            InstaHideError: the public images have another shape; a mix would contain an image
+                twice, although `identify` did not say so; or the exposure accounts for more
+                noise than the scheme adds.
         """
         channels, height, width = images.shape[1:]
         std = None if self.normalized is None else self.normalized.std
@@ -200,7 +200,7 @@ class BatchEncoder(BaseEncoder):
         require_different(private, public)
 
     def _pools(self, pool: NDArray[np.int64]) -> PartnerPools | None:
-        """What partners are drawn from, computed once for an epoch."""
+        """The pools from which partners are drawn, computed once per epoch."""
         rows, public, pools = self._drawn_from
         if rows is not pool or public is not self._public.images:
             ids, hashes, pixels = self._known
@@ -220,28 +220,28 @@ class BatchEncoder(BaseEncoder):
 
 
 def _require_moments(public: ImageSource | None, moments: Normalization | None) -> None:
-    """Public pixels are normalized here, and must come out like the private images."""
+    """Check that public pixels can be normalized as the private images are."""
     if not isinstance(public, ImageTable):
         return
     if moments is None:
         raise DataError(
-            "Private images are normalized by a transform whose mean and std are not known, so "
-            "that public images cannot be normalized alike.",
-            "Give mean= and std= as the transform has them.",
+            "The mean and std of the private images' transform are unknown, so public images "
+            "cannot be normalized in the same way.",
+            "Pass the transform's mean= and std=.",
         )
     channels = public.shape[0]
     if {len(moments.mean), len(moments.std)} != {channels}:
         raise DataError(
             f"Public images have {channels} channels, but there are {len(moments.mean)} means and "
             f"{len(moments.std)} standard deviations.",
-            "Give one of each a channel, and public images of as many channels.",
+            "Pass one mean and one std for each channel of the public images.",
         )
 
 
 def _positions_of(chosen: NDArray[np.int64], fetched: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n, p) where each of ``chosen`` (n, p) is in ``fetched`` (m,), which begins with column 0."""
+    """(n, p) positions of ``chosen`` (n, p) in ``fetched`` (m,), which begins with column 0."""
     unique, first = np.unique(fetched, return_index=True)
     places = first[np.searchsorted(unique, chosen)]
-    # An image that is to be encrypted twice was fetched twice: each encryption has its own.
+    # An image that is encrypted twice was fetched twice: each encryption uses its own copy.
     places[:, 0] = np.arange(len(places))
     return places

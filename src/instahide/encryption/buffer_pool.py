@@ -1,6 +1,7 @@
-"""Memory for encodings, used again once nobody holds them.
+"""A pool of memory buffers for encodings.
 
-Linux zeroes fresh memory page by page: a tenth of the time of encoding went into that.
+A buffer is reused when no tensor refers to it any more. Linux zeroes fresh memory page by page,
+which took a tenth of the encoding time.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: Pieces of memory that are kept: a stream has about as many blocks at a time.
+#: Buffers in the pool: about the number of blocks that a stream holds at a time.
 SPARE = 6
-#: Bytes; less memory is had for nothing, and more is not kept.
+#: Bytes of the smallest and the largest buffer that is pooled.
 LEAST, MOST = 1 << 20, 1 << 25
 _spare: deque[NDArray[np.uint8]] = deque(maxlen=SPARE)
 
@@ -30,13 +31,13 @@ def allocate(
     pin_memory: bool,
     wait: Callable[[], object] = lambda: None,
 ) -> Tensor:
-    """Memory on the CPU for encodings of ``shape``, with whatever stands in it.
+    """An uninitialized CPU tensor for encodings of ``shape``, from the pool if possible.
 
     Args:
         shape: of the encodings.
         dtype: of the encodings.
-        pin_memory: whether it is to be page-locked.
-        wait: is called first; see `Turns`.
+        pin_memory: whether to use page-locked memory.
+        wait: called first; see `Turns`.
     """
     wait()
     if pin_memory:
@@ -52,10 +53,10 @@ def allocate(
 
 
 class Turns:
-    """When the blocks of a stream get memory, so that no more than ``most`` of them have some.
+    """Limits the blocks of a stream that hold memory at the same time to ``most``.
 
-    One of these is with whoever uses the encodings. It is dropped when the next one is handed out,
-    and so its memory is free once the one after that is asked for.
+    The consumer of the encodings holds one of these blocks. It drops a block when it receives the
+    next one, so the memory of a block is free when the second block after it is requested.
     """
 
     def __init__(self, most: int) -> None:
@@ -63,7 +64,7 @@ class Turns:
         self._waiting: deque[Event] = deque()
 
     def next(self) -> Callable[[], object]:
-        """What the next block is to call before it gets memory."""
+        """A function that the next block calls before it allocates; it waits for its turn."""
         turn = Event()
         if self._free:
             self._free -= 1
@@ -73,7 +74,7 @@ class Turns:
         return turn.wait
 
     def asked(self) -> None:
-        """Whoever uses the encodings asks for another block, and so holds no more than one."""
+        """Record that the consumer requests another block, and so holds at most one."""
         self._asked += 1
         if self._asked == 1:
             return
@@ -83,13 +84,13 @@ class Turns:
             self._free += 1
 
     def end(self) -> None:
-        """Nobody is to wait any more."""
+        """Release all waiting blocks."""
         for turn in self._waiting:
             turn.set()
 
 
 def _spare_buffer(size: int) -> NDArray[np.uint8]:
-    """At least ``size`` bytes that nobody uses; NumPy's have huge pages, which torch's have not."""
+    """An unused buffer of at least ``size`` bytes, by NumPy, which uses huge pages."""
     for _ in range(len(_spare)):
         try:
             memory = _spare.popleft()

@@ -1,4 +1,4 @@
-"""Encryption with a public scheme and secret one-time keys; its output is encodings only."""
+"""`Encoder`: encrypts a table or data set under one-time keys and returns only encodings."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import require_compatible
 from instahide.utils.row_indices import row_indices
 
-#: Blocks that `Encoder.stream` works on at a time: keys of one are drawn, one is mixed, and one is
-#: there for processors that are done with that.
+#: Blocks that `Encoder.stream` prepares ahead: one whose keys are drawn, one that is mixed, and one
+#: to keep idle processors busy.
 BLOCKS_AHEAD = 3
 
-#: Gives memory for encodings of a shape and type.
+#: Allocates memory for encodings of a shape and type.
 Memory = Callable[[tuple[int, ...], torch.dtype], Tensor]
 
 
@@ -85,8 +85,8 @@ class Encoder(BaseEncoder):
             images fit into half of its free memory.
 
     Attributes:
-        pools: the images that partners are drawn from, if some images show the same picture; None
-            if all are different. A mix never holds a picture twice, private or public.
+        pools: the pools from which partners are drawn, if some images show the same picture; None
+            if all are distinct. A mix never contains a picture twice, private or public.
 
     Raises:
         InstaHideError: the images do not fit the scheme: public images are missing, unexpected, too
@@ -143,37 +143,36 @@ class Encoder(BaseEncoder):
             pin_memory: put the encodings into page-locked memory, for a copy to a GPU.
 
         Returns:
-            Encodings of all ``indices``; fewer where one of them came to the exposure's limit:
-            then of those before it.
+            Encodings of all ``indices``, or of those before the first image at its limit.
 
         Raises:
             ExposureLimitError: the first image is at its limit.
-            InstaHideError: indices that are not whole numbers or out of range, or an image that
-                cannot be used.
+            InstaHideError: an index is not an integer or is out of range, or an image cannot be
+                read.
         """
         return self._encode(*self._begin(indices, pin_memory))
 
     def stream(
         self, rows: Iterable[NDArray[np.int64] | NDArray[np.bool]], *, pin_memory: bool = False
     ) -> Generator[Encoded, None, None]:
-        """Encrypt each of ``rows`` in turn, the next ones in the background.
+        """Encrypt blocks of images in order, and prepare the next blocks in the background.
 
-        While one block is used, keys of later ones are drawn and those before them mixed. Whoever
-        stops early has `BLOCKS_AHEAD` blocks encoded, and counted, that nobody has seen.
+        If you stop early, up to `BLOCKS_AHEAD` blocks have been encoded and counted that you have
+        not received.
 
         Args:
-            rows: for every block the private images to encrypt, each as for `encode`.
+            rows: the private images to encrypt in each block, as for `encode`.
             pin_memory: as for `encode`.
 
         Raises:
-            InstaHideError: as for `encode`, when the block is due.
+            InstaHideError: as for `encode`, when that block is requested.
         """
         workers = ThreadPoolExecutor(BLOCKS_AHEAD, thread_name_prefix="instahide-prefetch")
         coming: deque[Future[Encoded]] = deque()
         turns = Turns(BLOCKS_AHEAD + 1)
         try:
             for indices in rows:
-                # Begun here, in order: which thread is faster changes nothing.
+                # Keys are taken here, in order, whichever thread is faster.
                 begun = self._begin(indices, pin_memory, turns.next())
                 coming.append(workers.submit(self._encode, *begun))
                 if len(coming) > BLOCKS_AHEAD:
@@ -192,19 +191,19 @@ class Encoder(BaseEncoder):
         pin_memory: bool,
         wait: Callable[[], object] = lambda: None,
     ) -> tuple[Block, NDArray[np.int64], Memory]:
-        """Key bytes of their own, the checked ``indices``, and what gives memory for encodings."""
+        """New key bytes, the validated ``indices``, and an allocator for the encodings."""
         indices = row_indices(indices, len(self.images))
         if self._device_tables is None:
             memory = partial(allocate, pin_memory=pin_memory, wait=wait)
             return self._keys.next_block(), indices, memory
-        # Here, where the user's own stream of the device is the current one.
+        # Allocate in the calling thread, where the user's CUDA stream is the current one.
         shape = (len(indices), *self.images.shape)
         out = torch.empty(shape, dtype=self.dtype, device=self.device)
         return self._keys.next_block(), indices, lambda shape, _: out[: shape[0]]
 
     def _encode(self, block: Block, indices: NDArray[np.int64], memory: Memory) -> Encoded:
         keys = self._draw(block, indices)
-        # Not before the keys are drawn: by then, memory of an earlier block is free again.
+        # Allocate after the keys are drawn: memory of an earlier block is free by then.
         out = memory((len(keys.partners), *self.images.shape), self.dtype)
         with with_noise(block, self.scheme, out) as mixes:
             if self._device_tables is not None:
@@ -236,7 +235,7 @@ class Encoder(BaseEncoder):
         )
 
     def _prepare(self) -> None:
-        """Let the exposure count by picture, and find out which images partners are drawn from."""
+        """Group the exposure counts by picture, and compute the partner pools."""
         ids = self.exposure.group(content_ids_of(self.images))
         self.pools: PartnerPools | None = partner_pools(ids, self.images, self._public.images)
         require_enough_images(self.scheme, self.pools)
@@ -265,10 +264,10 @@ class Encoder(BaseEncoder):
 
 
 def random_permutation(count: int, participant: str = "") -> NDArray[np.int64]:
-    """A random permutation of ``count`` rows, from keys that nothing else uses.
+    """A random permutation of ``count`` rows, from a key stream of its own.
 
     Args:
-        count: how many rows.
+        count: number of rows.
         participant: a name in the keys, as for `Encoder`.
     """
     return sampler.permutation(KeyStream(participant).next_block(), count)

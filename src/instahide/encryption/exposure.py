@@ -21,7 +21,7 @@ from instahide.encryption.sampling._duplicates_numba import (
 )
 from instahide.errors import ExposureLimitError, InstaHideError
 
-#: The type of counts or of sums.
+#: Type of counts and of sums of squares.
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -62,7 +62,7 @@ class Exposure:
         self.limit = limit
         self._counts: NDArray[np.int64] = np.zeros(images, np.int64)
         self._squares: NDArray[np.float64] = np.zeros(images, np.float64)
-        #: (N,) the first image with the same picture; None where all are different.
+        #: (N,) the first image with the same picture; None if all pictures are distinct.
         self._first: NDArray[np.int64] | None = None
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -79,24 +79,24 @@ class Exposure:
 
     @property
     def by_picture(self) -> NDArray[np.int64]:
-        """(N,) as `counts`, but of each picture at one of its images alone; 0 at the others."""
+        """(N,) counts of pictures: each at the first of its images, 0 at the others."""
         counts = self.counts
         if self._first is not None:
             counts = np.where(self._first == np.arange(self.images), counts, 0)
         return counts
 
     def identify(self, hashes: Hashes) -> NDArray[np.int64]:
-        """As `group`, by ``hashes`` (N, 2) of the images; zeros where one is not known."""
+        """Like `group`, by ``hashes`` (N, 2) of the images; zeros if a hash is unknown."""
         return self.group(duplicate_ids(hashes))
 
     def group(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Count images that show one picture together, from now on and what was counted before.
+        """Share one count between images that show the same picture, earlier counts included.
 
         Args:
-            ids: (N,) numbers below N, equal for images of one picture.
+            ids: (N,) numbers below N, equal for images that show the same picture.
 
         Returns:
-            (N,) numbers that are equal for these, and for all that were grouped before.
+            (N,) numbers, equal for images that were grouped in this call or before.
         """
         with self._lock:
             known = ids if self._first is None else merge_ids(ids, self._first)
@@ -112,49 +112,49 @@ class Exposure:
             self._squares = gathered(self._squares, self._first)
 
     def _each(self, totals: NDArray[Scalar]) -> NDArray[Scalar]:
-        """``totals`` (N,) of pictures, by image."""
+        """``totals`` (N,) of pictures, expanded to images."""
         return totals if self._first is None else totals[self._first]
 
     def _pictures(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The images that ``rows`` are counted as."""
+        """The rows under which the images ``rows`` are counted."""
         return rows if self._first is None else self._first[rows]
 
     def require_rate(self, rate: float) -> None:
-        """Check that a guarantee is kept for images of which a squared coefficient costs ``rate``.
+        """Check that the privacy accounting covers encodings with this ``rate``.
 
         Args:
             rate: `privacy.mu_squared_rate` of the scheme and of the images that are encrypted.
 
         Raises:
-            InstaHideError: a guarantee is kept, by a lower rate.
+            InstaHideError: the accounting uses a lower rate, and would understate epsilon.
         """
 
     def begin_epoch(self, rows: NDArray[np.int64]) -> None:
-        """Hear that an epoch begins, in which ``rows`` (n,) and no other images go out.
+        """Called at the start of an epoch that encrypts the images ``rows`` (n,) and no others.
 
-        There is nothing to do where nobody else encrypts them.
+        Does nothing unless other processes encrypt the same images.
         """
 
     def exhausted(self) -> NDArray[np.bool] | None:
-        """(N,) which images are at their limit; None where no image is."""
+        """(N,) whether each image is at its limit; None if no image is."""
         if self.limit is None:
             return None
         spent = self._each(self._counts) >= self.limit
         return spent if spent.any() else None
 
     def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
-        """Count the first mixes, as many as bring no image above its limit.
+        """Count the first mixes, up to the one that would bring an image above its limit.
 
-        To be called before the encodings are made: what is counted may never be seen, what is
-        seen has been counted.
+        Called before the encodings are computed, so that every encoding that leaves the encoder has
+        been counted.
 
         Args:
             rows: (n, p) private images of n mixes.
-            coefficients: (n, p) theirs. A picture that a mix holds twice is counted once in it,
-                with their sum.
+            coefficients: (n, p) of these images. A picture that occurs twice in a mix is counted
+                once, with the sum of its coefficients.
 
         Returns:
-            How many of the n mixes were counted.
+            The number of mixes that were counted.
         """
         if self.limit is not None and os.getpid() != self._process:
             raise _counts_here()
@@ -167,18 +167,18 @@ class Exposure:
         return taken
 
     def __copy__(self) -> Self:
-        """The same object, so that nothing is counted apart."""
+        """The same object, so that there is one count."""
         return self
 
     def __deepcopy__(self, memo: object) -> Self:
-        """The same object, so that nothing is counted apart."""
+        """The same object, so that there is one count."""
         return self
 
     def __reduce__(self) -> tuple[object, ...]:
-        """With the counts so far.
+        """Pickle with the counts so far.
 
         Raises:
-            InstaHideError: there is a limit, which the copy would allow to be passed.
+            InstaHideError: there is a limit, which two separate counts would not enforce.
         """
         if self.limit is not None:
             raise _counts_here()
@@ -186,11 +186,11 @@ class Exposure:
 
 
 class ExposureView(Exposure):
-    """Some of the images of another exposure, which counts them.
+    """A view of some images of another exposure, which holds the counts.
 
     Args:
-        whole: what counts.
-        rows: (n,) images of it; image 0 of the part is the first of these.
+        whole: the exposure that holds the counts.
+        rows: (n,) its images that the view shows, in order.
     """
 
     def __init__(self, whole: Exposure, rows: NDArray[np.int64]) -> None:
@@ -210,50 +210,48 @@ class ExposureView(Exposure):
         return self._whole.squares[self._rows]
 
     def exhausted(self) -> NDArray[np.bool] | None:
-        """(n,) which images are at their limit; None where no image is."""
+        """(n,) whether each image is at its limit; None if no image is."""
         whole = self._whole.exhausted()
         spent = None if whole is None else whole[self._rows]
         return spent if spent is not None and spent.any() else None
 
     def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
-        """As `Exposure.record`, with rows of the part."""
+        """Like `Exposure.record`, with rows of the view."""
         return self._whole.record(self._rows[rows], coefficients)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("A part of an exposure cannot be copied: what it counts is the whole's.")
+        raise TypeError("A view of an exposure cannot be copied: the counts are in the exposure.")
 
 
 def require_limit(limit: int | None) -> None:
-    """Check that a limit allows at least one encoding of an image.
+    """Check that a limit is at least 1.
 
     Raises:
-        InstaHideError: it does not.
+        InstaHideError: ``limit`` is below 1.
     """
     if limit is not None and limit < 1:
-        raise InstaHideError(
-            f"A limit of {limit} encodings of an image allows none.", "Use 1 or more."
-        )
+        raise InstaHideError(f"The limit of encodings per image is {limit}.", "Use 1 or more.")
 
 
 def within_limit(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int) -> int:
-    """How many of the first mixes ``rows`` (n, p) keep every image within ``limit``.
+    """The number of first mixes of ``rows`` (n, p) that keep every image within ``limit``.
 
     Args:
-        rows: images of each mix, none twice in one mix; -1 is none.
+        rows: images of each mix, distinct within a mix; -1 for an empty place.
         counts: (N,) encodings that each image went into before.
-        limit: of these counts.
+        limit: largest count of an image.
     """
     flat = rows.reshape(-1)
-    # Sorted together with its place, which is faster than asking for the order.
+    # Sort each image together with its place: faster than argsort.
     ordered, order = np.divmod(np.sort(flat * len(flat) + np.arange(len(flat))), max(1, len(flat)))
-    # How many times the same image stands before, among these mixes.
+    # The number of earlier occurrences of the same image in these mixes.
     earlier = np.arange(len(flat)) - np.searchsorted(ordered, ordered)
     beyond = order[(counts[ordered] + earlier >= limit) & (ordered >= 0)]
     return int(beyond.min()) // rows.shape[1] if len(beyond) else len(rows)
 
 
 def once_each(pictures: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Mixes ``pictures`` (n, p) with -1 in place of what a mix holds already."""
+    """``pictures`` (n, p) with -1 in place of every repetition within a mix."""
     if has_repeats(pictures):
         pictures = pictures.copy()
         merge_repeats(pictures, np.zeros(pictures.shape, np.float32))
@@ -261,14 +259,14 @@ def once_each(pictures: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def gathered(totals: NDArray[Scalar], first: NDArray[np.int64]) -> NDArray[Scalar]:
-    """(N,) sums of ``totals`` (N,) where ``first`` (N,) says that they belong, zeros elsewhere."""
+    """(N,) sums of ``totals`` (N,) at the rows that ``first`` (N,) names, zeros elsewhere."""
     sums = np.zeros_like(totals)
     np.add.at(sums, first, totals)
     return sums
 
 
 def limit_error(exposure: Exposure) -> ExposureLimitError:
-    """What to raise when the limit of ``exposure`` ends the work."""
+    """The error that says that the limit of ``exposure`` is reached."""
     return ExposureLimitError(
         f"The next encoding would bring an image above {exposure.limit} encodings.",
         "Stop here, or raise the limit knowing that attacks gain with every encoding of an image.",
@@ -277,9 +275,10 @@ def limit_error(exposure: Exposure) -> ExposureLimitError:
 
 def _counts_here() -> InstaHideError:
     return InstaHideError(
-        "An exposure with a limit counts for one process: a copy in another would count for "
-        "itself, and the limit would be passed.",
-        "Use an account of the ledger, which counts for all processes, or leave the limit out.",
+        "An exposure with a limit counts in one process only: a copy in another process would "
+        "count separately, and the limit would be exceeded.",
+        "Use an account of a ledger (`Ledger.account`), which counts for all processes, or set no "
+        "limit.",
     )
 
 

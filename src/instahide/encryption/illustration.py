@@ -1,4 +1,4 @@
-"""What an encryption does to an image, step by step, for people to look at."""
+"""The steps of an encryption, for pictures that explain it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from instahide.encryption.sampling import sampler
 from instahide.encryption.sampling.partner_pools import partner_pools, require_enough_images
 from instahide.encryption.scheme import Scheme
 
-#: What is to be said under every such picture.
-CAPTION = "The keys of this picture were made for it alone. The sign is hidden; |encoding| is not."
+#: Caption of every such picture.
+CAPTION = "These keys were made for this picture only. The mask hides the signs, not |encoding|."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Illustration:
-    """The steps of n encryptions, all float, normalized.
+    """The steps of n encryptions, in normalized units.
 
     Attributes:
-        parts: (n, k, C, H, W) the image itself and its partners.
-        coefficients: (n, k) float32, their weights.
-        mixes: (n, C, H, W) their weighted sums.
-        negated: (n, C, H, W) bool, where the mask turns the sign.
-        encodings: (n, C, H, W) the mixes under their masks, with noise where the scheme has it.
+        parts: (n, k, C, H, W) the encrypted image and its partners.
+        coefficients: (n, k) float32 of ``parts``.
+        mixes: (n, C, H, W) weighted sums of ``parts``.
+        negated: (n, C, H, W) bool, whether the mask flips the sign.
+        encodings: (n, C, H, W) the masked mixes, with noise if the scheme adds it.
     """
 
     parts: NDArray[np.float32]
@@ -42,9 +42,9 @@ class Illustration:
 def illustrate(
     scheme: Scheme, images: ImageTable, public: ImageTable | None, indices: NDArray[np.int64]
 ) -> Illustration:
-    """Encrypt the private images ``indices`` (n,) under keys made for the picture alone.
+    """Encrypt the private images ``indices`` (n,) under keys that are used for a picture only.
 
-    The picture shows its partners, so its encodings hide nothing. No encoder ever uses these keys.
+    The picture shows the partners, so these encodings hide nothing. No encoder uses these keys.
     """
     pool = images.subset(slice(0, 0)) if public is None else public.normalized_like(images)
     pools = partner_pools(images.content_ids, images, public)

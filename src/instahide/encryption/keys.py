@@ -1,41 +1,41 @@
-"""SECRET: the key stream, the one source of everything that an attacker must not know.
+"""SECRET: the key stream, from which all one-time keys are drawn.
 
-The construction, from the top:
+The construction:
 
-- *root*: 256 bits from the operating system, one for each `KeyStream`. It is never stored, so a
-  resumed run, another process and another machine each start from a root of their own.
+- *root*: 256 bits from the operating system, one for each `KeyStream`. It is never stored, so
+  every process, machine and resumed run has a root of its own.
 - *key*: HKDF-Expand with SHA-256 (RFC 5869) of the root over participant, epoch, and 256 fresh bits
-  from the operating system, together with the process's number and the time. A new one is derived
-  in every epoch, every `RENEWED` blocks within one, and when the process's number has changed. A
-  stream with a fixed key, which tests use, leaves out all that is fresh.
+  from the operating system, the process ID and the time. A new key is derived in every epoch,
+  every `RENEWED` blocks within an epoch, and when the process ID has changed. A stream with a fixed
+  key, for tests, uses no fresh bits, process ID or time.
 - *bytes*: AES-256 in counter mode (NIST SP 800-38A) under that key. The 128-bit counter starts at
-  ``purpose (8 bits) | block (56 bits) | 0 (64 bits)``, so that two draws that differ in purpose or
-  block never meet.
+  ``purpose (8 bits) | block (56 bits) | 0 (64 bits)``, so the
+  ranges of two draws that differ in purpose or block do not overlap.
 
-A stream hands out each block number once, and a forked child gets a new root before it can draw:
-no two draws share bytes. What is *drawn* from the bytes, and by which law, is in `sampler`.
+A stream returns each block number once, and a forked child gets a new root before it can draw:
+no two draws share bytes. `sampler` turns these bytes into draws from distributions.
 
 Copies of the whole process
 ---------------------------
-A root alone is not enough where the memory of a process is copied without its knowledge: by a
-snapshot of a virtual machine that is resumed twice, a container checkpoint, or a fork that does not
-go through Python and so runs none of its hooks (``fork`` of the C library, ``clone``). Both copies
-hold the root and the block number, and would draw the same keys from then on.
+A root alone is not enough if the memory of a process is copied without its knowledge: by a
+snapshot of a virtual machine that is resumed twice, a container checkpoint, or a fork that bypasses
+Python and its hooks (``fork`` of the C library, ``clone``). Both copies have the same root and
+block number, and would draw the same keys from then on.
 
-- After a snapshot they differ from the next key on: they repeat the rest of at most `RENEWED`
-  blocks, and never more than one epoch. An epoch alone would be too long a time, as a whole
-  publication of millions of encodings may be one.
-- After a fork they differ from the next block on, since the processes have different numbers.
-- Blocks that were handed out before the copy and not yet used are the same in both.
+- After a snapshot, the copies share keys until the next key is derived: for at most `RENEWED`
+  blocks, and never beyond the epoch. Deriving keys per epoch only would not be enough, because one
+  epoch may be a publication of millions of encodings.
+- After a fork, they differ from the next block on, because the process IDs differ.
+- Blocks that were returned before the copy and not used yet are the same in both.
 
-Both measures together cost half a microsecond a block, beside the hundreds that its
-keys take (``python -m benchmarks.keys``). Fresh bits in every block would cost 3 microseconds.
+Both measures together cost half a microsecond per block, whose keys take hundreds
+(``python -m benchmarks.keys``). Fresh bits in every block would cost 3 microseconds.
 
 If the root is unknown to the attacker, HKDF-Expand is a pseudorandom function of the rest, and any
-difference in the rest gives an unrelated key. So the number of the process and the time keep copies
-apart even where the kernel of a resumed machine repeats its own random bits (Linux before 5.18, or
+difference in the rest gives an unrelated key. So process ID and time separate the copies
+even if the kernel of a resumed machine repeats its own random bits (Linux before 5.18, or
 a hypervisor that does not announce a resume by ``vmgenid``). If the root is known, as it is to the
-other copy, the key is as hard to guess as the fresh bits: the same function extracts from them.
+other copy, the key is as hard to guess as the fresh bits.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ from numpy.typing import NDArray
 from instahide.errors import InstaHideError
 
 KEY_BYTES = 32
-#: Blocks under one key, at most: what two copies of a machine may repeat.
+#: Largest number of blocks under one key, which two copies of a machine may both use.
 RENEWED = 16
-#: What is encrypted for the stream itself: little enough to stay in the nearest caches.
+#: Zeros to encrypt, which gives the key stream; few enough to stay in the first-level cache.
 _ZEROS = memoryview(bytes(1 << 16))
 
 
 class Purpose(IntEnum):
-    """What bytes are drawn for; part of the counter, so never renumber."""
+    """The purpose of a draw. It is part of the counter, so never renumber."""
 
     PARTNERS = 1
     COEFFICIENTS = 2
@@ -76,17 +76,18 @@ class Purpose(IntEnum):
 
 
 class KeyStream:
-    """Unrepeatable random bytes for one participant.
+    """A stream of random key bytes for one participant, which cannot be repeated.
 
     It cannot be printed, pickled or copied: a copy would draw the same keys again.
 
     Args:
-        participant: separates participants who share a root, as the workers of one run may.
+        participant: a name that separates participants who share a root, as the workers of one run
+            may.
         fixed_key: 32 bytes to use as the root *in tests only*. Two streams with one fixed key and
             one participant draw the same keys, which breaks the encryption of real images.
 
     Raises:
-        InstaHideError: a fixed key that is not 32 bytes.
+        InstaHideError: the fixed key does not have 32 bytes.
     """
 
     __slots__ = (
@@ -113,12 +114,12 @@ class KeyStream:
         _streams.add(self)
 
     def next_epoch(self) -> None:
-        """Go on to the next epoch; block numbers start again under its keys."""
+        """Start the next epoch; block numbers restart under new keys."""
         with self._lock:
             self._enter(self._epoch + 1)
 
     def next_block(self) -> Block:
-        """The next block of bytes, which no other call on any stream returns."""
+        """The next block of key bytes, which no other call on any stream returns."""
         with self._lock:
             self._block += 1
             if self._block % RENEWED == 0 or os.getpid() != self._process:
@@ -127,18 +128,18 @@ class KeyStream:
 
     @property
     def fixed(self) -> bool:
-        """Whether the root was given, not drawn."""
+        """Whether the root is a fixed key instead of a random one."""
         return self._fixed
 
     def require_copyable(self) -> None:
-        """Check that whoever holds this stream may be copied: the copy takes a new stream.
+        """Check that an object with this stream may be copied; the copy starts a new stream.
 
         Raises:
-            TypeError: the key is fixed, and a copy would be expected to have it too.
+            TypeError: the key is fixed, so a new stream would not replace it.
         """
         if self._fixed:
             raise TypeError(
-                "What holds a fixed key cannot be copied: its keys would be drawn twice."
+                "An object with a fixed key cannot be copied: its keys would be drawn twice."
             )
 
     def __repr__(self) -> str:
@@ -157,7 +158,7 @@ class KeyStream:
         self._renew()
 
     def _renew(self) -> None:
-        """Derive a new key for the blocks to come; a fixed one stays."""
+        """Derive a new key for the next blocks; a fixed root gives the same one again."""
         self._process = os.getpid()
         name = self.participant.encode()
         info = b"instahide/1/" + len(name).to_bytes(8, "big") + name
@@ -165,15 +166,15 @@ class KeyStream:
         self._cipher_key = HKDFExpand(SHA256(), KEY_BYTES, info).derive(self._root)
 
     def _after_fork(self) -> None:
-        """In a forked child: forget the parent's keys, even a fixed one, and its locks."""
+        """In a forked child: replace the parent's root, even a fixed one, and its locks."""
         self._fixed = False
         self._start(secrets.token_bytes(KEY_BYTES))
 
 
 class Block:
-    """The bytes behind one block of one-time keys; for every purpose a sequence of its own.
+    """The key bytes of one block of one-time keys: a separate sequence for every purpose.
 
-    What has been read is never read again. Like the stream, it refuses to be shown or copied.
+    Bytes that were read are never returned again. A block cannot be printed, pickled or copied.
     """
 
     __slots__ = ("_key", "_number", "_readers")
@@ -198,7 +199,7 @@ class Block:
 
     @staticmethod
     def _fill(reader: CipherContext, target: memoryview) -> None:
-        # In counter mode the encryption of zeros is the key stream itself.
+        # In counter mode, the encryption of zeros is the key stream.
         for start in range(0, len(target), len(_ZEROS)):
             part = target[start : start + len(_ZEROS)]
             reader.update_into(_ZEROS[: len(part)], part)
@@ -211,7 +212,7 @@ class Block:
 
 
 def _fresh() -> bytes:
-    """What no other key has, in this process or in a copy of it."""
+    """Bytes that are fresh in this process and in every copy of it."""
     place = os.getpid().to_bytes(8, "big") + time.time_ns().to_bytes(8, "big")
     return secrets.token_bytes(KEY_BYTES) + place
 

@@ -1,7 +1,7 @@
-"""Encodings with their keys laid open, so that attacks on them can be scored.
+"""Encodings whose keys are known, so that attacks on them can be scored.
 
-The keys are made for this, used once, and shown: encodings of a rehearsal hide nothing from whoever
-holds it, and must never be published. No encoder that publishes ever uses these keys.
+The keys are drawn for one call and returned with the encodings, which therefore hide nothing and
+must never be published. No encoder that publishes uses these keys.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from instahide.utils.row_indices import row_indices
 
 @dataclass(frozen=True, eq=False, repr=False)
 class KnownKeyEncodings:
-    """SECRET: n encodings as an `Encoder` makes them, and the keys behind them.
+    """SECRET: n encodings of an `Encoder` together with their keys.
 
     Attributes:
-        encoded: images and labels.
+        encoded: encoded images and soft labels.
         partners: (n, k) int64 rows, private ones first, beginning with the encrypted image.
         coefficients: (n, k) float32.
-        negated: (n, C, H, W) bool, where the mask turns the sign.
+        negated: (n, C, H, W) bool, whether the mask flips the sign.
     """
 
     encoded: Encoded
@@ -45,7 +45,8 @@ def encode_with_known_keys(
 ) -> KnownKeyEncodings:
     """Encrypt the private images ``indices`` (n,) and keep the keys.
 
-    The encoder is the real one. Its keys are drawn a second time, from the same throw-away root.
+    The encodings come from a real `Encoder`. Its keys are drawn a second time, from the same
+    throw-away root.
 
     Raises:
         InstaHideError: as `Encoder` does.

@@ -1,4 +1,4 @@
-"""From one-time keys and images at hand to encodings: the steps that every encoder takes."""
+"""The steps from one-time keys and images to encodings, which every encoder shares."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 
-#: New crops of photographs that an epoch draws, where the public images are `PhotoCrops`.
+#: Crops drawn in each epoch if the public images are `PhotoCrops`.
 CROPS_PER_EPOCH = 10_000
-#: Values that noise is drawn for at a time; meanwhile it takes some 50 bytes for each.
+#: Values for which noise is drawn at a time; drawing takes about 50 bytes of memory per value.
 NOISE_AT_ONCE = 1 << 20
 
-#: Pixels (m, C, H, W), and (n, j) where each of n mixes finds its j images among them.
+#: Pixels (m, C, H, W), and (n, j) the positions in them of the j images of each of n mixes.
 Fetched: TypeAlias = tuple[NDArray[Any], NDArray[np.int64]]
 
 
 class PublicImages:
-    """What a scheme mixes in: a pool, photographs of which every epoch takes new crops, or nothing.
+    """The public images of an encoder: a pool, photographs with new crops in each epoch, or none.
 
     Attributes:
-        images: the pool, or the present crops. Before the first `resample` there are none.
+        images: the pool or the current crops; None before the first `resample` of photographs.
     """
 
     def __init__(self, source: ImageSource | PhotoCrops | None) -> None:
@@ -44,7 +44,7 @@ class PublicImages:
         return 0 if self.images is None else len(self.images)
 
     def resample(self, stream: KeyStream) -> bool:
-        """Take new crops where there are photographs; returns whether there are."""
+        """Draw new crops if the source is photographs; returns whether it is."""
         if self._photos is None:
             return False
         numbers = sampler.uniforms(stream.next_block(), Purpose.CROPS, 4 * CROPS_PER_EPOCH)
@@ -54,11 +54,11 @@ class PublicImages:
     def rows(
         self, chosen: NDArray[np.int64], private: NDArray[np.generic], like: Normalization | None
     ) -> Fetched:
-        """The images ``chosen`` (n, j), as pixels of the type of the ``private`` ones.
+        """The images ``chosen`` (n, j), with pixels of the same type as the ``private`` ones.
 
         Returns:
-            Pixels (m, C, H, W), normalized as ``like`` says if they are floats; and (n, j) where
-            each of the chosen is among them.
+            Pixels (m, C, H, W), normalized by ``like`` if they are floats; and (n, j) the positions
+            of the chosen images in them.
         """
         if self.images is None:
             return private[:0], chosen
@@ -80,8 +80,8 @@ def mix(
     """Fill ``out`` (n, C, H, W) with the encodings under ``keys``.
 
     Args:
-        keys: for n mixes; their partners are not looked at.
-        private: pixels, and (n, private_k) where each mix finds its own.
+        keys: of n mixes; ``keys.partners`` is not used.
+        private: pixels, and (n, private_k) the positions of each mix's images in them.
         public: likewise (n, k - private_k), of the same type.
         normalization: scale (C,) and bias (C,): ``pixel * scale + bias``.
         out: float32, float16 or bfloat16, contiguous, on the CPU.
@@ -93,10 +93,11 @@ def mix(
 
 @contextmanager
 def with_noise(block: Block, scheme: Scheme, out: Tensor) -> Generator[Tensor]:
-    """Where to put the mixes for ``out`` (n, C, H, W); the noise comes on top after the block.
+    """A buffer for the mixes of ``out`` (n, C, H, W); noise is added when the ``with`` block ends.
 
-    It comes behind the mask, and might as well come before: its law knows no sign. Mixes wait for
-    it as float32, and it is added in float64, so that what is rounded is the sum.
+    Noise is added after the mask. Before the mask would be equivalent, because its distribution is
+    symmetric. Mixes are stored as float32 and noise is added in float64, so only the sum is
+    rounded.
     """
     if not scheme.noise:
         yield out
@@ -113,9 +114,9 @@ def with_noise(block: Block, scheme: Scheme, out: Tensor) -> Generator[Tensor]:
 def clip_to_range(
     scheme: Scheme, private: NDArray[np.float32], like: Normalization | None
 ) -> NDArray[np.float32]:
-    """``private`` (m, C, H, W), where noise is to hide them in the range that it is reckoned for.
+    """``private`` (m, C, H, W), clipped to the range that the accounting of noise assumes.
 
-    That is 0 to 1 before the normalization of ``like``, as 8-bit pixels are by themselves.
+    The range is 0 to 1 before the normalization ``like``. Without noise nothing is clipped.
     """
     if not scheme.noise:
         return private
@@ -126,13 +127,13 @@ def clip_to_range(
 def _known(normalization: Normalization | None) -> Normalization:
     if normalization is None:
         raise DataError(
-            "The normalization of the private images is not known.", "Give its mean and std."
+            "The normalization of the private images is unknown.", "Pass its mean and std."
         )
     return normalization
 
 
 def label_weights(scheme: Scheme, keys: OneTimeKeys) -> NDArray[np.float32]:
-    """(n, private_k): what the label of each private image counts, by the scheme's label mode."""
+    """(n, private_k) weights of the labels of the private images, by the scheme's label mode."""
     weights = keys.coefficients[:, : scheme.private_k]
     if scheme.label_mode == "renormalised":
         weights = weights / weights.sum(axis=1, keepdims=True)
@@ -140,12 +141,12 @@ def label_weights(scheme: Scheme, keys: OneTimeKeys) -> NDArray[np.float32]:
 
 
 def soft_labels(weights: NDArray[np.float32], labels: NDArray[np.generic], count: int) -> Tensor:
-    """(n, count) float32: the labels of each mix, weighted.
+    """(n, count) float32 weighted sums of the labels of each mix.
 
     Args:
         weights: (n, p) of the p private images.
-        labels: (n, p) their class numbers, or (n, p, count) their soft labels.
-        count: of classes.
+        labels: (n, p) class numbers, or (n, p, count) soft labels, of these images.
+        count: number of classes.
     """
     if labels.ndim == 3:
         return torch.from_numpy(np.einsum("np,npc->nc", weights, labels.astype(np.float32)))

@@ -1,12 +1,12 @@
-"""What noise guarantees: differential privacy of an image's pixels, where labels are public.
+"""Differential privacy that noise gives to the pixels of an image; labels are taken to be public.
 
-Two data sets are neighbours if they differ in the pixels of one private image, and in nothing else:
-labels, partners, coefficients and the normalization are taken to be known. Under these, all
-encodings that the image went into are one Gaussian mechanism, whose mean moves by at most
+Two data sets are neighbors if they differ in the pixels of one private image, and in nothing else:
+labels, partners, coefficients and the normalization are taken to be known. Given these, all
+encodings that contain the image form one Gaussian mechanism, whose mean moves by at most
 
     mu = sensitivity * sqrt(sum of its squared coefficients) / noise
 
-standard deviations. docs/noise.md derives it, and says what it leaves out.
+standard deviations. docs/noise.md derives this and lists what the guarantee does not cover.
 
 Source: Dwork and Roth, "The Algorithmic Foundations of Differential Privacy" (2014), appendix A;
 Balle and Wang, "Improving the Gaussian Mechanism" (ICML 2018, arXiv:1805.06530), theorem 8.
@@ -24,19 +24,19 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.utils.optional_deps import requires_extra
 
-#: The delta that figures are given at, unless another is asked for.
+#: Default delta.
 DELTA = 1e-5
 #: Margin for the rounding of sums of many losses.
 _ROUNDING = 1 - 1e-9
-#: Three digits, rounded up: an epsilon is never stated smaller than it is.
+#: Three digits, rounded up, so that an epsilon is never understated.
 _UPWARDS = Context(prec=3, rounding=ROUND_CEILING)
 _LEAST_EPSILON = 0.001
 
 
 def sensitivity(shape: tuple[int, int, int], std: Sequence[float]) -> float:
-    """How far apart, in L2, two images of ``shape`` (C, H, W) can be once they are normalized.
+    """The largest L2 distance between two normalized images of ``shape`` (C, H, W).
 
-    Each pixel lies between 0 and 1 before that, so that nothing needs to be clipped.
+    Pixels lie between 0 and 1 before the normalization, so nothing needs to be clipped.
     """
     _, height, width = shape
     return math.sqrt(sum(height * width / deviation**2 for deviation in std))
@@ -45,9 +45,9 @@ def sensitivity(shape: tuple[int, int, int], std: Sequence[float]) -> float:
 def mu_squared_rate(
     scheme: Scheme, shape: tuple[int, int, int], std: Sequence[float] | None
 ) -> float:
-    """What a squared coefficient of 1 adds to the mu^2 of an image.
+    """The mu^2 that an image spends in an encoding with a coefficient of 1.
 
-    Infinite without noise, or if ``std``, by which pixel / 255 was divided, is unknown (None).
+    It is infinite without noise, and if ``std``, the divisor of pixel / 255, is unknown (None).
     """
     if not scheme.noise or std is None:
         return math.inf
@@ -55,8 +55,8 @@ def mu_squared_rate(
 
 
 def delta_of(epsilon: float, mu: float) -> float:
-    """The least delta of a Gaussian mechanism whose mean moves by ``mu`` deviations."""
-    # By the logarithm: where epsilon is large, its power is beyond float64.
+    """The smallest delta of a Gaussian mechanism whose mean moves by ``mu`` standard deviations."""
+    # In logarithms: exp(epsilon) overflows float64 for large epsilon.
     inner, outer = torch.special.log_ndtr(
         torch.tensor([mu / 2 - epsilon / mu, -mu / 2 - epsilon / mu], dtype=torch.float64)
     ).tolist()
@@ -64,16 +64,16 @@ def delta_of(epsilon: float, mu: float) -> float:
 
 
 def epsilon_of(loss: float, delta: float = DELTA) -> float:
-    """The least epsilon, from above, of an image whose mu^2 has come to ``loss``.
+    """The smallest epsilon, rounded up, of an image whose mu^2 is ``loss``.
 
     Raises:
-        InstaHideError: a delta that is no chance.
+        InstaHideError: ``delta`` is not between 0 and 1.
     """
     require_delta(delta)
     if not 0 < loss < math.inf:
         return loss
     mu = math.sqrt(loss)
-    # At `high` the tail beyond epsilon alone is below delta.
+    # At `high`, the probability of the tail beyond epsilon is below delta.
     high = loss / 2 + mu * math.sqrt(2 * math.log(1 / delta))
     return _bisect(lambda epsilon: delta_of(epsilon, mu) > delta, high)[1]
 
@@ -108,14 +108,15 @@ def epsilon_upper_bound(
     earlier: float = 0.0,
     delta: float = DELTA,
 ) -> float:
-    """An epsilon that no image will pass, before any coefficient is drawn.
+    """An upper bound of the epsilon of every image, known before any coefficient is drawn.
 
-    Every coefficient counts as c1. An image is in ``limit`` encodings at most; without a limit, in
-    its own ``copies`` and in so many others that more have a chance of delta / 2, which is taken
-    off delta. ``earlier`` is the loss of what has gone out already.
+    Every coefficient is taken to be c1. An image is in at most ``limit`` encodings. Without a
+    limit, it is in its own ``copies`` and in a number of other mixes that is exceeded with
+    probability at most delta / 2, which is subtracted from delta. ``earlier`` is the loss of
+    earlier encodings.
 
     Raises:
-        InstaHideError: a delta that is no chance.
+        InstaHideError: ``delta`` is not between 0 and 1.
     """
     require_delta(delta)
     if limit is None:
@@ -125,7 +126,7 @@ def epsilon_upper_bound(
 
 
 def max_partner_count(mean: float, chance: float) -> int:
-    """A count that a binomial one of this ``mean`` passes with at most this ``chance``.
+    """A number that a binomial variable with this ``mean`` exceeds with probability <= ``chance``.
 
     By Chernoff's bound: P(X >= b) <= exp(b - mean) (mean / b)^b for b above the mean.
     """
@@ -146,16 +147,16 @@ def epsilon_with_labels_hidden(
     copies: int,
     delta: float = DELTA,
 ) -> float:
-    """What epsilon would be if nobody saw a label, so that nobody knew who may be in which mix.
+    """The epsilon if labels were secret too, so that partners could amplify privacy.
 
-    No encoder here keeps labels back: this is for comparison. The ``copies`` of an image are
-    Gaussian mechanisms, and those of the other ``images`` have it among their private_k - 1
-    partners, drawn without replacement (Wang, Balle and Kasiviswanathan, AISTATS 2019,
-    arXiv:1808.00087). Every coefficient counts as c1. Renyi accounting by `dp-accounting`, which
-    gives more than `epsilon_upper_bound` where there is little noise: the lesser holds.
+    For comparison only: no encoder of this library withholds labels. The ``copies`` of an image are
+    Gaussian mechanisms; the encodings of the other ``images`` contain it as one of their
+    private_k - 1 partners, drawn without replacement (Wang, Balle and Kasiviswanathan, AISTATS
+    2019, arXiv:1808.00087). Every coefficient is taken to be c1. The Renyi accounting of
+    `dp-accounting` exceeds `epsilon_upper_bound` if there is little noise; both bounds hold.
 
     Raises:
-        InstaHideError: `dp-accounting` is not installed, or a delta that is no chance.
+        InstaHideError: `dp-accounting` is not installed, or ``delta`` is not between 0 and 1.
     """
     require_delta(delta)
     if not scheme.noise:
@@ -164,7 +165,7 @@ def epsilon_with_labels_hidden(
         import dp_accounting
         from dp_accounting.rdp import RdpAccountant
 
-    # This accountant wants the noise over what replacing an image moves, as the paper has it.
+    # The accountant takes the ratio of the noise to the change by replacing an image, as the paper.
     one = dp_accounting.GaussianDpEvent(scheme.noise / (scheme.c1 * sensitivity(shape, std)))
     accountant = RdpAccountant(
         neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_ONE
@@ -178,14 +179,15 @@ def epsilon_with_labels_hidden(
 
 
 def require_delta(delta: float) -> None:
-    """Check that ``delta`` is a chance.
+    """Check that ``delta`` is a probability.
 
     Raises:
-        InstaHideError: it is not between 0 and 1.
+        InstaHideError: ``delta`` is not between 0 and 1.
     """
     if not 0 < delta < 1:
         raise InstaHideError(
-            f"delta = {delta} is no chance.", "Use a number well below one over the images: 1e-5."
+            f"delta = {delta} is not between 0 and 1.",
+            "Use a number well below 1 / images, as 1e-5.",
         )
 
 
@@ -195,15 +197,14 @@ def privacy_statement(
     """The sentence on differential privacy that every command and every report prints.
 
     Args:
-        epsilon: of the image that is protected least; infinite if an encoding of it has no noise;
-            None if nobody here can know it.
-        delta: that it is given at.
-        noise: whether the scheme adds any. Without noise there is no guarantee, whatever else is
-            known.
-        scope: what the figure is about, as in ", at most"; or who knows it, if it is None.
+        epsilon: of the least protected image; infinite if one of its encodings has no noise; None
+            if it is unknown here.
+        delta: of this epsilon.
+        noise: whether the scheme adds noise. Without noise there is no guarantee.
+        scope: text that qualifies epsilon, such as ", at most", or says who knows it.
 
-    Epsilon is rounded up. It is never stated as 0: that is what it comes to where nothing was
-    counted, and who has counted nothing cannot know what there is.
+    Epsilon is rounded up. It is never stated as 0: an epsilon of 0 means that no encoding was
+    counted, so nothing is known about encodings that may exist.
     """
     if not noise:
         return "Differential privacy: none (no noise added)"

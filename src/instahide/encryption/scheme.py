@@ -9,17 +9,17 @@ name                          symbol   meaning
 ``c1``                        c1       upper bound of every coefficient lambda_j
 ``c2``                        c2       lower bound of the sum of the private coefficients
 ``min_self_coefficient``               lower bound of the encrypted image's own coefficient: 0 in
-                                       training, the query coefficient where a query is encrypted
-``mask``                      sigma    whether a random sign is put on every value (no: this is
-                                       Mixup)
+                                       training, the query coefficient for a query
+``mask``                      sigma    whether every value gets a random sign; without it, the
+                                       scheme is Mixup
 ``label_mode``                y~       "soft": sum of lambda_j onehot(y_j) over the private images;
                                        "renormalised": the same, divided by their total
                                        coefficient
 ``coefficient_distribution``  lambda   "half-normal": k values of abs(N(0, 1)) over their sum, as
                                        the authors draw them; "dirichlet": uniform on the simplex
 ``noise``                              standard deviation of Gaussian noise on every value of an
-                                       encoding, in units of normalized images; docs/noise.md has
-                                       what it promises
+                                       encoding, in units of normalized images; docs/noise.md
+                                       states its guarantee
 ============================  =======  ===========================================================
 
 Both distributions are conditioned on the bounds. Source: Huang, Song, Li, Arora, "InstaHide"
@@ -45,9 +45,9 @@ CoefficientDistribution = Literal["half-normal", "dirichlet"]
 #: Names for `Scheme.preset`.
 Preset = Literal["inside", "cross", "mixup", "plain"]
 
-#: Bounds that fewer draws than this meet are refused: drawing would take for ever.
+#: Bounds that a smaller share of draws meets are refused: rejection sampling would be too slow.
 LEAST_ACCEPTANCE = 1e-3
-#: Far more than a network can learn from; the coefficients of a mix are simulated.
+#: Largest k, far above a useful one; the coefficients of a mix are simulated.
 MOST_IMAGES = 100
 _TRIALS = 20_000
 
@@ -96,12 +96,12 @@ class Scheme:
 
     @classmethod
     def mixup(cls, k: int = 4, **changes: Any) -> Scheme:
-        """`inside` without the mask: hides nothing, and is here to be compared with."""
+        """`inside` without the mask. It hides nothing and is only a baseline."""
         return cls.inside(k, **{"mask": False} | changes)
 
     @classmethod
     def plain(cls, **changes: Any) -> Scheme:
-        """No encryption at all: every image as it is."""
+        """No encryption: images are not changed."""
         return cls(**{"k": 1, "private_k": 1, "c1": 1.0, "c2": 0.0, "mask": False} | changes)
 
     @classmethod
@@ -140,10 +140,10 @@ class Scheme:
         return make(k, noise=noise, **given)
 
     def query(self, coefficient: float = 0.5) -> Scheme:
-        """The scheme that encrypts a query under at least ``coefficient`` (paper, section 4.2).
+        """The scheme for a query with at least this ``coefficient`` (paper, section 4.2).
 
-        It is mixed with images of the kind that the network learned from: with k - 1 public ones
-        where this scheme mixes some in, with other queries where all k images are private.
+        A query is mixed with k - 1 public images if this scheme uses public images, else with
+        other queries.
         """
         private_k = 1 if self.public_k else self.k
         c1 = max(self.c1, _bound(self.k))
@@ -156,18 +156,18 @@ class Scheme:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it leaves images as they are."""
+        """Whether the scheme does not change images."""
         return self.k == 1 and not self.noise
 
     @cached_property
     def acceptance(self) -> float:
-        """Share of raw draws that meet the bounds, by `simulated_coefficients`."""
+        """Share of drawn coefficient vectors that meet the bounds, by simulation."""
         return len(self.simulated_coefficients()) / _TRIALS
 
     def simulated_coefficients(self) -> NDArray[np.float64]:
-        """(m, k) coefficients that meet the bounds, from a fixed simulation: never those of keys.
+        """(m, k) coefficients that meet the bounds, from a simulation with a fixed seed.
 
-        The scheme is public, so that anybody can simulate them; means are known to about 0.002.
+        They are never those of a key. Means are accurate to about 0.002.
         """
         generator = np.random.default_rng(0)
         normal = self.coefficient_distribution == "half-normal"
@@ -179,8 +179,8 @@ class Scheme:
     def meets_bounds(
         self, coefficients: NDArray[np.float32] | NDArray[np.float64]
     ) -> NDArray[np.bool]:
-        """Which rows of ``coefficients`` (n, k) keep to c1 and c2."""
-        # In float64: NumPy would round c1 to float32, perhaps up.
+        """Whether each row of ``coefficients`` (n, k) meets c1 and c2."""
+        # In float64: NumPy might round c1 up to float32.
         largest = coefficients.max(axis=1).astype(np.float64)
         private = coefficients[:, : self.private_k].sum(axis=1, dtype=np.float64)
         own = coefficients[:, 0].astype(np.float64)
@@ -190,7 +190,7 @@ class Scheme:
         return np.asarray(meets, np.bool)
 
     def to_json(self) -> str:
-        """As a JSON object; it holds nothing secret."""
+        """The scheme as a JSON object; nothing in it is secret."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -198,7 +198,7 @@ class Scheme:
         """Read what `to_json` wrote.
 
         Raises:
-            SchemeError: not such an object, or not a valid scheme.
+            SchemeError: ``text`` is not such a JSON object, or the scheme is not valid.
         """
         try:
             values = json.loads(text)
@@ -209,18 +209,18 @@ class Scheme:
             ) from error
         if not isinstance(values, dict) or unknown:
             raise SchemeError(
-                "This JSON is not a scheme's, or has fields that no scheme has.",
+                "This JSON is not a scheme, or has unknown fields.",
                 f"A scheme's fields are {', '.join(field.name for field in fields(cls))}.",
             )
         return cls(**values)
 
 
 def _bound(k: int) -> float:
-    """The authors' 0.65, or what a mix of one image needs."""
+    """The authors' 0.65, or 1 for a mix of one image."""
     return 0.65 if k > 1 else 1.0
 
 
-#: What must hold, and the problem and the remedy where it does not.
+#: A condition, and the problem and the remedy if it is false.
 _Rule: TypeAlias = tuple[bool, str, str]
 
 
@@ -254,7 +254,7 @@ def _bound_rules(scheme: Scheme) -> list[_Rule]:
             f"c1 = {c1} cannot be met: {k} coefficients that sum to 1 are not all below it.",
             "Use c1 = 1 for k = 1." if k == 1 else f"Raise c1 above 1/k = {1 / max(k, 1):.3f}.",
         ),
-        (c1 <= 1, f"c1 = {c1} bounds nothing: coefficients sum to 1.", "Use a c1 of at most 1."),
+        (c1 <= 1, f"c1 = {c1} is above 1, the sum of the coefficients.", "Use a c1 of at most 1."),
         (
             0 <= c2 <= 1,
             f"c2 = {c2}: a sum of coefficients lies between 0 and 1.",
@@ -279,18 +279,18 @@ def _other_rules(scheme: Scheme) -> list[_Rule]:
     return [
         (
             scheme.label_mode in get_args(LabelMode),
-            f"label_mode = {scheme.label_mode!r} is no label mode.",
+            f"label_mode = {scheme.label_mode!r} is not a label mode.",
             f"Use one of {', '.join(get_args(LabelMode))}.",
         ),
         (
             scheme.coefficient_distribution in get_args(CoefficientDistribution),
-            f"coefficient_distribution = {scheme.coefficient_distribution!r} is no distribution.",
+            f"coefficient_distribution = {scheme.coefficient_distribution!r} is unknown.",
             f"Use one of {', '.join(get_args(CoefficientDistribution))}.",
         ),
         (
             0 <= scheme.noise < math.inf,
-            f"noise = {scheme.noise} is no standard deviation.",
-            "Use 0 for no noise, or a finite number above it.",
+            f"noise = {scheme.noise} is not a standard deviation.",
+            "Use 0 for no noise, or a finite positive number.",
         ),
     ]
 
@@ -308,5 +308,5 @@ def _validate_types(scheme: Scheme) -> None:
                 f"Give {name} as a {kinds[-1].__name__}.",
             )
         if isinstance(value, int) and abs(value) > sys.float_info.max:
-            # The rules could not even compare it.
+            # Too large for the comparisons of the rules.
             raise SchemeError(f"{name} is too large.", "Use k = 4, and bounds below 1.")

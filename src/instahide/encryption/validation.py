@@ -1,4 +1,4 @@
-"""Whether a scheme, private and public images go together: checked before anything is encoded."""
+"""Checks that a scheme fits private and public images, made before anything is encoded."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from instahide.errors import DataError, SchemeError
 def require_compatible(
     scheme: Scheme, images: ImageSource, public: ImageSource | None, augmentation: Augmentation
 ) -> None:
-    """Check that ``scheme`` can encrypt ``images`` with ``public`` ones, and would hide something.
+    """Check that ``scheme`` can encrypt ``images`` with ``public`` images and would hide them.
 
     Raises:
-        InstaHideError: it cannot; the message says what to change.
+        InstaHideError: there are too few classes or images; public images are missing, unexpected,
+            too few or of another shape; or normalized values are such that nothing would be hidden.
     """
     if len(images.classes) < 2:
         raise DataError(
@@ -36,8 +37,8 @@ def require_compatible(
         )
     if scheme.private_k > len(images):
         raise SchemeError(
-            f"A mix of {scheme.private_k} private images needs as many; there are {len(images)}.",
-            "Lower k, or give more images.",
+            f"A mix needs {scheme.private_k} private images; there are {len(images)}.",
+            "Lower k, or use more images.",
         )
     require_public(scheme, public)
     require_range(scheme, images.normalization)
@@ -46,26 +47,26 @@ def require_compatible(
         _require_same_kind(images, public)
     if augmentation and not isinstance(images, ImageTable):
         raise DataError(
-            "A data set with transforms of its own is not cropped and flipped by the encoder.",
+            "The encoder cannot crop and flip the images of a data set with its own transforms.",
             "Put the crop and the flip into its transform, before it normalizes.",
         )
     _require_values(scheme, images, public)
 
 
 def require_public(scheme: Scheme, public: ImageSource | None) -> None:
-    """Check that there are public images if, and only if, ``scheme`` mixes some in, and enough.
+    """Check that there are enough public images for ``scheme``, and none if it uses none.
 
     Raises:
-        SchemeError: that is not so.
+        SchemeError: public images are missing, unexpected or too few.
     """
     if public is None and scheme.public_k:
         raise SchemeError(
             f"The scheme mixes in {scheme.public_k} public images, but there are none.",
-            "Give a public pool (`public=`), or use an inside-dataset scheme.",
+            "Pass a public pool (`public=`), or use an inside-dataset scheme.",
         )
     if public is not None and not scheme.public_k:
         raise SchemeError(
-            "Public images are given, but the scheme mixes none in.",
+            "There are public images, but the scheme uses none.",
             "Leave them out, or use a cross-dataset scheme.",
         )
     if public is not None and scheme.public_k > len(public):
@@ -83,9 +84,9 @@ def require_range(scheme: Scheme, normalization: Normalization | None) -> None:
     """
     if scheme.noise and normalization is None:
         raise DataError(
-            "Private images are normalized by a transform whose mean and std are not known, so "
-            "that nobody can say what noise on them guarantees.",
-            "Give mean= and std= as the transform has them; what lies beyond is then clipped.",
+            "The mean and std of the private images' transform are unknown, so the guarantee of "
+            "noise cannot be computed.",
+            "Pass the transform's mean= and std=; values outside their range are then clipped.",
         )
 
 
@@ -93,7 +94,7 @@ def require_same_shape(public: tuple[int, ...], private: tuple[int, ...]) -> Non
     """Check that public images have the shape (C, H, W) of the private ones.
 
     Raises:
-        DataError: they have not.
+        DataError: the shapes differ.
     """
     if public != private:
         raise DataError(
@@ -105,22 +106,22 @@ def require_same_shape(public: tuple[int, ...], private: tuple[int, ...]) -> Non
 def _require_same_kind(images: ImageSource, public: ImageSource) -> None:
     if isinstance(images, ImageTable) and not isinstance(public, ImageTable):
         raise DataError(
-            "Private images are a table, public ones a data set with transforms of its own.",
-            "Wrap both in `ImageDataset`, so that both are normalized alike.",
+            "Private images are a table, but public ones are a data set with its own transforms.",
+            "Wrap both in `ImageDataset`, so that both are normalized in the same way.",
         )
     if isinstance(public, ImageTable) and images.normalization is None:
         raise DataError(
-            "Private images are normalized by a transform whose mean and std are not known, so "
-            "that public images cannot be normalized alike.",
-            "Give `ImageDataset` the mean and std that its transform uses.",
+            "The mean and std of the private images' transform are unknown, so public images "
+            "cannot be normalized in the same way.",
+            "Pass the mean and std of the transform to `ImageDataset`.",
         )
 
 
 def _require_values(scheme: Scheme, images: ImageSource, public: ImageSource | None) -> None:
-    """Check what the normalized values say: the mask hides them, and no image drowns another."""
+    """Check that a mask hides the normalized values, and that private and public ones match."""
     seen = ChannelStatistics.of_images(images)
     others = None if public is None else ChannelStatistics.of_images(_alike(public, images))
-    # Few queries may all be bright: then it is the public images that give mixes both signs.
+    # A few queries may all be bright; public images then give the mixes both signs.
     query = scheme.min_self_coefficient > 0
     if isinstance(images, ImageTable):
         require_plausible_scale(seen)
@@ -134,7 +135,7 @@ def _require_values(scheme: Scheme, images: ImageSource, public: ImageSource | N
 
 
 def _alike(public: ImageSource, images: ImageSource) -> ImageSource:
-    """Public pixels under the private images' normalization."""
+    """``public`` under the normalization of ``images``, if that is known."""
     if isinstance(public, ImageTable) and images.normalization is not None:
         return public.normalized_like(images.normalization)
     return public
@@ -144,26 +145,25 @@ def require_different(
     private: tuple[NDArray[np.float32], NDArray[np.int64]],
     public: tuple[NDArray[np.float32], NDArray[np.int64]],
 ) -> None:
-    """Check that no mix holds an image twice: its encoding would be that image, but for the signs.
+    """Check that no mix contains an image twice, because its encoding could show that image.
 
-    Images of a single value are passed over: transforms may bring several to one, and there is
-    nothing in them to hide.
+    Images of a single value are ignored: they hold nothing to hide, and transforms may produce
+    several of them.
 
     Args:
-        private: images (m, C, H, W), and (n, p) those of each mix.
+        private: images (m, C, H, W), and (n, p) the positions of each mix's images in them.
         public: likewise.
 
     Raises:
-        DataError: one does.
+        DataError: a mix contains an image twice.
     """
     (images, places), (others, chosen) = private, public
     flat = (array.reshape(len(array), math.prod(array.shape[1:])) for array in (images, others))
     values, public_values = map(np.ascontiguousarray, flat)
     if equal_images(values, places, public_values, chosen) >= 0:
         raise DataError(
-            "Two images of a mix are equal, value for value, so that its encoding would show that "
-            "image. They were not found to be the same picture before, as they come from random "
-            "transforms or change from one fetch to the next.",
-            "Remove duplicates from the data set, or let its transforms draw from the random "
-            "generators of Python, NumPy or PyTorch.",
+            "Two images of a mix are equal, so its encoding would show that image. They were not "
+            "detected as duplicates, because random transforms change them between fetches.",
+            "Remove duplicates from the data set, or let its transforms use the random generators "
+            "of Python, NumPy or PyTorch.",
         )

@@ -1,1 +1,1 @@
-"""The arithmetic of an encoding: the same function three times."""
+"""The arithmetic of an encoding: a reference, a CPU kernel and a GPU kernel of one function."""

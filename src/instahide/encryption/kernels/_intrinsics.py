@@ -1,4 +1,4 @@
-"""Instructions that Numba's compiler has, and that Python cannot ask for."""
+"""LLVM instructions that Numba offers no Python function for."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from numba.extending import intrinsic
 
 from instahide.utils.numba_jit import Array
 
-#: Bytes that come into the cache together.
+#: Bytes of a cache line.
 LINE = 64
-#: Values that `copy_mirrored` turns round at a time: what one register holds of 8-bit ones.
+#: Values that `copy_mirrored` reverses at a time: a register of 8-bit values.
 LANES = 16
 
 
 @intrinsic
 def copy_mirrored(_: Array, target: Array, to: Array, source: Array, begin: Array) -> Array:
-    """Copy the `LANES` values of ``source`` from ``begin`` to ``target`` from ``to``, last first.
+    """Copy `LANES` values of ``source`` from ``begin`` in reverse order to ``target`` from ``to``.
 
-    Both are flat, and nothing checks the places. Numba's compiler makes no such copy of a loop over
-    a line, which is too short for it.
+    Both arrays are flat, and bounds are not checked. Numba does not vectorize the equivalent loop
+    over a line, because it is too short.
     """
 
     def generate(context: Array, builder: Array, signature: Array, arguments: Array) -> Array:
         read = _address(context, builder, signature.args[2], *arguments[2:])
         write = _address(context, builder, signature.args[0], *arguments[:2])
         several = ir.VectorType(read.type.pointee, LANES)
-        # Aligned as single values are.
+        # Aligned like single values.
         size = context.get_abi_sizeof(read.type.pointee)
         values = builder.load(builder.bitcast(read, several.as_pointer()), align=size)
         turned = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(range(LANES))[::-1])
@@ -39,9 +39,9 @@ def copy_mirrored(_: Array, target: Array, to: Array, source: Array, begin: Arra
 
 @intrinsic
 def prefetch(_: Array, array: Array, place: Array) -> Array:
-    """Bring the line with ``place`` of the flat ``array`` into the cache, without a wait for it.
+    """Prefetch the cache line of ``place`` in the flat ``array``, without waiting for it.
 
-    A place that is not there does no harm.
+    A place out of bounds is harmless.
     """
 
     def generate(context: Array, builder: Array, signature: Array, arguments: Array) -> Array:
@@ -49,7 +49,7 @@ def prefetch(_: Array, array: Array, place: Array) -> Array:
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
         prefetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
-        # To read, into the nearest cache, as data.
+        # For reading, into the first-level cache, as data.
         how = [ir.Constant(number, flag) for flag in (0, 3, 1)]
         builder.call(prefetch, [builder.bitcast(address, pointer), *how])
         return context.get_dummy_value()

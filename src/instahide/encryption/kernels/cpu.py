@@ -1,13 +1,12 @@
-"""The encoding on CPU cores: rows of pixels in, encoded rows out, nothing in between in memory.
+"""The encoding on CPU cores, in one pass without intermediate arrays.
 
-A worker takes a share of the mixes. For each channel it goes over the values of k planes once:
-weighted sum, normalization folded into weights and bias, sign bit XORed with the mask's bit. Where
-there is augmentation, it reads them from a scratch in the first-level cache, where they were copied
-as they are moved. The inner loop has a fixed k, so that the compiler keeps the sum in vector
-registers.
+Each worker takes a share of the mixes. For each channel it reads k planes once and computes the
+weighted sum, with the normalization folded into weights and bias, and XORs sign bits with mask
+bits. With augmentation, it first copies the moved planes to a scratch buffer in the first-level
+cache. k is a constant of the inner loop, so that the compiler keeps the sum in vector registers.
 
-Partners lie anywhere in the table, where no processor expects them: while a mix is made, the rows
-of the next are asked for.
+Partners are random rows of the table, which defeats hardware prefetching. So the rows of the next
+mix are prefetched while a mix is computed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from instahide.encryption.kernels._intrinsics import LANES, LINE, copy_mirrored,
 from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.utils.numba_jit import Array, njit
 
-#: Fewer values than this are not worth handing over to another thread.
+#: Fewer values than this are encoded without a second thread.
 ALONE = 1 << 17
 _NO_MOVES = np.zeros((0, 0, 3), np.int8)
 _NO_MASKS = np.zeros((0, 0, 0), np.uint32)
@@ -40,7 +39,7 @@ def encode(
     bias: NDArray[np.float32],
     out: torch.Tensor,
 ) -> None:
-    """Write the encodings to ``out``; arguments as in `reference.encode`.
+    """Write the encodings to ``out``; otherwise like `reference.encode`.
 
     Args:
         private: (N, C, H, W) uint8 or float32, C-contiguous, in memory or memory-mapped.
@@ -53,15 +52,14 @@ def encode(
     """
     count, k = keys.partners.shape
     # A tuple's length is part of its type, so that compiled code sees k and private_k as constants.
-    # A closure over them would do the same, but Numba cannot find it again on disk and compiles it
-    # every time.
+    # Numba could not cache a closure over them on disk, and would compile it in every process.
     begins, weights, private_slots = (0,) * k, (np.float32(0),) * k, (0,) * private_k
     masks = _NO_MASKS if keys.masks is None else keys.masks
     moves = _NO_MOVES if keys.moves is None else keys.moves
     values = private.reshape(-1), public.reshape(-1)
 
     threads = len(os.sched_getaffinity(0)) if out.numel() > ALONE else 1
-    # One share a thread: every hand-over waits for the interpreter's lock.
+    # One share per thread, because every hand-over waits for the GIL.
     share = max(1, -(-count // threads))
 
     def work(start: int) -> None:
@@ -83,7 +81,7 @@ def encode(
 
 @cache
 def _workers(process: int) -> ThreadPoolExecutor:
-    """One pool of threads a process: a forked child has none of its parent's threads."""
+    """The thread pool of a process; a forked child needs its own."""
     return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="instahide-encode")
 
 
@@ -94,10 +92,9 @@ def _encode_mixes(
 ) -> None:  # fmt: skip
     """Fill ``out`` with the mixes from ``start`` on.
 
-    ``tables`` are the private and the public images, flat. ``registers`` are three tuples as long
-    as there are images in a mix, and private ones; of the former two the values are for every plane
-    where each begins and what it weighs, and of ``coming`` where the next mix's begins. As tuples
-    they stay in registers.
+    ``tables`` are the private and the public images, flat. ``registers`` are tuples of lengths
+    k, k and private_k, whose values stay in registers: the start and the weight of every plane of
+    a mix. The tuple ``coming`` has the starts of the next mix's planes.
     """
     (private, public), (scale, bias) = tables, normalization
     begins, weights, private_slots = registers
@@ -117,9 +114,9 @@ def _encode_mixes(
                     to = slot * room + width
                     _copy_shifted(table, begin, moves[mix, slot], moved, to, height, width)
                     _prefetch_plane(table, soon, size)
-                    # What is mixed lies in the cache: there is nothing more to ask for.
+                    # The planes to mix are in the cache already: nothing to prefetch.
                     begin = soon = to
-                # Seen from here, its first argument is the compiler's own.
+                # Numba supplies the first argument.
                 begins = tuple_setitem(begins, slot, begin)  # type: ignore[call-arg]
                 coming = tuple_setitem(coming, slot, soon)
                 weight = coefficients[mix, slot] * scale[channel]
@@ -139,7 +136,7 @@ def _encode_mixes(
 
 @njit(nogil=True)
 def _prefetch_plane(table: Array, begin: Array, size: int) -> None:
-    # As many pixels as a line has bytes; of floats, every fourth line.
+    # A step of one cache line of 8-bit pixels; of floats, every fourth line.
     for at in range(0, size, LINE):
         prefetch(table, np.uintp(begin + at))  # type: ignore[call-arg]
 
@@ -154,10 +151,10 @@ def _value(
     at: Array,
     private_slots: Array,
 ) -> Array:
-    """Bits of (bias + sum of weights x planes) at one place."""
+    """The bits of bias + sum of weights x planes at one place."""
     total = bias
     for slot in range(len(begins)):
-        # Unsigned: Python's counting from the end would keep the loop from vectorising.
+        # Unsigned: support of negative indices would prevent vectorization.
         place = np.uintp(begins[slot] + at)
         value = private[place] if slot < len(private_slots) else public[place]
         total += weights[slot] * np.float32(value)
@@ -169,9 +166,9 @@ def _mix_and_mask(
     private: Array, public: Array, begins: Array, weights: Array, bias: Array, words: Array,
     out: Array, private_slots: Array, coming: Array,
 ) -> None:  # fmt: skip
-    """Every value to ``out``, its sign turned where ``words`` say so.
+    """Write every value to ``out``, with its sign flipped by the mask bits ``words``.
 
-    As it goes, it asks for the planes that begin at ``coming``.
+    Meanwhile, prefetch the planes that begin at ``coming``.
     """
     whole = out.size // 32
     for word in range(whole):
@@ -193,34 +190,34 @@ def _mix_and_mask(
 def _copy_shifted(
     table: Array, begin: Array, move: Array, moved: Array, to: Array, height: Array, width: Array
 ) -> None:
-    """Copy the plane from ``begin``, mirrored and then shifted down and right, black coming in.
+    """Copy the plane from ``begin``, mirrored and then shifted down and right, padded with black.
 
-    ``moved`` has room for a line before ``to`` and for another after the plane.
+    ``moved`` has space for a line before ``to`` and for another after the plane.
     """
-    # A move beyond the border leaves nothing: compiled code would write beyond the plane.
+    # A larger shift leaves nothing of the plane, and would write beyond it.
     down = min(height, max(-height, int(move[0])))
     right = min(width, max(-width, int(move[1])))
     top, bottom = max(0, down), min(height, height + down)
     left, end = max(0, right), min(width, width + right)
-    # Whole lines are copied faster than parts; what wraps round is blackened below.
+    # Copying whole lines is faster than parts; values that wrap around are set to black below.
     if move[2]:
         for y in range(top, bottom):
             line, last = to + y * width + right, begin + (y - down + 1) * width - 1
             whole = width // LANES * LANES
             for x in range(0, whole, LANES):
                 to_place, from_place = np.uintp(line + x), np.uintp(last - x - LANES + 1)
-                # As above, of the first argument.
+                # Numba supplies the first argument.
                 copy_mirrored(moved, to_place, table, from_place)  # type: ignore[call-arg]
             for x in range(whole, width):
                 moved[np.uintp(line + x)] = table[np.uintp(last - x)]
     else:
         first, source = to + top * width + right, begin + (top - down) * width
-        # Unsigned indices: Python's counting from the end would keep the loops from vectorising.
+        # Unsigned indices: support of negative ones would prevent vectorization.
         for at in range((bottom - top) * width):
             moved[np.uintp(first + at)] = table[np.uintp(source + at)]
     moved[to : to + top * width] = 0
     moved[to + bottom * width : to + height * width] = 0
-    # Column by column: it is so few of them that a loop over each line would be all overhead.
+    # Column by column: there are so few that a loop over each line would be mostly overhead.
     for x in range(left):
         for y in range(top, bottom):
             moved[np.uintp(to + y * width + x)] = 0

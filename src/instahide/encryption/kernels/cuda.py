@@ -1,4 +1,4 @@
-"""The encoding on a GPU, in plain torch operations; the images stay there as 8-bit pixels.
+"""The encoding on a GPU, in plain torch operations; images are stored there as 8-bit pixels.
 
 Keys come from the same stream as on the CPU, so masks and coefficients are the same bits. Nothing
 here needs a GPU to be imported, and every operation also runs on the CPU, where it is tested.
@@ -12,14 +12,14 @@ from torch import Tensor
 from instahide.data import ImageTable
 from instahide.encryption.sampling.sampler import WORD_BITS, OneTimeKeys
 
-#: Mixes at once: k float copies of this many images are held on the device.
+#: Mixes that are computed at a time: the device holds k float copies of this many images.
 CHUNK = 4096
 #: Share of the free memory that images may take.
 _SHARE = 0.5
 
 
 def fits(device: torch.device, *tables: ImageTable) -> bool:
-    """Whether the tables leave enough of a CUDA device's memory to train in."""
+    """Whether ``device`` is a CUDA device with enough memory for the tables and for training."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
@@ -64,7 +64,7 @@ class DeviceTables:
 
 
 def shift_and_flip(images: Tensor, moves: Tensor) -> Tensor:
-    """(n, C, H, W) mirrored and shifted by ``moves`` (n, 3), black coming in."""
+    """(n, C, H, W) mirrored and shifted by ``moves`` (n, 3), padded with black."""
     height, width = images.shape[2:]
     down, right, mirrored = moves.long().unbind(1)
     rows = torch.arange(height, device=images.device) - down[:, None]
@@ -82,7 +82,7 @@ def shift_and_flip(images: Tensor, moves: Tensor) -> Tensor:
 def apply_masks(values: Tensor, masks: Tensor) -> None:
     """XOR the sign bits of ``values`` (n, C, H, W) float32 with ``masks`` (n, C, words) int32."""
     shifts = torch.arange(WORD_BITS - 1, -1, -1, device=values.device, dtype=torch.int32)
-    # Shifting bit b of a word to the top leaves lower bits behind: keep the top one only.
+    # Shift bit b of a word to the top, and keep only that bit.
     signs = (masks[..., None] << shifts) & torch.iinfo(torch.int32).min
     flat = values.flatten(2).view(torch.int32)
     flat ^= signs.flatten(2)[..., : flat.shape[2]]

@@ -1,4 +1,4 @@
-"""The definition. Every other kernel is tested against it."""
+"""The definition of an encoding, against which all other kernels are tested."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def encode(
 def shift_and_flip(
     image: NDArray[np.generic], down: int, right: int, mirrored: int
 ) -> NDArray[np.generic]:
-    """(C, H, W) shifted, black coming in, and mirrored first."""
+    """(C, H, W) mirrored, then shifted and padded with black."""
     height, width = image.shape[1:]
-    # Sums of a signed byte with itself or a size do not fit into one.
+    # Wider than a signed byte, which overflows in these sums.
     down, right = int(down), int(right)
     pad = max(abs(down), abs(right))
     source = image[:, :, ::-1] if mirrored else image
@@ -60,7 +60,7 @@ def shift_and_flip(
 
 
 def mask_bits(masks: NDArray[np.uint32], size: tuple[int, ...]) -> NDArray[np.bool]:
-    """(n, C, words) packed -> (n, C, H, W): where the sign turns."""
+    """(n, C, words) packed bits -> (n, C, H, W) bool: whether the sign is flipped."""
     bits = (masks[..., None] >> np.arange(32, dtype=np.uint32)) & 1
     height, width = size
     flat = bits.reshape(*masks.shape[:2], -1)[..., : height * width]

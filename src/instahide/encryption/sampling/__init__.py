@@ -1,1 +1,1 @@
-"""Draws partners and coefficients from the key stream."""
+"""Sampling of one-time keys from the key stream, and the pools of possible partners."""

@@ -1,8 +1,7 @@
-"""Compiled loops over mixes that add up what each picture has in a mix.
+"""Compiled loops that count the pictures of mixes.
 
-A picture that a mix holds more than once, or that two of its images are counted as, is counted once
-in it, with the sum of its coefficients: the encoding shows it with that weight, and the square of a
-sum is more than the sum of the squares.
+A picture that occurs more than once in a mix is counted once, with the sum of its coefficients:
+that is its weight in the encoding, and the square of a sum exceeds the sum of the squares.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ def add_to_totals(
 ) -> None:
     """Add the mixes ``images`` (n, p), with ``coefficients`` (n, p), to both totals (N,).
 
-    ``first`` (N,): the images that these are counted as; None where all are different pictures.
+    ``first`` (N,): the image under which each is counted; None if all pictures are distinct.
     """
     width = images.shape[1]
     pictures = images
     if first is not None:
-        # All at once, so that a processor reads several at a time.
+        # In one loop, so that the processor overlaps several reads.
         pictures = np.empty((len(images), width), np.int64)
         for mix in range(len(images)):
             for slot in range(width):
@@ -46,17 +45,17 @@ def add_to_totals(
 
 
 def has_repeats(pictures: NDArray[np.int64]) -> bool:
-    """Whether any mix of ``pictures`` (n, p) holds one twice; -1 is none."""
-    # Not compiled: a program that only counts need not wait for the compiler.
+    """Whether any mix of ``pictures`` (n, p) contains one twice; -1 is an empty place."""
+    # Not compiled, so that a program that only counts does not wait for the compiler.
     columns = np.ascontiguousarray(pictures.T)
     return any(bool(((one == other) & (one >= 0)).any()) for one, other in combinations(columns, 2))
 
 
 @njit(nogil=True)
 def merge_repeats(pictures: Array, coefficients: Array) -> None:
-    """In place: leave each picture once in its mix, with the sum of its ``coefficients`` (n, p).
+    """Merge repeated pictures of a mix in place, with the sum of their ``coefficients`` (n, p).
 
-    Its other places in ``pictures`` (n, p) become -1, with a coefficient of 0.
+    Repetitions in ``pictures`` (n, p) become -1, with a coefficient of 0.
     """
     for mix in range(len(pictures)):
         for slot in range(pictures.shape[1]):
@@ -69,15 +68,15 @@ def merge_repeats(pictures: Array, coefficients: Array) -> None:
 
 @njit(nogil=True)
 def equal_images(private: Array, places: Array, public: Array, public_places: Array) -> Array:
-    """The first mix of which two images are equal and not of a single value; -1 if there is none.
+    """The first mix with two images that are equal and not of a single value; -1 if there is none.
 
-    A comparison ends at the first values that differ, which are the first ones nearly always.
+    A comparison ends at the first difference, which is nearly always the first value.
 
     Args:
         private: (m, values) images.
-        places: (n, p) those of each mix.
+        places: (n, p) positions of the images of each mix.
         public: (l, values) images of the same type.
-        public_places: (n, q) those of each mix.
+        public_places: (n, q) positions of the images of each mix.
     """
     own, others = places.shape[1], public_places.shape[1]
     for mix in range(len(places)):

@@ -1,8 +1,7 @@
-"""SECRET: the loops of `sampler`, compiled: what becomes of uniform 64-bit words.
+"""SECRET: the compiled loops of `sampler`, which turn uniform 64-bit words into draws.
 
-Keys of one block are drawn while others are mixed. NumPy would take and give back the interpreter's
-lock at each of its many small steps, and threads wait for it longer than the steps take. Compiled
-loops do without it.
+Keys of one block are drawn while other blocks are mixed. NumPy would acquire the GIL for each of
+many small steps, and waiting for it takes longer than the steps. Compiled loops release it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from instahide.utils.numba_jit import Array, njit
 @njit(nogil=True)
 def uniform(word: Array) -> Array:
     """A multiple of 2^-53 in [0, 1)."""
-    # From a signed integer, for which processors have an instruction.
+    # From a signed integer, which processors convert in one instruction.
     return np.float64(np.int64(word >> np.uint64(11))) * 2.0**-53
 
 
@@ -32,7 +31,7 @@ def uniforms(words: Array) -> Array:
 
 @njit(nogil=True)
 def positive_uniforms(words: Array) -> Array:
-    """Numbers (n,) in (0, 1], of which there is a logarithm, of ``words`` (n,)."""
+    """Numbers (n,) in (0, 1] from ``words`` (n,); their logarithms are finite."""
     drawn = np.empty(len(words))
     for at in range(len(words)):
         drawn[at] = 1 - uniform(words[at])
@@ -41,12 +40,12 @@ def positive_uniforms(words: Array) -> Array:
 
 @njit(nogil=True)
 def normals(logarithms: Array, words: Array) -> Array:
-    """Normals (2 n,) of the logarithms (n,) of chances, and of ``words`` (n,) for angles.
+    """Normals (2 n,) from the logarithms (n,) of uniform numbers and ``words`` (n,) for angles.
 
     Box and Muller (1958).
     """
     turns = uniforms(words)
-    # Two rows, not two parts of one: only then are several values computed at a time.
+    # Two rows instead of two parts of one row: only then is the loop vectorized.
     drawn = np.empty((2, len(words)))
     first, second = drawn
     for at in range(len(words)):
@@ -57,7 +56,7 @@ def normals(logarithms: Array, words: Array) -> Array:
     return drawn.reshape(-1)
 
 
-#: What a term of the series of cosine and sine is of the one before; the last comes first.
+#: Ratios of successive terms in the series of cosine and sine; the last one first.
 _RATIOS = tuple((1 / (n * (n - 1)), 1 / (n * (n + 1))) for n in range(24, 0, -2))
 
 
@@ -65,7 +64,7 @@ _RATIOS = tuple((1 / (n * (n - 1)), 1 / (n * (n + 1))) for n in range(24, 0, -2)
 def _on_circle(half: float) -> Array:
     """Cosine and sine of twice ``half``, which is from -pi / 2 to pi / 2.
 
-    By their series, without a branch or a call: what is left out is below 2^-68.
+    Computed from their series without branches or calls; the truncation error is below 2^-68.
     """
     square = half * half
     cosine = sine = 1.0
@@ -80,10 +79,10 @@ def _on_circle(half: float) -> Array:
 def normalize_within_bounds(
     raw: Array, k: int, private_k: int, c1: float, c2: float, own: float
 ) -> Array:
-    """(m, k) float32: shares of each in the sum of its column, of columns within the bounds.
+    """(m, k) float32: columns of ``raw`` divided by their sums, if they meet the bounds.
 
-    ``raw`` (k n,) are rows; `Scheme.meets_bounds` says what the bounds are. Of a sum of 0 a share
-    is not a number, which meets none.
+    ``raw`` (k n,) has k rows; `Scheme.meets_bounds` defines the bounds. A sum of 0 gives NaN, which
+    meets no bound.
     """
     count = len(raw) // k
     found = np.empty((count, k), np.float32)
@@ -97,21 +96,21 @@ def normalize_within_bounds(
         meets: Array = True
         for slot in range(k):
             share = np.float32(raw[slot * count + at] * scale)
-            # As float64: c1 would be rounded to float32, perhaps up.
+            # In float64: c1 might be rounded up to float32.
             exact = np.float64(share)
             meets &= exact <= c1
             if slot < private_k:
                 private += exact
             found[kept, slot] = share
         meets &= (private >= c2) & (np.float64(found[kept, 0]) >= own)
-        # The next column overwrites one that does not count.
+        # The next column overwrites a rejected one.
         kept += meets
     return found[:kept]
 
 
 @njit(nogil=True)
 def indices_above(words: Array, last: Array) -> Array:
-    """The places of those ``words`` (b n,) that are above ``last`` (b,), of n words each."""
+    """Positions of the ``words`` (b n,) above ``last`` (b,), one value for each n words."""
     places = np.empty(len(words), np.int64)
     count = found = 0
     if len(last):
@@ -125,10 +124,10 @@ def indices_above(words: Array, last: Array) -> Array:
 
 @njit(nogil=True)
 def partners(first: Array, ranks: Array, private_k: int) -> Array:
-    """(n, k) images: ``first`` (n,), and those that ``ranks`` (k - 1, n) tell.
+    """(n, k) images: ``first`` (n,), and partners by their ``ranks`` (k - 1, n).
 
-    A rank counts what is left: of the private images, from the second column on, of the public
-    ones from the first on.
+    A rank is an index among the images that are not in the mix yet: of private images for the
+    private columns, of public images for the others.
     """
     k = len(ranks) + 1
     chosen = np.empty((len(first), k), np.int64)
@@ -138,11 +137,11 @@ def partners(first: Array, ranks: Array, private_k: int) -> Array:
         for column in range(1, k):
             start = private_k if column >= private_k else 0
             image = ranks[column - 1, mix]
-            # Those taken are in ascending order: step over each in turn.
+            # Skip the images taken so far, which are in ascending order.
             for at in range(start, column):
                 image += image >= taken[at]
             chosen[mix, column] = image
-            # Put it in its place among them, without a branch that nobody could foretell.
+            # Insert it in order, without an unpredictable branch.
             for at in range(start, column):
                 taken[at], image = min(taken[at], image), max(taken[at], image)
             taken[column] = image
@@ -154,16 +153,17 @@ def distinct_partners(
     first: Array, words: Array, spans: Array, places: Array, public_places: Array, shared: Array,
     private_k: int,
 ) -> Array:  # fmt: skip
-    """(n, k) images, of different pictures in each mix; and the words to draw again.
+    """(n, k) images, of distinct pictures in each mix; and the words to draw again.
 
-    As `partners`, for images of which some show one picture: those of a picture have neighbouring
-    places, and all of its span is stepped over. How much is left, and so what a word is reduced by,
-    differs from mix to mix. A word beyond the last whole multiple of that is to be drawn again.
+    Like `partners`, for images of which some show the same picture. The images of a picture have
+    adjacent places, called its span, which is skipped as a whole. So the number of images that are
+    left, which is the modulus of a word, differs between mixes. A word beyond the last whole
+    multiple of the modulus must be drawn again.
 
     Args:
         first: (n,) the first images.
         words: (k - 1, n) uniform 64-bit words.
-        spans: (N, 2) for each private image, where its picture begins and ends.
+        spans: (N, 2) for each private image, begin and end of its picture's span.
         places: (N, 3) the private image at each place, and its span.
         public_places: (M, 3) likewise.
         shared: (N, 2) for each private place, the span of its picture among the public places; or
@@ -173,7 +173,7 @@ def distinct_partners(
     k, count = len(words) + 1, len(first)
     chosen = np.empty((count, k), np.int64)
     chosen[:, 0] = first
-    # A place of each private image; the spans that are taken, in ascending order; how much is left.
+    # A place of each private image; the spans taken, in ascending order; the number of images left.
     private = np.empty((count, private_k), np.int32)
     starts, ends = np.empty((count, k), np.int32), np.empty((count, k), np.int32)
     left = np.full(count, len(places), np.int32)
@@ -183,7 +183,7 @@ def distinct_partners(
         private[mix, 0] = start
         _take(starts, ends, left, mix, 0, start, end)
     taken = 1
-    # Column by column, so that a processor reads the spans of several mixes at a time.
+    # Column by column, so that the processor overlaps reads for several mixes.
     for column in range(1, k):
         table = places if column < private_k else public_places
         if column == private_k:
@@ -209,14 +209,14 @@ def distinct_partners(
 @njit(nogil=True)
 def _is_beyond(word: Array, bound: Array) -> Array:
     """Whether ``word`` is beyond the last whole multiple of ``bound`` below 2^64."""
-    # That multiple is above 2^64 - bound, which hardly any word is.
+    # That multiple is above 2^64 - bound, as hardly any word is.
     whole = ~bound + np.uint64(1)
     return word >= whole and word > ~(whole % bound)
 
 
 @njit(nogil=True)
 def _take_shared(starts: Array, ends: Array, left: Array, private: Array, shared: Array) -> int:
-    """Take the spans that private images have among the public ones; how many in each mix."""
+    """Take the spans of the private images among the public ones; returns their number per mix."""
     taken = 0
     for slot in range(private.shape[1] if len(shared) else 0):
         for mix in range(len(private)):
@@ -230,10 +230,10 @@ def _take_shared(starts: Array, ends: Array, left: Array, private: Array, shared
 def _take(
     starts: Array, ends: Array, left: Array, mix: int, taken: int, first: Array, last: Array
 ) -> None:
-    """Put a span in its place among those ``taken``, and subtract it from what is left of a mix."""
+    """Insert a span among those ``taken``, and subtract it from the number of images left."""
     start, end = first, last
     left[mix] -= end - start
-    # Spans never overlap, so that starts and ends have one order. Without a branch, as above.
+    # Spans do not overlap, so starts and ends have the same order. Without a branch, as above.
     for at in range(taken):
         starts[mix, at], start = min(starts[mix, at], start), max(starts[mix, at], start)
         ends[mix, at], end = min(ends[mix, at], end), max(ends[mix, at], end)
@@ -242,9 +242,9 @@ def _take(
 
 @njit(nogil=True)
 def moves(numbers: Array, padding: int) -> Array:
-    """(n, 3) int8: down and right, -padding to padding, and mirrored or not, of ``numbers`` (n,).
+    """(n, 3) int8 from ``numbers`` (n,): shifts of -padding to padding, and whether mirrored.
 
-    A number below the product of the choices is as good as one below each.
+    Each number is uniform below the product of the three numbers of choices.
     """
     side = np.uint32(2 * padding + 1)
     found = np.empty((len(numbers), 3), np.int8)
@@ -258,10 +258,7 @@ def moves(numbers: Array, padding: int) -> Array:
 
 @njit(nogil=True)
 def permutation(words: Array) -> Array:
-    """(n,) a permutation of 0 .. n - 1, of ``words`` (n,).
-
-    Each place from the last one down changes with one that is not above it (Durstenfeld, 1964).
-    """
+    """(n,) a permutation of 0 .. n - 1 from ``words`` (n,), by Durstenfeld (1964)."""
     order = np.arange(len(words))
     for at in range(len(words) - 1, 0, -1):
         other = np.int64(words[at] % np.uint64(at + 1))

@@ -1,8 +1,8 @@
-"""Which rows may be partners of which: a mix never holds one picture twice.
+"""The pools from which partners are drawn, such that a mix never contains a picture twice.
 
-Rows that show one picture lie together, so that a picture is a span of places. What may still be
-drawn is everything outside the spans of the pictures in the mix, also where a public image is equal
-to a private one.
+Rows that show the same picture have adjacent places, so a picture is a span of places. Partners are
+drawn outside the spans of the pictures that are in the mix already. This includes public images
+that equal a private one.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class PartnerPool:
-    """N rows in an order in which those of one picture lie together.
+    """N rows, ordered so that rows of the same picture are adjacent.
 
     Attributes:
-        places: (N, 3) int32 the row at each place, and where its picture begins and ends. What is
-            read together lies together.
-        spans: (N, 2) int32 for each row, where its picture begins and ends.
+        places: (N, 3) int32 the row at each place, and begin and end of its picture's span,
+            adjacent in memory because they are read together.
+        spans: (N, 2) int32 for each row, begin and end of its picture's span.
     """
 
     places: NDArray[np.int32]
@@ -66,15 +66,15 @@ class PartnerPool:
 
 @dataclass(frozen=True, eq=False)
 class PartnerPools:
-    """Private and public rows that partners are drawn from, with the pictures that they show.
+    """The private and public rows from which partners are drawn, and the pictures that they show.
 
     Attributes:
-        private_ids: (N,) int32, equal for rows of one picture.
-        public_ids: (M,) int32, in the same numbers.
+        private_ids: (N,) int32, equal for rows of the same picture.
+        public_ids: (M,) int32, likewise, with the same numbers.
         private: the private rows.
         public: the public rows.
         shared: (N, 2) int32 for each private place, the span of its picture among the public ones,
-            empty where it is not there; (0, 2) where no picture is both.
+            empty if it has none; (0, 2) if no picture is both.
     """
 
     private_ids: NDArray[np.int32]
@@ -85,7 +85,7 @@ class PartnerPools:
 
     @classmethod
     def of(cls, private: Ids, public: Ids) -> PartnerPools:
-        """Of rows that show the pictures ``private`` (N,) and ``public`` (M,)."""
+        """The pools of rows that show the pictures ``private`` (N,) and ``public`` (M,)."""
         return cls._of(private.astype(np.int32), public.astype(np.int32))
 
     @classmethod
@@ -100,20 +100,20 @@ class PartnerPools:
 
     @property
     def pictures(self) -> tuple[int, int, int]:
-        """How many different pictures there are: private, public, and both."""
+        """The numbers of distinct pictures: private, public, and both."""
         private, public = np.unique(self.private_ids), np.unique(self.public_ids)
         return len(private), len(public), len(np.intersect1d(private, public))
 
     def only(self, rows: NDArray[np.int64]) -> PartnerPools:
-        """With these private rows alone, numbered anew."""
+        """The pools with only these private rows, renumbered from 0."""
         return PartnerPools._of(self.private_ids[rows], self.public_ids)
 
 
 class ContentIds(NamedTuple):
-    """By what the pictures of N rows are known.
+    """Identities of the pictures of N rows.
 
-    ``ids``: (N,) numbers below N, equal for rows of one picture; ``hashes``: (N, 2) of their
-    values; ``pixels``: (N, 2) of the 8-bit pixels that these come from, zeros if not known.
+    ``ids``: (N,) numbers below N, equal for rows of the same picture; ``hashes``: (N, 2) of their
+    values; ``pixels``: (N, 2) hashes of the 8-bit pixels behind these values, zeros if unknown.
     """
 
     ids: Ids
@@ -122,13 +122,13 @@ class ContentIds(NamedTuple):
 
     @classmethod
     def of(cls, images: ImageSource, ids: Ids | None = None) -> ContentIds:
-        """By the content of ``images``; ``ids`` (N,) of somebody who knows more of them."""
+        """The identities of ``images`` by content; or by ``ids`` (N,), if the caller knows more."""
         found = content_ids_of(images) if ids is None else ids
         return cls(found, hashes_of(images), pixel_hashes_of(images))
 
 
 def known_partner_pools(private: ContentIds, public: ImageSource | None) -> PartnerPools | None:
-    """As `partner_pools`, of private images of which only hashes are at hand."""
+    """Like `partner_pools`, for private images of which only hashes are known."""
     if public is None or not len(public):
         none = np.empty(0, np.int64)
         return None if all_unique(merge_ids(private.ids)) else PartnerPools.of(private.ids, none)
@@ -137,7 +137,7 @@ def known_partner_pools(private: ContentIds, public: ImageSource | None) -> Part
 
 
 def _table_pools(ids: Ids, private: ImageTable, public: ImageTable) -> PartnerPools | None:
-    """As `known_partner_pools`, of tables: hashes only rows that may be in both."""
+    """Like `known_partner_pools`, for tables: hashes only rows that may occur in both."""
     keys = [sampled_keys(table.pixels) for table in (private, public)]
     both = np.intersect1d(keys[0], keys[1])
     if not len(both) and all_unique(merge_ids(ids)) and all_unique(public.content_ids):
@@ -163,12 +163,12 @@ def _joined_pools(private: ContentIds, others: ContentIds, count: int) -> Partne
 
 
 def partner_pools(ids: Ids, images: ImageSource, public: ImageSource | None) -> PartnerPools | None:
-    """What partners of ``images`` are drawn from; None where all pictures are different.
+    """The pools from which partners of ``images`` are drawn; None if all pictures are distinct.
 
     Args:
-        ids: (N,) numbers below N, equal for images of one picture.
+        ids: (N,) numbers below N, equal for images of the same picture.
         images: the private images.
-        public: what a scheme mixes in.
+        public: the public images.
     """
     if public is None or not len(public):
         none = np.empty(0, np.int64)
@@ -179,19 +179,19 @@ def partner_pools(ids: Ids, images: ImageSource, public: ImageSource | None) -> 
 
 
 def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
-    """Check that any mix can be filled with different pictures.
+    """Check that there are enough distinct pictures for a mix.
 
     Raises:
-        SchemeError: there are too few; the message says how many.
+        SchemeError: there are too few.
     """
     if pools is None:
         return
     private, public, both = pools.pictures
     if private < scheme.private_k:
         raise SchemeError(
-            f"A mix of {scheme.private_k} private images needs as many different pictures; the "
+            f"A mix needs {scheme.private_k} different private pictures; the "
             f"{len(pools.private)} images show {private}.",
-            "Lower k, or give more different images.",
+            "Lower k, or use more different images.",
         )
     if scheme.public_k and public - min(both, scheme.private_k) < scheme.public_k:
         equal = f", of which {both} are private images as well" if both else ""

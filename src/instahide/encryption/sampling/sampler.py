@@ -21,29 +21,29 @@ from instahide.encryption.sampling import _sampler_numba
 from instahide.encryption.sampling.partner_pools import PartnerPools
 from instahide.encryption.scheme import Scheme
 
-#: Bits of a mask word; a kernel reads the masks of 32 neighbouring values at once.
+#: Bits of a mask word; a kernel reads the mask bits of 32 adjacent values at once.
 WORD_BITS = 32
 
-#: Standard deviations beyond which `noise` never goes: a uniform number has 53 bits, and the
-#: longest radius that Box and Muller make of one is the root of 2 * 53 * ln 2.
+#: Largest absolute value of `noise` in standard deviations: a uniform number has 53 bits, and the
+#: largest radius of the Box-Muller transform of one is sqrt(2 * 53 * ln 2).
 MAX_NOISE_DEVIATIONS = 8.572
 
-#: Mixes in a row that an exposure may refuse. It does so where an image is there twice and has one
-#: encoding left; perhaps such images are all that is left.
+#: Mixes in a row that an exposure may refuse. It refuses one if an image occurs twice and has one
+#: encoding left; perhaps only such images are left.
 MAX_REJECTIONS = 1000
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class OneTimeKeys:
-    """The keys of one block of n mixes, used once and dropped.
+    """The one-time keys of a block of n mixes.
 
     Attributes:
         partners: (n, k) int64. The first ``private_k`` columns are rows of the private images,
             beginning with the encrypted one; the others are rows of the public images.
         coefficients: (n, k) float32.
-        masks: (n, C, ceil(H * W / 32)) uint32, or None; a set bit turns the sign of its value.
+        masks: (n, C, ceil(H * W / 32)) uint32, or None; a set bit flips the sign of its value.
             Bit b of word w belongs to pixel 32 w + b of its channel.
-        moves: (n, k, 3) int8, or None: down, right, and 1 where the image is mirrored.
+        moves: (n, k, 3) int8, or None: shift down, shift right, and 1 if the image is mirrored.
     """
 
     partners: NDArray[np.int64]
@@ -73,20 +73,20 @@ def one_time_keys(
 
     Args:
         block: fresh from `KeyStream.next_block`.
-        scheme: what to draw.
+        scheme: bounds and distribution of the keys.
         indices: rows of the private images.
         public: number of public images that partners are drawn from.
         shape: of one image.
-        augmentation: how far every image of a mix may move.
-        exposure: of the private images; what is drawn is counted in it.
-        pools: what partners are drawn from, where some of it shows one picture; without it all
-            images are different pictures.
+        augmentation: random crop and flip of every image of a mix.
+        exposure: of the private images, in which the mixes are counted.
+        pools: the pools from which partners are drawn, if some images show the same picture;
+            None if all pictures are distinct.
 
     Returns:
-        Keys for all ``indices``; or for the first ones, up to one that is at its limit.
+        Keys for all ``indices``, or for those before the first image at its limit.
 
     Raises:
-        ExposureLimitError: the first image cannot be encrypted without passing its limit.
+        ExposureLimitError: the first image is at its limit.
     """
     chosen, weights = mixes(block, scheme, indices, public=public, exposure=exposure, pools=pools)
     count = len(chosen)
@@ -107,7 +107,7 @@ def mixes(
     exposure: Exposure,
     pools: PartnerPools | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The partners (n, k) and coefficients (n, k) of `one_time_keys`, which describes the rest."""
+    """The partners (n, k) and coefficients (n, k) of `one_time_keys`; same arguments."""
     weights = coefficients(block, scheme, len(indices))
     chosen = _partners_within_limit(block, scheme, indices, weights, public, exposure, pools)
     return chosen, weights[: len(chosen)]
@@ -122,7 +122,7 @@ def _partners_within_limit(
     exposure: Exposure,
     pools: PartnerPools | None,
 ) -> NDArray[np.int64]:
-    """(n, k) rows as `partners`, of images within their limit; ends before one at its limit."""
+    """(n, k) rows as of `partners`, of images within their limit; ends before one at its limit."""
     parts = []
     done = refused = 0
     while done < len(indices):
@@ -153,7 +153,7 @@ def _partners_below_limit(
     public: int,
     pools: PartnerPools | None,
 ) -> NDArray[np.int64]:
-    """(n, k) rows as `partners`, of private images not ``spent`` (N,); none if they are too few."""
+    """(n, k) rows as of `partners`, of images not ``spent`` (N,); none if too few are left."""
     free = np.flatnonzero(~spent)
     left = None if pools is None else pools.only(free)
     if (len(free) if left is None else left.pictures[0]) < scheme.private_k:
@@ -166,7 +166,7 @@ def _partners_below_limit(
 
 
 def _first_true(spent: NDArray[np.bool], start: int) -> int:
-    """Where, from ``start`` on, the first True stands; the end if there is none."""
+    """The index of the first True from ``start`` on; the length if there is none."""
     found = np.flatnonzero(spent[start:])
     return start + int(found[0]) if len(found) else len(spent)
 
@@ -180,9 +180,9 @@ def partners(
     public: int,
     pools: PartnerPools | None = None,
 ) -> NDArray[np.int64]:
-    """(n, k) rows: the image itself, then others, uniform over all choices without repeats.
+    """(n, k) rows: the image itself, then partners, uniform over all choices without repetition.
 
-    With ``pools``, each is uniform over the rows whose picture is not yet in the mix.
+    With ``pools``, each is uniform over the rows whose picture is not in the mix yet.
     """
     if pools is not None:
         return _distinct_partners(block, scheme, indices, pools)
@@ -222,7 +222,7 @@ def _uniform_integers_each(
 ) -> NDArray[np.int64]:
     """(b, count) integers, row by row exactly uniform below each of the b ``bounds``.
 
-    Words past the last whole multiple of their bound are drawn again.
+    Words beyond the last whole multiple of their bound are drawn again.
     """
     words = block.words(purpose, len(bounds) * count)
     last = np.array([2**64 - 1 - 2**64 % bound for bound in bounds], np.uint64)
@@ -238,14 +238,14 @@ def uniforms(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
 
 
 def coefficients(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32]:
-    """(count, k) non-negative, sum 1, under the law of ``scheme`` given its bounds.
+    """(count, k) non-negative, with sum 1, from the distribution of ``scheme`` given its bounds.
 
-    Drawn by rejection: the bounds hold for the float32 values themselves.
+    Drawn by rejection; the bounds hold for the float32 values.
     """
     accepted = np.empty((count, scheme.k), dtype=np.float32)
     done = 0
     while done < count:
-        # Enough for one round nearly always; too few is only another round.
+        # Nearly always enough for one round; otherwise another round follows.
         tries = int((count - done) / scheme.acceptance * 1.05) + 16
         kept = _coefficients_within_bounds(block, scheme, tries)[: count - done]
         accepted[done : done + len(kept)] = kept
@@ -254,7 +254,7 @@ def coefficients(block: Block, scheme: Scheme, count: int) -> NDArray[np.float32
 
 
 def _coefficients_within_bounds(block: Block, scheme: Scheme, tries: int) -> NDArray[np.float32]:
-    """(m, k) of ``tries`` draws, those that meet the bounds."""
+    """(m, k) those of ``tries`` draws that meet the bounds."""
     size = tries * scheme.k
     raw = (
         np.abs(_normals(block, Purpose.COEFFICIENTS, size))
@@ -270,7 +270,7 @@ def _coefficients_within_bounds(block: Block, scheme: Scheme, tries: int) -> NDA
 
 
 def _normals(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
-    """Independent standard normals, two a time (Box and Muller, 1958)."""
+    """Independent standard normals, drawn in pairs (Box and Muller, 1958)."""
     half = -(-count // 2)
     words = block.words(purpose, 2 * half)
     chances = _sampler_numba.positive_uniforms(words[:half])
@@ -279,7 +279,7 @@ def _normals(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
 
 
 def _exponentials(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
-    """Independent standard exponentials; their shares of a sum are uniform on the simplex."""
+    """Independent standard exponentials; divided by their sum, they are uniform on the simplex."""
     return np.asarray(-np.log(_sampler_numba.positive_uniforms(block.words(purpose, count))))
 
 
@@ -301,7 +301,7 @@ def masks(block: Block, count: int, shape: tuple[int, int, int]) -> NDArray[np.u
 def augmentation_moves(
     block: Block, shape: tuple[int, int], augmentation: Augmentation
 ) -> NDArray[np.int8]:
-    """(n, k, 3): down and right, uniform on -padding .. padding, and 1 for half of the mirrors."""
+    """(n, k, 3): shifts down and right, uniform on -padding .. padding; and 1 if mirrored."""
     side, flips = 2 * augmentation.padding + 1, 1 + augmentation.flip
     numbers = uniform_integers(
         block, Purpose.AUGMENTATION, shape[0] * shape[1], side * side * flips
@@ -312,8 +312,8 @@ def augmentation_moves(
 
 
 def permutation(block: Block, count: int) -> NDArray[np.int64]:
-    """A uniform permutation of ``count`` rows, but for a bias below count^2 / 2^64.
+    """A uniform permutation of ``count`` rows, up to a bias below count^2 / 2^64.
 
-    So much do the remainders of 64-bit words favour the lower places.
+    The bias comes from reducing 64-bit words modulo the number of places.
     """
     return np.asarray(_sampler_numba.permutation(block.words(Purpose.ORDER, count)), np.int64)
