@@ -325,7 +325,7 @@ REFUSED: dict[str, tuple[Scheme, ImageSource, ImageSource | None, str, str]] = {
         ImageDataset(Items(table(), floats=True), workers=1),
         pool(),
         "transform are unknown",
-        "Give `ImageDataset` the mean and std",
+        "Pass the mean and std of the transform",
     ),
     "one sign": (Scheme.inside(4), bright([0, 1, 2]), None, "one sign", "Normalize to mean 0"),
     "one sign in a channel": (Scheme.inside(4), bright([1]), None, "one sign", "mean 0"),
