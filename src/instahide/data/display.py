@@ -1,4 +1,4 @@
-"""Normalized values as pixels that a person can look at."""
+"""Conversion of normalized values to pixels for display."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def denormalize(image: NDArray[np.float32], normalization: Normalized) -> NDArray[np.float64]:
-    """(C, H, W) normalized -> (H, W) or (H, W, 3) in [0, 1], as the file was."""
+    """(C, H, W) normalized -> (H, W) or (H, W, 3) in [0, 1], as in the image file."""
     mean, std = (
         np.asarray(moment)[:, None, None] for moment in (normalization.mean, normalization.std)
     )
@@ -27,5 +27,5 @@ def min_max(values: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.flo
 
 
 def image_axes(values: NDArray[Scalar]) -> NDArray[Scalar]:
-    """(C, H, W) -> (H, W) where there is one channel, else (H, W, C)."""
+    """(C, H, W) -> (H, W) if there is one channel, else (H, W, C)."""
     return values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)

@@ -1,4 +1,4 @@
-"""What an encoder needs of images, whether they are a table or somebody's own data set."""
+"""`ImageSource`, the interface through which encoders read images, and hashes of its rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from instahide.errors import DataError
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Images of one shape with labels, fetched by number and normalized by one affine map.
+    """Images of one shape with labels, fetched by index and normalized by one affine map.
 
-    The normalized value of a pixel that `rows` gives is ``pixel * scale + bias``, per channel.
+    The normalized value of a pixel returned by `rows` is ``pixel * scale + bias``, per channel.
 
-    Two rows may show the same image, and a mix must hold it only once. An object may say which
-    do by a further attribute, ``content_hashes`` (N, 2), as `content_hash.content_hashes` makes
-    them. Without it, all rows are fetched once, one by one, before the first image is encrypted.
+    Two rows may show the same image, which a mix must contain only once. An implementation may
+    have a further attribute ``content_hashes`` (N, 2), as computed by
+    `content_hash.content_hashes`. Without it, all rows are fetched once, one by one, before the
+    first image is encrypted.
     """
 
     def __len__(self) -> int: ...
@@ -44,21 +45,21 @@ class ImageSource(Protocol):
 
     @property
     def normalization(self) -> Normalization | None:
-        """How pixel / 255 was normalized, which public images are as well; None if unknown."""
+        """The normalization of pixel / 255, also applied to public images; None if unknown."""
         ...
 
     @property
     def scale(self) -> NDArray[np.float32]:
-        """(C,) factor from a fetched pixel to its normalized value."""
+        """(C,) factor from a pixel returned by `rows` to its normalized value."""
         ...
 
     @property
     def bias(self) -> NDArray[np.float32]:
-        """(C,) normalized value of a fetched 0."""
+        """(C,) normalized value of a 0 returned by `rows`."""
         ...
 
     def rows(self, indices: NDArray[np.int64]) -> GatheredRows:
-        """The images that ``indices`` (n, k) names."""
+        """The images at ``indices`` (n, k)."""
         ...
 
 
@@ -66,7 +67,7 @@ def hashes_of(images: ImageSource) -> Hashes:
     """(N, 2) hashes of the picture that each row of ``images`` shows.
 
     Raises:
-        DataError: the images state hashes for another number of rows.
+        DataError: ``images.content_hashes`` has another shape or type than (N, 2) uint64.
     """
     hashes = getattr(images, "content_hashes", None)
     if hashes is None:
@@ -84,9 +85,9 @@ def hashes_of(images: ImageSource) -> Hashes:
 
 
 def pixel_hashes_of(images: ImageSource) -> Hashes:
-    """(N, 2) hashes of the 8-bit pixels of each row, by which images of other kinds are compared.
+    """(N, 2) hashes of the 8-bit pixels of each row, comparable between tables and data sets.
 
-    They are zeros where it is not known which pixels normalized values come from.
+    They are zeros if the pixels behind normalized values are unknown.
     """
     if isinstance(images, ImageTable):
         return images.content_hashes
@@ -102,15 +103,15 @@ def content_ids_of(images: ImageSource) -> NDArray[np.int64]:
 
 
 def keys_of(images: ImageSource) -> Hashes:
-    """(N, m, 2) hashes by which a ledger knows the rows of ``images``.
+    """(N, m, 2) hashes by which a ledger identifies the rows of ``images``.
 
-    The first is of the picture itself, the others of the images that it was made of, if known. Two
-    rows that agree in any of them are counted together.
+    The first is of the picture itself, the others are of the images from which it was made, if
+    known. Rows that agree in any hash share a count.
     """
     hashes = hashes_of(images)
     if not isinstance(images, ImageTable):
         pixels = pixel_hashes_of(images)
-        # What is known of pixels is known of tables and files with the same pixels, too.
+        # The hash of pixels also identifies tables and files with the same pixels.
         values = np.where(hashes == pixels, np.uint64(0), hashes)
         return np.stack([values, pixels], axis=1)
     sources = images.sources
@@ -118,7 +119,7 @@ def keys_of(images: ImageSource) -> Hashes:
 
 
 def has_repeats(images: ImageSource) -> bool:
-    """Whether two rows of ``images`` show the same picture, or come from the same image."""
+    """Whether two rows of ``images`` show the same picture or have a common source image."""
     keys = keys_of(images)
     return not all_unique(duplicate_ids(*np.moveaxis(keys, 1, 0)))
 

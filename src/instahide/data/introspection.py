@@ -1,4 +1,4 @@
-"""Which classes a data set says that it has."""
+"""The classes that a data set declares in its attributes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from instahide.data.splits import class_count
 
 
 def class_names(dataset: object) -> tuple[str, ...]:
-    """The names of its classes, or none.
+    """The class names that ``dataset`` declares, or ().
 
     Raises:
-        InstaHideError: it has a list of classes that is not clear.
+        InstaHideError: its list of classes is ambiguous.
     """
     stated = _stated_classes(dataset)
     return stated if isinstance(stated, tuple) else ()
 
 
 def num_classes(dataset: object) -> int | None:
-    """How many classes it has, by what it says or its list of all labels; no item is fetched.
+    """The number of classes that ``dataset`` declares or that its labels have; None if unknown.
+
+    No item is fetched.
 
     Raises:
-        InstaHideError: what it says of its classes is not clear, or labels are no class numbers.
+        InstaHideError: its list of classes is ambiguous, or its labels are not class numbers.
     """
     stated = _stated_classes(dataset)
     if stated is not None:
@@ -51,7 +53,7 @@ def _stated_classes(dataset: object) -> tuple[str, ...] | int | None:
 
 
 def _whole(dataset: object) -> Iterator[object]:
-    """The data set, then the one that it is a part of, as a torch Subset is, and so on."""
+    """The data set, then the one that it wraps, as a torch Subset does, and so on."""
     while dataset is not None:
         yield dataset
         dataset = getattr(dataset, "dataset", None)

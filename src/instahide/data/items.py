@@ -1,4 +1,4 @@
-"""One item of somebody's data set: its image as an array and its label as a number."""
+"""Reading an item of a map-style data set: its image as an array, its label as a number."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def read_item(dataset: Any, index: int) -> Item:
     """Item ``index`` of ``dataset``.
 
     Raises:
-        DataError: it cannot be read, or it is not an image with a label.
+        DataError: the item cannot be read, or is not an image with a label.
     """
     try:
         item = dataset[index]
-    except Exception as error:  # the data set and its transforms are somebody else's code
+    except Exception as error:  # from the user's data set and transforms
         raise DataError(
             f"Item {index} cannot be read ({type(error).__name__}: {error}).",
             "Fix or remove it, or use workers=1 if the data set must not be shared by threads.",
@@ -40,10 +40,10 @@ def read_item(dataset: Any, index: int) -> Item:
 
 
 def class_number(label: object, index: int) -> int:
-    """A whole number, or an array or tensor of one, as int.
+    """``label``, an integer or an array or tensor with one integer, as an int.
 
     Raises:
-        DataError: it is anything else.
+        DataError: ``label`` is anything else.
     """
     numbers = np.asarray(label)
     if numbers.size != 1 or not np.issubdtype(numbers.dtype, np.integer):
@@ -105,7 +105,7 @@ def _as_array(image: Any) -> tuple[NDArray[Any], bool]:
 
 
 def _leading(array: NDArray[Any], *, tensor: bool) -> tuple[NDArray[Any], bool]:
-    # 8-bit arrays are (H, W, C) by custom, tensors and float arrays (C, H, W).
+    # By convention, 8-bit arrays are (H, W, C), tensors and float arrays (C, H, W).
     if array.ndim != 3 or tensor or array.dtype != np.uint8:
         return array, True
     return array, array.shape[2] not in (1, 3) and array.shape[0] in (1, 3)

@@ -1,4 +1,4 @@
-"""Any source of labelled images, by name, path or URL."""
+"""Opening labelled images by name, path or URL: `open_images`, `open_split`, `open_test`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_images(
     progress: bool = True,
     classes: Sequence[str] | None = None,
 ) -> ImageTable:
-    """Open labelled images; of a source with training and test images, the training images.
+    """Open labelled images. A source with training and test images gives its training images.
 
     A `SkippedWarning` lists parts of the source that were not read: files of other types, further
     frames or pages of an image file, folders next to the training and test images.
@@ -127,9 +127,9 @@ def open_test(
     progress: bool = True,
     classes: Sequence[str] | None = None,
 ) -> ImageTable:
-    """Images to test on: the test images of a source that has any, or else all of it.
+    """Open test images: the test images of a source, or all images if it has no test part.
 
-    A built-in set has some, and so has every source that comes in two parts; see `open_split`.
+    Built-in sets have a test part, and so do sources with two parts; see `open_split`.
 
     Raises:
         InstaHideError: as `open_images`.
@@ -147,7 +147,7 @@ def open_test(
 
 
 def _labels_of(name: str) -> tuple[str, ...]:
-    """The files that the labels of a file of images may be in."""
+    """Names of files that may hold the labels of the image file ``name``."""
     if name.endswith(".npy"):
         return (labels_name(name),)
     return labels_names(name) if "idx3" in name else ()
@@ -157,7 +157,7 @@ def _is_image_folder(source: str | Path) -> bool:
     path = Path(source)
     try:
         folder = str(source) not in BUILTIN and path.is_dir()
-    except OSError as error:  # A name that is too long, or a folder that nobody may look into.
+    except OSError as error:  # The name is too long, or the folder is not accessible.
         raise DataError(
             f"Cannot read {source} ({error.strerror or error}).",
             "Check the path and its permissions.",
@@ -185,7 +185,7 @@ def _read(source: str | Path) -> ImageTable | Split:
     if "idx3" in path.name:
         return read_idx(path)
     raise DataError(
-        f"{path} is of no kind that can be read.",
+        f"The format of {path} is not supported.",
         "Give a folder of class folders, .npz, .npy, IDX files, or a CIFAR archive.",
     )
 

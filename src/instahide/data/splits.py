@@ -1,4 +1,4 @@
-"""Training and test images."""
+"""Splits of images into training and test images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from instahide.data.duplicates.content_hash import Hashes
 from instahide.data.table import MAX_CLASSES, ImageTable
 from instahide.errors import DataError, InstaHideError
 
-#: Public, so that everybody who splits the same images gets the same test set.
+#: A public seed: everybody who splits the same images gets the same test set.
 SPLIT_SEED = 20200613
 
 
@@ -29,10 +29,10 @@ def table_from_arrays(
     classes: tuple[str, ...] | None = None,
     sources: Hashes | None = None,
 ) -> ImageTable:
-    """A table from arrays that somebody else wrote, labels (N,) or (N, 1).
+    """A table from arrays read from a file, with labels (N,) or (N, 1).
 
     Raises:
-        InstaHideError: pixels or labels of a wrong type or shape, labels out of range.
+        InstaHideError: pixels or labels have a wrong type or shape, or labels are out of range.
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -41,10 +41,10 @@ def table_from_arrays(
 
 
 def class_count(labels: NDArray[np.generic]) -> int:
-    """How many classes there are, if they are numbered from 0.
+    """The number of classes, numbered from 0.
 
     Raises:
-        DataError: a label is negative or beyond belief.
+        DataError: a label is negative or implausibly large.
     """
     lowest, highest = (labels.min(), labels.max()) if labels.size else (0, -1)
     if lowest < 0 or highest >= MAX_CLASSES:
@@ -55,10 +55,10 @@ def class_count(labels: NDArray[np.generic]) -> int:
 
 
 def make_split(train: ImageTable, test: ImageTable) -> Split:
-    """Two tables of the same classes, as a split.
+    """A split from two tables with the same classes.
 
     Raises:
-        DataError: they hold images of two shapes.
+        DataError: the images of the tables have different shapes.
     """
     if train.shape != test.shape:
         raise DataError(
@@ -73,7 +73,7 @@ def make_split(train: ImageTable, test: ImageTable) -> Split:
 
 
 def split_table(table: ImageTable, test_share: float) -> Split:
-    """Set ``test_share`` of every class aside for testing, the same images every time."""
+    """Use ``test_share`` of every class for testing; the same images every time."""
     train, test = stratified_split(table.labels, test_share)
     return make_split(table.subset(train).measured(), table.subset(test))
 
@@ -83,7 +83,7 @@ def stratified_split(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sorted indices of training and test images, ``test_share`` of every class for testing.
 
-    A class of two or more images has at least one on either side; a class of one is trained on.
+    A class of two or more images has at least one in each part; a class of one is for training.
 
     Raises:
         InstaHideError: ``test_share`` is not between 0 and 1, or nothing is left for testing.
@@ -101,17 +101,17 @@ def stratified_split(
         tested[members[:count]] = True
     if not tested.any():
         raise DataError(
-            "No class has two images, so that none can be set aside for testing.",
-            "Give more images, or a `test` folder beside a `train` folder.",
+            "No class has two images, so no image is left for testing.",
+            "Use more images, or a `test` folder next to a `train` folder.",
         )
     return np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
 def require_trainable(split: Split) -> Split:
-    """The split, if a model can be trained and tested on it.
+    """The split, after a check that a model can be trained and tested on it.
 
     Raises:
-        DataError: no test images, or only one class.
+        DataError: there are no test images, or only one class.
     """
     if len(split.test) == 0:
         raise DataError("There are no test images.", "Give at least one of every class.")

@@ -27,21 +27,21 @@ from instahide.errors import DamagedFileError, DataError
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 from instahide.utils.row_indices import row_indices
 
-#: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
+#: Largest number of evenly spaced rows from which mean and standard deviation are computed.
 STATISTICS_ROWS = 20_000
-#: Values that are counted at a time.
+#: Number of values that are counted at a time.
 STATISTICS_VALUES = 1 << 18
-#: More classes than any image set has: a larger label is a mistake, not a class.
+#: Largest number of classes; a larger label is a mistake.
 MAX_CLASSES = 1 << 17
-#: Bytes of the facts of a table that is read: a hundred thousand class names stay below it.
+#: Largest size of `table.json` in bytes; enough for a hundred thousand class names.
 MOST_FACTS = 1 << 24
 
-#: What is computed at first use, and holds for the same pixels under any normalization.
+#: Cached properties that do not depend on the normalization.
 _KEPT = ("content_hashes", "content_ids")
 
 
 class GatheredRows(NamedTuple):
-    """The images that a block of mixes needs, and where each slot of a mix finds its own.
+    """The images of a block of mixes, and the position of each mix's images in them.
 
     ``pixels``: (m, C, H, W), uint8 or float32; ``positions``: (n, k) rows of ``pixels``;
     ``labels``: (n, k) class numbers.
@@ -53,16 +53,16 @@ class GatheredRows(NamedTuple):
 
 
 class Normalized(Protocol):
-    """Whatever states the mean and the standard deviation of its channels, of pixel / 255."""
+    """An object with the mean and standard deviation of pixel / 255, per channel."""
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """One value a channel."""
+        """One value per channel."""
         ...
 
     @property
     def std(self) -> tuple[float, ...]:
-        """One value a channel."""
+        """One value per channel."""
         ...
 
 
@@ -109,7 +109,7 @@ class ImageTable:
         return int(self.pixels.shape[0])
 
     def __repr__(self) -> str:
-        """Sizes only: private pixels must not reach a log."""
+        """Sizes only, because private pixels must not appear in a log."""
         return f"ImageTable({len(self)} of {self.shape}, {len(self.classes)} classes)"
 
     @property
@@ -120,7 +120,7 @@ class ImageTable:
 
     @property
     def normalization(self) -> Normalization:
-        """`mean` and `std`."""
+        """`mean` and `std` together."""
         return Normalization(self.mean, self.std)
 
     @property
@@ -135,22 +135,22 @@ class ImageTable:
 
     @cached_property
     def content_hashes(self) -> Hashes:
-        """(N, 2) hashes of the pixels of each row, computed at first use and kept."""
+        """(N, 2) hashes of the pixels of each row, computed at first use."""
         return content_hashes(self.pixels)
 
     @cached_property
     def content_ids(self) -> NDArray[np.int64]:
-        """(N,) numbers from 0: equal for rows of the same pixels, or of the same source."""
+        """(N,) numbers from 0: equal for rows with the same pixels or a common source."""
         pixels = duplicate_row_ids(self.pixels)
         if self.sources is None:
             return pixels
         return merge_ids(pixels, *map(duplicate_ids, np.moveaxis(self.sources, 1, 0)))
 
     def rows(self, indices: NDArray[np.int64]) -> GatheredRows:
-        """The rows that ``indices`` (n, k) names; nothing is copied.
+        """The rows at ``indices`` (n, k), without a copy.
 
         Raises:
-            InstaHideError: numbers that are not whole or out of range.
+            InstaHideError: an index is not an integer or out of range.
         """
         indices = row_indices(indices, len(self), flat=False)
         return GatheredRows(self.pixels, indices, self.labels[indices])
@@ -164,20 +164,22 @@ class ImageTable:
             indices: row numbers, a boolean mask, or a slice; all rows by default.
 
         Raises:
-            InstaHideError: numbers that are not whole or out of range, or a mask of another length.
+            InstaHideError: an index is not an integer or out of range, or a mask has another
+                length.
         """
         pixels = self.pixels if indices is None else self.pixels[self._selected(indices)]
         per_channel = (slice(None), None, None)
         return pixels.astype(np.float32) * self.scale[per_channel] + self.bias[per_channel]
 
     def subset(self, indices: NDArray[np.int64] | NDArray[np.bool] | slice) -> ImageTable:
-        """The named rows, with the normalization of the whole.
+        """The rows at ``indices``, with the normalization of the whole table.
 
         Args:
             indices: row numbers, a boolean mask, or a slice.
 
         Raises:
-            InstaHideError: numbers that are not whole or out of range, or a mask of another length.
+            InstaHideError: an index is not an integer or out of range, or a mask has another
+                length.
         """
         indices = self._selected(indices)
         sources = None if self.sources is None else self.sources[indices]
@@ -194,7 +196,7 @@ class ImageTable:
         return indices if isinstance(indices, slice) else row_indices(indices, len(self))
 
     def measured(self) -> ImageTable:
-        """The same rows under their own mean and standard deviation, instead of a whole's."""
+        """The same rows, normalized by their own mean and standard deviation."""
         mean, std = _statistics(self.pixels)
         return self._normalized_by(mean, std)
 
@@ -209,7 +211,7 @@ class ImageTable:
         return table
 
     def save(self, folder: Path) -> None:
-        """Write the table to ``folder``, whole or not at all, readable without pickle."""
+        """Write the table to ``folder`` atomically, without pickle."""
         facts = {
             "classes": self.classes,
             "mean": self.mean,
@@ -228,7 +230,7 @@ class ImageTable:
         """Open a table that `save` wrote, memory-mapped.
 
         Raises:
-            DamagedFileError: a file is missing, damaged, or not what it should be.
+            DamagedFileError: a file is missing, damaged, or has unexpected content.
         """
         try:
             pixels = map_npy(folder / "pixels.npy")
@@ -243,7 +245,7 @@ class ImageTable:
                 tuple(facts["std"]),
                 None if known is None else np.array(map_npy(known)),
             )
-        except Exception as error:  # NumPy and JSON raise several kinds on damaged files
+        except Exception as error:  # NumPy and JSON raise many kinds of errors on damaged files
             raise DamagedFileError(
                 f"{folder} is not a readable image table ({failure_reason(error)}).",
                 "Make it again with `instahide public`, or name the folder that holds table.json.",
@@ -257,13 +259,13 @@ class ImageTable:
         classes: Sequence[str] | None = None,
         sources: Hashes | None = None,
     ) -> ImageTable:
-        """A table from arrays as they come: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8.
+        """A table from uint8 arrays (N, H, W), (N, H, W, C) or (N, C, H, W).
 
-        ``sources`` are as in the table; leave them out for images that nobody has resized.
-        Mean and standard deviation are taken from at most `STATISTICS_ROWS` rows.
+        ``sources`` are as in the table; leave them out for images that were not resized.
+        Mean and standard deviation are computed from at most `STATISTICS_ROWS` rows.
 
         Raises:
-            InstaHideError: wrong type or shape, labels that do not fit.
+            InstaHideError: an array has a wrong type or shape, or labels do not fit the images.
         """
         rows = channels_first(pixels)
         if labels is None:
@@ -277,10 +279,10 @@ class ImageTable:
 
 
 def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, H, W) or (N, H, W, C) or (N, C, H, W) -> (N, C, H, W), C being 1 or 3.
+    """(N, H, W) or (N, H, W, C) or (N, C, H, W) -> (N, C, H, W), with C = 1 or 3.
 
     Raises:
-        DataError: not uint8, or not of such a shape.
+        DataError: ``pixels`` are not uint8, or have another shape.
     """
     if pixels.dtype != np.uint8:
         raise DataError(
@@ -295,7 +297,7 @@ def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     raise DataError(
         f"Images of shape {pixels.shape} are none of N x H x W, N x H x W x C, N x C x H x W.",
-        "Stack images of one size, grey (1 channel) or colour (3 channels).",
+        "Stack images of one size, with 1 or 3 channels.",
     )
 
 
@@ -322,7 +324,7 @@ def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[flo
     sample = pixels[::step]
     # Counts of the 256 values give exact moments without a float copy of the images.
     counts = np.zeros((pixels.shape[1], 256), np.int64)
-    # Few at a time: counting takes eight bytes for each.
+    # In chunks, because counting takes eight bytes per value.
     rows = max(1, STATISTICS_VALUES // math.prod(pixels.shape[1:]))
     for start in range(0, len(sample), rows):
         for channel, values in enumerate(sample[start : start + rows].swapaxes(0, 1)):
@@ -331,7 +333,7 @@ def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[flo
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ values
     std = np.sqrt(np.maximum(share @ values**2 - mean**2, 0))
-    # An even channel has no spread: any positive deviation leaves it even.
+    # A constant channel has no spread: any positive deviation will do.
     return tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist())
 
 
@@ -349,7 +351,7 @@ def _validate(table: ImageTable) -> None:
         )
     _validate_sources(table.sources, len(pixels))
     if not all(isinstance(name, str) for name in table.classes):
-        raise DataError("The name of a class is no text.", "Name every class by a string.")
+        raise DataError("A class name is not a string.", "Name every class by a string.")
     if table.classes and len(labels) and not 0 <= labels.min() <= labels.max() < len(table.classes):
         raise DataError(
             f"Labels run from {labels.min()} to {labels.max()}, "

@@ -1,1 +1,1 @@
-"""Finds rows that show the same image, by content."""
+"""Detection of rows that show the same image, by content."""

@@ -1,8 +1,8 @@
-"""Which rows show the same picture, and which come from the same image: found by content alone.
+"""Hashes of image content, by which rows with the same picture are found.
 
-A picture is known by a 128-bit hash of its values (XXH3, which is fast, and not cryptographic: two
-pictures that somebody made collide are treated as one, which can only raise counts). A grey picture
-has the same hash whether it is stored in one channel or in three equal ones.
+A picture is identified by a 128-bit hash of its values. XXH3 is fast, but not cryptographic: two
+pictures crafted to collide are treated as one, which can only increase counts. A grey picture has
+the same hash in one channel as in three equal channels.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-#: Hashes are (N, 2): two 64-bit words. A hash of two zeros stands for one that is not known.
+#: Hashes are (N, 2): two 64-bit words. Two zeros mean an unknown hash.
 Hashes = NDArray[np.uint64]
 
-#: Rows that are made contiguous at a time.
+#: Number of rows that are made contiguous at a time.
 CHUNK = 1024
-#: Values of a row that `sampled_keys` looks at.
+#: Number of values of a row that `sampled_keys` reads.
 SAMPLED = 64
-#: Rows whose keys are computed at a time.
+#: Number of rows whose keys are computed at a time.
 KEYED = 1 << 16
 
 
 def content_hashes(pixels: NDArray[np.generic]) -> Hashes:
-    """(N, 2) hashes of ``pixels`` (N, C, H, W), of any type; memory-mapped ones are read in parts.
+    """(N, 2) hashes of ``pixels`` (N, C, H, W) of any type; memory-mapped pixels are read in parts.
 
-    Equal values of one type, height and width have equal hashes.
+    Pictures with equal values, type, height and width have equal hashes.
     """
     found = np.empty((len(pixels), 2), np.uint64)
     for start in range(0, len(pixels), CHUNK):
@@ -41,9 +41,9 @@ def content_hashes(pixels: NDArray[np.generic]) -> Hashes:
 
 
 def sampled_keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """(N,) numbers that equal rows of ``pixels`` (N, C, H, W) have in common, and few others.
+    """(N,) keys that are equal for equal rows of ``pixels`` (N, C, H, W), and for few others.
 
-    They are of some of the values alone, which takes a small part of the time of a hash.
+    They depend on a sample of the values, which takes a fraction of the time of a hash.
     """
     keys = [_keys(pixels[at : at + KEYED]) for at in range(0, len(pixels), KEYED)]
     return np.concatenate([np.empty(0, np.uint64), *keys])
@@ -57,16 +57,16 @@ def _keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
     padded[:, : sampled.shape[1]] = sampled
     words = padded.view(np.uint64)
     words ^= words >> np.uint64(29)
-    # Odd numbers without a pattern: from the multiples of the golden ratio.
+    # Odd numbers without a pattern, from multiples of the golden ratio.
     places = np.arange(1, words.shape[1] + 1, dtype=np.uint64)
     words *= places * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1)
     return np.asarray(words.sum(axis=1, dtype=np.uint64))
 
 
 def duplicate_row_ids(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(N,) numbers as `duplicate_ids` gives them, equal for equal rows of ``pixels`` (N, C, H, W).
+    """(N,) numbers as of `duplicate_ids`, equal for equal rows of ``pixels`` (N, C, H, W).
 
-    Only rows whose `sampled_keys` are there more than once are compared in full.
+    Only rows whose `sampled_keys` occur more than once are hashed in full.
     """
     keys = sampled_keys(pixels)
     ordered = np.sort(keys)
@@ -77,7 +77,7 @@ def duplicate_row_ids(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def hashes_where(pixels: NDArray[np.uint8], mask: NDArray[np.bool]) -> Hashes:
-    """(N, 2) `content_hashes` of those of ``pixels`` where ``mask`` (N,) is set; else zeros."""
+    """(N, 2) `content_hashes` of rows of ``pixels`` where ``mask`` (N,) is set; zeros elsewhere."""
     hashes = np.zeros((len(pixels), 2), np.uint64)
     rows = np.flatnonzero(mask)
     for start in range(0, len(rows), CHUNK):
@@ -87,12 +87,12 @@ def hashes_where(pixels: NDArray[np.uint8], mask: NDArray[np.bool]) -> Hashes:
 
 
 def content_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:
-    """The hash, as 16 bytes, of one 8-bit image, as `content_hashes` has it of the same pixels.
+    """The hash of one 8-bit image in 16 bytes, equal to that of `content_hashes`.
 
     Args:
-        channels: the rows of pixels of each channel, one after the other.
-        height: of the image.
-        width: of the image.
+        channels: the pixels of each channel, row by row.
+        height: height of the image.
+        width: width of the image.
     """
     if len(channels) > 1 and all(channel == channels[0] for channel in channels[1:]):
         channels = channels[:1]
@@ -108,9 +108,9 @@ def denormalize_to_uint8(
     """The 8-bit pixels nearest to normalized ``values`` (N, C, H, W).
 
     Args:
-        values: to compare with pixels.
-        mean: that was subtracted, per channel, of pixel / 255.
-        std: that was divided by, likewise.
+        values: normalized values.
+        mean: mean of pixel / 255 that was subtracted, per channel.
+        std: standard deviation by which the difference was divided, per channel.
     """
     per_channel = (slice(None), None, None)
     pixels = values * np.asarray(std, np.float32)[per_channel]
@@ -119,15 +119,15 @@ def denormalize_to_uint8(
 
 
 def hashes_from_bytes(digests: bytes | bytearray, each: int) -> Hashes:
-    """(N, each, 2) of N * each hashes of 16 bytes; one of zeros stands for one not known."""
+    """(N, each, 2) from N * each hashes of 16 bytes; zeros mean an unknown hash."""
     return np.frombuffer(digests, "<u8").reshape(-1, each, 2).astype(np.uint64)
 
 
 def duplicate_ids(*hashes: Hashes) -> NDArray[np.int64]:
-    """(N,) numbers from 0: equal for rows that agree in any of the ``hashes`` (N, 2).
+    """(N,) numbers from 0, equal for rows that agree in any of the ``hashes`` (N, 2).
 
-    Rows that both agree with a third one have its number as well. Numbers follow the order in which
-    they appear first, so that N different rows have 0 .. N - 1. Unknown hashes agree with none.
+    The relation is transitive. Numbers are in order of first appearance, so N different rows have
+    0 .. N - 1. Unknown hashes agree with no other.
     """
     if all(_different(column) for column in hashes):
         return np.arange(len(hashes[0]))
@@ -136,10 +136,10 @@ def duplicate_ids(*hashes: Hashes) -> NDArray[np.int64]:
 
 
 def merge_ids(*groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) numbers from 0 in order of appearance: equal where any of the ``groups`` (N,) are.
+    """(N,) numbers from 0 in order of appearance, equal for rows that are equal in any group array.
 
     Args:
-        groups: at least one; each has one number for each row, from 0 to N - 1.
+        groups: at least one array (N,) of numbers from 0 to N - 1.
     """
     label = groups[0]
     while True:
@@ -155,12 +155,12 @@ def merge_ids(*groups: NDArray[np.int64]) -> NDArray[np.int64]:
 def connected_ids(
     rows: NDArray[np.int64], groups: NDArray[np.int64], count: int
 ) -> NDArray[np.int64]:
-    """(``count``,) numbers below it, equal for rows that are in one of the groups, as in `joined`.
+    """(``count``,) numbers below ``count``, equal for rows that are connected through groups.
 
     Args:
-        rows: (L,) each as often as the groups that it is in.
-        groups: (L,) these groups, numbered from 0.
-        count: of all rows.
+        rows: (L,) row of each membership.
+        groups: (L,) group of each membership, numbered from 0.
+        count: number of rows.
     """
     label = np.arange(count)
     while True:
@@ -174,7 +174,7 @@ def connected_ids(
 
 
 def all_unique(ids: NDArray[np.int64]) -> bool:
-    """Whether no two rows show the same picture, of numbers as `duplicate_ids` gives them."""
+    """Whether all of ``ids``, as of `duplicate_ids`, are different."""
     return len(ids) == 0 or int(ids.max()) == len(ids) - 1
 
 
@@ -186,23 +186,23 @@ def _numbered(label: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _different(hashes: Hashes) -> bool:
-    """Whether all hashes are known and differ, as those of most tables do, in their first words.
+    """Whether all hashes are known and differ in their first words, as those of most tables do.
 
-    It takes a tenth of the memory of looking for those that agree.
+    This takes a tenth of the memory of finding equal hashes.
     """
     words = np.sort(hashes[:, 0])
     return bool((words[1:] != words[:-1]).all()) and bool(hashes.any(axis=1).all())
 
 
 def _first_equal(hashes: Hashes) -> NDArray[np.int64]:
-    """(N,) the first row with the same hash; the row itself where it is not known."""
+    """(N,) the first row with the same hash; the row itself if its hash is unknown."""
     rows = np.arange(len(hashes))
     order = np.lexsort((hashes[:, 1], hashes[:, 0]))
     ordered = hashes[order]
     new = np.ones(len(hashes), bool)
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
     first = np.empty(len(hashes), np.int64)
-    # The sort is stable: of equal ones the first row comes first.
+    # The sort is stable, so the first of equal rows comes first.
     first[order] = order[new][np.cumsum(new) - 1] if len(hashes) else order
     return np.where(hashes.any(axis=1), first, rows)
 
@@ -211,7 +211,7 @@ def _is_grey(block: NDArray[np.generic]) -> NDArray[np.bool]:
     """(n,) whether the three channels of a picture are equal; False for a single channel."""
     grey = np.zeros(len(block), bool)
     if block.shape[1] > 1:
-        # Most pictures of colour show it in the first line.
+        # In most color pictures, the first line shows that they are.
         line = block[:, :, 0]
         grey = (line == line[:, :1]).all(axis=(1, 2))
         found = np.flatnonzero(grey)
@@ -225,7 +225,7 @@ def _hashed(block: NDArray[np.generic]) -> Hashes:
         return np.empty((0, 2), np.uint64)
     block = np.ascontiguousarray(block)
     if block.dtype.kind == "f":
-        block = block + 0  # So that -0.0 is 0.0.
+        block = block + 0  # Turn -0.0 into 0.0.
     content = memoryview(block.data).cast("B")
     size = len(content) // len(block)
     seed, digest = _seed(block.shape[1:], block.dtype), xxhash.xxh3_128_digest
@@ -234,7 +234,7 @@ def _hashed(block: NDArray[np.generic]) -> Hashes:
 
 
 def _seed(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> int:
-    """So that pictures of two shapes or types differ."""
+    """A seed that makes pictures of different shapes or types differ."""
     channels, height, width = shape
     kind = 0 if dtype == np.uint8 else 1 + dtype.itemsize
     return (kind * 61 + channels) << 40 ^ height << 20 ^ width

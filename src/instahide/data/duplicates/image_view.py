@@ -1,4 +1,4 @@
-"""A map-style data set seen as images alone, to tell them apart by content."""
+"""A view of a map-style data set that shows only its images, to compare their content."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def image_view(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> ImageDataset:
-    """The images of ``dataset``, whatever else its items hold; labels are not looked at.
+    """The images of ``dataset``, without labels and other parts of its items.
 
     Args:
-        dataset: its items are images, tuples that begin with one, or mappings.
-        image: where an item holds its image: a key, an index, or a tuple of these that leads there.
-        mean: what float images were normalized by, of pixel / 255; by default what the transforms
-            of the data set say, if they do.
-        std: likewise.
+        dataset: a data set whose items are images, tuples that begin with one, or mappings.
+        image: position of the image in an item: a key, an index, or a tuple of these.
+        mean: mean of pixel / 255 that float images were normalized by; by default inferred from
+            the transforms of the data set.
+        std: standard deviation, likewise.
 
     Raises:
-        InstaHideError: items that cannot be read, or hold no image there.
+        InstaHideError: an item cannot be read, or has no image there.
     """
     if mean is None and std is None:
         mean, std = infer_normalization(dataset) or (None, None)
     alone = _ImageView(dataset, image)
-    # Its first items are looked at, which is to leave the user's generators where they are.
+    # The constructor reads items, which must not change the state of the user's generators.
     with RepeatableTransforms(alone):
         return ImageDataset(alone, mean=mean, std=std, classes=("-", "+"))
 

@@ -1,4 +1,4 @@
-"""Random transforms that do the same to every item, so that equal pictures stay equal."""
+"""Makes random transforms treat every item alike, so that equal pictures stay equal."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from typing import Any
 
 import numpy as np
 
-#: Objects that are looked through for generators, at most.
+#: Largest number of objects that are searched for generators.
 MOST_OBJECTS = 20_000
 #: Containers of more elements hold samples, not transforms.
 MOST_ELEMENTS = 1_000
 
-#: Puts one generator into the state it had when this was made.
+#: Restores the state of one generator.
 Restore = Callable[[], None]
 
 
 class RepeatableTransforms:
-    """Brings all random generators that a data set draws from to one state, again and again.
+    """A context manager that resets all random generators of a data set to the same state.
 
-    These are the global ones of Python, NumPy and PyTorch, and those that are found in the
-    attributes of the data set and of its transforms, as MONAI and Albumentations keep them.
-    As a context it restores all of them to where they were.
+    These are the global generators of Python, NumPy and PyTorch, and those in the attributes of the
+    data set and its transforms, as in MONAI and Albumentations. On exit, their states are restored.
 
     Args:
         *owners: data sets, transforms or functions that may hold generators.
@@ -39,14 +38,14 @@ class RepeatableTransforms:
 
     def __enter__(self) -> RepeatableTransforms:
         self._before = self._states()
-        # From a fixed seed, so that it is the same state in every process.
+        # A fixed seed gives the same state in every process.
         for generator in [random, *_loaded(), *self._own]:
             _seed(generator)
         self._same = self._states()
         return self
 
     def again(self) -> None:
-        """Put every generator into the state that a fixed seed gives it."""
+        """Set every generator to the state of a fixed seed."""
         for restore in self._same:
             restore()
 
@@ -59,7 +58,7 @@ class RepeatableTransforms:
 
 
 def _loaded() -> list[object]:
-    """The global generators of NumPy and PyTorch; nobody draws from a library not loaded."""
+    """The global generators of NumPy and PyTorch, if these are imported."""
     numpy = np.random.mtrand._rand
     torch = sys.modules.get("torch")
     return [numpy] if torch is None else [numpy, torch.default_generator]
@@ -72,7 +71,7 @@ def _seed(generator: Any) -> None:
     elif isinstance(generator, np.random.RandomState):
         state: Any = generator.get_state(legacy=False)
         bits = generator._bit_generator
-        # Normals are drawn two at a time, and one of them waits for the next call.
+        # Normals are drawn in pairs, and the second one is kept for the next call.
         generator.set_state({**state, **type(bits)(0).state, "has_gauss": 0, "gauss": 0.0})
     elif hasattr(generator, "manual_seed"):
         generator.manual_seed(0)
@@ -99,9 +98,9 @@ def _is_generator(found: object) -> bool:
 
 
 def _generators(owners: Iterable[object]) -> list[object]:
-    """The generators in the attributes of ``owners``, and of what these hold."""
+    """The generators in the attributes of ``owners``, searched recursively."""
     waiting, seen, found = list(owners), set[int](), []
-    kept = []  # So that no number of an object is used twice.
+    kept = []  # Keeps objects alive, so that their IDs stay unique.
     while waiting and len(seen) < MOST_OBJECTS:
         one = waiting.pop()
         if id(one) in seen:

@@ -1,4 +1,4 @@
-"""From which image the pixels of a row come, whatever its size, file name or format."""
+"""Hashes of the source image of a row, independent of its size, file name and format."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 #: Hashes of an image file: of its upright 8-bit pixels, and of the compressed data of a JPEG.
 FILE_HASHES = 2
-#: Stands for a hash that is not known.
+#: An unknown hash.
 UNKNOWN = bytes(16)
 
-#: Bytes of a file that are read at a time: photographs at once.
+#: Bytes of a file that are read at a time; most photographs are smaller.
 READ = 1 << 22
 
 _START_OF_SCAN, _COMMENT, _ADOBE = 0xDA, 0xFE, 0xEE
@@ -25,21 +25,21 @@ _APPLICATION = range(0xE0, 0xF0)
 
 
 def pixels_hash(image: Image) -> bytes:
-    """The hash of the pixels of an image of mode L or RGB, before it is resized."""
+    """The hash of the pixels of an image in mode L or RGB, before resizing."""
     channels = tuple(image.tobytes("raw", channel) for channel in image.getbands())
     return content_hash(channels, image.height, image.width)
 
 
 def jpeg_hash(file: IO[bytes]) -> bytes:
-    """The hash of what a JPEG file shows: of all its data but for comments and metadata.
+    """The hash of a JPEG file's data without comments and metadata.
 
-    A JPEG is decoded at a part of its size where that is enough, so that its pixels have another
-    hash at another size. Its data have not. The position in ``file`` is left as it was.
+    A JPEG may be decoded at a reduced size, so the hash of its pixels depends on the size. The hash
+    of its data does not. The position in ``file`` is restored.
     """
     position = file.tell()
     whole = xxhash.xxh3_128(seed=2**63)
     try:
-        # No more memory than the file needs is taken.
+        # Allocates no more memory than the file needs.
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         content = memoryview(file.read(min(size, READ)))
@@ -53,7 +53,7 @@ def jpeg_hash(file: IO[bytes]) -> bytes:
 
 
 def _scan_start(content: memoryview, whole: xxhash.xxh3_128) -> int:
-    """Where the compressed pixels begin; what describes them is added to ``whole``."""
+    """The offset of the compressed pixels; the headers before it are added to ``whole``."""
     at = 2
     while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != _START_OF_SCAN:
         marker = content[at + 1]

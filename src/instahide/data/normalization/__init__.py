@@ -1,1 +1,1 @@
-"""How images are normalized, and checks that their values agree with it."""
+"""The normalization of images, and checks that their values agree with it."""

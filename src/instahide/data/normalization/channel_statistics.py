@@ -1,4 +1,4 @@
-"""Per-channel statistics of normalized images: what the checks of a normalization look at."""
+"""Per-channel statistics of normalized images, for the checks of a normalization."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from instahide.data.image_source import ImageSource
 from instahide.data.table import ImageTable
 
-#: Images of a batch whose values are summed; least and greatest values are taken of all.
+#: Number of images of a batch whose values are summed; minima and maxima are over all images.
 SUMMED_IMAGES = 64
-#: Images of a data set that are fetched to be looked at.
+#: Number of images of a data set that are fetched for statistics.
 FETCHED_IMAGES = 32
-#: Images of a table that are looked at, and pixels, at most.
+#: Largest numbers of images and pixels of a table that are used for statistics.
 TABLE_IMAGES, TABLE_PIXELS = 1_000, 8_000_000
 
 
@@ -24,15 +24,15 @@ class ChannelStatistics:
     """Statistics of normalized values; those of two batches are added with ``+``.
 
     Attributes:
-        images: how many images were looked at.
-        low: (C,) the least value.
-        high: (C,) the greatest value.
-        count: how many values of a channel were summed.
+        images: number of images used.
+        low: (C,) the smallest value.
+        high: (C,) the largest value.
+        count: number of values of a channel that were summed.
         positive: (C,) the sum of the positive values.
         negative: (C,) the sum of the negative values' magnitudes.
         squares: (C,) the sum of the squared values.
-        above: (C,) how many values are positive.
-        below: (C,) how many values are negative.
+        above: (C,) number of positive values.
+        below: (C,) number of negative values.
     """
 
     images: int
@@ -47,9 +47,9 @@ class ChannelStatistics:
 
     @classmethod
     def of_values(cls, values: NDArray[np.floating]) -> Self:
-        """Of normalized images (n, C, H, W), n >= 1.
+        """Statistics of normalized images (n, C, H, W), n >= 1.
 
-        NaN and infinite values show in ``low`` or ``high``.
+        NaN and infinite values appear in ``low`` or ``high``.
         """
         step = -(-len(values) // SUMMED_IMAGES)
         summed = values[::step].astype(np.float32, copy=False)
@@ -69,11 +69,11 @@ class ChannelStatistics:
 
     @classmethod
     def of_table(cls, table: ImageTable) -> Self:
-        """Of at most `TABLE_IMAGES` images of a table with at least one, evenly spaced."""
+        """Statistics of at most `TABLE_IMAGES` evenly spaced images of a nonempty table."""
         pixels = table.pixels
         most = max(FETCHED_IMAGES, min(TABLE_IMAGES, TABLE_PIXELS // pixels[0].size))
         sample = pixels[:: -(-len(pixels) // most)]
-        # Counts of the 256 values: a float copy of large images would fill the memory.
+        # From counts of the 256 values: a float copy of large images would take too much memory.
         counts = np.stack(
             [
                 np.bincount(sample[:, channel].reshape(-1), minlength=256)
@@ -96,7 +96,7 @@ class ChannelStatistics:
 
     @classmethod
     def of_images(cls, images: ImageSource) -> ChannelStatistics:
-        """Of a table; of a data set what it has measured, or some items, evenly spaced."""
+        """Statistics of a table; of a data set, those it has measured or those of a few items."""
         if isinstance(images, ImageTable):
             return cls.of_table(images)
         measured = getattr(images, "statistics", None)
@@ -139,9 +139,9 @@ class ChannelStatistics:
     def rarer_sign(self) -> NDArray[np.float64]:
         """(C,) share of the rarer sign in the sum of the magnitudes: from 0 to 0.5.
 
-        It is 0.5 under the images' own mean, whatever the images are, and falls to 0 as the mean
-        moves to either end of the values. A share of the number of values would not do: a black
-        background counts as negative values however close to 0 they are.
+        It is 0.5 if images are normalized by their own mean, and falls to 0 as the mean moves to
+        either end of the values. The share of the number of values would be misleading: a black
+        background counts as negative however close to 0 its values are.
         """
         return _share_of_rarer(self.positive, self.negative)
 

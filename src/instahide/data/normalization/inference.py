@@ -1,9 +1,9 @@
-"""Which normalization a data set's transforms end in, by what each step is.
+"""Inference of the normalization by which a data set's transforms end.
 
-Steps are recognised by the names of their classes, so that no library is imported: `Normalize` of
+Steps are recognized by their class names, so that no library is imported: `Normalize` of
 torchvision, Albumentations and Kornia, MONAI's `NormalizeIntensity`, and image processors of
-Hugging Face. Other objects may have a ``mean`` and a ``std`` for reasons of their own, as MONAI's
-`RandGaussianNoise` has.
+Hugging Face. Attributes ``mean`` and ``std`` alone do not suffice: MONAI's `RandGaussianNoise` has
+them for another purpose.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from instahide.data.normalization.normalization import Normalization, compose_normalizations
 from instahide.errors import DataError
 
-#: Where data sets keep what they do to an image; the first that is there counts.
+#: Attributes that hold the transforms of a data set; the first that exists is used.
 ATTRIBUTES = ("transform", "transforms", "image_processor", "processor", "feature_extractor")
-#: Steps that move values, fill in constants or change their type, but scale none. Of MONAI's names,
-#: whose dictionary versions end in d, and of those of the others.
+#: Steps that move values, fill in constants or change types, but do not scale values. Names of
+#: MONAI, whose dictionary versions end in d, and of the other libraries.
 _MOVES = re.compile(
     "Flip|Crop|Rotat|Resize|Resample|Affine|Zoom|Pad|Transpose|Perspective|Elastic|Erasing|Dropout"
     "|Cutout|ToTensor|ToImage|ToPureTensor|ToDtype|ConvertImageDtype|EnsureType|EnsureChannelFirst"
     "|AsChannelFirst|CastToType|Identity|NoOp|Permute|Squeeze|Orientation|Spacing|MaxSize"
     "|SelectItems|DeleteItems|CopyItems"
 )
-#: Words that make a step one that changes values, whatever else it does.
+#: Words in the names of steps that change values.
 _CHANGES = re.compile(
     "Intensity|Noise|Jitter|Contrast|Bright|Normal|Standard|Blur|Mix|Mosaic|Scale"
 )
-#: Collections that apply their steps to some images only.
+#: Collections that apply their steps to some images only, at random.
 _SOMETIMES = re.compile("^(Random(Apply|Choice|Order)|OneOf|OneOrOther|SomeOf)$")
 
 #: Mean and standard deviation of a step, in the unit of its input.
@@ -40,14 +40,14 @@ _Raw = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def infer_normalization(dataset: object) -> Normalization | None:
-    """The normalization that the transforms of ``dataset`` amount to; None if none is found.
+    """The normalization that the transforms of ``dataset`` apply; None if none is found.
 
-    A data set that holds another as ``dataset`` has that one's transforms first. Steps before the
-    first normalization may do anything. Several normalizations are composed.
+    A data set that wraps another one as ``dataset`` applies the transforms of that one first. Steps
+    before the first normalization may do anything. Several normalizations are composed.
 
     Raises:
-        DataError: something after a normalization may change values, or parts of a
-            concatenation are normalized differently.
+        DataError: a step after a normalization may change values, or parts of a concatenation are
+            normalized differently.
     """
     parts = getattr(dataset, "datasets", None)
     if isinstance(parts, (list, tuple)) and parts:
@@ -64,7 +64,7 @@ def infer_normalization(dataset: object) -> Normalization | None:
         elif known is not None and not _only_moves(step):
             raise DataError(
                 f"After a normalization the transform has a {_kind(step).__name__}, which may "
-                "change values, so that it is not known how the images are normalized.",
+                "change values, so the normalization of the images is unknown.",
                 "Put it before the normalization. If it leaves values as they are, give mean= and "
                 "std=, which are compared with the images.",
             )
@@ -87,7 +87,7 @@ def _transform(dataset: object) -> object:
 
 
 def _steps(transform: object) -> Iterator[object]:
-    """A transform's steps in order; a collection that runs at random is a step by itself."""
+    """The steps of a transform in order; a collection that runs at random is a single step."""
     if transform is None:
         return
     inner = _inner(transform)
@@ -99,7 +99,7 @@ def _steps(transform: object) -> Iterator[object]:
 
 
 def _inner(transform: Any) -> list[object] | None:
-    """The steps of a collection, or what a wrapper applies; None for a step of its own."""
+    """The steps of a collection or wrapper; None for a single step."""
     name = _kind(transform).__name__
     if isinstance(transform, (list, tuple)):
         return list(transform)
@@ -138,7 +138,7 @@ def _only_moves(step: object) -> bool:
 
 
 def _raw_moments(step: object) -> _Raw | None:
-    """What ``step`` subtracts and divides by, if it is a normalization by constants."""
+    """The mean and std of ``step``, if it is a normalization by constants."""
     names = {base.__name__ for base in _kind(step).__mro__}
     if _is_random(step):
         return None
@@ -150,9 +150,9 @@ def _raw_moments(step: object) -> _Raw | None:
         if getattr(step, "nonzero", False):
             return None
         return _pair(getattr(step, "subtrahend", None), getattr(step, "divisor", None))
-    # torchvision's ready-made preprocessing of its networks ends in a normalization, too.
+    # The preprocessing presets of torchvision also end in a normalization.
     if names & {"Normalize", "ImageClassification"}:
-        # Albumentations: "image" and "min_max" take each image's own values.
+        # Albumentations: "image" and "min_max" use statistics of each image.
         if getattr(step, "normalization", "standard") != "standard":
             return None
         flags = getattr(step, "flags", None)
@@ -163,7 +163,7 @@ def _raw_moments(step: object) -> _Raw | None:
 
 
 def _of_image_processor(step: Any) -> _Raw | None:
-    """(pixel * rescale_factor - image_mean) / image_std, each part of which can be turned off."""
+    """(pixel * rescale_factor - image_mean) / image_std, each part of which is optional."""
     if getattr(step, "rescale_offset", False):
         return None
     normalizes = getattr(step, "do_normalize", True)

@@ -1,8 +1,8 @@
-"""How images are normalized, and whether their values say the same.
+"""`Normalization`, and checks that the values of images agree with a stated one.
 
-A normalization comes from outside: from a transform, an argument, a server. Each check compares it
-with the values. Measured on real images under their own moments, the rarer sign has 50% of the
-magnitude by definition; ``docs/pitfalls.md`` has the figures for other moments.
+A normalization is stated by a transform, an argument or a server, and may be wrong. Each check
+compares it with values. If images are normalized by their own mean, the rarer sign has 50% of the
+magnitude by definition; ``docs/pitfalls.md`` lists measurements for other means.
 """
 
 from __future__ import annotations
@@ -24,42 +24,44 @@ if TYPE_CHECKING:
 LEAST_SIGN_SHARE = 0.05
 #: The same while fewer than `FEW_IMAGES` images were seen, which may all be bright or dark.
 LEAST_SIGN_SHARE_OF_FEW = 0.02
-#: Where fewer values than this share have the rarer sign, they must have `SPARSE_SIGN_SHARE` of the
-#: magnitude, as the few white pixels of a mask have under its own mean.
+#: If the rarer sign has a smaller share of the values than this, it must have a share of
+#: `SPARSE_SIGN_SHARE` in the magnitude, as the few white pixels of a segmentation mask do.
 LEAST_VALUE_SHARE, SPARSE_SIGN_SHARE = 0.01, 0.15
-#: Fewer images than this are no sample of a data set.
+#: Fewer images than this are not representative of a data set.
 FEW_IMAGES = 16
-#: How far beyond 0 and 1 values may lie before the normalization: bfloat16 rounds by 0.004.
+#: Tolerance at 0 and 1 for values before the normalization; bfloat16 rounds by 0.004.
 TOLERANCE = 0.01
-#: Least part of 0..1 that images fill in the channel that fills most. Of 16 digits, garments or
-#: photographs the least seen was 0.9; an X-ray with a black border filled 0.55; images that never
-#: pass a fifth of full brightness are better rescaled, as public images would drown them.
+#: Least part of 0..1 that the values of images must cover in the best channel. For 16 digits,
+#: garments or photographs the smallest measured was 0.9; an X-ray with a black border covered 0.55.
+#: Darker images should be rescaled, because public images would dominate their mixes.
 FILLED = 0.2
 #: The same while fewer than `FEW_IMAGES` images were seen.
 FILLED_BY_FEW = 0.05
-#: Greatest ratio of the magnitudes of private and public images, per channel. The least seen
-#: under own moments is that of masks with 1 white pixel in 1,000, 17 times below photographs.
+#: Largest ratio of the magnitudes of private and public images, per channel. Segmentation masks
+#: with 1 white pixel in 1,000, normalized by their own mean and std, are 17 times below
+#: photographs.
 SPREAD_FACTOR = 20.0
-#: Greatest magnitude of a table's values, and 1 / least; 1 under the images' own moments.
+#: Largest magnitude of a table's values, and 1 / smallest; 1 under their own mean and std.
 SCALE_FACTOR = 10.0
 
 
-#: Numbers per channel.
+#: One number per channel.
 _PerChannel = Sequence[float] | NDArray[np.float64]
 
 
 class Normalization(NamedTuple):
-    """What images were normalized with, per channel: ``(pixel / 255 - mean) / std``."""
+    """The normalization of images, per channel: ``(pixel / 255 - mean) / std``."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @classmethod
     def of(cls, mean: _PerChannel, std: _PerChannel) -> Self:
-        """From numbers per channel, of pixel / 255 or, where a mean is above 1, of pixels to 255.
+        """From numbers per channel, of pixel / 255; of pixels up to 255 if a mean exceeds 1.
 
         Raises:
-            InstaHideError: not as many means as deviations, not finite, or a deviation of 0.
+            InstaHideError: there are not as many means as standard deviations, a number is not
+                finite, or a standard deviation is not positive.
         """
         known = cls.of_values(mean, std)
         unit = 255.0 if max(known.mean) > 1 else 1.0
@@ -67,10 +69,10 @@ class Normalization(NamedTuple):
 
     @classmethod
     def of_values(cls, mean: _PerChannel, std: _PerChannel) -> Self:
-        """From numbers per channel, in the unit of the values that are normalized.
+        """From numbers per channel, in units of the values that are normalized.
 
         Raises:
-            DataError: as `of`.
+            DataError: as for `of`.
         """
         values = [np.asarray(each, np.float64).reshape(-1) for each in (mean, std)]
         if len(values[0]) != len(values[1]) or not len(values[0]):
@@ -81,7 +83,7 @@ class Normalization(NamedTuple):
         if not all(np.isfinite(each).all() for each in values) or (values[1] <= 0).any():
             raise DataError(
                 f"A mean of {_numbers(values[0])} with a standard deviation of "
-                f"{_numbers(values[1])} is no normalization.",
+                f"{_numbers(values[1])} is not a normalization.",
                 "Give finite means, and standard deviations above 0.",
             )
         return cls(*(tuple(each.tolist()) for each in values))
@@ -91,10 +93,10 @@ class Normalization(NamedTuple):
 
 
 def compose_normalizations(first: Normalization, second: Normalization) -> Normalization:
-    """The normalization that ``first`` and then ``second`` amount to.
+    """The normalization equal to ``first`` followed by ``second``.
 
     Raises:
-        DataError: they are of different numbers of channels, neither being 1.
+        DataError: they have different numbers of channels, neither of which is 1.
     """
     channels = {len(first.mean), len(second.mean)} - {1}
     if len(channels) > 1:
@@ -112,14 +114,14 @@ def compose_normalizations(first: Normalization, second: Normalization) -> Norma
 
 
 def require_sign_balance(seen: ChannelStatistics, remedy: str | None = None) -> None:
-    """Check that the values of every channel have both signs, as a mask needs to hide anything.
+    """Check that the values of every channel have both signs, without which a mask hides nothing.
 
-    |mask * x| is |x|: of values of one sign it is all of x. A channel with one value has nothing
-    to hide.
+    |mask * x| is |x|, which equals x or -x if all values have one sign. A channel with a single
+    value holds nothing to hide and is not checked.
 
     Args:
-        seen: of normalized images.
-        remedy: what the caller's user can do; by default, to normalize to mean 0.
+        seen: statistics of normalized images.
+        remedy: what the user can do, for the message; by default, to normalize to mean 0.
 
     Raises:
         DataError: the rarer sign has too small a share of a channel.
@@ -143,17 +145,17 @@ def require_sign_balance(seen: ChannelStatistics, remedy: str | None = None) -> 
 def require_consistent_normalization(
     seen: ChannelStatistics, normalization: Normalization, remedy: str | None = None
 ) -> None:
-    """Check that images which were normalized elsewhere have the values that it would give them.
+    """Check that the values of images agree with a stated normalization.
 
-    They lie between (0 - mean) / std and (1 - mean) / std, and fill a part of that interval.
+    They must lie between (0 - mean) / std and (1 - mean) / std and cover a part of that interval.
 
     Args:
-        seen: of normalized images.
-        normalization: what they are said to be normalized with.
-        remedy: what the caller's user can do.
+        seen: statistics of normalized images.
+        normalization: the stated normalization.
+        remedy: what the user can do, for the message.
 
     Raises:
-        DataError: the values say otherwise.
+        DataError: the values do not agree with it.
     """
     _require_channels(seen, normalization)
     mean, std = np.asarray(normalization.mean), np.asarray(normalization.std)
@@ -181,15 +183,15 @@ def require_consistent_normalization(
 def require_similar_spread(
     private: ChannelStatistics, public: ChannelStatistics, *, query: bool = False
 ) -> None:
-    """Check that private and public images are of comparable magnitude after normalization.
+    """Check that private and public images have comparable magnitudes after normalization.
 
     Args:
-        private: of normalized images.
-        public: likewise.
-        query: whether the private ones are queries, which may be flat images.
+        private: statistics of the normalized private images.
+        public: statistics of the normalized public images.
+        query: whether the private images are queries, which may be nearly constant.
 
     Raises:
-        DataError: one of them would drown the other in a mix.
+        DataError: the private or the public images would dominate every mix.
     """
     if len(private.low) != len(public.low):
         raise DataError(
@@ -213,10 +215,10 @@ def require_similar_spread(
 
 
 def require_plausible_scale(seen: ChannelStatistics) -> None:
-    """Check that the standard deviation that pixels were divided by is of their order.
+    """Check that the standard deviation of a normalization has a plausible order of magnitude.
 
     Raises:
-        DataError: the normalized values are far larger or smaller than 1.
+        DataError: normalized values are far larger or smaller than 1.
     """
     magnitudes = seen.magnitude[seen.varied]
     small = seen.images >= FEW_IMAGES and (magnitudes < 1 / SCALE_FACTOR).any()
@@ -229,16 +231,16 @@ def require_plausible_scale(seen: ChannelStatistics) -> None:
 
 
 def require_possible_moments(normalization: Normalization) -> None:
-    """Check that images from 0 to 1 can have such moments, give or take a factor of 2.
+    """Check that images from 0 to 1 can have this mean and std, up to a factor of 2.
 
-    With mean m their standard deviation is at most sqrt(m (1 - m)) (Bhatia and Davis, 2000).
+    With mean m, their standard deviation is at most sqrt(m (1 - m)) (Bhatia and Davis, 2000).
 
     Raises:
-        DataError: they cannot.
+        DataError: a standard deviation is too large for its mean.
     """
     mean, std = np.asarray(normalization.mean), np.asarray(normalization.std)
     most = np.sqrt(np.maximum(mean * (1 - mean), 0))
-    # A channel with one value has no spread: its deviation is taken to be 1.
+    # A channel with a single value has no spread; its std is set to 1.
     if (std > np.where(std == 1, np.inf, 2 * most)).any():
         raise DataError(
             f"No images have {normalization}: with such a mean the standard deviation is at most "
