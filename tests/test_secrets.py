@@ -18,9 +18,8 @@ from rich.console import Console
 from instahide.data import ImageTable, open_split
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
-from instahide.encryption.keys import KeyStream
+from instahide.encryption.keys import KeyStream, OneTimeKeys
 from instahide.encryption.sampling import sampler
-from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.training.data.encoded_loader import EncodedLoader

@@ -22,9 +22,8 @@ from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, publish, threads
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.keys import KeyStream
+from instahide.encryption.keys import KeyStream, OneTimeKeys
 from instahide.encryption.sampling import sampler
-from instahide.encryption.sampling.sampler import OneTimeKeys
 from tests.test_secrets import KEY, PARTICIPANT, holds_any, needles
 
 IMAGES, COPIES, SHARDS = 240, 3, 12

@@ -20,8 +20,8 @@ from instahide.encryption.batch_encoder import BatchEncoder, Normalization, Pend
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import reference
-from instahide.encryption.keys import KeyStream
-from instahide.encryption.sampling.sampler import OneTimeKeys, masks
+from instahide.encryption.keys import KeyStream, OneTimeKeys
+from instahide.encryption.sampling.sampler import masks
 from instahide.encryption.scheme import LabelMode, Scheme
 from instahide.errors import ExposureLimitError, InstaHideError
 

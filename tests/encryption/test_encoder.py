@@ -19,8 +19,7 @@ from instahide.encryption import mixing
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.kernels import reference
-from instahide.encryption.keys import KeyStream
-from instahide.encryption.sampling.sampler import OneTimeKeys
+from instahide.encryption.keys import KeyStream, OneTimeKeys
 from instahide.encryption.scheme import LabelMode, Scheme
 from instahide.errors import InstaHideError
 

@@ -21,9 +21,8 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import _intrinsics, cpu, cuda, reference
-from instahide.encryption.keys import KeyStream
+from instahide.encryption.keys import KeyStream, OneTimeKeys
 from instahide.encryption.sampling import sampler
-from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from tests.waiting import LIMIT

@@ -11,9 +11,8 @@ from torch import Tensor
 from instahide.data import ImageSource, PhotoCrops
 from instahide.data.normalization.normalization import Normalization
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.keys import KeyStream
+from instahide.encryption.keys import KeyStream, OneTimeKeys
 from instahide.encryption.mixing import Fetched, PublicImages, clip_to_range, mix
-from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
 
 

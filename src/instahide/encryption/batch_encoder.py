@@ -16,7 +16,7 @@ from instahide.encryption.base_encoder import BaseEncoder
 from instahide.encryption.buffer_pool import allocate
 from instahide.encryption.encoder import Encoded
 from instahide.encryption.exposure import Exposure, ExposureView
-from instahide.encryption.keys import Block, KeyStream
+from instahide.encryption.keys import Block, KeyStream, OneTimeKeys
 from instahide.encryption.mixing import Fetched, label_weights, soft_labels, with_noise
 from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.sampling import sampler
@@ -26,7 +26,6 @@ from instahide.encryption.sampling.partner_pools import (
     known_partner_pools,
     require_enough_images,
 )
-from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import (
     require_different,

@@ -20,7 +20,7 @@ from instahide.encryption.base_encoder import BaseEncoder
 from instahide.encryption.buffer_pool import Turns, allocate
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import cuda
-from instahide.encryption.keys import Block, KeyStream
+from instahide.encryption.keys import Block, KeyStream, OneTimeKeys
 from instahide.encryption.mixing import label_weights, soft_labels, with_noise
 from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.sampling import sampler
@@ -29,7 +29,6 @@ from instahide.encryption.sampling.partner_pools import (
     partner_pools,
     require_enough_images,
 )
-from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import require_compatible
 from instahide.utils.row_indices import row_indices

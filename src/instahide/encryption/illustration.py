@@ -11,7 +11,7 @@ from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import reference
-from instahide.encryption.keys import KeyStream
+from instahide.encryption.keys import KeyStream, OneTimeKeys
 from instahide.encryption.sampling import sampler
 from instahide.encryption.sampling.partner_pools import partner_pools, require_enough_images
 from instahide.encryption.scheme import Scheme
@@ -60,7 +60,7 @@ def illustrate(
         exposure=Exposure(len(images)),
         pools=pools,
     )
-    unmasked = sampler.OneTimeKeys(keys.partners, keys.coefficients, None, None)
+    unmasked = OneTimeKeys(keys.partners, keys.coefficients, None, None)
     own, others = keys.partners[:, : scheme.private_k], keys.partners[:, scheme.private_k :]
     parts = np.concatenate(
         [

@@ -1,4 +1,4 @@
-"""SECRET: the key stream, from which all one-time keys are drawn.
+"""SECRET: one-time keys, and the key stream from which they are drawn.
 
 The construction:
 
@@ -45,6 +45,7 @@ import secrets
 import threading
 import time
 import weakref
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NoReturn
 
@@ -57,6 +58,8 @@ from numpy.typing import NDArray
 from instahide.errors import InstaHideError
 
 KEY_BYTES = 32
+#: Bits of a mask word; a kernel reads the mask bits of 32 adjacent values at once.
+WORD_BITS = 32
 #: Largest number of blocks under one key, which two copies of a machine may both use.
 RENEWED = 16
 #: Zeros to encrypt, which gives the key stream; few enough to stay in the first-level cache.
@@ -209,6 +212,31 @@ class Block:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("A block of key bytes cannot be copied or pickled.")
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class OneTimeKeys:
+    """The one-time keys of a block of n mixes.
+
+    Attributes:
+        partners: (n, k) int64. The first ``private_k`` columns are rows of the private images,
+            beginning with the encrypted one; the others are rows of the public images.
+        coefficients: (n, k) float32.
+        masks: (n, C, ceil(H * W / 32)) uint32, or None; a set bit flips the sign of its value.
+            Bit b of word w belongs to pixel 32 w + b of its channel.
+        moves: (n, k, 3) int8, or None: shift down, shift right, and 1 if the image is mirrored.
+    """
+
+    partners: NDArray[np.int64]
+    coefficients: NDArray[np.float32]
+    masks: NDArray[np.uint32] | None
+    moves: NDArray[np.int8] | None
+
+    def __repr__(self) -> str:
+        return f"OneTimeKeys({len(self.partners)} hidden)"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("One-time keys cannot be copied or pickled: they are used once.")
 
 
 def _fresh() -> bytes:

@@ -14,9 +14,8 @@ from torch import Tensor
 from instahide.data import ImageSource, ImageTable, PhotoCrops
 from instahide.data.normalization.normalization import Normalization
 from instahide.encryption.kernels import cpu
-from instahide.encryption.keys import Block, KeyStream, Purpose
+from instahide.encryption.keys import Block, KeyStream, OneTimeKeys, Purpose
 from instahide.encryption.sampling import sampler
-from instahide.encryption.sampling.sampler import OneTimeKeys
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 

@@ -18,7 +18,7 @@ from scipy import stats
 
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.keys import Block, KeyStream, Purpose
+from instahide.encryption.keys import Block, KeyStream, OneTimeKeys, Purpose
 from instahide.encryption.sampling import sampler
 from instahide.encryption.scheme import CoefficientDistribution, Scheme
 
@@ -329,7 +329,7 @@ def test_every_order_is_equally_likely() -> None:
     assert uniform(counts)
 
 
-def keys_of(scheme: Scheme, augmentation: Augmentation, stream: KeyStream) -> sampler.OneTimeKeys:
+def keys_of(scheme: Scheme, augmentation: Augmentation, stream: KeyStream) -> OneTimeKeys:
     return sampler.one_time_keys(
         stream.next_block(), scheme, np.arange(6), public=5, shape=(3, 5, 7),
         augmentation=augmentation, exposure=Exposure(9),

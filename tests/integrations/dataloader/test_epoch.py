@@ -20,8 +20,7 @@ from torch.utils.data import (
 from instahide import Exposure, Scheme, encode_loader
 from instahide.encryption.batch_encoder import BatchEncoder
 from instahide.encryption.kernels import reference
-from instahide.encryption.keys import KeyStream
-from instahide.encryption.sampling.sampler import OneTimeKeys
+from instahide.encryption.keys import KeyStream, OneTimeKeys
 from instahide.encryption.sampling.sampler import masks as drawn_masks
 from instahide.integrations.dataloader.batch_contents import BatchReader
 from instahide.integrations.dataloader.normalization_check import ValueCheck

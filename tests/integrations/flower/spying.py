@@ -16,6 +16,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
+from instahide.encryption.keys import OneTimeKeys
 from instahide.encryption.sampling import sampler
 from instahide.integrations.flower.client import app
 
@@ -23,7 +24,7 @@ HOME = Path(os.environ["FLWR_HOME"])
 draw = sampler.one_time_keys
 
 
-def noting_masks(*arguments: Any, **more: Any) -> sampler.OneTimeKeys:
+def noting_masks(*arguments: Any, **more: Any) -> OneTimeKeys:
     """A digest of every mask; then, where a node is to be killed, a long pause."""
     keys = draw(*arguments, **more)
     assert keys.masks is not None

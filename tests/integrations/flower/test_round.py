@@ -19,6 +19,7 @@ from instahide.data.normalization.normalization import Normalization
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
+from instahide.encryption.keys import OneTimeKeys
 from instahide.encryption.sampling import sampler
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.client import local_training
@@ -93,7 +94,7 @@ def test_keys_are_new_in_every_round_at_every_node_and_after_a_restart(
     masks: list[bytes] = []
     draw = sampler.one_time_keys
 
-    def noting(*arguments: Any, **more: Any) -> sampler.OneTimeKeys:
+    def noting(*arguments: Any, **more: Any) -> OneTimeKeys:
         keys = draw(*arguments, **more)
         assert keys.masks is not None
         masks.extend(mask.tobytes() for mask in keys.masks)

@@ -14,6 +14,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from instahide.data import ImageTable
 from instahide.encryption import keys
+from instahide.encryption.keys import OneTimeKeys
 from instahide.encryption.sampling import sampler
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.federation_spec import FederationSpec
@@ -55,7 +56,7 @@ def of_images(images: ImageTable) -> set[bytes]:
     return found
 
 
-def of_keys(one_time: list[sampler.OneTimeKeys], blocks: set[bytes]) -> set[bytes]:
+def of_keys(one_time: list[OneTimeKeys], blocks: set[bytes]) -> set[bytes]:
     """Masks, coefficients, partners and the keys that they were drawn from."""
     found = {form for key in blocks for form in forms(np.frombuffer(key, np.uint8))}
     for drawn in one_time:
@@ -70,13 +71,13 @@ def of_keys(one_time: list[sampler.OneTimeKeys], blocks: set[bytes]) -> set[byte
 
 
 @pytest.fixture
-def secret(monkeypatch: pytest.MonkeyPatch) -> tuple[list[sampler.OneTimeKeys], set[bytes]]:
+def secret(monkeypatch: pytest.MonkeyPatch) -> tuple[list[OneTimeKeys], set[bytes]]:
     """All one-time keys, and all keys of blocks, that are drawn from now on."""
-    one_time: list[sampler.OneTimeKeys] = []
+    one_time: list[OneTimeKeys] = []
     blocks: set[bytes] = set()
     draw, begin = sampler.one_time_keys, keys.Block.__init__
 
-    def noting(*arguments: Any, **more: Any) -> sampler.OneTimeKeys:
+    def noting(*arguments: Any, **more: Any) -> OneTimeKeys:
         one_time.append(draw(*arguments, **more))
         return one_time[-1]
 
@@ -94,7 +95,7 @@ def test_clients_send_weights_and_a_few_numbers_and_nothing_else(
     strategy: str,
     federation: Make,
     digits: tuple[ImageTable, ImageTable],
-    secret: tuple[list[sampler.OneTimeKeys], set[bytes]],
+    secret: tuple[list[OneTimeKeys], set[bytes]],
     tmp_path: Path,
 ) -> None:
     limited = {"data": str(tmp_path / "test.npz"), "max-exposure": 1}
@@ -141,7 +142,7 @@ def require_shape(answer: Message, shapes: dict[str, tuple[int, ...]]) -> None:
 def test_the_search_finds_what_it_looks_for(
     federation: Make,
     digits: tuple[ImageTable, ImageTable],
-    secret: tuple[list[sampler.OneTimeKeys], set[bytes]],
+    secret: tuple[list[OneTimeKeys], set[bytes]],
 ) -> None:
     """Or the test above would show nothing."""
     run = federation(rounds=1)

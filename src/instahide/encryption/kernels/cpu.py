@@ -21,7 +21,7 @@ from numba.cpython.unsafe.tuple import tuple_setitem
 from numpy.typing import NDArray
 
 from instahide.encryption.kernels._intrinsics import LANES, LINE, copy_mirrored, prefetch
-from instahide.encryption.sampling.sampler import OneTimeKeys
+from instahide.encryption.keys import OneTimeKeys
 from instahide.utils.numba_jit import Array, njit
 
 #: Fewer values than this are encoded without a second thread.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from instahide.data import ImageTable
-from instahide.encryption.sampling.sampler import WORD_BITS, OneTimeKeys
+from instahide.encryption.keys import WORD_BITS, OneTimeKeys
 
 #: Mixes that are computed at a time: the device holds k float copies of this many images.
 CHUNK = 4096

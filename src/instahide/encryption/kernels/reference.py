@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.encryption.sampling.sampler import OneTimeKeys
+from instahide.encryption.keys import OneTimeKeys
 
 
 def encode(

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.exposure import Exposure, limit_error
-from instahide.encryption.keys import Block, Purpose
+from instahide.encryption.keys import WORD_BITS, Block, OneTimeKeys, Purpose
 from instahide.encryption.sampling import _sampler_numba
 from instahide.encryption.sampling.partner_pools import PartnerPools
 from instahide.encryption.scheme import Scheme
-
-#: Bits of a mask word; a kernel reads the mask bits of 32 adjacent values at once.
-WORD_BITS = 32
 
 #: Largest absolute value of `noise` in standard deviations: a uniform number has 53 bits, and the
 #: largest radius of the Box-Muller transform of one is sqrt(2 * 53 * ln 2).
@@ -31,31 +26,6 @@ MAX_NOISE_DEVIATIONS = 8.572
 #: Mixes in a row that an exposure may refuse. It refuses one if an image occurs twice and has one
 #: encoding left; perhaps only such images are left.
 MAX_REJECTIONS = 1000
-
-
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class OneTimeKeys:
-    """The one-time keys of a block of n mixes.
-
-    Attributes:
-        partners: (n, k) int64. The first ``private_k`` columns are rows of the private images,
-            beginning with the encrypted one; the others are rows of the public images.
-        coefficients: (n, k) float32.
-        masks: (n, C, ceil(H * W / 32)) uint32, or None; a set bit flips the sign of its value.
-            Bit b of word w belongs to pixel 32 w + b of its channel.
-        moves: (n, k, 3) int8, or None: shift down, shift right, and 1 if the image is mirrored.
-    """
-
-    partners: NDArray[np.int64]
-    coefficients: NDArray[np.float32]
-    masks: NDArray[np.uint32] | None
-    moves: NDArray[np.int8] | None
-
-    def __repr__(self) -> str:
-        return f"OneTimeKeys({len(self.partners)} hidden)"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("One-time keys cannot be copied or pickled: they are used once.")
 
 
 def one_time_keys(
