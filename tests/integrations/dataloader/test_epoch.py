@@ -22,8 +22,7 @@ from instahide.encryption.batch_encoder import BatchEncoder
 from instahide.encryption.kernels import reference
 from instahide.encryption.keys import KeyStream, OneTimeKeys
 from instahide.encryption.sampling.sampler import masks as drawn_masks
-from instahide.integrations.dataloader.batch_contents import BatchReader
-from instahide.integrations.dataloader.normalization_check import ValueCheck
+from instahide.integrations.dataloader.batch_contents import BatchReader, ValueCheck
 from instahide.integrations.dataloader.wrap import EncodingLoader
 from tests.integrations.dataloader.wrapped_loaders import (
     ALONE,

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from instahide import Exposure, InstaHideError, encode_loader
-from instahide.integrations.dataloader.hidden_items import reveal
+from instahide.integrations.dataloader.loader_view import reveal
 from tests.integrations.dataloader.wrapped_loaders import ALONE, COUNT, INSIDE, loader, masks, mixed
 
 SECONDS = 900

@@ -1,26 +1,177 @@
-"""The readable attributes of a wrapped loader: settings, lengths and item numbers, no items."""
+"""The readable attributes of a wrapped loader, and stand-ins for its parts: no plain items.
+
+Frameworks build new loaders from `dataset`, `sampler`, `batch_sampler` and `collate_fn`, and read
+private attributes too. The stand-ins have lengths, class names and item numbers, and raise an error
+when an item is requested. The real objects are in `Hidden` objects, which have no attributes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, Generic, NoReturn, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
+from torch.utils.data import Dataset
 
-from instahide.integrations.dataloader.hidden_items import (
-    Hidden,
-    HiddenDataset,
-    HiddenSampler,
-    hidden_function,
-    refuse_setting,
-    reveal,
-    set_epoch,
-)
+from instahide.errors import IntegrationError
 
-#: Types of readable attributes: none of them leads to an item.
-_SETTINGS = (bool, int, float, str, type(None), torch.device, torch.Generator, BaseContext)
+T_co = TypeVar("T_co", covariant=True)
+
+_VALUES: WeakKeyDictionary[Hidden[Any], Any] = WeakKeyDictionary()
+
+#: Types of readable sampler attributes: none of them leads to an item.
+_PLAIN_TYPES = (bool, int, float, str, type(None))
+#: Types of readable attributes of a loader, likewise.
+_SETTINGS = (*_PLAIN_TYPES, torch.device, torch.Generator, BaseContext)
+
+
+class Hidden(Generic[T_co]):
+    """Holds a value that only `reveal` returns. A copy holds a copy of the value."""
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self, value: T_co) -> None:
+        _VALUES[self] = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hidden, (reveal(self),)
+
+
+def reveal(hidden: Hidden[T_co]) -> T_co:
+    """The value that ``hidden`` holds."""
+    value: T_co = _VALUES[hidden]
+    return value
+
+
+class HiddenIterator(Iterator[Any]):
+    """An iterator over ``iterator`` that does not expose it."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = Hidden(iterator)
+
+    def __next__(self) -> Any:
+        return next(reveal(self._iterator))
+
+
+class HiddenDataset(Dataset[Any]):
+    """Stand-in for the data set of a wrapped loader, with length and class names but no items.
+
+    Args:
+        dataset: the data set.
+        classes: names or number of its classes; None if unknown.
+
+    Attributes:
+        classes: names of the classes, if they are known.
+        num_classes: number of classes; None if unknown.
+    """
+
+    def __init__(self, dataset: Any, classes: int | Sequence[str] | None) -> None:
+        self._items = len(dataset)
+        names = None if classes is None or isinstance(classes, int) else tuple(classes)
+        self.num_classes = classes if names is None else len(names)
+        if names is not None:
+            self.classes = names
+        if hasattr(dataset, "set_epoch"):
+            self.set_epoch = partial(set_epoch, Hidden(dataset))
+
+    def __len__(self) -> int:
+        return self._items
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        refuse_items()
+
+    def __getitems__(self, indices: Any) -> NoReturn:
+        """Raise, since plain items are not available.
+
+        Raises:
+            IntegrationError: always.
+        """
+        refuse_items()
+
+    def __iter__(self) -> NoReturn:
+        refuse_items()
+
+    def __repr__(self) -> str:
+        return f"HiddenDataset({self._items} items)"
+
+
+class HiddenSampler:
+    """Stand-in for a sampler or batch sampler: it yields item numbers and accepts `set_epoch`.
+
+    It does not expose a data set that the sampler may hold.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        vars(self)["_sampler"] = Hidden(sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        return HiddenIterator(iter(reveal(self._sampler)))
+
+    def __len__(self) -> int:
+        return len(reveal(self._sampler))
+
+    def __getattr__(self, name: str) -> Any:
+        sampler = None if name.startswith("_") else reveal(self._sampler)
+        if hasattr(sampler, name):
+            value = getattr(sampler, name)
+            if name == "set_epoch":
+                return partial(set_epoch, self._sampler)
+            if name in ("sampler", "batch_sampler"):
+                return HiddenSampler(value)
+            if isinstance(value, _PLAIN_TYPES):
+                return value
+        raise AttributeError(f"The sampler of a wrapped loader does not show {name!r}.")
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        refuse_setting(name)
+
+    def __repr__(self) -> str:
+        return f"HiddenSampler({type(reveal(self._sampler)).__name__})"
+
+
+def hidden_function(*arguments: Any) -> NoReturn:
+    """Stand-in for a function of a wrapped loader, such as its collate function.
+
+    Raises:
+        IntegrationError: always.
+    """
+    refuse_items()
+
+
+def refuse_items() -> NoReturn:
+    """Raise, since plain items are not available.
+
+    Raises:
+        IntegrationError: always.
+    """
+    raise IntegrationError(
+        "Plain items were asked for through a loader that `encode_loader` has wrapped, as a "
+        "library does that builds a loader anew from its parts.",
+        "Let that library prepare the plain loader first (`loader.unwrapped` is it), and pass its "
+        "result to `encode_loader`. Do so with a loader that skips batches too, or skip them with "
+        "itertools.islice(loader, n, None). A Hugging Face Trainer resumes in the middle of an "
+        "epoch with ignore_data_skip=True.",
+    )
+
+
+def refuse_setting(name: str) -> NoReturn:
+    """Raise, since attributes of a wrapped loader cannot be set.
+
+    Raises:
+        IntegrationError: always.
+    """
+    raise IntegrationError(
+        f"{name!r} of a wrapped loader cannot be set: its batches would not change.",
+        "Set it on the plain DataLoader, and pass that to `encode_loader`.",
+    )
+
+
+def set_epoch(hidden: Hidden[Any], epoch: int) -> None:
+    """Call `set_epoch` of the hidden object."""
+    reveal(hidden).set_epoch(epoch)
 
 
 class LoaderView:

@@ -19,14 +19,15 @@ from instahide.encryption.batch_encoder import BatchEncoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError, IntegrationError
-from instahide.integrations.dataloader.batch_contents import BatchReader
+from instahide.integrations.dataloader.batch_contents import BatchReader, ValueCheck
 from instahide.integrations.dataloader.batch_fields import as_path
-from instahide.integrations.dataloader.encoded_batches import EncodedBatches
-from instahide.integrations.dataloader.hidden_items import Hidden, HiddenIterator, reveal
-from instahide.integrations.dataloader.loader_view import LoaderView
-from instahide.integrations.dataloader.normalization_check import ValueCheck
-from instahide.integrations.dataloader.outer_loaders import around, inner_loader
-from instahide.integrations.dataloader.validation import require_wrappable
+from instahide.integrations.dataloader.epoch import EncodedBatches
+from instahide.integrations.dataloader.loader_view import Hidden, HiddenIterator, LoaderView, reveal
+from instahide.integrations.dataloader.supported_loaders import (
+    around,
+    inner_loader,
+    require_wrappable,
+)
 
 
 def encode_loader(

@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader
 
 from instahide.encryption.exposure import limit_error
 from instahide.errors import ExposureLimitError, IntegrationError
-from instahide.integrations.dataloader.hidden_items import Hidden, HiddenIterator, reveal
-from instahide.integrations.dataloader.loader_view import LoaderView
-from instahide.integrations.dataloader.validation import require_wrappable
+from instahide.integrations.dataloader.loader_view import Hidden, HiddenIterator, LoaderView, reveal
+from instahide.integrations.dataloader.supported_loaders import require_wrappable
 from instahide.integrations.dataloader.wrap import EncodingLoader
 
 #: Makes the encrypting loader that belongs to a training loader.

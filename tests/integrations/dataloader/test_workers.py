@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from instahide import Exposure, InstaHideError, Scheme, encode_loader
-from instahide.integrations.dataloader.checked_collate import CheckedCollate, FetchedItems
+from instahide.integrations.dataloader.workers import CheckedCollate, FetchedItems
 
 COUNT = 24
 IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(COUNT, 1, 6, 6)).astype(np.float32))
