@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,11 @@ DEPTHS = (8, 10, 12, 14, 16)
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _ORIENTATION = 0x0112
 _GREY = ("1", "L", "LA", "La")
+
+
+def is_pil_image(value: object) -> TypeGuard[Image]:
+    """Whether ``value`` is an image of Pillow, which need not be imported to know."""
+    return hasattr(value, "getbands")
 
 
 def eight_bit(image: Image) -> Image:

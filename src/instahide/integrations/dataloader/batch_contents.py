@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -21,10 +21,14 @@ from instahide.integrations.dataloader.batch_fields import (
     BatchFields,
     Leaf,
     Path,
-    get_field,
+    get_leaf,
     path_text,
 )
 from instahide.integrations.dataloader.workers import FetchedBatch
+
+#: (m,) class numbers or (m, classes) soft labels.
+Labels: TypeAlias = NDArray[np.int64 | np.float32]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class BatchArrays(NamedTuple):
@@ -39,7 +43,7 @@ class BatchArrays(NamedTuple):
     """
 
     images: NDArray[np.float32]
-    labels: NDArray[Any]
+    labels: Labels
     classes: int
     dtype: torch.dtype
     fields: BatchFields
@@ -82,20 +86,20 @@ class BatchReader:
         )
         fields.require_no_other_images(fetched.targets)
         parts = [(fetched.targets, own)] + ([(fetched.partners, others)] if len(others) else [])
-        images = _joined([_images(get_field(batch, fields.image), rows) for batch, rows in parts])
+        images = _joined([_images(get_leaf(batch, fields.image), rows) for batch, rows in parts])
         labels = _joined(
-            [_labels(get_field(batch, fields.label), len(rows)) for batch, rows in parts]
+            [_labels(get_leaf(batch, fields.label), len(rows)) for batch, rows in parts]
         )
         # A Poisson sampler can return an empty batch, which needs no check.
         if len(own):
             _require_own_images(fetched, [path_text(fields.image)] * len(parts))
             self._check.see(images)
             self._fields = fields
-        leaf = get_field(fetched.targets, fields.image)
+        leaf = get_leaf(fetched.targets, fields.image)
         dtype = leaf.dtype if isinstance(leaf, Tensor) else torch.float32
         return BatchArrays(images, labels, self._class_count(labels), dtype, fields)
 
-    def _class_count(self, labels: NDArray[Any]) -> int:
+    def _class_count(self, labels: Labels) -> int:
         count = self._classes
         if labels.ndim == 2:
             count = count or labels.shape[1]
@@ -129,7 +133,7 @@ def _require_own_images(fetched: FetchedBatch, paths: list[str]) -> None:
         )
 
 
-def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+def _joined(parts: list[NDArray[Scalar]]) -> NDArray[Scalar]:
     """The arrays of a batch and of its partners, concatenated."""
     if len({part.shape[1:] for part in parts}) > 1:
         raise DataError(
@@ -157,30 +161,27 @@ def _images(leaf: Leaf, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.ascontiguousarray(values, np.float32)
 
 
-def _labels(leaf: Leaf, count: int) -> NDArray[Any]:
+def _labels(leaf: Leaf, count: int) -> Labels:
     values = _values(leaf)
-    whole = values.ndim == 1 and values.dtype.kind in "iu"
-    if len(values) != count or not (whole or (values.ndim == 2 and values.dtype.kind == "f")):
+    if len(values) == count and values.ndim == 1 and values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    if len(values) != count or values.ndim != 2 or values.dtype.kind != "f":
         raise DataError(
             f"The labels of a batch of {count} are {values.dtype} of shape {values.shape}.",
             "Collate one class number, or one row of soft labels, of every item.",
         )
-    if not whole and not (np.isfinite(values).all() and (values >= 0).all()):
+    soft = values.astype(np.float32)
+    if not (np.isfinite(soft).all() and (soft >= 0).all()):
         raise DataError(
             "Soft labels of a batch are negative, NaN or infinite.",
             "Give each class a share of 0 or more.",
         )
-    return values.astype(np.int64 if whole else np.float32)
+    return soft
 
 
-def _values(leaf: Any) -> NDArray[Any]:
+def _values(leaf: Leaf) -> NDArray[np.generic]:
     if isinstance(leaf, np.ndarray):
         return leaf
-    if not isinstance(leaf, Tensor):
-        raise DataError(
-            f"The field of the batch is a {type(leaf).__name__}, not a tensor.",
-            "Name the field that holds the stacked tensor with image= or label=.",
-        )
     if leaf.device.type != "cpu":
         raise DataError(
             f"The batch is on {leaf.device}, but encodings are made on the CPU.",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping, Sized
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from operator import index
+from typing import Protocol, SupportsIndex, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.data.items import IMAGE_KEYS, LABEL_KEYS
-from instahide.errors import IntegrationError
+from instahide.data.readers.color_modes import is_pil_image
+from instahide.errors import DataError, IntegrationError
 
 #: Required fields of a batch, by kind.
 WANTED = {
@@ -23,8 +25,18 @@ WANTED = {
 }
 
 #: The path of a field: keys of mappings, names of attributes, indices of sequences.
-Path = tuple[Any, ...]
-Leaf = Tensor | NDArray[Any]
+Path: TypeAlias = tuple[Hashable, ...]
+Leaf: TypeAlias = Tensor | NDArray[np.generic]
+
+
+class _NamedTuple(Protocol):
+    _fields: tuple[str, ...]
+
+    def _replace(self, **changes: object) -> object: ...
+
+
+class _Indexable(Protocol):
+    def __getitem__(self, step: Hashable, /) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class BatchFields:
     label: Path
 
     @classmethod
-    def find(cls, batch: Any, count: int, image: Path | None, label: Path | None) -> BatchFields:
+    def find(cls, batch: object, count: int, image: Path | None, label: Path | None) -> BatchFields:
         """Find the ``count`` images and labels in ``batch``, unless their paths are given.
 
         Images are the only floats (count, C, H, W), labels the only integers (count,) or floats
@@ -52,21 +64,20 @@ class BatchFields:
             label = _only("label", labels, LABEL_KEYS, found)
         return cls(image, label)
 
-    def require_no_other_images(self, batch: Any) -> None:
+    def require_no_other_images(self, batch: object) -> None:
         """Check that ``batch`` has no other images, which would not be encrypted.
 
         Raises:
             IntegrationError: the batch has another field that may be images.
         """
-        images, labels = get_field(batch, self.image), get_field(batch, self.label)
+        images, labels = get_leaf(batch, self.image), get_leaf(batch, self.label)
         found = list(leaves(batch, ()))
         # By identity, since a field may have two names. The same object twice is an error.
         replaced = next((path for path, leaf in found if leaf is images), None)
         for path, leaf in found if len(images) else ():
             if path == replaced or leaf is labels:
                 continue
-            listed = path and isinstance(path[-1], int) and len(get_field(batch, path[:-1]))
-            if _may_show_images(leaf, images, listed == len(images)):
+            if _may_show_images(leaf, images, _is_listed(batch, path, len(images))):
                 raise IntegrationError(
                     f"Besides the images {path_text(self.image)} the batch holds "
                     f"{path_text(path)}, {_described(leaf)}, which may be images "
@@ -74,7 +85,7 @@ class BatchFields:
                     "Leave it out of the batch, in the data set or in the collate function.",
                 )
 
-    def put(self, batch: Any, images: Tensor, labels: Tensor) -> Any:
+    def put(self, batch: object, images: Tensor, labels: Tensor) -> object:
         """A copy of ``batch`` with ``images`` and ``labels``; arrays are replaced by arrays."""
         for path, value in ((self.image, images), (self.label, labels)):
             array = isinstance(get_field(batch, path), np.ndarray)
@@ -82,7 +93,7 @@ class BatchFields:
         return batch
 
 
-def find_images(batch: Any, count: int) -> Path:
+def find_images(batch: object, count: int) -> Path:
     """The path of the ``count`` images in ``batch``.
 
     Raises:
@@ -93,23 +104,23 @@ def find_images(batch: Any, count: int) -> Path:
     return _only("image", images, IMAGE_KEYS, found)
 
 
-def image_leaves(batch: Any, image: Path | None, count: int) -> list[Leaf]:
+def image_leaves(batch: object, image: Path | None, count: int) -> list[Leaf]:
     """The fields of ``batch`` that may be its ``count`` images: the one at ``image``, if given.
 
     Raises:
-        IntegrationError: there is no field at ``image``.
+        InstaHideError: there is no tensor or array at ``image``.
     """
     if image is not None:
-        return [get_field(batch, image)]
+        return [get_leaf(batch, image)]
     return [leaf for _, leaf in leaves(batch, ()) if _like_images(leaf, count)]
 
 
-def as_path(field: Any) -> Path | None:
+def as_path(field: Hashable) -> Path | None:
     """A key, an index, or a tuple of these, as a path."""
     return field if field is None or isinstance(field, tuple) else (field,)
 
 
-def get_field(batch: Any, path: Path) -> Any:
+def get_field(batch: object, path: Path) -> object:
     """The field of ``batch`` at ``path``.
 
     Raises:
@@ -126,7 +137,23 @@ def get_field(batch: Any, path: Path) -> Any:
     return batch
 
 
-def replace_field(batch: Any, path: Path, value: Any) -> Any:
+def get_leaf(batch: object, path: Path) -> Leaf:
+    """The tensor or array of ``batch`` at ``path``.
+
+    Raises:
+        IntegrationError: there is no such field.
+        DataError: it is something else.
+    """
+    leaf = get_field(batch, path)
+    if isinstance(leaf, (Tensor, np.ndarray)):
+        return leaf
+    raise DataError(
+        f"The field of the batch is a {type(leaf).__name__}, not a tensor.",
+        "Name the field that holds the stacked tensor with image= or label=.",
+    )
+
+
+def replace_field(batch: object, path: Path, value: object) -> object:
     """A copy of ``batch`` with ``value`` at ``path``."""
     if not path:
         return value
@@ -139,47 +166,64 @@ def path_text(path: Path) -> str:
     return "".join(f"[{step!r}]" for step in path)
 
 
-def _child(batch: Any, step: Any) -> Any:
-    by_name = is_dataclass(batch) or (hasattr(batch, "_fields") and isinstance(step, str))
-    return getattr(batch, step) if by_name else batch[step]
+def _is_named_tuple(batch: object) -> TypeGuard[_NamedTuple]:
+    return isinstance(batch, tuple) and hasattr(batch, "_fields")
 
 
-def _with(batch: Any, step: Any, new: Any) -> Any:
+def _is_indexable(batch: object) -> TypeGuard[_Indexable]:
+    return hasattr(batch, "__getitem__")
+
+
+def _is_listed(batch: object, path: Path, count: int) -> bool:
+    """Whether ``path`` leads into a list of ``count`` entries."""
+    if not path or not isinstance(path[-1], int):
+        return False
+    holder = get_field(batch, path[:-1])
+    return isinstance(holder, Sized) and len(holder) == count
+
+
+def _child(batch: object, step: Hashable) -> object:
+    if isinstance(step, str) and (is_dataclass(batch) or hasattr(batch, "_fields")):
+        return getattr(batch, step)
+    if _is_indexable(batch):
+        return batch[step]
+    raise TypeError(f"a {type(batch).__name__} has no fields")
+
+
+def _with(batch: object, step: Hashable, new: object) -> object:
     """A copy of ``batch`` with ``new`` as its child ``step``."""
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        names: Any = batch
-        name = names._fields[step] if isinstance(step, int) else step
-        return names._replace(**{name: new})
-    if isinstance(batch, tuple):
-        return type(batch)(
-            new if place == step % len(batch) else old for place, old in enumerate(batch)
-        )
+    if _is_named_tuple(batch):
+        name = batch._fields[step] if isinstance(step, SupportsIndex) else str(step)
+        return batch._replace(**{name: new})
+    if isinstance(batch, (tuple, list)) and isinstance(step, SupportsIndex):
+        place = index(step) % len(batch)
+        return type(batch)([*batch[:place], new, *batch[place + 1 :]])
     if isinstance(batch, Mapping) and not isinstance(batch, MutableMapping):
         return {**batch, step: new}
     clone = copy.copy(batch)
-    if isinstance(batch, (Mapping, list)):
+    if isinstance(clone, MutableMapping):
         clone[step] = new
     else:
         # Bypasses the __setattr__ of a frozen dataclass; the clone is not shared yet.
-        object.__setattr__(clone, step, new)
+        object.__setattr__(clone, str(step), new)
     return clone
 
 
-def leaves(batch: Any, path: Path) -> Iterator[tuple[Path, Leaf]]:
+def leaves(batch: object, path: Path) -> Iterator[tuple[Path, Leaf]]:
     """All tensors and arrays in ``batch`` with their paths, which begin with ``path``."""
     if isinstance(batch, (Tensor, np.ndarray)):
         yield path, batch
         return
-    if hasattr(batch, "getbands"):
-        # A PIL image: only its shape is needed.
+    if is_pil_image(batch):
+        # Only its shape is needed.
         yield path, np.empty((batch.height, batch.width, len(batch.getbands())), np.uint8)
         return
-    steps: Sequence[Any] = ()
+    steps: Iterable[Hashable] = ()
     if isinstance(batch, Mapping):
-        steps = list(batch)
+        steps = batch
     elif is_dataclass(batch):
         steps = [each.name for each in fields(batch)]
-    elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
+    elif _is_named_tuple(batch):
         steps = batch._fields
     elif isinstance(batch, (tuple, list)):
         steps = range(len(batch))

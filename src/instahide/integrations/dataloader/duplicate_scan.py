@@ -8,8 +8,8 @@ generators are set to the same state, so that random transforms treat equal pict
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default
 from instahide.data.duplicates.content_hash import Hashes, content_hashes, denormalize_to_uint8
 from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
 from instahide.errors import InstaHideError
-from instahide.integrations.dataloader.batch_fields import Path, image_leaves
-from instahide.integrations.dataloader.workers import WorkerInit
+from instahide.integrations.dataloader.batch_fields import Leaf, Path, image_leaves
+from instahide.integrations.dataloader.supported_loaders import map_dataset
+from instahide.integrations.dataloader.workers import Collate, UserDataset, WorkerInit
 
 #: Items that a worker fetches at a time.
 CHUNK = 64
@@ -44,9 +45,9 @@ class ItemScan:
     """
 
     def __init__(
-        self, loader: DataLoader[Any], image: Path | None, normalized: Normalized | None
+        self, loader: DataLoader[object], image: Path | None, normalized: Normalized | None
     ) -> None:
-        count = len(loader.dataset)  # type: ignore[arg-type]
+        count = len(map_dataset(loader.dataset))
         self.hashes: Hashes = np.zeros((count, 2, 2), np.uint64)
         self._seen = np.zeros(count, bool)
         self._loader = loader
@@ -67,9 +68,9 @@ class ItemScan:
             self.hashes[new] = _hashed(stacked, self._normalized)
         else:
             changing = False
-            for numbers, hashes, same in self._fetched(new):
-                self.hashes[numbers] = hashes
-                changing |= not same
+            for chunk in self._fetched(new):
+                self.hashes[chunk.numbers] = chunk.hashes
+                changing |= not chunk.repeatable
             if changing:
                 warnings.warn(
                     "The items of the data set change from one fetch to the next, by a random "
@@ -80,9 +81,9 @@ class ItemScan:
                 )
         self._seen[new] = True
 
-    def _stacked(self, items: NDArray[np.int64]) -> NDArray[Any] | None:
+    def _stacked(self, items: NDArray[np.int64]) -> NDArray[np.generic] | None:
         """The images of ``items`` if the data set is a `TensorDataset`; else None."""
-        dataset: Any = self._loader.dataset
+        dataset = self._loader.dataset
         while type(dataset) is Subset:
             items, dataset = np.asarray(dataset.indices)[items], dataset.dataset
         if type(dataset) is not TensorDataset or self._loader.collate_fn is not default_collate:
@@ -94,8 +95,7 @@ class ItemScan:
         usable = tensor.device.type == "cpu" and tensor.ndim == 4
         return _array(tensor[torch.from_numpy(items)]) if usable else None
 
-    def _fetched(self, items: NDArray[np.int64]) -> Iterator[tuple[list[int], Hashes, bool]]:
-        """For each chunk of ``items``: numbers, hashes, and whether two fetches were equal."""
+    def _fetched(self, items: NDArray[np.int64]) -> Iterator[_Chunk]:
         loader = self._loader
         chunks = [items[start : start + CHUNK].tolist() for start in range(0, len(items), CHUNK)]
         return iter(
@@ -103,7 +103,7 @@ class ItemScan:
                 _ScannedItems(loader.dataset, loader.collate_fn, self._image, self._normalized),
                 batch_sampler=chunks,
                 num_workers=loader.num_workers,
-                collate_fn=_as_it_is,
+                collate_fn=_single,
                 timeout=loader.timeout,
                 worker_init_fn=WorkerInit(loader.worker_init_fn),
                 multiprocessing_context=loader.multiprocessing_context,
@@ -114,35 +114,43 @@ class ItemScan:
         )
 
 
-class _ScannedItems(Dataset[Any]):
+class _Chunk(NamedTuple):
+    """Item numbers, their hashes, and whether two fetches of the first one were equal."""
+
+    numbers: list[int]
+    hashes: Hashes
+    repeatable: bool
+
+
+class _ScannedItems(UserDataset[_Chunk]):
     """A data set of the hashes of the images of the user's data set."""
 
     def __init__(
         self,
-        dataset: Any,
-        collate: Callable[[Any], Any],
+        dataset: Dataset[object],
+        collate: Collate,
         image: Path | None,
         normalized: Normalized | None,
     ) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self._collate = collate
         self._image = image
         self._normalized = normalized
         #: Made in the process that uses it.
         self._generators: RepeatableTransforms | None = None
 
-    def __getitems__(self, indices: list[int]) -> tuple[list[int], Hashes, bool]:
+    def __getitems__(self, indices: list[int]) -> list[_Chunk]:
         if self._generators is None:
             self._generators = RepeatableTransforms(self.dataset, self._collate)
         with self._generators as generators:
             again = self._image_of(indices[0], generators)
             images = [self._image_of(index, generators) for index in indices]
-        return indices, self._hashes(images), _alike(again, images[0])
+        return [_Chunk(indices, self._hashes(images), _alike(again, images[0]))]
 
-    def _hashes(self, images: list[NDArray[Any] | None]) -> Hashes:
+    def _hashes(self, images: list[NDArray[np.generic] | None]) -> Hashes:
         """(n, 2, 2) of ``images``, each (1, C, H, W); zeros for one that is not known."""
         found = np.zeros((len(images), 2, 2), np.uint64)
-        by_shape: dict[tuple[int, ...], dict[int, NDArray[Any]]] = {}
+        by_shape: dict[tuple[int, ...], dict[int, NDArray[np.generic]]] = {}
         for row, image in enumerate(images):
             if image is not None:
                 by_shape.setdefault(image.shape, {})[row] = image
@@ -150,15 +158,15 @@ class _ScannedItems(Dataset[Any]):
             found[list(rows)] = _hashed(np.concatenate(list(rows.values())), self._normalized)
         return found
 
-    def _image_of(self, index: int, generators: RepeatableTransforms) -> NDArray[Any] | None:
+    def _image_of(self, index: int, generators: RepeatableTransforms) -> NDArray[np.generic] | None:
         """(1, C, H, W) of one item; None if its image is not known."""
         generators.again()
-        images = self._images(self._item(index))
+        images = self._images(self.fetch([index]).items)
         # Unusable images are an error when they are mixed.
         usable = len(images) == 1 and len(images[0]) == 1 and not _is_meta(images[0])
         return _array(images[0]) if usable else None
 
-    def _images(self, items: Any) -> list[Any]:
+    def _images(self, items: object) -> list[Leaf]:
         """The fields that may be the image in a batch of one item."""
         try:
             return image_leaves(self._collate(items), self._image, 1)
@@ -168,14 +176,8 @@ class _ScannedItems(Dataset[Any]):
             pair = [items[0], items[0]] if isinstance(items, list) else items
             return [leaf[:1] for leaf in image_leaves(self._collate(pair), self._image, 2)]
 
-    def _item(self, index: int) -> Any:
-        # As PyTorch would ask the data set itself.
-        if getattr(self.dataset, "__getitems__", None):
-            return self.dataset.__getitems__([index])
-        return [self.dataset[index]]
 
-
-def _alike(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+def _alike(one: NDArray[np.generic] | None, other: NDArray[np.generic] | None) -> bool:
     """Whether two fetches of an image are equal, up to the rounding of a collate function."""
     if one is None or other is None:
         return True
@@ -184,30 +186,26 @@ def _alike(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
     )
 
 
-def _hashed(images: NDArray[Any], normalized: Normalized | None) -> Hashes:
+def _hashed(images: NDArray[np.generic], normalized: Normalized | None) -> Hashes:
     """(n, 2, 2) of ``images`` (n, C, H, W): of their values, and of the nearest pixels if known."""
-    images = np.ascontiguousarray(images, np.float32)
-    exact = content_hashes(images)
+    values = np.ascontiguousarray(images, np.float32)
+    exact = content_hashes(values)
     pixels = np.zeros_like(exact)
     if normalized is not None:
-        pixels = content_hashes(denormalize_to_uint8(images, *normalized))
+        pixels = content_hashes(denormalize_to_uint8(values, *normalized))
     return np.stack([exact, pixels], axis=1)
 
 
-def _is_meta(leaf: Any) -> bool:
+def _is_meta(leaf: Leaf) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_meta
 
 
-def _is_at_hand(leaf: Any) -> bool:
-    return not (isinstance(leaf, Tensor) and leaf.is_meta)
-
-
-def _array(leaf: Any) -> NDArray[Any]:
+def _array(leaf: Leaf) -> NDArray[np.generic]:
     if isinstance(leaf, Tensor):
         leaf = leaf.detach().cpu()
         leaf = (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
     return np.asarray(leaf)
 
 
-def _as_it_is(found: Any) -> Any:
-    return found
+def _single(chunks: list[_Chunk]) -> _Chunk:
+    return chunks[0]

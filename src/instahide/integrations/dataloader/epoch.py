@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count, islice
 from operator import index
-from typing import Any
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from instahide.integrations.dataloader.workers import (
     FetchCollate,
     FetchDataset,
     FetchedBatch,
+    FetchedParts,
     FetchRequest,
     WorkerInit,
 )
@@ -104,7 +105,7 @@ class EpochSampler:
         numbers: numbers of requests, each used once.
     """
 
-    def __init__(self, loader: DataLoader[Any], encoder: BatchEncoder, scan: ItemScan) -> None:
+    def __init__(self, loader: DataLoader[object], encoder: BatchEncoder, scan: ItemScan) -> None:
         self.numbers = count()
         self._loader = loader
         self._encoder = encoder
@@ -127,7 +128,7 @@ class EpochSampler:
         """
         # Opacus' samplers that split batches yield a few more than their length.
         most = len(self) + 2 * self._encoder.exposure.images
-        batches: Iterable[Any] = self._loader.batch_sampler or ()
+        batches: Iterable[Iterable[SupportsIndex]] = self._loader.batch_sampler or ()
         listed = [self._numbers(batch) for batch in islice(batches, most + 1)]
         if len(listed) > most:
             raise IntegrationError(
@@ -137,7 +138,7 @@ class EpochSampler:
             )
         return listed
 
-    def _numbers(self, batch: Iterable[Any]) -> NDArray[np.int64]:
+    def _numbers(self, batch: Iterable[SupportsIndex]) -> NDArray[np.int64]:
         try:
             numbers = np.asarray([_item_number(each) for each in batch], np.int64)
         except TypeError as error:
@@ -154,7 +155,7 @@ class EpochSampler:
         return numbers
 
 
-def _item_number(value: Any) -> int:
+def _item_number(value: SupportsIndex) -> int:
     # A mask in place of numbers would select only items 0 and 1.
     if isinstance(value, bool) or getattr(value, "dtype", None) in (np.bool, torch.bool):
         raise TypeError("a boolean is no number")
@@ -183,7 +184,7 @@ class EncodedBatches:
     """
 
     def __init__(
-        self, loader: DataLoader[Any], encoder: BatchEncoder, contents: BatchReader
+        self, loader: DataLoader[object], encoder: BatchEncoder, contents: BatchReader
     ) -> None:
         self.loader = loader
         self.encoder = encoder
@@ -195,7 +196,7 @@ class EncodedBatches:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         self.encoder.next_epoch()
         # A framework may have replaced it to seed workers.
         self.fetching.worker_init_fn = WorkerInit(self.loader.worker_init_fn)
@@ -203,9 +204,9 @@ class EncodedBatches:
         fetched = iter(self.fetching)
         return self._batches(self.planned.begun, fetched)
 
-    def _batches(self, epoch: Epoch, fetched: Iterator[FetchedBatch]) -> Iterator[Any]:
+    def _batches(self, epoch: Epoch, fetched: Iterator[FetchedBatch]) -> Iterator[object]:
         worker = ThreadPoolExecutor(1, thread_name_prefix="instahide-mixing")
-        coming: deque[Future[Any]] = deque()
+        coming: deque[Future[object]] = deque()
         try:
             # Fetched in this thread, as a data set without workers expects.
             for answer in fetched:
@@ -220,7 +221,7 @@ class EncodedBatches:
         if epoch.limit is not None:
             raise epoch.limit
 
-    def _encrypted(self, plan: PendingBatch, fetched: FetchedBatch) -> Any:
+    def _encrypted(self, plan: PendingBatch, fetched: FetchedBatch) -> object:
         pictures = self.contents.read(fetched, plan.targets, plan.extra_partners)
         pin = self.loader.pin_memory and torch.accelerator.is_available()
         encoded = self.encoder.encode(
@@ -237,8 +238,8 @@ class EncodedBatches:
 
 
 def _fetching(
-    loader: DataLoader[Any], requests: EpochSampler, image: Path | None
-) -> DataLoader[Any]:
+    loader: DataLoader[object], requests: EpochSampler, image: Path | None
+) -> DataLoader[FetchedParts]:
     """A loader with the settings of ``loader`` that fetches the items of ``requests``."""
     return DataLoader(
         FetchDataset(loader.dataset),

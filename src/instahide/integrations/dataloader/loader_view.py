@@ -7,20 +7,22 @@ when an item is requested. The real objects are in `Hidden` objects, which have 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
 from multiprocessing.context import BaseContext
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeGuard, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from instahide.data.dataset import MapDataset
 from instahide.errors import IntegrationError
+from instahide.integrations.dataloader.supported_loaders import map_dataset
 
 T_co = TypeVar("T_co", covariant=True)
 
-_VALUES: WeakKeyDictionary[Hidden[Any], Any] = WeakKeyDictionary()
+_VALUES: WeakKeyDictionary[Hidden[object], Any] = WeakKeyDictionary()
 
 #: Types of readable sampler attributes: none of them leads to an item.
 _PLAIN_TYPES = (bool, int, float, str, type(None))
@@ -36,7 +38,7 @@ class Hidden(Generic[T_co]):
     def __init__(self, value: T_co) -> None:
         _VALUES[self] = value
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[Hidden[T_co]], tuple[T_co]]:
         return Hidden, (reveal(self),)
 
 
@@ -46,17 +48,17 @@ def reveal(hidden: Hidden[T_co]) -> T_co:
     return value
 
 
-class HiddenIterator(Iterator[Any]):
+class HiddenIterator(Iterator[T_co]):
     """An iterator over ``iterator`` that does not expose it."""
 
-    def __init__(self, iterator: Iterator[Any]) -> None:
+    def __init__(self, iterator: Iterator[T_co]) -> None:
         self._iterator = Hidden(iterator)
 
-    def __next__(self) -> Any:
+    def __next__(self) -> T_co:
         return next(reveal(self._iterator))
 
 
-class HiddenDataset(Dataset[Any]):
+class HiddenDataset(Dataset[object]):
     """Stand-in for the data set of a wrapped loader, with length and class names but no items.
 
     Args:
@@ -68,22 +70,22 @@ class HiddenDataset(Dataset[Any]):
         num_classes: number of classes; None if unknown.
     """
 
-    def __init__(self, dataset: Any, classes: int | Sequence[str] | None) -> None:
+    def __init__(self, dataset: MapDataset, classes: int | Sequence[str] | None) -> None:
         self._items = len(dataset)
         names = None if classes is None or isinstance(classes, int) else tuple(classes)
         self.num_classes = classes if names is None else len(names)
         if names is not None:
             self.classes = names
-        if hasattr(dataset, "set_epoch"):
+        if _has_epochs(dataset):
             self.set_epoch = partial(set_epoch, Hidden(dataset))
 
     def __len__(self) -> int:
         return self._items
 
-    def __getitem__(self, index: Any) -> NoReturn:
+    def __getitem__(self, index: object) -> NoReturn:
         refuse_items()
 
-    def __getitems__(self, indices: Any) -> NoReturn:
+    def __getitems__(self, indices: object) -> NoReturn:
         """Raise, since plain items are not available.
 
         Raises:
@@ -104,35 +106,40 @@ class HiddenSampler:
     It does not expose a data set that the sampler may hold.
     """
 
-    def __init__(self, sampler: Any) -> None:
+    _sampler: Hidden[Iterable[object]]
+
+    def __init__(self, sampler: Iterable[object]) -> None:
         vars(self)["_sampler"] = Hidden(sampler)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         return HiddenIterator(iter(reveal(self._sampler)))
 
     def __len__(self) -> int:
-        return len(reveal(self._sampler))
+        sampler = reveal(self._sampler)
+        if not isinstance(sampler, Sized):
+            raise TypeError(f"{self!r} has no length")
+        return len(sampler)
 
     def __getattr__(self, name: str) -> Any:
         sampler = None if name.startswith("_") else reveal(self._sampler)
         if hasattr(sampler, name):
             value = getattr(sampler, name)
-            if name == "set_epoch":
-                return partial(set_epoch, self._sampler)
+            if name == "set_epoch" and _has_epochs(sampler):
+                return partial(set_epoch, Hidden(sampler))
             if name in ("sampler", "batch_sampler"):
                 return HiddenSampler(value)
             if isinstance(value, _PLAIN_TYPES):
                 return value
         raise AttributeError(f"The sampler of a wrapped loader does not show {name!r}.")
 
-    def __setattr__(self, name: str, value: Any) -> NoReturn:
+    def __setattr__(self, name: str, value: object) -> NoReturn:
         refuse_setting(name)
 
     def __repr__(self) -> str:
         return f"HiddenSampler({type(reveal(self._sampler)).__name__})"
 
 
-def hidden_function(*arguments: Any) -> NoReturn:
+def hidden_function(*arguments: object) -> NoReturn:
     """Stand-in for a function of a wrapped loader, such as its collate function.
 
     Raises:
@@ -169,7 +176,15 @@ def refuse_setting(name: str) -> NoReturn:
     )
 
 
-def set_epoch(hidden: Hidden[Any], epoch: int) -> None:
+class _Epochs(Protocol):
+    def set_epoch(self, epoch: int, /) -> object: ...
+
+
+def _has_epochs(value: object) -> TypeGuard[_Epochs]:
+    return hasattr(value, "set_epoch")
+
+
+def set_epoch(hidden: Hidden[_Epochs], epoch: int) -> None:
     """Call `set_epoch` of the hidden object."""
     reveal(hidden).set_epoch(epoch)
 
@@ -186,11 +201,14 @@ class LoaderView:
     """
 
     def __init__(
-        self, loader: Any, classes: int | Sequence[str] | None = None, shown: Any = None
+        self,
+        loader: DataLoader[object],
+        classes: int | Sequence[str] | None = None,
+        shown: object = None,
     ) -> None:
         self._plain = Hidden(loader)
         self._shown = Hidden(loader if shown is None else shown)
-        self._dataset = HiddenDataset(loader.dataset, classes)
+        self._dataset = HiddenDataset(map_dataset(loader.dataset), classes)
 
     @property
     def dataset(self) -> HiddenDataset:
@@ -205,33 +223,33 @@ class LoaderView:
     @property
     def batch_sampler(self) -> HiddenSampler:
         """A sampler of lists of item numbers."""
-        return HiddenSampler(reveal(self._plain).batch_sampler)
+        return HiddenSampler(reveal(self._plain).batch_sampler or ())
 
     @property
-    def collate_fn(self) -> Any:
+    def collate_fn(self) -> Callable[..., NoReturn]:
         """A function that raises."""
         return hidden_function
 
     @property
-    def worker_init_fn(self) -> Any:
+    def worker_init_fn(self) -> Callable[..., NoReturn] | None:
         """None, or a function that raises if there is one; frameworks may set it."""
         return None if reveal(self._plain).worker_init_fn is None else hidden_function
 
     @worker_init_fn.setter
-    def worker_init_fn(self, function: Any) -> None:
+    def worker_init_fn(self, function: Callable[[int], None] | None) -> None:
         reveal(self._plain).worker_init_fn = function
 
     def __getattr__(self, name: str) -> Any:
         loader = None if name.startswith("_") else reveal(self._shown)
         if hasattr(loader, name):
             value = getattr(loader, name)
-            if name == "set_epoch":
-                return partial(set_epoch, self._shown)
+            if name == "set_epoch" and _has_epochs(loader):
+                return partial(set_epoch, Hidden(loader))
             if isinstance(value, _SETTINGS):
                 return value
         raise AttributeError(f"A wrapped loader, {type(self).__name__}, does not show {name!r}.")
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if not name.startswith("_") and name != "worker_init_fn":
             refuse_setting(name)
         super().__setattr__(name, value)

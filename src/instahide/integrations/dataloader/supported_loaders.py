@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
-from typing import Any
+from collections.abc import Iterator, Sized
+from typing import Protocol, TypeGuard
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from instahide.data.dataset import MapDataset
 from instahide.errors import IntegrationError
 from instahide.training.data.encoded_loader import EncodedLoader
 
@@ -19,13 +20,21 @@ _INNER = {
 }
 
 
-def inner_loader(loader: Any) -> Any:
+class BatchSource(Protocol):
+    """What every loader is: an iterable of a known number of batches."""
+
+    def __iter__(self) -> Iterator[object]: ...
+
+    def __len__(self) -> int: ...
+
+
+def inner_loader(loader: object) -> object:
     """The loader that ``loader`` wraps, if it is of a known library; else ``loader``."""
     name = _inner_name(loader)
     return loader if name is None else inner_loader(getattr(loader, name))
 
 
-def around(loader: Any, inner: Any) -> Any:
+def around(loader: BatchSource, inner: BatchSource) -> BatchSource:
     """A copy of ``loader`` that wraps ``inner`` in place of its `inner_loader`.
 
     The library's handling of devices, epochs and gradient accumulation is unchanged.
@@ -43,14 +52,14 @@ def around(loader: Any, inner: Any) -> Any:
     return copy
 
 
-def _inner_name(loader: Any) -> str | None:
+def _inner_name(loader: object) -> str | None:
     # `type`, since Accelerate's loaders give the class of the inner loader as their `__class__`.
     iterate = getattr(type(loader), "__iter__", None)
     return _INNER.get(getattr(iterate, "__module__", ""))
 
 
-def require_wrappable(loader: Any) -> None:
-    """Check that ``loader`` fetches items by number, in batches that are known in advance.
+def require_wrappable(loader: object) -> DataLoader[object]:
+    """``loader``, if it fetches items by number, in batches that are known in advance.
 
     Raises:
         IntegrationError: it does not; the message says what to change.
@@ -85,20 +94,35 @@ def require_wrappable(loader: Any) -> None:
             "The sampler has no length, so that it is not known which images an epoch has.",
             "Give it a __len__ and an end, RandomSampler(num_samples=...) for example.",
         )
-    if not _has_length(loader.dataset):
+    map_dataset(loader.dataset)
+    return loader
+
+
+def map_dataset(dataset: Dataset[object]) -> MapDataset:
+    """``dataset``, if it has a length.
+
+    Raises:
+        IntegrationError: it has none.
+    """
+    if not _is_map_dataset(dataset):
         raise IntegrationError(
             "The data set has no length, so that exposure cannot be counted.",
             "Give it a __len__.",
         )
+    return dataset
 
 
-def _iterates_differently(loader: DataLoader[Any]) -> bool:
+def _iterates_differently(loader: DataLoader[object]) -> bool:
     names = ("__iter__", "_get_iterator", "_index_sampler")
     changed = [getattr(type(loader), name) is not getattr(DataLoader, name) for name in names]
     return any(changed) or "_get_iterator" in vars(loader)
 
 
-def _has_length(thing: Any) -> bool:
+def _is_map_dataset(dataset: Dataset[object]) -> TypeGuard[MapDataset]:
+    return _has_length(dataset)
+
+
+def _has_length(thing: object) -> bool:
     # A BatchSampler has the method whether or not its sampler does.
     try:
         return isinstance(thing, Sized) and len(thing) >= 0

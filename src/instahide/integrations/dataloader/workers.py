@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from instahide.data.readers.color_modes import is_pil_image
 from instahide.errors import InstaHideError
 from instahide.integrations.dataloader.batch_fields import (
     Path,
@@ -35,6 +36,11 @@ from instahide.integrations.dataloader.batch_fields import (
 ROUNDING = 1e-5
 
 
+#: A user's collate function: what it takes is up to the data set.
+Collate: TypeAlias = Callable[[Any], object]
+T_co = TypeVar("T_co", covariant=True)
+
+
 class FetchRequest(NamedTuple):
     """The items to fetch: ``targets`` of the batch, and further ``partners`` of their mixes."""
 
@@ -43,37 +49,66 @@ class FetchRequest(NamedTuple):
     partners: list[int]
 
 
+class FetchedItems(NamedTuple):
+    """The items of a data set for ``size`` item numbers.
+
+    ``whole``: whether they were fetched by one call, so that they may be a batch already.
+    """
+
+    items: object
+    size: int
+    whole: bool
+
+    def copies(self) -> list[object] | None:
+        """Shallow copies of the items; None if they are a batch already."""
+        if isinstance(self.items, (list, tuple)) and len(self.items) == self.size:
+            return [copy.copy(item) for item in self.items]
+        return None
+
+
+class FetchedParts(NamedTuple):
+    """The items of request ``number``; ``partners`` is None if its batch needs none."""
+
+    number: int
+    targets: FetchedItems
+    partners: FetchedItems | None
+
+
 class FetchedBatch(NamedTuple):
-    """The result of request ``number``: items as `FetchedItems`, or batches after collation.
+    """The batches that the collate function made of the items of request ``number``.
 
     ``partners`` is None if the batch needs none. ``images``: for each batch, the path of its images
     if every image is known to be that of its item, else None. ``refusal``: why it is not.
     """
 
     number: int
-    targets: Any
-    partners: Any
+    targets: object
+    partners: object
     images: tuple[str | None, ...] = ()
     refusal: tuple[str, str] | None = None
 
 
-class FetchDataset(Dataset[Any]):
-    """The user's data set, which fetches a batch and its partners in one call."""
+class UserDataset(Dataset[T_co]):
+    """A data set of what is made, in a worker, from items of the user's ``dataset``."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Dataset[object]) -> None:
         self.dataset = dataset
 
-    def __getitems__(self, request: FetchRequest) -> FetchedBatch:
-        """The items of a request: targets and partners."""
-        targets = self._part(request.targets)
-        partners = self._part(request.partners) if request.partners else None
-        return FetchedBatch(request.number, targets, partners)
+    def fetch(self, indices: list[int]) -> FetchedItems:
+        """The items with the numbers ``indices``, by the same calls as PyTorch's fetcher."""
+        fetch = getattr(self.dataset, "__getitems__", None)
+        items = fetch(indices) if fetch else [self.dataset[index] for index in indices]
+        return FetchedItems(items, len(indices), whole=bool(fetch))
 
-    def _part(self, indices: list[int]) -> FetchedItems:
-        # The same calls as PyTorch's fetcher.
-        if getattr(self.dataset, "__getitems__", None):
-            return FetchedItems(self.dataset.__getitems__(indices), len(indices), whole=True)
-        return FetchedItems([self.dataset[index] for index in indices], len(indices), whole=False)
+
+class FetchDataset(UserDataset[FetchedParts]):
+    """The user's data set, which fetches a batch and its partners in one call."""
+
+    def __getitems__(self, request: FetchRequest) -> list[FetchedParts]:
+        """The items of a request: targets and partners."""
+        targets = self.fetch(request.targets)
+        partners = self.fetch(request.partners) if request.partners else None
+        return [FetchedParts(request.number, targets, partners)]
 
 
 class FetchCollate:
@@ -84,12 +119,12 @@ class FetchCollate:
         image: path of the images in a batch; by default it is found in each batch.
     """
 
-    def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
+    def __init__(self, collate: Collate, image: Path | None) -> None:
         self.collate = CheckedCollate(collate, image)
 
-    def __call__(self, items: Any) -> FetchedBatch:
-        """Collate both parts of a `FetchedBatch`."""
-        fetched: FetchedBatch = items
+    def __call__(self, request: list[FetchedParts]) -> FetchedBatch:
+        """Collate both parts of a request."""
+        (fetched,) = request
         parts = (fetched.targets, fetched.partners)
         made = [self.collate(part) for part in parts if part is not None]
         return FetchedBatch(
@@ -110,23 +145,11 @@ class WorkerInit:
     def __call__(self, worker: int) -> None:
         """Set up a worker."""
         info = get_worker_info()
-        if info is not None:
-            items: Any = info.dataset
+        if info is not None and isinstance(info.dataset, UserDataset):
             # Bypasses the lock, since the function expects the user's data set there.
-            object.__setattr__(info, "dataset", items.dataset)
+            object.__setattr__(info, "dataset", info.dataset.dataset)
         if self.function is not None:
             self.function(worker)
-
-
-class FetchedItems(NamedTuple):
-    """The items of a data set for ``size`` item numbers.
-
-    ``whole``: whether they were fetched by one call, so that they may be a batch already.
-    """
-
-    items: Any
-    size: int
-    whole: bool
 
 
 class CollatedBatch(NamedTuple):
@@ -135,7 +158,7 @@ class CollatedBatch(NamedTuple):
     ``refusal``: problem and remedy, if one is not. A worker cannot raise these as an error.
     """
 
-    batch: Any
+    batch: object
     image: str | None
     refusal: tuple[str, str] | None
 
@@ -148,7 +171,7 @@ class CheckedCollate:
         image: path of the images in a batch; by default it is found in each batch.
     """
 
-    def __init__(self, collate: Callable[[Any], Any], image: Path | None) -> None:
+    def __init__(self, collate: Collate, image: Path | None) -> None:
         self.collate = collate
         self.image = image
         # The path of the image in an item, once known.
@@ -156,10 +179,10 @@ class CheckedCollate:
 
     def __call__(self, part: FetchedItems) -> CollatedBatch:
         """Collate ``part`` and check the batch."""
-        listed = isinstance(part.items, (list, tuple)) and len(part.items) == part.size
         # The function may remove fields from the items.
-        kept = [copy.copy(item) for item in part.items] if listed else part.items
-        images = self._stacked(kept) if listed else None
+        items = part.copies()
+        kept = part.items if items is None else items
+        images = self._stacked(items)
         sums, before = (_checksums(kept) if images is None else []), _generators()
         batch = self.collate(part.items)
         path, rows = self._images(batch, part.size)
@@ -167,22 +190,22 @@ class CheckedCollate:
             return CollatedBatch(batch, None, None)
         if images is not None and _same(rows, images):
             return CollatedBatch(batch, path_text(path), None)
-        if _checksums(kept) != sums if images is None else _changed(images, self._stacked(kept)):
+        if _checksums(kept) != sums if images is None else _changed(images, self._stacked(items)):
             return CollatedBatch(batch, None, _refusal("changes the data set's images in place"))
         if part.whole and _path_among(rows, kept) is not None:
             return CollatedBatch(batch, path_text(path), None)
-        if not listed:
+        if items is None:
             return CollatedBatch(
                 batch, None, _refusal("changes a batch that the data set has made")
             )
-        wrong = self._first_wrong(kept, path, rows, before)
+        wrong = self._first_wrong(items, path, rows, before)
         if wrong is None:
             return CollatedBatch(batch, path_text(path), None)
         reason = f"gives another image in row {wrong} of a batch than it gives for that item alone"
         return CollatedBatch(batch, None, _refusal(reason))
 
     def _first_wrong(
-        self, items: list[Any], path: Path, rows: Tensor, before: _Generators
+        self, items: list[object], path: Path, rows: Tensor, before: _Generators
     ) -> int | None:
         """The first of ``items`` whose row is not its own image."""
         after = None
@@ -199,7 +222,7 @@ class CheckedCollate:
             _set_generators(after)
         return None
 
-    def _stacked(self, items: list[Any]) -> Tensor | None:
+    def _stacked(self, items: list[object] | None) -> Tensor | None:
         """A copy of the images of ``items``, before they can be changed; None if unknown."""
         if self._place is None or not items:
             return None
@@ -211,7 +234,7 @@ class CheckedCollate:
         alike = len({(each.shape, each.dtype) for each in known}) == 1
         return torch.stack(known) if alike and len(known) == len(items) else None
 
-    def _images(self, batch: Any, count: int) -> tuple[Path | None, Tensor | None]:
+    def _images(self, batch: object, count: int) -> tuple[Path | None, Tensor | None]:
         """Path and values of the images of ``batch``; None if they cannot be encrypted."""
         try:
             path = find_images(batch, count) if self.image is None else self.image
@@ -223,7 +246,7 @@ class CheckedCollate:
             return None, None
         return path, images
 
-    def _alone(self, item: Any, path: Path, row: Tensor, before: _Generators) -> bool:
+    def _alone(self, item: object, path: Path, row: Tensor, before: _Generators) -> bool:
         """Whether the function makes ``row`` of ``item`` alone, with the same random numbers."""
         _set_generators(before)
         try:
@@ -246,11 +269,11 @@ def _refusal(reason: str) -> tuple[str, str]:
     )
 
 
-def _path_among(row: Tensor, holder: Any) -> Path | None:
+def _path_among(row: Tensor, holder: object) -> Path | None:
     """The path of an array in ``holder`` with the values of ``row``, if there is one."""
     for path, leaf in leaves(holder, ()):
         # For a PIL image the leaf has only the shape.
-        if leaf.shape == row.shape and not hasattr(get_field(holder, path), "getbands"):
+        if leaf.shape == row.shape and not is_pil_image(get_field(holder, path)):
             values = _tensor(leaf)
             if values is not None and _same(row, values):
                 return path
@@ -270,7 +293,7 @@ def _same(row: Tensor, other: Tensor) -> bool:
     return torch.equal(row, other) or torch.allclose(row, other, rtol=0, atol=0, equal_nan=True)
 
 
-def _tensor(leaf: Any) -> Tensor | None:
+def _tensor(leaf: object) -> Tensor | None:
     """``leaf`` as a tensor that shares its memory; None if it is not an array or CPU tensor."""
     if isinstance(leaf, np.ndarray):
         return torch.from_numpy(leaf) if leaf.dtype.kind in "fiu" else None
@@ -279,7 +302,7 @@ def _tensor(leaf: Any) -> Tensor | None:
     return leaf.detach().as_subclass(Tensor)
 
 
-def _checksums(items: Any) -> list[int]:
+def _checksums(items: object) -> list[int]:
     """Checksums of all images of ``items``: they detect changes in place, but no permutation."""
     return [
         int(words.sum(dtype=np.uint64))
@@ -288,16 +311,16 @@ def _checksums(items: Any) -> list[int]:
     ]
 
 
-def _words(item: Any) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
+def _words(item: object) -> Iterator[NDArray[np.unsignedinteger]]:
     for pixels in _pixels(item):
         flat = np.ascontiguousarray(pixels).reshape(-1)
         yield flat.view(f"u{min(flat.itemsize, 4)}")
 
 
-def _pixels(item: Any) -> Iterator[NDArray[Any]]:
+def _pixels(item: object) -> Iterator[NDArray[np.generic]]:
     for path, leaf in leaves(item, ()):
         held = get_field(item, path)
-        if hasattr(held, "getbands"):
+        if is_pil_image(held):
             yield np.asarray(held)
             continue
         tensor = _tensor(leaf)
@@ -310,8 +333,8 @@ class _Generators(NamedTuple):
     """The states of the user's global random generators."""
 
     torch: Tensor
-    numpy: Any
-    python: Any
+    numpy: dict[str, object] | tuple[str, NDArray[np.uint32], int, int, float]
+    python: tuple[object, ...]
 
 
 def _generators() -> _Generators:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,19 +24,21 @@ from instahide.integrations.dataloader.batch_fields import as_path
 from instahide.integrations.dataloader.epoch import EncodedBatches
 from instahide.integrations.dataloader.loader_view import Hidden, HiddenIterator, LoaderView, reveal
 from instahide.integrations.dataloader.supported_loaders import (
+    BatchSource,
     around,
     inner_loader,
+    map_dataset,
     require_wrappable,
 )
 
 
 def encode_loader(
-    loader: DataLoader[Any],
+    loader: DataLoader[object],
     scheme: Scheme,
     *,
     public: ImageSource | PhotoCrops | None = None,
-    image: Any = None,
-    label: Any = None,
+    image: Hashable = None,
+    label: Hashable = None,
     classes: int | Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -94,8 +96,8 @@ def encode_loader(
         raise IntegrationError(
             "This loader encrypts already.", "Use it directly; `loader.unwrapped` is the original."
         )
-    require_wrappable(inner)
-    items = len(inner.dataset)
+    dataset = map_dataset(require_wrappable(inner).dataset)
+    items = len(dataset)
     exposure = exposure or Exposure(items)
     if exposure.images != items:
         raise InstaHideError(
@@ -105,10 +107,10 @@ def encode_loader(
     _require_joint(exposure)
     # Other public images are normalized already; noise needs the normalization for its epsilon.
     needed = bool(scheme.noise) or isinstance(public, (ImageTable, PhotoCrops))
-    moments = _moments(inner.dataset, mean, std, needed=needed)
+    moments = _moments(dataset, mean, std, needed=needed)
     name = _participant(participant)
     encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=name)
-    stated = read_classes(classes) or class_names(inner.dataset) or num_classes(inner.dataset)
+    stated = read_classes(classes) or class_names(dataset) or num_classes(dataset)
     number = len(stated) if isinstance(stated, tuple) else stated
     check = ValueCheck(moments, _public_statistics(public, moments), mask=scheme.mask)
     contents = BatchReader(as_path(image), as_path(label), number, check)
@@ -155,15 +157,15 @@ class EncodingLoader(LoaderView):
 
     def __init__(
         self,
-        loader: Any,
+        loader: DataLoader[object],
         encoder: BatchEncoder,
         contents: BatchReader,
         classes: int | Sequence[str] | None = None,
     ) -> None:
-        inner = inner_loader(loader)
-        source: Any
+        inner = require_wrappable(inner_loader(loader))
+        source: BatchSource
         if inner is loader:
-            source = EncodedBatches(loader, encoder, contents)
+            source = EncodedBatches(inner, encoder, contents)
         else:
             source = around(loader, EncodingLoader(inner, encoder, contents, classes))
         super().__init__(inner, classes, shown=inner if inner is loader else source)
@@ -174,7 +176,7 @@ class EncodingLoader(LoaderView):
         self._classes = classes
 
     @property
-    def unwrapped(self) -> Any:
+    def unwrapped(self) -> DataLoader[object]:
         """The plain loader, unchanged."""
         return reveal(self._loader)
 
@@ -198,13 +200,18 @@ class EncodingLoader(LoaderView):
     def __repr__(self) -> str:
         return f"EncodingLoader({self.scheme}, {self.unwrapped!r})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., EncodingLoader], tuple[object, ...]]:
         """Pickle it without keys; a copy starts its own key stream."""
         return _rebuilt, (self._loader, self._encoder, self._contents, self._classes)
 
 
-def _rebuilt(loader: Hidden[Any], *arguments: Any) -> EncodingLoader:
-    return EncodingLoader(reveal(loader), *arguments)
+def _rebuilt(
+    loader: Hidden[DataLoader[object]],
+    encoder: BatchEncoder,
+    contents: BatchReader,
+    classes: int | Sequence[str] | None,
+) -> EncodingLoader:
+    return EncodingLoader(reveal(loader), encoder, contents, classes)
 
 
 def _participant(name: str) -> str:

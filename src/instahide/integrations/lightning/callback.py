@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.exposure import Exposure, require_limit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import IntegrationError, LedgerError, SchemeError
+from instahide.integrations.dataloader.supported_loaders import map_dataset
 from instahide.integrations.dataloader.wrap import EncodingLoader, encode_loader
 from instahide.training.distributed.exposure import DistributedExposure
 from instahide.utils.optional_deps import requires_extra
@@ -73,8 +75,8 @@ class InstaHideCallback(Callback):
         scheme: Scheme,
         *,
         public: ImageSource | PhotoCrops | None = None,
-        image: Any = None,
-        label: Any = None,
+        image: Hashable = None,
+        label: Hashable = None,
         classes: int | Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -86,10 +88,13 @@ class InstaHideCallback(Callback):
         self._accounts: dict[int, LedgerAccount] = {}
         self.scheme = scheme
         self.max_exposure = max_exposure
-        self._options: dict[str, Any] = {
-            "public": public, "image": image, "label": label, "classes": classes,
-            "mean": mean, "std": std,
-        }  # fmt: skip
+        self._encode = partial(
+            encode_loader, scheme=scheme, public=public, image=image, label=label,
+            classes=classes, mean=mean, std=std,
+        )  # fmt: skip
+        self._count = partial(
+            Ledger.account, image=image, mean=mean, std=std, scheme=scheme, limit=max_exposure
+        )
         self._exposures: dict[int, DistributedExposure] = {}
         self._trainer: Trainer | None = None
         # Tells a checkpoint of this run, whose counts are known, from one of another.
@@ -139,7 +144,7 @@ class InstaHideCallback(Callback):
             sync_dist=True,
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The scheme and the counts. All processes must call it together, as when they save."""
         if self._trainer is not None and not self._trainer.interrupted:
             self._settle()
@@ -184,20 +189,15 @@ class InstaHideCallback(Callback):
             count(stored.numpy())
 
     def _encoded(self, loader: TrainingLoader) -> EncodingLoader:
-        dataset: Any = loader.unwrapped.dataset
+        dataset = map_dataset(loader.unwrapped.dataset)
         exposure: Exposure
         if self._ledger is None:
             exposure = self._exposure(loader.place(), len(dataset))
         else:
-            exposure = self._accounts[loader.place()] = self._account(self._ledger, dataset)
-        return encode_loader(loader.unwrapped, self.scheme, exposure=exposure, **self._options)
-
-    def _account(self, ledger: Path, dataset: Any) -> LedgerAccount:
-        """The account of ``dataset`` in ``ledger``, which each process opens separately."""
-        named = {name: self._options[name] for name in ("image", "mean", "std")}
-        return Ledger.open(ledger).account(
-            dataset, limit=self.max_exposure, scheme=self.scheme, **named
-        )
+            # Each process opens the ledger separately.
+            account = self._count(Ledger.open(self._ledger), dataset)
+            exposure = self._accounts[loader.place()] = account
+        return self._encode(loader.unwrapped, exposure=exposure)
 
     def _exposure(self, place: int, items: int) -> DistributedExposure:
         """The exposure of the training loader with index ``place``."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
 from instahide.encryption.exposure import limit_error
@@ -75,16 +75,15 @@ class TrainingLoader(LoaderView):
             end there.
     """
 
-    def __init__(self, loader: Any, trainer: Trainer, encode: Encode) -> None:
-        require_wrappable(loader)
-        super().__init__(loader)
+    def __init__(self, loader: object, trainer: Trainer, encode: Encode) -> None:
+        super().__init__(require_wrappable(loader))
         # Both lead to the user's data module.
         self._trainer = Hidden(trainer)
         self._encode = Hidden(encode)
         self._encoded: EncodingLoader | None = None
 
     @property
-    def unwrapped(self) -> DataLoader[Any]:
+    def unwrapped(self) -> DataLoader[object]:
         """The plain loader, unchanged."""
         return reveal(self._plain)
 
@@ -106,10 +105,10 @@ class TrainingLoader(LoaderView):
     def __len__(self) -> int:
         return len(self.unwrapped)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         return HiddenIterator(self._batches())
 
-    def _batches(self) -> Iterator[Any]:
+    def _batches(self) -> Iterator[object]:
         # Nothing runs before the first batch: Lightning starts the iteration during its setup, and
         # could not clean up after an error there.
         if self._encoded is None:
@@ -122,7 +121,7 @@ class TrainingLoader(LoaderView):
             yield batch
             batch = coming
 
-    def _next(self, batches: Iterator[Any], encoded: EncodingLoader) -> Any:
+    def _next(self, batches: Iterator[object], encoded: EncodingLoader) -> object:
         """The next batch; None at the end, or in all processes once one reached its limit."""
         batch, reached = None, None
         try:
@@ -149,6 +148,6 @@ class TrainingLoader(LoaderView):
             warnings.warn(f"{reached.problem} Training ends early.", stacklevel=2)
 
 
-def _combined(trainer: Trainer) -> Any:
+def _combined(trainer: Trainer) -> CombinedLoader | None:
     # Lightning shows the collection in which the loaders came, but not the loaders in order.
     return trainer.fit_loop._combined_loader
