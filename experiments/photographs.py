@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from instahide.data import ImageTable
 from instahide.data.public.crops import PHOTOS, photo_files
-from instahide.data.readers.decode import decode
+from instahide.data.readers.image_file import decode
 
 BACKGROUNDS, WALLPAPERS = Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers")
 #: Longest side that a photograph is brought to, and least side of a crop.

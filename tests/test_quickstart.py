@@ -15,7 +15,7 @@ from PIL import Image
 
 from experiments.photographs import crops
 from instahide.data.public.crops import PHOTOS, photo_files
-from instahide.data.readers.decode import decode
+from instahide.data.readers.image_file import decode
 from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]

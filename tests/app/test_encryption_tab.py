@@ -10,7 +10,7 @@ import pytest
 
 from instahide.app.demo_images import DemoImages, Pixels
 from instahide.app.encryption_tab import Wanted, encryption_panels
-from instahide.encryption.illustration import illustrate
+from instahide.encryption.known_keys import illustrate
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 

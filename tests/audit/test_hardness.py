@@ -45,11 +45,11 @@ def test_choices_of_numbers_beyond_a_float() -> None:
 
 def test_time_and_cost() -> None:
     assert hours(math.log2(3600e9), math.log2(1e9)) == pytest.approx(1)
-    rows = report(Setting(10_000, 4, 100), rate=1e8, price=2)["figures"]
-    middle = next(row for row in rows if row["name"] == "meeting in the middle")
-    assert middle["core_hours"] == pytest.approx(1 / 3600)
-    assert middle["dollars"] == pytest.approx(2 / 3600)
-    assert all(row["core_hours"] is None for row in rows if not row["steps"])
+    rows = report(Setting(10_000, 4, 100), rate=1e8, price=2).figures
+    middle = next(row for row in rows if row.name == "meeting in the middle")
+    assert middle.core_hours == pytest.approx(1 / 3600)
+    assert middle.dollars == pytest.approx(2 / 3600)
+    assert all(row.core_hours is None for row in rows if not row.steps)
 
 
 def test_every_figure_has_its_source_and_what_it_assumes() -> None:

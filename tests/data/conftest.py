@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from instahide.data.public.crops import photo_files
-from instahide.data.readers.decode import decode
+from instahide.data.readers.image_file import decode
 
 
 @pytest.fixture(autouse=True)

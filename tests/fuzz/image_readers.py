@@ -14,7 +14,7 @@ from PIL import Image
 
 from instahide import open_images, open_split
 from instahide.data import ImageTable
-from instahide.data.readers.decode import decode_file
+from instahide.data.readers.image_file import decode_file
 from tests.fuzz.making import Reader, new_folder, npy_bytes, small_table, some_bytes, written
 from tests.fuzz.mutation import Seed
 from tests.fuzz.packing import gzip_seed, npy_tokens, png_seed, tar_seed, zip_seed

@@ -10,7 +10,7 @@ from instahide.app.demo_images import DemoImages, Pixels
 from instahide.app.html import Panel, paragraph, pictures
 from instahide.data import ImageTable
 from instahide.data.display import denormalize, image_axes, min_max
-from instahide.encryption.illustration import CAPTION, Illustration, illustrate
+from instahide.encryption.known_keys import CAPTION, Illustration, illustrate
 from instahide.encryption.privacy import privacy_statement
 from instahide.encryption.scheme import LabelMode, Preset, Scheme
 

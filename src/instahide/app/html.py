@@ -9,7 +9,7 @@ import base64
 import io
 from collections.abc import Iterable
 from html import escape as escaped_html
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ class Panel(NamedTuple):
     """A picture with its caption: (H, W) or (H, W, 3) values from 0 to 1."""
 
     title: str
-    pixels: NDArray[Any]
+    pixels: NDArray[np.floating]
 
 
 def pictures(panels: Iterable[Panel]) -> str:
@@ -72,7 +72,7 @@ def _figure(panel: Panel) -> str:
     )
 
 
-def _png(pixels: NDArray[Any]) -> str:
+def _png(pixels: NDArray[np.floating]) -> str:
     from PIL import Image
 
     out = io.BytesIO()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -51,7 +50,7 @@ def build(demo: DemoImages, folder: Path) -> gr.Blocks:
             _trial(demo, chosen)
         with gr.Tab("Reports") as tab:
             _reports(folder, page, tab)
-        outputs: dict[str, Any] = {"outputs": [chosen, name, message], "show_progress": "hidden"}
+        outputs: dict[str, object] = {"outputs": [chosen, name, message], "show_progress": "hidden"}
         for event in (
             upload.upload(_answer(_received, fails=_kept), upload, **outputs),
             name.input(lambda name: (demo.choices[name], name, ""), name, **outputs),
@@ -60,7 +59,7 @@ def build(demo: DemoImages, folder: Path) -> gr.Blocks:
     return page
 
 
-def _steps(demo: DemoImages, chosen: gr.State, page: gr.Blocks) -> dict[str, Any]:
+def _steps(demo: DemoImages, chosen: gr.State, page: gr.Blocks) -> dict[str, object]:
     """Fill the first tab; returns the arguments of the event that redraws it."""
     with gr.Row():
         scheme = gr.Radio(["cross", "inside", "mixup", "plain"], value="cross", label="Scheme")
@@ -74,7 +73,7 @@ def _steps(demo: DemoImages, chosen: gr.State, page: gr.Blocks) -> dict[str, Any
     def drawn(chosen: Pixels, scheme: Preset, k: float, c1: float, labels: LabelMode) -> str:
         return encryption_panels(demo, chosen, Wanted(scheme, int(k), c1, labels))
 
-    draw: dict[str, Any] = {
+    draw: dict[str, object] = {
         "fn": _answer(drawn, fails=refusal),
         "inputs": [chosen, scheme, k, c1, labels],
         "outputs": out,
@@ -104,7 +103,7 @@ def _reports(folder: Path, page: gr.Blocks, tab: gr.Tab) -> None:
     read = gr.Button("Open")
     out = gr.HTML(elem_id="report")
 
-    def listed() -> tuple[Any, str]:
+    def listed() -> tuple[object, str]:
         found = reports_tab.list_reports(folder)
         none = paragraph(f"There is no report in {folder}. `instahide audit` writes one.")
         return gr.update(choices=found, value=next(iter(found), None)), "" if found else none
@@ -118,14 +117,16 @@ def _received(path: str) -> tuple[Pixels, None, str]:
     return received(Path(path)), None, paragraph("The image is loaded, and its file is deleted.")
 
 
-def _kept(error: InstaHideError) -> tuple[Any, Any, str]:
+def _kept(error: InstaHideError) -> tuple[object, object, str]:
     return gr.skip(), gr.skip(), refusal(error)
 
 
-def _answer(act: Callable[..., Any], fails: Callable[[InstaHideError], Any]) -> Callable[..., Any]:
+def _answer(
+    act: Callable[..., object], fails: Callable[[InstaHideError], object]
+) -> Callable[..., object]:
     """``act``, with an `InstaHideError` turned into the result of ``fails``."""
 
-    def answered(*values: Any) -> Any:
+    def answered(*values: object) -> object:
         try:
             return act(*values)
         except InstaHideError as error:

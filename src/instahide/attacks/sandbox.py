@@ -14,7 +14,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from instahide.attacks.base import Budget, Finding, Observation, Progress, no_progress, refusal
 from instahide.attacks.registry import attack_named
@@ -170,6 +170,6 @@ def _short(text: str) -> str:
 
 def _end_with_parent() -> None:
     """A parent that was killed cannot end its child."""
-    parent: Any = multiprocessing.parent_process()
-    parent.join()
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
     os._exit(1)

@@ -9,8 +9,8 @@ not, and the attacks that broke the authors' challenge never solved that problem
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from instahide.errors import InstaHideError, SchemeError
 
@@ -82,6 +82,25 @@ class Figure:
     source: str
 
 
+@dataclass(frozen=True)
+class PricedFigure(Figure):
+    """A figure with the time and the price of its steps on one core; None: beyond counting."""
+
+    core_hours: float | None
+    dollars: float | None
+
+
+@dataclass(frozen=True)
+class HardnessReport:
+    """All figures of a setting; ready for JSON by `dataclasses.asdict`."""
+
+    setting: Setting
+    rate: float
+    price: float
+    figures: list[PricedFigure]
+    caveat: str = CAVEAT
+
+
 def figures(setting: Setting) -> list[Figure]:
     """All figures that are known for ``setting``."""
     return [*_exhaustive(setting), _square_search(setting), *_samples(setting), _challenge(setting)]
@@ -93,8 +112,8 @@ def hours(log2_steps: float, log2_rate: float) -> float:
     return 2.0**exponent if exponent < 1000 else math.inf
 
 
-def report(setting: Setting, *, rate: float, price: float) -> dict[str, Any]:
-    """Everything as plain values, ready for JSON.
+def report(setting: Setting, *, rate: float, price: float) -> HardnessReport:
+    """All figures for ``setting``, with what their steps cost.
 
     Args:
         setting: what is attacked.
@@ -113,14 +132,10 @@ def report(setting: Setting, *, rate: float, price: float) -> dict[str, Any]:
     for figure in figures(setting):
         took = hours(figure.log2, math.log2(rate)) if figure.steps else None
         finite = took is not None and math.isfinite(took)
-        rows.append(
-            asdict(figure)
-            | {"core_hours": took if finite else None}
-            | {"dollars": took * price if took is not None and finite else None}
-        )
-    return {
-        "setting": asdict(setting), "rate": rate, "price": price, "figures": rows, "caveat": CAVEAT,
-    }  # fmt: skip
+        core_hours = took if finite else None
+        dollars = None if core_hours is None else core_hours * price
+        rows.append(PricedFigure(**vars(figure), core_hours=core_hours, dollars=dollars))
+    return HardnessReport(setting, rate, price, rows)
 
 
 def _exhaustive(setting: Setting) -> list[Figure]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from instahide.audit.target import MOST_ENCODINGS, AuditTarget, Published
 from instahide.data import ImageTable, open_images, open_pool, open_split, open_test
 from instahide.data.class_names import with_classes
 from instahide.data.readers.size_limits import failure_reason
+from instahide.data.sources import ReadOptions
 from instahide.encodings.folder import EncodedFolder
 from instahide.errors import DamagedFileError, DataError, InstaHideError
 from instahide.training.data.pooled import holds_encodings
@@ -65,6 +66,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         _require_fit(images, card.shape, card.classes, str(folder))
         images = replace(images, mean=card.mean, std=card.std)
     scheme, results = settings.encryption(), _results(folder)
+    epochs = results.get("epochs")
     pool = given.public or settings.public
     return AuditTarget(
         name=str(folder),
@@ -73,7 +75,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         images=images,
         public=open_pool(pool, images.shape) if scheme.public_k else None,
         scheme=scheme,
-        copies=len(results.get("epochs", ())) or settings.epochs,
+        copies=(len(epochs) if isinstance(epochs, list) else 0) or settings.epochs,
         others=others if len(others) else None,
         network=network,
         withheld="A training run keeps no encodings; every epoch is taken to have been seen.",
@@ -84,7 +86,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
 
 def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[ImageTable, ImageTable]:
     """The images that were encrypted, and others, which were tested on."""
-    how: dict[str, Any] = {
+    how: ReadOptions = {
         "size": given.size or settings.size,
         "skip_bad": given.skip_bad or settings.skip_bad,
     }
@@ -100,7 +102,7 @@ def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[Image
     return images, others if others.shape == images.shape else images.subset(slice(0, 0))
 
 
-def _said_of_run(settings: TrainSettings, results: dict[str, Any]) -> dict[str, str]:
+def _said_of_run(settings: TrainSettings, results: Mapping[str, object]) -> dict[str, str]:
     said = {
         name: str(getattr(settings, name))
         for name in ("data", "test", "public", "epochs", "model", "crop_padding", "flip")
@@ -177,7 +179,7 @@ def _network(folder: Path) -> tuple[nn.Module, NetworkCard] | tuple[None, None]:
     return load_network(path) if path.exists() else (None, None)
 
 
-def _results(folder: Path) -> dict[str, Any]:
+def _results(folder: Path) -> Mapping[str, object]:
     """What a finished run measured; nothing of one that is not finished."""
     path = folder / "results.json"
     if not path.exists():

@@ -17,17 +17,19 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec
 
 import typer
 from click import ClickException, Command, Context
 from rich.console import Console
-from rich.progress import TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from typer.core import TyperGroup
 
 from instahide.errors import InstaHideError, printable, problem_and_remedy
 from instahide.utils.progress import hidden_progress
+
+P = ParamSpec("P")
 
 #: Exit codes: unusable input, and stopped by Ctrl-C.
 UNUSABLE, INTERRUPTED = 2, 130
@@ -101,7 +103,7 @@ class SafeGroup(TyperGroup):
         with _printable_errors():
             return super().make_context(*given, **extra)
 
-    def invoke(self, ctx: Context) -> Any:
+    def invoke(self, ctx: Context) -> object:
         """As `TyperGroup.invoke`."""
         with _printable_errors():
             return super().invoke(ctx)
@@ -128,11 +130,31 @@ def text_column(template: str) -> TextColumn:
     return TextColumn(template, markup=False)
 
 
-def explained(command: Callable[..., None]) -> Callable[..., None]:
+@contextmanager
+def progress_bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar with speed and time left, on standard error."""
+    columns = (
+        text_column("{task.completed:,}/{task.total:,} " + unit),
+        BarColumn(),
+        text_column("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=notes) as bars:
+        task = bars.add_task("", total=total, speed="")
+
+        def advance(count: int) -> None:
+            bars.advance(task, count)
+            speed = bars.tasks[0].speed
+            bars.update(task, speed=f"{speed:,.0f} images/s" if speed else "")
+
+        yield advance
+
+
+def explained(command: Callable[P, None]) -> Callable[P, None]:
     """Turn what a user can put right into a message and exit code 2, and Ctrl-C into 130."""
 
     @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             with _warnings_as_notes():
                 command(*args, **kwargs)

@@ -14,7 +14,7 @@ from pydantic import Field
 from rich.filesize import decimal
 from rich.table import Table
 
-from instahide.cli.console import WARNING, notes, out
+from instahide.cli.console import WARNING, notes, out, progress_bar
 from instahide.cli.options import (
     MIXING_PANEL,
     Classes,
@@ -28,7 +28,6 @@ from instahide.cli.options import (
     command,
     numbers,
 )
-from instahide.cli.progress import progress_bar
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.class_names import read_class_list
 from instahide.data.image_source import has_repeats

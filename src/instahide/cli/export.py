@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from instahide.cli.console import out
+from instahide.cli.console import out, progress_bar
 from instahide.cli.options import EncodedSource, Format, command
-from instahide.cli.progress import progress_bar
 
 
 @command

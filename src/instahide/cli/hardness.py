@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
 from pydantic import BaseModel, Field
 from rich.table import Table
 
-from instahide.audit.hardness import Setting, report
+from instahide.audit.hardness import PricedFigure, Setting, report
 from instahide.cli.console import out
 from instahide.cli.options import command
 
@@ -42,10 +42,10 @@ def hardness(options: HardnessOptions) -> None:
     setting = Setting(**options.model_dump(exclude={"rate", "price"}))
     result = report(setting, rate=rate, price=price)
     explanations = [
-        f"{row['name']}: {row['formula']}. {row['assumes']} {row['source']}."
-        for row in result["figures"]
+        f"{row.name}: {row.formula}. {row.assumes} {row.source}." for row in result.figures
     ]
-    out.results(result, _table(result["figures"], rate, price), *explanations, result["caveat"])
+    table = _table(result.figures, rate, price)
+    out.results(asdict(result), table, *explanations, result.caveat)
 
 
 def duration(hours: float | None) -> str:
@@ -58,7 +58,7 @@ def duration(hours: float | None) -> str:
     return _spelt(hours / _SECONDS, "seconds")
 
 
-def _table(rows: list[dict[str, Any]], rate: float, price: float) -> Table:
+def _table(rows: list[PricedFigure], rate: float, price: float) -> Table:
     table = Table(
         title=f"At {rate:.0e} steps a second and core, and {price:g} dollars a core and hour",
         title_justify="left",
@@ -68,14 +68,13 @@ def _table(rows: list[dict[str, Any]], rate: float, price: float) -> Table:
     for name in ("number", "time of one core", "dollars"):
         table.add_column(name, justify="right")
     for row in rows:
-        timed = row["steps"]
-        cost = row["dollars"]
+        cost = "beyond counting" if row.dollars is None else _spelt(row.dollars, "")
         table.add_row(
-            row["name"],
-            row["kind"],
-            f"2^{row['log2']:.1f}",
-            duration(row["core_hours"]) if timed else "",
-            ("beyond counting" if cost is None else _spelt(cost, "")) if timed else "",
+            row.name,
+            row.kind,
+            f"2^{row.log2:.1f}",
+            duration(row.core_hours) if row.steps else "",
+            cost if row.steps else "",
         )
     return table
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
-from instahide.cli.console import out
+from instahide.cli.console import out, progress_bar
 from instahide.cli.options import MIXING_PANEL, Format, MixingOptions, command, numbers
-from instahide.cli.progress import progress_bar
 from instahide.encryption.scheme import Preset
 from instahide.errors import InstaHideError
 

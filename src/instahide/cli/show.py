@@ -18,7 +18,7 @@ from instahide.errors import InstaHideError, IntegrationError, SchemeError
 from instahide.utils.atomic_write import atomic_write
 
 if TYPE_CHECKING:
-    from instahide.encryption.illustration import Illustration
+    from instahide.encryption.known_keys import Illustration
 
 _TITLES = ("the mix", "the encoding", "|encoding|:\nwhat it says")
 _INK, _PALE = "#1b1f24", "#6b7280"
@@ -57,7 +57,7 @@ def draw_picture(options: ShowOptions) -> None:
     Raises:
         InstaHideError: the images or the pool cannot be read, or do not fit the scheme.
     """
-    from instahide.encryption.illustration import illustrate
+    from instahide.encryption.known_keys import illustrate
 
     scheme = Scheme.preset(options.scheme, options.k, noise=options.noise)
     images = open_images(options.source, size=options.size, skip_bad=options.skip_bad)
@@ -77,7 +77,7 @@ def draw_picture(options: ShowOptions) -> None:
 
 
 def _draw(steps: Illustration, images: ImageTable, private_k: int, path: Path) -> None:
-    from instahide.encryption.illustration import CAPTION
+    from instahide.encryption.known_keys import CAPTION
 
     try:
         from matplotlib.figure import Figure

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from instahide.cli.console import out
+from instahide.cli.console import out, progress_bar
 from instahide.cli.info import STATES
 from instahide.cli.options import EncodedSource, command
-from instahide.cli.progress import progress_bar
 from instahide.errors import DamagedFileError
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.declared_classes import read_classes
 from instahide.data.duplicates.content_hash import (
     Hashes,
     content_hashes,
@@ -17,8 +15,8 @@ from instahide.data.duplicates.content_hash import (
     duplicate_ids,
 )
 from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
-from instahide.data.introspection import class_names, num_classes
-from instahide.data.items import Item, read_item
+from instahide.data.introspection import class_names, num_classes, read_classes
+from instahide.data.items import Item, MapDataset, read_item
 from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.data.normalization.normalization import (
     Normalization,
@@ -27,7 +25,7 @@ from instahide.data.normalization.normalization import (
     require_possible_moments,
 )
 from instahide.data.splits import class_count
-from instahide.data.table import GatheredRows, ImageTable
+from instahide.data.table import GatheredRows, ImageTable, is_eight_bit
 from instahide.errors import DataError
 from instahide.utils.parallel import parallel_map
 from instahide.utils.row_indices import row_indices
@@ -36,14 +34,6 @@ from instahide.utils.row_indices import row_indices
 MEASURED_ITEMS = 1_000
 #: Number of evenly spaced items whose normalized values are checked.
 CHECKED_ITEMS = 32
-
-
-class MapDataset(Protocol):
-    """A map-style data set, as those of torchvision, Hugging Face and MONAI: items by index."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> object: ...
 
 
 class ImageDataset:
@@ -211,19 +201,20 @@ class ImageDataset:
         generators.again()
         values = self._fetch(index).pixels[None]
         exact = content_hashes(values)
-        if values.dtype == np.uint8:
+        if is_eight_bit(values):
             return exact, exact
         if self._normalization is None:
             return exact, np.zeros_like(exact)
-        return exact, content_hashes(denormalize_to_uint8(values, *self._normalization))
+        floats = values.astype(np.float32)
+        return exact, content_hashes(denormalize_to_uint8(floats, *self._normalization))
 
-    def _sample(self, count: int) -> NDArray[Any]:
+    def _sample(self, count: int) -> NDArray[np.generic]:
         indices = np.unique(np.linspace(0, self._length - 1, count).astype(np.int64)).tolist()
         return np.stack([item.pixels for item in parallel_map(self._fetch, indices, self._workers)])
 
-    def _normalized(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        if pixels.dtype == np.float32 or self._normalization is None:
-            return pixels
+    def _normalized(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+        if not is_eight_bit(pixels) or self._normalization is None:
+            return pixels.astype(np.float32, copy=False)
         # The same formula as `ImageTable`, so that both agree to the last bit.
         table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), *self._normalization)
         return table.normalized()
@@ -253,7 +244,7 @@ def _length(dataset: MapDataset) -> int:
 
 
 def _normalization(
-    sample: NDArray[Any], mean: Sequence[float] | None, std: Sequence[float] | None
+    sample: NDArray[np.generic], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> Normalization | None:
     """The stated normalization, completed by measured values; None for float images without one."""
     if sample.dtype == np.uint8 and (mean is None or std is None):

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.readers.color_modes import eight_bit
+from instahide.data.readers.color_modes import eight_bit, is_pil_image
 from instahide.errors import DataError
 
 IMAGE_KEYS = ("image", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "fine_label")
 
 
+class MapDataset(Protocol):
+    """A map-style data set, as those of torchvision, Hugging Face and MONAI: items by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> object: ...
+
+
 class Item(NamedTuple):
     """``pixels``: (C, H, W), uint8 or float32; ``label``: a class number."""
 
-    pixels: NDArray[Any]
+    pixels: NDArray[np.generic]
     label: int
 
 
-def read_item(dataset: Any, index: int) -> Item:
+def read_item(dataset: MapDataset, index: int) -> Item:
     """Item ``index`` of ``dataset``.
 
     Raises:
@@ -68,7 +76,7 @@ def _parts(item: object, index: int) -> tuple[object, object]:
     )
 
 
-def _pixels(image: object, index: int) -> NDArray[Any]:
+def _pixels(image: object, index: int) -> NDArray[np.generic]:
     try:
         array, channels_lead = _as_array(image)
     except (TypeError, ValueError) as error:
@@ -95,16 +103,16 @@ def _pixels(image: object, index: int) -> NDArray[Any]:
     return array.astype(np.float32)
 
 
-def _as_array(image: Any) -> tuple[NDArray[Any], bool]:
+def _as_array(image: object) -> tuple[NDArray[np.generic], bool]:
     """The image as an array, and whether its channels come first."""
-    if hasattr(image, "getbands"):
+    if is_pil_image(image):
         return np.asarray(eight_bit(image)), False
     if hasattr(image, "detach"):
         return _leading(np.asarray(image.detach().cpu().numpy()), tensor=True)
     return _leading(np.asarray(image), tensor=False)
 
 
-def _leading(array: NDArray[Any], *, tensor: bool) -> tuple[NDArray[Any], bool]:
+def _leading(array: NDArray[np.generic], *, tensor: bool) -> tuple[NDArray[np.generic], bool]:
     # By convention, 8-bit arrays are (H, W, C), tensors and float arrays (C, H, W).
     if array.ndim != 3 or tensor or array.dtype != np.uint8:
         return array, True

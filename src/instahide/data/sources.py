@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from instahide.data.builtin import BUILTIN
 from instahide.data.class_names import class_list, with_classes
 from instahide.data.readers.cifar import is_cifar_folder, read_cifar_archive, read_cifar_folder
-from instahide.data.readers.decode import resize
 from instahide.data.readers.idx import idx_files, labels_names, read_idx, read_idx_folder
+from instahide.data.readers.image_file import resize
 from instahide.data.readers.image_folder import (
     Decoding,
     open_folder,
@@ -21,6 +22,14 @@ from instahide.data.remote.downloads import local_copy
 from instahide.data.splits import Split, make_split, require_trainable, split_table
 from instahide.data.table import ImageTable
 from instahide.errors import DataError, InstaHideError
+
+
+class ReadOptions(TypedDict, total=False):
+    """Arguments that `open_images`, `open_split` and `open_test` share."""
+
+    size: int | None
+    skip_bad: bool
+    progress: bool
 
 
 def open_images(

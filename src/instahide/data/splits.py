@@ -24,7 +24,7 @@ class Split(NamedTuple):
 
 
 def table_from_arrays(
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[np.generic],
     labels: NDArray[np.generic],
     classes: tuple[str, ...] | None = None,
     sources: Hashes | None = None,

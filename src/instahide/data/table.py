@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class GatheredRows(NamedTuple):
     ``labels``: (n, k) class numbers.
     """
 
-    pixels: NDArray[Any]
+    pixels: NDArray[np.generic]
     positions: NDArray[np.int64]
     labels: NDArray[np.int64]
 
@@ -234,6 +234,8 @@ class ImageTable:
         """
         try:
             pixels = map_npy(folder / "pixels.npy")
+            if not is_eight_bit(pixels):
+                raise ValueError(f"its pixels are {pixels.dtype}")
             labels = np.array(map_npy(folder / "labels.npy"))
             facts = json.loads(read_regular(folder / "table.json", MOST_FACTS))
             known = folder / "sources.npy" if facts.get("sources") else None
@@ -254,7 +256,7 @@ class ImageTable:
     @classmethod
     def from_arrays(
         cls,
-        pixels: NDArray[np.uint8],
+        pixels: NDArray[np.generic],
         labels: NDArray[np.generic] | Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
         sources: Hashes | None = None,
@@ -278,13 +280,18 @@ class ImageTable:
         return cls(rows, numbers, names, mean, std, sources)
 
 
-def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def is_eight_bit(pixels: NDArray[np.generic]) -> TypeGuard[NDArray[np.uint8]]:
+    """Whether ``pixels`` are uint8."""
+    return pixels.dtype == np.uint8
+
+
+def channels_first(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     """(N, H, W) or (N, H, W, C) or (N, C, H, W) -> (N, C, H, W), with C = 1 or 3.
 
     Raises:
         DataError: ``pixels`` are not uint8, or have another shape.
     """
-    if pixels.dtype != np.uint8:
+    if not is_eight_bit(pixels):
         raise DataError(
             f"Images must be 8-bit pixels (uint8); these are {pixels.dtype}.",
             "Give pixels from 0 to 255, or wrap float images in an `ImageDataset`.",

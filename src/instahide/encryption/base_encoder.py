@@ -85,7 +85,7 @@ class BaseEncoder:
         """
         pixels, positions = private
         if pixels.dtype != np.uint8:
-            pixels = clip_to_range(self.scheme, pixels, like)
+            pixels = clip_to_range(self.scheme, pixels.astype(np.float32, copy=False), like)
         public = self._public.rows(keys.partners[:, self.scheme.private_k :], pixels, like)
         self._require_mixable((pixels, positions), public)
         mix(keys, (pixels, positions), public, normalization, out)

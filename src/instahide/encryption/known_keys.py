@@ -1,4 +1,4 @@
-"""Encodings whose keys are known, so that attacks on them can be scored.
+"""Encodings whose keys are known: to look at, and to score attacks on them.
 
 The keys are drawn for one call and returned with the encodings, which therefore hide nothing and
 must never be published. No encoder that publishes uses these keys.
@@ -16,9 +16,10 @@ from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.kernels.reference import mask_bits
-from instahide.encryption.keys import KEY_BYTES, KeyStream
+from instahide.encryption.kernels import reference
+from instahide.encryption.keys import KEY_BYTES, KeyStream, OneTimeKeys
 from instahide.encryption.sampling import sampler
+from instahide.encryption.sampling.partner_pools import partner_pools, require_enough_images
 from instahide.encryption.scheme import Scheme
 from instahide.utils.row_indices import row_indices
 
@@ -67,5 +68,76 @@ def encode_with_known_keys(
         pools=encoder.pools,
     )
     size = tuple(encoded.images.shape)
-    turned = np.zeros(size, bool) if keys.masks is None else mask_bits(keys.masks, size[2:])
+    turned = (
+        np.zeros(size, bool) if keys.masks is None else reference.mask_bits(keys.masks, size[2:])
+    )
     return KnownKeyEncodings(encoded, keys.partners, keys.coefficients, turned)
+
+
+#: Caption of every such picture.
+CAPTION = "These keys were made for this picture only. The mask hides the signs, not |encoding|."
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Illustration:
+    """The steps of n encryptions, in normalized units.
+
+    Attributes:
+        parts: (n, k, C, H, W) the encrypted image and its partners.
+        coefficients: (n, k) float32 of ``parts``.
+        mixes: (n, C, H, W) weighted sums of ``parts``.
+        negated: (n, C, H, W) bool, whether the mask flips the sign.
+        encodings: (n, C, H, W) the masked mixes, with noise if the scheme adds it.
+    """
+
+    parts: NDArray[np.float32]
+    coefficients: NDArray[np.float32]
+    mixes: NDArray[np.float64]
+    negated: NDArray[np.bool]
+    encodings: NDArray[np.float64]
+
+
+def illustrate(
+    scheme: Scheme, images: ImageTable, public: ImageTable | None, indices: NDArray[np.int64]
+) -> Illustration:
+    """Encrypt the private images ``indices`` (n,) under keys that are used for a picture only.
+
+    The picture shows the partners, so these encodings hide nothing. No encoder uses these keys.
+    """
+    pool = images.subset(slice(0, 0)) if public is None else public.normalized_like(images)
+    pools = partner_pools(images.content_ids, images, public)
+    require_enough_images(scheme, pools)
+    block = KeyStream("illustration").next_block()
+    keys = sampler.one_time_keys(
+        block,
+        scheme,
+        indices,
+        public=len(pool),
+        shape=images.shape,
+        augmentation=Augmentation(),
+        exposure=Exposure(len(images)),
+        pools=pools,
+    )
+    unmasked = OneTimeKeys(keys.partners, keys.coefficients, None, None)
+    own, others = keys.partners[:, : scheme.private_k], keys.partners[:, scheme.private_k :]
+    parts = np.concatenate(
+        [
+            table.normalized(rows.reshape(-1)).reshape(*rows.shape, *images.shape)
+            for table, rows in ((images, own), (pool, others))
+        ],
+        axis=1,
+    )
+    mixes, encodings = (
+        reference.encode(
+            images.pixels, pool.pixels, used, scheme.private_k, images.scale, images.bias
+        )
+        for used in (unmasked, keys)
+    )
+    if scheme.noise:
+        encodings = encodings + sampler.noise(block, encodings.shape, scheme.noise)
+    turned = (
+        np.zeros(mixes.shape, bool)
+        if keys.masks is None
+        else reference.mask_bits(keys.masks, images.shape[1:])
+    )
+    return Illustration(parts, keys.coefficients, mixes, turned, encodings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ CROPS_PER_EPOCH = 10_000
 NOISE_AT_ONCE = 1 << 20
 
 #: Pixels (m, C, H, W), and (n, j) the positions in them of the j images of each of n mixes.
-Fetched: TypeAlias = tuple[NDArray[Any], NDArray[np.int64]]
+Fetched: TypeAlias = tuple[NDArray[np.generic], NDArray[np.int64]]
 
 
 class PublicImages:

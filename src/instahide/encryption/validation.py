@@ -142,8 +142,8 @@ def _alike(public: ImageSource, images: ImageSource) -> ImageSource:
 
 
 def require_different(
-    private: tuple[NDArray[np.float32], NDArray[np.int64]],
-    public: tuple[NDArray[np.float32], NDArray[np.int64]],
+    private: tuple[NDArray[np.generic], NDArray[np.int64]],
+    public: tuple[NDArray[np.generic], NDArray[np.int64]],
 ) -> None:
     """Check that no mix contains an image twice, because its encoding could show that image.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 from torch.nn import functional as F
 
 from instahide.errors import InstaHideError
 
 
-def class_logits(outputs: Any, classes: int | None = None) -> Tensor:
+def class_logits(outputs: object, classes: int | None = None) -> Tensor:
     """Convert the outputs of a network to class logits.
 
     A single output is the logit of class 1 of two, as for `BCEWithLogitsLoss`: the softmax of the

@@ -8,7 +8,7 @@ import reprlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import yaml
 from pydantic import (
@@ -192,7 +192,7 @@ class TrainSettings(BaseModel):
     )
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any], source: str = "The settings") -> Self:
+    def from_values(cls, values: Mapping[str, object], source: str = "The settings") -> Self:
         """Make settings from ``values``; error messages name their ``source``.
 
         Raises:
@@ -221,7 +221,7 @@ class TrainSettings(BaseModel):
         """
         return cls.from_values(_read(path), str(path))
 
-    def merged(self, values: Mapping[str, Any]) -> Self:
+    def merged(self, values: Mapping[str, object]) -> Self:
         """These settings, replaced by ``values`` where these have any.
 
         Raises:
@@ -235,8 +235,8 @@ class TrainSettings(BaseModel):
         return isinstance(self.data, list)
 
     @model_serializer(mode="wrap")
-    def _without_what_folders_say(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = dump(self)
+    def _without_what_folders_say(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        values: dict[str, object] = dump(self)
         return {
             name: value
             for name, value in values.items()
@@ -281,11 +281,11 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _yaml(text: str) -> Any:
+def _yaml(text: str) -> object:
     return yaml.load(text, _PlainLoader)  # noqa: S506  a SafeLoader
 
 
-_PARSERS: Mapping[str, Callable[[str], Any]] = {
+_PARSERS: Mapping[str, Callable[[str], object]] = {
     ".yaml": _yaml,
     ".yml": _yaml,
     ".toml": tomllib.loads,
@@ -293,7 +293,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     parse = _PARSERS.get(path.suffix.lower())
     if parse is None:
         raise InstaHideError(

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from instahide.data.readers.decode import decode
-from instahide.data.readers.image_file import FORMATS, open_image_file
+from instahide.data.readers.image_file import FORMATS, decode, open_image_file
 from instahide.errors import InstaHideError
 
 RNG = np.random.default_rng(5)

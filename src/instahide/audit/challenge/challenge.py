@@ -58,7 +58,7 @@ class Facts(BaseModel):
 class PublicFacts(Facts):
     """``challenge.json``."""
 
-    scheme: dict[str, Any] = asdict(SCHEME)
+    scheme: dict[str, object] = asdict(SCHEME)
     copies: Annotated[int, Field(ge=1)] = COPIES
 
 

@@ -6,8 +6,8 @@ import base64
 import math
 import platform
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ def render(report: Report, pictures: Path) -> str:
     )
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> object:
     """Return ``value`` without characters that reorder or hide text."""
     # Markup, the subclass of `str` for HTML that is already escaped, is returned unchanged.
     return printable(value) if type(value) is str else value
@@ -166,7 +166,7 @@ def _called(task: Task) -> str:
     return f"{task.attack}{WHERE[task.on]}{at}"
 
 
-def _hardness(subject: AuditTarget) -> dict[str, Any]:
+def _hardness(subject: AuditTarget) -> dict[str, object]:
     public = 0 if subject.public is None else len(subject.public)
     count, scheme = len(subject.images), subject.scheme
     setting = hardness.Setting(
@@ -177,7 +177,7 @@ def _hardness(subject: AuditTarget) -> dict[str, Any]:
         encodings=count * subject.copies,
         values=math.prod(subject.images.shape),
     )
-    return hardness.report(setting, rate=RATE, price=PRICE)
+    return asdict(hardness.report(setting, rate=RATE, price=PRICE))
 
 
 def _surroundings() -> dict[str, str]:

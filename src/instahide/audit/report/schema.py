@@ -5,8 +5,9 @@ docs/report.schema.json is the schema of `Report`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -87,7 +88,7 @@ class Facts(_Plain):
     shape: tuple[int, int, int] = Field(description="channels, height and width of an image")
     classes: list[str] = Field(description="names of the classes")
     public: int = Field(description="images of the public pool; 0 without one")
-    scheme: dict[str, Any] = Field(description="fields of the scheme")
+    scheme: dict[str, object] = Field(description="fields of the scheme")
     copies: int = Field(description="encodings of each image that went out")
     exposures: Number = Field(description="encodings that an image went into, on average")
     epsilon: Number | None = Field(
@@ -119,5 +120,5 @@ class Report(_Plain):
     thresholds: list[Threshold] = Field(description="bounds that the user set")
     results: list[AttackResult] = Field(description="attacks, in the order in which they were run")
     untried: dict[str, str] = Field(description="what was not tried, and why")
-    hardness: dict[str, Any] = Field(description="as `instahide hardness` reports it")
+    hardness: Mapping[str, object] = Field(description="as `instahide hardness` reports it")
     command: str = Field(description="that made the report")

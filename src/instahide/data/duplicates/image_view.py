@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from instahide.data.dataset import ImageDataset, MapDataset
+from instahide.data.dataset import ImageDataset
 from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
-from instahide.data.items import IMAGE_KEYS
+from instahide.data.items import IMAGE_KEYS, MapDataset
 from instahide.data.normalization.inference import infer_normalization
 from instahide.errors import DataError
 

@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import CellType, FunctionType, MethodType
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 #: Largest number of objects that are searched for generators.
 MOST_OBJECTS = 20_000
@@ -18,7 +21,8 @@ MOST_OBJECTS = 20_000
 MOST_ELEMENTS = 1_000
 
 #: Restores the state of one generator.
-Restore = Callable[[], None]
+Restore = Callable[[], object]
+Seeded: TypeAlias = "random.Random | np.random.RandomState | np.random.Generator | torch.Generator"
 
 
 class RepeatableTransforms:
@@ -39,7 +43,7 @@ class RepeatableTransforms:
     def __enter__(self) -> RepeatableTransforms:
         self._before = self._states()
         # A fixed seed gives the same state in every process.
-        for generator in [random, *_loaded(), *self._own]:
+        for generator in [*_loaded(), *self._own]:
             _seed(generator)
         self._same = self._states()
         return self
@@ -54,33 +58,34 @@ class RepeatableTransforms:
             restore()
 
     def _states(self) -> list[Restore]:
-        return [_restore(generator) for generator in [random, *_loaded(), *self._own]]
+        return [_restore(generator) for generator in [*_loaded(), *self._own]]
 
 
-def _loaded() -> list[object]:
-    """The global generators of NumPy and PyTorch, if these are imported."""
-    numpy = np.random.mtrand._rand
-    torch = sys.modules.get("torch")
-    return [numpy] if torch is None else [numpy, torch.default_generator]
+def _loaded() -> list[Seeded]:
+    """The global generators of Python, NumPy and, if it is imported, PyTorch."""
+    found: list[Seeded] = [random._inst, np.random.mtrand._rand]
+    if torch := sys.modules.get("torch"):
+        found.append(torch.default_generator)
+    return found
 
 
-def _seed(generator: Any) -> None:
+def _seed(generator: Seeded) -> None:
     if isinstance(generator, np.random.Generator):
         bits = generator.bit_generator
         bits.state = type(bits)(0).state
     elif isinstance(generator, np.random.RandomState):
-        state: Any = generator.get_state(legacy=False)
+        state = generator.get_state(legacy=False)
         bits = generator._bit_generator
         # Normals are drawn in pairs, and the second one is kept for the next call.
         generator.set_state({**state, **type(bits)(0).state, "has_gauss": 0, "gauss": 0.0})
-    elif hasattr(generator, "manual_seed"):
-        generator.manual_seed(0)
-    else:
+    elif isinstance(generator, random.Random):
         generator.seed(0)
+    else:
+        generator.manual_seed(0)
 
 
-def _restore(generator: Any) -> Restore:
-    if generator is random or isinstance(generator, random.Random):
+def _restore(generator: Seeded) -> Restore:
+    if isinstance(generator, random.Random):
         return partial(generator.setstate, generator.getstate())
     if isinstance(generator, np.random.RandomState):
         return partial(generator.set_state, generator.get_state(legacy=False))
@@ -90,16 +95,17 @@ def _restore(generator: Any) -> Restore:
     return partial(generator.set_state, generator.get_state())
 
 
-def _is_generator(found: object) -> bool:
+def _is_generator(found: object) -> TypeGuard[Seeded]:
     kinds = [random.Random, np.random.RandomState, np.random.Generator]
     if torch := sys.modules.get("torch"):
         kinds.append(torch.Generator)
     return isinstance(found, tuple(kinds)) and not isinstance(found, random.SystemRandom)
 
 
-def _generators(owners: Iterable[object]) -> list[object]:
+def _generators(owners: Iterable[object]) -> list[Seeded]:
     """The generators in the attributes of ``owners``, searched recursively."""
-    waiting, seen, found = list(owners), set[int](), []
+    waiting, seen = list(owners), set[int]()
+    found: list[Seeded] = []
     kept = []  # Keeps objects alive, so that their IDs stay unique.
     while waiting and len(seen) < MOST_OBJECTS:
         one = waiting.pop()

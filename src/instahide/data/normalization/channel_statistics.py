@@ -103,7 +103,8 @@ class ChannelStatistics:
         if isinstance(measured, ChannelStatistics):
             return measured
         numbers = np.unique(np.linspace(0, len(images) - 1, FETCHED_IMAGES).astype(np.int64))
-        values = images.rows(numbers[:, None]).pixels * images.scale[:, None, None]
+        pixels = images.rows(numbers[:, None]).pixels.astype(np.float32)
+        values = pixels * images.scale[:, None, None]
         return cls.of_values(values + images.bias[:, None, None])
 
     def __add__(self, other: ChannelStatistics) -> ChannelStatistics:

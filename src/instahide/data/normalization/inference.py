@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,12 +97,12 @@ def _steps(transform: object) -> Iterator[object]:
         yield from _steps(step)
 
 
-def _inner(transform: Any) -> list[object] | None:
+def _inner(transform: object) -> list[object] | None:
     """The steps of a collection or wrapper; None for a single step."""
     name = _kind(transform).__name__
     if isinstance(transform, (list, tuple)):
         return list(transform)
-    if name == "StandardTransform":
+    if name == "StandardTransform" and hasattr(transform, "transform"):
         return [transform.transform]
     if hasattr(transform, "normalizer"):
         return [transform.normalizer]
@@ -162,12 +161,16 @@ def _raw_moments(step: object) -> _Raw | None:
     return None
 
 
-def _of_image_processor(step: Any) -> _Raw | None:
+def _of_image_processor(step: object) -> _Raw | None:
     """(pixel * rescale_factor - image_mean) / image_std, each part of which is optional."""
     if getattr(step, "rescale_offset", False):
         return None
     normalizes = getattr(step, "do_normalize", True)
-    pair = _pair(step.image_mean, step.image_std) if normalizes else (np.zeros(1), np.ones(1))
+    pair = (
+        _pair(getattr(step, "image_mean", None), getattr(step, "image_std", None))
+        if normalizes
+        else (np.zeros(1), np.ones(1))
+    )
     factor = getattr(step, "rescale_factor", 1 / 255)
     if pair is None or not getattr(step, "do_rescale", True):
         return pair if normalizes else None

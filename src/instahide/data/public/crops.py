@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.readers.decode import decode
+from instahide.data.readers.image_file import decode
 from instahide.data.readers.listing import image_files
 from instahide.data.remote.downloads import local_copy
 from instahide.errors import DataError, IntegrationError

@@ -12,7 +12,7 @@ import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,7 @@ def _split(
     names_key: bytes,
     labels_key: bytes,
 ) -> Split:
-    names = tuple(name.decode("utf-8") for name in _load(files[meta])[names_key])
+    names = _names(_load(files[meta])[names_key])
     train = [_batch(files[name], labels_key) for name in batches]
     pixels = np.concatenate([rows for rows, _ in train])
     labels = np.concatenate([numbers for _, numbers in train])
@@ -134,27 +134,38 @@ def _batch(content: bytes, labels_key: bytes) -> tuple[NDArray[np.uint8], NDArra
     return _pixels(batch[b"data"]), _numbers(batch[labels_key])
 
 
-def _numbers(labels: Any) -> NDArray[np.int64]:
+def _names(classes: object) -> tuple[str, ...]:
+    if not isinstance(classes, list) or not all(type(name) is bytes for name in classes):
+        raise ValueError("classes are not texts")
+    return tuple(name.decode("utf-8") for name in classes)
+
+
+def _numbers(labels: object) -> NDArray[np.int64]:
     if type(labels) is not list or not all(type(label) is int for label in labels):
         raise ValueError("labels are not whole numbers")
     return np.asarray(labels, np.int64)
 
 
-def _pixels(array: Any) -> NDArray[np.uint8]:
+def _pixels(array: object) -> NDArray[np.uint8]:
     if not isinstance(array, Stub) or array.name not in _ARRAYS:
         raise ValueError("images are no array")
+    if not isinstance(array.state, tuple) or len(array.state) != 5:
+        raise ValueError("images have no state of an array")
     _, shape, kind, column_major, data = array.state
     if not isinstance(kind, Stub) or kind.name != ("numpy", "dtype"):
         raise ValueError("images have no type")
     if kind.arguments[:1] not in ((b"u1",), ("u1",)) or column_major or type(data) is not bytes:
         raise ValueError("images are not rows of bytes")
-    if len(shape) != 2 or shape[1] != math.prod(SHAPE):
+    if type(shape) is not tuple or len(shape) != 2 or shape[1] != math.prod(SHAPE):
         raise ValueError(f"images are not rows of {math.prod(SHAPE)} bytes")
     return np.frombuffer(data, np.uint8).reshape(shape[0], *SHAPE)
 
 
-def _load(content: bytes) -> Any:
-    return read_pickle(content, _NAMES)
+def _load(content: bytes) -> Mapping[bytes, object]:
+    values = read_pickle(content, _NAMES)
+    if not isinstance(values, dict):
+        raise ValueError("it holds no dict")
+    return values
 
 
 def _unusable(source: Path, error: Exception) -> DataError:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from instahide.data.cache import cache_folder, cached_table, digest, memory_mapped
 from instahide.data.duplicates.content_hash import hashes_from_bytes
 from instahide.data.duplicates.source_hash import FILE_HASHES
-from instahide.data.readers.decode import Decoded, decode_file, require_one_depth
+from instahide.data.readers.image_file import Decoded, decode_file, require_one_depth
 from instahide.data.readers.listing import Listing, list_classes
 from instahide.data.readers.skipped import (
     BESIDE,

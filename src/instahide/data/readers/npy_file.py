@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -33,14 +33,14 @@ _BLOCK = 1 << 20
 class _Header(NamedTuple):
     shape: tuple[int, ...]
     column_major: bool
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
 
     @property
     def size(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def map_npy(path: Path) -> NDArray[Any]:
+def map_npy(path: Path) -> NDArray[np.generic]:
     """The array in an ``.npy`` file, memory-mapped and read-only.
 
     Raises:
@@ -58,7 +58,7 @@ def map_npy(path: Path) -> NDArray[Any]:
         return np.memmap(file, header.dtype, "r", offset, header.shape, order)  # type: ignore[call-overload,no-any-return]
 
 
-def load_npy(content: bytes) -> NDArray[Any]:
+def load_npy(content: bytes) -> NDArray[np.generic]:
     """The array in the ``content`` of an ``.npy`` file, read-only and not copied.
 
     Raises:
@@ -72,7 +72,7 @@ def load_npy(content: bytes) -> NDArray[Any]:
     return values.reshape(header.shape, order="F" if header.column_major else "C")
 
 
-class Npz(Mapping[str, NDArray[Any]]):
+class Npz(Mapping[str, NDArray[np.generic]]):
     """The arrays of an ``.npz`` file, each read when it is asked for. Use `open_npz`."""
 
     def __init__(self, archive: zipfile.ZipFile, file_bytes: int) -> None:
@@ -91,7 +91,7 @@ class Npz(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self._members)
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
+    def __getitem__(self, name: str) -> NDArray[np.generic]:
         info = self._members[name]
         if info.compress_type not in _COMPRESSIONS:
             raise ValueError(f"{name!r} is compressed in a way that NumPy does not use")
@@ -134,7 +134,7 @@ def _read_header(file: BinaryIO) -> _Header:
     return header
 
 
-def _fill(values: NDArray[Any], stream: BinaryIO) -> None:
+def _fill(values: NDArray[np.generic], stream: BinaryIO) -> None:
     """Read all of ``stream`` into ``values``, and let it compare its checksum."""
     view = values.view(np.uint8).data
     at = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +74,7 @@ def read_npy(path: Path) -> ImageTable:
         raise _unreadable(beside, error) from error
 
 
-def _labelled(*parts: tuple[NDArray[Any], NDArray[Any]]) -> list[ImageTable]:
+def _labelled(*parts: tuple[NDArray[np.generic], NDArray[np.generic]]) -> list[ImageTable]:
     """Tables of images with labels, all of the same classes where these have names."""
     labels = [_texts(numbers) for _, numbers in parts]
     if not any(each.dtype.kind == "U" for each in labels):
@@ -92,14 +91,14 @@ def _labelled(*parts: tuple[NDArray[Any], NDArray[Any]]) -> list[ImageTable]:
     ]
 
 
-def _texts(labels: NDArray[Any]) -> NDArray[Any]:
+def _texts(labels: NDArray[np.generic]) -> NDArray[np.generic]:
     """Labels as they are, or as str where they are texts in bytes."""
-    return np.char.decode(labels, "utf-8") if labels.dtype.kind == "S" else labels
+    return np.char.decode(labels.astype(np.bytes_), "utf-8") if labels.dtype.kind == "S" else labels
 
 
 def _pick(
-    arrays: Mapping[str, NDArray[Any]], names: tuple[tuple[str, str], ...]
-) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    arrays: Mapping[str, NDArray[np.generic]], names: tuple[tuple[str, str], ...]
+) -> tuple[NDArray[np.generic], NDArray[np.generic]] | None:
     for images, labels in names:
         if images in arrays and labels in arrays:
             return arrays[images], arrays[labels]
@@ -111,7 +110,7 @@ def labels_name(name: str) -> str:
     return name.replace("images", "labels") if "images" in name else name.replace("x", "y", 1)
 
 
-def _load(path: Path) -> NDArray[Any]:
+def _load(path: Path) -> NDArray[np.generic]:
     try:
         return map_npy(path)
     except Exception as error:  # NumPy raises several kinds on damaged headers

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import pickletools
 from collections.abc import Callable
-from typing import Any
 
 #: Instructions of a file, at most. CIFAR-100's largest file has a quarter of a million.
 MOST_INSTRUCTIONS = 1 << 19
@@ -28,10 +27,10 @@ class Stub:
         state: that the file set afterwards, if any.
     """
 
-    def __init__(self, name: tuple[str, str], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, name: tuple[str, str], arguments: tuple[object, ...]) -> None:
         self.name = name
         self.arguments = arguments
-        self.state: Any = None
+        self.state: object = None
 
 
 class _Global:
@@ -71,7 +70,7 @@ class _Machine:
 
     def _step(self, name: str, argument: object) -> None:
         if name in _VALUES:
-            self._stack.append(_VALUES[name](argument))
+            self._stack.append(argument)
         elif name in _ACTIONS:
             _ACTIONS[name](self, argument)
         else:
@@ -94,13 +93,17 @@ class _Machine:
                 return items
         raise ValueError("it has a list without a beginning")
 
-    def put(self, key: Any) -> None:
+    def put(self, key: object) -> None:
         """Remember the top of the stack."""
-        self._memo[int(key)] = self._top()
+        if not isinstance(key, int):
+            raise ValueError("it remembers something under no number")
+        self._memo[key] = self._top()
 
-    def get(self, key: Any) -> None:
+    def get(self, key: object) -> None:
         """Push what was remembered."""
-        self._stack.append(self._memo[int(key)])
+        if not isinstance(key, int) or key not in self._memo:
+            raise ValueError("it asks for something that was not remembered")
+        self._stack.append(self._memo[key])
 
     def push(self, value: object) -> None:
         """Put a value on top of the stack."""
@@ -122,8 +125,10 @@ class _Machine:
             raise ValueError("it has a key that is neither text nor number")
         target.update(zip(items[::2], items[1::2], strict=True))
 
-    def name(self, module: str, name: str) -> None:
+    def name(self, module: object, name: object) -> None:
         """Push something that is named, which is never looked up."""
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError("it has a name that is no text")
         if (module, name) not in self._allowed:
             raise ValueError(f"it asks to run {module[:80]}.{name[:80]}")
         self._stack.append(_Global((module, name)))
@@ -153,7 +158,7 @@ def _pairs(machine: _Machine) -> None:
     machine.set_items(items)
 
 
-def _one(machine: _Machine, into: Callable[[list[Any]], None], count: int) -> None:
+def _one(machine: _Machine, into: Callable[[list[object]], None], count: int) -> None:
     into([machine._pop() for _ in range(count)][::-1])
 
 
@@ -161,8 +166,8 @@ def _marked(machine: _Machine, make: Callable[[list[object]], object]) -> None:
     machine.push(make(machine._to_mark()))
 
 
-def _latin(argument: object) -> bytes:
-    return str(argument).encode("latin-1")
+def _push_latin(machine: _Machine, argument: object) -> None:
+    machine.push(str(argument).encode("latin-1"))
 
 
 def _split_name(argument: object) -> tuple[str, str]:
@@ -170,18 +175,17 @@ def _split_name(argument: object) -> tuple[str, str]:
     return module, name
 
 
-#: Instructions that push a value; the bytes of Python 2's strings were read as Latin-1.
-_VALUES: dict[str, Callable[[Any], object]] = {
-    **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE"), str),
-    **dict.fromkeys(("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1"), lambda value: value),
-    **dict.fromkeys(("BINFLOAT", "FLOAT"), float),
-    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _latin),
-    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"), bytes),
-    "NONE": lambda _: None,
-    "NEWTRUE": lambda _: True,
-    "NEWFALSE": lambda _: False,
-}
-_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+#: Instructions that push their argument, a text, a number or bytes.
+_VALUES = frozenset({
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "BININT", "BININT1", "BININT2",
+    "INT", "LONG", "LONG1", "BINFLOAT", "FLOAT", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+})  # fmt: skip
+_ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    # The bytes of Python 2's strings were read as Latin-1.
+    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _push_latin),
     "PROTO": lambda machine, _: None,
     "FRAME": lambda machine, _: None,
     "MARK": lambda machine, _: machine.push(_MARK),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from instahide.data.cache import digest
@@ -177,9 +177,9 @@ class Remote:
                     f"{self.url} changed while it was read.", "Try again when nobody writes there."
                 )
 
-    def _visible(self, found: Any) -> Iterator[tuple[str, Entry]]:
+    def _visible(self, found: Iterable[Mapping[str, object]]) -> Iterator[tuple[str, Entry]]:
         for facts in found:
-            name = facts["name"].removeprefix(f"{self.path}/")
+            name = str(facts["name"]).removeprefix(f"{self.path}/")
             # Two dots hide nothing but lead out: `plain_name` refuses them.
             hidden = any(part[:1] == "." and part != ".." for part in name.split("/"))
             # Some stores keep folders as empty objects whose names end in a slash.
@@ -217,9 +217,10 @@ def connection_errors(url: str) -> Iterator[None]:
         ) from error
 
 
-def _entry(facts: Mapping[str, Any]) -> Entry:
+def _entry(facts: Mapping[str, object]) -> Entry:
     version = [(key, str(facts[key])) for key in _VERSION if key in facts]
     if not any(facts.get(key) for key in _CERTAIN):
         # A state that no copy has: the file is fetched every time.
         version.append(("unknown", secrets.token_hex(16)))
-    return Entry(facts["name"], int(facts["size"] or 0), digest(version))
+    size = facts["size"]
+    return Entry(str(facts["name"]), size if isinstance(size, int) else 0, digest(version))

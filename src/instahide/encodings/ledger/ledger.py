@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data import ImageSource, ImageTable
-from instahide.data.dataset import MapDataset
 from instahide.data.duplicates.content_hash import Hashes
 from instahide.data.duplicates.image_view import image_view
 from instahide.data.image_source import keys_of
+from instahide.data.items import MapDataset
 from instahide.encodings.ledger.account import LedgerAccount, greatest
 from instahide.encodings.ledger.file_watch import resolve_path
 from instahide.encodings.ledger.image_hash import salted_keys

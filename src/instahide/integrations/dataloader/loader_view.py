@@ -7,16 +7,16 @@ when an item is requested. The real objects are in `Hidden` objects, which have 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from multiprocessing.context import BaseContext
-from typing import Any, Generic, NoReturn, Protocol, TypeGuard, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from instahide.data.dataset import MapDataset
+from instahide.data.items import MapDataset
 from instahide.errors import IntegrationError
 from instahide.integrations.dataloader.supported_loaders import map_dataset
 
@@ -76,7 +76,7 @@ class HiddenDataset(Dataset[object]):
         self.num_classes = classes if names is None else len(names)
         if names is not None:
             self.classes = names
-        if _has_epochs(dataset):
+        if hasattr(dataset, "set_epoch"):
             self.set_epoch = partial(set_epoch, Hidden(dataset))
 
     def __len__(self) -> int:
@@ -106,8 +106,6 @@ class HiddenSampler:
     It does not expose a data set that the sampler may hold.
     """
 
-    _sampler: Hidden[Iterable[object]]
-
     def __init__(self, sampler: Iterable[object]) -> None:
         vars(self)["_sampler"] = Hidden(sampler)
 
@@ -115,17 +113,14 @@ class HiddenSampler:
         return HiddenIterator(iter(reveal(self._sampler)))
 
     def __len__(self) -> int:
-        sampler = reveal(self._sampler)
-        if not isinstance(sampler, Sized):
-            raise TypeError(f"{self!r} has no length")
-        return len(sampler)
+        return len(reveal(self._sampler))
 
     def __getattr__(self, name: str) -> Any:
         sampler = None if name.startswith("_") else reveal(self._sampler)
         if hasattr(sampler, name):
             value = getattr(sampler, name)
-            if name == "set_epoch" and _has_epochs(sampler):
-                return partial(set_epoch, Hidden(sampler))
+            if name == "set_epoch":
+                return partial(set_epoch, self._sampler)
             if name in ("sampler", "batch_sampler"):
                 return HiddenSampler(value)
             if isinstance(value, _PLAIN_TYPES):
@@ -176,15 +171,7 @@ def refuse_setting(name: str) -> NoReturn:
     )
 
 
-class _Epochs(Protocol):
-    def set_epoch(self, epoch: int, /) -> object: ...
-
-
-def _has_epochs(value: object) -> TypeGuard[_Epochs]:
-    return hasattr(value, "set_epoch")
-
-
-def set_epoch(hidden: Hidden[_Epochs], epoch: int) -> None:
+def set_epoch(hidden: Hidden[Any], epoch: int) -> None:
     """Call `set_epoch` of the hidden object."""
     reveal(hidden).set_epoch(epoch)
 
@@ -243,8 +230,8 @@ class LoaderView:
         loader = None if name.startswith("_") else reveal(self._shown)
         if hasattr(loader, name):
             value = getattr(loader, name)
-            if name == "set_epoch" and _has_epochs(loader):
-                return partial(set_epoch, Hidden(loader))
+            if name == "set_epoch":
+                return partial(set_epoch, self._shown)
             if isinstance(value, _SETTINGS):
                 return value
         raise AttributeError(f"A wrapped loader, {type(self).__name__}, does not show {name!r}.")

@@ -7,7 +7,7 @@ from typing import Protocol, TypeGuard
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from instahide.data.dataset import MapDataset
+from instahide.data.items import MapDataset
 from instahide.errors import IntegrationError
 from instahide.training.data.encoded_loader import EncodedLoader
 

@@ -10,8 +10,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from instahide.data import ImageSource, ImageTable, PhotoCrops
-from instahide.data.declared_classes import read_classes
-from instahide.data.introspection import class_names, num_classes
+from instahide.data.introspection import class_names, num_classes, read_classes
 from instahide.data.normalization.channel_statistics import FETCHED_IMAGES, ChannelStatistics
 from instahide.data.normalization.inference import infer_normalization
 from instahide.data.normalization.normalization import Normalization

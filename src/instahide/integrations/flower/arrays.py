@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -26,11 +26,16 @@ MOST_HEADER = 4096
 _VARIANCE = "running_var"
 
 
+Arrays: TypeAlias = dict[str, NDArray[np.generic]]
+
+
 class ArraysError(RefusalError):
     """Arrays that were received do not fit the expected network."""
 
 
-def read(record: object, like: Mapping[str, Tensor], *, exact: bool) -> dict[str, NDArray[Any]]:
+def read(
+    record: object, like: Mapping[str, Tensor], *, exact: bool
+) -> dict[str, NDArray[np.generic]]:
     """Read the arrays of ``record``.
 
     Args:
@@ -66,24 +71,25 @@ def load(network: nn.Module, record: object) -> nn.Module:
     return network
 
 
-def _read(name: str, array: Array, like: Tensor, exact: bool) -> NDArray[Any]:
+def _read(name: str, array: Array, like: Tensor, exact: bool) -> NDArray[np.generic]:
     values = _parsed(name, array, tuple(like.shape))
     wanted = torch.empty(0, dtype=like.dtype).numpy().dtype
     if values.dtype != wanted and (exact or values.dtype.kind not in "fiu"):
         raise ArraysError(f"The array `{name}` is {values.dtype}, not {wanted}.", f"Send {wanted}.")
     largest = np.finfo(wanted).max if wanted.kind == "f" else 2**53
     # A comparison with NaN is false.
-    if not (np.abs(values.astype(np.float64)) <= largest).all():
+    floats = values.astype(np.float64)
+    if not (np.abs(floats) <= largest).all():
         raise ArraysError(
             f"The array `{name}` holds values that are not finite or out of range.",
             "Send finite numbers.",
         )
-    if name.endswith(_VARIANCE) and (values < 0).any():
+    if name.endswith(_VARIANCE) and (floats < 0).any():
         raise ArraysError(f"The array `{name}` holds a negative variance.", "Send variances.")
     return values
 
 
-def _parsed(name: str, array: Array, shape: tuple[int, ...]) -> NDArray[Any]:
+def _parsed(name: str, array: Array, shape: tuple[int, ...]) -> NDArray[np.generic]:
     """The values of ``array``, after its header was checked against ``shape`` and its size."""
     try:
         file = BytesIO(array.data)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -36,15 +36,15 @@ def _sizes(value: object) -> object:
         return value
 
 
-def _named(config: Mapping[Any, Any]) -> dict[str, Any]:
-    """The values of ``config`` by Python names, without empty texts.
+def _named(items: Iterable[tuple[object, object]]) -> dict[str, object]:
+    """The values of a config by Python names, without empty texts.
 
     Raises:
         InstaHideError: a name is not printable text or occurs twice, or a text is not printable or
             longer than `MOST_TEXT`.
     """
-    values: dict[str, Any] = {}
-    for key, value in config.items():
+    values: dict[str, object] = {}
+    for key, value in items:
         name = str(key).replace("-", "_")
         if not isinstance(key, str) or printable(name) != name:
             raise InstaHideError(
@@ -135,14 +135,14 @@ class FederatedSettings(TrainSettings):
     out: str | None = Field(None, description="folder for the results and the network")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, object]) -> Self:
         """Read a run config, whose names have hyphens; empty texts count as not set.
 
         Raises:
             InstaHideError: a setting is unknown, does not apply to a federation, or has an invalid
                 value. The message names it and is safe to print.
         """
-        values = _named(config)
+        values = _named(config.items())
         unused = [name for name in MEANINGLESS if name in values]
         if unused:
             raise InstaHideError(
@@ -168,6 +168,6 @@ class FederatedSettings(TrainSettings):
         """Settings of local training: a schedule over all rounds, and no moving average."""
         return self.model_copy(update={"epochs": self.rounds * self.local_epochs, "ema": 0.0})
 
-    def to_json_dict(self) -> dict[str, Any]:
+    def to_json_dict(self) -> dict[str, object]:
         """The settings for JSON, without those in `MEANINGLESS`."""
         return self.model_dump(mode="json", exclude=set(MEANINGLESS))

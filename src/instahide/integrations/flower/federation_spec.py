@@ -141,8 +141,7 @@ def _unusable(name: str, wanted: str) -> RefusalError:
 
 def moments(images: ImageTable) -> MetricRecord:
     """The normalization of a client's images, as the metrics of a reply."""
-    facts = {"num-examples": len(images), "mean": [*images.mean], "std": [*images.std]}
-    return MetricRecord(cast(dict[str, Any], facts))
+    return MetricRecord({"num-examples": len(images), "mean": [*images.mean], "std": [*images.std]})
 
 
 def averaged(answers: Sequence[MetricRecord]) -> Normalization:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from flwr.app import ConfigRecord, Message
 
@@ -67,6 +67,4 @@ def read(message: Message, *, arrays: bool) -> Instructions:
             "The server's `proximal-mu` is out of range.", f"Use a number from 0 to {MOST_PULL:g}."
         )
     agreement = FederationSpec.from_record(config)
-    return Instructions(
-        agreement, cast(int, number), float(cast(float, pull)), content.get("arrays")
-    )
+    return Instructions(agreement, number, float(pull), content.get("arrays"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 #: Characters of a name or a reason that are kept.
 MOST_NAME, MOST_REASON = 80, 500
 
@@ -13,13 +15,13 @@ def printable(text: object, most: int = MOST_NAME) -> str:
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
-def in_range(value: object, least: float, most: float) -> bool:
+def in_range(value: object, least: float, most: float) -> TypeGuard[float]:
     """Whether ``value`` is a number, and no bool, from ``least`` to ``most``; NaN is not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return bool(least <= value <= most)
 
 
-def whole_number(value: object, least: int, most: int) -> bool:
+def whole_number(value: object, least: int, most: int) -> TypeGuard[int]:
     """Whether ``value`` is an int, and no bool, from ``least`` to ``most``."""
     return type(value) is int and least <= value <= most

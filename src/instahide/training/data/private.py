@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from instahide.data import (
     open_split,
     open_test,
 )
+from instahide.data.sources import ReadOptions
 from instahide.data.splits import require_trainable
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
@@ -136,7 +136,7 @@ class PrivateData:
         if isinstance(exposure, LedgerAccount):
             exposure.fold()
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """The exposure over this run and all others in the ledger.
 
         With noise also epsilon of the image with the largest privacy loss.
@@ -144,10 +144,10 @@ class PrivateData:
         counts = self.encoder.exposure.counts
         found = self.world.gathered([int(counts.min()), int(counts.max())])
         least, most = zip(*found, strict=True)
-        exposed = {"exposure": {"least": min(least), "most": max(most)}}
+        exposed: dict[str, object] = {"exposure": {"least": min(least), "most": max(most)}}
         return exposed | self._guarantee()
 
-    def _guarantee(self) -> dict[str, Any]:
+    def _guarantee(self) -> dict[str, object]:
         exposure = self.encoder.exposure
         if not (self.scheme.noise and isinstance(exposure, LedgerAccount)):
             return {}
@@ -190,7 +190,7 @@ def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Ex
 
 
 def _split(settings: TrainSettings, world: World) -> Split:
-    how: dict[str, Any] = {
+    how: ReadOptions = {
         "size": settings.size,
         "skip_bad": settings.skip_bad,
         "progress": world.main,

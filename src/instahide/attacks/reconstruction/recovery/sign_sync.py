@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
@@ -48,13 +47,11 @@ def _neighbours(
 ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]:
     """Pairs of values that neighbour each other in space or colour, and their signed likeness."""
     places = np.arange(int(np.prod(values.shape[1:]))).reshape(values.shape[1:])
-    steps: list[tuple[Any, Any]] = [
+    colours = combinations(range(values.shape[1]), 2)
+    steps = [
         (np.s_[..., 1:, :], np.s_[..., :-1, :]),
         (np.s_[..., 1:], np.s_[..., :-1]),
-    ]
-    steps += [
-        (np.s_[..., [a], :, :], np.s_[..., [b], :, :])
-        for a, b in combinations(range(values.shape[1]), 2)
+        *((np.s_[..., [a], :, :], np.s_[..., [b], :, :]) for a, b in colours),
     ]
     first, second, weights = [], [], []
     for one, other in steps:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from torch import nn
+from torch import Tensor, nn
 
 from instahide.data import ImageTable
 from instahide.encodings.ledger.account import LedgerAccount
@@ -121,7 +121,7 @@ def _learn(
         return {"loss": loss, **spread(exposure)}
 
 
-def _gradients(network: nn.Module) -> dict[str, Any]:
+def _gradients(network: nn.Module) -> dict[str, Tensor]:
     """Gradients of the parameters, and the running statistics, by name."""
     gradients = {
         name: parameter.grad

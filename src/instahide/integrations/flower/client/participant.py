@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Participant:
     crop_padding_named: bool = False
 
     @classmethod
-    def open(cls, run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> Self:
+    def open(cls, run_config: Mapping[str, object], node_config: Mapping[str, object]) -> Self:
         """Read Flower's configs.
 
         `NodeConfig` describes the settings that the node config decides. In Flower's simulation
@@ -177,7 +177,7 @@ def is_simulated() -> bool:
     return ray.get_runtime_context().get_actor_id() is not None
 
 
-def read_run_config(run_config: Mapping[str, Any]) -> FederatedSettings:
+def read_run_config(run_config: Mapping[str, object]) -> FederatedSettings:
     """Read the settings of a run. Errors may be sent to the server, where the settings come from.
 
     Raises:

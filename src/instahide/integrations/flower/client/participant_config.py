@@ -71,7 +71,7 @@ class NodeConfig:
     partition: tuple[int, int] | None = None
 
     @classmethod
-    def read(cls, config: Mapping[str, Any]) -> Self:
+    def read(cls, config: Mapping[str, object]) -> Self:
         """Check Flower's node config. Messages hold names of settings, never their values.
 
         Raises:
@@ -91,11 +91,7 @@ class NodeConfig:
                 "Name these in the node config; a run config does not decide them.",
             )
         partition = read_partition(values)
-        max_epsilon = values.pop("max_epsilon", None)
-        if max_epsilon is not None and not in_range(max_epsilon, 1e-9, MOST_EPSILON):
-            raise RefusalError(
-                "The node config's `max-epsilon` is out of range.", "Use 8.0, for example."
-            )
+        max_epsilon = _read_epsilon(values.pop("max_epsilon", None))
         named = frozenset(values) - set(PARTITION)
         return cls(_checked({name: values[name] for name in named}), named, max_epsilon, partition)
 
@@ -132,7 +128,13 @@ class NodeConfig:
                 raise _refused(name, f"is at most {most}", offers[name])
 
 
-def read_partition(values: dict[str, Any]) -> tuple[int, int] | None:
+def _read_epsilon(value: object) -> float | None:
+    if value is None or in_range(value, 1e-9, MOST_EPSILON):
+        return value
+    raise RefusalError("The node config's `max-epsilon` is out of range.", "Use 8.0, for example.")
+
+
+def read_partition(values: dict[str, object]) -> tuple[int, int] | None:
     """Remove the two keys of `PARTITION` from ``values``, and return their values.
 
     Raises:
@@ -158,7 +160,7 @@ def _encryption(settings: FederatedSettings) -> dict[str, Any]:
     return {**vars(settings), **vars(settings.encryption()), "scheme": settings.scheme}
 
 
-def _checked(values: dict[str, Any]) -> FederatedSettings:
+def _checked(values: dict[str, object]) -> FederatedSettings:
     try:
         settings = FederatedSettings.from_config(values)
         settings.encryption()

@@ -159,7 +159,7 @@ class ReplyChecks:
         total = 0.0
         for name, values in found.items():
             if values.dtype.kind == "f":
-                start = 0.0 if name in self._gradients else self._network[name]
+                start = 0.0 if name in self._gradients else self._network[name].astype(np.float64)
                 total += float(np.square(values.astype(np.float64) - start).sum())
         norm = math.sqrt(total)
         most = MOST_CHANGE * max(1.0, _norm_of(self._network))
@@ -251,7 +251,7 @@ def _names(names: Iterable[str]) -> str:
     return printable(", ".join(sorted(map(str, names))) or "none", 200)
 
 
-def _norm_of(network: Mapping[str, NDArray[Any]]) -> float:
+def _norm_of(network: Mapping[str, NDArray[np.generic]]) -> float:
     squares = (
         float(np.square(values, dtype=np.float64).sum())
         for values in network.values()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class RoundLog:
         path: path of the file; None keeps the log in memory.
     """
 
-    def __init__(self, facts: dict[str, Any], path: Path | None) -> None:
+    def __init__(self, facts: Mapping[str, object], path: Path | None) -> None:
         self._facts = facts
         self._path = path
         self._addressed: set[int] = set()
@@ -81,7 +81,7 @@ class RoundLog:
             for failure in entry["failures"]
         }
 
-    def write(self, end: dict[str, Any]) -> None:
+    def write(self, end: Mapping[str, object]) -> None:
         """Write the log to its file atomically, with the entries ``end``.
 
         Raises:

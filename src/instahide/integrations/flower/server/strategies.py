@@ -7,10 +7,19 @@ from typing import Any, cast
 
 import flwr.serverapp.strategy as flower
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MetricRecord,
+    MetricRecordValues,
+    RecordDict,
+)
 from flwr.common.config import parse_config_args
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
 from torch import nn
 
 from instahide.errors import InstaHideError
@@ -53,7 +62,7 @@ class FedSGD(FedAvg):
         self.rate = rate
         self.momentum = momentum
         self._arrays = ArrayRecord()
-        self._velocity: dict[str, np.ndarray[Any, Any]] = {}
+        self._velocity: dict[str, NDArray[np.floating]] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -74,7 +83,7 @@ class FedSGD(FedAvg):
             {name: Array(self._stepped(name, array.numpy(), rate)) for name, array in sent.items()}
         ), metrics
 
-    def _stepped(self, name: str, mean: np.ndarray[Any, Any], rate: float) -> np.ndarray[Any, Any]:
+    def _stepped(self, name: str, mean: NDArray[np.floating], rate: float) -> NDArray[np.floating]:
         if name not in self.parameters:
             return mean
         before = self._velocity.get(name, np.zeros_like(mean))
@@ -133,7 +142,7 @@ def together(replies: list[RecordDict], weighted_by: str) -> MetricRecord:
     """Aggregate the metrics of all clients: means weighted by images, and least and most values."""
     records = [next(iter(reply.metric_records.values())) for reply in replies]
     images = np.asarray([record[weighted_by] for record in records], np.float64)
-    found: dict[str, Any] = {weighted_by: int(images.sum())}
+    found: dict[str, MetricRecordValues] = {weighted_by: int(images.sum())}
     for key in set(records[0]) - {weighted_by}:
         values = [cast(float, record[key]) for record in records]
         if key.endswith("-least"):
@@ -145,7 +154,7 @@ def together(replies: list[RecordDict], weighted_by: str) -> MetricRecord:
     return MetricRecord(found)
 
 
-def _given(settings: FederatedSettings) -> dict[str, Any]:
+def _given(settings: FederatedSettings) -> dict[str, object]:
     try:
         given = parse_config_args([settings.strategy_arguments])
     except Exception as error:  # Flower says it in a way of its own
