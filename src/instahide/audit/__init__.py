@@ -1,1 +1,1 @@
-"""Runs attacks on encodings whose truth it knows, and says what they recovered at what cost."""
+"""Runs attacks on encodings with known ground truth, and reports what they recovered."""

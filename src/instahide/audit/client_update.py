@@ -1,4 +1,4 @@
-"""A participant of a federation: what it sends of its training and, apart, what it trained on."""
+"""Simulates the update that a participant of a federation sends, with its ground truth."""
 
 from __future__ import annotations
 
@@ -34,18 +34,17 @@ def observe_update(
     """Train ``network`` on encodings of some images, as the server of a federation sees it.
 
     Args:
-        images: all private images of the participant, from which inside partners come.
-        public: the public pool, where the scheme mixes some in.
+        images: all private images of the participant, from which private partners are drawn.
+        public: the public pool, if the scheme uses one.
         scheme: how to encrypt; under `Scheme.plain` the participant trains on its images.
-        network: before the update. It is copied, never changed.
-        rows: (training.images,) of the images that are encrypted, in the order of training.
-        training: what the participant does.
-        labels: of the encodings, which the attacker gets or does not.
-        buffers: whether the participant sends its batch norm statistics too.
+        network: the network before the update. It is copied, not changed.
+        rows: (training.images,) rows of the images that are encrypted, in the order of training.
+        training: the local training of the participant.
+        labels: whether the attacker gets the labels of the encodings.
+        buffers: whether the participant also sends its batch norm statistics.
 
     Raises:
-        InstaHideError: as many ``rows`` as the training has images are not there, or as `Encoder`
-            does.
+        InstaHideError: the number of ``rows`` is not ``training.images``, or as for `Encoder`.
     """
     if len(rows) != training.images:
         raise InstaHideError(
@@ -71,7 +70,7 @@ def observe_update(
 def client_update(
     network: nn.Module, images: Tensor, labels: Tensor, training: LocalTraining, *, buffers: bool
 ) -> Update:
-    """What a participant sends after ``training`` on images (n, C, H, W), labels (n, classes)."""
+    """The update after ``training`` on images (n, C, H, W) with labels (n, classes)."""
     local = deepcopy(network).train(training.train_mode)
     optimizer = torch.optim.SGD(local.parameters(), lr=training.learning_rate)
     for places in training.batches():

@@ -1,4 +1,4 @@
-"""Makes an observation for attackers and, apart from it, the truth for whoever scores them."""
+"""Makes an observation for attackers, and the separate ground truth by which they are scored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from instahide.errors import InstaHideError
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GroundTruth:
-    """SECRET: what an observation hides. Attacks never get one.
+    """SECRET: the ground truth behind an observation. Attacks never receive it.
 
     Attributes:
         images: (N, C, H, W) float32, the private images, normalized.
@@ -26,10 +26,11 @@ class GroundTruth:
         coefficients: (n, k) float32.
         private_k: columns of ``partners`` that are private.
         classes: (N,) int64 class numbers of the private images.
-        of_group: (N,) int64 the private image that each group number stands for.
-        turned: (n, C, H, W) bool, where the mask turns the sign.
-        encodings: (n, C, H, W) float32, where an update is observed in their stead.
-        learned: (m,) bool, which candidates the network was trained on, where there are any.
+        group_targets: (N,) int64 the private image of each group number.
+        negated: (n, C, H, W) bool, whether the mask flips the sign.
+        encodings: (n, C, H, W) float32, if the attacker observes an update instead.
+        learned: (m,) bool, whether the network was trained on each candidate; None without
+            candidates.
     """
 
     images: Tensor
@@ -52,23 +53,23 @@ def observe(
     similar: ImageTable | None = None,
     shadow: ImageTable | None = None,
 ) -> tuple[EncodingObservation, GroundTruth]:
-    """Encrypt ``images`` under throw-away keys, as an attacker of ``threat`` would come upon them.
+    """Encrypt ``images`` under throw-away keys, and return what an attacker of ``threat`` sees.
 
     Args:
-        images: the private images; each is encrypted ``threat.encodings_per_image`` times. For an
-            attacker who is not told, take that out of the observation's threat model.
-        public: the public pool, where the scheme mixes some in.
+        images: the private images; each is encrypted ``threat.encodings_per_image`` times. If
+            the attacker must not know this number, remove it from the observation's threat model.
+        public: the public pool, if the scheme uses one.
         scheme: how to encrypt.
-        threat: what the attacker gets to see.
-        similar: other images of the pool's kind, for an attacker who knows its distribution.
-        shadow: other images of the private ones' kind, for an attacker who has some.
+        threat: what the attacker knows.
+        similar: images like those of the pool, for an attacker who knows its distribution.
+        shadow: images like the private ones, for an attacker who has some.
 
     Raises:
-        InstaHideError: the threat model grants something that was not given, or does not say how
-            many encodings to make; or as `Encoder` does.
+        InstaHideError: the threat model grants images that were not passed, or does not state the
+            number of encodings; or as for `Encoder`.
     """
     rows = np.tile(np.arange(len(images)), _copies(threat))
-    # In random order: where an encoding stands says nothing.
+    # In random order, so that the position of an encoding reveals nothing.
     rows = rows[random_permutation(len(rows))]
     made = encode_with_known_keys(scheme, images, public if scheme.public_k else None, rows)
     names = torch.from_numpy(random_permutation(len(images)))
@@ -90,7 +91,7 @@ def observe(
 def ground_truth_of(
     images: ImageTable, scheme: Scheme, made: KnownKeyEncodings, of_group: Tensor
 ) -> GroundTruth:
-    """SECRET: what ``made`` hides of ``images``; ``of_group`` (N,) as in `GroundTruth`."""
+    """SECRET: the ground truth of the encodings ``made`` of ``images``."""
     return GroundTruth(
         torch.from_numpy(images.normalized()),
         torch.from_numpy(made.partners),

@@ -1,9 +1,9 @@
-"""What attacks on a mix would cost by their published formulas, and which ones do without.
+"""The cost of attacks on a mix by their published formulas.
 
-None of these figures is a guarantee. A count of steps says what *that* way of attacking costs. The
-paper's argument is a lower bound for one way to put the problem, under an assumption (that k-sum is
-as hard as is believed), in the worst case, for images that look like random vectors; photographs do
-not, and the attacks that broke the authors' challenge never solved that problem.
+None of these figures is a guarantee. A number of steps is the cost of *one* attack. The paper's
+argument is a lower bound for one formulation of the problem, under an assumption (that k-sum is as
+hard as believed), in the worst case, for images like random vectors. Photographs are not like that,
+and the attacks that broke the authors' challenge did not solve this problem.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from instahide.errors import InstaHideError, SchemeError
 
 Kind = Literal["steps of an attack", "encodings that an attack needs", "measured by others"]
 
-#: Ends every list of figures, in print and in JSON.
+#: The last line of every list of figures, in print and in JSON.
 CAVEAT = (
     "None of this is a guarantee. Each line is the cost of one way to attack; a large number says "
     "that this way is slow, not that there is no other. Published attacks recovered images from "
@@ -26,19 +26,19 @@ CAVEAT = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What is attacked.
+    """The parameters of an attacked data set.
 
     Attributes:
-        images: N, the images that partners are drawn from, private and public together, all of
-            which the attacker is taken to know.
+        images: N, the number of private and public images together, all of which the attacker is
+            assumed to know.
         k: images in a mix.
-        private: private images.
+        private: number of private images.
         private_k: private images in a mix.
-        encodings: published, in all.
-        values: of an image, 3,072 for 3 x 32 x 32.
+        encodings: number of published encodings.
+        values: values of an image, 3,072 for 3 x 32 x 32.
 
     Raises:
-        InstaHideError: numbers that fit no scheme.
+        InstaHideError: no scheme can have these numbers.
     """
 
     images: int
@@ -61,16 +61,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Figure:
-    """One way to attack, and what it takes.
+    """The cost of one attack.
 
     Attributes:
-        name: of the attack.
+        name: name of the attack.
         kind: what the number counts.
-        log2: of the number.
-        steps: whether the number is one of steps, which take time.
-        formula: of the number.
-        assumes: what has to hold for it.
-        source: who says so.
+        log2: base-2 logarithm of the number.
+        steps: whether the number counts steps, which take time.
+        formula: formula of the number.
+        assumes: assumptions of the formula.
+        source: publication or script of the formula.
     """
 
     name: str
@@ -102,12 +102,12 @@ class HardnessReport:
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """All figures that are known for ``setting``."""
+    """All known figures for ``setting``."""
     return [*_exhaustive(setting), _square_search(setting), *_samples(setting), _challenge(setting)]
 
 
 def hours(log2_steps: float, log2_rate: float) -> float:
-    """Hours that 2^``log2_steps`` steps take at 2^``log2_rate`` a second, or infinity."""
+    """Hours for 2^``log2_steps`` steps at 2^``log2_rate`` steps per second; may be infinite."""
     exponent = log2_steps - log2_rate - math.log2(3600)
     return 2.0**exponent if exponent < 1000 else math.inf
 
@@ -116,16 +116,16 @@ def report(setting: Setting, *, rate: float, price: float) -> HardnessReport:
     """All figures for ``setting``, with what their steps cost.
 
     Args:
-        setting: what is attacked.
-        rate: steps that one core takes in a second.
-        price: of one core for an hour, in dollars.
+        setting: parameters of the attacked data set.
+        rate: steps per second of one core.
+        price: dollars per hour of one core.
 
     Raises:
-        InstaHideError: a rate that is not positive, a negative price, or one that is not finite.
+        InstaHideError: the rate is not positive, the price is negative, or one is not finite.
     """
     if not (0 < rate < math.inf and 0 <= price < math.inf):
         raise InstaHideError(
-            f"{rate:g} steps a second at {price:g} dollars an hour cost nothing that can be said.",
+            f"{rate:g} steps per second at {price:g} dollars per hour give no cost.",
             "Use `rate=1e9` and `price=0.05`, say.",
         )
     rows = []
@@ -222,5 +222,5 @@ def _challenge(setting: Setting) -> Figure:
 
 
 def log2_choices(n: int, k: int) -> float:
-    """log2 of the ways to choose ``k`` of ``n``."""
+    """log2 of the number of ways to choose ``k`` of ``n``."""
     return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)

@@ -1,4 +1,4 @@
-"""From what a user names to what is audited: a training run, or a folder of encodings."""
+"""Opens the target of an audit: a training run or a folder of encodings."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from instahide.training.model_io import NetworkCard, load_network
 from instahide.training.settings import TrainSettings
 from instahide.utils.atomic_write import read_regular
 
-#: Bytes of the results of a run, at most.
+#: Largest size of a run's results in bytes.
 MOST_RESULTS = 1 << 26
 
 
 class PrivateImages(NamedTuple):
-    """The images that a target was made of; what is None is the run's own, or the default."""
+    """The images behind a target; None means those of the run, or the default."""
 
     source: str
     public: str | None
@@ -38,10 +38,11 @@ class PrivateImages(NamedTuple):
 
 
 def open_target(target: str, given: PrivateImages) -> AuditTarget:
-    """What is in the folder ``target``, with the images that it was made of.
+    """Open the folder ``target`` together with the images from which it was made.
 
     Raises:
-        InstaHideError: it is neither a run nor encodings, or the images do not fit it.
+        InstaHideError: ``target`` is neither a run nor a folder of encodings, or the images do not
+            fit it.
     """
     if (Path(target) / "settings.json").is_file():
         return _of_run(Path(target), given)
@@ -85,7 +86,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
 
 
 def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[ImageTable, ImageTable]:
-    """The images that were encrypted, and others, which were tested on."""
+    """The images that were encrypted, and other images, which were used for testing."""
     how: ReadOptions = {
         "size": given.size or settings.size,
         "skip_bad": given.skip_bad or settings.skip_bad,
@@ -97,7 +98,7 @@ def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[Image
     try:
         others = open_test(settings.test, **how)
     except InstaHideError:
-        # They help some attackers; the audit does without where they are not at hand.
+        # They help some attackers, but the audit can do without them.
         return images, images.subset(slice(0, 0))
     return images, others if others.shape == images.shape else images.subset(slice(0, 0))
 
@@ -118,7 +119,7 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
     manifest = folder.manifest
     images = open_images(given.source, size=given.size, skip_bad=given.skip_bad)
     if set(images.classes) < set(manifest.classes):
-        # A participant who holds some of the classes only.
+        # A participant may have images of some classes only.
         images = with_classes(images, manifest.classes)
     _require_fit(images, manifest.shape, manifest.classes, target)
     if len(images) != manifest.private_images:
@@ -174,13 +175,13 @@ def _require_fit(
 
 
 def _network(folder: Path) -> tuple[nn.Module, NetworkCard] | tuple[None, None]:
-    """What a finished run has trained, and what it says of its images."""
+    """The network of a finished run and its card; None for a run that is not finished."""
     path = folder / "model.safetensors"
     return load_network(path) if path.exists() else (None, None)
 
 
 def _results(folder: Path) -> Mapping[str, object]:
-    """What a finished run measured; nothing of one that is not finished."""
+    """The results of a finished run; empty for a run that is not finished."""
     path = folder / "results.json"
     if not path.exists():
         return {}

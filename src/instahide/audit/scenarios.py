@@ -1,4 +1,4 @@
-"""What attackers come upon in an audit: observations, each apart from its truth."""
+"""The observations that an audit gives to attackers, each with its separate ground truth."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from instahide.audit.target import AuditTarget
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 
-#: Images of either kind that a trained network is asked about, at most.
+#: Largest number of members, and of other images, on which a trained network is queried.
 MOST_CANDIDATES = 200
-#: Known mixes hold so many signs more than are needed, since those of small values are unsure.
+#: Ratio of the signs in known mixes to those needed, because signs of small values are uncertain.
 _SPARE = 1.25
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scenario:
-    """An observation, and apart from it what it is scored by.
+    """An observation and the ground truth by which attacks on it are scored.
 
     Attributes:
-        observation: all that the attacker gets.
-        images: private images behind it.
-        grants: what the attacker is given besides encodings and scheme, in words.
-        truth: SECRET, of a rehearsal; None of published encodings, whose truth nobody knows.
-        subject: what is audited.
+        observation: everything that the attacker receives.
+        images: number of private images behind it.
+        grants: descriptions of what the attacker has besides encodings and scheme.
+        truth: SECRET, the ground truth; None for published encodings, whose keys are unknown.
+        subject: the audit's target.
     """
 
     observation: Observation
@@ -55,7 +55,7 @@ class Scenario:
     subject: AuditTarget
 
     def score(self, found: Finding) -> tuple[dict[str, float], Matches | None]:
-        """Figures of what an attack found, and recovered images beside their originals."""
+        """Figures of an attack's findings, and the recovered images matched to their originals."""
         figures = dict(found.statistics)
         if self.truth is not None:
             scored = score(found, self.observation, self.truth)
@@ -69,7 +69,10 @@ class Scenario:
 
 
 def scenarios(subject: AuditTarget, task: Task) -> Iterator[Scenario]:
-    """Observations for ``task``, with ever more granted; the first that will do is to be used."""
+    """Observations for ``task``, from the weakest threat model to the strongest.
+
+    An audit uses the first one to which the attack applies.
+    """
     if task.on == "published":
         published = subject.observation_of_published()
         if published is not None:
@@ -91,7 +94,7 @@ def scenarios(subject: AuditTarget, task: Task) -> Iterator[Scenario]:
 def _with_network(
     subject: AuditTarget, copies: int, network: nn.Module, others: ImageTable
 ) -> Scenario:
-    """The trained network, and as many images that it learned from as others to ask it about."""
+    """The trained network, and equally many training images and other images to query it on."""
     count = min(MOST_CANDIDATES, len(subject.images), len(others))
     members, strangers = _share(subject.images, count), _share(others, count)
     least = next(_threats(subject, count, copies))
@@ -101,10 +104,10 @@ def _with_network(
 
 
 def _with_update(subject: AuditTarget, scheme: Scheme | None) -> Iterator[Scenario]:
-    """The gradient of one encoding, under another ``scheme`` if there is one.
+    """The gradient of one encoding, under ``scheme`` if given, else under the target's scheme.
 
-    First on the untrained network on which attackers do best; then on the one that a run has
-    trained, for attackers who need to know what its layers have seen.
+    First of an untrained network, on which attacks work best; then of the network that a run has
+    trained, for attacks that use its batch norm statistics.
     """
     scheme = scheme or subject.scheme
     untrained = lenet(subject.images.shape, len(subject.images.classes), seed=0)
@@ -121,7 +124,7 @@ def _with_update(subject: AuditTarget, scheme: Scheme | None) -> Iterator[Scenar
 
 
 def _share(images: ImageTable, count: int) -> ImageTable:
-    """So many of ``images``, evenly spaced."""
+    """``count`` evenly spaced ``images``."""
     return images.subset(np.linspace(0, len(images) - 1, count).astype(np.int64))
 
 
@@ -134,7 +137,7 @@ def _threats(subject: AuditTarget, images: int, copies: int) -> Iterator[ThreatM
     yield least
     yield replace(least, grouped=True)
     known = math.ceil(_SPARE * ENOUGH / math.prod(subject.images.shape))
-    # At least half of the masks are left to be foretold.
+    # At least half of the masks remain to be predicted.
     if known <= images * copies // 2:
         yield replace(least, known_mixes=known)
 

@@ -1,4 +1,4 @@
-"""Which attacks an audit runs, in which order, on what, and how long each may take."""
+"""The schedule of an audit: which attacks run, in which order, on what, and for how long."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal, NamedTuple
 
 from instahide.errors import InstaHideError
 
-#: What is attacked: encodings made anew, whose truth is known; the ones that went out; what one
-#: more would tell a federation's server, if it were trained on there; what its image would tell.
+#: What is attacked: new encodings with known keys; the published encodings; the gradient of one new
+#: encoding, as a federation's server receives it; the gradient of its plain image.
 On = Literal["rehearsal", "published", "update", "plain update"]
-#: What a participant of a federation sends, and would send.
+#: Updates that a participant of a federation sends, or would send without encryption.
 SENT: tuple[On, ...] = ("update", "plain update")
-#: What is said of an attack besides its name.
+#: Text after the name of an attack.
 WHERE: dict[On, str] = {
     "rehearsal": "",
     "published": " on the encodings themselves",
@@ -23,32 +23,32 @@ WHERE: dict[On, str] = {
     "plain update": " without encryption",
 }
 
-#: Numbers of encodings of an image that curves are drawn at, up to what an image went out in.
+#: Numbers of encodings per image at which curves are drawn, up to the number published.
 STEPS = (2, 5, 10, 20, 50, 100)
-#: Attacks that gain with the number of encodings.
+#: Attacks that improve with the number of encodings.
 CURVES = ("averaging", "averaging-absolute", "reconstruction")
-#: Attacks that can be scored by the user's images alone, whose encodings' truth is unknown.
+#: Attacks that can be scored by the user's images without the keys of the encodings.
 PUBLISHED = ("reconstruction",)
-#: Published attacks to compare with, which run only when they are named: they would take time from
-#: the others, and recover less from photographs (docs/attacks/reconstruction.md).
+#: Published attacks for comparison, which run only if selected by name: they would take time from
+#: the others and recover less from photographs (docs/attacks/reconstruction.md).
 BASELINES = ("carlini", "fusion-denoising")
 #: Attacks on what a participant of a federation sends.
 UPDATES = ("dlg", "inverting-gradients", "inverting-statistics")
 
 
 class Cost(NamedTuple):
-    """How dear an attack is, beside the others.
+    """The relative cost of an attack.
 
     Attributes:
-        weight: its part of the time that is left when it begins.
-        most: seconds that more than these would be lost on.
+        weight: its share of the remaining time.
+        most: largest useful time in seconds.
     """
 
     weight: float
     most: float = float("inf")
 
 
-#: Our attacks, in the order of their cost; those of others come before the searches that never end.
+#: Built-in attacks, in order of cost; third-party attacks run before the searches without an end.
 COSTS = {
     "labels": Cost(1),
     "averaging": Cost(1),
@@ -67,11 +67,11 @@ COSTS = {
     "inverting-gradients": Cost(1, most=60),
     "inverting-statistics": Cost(1, most=60),
 }
-#: Attacks of others.
+#: Cost of third-party attacks.
 _OTHERS = Cost(2)
-#: Those that would take all the time there is, and say at what rate they went.
+#: Searches that would use unlimited time, and report their rate.
 ENDLESS = {"seed-search": Cost(1, most=30)}
-#: A point of a curve, whose attack has been run before.
+#: Cost of a point of a curve, whose attack has run before.
 _POINT = Cost(1, most=60)
 
 
@@ -80,10 +80,10 @@ class Task:
     """One attack on one observation.
 
     Attributes:
-        attack: its name.
-        copies: encodings of an image that it sees.
+        attack: name of the attack.
+        copies: encodings per image that it sees.
         on: what is attacked.
-        point: whether it is there for the curve alone.
+        point: whether the task is only a point of a curve.
     """
 
     attack: str
@@ -93,14 +93,14 @@ class Task:
 
     @property
     def cost(self) -> Cost:
-        """What it may take."""
+        """The cost of this task."""
         if self.point:
             return _POINT
         return COSTS.get(self.attack) or ENDLESS.get(self.attack, _OTHERS)
 
     @property
     def file(self) -> str:
-        """A name for its files, whatever the attack is called."""
+        """A valid file name for its files, whatever the attack is called."""
         name = f"{self.attack}-{self.on}-{self.copies}"
         plain = re.sub(r"[^a-z0-9-]", "_", name.lower())[:60]
         return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -109,13 +109,13 @@ class Task:
 def tasks(
     names: Iterable[str], copies: int, published: int | None = None, *, encrypted: bool = True
 ) -> list[Task]:
-    """Everything that is to be tried, in order.
+    """All tasks, in order.
 
     Args:
-        names: of the attacks.
-        copies: encodings of an image in a rehearsal.
-        published: encodings of an image that went out, where they are at hand.
-        encrypted: whether plain images would be something else, to compare with.
+        names: names of the attacks.
+        copies: encodings per image with known keys.
+        published: published encodings per image, if these are available.
+        encrypted: whether the scheme encrypts, so that plain images are a comparison.
     """
     order = [*COSTS, *sorted(set(names) - set(COSTS) - set(ENDLESS)), *ENDLESS]
     wanted = [name for name in order if name in set(names)]
@@ -127,7 +127,7 @@ def tasks(
             found.append(Task(name, copies))
         if published is not None and name in PUBLISHED:
             found.append(Task(name, published, on="published"))
-    # All points of few encodings before any of many: time may end between them.
+    # Points with few encodings first, because time may run out.
     points = [step for step in STEPS if step < copies]
     return found + [
         Task(name, step, point=True) for step in points for name in CURVES if name in wanted
@@ -135,16 +135,16 @@ def tasks(
 
 
 def seconds_for(task: Task, later: Collection[Task], left: float) -> float:
-    """The part of the seconds that are ``left`` which ``task`` may take, ``later`` ones waiting."""
+    """The seconds of those ``left`` that ``task`` may use if the tasks ``later`` follow."""
     weights = task.cost.weight + sum(other.cost.weight for other in later)
     return min(task.cost.most, left * task.cost.weight / weights)
 
 
 def select_attacks(names: Collection[str], only: Collection[str]) -> list[str]:
-    """Those of ``names`` that are asked for; by default all but the `BASELINES`.
+    """The selected attacks; by default all ``names`` but the `BASELINES`.
 
     Raises:
-        InstaHideError: one that there is not.
+        InstaHideError: a selected attack does not exist.
     """
     strange = sorted(set(only) - set(names))
     if strange:
@@ -155,10 +155,10 @@ def select_attacks(names: Collection[str], only: Collection[str]) -> list[str]:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a time as people write it: ``90``, ``90s``, ``10m``, ``1.5h``.
+    """The seconds in a duration such as ``90``, ``90s``, ``10m`` or ``1.5h``.
 
     Raises:
-        InstaHideError: something else, or no time at all.
+        InstaHideError: ``text`` is not a duration, or is zero.
     """
     match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?)\s*([smh]?)\s*", text)
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0

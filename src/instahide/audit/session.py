@@ -1,4 +1,4 @@
-"""An audit while it goes on: attacks in turn, each result on disk before the next one begins."""
+"""A running audit: attacks run in turn, and each result is stored before the next one starts."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from instahide.utils.atomic_write import atomic_directory, read_regular, write_j
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
 #: Of ``audit.json`` and the results. 2: an image is recognizable if it beats a blank picture.
 FORMAT = 2
-#: An attack is not begun with fewer seconds than this.
+#: An attack does not start with fewer seconds than this.
 LEAST_SECONDS = 1.0
-#: Bytes of a file in the folder, at most.
+#: Largest size of a file in the folder in bytes.
 MOST_BYTES = 1 << 24
-#: Said of what the budget did not reach.
-NO_TIME = "The time that the audit was given was over."
+#: Reason for tasks that the budget did not reach.
+NO_TIME = "The time budget of the audit was used up."
 
 
 class Watcher(Protocol):
-    """Who is told how an audit gets on."""
+    """Receives the progress of an audit."""
 
     def begins(self, number: int, task: Task, seconds: float) -> None:
-        """The ``task`` of this ``number``, from 0, begins, and has so many seconds."""
+        """The ``task`` with this ``number``, from 0, starts and may take so many ``seconds``."""
         ...
 
     def goes_on(self, what: str, share: float) -> None:
-        """It does ``what``, and is done with this share of its work."""
+        """The task is at the step ``what``, and has done this share of its work."""
         ...
 
 
@@ -51,14 +51,14 @@ class Watcher(Protocol):
 class Session:
     """The folder of an audit. Use `open`.
 
-    Files: ``audit.json`` says of what; ``results`` has one file a finished attack, ``pictures``
-    what they recovered. Each appears whole or not at all, so that an audit that was killed goes on
-    with what is missing. None holds a key, a coefficient or who is in which encoding; the pictures
-    are private images.
+    Files: ``audit.json`` describes the target; ``results`` has one file per finished attack;
+    ``pictures`` has the recovered images. Each is written atomically, so that a killed audit can be
+    resumed. No file contains a key, a coefficient or the partners of an encoding. The pictures are
+    private images.
 
     Attributes:
-        folder: where it is.
-        subject: what is audited.
+        folder: the folder.
+        subject: the audit's target.
     """
 
     folder: Path
@@ -66,10 +66,10 @@ class Session:
 
     @classmethod
     def open(cls, folder: Path, subject: AuditTarget) -> Self:
-        """Begin an audit in ``folder``, or go on with the one there.
+        """Start an audit in ``folder``, or resume the one there.
 
         Raises:
-            InstaHideError: the folder holds something else, or cannot be written.
+            InstaHideError: the folder holds something else, or is not writable.
         """
         own = _identity(subject)
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -92,7 +92,7 @@ class Session:
         return cls(folder, subject)
 
     def done(self, wanted: Sequence[Task]) -> dict[Task, AttackResult]:
-        """What has been run before, here or by an audit that was stopped."""
+        """The results so far, also of an earlier audit that was stopped."""
         return {task: found for task in wanted if (found := self._read(task)) is not None}
 
     def run(
@@ -102,9 +102,9 @@ class Session:
         seconds: float,
         watcher: Watcher,
     ) -> Iterator[AttackResult]:
-        """Run what has not been run, while ``seconds`` last, and give each result once it is kept.
+        """Run the missing tasks within ``seconds``, and yield each result once it is stored.
 
-        What was run before has used up its part of the seconds.
+        Tasks that ran before have used their part of the seconds.
         """
         done = self.done(wanted)
         left = seconds - sum(result.seconds for result in done.values())
@@ -164,7 +164,7 @@ class Session:
         )
 
     def _outcome(self, task: Task, answer: Answer, scene: Scenario | None) -> dict[str, Any]:
-        """State, figures and pictures; or why there are none."""
+        """State, figures and pictures of a task; or the reason why there are none."""
         if answer.found is None or scene is None:
             state = "failed" if answer.state == "failed" else "not tried"
             return {"state": state, "reason": answer.reason}
@@ -182,22 +182,22 @@ class Session:
         except InstaHideError:
             raise
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            # An attack of others may hand back what fits nothing.
-            reason = f"What it handed back cannot be scored ({type(error).__name__})."
+            # A third-party attack may return an invalid finding.
+            reason = f"Its result cannot be scored ({type(error).__name__})."
             return {"state": "failed", "reason": reason}
 
 
 def _decisive(refusals: Sequence[Answer]) -> Answer:
-    """The refusal that says what is missing, of those in scenes with ever more granted.
+    """The most informative of the ``refusals``, which are ordered from the weakest threat model.
 
-    Not what an attack misses in most scenes and is granted in one, but what it misses there.
+    If the first reason disappears under a stronger threat model, the later reason is decisive.
     """
     others = [answer for answer in refusals if answer.reason != refusals[0].reason]
     return (others or refusals)[-1]
 
 
 def facts(subject: AuditTarget) -> Facts:
-    """What is audited, in plain values."""
+    """The target in plain values."""
     images, copies = subject.known_key_target()
     return Facts(
         name=subject.name,
@@ -219,14 +219,14 @@ def facts(subject: AuditTarget) -> Facts:
 
 
 def _identity(subject: AuditTarget) -> dict[str, object]:
-    """What makes two audits the same, as JSON has it."""
+    """JSON values that are equal if two audits have the same target."""
     pixels = hashlib.sha256(np.ascontiguousarray(subject.images.pixels).data).hexdigest()
     plain = facts(subject).model_dump(mode="json", exclude={"name", "source", "settings"})
     return {"format": FORMAT, "pixels": pixels, **plain}
 
 
 def read_result(path: Path) -> AttackResult:
-    """The result of one attack, as an audit keeps it in ``path``.
+    """Read the result of one attack from ``path``.
 
     Raises:
         DamagedFileError: the file is damaged.
@@ -251,6 +251,6 @@ def _finite(value: float | None) -> float | None:
 
 
 def pending(wanted: Collection[Task], results: Collection[AttackResult]) -> list[Task]:
-    """What has not been run, for want of time."""
+    """The tasks that did not run within the budget."""
     run = {(r.attack, r.on, r.encodings_per_image, r.point) for r in results}
     return [task for task in wanted if (task.attack, task.on, task.copies, task.point) not in run]

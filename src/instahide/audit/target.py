@@ -1,4 +1,4 @@
-"""What an audit is of: images, the way they were encrypted, and what went out."""
+"""`AuditTarget`: private images, how they were encrypted, and what was published."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from instahide.encryption.privacy import epsilon_upper_bound
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 
-#: Private images of a rehearsal, encodings of each, and encodings in all, at most: what the attacks
-#: get through in minutes.
+#: Largest numbers of private images, encodings of each, and encodings in total that are made for an
+#: audit, such that attacks take minutes.
 MOST_IMAGES, MOST_COPIES, MOST_ENCODINGS = 100, 100, 5000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Published:
-    """Encodings as they went out, of which nobody knows the keys any more.
+    """Published encodings, whose keys no longer exist.
 
     Attributes:
         encodings: (n, C, H, W) float32.
@@ -37,21 +37,21 @@ class Published:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AuditTarget:
-    """What is audited.
+    """The target of an audit.
 
     Attributes:
-        name: where it lies, as the user named it.
-        kind: a training run's folder, or one of encodings.
-        source: of the images, as the user named it.
-        images: all private images, under the normalization that they were encrypted with.
-        public: the pool, where the scheme mixes some in.
-        scheme: how they were encrypted.
-        copies: encodings of each image that went out.
-        others: images of the private ones' kind, none of them private, for attackers who train.
-        network: that a run has trained on the encodings.
-        published: the encodings themselves, where they are at hand and not too many.
-        withheld: why ``published`` is not attacked, where it is not.
-        settings: what else a reader of the report should know.
+        name: folder of the target, as the user named it.
+        kind: a training run or a folder of encodings.
+        source: source of the images, as the user named it.
+        images: all private images, under the normalization of their encryption.
+        public: the public pool, if the scheme uses one.
+        scheme: how the images were encrypted.
+        copies: published encodings of each image.
+        others: images like the private ones, for attackers who train networks.
+        network: the network that a run has trained on the encodings.
+        published: the published encodings, if available and not too many.
+        withheld: why ``published`` is not attacked; None if it is.
+        settings: further facts for the report.
         limited: whether an exposure limit was set.
     """
 
@@ -84,15 +84,15 @@ class AuditTarget:
 
     @property
     def exposures(self) -> float:
-        """Encodings that an image has gone into, on average, as the first or as a partner."""
+        """The mean number of encodings that contain an image, encrypted or as a partner."""
         return self.copies * self.scheme.private_k
 
     @property
     def epsilon(self) -> float | None:
-        """Of what went out, at most, at `privacy.DELTA`; infinite without noise.
+        """An upper bound of epsilon of the published encodings, at `privacy.DELTA`.
 
-        None under an exposure limit and where images are there more than once: some are then drawn
-        more often than the bound allows for.
+        Infinite without noise. None with an exposure limit or duplicate images: some images are
+        then drawn more often than the bound assumes.
         """
         images = self.images
         if self.scheme.noise and (self.limited or has_repeats(images)):
@@ -100,13 +100,13 @@ class AuditTarget:
         return epsilon_upper_bound(self.scheme, images.shape, images.std, copies=self.copies)
 
     def known_key_target(self) -> tuple[ImageTable, int]:
-        """The images that are encrypted anew, evenly spaced among all, and encodings of each."""
+        """The images that are encrypted for the audit, evenly spaced, and the encodings of each."""
         count = min(len(self.images), MOST_IMAGES)
         chosen = np.linspace(0, len(self.images) - 1, count).astype(np.int64)
         return self.images.subset(chosen), min(self.copies, MOST_COPIES, MOST_ENCODINGS // count)
 
     def observation_of_published(self) -> EncodingObservation | None:
-        """What an attacker sees of the encodings themselves."""
+        """The observation of the published encodings; None if they are not attacked."""
         if self.published is None:
             return None
         return EncodingObservation(

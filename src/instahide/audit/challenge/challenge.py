@@ -1,9 +1,8 @@
-"""Challenges like the authors': encodings for whoever wants to attack them, the truth apart.
+"""Challenges like the authors': encodings for attackers, and a separate folder with the truth.
 
-For attackers: ``encryption.npy`` (N x H x W x C float32) and ``label.npy``, as the InstaHide
-challenge had them, and ``challenge.json``, what is public besides. For the scorer: a folder of its
-own with the private images, who is in each mix, and the coefficients. It is the one place where
-those are ever written, because that is what it is for.
+Attackers get ``encryption.npy`` (N x H x W x C float32) and ``label.npy``, as in the InstaHide
+challenge, and ``challenge.json`` with the public parameters. The scorer gets a separate folder with
+the private images, partners and coefficients. Nothing else in this library writes these to disk.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ from instahide.utils.atomic_write import atomic_directory, read_regular, write_j
 
 ENCODINGS, LABELS, FACTS = "encryption.npy", "label.npy", "challenge.json"
 MARK, TRUTH = "SECRET.txt", "truth.json"
-#: Arrays of the truth.
+#: Files of the ground truth.
 ORIGINALS, PARTNERS, COEFFICIENTS = "private.npy", "partners.npy", "coefficients.npy"
-#: What the authors' challenge was: 100 images, 50 encodings each.
+#: The authors' challenge: 100 images, 50 encodings each.
 IMAGES, COPIES = 100, 50
 SCHEME = Scheme.cross(6)
 
-#: Bytes of a file of facts, at most.
+#: Largest size of a JSON file in bytes.
 MOST_FACTS = 1 << 16
-#: What helps where a file is damaged.
+#: The remedy for a damaged file.
 _ANEW = "Get the file anew from whoever made it."
 _MARKED = """SECRET: the truth behind a challenge.
 
@@ -47,7 +46,7 @@ this folder to anybody who attacks the challenge, and do not put it where the en
 
 
 class Facts(BaseModel):
-    """What lies beside the arrays of a challenge, and of its truth."""
+    """The metadata of a challenge or of its ground truth."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -73,15 +72,15 @@ AnyFacts = TypeVar("AnyFacts", bound=Facts)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Challenge:
-    """What an attacker gets.
+    """A challenge as attackers receive it.
 
     Attributes:
         encodings: (N, C, H, W) float32, memory-mapped.
         labels: (N, classes) float32.
-        scheme: how they were made; the authors' where nothing says otherwise.
+        scheme: how they were made; the authors' scheme if the folder does not say.
         copies: encodings of each image.
-        mean: of the normalization, one a channel; 0 where it is not known.
-        std: of the normalization; 1 where it is not known.
+        mean: mean of the normalization, per channel; 0 if the challenge does not state it.
+        std: standard deviation of the normalization, per channel; 1 if not stated.
     """
 
     encodings: NDArray[np.float32]
@@ -96,7 +95,7 @@ class Challenge:
 
     @classmethod
     def open(cls, folder: Path) -> Challenge:
-        """Read a challenge of ours, or the two files of the authors'.
+        """Read a challenge made by this library, or the two files of the authors' challenge.
 
         Raises:
             DamagedFileError: a file is missing or damaged, or they do not fit each other.
@@ -108,7 +107,7 @@ class Challenge:
                 "The first is N x H x W x C, the second N x classes.",
             )
         channels = encodings.shape[3]
-        # The authors' challenge says nothing of its normalization.
+        # The authors' challenge does not state its normalization.
         if (folder / FACTS).exists():
             facts = _facts(PublicFacts, folder / FACTS, channels)
         else:
@@ -120,7 +119,7 @@ class Challenge:
     def observation(
         self, labels: Literal["soft", "coarse", "none"] = "soft"
     ) -> EncodingObservation:
-        """The challenge as an attacker comes upon it who sees such ``labels``."""
+        """The observation of an attacker who sees such ``labels``."""
         soft = torch.from_numpy(np.array(self.labels, np.float32))
         seen = {"soft": soft, "coarse": (soft > 0).float(), "none": None}[labels]
         return EncodingObservation(
@@ -146,20 +145,20 @@ def make_challenge(
 
     Args:
         images: the private images.
-        public: the public pool, if the scheme mixes some in.
-        folder: for attackers.
-        truth_folder: for the scorer; neither inside the other nor around it.
+        public: the public pool, if the scheme uses one.
+        folder: folder for attackers.
+        truth_folder: folder for the scorer; neither folder may contain the other.
         scheme: how to encrypt.
         copies: encodings of each image.
 
     Raises:
-        InstaHideError: one folder is inside the other, or there is something in one of them.
+        InstaHideError: one folder contains the other, or one is not empty.
     """
     _require_apart(folder, truth_folder)
     threat = ThreatModel(public="none", encodings_per_image=copies)
     observation, truth = observe(images, public, scheme, threat)
     moments = {"mean": images.mean, "std": images.std}
-    # The truth first: a challenge that nobody can score is worth nothing.
+    # The truth first: a challenge without it cannot be scored.
     with atomic_directory(truth_folder) as partial:
         (partial / MARK).write_text(_MARKED, encoding="utf-8")
         _save(partial / ORIGINALS, truth.images.permute(0, 2, 3, 1))
@@ -177,13 +176,13 @@ def make_challenge(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ChallengeTruth:
-    """SECRET: what a challenge hides. Only the scorer reads it.
+    """SECRET: the ground truth of a challenge, for the scorer only.
 
     Attributes:
         originals: (M, C, H, W) float32 private images, normalized.
-        private: (N, private_k) int64, those in each encoding, the encrypted one first.
-        mean: of the normalization, one a channel.
-        std: of the normalization, one a channel.
+        private: (N, private_k) int64 private images of each encoding, the encrypted one first.
+        mean: mean of the normalization, per channel.
+        std: standard deviation of the normalization, per channel.
     """
 
     originals: NDArray[np.float32]
@@ -193,10 +192,10 @@ class ChallengeTruth:
 
     @classmethod
     def open(cls, folder: Path) -> ChallengeTruth:
-        """Read what `make_challenge` wrote for the scorer.
+        """Read the folder that `make_challenge` wrote for the scorer.
 
         Raises:
-            DamagedFileError: it is not such a folder, or damaged.
+            DamagedFileError: ``folder`` is not such a folder, or is damaged.
         """
         if not (folder / TRUTH).is_file():
             raise DamagedFileError(
@@ -232,8 +231,8 @@ def read_array(path: Path, dimensions: int) -> NDArray[Any]:
     """The array in ``path``, memory-mapped.
 
     Raises:
-        DamagedFileError: it cannot be read, does not hold finite numbers alone, or has not so many
-            dimensions.
+        DamagedFileError: it cannot be read, holds values that are not finite numbers, or has
+            another number of dimensions.
     """
     try:
         values = map_npy(path)
@@ -250,7 +249,7 @@ def read_array(path: Path, dimensions: int) -> NDArray[Any]:
 
 
 def _facts(kind: type[AnyFacts], path: Path, channels: int) -> AnyFacts:
-    """What ``path`` says of images with so many ``channels``."""
+    """The metadata in ``path``, of images with so many ``channels``."""
     try:
         facts = kind.model_validate_json(read_regular(path, MOST_FACTS))
     except (OSError, ValidationError) as error:

@@ -23,30 +23,30 @@ from instahide.errors import DamagedFileError, DataError
 from instahide.utils.atomic_write import atomic_write, read_regular
 from instahide.utils.optional_deps import requires_extra
 
-#: Resamplings of the private images behind the confidence interval, and what it leaves out.
+#: Resamplings of private images for the confidence interval, and the probability outside it.
 RESAMPLINGS, LEFT_OUT = 2000, 0.05
-#: Decryptions that are compared at a time.
+#: Number of decryptions that are compared at a time.
 BLOCK = 1000
-#: Bytes of a leaderboard, at most.
+#: Largest size of a leaderboard in bytes.
 MOST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class ChallengeScore:
-    """Figures of one submission; SSIM is best at 1, L2, a mean squared difference, at 0.
+    """The score of one submission; the best SSIM is 1, the best L2 (mean squared difference) 0.
 
     Attributes:
-        max_ssim: of the best decryption.
-        mean_ssim: over all encodings.
+        max_ssim: SSIM of the best decryption.
+        mean_ssim: mean SSIM over all encodings.
         mean_ssim_low: lower end of its 95% interval over private images.
         mean_ssim_high: upper end.
         mean_ssim_per_image: mean over private images of the mean over their encodings.
-        mean_ssim_affine: over all encodings, under the best affine map of each one's colours.
-        min_l2: of the best decryption.
-        max_l2: of the worst.
-        mean_l2: over all encodings.
-        images_recovered: private images of which a decryption counts as recovered: more like it
-            than the best blank picture by a margin, see `instahide.audit.scoring.blank_baseline`.
+        mean_ssim_affine: mean over all encodings after the best affine map of each one's channels.
+        min_l2: L2 of the best decryption.
+        max_l2: L2 of the worst decryption.
+        mean_l2: mean L2 over all encodings.
+        images_recovered: number of private images with a decryption whose SSIM exceeds that of the
+            best blank picture by a margin; see `instahide.audit.scoring.blank_baseline`.
     """
 
     max_ssim: float
@@ -71,13 +71,13 @@ class _Compared(NamedTuple):
 
 
 def score_submission(path: Path, truth: ChallengeTruth) -> ChallengeScore:
-    """Score ``decryption.npy``: (N, H, W, C) float, one image an encoding, normalized alike.
+    """Score ``decryption.npy``: (N, H, W, C) float, one normalized image per encoding.
 
-    A decryption counts for whichever private image of its mix it is nearest to. Values are taken
-    back to pixels from 0 to 1, and cut off there.
+    A decryption is compared with the nearest private image of its mix. Values are denormalized and
+    clipped to the range from 0 to 1.
 
     Raises:
-        DataError: no readable array, of another shape, or not finite.
+        DataError: the file is not a readable array, has another shape, or is not finite.
     """
     decryptions = read_array(path, 4)
     wanted = (len(truth.private), *truth.originals.transpose(0, 2, 3, 1).shape[1:])
@@ -91,10 +91,9 @@ def score_submission(path: Path, truth: ChallengeTruth) -> ChallengeScore:
 
 
 def score_blank(truth: ChallengeTruth) -> ChallengeScore:
-    """What a submission of blank pictures gets, which show nothing of any image.
+    """The best score of a submission of blank pictures, which show nothing of any image.
 
-    Each encoding's picture has one colour, and of all colours the one that is best for the figure
-    in question, as if the truth were known: no blank submission gets more.
+    Each picture has one color, chosen with knowledge of the truth as the best one for each figure.
     """
     originals, private = _originals(truth), torch.from_numpy(truth.private)
     mean_colour = originals.mean(dim=(2, 3), keepdim=True).expand_as(originals)
@@ -110,7 +109,7 @@ def score_blank(truth: ChallengeTruth) -> ChallengeScore:
 
 
 def enter(leaderboard: Path, name: str, score: ChallengeScore) -> None:
-    """Append an entry to a CSV file of entries, the file being made if it is not there.
+    """Append an entry to a CSV file, which is created if it does not exist.
 
     Raises:
         DamagedFileError: the file has other columns.
@@ -190,7 +189,7 @@ def _affine_ssim(found: Tensor, original: Tensor) -> Tensor:
 
 
 def _interval(values: Tensor, image: Tensor) -> tuple[float, float]:
-    """Bootstrap interval of the mean: whole images are drawn, for their encodings go together."""
+    """Bootstrap interval of the mean, by resampling private images with all their encodings."""
     with requires_extra("SciPy", "audit"):
         from scipy.stats import bootstrap
     rows, of = torch.unique(image, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Recovered images as PNG files: the best, the middling and the worst, beside their originals."""
+"""Writes the best, median and worst recovered image as PNG files, with their originals."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def save_images(folder: Path, name: str, beside: Matches) -> list[Picture]:
     """Write some of the recovered images and their originals to ``folder``.
 
     Args:
-        folder: of all pictures.
-        name: that the names of the files begin with.
-        beside: recovered images; of each private one the best is looked at.
+        folder: folder of all pictures.
+        name: prefix of the file names.
+        beside: recovered images matched to their originals; the best of each private image is used.
     """
     places = beside.best_of_each()
     last = len(places) - 1
     wanted: dict[Which, int] = {"best": 0, "median": last // 2, "worst": last}
-    # Few images have no middle.
+    # Two images have no median.
     chosen = {at: which for which, at in reversed(wanted.items())}
     return [
         _saved(folder, f"{name}-{which}", which, beside, int(places[at]))
@@ -46,7 +46,7 @@ def _saved(folder: Path, name: str, which: Which, beside: Matches, place: int) -
 
 
 def save_png(path: Path, image: Tensor) -> None:
-    """Write ``image`` (C, H, W), from 0 to 1, whole or not at all."""
+    """Write ``image`` (C, H, W), from 0 to 1, atomically."""
     values = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     pixels = values[..., 0] if values.shape[2] == 1 else values
     with atomic_write(path) as partial:

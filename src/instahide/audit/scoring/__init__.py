@@ -1,1 +1,1 @@
-"""What reconstructions are worth, measured against the ground truth."""
+"""Scores of attacks against the ground truth."""

@@ -1,7 +1,7 @@
-"""When a recovered image counts as recovered: it must beat the best blank picture for its original.
+"""The criterion for a recovered image: it must beat the best blank picture for its original.
 
-A blank picture is one colour all over. It shows nothing of an image, yet its SSIM to an image that
-is itself nearly flat is high: an SSIM by itself does not say that anything was recovered.
+A blank picture has a single color and shows nothing of an image. Its SSIM to an image that is
+nearly constant is high, so an SSIM alone does not prove that anything was recovered.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from instahide.audit.scoring import metrics
 
 #: No image counts as recovered at this SSIM or below.
 HALF = 0.5
-#: A recovered image lies at least this share of the way from the best blank picture's SSIM to 1.
-#: A share, since a perfect recovery of a nearly flat image must count, too: no fixed distance is
-#: left there. A fifth is twice the most that pictures reached which show nothing of the image: of
-#: 300 colour photographs of 32 x 32 pixels, the mean of all came at most 0.11 of the way under the
-#: best affine map of its colours, smooth noise 0.09, white noise 0.01; of 300 MNIST digits, smooth
-#: noise came 0.11.
+#: The SSIM of a recovered image covers at least this share of the distance from the best blank
+#: picture's SSIM to 1. It is a share so that a perfect recovery of a nearly constant image counts,
+#: for which no fixed distance remains. A fifth is about twice the largest share of pictures that
+#: show nothing of the image: for 300 color photographs of 32 x 32 pixels, 0.11 of the mean of all
+#: after the best affine map of its channels, 0.09 of smooth noise, 0.01 of white noise; for 300
+#: MNIST digits, 0.11 of smooth noise.
 MARGIN = 0.2
-#: Nor is a difference below this counted, which single precision does not resolve reliably. Only
-#: an image that deviates from its local means by less than a fifth of a grey level is so blank.
+#: A smaller difference does not count either, because single precision cannot resolve it. Only an
+#: image that deviates from its local means by less than a fifth of a gray level is that blank.
 LEAST_GAIN = 5e-4
-#: Constants that are tried, spaced evenly in asinh(value / sqrt(C1)). In this scale the similarity
-#: of a constant to each local mean has the same width, so that the best of so many is less than
-#: 1e-4 below the best of all.
+#: Number of constants tried, evenly spaced in asinh(value / sqrt(C1)). On this scale, the
+#: similarity of a constant to each local mean has the same width, so that the best of them is less
+#: than 1e-4 below the optimum.
 LEVELS = 512
-#: Images whose local means are computed at a time.
+#: Number of images whose local means are computed at a time.
 BLOCK = 256
 #: Constants of SSIM: (0.01 L)^2 and (0.03 L)^2.
 C1, C2 = (0.01 * metrics.RANGE) ** 2, (0.03 * metrics.RANGE) ** 2
@@ -39,10 +39,10 @@ C1, C2 = (0.01 * metrics.RANGE) ** 2, (0.03 * metrics.RANGE) ** 2
 def best_blank(originals: Tensor) -> Tensor:
     """(m,) the highest SSIM of a blank picture to each of the images (m, C, H, W), from 0 to 1.
 
-    Each channel has its own constant c, and each is searched for alone, since SSIM is a mean over
-    channels. With local means u and variances v, the SSIM of a constant is the mean of
-    ``C2 / (v + C2) * (2 c u + C1) / (c^2 + u^2 + C1)``. That is a sum of many rational functions,
-    whose maximum has no closed form; it is read from a table of `LEVELS` constants.
+    The constant c of each channel is optimized separately, because SSIM is a mean over channels.
+    With local means u and variances v, the SSIM of a constant is the mean of ``C2 / (v + C2) * (2 c
+    u + C1) / (c^2 + u^2 + C1)``. The maximum of this sum has no closed form, so it is taken over a
+    table of `LEVELS` constants.
     """
     if not len(originals):
         return torch.zeros(0)

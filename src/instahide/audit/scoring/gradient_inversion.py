@@ -1,4 +1,4 @@
-"""What came out of an update, against the encodings behind it and the private images."""
+"""Scores of images recovered from an update, against its encodings and private images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
 from instahide.utils.optional_deps import requires_extra
 
-#: The highest ratio of signal to noise that is stated.
+#: Largest PSNR that is reported.
 MOST_DECIBELS = 120.0
 
 
 def match_order(found: InvertedUpdate, encodings: Tensor) -> InvertedUpdate:
-    """``found`` with every image at the place of the one of ``encodings`` that it is nearest to.
+    """``found`` with its images in the order of the nearest ``encodings``, one image for each.
 
-    An update is a mean over its images and tells no order. No two are given the same place, and
-    labels that were found go with their images.
+    An update is a mean over its images and does not determine their order. Recovered labels are
+    reordered with their images.
 
     Raises:
         InstaHideError: SciPy is missing.
@@ -40,14 +40,13 @@ def match_order(found: InvertedUpdate, encodings: Tensor) -> InvertedUpdate:
 def score_against_encodings(
     found: Tensor, truth: GroundTruth, std: tuple[float, ...]
 ) -> dict[str, Tensor]:
-    """One figure for each recovered image (n, C, H, W), by metric; the images are `in_order`.
+    """Figures of each recovered image (n, C, H, W), by metric; images are ordered by `match_order`.
 
-    ``encoding_mse``, ``encoding_psnr`` and ``encoding_ssim`` are to the encoding as it was trained
-    on, with nothing forgiven, in units in which pixels run from 0 to 1; ``of_nothing_psnr`` is what
-    zeros get, which is more for a mix of little contrast than for a plain image, and
-    ``of_blank_psnr`` what the blank picture of least error gets, the mean colour. ``absolute_ssim``
-    is of absolute values to the private image's, under the best affine map: what is left when the
-    signs are given up.
+    ``encoding_mse``, ``encoding_psnr`` and ``encoding_ssim`` compare with the encoding used in
+    training, without any fit, in units in which pixels run from 0 to 1. ``of_nothing_psnr`` is the
+    PSNR of zeros, which is higher for a mix with little contrast than for a plain image, and
+    ``of_blank_psnr`` that of the best blank picture, the mean color. ``absolute_ssim`` compares
+    absolute values with those of the private image, after the best affine map.
     """
     encodings = torch.as_tensor(truth.encodings)
     scale = torch.tensor(std)[:, None, None]
@@ -57,7 +56,7 @@ def score_against_encodings(
     blank = original.mean(dim=(2, 3), keepdim=True).expand_as(original)
     return {
         "encoding_mse": metrics.mse(guess, original),
-        # Beyond this, single precision tells nothing apart; infinity would be no figure at all.
+        # Single precision resolves no larger values; infinity would not be a number in JSON.
         "encoding_psnr": metrics.psnr(guess, original).clamp(max=MOST_DECIBELS),
         "encoding_ssim": metrics.ssim(guess, original),
         "of_nothing_psnr": metrics.psnr(torch.zeros_like(original), original),

@@ -1,4 +1,4 @@
-"""Recovered images beside their originals: which is which, how alike, and how many can be told."""
+"""Matches recovered images to their originals, and compares them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from instahide.utils.optional_deps import requires_extra
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Matches:
-    """Recovered images, each beside the private image that it stands for.
+    """Recovered images, each matched to a private image.
 
     Attributes:
-        rows: (m,) int64 private image of each.
+        rows: (m,) int64 row of the private image.
         recovered: (m, C, H, W) from 0 to 1, under the best affine map of each channel.
-        originals: (m, C, H, W) from 0 to 1; their absolute values where only those were sought.
-        ssim: (m,) likeness of the two.
-        told: (m,) bool, whether the recovered image is more like its original than like any other;
-            of published encodings, also whether it is more so than any other private image is.
-        total: private images that there were to recover.
+        originals: (m, C, H, W) from 0 to 1; absolute values if the attack recovers only those.
+        ssim: (m,) SSIM of recovered image and original.
+        told: (m,) bool, whether the recovered image is more similar to its original than to any
+            other private image; for published encodings, also whether it is more similar than any
+            other private image is.
+        total: number of private images that could be recovered.
     """
 
     rows: Tensor
@@ -54,17 +55,17 @@ class Matches:
 
     @cached_property
     def mean_colour(self) -> Tensor:
-        """(m,) the SSIM of each original's mean colour, which noise becomes when it is mapped."""
+        """(m,) the SSIM of each original's mean color, to which the affine map turns noise."""
         return self._by_row(_ssim_of_mean_colour)
 
     @property
     def recognizable(self) -> int:
-        """Private images that came back at least once: recovered, and told from all others."""
+        """The number of private images that were recovered and identified at least once."""
         counted = self.recognized & counts_as_recovered(self.ssim, self.blank)
         return len(set(self.rows[counted].tolist()))
 
     def best_of_each(self) -> Tensor:
-        """Places of the recovered image that is nearest to each private image, best first."""
+        """Indices of the best recovered image of each private image, best first."""
         order = self.ssim.argsort(descending=True, stable=True)
         seen: set[int] = set()
         places = []
@@ -76,7 +77,7 @@ class Matches:
         return torch.tensor(places, dtype=torch.int64)
 
     def summary(self) -> dict[str, float]:
-        """Plain numbers; ``ssim_mean`` is over all that was recovered, however often an image."""
+        """Plain numbers; ``ssim_mean`` is over all recovered images, including repeated ones."""
         best = self.ssim[self.best_of_each()]
         return {
             "images_recognizable": float(self.recognizable),
@@ -91,7 +92,7 @@ class Matches:
         }
 
     def _by_row(self, figure: Callable[[Tensor], Tensor]) -> Tensor:
-        """(m,) the ``figure`` of each original, computed once for each private image."""
+        """(m,) the ``figure`` of each original, computed once per private image."""
         names, inverse = torch.unique(self.rows, return_inverse=True)
         first = torch.zeros(len(names), dtype=torch.int64)
         first[inverse] = torch.arange(len(self.rows))
@@ -99,7 +100,7 @@ class Matches:
 
 
 def match_to_truth(found: Finding, observation: Observation, truth: GroundTruth) -> Matches | None:
-    """Recovered images beside the ``truth`` of the same encodings; None where there are none."""
+    """Recovered images matched by the ``truth`` of their encodings; None if there are none."""
     if isinstance(found, AssignedImages) and len(found.images):
         matched = score_reconstruction(found, truth, observation.mean, observation.std)
         told = metrics.nearest(found.images, truth.images) == matched.rows
@@ -117,7 +118,7 @@ def match_to_truth(found: Finding, observation: Observation, truth: GroundTruth)
 def recovered_images(found: Finding) -> RecoveredImages | None:
     """The images in ``found`` that belong to encodings; None if there are none.
 
-    Those of an update must be in the order of its encodings, as `match_order` puts them.
+    Images from an update must be in the order of its encodings; see `match_order`.
     """
     match found:
         case RecoveredImages():
@@ -133,7 +134,7 @@ def recovered_images(found: Finding) -> RecoveredImages | None:
 
 
 def originals_of(found: RecoveredImages, observation: Observation, truth: GroundTruth) -> Tensor:
-    """(m,) rows of the private images that recovered ones belong to, as `RecoveredImages` says."""
+    """(m,) rows of the private images to which the recovered images belong."""
     of = found.target_ids
     if found.dominant:
         private = slice(0, truth.private_k)
@@ -144,20 +145,21 @@ def originals_of(found: RecoveredImages, observation: Observation, truth: Ground
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """All ``images`` under one affine map into 0..1, whatever their normalization."""
+    """``images`` mapped to 0..1 by one affine map for all of them."""
     low, high = images.amin(), images.amax()
     return (images - low) / (high - low).clamp(min=1e-12)
 
 
 def match_to_nearest(found: Finding, private: Tensor, pixels: Tensor) -> Matches | None:
-    """Recovered images beside the private ones that they are most like, no two beside the same.
+    """Recovered images matched one-to-one to the most similar private images.
 
-    The truth of published encodings is known to nobody: who is in which encoding cannot be used.
+    For published encodings, whose keys are unknown, so that images cannot be matched by the
+    encodings that contain them.
 
     Args:
-        found: what an attack made of published encodings.
+        found: finding of an attack on published encodings.
         private: (N, C, H, W) all private images, normalized.
-        pixels: (N, C, H, W) the same from 0 to 1.
+        pixels: (N, C, H, W) the same images from 0 to 1.
     """
     images = found if isinstance(found, AssignedImages) else recovered_images(found)
     if images is None or not len(images.images):
@@ -170,19 +172,19 @@ def match_to_nearest(found: Finding, private: Tensor, pixels: Tensor) -> Matches
     places, rows = map(torch.from_numpy, linear_sum_assignment(likeness.numpy(), maximize=True))
     shown = candidates / candidates.amax() if absolute else pixels
     beside = _beside(images.images[places], candidates, shown[rows], rows)
-    # They stand beside what they are most like: that alone tells nothing.
+    # They were matched by similarity, so similarity alone proves nothing.
     recognized = beside.recognized & (beside.ssim > likeness_of_others(candidates, shown)[rows])
     return replace(beside, recognized=recognized)
 
 
 def likeness_of_others(private: Tensor, pixels: Tensor) -> Tensor:
-    """(N,) the SSIM of each private image and the *other* one that it is most like.
+    """(N,) the SSIM of each private image with the most similar *other* private image.
 
-    Taking one private image for another gives as much, so that less says nothing.
+    A lower SSIM of a recovered image does not show that it was recovered.
 
     Args:
-        private: (N, C, H, W) normalized.
-        pixels: (N, C, H, W) what is compared, from 0 to 1.
+        private: (N, C, H, W) normalized images.
+        pixels: (N, C, H, W) the same images from 0 to 1.
     """
     if len(private) < 2:
         return torch.zeros(len(private))

@@ -1,4 +1,4 @@
-"""Images to ask a trained network about, and how well an attack told which it was trained on."""
+"""Candidate images for membership inference, and the figures of an attack's scores."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from instahide.encryption.encoder import random_permutation
 from instahide.errors import DataError
 from instahide.utils.optional_deps import requires_extra
 
-#: Shares of false positives at which true ones are counted (Carlini et al., S&P 2022), by name.
+#: False-positive rates at which true-positive rates are reported (Carlini et al., S&P 2022).
 FALSE_POSITIVES = {"1_percent": 0.01, "01_percent": 0.001}
-#: Draws of the bootstrap, and of memberships by chance; and what its interval covers.
+#: Resamplings of the bootstrap and of random memberships; and the coverage of its interval.
 DRAWS, COVERED = 500, 0.95
 
 
@@ -28,16 +28,16 @@ def with_candidates(
     members: ImageTable,
     others: ImageTable,
 ) -> tuple[NetworkObservation, GroundTruth]:
-    """Let the attacker have the trained ``network``, and ask it about images in random order.
+    """Give the attacker the trained ``network`` and candidate images in random order.
 
     Args:
-        seen: what it has besides, and the truth behind that.
-        network: trained on encodings of ``members``.
-        members: with their classes.
-        others: of the same kind, none of which the network has seen.
+        seen: the attacker's observation, and its ground truth.
+        network: network trained on encodings of ``members``.
+        members: training images with their classes.
+        others: similar images that the network was not trained on.
 
     Raises:
-        InstaHideError: members and others are of two shapes, or one of them is missing.
+        InstaHideError: members and others have different shapes, or there are none of either.
     """
     _require_both(members, others)
     observation, truth = seen
@@ -71,13 +71,12 @@ def _require_both(members: ImageTable, others: ImageTable) -> None:
 
 
 def membership_figures(scores: Tensor, learned: Tensor) -> dict[str, float]:
-    """How well ``scores`` (m,) tell which candidates were ``learned`` (m,) from.
+    """Figures of how well ``scores`` (m,) separate members (``learned``, (m,) bool) from others.
 
-    The area under the curve of true against false positives, the share of true positives at a small
-    share of false ones, and the best balanced accuracy of any threshold. That is best in hindsight,
-    so that chance has more than a half. ``_low`` and ``_high`` bound 95% of what other candidates
-    of the same network would have given (bootstrap over members and over the others). True
-    positives are counted where at least one false one is allowed.
+    The area under the ROC curve, true-positive rates at low false-positive rates, and the best
+    balanced accuracy of any threshold. The latter is chosen in hindsight, so chance is above 0.5.
+    ``_low`` and ``_high`` are a 95% bootstrap interval over members and others. True-positive rates
+    are given at rates that allow at least one false positive.
 
     Raises:
         InstaHideError: scikit-learn is missing.
@@ -101,7 +100,7 @@ def membership_figures(scores: Tensor, learned: Tensor) -> dict[str, float]:
 def _by_chance(
     inside: NDArray[np.float64], outside: NDArray[np.float64], generator: np.random.Generator
 ) -> float:
-    """The mean balanced accuracy, best in hindsight, of scores dealt out anew."""
+    """The mean balanced accuracy of the best threshold if memberships are permuted at random."""
     scores, found = np.concatenate([inside, outside]), []
     for _ in range(DRAWS // 5):
         mixed = generator.permutation(scores)

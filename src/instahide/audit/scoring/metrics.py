@@ -1,7 +1,7 @@
-"""How near a reconstruction is to its original: pure functions of batches of images.
+"""Metrics between reconstructions and originals: pure functions of batches of images.
 
-Images are (m, C, H, W) with values from 0 to 1, so that the data range is 1 for every image, not
-the range that an image happens to have. There is one figure for each image.
+Images are (m, C, H, W) with values from 0 to 1. The data range is 1 for every image, whatever range
+the values have. Each function returns one value per image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from instahide.utils.optional_deps import requires_extra
 
 #: Values run from 0 to 1.
 RANGE = 1.0
-#: Side and deviation of the Gaussian window (Wang, Bovik, Sheikh and Simoncelli, 2004).
+#: Side and standard deviation of the Gaussian window (Wang, Bovik, Sheikh and Simoncelli, 2004).
 WINDOW, SIGMA = 11, 1.5
 
 
@@ -26,14 +26,14 @@ def mse(found: Tensor, original: Tensor) -> Tensor:
 
 
 def psnr(found: Tensor, original: Tensor) -> Tensor:
-    """(m,) peak signal to noise in decibels; infinite where nothing differs."""
+    """(m,) peak signal-to-noise ratio in dB; infinite for equal images."""
     return 10 * torch.log10(RANGE**2 / mse(found, original))
 
 
 def ssim(found: Tensor, original: Tensor) -> Tensor:
-    """(m,) structural similarity, 1 for equal images; windows that stand out of the image left out.
+    """(m,) structural similarity, 1 for equal images, over windows inside the image.
 
-    Images of fewer than 11 pixels a side are compared under a window that fits them.
+    For images with fewer than 11 pixels per side, a smaller window is used.
 
     Raises:
         InstaHideError: torchmetrics is missing, or a side has fewer than 3 pixels.
@@ -54,7 +54,7 @@ def ssim(found: Tensor, original: Tensor) -> Tensor:
 
 
 def window(shape: Sequence[int]) -> tuple[int, float]:
-    """Radius and deviation of the window for images of this ``shape``, which ends in (H, W).
+    """Radius and standard deviation of the window for images whose ``shape`` ends in (H, W).
 
     Raises:
         DataError: a side has fewer than 3 pixels.
@@ -65,15 +65,15 @@ def window(shape: Sequence[int]) -> tuple[int, float]:
             f"Images of {shape[-2]} x {shape[-1]} pixels are too small to be compared.",
             "Use images of at least 3 pixels a side.",
         )
-    # torchmetrics derives the window's side from the deviation: 3.5 of them either way.
+    # torchmetrics uses a window of 3.5 standard deviations in each direction.
     return radius, SIGMA if 2 * radius + 1 == WINDOW else radius / 3.5
 
 
 def best_affine(found: Tensor, original: Tensor) -> Tensor:
-    """``found`` under the affine map of each channel, sign included, that comes nearest.
+    """``found`` after the affine map of each channel, sign included, with the least squared error.
 
-    An attacker who has an image but for brightness, contrast and sign has the image. A channel
-    that is all one value becomes the original's mean: what knowing nothing gives.
+    An attacker who has an image up to brightness, contrast and sign has the image. A constant
+    channel becomes the original's mean, the best guess without information.
     """
     x, y = found.flatten(2).double(), original.flatten(2).double()
     x_mean, y_mean = x.mean(dim=2, keepdim=True), y.mean(dim=2, keepdim=True)
@@ -85,20 +85,20 @@ def best_affine(found: Tensor, original: Tensor) -> Tensor:
 
 
 def nearest(found: Tensor, candidates: Tensor) -> Tensor:
-    """(m,) int64: the row of ``candidates`` (N, C, H, W) that each found image is most like."""
+    """(m,) int64: the most similar row of ``candidates`` (N, C, H, W) for each image."""
     return likeness(found, candidates).argmax(dim=1)
 
 
 def likeness(found: Tensor, candidates: Tensor) -> Tensor:
     """(m, N) absolute correlation over all values of found images and ``candidates`` (N, C, H, W).
 
-    Neither brightness nor contrast nor sign changes it.
+    It does not depend on brightness, contrast or sign.
     """
     return (_standardised(found) @ _standardised(candidates).T).abs()
 
 
 def _standardised(images: Tensor) -> Tensor:
-    """(n, D) of mean 0 and length 1."""
+    """(n, D) rows with mean 0 and length 1."""
     flat = images.flatten(1).double()
     flat = flat - flat.mean(dim=1, keepdim=True)
     lengths: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What recovered images and their assignment to encodings are worth, against the truth."""
+"""Scores of recovered images and of their assignment to encodings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from instahide.utils.optional_deps import requires_extra
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ReconstructionScore:
-    """Figures of one reconstruction.
+    """The score of one reconstruction.
 
     Attributes:
-        rows: (m,) int64 private image that each recovered one stands for, each for another.
-        mapped: (m, C, H, W) recovered images from 0 to 1, under their best affine maps.
-        originals: (m, C, H, W) those private images, from 0 to 1.
-        ssim: (m,) likeness of the two.
+        rows: (m,) int64 private image matched to each recovered one, all different.
+        mapped: (m, C, H, W) recovered images from 0 to 1, after their best affine maps.
+        originals: (m, C, H, W) the matched private images, from 0 to 1.
+        ssim: (m,) SSIM of both.
         mass: share of the private coefficients that were assigned to the right images.
     """
 
@@ -34,14 +34,14 @@ class ReconstructionScore:
 
     @property
     def recovered(self) -> Tensor:
-        """(m,) bool, which images count as recovered: see `counts_as_recovered`."""
+        """(m,) bool, whether each image counts as recovered; see `counts_as_recovered`."""
         return counts_as_recovered(self.ssim, best_blank(self.originals))
 
     def summary(self, confidence: Tensor, least: float) -> dict[str, float]:
-        """Plain numbers; ``confidence`` (m,) of at least ``least`` claims that it is recovered.
+        """Plain numbers; a ``confidence`` (m,) of at least ``least`` is a claim of recovery.
 
-        ``above_half`` counts by SSIM alone, so that nearly flat images are in it, whatever was
-        found; ``recovered`` also asks for more than the best blank picture gets.
+        ``above_half`` counts by SSIM alone and therefore includes nearly constant images, whatever
+        was found; ``recovered`` also requires more than the SSIM of the best blank picture.
         """
         claimed = confidence >= least
         right = self.recovered
@@ -59,13 +59,13 @@ class ReconstructionScore:
 def score_reconstruction(
     found: AssignedImages, truth: GroundTruth, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> ReconstructionScore:
-    """Match recovered images to private ones by who is in which encoding, and compare them.
+    """Match recovered images to private ones by the encodings that contain them, and compare them.
 
     Args:
-        found: images, and which of them are in each encoding.
-        truth: of the same encodings.
-        mean: of the normalization, by which pixels from 0 to 1 come back.
-        std: of the normalization.
+        found: recovered images, and their assignment to encodings.
+        truth: ground truth of the same encodings.
+        mean: mean of the normalization, to compute pixels from 0 to 1.
+        std: standard deviation of the normalization.
 
     Raises:
         InstaHideError: SciPy is missing.
@@ -85,7 +85,7 @@ def score_reconstruction(
 
 
 def _matching(members: Tensor, private: Tensor, images: int, originals: int) -> Tensor:
-    """(m,) the private image that shares most encodings with each, no two the same."""
+    """(m,) the private image that shares most encodings with each recovered one, all different."""
     with requires_extra("SciPy", "audit"):
         from scipy.optimize import linear_sum_assignment
     shared = torch.zeros(images, originals)

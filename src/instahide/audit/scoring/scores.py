@@ -1,4 +1,4 @@
-"""What a reconstruction is worth, measured against the truth."""
+"""The score of any finding against the ground truth."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from instahide.audit.scoring.gradient_inversion import match_order, score_agains
 from instahide.audit.scoring.matching import Matches, match_to_truth
 from instahide.audit.scoring.membership import membership_figures
 
-#: A public image that is mixed in with less is not counted as missed.
+#: A public image with a smaller coefficient is not counted as missed.
 LEAST_COEFFICIENT = 0.15
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Score:
-    """Figures of one reconstruction.
+    """The score of one finding.
 
     Attributes:
-        each: one value a reconstructed image, by metric.
-        summary: plain numbers over all of them.
-        matches: recovered images beside their originals; None where none were recovered.
+        each: one value per recovered image, by metric.
+        summary: plain numbers over all images.
+        matches: recovered images matched to their originals; None if none were recovered.
     """
 
     each: Mapping[str, Tensor]
@@ -46,11 +46,11 @@ class Score:
 
 
 def score(found: Finding, observation: Observation, truth: GroundTruth) -> Score:
-    """Compare all that was ``found`` with the ``truth``; what was not looked for gives no figure.
+    """Compare a finding with the ``truth``; there are figures only for what the attack looked for.
 
-    Images are compared under the best affine map of their colours, sign included, and belong to the
-    encrypted image of their encoding, or to the strongest in it where the attack is after that. If
-    they are absolute values, so are their originals here.
+    Images are compared after the best affine map of their channels, sign included. Each is compared
+    with the encrypted image of its encoding, or with the one of largest coefficient if the attack
+    recovers that. Absolute values are compared with absolute values.
     """
     if isinstance(found, InvertedUpdate):
         found = match_order(found, require(truth.encodings))
@@ -70,7 +70,7 @@ def score(found: Finding, observation: Observation, truth: GroundTruth) -> Score
 def _others(
     found: Finding, observation: Observation, truth: GroundTruth, matches: Matches | None
 ) -> dict[str, float]:
-    """Figures of what only some findings have."""
+    """Figures that only some kinds of findings have."""
     match found, observation:
         case RecoveredImages(dominant=True), EncodingObservation() if matches is not None:
             return {"ssim_of_encoding": _of_encoding(found, observation, matches.originals)}
@@ -103,7 +103,7 @@ def _images(matches: Matches) -> dict[str, Tensor]:
 def _of_encoding(
     found: RecoveredImages, observation: EncodingObservation, originals: Tensor
 ) -> float:
-    """What the encoding itself shows of the image, or where it is masked its absolute value."""
+    """Figures of the encoding itself as a guess of the image; absolute values if masked."""
     seen = observation.encodings[found.target_ids]
     shown = seen.abs() if observation.scheme.mask else seen
     return float(metrics.ssim(metrics.best_affine(shown, originals), originals).mean())
@@ -114,7 +114,7 @@ def _best(name: str, values: Tensor) -> float:
 
 
 def _public(rows: Tensor, truth: GroundTruth) -> dict[str, float]:
-    """How many public images that matter were found, and how many of the found are right."""
+    """Recall of the public images with large coefficients, and precision of those found."""
     real, weights = (whole[:, truth.private_k :] for whole in (truth.partners, truth.coefficients))
     hits = (rows[:, :, None] == real[:, None, :]).any(dim=1)
     right = (rows[:, :, None] == real[:, None, :]).any(dim=2)
@@ -132,7 +132,7 @@ def _membership(scores: Tensor, truth: GroundTruth) -> dict[str, float]:
 
 
 def _labels(guess: Tensor, truth: GroundTruth) -> dict[str, float]:
-    """How far the guessed coefficients of the classes are from the real ones."""
+    """Errors of the guessed coefficients of the classes."""
     private = slice(0, truth.private_k)
     classes = truth.classes[truth.partners[:, private]]
     real = torch.zeros_like(guess).scatter_add_(1, classes, truth.coefficients[:, private])
