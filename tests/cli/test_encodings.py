@@ -227,7 +227,7 @@ def test_a_folder_that_holds_anything_is_not_written_to(tmp_path: Path) -> None:
         (["images.npz", "--mean", "0.998", "--std", "0.3"], "mask would hide nothing"),
         (["images.npz", "--mean", "0.5", "--std", "50"], "must be between"),
         (["images.npz", "--participant", "x" * 201], "participant"),
-        (["images.npz", "--ledger", "images.npz"], "no ledger"),
+        (["images.npz", "--ledger", "images.npz"], "not a ledger"),
         (["images.npz", "--out", "images.npz/enc"], "images.npz"),
         (["images.npz", "--out", "/proc/enc"], "/proc/enc"),
         (["images.npz", "--out", "ftpx://host/enc"], "ftpx"),

@@ -1,1 +1,1 @@
-"""What leaves the house: encodings on disk, how they are published, how often images went out."""
+"""Encodings on disk: their format, publishing, verification, conversion, and the ledger."""

@@ -1,4 +1,4 @@
-"""What publishing will cost, in bytes, time and exposure, before anything is made."""
+"""Estimates the cost of publishing in bytes, time and exposure, without publishing anything."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from instahide.encryption.exposure import Exposure
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a publication comes to.
+    """The estimated cost of a publication.
 
     Attributes:
-        encodings: in all.
-        bytes: on disk, about.
-        seconds: to make and write them here, about.
-        before: encodings that an image has gone into already, at the most.
-        mean: encodings that an image will have gone into, on average.
-        most: the same for the image that goes out most often, about.
+        encodings: number of encodings.
+        bytes: approximate bytes on disk.
+        seconds: approximate time to encode and write them on this machine.
+        before: largest exposure of an image before the publication.
+        mean: mean exposure of an image afterwards.
+        most: approximate largest exposure of an image afterwards.
     """
 
     encodings: int
@@ -40,21 +40,21 @@ class CostEstimate:
 def estimate_cost(
     publication: Publication, known: NDArray[np.int64], out: str | Path
 ) -> CostEstimate:
-    """Make and write one shard, which is deleted, and reckon from it.
+    """Encode and write one shard, delete it, and extrapolate.
 
     Args:
         publication: what would be published.
-        known: how often each image has gone out already.
-        out: the folder that would be written, or its URL: what an upload takes is not known.
+        known: exposure of each image so far.
+        out: the target folder or its URL; the time of an upload is not included.
 
     Raises:
-        InstaHideError: images and scheme do not go together.
+        InstaHideError: the images do not fit the scheme.
     """
     manifest = publication.manifest()
     images, copies = len(publication.images), publication.copies
     size = min(encodings_a_shard(manifest), images)
     partners = publication.scheme.private_k - 1
-    # As many Poisson counts as there are images: each is drawn as a partner by chance.
+    # How often each image is drawn as a partner is approximately a Poisson variable.
     drawn = np.random.default_rng().poisson(copies * partners, images)
     return CostEstimate(
         encodings=manifest.total,
@@ -67,7 +67,7 @@ def estimate_cost(
 
 
 def _beside(out: str | Path) -> Path | None:
-    """The nearest folder that is there already, so that its disk is measured; None for a URL."""
+    """The nearest existing parent folder, to measure its disk; None for a URL."""
     path = local_path(out)
     if path is None:
         return None
@@ -75,7 +75,7 @@ def _beside(out: str | Path) -> Path | None:
 
 
 def _seconds(publication: Publication, size: int, beside: Path | None) -> float:
-    """To encrypt ``size`` images and to write them; the second of two times."""
+    """Seconds to encrypt and write ``size`` images, in the second of two runs."""
     encoder = publication.encoder(Exposure(len(publication.images)))
     elapsed = 0.0
     with tempfile.TemporaryDirectory(dir=beside) as folder:

@@ -1,7 +1,7 @@
 """A folder of encodings: a manifest and shards, local or at a URL.
 
-A shard counts only once it is in the manifest, and the manifest is replaced whole. So whatever
-happens, the folder holds what the manifest says.
+A shard belongs to the folder only once the manifest lists it, and the manifest is replaced
+atomically. So the folder always contains what its manifest lists.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from instahide.encodings.verification.value_ranges import value_problems
 from instahide.encryption.encoder import Encoded
 from instahide.errors import DamagedFileError, DataError, InstaHideError
 
-#: Bytes of a shard whose values are checked at a time.
+#: Number of bytes of a shard that are checked at a time.
 _CHECKED = 1 << 24
 
 
 class EncodedFolder:
-    """Published encodings, to read. Use `open`.
+    """A reader of published encodings. Create it with `open`.
 
     Attributes:
-        location: where the folder is, as it was named.
-        manifest: what it says of itself.
+        location: path or URL of the folder, as the user gave it.
+        manifest: its manifest.
     """
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
@@ -54,14 +54,14 @@ class EncodedFolder:
 
     @classmethod
     def open(cls, location: str | Path, *, partial: bool = False) -> EncodedFolder:
-        """Read the manifest and check that every shard is there at its length.
+        """Read the manifest and check that every shard exists and has the right length.
 
         Args:
             location: a folder, or its URL.
-            partial: also open a folder that is not finished.
+            partial: whether to open a folder that is not finished.
 
         Raises:
-            InstaHideError: no such folder, or one that is damaged or not finished.
+            InstaHideError: the folder does not exist, is damaged, or is not finished.
         """
         store = open_store(location)
         there = store.names()
@@ -80,33 +80,33 @@ class EncodedFolder:
         return cls(store, manifest)
 
     def __len__(self) -> int:
-        """Encodings in the folder."""
+        """The number of encodings."""
         return len(self.manifest)
 
     def __repr__(self) -> str:
         return f"EncodedFolder({self.location!r}, {len(self)} encodings)"
 
     def shard(self, number: int) -> Encoded:
-        """Encodings of a shard as they are stored, memory-mapped; `decode` makes them numbers.
+        """The stored encodings of a shard, memory-mapped; `decoded` converts them to float32.
 
         Raises:
-            InstaHideError: the file is not what the manifest says.
+            InstaHideError: the file does not agree with the manifest.
         """
         shard = self.manifest.shards[number]
         return read_shard(self._store.local(shard.name), shard, self.manifest, self.location)
 
     def decoded(self, images: Tensor) -> Tensor:
-        """float32 from images as they are stored."""
+        """Stored images converted to float32."""
         return dequantize(images, self.manifest.max_abs)
 
     def verify(self, progress: Callable[[int], None] = lambda _: None) -> list[str]:
-        """Everything that is wrong with the folder, one sentence each; nothing if all is well.
+        """Check the folder and return a sentence for every problem.
 
-        Every byte is compared with its checksum, every value with what the scheme allows, and
-        every encoding with all others: none may show the same mix as another, nor a single picture.
+        The checks are: the checksum of every shard; that values are possible under the scheme;
+        that no two encodings show the same mix; and that no encoding shows a single picture.
 
         Args:
-            progress: called with the number of encodings of each shard that is done.
+            progress: called after each shard with its number of encodings.
         """
         problems = [f"{name!r} is not in the manifest." for name in sorted(self._strangers())]
         least = max_quantization_error(self.manifest.values, self.manifest.max_abs)
@@ -120,7 +120,7 @@ class EncodedFolder:
             except InstaHideError as error:
                 problems.append(error.problem)
             progress(shard.encodings)
-        # Images that are not mixed with others look the same in every copy.
+        # Without mixing, all copies of an image are equal.
         count = find_repeated_mixes(mixes) if self.manifest.encryption().k > 1 else 0
         if count:
             problems.append(f"{count} encodings show the mix of another: a key was used twice.")
@@ -133,7 +133,7 @@ class EncodedFolder:
         return problems
 
     def _magnitudes(self, number: int) -> NDArray[np.float32]:
-        """|x| of the encoding ``number``, counted over all shards, as (values,)."""
+        """(values,) magnitudes of the encoding ``number``, counted over all shards."""
         for place, shard in enumerate(self.manifest.shards):
             if number < shard.encodings:
                 image = self.decoded(self.shard(place).images[number : number + 1])
@@ -143,20 +143,20 @@ class EncodedFolder:
         raise IndexError(number)
 
     def _strangers(self) -> set[str]:
-        """Files that should not be there."""
+        """Files that the manifest does not list."""
         names = self._store.names() - {shard.name for shard in self.manifest.shards} - {NAME}
         if self.manifest.ended is None:
-            # Shards that are under way, or were when the writer was killed: it removes them.
+            # Shards that are being written, or that a killed writer left and will remove.
             return {name for name in names if not re.fullmatch(SHARD_NAME, name)}
         return names
 
     def _verify_shard(self, number: int, single: SingleImages) -> NDArray[np.uint64]:
-        """Check a shard; returns the fingerprints of its mixes."""
+        """Check a shard and return the fingerprints of its mixes."""
         shard = self.manifest.shards[number]
         with reading(shard, self.location), self._store.local(shard.name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != shard.sha256:
-            raise damaged(shard, self.location, "its checksum is another")
+            raise damaged(shard, self.location, "its checksum is wrong")
         encoded = self.shard(number)
         step = max(1, _CHECKED // self.manifest.bytes_each)
         before = sum(other.encodings for other in self.manifest.shards[:number])
@@ -173,26 +173,26 @@ class EncodedFolder:
 
 
 class FolderWriter:
-    """A folder of encodings while it is written, by nobody else. Use `writing_encodings`."""
+    """A writer of a folder of encodings, with exclusive access. Use `writing_encodings`."""
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self.store = store
         self.manifest = manifest
 
     def commit(self, shard: Shard) -> None:
-        """Let a written shard count."""
+        """Add a written shard to the manifest."""
         self._replace({"shards": (*self.manifest.shards, shard), "ended": None})
 
     def finish(self, ended: Literal["all", "limit"]) -> None:
-        """Declare the folder finished.
+        """Mark the folder as finished.
 
         Raises:
-            ValueError: not all encodings are there, though ``ended`` says so.
+            ValueError: ``ended`` is "all", but encodings are missing.
         """
         self._replace({"ended": ended})
 
     def abandon(self) -> None:
-        """Leave no folder that says it is being written; only while it holds no shard."""
+        """Remove the manifest of a folder without shards."""
         self.store.remove(NAME)
 
     def _replace(self, changes: dict[str, object]) -> None:
@@ -205,14 +205,14 @@ class FolderWriter:
 def writing_encodings(
     location: str | Path, manifest: Manifest, *, resume: bool = False
 ) -> Iterator[FolderWriter]:
-    """Write the folder that ``manifest`` describes, or go on with it.
+    """Write or resume the folder that ``manifest`` describes.
 
-    With ``resume``, finished shards stay, and what else is there of shards is removed; a folder
-    that holds nothing yet is begun.
+    With ``resume``, finished shards are kept and unfinished ones are removed; an empty folder is
+    started.
 
     Raises:
-        InstaHideError: the folder is taken, by other files or another writer; it holds something
-            else than ``manifest`` describes; or a finished shard is damaged.
+        InstaHideError: the folder has other files or another writer; its contents do not agree with
+            ``manifest``; or a finished shard is damaged.
     """
     store = open_store(location)
     with store.exclusive():
@@ -237,14 +237,14 @@ def writing_encodings(
 
 
 def store_shard(store: Store, name: str, encoded: Encoded, values: Values, reach: float) -> Shard:
-    """Write ``encoded`` to the file ``name``; it counts once `FolderWriter.commit` has it.
+    """Write ``encoded`` to the file ``name``. `FolderWriter.commit` then adds it to the manifest.
 
     Args:
-        store: of the folder.
-        name: from `new_shard_name`.
-        encoded: images float32 or, where ``values`` are, float16.
-        values: how they are stored.
-        reach: of the folder's manifest.
+        store: store of the folder.
+        name: file name from `new_shard_name`.
+        encoded: encodings, float32, or float16 if ``values`` is float16.
+        values: type of stored values.
+        reach: `Manifest.max_abs` of the folder.
     """
     images = quantize(encoded.images, values, reach)
     with store.writing(name) as path:
@@ -252,32 +252,32 @@ def store_shard(store: Store, name: str, encoded: Encoded, values: Values, reach
 
 
 def new_publication() -> str:
-    """A random number for a new folder."""
+    """A random identifier for a new folder."""
     return secrets.token_hex(16)
 
 
 def new_shard_name() -> str:
-    """A random file name, which no shard had before."""
+    """A random file name for a new shard."""
     return f"{secrets.token_hex(8)}.safetensors"
 
 
 def read_manifest(store: Store) -> Manifest:
-    """The manifest in ``store``.
+    """Read the manifest in ``store``.
 
     Raises:
-        InstaHideError: it is damaged, or of a newer version.
+        InstaHideError: the manifest is damaged, or has a newer version.
     """
     return Manifest.from_json(store.read(NAME, MOST_BYTES), store.location)
 
 
 def write_manifest(store: Store, manifest: Manifest) -> None:
-    """Replace the manifest in ``store``, whole."""
+    """Replace the manifest in ``store`` atomically."""
     with store.writing(NAME) as path:
         path.write_bytes(manifest.to_json())
 
 
 def _require_shards(store: Store, there: Collection[str], manifest: Manifest) -> None:
-    """Check that every shard is among the files ``there``, at its length."""
+    """Check that every shard is among the files ``there`` and has the right length."""
     for shard in manifest.shards:
         if shard.name not in there:
             raise damaged(shard, store.location, "it is missing")

@@ -1,7 +1,7 @@
-"""PUBLIC: what a folder of encodings says of itself, checked before anything else is read.
+"""PUBLIC: the manifest of a folder of encodings, which is validated before shards are read.
 
-Whoever wrote a manifest may mean harm. So every text, number and list in it is bounded, and no
-shard can claim more encodings than its bytes hold. docs/format.md describes the file.
+A manifest may come from an attacker. So every text, number and list in it is bounded, and a shard
+cannot claim more encodings than its bytes can hold. docs/format.md describes the file.
 """
 
 from __future__ import annotations
@@ -33,24 +33,23 @@ from instahide.errors import DamagedFileError, DataError, InstaHideError, first_
 FORMAT: Literal[1] = 1
 NAME = "manifest.json"
 SHARD_NAME = r"^[0-9a-f]{16}\.safetensors$"
-#: A manifest above this size is neither written nor read: ten thousand shards and as many classes
-#: stay below it.
+#: Largest size of a manifest in bytes; enough for ten thousand shards and as many classes.
 MOST_BYTES = 1 << 22
-#: An object has no more fields than this: each that is wrong takes memory for its error.
+#: Largest number of fields of a JSON object; each invalid field takes memory for its error.
 MOST_FIELDS = 40
-#: A shard has at most this many bytes besides its encodings and labels.
+#: Largest number of bytes of a shard besides its encodings and labels.
 MOST_OVERHEAD = 1024
-#: The last line but one of the file; the digits are those of everything before the comma.
+#: The last but one line of the file; the hash is that of everything before the comma.
 _CHECKSUM = ',\n "checksum": "{}"\n}}\n'
 
 Values = Literal["float32", "float16", "uint8"]
-#: Without control characters: these texts are shown on terminals.
+#: Text without control characters, because it is printed on terminals.
 Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Name = Annotated[Text, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=1 << 48)]
 Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
-#: The value of a field of the scheme; the scheme itself checks more.
+#: The value of a field of the scheme; `Scheme` validates it further.
 Parameter = bool | Annotated[int, Field(ge=0, le=1 << 16)] | float | Name
 
 #: How `Values` are stored.
@@ -62,7 +61,7 @@ STORED: dict[Values, torch.dtype] = {
 
 
 class Shard(BaseModel):
-    """One file of encodings."""
+    """The entry of one file of encodings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -73,7 +72,7 @@ class Shard(BaseModel):
 
 
 class Manifest(BaseModel):
-    """A folder of encodings. It names no image, and holds nothing that is drawn from keys."""
+    """A folder of encodings. It names no image, and nothing in it is drawn from keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -125,7 +124,7 @@ class Manifest(BaseModel):
     )
     @property
     def checksum(self) -> Sha256:
-        """SHA-256 of the file up to this field, which is the last."""
+        """SHA-256 of the file up to this field, the last one."""
         return _digest(self._body())
 
     @model_validator(mode="after")
@@ -153,34 +152,34 @@ class Manifest(BaseModel):
         return self
 
     def __len__(self) -> int:
-        """Encodings in all shards."""
+        """The number of encodings in all shards."""
         return sum(shard.encodings for shard in self.shards)
 
     @property
     def total(self) -> int:
-        """Encodings that were asked for."""
+        """The requested number of encodings."""
         return self.private_images * self.copies
 
     @property
     def bytes_each(self) -> int:
-        """Bytes of an encoding and its label on disk."""
+        """Bytes of one encoding and its label on disk."""
         return math.prod(self.shape) * STORED[self.values].itemsize + 4 * len(self.classes)
 
     @property
     def max_abs(self) -> float:
-        """No value of an encoding is further from 0: a mix of pixels stays between the extremes."""
+        """The largest possible magnitude of a value: mixes stay within the range of pixels."""
         return max_abs(self.mean, self.std, self.encryption().noise)
 
     def encryption(self) -> Scheme:
-        """The scheme that made the encodings.
+        """The scheme of the encodings.
 
         Raises:
-            InstaHideError: there is none with these fields.
+            InstaHideError: the fields are not those of a valid scheme.
         """
         return _scheme(json.dumps(self.scheme))
 
     def to_json(self) -> bytes:
-        """As indented JSON, with its checksum.
+        """The manifest as indented JSON, with its checksum.
 
         Raises:
             DataError: it would be larger than `MOST_BYTES`.
@@ -204,8 +203,8 @@ class Manifest(BaseModel):
         """Read what `to_json` wrote; ``location`` is for messages.
 
         Raises:
-            DamagedFileError: not a manifest, a manifest of a newer version, one of which a bit
-                has changed, or one that cannot be true.
+            DamagedFileError: the text is not a manifest, has a newer version or a wrong checksum,
+                or is inconsistent.
         """
         version = _version(text, location)
         if version > FORMAT:
@@ -225,14 +224,14 @@ class Manifest(BaseModel):
 
 
 def max_abs(mean: tuple[float, ...], std: tuple[float, ...], noise: float) -> float:
-    """No mix of images under this normalization, and this noise, has a value further from 0."""
+    """The largest magnitude of a mix of images under this normalization, with this noise."""
     mix = max(max(m, 1 - m) / s for m, s in zip(mean, std, strict=True))
     return mix + MAX_NOISE_DEVIATIONS * noise
 
 
 @lru_cache
 def _scheme(text: str) -> Scheme:
-    # Whether its bounds can be met is simulated, which is worth doing once.
+    # Cached, because validation simulates whether its bounds can be met.
     return Scheme.from_json(text)
 
 
@@ -252,7 +251,7 @@ def _version(text: bytes, location: str) -> int:
 
 
 def _fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object of JSON, unless it is a flood or readers could take it for different things."""
+    """A JSON object, after a check for too many or duplicate fields."""
     fields = dict(pairs)
     if len(pairs) > MOST_FIELDS or len(fields) < len(pairs):
         raise ValueError

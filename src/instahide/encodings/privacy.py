@@ -1,4 +1,4 @@
-"""What the manifests of folders of encodings say of differential privacy."""
+"""Differential privacy of published folders, as far as their manifests tell."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from instahide.encryption.privacy import DELTA, epsilon_upper_bound, privacy_sta
 
 
 def folder_epsilon(manifest: Manifest, delta: float = DELTA) -> float | None:
-    """A bound for this folder by itself, without its coefficients, which nobody publishes.
+    """An upper bound of epsilon for this folder alone; its coefficients are not published.
 
-    None where an exposure limit was set: images at their limit are drawn no more and others more
-    often than by chance, so that only the publisher's ledger knows. Infinite without noise.
+    None with an exposure limit: images at their limit are not drawn any more and others more often,
+    so that only the publisher's ledger has the figure. Infinite without noise.
 
     Raises:
-        InstaHideError: a delta that is no chance.
+        InstaHideError: ``delta`` is not between 0 and 1.
     """
     scheme = manifest.encryption()
     if scheme.noise and (manifest.limited or manifest.ended == "limit"):
@@ -26,10 +26,10 @@ def folder_epsilon(manifest: Manifest, delta: float = DELTA) -> float | None:
 
 
 def folders_statement(manifests: Sequence[Manifest], delta: float = DELTA) -> str:
-    """`privacy_statement` of one or more folders: of the image that is protected least.
+    """`privacy_statement` of one or more folders, for the least protected image.
 
     Raises:
-        InstaHideError: a delta that is no chance.
+        InstaHideError: ``delta`` is not between 0 and 1.
     """
     found = [folder_epsilon(manifest, delta) for manifest in manifests]
     noise = all(manifest.encryption().noise for manifest in manifests)

@@ -1,9 +1,9 @@
-"""Encrypt a data set into a folder of encodings, so that whoever trains needs nothing else.
+"""Encrypts a data set into a folder of encodings, which is all that training needs.
 
-The order of events is what makes it safe to be killed at any time: an encoding is counted in the
-ledger when its keys are drawn; the images of a shard are noted before its file is written; the
-shard counts once the manifest names it. A shard that was not finished is made anew, from other
-keys, and its images stay counted.
+Publishing can be killed at any time: an encoding is counted in the ledger when its keys are drawn;
+the images of a shard are recorded before its file is written; and a shard belongs to the folder
+once the manifest lists it. An unfinished shard is encoded again under other keys, and its first
+attempt stays counted.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError, ExposureLimitError, InstaHideError, first_validation_error
 
-#: Bytes of a shard, about; twice as many where there would be more than `MANY_SHARDS`, which spares
-#: the ledger work, and does not leave threads waiting at the end; more yet beyond `MOST_SHARDS`.
+#: Approximate bytes of a shard; twice as many if there were more than `MANY_SHARDS`, which saves
+#: work of the ledger; even more if there were more than `MOST_SHARDS`.
 SHARD_BYTES, MANY_SHARDS, MOST_SHARDS = 1 << 24, 256, 4096
-#: Shards that the ledger is told of at a time: a change of it costs as much for one as for a few.
+#: Shards that are recorded in the ledger at a time: a transaction costs the same for one or a few.
 NOTED = 8
 
-#: Shards that are written at a time: one writes while others wait for the disk, or for a network.
+#: Shards that are written at a time, so that one is written while others wait for disk or network.
 WRITERS = 4
 
-#: A shard to be written: its name, and the private images that it encrypts.
+#: A shard to write: its name, and the private images to encrypt.
 Task = tuple[str, NDArray[np.int64]]
 
 
@@ -64,13 +64,13 @@ class Publication:
         public: the public pool of a scheme that needs one.
         scheme: how to encrypt.
         copies: encodings of each image.
-        values: how they are stored.
-        participant: whose they are, for those who read the folder; the name is in the keys too, so
-            that no two participants have a key stream in common.
+        values: type of stored values.
+        participant: name of the participant, for readers of the folder. It is also mixed into the
+            keys, so that no two participants share a key stream.
 
     Raises:
-        InstaHideError: no copies, images that cannot be stored as ``values``, or what a manifest
-            cannot say.
+        InstaHideError: ``copies`` is below 1, the images cannot be stored as ``values``, or a
+            setting does not fit into a manifest.
     """
 
     images: ImageTable
@@ -82,16 +82,14 @@ class Publication:
 
     def __post_init__(self) -> None:
         if self.copies < 1:
-            raise InstaHideError(
-                f"{self.copies} copies of each image are none.", "Use `copies=1` or more."
-            )
+            raise InstaHideError(f"copies = {self.copies} is below 1.", "Use `copies=1` or more.")
         if len(self.images.classes) < 2:
             raise DataError(
                 f"The images are of one class alone: {', '.join(self.images.classes)}.",
                 "Name the classes of all participants, with `classes=` or as "
                 "`open_images(..., classes=['cat', 'dog'])`.",
             )
-        self.manifest()  # Refuses what it cannot say.
+        self.manifest()  # Refuses settings that do not fit into it.
         if self.values == "float16" and self.max_abs > torch.finfo(torch.float16).max:
             raise DataError(
                 "These images have so little contrast that their normalized values are beyond "
@@ -100,7 +98,7 @@ class Publication:
             )
 
     def manifest(self) -> Manifest:
-        """Of a folder that is about to be written."""
+        """The manifest of the folder to be written."""
         images = self.images
         try:
             return Manifest(
@@ -124,7 +122,7 @@ class Publication:
 
     @property
     def max_abs(self) -> float:
-        """No value of an encoding is further from 0."""
+        """The largest possible magnitude of a value."""
         return max_abs(self.images.mean, self.images.std, self.scheme.noise)
 
     def store(self, store: Store, name: str, encoded: Encoded) -> Shard:
@@ -135,9 +133,9 @@ class Publication:
         """An encoder that counts in ``exposure``, with a key stream of its own.
 
         Args:
-            exposure: of the images.
-            worker: a name for this process where several encrypt for one participant: it is in the
-                keys, like the participant's.
+            exposure: exposure of the images.
+            worker: name of this process, if several encrypt for one participant. It is mixed into
+                the keys, like the participant's name.
         """
         return Encoder(
             self.scheme,
@@ -150,22 +148,22 @@ class Publication:
 
 
 class Tasks(Protocol):
-    """The shards that an engine is to write."""
+    """The shards for an engine to write."""
 
     def __iter__(self) -> Iterator[Task]:
-        """Each once, noted in the ledger before it is given out."""
+        """Yield each task once, after it was recorded in the ledger."""
         ...
 
     def again(self, name: str) -> Task:
-        """The images of the shard ``name``, which was lost, under another name.
+        """A task for the images of the lost shard ``name``, under another name.
 
-        Whoever was to write it may only seem to be dead: what it writes is never mistaken for this.
+        If its worker is still alive, its late file is not confused with the new one.
         """
         ...
 
 
 class Engine(Protocol):
-    """Makes shards, on whatever machines."""
+    """Encodes and writes shards, on one machine or several."""
 
     def __call__(
         self,
@@ -176,16 +174,16 @@ class Engine(Protocol):
         tasks: Tasks,
         /,
     ) -> Generator[Shard, None, None]:
-        """Write the shard of every task; yields each once its file is whole.
+        """Write the shard of every task, and yield each when its file is complete.
 
-        ``encoder`` counts in ``account``; other processes make encoders of their own.
+        ``encoder`` counts in ``account``; other processes create their own encoders.
 
-        Tasks are asked for as they are begun. What they count is safe from power cuts, by
-        `LedgerAccount.sync`, before a file is written. A shard holds fewer encodings than its task
-        if an image reached its limit: then those of the first images.
+        Tasks are requested as they are started. `LedgerAccount.sync` protects their counts from
+        power cuts before a file is written. If an image reached its limit, a shard holds only the
+        encodings of the images before it.
 
         Raises:
-            ExposureLimitError: a task has none at all; what was written before is yielded.
+            ExposureLimitError: a task has no encoding within the limit; earlier shards are yielded.
         """
         ...
 
@@ -200,23 +198,23 @@ def publish(
     limit: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> EncodedFolder:
-    """Encrypt into the folder ``location``, or go on with what is there.
+    """Encrypt images into the folder ``location``, or resume.
 
     Args:
         publication: what to publish.
         location: a folder that does not exist yet, or its URL.
-        ledger: counts what goes out.
-        engine: `threads`, or one that uses other machines.
-        resume: keep the finished shards of a run that was killed; the others are made anew.
-        limit: encodings that an image may go into; the folder ends before one passes it.
-        progress: called with numbers of encodings as they are finished.
+        ledger: counts the encodings of each image.
+        engine: `threads`, or an engine that uses other machines.
+        resume: keep the finished shards of a killed run; the others are encoded again.
+        limit: largest exposure of an image; publishing ends before an image exceeds it.
+        progress: called with the number of encodings of each finished shard.
 
     Raises:
         InstaHideError: images, folder or ledger cannot be used.
-        ExposureLimitError: not a single encoding fits the limit.
+        ExposureLimitError: no encoding is within the limit.
     """
     account = ledger.account(publication.images, limit=limit, scheme=publication.scheme)
-    # Refuses what does not go together before anything is written.
+    # Validates images and scheme before anything is written.
     encoder = publication.encoder(account)
     uneven = limit is not None or has_repeats(publication.images)
     manifest = publication.manifest().model_copy(update={"limited": uneven})
@@ -237,17 +235,17 @@ def publish(
 
 
 class _Work:
-    """What is still to be written of a folder; the ledger knows of every shard before it is."""
+    """The remaining tasks of a folder, each recorded in the ledger before its shard is written."""
 
     def __init__(self, writer: FolderWriter, account: LedgerAccount) -> None:
         self._writer, self._account = writer, account
         self._publication = writer.manifest.publication
-        #: The images of shards in flight.
+        #: The images of shards that are being written.
         self._begun: dict[str, NDArray[np.int64]] = {}
         self._at_limit = False
 
     def __iter__(self) -> Iterator[Task]:
-        """Shards of images in random order, until a shard shows that the limit is reached."""
+        """Tasks with images in random order, until a shard shows that the limit is reached."""
         manifest = self._writer.manifest
         if not manifest.shards:
             self._account.begin(self._publication, manifest.copies)
@@ -262,7 +260,7 @@ class _Work:
                 yield task
 
     def again(self, name: str) -> Task:
-        """As `Tasks.again`."""
+        """See `Tasks.again`."""
         (task,) = self._begin([self._begun.pop(name)])
         return task
 
@@ -277,7 +275,7 @@ class _Work:
         self._writer.commit(shard)
 
     def _begin(self, parts: Iterable[NDArray[np.int64]]) -> list[Task]:
-        """A shard for each of ``parts``, which the ledger knows of in one change."""
+        """A task for each of ``parts``, recorded in the ledger in one transaction."""
         shards = {new_shard_name(): rows for rows in parts}
         if shards:
             self._account.pending(self._publication, shards)
@@ -285,14 +283,14 @@ class _Work:
         return list(shards.items())
 
     def left(self) -> NDArray[np.int64]:
-        """Images that are still to be encrypted; shards in flight are given up."""
+        """The images still to be encrypted, including those of unfinished shards."""
         manifest = self._writer.manifest
         finished = {shard.name for shard in manifest.shards}
         return self._account.remaining(self._publication, finished, len(manifest))
 
 
 def encodings_a_shard(manifest: Manifest) -> int:
-    """How many encodings a shard of this folder holds."""
+    """The number of encodings per shard of this folder."""
     whole = manifest.total * manifest.bytes_each
     least = SHARD_BYTES if whole <= MANY_SHARDS * SHARD_BYTES else 2 * SHARD_BYTES
     return max(1, max(least, whole // MOST_SHARDS) // manifest.bytes_each)

@@ -1,8 +1,8 @@
 """One file of encodings: safetensors, memory-mapped, without pickle.
 
-It holds two tensors: ``images`` (n, C, H, W), stored as the manifest's ``values`` say, and
-``labels`` (n, classes) float32. Nothing is read of a file before its length, types and shapes are
-found to be what the manifest says.
+It holds two tensors: ``images`` (n, C, H, W), of the type in the manifest's ``values``, and
+``labels`` (n, classes) float32. Length, types and shapes are compared with the manifest before
+values are read.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from instahide.utils.atomic_write import require_regular
 #: Images (n, C, H, W) and labels (n, classes), floats of any kind.
 EncodedArrays: TypeAlias = tuple[NDArray[np.generic], NDArray[np.generic]]
 
-#: 8-bit values stand for so many steps on either side of 0, which is stored as `_ZERO`.
+#: Steps of 8-bit values on either side of 0, which is stored as `_ZERO`.
 _STEPS, _ZERO = 127, 128
-#: What safetensors calls the types.
+#: Names of the types in safetensors.
 _NAMES: dict[Values, str] = {"float32": "F32", "float16": "F16", "uint8": "U8"}
 
 
 def max_quantization_error(values: Values, reach: float) -> float:
-    """How far a stored value may be from one that is at most ``max_abs`` from 0."""
+    """The largest error of a stored value whose magnitude is at most ``reach``."""
     share = {"float32": 0.0, "float16": 2**-11, "uint8": 0.5 / _STEPS}[values]
-    # Steps of float16 next to 0; and rounding of the way there and back.
+    # The spacing of float16 near 0; and the rounding of both conversions.
     return reach * share * (1 + 1e-5) + (2**-25 if values == "float16" else 0.0)
 
 
 def quantize(images: Tensor, values: Values, reach: float) -> Tensor:
-    """Encodings as they are stored."""
+    """Convert encodings to stored values."""
     if values == "uint8":
         return images.float().mul(_STEPS / reach).round_().add_(_ZERO).to(torch.uint8)
     return images.to(STORED[values])
 
 
 def dequantize(stored: Tensor, reach: float) -> Tensor:
-    """float32 encodings from what `quantize` gave.
+    """Convert the result of `quantize` to float32 encodings.
 
-    By NumPy, on the thread that asks. PyTorch would start threads for it, and as long as the
-    background of a loader has such threads, those of the model sleep between their operations.
+    It uses NumPy in the calling thread. PyTorch would start threads in the loader's background,
+    which slow down the threads of the model.
     """
     values = stored.numpy().astype(np.float32)
     if stored.dtype == torch.uint8:
@@ -62,20 +62,20 @@ def dequantize(stored: Tensor, reach: float) -> Tensor:
 
 
 def magnitudes(stored: Tensor) -> Tensor:
-    """|x| of encodings as they are stored: what a mask leaves as it is."""
+    """|x| of stored encodings, which does not depend on the mask."""
     if stored.dtype == torch.uint8:
         return stored.to(torch.int16).sub_(_ZERO).abs_()
     return stored.abs()
 
 
 def write_shard(path: Path, name: str, images: Tensor, labels: Tensor) -> Shard:
-    """Write stored ``images`` and ``labels`` to ``path``; the shard will be known as ``name``.
+    """Write stored ``images`` and ``labels`` to ``path``; returns the entry of the shard ``name``.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     try:
-        # Straight from the tensors' memory; `save` would copy them twice.
+        # Directly from the memory of the tensors; `save` would copy them twice.
         save_file({"images": images.contiguous(), "labels": labels.contiguous()}, path)
     except SafetensorError as error:
         raise OSError(str(error)) from error
@@ -86,16 +86,16 @@ def write_shard(path: Path, name: str, images: Tensor, labels: Tensor) -> Shard:
 
 
 def read_shard(path: Path, shard: Shard, manifest: Manifest, location: str) -> Encoded:
-    """The encodings of a shard as they are stored, memory-mapped, and their labels.
+    """The stored encodings of a shard, memory-mapped, and their labels.
 
     Args:
         path: the file.
-        shard: what it should be.
-        manifest: of the folder.
-        location: of the folder, for messages.
+        shard: its entry in the manifest.
+        manifest: manifest of the folder.
+        location: path or URL of the folder, for messages.
 
     Raises:
-        InstaHideError: the file is not what ``shard`` and ``manifest`` say, or cannot be read.
+        InstaHideError: the file does not agree with ``shard`` and ``manifest``, or cannot be read.
     """
     expected = {
         "images": (_NAMES[manifest.values], [shard.encodings, *manifest.shape]),
@@ -115,10 +115,10 @@ def read_shard(path: Path, shard: Shard, manifest: Manifest, location: str) -> E
 
 @contextmanager
 def reading(shard: Shard, location: str) -> Iterator[None]:
-    """Explain what goes wrong while a shard is read.
+    """Convert errors while a shard is read to `InstaHideError`.
 
     Raises:
-        InstaHideError: the file is no safetensors, or cannot be read.
+        InstaHideError: the file is not in safetensors format, or cannot be read.
     """
     try:
         yield
@@ -126,12 +126,12 @@ def reading(shard: Shard, location: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise damaged(shard, location, error.strerror or "it cannot be read") from error
-    except Exception:  # safetensors and PyTorch raise several kinds on damaged files
+    except Exception:  # safetensors and PyTorch raise many kinds of errors on damaged files
         raise damaged(shard, location, "it is no safetensors file") from None
 
 
 def damaged(shard: Shard, location: str, reason: str) -> DamagedFileError:
-    """What to say of a ``shard`` that is not what the manifest in ``location`` says."""
+    """The error for a ``shard`` that does not agree with the manifest in ``location``."""
     return DamagedFileError(
         f"Shard {shard.name} of {location} is damaged: {reason}.",
         "Get it anew from whoever published it.",

@@ -1,4 +1,4 @@
-"""Where encodings lie: a folder of this machine, or one at a URL."""
+"""Storage of encodings: a local folder, or a folder at a URL."""
 
 from __future__ import annotations
 
@@ -19,44 +19,43 @@ from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import atomic_write, open_regular
 
 _LOCK = ".lock"
-#: What `atomic_write` leaves of a manifest or a shard when it is killed.
+#: Temporary files of `atomic_write` that a killed process leaves.
 _PARTIAL = re.compile(r"\.(?:manifest|[0-9a-f]{16})-[a-z0-9_]{8}\.(?:json|safetensors)")
 
 
 class Store(Protocol):
-    """A folder of files, each whole or not there.
+    """A folder of files that are written atomically.
 
-    A name is that of a file directly inside. One that could mean anything else is refused, wherever
-    it comes from; hidden files are not seen.
+    Names are those of visible files directly inside; all other names are refused.
 
     Raises:
-        InstaHideError: by every method, for a name that is not plain, a file that is missing, and
-            whatever cannot be read or written.
+        InstaHideError: in every method, if a name is not a plain file name, a file is missing, or
+            reading or writing fails.
     """
 
     @property
     def location(self) -> str:
-        """As the user gave it, for messages."""
+        """The path or URL as the user gave it, for messages."""
         ...
 
     def names(self) -> set[str]:
-        """Files directly inside; empty if the folder does not exist."""
+        """Names of the files directly inside; empty if the folder does not exist."""
         ...
 
     def size(self, name: str) -> int:
-        """Bytes."""
+        """The size of a file in bytes."""
         ...
 
     def read(self, name: str, most: int) -> bytes:
-        """A whole small file, refused if it is larger than ``most`` bytes."""
+        """The content of a file, which must have at most ``most`` bytes."""
         ...
 
     def local(self, name: str) -> Path:
-        """A local file to memory-map: itself, or a copy in the cache."""
+        """The path of a local file to memory-map: the file itself, or a copy in the cache."""
         ...
 
     def writing(self, name: str) -> AbstractContextManager[Path]:
-        """A local path to write to, which appears as ``name`` if the block ends well."""
+        """A local path to write to; its file becomes ``name`` if the block ends without error."""
         ...
 
     def remove(self, name: str) -> None:
@@ -64,7 +63,7 @@ class Store(Protocol):
         ...
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Keep every other writer out during the block; refused if one is there already."""
+        """Lock out other writers during the block; fails if there is one already."""
         ...
 
 
@@ -72,7 +71,7 @@ def open_store(location: str | Path) -> Store:
     """The folder at a path or an fsspec URL; it need not exist yet.
 
     Raises:
-        InstaHideError: unknown kind of URL, or the package that it needs is missing.
+        InstaHideError: the kind of URL is unknown, or its package is missing.
     """
     path = local_path(location)
     if path is not None:
@@ -82,7 +81,7 @@ def open_store(location: str | Path) -> Store:
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A folder of this machine, or of a file system that it has mounted."""
+    """A folder on a local or mounted file system."""
 
     location: str
     folder: Path
@@ -121,7 +120,7 @@ class LocalStore:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """As `Store.writing`."""
-        # For others to read, if the user's mask and the folder let them in.
+        # Readable for others, if the umask and the folder permit it.
         with atomic_write(self._path(name), mode=0o666) as partial:
             yield partial
 
@@ -182,7 +181,7 @@ class LocalStore:
 
 @dataclass(frozen=True)
 class UrlStore:
-    """A folder of an object store, or whatever else fsspec reaches."""
+    """A folder in an object store or another file system of fsspec."""
 
     location: str
     remote: Remote
@@ -192,7 +191,7 @@ class UrlStore:
         return set(self.remote.files())
 
     def size(self, name: str) -> int:
-        """As `Store.size`; as it was when `names` was last called, where that is known."""
+        """As `Store.size`; the size at the last call of `names`, if known."""
         return self._entry(name).size
 
     def read(self, name: str, most: int) -> bytes:
@@ -201,7 +200,7 @@ class UrlStore:
         _require_small(entry.size, most, name, self.location)
         with connection_errors(self.location):
             content: bytes = self.remote.filesystem.cat_file(entry.path)
-        # It may have grown meanwhile.
+        # The file may have grown meanwhile.
         _require_small(len(content), most, name, self.location)
         return content
 

@@ -238,7 +238,7 @@ def test_a_link_to_nothing_and_a_log_without_its_ledger_are_refused(
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InstaHideError, match="no ledger"):
+    with pytest.raises(InstaHideError, match="not a ledger"):
         Ledger.open(tmp_path / "pipe")
 
 

@@ -1,1 +1,1 @@
-"""Encodings in the formats of others: one module a format, and the two ways."""
+"""Conversion of encodings to and from other formats, with a module for each format."""

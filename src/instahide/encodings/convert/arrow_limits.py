@@ -1,4 +1,4 @@
-"""How much an Arrow or Parquet file of a stranger may unpack to, found before it is unpacked."""
+"""Limits of the decompressed size of untrusted Arrow and Parquet files, checked before reading."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-#: Messages of a stream, at most: `datasets` writes one for every thousand rows.
+#: Largest number of messages of a stream; `datasets` writes one per thousand rows.
 MOST_MESSAGES = 1 << 20
-#: Bytes of a row, at least.
+#: Smallest number of bytes of a row.
 _ROW_BYTES = 8
-#: Places in the tables of Arrow's Message.fbs: the header of a message, its compression.
+#: Field numbers in Arrow's Message.fbs: the header of a message, and its compression.
 _HEADER_FIELD, _COMPRESSION_FIELD = 2, 3
 
 
 def require_plain_stream(file: pyarrow.NativeFile) -> None:
-    """Check that no record batch of an Arrow stream is compressed, as `datasets` never does it.
+    """Check that no record batch of an Arrow stream is compressed; `datasets` never compresses.
 
-    A compressed buffer says itself how much memory to take for it.
+    A compressed buffer states itself how much memory is allocated for it.
 
     Raises:
-        ValueError: one is compressed or damaged, or there are too many.
+        ValueError: a record batch is compressed or damaged, or there are too many.
     """
     import pyarrow
 
@@ -40,12 +40,12 @@ def require_plain_stream(file: pyarrow.NativeFile) -> None:
 
 
 def require_plausible_parquet(file: ParquetFile, file_bytes: int) -> None:
-    """Check how many rows a Parquet file says that it holds, and of how many bytes.
+    """Check the stated number of rows of a Parquet file, and their stated bytes.
 
     Raises:
-        ValueError: far more than its own bytes can be.
+        ValueError: the file is too small for them.
     """
-    # What it says of its columns is not looked at: damaged columns end the process.
+    # Metadata of columns is not read, because damaged columns crash the process.
     facts = file.metadata
     groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
     require_plausible_size(sum(group.total_byte_size for group in groups), file_bytes)
@@ -53,7 +53,7 @@ def require_plausible_parquet(file: ParquetFile, file_bytes: int) -> None:
 
 
 def _compressed(message: pyarrow.Message) -> bool:
-    """Whether the field of a record batch that says how it is compressed is there."""
+    """Whether a record batch has the field of its compression."""
     data = message.metadata.to_pybytes()
     try:
         (root,) = struct.unpack_from("<I", data)
@@ -65,7 +65,7 @@ def _compressed(message: pyarrow.Message) -> bool:
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Where a field of a flatbuffer's table is, or 0 where it is absent."""
+    """The position of a field of a flatbuffer table; 0 if absent."""
     (back,) = struct.unpack_from("<i", data, table)
     start = table - back
     (length,) = struct.unpack_from("<H", data, start)

@@ -1,4 +1,4 @@
-"""A folder of encodings, written in another format."""
+"""Exports a folder of encodings to another format."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ def export_encodings(
     form: Name,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Write ``folder`` to the new folder ``target``, its manifest beside, in bounded memory.
+    """Export ``folder`` and its manifest to the new folder ``target``, in bounded memory.
 
-    Values stay as they are: float16 where they are stored so (but in the challenge's files, which
-    are float32), float32 otherwise.
+    Values are float16 if they are stored as float16, except in the challenge format, else float32.
 
     Args:
-        folder: what to export.
-        target: a folder that does not exist yet, or is empty; whole or not there at all.
+        folder: the encodings to export.
+        target: a folder that does not exist yet, or is empty; it is written atomically.
         form: one of `FORMATS`.
-        progress: called with numbers of encodings as they are written.
+        progress: called with the number of encodings of each written block.
 
     Raises:
-        InstaHideError: ``target`` is taken or cannot be written, a shard is damaged, or a package
-            that the format needs is missing.
+        InstaHideError: ``target`` is not empty or cannot be written, a shard is damaged, or a
+            package for the format is missing.
     """
     require_free(target)
     with atomic_directory(target) as partial:
@@ -43,10 +42,10 @@ def export_encodings(
 
 
 def require_free(target: Path) -> None:
-    """Check that nothing is lost where a new folder goes.
+    """Check that ``target`` can be created without overwriting anything.
 
     Raises:
-        InstaHideError: it is a file, or a folder of files.
+        InstaHideError: ``target`` is a file or a folder that is not empty.
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise InstaHideError(f"{target} is there already.", "Choose another `out=`.")

@@ -1,4 +1,4 @@
-"""The formats that encodings can be exchanged in."""
+"""The formats to and from which encodings can be converted."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ Name = Literal["challenge", "webdataset", "huggingface", "parquet"]
 
 
 class Format(NamedTuple):
-    """How encodings are written and read, in blocks of images (n, C, H, W) and labels (n, classes).
+    """The writer and reader of a format, for blocks of images (n, C, H, W) and labels (n, classes).
 
     Attributes:
-        write: puts all blocks of the manifest, float16 or float32, into an empty folder.
-        read: the blocks in a folder, of so many encodings at the most. Whatever it finds, it
-            allocates no more than a block and runs no code. It raises what its library raises.
+        write: writes all blocks, float16 or float32, into an empty folder.
+        read: yields the blocks of a folder with at most so many encodings each. Whatever the files
+            hold, it allocates at most one block and executes no code from them. Errors are those
+            of its library.
     """
 
     write: Callable[[Iterable[EncodedArrays], Manifest, Path], None]

@@ -1,7 +1,7 @@
 """Hugging Face `datasets`: a column ``image`` (C, H, W) and a column ``label`` (classes).
 
-Either as the folder of Arrow files that ``save_to_disk`` writes, or as Parquet. Files of strangers
-are read by Arrow alone, without what they say of themselves: a "feature" may name a file to open.
+Either a folder of Arrow files, as of ``save_to_disk``, or Parquet. Untrusted files are read by
+Arrow without their metadata, because a "feature" in it may name a file to open.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLUMNS = ("image", "label")
 
 
 def write_arrow(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: Path) -> None:
-    """Write what ``datasets.load_from_disk`` reads.
+    """Write a folder for ``datasets.load_from_disk``.
 
     Raises:
         InstaHideError: `datasets` is not installed.
@@ -43,13 +43,13 @@ def write_arrow(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: Pat
         for number, block in enumerate(blocks):
             part = f"{staged}/{number}"
             _dataset(block).save_to_disk(part)
-            # Memory-mapped from here on.
+            # Memory-mapped from now on.
             parts.append(load_from_disk(part))
         concatenate_datasets(parts).save_to_disk(folder)
 
 
 def write_parquet(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: Path) -> None:
-    """Write what ``datasets.load_dataset`` reads: as ``train``, which is what data is called.
+    """Write a folder for ``datasets.load_dataset``, with the split ``train``.
 
     Raises:
         InstaHideError: `datasets` is not installed.
@@ -58,7 +58,7 @@ def write_parquet(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: P
     from pyarrow import parquet
 
     for number, block in enumerate(blocks):
-        # Encodings look like noise: to compress them takes time and saves nothing.
+        # Uncompressed, because encodings look like noise.
         parquet.write_table(
             _dataset(block).data.table,
             folder / f"train-{number:05d}-of-{len(manifest.shards):05d}.parquet",
@@ -137,7 +137,7 @@ def _block(table: pyarrow.Table, path: Path) -> EncodedArrays:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the progress bars of `datasets`, beside which there is one already."""
+    """Disable the progress bars of `datasets`; the caller shows its own."""
     from datasets import (
         are_progress_bars_disabled,
         disable_progress_bars,

@@ -1,7 +1,7 @@
-"""A folder of encodings, made from files in another format.
+"""Imports encodings from files in another format.
 
-What the files hold is checked like the shards of a stranger: types, shapes, every value and every
-label. What they cannot show, how they were made, is in the manifest beside them or must be told.
+Types, shapes, values and labels are validated like those of untrusted shards. How the encodings
+were made is stated by the manifest next to the files, or must be given by the caller.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from instahide.utils.atomic_write import atomic_directory
 
 @dataclass(frozen=True)
 class Provenance:
-    """How encodings came about that have no manifest.
+    """How encodings without a manifest were made.
 
     Attributes:
-        scheme: made them.
-        private_images: how many were encrypted.
-        copies: encodings of each.
-        mean: per channel, of pixel / 255, before encryption.
-        std: the same.
-        participant: who published them.
+        scheme: scheme of the encodings.
+        private_images: number of encrypted images.
+        copies: encodings of each image.
+        mean: mean of pixel / 255 before encryption, per channel.
+        std: standard deviation, likewise.
+        participant: name of the publisher.
     """
 
     scheme: Scheme
@@ -64,8 +64,8 @@ class ExternalEncodings:
     Attributes:
         source: the folder of the files.
         form: their format.
-        manifest: of the folder that they were exported from, or would have been.
-        count: how many there must be.
+        manifest: manifest of the folder that they were exported from, or one from `Provenance`.
+        count: required number of encodings.
     """
 
     source: Path
@@ -75,19 +75,19 @@ class ExternalEncodings:
 
     @classmethod
     def open(cls, source: Path, form: Name, origin: Provenance | None = None) -> ExternalEncodings:
-        """Find out what the files in ``source`` should hold.
+        """Read or create the manifest of the files in ``source``.
 
-        With a manifest the publication stays the same: it is the same encodings. Without, classes
-        are called 0, 1, 2 and so on, and values are stored as they are.
+        An existing manifest keeps its publication identifier, because the encodings are the same.
+        Otherwise classes are named 0, 1, 2 and so on, and values are stored in their own type.
 
         Args:
             source: a folder of files.
             form: one of `FORMATS`.
-            origin: how the encodings came about, where ``source`` has no manifest.
+            origin: how the encodings were made, if ``source`` has no manifest.
 
         Raises:
-            InstaHideError: there are both or none of manifest and ``origin``; the manifest is not
-                of a finished folder; the files cannot be read; a package that the format needs is
+            InstaHideError: there are both a manifest and ``origin``, or neither; the manifest is of
+                an unfinished folder; the files cannot be read; or a package for the format is
                 missing.
         """
         if not source.is_dir():
@@ -113,15 +113,15 @@ class ExternalEncodings:
     def convert(
         self, target: Path, progress: Callable[[int], None] = lambda _: None
     ) -> EncodedFolder:
-        """Make the new folder ``target`` of them, in the same order and in bounded memory.
+        """Write the encodings to the new folder ``target``, in the same order, in bounded memory.
 
         Args:
-            target: a folder that does not exist yet, or is empty; whole or not there at all.
-            progress: called with numbers of encodings as they are written.
+            target: a folder that does not exist yet, or is empty; it is written atomically.
+            progress: called with the number of encodings of each written block.
 
         Raises:
-            InstaHideError: files that cannot be read, or do not hold what they should; ``target``
-                is taken or cannot be written.
+            InstaHideError: files cannot be read or have unexpected content; or ``target`` is not
+                empty or cannot be written.
         """
         require_free(target)
         begun = self.manifest.model_copy(update={"shards": (), "ended": None})
@@ -136,7 +136,7 @@ class ExternalEncodings:
         return EncodedFolder.open(target)
 
     def _checked(self, block: EncodedArrays) -> Encoded:
-        """As float32 tensors."""
+        """The validated block as float32 tensors."""
         shapes = [array.shape[1:] for array in block]
         if shapes != [self.manifest.shape, (len(self.manifest.classes),)]:
             raise DamagedFileError(
@@ -144,7 +144,7 @@ class ExternalEncodings:
                 f"{shapes[1]}, not {self.manifest.shape} and {len(self.manifest.classes)} classes.",
                 "Get it anew from whoever published it.",
             )
-        with np.errstate(over="ignore"):  # What becomes infinite is found below.
+        with np.errstate(over="ignore"):  # Infinite values are detected below.
             images, labels = (torch.from_numpy(np.array(a, np.float32, order="C")) for a in block)
         reason = value_problems(images, labels, self.manifest)
         if reason:
@@ -163,7 +163,7 @@ class ExternalEncodings:
 
 
 def _described(source: Path, form: Name, origin: Provenance | None) -> Manifest:
-    """A manifest from what was told and from the first encoding."""
+    """A manifest from ``origin`` and the first encoding."""
     if origin is None:
         raise InstaHideError(
             f"{source} holds no {NAME}, so that nobody knows how its encodings were made.",
@@ -209,7 +209,7 @@ def _blocks(source: Path, form: Name, most: int) -> Iterator[EncodedArrays]:
             yield images, labels
     except InstaHideError:
         raise
-    except Exception as error:  # Every library raises its own on damaged files.
+    except Exception as error:  # Every library raises its own errors on damaged files.
         raise DamagedFileError(
             f"{source} cannot be read as {form} ({error}).", "Check the path and `format=`."
         ) from error

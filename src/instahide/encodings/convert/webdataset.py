@@ -1,6 +1,6 @@
-"""WebDataset: tar files of samples, each an ``image.npy`` and a ``label.npy`` under one number.
+"""WebDataset: tar files of samples, each with an ``image.npy`` and a ``label.npy``.
 
-Written and read by the standard library: the format is no more than names in a tar. Source:
+The standard library is enough, because the format consists of names in a tar file. Source:
 https://github.com/webdataset/webdataset, "The WebDataset Format".
 """
 
@@ -25,17 +25,17 @@ from instahide.utils.atomic_write import open_regular
 
 PARTS = ("image.npy", "label.npy")
 
-#: A tar is no larger, unless a single sample is: some of them in flight fill no memory.
+#: Largest size of a tar file, unless a single sample is larger.
 TAR_BYTES = 1 << 28
 
-#: Of a sample, at the most: a header of the tar, a header of NumPy and padding for each part.
+#: Largest overhead of a sample: for each part, headers of tar and NumPy, and padding.
 _OVERHEAD = len(PARTS) * (512 + 128 + 512)
 
 Sample = EncodedArrays
 
 
 def write(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: Path) -> None:
-    """Write as many tars as it takes."""
+    """Write numbered tar files."""
     sample = 4 * (math.prod(manifest.shape) + len(manifest.classes)) + _OVERHEAD
     many = max(1, TAR_BYTES // sample)
     samples = (pair for block in blocks for pair in zip(*block, strict=True))
@@ -50,7 +50,7 @@ def read(folder: Path, most: int) -> Iterator[EncodedArrays]:
     """Blocks of ``most`` encodings, from the tars in the order of their names.
 
     Raises:
-        InstaHideError: a sample without an image or a label.
+        InstaHideError: a sample has no image or no label.
     """
     samples = (sample for path in sorted(folder.glob("*.tar")) for sample in _samples(path))
     while block := list(islice(samples, most)):
@@ -62,7 +62,7 @@ def _add(tar: tarfile.TarFile, number: int, sample: Sample) -> None:
     for part, array in zip(PARTS, sample, strict=True):
         content = io.BytesIO()
         npy.write_array(content, array, version=(1, 0), allow_pickle=False)
-        # No time, no owner: whoever unpacks it learns nothing from these.
+        # Without time and owner, which would reveal something about the publisher.
         member = tarfile.TarInfo(f"{number:012d}.{part}")
         member.size = content.tell()
         content.seek(0)
@@ -71,7 +71,7 @@ def _add(tar: tarfile.TarFile, number: int, sample: Sample) -> None:
 
 
 def _samples(path: Path) -> Iterator[Sample]:
-    """The samples of a tar; parts of them that are neither image nor label are passed over."""
+    """The samples of a tar file; parts other than image and label are ignored."""
     with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for key, parts in groupby(_parts(tar), itemgetter(0)):
             sample = {part: content for _, part, content in parts}
@@ -85,17 +85,17 @@ def _samples(path: Path) -> Iterator[Sample]:
 
 
 def _parts(tar: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
-    """Of every part its sample, its name there and its content."""
+    """The sample, name and content of every part."""
     while member := tar.next():
         _forget(tar)
         folder, slash, name = member.name.rpartition("/")
         key, _, part = name.partition(".")
-        # A sparse member may be far longer than the tar.
+        # A sparse member may be far larger than the tar file.
         file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
         if file is not None and part in PARTS:
             yield folder + slash + key, part, file.read()
 
 
 def _forget(tar: tarfile.TarFile) -> None:
-    """Drop the list of members, for which nobody asks: it grows with the file."""
+    """Drop the list of members, which is not used and grows with the file."""
     tar.members.clear()  # type: ignore[attr-defined]  # Python 3.13 has `stream=True` for it.

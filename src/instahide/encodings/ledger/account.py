@@ -1,4 +1,4 @@
-"""The images of one data set in a ledger: what counts their encodings."""
+"""`LedgerAccount`: the exposure of a data set's images, counted in a ledger."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from instahide.errors import LedgerError
 class LedgerAccount(Exposure):
     """The rows of one data set in a ledger. Rows of the same picture or source share one count.
 
-    What `record` counts is in the file when it returns: whatever is killed then, it stays counted.
-    Power cuts are another matter: before encodings leave the machine's memory, `sync`. The limit
-    holds over all processes together.
-    A pickled copy counts in the same ledger, which must be there on its machine.
+    `record` returns after its counts are in the file, so they survive if the process is killed.
+    Call `sync` before encodings leave the memory of the machine, so that the counts also survive a
+    power cut. The limit holds over all processes together. A pickled copy counts in the same
+    ledger, which must be accessible on its machine.
 
     Args:
-        file: of the ledger.
-        hashes: (N, m) by which the rows are known, empty where one is not known; those of the
-            pictures first. Rows not known yet are entered.
-        limit: encodings that an image may go into, at most.
-        rate: what a squared coefficient of 1 costs, as `guarantee.mu_squared_rate` has it.
+        file: the open ledger.
+        hashes: (N, m) hashes that identify the rows, empty if unknown; those of the pictures
+            first. New rows are entered.
+        limit: largest exposure of an image; None for no limit.
+        rate: mu^2 of a squared coefficient of 1; see `privacy.mu_squared_rate`.
     """
 
     def __init__(
@@ -48,18 +48,17 @@ class LedgerAccount(Exposure):
         self._enter()
 
     def _enter(self) -> None:
-        """Look up which entries of the ledger the rows are counted under."""
+        """Look up the entries of the rows in the ledger."""
         entries = self._file.enter(self._hashes)
         with self._file.changing() as connection:
             self._links = count_links(connection)
-        #: (N,) numbers of the images in the ledger; or (N, w), where a row counts for several, with
-        #: -1 in spare places. Every take looks some up all over the place, and half the bytes stay
-        #: in the cache: that is six times as fast.
+        #: (N,) numbers of the images in the ledger; or (N, w), if a row counts for several images,
+        #: padded with -1. In 32 bits, because random access is then six times as fast.
         self._entries = entries[:, 0].astype(np.uint32) if entries.shape[1] == 1 else entries
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """(N,) encodings that each image went into, counted by anyone until now."""
+        """(N,) exposure of each image, counted by all processes so far."""
         self._file.refresh()
         return greatest(self._file.counts, self._entries)
 
@@ -76,7 +75,7 @@ class LedgerAccount(Exposure):
         return greatest(self._file.losses, self._entries)
 
     def group(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """As `Exposure.group`, with those that the ledger knows to be of one source as well."""
+        """As `Exposure.group`; also groups rows that have a common source by the ledger."""
         return merge_ids(ids, self.pictures())
 
     def pictures(self) -> NDArray[np.int64]:
@@ -90,12 +89,12 @@ class LedgerAccount(Exposure):
         if rate > self._rate * (1 + 1e-9):
             raise LedgerError(
                 "The account of the ledger was opened for a scheme with more noise, or for images "
-                "under another normalization: it would promise more privacy than there is.",
+                "under another normalization, so its epsilon would be too small.",
                 "Open it with the scheme that encrypts, and with the mean and std of the images.",
             )
 
     def exhausted(self) -> NDArray[np.bool] | None:
-        """(N,) which images are at their limit; None where no image is."""
+        """(N,) whether each image is at its limit; None if no image is."""
         if self.limit is None:
             return None
         self._file.refresh()
@@ -106,7 +105,7 @@ class LedgerAccount(Exposure):
         return spent if spent.any() else None
 
     def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
-        """As `Exposure.record`; in the ledger's file when it returns.
+        """As `Exposure.record`; returns after the counts are in the ledger's file.
 
         Raises:
             InstaHideError: the ledger cannot be written.
@@ -114,7 +113,7 @@ class LedgerAccount(Exposure):
         return self._take(rows, coefficients, together=False)
 
     def take_all(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
-        """As `record`, but all mixes or none of them; returns whether they were counted.
+        """As `record`, but counts all mixes or none; returns whether they were counted.
 
         Raises:
             InstaHideError: the ledger cannot be written.
@@ -128,7 +127,7 @@ class LedgerAccount(Exposure):
             with self._file.changing() as connection:
                 if count_links(connection) == self._links:
                     return self._count(rows, coefficients, together)
-            # Somebody found that some of these are renditions of other images.
+            # Another process has found that some of these are renditions of other images.
             self._enter()
 
     def _count(
@@ -150,7 +149,7 @@ class LedgerAccount(Exposure):
     def _spread(
         self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """What to count for mixes: (n, q) numbers of images, each once in a mix, or -1; weights."""
+        """(n, q) distinct images of each mix, padded with -1, and their coefficients."""
         each = 1 if self._entries.ndim == 1 else self._entries.shape[1]
         entries = self._entries[rows].astype(np.int64).reshape(len(rows), each * rows.shape[1])
         weights = np.repeat(np.asarray(coefficients, np.float32), each, axis=1)
@@ -159,9 +158,9 @@ class LedgerAccount(Exposure):
         return entries, weights
 
     def sync(self) -> None:
-        """Wait until no power cut can undo what was counted and noted.
+        """Wait until the counts survive a power cut.
 
-        To be called before encodings are written where somebody may see them.
+        Call it before you write encodings to a place where others may read them.
 
         Raises:
             InstaHideError: the disk fails.
@@ -169,9 +168,9 @@ class LedgerAccount(Exposure):
         self._file.sync()
 
     def check(self) -> None:
-        """Check that the counts are in the file that was opened, where every program finds it.
+        """Check that the counts are in the ledger's file and that the file is still at its path.
 
-        To be called before encodings are given to anybody; all other methods check it too.
+        Call it before you give encodings to anybody; all other methods check it too.
 
         Raises:
             InstaHideError: the file was removed, replaced, moved or overwritten.
@@ -179,7 +178,7 @@ class LedgerAccount(Exposure):
         self._file.check()
 
     def fold(self) -> None:
-        """Leave no trace in the file of which images were counted together.
+        """Remove the journal, which tells which images were counted together.
 
         Raises:
             InstaHideError: the ledger cannot be written.
@@ -187,7 +186,7 @@ class LedgerAccount(Exposure):
         self._file.fold()
 
     def begin(self, publication: str, copies: int) -> None:
-        """Remember an encoded folder that is to hold ``copies`` encodings of each image: none yet.
+        """Record a new folder that will hold ``copies`` encodings of each image.
 
         Raises:
             InstaHideError: the ledger cannot be written.
@@ -199,7 +198,7 @@ class LedgerAccount(Exposure):
             )
 
     def pending(self, publication: str, shards: Mapping[str, NDArray[np.int64]]) -> None:
-        """Remember, before any of the files ``shards`` is written, which rows (n,) each encrypts.
+        """Record which rows (n,) each of ``shards`` encrypts, before their files are written.
 
         Raises:
             InstaHideError: the ledger cannot be written.
@@ -214,18 +213,18 @@ class LedgerAccount(Exposure):
     def remaining(
         self, publication: str, finished: Container[str], encodings: int = 0
     ) -> NDArray[np.int64]:
-        """Rows still to be encrypted, sorted, each as often as copies are missing.
+        """Rows still to be encrypted, sorted, each repeated for every missing copy.
 
-        Pending shards are settled: those in ``finished`` are done, the others will never appear.
+        Pending shards in ``finished`` are marked as done; all others are dropped.
 
         Args:
-            publication: number of the encoded folder.
-            finished: the names of its finished shards.
-            encodings: how many are in them, at least.
+            publication: identifier of the encoded folder.
+            finished: names of its finished shards.
+            encodings: number of encodings in these, at least.
 
         Raises:
-            LedgerError: the folder was begun with another ledger or with other images, or the
-                ledger is an older copy, which does not know of all that is finished.
+            LedgerError: the folder was started with another ledger or other images, or the ledger
+                is an older copy, which lacks finished shards.
         """
         with self._file.changing() as connection:
             copies, done = self._begun(connection, publication)
@@ -252,7 +251,7 @@ class LedgerAccount(Exposure):
     def _begun(
         self, connection: sqlite3.Connection, publication: str
     ) -> tuple[int, NDArray[np.uint32]]:
-        """How many copies there are to be, and (N,) how many of each image are done."""
+        """The requested copies, and (N,) the number of finished ones of each image."""
         rows = connection.execute("SELECT * FROM publications WHERE id = ?", (publication,))
         for _, copies, source, done in map(without_crc, rows.fetchall()):
             if source == self._source():
@@ -263,13 +262,13 @@ class LedgerAccount(Exposure):
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        """The place in the ledger, not the counts."""
+        """Pickle the path of the ledger, not the counts."""
         self._file.refresh()
         where = self._file.path, self._file.name, self._file.seen
         return _reopened, (*where, self._hashes, self.limit, self._rate)
 
     def _source(self) -> bytes:
-        """What the same images in the same order give again."""
+        """A hash that is equal for the same images in the same order."""
         return hashlib.sha256(primary(self._hashes).tobytes()).digest()
 
 
@@ -290,17 +289,17 @@ def _reopened(
     if file.seen < seen:
         raise LedgerError(
             f"{path} is an older copy of the ledger that these images are counted in.",
-            "Restore the newest one: the other counts too little.",
+            "Restore the newest copy: this one counts too little.",
         )
     return LedgerAccount(file, hashes, limit, rate)
 
 
 def greatest(totals: NDArray[Scalar], entries: NDArray[np.generic]) -> NDArray[Scalar]:
-    """(N,) the greatest of ``totals`` (M,) among the ``entries`` of each row; 0 where it has none.
+    """(N,) the largest of ``totals`` (M,) among the ``entries`` of each row; 0 if it has none.
 
-    ``entries`` are (N,), or (N, w) with -1 in spare places.
+    ``entries`` are (N,), or (N, w) padded with -1.
     """
-    # -1 is the last place.
+    # -1 is the index of the last element, a 0.
     known = totals if entries.ndim == 1 else np.append(totals, totals.dtype.type(0))
     found: NDArray[Scalar] = known[entries]
     return found if entries.ndim == 1 else found.max(axis=1)

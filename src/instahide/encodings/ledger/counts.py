@@ -1,4 +1,4 @@
-"""The counts of a ledger, added up from what its database holds."""
+"""The counts of a ledger, summed from its database."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 
 from instahide.encodings.ledger.schema import Row, without_crc
 
-#: Fewer numbers than one image in so many are added one by one: all images take longer then.
+#: If fewer than one image in so many was counted, its count is updated singly.
 ONE_BY_ONE = 4
 
 
 class LedgerCounts:
-    """What a connection to a ledger has read of its counts.
+    """The counts that were read through a connection to a ledger.
 
     Args:
-        connection: to the database.
+        connection: connection to the database.
 
     Attributes:
-        name: of the ledger, random.
-        salt: of its hashes.
-        counts: (M,) encodings that each image went into, as far as was seen.
-        squares: (M,) sums of its squared coefficients in them.
-        losses: (M,) sums of the same, each times the rate of its take.
+        name: random name of the ledger.
+        salt: salt of its hashes.
+        counts: (M,) exposure of each image, up to the last take that was read.
+        squares: (M,) sums of the squared coefficients of each image.
+        losses: (M,) sums of the squared coefficients, each times the rate of its take.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -44,7 +44,7 @@ class LedgerCounts:
         """Bring `counts`, `squares` and `losses` up to date, in one transaction.
 
         Raises:
-            ValueError: the database cannot be as a ledger was written.
+            ValueError: the database is inconsistent.
         """
         _, _, images, folded = self._state()
         if self._seen is None or folded > self._seen or images != len(self.counts):
@@ -62,7 +62,7 @@ class LedgerCounts:
         return self._seen or 0
 
     def holds(self, other: LedgerCounts) -> bool:
-        """Whether these are counts of the same ledger, and no older than what ``other`` has."""
+        """Whether these are counts of the same ledger and not older than those of ``other``."""
         known = len(other.counts)
         return (
             (self.name, self.salt) == (other.name, other.salt)
@@ -100,7 +100,7 @@ class LedgerCounts:
             raise ValueError("Not a count and two sums for each image.")
 
     def _split(self, takes: Iterable[Row]) -> Iterator[list[Row]]:
-        """``takes``, as many at a time as are worth adding up together."""
+        """``takes`` in parts that are efficient to add up together."""
         part: list[Row] = []
         size = 0
         for take in takes:
@@ -128,7 +128,7 @@ class LedgerCounts:
 
 
 def without_noise(counts: NDArray[np.uint32]) -> NDArray[np.float64]:
-    """The losses of images that never went out with noise, of which the file says nothing."""
+    """The losses of images that were only encrypted without noise; the file does not store them."""
     return np.where(counts > 0, math.inf, 0.0)
 
 
@@ -137,7 +137,7 @@ def sum_counts(
     numbers: NDArray[np.intp],
     values: NDArray[np.float64] | None,
 ) -> None:
-    """Add to ``totals[numbers]`` the ``values``, or 1; a number may be there more than once."""
+    """Add ``values``, or 1, to ``totals[numbers]``; a number may occur more than once."""
     if ONE_BY_ONE * len(numbers) > len(totals):
         totals += np.bincount(numbers, values, minlength=len(totals))
     else:
@@ -145,7 +145,7 @@ def sum_counts(
 
 
 def _complete(takes: Iterable[Row], seen: int) -> Iterator[Row]:
-    """The values of the rows ``takes``, which go on after take ``seen`` without a gap."""
+    """The values of the rows ``takes``, after a check that no take is missing after ``seen``."""
     for number, row in enumerate(takes, seen + 1):
         values = without_crc(row)
         if values[0] != number:

@@ -1,4 +1,4 @@
-"""What goes wrong with a ledger's file, in words that say what to do."""
+"""Errors of a ledger's file, with remedies."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn errors of the file at ``path``, and of reading what is in it, into sentences.
+    """Convert errors of SQLite, the file system and parsing to `InstaHideError`.
 
     Raises:
-        InstaHideError: in the place of another error.
+        InstaHideError: the file at ``path`` cannot be used.
     """
     try:
         yield
     except sqlite3.Error as error:
-        # The low byte is the kind; SQLite puts details above it.
+        # The low byte is the kind of error; the others are details.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF
         if code in _BUSY:
             raise _busy(path) from error
@@ -33,25 +33,25 @@ def explained(path: Path) -> Iterator[None]:
     except InstaHideError:
         raise
     except (IndexError, TypeError, ValueError) as error:
-        # What Python and NumPy say to names and arrays that are not as they should be.
+        # Errors of Python and NumPy on unexpected names and arrays.
         raise damaged(path) from error
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
 
 
 def damaged(path: Path) -> LedgerError:
-    """The file is no ledger, or not a whole one. It is never started anew on its own."""
+    """The error for a file that is not a complete ledger, which is never replaced automatically."""
     return LedgerError(
-        f"{path} is no ledger, or a damaged one.",
+        f"{path} is not a ledger, or is damaged.",
         "Restore it from a backup with its `-wal` file; to start a new ledger, knowing that all "
         "counts are lost, move this one away. INSTAHIDE_LEDGER names another.",
     )
 
 
 def lost(path: Path, what: str) -> LedgerError:
-    """The file is not the one that was opened: what would be counted now, nobody would read."""
+    """The error for a ledger whose file was lost while open, so that counts would not be kept."""
     return LedgerError(
-        f"The ledger {path} {what} while it was in use, and nothing may go out uncounted.",
+        f"The ledger {path} {what} while it was in use, so encodings cannot be counted.",
         "Restore the very ledger that was in use, with its `-wal` file, and resume. Do not publish "
         "what was made meanwhile: its counts may be missing.",
     )
@@ -66,6 +66,6 @@ def _busy(path: Path) -> LedgerError:
 
 def _unwritable(path: Path, reason: str) -> LedgerError:
     return LedgerError(
-        f"The ledger {path} cannot be written ({reason}), and nothing may go out uncounted.",
+        f"The ledger {path} cannot be written ({reason}), so encodings cannot be counted.",
         "Free some space, make it writable, or name another ledger with INSTAHIDE_LEDGER.",
     )

@@ -1,13 +1,13 @@
-"""Whether the files of an open ledger are still there, and still the same.
+"""Checks that the files of an open ledger still exist and are the same.
 
-SQLite keeps writing to a database whose file was removed or replaced, and nobody would ever read
-what it counts there. It finds its log (``-wal``) and its index (``-shm``) by the name of the
-database: two programs that open one file by different names use two logs and lose each other's
-counts. So a ledger is opened by one name, the one that symbolic links lead to, and whatever could
-give it a second name or another content ends the work.
+SQLite keeps writing to a database whose file was removed or replaced, and those counts would be
+lost. It finds its log (``-wal``) and its index (``-shm``) by the name of the database: two programs
+that open one file under different names use two logs and lose each other's counts. So a ledger is
+opened under the path that symbolic links resolve to, and work ends if the file could have a second
+name or other contents.
 
-Not seen are a file that is overwritten within the clock tick of the file system in which SQLite
-itself wrote to it, and a copy of the whole machine.
+Two cases are not detected: a file that is overwritten within the same clock tick of the file system
+as a write by SQLite, and a copy of the whole machine.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def resolve_path(path: Path) -> Path:
-    """The absolute path without symbolic links that ``path`` leads to; a ledger may be there.
+    """The absolute path without symbolic links; the ledger may exist or not.
 
     Raises:
-        LedgerError: what is there is no file, has a second name, or is a part of a ledger that
-            was removed.
+        LedgerError: ``path`` is not a file, has a second name, or only the log of a removed ledger
+            exists.
     """
     with explained(path):
         real = Path(os.path.realpath(path))
@@ -71,7 +71,7 @@ def _require_one_name(path: Path, real: Path) -> None:
 
 
 def _remove_leftovers(real: Path) -> None:
-    """Remove the name under which the ledger was made, if whoever made it was killed then."""
+    """Remove the temporary name of the ledger, if its creator was killed."""
     for entry in os.scandir(real.parent):
         made = entry.name.startswith(f".{real.stem}-") and entry.name.endswith(".new")
         if made and real.samefile(entry.path):
@@ -82,9 +82,9 @@ def _is_mounted(real: Path) -> bool:
     try:
         mounts = _MOUNTS.read_bytes().splitlines()
     except OSError:
-        # No Linux: there are no mounts of single files.
+        # Not Linux: single files cannot be mounted.
         return False
-    # Spaces and the like are octal escapes there.
+    # Spaces and other characters are octal escapes in this file.
     points = {line.split()[4] for line in mounts if len(line.split()) > 4}
     return any(_escaped(f"{real}{suffix}") in points for suffix in SUFFIXES)
 
@@ -104,14 +104,14 @@ def _size(path: str) -> int:
 
 
 class FileWatch:
-    """The three files of a ledger, as they were when it was opened.
+    """The identity of a ledger's three files when it was opened.
 
     Args:
-        given: path by which it was asked for.
-        path: where that leads, from `resolve_path`. SQLite has opened all three files.
+        given: path that the caller gave.
+        path: the result of `resolve_path`. SQLite must have opened all three files.
 
     Raises:
-        InstaHideError: they are gone already.
+        InstaHideError: a file is missing.
     """
 
     def __init__(self, given: Path, path: Path) -> None:
@@ -124,13 +124,13 @@ class FileWatch:
         self.require()
 
     def require(self) -> tuple[int, int, int]:
-        """Check that the files are the same ones, by the same name.
+        """Check that the files are unchanged in identity and name.
 
         Returns:
-            Size and times of the database, which change whenever anybody writes to it.
+            Size and times of the database, which change with every write.
 
         Raises:
-            InstaHideError: they are not.
+            InstaHideError: a file was removed, replaced, moved, or has a second name.
         """
         try:
             found = [os.lstat(name) for name in self._names]

@@ -1,4 +1,4 @@
-"""Which image is which: salted hashes that give nothing away without the image or a guess of it."""
+"""Salted hashes of images, which reveal nothing without the image or a guess of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from instahide.utils.parallel import with_progress
 
 SALT_BYTES = 32
-#: Bytes that are kept of a hash: two of 10^9 images collide with a chance below 10^-20.
+#: Stored bytes of a hash: among 10^9 images, the probability of a collision is below 10^-20.
 HASH_BYTES = 16
-#: Keys that are hashed between two moves of the progress bar.
+#: Keys that are hashed between updates of the progress bar.
 _CHUNK = 1000
 
 
@@ -24,13 +24,13 @@ def _digest(salted: hashlib._Hash, key: NDArray[np.uint64]) -> bytes:
 def salted_keys(
     keys: NDArray[np.uint64], salt: bytes, *, progress: bool = False
 ) -> NDArray[np.bytes_]:
-    """(N, m) of `HASH_BYTES` bytes: SHA-256 of the salt and of each of ``keys`` (N, m, 2), cut off.
+    """(N, m) of `HASH_BYTES` bytes: truncated SHA-256 of the salt and each of ``keys`` (N, m, 2).
 
-    A key of zeros is not known, and gives an empty hash.
+    A key of zeros means unknown, and gives an empty hash.
 
     Args:
-        keys: as `data.image_source.keys_of` gives them.
-        salt: of the ledger; under another salt all hashes are others.
+        keys: result of `data.image_source.keys_of`.
+        salt: salt of the ledger; another salt gives unrelated hashes.
         progress: show a bar.
     """
     salted = hashlib.sha256(salt + b"image")

@@ -1,9 +1,9 @@
-"""Under which entries of a ledger an image is counted, by the hashes that it is known by.
+"""The entries of a ledger under which an image is counted, found by its hashes.
 
-A ledger has an entry for each source image. Other hashes are noted as renditions of entries: the
-pixels of the source at some size, or the same pixels in another file format. Whoever encrypts a
-rendition shows its source, so that an image is counted under the entry of its own hash, under those
-that any of its hashes are renditions of, and so on for the hashes of these.
+A ledger has an entry for each source image. Further hashes are stored as renditions of entries: the
+pixels of the source at another size, or the same pixels in another file format. An encoding of a
+rendition also exposes its source. So an image is counted under the entry of its own hash, under the
+entries of which its hashes are renditions, and recursively under those of their hashes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from instahide.encodings.ledger.image_hash import HASH_BYTES
 
-#: A hash that is not known, in an array of hashes.
+#: An unknown hash in an array of hashes.
 UNKNOWN = b""
 
 Entries = NDArray[np.int64]
 
 
 class ImageLinks(NamedTuple):
-    """L renditions: ``hashes`` (L,), each of the ``entries`` (L,) beside it."""
+    """L renditions: ``hashes`` (L,), each with the entry in ``entries`` (L,)."""
 
     hashes: NDArray[np.bytes_]
     entries: Entries
@@ -33,7 +33,7 @@ class ImageLinks(NamedTuple):
         return cls(np.empty(0, f"S{HASH_BYTES}"), np.empty(0, np.int64))
 
     def __add__(self, other: object) -> ImageLinks:
-        """Both, one after the other."""
+        """Both concatenated."""
         if not isinstance(other, ImageLinks):
             return NotImplemented
         return ImageLinks(
@@ -46,8 +46,8 @@ class ImageNames:
     """Entries by hash.
 
     Args:
-        own: (M,) the hash of each entry, all different.
-        links: the renditions.
+        own: (M,) hashes of the entries, all different.
+        links: renditions of entries.
     """
 
     def __init__(self, own: NDArray[np.bytes_], links: ImageLinks) -> None:
@@ -58,13 +58,13 @@ class ImageNames:
         self._nested = bool(len(links.hashes)) and bool(np.isin(links.hashes, own).any())
 
     def known(self, hashes: NDArray[np.bytes_]) -> NDArray[np.bool]:
-        """Whether each of ``hashes`` is there, as an entry's own or as a rendition."""
+        """Whether each of ``hashes`` is the hash of an entry or of a rendition."""
         return np.searchsorted(self._hashes, hashes, "right") > np.searchsorted(
             self._hashes, hashes, "left"
         )
 
     def direct(self, hashes: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], Entries]:
-        """(which of ``hashes``, entry) for each entry of its own or as a rendition."""
+        """Pairs (index into ``hashes``, entry) for hashes of entries and of renditions."""
         first = np.searchsorted(self._hashes, hashes, "left")
         counts = np.searchsorted(self._hashes, hashes, "right") - first
         counts[hashes == UNKNOWN] = 0
@@ -73,7 +73,7 @@ class ImageNames:
         return which, self._entries[first[which] + offsets]
 
     def all(self, hashes: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], Entries]:
-        """As `direct`, and likewise of what these entries are renditions of; sorted, no repeats."""
+        """As `direct`, and recursively for the hashes of these entries; sorted and unique."""
         which, entries = _unique(*self.direct(hashes))
         while self._nested:
             above, parents = self.direct(self._own[entries])
@@ -86,9 +86,9 @@ class ImageNames:
         return which, entries
 
     def of_rows(self, keys: NDArray[np.bytes_]) -> Entries:
-        """(N, w) entries that rows known by ``keys`` (N, m) are counted under, -1 in spare places.
+        """(N, w) entries of the rows with hashes ``keys`` (N, m), ascending, padded with -1.
 
-        In ascending order; a row that is not known has none.
+        An unknown row has no entry.
         """
         count, each = keys.shape
         which, entries = self.all(keys.reshape(-1))
@@ -100,7 +100,7 @@ class ImageNames:
 
 
 def primary(keys: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
-    """(N,) the hash that a new entry of each row gets: the last one known of ``keys`` (N, m)."""
+    """(N,) the hash of a new entry for each row: the last known one of ``keys`` (N, m)."""
     chosen = keys[:, 0].copy()
     for column in keys.T[1:]:
         chosen = np.where(column == UNKNOWN, chosen, column)
@@ -108,9 +108,9 @@ def primary(keys: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
 
 
 def missing_links(names: ImageNames, keys: NDArray[np.bytes_]) -> ImageLinks:
-    """The renditions that ``keys`` (N, m) tell of and that ``names`` does not have.
+    """The renditions in ``keys`` (N, m) that ``names`` lacks.
 
-    Every hash of a row is a rendition of what its `primary` hash stands for.
+    Every hash of a row is a rendition of the entry of its `primary` hash.
     """
     which, entries = names.direct(primary(keys))
     hashes = keys[which]
@@ -127,10 +127,11 @@ def missing_links(names: ImageNames, keys: NDArray[np.bytes_]) -> ImageLinks:
 def inherited(
     names: ImageNames, links: ImageLinks, counts: NDArray[np.int64]
 ) -> tuple[Entries, Entries]:
-    """Which entries are to be raised by the totals of which others, once ``links`` are added.
+    """The totals to add to entries when ``links`` are added.
 
-    What showed a rendition showed its source, and was not counted for it while that was unknown.
-    The entry with the highest count among those of a rendition has counted all that showed it.
+    Encodings of a rendition also expose its source, but were not counted for the source while the
+    link was unknown. Among the entries of a rendition, the one with the largest count has counted
+    all its encodings.
 
     Returns:
         (target, origin), a pair for each addition.
@@ -139,7 +140,7 @@ def inherited(
     which, known = names.all(unique)
     if not len(which):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    # Of each hash the entry with the highest count: it comes last.
+    # The entry with the largest count of each hash comes last.
     order = np.lexsort((counts[known], which))
     last = np.flatnonzero(np.diff(which[order], append=-1))
     origin = np.full(len(unique), -1, np.int64)
@@ -153,7 +154,7 @@ def inherited(
 
 
 def _unique(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[Entries, Entries]:
-    """The different pairs of both, sorted."""
+    """The distinct pairs, sorted."""
     size = int(second.max(initial=0)) + 1
     pairs = np.unique(first * size + second)
     return pairs // size, pairs % size

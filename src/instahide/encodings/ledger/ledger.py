@@ -1,9 +1,9 @@
-"""The ledger: how often each private image has gone out, over all runs of all programs.
+"""The ledger: the exposure of each private image over all runs of all programs.
 
-Every attack on InstaHide gains with every encoding of an image (Carlini et al., arXiv:2011.05315),
-and an encoding that is out cannot be taken back. So the count of an image is kept on disk under
-salted hashes of its pixels and of the image that it was resized or cropped from, whatever its file
-name, format or size, and it is there before the encoding is.
+Attacks on InstaHide improve with every encoding of an image (Carlini et al., arXiv:2011.05315), and
+a published encoding cannot be withdrawn. So the count of an image is stored on disk before an
+encoding exists. An image is identified by salted hashes of its pixels and of its source image,
+whatever its file name, format or size.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from instahide.encryption.scheme import Scheme
 
 
 def default_ledger() -> Path:
-    """``$INSTAHIDE_LEDGER``, or `ledger.sqlite` in the user's folder of lasting state."""
+    """``$INSTAHIDE_LEDGER``, or `ledger.sqlite` in the user's state folder."""
     import platformdirs
 
     chosen = os.environ.get("INSTAHIDE_LEDGER")
@@ -43,13 +43,13 @@ def default_ledger() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Totals:
-    """What a ledger says of M different images.
+    """The totals of M different images in a ledger.
 
     Attributes:
-        counts: (M,) encodings that each image went into.
-        squares: (M,) sums of its squared coefficients in them.
-        losses: (M,) mu^2 of each image by its noise (`encryption/privacy.py`); infinite where it
-            went out without.
+        counts: (M,) exposure of each image.
+        squares: (M,) sums of the squared coefficients of each image.
+        losses: (M,) mu^2 of each image (`encryption/privacy.py`); infinite if one of its encodings
+            has no noise.
     """
 
     counts: NDArray[np.int64]
@@ -60,17 +60,17 @@ class Totals:
 class Ledger:
     """Counts of private images in one file. Safe between threads and between processes.
 
-    As a context it closes itself. Open it with `Ledger.open`.
+    Open it with `Ledger.open`. It is a context manager.
     """
 
     def __init__(self, file: LedgerFile) -> None:
         self._file = file
-        #: The table that was looked up last, and its hashes: it is the same one in one command.
+        #: The table that was hashed last, and its hashes; a command uses the same table again.
         self._hashed: tuple[ImageTable, NDArray[np.bytes_]] | None = None
 
     @classmethod
     def open(cls, path: Path | None = None) -> Ledger:
-        """The ledger at ``path`` or at `default_ledger`, made if there is none.
+        """Open the ledger at ``path`` or at `default_ledger`; it is created if it does not exist.
 
         Raises:
             InstaHideError: it is damaged, of another version, or cannot be written; or it has
@@ -93,30 +93,28 @@ class Ledger:
         std: Sequence[float] | None = None,
         progress: bool = False,
     ) -> LedgerAccount:
-        """What counts the rows of ``images``; all of them are hashed for it.
+        """An account that counts the encodings of ``images``, all of which are hashed first.
 
-        Of a data set every item is fetched once, with all random generators in one state before
-        each, so that random transforms do the same to it in every run. An image is the same one as
-        long as these transforms are the same. To be independent of them, give the same data set
-        without its random transforms: items are counted by their number.
+        Every item of a data set is fetched once, with all random generators reset, so that random
+        transforms give the same result in every run. If you change the transforms, the images count
+        as new ones. To avoid this, pass the same data set without its random transforms: items are
+        counted by index.
 
         Args:
-            images: private images, or a map-style data set of them; those not known yet are
-                entered.
-            limit: encodings that an image may go into, at most, all earlier ones included.
-            scheme: that encrypts these very rows, under their normalization: what its noise
-                guarantees is then kept. Without it images go out without a guarantee.
-            image: where an item of a data set holds its image: a key, an index, or a tuple of
-                these; by default the first of a tuple, or what is called ``image``.
-            mean: what a data set of float images was normalized by, of pixel / 255; by default what
-                its transforms say. Where it is known, an image is the same one as in a table or a
-                file with its pixels, and what noise guarantees can be kept.
-            std: likewise.
+            images: private images, or a map-style data set of them; new ones are entered.
+            limit: largest exposure of an image, including all earlier encodings.
+            scheme: the scheme that encrypts these images under their normalization, to account for
+                the privacy of its noise. Without it, encodings count as having no noise.
+            image: position of the image in an item of a data set: a key, an index, or a tuple of
+                these; by default the first element of a tuple, or the key ``image``.
+            mean: mean of pixel / 255 that float images were normalized by; by default inferred from
+                transforms. If known, an image counts as the same one as in a table or file with the
+                same pixels, and the privacy of noise can be accounted for.
+            std: standard deviation, likewise.
             progress: show a bar.
 
         Raises:
-            InstaHideError: a limit below 1, a data set that cannot be used, or a ledger that
-                cannot.
+            InstaHideError: the limit is below 1, or the data set or the ledger cannot be used.
         """
         if not isinstance(images, ImageSource):
             images = image_view(images, image=image, mean=mean, std=std)
@@ -128,27 +126,27 @@ class Ledger:
     def account_of(
         self, keys: Hashes, *, limit: int | None = None, rate: float = math.inf
     ) -> LedgerAccount:
-        """What counts images of which only hashes are at hand, as of a wrapped data set.
+        """An account for images of which only hashes are known, as of a wrapped data set.
 
         Args:
-            keys: (N, m, 2), as `data.image_source.keys_of` gives them: for each image the hash of
-                its picture, and those of its sources where they are known.
+            keys: (N, m, 2) as of `data.image_source.keys_of`: for each image the hash of its
+                picture, and the hashes of its sources if known.
             limit: as for `account`.
-            rate: the squared mu of a coefficient of 1, `privacy.mu_squared_rate`; without it,
-                images are encrypted without a guarantee.
+            rate: mu^2 of a coefficient of 1, see `privacy.mu_squared_rate`; by default encodings
+                count as having no noise.
 
         Raises:
-            InstaHideError: as `account`.
+            InstaHideError: as for `account`.
         """
         return LedgerAccount(self._file, salted_keys(keys, self._file.salt), limit, rate)
 
     def totals(self, images: ImageTable | None = None, *, progress: bool = False) -> Totals:
-        """Of every image that the ledger knows, or of the different ones among ``images``.
+        """Totals of all images in the ledger, or of the distinct ones among ``images``.
 
-        Nothing is entered: an image that is not known has gone out in no encoding.
+        Nothing is entered; an unknown image has an exposure of 0.
 
         Raises:
-            InstaHideError: a ledger that cannot be used.
+            InstaHideError: the ledger cannot be used.
         """
         if images is None:
             self._file.refresh()
@@ -164,7 +162,7 @@ class Ledger:
         )
 
     def close(self) -> None:
-        """Let go of the file; accounts cannot be used any more.
+        """Close the file; accounts cannot be used any more.
 
         Raises:
             InstaHideError: the file cannot be written.

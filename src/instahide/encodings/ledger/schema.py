@@ -1,4 +1,4 @@
-"""The ledger's file as SQLite sees it: its tables, how it is made and how it is opened.
+"""The SQLite schema of a ledger, and functions to create and open its file.
 
 ====================  ==============================================================================
 table                 holds
@@ -37,7 +37,7 @@ from instahide.encodings.ledger.image_hash import SALT_BYTES
 from instahide.errors import LedgerError
 from instahide.utils.atomic_write import require_regular
 
-#: "INST": says that a database is a ledger, whatever its name.
+#: "INST", which marks a database as a ledger.
 APPLICATION, VERSION = 0x494E5354, 1
 #: Bytes. Blobs fill many pages, and SQLite's work is by the page: a sixth less time than with 4096.
 PAGE = 1 << 14
@@ -47,7 +47,7 @@ PATIENCE = 60
 #: in memory: so much that the journal of a million images is folded before it ever gets there.
 LOG, CACHE = 8000, 64 << 10
 
-# These two come first: once anything has been written, SQLite disregards them.
+# These two must come first: SQLite ignores them after the first write.
 _SCHEMA = f"""
 PRAGMA page_size = {PAGE};
 PRAGMA auto_vacuum = FULL;
@@ -74,15 +74,15 @@ Row: TypeAlias = tuple[Any, ...]
 
 
 def with_crc(*values: object) -> Row:
-    """A row of ``values``, and their checksum behind them."""
+    """A row of ``values`` followed by their checksum."""
     return *values, _crc(values)
 
 
 def without_crc(row: Row | None) -> Row:
-    """The values of a ``row`` that `with_crc` made.
+    """The values of a ``row`` made by `with_crc`.
 
     Raises:
-        ValueError: they are not those that were written, or there is no such row.
+        ValueError: the checksum is wrong, or there is no row.
     """
     if row is None or row[-1] != _crc(row[:-1]):
         raise ValueError("A row's checksum is not that of its values.")
@@ -98,16 +98,16 @@ def _crc(values: Row) -> int:
 
 
 def create(path: Path) -> None:
-    """Make an empty ledger at ``path``, readable by its owner alone; one that is there stays.
+    """Create an empty ledger at ``path``, readable only by its owner, unless one exists.
 
-    It appears whole, so that an empty file is never mistaken for a new ledger.
+    It is created atomically, so that an empty file is never taken for a new ledger.
 
     Raises:
         InstaHideError: the folder cannot be written.
     """
     with explained(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Nobody else may read what `mkstemp` makes.
+        # `mkstemp` creates files that only the user may read.
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".new")
         os.close(handle)
         try:
@@ -124,7 +124,7 @@ def _link(made: Path, path: Path) -> None:
     try:
         path.hardlink_to(made)
     except FileExistsError:
-        # Another process was faster: its ledger is as good.
+        # Another process was faster; its ledger is used.
         return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -134,17 +134,17 @@ def _link(made: Path, path: Path) -> None:
 
 
 def connected(path: Path) -> sqlite3.Connection:
-    """Open the file at ``path``, so that whatever is deleted leaves it.
+    """Open the file at ``path`` such that deleted data is erased from it.
 
-    Deleted pages are cut off its end, and what is left of deleted rows elsewhere is zeroed.
+    Deleted pages are truncated, and the bytes of deleted rows are overwritten with zeros.
 
     Raises:
-        sqlite3.Error: there is no file, or it cannot be read.
-        OSError: it is no regular file.
+        sqlite3.Error: the file does not exist or cannot be read.
+        OSError: it is not a regular file.
     """
     if path.exists():
         require_regular(path)
-    # By its address, so that a missing file is not made.
+    # By URI, so that a missing file is not created.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
@@ -168,10 +168,10 @@ def connected(path: Path) -> sqlite3.Connection:
 
 
 def require_ledger(path: Path, connection: sqlite3.Connection) -> None:
-    """Refuse databases that are no ledgers, and ledgers of another release.
+    """Check that the database is a ledger of this version.
 
     Raises:
-        LedgerError: it is one of these.
+        LedgerError: the database is not a ledger, or is of another version.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -1,9 +1,9 @@
 """The counts of a ledger, in memory and in its file.
 
-A take appends to the journal, and that is all: it is added up when somebody wants to know, many
-takes at a time. When the journal has outgrown the totals, and whenever the file is opened or
-closed, it is folded into them: what SQLite deletes leaves the file, so that no trace is left of
-which images were counted together.
+A take, one batch of counted mixes, is appended to the journal. Takes are summed, many at a time,
+when counts are read. When the journal has outgrown the totals, and whenever the file is opened or
+closed, it is folded into the totals. SQLite erases deleted data from the file, so that it does not
+show which images were counted together.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from instahide.encodings.ledger.stored_hashes import (
 )
 from instahide.errors import InstaHideError, LedgerError
 
-#: The journal is folded when a process has made it so many times as large as the totals: writing
-#: them then costs little beside writing the journal, and wiping it.
+#: The journal is folded when a process has made it so many times as large as the totals, so that
+#: writing the totals costs little compared with the journal.
 FOLD_AT = 4
 _TOTAL_BYTES = 4 + 8 + 8
 
@@ -41,29 +41,29 @@ _TOTAL_BYTES = 4 + 8 + 8
 class LedgerFile(LedgerCounts):
     """The counts of all images of a ledger, in memory and on disk. Safe between threads.
 
-    Whenever something was written, and whenever it is asked, it checks that this went into the file
-    that everybody finds by the same path (`FileWatch`), and that nobody put other counts there.
+    After every write, and in `check`, it verifies that the counts are in the file at its path
+    (`FileWatch`) and were not replaced by others.
 
     Args:
-        path: of the database; symbolic links are followed once.
+        path: path of the database; symbolic links are resolved once.
 
     Attributes:
-        path: of the database, without symbolic links.
-        name: random, made with the ledger.
-        salt: of its hashes. Whoever has it can tell whether a guessed image was counted.
-        counts: (M,) encodings that each image went into, as far as was seen.
-        squares: (M,) sums of its squared coefficients in them.
-        losses: (M,) sums of the same, each times the rate of its take.
+        path: path of the database, without symbolic links.
+        name: random name of the ledger.
+        salt: salt of its hashes. With it, one can test whether a guessed image was counted.
+        counts: (M,) exposure of each image, up to the last take that was read.
+        squares: (M,) sums of the squared coefficients of each image.
+        losses: (M,) sums of the squared coefficients, each times the rate of its take.
 
     Raises:
-        InstaHideError: there is no such file, it is damaged, or it cannot be written.
+        InstaHideError: the file does not exist, is damaged, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = resolve_path(path)
         self._lock = threading.RLock()
         self._process = os.getpid()
-        #: Of the journal, written here since it was folded here.
+        #: Bytes that this process wrote to the journal since it last folded it.
         self._journal_bytes = 0
         self._watch: FileWatch | None = None
         self._lost: InstaHideError | None = None
@@ -74,22 +74,22 @@ class LedgerFile(LedgerCounts):
         try:
             self._open(path, connection, before)
         except BaseException:
-            # It would hold its locks for as long as anybody keeps the exception.
+            # Otherwise it would keep its locks as long as the exception is referenced.
             self._finalizer()
             raise
 
     def _open(self, path: Path, connection: sqlite3.Connection, before: os.stat_result) -> None:
-        """Read the file at ``path``, which was the file ``before`` when it was connected to."""
+        """Read the file at ``path``, which had the status ``before`` before it was opened."""
         with explained(path):
             require_ledger(path, connection)
-            # A copy made by other tools may keep no log, which is what is watched.
+            # A copy by other tools may be in another journal mode, without the watched log.
             connection.execute("PRAGMA journal_mode = WAL")
             super().__init__(connection)
         self.refresh()
         self.fold()
         with explained(path):
             self._watch = FileWatch(path, self.path)
-            #: As `FileWatch.require` gave it when the counts were last compared.
+            #: The result of `FileWatch.require` when counts were last compared.
             self._written = self._watch.require()
             if not os.path.samestat(before, self.path.stat()):
                 raise lost(path, "was replaced")
@@ -97,9 +97,9 @@ class LedgerFile(LedgerCounts):
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
-        """One change of the file, whole or not at all; no kill can undo it after the block.
+        """A transaction. After the block it survives a kill of the process.
 
-        In the block no other process can change it.
+        During the block no other process can change the file.
 
         Raises:
             InstaHideError: the file is damaged, cannot be written, or belongs to another process.
@@ -112,20 +112,20 @@ class LedgerFile(LedgerCounts):
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException as error:
-                # The arrays may be ahead of the file now: read them again.
+                # The arrays may be ahead of the file now, so read them again.
                 self._seen = None
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
-                    # It is no full disk, say, if the file is gone.
+                    # If the file is gone, report that instead.
                     self._require_intact()
                 raise
             self._require_intact()
 
     def check(self) -> None:
-        """Check that what was counted is in the file that was opened, where everybody finds it.
+        """Check that the counts are in the file and that the file is still at its path.
 
-        To be called before encodings are given to anybody.
+        Call it before you give encodings to anybody.
 
         Raises:
             InstaHideError: the file was removed, replaced, moved, cut off or overwritten.
@@ -142,7 +142,7 @@ class LedgerFile(LedgerCounts):
         try:
             written = self._watch.require()
             if written != self._written:
-                # SQLite writes there now and then, and others may.
+                # SQLite itself and other processes also write to the file.
                 self._require_counts()
                 self._written = written
         except InstaHideError as error:
@@ -151,7 +151,7 @@ class LedgerFile(LedgerCounts):
             raise
 
     def _require_counts(self) -> None:
-        """Read the file through a new connection, which has nothing of it in memory yet."""
+        """Compare the counts with the file, read through a new connection without a cache."""
         try:
             with explained(self.path), closing(connected(self.path)) as connection:
                 connection.execute("BEGIN")
@@ -165,13 +165,13 @@ class LedgerFile(LedgerCounts):
             raise lost(self.path, "was overwritten by another ledger, or by an older copy")
 
     def _abandon(self) -> None:
-        # SQLite would delete the log and the index by their names when the connection is closed,
-        # and these may be another ledger's by now. What stays can still be put together.
+        # On close, SQLite would delete log and index by name, which may be another ledger's by now.
+        # So the connection is never closed, and the files can still be recovered.
         self._finalizer.detach()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
 
     def refresh(self) -> None:
-        """See what has been counted until now, by anyone.
+        """Read the counts of all processes so far.
 
         Raises:
             InstaHideError: as `changing`.
@@ -180,9 +180,9 @@ class LedgerFile(LedgerCounts):
             self.catch_up()
 
     def add(self, entries: NDArray[np.uint32], squares: NDArray[np.float32], rate: float) -> None:
-        """Count ``entries`` (n,) with their ``squares`` (n,); only while `changing`.
+        """Count ``entries`` (n,) with their ``squares`` (n,); only inside `changing`.
 
-        A square costs ``rate`` times as much of what noise guarantees.
+        The loss of an entry is ``rate`` times its square.
         """
         numbers, values = _sorted(entries, squares)
         row = with_crc(self._last() + 1, numbers.data, values.data, rate)
@@ -192,9 +192,9 @@ class LedgerFile(LedgerCounts):
             self._fold()
 
     def find(self, keys: NDArray[np.bytes_]) -> NDArray[np.int64]:
-        """(N, w) numbers of the images that rows known by ``keys`` (N, m) are counted as.
+        """(N, w) entries of the rows with hashes ``keys`` (N, m), padded with -1.
 
-        Spare places have -1; a row that is not known has nothing else. Nothing is entered.
+        An unknown row has no entry; nothing is entered.
 
         Raises:
             InstaHideError: as `changing`.
@@ -204,9 +204,10 @@ class LedgerFile(LedgerCounts):
             return self._names().of_rows(keys)
 
     def enter(self, keys: NDArray[np.bytes_]) -> NDArray[np.int64]:
-        """As `find`; an image is made for each row that has none, and hashes are noted.
+        """As `find`, but creates entries for unknown rows and stores their hashes.
 
-        New ones are in the database itself then: nothing that is counted has to wait for them.
+        New entries are written to the database at once, so that later counts need not wait for
+        them.
 
         Raises:
             InstaHideError: as `changing`.
@@ -231,7 +232,7 @@ class LedgerFile(LedgerCounts):
         return found
 
     def _insert(self, new: NDArray[np.bytes_]) -> None:
-        """Enter images with the hashes ``new`` (L,), which are all different and sorted."""
+        """Create entries with the hashes ``new`` (L,), which are distinct and sorted."""
         insert_images(self._connection, len(self.counts), new)
         self.counts = np.concatenate([self.counts, np.zeros(len(new), np.int64)])
         self.squares = np.concatenate([self.squares, np.zeros(len(new))])
@@ -247,7 +248,7 @@ class LedgerFile(LedgerCounts):
         targets, origins = targets[counted], origins[counted]
         for totals in (self.counts, self.squares, self.losses):
             np.add.at(totals, targets, totals[origins])
-        # Under a number of its own, so that other processes read the totals again.
+        # Under a new take number, so that other processes read the totals again.
         self._seen = self.seen + 1
         self._fold()
 
@@ -255,7 +256,7 @@ class LedgerFile(LedgerCounts):
         return read_names(self._connection, len(self.counts))
 
     def fold(self) -> None:
-        """Leave no trace in the file of what was counted together.
+        """Fold the journal, which shows which images were counted together, into the totals.
 
         Raises:
             InstaHideError: as `changing`.
@@ -266,16 +267,16 @@ class LedgerFile(LedgerCounts):
                 self._fold()
 
     def sync(self) -> None:
-        """Wait until no power cut can undo what was changed.
+        """Wait until all changes survive a power cut.
 
-        Not a part of every change: it takes milliseconds, and others need not wait for it.
+        This is not part of every change, because it takes milliseconds.
 
         Raises:
             InstaHideError: the disk fails.
         """
         self.check()
         with explained(self.path):
-            # All changes since SQLite itself last waited for the disk are in this file.
+            # This file has all changes since SQLite itself last synchronized.
             log = os.open(f"{self.path}-wal", os.O_RDONLY)
             try:
                 os.fdatasync(log)
@@ -284,7 +285,7 @@ class LedgerFile(LedgerCounts):
         self.check()
 
     def close(self) -> None:
-        """Fold the journal and let go of the file.
+        """Fold the journal and close the file.
 
         Raises:
             InstaHideError: as `changing`.
@@ -292,12 +293,12 @@ class LedgerFile(LedgerCounts):
         with self._lock, explained(self.path):
             if self._lost is not None:
                 return
-            # Closing brings the log into the database: once is enough.
+            # Closing merges the log into the database; doing that once is enough.
             self._connection.execute("PRAGMA wal_autocheckpoint = 0")
             try:
                 self.fold()
             finally:
-                # Does nothing where the file was lost.
+                # Does nothing if the file was lost.
                 self._finalizer()
 
     def _write_state(self, folded: int) -> None:
@@ -316,7 +317,7 @@ class LedgerFile(LedgerCounts):
             losses = self.losses[first:end].astype("<f8")
             if np.array_equal(losses, without_noise(counts)):
                 losses = losses[:0]
-            # Not replaced, which would wipe the row first: what is as large is written over.
+            # An update of the same size is written in place; REPLACE would erase the row first.
             self._connection.execute(
                 "UPDATE totals SET (counts, squares, losses, crc) = (?2, ?3, ?4, ?5) "
                 "WHERE first = ?1",
@@ -327,7 +328,7 @@ class LedgerFile(LedgerCounts):
         self._journal_bytes = 0
 
     def _require_own_process(self) -> None:
-        # SQLite's locks do not hold between a process and its fork.
+        # SQLite's locks do not work between a process and its fork.
         if os.getpid() != self._process:
             raise LedgerError(
                 "A ledger that one process opened cannot be used in its fork.",
@@ -338,8 +339,8 @@ class LedgerFile(LedgerCounts):
 def _sorted(
     entries: NDArray[np.uint32], squares: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
-    """``entries`` in ascending order, each with its square, as the journal keeps them."""
-    # A positive float's bits sort as it does: as one number they are sorted fastest.
+    """``entries`` in ascending order with their squares, as the journal stores them."""
+    # The bits of positive floats sort like the floats, so both are sorted as one integer.
     both = entries.astype("<u8") << np.uint64(32) | squares.astype("<f4").view("<u4")
     both.sort()
     halves = both.view("<u4").reshape(-1, 2)

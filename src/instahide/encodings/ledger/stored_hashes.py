@@ -1,6 +1,6 @@
-"""The hashes in a ledger's file, and the images that they belong to.
+"""Reads and writes the hashes in a ledger's file.
 
-Everything here is to be called while the file is being changed, as `LedgerFile.changing` has it.
+Call these functions inside `LedgerFile.changing`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from instahide.encodings.ledger.image_hash import HASH_BYTES
 from instahide.encodings.ledger.image_names import ImageLinks, ImageNames
 from instahide.encodings.ledger.schema import with_crc, without_crc
 
-#: Images in a blob, at most: SQLite takes no blob beyond a billion bytes.
+#: Largest number of images in a blob, which SQLite limits to a billion bytes.
 CHUNK = 1 << 20
 
 
 def read_hashes(connection: sqlite3.Connection, images: int) -> NDArray[np.bytes_]:
-    """(M,) of all ``images``, in the order of their numbers.
+    """(M,) hashes of all ``images``, by number.
 
     Raises:
-        ValueError: there is not one for each.
+        ValueError: the number of hashes is wrong.
     """
     rows = connection.execute("SELECT * FROM hashes ORDER BY first")
     hashes = b"".join(without_crc(row)[1] for row in rows)
@@ -35,7 +35,7 @@ def read_names(connection: sqlite3.Connection, images: int) -> ImageNames:
     """All hashes of the ``images``, and of their renditions.
 
     Raises:
-        ValueError: a rendition of no image.
+        ValueError: a rendition belongs to no image.
     """
     rows = connection.execute("SELECT * FROM renditions ORDER BY first")
     parts = [without_crc(row)[1:] for row in rows]
@@ -47,7 +47,7 @@ def read_names(connection: sqlite3.Connection, images: int) -> ImageNames:
 
 
 def insert_images(connection: sqlite3.Connection, first: int, hashes: NDArray[np.bytes_]) -> None:
-    """Enter images with ``hashes`` (L,), numbered from ``first`` on, that were never counted."""
+    """Insert images with ``hashes`` (L,), numbered from ``first`` on, with counts of 0."""
     for start in range(0, len(hashes), CHUNK):
         part = hashes[start : start + CHUNK]
         row = with_crc(first + start, part.tobytes())
@@ -57,7 +57,7 @@ def insert_images(connection: sqlite3.Connection, first: int, hashes: NDArray[np
 
 
 def insert_links(connection: sqlite3.Connection, links: ImageLinks) -> None:
-    """Note renditions."""
+    """Store renditions."""
     first = count_links(connection)
     for start in range(0, len(links.hashes), CHUNK):
         part = slice(start, start + CHUNK)
@@ -67,7 +67,7 @@ def insert_links(connection: sqlite3.Connection, links: ImageLinks) -> None:
 
 
 def count_links(connection: sqlite3.Connection) -> int:
-    """How many renditions are noted."""
+    """The number of stored renditions."""
     query = "SELECT first, length(entries) FROM renditions ORDER BY first DESC LIMIT 1"
     last = connection.execute(query).fetchone()
     return 0 if last is None else int(last[0]) + int(last[1]) // 4

@@ -1,4 +1,4 @@
-"""The Ray cluster that work is given to, and what its nodes have."""
+"""Connection to a Ray cluster, and the resources of its nodes."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ PATIENCE = 30
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """A connection to the cluster of `RAY_ADDRESS`, to the one here, or to one begun for the block.
+    """Connect to the cluster of `RAY_ADDRESS`, a local one, or one started for the block.
 
-    Where there is a connection already, it is used, and left as it is.
+    An existing connection is used and kept.
 
     Raises:
-        InstaHideError: no cluster can be reached, or this is not one of its nodes.
+        InstaHideError: no cluster can be reached, or this machine is not one of its nodes.
     """
     if ray.is_initialized():
         yield
         return
     _require_reachable(os.environ.get("RAY_ADDRESS", ""))
-    # A cluster that is begun here tells nobody.
+    # Disable telemetry of a cluster that is started here.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         with warnings.catch_warnings():
-            # Tips for programs that use a GPU through Ray.
+            # Hints for programs that use GPUs through Ray.
             warnings.simplefilter("ignore", FutureWarning)
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=ERROR)
     except (ConnectionError, RuntimeError) as error:
@@ -47,7 +47,7 @@ def connected() -> Iterator[None]:
 
 
 def _require_reachable(address: str) -> None:
-    """Refuse an ``address`` where nobody listens: Ray itself would try for many minutes."""
+    """Check that ``address`` can be reached; Ray itself would retry for many minutes."""
     if "://" in address:
         raise IntegrationError(
             f"RAY_ADDRESS={address} reaches a cluster from outside.",
@@ -70,6 +70,6 @@ def _no_cluster(error: Exception) -> IntegrationError:
 
 
 def resources() -> list[dict[str, float]]:
-    """What each living node has, as `CPU` and `object_store_memory` in bytes."""
+    """The resources of each living node, such as `CPU` and `object_store_memory` in bytes."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in nodes if node["Alive"]]

@@ -1,9 +1,11 @@
-"""Publishing on a Ray cluster: each of its processors encrypts and writes shards of its own.
+"""Publishing on a Ray cluster: each of its processors encrypts and writes shards.
 
-Private images go to the workers, so the cluster must be the participant's own. Keys go nowhere:
-every shard is encrypted under a key stream that its worker draws from the entropy of its own
-machine. Whatever is lost with a worker is made anew, from other keys and under another file name:
-a worker that was only thought to be lost can do no harm.
+Private images are sent to the workers, so the cluster must belong to the participant. Keys are
+never
+sent: every worker draws a key stream from the entropy of its own machine. The shard of a lost
+    worker
+is encoded again under other keys and another file name, so that a worker that was only thought to
+be lost does no harm.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from instahide.encodings.storage import Store, open_store
 from instahide.encryption.encoder import Encoder
 from instahide.errors import ExposureLimitError, IntegrationError, LedgerError
 
-#: Shards in work for every processor: the next one waits while one is made.
+#: Shards per processor: one that is encoded and one that waits.
 AHEAD = 2
-#: Shards that are lost one after the other, none being finished meanwhile, before it is given up.
+#: Publishing fails after so many lost shards in a row.
 MOST_LOST = 20
-#: Seconds to wait for an answer that takes milliseconds where all is well.
+#: Timeout in seconds of an answer that normally takes milliseconds.
 PATIENCE = 120
 
 
@@ -46,20 +48,20 @@ def on_ray(
     account: LedgerAccount,
     tasks: Tasks,
 ) -> Generator[Shard, None, None]:
-    """The engine of a Ray cluster: of `RAY_ADDRESS`, or the one here, or one begun for this.
+    """The engine of a Ray cluster: of `RAY_ADDRESS`, a local one, or one started for this call.
 
-    Every node must have this library, and see the store under the same path or URL.
+    Every node needs this library, and access to the store under the same path or URL.
 
     Args:
         publication: what to publish; its images must fit into every node's object store.
-        encoder: not used: every worker makes one of its own.
-        store: where shards are written, by the workers themselves.
-        account: its ledger must lie on this machine, where alone it is used.
+        encoder: not used; every worker creates its own.
+        store: store to which the workers write shards.
+        account: account of a ledger on this machine, which only this process uses.
         tasks: shards to write.
 
     Raises:
         ExposureLimitError: a task has no encoding within the limit; the others are yielded.
-        InstaHideError: no cluster, or one that cannot do it.
+        InstaHideError: there is no cluster, or it lacks resources.
     """
     stopped: ExposureLimitError | None = None
     coming = iter(tasks)
@@ -79,10 +81,10 @@ def on_ray(
 
 
 class Workers:
-    """The shards that are being made on a cluster.
+    """The shards that are being encoded on a cluster.
 
     Attributes:
-        flying: their names.
+        flying: names of these shards.
     """
 
     def __init__(
@@ -103,19 +105,19 @@ class Workers:
 
     @property
     def idle(self) -> bool:
-        """Whether the cluster could work on another shard. Clusters grow and shrink."""
+        """Whether the cluster, which may grow or shrink, can work on another shard."""
         processors = sum(node.get("CPU", 0) for node in resources())
         return len(self.flying) < AHEAD * max(1, int(processors))
 
     def begin(self, name: str, rows: NDArray[np.int64]) -> None:
-        """Have the shard ``name`` made of the images ``rows`` (n,)."""
+        """Start the shard ``name`` of the images ``rows`` (n,)."""
         self.flying[self._make.remote(*self._common, name, rows)] = name
 
     def finished(self) -> Shard:
-        """Wait for the next shard that is whole.
+        """Wait for the next finished shard.
 
         Raises:
-            InstaHideError: a worker says so, or too many of them are lost.
+            InstaHideError: a worker failed, or too many were lost.
         """
         while True:
             (done, *_), _ = ray.wait(list(self.flying), num_returns=1)
@@ -157,16 +159,16 @@ def make_shard(
     name: str,
     rows: NDArray[np.int64],
 ) -> Shard:
-    """Encrypt ``rows`` (n,) and write them as the shard ``name``, on whatever machine this is.
+    """Encrypt ``rows`` (n,) and write them as the shard ``name``; runs on a worker.
 
     Args:
         publication: what to publish.
         counter: the actor that counts.
-        limit: encodings that an image may go into, at most.
-        location: of the store.
-        folder: the number of this publication, which the manifest there must have.
-        name: of the shard.
-        rows: private images.
+        limit: largest exposure of an image.
+        location: path or URL of the store.
+        folder: identifier of the publication, which the manifest there must have.
+        name: name of the shard.
+        rows: private images to encrypt.
 
     Raises:
         IntegrationError: ``location`` is not the folder of the publication ``folder`` here.
@@ -181,8 +183,8 @@ def make_shard(
     return publication.store(store, name, encoded)
 
 
-#: The encoder of this process, by what it counts with. To make one for each shard would look
-#: through the images each time, which takes longer than the shard.
+#: The encoder of this process, by its counter. A new one for each shard would scan the images every
+#: time, which takes longer than the shard.
 _encoders: dict[Any, Encoder] = {}
 
 
@@ -214,8 +216,8 @@ class _Elsewhere:
 
 
 def _answer(reference: ray.ObjectRef[Any]) -> Any:
-    # Not by `ray.get`, during which the processor counts as free and another worker is started for
-    # it; and not for ever, as a worker of a dead cluster ends only after its task.
+    # Not with `ray.get`, during which Ray takes the processor for free and starts another worker;
+    # and with a timeout, because a worker of a dead cluster ends only after its task.
     try:
         return reference.future().result(timeout=PATIENCE)
     except (TimeoutError, RayActorError) as error:
@@ -230,7 +232,7 @@ def _answer(reference: ray.ObjectRef[Any]) -> Any:
 def _working(
     publication: Publication, store: Store, account: LedgerAccount, tasks: Tasks
 ) -> Iterator[Workers]:
-    """Workers, and an actor beside the ledger that counts for them, until the block ends."""
+    """Workers, and an actor next to the ledger that counts for them, until the block ends."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     counting: Any = ray.remote(num_cpus=0)(Counter)
     counter = counting.options(scheduling_strategy=here).remote(account)
@@ -244,14 +246,14 @@ def _working(
 
 
 def _shareable(publication: Publication) -> Publication:
-    """With images that all processes of a node can share: memory-mapped ones cannot be."""
+    """A copy with images in memory, which all processes of a node can share."""
     images, public = publication.images, publication.public
     if public is not None:
         public = replace(public, pixels=np.ascontiguousarray(public.pixels))
     images = replace(images, pixels=np.ascontiguousarray(images.pixels))
     size = images.pixels.nbytes + (0 if public is None else public.pixels.nbytes)
     room = int(min(node.get("object_store_memory", 0) for node in resources()))
-    # Beyond it Ray would put private images on the disks of the nodes.
+    # Otherwise Ray would write private images to the disks of the nodes.
     if size > room:
         raise IntegrationError(
             f"The images have {decimal(size)}, but the object store of a node of the Ray cluster "
@@ -263,6 +265,6 @@ def _shareable(publication: Publication) -> Publication:
 
 
 def _from_anywhere(location: str) -> str:
-    """The same place for processes that run in another folder."""
+    """``location`` as an absolute path or URL."""
     path = local_path(location)
     return location if path is None else str(path.absolute())

@@ -1,7 +1,7 @@
-"""Counting for encoders on other machines: only one place writes the ledger.
+"""Counting for encoders on other machines, where only one process writes the ledger.
 
-An encoder sends which images a block mixes, and with what coefficients, sorted by image: not which
-of them are mixed with each other.
+An encoder sends the images of a block and their coefficients, sorted by image. It does not send
+which images are mixed with each other.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from instahide.encryption.sampling._duplicates_numba import has_repeats, merge_r
 
 
 class Counting(Protocol):
-    """What an encoder asks of the place that counts."""
+    """The interface of the counting process for encoders."""
 
     def counts(self) -> NDArray[np.int64]:
-        """(N,) encodings that each image went into until now."""
+        """(N,) exposure of each image so far."""
         ...
 
     def pictures(self) -> NDArray[np.int64]:
@@ -28,16 +28,16 @@ class Counting(Protocol):
         ...
 
     def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
-        """Count the images ``rows`` (m,), any of them more than once, or none of them.
+        """Count all images ``rows`` (m,), which may repeat, or none of them.
 
         Returns:
-            Whether they were counted: they are not if an image would pass its limit.
+            Whether they were counted. They are not if an image would exceed its limit.
         """
         ...
 
 
 class Counter:
-    """Counts in a ledger for encoders anywhere; what was counted survives a power cut."""
+    """Counts in a ledger for remote encoders; counts survive a power cut."""
 
     def __init__(self, account: LedgerAccount) -> None:
         self._account = account
@@ -52,7 +52,7 @@ class Counter:
 
     def count(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> bool:
         """As `Counting.count`."""
-        # Each as a mix of its own: a picture is there once for each encoding that it went into.
+        # Each as a mix of one image: a picture occurs once for each encoding that contains it.
         if not self._account.take_all(rows[:, None], coefficients[:, None]):
             return False
         self._account.sync()
@@ -60,15 +60,15 @@ class Counter:
 
 
 class RemoteExposure(Exposure):
-    """The exposure of images that are counted elsewhere, by all encoders together.
+    """The exposure of images that another process counts for all encoders together.
 
     Args:
-        counting: where.
-        images: how many private images there are.
-        limit: encodings that an image may go into, at most, over all encoders.
+        counting: the counting process.
+        images: number of private images.
+        limit: largest exposure of an image, over all encoders.
 
-    ``counts`` are as they were when last seen, if there is a limit, and zeros otherwise;
-    ``squares`` are zeros: nobody here needs them.
+    With a limit, ``counts`` are those last received; without one, they are zeros. ``squares`` are
+    always zeros.
     """
 
     def __init__(self, counting: Counting, images: int, limit: int | None) -> None:
@@ -103,9 +103,9 @@ class RemoteExposure(Exposure):
 
     def _see(self) -> None:
         if self.limit is not None:
-            # A copy: what comes from another process cannot be written to.
+            # A copy, because arrays from another process are read-only.
             self._counts = self._counting.counts().copy()
 
     def __reduce__(self) -> tuple[object, ...]:
-        """The place that counts, not the counts."""
+        """Pickle the reference to the counting process, not the counts."""
         return RemoteExposure, (self._counting, self.images, self.limit)

@@ -1,4 +1,4 @@
-"""Encodings that show one mix: the same |x| and label twice means that a key was used twice."""
+"""Detection of repeated mixes: equal |x| and labels mean that a key was used twice."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from instahide.encodings.shards import magnitudes
 
-#: Encodings of fewer values are not compared: two mixes may look alike by chance.
+#: Encodings with fewer values are not compared: mixes may agree by chance.
 LEAST_VALUES = 32
 
 
 def fingerprints(images: Tensor, labels: Tensor) -> NDArray[np.uint64]:
-    """(m,) hashes of the mixes that stored ``images`` (n, C, H, W) and ``labels`` show.
+    """(m,) hashes of the mixes behind stored ``images`` (n, C, H, W) and ``labels``.
 
-    Flat encodings are left out: mixes of empty images look alike whatever the keys.
+    Constant encodings are ignored: mixes of empty images are equal whatever the keys.
     """
     seen = magnitudes(images)
     if seen[0].numel() < LEAST_VALUES:
@@ -30,7 +30,7 @@ def fingerprints(images: Tensor, labels: Tensor) -> NDArray[np.uint64]:
 
 
 def find_repeated_mixes(found: Iterable[NDArray[np.uint64]]) -> int:
-    """How many of the `fingerprints` are there before."""
+    """The number of `fingerprints` that occurred before."""
     together = np.concatenate([np.empty(0, np.uint64), *found])
     return len(together) - len(np.unique(together))
 

@@ -1,10 +1,10 @@
-"""Encodings that show one picture, as far as it can be told from encodings alone.
+"""Detection of encodings that show a single picture, from the encodings alone.
 
-A mix of a picture with itself is the picture, whatever the coefficients: its encoding has the
-picture's values but for the signs. Two signs give it away: all values are those of 8-bit pixels
-under the normalization of the folder, which a mix of different pictures is not by chance; and two
-such encodings have the same magnitudes, whatever their masks, though their labels differ. Where
-the labels are the same too, two mixes of the same images may have nearly the same coefficients.
+A mix of a picture with itself is that picture, whatever the coefficients: its encoding shows the
+picture's values but for the signs. There are two criteria. All values are those of 8-bit pixels
+under the folder's normalization, which is not so by chance for a mix of different pictures. And two
+such encodings have equal magnitudes, whatever their masks, although their labels differ. If the
+labels are equal too, they may be mixes of the same images with similar coefficients.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ from instahide.encodings.manifest import Manifest
 
 #: Parts of an image whose mean magnitudes are compared before the values themselves.
 _PARTS = 16
-#: Values of each encoding that are looked at first.
+#: Number of values of each encoding that are checked first.
 _FIRST = 64
-#: Encodings with close mean magnitudes that one is compared with.
+#: Number of encodings with similar mean magnitudes with which one is compared.
 _NEIGHBOURS = 4
-#: A label of a mix moves as its coefficients do: labels that differ by more are not of equal mixes.
+#: Labels change with coefficients: labels that differ by more do not belong to equal mixes.
 _LABELS_APART = 0.02
 #: A rounding of float32, relative to the largest value: coefficients sum to 1 only nearly.
 _ROUNDING = 2e-6
-#: Chance, over a whole folder, that a mix of different pictures is taken for a single one.
+#: Probability, over a whole folder, that a mix of different pictures is taken for a single one.
 _CHANCE = 1e-9
 
-#: Gives the magnitudes (values,) of an encoding, by its number.
+#: Returns the magnitudes (values,) of an encoding by its number.
 Look = Callable[[int], NDArray[np.float32]]
 
 
 class SingleImages:
-    """Collects encodings of a folder, and says which of them show a single picture.
+    """Collects the encodings of a folder, and finds those that show a single picture.
 
     Args:
-        manifest: of the folder.
+        manifest: manifest of the folder.
     """
 
     def __init__(self, manifest: Manifest) -> None:
         scheme = manifest.encryption()
-        #: Noise covers what is looked for, and encodings of one image show it anyway.
+        #: Not with noise, which hides the criteria, nor without mixing, where every encoding shows
+        #: one.
         self.applies = scheme.k > 1 and not scheme.noise
         self._manifest = manifest
         self._of_pixels: list[int] = []
@@ -52,9 +53,9 @@ class SingleImages:
         self._numbers: list[NDArray[np.int64]] = []
 
     def see(self, first: int, images: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
-        """Look at encodings, ``images`` (n, C, H, W) decoded, numbered from ``first`` on.
+        """Add decoded encodings ``images`` (n, C, H, W) with ``labels`` (n, classes).
 
-        ``labels`` (n, classes) are theirs.
+        They are numbered from ``first`` on.
         """
         values = np.abs(images)
         flat = (values == values[:, :, :1, :1]).all(axis=(1, 2, 3))
@@ -74,12 +75,12 @@ class SingleImages:
         """The numbers of all encodings that show a single picture.
 
         Args:
-            look: gives encodings seen before, to compare them in full; None: compare none.
+            look: returns earlier encodings, to compare them in full; None compares none.
         """
         return set(self._of_pixels) | (set() if look is None else self._twins(look))
 
     def _are_pixels(self, values: NDArray[np.float32]) -> NDArray[np.bool]:
-        """(n,) whether all ``values`` (n, C, H, W) are those of 8-bit pixels, and not by chance."""
+        """(n,) whether all ``values`` (n, C, H, W) are those of 8-bit pixels, beyond chance."""
         count, channels, height, width = values.shape
         rows = values.reshape(count, channels, height * width)
         step = -(-height * width // _FIRST)
@@ -102,10 +103,10 @@ class SingleImages:
         return fits
 
     def _is_no_chance(self, values: NDArray[np.float32]) -> bool:
-        """Whether it is no chance that all ``values`` (C, m) fit.
+        """Whether it is improbable that all ``values`` (C, m) fit by chance.
 
-        Black and white count for nothing: they are what mixes of black and white give anyway. A mix
-        of different pictures has other values as well.
+        Black and white are ignored, because they also occur in mixes of black and white. A mix of
+        different pictures has other values as well.
         """
         logarithm, between = 0.0, 0
         moments = zip(self._manifest.mean, self._manifest.std, strict=True)
@@ -113,7 +114,7 @@ class SingleImages:
             share = 4 * 255 * std * self._tolerance(channel)
             ends = np.abs(np.array([-mean / std, (1 - mean) / std]))[:, None]
             inner = (np.abs(channel - ends) > 2 * self._tolerance(channel)).all(axis=0)
-            # Equal ones are one stroke of luck; they may differ by their rounding.
+            # Values that are equal up to rounding count as one coincidence.
             _, first = np.unique(np.rint(255 * std * channel), return_index=True)
             inside = inner[first]
             logarithm += float(np.log(np.minimum(1, share[first[inside]])).sum())
@@ -121,7 +122,7 @@ class SingleImages:
         return between == 0 or logarithm < math.log(_CHANCE / max(1, len(self._manifest)))
 
     def _tolerance(self, values: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.float64]:
-        """How far stored ``values`` may be from what was mixed."""
+        """The largest error of stored ``values``."""
         most = self._manifest.max_abs * _ROUNDING
         if self._manifest.values == "float16":
             return values * (2.0**-11 * 1.01) + most
