@@ -1,1 +1,1 @@
-"""Published ways to break InstaHide, as programs: an observation in, a reconstruction out."""
+"""Published attacks on InstaHide: each takes an observation and returns a finding."""

@@ -1,9 +1,9 @@
-"""Averaging many encodings of one image: what others mixed in, and the signs, average out.
+"""Averaging many encodings of one image, by which the other images of the mixes average out.
 
 Huang et al. (ICML 2020, section 5) average encodings of one image under Mixup and under InstaHide.
 Under Mixup the mean of the encodings is the image itself, scaled, plus the mean of all images.
-Under InstaHide the signs make it zero. The mean of the *squares*, which the signs leave alone, is
-not: where q is the mean square of all images, which are centred,
+Under InstaHide the random signs make it zero. The mean of the *squares* does not depend on the
+signs and is not zero. If q is the mean square of all images, which are centered,
 
     E[x~^2] = E[lambda_1^2] x^2 + (E[lambda_2^2] + ... + E[lambda_k^2]) q.
 """
@@ -24,7 +24,7 @@ from instahide.attacks.base import (
 
 
 class Averaging:
-    """The mean of an image's encodings, less the mean of all encodings."""
+    """The mean of an image's encodings, minus the mean of all encodings."""
 
     name = "averaging"
     title = "Averaging the encodings of an image"
@@ -32,7 +32,7 @@ class Averaging:
     observes = EncodingObservation
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs to be told which encodings are of one image."""
+        """Applies if the attacker knows which encodings are of the same image."""
         if observation.groups is None:
             return "The attacker does not know which encodings are of one image."
         if len(np.unique(observation.groups.numpy())) == len(observation):
@@ -42,13 +42,13 @@ class Averaging:
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> RecoveredImages:
-        """One image a group."""
+        """Recover one image per group."""
         groups, means, everything, size = _means(observation, observation.encodings)
         progress("averaging", 1.0)
         statistics = {
             "encodings_per_image": size,
             "rms_of_mean": float(means.square().mean().sqrt()),
-            # Of a mean of `size` values of which none knows of the others.
+            # For the mean of `size` independent values.
             "rms_expected_of_noise": float((observation.encodings.square().mean() / size).sqrt()),
         }
         own = observation.scheme.simulated_coefficients()[:, 0].mean()
@@ -57,7 +57,7 @@ class Averaging:
 
 
 class AveragingAbsolute(Averaging):
-    """The mean of an image's squared encodings, less that of all, turned back into |x|."""
+    """The mean of an image's squared encodings, minus that of all encodings, converted to |x|."""
 
     name = "averaging-absolute"
     title = "Averaging the absolute values of the encodings of an image"
@@ -66,7 +66,7 @@ class AveragingAbsolute(Averaging):
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> RecoveredImages:
-        """The absolute values of one image a group."""
+        """Recover the absolute values of one image per group."""
         groups, means, everything, size = _means(observation, observation.encodings.square())
         weights = (observation.scheme.simulated_coefficients() ** 2).mean(axis=0)
         excess = means - everything
@@ -77,7 +77,7 @@ class AveragingAbsolute(Averaging):
             "rms_of_excess": float(excess.square().mean().sqrt()),
             "rms_expected_of_noise": float((observation.encodings.square().var() / size).sqrt()),
         }
-        # By chance a square may come out below zero.
+        # An estimated square may be negative by chance.
         images = squares.clamp(min=0).sqrt()
         return RecoveredImages(images, groups, absolute=True, statistics=statistics)
 
@@ -85,7 +85,7 @@ class AveragingAbsolute(Averaging):
 def _means(
     observation: EncodingObservation, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Group numbers (m,), means of each (m, C, H, W) and of all, and how many a group has."""
+    """Group numbers (m,), the mean of each (m, C, H, W) and of all encodings, and the mean size."""
     numbers, places, sizes = np.unique(
         require(observation.groups).numpy(), return_inverse=True, return_counts=True
     )

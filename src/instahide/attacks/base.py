@@ -1,7 +1,7 @@
-"""What an attacker sees, how long it may take, and what it hands back.
+"""The interface of attacks: observations, threat models, budgets and findings.
 
-An attack gets an `Observation` of one kind and nothing else, and hands back a `Finding`. The truth
-stays with whoever scores it, in `instahide.audit`, which this package does not know.
+An attack receives an `Observation` and nothing else, and returns a `Finding`. The ground truth
+stays in `instahide.audit`, which scores the finding and which this package does not import.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
-#: Called with what is being done and the share of it that is done, from 0 to 1.
+#: Called with the current step and the finished share of the work, from 0 to 1.
 Progress = Callable[[str, float], None]
 
 T = TypeVar("T")
@@ -28,24 +28,23 @@ Seen = TypeVar("Seen", bound="Observation")
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """What the attacker has, besides the encodings and the scheme, which are always public.
+    """What the attacker has besides the encodings and the scheme, which are public.
 
     Attributes:
-        labels: of the encodings: "soft" as published, "coarse" for only which classes are in
-            each, "none".
-        public: "images" for the public pool itself, "distribution" for other images of its kind,
-            "none".
-        shadow: whether the attacker has other images of the private images' kind.
-        grouped: whether it is known which encodings began with the same private image.
-        known_mixes: of the first so many encodings the attacker knows the mix before the mask:
-            its own images, or ones that it has found out.
-        encodings_per_image: that each private image is encrypted into; None where the attacker is
-            not told, and so does not know how many private images there are.
-        update: whether the attacker holds a network and what a participant sent of training it,
-            as a federation's server does, instead of the encodings.
+        labels: labels of the encodings: "soft" as published, "coarse" for the set of classes in
+            each, or "none".
+        public: "images" for the public pool itself, "distribution" for similar images, or "none".
+        shadow: whether the attacker has images similar to the private ones.
+        grouped: whether the attacker knows which encodings encrypt the same private image.
+        known_mixes: number of first encodings whose mix before the mask is known: the attacker's
+            own images, or images that it has found out.
+        encodings_per_image: encodings of each private image; None if the attacker does not know
+            this number, and therefore not the number of private images.
+        update: whether the attacker has a network and a participant's update of it, as a
+            federation's server does, instead of the encodings.
 
     Raises:
-        InstaHideError: a number out of its range.
+        InstaHideError: a number is out of range.
     """
 
     labels: Literal["soft", "coarse", "none"] = "soft"
@@ -68,19 +67,19 @@ class ThreatModel:
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """How a participant trains before it sends an update; agreed on by all, and so public.
+    """How a participant trains before it sends an update; public, because all agree on it.
 
     Attributes:
-        images: encodings that it trains on.
-        batch_size: encodings in a step; the batches go round the images in order.
-        steps: of plain gradient descent on the soft-label cross-entropy, after which it sends the
-            change of the weights; 0 if it sends the gradient of one batch.
-        learning_rate: of the steps.
+        images: number of encodings to train on.
+        batch_size: encodings per step; batches cycle through the images in order.
+        steps: steps of gradient descent on the soft-label cross-entropy, after which the change of
+            the weights is sent; 0 if the gradient of one batch is sent.
+        learning_rate: learning rate of the steps.
         train_mode: whether batch norm uses the statistics of the batch (train mode) or the running
             ones (eval mode).
 
     Raises:
-        InstaHideError: a number out of its range.
+        InstaHideError: a number is out of range.
     """
 
     images: int = 1
@@ -98,20 +97,20 @@ class LocalTraining:
             )
 
     def batches(self) -> Iterator[Tensor]:
-        """(batch_size,) places of the images in each step, or in the one gradient."""
+        """(batch_size,) indices of the images in each step, or in the single gradient."""
         for step in range(max(self.steps, 1)):
             yield (torch.arange(self.batch_size) + step * self.batch_size) % self.images
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Update:
-    """What a participant sent.
+    """An update that a participant sent.
 
     Attributes:
-        values: by parameter's name: its gradient, or its change over the local steps.
-        training: how it came about.
-        buffers: by buffer's name: its change, where a participant sends its batch norm statistics
-            too; empty if it does not.
+        values: gradient of each parameter by name, or its change over the local steps.
+        training: the local training.
+        buffers: change of each buffer by name, if the participant also sends its batch norm
+            statistics; else empty.
     """
 
     values: Mapping[str, Tensor]
@@ -121,13 +120,13 @@ class Update:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Observation:
-    """What every attacker knows. What it sees besides is in one of the three kinds below.
+    """What every attacker knows; the subclasses add what it observes.
 
     Attributes:
-        scheme: how the encodings were made.
-        mean: of the normalization, one a channel.
-        std: of the normalization, one a channel.
-        threat: what is granted.
+        scheme: scheme of the encodings.
+        mean: mean of the normalization, per channel.
+        std: standard deviation of the normalization, per channel.
+        threat: what else the attacker has.
     """
 
     scheme: Scheme
@@ -135,7 +134,7 @@ class Observation:
     std: tuple[float, ...]
     threat: ThreatModel
 
-    #: Why an attack on this kind cannot be run where there is none.
+    #: Why an attack does not apply if there is no such observation.
     absent: ClassVar[str] = "There is nothing that it could be run on."
 
     def __repr__(self) -> str:
@@ -144,15 +143,15 @@ class Observation:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EncodingObservation(Observation):
-    """n encodings, and what the threat model grants; what it does not grant is None.
+    """n encodings, and what else the threat model grants; None for what it does not grant.
 
     Attributes:
         encodings: (n, C, H, W) float32.
-        labels: (n, classes) float32: soft, or 1 for each class that is there.
-        public: the public pool, or other images of its kind, as ``threat.public`` says.
-        shadow: images of the private images' kind, none of them private.
-        groups: (n,) int64; encodings of one number began with the same private image. The number
-            itself means nothing.
+        labels: (n, classes) float32: soft labels, or 1 for each class in the mix.
+        public: the public pool, or similar images, according to ``threat.public``.
+        shadow: images similar to the private ones, none of them private.
+        groups: (n,) int64, equal for encodings of the same private image. The numbers themselves
+            have no meaning.
         known_mixes: (m, C, H, W) float32, the mixes of the first m encodings before the mask.
     """
 
@@ -169,7 +168,7 @@ class EncodingObservation(Observation):
         return len(self.encodings)
 
     def owners(self, first: int = 0) -> Tensor:
-        """(n - first,) what the encodings from ``first`` on are of, see `RecoveredImages`."""
+        """(n - first,) target IDs of the encodings from ``first`` on; see `RecoveredImages`."""
         return torch.arange(first, len(self)) if self.groups is None else self.groups[first:]
 
     def __repr__(self) -> str:
@@ -178,14 +177,14 @@ class EncodingObservation(Observation):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UpdateObservation(Observation):
-    """A network, and what a participant sent of training it, as a federation's server sees it.
+    """A network and a participant's update of it, as a federation's server sees them.
 
     Attributes:
         shape: (C, H, W) of an encoding.
-        network: as it was before the update.
-        update: what the participant sent.
-        labels: (n, classes) float32 of the encodings behind the update, in their order; None if the
-            threat model does not grant them.
+        network: the network before the update.
+        update: the participant's update.
+        labels: (n, classes) float32 labels of the encodings behind the update, in order; None if
+            the threat model does not grant them.
     """
 
     shape: tuple[int, ...]
@@ -198,11 +197,11 @@ class UpdateObservation(Observation):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NetworkObservation(Observation):
-    """A trained network, and images of which the attacker asks whether it was trained on them.
+    """A trained network, and candidate images that it may have been trained on.
 
     Attributes:
-        network: trained on encodings.
-        candidates: images with their labels.
+        network: network trained on encodings.
+        candidates: candidate images with their labels.
         public: the public pool, if the threat model grants it.
     """
 
@@ -215,10 +214,10 @@ class NetworkObservation(Observation):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Finding:
-    """What an attack found: plain numbers, and in the kinds below what can be scored.
+    """The finding of an attack; the subclasses add results that can be scored.
 
     Attributes:
-        statistics: what the attack knows by itself, without the truth.
+        statistics: numbers that the attack computes without the ground truth.
     """
 
     statistics: Mapping[str, float] = field(default_factory=dict)
@@ -229,14 +228,14 @@ class Finding:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RecoveredImages(Finding):
-    """Private images, and which encodings they belong to.
+    """Recovered private images, and the encodings to which they belong.
 
     Attributes:
         images: (m, C, H, W) float32, normalized as the encodings are.
-        target_ids: (m,) int64: the group, or without groups the encoding, of each image.
-        absolute: whether ``images`` are absolute values, their signs being unknown.
-        dominant: whether ``images`` show, of the encodings that ``target_ids`` names, not the
-            encrypted image but the private one with the largest coefficient.
+        target_ids: (m,) int64 group of each image, or its encoding if there are no groups.
+        absolute: whether ``images`` are absolute values, because signs are unknown.
+        dominant: whether ``images`` show the private image with the largest coefficient in the
+            encodings ``target_ids``, instead of the encrypted image.
     """
 
     images: Tensor
@@ -247,14 +246,13 @@ class RecoveredImages(Finding):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AssignedImages(Finding):
-    """Private images, and which of them the attack believes to be in each encoding.
+    """Recovered private images, and their assignment to encodings.
 
     Attributes:
         images: (m, C, H, W) float32, normalized as the encodings are.
         assignment: (n, j) int64 rows of ``images`` in each encoding, -1 for none.
-        coefficients: (n, j) float32, theirs.
-        confidence: (m,) how sure the attack is of each image: 1 quite, 0 not at all; None if it
-            does not say.
+        coefficients: (n, j) float32 coefficients of these images.
+        confidence: (m,) confidence in each image from 0 to 1; None if unknown.
     """
 
     images: Tensor
@@ -265,12 +263,12 @@ class AssignedImages(Finding):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PublicMatches(Finding):
-    """Public images in each encoding.
+    """Public images found in each encoding.
 
     Attributes:
         rows: (n, j) int64 rows of the public pool, -1 for none.
-        coefficients: (n, j) float32, theirs.
-        remainder: what is left of the encodings without them; None if the attack does not tell.
+        coefficients: (n, j) float32 coefficients of these images.
+        remainder: the encodings without these images; None if not computed.
     """
 
     rows: Tensor
@@ -287,11 +285,11 @@ class ClassCoefficients(Finding):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PredictedMasks(Finding):
-    """Masks of the encodings after the known ones.
+    """Predicted masks of the encodings after the known ones.
 
     Attributes:
-        masks: (m, C, H, W) bool: where they turn the sign.
-        unmasked: what lies under them.
+        masks: (m, C, H, W) bool, whether the sign is flipped.
+        unmasked: the images without these masks.
     """
 
     masks: Tensor
@@ -300,11 +298,12 @@ class PredictedMasks(Finding):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InvertedUpdate(Finding):
-    """What a participant trained on, in no order, which an update does not tell.
+    """Recovered encodings behind an update, in arbitrary order, which an update does not determine.
 
     Attributes:
         images: (n, C, H, W) float32 encodings, normalized.
-        class_coefficients: (n, classes) float32 of each; None if the attacker knew the labels.
+        class_coefficients: (n, classes) float32 recovered labels; None if the attacker knew the
+            labels.
     """
 
     images: Tensor
@@ -313,18 +312,18 @@ class InvertedUpdate(Finding):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MembershipScores(Finding):
-    """``scores`` (m,) of each candidate: the more, the likelier the network was trained on it."""
+    """``scores`` (m,) of the candidates: higher if the network was more likely trained on one."""
 
     scores: Tensor
 
 
 class Budget:
-    """Seconds that an attack may take, from the moment that the budget is made.
+    """The time that an attack may take, from the creation of the budget.
 
     Args:
-        seconds: of wall time, by default without end.
-        clock: that tells the time in seconds. A clock that advances by one whenever it is asked
-            makes a budget of steps, whose results do not depend on how busy the machine is:
+        seconds: wall time in seconds; unlimited by default.
+        clock: returns the time in seconds. A clock that advances by one per call gives a budget of
+            steps, so that results do not depend on the load of the machine:
 
             >>> from itertools import count
             >>> budget = Budget(2, clock=count().__next__)
@@ -341,22 +340,22 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """Seconds that are left, 0 at the end."""
+        """Remaining seconds; 0 at the end."""
         return max(0.0, self.seconds - (self._clock() - self._began))
 
     def part(self, seconds: float) -> Budget:
-        """A budget of so many ``seconds`` from now, by the same clock."""
+        """A budget of ``seconds`` from now, with the same clock."""
         return Budget(seconds, clock=self._clock)
 
 
 @runtime_checkable
 class Attack(Protocol[Seen]):
-    """An attack holds settings, never state of a run, and never the truth.
+    """The interface of an attack. It holds settings, but no state of a run and no ground truth.
 
     Attributes:
-        name: as it is asked for, such as ``public-search``.
-        title: one line for people.
-        paper: who published it, and where.
+        name: name by which it is selected, such as ``public-search``.
+        title: a description in one line.
+        paper: its publication.
     """
 
     name: str
@@ -365,7 +364,7 @@ class Attack(Protocol[Seen]):
 
     @property
     def observes(self) -> type[Seen]:
-        """The kind of observation that it attacks; it is given no other."""
+        """The type of observation that it attacks."""
         ...
 
     def applies(self, observation: Seen) -> str | None:
@@ -373,7 +372,7 @@ class Attack(Protocol[Seen]):
         ...
 
     def run(self, observation: Seen, budget: Budget, progress: Progress) -> Finding:
-        """Attack ``observation``; what was found when ``budget`` ends is handed back."""
+        """Attack ``observation``, and return what was found when ``budget`` ends."""
         ...
 
 
@@ -385,11 +384,11 @@ def refusal(attack: Attack[Seen], observation: Observation) -> str | None:
 
 
 def require(value: T | None) -> T:
-    """What an attack needs, and asked for in `Attack.applies`."""
+    """``value``, which `Attack.applies` has checked not to be None."""
     if value is None:
         raise ValueError("an attack was run that does not apply")
     return value
 
 
 def no_progress(what: str, share: float) -> None:
-    """A `Progress` that says nothing."""
+    """A `Progress` that does nothing."""

@@ -1,14 +1,13 @@
-"""Demixing: a network that has seen many mixes taken apart takes this one apart.
+"""Demixing: a network, trained on many mixes with known images, recovers an image from a mix.
 
 Huang et al. (ICML 2020, section 5) train a generative adversarial network to undo a mix. Here it is
-a U-Net, trained on encodings that the attacker makes itself: its own images, mixed with the public
-ones as the scheme says, under keys of its own.
+a U-Net, trained on encodings that the attacker makes: its own images, mixed with public ones under
+the scheme and its own keys.
 
-What is *the* image of an encoding? Nobody can see which of the private images was encrypted and
-which are its partners: their coefficients have one law. What can be seen is which is strongest, and
-so the network learns to show the private image with the largest coefficient.
+The encrypted image cannot be told from its private partners, because their coefficients have the
+same distribution. So the network learns to recover the private image with the largest coefficient.
 
-Under the mask only |x| says anything, and x and -x look alike: then either sign is right.
+Under a mask only |x| is informative, so x and -x both count as right.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from instahide.attacks.shadow_encodings import ShadowBatch, missing_shadow, shad
 from instahide.attacks.unet import UNet
 from instahide.encryption.scheme import Scheme
 
-#: Encodings of a training batch, each of an image of its own.
+#: Encodings of a training batch, all of different images.
 BATCH = 32
-#: Of Adam: the learning rate at its highest, and the share of the steps in which it rises.
+#: Adam's highest learning rate, and the share of the steps in which it increases.
 RATE, WARM_UP = 2e-3, 0.05
-#: Encodings that go through the network at a time.
+#: Number of encodings per forward pass.
 ASKED = 250
 
 
@@ -46,7 +45,7 @@ class Demixing:
     """The strongest private image of every encoding, by a network trained on shadow encodings.
 
     Attributes:
-        steps: of training; fewer if the budget ends before.
+        steps: training steps; fewer if the budget ends before.
     """
 
     steps: int = 2000
@@ -56,7 +55,7 @@ class Demixing:
     observes: ClassVar[type[EncodingObservation]] = EncodingObservation
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs encodings that are mixes, and images of the private ones' kind."""
+        """Applies to mixes, if the attacker has images like the private ones."""
         if observation.scheme.k == 1:
             return "Nothing is mixed in."
         if len(observation) == 0:
@@ -66,7 +65,7 @@ class Demixing:
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> RecoveredImages:
-        """One image an encoding."""
+        """Recover one image per encoding."""
         began = time.monotonic()
         network, steps, loss = self._trained(observation, budget, progress)
         seen = _seen(observation.encodings, observation.scheme)
@@ -79,7 +78,7 @@ class Demixing:
     def _trained(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> tuple[UNet, int, float]:
-        """The network, the steps that it learned for, and its mean loss over the last ones."""
+        """The trained network, its number of steps, and the mean loss of the last ones."""
         network = UNet(observation.encodings.shape[1])
         optimiser = torch.optim.Adam(network.parameters())
         batches = shadow_batches(
@@ -100,14 +99,14 @@ class Demixing:
 
 
 class _Clock:
-    """How far training is, by its steps or by the budget, whichever is further."""
+    """The progress of training, by steps or by the budget, whichever is further."""
 
     def __init__(self, steps: int, budget: Budget) -> None:
         self.steps, self.loss = 0, 0.0
         self._most, self._budget = steps, budget
 
     def tick(self, loss: float) -> None:
-        """One step was made; ``loss`` is averaged over about fifty."""
+        """Count a step; ``loss`` is averaged over about fifty steps."""
         self.steps += 1
         self.loss += (loss - self.loss) / min(self.steps, 50)
 
@@ -117,18 +116,18 @@ class _Clock:
 
     @property
     def done(self) -> float:
-        """Share of the training that is done."""
+        """The finished share of the training."""
         spent = 1 - self._budget.left / self._budget.seconds if self._budget.seconds < inf else 0.0
         return min(1.0, max(self.steps / self._most, spent))
 
     @property
     def rate(self) -> float:
-        """Of the highest learning rate: up in a line, and down to nothing."""
+        """The learning rate relative to the highest: a linear warm-up, then a decay to 0."""
         return min((self.done + 1 / self._most) / WARM_UP, 1 - self.done)
 
 
 def _seen(encodings: Tensor, scheme: Scheme) -> Tensor:
-    """What an encoding says: under a mask its absolute values."""
+    """The input of the network: under a mask, absolute values."""
     return encodings.abs() if scheme.mask else encodings
 
 

@@ -1,7 +1,7 @@
-"""What the label of an encoding gives away, without a look at the encoding.
+"""Leakage from the label of an encoding alone.
 
-A soft label is the sum of lambda_j onehot(y_j) over the private images: where their classes differ
-it *is* their coefficients, and where two share a class it is the sum of the two. Carlini et al.
+A soft label is the sum of lambda_j onehot(y_j) over the private images. If their classes differ, it
+is a list of their coefficients; if two share a class, it has the sum of both. Carlini et al.
 (arXiv:2011.05315, section 4) read the coefficients off the labels in this way. Renormalised labels
 give the coefficients up to a common factor; coarse ones give the classes alone.
 """
@@ -21,7 +21,7 @@ from instahide.encryption.scheme import Scheme
 
 
 class LabelLeakage:
-    """The classes in every mix, and their coefficients as far as the label tells."""
+    """The classes in every mix, and their total coefficients if labels reveal them."""
 
     name = "labels"
     title = "Reading classes and coefficients off the labels"
@@ -29,13 +29,13 @@ class LabelLeakage:
     observes = EncodingObservation
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs labels."""
+        """Applies if the attacker has labels."""
         return "The attacker sees no labels." if observation.labels is None else None
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> ClassCoefficients:
-        """Coefficients (n, classes), exact where the labels are soft."""
+        """Coefficients (n, classes), exact if the labels are soft."""
         labels = require(observation.labels)
         soft = observation.threat.labels == "soft"
         if not (soft and observation.scheme.label_mode == "soft"):
@@ -51,13 +51,13 @@ def _statistics(observation: EncodingObservation, soft: bool) -> dict[str, float
     apart = (present == observation.scheme.private_k).float().mean()
     return {
         "classes_per_mix": float(present.float().mean()),
-        # Each of these shows every private coefficient by itself.
+        # These labels reveal every private coefficient separately.
         "mixes_with_all_classes_apart": float(apart),
     } | ({"share_entropy_bits": float(_entropy(labels).mean())} if soft else {})
 
 
 def _entropy(labels: Tensor) -> Tensor:
-    """(n,) bits of the classes' shares in a label: 0 where one class is all of it."""
+    """(n,) entropy of a label in bits; 0 if it has a single class."""
     shares = labels / labels.sum(dim=1, keepdim=True)
     return -(shares * shares.clamp(min=1e-12).log2()).sum(dim=1)
 

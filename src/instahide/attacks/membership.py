@@ -1,14 +1,14 @@
 """Membership inference: was the network trained on this image?
 
-A network has less loss on what it learned from. `LossThreshold` asks for no more than that (Yeom,
-Giacomelli, Fredrikson and Jha, CSF 2018). But some images are easy for every network and some hard
-for all; `LikelihoodRatio` (Carlini et al., "Membership Inference Attacks From First Principles",
-IEEE S&P 2022) therefore trains shadow networks, half of them on each image, and asks which half the
-victim's network behaves like. The scheme is public, so that shadow networks learn from encodings as
-the victim's did, made under the attacker's own keys.
+A network has a lower loss on its training images. `LossThreshold` uses the loss alone (Yeom,
+Giacomelli, Fredrikson and Jha, CSF 2018). But some images are easy or hard for every network.
+Therefore `LikelihoodRatio` (Carlini et al., "Membership Inference Attacks From First Principles",
+IEEE S&P 2022) trains shadow networks, half of them on each image, and tests which half the victim's
+network is more similar to. The scheme is public, so shadow networks are trained on encodings like
+the victim's, under the attacker's own keys.
 
-The candidates are shown to the networks as they are, not encrypted: whoever asks about an image has
-it, and networks that were trained on encodings are made to read plain images too.
+Candidates are not encrypted for the networks: the attacker has them, and networks trained on
+encodings also classify plain images.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from instahide.attacks.base import (
 from instahide.attacks.shadow_models import Recipe, Train, train_shadow_model
 from instahide.data import ImageTable
 
-#: Images that go through a network at a time.
+#: Number of images per forward pass.
 ASKED = 500
 
 
 @dataclass(frozen=True)
 class LossThreshold:
-    """The smaller its loss, the likelier was an image trained on."""
+    """Membership by a threshold of the loss: a smaller loss indicates a member."""
 
     name: str = "membership-loss"
     title: str = "Membership by the network's loss"
@@ -45,11 +45,11 @@ class LossThreshold:
     observes: ClassVar[type[NetworkObservation]] = NetworkObservation
 
     def applies(self, observation: NetworkObservation) -> str | None:
-        """It always does."""
+        """Always applies."""
         return None
 
     def run(self, observation: NetworkObservation, budget: Budget, progress: Progress) -> Finding:
-        """Minus the loss of every candidate."""
+        """The negative loss of every candidate."""
         candidates = observation.candidates
         found = confidences(observation.network, candidates)
         progress("loss", 1.0)
@@ -61,13 +61,13 @@ class LossThreshold:
 
 @dataclass(frozen=True)
 class LikelihoodRatio:
-    """Whether the network's confidence in an image is like that of networks that learned from it.
+    """Membership by the likelihood ratio of the confidence under shadow networks.
 
     Attributes:
-        networks: shadow networks to train, an even number; fewer if the budget ends before.
+        networks: number of shadow networks, even; fewer if the budget ends before.
         train: trains one as the victim did; by default `train_shadow_model` with ``recipe``.
-        recipe: of that default.
-        seed: of which candidates each shadow network learns from.
+        recipe: settings of that default.
+        seed: seed of the choice of training candidates for each shadow network.
     """
 
     networks: int = 16
@@ -80,7 +80,7 @@ class LikelihoodRatio:
     observes: ClassVar[type[NetworkObservation]] = NetworkObservation
 
     def applies(self, observation: NetworkObservation) -> str | None:
-        """It needs enough images to ask about: shadow networks learn from half."""
+        """Applies if there are enough candidates, half of which train each shadow network."""
         least = 2 * max(2, observation.scheme.private_k)
         if len(observation.candidates) < least:
             return f"There are fewer than {least} images to train shadow networks on."
@@ -107,14 +107,15 @@ class LikelihoodRatio:
         budget: Budget,
         progress: Progress,
     ) -> tuple[Tensor, Tensor]:
-        """(s, m) confidences of shadow networks in the candidates, and what each learned from."""
+        """(s, m) confidences of shadow networks, and the candidates that each was trained on."""
         train = self.train or self._trainer(observation, budget)
         confident, learned = [torch.empty(0, len(candidates))], [torch.empty(0, len(candidates))]
         generator = np.random.default_rng(self.seed)
         for number in range(self.networks // 2):
             half = generator.permutation(len(candidates)) < len(candidates) // 2
             pair = []
-            # One learns from what the other does not: each candidate is in as many as it is out.
+            # In pairs with complementary halves, so that each candidate is used by half of the
+            # networks.
             for place, chosen in enumerate((half, ~half)):
                 progress(
                     f"shadow network {2 * number + place + 1}", (2 * number + place) / self.networks
@@ -139,8 +140,8 @@ def confidences(network: nn.Module, candidates: ImageTable) -> Tensor:
     """(m,) log p / (1 - p) of the right class, which is nearly normal (Carlini et al., 2022).
 
     Args:
-        network: gives logits; it is used in evaluation mode and left in the mode it came in.
-        candidates: normalized as its images are.
+        network: returns logits; used in evaluation mode, and restored to its mode.
+        candidates: images, normalized like its training images.
     """
     training, device = network.training, next(network.parameters()).device
     network.eval()
@@ -158,20 +159,20 @@ def confidences(network: nn.Module, candidates: ImageTable) -> Tensor:
 
 
 def likelihood_ratios(asked: Tensor, confident: Tensor, learned: Tensor) -> tuple[Tensor, float]:
-    """How much likelier each confidence is of a network that learned from the image.
+    """Log likelihood ratios of the confidences: trained on the image against not trained on it.
 
-    Both laws are normal, with a mean of their own for every image. The deviations are two, one for
-    all images that were learned from and one for the others: few networks tell no more (Carlini et
-    al., 2022).
+    Both distributions are normal with a mean for each image. There are two standard deviations, one
+    for members and one for others over all images, because there are few networks (Carlini et al.,
+    2022).
 
     Args:
         asked: (m,) confidences of the victim's network.
-        confident: (s, m) those of the shadow networks.
-        learned: (s, m) bool, which images each of them learned from.
+        confident: (s, m) confidences of the shadow networks.
+        learned: (s, m) bool, the training images of each shadow network.
 
     Returns:
-        Log likelihood ratios (m,), and the mean of the one law less that of the other, in
-        deviations: how far shadow networks give away what they learned from.
+        Log likelihood ratios (m,), and the difference of both means in standard deviations, which
+        measures how much shadow networks leak.
     """
     (within, spread), (without, other) = (
         _law(confident, which.float()) for which in (learned, ~learned)
@@ -181,13 +182,13 @@ def likelihood_ratios(asked: Tensor, confident: Tensor, learned: Tensor) -> tupl
 
 
 def _law(confident: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-    """Means (m,) over the networks that ``which`` (s, m) names, and the deviation of all."""
+    """Means (m,) over the networks selected by ``which`` (s, m), and the common deviation."""
     mean = (confident * which).sum(dim=0) / which.sum(dim=0)
     squares = ((confident - mean).square() * which).sum()
-    # Every mean has taken a degree of freedom.
+    # Every mean uses one degree of freedom.
     return mean, (squares / (which.sum() - len(mean)).clamp(min=1)).sqrt().clamp(min=1e-6)
 
 
 def _log_density(values: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
-    """Of a normal law, but for a constant."""
+    """The log density of a normal distribution, up to a constant."""
     return -((values - mean) / spread).square() / 2 - spread.log()

@@ -1,12 +1,12 @@
-"""Finding the public images inside an encoding, by correlation with every patch of the pool.
+"""Finds the public images of an encoding by correlation with every patch of the pool.
 
-Huang et al. (ICML 2020, section 4) name it as the weakness of Mixup: a mix is like each of its
-parts. Natural images are like each other, too, so that both sides are whitened by the pool's
-covariance before they are compared, and what was found is subtracted before the next is looked for
+Huang et al. (ICML 2020, section 4) describe this weakness of Mixup: a mix is similar to each
+of its images. Natural images are also similar to each other. So both are whitened by the pool's
+covariance before they are compared, and found images are subtracted before the next search
 (orthogonal matching pursuit, Pati, Rezaiifar and Krishnaprasad, 1993).
 
-The pool itself is never whitened: with S the covariance, the whitened product of a patch p and an
-encoding e is p . (S^-1 e), a plain matrix product with the patches as they are.
+The pool itself is not whitened: with the covariance S, the whitened product of a patch p and an
+encoding e is p . (S^-1 e), a matrix product with the original patches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from instahide.attacks.whitening import BLOCK, Pool
 
 
 class PublicSearch:
-    """The public images of every encoding, as if there were no mask."""
+    """Finds the public images of every encoding without a mask."""
 
     name = "public-search"
     title = "Finding public images by whitened correlation"
@@ -35,7 +35,7 @@ class PublicSearch:
     squared = False
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs the pool itself, and a scheme that mixes from it."""
+        """Applies if the attacker has the pool and the scheme uses public images."""
         if not observation.scheme.public_k:
             return "The scheme mixes no public images in."
         if observation.public is None or observation.threat.public != "images":
@@ -45,12 +45,12 @@ class PublicSearch:
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> PublicMatches:
-        """The public rows of each encoding; of a Mixup also what remains without them."""
+        """The public rows of each encoding, and without a mask also the remainder."""
         pool = Pool(require(observation.public), squared=self.squared)
         features = pool.centred(observation.encodings)
         wanted = observation.scheme.public_k
         found, weights, rest = pursue(pool, features, wanted, budget, progress)
-        # A square's weight is the square of a coefficient.
+        # The weight of a square is a squared coefficient.
         coefficients = weights.clamp(min=0).sqrt() if self.squared else weights
         left = float(rest.square().sum() / features.square().sum().clamp(min=1e-30))
         images = (rest + pool.mean).reshape_as(observation.encodings)
@@ -63,7 +63,7 @@ class PublicSearch:
 
 
 class PublicSearchAbsolute(PublicSearch):
-    """The same on squares, which no mask changes: x~^2 holds lambda_j^2 x_j^2 of each part."""
+    """The same search on squares, which a mask does not change: x~^2 contains lambda_j^2 x_j^2."""
 
     name = "public-search-absolute"
     title = "Finding public images by whitened correlation of squares"
@@ -75,11 +75,11 @@ class PublicSearchAbsolute(PublicSearch):
 def pursue(
     pool: Pool, features: Tensor, count: int, budget: Budget, progress: Progress
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Find ``count`` patches in each of ``features`` (n, D), one after the other.
+    """Find ``count`` patches in each of ``features`` (n, D), one after another.
 
     Returns:
-        Rows of the pool (n, count), their weights (n, count), and what remains (n, D). Fewer than
-        ``count`` where the budget ends.
+        Rows of the pool (n, count), their weights (n, count), and the remainder (n, D). Fewer than
+        ``count`` if the budget ends.
     """
     rows = torch.empty(len(features), 0, dtype=torch.int64)
     weights, rest = torch.empty(len(features), 0), features
@@ -96,12 +96,11 @@ def pursue(
 def search(pool: Pool, filters: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """The ``top`` patches of the pool for each of ``filters`` (n, D), best first.
 
-    The pool goes by in blocks: only the best are kept of each, and nothing is sorted as a whole.
-    Coefficients are not negative, so that only positive scores count for anything.
+    The pool is processed in blocks, of which only the best patches are kept. Coefficients are not
+    negative, so only positive scores matter.
 
     Returns:
-        Scores (n, top), the length of the part of the whitened features along each patch, and rows
-        (n, top).
+        Scores (n, top), the whitened features projected on each patch, and rows (n, top).
     """
     best = torch.full((len(filters), top), -torch.inf)
     rows = torch.zeros(len(filters), top, dtype=torch.int64)
@@ -115,13 +114,13 @@ def search(pool: Pool, filters: Tensor, top: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_new(best: Tensor, rows: Tensor) -> Tensor:
-    """(n, 1) the first of each row of ``best`` that is not among ``rows``."""
+    """(n, 1) the first element of each row of ``best`` that is not in ``rows``."""
     new = (best[:, :, None] != rows[:, None, :]).all(dim=2)
     return best.gather(1, new.int().argmax(dim=1, keepdim=True))
 
 
 def _refit(pool: Pool, features: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Whitened least squares of ``features`` (n, D) by the patches ``rows`` (n, j)."""
+    """Whitened least squares of ``features`` (n, D) on the patches ``rows`` (n, j)."""
     patches = pool.rows(rows.reshape(-1).numpy())
     filters = pool.filters(patches).reshape(*rows.shape, -1)
     patches = patches.reshape(*rows.shape, -1)

@@ -1,4 +1,4 @@
-"""Which attacks there are: the entry points of the group `instahide.attacks`, ours among them."""
+"""The registered attacks: entry points of the group `instahide.attacks`, built-in ones included."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GROUP = "instahide.attacks"
 
 
 class Registered(NamedTuple):
-    """Attacks by name, and for every entry point that gave none, why."""
+    """Attacks by name, and the error of every entry point that could not be loaded."""
 
     attacks: dict[str, Attack[Observation]]
     broken: dict[str, str]
@@ -22,8 +22,8 @@ class Registered(NamedTuple):
 def registered(points: Iterable[EntryPoint] | None = None) -> Registered:
     """All attacks that installed packages declare.
 
-    An entry point names something that makes an `Attack` when it is called without arguments. One
-    that cannot be used is reported and left out: somebody else's package must not stop an audit.
+    An entry point names a callable that returns an `Attack` without arguments. Invalid ones are
+    reported and skipped, so that a third-party package cannot stop an audit.
 
     Args:
         points: entry points to load instead of the installed ones.
@@ -32,7 +32,7 @@ def registered(points: Iterable[EntryPoint] | None = None) -> Registered:
     for point in entry_points(group=GROUP) if points is None else points:
         try:
             attack = _made(point)
-        except Exception as error:  # whatever somebody else's import raises
+        except Exception as error:  # from third-party code
             found.broken[f"{point.name} ({point.value})"] = f"{type(error).__name__}: {error}"
             continue
         if attack.name in found.attacks:
@@ -43,10 +43,10 @@ def registered(points: Iterable[EntryPoint] | None = None) -> Registered:
 
 
 def attack_named(name: str) -> Attack[Observation]:
-    """The attack of this name.
+    """The attack with this name.
 
     Raises:
-        InstaHideError: there is none.
+        InstaHideError: there is no such attack.
     """
     attacks = registered().attacks
     if name not in attacks:

@@ -1,7 +1,7 @@
-"""Attacks in a process of their own, which is given observations and nothing else.
+"""Runs attacks in a separate process, which receives only observations.
 
-What decides is not that an attack behaves, but that the truth was never in its process. An attack
-that crashes, or does not end, takes nobody with it.
+The ground truth is never in that process, whatever an attack does there. An attack that crashes or
+hangs does not affect the audit.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from typing import Literal, NamedTuple, Self
 from instahide.attacks.base import Budget, Finding, Observation, Progress, no_progress, refusal
 from instahide.attacks.registry import attack_named
 
-#: An attack may take this much longer than its budget, as a share and in seconds, before it is
-#: ended: it can look at the clock only between its steps.
+#: Grace time beyond the budget, as a share and in seconds, before an attack is stopped: attacks
+#: check the clock only between steps.
 PATIENCE, GRACE = 0.5, 60.0
-#: Characters of an error that are passed on, and seconds between two reports of progress.
+#: Largest length of a reported error, and seconds between two progress reports.
 _MOST_TEXT, _PAUSE = 300, 0.1
 
 
 class Answer(NamedTuple):
-    """What came of an attack.
+    """The outcome of an attack.
 
     Attributes:
-        state: "done"; "refused" where the attack says that it does not apply; "failed".
-        found: of a "done" attack.
-        reason: of the others.
-        seconds: of wall time, in the attacker's process.
-        out_of_time: whether its time ended before it did; what it had found by then is ``found``.
+        state: "done"; "refused" if the attack does not apply; or "failed".
+        found: finding of an attack that is done.
+        reason: reason of the other states.
+        seconds: wall time in the attacker's process.
+        out_of_time: whether the budget ended first; ``found`` is then what it had found so far.
     """
 
     state: Literal["done", "refused", "failed"]
@@ -45,9 +45,9 @@ class Answer(NamedTuple):
 
 
 class IsolatedRunner:
-    """A process that runs attacks, one after the other; a context manager, which ends it.
+    """A context manager with a process that runs attacks one after another.
 
-    Whatever ends the process makes one attack fail; the next one gets a new process.
+    If the process dies, the current attack fails, and the next one gets a new process.
     """
 
     def __init__(self) -> None:
@@ -67,11 +67,11 @@ class IsolatedRunner:
         seconds: float,
         progress: Progress = no_progress,
     ) -> Answer:
-        """Run the attack of this name on ``observation``, for about so many ``seconds``.
+        """Run the attack ``name`` on ``observation`` for about ``seconds``.
 
-        What an attack raises, or dies of, is an `Answer` too.
+        Exceptions and crashes of the attack are reported in the `Answer`.
         """
-        # As plain bytes: shared memory may be small where a container runs.
+        # As plain bytes, because shared memory may be small in a container.
         request = pickle.dumps((attack, observation, seconds))
         connection = self._started()
         began = time.monotonic()
@@ -94,7 +94,7 @@ class IsolatedRunner:
 
     def _started(self) -> Connection:
         if self._connection is None:
-            # Spawned, not forked: a fork would hold all that this process holds.
+            # Spawned, because a fork would have a copy of this process's memory.
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
             self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -104,7 +104,7 @@ class IsolatedRunner:
         return self._connection
 
     def _end(self) -> str:
-        """End the process; says how it had ended by itself."""
+        """End the process; returns how it had ended by itself, if so."""
         process, connection = self._process, self._connection
         self._process = self._connection = None
         if process is None or connection is None:
@@ -122,8 +122,8 @@ def _lost(reason: str, began: float) -> Answer:
 
 
 def _serve(connection: Connection) -> None:
-    """The attacker's process: answers requests until nobody is there to ask."""
-    # Ctrl-C is the parent's affair, which then ends this process.
+    """The attacker's process: serves requests until the connection closes."""
+    # The parent handles Ctrl-C and then ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
@@ -145,13 +145,13 @@ def _answer(connection: Connection, name: str, observation: Observation, seconds
         found = attack.run(observation, budget, _Reporter(connection))
         late = budget.left == 0
         return Answer("done", found, seconds=time.monotonic() - began, out_of_time=late)
-    except Exception as error:  # whatever somebody's attack raises
+    except Exception as error:  # from third-party code
         reason = _short(f"{type(error).__name__}: {error}")
         return Answer("failed", reason=reason, seconds=time.monotonic() - began)
 
 
 class _Reporter:
-    """Passes progress on, not too often."""
+    """Reports progress at a limited rate."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._last = connection, 0.0
@@ -164,12 +164,12 @@ class _Reporter:
 
 
 def _short(text: str) -> str:
-    """For a terminal and a page: one line without control characters."""
+    """``text`` in one line without control characters, for terminals and pages."""
     return "".join(filter(str.isprintable, " ".join(text.split())))[:_MOST_TEXT]
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed cannot end its child."""
+    """Let the kernel end this process with its parent, even if that is killed."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
     os._exit(1)

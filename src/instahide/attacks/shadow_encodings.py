@@ -1,4 +1,4 @@
-"""Shadow encodings: the attacker's own images under keys of its own, for networks to learn from."""
+"""Shadow encodings: the attacker's own images under its own keys, to train networks on."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
 
-#: Private images of a batch and encodings of them: about one pair in twelve shares an image.
+#: Private images and encodings of a batch, such that about one pair in twelve shares an image.
 IMAGES, ENCODINGS = 48, 192
 
 
 class ShadowBatch(NamedTuple):
-    """Encodings and what is in them.
+    """Encodings with their images and coefficients.
 
     ``encodings`` (n, C, H, W); ``images`` (m, C, H, W), normalized; ``coefficients`` (n, m) of the
-    private ones in each encoding, but for a factor of it if the scheme's labels are renormalised.
+    private images in each encoding, up to a factor if the scheme's labels are renormalised.
     """
 
     encodings: Tensor
@@ -32,13 +32,13 @@ class ShadowBatch(NamedTuple):
 
     @property
     def shares(self) -> Tensor:
-        """(n, n) which encodings share an image."""
+        """(n, n) bool, whether two encodings share an image."""
         held = (self.coefficients > 0).float()
         return held @ held.T > 0
 
 
 def missing_shadow(observation: EncodingObservation) -> str | None:
-    """Return why an attacker cannot make shadow encodings, if one cannot."""
+    """Why an attacker cannot make shadow encodings; None if it can."""
     if observation.shadow is None:
         return "The attacker has no images of the private images' kind to learn from."
     if len(observation.shadow) < max(2, observation.scheme.private_k):
@@ -54,16 +54,16 @@ def shadow_batches(
     images: int = IMAGES,
     encodings: int = ENCODINGS,
 ) -> Iterator[ShadowBatch]:
-    """Batches without end, each of other images under other keys.
+    """An endless iterator of batches, each of other images under other keys.
 
-    Every image is a class of its own, so that the soft labels say which images are in a mix.
+    Every image is its own class, so that soft labels give the images of a mix.
 
     Args:
-        shadow: images of the private ones' kind; half of them are mirrored, left to right.
-        scheme: that the attacked encodings were made with.
-        public: what it mixes in, where it does; ``shadow`` itself if there is nothing else.
-        images: private images of a batch, at most.
-        encodings: of a batch; they begin with each of the images in turn.
+        shadow: images like the private ones; half of them are mirrored, left to right.
+        scheme: scheme of the attacked encodings.
+        public: public images, if the scheme uses them; ``shadow`` if there are none.
+        images: largest number of private images of a batch.
+        encodings: encodings of a batch, which encrypt the images in turn.
     """
     generator = np.random.default_rng()
     count = min(images, len(shadow))

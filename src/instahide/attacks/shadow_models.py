@@ -1,4 +1,4 @@
-"""Shadow networks: what the attacker trains to learn how such a network treats what it has seen."""
+"""Shadow networks, which an attacker trains to learn how training images differ from others."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.scheme import Scheme
 
-#: Trains a network on images as the victim trained its own.
+#: Trains a network on images as the victim did.
 Train = Callable[[ImageTable], nn.Module]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How shadow networks are trained where nobody says how the victim's was.
+    """The training of shadow networks, if the victim's training is unknown.
 
     Attributes:
-        epochs: over the images, each time under new keys.
-        batch_size: encodings in a step, at most.
-        learning_rate: at the height of its one cycle.
+        epochs: passes over the images, each under new keys.
+        batch_size: largest number of encodings per step.
+        learning_rate: peak of the one-cycle schedule.
     """
 
     epochs: int = 30
@@ -44,15 +44,15 @@ def train_shadow_model(
     recipe: Recipe,
     budget: Budget,
 ) -> nn.Module:
-    """A network of the architecture of ``network``, from new weights, trained on encodings.
+    """Train a network with the architecture of ``network`` and new weights on encodings.
 
     Args:
-        network: stays as it is.
-        images: to train on, encrypted under the attacker's own keys.
-        public: what the scheme mixes in, where it does.
-        scheme: that the victim trained with.
-        recipe: of the training.
-        budget: what was learned when it ends is handed back.
+        network: network to copy; it is not changed.
+        images: training images, encrypted under the attacker's own keys.
+        public: public images, if the scheme uses them.
+        scheme: scheme of the victim.
+        recipe: settings of the training.
+        budget: training stops when it ends.
     """
     model, device = _renewed(network).train(), next(network.parameters()).device
     steps = -(-len(images) // recipe.batch_size)
@@ -71,15 +71,15 @@ def train_shadow_model(
 
 
 def _batches(encoder: Encoder, epochs: int, steps: int) -> Iterator[Encoded]:
-    """Encodings of every image under new keys in each of ``epochs``, in so many ``steps``."""
+    """Encodings of all images under new keys in each of ``epochs``, in ``steps`` batches."""
     for _ in range(epochs):
         encoder.next_epoch()
-        # Of even size: a last batch of one image has no batch statistics.
+        # In batches of equal size, because a batch of one image has no batch statistics.
         yield from encoder.stream(np.array_split(encoder.permutation(), steps))
 
 
 def _renewed(network: nn.Module) -> nn.Module:
-    """A copy with new weights."""
+    """A copy of ``network`` with new weights."""
     copy = deepcopy(network)
     for module in copy.modules():
         renew = getattr(module, "reset_parameters", None)

@@ -1,12 +1,11 @@
-"""Do encodings of one image look more alike than encodings of different images?
+"""Tests whether encodings of one image are more similar than encodings of different images.
 
-The paper (Huang et al., ICML 2020, section 5) answers by two-sample Kolmogorov-Smirnov tests of the
-values of encodings: if those of one image had a distribution of their own, a test between two
-images would tell. That is done here, and three things more: the same on absolute values, which the
-mask leaves alone; tests of *distances* between whole encodings, of one image against of two; and a
-classifier two-sample test (Lopez-Paz and Oquab, ICLR 2017), which learns whatever tells two images
-apart. P-values are corrected for their number (Benjamini and Yekutieli, 2001: whatever depends on
-what).
+The paper (Huang et al., ICML 2020, section 5) uses two-sample Kolmogorov-Smirnov tests of the
+values of encodings, which would detect that encodings of an image have their own distribution.
+This module adds: the same test on absolute values, which the mask does not change; a test of
+*distances* between encodings of one image and of two; and a classifier two-sample test (Lopez-Paz
+and Oquab, ICLR 2017), which learns any difference between two images. P-values are corrected for
+multiple tests under arbitrary dependence (Benjamini and Yekutieli, 2001).
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from instahide.attacks.base import (
 )
 from instahide.utils.optional_deps import requires_extra
 
-#: Pairs of encodings, or of images, that a test takes at most.
+#: Largest number of pairs of encodings or images in a test.
 MOST_PAIRS = 1000
-#: Encodings of an image that are enough for a classifier to learn from.
+#: Smallest number of encodings per image to train a classifier.
 LEAST_ENCODINGS = 8
-#: Pairs of images that a classifier has to tell apart.
+#: Number of pairs of images for the classifier.
 _CLASSIFIED = 20
-#: Which pairs are taken is the same every time.
+#: A fixed seed of the choice of pairs.
 _SEED = 0
 
 Values = NDArray[np.float32]
 
 
 class StatisticalTests:
-    """Corrected p-values: small ones say that encodings of one image are known by their looks."""
+    """Corrected p-values; small ones mean that encodings of one image can be recognized."""
 
     name = "statistics"
     title = "Statistical tests between encodings of one image and of others"
@@ -46,7 +45,7 @@ class StatisticalTests:
     observes = EncodingObservation
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs pairs of encodings that are known to be of one image."""
+        """Applies if the attacker knows which encodings are of the same image."""
         if observation.groups is None:
             return "The attacker does not know which encodings are of one image."
         counts = np.bincount(observation.groups.numpy())
@@ -55,7 +54,7 @@ class StatisticalTests:
         return None
 
     def run(self, observation: EncodingObservation, budget: Budget, progress: Progress) -> Finding:
-        """Statistics alone."""
+        """Compute statistics only."""
         with requires_extra("scipy", "audit"):
             from scipy.stats import false_discovery_control
         tests, other = {}, {}
@@ -78,7 +77,7 @@ def _members(observation: EncodingObservation) -> list[NDArray[np.int64]]:
 def _tests(
     values: Values, members: list[NDArray[np.int64]], budget: Budget
 ) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Name, p-value and effect of every test that the budget lets begin."""
+    """Name, p-value and effect of every test that starts within the budget."""
     for name, test in (
         ("values", values_test), ("distances", distances_test), ("classifier", classifier_test),
     ):  # fmt: skip
@@ -87,13 +86,13 @@ def _tests(
 
 
 def values_test(values: Values, members: list[NDArray[np.int64]]) -> tuple[float, float]:
-    """The paper's: are values of two encodings of one image distributed alike, more than of two?
+    """The paper's test of the distribution of values in encodings.
 
-    Kolmogorov-Smirnov distances of pairs of one image against those of pairs of two images, by a
-    rank test. Each encoding is in one pair only.
+    A rank test compares the Kolmogorov-Smirnov distances of pairs of encodings of one image with
+    those of two images. Each encoding is in one pair only.
 
     Returns:
-        p-value, and the mean distance of pairs of two images less that of pairs of one.
+        p-value, and the mean distance of pairs of two images minus that of pairs of one.
     """
     from scipy.stats import ks_2samp, mannwhitneyu
 
@@ -105,10 +104,10 @@ def values_test(values: Values, members: list[NDArray[np.int64]]) -> tuple[float
 
 
 def distances_test(values: Values, members: list[NDArray[np.int64]]) -> tuple[float, float]:
-    """Are two encodings of one image nearer to each other than two of different images?
+    """A test whether two encodings of one image are closer than two of different images.
 
     Returns:
-        Kolmogorov-Smirnov p-value, and the mean correlation of pairs of one image less that of
+        Kolmogorov-Smirnov p-value, and the mean correlation of pairs of one image minus that of
         pairs of two.
     """
     from scipy.stats import ks_2samp
@@ -122,9 +121,9 @@ def distances_test(values: Values, members: list[NDArray[np.int64]]) -> tuple[fl
 
 
 def classifier_test(values: Values, members: list[NDArray[np.int64]]) -> tuple[float, float]:
-    """Can a classifier tell encodings of one image from those of another?
+    """A test whether a classifier can distinguish encodings of two images.
 
-    It learns from half of the encodings of each and is tested on the other half.
+    It is trained on half of the encodings of each image and tested on the other half.
 
     Returns:
         Binomial p-value of its right answers over all pairs of images, and its accuracy.
@@ -134,7 +133,7 @@ def classifier_test(values: Values, members: list[NDArray[np.int64]]) -> tuple[f
     with requires_extra("scikit-learn", "audit"):
         from sklearn.linear_model import RidgeClassifier
     right = asked = 0
-    # Each image is in one pair only: answers about it are about it alone.
+    # Each image is in one pair only, so that answers are independent.
     for a, b in list(zip(members[::2], members[1::2], strict=False))[:_CLASSIFIED]:
         half = min(len(a), len(b)) // 2
         learn, ask = np.concatenate([a[:half], b[:half]]), np.concatenate([a[half:], b[half:]])
@@ -151,7 +150,7 @@ def _pairs(members: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray
     generator = np.random.default_rng(_SEED)
     one, single = [], []
     for group in members:
-        # Half of each image's encodings for either kind.
+        # Half of each image's encodings for each kind of pair.
         mixed = generator.permutation(group)
         half = len(mixed) // 4 * 2
         one.append(mixed[:half].reshape(-1, 2))

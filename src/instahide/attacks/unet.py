@@ -10,21 +10,21 @@ from torch.nn import functional as F
 
 #: Channels at full resolution; twice as many at each halving, so that every level costs the same.
 WIDTH = 16
-#: Sizes that an image is seen at: whole, halved, ...
+#: Number of resolutions: full, half, ...
 LEVELS = 4
-#: Of channels, in group normalization; every width here is a multiple.
+#: Channels per group in group normalization; every width is a multiple.
 GROUPS = 8
 
 
 class UNet(nn.Module):
-    """Looks at an image at several sizes, down and up again, each size joined to its like.
+    """An encoder and decoder over several resolutions with skip connections.
 
-    Group normalization (Wu and He, 2018), so that images of a batch do not meet.
+    It uses group normalization (Wu and He, 2018), so that images of a batch do not interact.
 
     Args:
-        channels: of the images, in and out.
-        width: channels inside, at full resolution.
-        levels: sizes; images are rounded up to halves, and no size is below one pixel.
+        channels: channels of input and output.
+        width: hidden channels at full resolution.
+        levels: number of resolutions; halves are rounded up to at least one pixel.
     """
 
     def __init__(self, channels: int, width: int = WIDTH, levels: int = LEVELS) -> None:
@@ -37,7 +37,7 @@ class UNet(nn.Module):
             _convolutions(below + beside, beside) for beside, below in pairwise(widths)
         )
         self.out = nn.Conv2d(width + channels, channels, 1)
-        # At first it gives back what it got: it learns what to change.
+        # Initialized to the identity, so that it learns a residual.
         nn.init.zeros_(self.out.weight)
         nn.init.dirac_(self.out.weight[:, width:])
 

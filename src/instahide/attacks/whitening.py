@@ -1,4 +1,4 @@
-"""Whitening: directions that all natural images share say nothing about which image it is."""
+"""Whitening, which removes directions that all natural images share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from instahide.data import ImageTable
 
-#: Rows that the covariance is taken from, at most, evenly spaced.
+#: Largest number of evenly spaced rows from which the covariance is computed.
 ROWS = 20_000
-#: Rows that are floats in memory at a time.
+#: Number of rows that are held as floats at a time.
 BLOCK = 4096
-#: Variance that every direction is taken to have besides its own, of the mean one. It stands for
-#: what is not in the pool, and keeps directions that no patch uses from drowning the others.
+#: Variance added to every direction, relative to the mean variance. It accounts for images outside
+#: the pool, and prevents directions that no patch uses from dominating.
 FLOOR = 1e-3
 
 
@@ -22,8 +22,8 @@ class Pool:
     """A table of patches as flat features, and the inverse of their covariance.
 
     Args:
-        table: of N patches, memory-mapped or not; they stay 8-bit.
-        squared: take the squares of the normalized values for features, not the values.
+        table: N patches, memory-mapped or not; they stay 8-bit.
+        squared: use squares of the normalized values as features.
     """
 
     def __init__(self, table: ImageTable, *, squared: bool = False) -> None:
@@ -46,22 +46,22 @@ class Pool:
         return self._features(rows).sub_(self.mean)
 
     def centred(self, values: Tensor) -> Tensor:
-        """(n, D) features of normalized ``values`` (n, C, H, W), centred as a mix of patches is."""
+        """(n, D) features of normalized ``values`` (n, C, H, W), centered like a mix of patches."""
         flat = values.flatten(1)
         return (flat.square() if self.squared else flat) - self.mean
 
     def filters(self, features: Tensor) -> Tensor:
-        """(n, D): covariance^-1 ``features`` (n, D), to be multiplied with patches."""
+        """(n, D): covariance^-1 ``features`` (n, D), for products with patches."""
         solved: Tensor = torch.cholesky_solve(features.T, self._factor)
         return solved.T
 
     def whitened(self, features: Tensor) -> Tensor:
-        """(n, D) with covariance 1, but for the floor."""
+        """(n, D) features with identity covariance, up to the added variance."""
         solved: Tensor = torch.linalg.solve_triangular(self._factor, features.T, upper=False)
         return solved.T
 
     def _features(self, rows: NDArray[np.int64] | slice) -> Tensor:
-        # In place: the search is nearly as quick as its matrix product, where passes count.
+        # In place, because the time of the search is dominated by memory access.
         pixels = torch.from_numpy(np.array(self.table.pixels[rows]))
         flat = pixels.flatten(1).float().mul_(self._scale).add_(self._bias)
         return flat.square_() if self.squared else flat
@@ -79,7 +79,7 @@ class Pool:
         return mean, products / len(chosen) - torch.outer(mean, mean)
 
     def _lengths(self) -> Tensor:
-        """(N,) length of every patch when it is whitened."""
+        """(N,) lengths of the whitened patches."""
         parts = [
             torch.linalg.vector_norm(self.whitened(self.rows(slice(start, start + BLOCK))), dim=1)
             for start in range(0, len(self), BLOCK)

@@ -1,1 +1,1 @@
-"""Published reconstruction attacks, to compare with."""
+"""Published reconstruction attacks, as baselines."""

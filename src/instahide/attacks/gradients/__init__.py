@@ -1,4 +1,4 @@
-"""Gradient inversion: from what a participant sent of its training to what it trained on.
+"""Gradient inversion: attacks that recover training data from a participant's update.
 
-Nothing is imported here: the attacks stand in `dlg` and `inverting`, what they share beside them.
+The attacks are in `dlg` and `inverting`; the other modules are shared by both.
 """

@@ -1,4 +1,4 @@
-"""What is likelier an image, where an update leaves a choice.
+"""Image priors, for cases in which an update does not determine the images.
 
 Total variation is Geiping et al.'s (2020). Batch norm statistics are the prior of Yin et al., "See
 through Gradients: Image Batch Recovery via GradInversion" (CVPR 2021, arXiv:2104.07586): features

@@ -1,4 +1,4 @@
-"""What every attack on an update begins with."""
+"""The common setup of attacks on an update."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from instahide.attacks.gradients.replay import Replay
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Problem:
-    """An update to explain by n images.
+    """An update, and what is known of the n images behind it.
 
     Attributes:
         replay: of the participant's training.

@@ -1,4 +1,4 @@
-"""A participant's training once more, on guesses in place of its images, differentiable in them."""
+"""Replays a participant's training on guessed images, differentiably."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from instahide.attacks.base import Update
 
 
 class Replay:
-    """What would have been sent, had the participant trained on other images.
+    """Computes the update that a participant would have sent for other images.
 
-    In double precision: near the solution two updates differ by less than single precision holds.
+    In double precision, because near the solution updates differ by less than single precision.
 
     Args:
         network: as it was before the update. It is copied, never changed.

@@ -1,6 +1,6 @@
-"""The attack that broke the authors' challenge, in stages that can be used alone.
+"""The attack that broke the authors' challenge, in stages that can be used separately.
 
-``features`` or ``encoder`` say which encodings share a private image, ``groups`` and
-``assignment`` which images each one holds, ``coefficients`` how much of each, ``initialisation``
-and ``recovery`` what they look like; ``attack`` goes round.
+`pair_encoder` computes which encodings share a private image; `clustering` and `assignment` which
+images each encoding contains; `recovery` their coefficients and the images. `attack` iterates these
+stages.
 """

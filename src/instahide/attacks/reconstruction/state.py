@@ -1,7 +1,7 @@
-"""What an attacker believes so far, and a file of it, so that an interrupted attack goes on.
+"""The state of the attack, and a file of it, so that an interrupted attack can be resumed.
 
-The file holds what the attacker has found out, private images as far as they are recovered among
-it, and nothing else: the defender's keys are not known to any attack.
+The file holds what the attacker has found, including recovered private images, and nothing else: no
+attack knows the defender's keys.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ FILE = "beliefs.safetensors"
 
 @dataclass(eq=False, repr=False)
 class AttackState:
-    """What n encodings are believed to hold of m images.
+    """The current estimate of m images and their occurrence in n encodings.
 
     Attributes:
-        centres: (m, D) what the features of an encoding that holds an image are like.
-        scores: (n, m) how much encodings look as if they held an image.
-        members: (n, k) images of each encoding.
-        coefficients: (n, k) theirs.
-        images: (m, C, H, W), None before the first recovery.
-        confidence: (m,) in these images, None before it is asked for.
-        step: how many steps of the attack led to this.
+        centres: (m, D) typical features of an encoding that contains each image.
+        scores: (n, m) scores that an encoding contains an image.
+        assignment: (n, k) images of each encoding.
+        coefficients: (n, k) coefficients of these images.
+        images: (m, C, H, W) recovered images; None before the first recovery.
+        confidence: (m,) confidence in these images; None before it is computed.
+        step: number of finished steps of the attack.
     """
 
     centres: Tensor
@@ -49,13 +49,13 @@ class AttackState:
     step: int = 0
 
     def weights(self) -> Tensor:
-        """(n, m) coefficient of each image in each encoding, 0 where it is not."""
+        """(n, m) coefficient of each image in each encoding, 0 if it is not in it."""
         return weights(self.assignment, self.coefficients, len(self.centres))
 
     def canonicalize(self, device: torch.device) -> None:
-        """Lay all tensors out in memory alike, whether they were computed or read from a file.
+        """Give all tensors the same memory layout, whether computed or read from a file.
 
-        Rounding depends on it, and which of two starts explains more can depend on rounding.
+        Rounding depends on the layout, and the choice between two starts can depend on rounding.
         """
         for field in fields(self):
             value = getattr(self, field.name)
@@ -66,7 +66,7 @@ class AttackState:
 
 
 def fingerprint(observation: EncodingObservation, *settings: object) -> str:
-    """A name for what is attacked and how: beliefs of one are worth nothing for another."""
+    """An identifier of the observation and settings to which a state belongs."""
     digest = hashlib.sha256(f"{observation.scheme}{observation.threat}{settings}".encode())
     for tensor in (observation.encodings, observation.labels):
         if tensor is not None:
@@ -76,7 +76,7 @@ def fingerprint(observation: EncodingObservation, *settings: object) -> str:
 
 
 def save_state(folder: Path, beliefs: AttackState, of: str) -> None:
-    """Write ``beliefs`` to ``folder``, whole; ``of`` is the `fingerprint` of what is attacked."""
+    """Write the state to ``folder`` atomically; ``of`` is its `fingerprint`."""
     values = {field.name: getattr(beliefs, field.name) for field in fields(beliefs)}
     tensors = {name: v.contiguous() for name, v in values.items() if isinstance(v, Tensor)}
     with atomic_write(folder / FILE) as partial:
@@ -84,7 +84,7 @@ def save_state(folder: Path, beliefs: AttackState, of: str) -> None:
 
 
 def load_state(folder: Path, of: str) -> AttackState | None:
-    """What `save_state` wrote to ``folder``; None if it has not been there.
+    """Read the state that `save_state` wrote to ``folder``; None if there is none.
 
     Raises:
         InstaHideError: the file is damaged, or of other encodings or settings.

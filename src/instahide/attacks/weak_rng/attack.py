@@ -1,8 +1,8 @@
-"""Keys from a general-purpose generator: its seed found by trying, or its state by linear algebra.
+"""Recovers keys of general-purpose generators: the seed by search, or the state by linear algebra.
 
-Carlini et al. (arXiv:2011.05315) rebuilt the masks of the authors' challenge, whose generator was
-not cryptographic; the same is shown here on NumPy's and PyTorch's generators. Encodings of this
-project come from AES in counter mode, where neither finds anything: that is what is measured.
+Carlini et al. (arXiv:2011.05315) recovered the masks of the authors' challenge, whose generator was
+not cryptographic. These attacks do so for NumPy's and PyTorch's generators. Keys of this library
+come from AES in counter mode, for which the attacks must find nothing; an audit verifies that.
 """
 
 from __future__ import annotations

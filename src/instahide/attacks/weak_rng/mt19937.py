@@ -1,4 +1,4 @@
-"""The Mersenne Twister as an attacker sees it: a linear machine over GF(2).
+"""Recovers the state of a Mersenne Twister by linear algebra over GF(2).
 
 MT19937 (Matsumoto and Nishimura, 1998) is the generator behind NumPy's `RandomState` and PyTorch on
 the processor. Both draw a sign as the lowest bit of one output. Every bit of every output is a sum
