@@ -194,7 +194,7 @@ def test_other_arrays_and_other_files_are_named(tmp_path):
     with pytest.raises(InstaHideError, match="holds weights"):
         open_images(tmp_path / "set.npz")
     (tmp_path / "set.csv").write_text("1,2")
-    with pytest.raises(InstaHideError, match="no kind"):
+    with pytest.raises(InstaHideError, match="is not supported"):
         open_images(tmp_path / "set.csv")
 
 
