@@ -65,7 +65,7 @@ def audit(options: AuditOptions) -> None:
     from instahide.audit.schedule import parse_duration, select_attacks
     from instahide.audit.session import Session
 
-    # What was mistyped is reported before anything is read.
+    # Validate options before anything is read.
     seconds, known = parse_duration(options.budget), registered()
     names = select_attacks(sorted(known.attacks), options.only)
     bounds = [parse_threshold(expression, known.attacks) for expression in options.fail_if]
@@ -100,7 +100,7 @@ def _report(
     seconds: float,
     command: str,
 ) -> Report:
-    """Run what is wanted; the report is written anew after each attack."""
+    """Run the selected attacks; the report is rewritten after each."""
     from instahide.audit.report.html import make_report, write_report
 
     def written() -> Report:
@@ -120,7 +120,7 @@ def _report(
 
 
 class _Shown:
-    """Progress on standard error: all attacks, and what the present one does."""
+    """Progress on standard error: of all attacks, and of the current one."""
 
     def __init__(self, bars: Progress, total: int) -> None:
         self._bars = bars
@@ -150,7 +150,7 @@ def _shown(total: int) -> Iterator[_Shown]:
 
 
 def _line(result: AttackResult) -> str:
-    """What came of one attack."""
+    """The result of one attack in a line."""
     from instahide.audit.report.summary import duration
     from instahide.audit.report.thresholds import recovered_share
     from instahide.audit.schedule import WHERE
@@ -186,7 +186,7 @@ def _print(report: Report, folder: Path) -> None:
 
 
 def _command(options: AuditOptions) -> str:
-    """The command line that does the same."""
+    """The command line that repeats this audit."""
     words = ["instahide", "audit", options.target, "--images", options.images]
     words += ["--public", options.public] if options.public else []
     words += ["--size", str(options.size)] if options.size else []

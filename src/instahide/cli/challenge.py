@@ -79,7 +79,7 @@ def score(
 ) -> None:
     """Score a submission against the truth.
 
-    Beside its figures stand those of a blank submission, of pictures that have one color each.
+    For comparison, the score of a blank submission is shown, whose pictures have a single color.
     """
     from instahide.audit.challenge.challenge import ChallengeTruth
     from instahide.audit.challenge.leaderboard import enter, score_blank, score_submission
@@ -100,7 +100,7 @@ def score(
 def info(folder: Annotated[Path, typer.Argument(help="Folder of the challenge.")]) -> None:
     """Show what a challenge holds.
 
-    The authors' own two files can be read, too.
+    The two files of the authors' challenge can also be read.
     """
     from instahide.audit.challenge.challenge import Challenge
 

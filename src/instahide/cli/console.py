@@ -1,12 +1,12 @@
-"""How commands speak: results to standard output, notes and errors to standard error.
+"""Output of commands: results go to standard output, notes and errors to standard error.
 
-`out.results` prints results, for people or under `--json` as one JSON object. `notes` is what
-`--quiet` leaves out; `err` is for errors.
+`out.results` prints results as text, or with `--json` as one JSON object. `notes` prints what
+`--quiet` suppresses; `err` prints errors.
 
-Paths, class names and participants come from users, from files and from other people. `SafeConsole`
-prints all text as it is: square brackets and ``:colons:`` mean nothing, and a character that could
-change what the terminal shows is written as an escape. What needs a style has it as an argument.
-`text_column` is the same for progress bars, `audit.report` and `app.html` for HTML.
+Paths, class names and names of participants may come from an attacker. `SafeConsole` prints text
+literally: it does not interpret square brackets and ``:colons:``, and it escapes characters that
+change what a terminal shows. Styles are passed as arguments. `text_column` does the same for
+progress bars, `audit.report` and `app.html` for HTML.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ P = ParamSpec("P")
 #: Exit codes: unusable input, and stopped by Ctrl-C.
 UNUSABLE, INTERRUPTED = 2, 130
 
-#: Said wherever encodings were made, with the number that is known.
+#: Warning printed after encodings were made.
 WARNING = (
     "InstaHide is no guarantee: the authors' challenge fell to published attacks with about 100 "
     "encodings of each image (arXiv:2011.05315)."
@@ -51,7 +51,7 @@ _OPTIONS = {
 
 
 class SafeConsole(Console):
-    """A console that takes every text for what it is, in tables too."""
+    """A console that prints every text literally, also in tables."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
@@ -85,7 +85,7 @@ notes = SafeConsole(stderr=True)
 
 @contextmanager
 def output_modes(*, quiet: bool, as_json: bool) -> Iterator[None]:
-    """Leave out notes and progress inside the block, and print results as JSON."""
+    """Suppress notes and progress inside the block, or print results as JSON."""
     before = notes.quiet, out.as_json
     notes.quiet, out.as_json = quiet, as_json
     try:
@@ -151,7 +151,7 @@ def progress_bar(unit: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def explained(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn what a user can put right into a message and exit code 2, and Ctrl-C into 130."""
+    """Convert errors that a user can correct to a message and exit code 2, and Ctrl-C to 130."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -174,7 +174,7 @@ def _refuse(problem: str, remedy: str) -> None:
 
 
 def _option(argument: re.Match[str]) -> str:
-    """An argument as the option of a command; arguments of others stay as they are."""
+    """A library argument in a message, replaced by the command's option if there is one."""
     name, value = argument[1], argument[2].strip("'")
     if name not in _OPTIONS:
         return argument[0]

@@ -111,7 +111,7 @@ def _opened(options: EncryptOptions) -> Publication:
 
 
 def _show_cost(publication: Publication, options: EncryptOptions) -> None:
-    """Say what `_publish` would cost; nothing is written or counted."""
+    """Print the cost of `_publish`; nothing is written or counted."""
     from instahide.encodings.cost import estimate_cost
 
     known = _known(publication.images, options)
@@ -130,7 +130,7 @@ def _show_cost(publication: Publication, options: EncryptOptions) -> None:
 
 
 def _beforehand(publication: Publication, earlier: float, options: EncryptOptions) -> str:
-    """What noise will guarantee of images of which ``earlier`` is the loss so far, at most."""
+    """The privacy statement for a publication; ``earlier`` is the largest loss so far."""
     from instahide.encryption.privacy import epsilon_upper_bound, privacy_statement
 
     images, scheme = publication.images, publication.scheme
@@ -141,13 +141,13 @@ def _beforehand(publication: Publication, earlier: float, options: EncryptOption
     )  # fmt: skip
     scope = ", at most"
     if limit is None and has_repeats(images) and math.isfinite(earlier):
-        # They go into more encodings than there are copies, and nobody knows how many.
+        # Duplicates go into more encodings than there are copies, by an unknown number.
         epsilon, scope = None, " before the ledger has counted, as some images are there twice"
     return privacy_statement(epsilon, delta, noise=bool(scheme.noise), scope=scope)
 
 
 def _known(images: ImageTable, options: EncryptOptions) -> Totals:
-    """How often each different image has been encrypted; no ledger is made to find out."""
+    """The exposure of each distinct image; no ledger is created to read it."""
     import numpy as np
 
     from instahide.encodings.ledger.ledger import Ledger, Totals, default_ledger
@@ -201,10 +201,10 @@ def _publish(publication: Publication, options: EncryptOptions) -> None:
 def _statement(
     publication: Publication, folder: EncodedFolder, totals: Totals, delta: float
 ) -> str:
-    """What noise guarantees of the images, as the ledger that counted them knows it.
+    """The privacy statement for the images, from the ledger that counted them.
 
     Raises:
-        LedgerError: it has not counted what is in the folder.
+        LedgerError: the ledger lacks encodings that are in the folder.
     """
     from instahide.encryption.privacy import epsilon_of, privacy_statement
 
@@ -229,7 +229,7 @@ def _engine(name: str) -> Engine:
 
 
 def _normalized(images: ImageTable, mean: str | None, std: str | None) -> ImageTable:
-    """The images under a normalization that participants agreed on, if they did."""
+    """The images under the normalization of the options, if they state one."""
     if mean is None and std is None:
         return images
     if mean is None or std is None:
@@ -245,7 +245,7 @@ def _normalized(images: ImageTable, mean: str | None, std: str | None) -> ImageT
 
 @contextmanager
 def _hint_to_resume() -> Iterator[None]:
-    """Say after Ctrl-C that nothing is lost."""
+    """After Ctrl-C, print that finished shards are kept."""
     try:
         yield
     except KeyboardInterrupt:

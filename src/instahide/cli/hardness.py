@@ -49,7 +49,7 @@ def hardness(options: HardnessOptions) -> None:
 
 
 def duration(hours: float | None) -> str:
-    """A time that people can picture."""
+    """A duration in a readable unit."""
     if hours is None:
         return "beyond counting"
     for unit, size in _UNITS:

@@ -19,7 +19,7 @@ from instahide.data import open_images
 if TYPE_CHECKING:
     from instahide.encodings.ledger.ledger import Totals
 
-#: Bars of the histogram, at most.
+#: Largest number of bars of the histogram.
 _BARS = 10
 
 MEANING = (
@@ -43,7 +43,7 @@ class LedgerOptions(BaseModel):
 def ledger(options: LedgerOptions) -> None:
     """Show how often your images have been encrypted, over all runs.
 
-    Nothing is shown of a single image. Example: instahide ledger --data mnist-5k
+    Only totals are shown, nothing about a single image. Example: instahide ledger --data mnist-5k
     """
     from instahide.encodings.ledger.ledger import default_ledger
 
@@ -64,18 +64,18 @@ def ledger(options: LedgerOptions) -> None:
 
 
 def summary(totals: Totals, delta: float = 1e-5) -> dict[str, Any]:
-    """What there is to say of ``totals``, ready for JSON; None where there is nothing to say.
+    """The figures of ``totals``, ready for JSON.
 
     An exposure is one image in one encoding. Squared coefficients are a mean over exposures.
-    Epsilon is that of the image that noise protects least: None where it has no guarantee. The
-    same in words is None where no encoding was counted, of which there is nothing to promise.
+    Epsilon is that of the least protected image; None if it has no guarantee. The privacy statement
+    is None if no encoding was counted.
     """
     from instahide.encryption.privacy import epsilon_of, privacy_statement
 
     counts, exposures = totals.counts, int(totals.counts.sum())
     losses = totals.losses[counts > 0]
     epsilon = epsilon_of(float(losses.max(initial=0)), delta)
-    # Where every image went out without noise, none was ever added.
+    # If no image has an encoding with noise, no noise was ever added.
     noise = bool(np.isfinite(losses).any())
     some = len(counts) > 0
     return {
@@ -110,7 +110,7 @@ def _totals(path: Path, options: LedgerOptions) -> Totals:
     from instahide.encodings.ledger.ledger import Ledger, Totals
 
     if not path.exists():
-        # To look is no reason to make one.
+        # Do not create a ledger to read it.
         return Totals(np.empty(0, np.int64), np.empty(0), np.empty(0))
     images = None
     if options.data is not None:

@@ -25,9 +25,9 @@ from instahide.cli.console import explained, output_modes
 from instahide.encryption.scheme import CoefficientDistribution, LabelMode, Preset, Scheme
 from instahide.errors import InstaHideError, first_validation_error
 
-#: Along the side of an image.
+#: Largest side of an image in pixels.
 MOST_PIXELS = 1 << 14
-#: Of anything else that is counted.
+#: Largest value of other counts.
 MOST = 1_000_000
 
 Source = Annotated[
@@ -62,7 +62,7 @@ Format = Annotated[
 
 
 class MixingOptions(BaseModel):
-    """Changes to a preset of `Scheme`; what is None is the preset's."""
+    """Changes to a preset of `Scheme`; None keeps the preset's value."""
 
     private_k: int | None = Field(None, description="private images in a mix")
     c1: float | None = Field(None, description="upper bound of every coefficient")
@@ -146,7 +146,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def click_command(found: Callable[..., None] | typer.Typer) -> click.Command:
-    """A function under `command`, or a group of such, as Click calls it."""
+    """The Click command of a function under `command`, or of a group of them."""
     if isinstance(found, typer.Typer):
         made = get_command(found)
     else:
@@ -172,7 +172,7 @@ def _parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
 
 
 def _built(model: type[BaseModel], values: dict[str, object]) -> BaseModel:
-    """The model of those ``values`` that were given; takes all of its fields out of them."""
+    """Build the model from its fields in ``values``, and remove them there."""
     context = click.get_current_context()
     fields = {name: values.pop(name) for name in model.model_fields}
     given = {
@@ -238,7 +238,7 @@ def _info(details: Iterable[object]) -> ParameterInfo | None:
 
 
 def _bounds(details: Iterable[object]) -> tuple[float | None, float | None]:
-    """The least and the largest value; one that only keeps sums finite is left to the model."""
+    """The smallest and largest value for the help text; the model checks further bounds."""
 
     def flat(parts: Iterable[object]) -> Iterator[object]:
         for part in parts:

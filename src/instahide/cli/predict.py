@@ -53,7 +53,7 @@ def predict(options: PredictOptions) -> None:
     if options.queries and scheme.k == 1:
         raise InstaHideError(
             "The network was trained on plain images, so there is no scheme to encrypt queries by.",
-            "Ask with `--queries 0`.",
+            "Use `--queries 0`.",
         )
     answers = _answers(network, scheme, images, options)
     with (

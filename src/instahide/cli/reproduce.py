@@ -1,7 +1,7 @@
-"""`instahide reproduce`: the paper's claims, each by the experiments that measure it.
+"""`instahide reproduce`: runs the experiments that measure the paper's claims.
 
-What belongs to a claim stands in ``experiments/settings/CLAIM.yaml`` of a checkout: the ``claim``
-in a sentence, the file of its ``results``, and its ``runs``, each as one would type it.
+``experiments/settings/CLAIM.yaml`` in a checkout describes a claim: the ``claim`` in a sentence,
+the file of its ``results``, and its ``runs`` as command lines.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Claim:
     """One claim.
 
     Attributes:
-        claim: what is claimed, in a sentence.
-        results: the file that the runs write to.
-        runs: command lines, to be run in the root of a checkout one after the other.
+        claim: the claim in a sentence.
+        results: the file to which the runs write.
+        runs: command lines, to run in the root of a checkout one after another.
     """
 
     claim: str
@@ -51,8 +51,8 @@ def reproduce(
 ) -> None:
     """Measure one of the paper's claims again, or list the claims.
 
-    Run this in the root of a checkout; only the list is available elsewhere. What is measured is
-    added to the files in experiments/results. Some claims take hours.
+    Run this in the root of a checkout; only the list is available elsewhere. Results
+    are added to the files in experiments/results. Some claims take hours.
     """
     if claim is None:
         _list_claims(Path.cwd())
@@ -91,7 +91,7 @@ def _list_claims(root: Path) -> None:
 
 
 def _measure(name: str, root: Path) -> None:
-    """Run all that measures the claim ``name``; most runs leave out what their results hold.
+    """Run all measurements of the claim ``name``; most runs skip existing results.
 
     Raises:
         InstaHideError: there is no such claim, or a run failed.
@@ -103,7 +103,7 @@ def _measure(name: str, root: Path) -> None:
         raise InstaHideError(f"There is no claim `{name}`.", remedy)
     for line in known[name].runs:
         notes.print(f"Running: {line}")
-        # What a run prints is a note, so it may not mix with results in JSON.
+        # The output of a run is not a result, so it must not be mixed with JSON results.
         output = subprocess.DEVNULL if notes.quiet else 2 if out.as_json else None
         code = subprocess.run(_words(line), cwd=root, stdout=output, check=False).returncode  # noqa: S603
         if code:
@@ -115,6 +115,6 @@ def _measure(name: str, root: Path) -> None:
 
 
 def _words(line: str) -> list[str]:
-    """The words of ``line``; ``python`` is the one that runs this."""
+    """The words of ``line``, with ``python`` replaced by the current interpreter."""
     program, *words = shlex.split(line)
     return [sys.executable if program == "python" else program, *words]
