@@ -1,4 +1,4 @@
-"""The public pool: patches of photographs that anybody may see, flat ones left out.
+"""The public pool: patches of public photographs, without flat ones.
 
 The paper takes random crops of ImageNet and keeps those with more than 40 SIFT key points
 (Huang et al., ICML 2020, section 4.2).
@@ -24,11 +24,11 @@ from instahide.errors import DataError, InstaHideError
 
 #: The paper's threshold.
 MIN_KEYPOINTS = 40
-#: Patches of the built-in pool, about.
+#: Approximate number of patches of the built-in pool.
 BUILTIN_PATCHES = 10_000
-#: Crops tried for every patch wanted: a photograph with little to see gives fewer patches.
+#: Crops tried per requested patch; a photograph with little detail gives fewer patches.
 TRIES = 3
-#: Crops whose key points are counted at a time.
+#: Number of crops whose key points are counted at a time.
 BATCH = 32
 
 
@@ -46,14 +46,14 @@ def make_pool(
 ) -> ImageTable:
     """Cut public patches from photographs and save them to ``out`` as a table.
 
-    Crops are random: the pool is public, and another call makes another one.
+    Crops are random, and the pool is public. Another call makes a different pool.
 
     Args:
         source: a folder of photographs or its URL, searched to any depth, or `photos` for the
             built-in ones.
         out: a folder that does not exist yet, or is empty.
         patch: height and width of a patch in pixels.
-        per_image: patches that a photograph gives at most, so that none dominates.
+        per_image: largest number of patches per photograph, so that none dominates.
         min_keypoints: SIFT key points that a crop must have, counted as `SIFT_SIDE` says.
         grey: one channel instead of three.
         skip_bad: warn of photographs that are damaged or smaller than a patch, and go on.
@@ -61,7 +61,8 @@ def make_pool(
         progress: show a bar.
 
     Raises:
-        InstaHideError: nothing to read, nothing that passes, or ``out`` cannot be used.
+        InstaHideError: there are no photographs, no patch has enough key points, or ``out`` cannot
+            be used.
     """
     if patch < 1 or per_image < 1:
         raise InstaHideError(
@@ -126,7 +127,7 @@ def _builtin_pool(shape: tuple[int, int, int]) -> ImageTable:
     files = tuple(photo_files(PHOTOS, shape[0]))
     quota = -(-BUILTIN_PATCHES // len(files))
     cut = partial(_patches, shape=shape, quota=quota, least=MIN_KEYPOINTS)
-    # Large images are beyond some of the photographs: the rest will do.
+    # Some photographs are smaller than large patches; the others suffice.
     pixels = memory_mapped(_each(files, cut, skip_bad=True), cache_folder())
     if len(pixels) == 0:
         raise DataError(
@@ -154,7 +155,7 @@ def _each(
 def _patches(
     path: Path, *, shape: tuple[int, int, int], quota: int, least: int
 ) -> NDArray[np.uint8]:
-    """At most ``quota`` patches of one photograph, each of ``least`` key points: (n, C, H, W)."""
+    """(n, C, H, W) at most ``quota`` patches of a photograph with ``least`` key points each."""
     _, height, width = shape
     crops = PhotoCrops((read_photo(path, shape),), height, width)
     generator = np.random.default_rng()

@@ -1,1 +1,1 @@
-"""Readers: files of many formats to rows of an `ImageTable`."""
+"""Readers of image files, archives and arrays, which return an `ImageTable`."""

@@ -1,6 +1,6 @@
-"""CIFAR-10 and CIFAR-100 as their authors publish them: Python 2 pickles, read without trust.
+"""Reader of CIFAR-10 and CIFAR-100 in their published format, untrusted Python 2 pickles.
 
-Nothing in them is called, and NumPy never sees a state that a file made up: see `plain_pickle`.
+Nothing in the files is called, and NumPy never receives a state from a file: see `plain_pickle`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ TEN = frozenset({"batches.meta", "data_batch_1", "test_batch"})
 HUNDRED = frozenset({"meta", "train", "test"})
 SHAPE = (3, 32, 32)
 
-#: Bytes of all files of a set together, at most, unpacked: CIFAR-100 has 186 million.
+#: Largest unpacked size of a set in bytes; CIFAR-100 has 186 million.
 MOST_BYTES = 1 << 28
-#: Members of an archive, at most: the sets have nine.
+#: Largest number of members of an archive; the sets have nine.
 MOST_MEMBERS = 100
-#: What their pickles name: the parts of NumPy's arrays.
+#: The globals that their pickles name: the parts of NumPy's arrays.
 _ARRAYS = frozenset(
     {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
 )
@@ -40,7 +40,7 @@ _NAMES = _ARRAYS | {("numpy", "ndarray"), ("numpy", "dtype")}
 
 
 def is_cifar_folder(folder: Path) -> bool:
-    """Whether ``folder`` holds the files of either set."""
+    """Whether ``folder`` holds the files of CIFAR-10 or CIFAR-100."""
     names = {path.name for path in entries(folder) if path.is_file()}
     return names >= TEN or names >= HUNDRED
 
@@ -49,7 +49,7 @@ def read_cifar_folder(folder: Path) -> Split:
     """The split in ``cifar-10-batches-py`` or ``cifar-100-python``.
 
     Raises:
-        InstaHideError: a file is damaged, hostile or unreadable.
+        InstaHideError: a file is damaged, malicious or unreadable.
     """
     files: dict[str, bytes] = {}
     try:
@@ -66,7 +66,7 @@ def read_cifar_archive(path: Path) -> Split:
     """The split in ``cifar-10-python.tar.gz`` or ``cifar-100-python.tar.gz``, never unpacked.
 
     Raises:
-        InstaHideError: it is damaged, hostile, or another archive.
+        InstaHideError: the archive is damaged, malicious, or of another kind.
     """
     try:
         with open_regular(path) as file:
@@ -75,7 +75,7 @@ def read_cifar_archive(path: Path) -> Split:
             source = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
             most = min(max_decoded_bytes(size), MOST_BYTES)
             files = _members(io.BufferedReader(LimitedReader(source, most)))
-    except Exception as error:  # gzip, zlib and tarfile each raise their own on damaged files
+    except Exception as error:  # gzip, zlib and tarfile raise different errors on damaged files
         raise _unusable(path, error) from error
     return _read(files, path)
 
@@ -107,7 +107,7 @@ def _read(files: Mapping[str, bytes], source: Path) -> Split:
         if files.keys() >= HUNDRED:
             return _split(files, ["train"], "test", "meta", b"fine_label_names", b"fine_labels")
         raise ValueError(f"it lacks {', '.join(sorted(TEN - files.keys()))}")
-    except Exception as error:  # a hostile pickle can make the unpickler raise anything
+    except Exception as error:  # a malicious pickle can cause any error
         raise _unusable(source, error) from error
 
 

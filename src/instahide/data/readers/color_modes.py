@@ -1,4 +1,4 @@
-"""Images of any mode to 8 bits a channel, grey or RGB."""
+"""Conversion of images of any mode to 8 bits per channel, grey or RGB."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: What transparent pixels are laid upon.
+#: The background of transparent pixels.
 BACKGROUND = (255, 255, 255)
-#: How many bits cameras and scanners use of 16.
+#: Numbers of bits out of 16 that cameras and scanners use.
 DEPTHS = (8, 10, 12, 14, 16)
 #: Tags of a TIFF: bits of each sample; and what the samples mean, 0 being that white is 0.
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
@@ -26,11 +26,11 @@ def is_pil_image(value: object) -> TypeGuard[Image]:
 
 
 def eight_bit(image: Image) -> Image:
-    """The image in mode L if it is grey, else RGB, laid upon a white `BACKGROUND`.
+    """The image in mode L if it is grey, else RGB, on a white `BACKGROUND`.
 
     Raises:
-        ValueError: as `to_grey_or_rgb`; or 16-bit pixels that use a part of their range: a single
-            image does not tell whether it is dark or stored with fewer bits.
+        ValueError: as for `to_grey_or_rgb`; or 16-bit pixels use only a part of their range, so
+            that the image may be dark or stored with fewer bits.
     """
     converted, depth = to_grey_or_rgb(image)
     if depth not in (0, 16):
@@ -41,13 +41,13 @@ def eight_bit(image: Image) -> Image:
 
 
 def to_grey_or_rgb(image: Image) -> tuple[Image, int]:
-    """As `to_uint8`, and how many bits of 16-bit pixels are used, one of `DEPTHS`.
+    """As `eight_bit`, and the number of bits that 16-bit pixels use, one of `DEPTHS`.
 
-    16-bit pixels are divided so that the whole of these bits becomes 0 to 255. The depth is 0 where
+    16-bit pixels are divided so that the range of these bits becomes 0 to 255. The depth is 0 if
     pixels have 8 bits, or all are black.
 
     Raises:
-        ValueError: 32-bit pixels or colours of 16 bits, whose range is not known.
+        ValueError: pixels have 32 bits or 16-bit colors, whose range is unknown.
     """
     from PIL import Image as Images
 
@@ -71,7 +71,7 @@ def to_grey_or_rgb(image: Image) -> tuple[Image, int]:
 
 
 def apply_exif_orientation(converted: Image, source: Image) -> Image:
-    """``converted``, turned as the EXIF data of its ``source``, which has been decoded, say."""
+    """``converted``, rotated according to the EXIF data of its decoded ``source``."""
     from PIL.Image import Transpose
 
     turns = {
@@ -93,13 +93,13 @@ def _bit_depth(values: NDArray[np.generic]) -> int:
 
 
 def _sixteen_bit_colour(image: Image) -> bool:
-    """Whether Pillow would keep the high byte alone of every value, which may be all dark."""
+    """Whether Pillow would keep only the high byte of every value, which may be dark."""
     bits = getattr(image, "tag_v2", {}).get(_BITS, ())
     if max(bits if isinstance(bits, tuple) else (bits,), default=0) > 8:
         return True
     for codec, _, _, arguments in getattr(image, "tile", ()):
         mode, *more = arguments if isinstance(arguments, tuple) else (arguments,)
-        # BGR;16 has 16 bits a pixel, not a channel.
+        # BGR;16 has 16 bits per pixel, not per channel.
         if isinstance(mode, str) and ";16" in mode and not mode.startswith("BGR"):
             return True
         if codec.startswith("ppm") and any(highest > 255 for highest in more):

@@ -24,10 +24,10 @@ UNSIGNED_BYTE = 0x08
 
 
 def idx_files(folder: Path) -> list[Path]:
-    """The image files of a folder that holds a member of the MNIST family; training ones first."""
+    """The image files of a folder in MNIST's layout; training images first."""
     found = {
         path.name.removesuffix(".gz"): path
-        # The unpacked file, which sorts first, is preferred to the packed one beside it.
+        # An unpacked file, which sorts first, is preferred to a packed one.
         for path in reversed(entries(folder))
         if "images" in path.name and "idx3" in path.name and path.is_file()
     }
@@ -35,17 +35,17 @@ def idx_files(folder: Path) -> list[Path]:
 
 
 def read_idx(images: Path, classes: tuple[str, ...] | None = None) -> ImageTable:
-    """The images of one file with the labels of the file beside it.
+    """The images of one file with the labels from the file next to it.
 
     Raises:
-        InstaHideError: no labels, or either file is damaged.
+        InstaHideError: there are no labels, or a file is damaged.
     """
     labels = _labels_beside(images)
     return table_from_arrays(read_array(images, 3), read_array(labels, 1), classes)
 
 
 def read_idx_folder(folder: Path, classes: tuple[str, ...] | None = None) -> ImageTable | Split:
-    """The split of the four files, or the table of the two, that ``folder`` holds.
+    """The split of the four files in ``folder``, or the table of the two files.
 
     Raises:
         DataError: a file is missing or damaged, or there are several data sets.
@@ -61,10 +61,10 @@ def read_idx_folder(folder: Path, classes: tuple[str, ...] | None = None) -> Ima
 
 
 def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The bytes of an IDX file, packed with gzip or not, in their shape.
+    """The array in an IDX file, with or without gzip.
 
     Raises:
-        DataError: it is not what it says, or not what it should be.
+        DataError: the file is damaged, or has another type or number of dimensions.
     """
     try:
         with open_regular(path) as file:
@@ -72,7 +72,7 @@ def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
             if path.suffix == ".gz":
                 return _read(cast(BinaryIO, gzip.GzipFile(fileobj=file)), dimensions, size)
             return _read(file, dimensions, size)
-    except Exception as error:  # zlib and gzip raise several kinds on damaged files
+    except Exception as error:  # zlib and gzip raise different errors on damaged files
         raise DataError(
             f"{path} is not a readable IDX file ({failure_reason(error)}).",
             "Get it again from its source.",
@@ -93,7 +93,7 @@ def _read(file: BinaryIO, dimensions: int, file_bytes: int) -> NDArray[np.uint8]
 
 
 def labels_names(name: str) -> tuple[str, str]:
-    """The files that the labels of the file of images ``name`` may be in."""
+    """Names of files that may hold the labels of the image file ``name``."""
     plain = name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
     return plain, f"{plain}.gz"
 

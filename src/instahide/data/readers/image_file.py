@@ -1,4 +1,4 @@
-"""Opens image files of the formats that are read here, and decodes them to 8-bit pixels."""
+"""Opens and decodes untrusted image files of the supported formats to 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from instahide.utils.atomic_write import open_regular
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: What Pillow may open, whatever a file is called. It knows other formats, some of which run
-#: programs (EPS runs Ghostscript) or are seldom tested.
+#: Formats that Pillow may open, whatever the file name. Others run programs (EPS runs Ghostscript)
+#: or are seldom tested.
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM")
 #: The names of files in these formats.
 IMAGE_SUFFIXES = frozenset(
@@ -31,19 +31,19 @@ IMAGE_SUFFIXES = frozenset(
     }
 )  # fmt: skip
 
-#: A tile of a TIFF may have so many pixels in an image of any size.
+#: Pixels that a tile of a TIFF may always have, whatever the size of the image.
 _MOST_TILE = 1 << 20
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 
 
 @contextmanager
 def open_image_file(path: Path) -> Iterator[Image]:
-    """The image in ``path``, of which nothing is decoded yet.
+    """Open the image in ``path`` without decoding it.
 
     Raises:
-        OSError: no regular file.
-        ValueError: it is in none of `FORMATS`, or has too many pixels for this library or for a
-            file of its size.
+        OSError: ``path`` is not a regular file.
+        ValueError: the format is not in `FORMATS`, or there are too many pixels for this library or
+            for the size of the file.
     """
     from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -66,10 +66,10 @@ def open_image_file(path: Path) -> Iterator[Image]:
 
 
 def has_more_frames(image: Image) -> bool:
-    """Whether the file of ``image`` holds more frames or pages than the one that is read."""
+    """Whether the file of ``image`` has further frames or pages."""
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # The next frame is damaged, which does not matter to the first.
+    except Exception:  # A damaged further frame does not matter.
         return True
 
 
@@ -82,14 +82,14 @@ def _require_plausible_image(width: int, height: int, bytes_a_pixel: int, file_b
 
 
 def _bytes_a_pixel(image: Image) -> int:
-    """What Pillow takes for a pixel when it is grey or RGB, whatever it takes in the file."""
+    """Bytes per pixel in Pillow's memory for the mode of ``image``."""
     if image.mode.startswith("I;16"):
         return 2
     return 1 if image.mode in ("1", "L") and not image.has_transparency_data else 4
 
 
 def _webp_canvas(file: BinaryIO) -> tuple[int, int]:
-    """Width and height of a WebP file, for whose canvas memory is taken when it is opened."""
+    """Width and height of a WebP file, whose canvas is allocated on opening."""
     head = file.read(30)
     file.seek(0)
     if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
@@ -105,7 +105,7 @@ def _webp_canvas(file: BinaryIO) -> tuple[int, int]:
 
 
 def _require_small_tiles(image: Image) -> None:
-    """Tiles of a TIFF are decoded whole, however small the image is."""
+    """Check the tiles of a TIFF, which are decoded as a whole even if the image is small."""
     tags = getattr(image, "tag_v2", {})
     width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
     if not (isinstance(width, int) and isinstance(length, int)):
@@ -119,13 +119,13 @@ if TYPE_CHECKING:
 
 
 class Decoded(NamedTuple):
-    """An image file as it was decoded.
+    """A decoded image file.
 
     Attributes:
         pixels: (H, W) if it is grey, else (H, W, 3).
-        further: whether the file holds more frames or pages, which were not read.
-        depth: bits that are used of 16-bit pixels; 0 where pixels have 8 bits.
-        sources: `FILE_HASHES` hashes, one after the other, of the image before it was resized.
+        further: whether the file has further frames or pages, which were not read.
+        depth: used bits of 16-bit pixels; 0 if pixels have 8 bits.
+        sources: `FILE_HASHES` concatenated hashes of the image before resizing.
     """
 
     pixels: NDArray[np.uint8]
@@ -137,12 +137,13 @@ class Decoded(NamedTuple):
 def decode(path: Path, size: int | None = None) -> NDArray[np.uint8]:
     """The upright pixels of an image file: (H, W) if it is grey, else (H, W, 3).
 
-    ``size`` resizes the short side to that many pixels and crops the centre square. Transparent
-    pixels are laid upon white; of several frames or pages the first is read. 16-bit pixels must use
-    their whole range; `decode_file` says which part they use.
+    ``size`` resizes the short side to that many pixels and crops the center square. Transparent
+    pixels get a white background; only the first frame or page is read. 16-bit pixels must use
+    their whole range; `decode_file` returns the part that they use.
 
     Raises:
-        InstaHideError: truncated, no image, not 8 or 16 bits a channel, or too big to be honest.
+        InstaHideError: the file is truncated, is not an image, does not have 8 or 16 bits per
+            channel, or is implausibly large.
     """
     decoded = decode_file(path, size, hashed=False)
     if decoded.depth not in (0, 16):
@@ -151,13 +152,13 @@ def decode(path: Path, size: int | None = None) -> NDArray[np.uint8]:
 
 
 def decode_file(path: Path, size: int | None = None, *, hashed: bool = True) -> Decoded:
-    """As `decode`, with what else a set of files must know of each; hashes only if ``hashed``."""
+    """As `decode`, with the other fields of `Decoded`; hashes only if ``hashed``."""
     try:
         with open_image_file(path) as image:
             further, whole = has_more_frames(image), image.size
             data = _data_hash(image) if hashed else UNKNOWN
             if size is not None:
-                # A JPEG decodes several times faster at a half, quarter or eighth of its size.
+                # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size.
                 image.draft(None, (2 * size, 2 * size))
             reduced = image.size != whole
             converted, depth = to_grey_or_rgb(image)
@@ -165,18 +166,18 @@ def decode_file(path: Path, size: int | None = None, *, hashed: bool = True) -> 
         native = pixels_hash(turned) if hashed and not reduced else UNKNOWN
         pixels = np.asarray(turned if size is None else resize_and_crop(turned, size))
         return Decoded(pixels, further, depth, native + data)
-    except Exception as error:  # decoders raise almost anything when a file lies about itself
+    except Exception as error:  # decoders raise many kinds of errors on invalid files
         raise _unreadable(path, failure_reason(error)) from error
 
 
 def _data_hash(image: Image) -> bytes:
-    """The hash of the data of a JPEG that is open; other formats are known by their pixels."""
+    """The hash of the data of an open JPEG; other formats are hashed by their pixels."""
     file = getattr(image, "fp", None)
     return jpeg_hash(file) if file and image.format in ("JPEG", "MPO") else UNKNOWN
 
 
 def resize_and_crop(image: Image, size: int) -> Image:
-    """The short side resized to ``size`` pixels, the long one cropped to its centre."""
+    """``image`` with its short side resized to ``size`` pixels and its long side cropped."""
     from PIL import Image as Images
     from PIL import ImageOps
 
@@ -184,7 +185,7 @@ def resize_and_crop(image: Image, size: int) -> Image:
 
 
 def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(N, C, H, W) -> (N, C, size, size), as `resize_and_crop` does it, C being 1 or 3."""
+    """(N, C, H, W) -> (N, C, size, size), by `resize_and_crop`, with C = 1 or 3."""
     from PIL import Image
 
     out = np.empty((*pixels.shape[:2], size, size), np.uint8)
@@ -198,10 +199,10 @@ def require_one_depth(depths: Mapping[int, str]) -> None:
     """Check that all 16-bit images of a set use the same number of bits.
 
     Args:
-        depths: numbers of bits, each with a file that uses so many.
+        depths: numbers of bits, each with a file that uses it.
 
     Raises:
-        DataError: they do not, so that some images would become too dark or too bright.
+        DataError: they differ, so some images would become too dark or too bright.
     """
     if len(depths) > 1:
         uses = ", ".join(f"{name} uses {depth}" for depth, name in sorted(depths.items()))

@@ -1,4 +1,4 @@
-"""Which image files a folder holds, and of which classes."""
+"""Lists the image files of a folder and their classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from instahide.data.readers.skipped import (
 from instahide.errors import DataError
 from instahide.utils.atomic_write import require_regular
 
-#: Made by operating systems and programs. They and hidden files are skipped without a word.
+#: Files of operating systems and programs; these and hidden files are skipped silently.
 SYSTEM_NAMES = frozenset(
     {
         "$RECYCLE.BIN", "@eaDir", "System Volume Information", "Thumbs.db", "__MACOSX",
@@ -36,7 +36,7 @@ SYSTEM_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Listing:
-    """Image files with their class numbers, not yet decoded, and what was left out."""
+    """Image files with their class numbers, not decoded yet, and skipped files."""
 
     root: Path
     files: tuple[Path, ...]
@@ -52,14 +52,14 @@ class Listing:
 
 
 class Found(NamedTuple):
-    """Image files at any depth, sorted, and what was left out."""
+    """Image files at any depth, sorted, and skipped files."""
 
     files: list[Path]
     skipped: list[Skipped]
 
     @property
     def total(self) -> int:
-        """Files with an image's name, readable or not."""
+        """The number of files with the name of an image, readable or not."""
         return len(self.files) + sum(reason == UNREADABLE for reason, _ in self.skipped)
 
 
@@ -123,9 +123,9 @@ def image_files(folder: Path, *, skip_bad: bool = False) -> list[Path]:
 
 
 def find_images(folder: Path, *, skip_bad: bool = False) -> Found:
-    """Every regular file with an image's name below ``folder``; links to folders are followed.
+    """Every regular file with the name of an image below ``folder``; links to folders are followed.
 
-    No folder is read twice, so that links which lead back end.
+    No folder is read twice, so cyclic links do no harm.
 
     Raises:
         InstaHideError: a folder, or a file unless ``skip_bad``, cannot be read.
@@ -150,10 +150,10 @@ def find_images(folder: Path, *, skip_bad: bool = False) -> Found:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in ``folder``, sorted by name.
+    """The entries of ``folder``, sorted by name.
 
     Raises:
-        InstaHideError: it is missing or cannot be read.
+        InstaHideError: the folder is missing or cannot be read.
     """
     try:
         return sorted(folder.iterdir())
@@ -167,7 +167,7 @@ def visible_folders(folder: Path) -> list[Path]:
 
 
 def _sort_in(path: Path, found: Found, skip_bad: bool) -> None:
-    """Put a file where it belongs."""
+    """Add a file to the images or to the skipped files."""
     if _is_hidden(path.name):
         return
     if path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -184,7 +184,7 @@ def _sort_in(path: Path, found: Found, skip_bad: bool) -> None:
 
 
 def _beside_classes(folder: Path) -> list[Skipped]:
-    """The files that lie beside the class folders."""
+    """Files next to the class folders, which are skipped."""
     return [
         Skipped(OUTSIDE if path.suffix.lower() in IMAGE_SUFFIXES else OTHER_FILES, str(path))
         for path in entries(folder)
@@ -193,7 +193,7 @@ def _beside_classes(folder: Path) -> list[Skipped]:
 
 
 def _require_empty(folder: Path, found: Found) -> None:
-    """An empty folder stands for a class without images; one of other files is a mistake."""
+    """Check that a class folder without images is empty; other files in it are a mistake."""
     if any(reason == OTHER_FILES for reason, _ in found.skipped):
         raise _no_images(folder)
 
@@ -201,7 +201,7 @@ def _require_empty(folder: Path, found: Found) -> None:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError as error:  # A link that leads where nothing may be looked at.
+    except OSError as error:  # A link to a place without permission.
         raise _unreadable(path, error) from error
 
 

@@ -1,9 +1,9 @@
-"""Pickles of plain data, read without trust and without the `pickle` module.
+"""Reader of untrusted pickles of plain data, without the `pickle` module.
 
-Unpickling calls whatever the file names, and even without calls a few bytes can take all memory
-(a memo entry with a huge number) or all time (the hash of a nested tuple). Here a small machine
-runs the instructions that plain data needs: nothing is called, hashed or compared but texts and
-numbers, and each instruction makes one small object at most.
+Unpickling calls any function that the file names. Even without calls, a few bytes can exhaust
+memory (a memo entry with a huge number) or time (the hash of a nested tuple). This interpreter
+supports only the instructions of plain data: it calls nothing, hashes and compares only strings and
+numbers, and creates at most one small object per instruction.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import io
 import pickletools
 from collections.abc import Callable
 
-#: Instructions of a file, at most. CIFAR-100's largest file has a quarter of a million.
+#: Largest number of instructions of a file; CIFAR-100's largest has a quarter of a million.
 MOST_INSTRUCTIONS = 1 << 19
 
 _MARK = object()
 
 
 class Stub:
-    """Stands for an object that the file would have made by a call: its name and arguments.
+    """A placeholder for an object that the file would create by a call.
 
     Attributes:
-        name: module and name of what would have been called.
-        arguments: that it would have been given.
-        state: that the file set afterwards, if any.
+        name: module and name of the function.
+        arguments: arguments of the call.
+        state: state that the file sets afterwards, if any.
     """
 
     def __init__(self, name: tuple[str, str], arguments: tuple[object, ...]) -> None:
@@ -39,18 +39,18 @@ class _Global:
 
 
 def read_pickle(content: bytes, allowed: frozenset[tuple[str, str]]) -> object:
-    """What a pickle of plain data holds: dicts, lists, tuples, texts, bytes and numbers.
+    """Read a pickle of dicts, lists, tuples, strings, bytes and numbers.
 
-    Strings of Python 2 are bytes. Objects are `Stub`; only those that ``allowed`` names.
+    Strings of Python 2 become bytes. Objects become `Stub`, if their name is in ``allowed``.
 
     Raises:
-        ValueError: it is damaged, uses another instruction, or names something else.
+        ValueError: the pickle is damaged, uses another instruction, or names another function.
     """
     return _Machine(allowed).run(content)
 
 
 class _Machine:
-    """Runs the instructions of one pickle."""
+    """An interpreter of one pickle."""
 
     def __init__(self, allowed: frozenset[tuple[str, str]]) -> None:
         self._allowed = allowed
@@ -58,7 +58,7 @@ class _Machine:
         self._memo: dict[int, object] = {}
 
     def run(self, content: bytes) -> object:
-        """The value that is on the stack at the end."""
+        """The value on the stack at the end."""
         instructions = pickletools.genops(io.BytesIO(content))
         for count, (instruction, argument, _) in enumerate(instructions):
             if count >= MOST_INSTRUCTIONS:
@@ -94,13 +94,13 @@ class _Machine:
         raise ValueError("it has a list without a beginning")
 
     def put(self, key: object) -> None:
-        """Remember the top of the stack."""
+        """Store the top of the stack in the memo."""
         if not isinstance(key, int):
             raise ValueError("it remembers something under no number")
         self._memo[key] = self._top()
 
     def get(self, key: object) -> None:
-        """Push what was remembered."""
+        """Push a value from the memo."""
         if not isinstance(key, int) or key not in self._memo:
             raise ValueError("it asks for something that was not remembered")
         self._stack.append(self._memo[key])
@@ -126,7 +126,7 @@ class _Machine:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def name(self, module: object, name: object) -> None:
-        """Push something that is named, which is never looked up."""
+        """Push a name, which is never resolved."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("it has a name that is no text")
         if (module, name) not in self._allowed:
@@ -134,14 +134,14 @@ class _Machine:
         self._stack.append(_Global((module, name)))
 
     def call(self) -> None:
-        """Stand in for the call of what is named."""
+        """Replace a call by a `Stub`."""
         arguments, called = self._pop(), self._pop()
         if not isinstance(called, _Global) or type(arguments) is not tuple:
             raise ValueError("it calls something that has no name")
         self.push(Stub(called.name, arguments))
 
     def build(self) -> None:
-        """Set the state of the stand-in on top of the stack."""
+        """Set the state of the `Stub` on top of the stack."""
         state, target = self._pop(), self._top()
         if not isinstance(target, Stub):
             raise ValueError("it sets the state of something that is no object")

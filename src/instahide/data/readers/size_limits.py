@@ -1,4 +1,4 @@
-"""How large the content of a file may be, decided before it is decoded or unpacked."""
+"""Limits of the decoded size of a file, checked before it is decoded or unpacked."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import BinaryIO
 
 from instahide.errors import printable
 
-#: Decoded content up to this size is accepted from a file of any size: ten million pixels in
-#: colour, for which a blank page of paper may be scanned.
+#: Decoded size that is accepted for a file of any size: ten million color pixels, such as the scan
+#: of a blank page.
 FREE_BYTES = 40 << 20
-#: Beyond `FREE_BYTES`, decoded content may be so many times as large as its file. Photographs
-#: stay below 50, blank images and constant arrays do not.
+#: Largest ratio of decoded size to file size beyond `FREE_BYTES`. It is below 50 for photographs,
+#: but not for blank images and constant arrays.
 MOST_RATIO = 100
-#: Characters of another library's message that a message of this one repeats.
+#: Largest length of another library's message that is quoted.
 MOST_REASON = 200
 
 
 def max_decoded_bytes(file_bytes: int) -> int:
-    """Bytes that a file of ``file_bytes`` may decode or unpack to."""
+    """The largest decoded size of a file of ``file_bytes`` bytes."""
     return max(FREE_BYTES, MOST_RATIO * file_bytes)
 
 
 def require_plausible_size(decoded_bytes: int, file_bytes: int) -> None:
-    """Check what a file claims to hold against the size of the file.
+    """Check the decoded size that a file states against its file size.
 
     Raises:
-        ValueError: it would become far larger than its file.
+        ValueError: the decoded size is implausibly large.
     """
     if decoded_bytes > max_decoded_bytes(file_bytes):
         raise ValueError(
@@ -53,7 +53,7 @@ class LimitedReader(io.RawIOBase):
         self._left = most
 
     def readable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def readinto(self, buffer: object) -> int:

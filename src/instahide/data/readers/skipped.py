@@ -1,4 +1,4 @@
-"""What was left out of a folder of images, and how that is said."""
+"""Skipped files of a folder of images, and the warning about them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from instahide.utils.atomic_write import write_json
 
 
 class SkippedWarning(UserWarning):
-    """A source of images holds something that was left out, or read in part."""
+    """A part of a source of images was skipped."""
 
 
 class Skipped(NamedTuple):
-    """One thing that was left out: one of the reasons below, and its name."""
+    """A skipped file or folder: one of the reasons below, and its name."""
 
     reason: str
     name: str
 
 
-# Each reason as it is said of several things.
+# The reasons, in the plural.
 OTHER_FILES = "files that are not named like images"
 OUTSIDE = "image files outside the class folders"
 LINKS = "links to folders that are read already"
@@ -37,9 +37,9 @@ def warn_of_skipped(source: object, skipped: Sequence[Skipped], total: int = 0) 
     """Warn of what was ``skipped`` in ``source``, with the first name of each kind.
 
     Args:
-        source: where it lies.
-        skipped: what was left out; nothing happens if it is empty.
-        total: files there are, readable or not.
+        source: the folder.
+        skipped: skipped files and folders; nothing happens if it is empty.
+        total: number of files, readable or not.
     """
     kinds: dict[str, list[str]] = {}
     for reason, name in skipped:
@@ -57,11 +57,11 @@ def _warn(text: str) -> None:
 
 
 class Notes(NamedTuple):
-    """What was found while files were decoded, kept beside the decoded images.
+    """Notes on decoded files, stored next to the decoded images.
 
     Attributes:
-        skipped: what was left out.
-        depths: bits that 16-bit images use, each with the first file that uses so many.
+        skipped: skipped files.
+        depths: numbers of bits that 16-bit images use, each with the first file that uses it.
     """
 
     skipped: list[Skipped]
@@ -69,7 +69,7 @@ class Notes(NamedTuple):
 
 
 def write_notes(path: Path, notes: Notes) -> None:
-    """Keep ``notes`` in ``path``, in the place of those of other states beside it."""
+    """Write ``notes`` to ``path``, and delete those of other states next to it."""
     for old in path.parent.glob(".notes-*.json"):
         old.unlink(missing_ok=True)
     if any(notes):
@@ -77,7 +77,7 @@ def write_notes(path: Path, notes: Notes) -> None:
 
 
 def read_notes(path: Path) -> Notes:
-    """What `write_notes` kept in ``path``; nothing if it is not there."""
+    """Read the notes in ``path``; empty ones if it does not exist."""
     try:
         skipped, depths = json.loads(path.read_bytes())
         return Notes(

@@ -19,13 +19,13 @@ _WORDS: dict[str, Kind] = {
     "validate": "validation", "validating": "validation", "dev": "validation",
     "eval": "validation", "evaluation": "validation", "holdout": "validation",
 }  # fmt: skip
-#: Words beside one of these that do not change what it means, as in `train_images`.
+#: Further words in such a name that do not change its meaning, as in `train_images`.
 _FILLERS = {"set", "data", "dataset", "image", "images", "img", "imgs", "split", "folder", "part"}
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 class SplitFolders(NamedTuple):
-    """The training and test folders, and the folders beside them that nothing is read of."""
+    """The training and test folders, and the folders next to them, which are skipped."""
 
     train: Path
     test: Path
@@ -33,7 +33,7 @@ class SplitFolders(NamedTuple):
 
 
 def split_of(name: str) -> Kind | None:
-    """Which part a folder called ``name`` is, if it is called like one: `Training`, `val2017`."""
+    """The part that a folder ``name`` such as `Training` or `val2017` stands for; None if none."""
     if any(char.isalpha() for char in _WORD.sub("", name)):
         return None
     kinds = set()
@@ -47,13 +47,13 @@ def split_of(name: str) -> Kind | None:
 
 
 def find_split_folders(folder: Path, classes: Sequence[str] | None = None) -> SplitFolders | None:
-    """The parts that ``folder`` comes in; None if its folders are classes.
+    """The training and test folders in ``folder``; None if its folders are classes.
 
-    Validation images stand in for test images where there are none of these. Folders that are
-    called like parts are classes if ``classes`` names them.
+    Validation images are used if there are no test images. Folders that are named like parts are
+    classes if ``classes`` contains their names.
 
     Raises:
-        InstaHideError: it looks like a folder of parts but is none, or there are two of one part.
+        InstaHideError: the folders are ambiguous, or there are two for one part.
     """
     folders = visible_folders(folder)
     by_kind: dict[Kind, list[Path]] = {"train": [], "test": [], "validation": []}
@@ -96,7 +96,7 @@ def require_no_split_classes(folder: Path) -> None:
 
 
 def _require_classes(folder: Path, named: list[Path], folders: list[Path]) -> None:
-    """Check that ``named``, which are called like one part alone, are classes all the same."""
+    """Check that ``named``, which are named like a single part, are classes."""
     for path in named:
         inside = {found.name for found in visible_folders(path)}
         others = [

@@ -1,4 +1,4 @@
-"""Sources at URLs, copied to the cache before they are read as local ones are."""
+"""Copies sources at URLs to the cache."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from instahide.utils.progress import progress_hidden
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
 
-#: Files that are fetched at a time: small ones wait for the network, not for the processor.
+#: Number of parallel downloads.
 CONNECTIONS = 16
-#: Bytes from which on a progress bar is worth looking at.
+#: Smallest download in bytes that shows a progress bar.
 LARGE = 1 << 24
-#: Which versions of which files a copy holds.
+#: File with the versions of the copied files.
 _STATE = ".fetched.json"
 
 
@@ -33,10 +33,10 @@ def local_copy(
     beside: Callable[[str], tuple[str, ...]] = lambda _: (),
     progress: bool = True,
 ) -> str | Path:
-    """``source`` itself, or where its copy lies if it is a URL.
+    """``source`` itself, or the path of its local copy if it is a URL.
 
-    Files that have changed at the URL since the last time are copied anew, and those that are
-    gone there are removed here: images that somebody took out of a data set do not stay behind.
+    Changed files are copied again. Files that were deleted at the URL are deleted from the copy, so
+    that removed images do not stay in the cache.
 
     Args:
         source: a name, a path, or the URL of a file or a folder.
@@ -60,10 +60,10 @@ def local_copy(
 
 
 def require_disk_space(size: int, folder: Path) -> None:
-    """Check that ``size`` bytes fit on the disk of the cache's ``folder``.
+    """Check that the disk of the cache's ``folder`` has ``size`` free bytes.
 
     Raises:
-        InstaHideError: they do not.
+        InstaHideError: there is not enough space.
     """
     free = shutil.disk_usage(folder).free
     if size > free:
@@ -76,7 +76,7 @@ def require_disk_space(size: int, folder: Path) -> None:
 def _files_to_download(
     remote: Remote, beside: Callable[[str], tuple[str, ...]]
 ) -> dict[str, Entry]:
-    """What to fetch, by path below the copy's root."""
+    """The files to download, by path below the root of the copy."""
     found = {f"{remote.name}/{name}": entry for name, entry in remote.tree().items()}
     if found:
         return found
@@ -88,7 +88,7 @@ def _files_to_download(
 
 
 def _mirror(remote: Remote, wanted: Mapping[str, Entry], root: Path, progress: bool) -> None:
-    """Make ``root`` hold what is ``wanted``, and nothing else."""
+    """Make ``root`` hold exactly the ``wanted`` files."""
     states = _states(root)
     kept = {
         name: entry.state
@@ -99,7 +99,7 @@ def _mirror(remote: Remote, wanted: Mapping[str, Entry], root: Path, progress: b
     total = sum(wanted[name].size for name in missing)
     require_disk_space(total, cache_folder())
     _remove_others(root, wanted)
-    # Before a file is replaced it is unknown: whatever happens, no version is taken for another.
+    # Forget the version of a file before it is replaced, so that an interruption is harmless.
     write_json(root / _STATE, kept)
     with _bar(total, progress) as callback:
 
@@ -123,10 +123,10 @@ def _states(root: Path) -> dict[str, str]:
 
 
 def _remove_others(root: Path, wanted: Mapping[str, Entry]) -> None:
-    # Deepest first, so that a folder is empty when its turn comes.
+    # Deepest first, so that folders are empty when they are removed.
     for path in sorted(root.rglob("*"), reverse=True):
         if path.is_dir():
-            with suppress(OSError):  # It still holds something.
+            with suppress(OSError):  # The folder is not empty.
                 path.rmdir()
         elif path.relative_to(root).as_posix() not in wanted and path.name[0] != ".":
             path.unlink(missing_ok=True)
@@ -134,7 +134,7 @@ def _remove_others(root: Path, wanted: Mapping[str, Entry]) -> None:
 
 @contextmanager
 def _bar(total: int, shown: bool) -> Iterator[Callback]:
-    """A progress bar on standard error, which the callback moves; gone at the end."""
+    """A callback that shows a transient progress bar on standard error."""
     from fsspec.callbacks import Callback
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn

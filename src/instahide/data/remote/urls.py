@@ -1,4 +1,4 @@
-"""Places at URLs, through fsspec: S3, Google Cloud Storage, files of this machine, memory."""
+"""Access to URLs through fsspec: S3, Google Cloud Storage, local files, memory."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
     from fsspec.callbacks import Callback
 
-#: Bytes of a file name, at the most: file systems allow 255, and a partial file's is longer.
+#: Largest length of a file name in bytes: file systems allow 255, and temporary names are longer.
 LONGEST_NAME = 240
 
-#: What file systems call the properties that differ when a file has been replaced.
+#: Names of the properties that change when a file is replaced.
 _VERSION = ("size", "ETag", "etag", "generation", "LastModified", "last_modified", "mtime",
             "created")  # fmt: skip
-#: Of these, what cannot stay as it is when the content changes. Size and modification time can.
+#: Those that always change with the content, unlike size and modification time.
 _CERTAIN = ("ETag", "etag", "generation", "created")
 
 
 class Entry(NamedTuple):
-    """A remote file: its path there, its bytes, and what changes when it is replaced."""
+    """A remote file: its path, its size, and its version."""
 
     path: str
     size: int
@@ -43,10 +43,10 @@ def is_url(location: str | Path) -> bool:
 
 
 def local_path(location: str | Path) -> Path | None:
-    """The path that a path or a ``file://`` URL means; None for other URLs.
+    """The local path of a path or ``file://`` URL; None for other URLs.
 
     Raises:
-        InstaHideError: a ``file://`` URL of another machine.
+        InstaHideError: the ``file://`` URL names another machine.
     """
     if not is_url(location):
         return Path(location)
@@ -62,10 +62,10 @@ def local_path(location: str | Path) -> Path | None:
 
 
 def plain_name(name: str, location: str) -> str:
-    """``name``, if it can only mean a visible file directly inside the folder ``location``.
+    """``name``, if it is the plain name of a visible file in the folder ``location``.
 
     Raises:
-        DataError: it could mean anything else.
+        DataError: ``name`` is not a plain file name.
     """
     try:
         length = len(name.encode())
@@ -84,9 +84,9 @@ class Remote:
     """A file or folder at a URL. Use `open`.
 
     Attributes:
-        url: as it was given, without a slash at the end.
-        filesystem: reaches it.
-        path: of it, as ``filesystem`` spells it.
+        url: the URL, without a slash at the end.
+        filesystem: fsspec file system.
+        path: path in ``filesystem``.
     """
 
     url: str
@@ -95,10 +95,11 @@ class Remote:
 
     @classmethod
     def open(cls, url: str) -> Remote:
-        """Prepare to reach ``url``; whether anything is there is not asked yet.
+        """Prepare access to ``url``, which need not exist.
 
         Raises:
-            InstaHideError: unknown kind of URL, its package is missing, or it holds a password.
+            InstaHideError: the kind of URL is unknown, its package is missing, or it has a
+                password.
         """
         import fsspec
 
@@ -116,7 +117,7 @@ class Remote:
         """The last part of the path.
 
         Raises:
-            InstaHideError: it cannot be a file name.
+            InstaHideError: it is not a valid file name.
         """
         return plain_name(self.path.rsplit("/", 1)[-1], self.url)
 
@@ -149,11 +150,12 @@ class Remote:
         """Visible files at any depth, by path below this folder; none if there is no folder.
 
         Raises:
-            InstaHideError: a file has a name that leads elsewhere, or that files here cannot have.
+            InstaHideError: a file has a name that leaves the folder or is invalid here.
         """
         with connection_errors(self.url):
             self.filesystem.invalidate_cache()
-            # Of a path that is a file, some file systems give the file itself, and no facts.
+            # For a path that is a file, some file systems return the file itself without
+            # properties.
             found = filter(None, self.filesystem.find(self.path, detail=True).values())
         entries = dict(self._visible(found))
         for name in entries:
@@ -162,11 +164,11 @@ class Remote:
         return entries
 
     def download(self, entry: Entry, target: Path, callback: Callback | None = None) -> None:
-        """Copy a file to ``target``, whole or not at all.
+        """Copy a file to ``target`` atomically.
 
         Raises:
-            DataError: it cannot be reached, ``target`` cannot be written, or it is of another
-                length than was said.
+            DataError: the file cannot be reached, ``target`` cannot be written, or the length is
+                not the stated one.
         """
         told = {} if callback is None else {"callback": callback}
         with atomic_write(target) as partial:
@@ -180,9 +182,9 @@ class Remote:
     def _visible(self, found: Iterable[Mapping[str, object]]) -> Iterator[tuple[str, Entry]]:
         for facts in found:
             name = str(facts["name"]).removeprefix(f"{self.path}/")
-            # Two dots hide nothing but lead out: `plain_name` refuses them.
+            # `..` is not a hidden file: `plain_name` refuses it.
             hidden = any(part[:1] == "." and part != ".." for part in name.split("/"))
-            # Some stores keep folders as empty objects whose names end in a slash.
+            # Some stores represent folders as empty objects whose names end in a slash.
             is_file = facts["type"] == "file" and name[-1:] != "/"
             if is_file and not hidden and name != facts["name"]:
                 yield name, _entry(facts)
@@ -190,10 +192,10 @@ class Remote:
 
 @contextmanager
 def connection_errors(url: str) -> Iterator[None]:
-    """Explain what goes wrong in the block, which does nothing but ask for something at ``url``.
+    """Convert errors of requests to ``url`` to `InstaHideError`.
 
     Raises:
-        InstaHideError: anything went wrong, but for a full disk of this machine.
+        InstaHideError: any error other than a full local disk.
     """
     try:
         yield
@@ -207,7 +209,7 @@ def connection_errors(url: str) -> Iterator[None]:
         raise DataError(f"There is no {url}.", "Check the bucket and the path.") from error
     except InstaHideError:
         raise
-    except Exception as error:  # every service has errors of its own
+    except Exception as error:  # every service has its own errors
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DataError(
@@ -220,7 +222,7 @@ def connection_errors(url: str) -> Iterator[None]:
 def _entry(facts: Mapping[str, object]) -> Entry:
     version = [(key, str(facts[key])) for key in _VERSION if key in facts]
     if not any(facts.get(key) for key in _CERTAIN):
-        # A state that no copy has: the file is fetched every time.
+        # A random version, so that the file is downloaded every time.
         version.append(("unknown", secrets.token_hex(16)))
     size = facts["size"]
     return Entry(str(facts["name"]), size if isinstance(size, int) else 0, digest(version))
