@@ -74,5 +74,5 @@ $(DEMO_STAMP): pyproject.toml constraints.txt
 $(TORCHVISION)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(TORCHVISION)
 	$(TORCHVISION)/bin/python -m pip install --quiet torch==2.14.1 torchvision==0.29.1 timm pytest \
-		-e '.[data,vision,dp,lightning,ray,integrations]'
+		-e '.[data,vision,dp,ray,integrations]'
 	@touch $@

@@ -64,9 +64,8 @@ def main() -> None:
         },
         rounds,
     )
-    precision = str(state.precision).removeprefix("torch.")
     report_steps(
-        f"Training ResNet-18 in {precision}, batches of {batch}",
+        f"Training ResNet-18 in {state.fabric.strategy.precision.precision}, batches of {batch}",
         len(plain),
         ("a step on floats in memory", seconds["plain"]),
         ("a step on encodings", seconds["encoded"]),

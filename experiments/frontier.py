@@ -48,7 +48,7 @@ from instahide.audit.scoring import metrics
 from instahide.audit.scoring.matching import originals_of
 from instahide.audit.scoring.reconstruction import HALF, score_reconstruction
 from instahide.data import Split
-from instahide.training.distributed.process_group import Batch, Batches
+from instahide.training.distributed.processes import Batch, Batches
 from instahide.training.evaluate import accuracy, table_batches
 from instahide.training.models import build
 from instahide.training.settings import TrainSettings

@@ -182,7 +182,7 @@ def test_a_checkpoint_holds_weights_and_moments_and_nothing_else(
     assert names == expected
     assert set(header) == {"facts", "sha256"}
     facts = json.loads(header["facts"])
-    assert set(facts) == {"step", "scaler", "history"}
+    assert set(facts) == {"step", "precision", "history"}
     fields = {"epoch", "loss", "learning_rate", "seconds", "images_per_second", "metrics"}
     assert set(facts["history"][0]) == fields
 

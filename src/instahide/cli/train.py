@@ -16,7 +16,7 @@ from instahide.cli.options import MIXING_PANEL, command
 from instahide.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from instahide.training.distributed.process_group import World
+    from instahide.training.distributed.processes import Processes
     from instahide.training.trainer import Trainer
 
 PANELS = {
@@ -51,30 +51,34 @@ def train(
     Examples: instahide train mnist-5k --scheme cross --k 4, and
     instahide train encoded-by-anna encoded-by-ben --test fashion-mnist
     """
-    from instahide.training.distributed.ddp import joined
+    from instahide.training.distributed.processes import launch
 
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     if len(given.get("data", ())) == 1:
         # A single source is no list of folders.
         given["data"] = given["data"][0]
-    with joined() as world:
-        if not world.main:
+    with launch() as processes:
+        if not processes.main:
             # Rank 0 speaks for all.
             out.quiet = err.quiet = notes.quiet = True
         # An error is printed before any process leaves, since that ends the others.
-        explained(_train)(world, given, out_folder, config, resume)
+        explained(_train)(processes, given, out_folder, config, resume)
 
 
 def _train(
-    world: World, given: Mapping[str, object], folder: Path, config: Path | None, resume: bool
+    processes: Processes,
+    given: Mapping[str, object],
+    folder: Path,
+    config: Path | None,
+    resume: bool,
 ) -> None:
     from instahide.training.progress import Progress, progress_reporter
     from instahide.training.trainer import start
 
-    shown = progress_reporter(notes) if world.main else nullcontext(Progress())
-    with shown as progress, world.together():
+    shown = progress_reporter(notes) if processes.main else nullcontext(Progress())
+    with shown as progress, processes.fail_together():
         settings = _settings(given, folder, config, resume)
-        job = start(settings, folder, resume=resume, progress=progress, world=world)
+        job = start(settings, folder, resume=resume, progress=progress, processes=processes)
     privacy = _privacy(job)
     out.results(
         {

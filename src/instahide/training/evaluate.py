@@ -59,6 +59,9 @@ def accuracy(
 @torch.inference_mode()
 def _count(model: nn.Module, images: Tensor, labels: Tensor, precision: torch.dtype) -> Tensor:
     """(2, classes): correct predictions and images of every class."""
+    # Only here: its import takes a second or two.
+    from torchmetrics.functional.classification import multiclass_stat_scores
+
     device = next(model.parameters()).device
     with autocast(device, precision):
         outputs = model(images.to(device).contiguous(memory_format=torch.channels_last))
@@ -70,5 +73,6 @@ def _count(model: nn.Module, images: Tensor, labels: Tensor, precision: torch.dt
             f"{labels.max()} (counted from 0).",
             "Use a network with one output for each class.",
         )
-    right = labels[logits.argmax(1) == labels]
-    return torch.stack([group.bincount(minlength=logits.shape[1]) for group in (right, labels)])
+    scores = multiclass_stat_scores(logits, labels, logits.shape[1], average=None)
+    true_positives, *_, support = scores.unbind(1)
+    return torch.stack([true_positives, support])

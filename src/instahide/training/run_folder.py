@@ -14,7 +14,7 @@ import torch
 from instahide.errors import InstaHideError
 from instahide.training import checkpoint
 from instahide.training.device import pick_device, pick_precision
-from instahide.training.distributed.process_group import Saved
+from instahide.training.distributed.processes import Saved
 from instahide.training.history import History
 from instahide.training.settings import TrainSettings
 from instahide.training.training_state import TrainingState

@@ -15,7 +15,7 @@ from instahide.errors import InstaHideError
 from instahide.training.data.pooled import PooledData, holds_encodings
 from instahide.training.data.private import PrivateData
 from instahide.training.device import pick_device, pick_precision
-from instahide.training.distributed.process_group import ALONE, Batches, World
+from instahide.training.distributed.processes import ALONE, Batches, Processes
 from instahide.training.distributed.sharding import RANK, source_of
 from instahide.training.evaluate import accuracy
 from instahide.training.history import History
@@ -80,7 +80,7 @@ class Trainer:
         model: the network that is trained.
         device: the device of the network.
         precision: type of the network's arithmetic.
-        world: the processes that train together.
+        processes: the processes that train together.
         history: loss, speed and metrics of every epoch.
         metrics: metrics of the trained network, as shares from 0 to 1.
         facts: other entries of the results, such as the exposure.
@@ -103,24 +103,24 @@ class Trainer:
     model: nn.Module
     device: torch.device
     precision: torch.dtype
-    world: World = ALONE
+    processes: Processes = ALONE
     history: History = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, settings: TrainSettings, world: World = ALONE) -> Trainer:
+    def open(cls, settings: TrainSettings, processes: Processes = ALONE) -> Trainer:
         """Read the data and check that it fits the settings, before training begins.
 
         Raises:
             InstaHideError: in at least one process, a setting is invalid, or the images or folders
                 cannot be read or do not fit.
         """
-        _require_same(settings, world)
+        _require_same(settings, processes)
         device = pick_device(settings.device)
         precision = pick_precision(settings.precision, device)
-        world.require(device, precision)
-        material = _material(settings, device, world)
+        processes.require_same_arithmetic(device, precision)
+        material = _material(settings, device, processes)
         card = material.card
         model = build(
             card.model,
@@ -130,8 +130,8 @@ class Trainer:
             seed=settings.seed,
         )
         # Wait until all processes have opened their data.
-        world.gathered(None)
-        return cls(material, model, device, precision, world)
+        processes.gather(None)
+        return cls(material, model, device, precision, processes)
 
     @property
     def settings(self) -> TrainSettings:
@@ -153,7 +153,7 @@ class Trainer:
             self.material.close()
 
     def _run(self, folder: RunFolder | None, progress: Progress | None) -> None:
-        tested = sum(self.world.gathered(self.material.test_images)) > 0
+        tested = sum(self.processes.gather(self.material.test_images)) > 0
         self.history = train(
             self.model,
             self.material.batches(pin_memory=self.device.type == "cuda"),
@@ -161,11 +161,11 @@ class Trainer:
             evaluate=self._evaluate if tested else None,
             run=folder,
             progress=progress,
-            world=self.world,
+            processes=self.processes,
         )
         self.metrics = self._evaluate(self.model)
         self.metrics |= self._mean(self.material.extra_metrics(self.model, self.precision))
-        self.facts = self.material.facts() | self.world.facts()
+        self.facts = self.material.facts() | self.processes.facts(self.device)
         if folder is not None:
             save_network(folder.path / "model.safetensors", self.model, self.material.card)
             folder.write_results(self.history, self.metrics, self.facts)
@@ -179,9 +179,9 @@ class Trainer:
 
     def _mean(self, shares: dict[str, float]) -> dict[str, float]:
         """The mean of ``shares`` over the test images of all processes."""
-        if self.world.size == 1:
+        if self.processes.world_size == 1:
             return shares
-        found = self.world.gathered([shares, self.material.test_images])
+        found = self.processes.gather([shares, self.material.test_images])
         having = [(other, images) for other, images in found if other]
         total = sum(images for _, images in having)
         return {
@@ -196,7 +196,7 @@ def start(
     *,
     resume: bool = False,
     progress: Progress | None = None,
-    world: World = ALONE,
+    processes: Processes = ALONE,
 ) -> Trainer:
     """Run ``settings`` in the folder ``out``, or with ``resume`` continue its run with new keys.
 
@@ -206,35 +206,35 @@ def start(
     Raises:
         InstaHideError: as for `Trainer.open`, `RunFolder.open` and `Trainer.run`.
     """
-    job = Trainer.open(settings, world)
-    folder = RunFolder.open(out, job.settings, resume=resume) if world.main else None
+    job = Trainer.open(settings, processes)
+    folder = RunFolder.open(out, job.settings, resume=resume) if processes.main else None
     job.run(folder, progress)
     return job
 
 
-def _material(settings: TrainSettings, device: torch.device, world: World) -> TrainingData:
-    if isinstance(settings.data, str) and holds_encodings(source_of(settings.data, world)):
-        if RANK in settings.data and world.size > 1:
+def _material(settings: TrainSettings, device: torch.device, processes: Processes) -> TrainingData:
+    if isinstance(settings.data, str) and holds_encodings(source_of(settings.data, processes)):
+        if RANK in settings.data and processes.world_size > 1:
             raise InstaHideError(
                 f"{settings.data} is encoded folders, of which each process reads a part.",
                 "Name the folders themselves, one after another.",
             )
         settings = settings.merged({"data": [settings.data]})
     if settings.pooled:
-        return PooledData.open(settings, world)
-    return PrivateData.open(settings, device, world)
+        return PooledData.open(settings, processes)
+    return PrivateData.open(settings, device, processes)
 
 
-def _require_same(settings: TrainSettings, world: World) -> None:
-    first = TrainSettings.from_values(world.gathered(settings.model_dump())[0])
+def _require_same(settings: TrainSettings, processes: Processes) -> None:
+    first = TrainSettings.from_values(processes.gather(settings.model_dump())[0])
     differences = settings.differences(first)
     if differences:
         raise InstaHideError(
             f"The processes have other settings than rank 0 ({'; '.join(differences)}).",
             "Start all of them with the same.",
         )
-    if settings.batch_size < 2 * world.size:
+    if settings.batch_size < 2 * processes.world_size:
         raise InstaHideError(
-            f"A batch of {settings.batch_size} is too small for {world.size} processes.",
-            f"Use `batch_size={2 * world.size}` or more: all of them share it.",
+            f"A batch of {settings.batch_size} is too small for {processes.world_size} processes.",
+            f"Use `batch_size={2 * processes.world_size}` or more: all of them share it.",
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instahide.errors import DataError, InstaHideError
-from instahide.training.distributed.process_group import ALONE, Batches, World, none_usable
+from instahide.training.distributed.processes import ALONE, Batches, Processes, none_usable
 from instahide.training.history import EpochRecord, History, patience_exhausted
 from instahide.training.progress import Progress
 from instahide.training.run_folder import RunFolder
@@ -35,7 +35,7 @@ def train(
     evaluate: Evaluate | None = None,
     run: RunFolder | None = None,
     progress: Progress | None = None,
-    world: World = ALONE,
+    processes: Processes = ALONE,
 ) -> History:
     """Train ``model`` in place, from the last completed epoch of ``run`` if it has one.
 
@@ -53,7 +53,7 @@ def train(
             With `TrainSettings.patience`, ``accuracy`` must be one of them.
         run: the folder that gets a checkpoint of every epoch; only in the main process.
         progress: is informed of the progress.
-        world: the processes that train together.
+        processes: the processes that train together.
 
     Returns:
         The measurements of every epoch.
@@ -63,11 +63,11 @@ def train(
             run, or a checkpoint cannot be written.
     """
     progress = progress or Progress()
-    state = TrainingState.start(model, settings, world)
-    saved = world.copied(run.saved() if run is not None else None)
+    state = TrainingState.start(model, settings, processes)
+    saved = processes.broadcast(run.saved() if run is not None else None)
     if saved is not None:
         state.restore(*saved)
-    steps = world.length(batches)
+    steps = processes.length(batches)
     _check(state, steps, settings, evaluate)
     progress.begin(settings.epochs, steps, len(state.history))
     while len(state.history) < settings.epochs and not patience_exhausted(
@@ -108,11 +108,11 @@ def one_epoch(
     Raises:
         InstaHideError: every batch holds a single encoding, or the loss is not finite.
     """
-    steps = settings.epochs * state.world.length(batches)
-    total, images, rate = torch.zeros((), device=state.device), 0, 0.0
+    steps = settings.epochs * state.processes.length(batches)
+    total, images, rate = torch.zeros((), device=state.fabric.device), 0, 0.0
     started = time.perf_counter()
     state.model.train()
-    for number, (encodings, labels, count) in enumerate(state.world.steps(batches), start=1):
+    for number, (encodings, labels, count) in enumerate(state.processes.steps(batches), start=1):
         if count == 0:
             # Skipped batches count as steps of the schedule.
             state.step += 1
@@ -122,17 +122,17 @@ def one_epoch(
         images += count
         if number % LOOK_EVERY == 0:
             speed = images / (time.perf_counter() - started)
-            progress.batch(number, _mean(state.world, total, images, settings), speed)
+            progress.batch(number, _mean(state.processes, total, images, settings), speed)
     if images == 0:
         raise none_usable()
-    loss = _mean(state.world, total, images, settings)
+    loss = _mean(state.processes, total, images, settings)
     seconds = time.perf_counter() - started
     return EpochRecord(len(state.history) + 1, loss, rate, seconds, images / seconds, {})
 
 
-def _mean(world: World, total: Tensor, images: int, settings: TrainSettings) -> float:
+def _mean(processes: Processes, total: Tensor, images: int, settings: TrainSettings) -> float:
     """The sum of ``total`` over all processes, divided by ``images``."""
-    mean: float = sum(world.gathered(total.item())) / images
+    mean: float = sum(processes.gather(total.item())) / images
     if not math.isfinite(mean):
         raise InstaHideError(
             "The loss is no longer a finite number.",

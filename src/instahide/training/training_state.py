@@ -7,14 +7,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from instahide.errors import DamagedFileError
-from instahide.training.device import autocast, pick_device, pick_precision
-from instahide.training.distributed.process_group import ALONE, World
+from instahide.training.device import pick_device, pick_precision
+from instahide.training.distributed.processes import ALONE, Processes
+from instahide.training.fabric import make_fabric
 from instahide.training.history import History
 from instahide.training.settings import TrainSettings
 
@@ -29,23 +33,25 @@ class TrainingState:
 
     Attributes:
         model: the network that is trained.
-        replica: the same network, with gradients averaged over all processes in ``world``.
+        fabric: the device, the precision and the process group.
+        processes: the processes that train together.
     """
 
     model: nn.Module
-    replica: nn.Module
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    average: AveragedModel | None
-    device: torch.device
-    precision: torch.dtype
-    world: World = ALONE
+    fabric: Fabric
+    processes: Processes = ALONE
+    average: AveragedModel | None = None
     step: int = 0
     history: History = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # The originals are kept for those who read or replace weights and moments.
+        self._replica, self._fabric_optimizer = self.fabric.setup(self.model, self.optimizer)
+
     @classmethod
     def start(
-        cls, model: nn.Module, settings: TrainSettings, world: World = ALONE
+        cls, model: nn.Module, settings: TrainSettings, processes: Processes = ALONE
     ) -> TrainingState:
         """The state before the first step; ``model`` is moved to the device of the settings.
 
@@ -56,12 +62,18 @@ class TrainingState:
         precision = pick_precision(settings.precision, device)
         # Convolutions are fastest with the channels of a pixel side by side.
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
-        optimizer, replica = _optimizer(model, settings), world.replica(model)
-        state = cls(model, replica, optimizer, scaler, None, device, precision, world)
+        fabric = make_fabric(device, precision, distributed=processes.world_size > 1)
+        state = cls(model, _optimizer(model, settings), fabric, processes)
         if settings.ema > 0:
             state.average = state._moving_average(settings.ema)
         return state
+
+    @property
+    def gradient_scale(self) -> float:
+        """The factor of all gradients before the optimiser's step; not 1 only for float16."""
+        precision = self.fabric.strategy.precision
+        scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
+        return 1.0 if scaler is None else float(scaler.get_scale())
 
     @property
     def network(self) -> nn.Module:
@@ -86,21 +98,18 @@ class TrainingState:
             The sum of the n cross-entropies before the step, a scalar on the device.
         """
         images = images or len(encodings)
-        encodings = encodings.to(self.device, non_blocking=True)
-        encodings = encodings.contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            logits = self.replica(encodings)
-        labels = labels.to(self.device, non_blocking=True)
+        encodings = encodings.to(self.fabric.device, non_blocking=True)
+        logits = self._replica(encodings.contiguous(memory_format=torch.channels_last))
+        labels = labels.to(self.fabric.device, non_blocking=True)
         total = F.cross_entropy(logits.float(), labels, reduction="sum")
         # The mean of the gradients over processes is then the gradient of the mean over images.
-        loss = total * (self.world.size / images)
+        loss = total * (self.processes.world_size / images)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.world.average(self.model, len(encodings))
+        self.fabric.backward(loss)
+        self._fabric_optimizer.step()
+        average_buffers(self.fabric, self.model, len(encodings))
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.step += 1
@@ -127,7 +136,7 @@ class TrainingState:
         """The counts and measurements that go with `tensors`, ready for JSON."""
         return {
             "step": self.step,
-            "scaler": self.scaler.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
             "history": [asdict(record) for record in self.history],
         }
 
@@ -142,7 +151,7 @@ class TrainingState:
             if self.average is not None:
                 self.average.load_state_dict(_part(tensors, "ema."))
             self._restore_optimizer(_part(tensors, "optimizer."))
-            self.scaler.load_state_dict(facts["scaler"])
+            self.fabric.strategy.precision.load_state_dict(facts["precision"])
             self.step = int(facts["step"])
             self.history = _HISTORY.validate_python(facts["history"])
         except Exception as error:  # PyTorch raises several kinds on what does not fit
@@ -177,6 +186,22 @@ class TrainingState:
             get_ema_multi_avg_fn(warm)(averaged, current, count)  # type: ignore[no-untyped-call]
 
         return AveragedModel(self.model, multi_avg_fn=blend, use_buffers=True)
+
+
+def average_buffers(fabric: Fabric, model: nn.Module, images: int) -> None:
+    """Average the buffers of ``model`` over processes, weighted by ``images`` of each.
+
+    Counts stay whole numbers.
+    """
+    buffers = list(model.buffers())
+    if fabric.world_size == 1 or not buffers:
+        return
+    weight = torch.full((1,), images, dtype=torch.float64, device=fabric.device)
+    flat = torch.cat([weight, *(images * buffer.double().flatten() for buffer in buffers)])
+    dist.all_reduce(flat)
+    parts = torch.split(flat[1:] / flat[0], [buffer.numel() for buffer in buffers])
+    for buffer, part in zip(buffers, parts, strict=True):
+        buffer.copy_(part.view_as(buffer))
 
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

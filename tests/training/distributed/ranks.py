@@ -23,12 +23,13 @@ from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.training import checkpoint
-from instahide.training.distributed.ddp import joined
-from instahide.training.distributed.process_group import ALONE, Batch, World
+from instahide.training.distributed.processes import ALONE, Batch, Processes, launch
+from instahide.training.fabric import make_fabric
 from instahide.training.models import build
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
 from instahide.training.training_loop import train
+from instahide.training.training_state import average_buffers
 from instahide.utils.atomic_write import write_json
 
 #: Encodings in the batches of either rank: one has more, and the other's last is a single one.
@@ -60,17 +61,20 @@ def settings_of(model: str, epochs: int) -> TrainSettings:
 
 
 def learnt(
-    batches: list[Batch], settings: TrainSettings, world: World = ALONE, folder: Path | None = None
+    batches: list[Batch],
+    settings: TrainSettings,
+    processes: Processes = ALONE,
+    folder: Path | None = None,
 ) -> dict[str, Tensor]:
     """The network after training, and the mean losses of the epochs."""
     network = build(settings.model, 1, 3, sign_invariant=True, seed=0)
-    run = RunFolder.open(folder, settings, resume=True) if folder and world.main else None
-    history = train(network, batches, settings, run=run, world=world)
+    run = RunFolder.open(folder, settings, resume=True) if folder and processes.main else None
+    history = train(network, batches, settings, run=run, processes=processes)
     losses = torch.tensor([record.loss for record in history], dtype=torch.float64)
     return {**network.state_dict(), "losses": losses}
 
 
-def stopped(folder: Path, world: World) -> dict[str, Tensor]:
+def stopped(folder: Path, processes: Processes) -> dict[str, Tensor]:
     """A run of four epochs that goes on after two: what it has then is rank 0's alone."""
     settings = settings_of("small", 4)
 
@@ -81,11 +85,18 @@ def stopped(folder: Path, world: World) -> dict[str, Tensor]:
         return {}
 
     done: list[int] = []
-    run = RunFolder.open(folder / "run", settings) if world.main else None
+    run = RunFolder.open(folder / "run", settings) if processes.main else None
     network = build("small", 1, 3, sign_invariant=True, seed=0)
     with suppress(KeyboardInterrupt):
-        train(network, batches_of(world.rank), settings, evaluate=evaluate, run=run, world=world)
-    return learnt(batches_of(world.rank), settings, world, folder / "run")
+        train(
+            network,
+            batches_of(processes.rank),
+            settings,
+            evaluate=evaluate,
+            run=run,
+            processes=processes,
+        )
+    return learnt(batches_of(processes.rank), settings, processes, folder / "run")
 
 
 def table() -> ImageTable:
@@ -110,73 +121,74 @@ def equally_seeded(make: Callable[[], Encoder]) -> Encoder:
     return make()
 
 
-def averaged(world: World) -> list[float]:
+def averaged(processes: Processes) -> list[float]:
     """Buffers of a network that differ, weighted 3 to 1; a count, too."""
     network = nn.BatchNorm1d(1)
     assert network.running_mean is not None
-    network.running_mean.fill_(float(world.rank))
+    network.running_mean.fill_(float(processes.rank))
     assert network.num_batches_tracked is not None
-    network.num_batches_tracked.fill_(7 + 4 * world.rank)
-    world.average(network, [3, 1][world.rank])
+    network.num_batches_tracked.fill_(7 + 4 * processes.rank)
+    fabric = make_fabric(torch.device("cpu"), torch.float32, distributed=True)
+    average_buffers(fabric, network, [3, 1][processes.rank])
     return [network.running_mean.item(), network.num_batches_tracked.item()]
 
 
-def failed(world: World, rank: int, *, waiting: bool) -> str:
+def failed(processes: Processes, rank: int, *, waiting: bool) -> str:
     """What is raised where ``rank`` cannot go on, and the other waits in a step or is done."""
     try:
-        with world.together():
-            if world.rank == rank:
+        with processes.fail_together():
+            if processes.rank == rank:
                 raise InstaHideError("It cannot.", "Try another.")
             if waiting:
-                for _ in world.steps(batches_of(0)):
+                for _ in processes.steps(batches_of(0)):
                     pass
     except InstaHideError as error:
         return str(error)
     return "nothing"
 
 
-def refused(world: World, *devices: str) -> str:
+def refused(processes: Processes, *devices: str) -> str:
     """What is said of computing on a device of each rank."""
     try:
-        world.require(torch.device(devices[world.rank]), torch.float32)
+        processes.require_same_arithmetic(torch.device(devices[processes.rank]), torch.float32)
     except InstaHideError as error:
         return error.problem
     return "nothing"
 
 
 def main(folder: Path) -> None:
-    with joined() as world:
-        own = batches_of(world.rank)
+    with launch() as processes:
+        own = batches_of(processes.rank)
         tensors = {
             f"{name}.{key}": value
             for name, state in {
-                "group": learnt(own, settings_of("small-group", 2), world),
-                "batch": learnt(own, settings_of("small", 4), world),
-                "resumed": stopped(folder, world),
+                "group": learnt(own, settings_of("small-group", 2), processes),
+                "batch": learnt(own, settings_of("small", 4), processes),
+                "resumed": stopped(folder, processes),
             }.items()
             for key, value in state.items()
         }
-        name = world.participant
+        name = processes.participant
         encoder = equally_seeded(lambda: Encoder(MASKED, table(), participant=name))
         tensors["masks"] = masks(encoder)
         with patch.object(secrets, "token_bytes", bytes):
             encoder = Encoder(MASKED, table(), participant=name)
         tensors["masks of equal entropy"] = masks(encoder)
         facts = {
-            "gathered": world.gathered([world.rank, "x" * 1000 * world.rank, 0.1]),
-            "share": list(world.share(7)),
-            "averaged": averaged(world),
-            "failed": [failed(world, 1, waiting=True), failed(world, 0, waiting=False)],
+            "gathered": processes.gather([processes.rank, "x" * 1000 * processes.rank, 0.1]),
+            "share": list(processes.share(7)),
+            "averaged": averaged(processes),
+            "failed": [failed(processes, 1, waiting=True), failed(processes, 0, waiting=False)],
             "refused": {
-                "cpu": refused(world, "cpu", "cpu"),
-                "others": refused(world, "mps", "mps"),
-                "different": refused(world, "cuda", "cpu"),
-                "one GPU": refused(world, "cuda:0", "cuda:0"),
+                "cpu": refused(processes, "cpu", "cpu"),
+                "others": refused(processes, "mps", "mps"),
+                "different": refused(processes, "cuda", "cpu"),
+                "one GPU": refused(processes, "cuda:0", "cuda:0"),
             },
-            "world": world.facts()["world"],
+            "world": processes.facts(torch.device("cpu"))["world"],
         }
-    checkpoint.write(folder / f"rank-{world.rank}.safetensors", tensors, {})
-    write_json(folder / f"rank-{world.rank}.json", facts)
+    checkpoint.write(folder / f"rank-{processes.rank}.safetensors", tensors, {})
+    write_json(folder / f"rank-{processes.rank}.json", facts)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from instahide.data import ImageTable, Split, open_split
 from instahide.errors import InstaHideError
 from instahide.training.data.pooled_loader import PooledLoader, folder_batches, own_encodings
-from instahide.training.distributed.process_group import World, usable
+from instahide.training.distributed.processes import Processes, usable
 from instahide.training.distributed.sharding import shard, shard_split, source_of
 from instahide.training.settings import TrainSettings
 from instahide.training.trainer import Trainer
@@ -23,27 +23,29 @@ from instahide.training.trainer import Trainer
 CLASSES = ("cat", "dog")
 
 
-class Recorder(World):
+class Recorder(Processes):
     """One of processes that all say the same, which remembers what it told the others."""
 
     def __init__(self, size: int = 1) -> None:
-        self.size = size
+        super().__init__()
+        self.world_size = size
         self.told: list[Any] = []
 
-    def gathered(self, fact: Any) -> list[Any]:
-        self.told.append(fact)
-        return [fact] * self.size
+    def gather(self, value: Any) -> list[Any]:
+        self.told.append(value)
+        return [value] * self.world_size
 
 
-class Rank(World):
+class Rank(Processes):
     """One of several processes, which hears what the others would say."""
 
     def __init__(self, rank: int, size: int, others: dict[int, dict[str, Any]] | None = None):
-        self.rank, self.size = rank, size
+        super().__init__()
+        self.rank, self.world_size = rank, size
         self.others = others or {}
 
-    def gathered(self, fact: Any) -> list[Any]:
-        return [{**fact, **self.others.get(rank, {})} for rank in range(self.size)]
+    def gather(self, value: Any) -> list[Any]:
+        return [{**value, **self.others.get(rank, {})} for rank in range(self.world_size)]
 
 
 def table(count: int, classes: tuple[str, ...] = CLASSES) -> ImageTable:
@@ -84,7 +86,7 @@ def test_every_image_is_in_one_share(tmp_path: Path, size: int, mapped: bool) ->
 def test_a_source_with_a_rank_in_its_name_is_opened_by_that_rank() -> None:
     assert source_of("clinic-{rank}/x", Rank(3, 4)) == "clinic-3/x"
     assert source_of("clinic", Rank(3, 4)) == "clinic"
-    assert source_of("clinic-{rank}", World()) == "clinic-{rank}"
+    assert source_of("clinic-{rank}", Processes()) == "clinic-{rank}"
 
 
 def test_images_of_all_are_shared_and_own_ones_are_not() -> None:
@@ -149,14 +151,14 @@ def test_every_encoding_is_read_by_one_rank(
     monkeypatch.setattr("instahide.training.data.pooled_loader.WINDOW_VALUES", 160)
     read, tested, counted = [], [], 0
     for rank in range(size):
-        world = Rank(rank, size)
-        loader = PooledLoader([folder], 4, world=world)
+        processes = Rank(rank, size)
+        loader = PooledLoader([folder], 4, processes=processes)
         batches = list(loader)
         assert len(batches) == len(loader)
         read += [value for batch in batches for value in batch.images[:, 0, 0, 0].tolist()]
-        own = [batch for batch, _ in folder_batches(folder, CLASSES, 3, world)]
+        own = [batch for batch, _ in folder_batches(folder, CLASSES, 3, processes)]
         tested += [value for batch in own for value in batch[:, 0, 0, 0].tolist()]
-        counted += own_encodings(folder, world)
+        counted += own_encodings(folder, processes)
     expected = pytest.approx((np.arange(37) / 100).tolist())
     assert sorted(read) == expected
     assert sorted(tested) == expected
@@ -169,16 +171,16 @@ def test_a_single_encoding_is_no_batch() -> None:
     assert (encodings.shape, labels.shape) == ((0, 3, 8, 8), (0, 5))
     pair = torch.zeros(2, 3, 8, 8), torch.zeros(2, 5)
     assert usable(pair) is pair
-    assert [count for *_, count in World().steps([pair, single])] == [2, 0]
+    assert [count for *_, count in Processes().steps([pair, single])] == [2, 0]
 
 
 def test_nothing_is_told_that_grows_with_the_images() -> None:
     """No list is as long as a batch, of coefficients or of numbers of images."""
-    world = Recorder()
+    processes = Recorder()
     values = {"data": "digits", "scheme": "inside", "epochs": 1, "queries": 1, "batch_size": 64}
     settings = TrainSettings.from_values(values)
-    Trainer.open(settings, world).run()
-    asked, *told = world.told
+    Trainer.open(settings, processes).run()
+    asked, *told = processes.told
     assert asked == settings.model_dump()
     assert len(told) > 5
     assert max(len(json.dumps(fact)) for fact in told) < 80

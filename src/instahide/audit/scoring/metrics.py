@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from instahide.errors import DataError
-from instahide.utils.optional_deps import requires_extra
 
 #: Values run from 0 to 1.
 RANGE = 1.0
@@ -36,10 +35,10 @@ def ssim(found: Tensor, original: Tensor) -> Tensor:
     For images with fewer than 11 pixels per side, a smaller window is used.
 
     Raises:
-        InstaHideError: torchmetrics is missing, or a side has fewer than 3 pixels.
+        DataError: a side has fewer than 3 pixels.
     """
-    with requires_extra("torchmetrics", "audit"):
-        from torchmetrics.functional.image import structural_similarity_index_measure
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     radius, deviation = window(found.shape)
     _, everywhere = structural_similarity_index_measure(
         found,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from instahide.data import ImageSource, PhotoCrops
 from instahide.encodings.ledger.account import LedgerAccount
@@ -20,13 +21,8 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import IntegrationError, LedgerError, SchemeError
 from instahide.integrations.dataloader.supported_loaders import map_dataset
 from instahide.integrations.dataloader.wrap import EncodingLoader, encode_loader
+from instahide.integrations.lightning.loaders import TrainingLoader, give_encrypted, give_plain
 from instahide.training.distributed.exposure import DistributedExposure
-from instahide.utils.optional_deps import requires_extra
-
-with requires_extra("pytorch-lightning", "lightning"):
-    from pytorch_lightning import Callback, LightningModule, Trainer
-
-    from instahide.integrations.lightning.loaders import TrainingLoader, give_encrypted, give_plain
 
 
 class InstaHideCallback(Callback):

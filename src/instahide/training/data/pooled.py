@@ -24,7 +24,7 @@ from instahide.training.data.compatibility import (
     warn_of_differences,
 )
 from instahide.training.data.pooled_loader import PooledLoader, folder_batches, own_encodings
-from instahide.training.distributed.process_group import ALONE, World
+from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.distributed.sharding import shard
 from instahide.training.evaluate import table_batches
 from instahide.training.model_io import NetworkCard
@@ -50,7 +50,7 @@ class PooledData:
         std: standard deviation, likewise.
         test: plain test images or test encodings, if any; with several processes, each has its own
             part of the images.
-        world: the processes that train together, each on its own part of the encodings.
+        processes: the processes that train together, each on its own part of the encodings.
     """
 
     settings: TrainSettings
@@ -59,10 +59,10 @@ class PooledData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     test: ImageTable | EncodedFolder | None
-    world: World = ALONE
+    processes: Processes = ALONE
 
     @classmethod
-    def open(cls, settings: TrainSettings, world: World = ALONE) -> PooledData:
+    def open(cls, settings: TrainSettings, processes: Processes = ALONE) -> PooledData:
         """Open the folders and check that one network can train on all of them.
 
         If ``settings`` do not set `sign_invariant`, it is set to whether the encodings are masked.
@@ -72,7 +72,7 @@ class PooledData:
         """
         folders = tuple(EncodedFolder.open(source) for source in _sources(settings))
         require_poolable(folders)
-        _require_same(folders, world)
+        _require_same(folders, processes)
         is_set = "sign_invariant" in settings.model_fields_set
         if not (is_set and settings.sign_invariant):
             require_same_masking(folders)
@@ -83,8 +83,8 @@ class PooledData:
         classes, moments = class_union(folders), normalization(folders)
         test = _open_test(settings, folders[0].manifest.shape, classes, *moments)
         if isinstance(test, ImageTable):
-            test = shard(test, world)
-        return cls(settings, folders, classes, *moments, test, world)
+            test = shard(test, processes)
+        return cls(settings, folders, classes, *moments, test, processes)
 
     @property
     def scheme(self) -> Scheme:
@@ -106,20 +106,20 @@ class PooledData:
 
     def batches(self, *, pin_memory: bool) -> PooledLoader:
         """A loader that returns every encoding once in each epoch."""
-        share = len(self.world.share(self.settings.batch_size))
-        return PooledLoader(self.folders, share, pin_memory=pin_memory, world=self.world)
+        share = len(self.processes.share(self.settings.batch_size))
+        return PooledLoader(self.folders, share, pin_memory=pin_memory, processes=self.processes)
 
     @property
     def test_images(self) -> int:
         """Number of test images or test encodings of this process."""
         if isinstance(self.test, EncodedFolder):
-            return own_encodings(self.test, self.world)
+            return own_encodings(self.test, self.processes)
         return 0 if self.test is None else len(self.test)
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]] | None:
         """Test images with class numbers, or test encodings with the class of largest weight."""
         if isinstance(self.test, EncodedFolder):
-            return folder_batches(self.test, self.classes, world=self.world)
+            return folder_batches(self.test, self.classes, processes=self.processes)
         return None if self.test is None else table_batches(self.test)
 
     def extra_metrics(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
@@ -150,8 +150,8 @@ def _sources(settings: TrainSettings) -> list[str]:
     return sources
 
 
-def _require_same(folders: Sequence[EncodedFolder], world: World) -> None:
-    named = world.gathered([folder.manifest.publication for folder in folders])
+def _require_same(folders: Sequence[EncodedFolder], processes: Processes) -> None:
+    named = processes.gather([folder.manifest.publication for folder in folders])
     if any(publications != named[0] for publications in named):
         raise DataError(
             "The processes of this run have other encodings under the same names.",

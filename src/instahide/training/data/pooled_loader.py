@@ -19,7 +19,7 @@ from instahide.encryption.encoder import Encoded
 from instahide.errors import InstaHideError
 from instahide.training.data.alignment import output_columns
 from instahide.training.data.compatibility import class_union, require_poolable
-from instahide.training.distributed.process_group import ALONE, World
+from instahide.training.distributed.processes import ALONE, Processes
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class PooledLoader:
         folders: folders of encodings, of one or more participants.
         batch_size: encodings in a batch; the last batch may be smaller.
         pin_memory: put the encodings into page-locked memory, for faster copies to a GPU.
-        world: the processes that train together.
+        processes: the processes that train together.
 
     Attributes:
         classes: the names of the columns of the labels: the union of the folders' classes.
@@ -55,7 +55,7 @@ class PooledLoader:
         batch_size: int,
         *,
         pin_memory: bool = False,
-        world: World = ALONE,
+        processes: Processes = ALONE,
     ) -> None:
         if batch_size < 1:
             raise InstaHideError(
@@ -65,7 +65,7 @@ class PooledLoader:
         self.folders = tuple(folders)
         self.batch_size = batch_size
         self.pin_memory = pin_memory
-        self.world = world
+        self.processes = processes
         self.classes = class_union(folders)
         self._columns = [
             np.asarray(output_columns(folder.manifest.classes, self.classes)) for folder in folders
@@ -100,7 +100,7 @@ class PooledLoader:
 
     def _count(self) -> int:
         """Encodings that this process reads."""
-        return sum(own_encodings(folder, self.world) for folder in self.folders)
+        return sum(own_encodings(folder, self.processes) for folder in self.folders)
 
     def _stretches(self) -> NDArray[np.int64]:
         """(n, 4): folder, shard, first row and the row after the last."""
@@ -109,7 +109,7 @@ class PooledLoader:
             [
                 (place, number, start, min(start + length, own.stop))
                 for place, folder in enumerate(self.folders)
-                for number, own in enumerate(_own_rows(folder, self.world))
+                for number, own in enumerate(_own_rows(folder, self.processes))
                 for start in own[::length]
             ],
             np.int64,
@@ -159,18 +159,18 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def _own_rows(folder: EncodedFolder, world: World) -> list[range]:
+def _own_rows(folder: EncodedFolder, processes: Processes) -> list[range]:
     """The rows of each shard that this process reads."""
-    return [world.share(shard.encodings) for shard in folder.manifest.shards]
+    return [processes.share(shard.encodings) for shard in folder.manifest.shards]
 
 
-def own_encodings(folder: EncodedFolder, world: World) -> int:
+def own_encodings(folder: EncodedFolder, processes: Processes) -> int:
     """Number of encodings of ``folder`` that this process reads."""
-    return sum(map(len, _own_rows(folder, world)))
+    return sum(map(len, _own_rows(folder, processes)))
 
 
 def folder_batches(
-    folder: EncodedFolder, classes: tuple[str, ...], size: int = 500, world: World = ALONE
+    folder: EncodedFolder, classes: tuple[str, ...], size: int = 500, processes: Processes = ALONE
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The encodings of ``folder`` in order, with the number in ``classes`` of their largest label.
 
@@ -180,7 +180,7 @@ def folder_batches(
         InstaHideError: the folder has a class that is not in ``classes``.
     """
     numbers = torch.tensor(output_columns(folder.manifest.classes, classes))
-    for shard, own in enumerate(_own_rows(folder, world)):
+    for shard, own in enumerate(_own_rows(folder, processes)):
         images, labels = folder.shard(shard)
         for start in own[::size]:
             rows = slice(start, min(start + size, own.stop))

@@ -31,7 +31,7 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.encoded_loader import EncodedLoader
-from instahide.training.distributed.process_group import ALONE, World
+from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.distributed.sharding import shard_split, source_of
 from instahide.training.evaluate import table_batches
 from instahide.training.model_io import NetworkCard
@@ -49,7 +49,7 @@ class PrivateData:
         split: private training images, and plain test images.
         public: the public images, if the scheme has any.
         encoder: makes the encodings; every process has its own keys.
-        world: the processes that train together, each with its own images.
+        processes: the processes that train together, each with its own images.
     """
 
     settings: TrainSettings
@@ -57,11 +57,11 @@ class PrivateData:
     split: Split
     public: ImageTable | PhotoCrops | None
     encoder: Encoder
-    world: World = ALONE
+    processes: Processes = ALONE
 
     @classmethod
     def open(
-        cls, settings: TrainSettings, device: torch.device, world: World = ALONE
+        cls, settings: TrainSettings, device: torch.device, processes: Processes = ALONE
     ) -> PrivateData:
         """Read the images and check that they fit the scheme.
 
@@ -69,7 +69,9 @@ class PrivateData:
             InstaHideError: the images cannot be read, or do not fit the scheme or the settings.
         """
         scheme = settings.encryption()
-        split = shard_split(_split(settings, world), str(settings.data), settings.test, world)
+        split = shard_split(
+            _split(settings, processes), str(settings.data), settings.test, processes
+        )
         has_queries = scheme.k > 1 and settings.queries > 0
         public = public_images(settings, split.train.shape)
         if has_queries:
@@ -81,9 +83,9 @@ class PrivateData:
             augmentation=Augmentation(settings.crop_padding, settings.flip),
             exposure=_exposure(settings, scheme, split.train),
             device=device,
-            participant=world.participant,
+            participant=processes.participant,
         )
-        return cls(settings, scheme, split, public, encoder, world)
+        return cls(settings, scheme, split, public, encoder, processes)
 
     @property
     def card(self) -> NetworkCard:
@@ -101,7 +103,7 @@ class PrivateData:
 
     def batches(self, *, pin_memory: bool) -> EncodedLoader:
         """A loader that makes a new encoding of every private image in each epoch."""
-        share = len(self.world.share(self.settings.batch_size))
+        share = len(self.processes.share(self.settings.batch_size))
         return EncodedLoader(self.encoder, share, pin_memory=pin_memory)
 
     @property
@@ -125,7 +127,7 @@ class PrivateData:
             encodings=self.settings.queries,
             coefficient=self.settings.query_coefficient,
             precision=precision,
-            participant=self.world.participant,
+            participant=self.processes.participant,
         )
         right = answers.argmax(1) == torch.from_numpy(self.split.test.labels)
         return {"encrypted_accuracy": right.float().mean().item()}
@@ -142,7 +144,7 @@ class PrivateData:
         With noise also epsilon of the image with the largest privacy loss.
         """
         counts = self.encoder.exposure.counts
-        found = self.world.gathered([int(counts.min()), int(counts.max())])
+        found = self.processes.gather([int(counts.min()), int(counts.max())])
         least, most = zip(*found, strict=True)
         exposed: dict[str, object] = {"exposure": {"least": min(least), "most": max(most)}}
         return exposed | self._guarantee()
@@ -151,7 +153,7 @@ class PrivateData:
         exposure = self.encoder.exposure
         if not (self.scheme.noise and isinstance(exposure, LedgerAccount)):
             return {}
-        epsilon = epsilon_of(max(self.world.gathered(float(exposure.losses.max()))))
+        epsilon = epsilon_of(max(self.processes.gather(float(exposure.losses.max()))))
         # JSON knows no infinity.
         return {
             "guarantee": {"epsilon": epsilon if math.isfinite(epsilon) else None, "delta": DELTA}
@@ -189,17 +191,17 @@ def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Ex
     return ledger.account(images, limit=settings.max_exposure, scheme=scheme)
 
 
-def _split(settings: TrainSettings, world: World) -> Split:
+def _split(settings: TrainSettings, processes: Processes) -> Split:
     how: ReadOptions = {
         "size": settings.size,
         "skip_bad": settings.skip_bad,
-        "progress": world.main,
+        "progress": processes.main,
     }
-    source = source_of(str(settings.data), world)
+    source = source_of(str(settings.data), processes)
     if settings.test is None:
         return open_split(source, test_share=settings.test_share, **how)
     train = open_images(source, **how)
-    test = open_test(source_of(settings.test, world), **how)
+    test = open_test(source_of(settings.test, processes), **how)
     return require_trainable(
         Split(train, align_to_model(test, train.shape, train.classes, train.mean, train.std))
     )

@@ -11,42 +11,42 @@ from instahide.data import ImageTable, Split
 from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.compatibility import weighted
-from instahide.training.distributed.process_group import World
+from instahide.training.distributed.processes import Processes
 
 #: Placeholder for the rank of a process in the name of a source.
 RANK = "{rank}"
 
 
-def source_of(source: str, world: World) -> str:
+def source_of(source: str, processes: Processes) -> str:
     """The name of ``source`` for this process."""
-    return source.replace(RANK, str(world.rank)) if world.size > 1 else source
+    return source.replace(RANK, str(processes.rank)) if processes.world_size > 1 else source
 
 
-def shard(images: ImageTable, world: World) -> ImageTable:
+def shard(images: ImageTable, processes: Processes) -> ImageTable:
     """The rows of this process: every n-th one, starting at its rank."""
-    rows = slice(world.rank, None, world.size)
-    if world.size == 1 or isinstance(images.pixels, np.memmap):
+    rows = slice(processes.rank, None, processes.world_size)
+    if processes.world_size == 1 or isinstance(images.pixels, np.memmap):
         # A table on disk is not copied, although strided rows are slower to encode.
         return images.subset(rows)
     return images.subset(np.arange(len(images))[rows])
 
 
-def shard_split(split: Split, data: str, test: str | None, world: World) -> Split:
+def shard_split(split: Split, data: str, test: str | None, processes: Processes) -> Split:
     """The training and test images of this process.
 
     Args:
         split: the images that it read from ``data`` and ``test``.
         data: the source; each process has its own if the name holds `RANK`.
         test: the source of test images, likewise; None if they are a part of the data.
-        world: the processes.
+        processes: the processes.
 
     Raises:
         DataError: the processes' images differ where they must be equal, or there are too few.
     """
-    if world.size == 1:
+    if processes.world_size == 1:
         return split
     train, test_images = split
-    outlines = world.gathered(_outline(train))
+    outlines = processes.gather(_outline(train))
     if RANK in data:
         _require_one_kind(outlines)
         weights = [outline["images"] for outline in outlines]
@@ -57,9 +57,9 @@ def shard_split(split: Split, data: str, test: str | None, world: World) -> Spli
         )
     else:
         _require_same(outlines, data)
-        train = shard(train, world)
+        train = shard(train, processes)
     if RANK not in (test or data):
-        test_images = shard(test_images, world)
+        test_images = shard(test_images, processes)
     if len(train) < 2:
         raise DataError(
             f"There is nothing to compare with in {len(train)} training image.",

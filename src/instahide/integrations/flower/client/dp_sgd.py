@@ -185,16 +185,15 @@ def _epochs(
     )
     local = settings.local
     step = (number - 1) * settings.local_epochs * len(batches)
-    total, seen = torch.zeros((), device=state.device), 0
+    device = state.fabric.device
+    total, seen = torch.zeros((), device=device), 0
     module.train()
     for _ in range(settings.local_epochs):
         for images, labels in batches:
             rate = learning_rate(local, step, local.epochs * len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = F.cross_entropy(
-                module(images.to(state.device)), labels.to(state.device), reduction="sum"
-            )
+            loss = F.cross_entropy(module(images.to(device)), labels.to(device), reduction="sum")
             optimizer.zero_grad()
             # The size of a batch is random, and may be 0.
             (loss / max(1, len(images))).backward()  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ from instahide.integrations.flower.errors import RefusalError
 from instahide.training.data.encoded_loader import EncodedLoader
 from instahide.training.data.private import public_images
 from instahide.training.device import autocast, pick_device, pick_precision
-from instahide.training.distributed.process_group import none_usable
+from instahide.training.distributed.processes import none_usable
 from instahide.training.progress import Progress
 from instahide.training.training_loop import one_epoch
 from instahide.training.training_state import TrainingState
@@ -129,8 +129,8 @@ def _pull_back(state: TrainingState, mu: float) -> None:
         start = parameter.detach().clone()
 
         def pulled(gradient: Tensor, here: Tensor = parameter, start: Tensor = start) -> Tensor:
-            # The scaler divides all gradients by its scale before the step.
-            return gradient + state.scaler.get_scale() * mu * (here.detach() - start)
+            # All gradients are divided by the scale before the step.
+            return gradient + state.gradient_scale * mu * (here.detach() - start)
 
         parameter.register_hook(pulled)  # type: ignore[no-untyped-call]
 
