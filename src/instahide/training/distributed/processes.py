@@ -251,8 +251,9 @@ def launch() -> Iterator[Processes]:
         yield processes
     finally:
         if processes.in_step:
+            # No tensor of Python: gloo's thread may release it while the interpreter ends.
             with suppress(RuntimeError):
-                processes.gather(None)
+                fabric.barrier()
         dist.destroy_process_group()
 
 
