@@ -196,7 +196,7 @@ def _read_folder(folder: Path) -> object:
                 path.symlink_to(target[0] if inside.is_relative_to(folder) else "/nowhere")
             else:
                 path.write_bytes(_dot())
-        except (OSError, ValueError):  # Names that no file can have.
+        except (OSError, ValueError, RecursionError):  # Names that no file can have.
             continue
     return [
         opening(folder / "tree", skip_bad=True, progress=False)

@@ -235,7 +235,7 @@ def test_it_gives_up_when_every_worker_dies(
     whole = publication(Scheme.plain(), copies=20)
     with pytest.raises(InstaHideError, match="lost 2 shards") as refused:
         publish(whole, tmp_path / "out", ledger, engine=on_ray)
-    assert "--resume" in refused.value.remedy
+    assert "resume=True" in refused.value.remedy
     monkeypatch.undo()
     folder = publish(whole, tmp_path / "out", ledger, engine=publishing.threads, resume=True)
     assert len(folder) == 20 * IMAGES
