@@ -18,8 +18,9 @@ from instahide.training.evaluate import accuracy
 from instahide.training.history import EpochRecord, patience_exhausted
 from instahide.training.models import residual_network
 from instahide.training.progress import Bars, Progress, progress_reporter
+from instahide.training.schedule import learning_rate
 from instahide.training.settings import TrainSettings
-from instahide.training.training_loop import learning_rate, train
+from instahide.training.training_loop import train
 from instahide.training.training_state import TrainingState
 
 Batch = tuple[Tensor, Tensor]

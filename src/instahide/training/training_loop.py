@@ -15,14 +15,12 @@ from instahide.training.distributed.processes import ALONE, Batches, Processes, 
 from instahide.training.history import EpochRecord, History, patience_exhausted
 from instahide.training.progress import Progress
 from instahide.training.run_folder import RunFolder
+from instahide.training.schedule import learning_rate
 from instahide.training.settings import TrainSettings
 from instahide.training.training_state import TrainingState
 
 #: Batches between two reads of the loss; each read synchronises with the GPU.
 LOOK_EVERY = 10
-
-#: Share of a one-cycle run in which the learning rate rises, and where it starts.
-WARM_UP, FIRST_RATE = 0.2, 0.04
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
@@ -82,22 +80,6 @@ def train(
         progress.epoch(record)
     state.settle()
     return state.history
-
-
-def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
-    """The learning rate of step ``step`` (from 0) of ``steps``.
-
-    one-cycle: linear rise, cosine decay (Smith and Topin, "Super-Convergence", 2017).
-    step: divided by 10 after a half and by 100 after three quarters (He et al., 2015).
-    """
-    done = min(step / steps, 1.0)
-    if settings.schedule == "constant":
-        return settings.lr
-    if settings.schedule == "step":
-        return settings.lr * (1 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
-    if done < WARM_UP:
-        return settings.lr * (FIRST_RATE + (1 - FIRST_RATE) * done / WARM_UP)
-    return settings.lr * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
 
 
 def one_epoch(

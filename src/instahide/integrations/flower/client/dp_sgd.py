@@ -27,7 +27,7 @@ from instahide.data import ImageTable
 from instahide.errors import DamagedFileError
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
-from instahide.training.training_loop import learning_rate
+from instahide.training.schedule import learning_rate
 from instahide.training.training_state import TrainingState
 from instahide.utils.atomic_write import write_json
 from instahide.utils.optional_deps import requires_extra

@@ -26,7 +26,7 @@ from instahide.errors import InstaHideError
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.server.checked_strategy import CheckedStrategy, check_replies
 from instahide.integrations.flower.server.reply_checks import EXPOSURES, SPENT, ReplyChecks
-from instahide.training.training_loop import learning_rate
+from instahide.training.schedule import learning_rate
 
 #: Flower's strategies that aggregate networks, without those that wrap other strategies.
 NAMES = (
