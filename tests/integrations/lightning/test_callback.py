@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -276,13 +274,6 @@ def test_processes_that_share_a_batch_are_refused() -> None:
 def test_a_limit_that_allows_nothing_is_refused() -> None:
     with pytest.raises(InstaHideError, match="limit of encodings per image"):
         hiding(max_exposure=0)
-
-
-def test_without_lightning_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
-    monkeypatch.delitem(sys.modules, "instahide.integrations.lightning.callback")
-    with pytest.raises(InstaHideError, match=r"instahide\[lightning\]"):
-        importlib.import_module("instahide.integrations.lightning.callback")
 
 
 @pytest.mark.slow
