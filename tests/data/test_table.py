@@ -29,7 +29,7 @@ def test_what_is_saved_is_loaded(table: ImageTable, tmp_path: Path) -> None:
     back = ImageTable.load(tmp_path / "table")
     np.testing.assert_array_equal(back.pixels, table.pixels)
     np.testing.assert_array_equal(back.labels, table.labels)
-    assert (back.classes, back.mean, back.std) == (table.classes, table.mean, table.std)
+    assert (back.classes, back.normalization) == (table.classes, table.normalization)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,8 @@ def test_what_is_saved_is_loaded(table: ImageTable, tmp_path: Path) -> None:
         b"", b"[", b"[1]", b"null", b"{}", b"\xff", b"[" * 100_000,
         {"classes": None}, {"classes": 2}, {"classes": [1, 2]}, {"classes": ["cat"]},
         {"mean": [0.5]}, {"mean": ["a", "b", "c"]}, {"mean": [10**400] * 3},
+        {"value_range": None}, {"value_range": [0]}, {"value_range": [255, 0]},
+        {"value_range": [0, 256]}, {"value_range": [0, "1"]},
         {"std": [0, 1, 1]}, {"std": [10**400] * 3}, {"std": None},
     ],
     ids=lambda change: repr(change)[:30],
@@ -55,7 +57,7 @@ def test_facts_that_cannot_be_are_refused(change: bytes | dict[str, Any], tmp_pa
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("pixels", np.zeros((COUNT, 3, 8, 8), np.float32)),
+        ("pixels", np.zeros((COUNT, 3, 8, 8), np.float64)),
         ("pixels", np.zeros((COUNT, 3, 8), np.uint8)),
         ("pixels", np.zeros((COUNT, 3, 0, 8), np.uint8)),
         ("pixels", np.zeros((COUNT + 1, 3, 8, 8), np.uint8)),

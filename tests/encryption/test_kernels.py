@@ -17,6 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from instahide.data import ImageTable
+from instahide.data.pixels import _EXTREMES
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
@@ -28,7 +29,7 @@ from instahide.errors import InstaHideError
 from tests.waiting import LIMIT
 
 #: A kernel is compiled for each of these: every k once, both types of pixels.
-KINDS = [(k, np.float32 if k % 3 == 2 else np.uint8) for k in range(1, 9)]
+KINDS = [(k, (np.uint8, np.uint16, np.float32, np.int16)[k % 4]) for k in range(1, 9)]
 
 #: Unit roundoff of a number format.
 ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
@@ -56,9 +57,9 @@ def inputs(
     if k == private_k and seed % 2:
         sizes = sizes[0], 0
     tables = [
-        generator.integers(0, 256, (size, *shape)).astype(dtype)
-        if dtype is np.uint8
-        else generator.normal(0, 3, (size, *shape)).astype(dtype)
+        generator.normal(0, 3, (size, *shape)).astype(dtype)
+        if dtype is np.float32
+        else generator.integers(*_EXTREMES[np.dtype(dtype)], (size, *shape)).astype(dtype)
         for size in sizes
     ]
     keys = sampler.one_time_keys(
@@ -296,7 +297,7 @@ def test_every_kernel_moves_an_image_alike(
     # As they come from the key stream: in signed bytes.
     signed = np.array([*move, mirrored], np.int8)
     expected = by_hand(image, *move, mirrored)
-    np.testing.assert_array_equal(reference.shift_and_flip(image, *signed), expected)
+    np.testing.assert_array_equal(reference.shift_and_flip(image, signed), expected)
     on_torch = cuda.shift_and_flip(torch.from_numpy(image)[None], torch.from_numpy(signed)[None])
     np.testing.assert_array_equal(on_torch[0], expected)
 
@@ -314,7 +315,7 @@ def test_a_move_beyond_the_image_writes_nowhere_else(
     table = np.arange(400, dtype=np.uint8)
     around = np.full(2000, 77, np.uint8)
     move = np.array([down, right, mirrored], np.int8)
-    cpu._copy_shifted(table, 100, move, around, to, height, width)
+    cpu._copy_shifted(table, 100, move, around, to, (height, width), np.uint8(0))
     plane = table[100 : 100 + height * width].reshape(1, height, width)
     expected = by_hand(plane, down, right, mirrored)
     np.testing.assert_array_equal(around[to : to + height * width], expected.ravel())
@@ -420,3 +421,32 @@ def test_an_encoder_on_a_gpu_is_the_one_on_a_cpu() -> None:
     assert encoded[0].labels.is_cuda
     torch.testing.assert_close(encoded[0].images.cpu(), encoded[1].images, atol=1e-5, rtol=0)
     assert torch.equal(encoded[0].labels.cpu(), encoded[1].labels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("size", [(6, 7), (5, 6, 7)])
+def test_images_and_volumes_of_every_type_are_encoded_as_the_reference(
+    dtype: Any, size: tuple[int, ...]
+) -> None:
+    """With moves, whose new pixels have the lowest value; a volume is mixed plane by plane."""
+    low = 20 if np.dtype(dtype).kind == "u" else -20
+    pixels = np.random.default_rng(0).integers(low, low + 200, (6, 2, *size)).astype(dtype)
+    table = ImageTable.from_arrays(pixels, np.arange(6) % 2, value_range=(low, low + 220))
+    scheme, augmentation = Scheme.inside(3), Augmentation(2, True)
+    indices, streams = np.arange(6), [KeyStream("a", fixed_key=bytes(32)) for _ in range(2)]
+    encoder = Encoder(scheme, table, keys=streams[0], augmentation=augmentation)
+    found = encoder.encode(indices).images.numpy()
+    keys = sampler.one_time_keys(
+        streams[1].next_block(), scheme, indices, public=0, shape=table.shape,
+        augmentation=augmentation, exposure=Exposure(6),
+    )  # fmt: skip
+    depth = 1 if len(size) == 2 else size[0]
+    planes = pixels.reshape(6, 2 * depth, *size[-2:])
+    moments = np.repeat(table.scale, depth), np.repeat(table.bias, depth)
+    expected = reference.encode(planes, planes[:0], keys, 3, *moments, black=low)
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=0, atol=2e-5)
+    on_torch = torch.empty(expected.shape)
+    cuda.DeviceTables(table, table.subset(slice(0, 0)), torch.device("cpu")).encode(
+        keys, 3, on_torch
+    )
+    np.testing.assert_allclose(on_torch.numpy(), expected, rtol=0, atol=2e-5)

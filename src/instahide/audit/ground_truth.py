@@ -129,7 +129,7 @@ def _granted_public(
     if threat.public == "none":
         return None
     if threat.public == "images":
-        return None if public is None else public.normalized_like(images)
+        return None if public is None else public.with_pixels_like(images).normalized_like(images)
     return _required(similar, "images like the public ones", images)
 
 
@@ -139,4 +139,4 @@ def _required(table: ImageTable | None, what: str, images: ImageTable) -> ImageT
             f"The threat model grants the attacker {what}, but there are none.",
             "Give some, or take them out of the threat model.",
         )
-    return table.normalized_like(images)
+    return table.with_pixels_like(images).normalized_like(images)

@@ -116,7 +116,9 @@ class AuditTarget:
             ThreatModel(encodings_per_image=self.copies),
             self.published.encodings,
             self.published.labels,
-            public=None if self.public is None else self.public.normalized_like(self.images),
+            public=None
+            if self.public is None
+            else self.public.with_pixels_like(self.images).normalized_like(self.images),
         )
 
     def pixels(self) -> Tensor:

@@ -48,7 +48,7 @@ def predict(options: PredictOptions) -> None:
 
     network, card = load_network(options.run / "model.safetensors")
     images = open_test(options.source, size=options.size, skip_bad=options.skip_bad)
-    images = align_to_model(images, card.shape, card.classes, card.mean, card.std)
+    images = align_to_model(images, card.shape, card.classes, card)
     scheme = Scheme.from_json(card.scheme)
     if options.queries and scheme.k == 1:
         raise InstaHideError(

@@ -102,7 +102,7 @@ class ImageDataset:
         return self._length
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(C, H, W) of every image."""
         channels, height, width = self._first.pixels.shape
         return channels, height, width
@@ -205,18 +205,18 @@ class ImageDataset:
             return exact, exact
         if self._normalization is None:
             return exact, np.zeros_like(exact)
-        floats = values.astype(np.float32)
-        return exact, content_hashes(denormalize_to_uint8(floats, *self._normalization))
+        return exact, content_hashes(denormalize_to_uint8(values, *self._normalization[:2]))
 
     def _sample(self, count: int) -> NDArray[np.generic]:
         indices = np.unique(np.linspace(0, self._length - 1, count).astype(np.int64)).tolist()
         return np.stack([item.pixels for item in parallel_map(self._fetch, indices, self._workers)])
 
-    def _normalized(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-        if not is_eight_bit(pixels) or self._normalization is None:
-            return pixels.astype(np.float32, copy=False)
-        # The same formula as `ImageTable`, so that both agree to the last bit.
-        table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), *self._normalization)
+    def _normalized(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        if pixels.dtype == np.float32 or self._normalization is None:
+            return pixels
+        # A table without rows: its formula, so that both paths agree to the last bit.
+        mean, std, _ = self._normalization
+        table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), mean, std)
         return table.normalized()
 
     def _class_names(self, given: object) -> tuple[str, ...]:
@@ -258,7 +258,7 @@ def _normalization(
     normalization = Normalization.of(mean, std)
     # `ImageTable` validates both.
     empty = np.empty((0, sample.shape[1], 1, 1), np.uint8)
-    ImageTable(empty, np.empty(0, np.int64), (), *normalization)
+    ImageTable(empty, np.empty(0, np.int64), (), normalization.mean, normalization.std)
     return normalization
 
 

@@ -34,7 +34,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(C, H, W) of every image."""
         ...
 

@@ -122,6 +122,6 @@ def require_trainable(split: Split) -> Split:
     return split
 
 
-def _quoted(shape: tuple[int, int, int]) -> str:
+def _quoted(shape: tuple[int, ...]) -> str:
     channels, height, width = shape
     return f"{width} x {height} pixels of {channels} channel{'s' if channels > 1 else ''}"

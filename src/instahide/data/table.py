@@ -1,9 +1,8 @@
-"""A table of images: uint8 rows, N x C x H x W, in memory or memory-mapped."""
+"""A table of images or volumes with their labels, in memory or memory-mapped."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,17 +20,25 @@ from instahide.data.duplicates.content_hash import (
     merge_ids,
 )
 from instahide.data.normalization.normalization import Normalization
+from instahide.data.pixels import (
+    EIGHT_BIT,
+    Pixels,
+    ValueRange,
+    channel_moments,
+    channels_first,
+    clip_pixels,
+    convert_pixels,
+    full_range,
+    require_pixels,
+    require_range,
+)
 from instahide.data.readers.npy_file import map_npy
 from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import DamagedFileError, DataError
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 from instahide.utils.row_indices import row_indices
 
-#: Largest number of evenly spaced rows from which mean and standard deviation are computed.
-STATISTICS_ROWS = 20_000
-#: Number of values that are counted at a time.
-STATISTICS_VALUES = 1 << 18
-#: Largest number of classes; a larger label is a mistake.
+#: More classes than any image set has: a larger label is a mistake, not a class.
 MAX_CLASSES = 1 << 17
 #: Largest size of `table.json` in bytes; enough for a hundred thousand class names.
 MOST_FACTS = 1 << 24
@@ -43,7 +50,7 @@ _KEPT = ("content_hashes", "content_ids")
 class GatheredRows(NamedTuple):
     """The images of a block of mixes, and the position of each mix's images in them.
 
-    ``pixels``: (m, C, H, W), uint8 or float32; ``positions``: (n, k) rows of ``pixels``;
+    ``pixels``: (m, C, H, W) or (m, C, D, H, W); ``positions``: (n, k) rows of ``pixels``;
     ``labels``: (n, k) class numbers.
     """
 
@@ -53,7 +60,7 @@ class GatheredRows(NamedTuple):
 
 
 class Normalized(Protocol):
-    """An object with the mean and standard deviation of pixel / 255, per channel."""
+    """Whatever states the mean and the standard deviation of its channels."""
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -65,20 +72,29 @@ class Normalized(Protocol):
         """One value per channel."""
         ...
 
+    @property
+    def value_range(self) -> ValueRange:
+        """The pixel values that are 0 and 1 before normalization."""
+        ...
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageTable:
-    """Images of one shape with their labels and normalization.
+    """Images or volumes of one shape with their labels and normalization.
+
+    The *unit range* of a pixel is ``(pixel - low) / (high - low)`` with the table's value range:
+    pixel / 255 for 8-bit pixels.
 
     Attributes:
-        pixels: (N, C, H, W) uint8.
+        pixels: (N, C, H, W), or (N, C, D, H, W) for volumes; uint8, uint16, int16 or float32.
         labels: (N,) int64 class numbers; all zero for a public pool, whose labels are not used.
         classes: class names by number; empty for a public pool.
-        mean: mean of pixel / 255, per channel.
-        std: standard deviation of pixel / 255, per channel.
+        mean: mean of pixels in the unit range, per channel.
+        std: standard deviation of pixels in the unit range, per channel.
         sources: (N, m, 2) uint64 hashes of the images that the rows were resized or cropped from.
             Rows with a common source count as one picture in a ledger, at any size. A hash of
             zeros means that the source is unknown; None means that no row was resized.
+        value_range: the lowest and the highest value that a pixel can have.
 
     Raises:
         DataError: a field has another shape or type than stated, a label has no class name, or a
@@ -95,12 +111,13 @@ class ImageTable:
         dtype('float32')
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sources: Hashes | None = None
+    value_range: ValueRange = EIGHT_BIT
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -113,25 +130,33 @@ class ImageTable:
         return f"ImageTable({len(self)} of {self.shape}, {len(self.classes)} classes)"
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        channels, height, width = self.pixels.shape[1:]
-        return int(channels), int(height), int(width)
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of every image, or (C, D, H, W) of every volume."""
+        return tuple(map(int, self.pixels.shape[1:]))
 
     @property
     def normalization(self) -> Normalization:
-        """`mean` and `std` together."""
-        return Normalization(self.mean, self.std)
+        """`mean`, `std` and `value_range`."""
+        return Normalization(self.mean, self.std, self.value_range)
 
     @property
     def scale(self) -> NDArray[np.float32]:
         """(C,) factor from a pixel to its normalized value: ``pixel * scale + bias``."""
-        return np.asarray(1 / (255 * np.asarray(self.std)), dtype=np.float32)
+        low, high = self.value_range
+        return np.asarray(1 / ((high - low) * np.asarray(self.std)), dtype=np.float32)
 
     @property
     def bias(self) -> NDArray[np.float32]:
-        """(C,) normalized value of a black pixel."""
-        return np.asarray(-np.asarray(self.mean) / np.asarray(self.std), dtype=np.float32)
+        """(C,) normalized value of a pixel 0."""
+        low, high = self.value_range
+        zero = -low / (high - low)
+        return np.asarray((zero - np.asarray(self.mean)) / np.asarray(self.std), dtype=np.float32)
+
+    @property
+    def black(self) -> float:
+        """The lowest value of a pixel."""
+        low = self.value_range[0]
+        return low if self.pixels.dtype.kind == "f" else float(np.rint(low))
 
     @cached_property
     def content_hashes(self) -> Hashes:
@@ -158,7 +183,7 @@ class ImageTable:
     def normalized(
         self, indices: NDArray[np.int64] | NDArray[np.bool] | slice | None = None
     ) -> NDArray[np.float32]:
-        """(n, C, H, W) float32 with mean 0 and deviation 1 per channel over the table.
+        """(n, C, H, W) or (n, C, D, H, W) float32, mean 0 and deviation 1 per channel.
 
         Args:
             indices: row numbers, a boolean mask, or a slice; all rows by default.
@@ -168,7 +193,7 @@ class ImageTable:
                 length.
         """
         pixels = self.pixels if indices is None else self.pixels[self._selected(indices)]
-        per_channel = (slice(None), None, None)
+        per_channel = (slice(None), *(None for _ in self.shape[1:]))
         return pixels.astype(np.float32) * self.scale[per_channel] + self.bias[per_channel]
 
     def subset(self, indices: NDArray[np.int64] | NDArray[np.bool] | slice) -> ImageTable:
@@ -196,19 +221,28 @@ class ImageTable:
         return indices if isinstance(indices, slice) else row_indices(indices, len(self))
 
     def measured(self) -> ImageTable:
-        """The same rows, normalized by their own mean and standard deviation."""
-        mean, std = _statistics(self.pixels)
-        return self._normalized_by(mean, std)
+        """The same rows under their own mean and standard deviation, instead of a whole's."""
+        mean, std = channel_moments(self.pixels, self.value_range)
+        return self.normalized_like(Normalization(mean, std, self.value_range))
 
     def normalized_like(self, other: Normalized) -> ImageTable:
-        """The same pixels under the normalization of ``other``."""
-        return self._normalized_by(other.mean, other.std)
-
-    def _normalized_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTable:
-        table = replace(self, mean=mean, std=std)
+        """The same pixels under the normalization and the value range of ``other``."""
+        table = replace(self, mean=other.mean, std=other.std, value_range=other.value_range)
         kept = {name: vars(self)[name] for name in _KEPT if name in vars(self)}
         vars(table).update(kept)
         return table
+
+    def with_pixels_like(self, other: ImageTable) -> ImageTable:
+        """The same pictures with pixels of the type and the value range of ``other``.
+
+        The lowest value of the one range becomes that of the other, and likewise the highest.
+        """
+        if self.pixels.dtype == other.pixels.dtype and self.value_range == other.value_range:
+            return self
+        pixels = convert_pixels(
+            self.pixels, self.value_range, other.pixels.dtype, other.value_range
+        )
+        return replace(self, pixels=pixels, value_range=other.value_range)
 
     def save(self, folder: Path) -> None:
         """Write the table to ``folder`` atomically, without pickle."""
@@ -217,6 +251,7 @@ class ImageTable:
             "mean": self.mean,
             "std": self.std,
             "sources": self.sources is not None,
+            "value_range": self.value_range,
         }
         with atomic_directory(folder) as partial:
             if self.sources is not None:
@@ -246,6 +281,7 @@ class ImageTable:
                 tuple(facts["mean"]),
                 tuple(facts["std"]),
                 None if known is None else np.array(map_npy(known)),
+                tuple(facts["value_range"]),
             )
         except Exception as error:  # NumPy and JSON raise many kinds of errors on damaged files
             raise DamagedFileError(
@@ -260,52 +296,36 @@ class ImageTable:
         labels: NDArray[np.generic] | Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
         sources: Hashes | None = None,
+        *,
+        value_range: ValueRange | None = None,
     ) -> ImageTable:
-        """A table from uint8 arrays (N, H, W), (N, H, W, C) or (N, C, H, W).
+        """A table from arrays as they come.
 
-        ``sources`` are as in the table; leave them out for images that were not resized.
-        Mean and standard deviation are computed from at most `STATISTICS_ROWS` rows.
+        Args:
+            pixels: uint8, uint16, int16 or float32, as `pixels.channels_first` takes them.
+            labels: (N,) class numbers; none for a public pool.
+            classes: class names by number; their numbers by default.
+            sources: as in the table; leave them out for images that nobody has resized.
+            value_range: the lowest and the highest value that a pixel can have; by default 0 to 255
+                for 8-bit pixels, else the lowest and the highest that there are. Pixels beyond are
+                set to the nearer end.
 
         Raises:
-            InstaHideError: an array has a wrong type or shape, or labels do not fit the images.
+            DataError: wrong type or shape, labels that do not fit, or pixels that are not finite.
         """
+        require_pixels(pixels)
         rows = channels_first(pixels)
+        known = full_range(rows)
+        if value_range is not None:
+            rows, known = clip_pixels(rows, value_range), value_range
         if labels is None:
             numbers, names = np.zeros(len(rows), np.int64), tuple(classes or ())
         else:
             numbers = _class_numbers(labels)
             count = int(numbers.max(initial=-1)) + 1
             names = tuple(classes) if classes else tuple(str(number) for number in range(count))
-        mean, std = _statistics(rows)
-        return cls(rows, numbers, names, mean, std, sources)
-
-
-def is_eight_bit(pixels: NDArray[np.generic]) -> TypeGuard[NDArray[np.uint8]]:
-    """Whether ``pixels`` are uint8."""
-    return pixels.dtype == np.uint8
-
-
-def channels_first(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """(N, H, W) or (N, H, W, C) or (N, C, H, W) -> (N, C, H, W), with C = 1 or 3.
-
-    Raises:
-        DataError: ``pixels`` are not uint8, or have another shape.
-    """
-    if not is_eight_bit(pixels):
-        raise DataError(
-            f"Images must be 8-bit pixels (uint8); these are {pixels.dtype}.",
-            "Give pixels from 0 to 255, or wrap float images in an `ImageDataset`.",
-        )
-    if pixels.ndim == 3:
-        return pixels[:, None]
-    if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
-        return pixels
-    if pixels.ndim == 4 and pixels.shape[3] in (1, 3):
-        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    raise DataError(
-        f"Images of shape {pixels.shape} are none of N x H x W, N x H x W x C, N x C x H x W.",
-        "Stack images of one size, with 1 or 3 channels.",
-    )
+        mean, std = channel_moments(rows, known)
+        return cls(rows, numbers, names, mean, std, sources, known)
 
 
 def _class_numbers(labels: NDArray[np.generic] | Sequence[int]) -> NDArray[np.int64]:
@@ -324,33 +344,15 @@ def _class_numbers(labels: NDArray[np.generic] | Sequence[int]) -> NDArray[np.in
     return numbers.astype(np.int64)
 
 
-def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if len(pixels) == 0:
-        raise DataError("There are no images.", "Name a source that holds at least one.")
-    step = -(-len(pixels) // STATISTICS_ROWS)
-    sample = pixels[::step]
-    # Counts of the 256 values give exact moments without a float copy of the images.
-    counts = np.zeros((pixels.shape[1], 256), np.int64)
-    # In chunks, because counting takes eight bytes per value.
-    rows = max(1, STATISTICS_VALUES // math.prod(pixels.shape[1:]))
-    for start in range(0, len(sample), rows):
-        for channel, values in enumerate(sample[start : start + rows].swapaxes(0, 1)):
-            counts[channel] += np.bincount(values.reshape(-1), minlength=256)
-    values = np.arange(256) / 255
-    share = counts / counts.sum(axis=1, keepdims=True)
-    mean = share @ values
-    std = np.sqrt(np.maximum(share @ values**2 - mean**2, 0))
-    # A constant channel has no spread: any positive deviation will do.
-    return tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist())
-
-
 def _validate(table: ImageTable) -> None:
     pixels, labels = table.pixels, table.labels
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape[1:]:
+    require_pixels(pixels)
+    if pixels.ndim not in (4, 5) or 0 in pixels.shape[1:]:
         raise DataError(
-            f"A table holds uint8 images N x C x H x W, not {pixels.dtype} {pixels.shape}.",
+            f"A table holds images N x C x H x W or N x C x D x H x W, not {pixels.shape}.",
             "Use `ImageTable.from_arrays`, which brings arrays into this form.",
         )
+    require_range(table.value_range, pixels.dtype)
     if labels.shape != (len(pixels),) or labels.dtype.kind != "i":
         raise DataError(
             f"There are {len(pixels)} images but {labels.dtype} labels of shape {labels.shape}.",

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from instahide._version import __version__
+from instahide.data.pixels import MOST_CHANNELS
 from instahide.encryption.sampling.sampler import MAX_NOISE_DEVIATIONS
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DamagedFileError, DataError, InstaHideError, first_validation_error
@@ -48,8 +49,8 @@ Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
 Name = Annotated[Text, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=1 << 48)]
-Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
-#: The value of a field of the scheme; `Scheme` validates it further.
+Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
+#: The value of a field of the scheme; the scheme itself checks more.
 Parameter = bool | Annotated[int, Field(ge=0, le=1 << 16)] | float | Name
 
 #: How `Values` are stored.
@@ -91,12 +92,19 @@ class Manifest(BaseModel):
     scheme: Annotated[dict[Name, Parameter], Field(max_length=20)] = Field(
         description="fields of the scheme that made the encodings"
     )
-    shape: tuple[Count, Count, Count] = Field(description="channels, height and width of an image")
+    shape: Annotated[tuple[Count, ...], Field(min_length=3, max_length=4)] = Field(
+        description="channels, height and width of an image; channels, depth, height and width of "
+        "a volume"
+    )
     classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=1 << 17), FailFast()] = (
         Field(description="class names, by place in a label")
     )
-    mean: Channels = Field(description="per channel, of pixel / 255, before encryption")
-    std: Channels = Field(description="per channel, of pixel / 255, before encryption")
+    mean: Channels = Field(description="per channel, of pixels in the unit range")
+    std: Channels = Field(description="per channel, of pixels in the unit range")
+    value_range: tuple[float, float] = Field(
+        description="lowest and highest value of a pixel before encryption, which are 0 and 1 in "
+        "the unit range",
+    )
     private_images: Count = Field(description="private images that were encrypted")
     copies: Count = Field(description="encodings of each private image")
     values: Values = Field(description="how a value of an encoding is stored")
@@ -133,6 +141,8 @@ class Manifest(BaseModel):
             raise ValueError("two classes have one name")
         if not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError("mean and std need one value a channel")
+        if not self.value_range[0] < self.value_range[1]:
+            raise ValueError("the range of pixels is empty")
         if min(self.std) <= 0:
             raise ValueError("a standard deviation is not positive")
         if self.max_abs > torch.finfo(torch.float32).max:

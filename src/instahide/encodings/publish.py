@@ -109,6 +109,7 @@ class Publication:
                 classes=images.classes,
                 mean=images.mean,
                 std=images.std,
+                value_range=images.value_range,
                 private_images=len(images),
                 copies=self.copies,
                 values=self.values,

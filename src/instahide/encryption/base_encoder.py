@@ -27,6 +27,7 @@ class BaseEncoder:
         public: the public images of a scheme that mixes some in.
         keys: a stream to draw from; a new one by default.
         participant: a name in the keys of a new stream.
+        images: the private images, if they are known.
     """
 
     #: Attributes that are left out of copies.
@@ -39,12 +40,13 @@ class BaseEncoder:
         public: ImageSource | PhotoCrops | None,
         keys: KeyStream | None,
         participant: str,
+        images: ImageSource | None = None,
     ) -> None:
         self.scheme = scheme
         self.exposure = exposure
         self.participant = participant
         self._keys = keys or KeyStream(participant)
-        self._public = PublicImages(public)
+        self._public = PublicImages(public, images)
         self._public.resample(self._keys)
 
     def next_epoch(self) -> None:
@@ -72,23 +74,24 @@ class BaseEncoder:
         like: Normalization | None,
         normalization: tuple[NDArray[np.float32], NDArray[np.float32]],
         out: Tensor,
+        black: float = 0,
     ) -> None:
-        """Fill ``out`` (n, C, H, W) with mixes, as `mix`, of ``private`` and of public images.
+        """Fill ``out`` with mixes, as `mix`, of ``private`` and of public images.
 
         Args:
             keys: of the n mixes.
-            private: pixels (m, C, H, W), and (n, private_k) the positions of each mix's images in
-                them.
+            private: pixels, and (n, private_k) where each mix finds its own.
             like: how private images are normalized, and so public ones; None if unknown.
             normalization: of the fetched pixels, as for `mix`.
             out: what to fill.
+            black: as for `mix`.
         """
         pixels, positions = private
         if pixels.dtype != np.uint8:
             pixels = clip_to_range(self.scheme, pixels.astype(np.float32, copy=False), like)
         public = self._public.rows(keys.partners[:, self.scheme.private_k :], pixels, like)
         self._require_mixable((pixels, positions), public)
-        mix(keys, (pixels, positions), public, normalization, out)
+        mix(keys, (pixels, positions), public, normalization, out, black)
 
     def _require_mixable(self, private: Fetched, public: Fetched) -> None:
         """Check images that were not validated before, such as those of a batch."""

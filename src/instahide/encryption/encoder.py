@@ -118,7 +118,8 @@ class Encoder(BaseEncoder):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(scheme, exposure or Exposure(len(images)), public, keys, participant)
+        counted = exposure or Exposure(len(images))
+        super().__init__(scheme, counted, public, keys, participant, images)
         self.images = images
         self.augmentation = augmentation or Augmentation()
         self.dtype = dtype
@@ -248,7 +249,9 @@ class Encoder(BaseEncoder):
         private = self.images.rows(self._private(keys))
         normalization = self.images.scale, self.images.bias
         like = self.images.normalization
-        self._mix(keys, (private.pixels, private.positions), like, normalization, out)
+        fetched = private.pixels, private.positions
+        black = self.images.black if isinstance(self.images, ImageTable) else 0
+        self._mix(keys, fetched, like, normalization, out, black)
         return private.labels
 
     def _to_device(self) -> cuda.DeviceTables | None:

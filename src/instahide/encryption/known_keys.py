@@ -54,7 +54,7 @@ def encode_with_known_keys(
     """
     indices = row_indices(indices, len(images))
     root = secrets.token_bytes(KEY_BYTES)
-    pool = None if public is None else public.normalized_like(images)
+    pool = None if public is None else public.with_pixels_like(images).normalized_like(images)
     encoder = Encoder(scheme, images, pool, keys=KeyStream("rehearsal", fixed_key=root))
     encoded = encoder.encode(indices)
     keys = sampler.one_time_keys(
@@ -104,7 +104,7 @@ def illustrate(
 
     The picture shows the partners, so these encodings hide nothing. No encoder uses these keys.
     """
-    pool = images.subset(slice(0, 0)) if public is None else public.normalized_like(images)
+    pool = images.subset(slice(0, 0)) if public is None else public.with_pixels_like(images).normalized_like(images)
     pools = partner_pools(images.content_ids, images, public)
     require_enough_images(scheme, pools)
     block = KeyStream("illustration").next_block()

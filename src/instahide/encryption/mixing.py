@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -31,13 +32,21 @@ Fetched: TypeAlias = tuple[NDArray[np.generic], NDArray[np.int64]]
 class PublicImages:
     """The public images of an encoder: a pool, photographs with new crops in each epoch, or none.
 
+    Args:
+        source: the pool, or the photographs.
+        private: the private images. The pixels of a table get the type and the value range of
+            theirs.
+
     Attributes:
         images: the pool or the current crops; None before the first `resample` of photographs.
     """
 
-    def __init__(self, source: ImageSource | PhotoCrops | None) -> None:
+    def __init__(
+        self, source: ImageSource | PhotoCrops | None, private: ImageSource | None = None
+    ) -> None:
         self._photos = source if isinstance(source, PhotoCrops) else None
-        self.images = None if isinstance(source, PhotoCrops) else source
+        self._private = private if isinstance(private, ImageTable) else None
+        self.images = None if isinstance(source, PhotoCrops) else self._like_private(source)
 
     def __len__(self) -> int:
         return 0 if self.images is None else len(self.images)
@@ -47,8 +56,14 @@ class PublicImages:
         if self._photos is None:
             return False
         numbers = sampler.uniforms(stream.next_block(), Purpose.CROPS, 4 * CROPS_PER_EPOCH)
-        self.images = ImageTable.from_arrays(self._photos.draw(numbers.reshape(-1, 4)))
+        crops = ImageTable.from_arrays(self._photos.draw(numbers.reshape(-1, 4)))
+        self.images = self._like_private(crops)
         return True
+
+    def _like_private(self, source: ImageSource | None) -> ImageSource | None:
+        if isinstance(source, ImageTable) and self._private is not None:
+            return source.with_pixels_like(self._private)
+        return source
 
     def rows(
         self, chosen: NDArray[np.int64], private: NDArray[np.generic], like: Normalization | None
@@ -75,8 +90,11 @@ def mix(
     public: Fetched,
     normalization: tuple[NDArray[np.float32], NDArray[np.float32]],
     out: Tensor,
+    black: float = 0,
 ) -> None:
-    """Fill ``out`` (n, C, H, W) with the encodings under ``keys``.
+    """Fill ``out`` (n, C, H, W) or (n, C, D, H, W) with the encodings under ``keys``.
+
+    A volume is mixed as C * D planes: each of its planes moves as an image would.
 
     Args:
         keys: of n mixes; ``keys.partners`` is not used.
@@ -84,10 +102,27 @@ def mix(
         public: likewise (n, k - private_k), of the same type.
         normalization: scale (C,) and bias (C,): ``pixel * scale + bias``.
         out: float32, float16 or bfloat16, contiguous, on the CPU.
+        black: the pixel that comes in where an image is moved.
     """
     positions = np.concatenate([private[1], public[1]], axis=1)
     fetched = OneTimeKeys(positions, keys.coefficients, keys.masks, keys.moves)
-    cpu.encode(private[0], public[0], fetched, private[1].shape[1], *normalization, out)
+    depth = math.prod(out.shape[2:-2])
+    scale, bias = (np.repeat(each, depth) for each in normalization)
+    cpu.encode(
+        as_planes(private[0]),
+        as_planes(public[0]),
+        fetched,
+        private[1].shape[1],
+        scale,
+        bias,
+        out.flatten(1, -3),
+        black,
+    )
+
+
+def as_planes(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Volumes (N, C, D, H, W) as (N, C * D, H, W); images as they are. Nothing is copied."""
+    return pixels.reshape(len(pixels), math.prod(pixels.shape[1:-2]), *pixels.shape[-2:])
 
 
 @contextmanager

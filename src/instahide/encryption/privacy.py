@@ -33,19 +33,17 @@ _UPWARDS = Context(prec=3, rounding=ROUND_CEILING)
 _LEAST_EPSILON = 0.001
 
 
-def sensitivity(shape: tuple[int, int, int], std: Sequence[float]) -> float:
-    """The largest L2 distance between two normalized images of ``shape`` (C, H, W).
+def sensitivity(shape: tuple[int, ...], std: Sequence[float]) -> float:
+    """How far apart, in L2, two images of ``shape`` (C, H, W) can be once they are normalized.
 
     Pixels lie between 0 and 1 before the normalization, so nothing needs to be clipped.
     """
-    _, height, width = shape
-    return math.sqrt(sum(height * width / deviation**2 for deviation in std))
+    values = math.prod(shape[1:])
+    return math.sqrt(sum(values / deviation**2 for deviation in std))
 
 
-def mu_squared_rate(
-    scheme: Scheme, shape: tuple[int, int, int], std: Sequence[float] | None
-) -> float:
-    """The mu^2 that an image spends in an encoding with a coefficient of 1.
+def mu_squared_rate(scheme: Scheme, shape: tuple[int, ...], std: Sequence[float] | None) -> float:
+    """What a squared coefficient of 1 adds to the mu^2 of an image.
 
     It is infinite without noise, and if ``std``, the divisor of pixel / 255, is unknown (None).
     """
@@ -100,7 +98,7 @@ def _bisect(holds: Callable[[float], bool], high: float) -> tuple[float, float]:
 
 def epsilon_upper_bound(
     scheme: Scheme,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     std: Sequence[float],
     *,
     copies: int,
@@ -140,7 +138,7 @@ def max_partner_count(mean: float, chance: float) -> int:
 
 def epsilon_with_labels_hidden(
     scheme: Scheme,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     std: Sequence[float],
     *,
     images: int,

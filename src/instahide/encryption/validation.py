@@ -15,6 +15,7 @@ from instahide.data.normalization.normalization import (
     require_sign_balance,
     require_similar_spread,
 )
+from instahide.data.pixels import EIGHT_BIT, full_range
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.sampling._duplicates_numba import equal_images
 from instahide.encryption.scheme import Scheme
@@ -42,6 +43,7 @@ def require_compatible(
         )
     require_public(scheme, public)
     require_range(scheme, images.normalization)
+    _require_pixels_in_range(scheme, images)
     if public is not None:
         require_same_shape(public.shape, images.shape)
         _require_same_kind(images, public)
@@ -87,6 +89,22 @@ def require_range(scheme: Scheme, normalization: Normalization | None) -> None:
             "The mean and std of the private images' transform are unknown, so the guarantee of "
             "noise cannot be computed.",
             "Pass the transform's mean= and std=; values outside their range are then clipped.",
+        )
+
+
+def _require_pixels_in_range(scheme: Scheme, images: ImageSource) -> None:
+    """Noise guarantees something for pixels within their range only."""
+    if not (scheme.noise and isinstance(images, ImageTable)):
+        return
+    if images.pixels.dtype == np.uint8 and images.value_range == EIGHT_BIT:
+        return
+    low, high = full_range(images.pixels)
+    if low < images.value_range[0] or high > images.value_range[1]:
+        raise DataError(
+            f"Pixels run from {low:g} to {high:g}, but the table's value range is "
+            f"{images.value_range[0]:g} to {images.value_range[1]:g}. Noise would guarantee "
+            "nothing for those beyond.",
+            "Make the table with `ImageTable.from_arrays(..., value_range=)`, which clips them.",
         )
 
 

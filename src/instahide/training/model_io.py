@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
+from instahide.data.pixels import EIGHT_BIT
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DamagedFileError
 from instahide.training import checkpoint
@@ -28,20 +29,22 @@ class NetworkCard:
     Attributes:
         model: name of the architecture, a key of `models.NETWORKS`.
         sign_invariant: whether its input is replaced by its absolute values.
-        shape: (C, H, W) of its images.
+        shape: (C, H, W) of its images, or (C, D, H, W) of its volumes.
         classes: names of its outputs.
-        mean: mean of pixel / 255 for the normalization of images, per channel.
+        mean: mean of pixels in the unit range for the normalization of images, per channel.
         std: standard deviation, likewise.
         scheme: the scheme of its training, as `Scheme.to_json` writes it.
+        value_range: the lowest and the highest value of a pixel, 0 and 1 in the unit range.
     """
 
     model: str
     sign_invariant: bool
-    shape: tuple[Size, Size, Size]
+    shape: Annotated[tuple[Size, ...], Field(min_length=3, max_length=4)]
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     scheme: str
+    value_range: tuple[float, float] = EIGHT_BIT
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.shape[0]:

@@ -183,9 +183,9 @@ def test_damaged_numpy_files_are_named(tmp_path, suffix):
         open_images(path)
 
 
-def test_float_images_are_refused_with_the_way_out(tmp_path):
+def test_images_of_64_bit_floats_are_refused_with_the_way_out(tmp_path):
     np.savez(tmp_path / "set.npz", images=PIXELS / 255, labels=LABELS)
-    with pytest.raises(InstaHideError, match="ImageDataset"):
+    with pytest.raises(InstaHideError, match="float32 for 64-bit floats"):
         open_images(tmp_path / "set.npz")
 
 

@@ -9,7 +9,7 @@ from torch import nn
 WIDTH, BOUND = 12, 0.5
 
 
-def lenet(shape: tuple[int, int, int], classes: int, *, seed: int) -> nn.Sequential:
+def lenet(shape: tuple[int, ...], classes: int, *, seed: int) -> nn.Sequential:
     """Logits (n, classes) of images (n, *shape).
 
     As in Zhu et al.'s "Deep Leakage from Gradients" (NeurIPS 2019): sigmoids, which have second

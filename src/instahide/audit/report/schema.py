@@ -85,7 +85,7 @@ class Facts(_Plain):
     kind: Literal["run", "encodings"] = Field(description="what the folder holds")
     source: str = Field(description="where the private images came from")
     images: int = Field(description="private images in all")
-    shape: tuple[int, int, int] = Field(description="channels, height and width of an image")
+    shape: tuple[int, ...] = Field(description="channels, height and width of an image")
     classes: list[str] = Field(description="names of the classes")
     public: int = Field(description="images of the public pool; 0 without one")
     scheme: dict[str, object] = Field(description="fields of the scheme")

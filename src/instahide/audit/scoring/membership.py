@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from instahide.attacks.base import EncodingObservation, NetworkObservation
 from instahide.audit.ground_truth import GroundTruth
 from instahide.data import ImageTable
+from instahide.data.normalization.normalization import Normalization
 from instahide.encryption.encoder import random_permutation
 from instahide.errors import DataError
 from instahide.utils.optional_deps import requires_extra
@@ -47,7 +48,7 @@ def with_candidates(
         pixels=np.concatenate([members.pixels, others.pixels])[order],
         labels=np.concatenate([members.labels, others.labels])[order],
         classes=max(members.classes, others.classes, key=len),
-    ).normalized_like(observation)
+    ).normalized_like(Normalization(observation.mean, observation.std, members.value_range))
     learned = torch.from_numpy(order < len(members))
     asked = NetworkObservation(
         observation.scheme,

@@ -40,8 +40,8 @@ def content_hashes(pixels: NDArray[np.generic]) -> Hashes:
     return found
 
 
-def sampled_keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """(N,) keys that are equal for equal rows of ``pixels`` (N, C, H, W), and for few others.
+def sampled_keys(pixels: NDArray[np.generic]) -> NDArray[np.uint64]:
+    """(N,) numbers that equal rows of ``pixels`` (N, C, H, W) have in common, and few others.
 
     They depend on a sample of the values, which takes a fraction of the time of a hash.
     """
@@ -49,10 +49,11 @@ def sampled_keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.concatenate([np.empty(0, np.uint64), *keys])
 
 
-def _keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def _keys(pixels: NDArray[np.generic]) -> NDArray[np.uint64]:
     rows = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
     step = max(1, rows.shape[1] // SAMPLED)
-    sampled = rows[:, step // 2 :: step][:, :SAMPLED]
+    # Of other types than bytes, as the bytes of the values.
+    sampled = np.ascontiguousarray(rows[:, step // 2 :: step][:, :SAMPLED]).view(np.uint8)
     padded = np.zeros((len(rows), -(-sampled.shape[1] // 8) * 8), np.uint8)
     padded[:, : sampled.shape[1]] = sampled
     words = padded.view(np.uint64)
@@ -63,8 +64,8 @@ def _keys(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.asarray(words.sum(axis=1, dtype=np.uint64))
 
 
-def duplicate_row_ids(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(N,) numbers as of `duplicate_ids`, equal for equal rows of ``pixels`` (N, C, H, W).
+def duplicate_row_ids(pixels: NDArray[np.generic]) -> NDArray[np.int64]:
+    """(N,) numbers as `duplicate_ids` gives them, equal for equal rows of ``pixels`` (N, C, H, W).
 
     Only rows whose `sampled_keys` occur more than once are hashed in full.
     """
@@ -76,8 +77,8 @@ def duplicate_row_ids(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     return duplicate_ids(hashes_where(pixels, np.isin(keys, several)))
 
 
-def hashes_where(pixels: NDArray[np.uint8], mask: NDArray[np.bool]) -> Hashes:
-    """(N, 2) `content_hashes` of rows of ``pixels`` where ``mask`` (N,) is set; zeros elsewhere."""
+def hashes_where(pixels: NDArray[np.generic], mask: NDArray[np.bool]) -> Hashes:
+    """(N, 2) `content_hashes` of those of ``pixels`` where ``mask`` (N,) is set; else zeros."""
     hashes = np.zeros((len(pixels), 2), np.uint64)
     rows = np.flatnonzero(mask)
     for start in range(0, len(rows), CHUNK):
@@ -213,10 +214,10 @@ def _is_grey(block: NDArray[np.generic]) -> NDArray[np.bool]:
     if block.shape[1] > 1:
         # In most color pictures, the first line shows that they are.
         line = block[:, :, 0]
-        grey = (line == line[:, :1]).all(axis=(1, 2))
+        grey = (line == line[:, :1]).all(axis=tuple(range(1, line.ndim)))
         found = np.flatnonzero(grey)
         full = block[found]
-        grey[found] = (full == full[:, :1]).all(axis=(1, 2, 3))
+        grey[found] = (full == full[:, :1]).all(axis=tuple(range(1, full.ndim)))
     return grey
 
 
@@ -234,7 +235,8 @@ def _hashed(block: NDArray[np.generic]) -> Hashes:
 
 
 def _seed(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> int:
-    """A seed that makes pictures of different shapes or types differ."""
-    channels, height, width = shape
+    """So that pictures of two shapes or types differ."""
+    channels, *depth, height, width = shape
     kind = 0 if dtype == np.uint8 else 1 + dtype.itemsize
-    return (kind * 61 + channels) << 40 ^ height << 20 ^ width
+    plane = (kind * 61 + channels) << 40 ^ height << 20 ^ width
+    return plane ^ sum(depth) << 52 & (1 << 64) - 1

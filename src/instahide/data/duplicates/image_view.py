@@ -30,8 +30,8 @@ def image_view(
     Raises:
         InstaHideError: an item cannot be read, or has no image there.
     """
-    if mean is None and std is None:
-        mean, std = infer_normalization(dataset) or (None, None)
+    if mean is None and std is None and (inferred := infer_normalization(dataset)) is not None:
+        mean, std = inferred.mean, inferred.std
     alone = _ImageView(dataset, image)
     # The constructor reads items, which must not change the state of the user's generators.
     with RepeatableTransforms(alone):

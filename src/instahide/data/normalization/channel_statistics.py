@@ -53,7 +53,8 @@ class ChannelStatistics:
         """
         step = -(-len(values) // SUMMED_IMAGES)
         summed = values[::step].astype(np.float32, copy=False)
-        axes = (0, 2, 3)
+        flat = summed.reshape(*summed.shape[:2], -1)
+        axes = (0, *range(2, values.ndim))
         positive = np.maximum(summed, 0).sum(axis=axes, dtype=np.float64)
         return cls(
             len(values),
@@ -62,7 +63,7 @@ class ChannelStatistics:
             summed[:, 0].size,
             positive,
             positive - summed.sum(axis=axes, dtype=np.float64),
-            np.einsum("nchw,nchw->c", summed, summed, dtype=np.float64),
+            np.einsum("ncv,ncv->c", flat, flat, dtype=np.float64),
             np.count_nonzero(summed > 0, axis=axes),
             np.count_nonzero(summed < 0, axis=axes),
         )
@@ -73,7 +74,9 @@ class ChannelStatistics:
         pixels = table.pixels
         most = max(FETCHED_IMAGES, min(TABLE_IMAGES, TABLE_PIXELS // pixels[0].size))
         sample = pixels[:: -(-len(pixels) // most)]
-        # From counts of the 256 values: a float copy of large images would take too much memory.
+        if pixels.dtype != np.uint8:
+            return cls.of_values(table.normalized(slice(None, None, -(-len(pixels) // most))))
+        # Counts of the 256 values: a float copy of large images would fill the memory.
         counts = np.stack(
             [
                 np.bincount(sample[:, channel].reshape(-1), minlength=256)
@@ -103,9 +106,10 @@ class ChannelStatistics:
         if isinstance(measured, ChannelStatistics):
             return measured
         numbers = np.unique(np.linspace(0, len(images) - 1, FETCHED_IMAGES).astype(np.int64))
-        pixels = images.rows(numbers[:, None]).pixels.astype(np.float32)
-        values = pixels * images.scale[:, None, None]
-        return cls.of_values(values + images.bias[:, None, None])
+        pixels = images.rows(numbers[:, None]).pixels
+        per_channel = (-1, *(1 for _ in pixels.shape[2:]))
+        values = pixels * images.scale.reshape(per_channel)
+        return cls.of_values(values + images.bias.reshape(per_channel))
 
     def __add__(self, other: ChannelStatistics) -> ChannelStatistics:
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from instahide.data.pixels import EIGHT_BIT, ValueRange
 from instahide.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,10 +51,14 @@ _PerChannel = Sequence[float] | NDArray[np.float64]
 
 
 class Normalization(NamedTuple):
-    """The normalization of images, per channel: ``(pixel / 255 - mean) / std``."""
+    """What images were normalized with, per channel: ``(unit - mean) / std``.
+
+    ``unit`` is ``(pixel - low) / (high - low)`` with the ``value_range``: pixel / 255 by default.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    value_range: ValueRange = EIGHT_BIT
 
     @classmethod
     def of(cls, mean: _PerChannel, std: _PerChannel) -> Self:
@@ -65,7 +70,8 @@ class Normalization(NamedTuple):
         """
         known = cls.of_values(mean, std)
         unit = 255.0 if max(known.mean) > 1 else 1.0
-        return cls(*(tuple(value / unit for value in each) for each in known))
+        mean, std = (tuple(value / unit for value in each) for each in (known.mean, known.std))
+        return cls(mean, std)
 
     @classmethod
     def of_values(cls, mean: _PerChannel, std: _PerChannel) -> Self:
@@ -86,7 +92,7 @@ class Normalization(NamedTuple):
                 f"{_numbers(values[1])} is not a normalization.",
                 "Give finite means, and standard deviations above 0.",
             )
-        return cls(*(tuple(each.tolist()) for each in values))
+        return cls(tuple(values[0].tolist()), tuple(values[1].tolist()))
 
     def __str__(self) -> str:
         return f"mean {_numbers(self.mean)}, std {_numbers(self.std)}"
@@ -106,11 +112,11 @@ def compose_normalizations(first: Normalization, second: Normalization) -> Norma
             "Normalize once, with one mean and standard deviation a channel.",
         )
     means, stds = (
-        [np.broadcast_to(np.asarray(each[part]), max(channels, default=1)) for part in (0, 1)]
-        for each in zip(first, second, strict=True)
+        [np.broadcast_to(np.asarray(part), max(channels, default=1)) for part in both]
+        for both in ((first.mean, second.mean), (first.std, second.std))
     )
     mean, std = means[0] + stds[0] * means[1], stds[0] * stds[1]
-    return Normalization(tuple(mean.tolist()), tuple(std.tolist()))
+    return Normalization(tuple(mean.tolist()), tuple(std.tolist()), first.value_range)
 
 
 def require_sign_balance(seen: ChannelStatistics, remedy: str | None = None) -> None:

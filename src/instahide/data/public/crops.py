@@ -82,7 +82,7 @@ class PhotoCrops:
             raise DataError("There are no photographs.", "Give at least one.")
 
     @classmethod
-    def open(cls, source: str | Path, shape: tuple[int, int, int]) -> PhotoCrops:
+    def open(cls, source: str | Path, shape: tuple[int, ...]) -> PhotoCrops:
         """Crops of shape (C, H, W) of the photographs below a folder, or of the built-in `photos`.
 
         Raises:
@@ -93,7 +93,7 @@ class PhotoCrops:
         return cls(tuple(photos), *shape[1:])
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(C, H, W) of a patch."""
         return self.photos[0].shape[2], self.height, self.width
 
@@ -160,7 +160,7 @@ def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) ->
     return files
 
 
-def read_photo(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def read_photo(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """The photograph as (h, w, C), for patches of ``shape`` (C, H, W).
 
     Raises:

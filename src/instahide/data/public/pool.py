@@ -85,7 +85,7 @@ def make_pool(
     return ImageTable.load(out)
 
 
-def open_pool(source: str | Path, shape: tuple[int, int, int]) -> ImageTable:
+def open_pool(source: str | Path, shape: tuple[int, ...]) -> ImageTable:
     """Open a pool of public patches, memory-mapped.
 
     Args:
@@ -123,7 +123,7 @@ def open_pool(source: str | Path, shape: tuple[int, int, int]) -> ImageTable:
     return pool
 
 
-def _builtin_pool(shape: tuple[int, int, int]) -> ImageTable:
+def _builtin_pool(shape: tuple[int, ...]) -> ImageTable:
     files = tuple(photo_files(PHOTOS, shape[0]))
     quota = -(-BUILTIN_PATCHES // len(files))
     cut = partial(_patches, shape=shape, quota=quota, least=MIN_KEYPOINTS)
@@ -152,10 +152,8 @@ def _each(
     warn_of_skipped("the photographs", skipped, len(files))
 
 
-def _patches(
-    path: Path, *, shape: tuple[int, int, int], quota: int, least: int
-) -> NDArray[np.uint8]:
-    """(n, C, H, W) at most ``quota`` patches of a photograph with ``least`` key points each."""
+def _patches(path: Path, *, shape: tuple[int, ...], quota: int, least: int) -> NDArray[np.uint8]:
+    """At most ``quota`` patches of one photograph, each of ``least`` key points: (n, C, H, W)."""
     _, height, width = shape
     crops = PhotoCrops((read_photo(path, shape),), height, width)
     generator = np.random.default_rng()

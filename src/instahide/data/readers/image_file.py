@@ -184,14 +184,20 @@ def resize_and_crop(image: Image, size: int) -> Image:
     return ImageOps.fit(image, (size, size), Images.Resampling.LANCZOS)
 
 
-def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(N, C, H, W) -> (N, C, size, size), by `resize_and_crop`, with C = 1 or 3."""
+def resize(pixels: NDArray[np.generic], size: int) -> NDArray[np.generic]:
+    """Every plane of ``pixels`` (N, ..., H, W) as ``size`` x ``size``, by `resize_and_crop`."""
     from PIL import Image
 
-    out = np.empty((*pixels.shape[:2], size, size), np.uint8)
-    for row, target in zip(pixels, out, strict=True):
-        image = Image.fromarray(row[0] if len(row) == 1 else row.transpose(1, 2, 0))
-        target[:] = np.moveaxis(np.atleast_3d(np.asarray(resize_and_crop(image, size))), 2, 0)
+    out = np.empty((*pixels.shape[:-2], size, size), pixels.dtype)
+    planes = pixels.reshape(-1, *pixels.shape[-2:])
+    for plane, target in zip(planes, out.reshape(-1, size, size), strict=True):
+        if plane.dtype == np.uint8:
+            target[:] = resize_and_crop(Image.fromarray(plane), size)
+            continue
+        # Lanczos passes beyond the values at edges: a pixel stays within those of its image.
+        values = np.asarray(resize_and_crop(Image.fromarray(plane.astype(np.float32)), size))
+        values = np.clip(values, plane.min(), plane.max())
+        target[:] = values if plane.dtype.kind == "f" else np.rint(values)
     return out
 
 

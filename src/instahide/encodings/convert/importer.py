@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from instahide.data.pixels import EIGHT_BIT, ValueRange
 from instahide.encodings.convert.exporter import require_free
 from instahide.encodings.convert.formats import FORMATS, Name
 from instahide.encodings.folder import (
@@ -41,12 +42,13 @@ class Provenance:
     """How encodings without a manifest were made.
 
     Attributes:
-        scheme: scheme of the encodings.
-        private_images: number of encrypted images.
-        copies: encodings of each image.
-        mean: mean of pixel / 255 before encryption, per channel.
-        std: standard deviation, likewise.
-        participant: name of the publisher.
+        scheme: made them.
+        private_images: how many were encrypted.
+        copies: encodings of each.
+        mean: per channel, of pixels in the unit range, before encryption.
+        std: the same.
+        participant: who published them.
+        value_range: the lowest and the highest value of a pixel.
     """
 
     scheme: Scheme
@@ -55,6 +57,7 @@ class Provenance:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     participant: str = ""
+    value_range: ValueRange = EIGHT_BIT
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,8 @@ class FileWatch:
         self._log_size = 0
         self.require()
 
-    def require(self) -> tuple[int, int, int]:
-        """Check that the files are unchanged in identity and name.
+    def require(self) -> tuple[int, ...]:
+        """Check that the files are the same ones, by the same name.
 
         Returns:
             Size and times of the database, which change with every write.

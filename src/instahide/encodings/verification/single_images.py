@@ -58,7 +58,8 @@ class SingleImages:
         They are numbered from ``first`` on.
         """
         values = np.abs(images)
-        flat = (values == values[:, :, :1, :1]).all(axis=(1, 2, 3))
+        channels = values.reshape(*values.shape[:2], -1)
+        flat = (channels == channels[:, :, :1]).all(axis=(1, 2))
         numbers = first + np.flatnonzero(~flat)
         if not self.applies or not len(numbers):
             return
@@ -80,25 +81,26 @@ class SingleImages:
         return set(self._of_pixels) | (set() if look is None else self._twins(look))
 
     def _are_pixels(self, values: NDArray[np.float32]) -> NDArray[np.bool]:
-        """(n,) whether all ``values`` (n, C, H, W) are those of 8-bit pixels, beyond chance."""
-        count, channels, height, width = values.shape
-        rows = values.reshape(count, channels, height * width)
-        step = -(-height * width // _FIRST)
+        """(n,) whether all ``values`` (n, C, ...) are those of whole pixels, and not by chance."""
+        count, channels = values.shape[:2]
+        rows = values.reshape(count, channels, -1)
+        step = -(-rows.shape[2] // _FIRST)
         found = np.zeros(count, bool)
         for row in np.flatnonzero(self._fit(rows[:, :, ::step]).all(axis=(1, 2))):
             found[row] = self._fit(rows[row][None]).all() and self._is_no_chance(rows[row])
         return found
 
     def _fit(self, values: NDArray[np.float32]) -> NDArray[np.bool]:
-        """Whether each of ``values`` (n, C, m), or its negative, is that of an 8-bit pixel."""
+        """Whether each of ``values`` (n, C, m), or its negative, is that of a whole pixel."""
         mean, std = (
             np.asarray(moment)[:, None] for moment in (self._manifest.mean, self._manifest.std)
         )
-        tolerance = 255 * std * self._tolerance(values)
+        low, high = self._manifest.value_range
+        tolerance = (high - low) * std * self._tolerance(values)
         fits = np.zeros(values.shape, bool)
         for sign in (1, -1):
-            pixels = 255 * (sign * values * std + mean)
-            nearest = np.clip(np.rint(pixels), 0, 255)
+            pixels = low + (high - low) * (sign * values * std + mean)
+            nearest = np.clip(np.rint(pixels), low, high)
             np.logical_or(fits, np.abs(pixels - nearest) <= tolerance, out=fits)
         return fits
 
@@ -110,12 +112,13 @@ class SingleImages:
         """
         logarithm, between = 0.0, 0
         moments = zip(self._manifest.mean, self._manifest.std, strict=True)
+        levels = self._manifest.value_range[1] - self._manifest.value_range[0]
         for channel, (mean, std) in zip(values, moments, strict=True):
-            share = 4 * 255 * std * self._tolerance(channel)
+            share = 4 * levels * std * self._tolerance(channel)
             ends = np.abs(np.array([-mean / std, (1 - mean) / std]))[:, None]
             inner = (np.abs(channel - ends) > 2 * self._tolerance(channel)).all(axis=0)
-            # Values that are equal up to rounding count as one coincidence.
-            _, first = np.unique(np.rint(255 * std * channel), return_index=True)
+            # Equal ones are one stroke of luck; they may differ by their rounding.
+            _, first = np.unique(np.rint(levels * std * channel), return_index=True)
             inside = inner[first]
             logarithm += float(np.log(np.minimum(1, share[first[inside]])).sum())
             between += int(inside.sum())

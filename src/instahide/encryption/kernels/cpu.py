@@ -38,17 +38,19 @@ def encode(
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
     out: torch.Tensor,
+    black: float = 0,
 ) -> None:
     """Write the encodings to ``out``; otherwise like `reference.encode`.
 
     Args:
-        private: (N, C, H, W) uint8 or float32, C-contiguous, in memory or memory-mapped.
+        private: (N, C, H, W) of one of `pixels.DTYPES`, C-contiguous, in memory or memory-mapped.
         public: (P, C, H, W) of the same type.
         keys: for n mixes.
         private_k: private columns of ``keys.partners``.
         scale: (C,)
         bias: (C,)
         out: (n, C, H, W) float32, float16 or bfloat16, contiguous, on the CPU.
+        black: the pixel that comes in where an image is moved.
     """
     count, k = keys.partners.shape
     # A tuple's length is part of its type, so that compiled code sees k and private_k as constants.
@@ -57,6 +59,7 @@ def encode(
     masks = _NO_MASKS if keys.masks is None else keys.masks
     moves = _NO_MOVES if keys.moves is None else keys.moves
     values = private.reshape(-1), public.reshape(-1)
+    fill = private.dtype.type(black)
 
     threads = len(os.sched_getaffinity(0)) if out.numel() > ALONE else 1
     # One share per thread, because every hand-over waits for the GIL.
@@ -66,7 +69,7 @@ def encode(
         part = out[start : start + share]
         exact = part if part.dtype == torch.float32 else torch.empty(part.shape)
         _encode_mixes(
-            values, keys.partners, keys.coefficients, masks, moves, (scale, bias), start,
+            values, keys.partners, keys.coefficients, masks, moves, (scale, bias, fill), start,
             exact.numpy(), (begins, weights, private_slots),
         )  # fmt: skip
         if exact is not part:
@@ -96,7 +99,7 @@ def _encode_mixes(
     k, k and private_k, whose values stay in registers: the start and the weight of every plane of
     a mix. The tuple ``coming`` has the starts of the next mix's planes.
     """
-    (private, public), (scale, bias) = tables, normalization
+    (private, public), (scale, bias, black) = tables, normalization
     begins, weights, private_slots = registers
     channels, height, width = out.shape[1:]
     size, room = height * width, (height + 2) * width
@@ -112,7 +115,7 @@ def _encode_mixes(
                 if moves.size:
                     table = private if slot < len(private_slots) else public
                     to = slot * room + width
-                    _copy_shifted(table, begin, moves[mix, slot], moved, to, height, width)
+                    _copy_shifted(table, begin, moves[mix, slot], moved, to, (height, width), black)
                     _prefetch_plane(table, soon, size)
                     # The planes to mix are in the cache already: nothing to prefetch.
                     begin = soon = to
@@ -188,13 +191,14 @@ def _mix_and_mask(
 
 @njit(nogil=True)
 def _copy_shifted(
-    table: Array, begin: Array, move: Array, moved: Array, to: Array, height: Array, width: Array
+    table: Array, begin: Array, move: Array, moved: Array, to: Array, size: Array, black: Array
 ) -> None:
     """Copy the plane from ``begin``, mirrored and then shifted down and right, padded with black.
 
     ``moved`` has space for a line before ``to`` and for another after the plane.
     """
-    # A larger shift leaves nothing of the plane, and would write beyond it.
+    height, width = size
+    # A move beyond the border leaves nothing: compiled code would write beyond the plane.
     down = min(height, max(-height, int(move[0])))
     right = min(width, max(-width, int(move[1])))
     top, bottom = max(0, down), min(height, height + down)
@@ -215,12 +219,12 @@ def _copy_shifted(
         # Unsigned indices: support of negative ones would prevent vectorization.
         for at in range((bottom - top) * width):
             moved[np.uintp(first + at)] = table[np.uintp(source + at)]
-    moved[to : to + top * width] = 0
-    moved[to + bottom * width : to + height * width] = 0
-    # Column by column: there are so few that a loop over each line would be mostly overhead.
+    moved[to : to + top * width] = black
+    moved[to + bottom * width : to + height * width] = black
+    # Column by column: it is so few of them that a loop over each line would be all overhead.
     for x in range(left):
         for y in range(top, bottom):
-            moved[np.uintp(to + y * width + x)] = 0
+            moved[np.uintp(to + y * width + x)] = black
     for x in range(end, width):
         for y in range(top, bottom):
-            moved[np.uintp(to + y * width + x)] = 0
+            moved[np.uintp(to + y * width + x)] = black

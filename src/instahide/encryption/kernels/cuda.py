@@ -6,6 +6,9 @@ here needs a GPU to be imported, and every operation also runs on the CPU, where
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,13 +40,17 @@ class DeviceTables:
 
     def __init__(self, private: ImageTable, public: ImageTable, device: torch.device) -> None:
         self._device = device
-        self._private = torch.tensor(private.pixels, device=device)
-        self._public = torch.tensor(public.pixels, device=device)
-        self._scale = torch.tensor(private.scale, device=device)[:, None, None]
-        self._bias = torch.tensor(private.bias, device=device)[:, None, None]
+        self._private = torch.tensor(private.pixels, device=device).flatten(1, -3)
+        self._public = torch.tensor(public.pixels, device=device).flatten(1, -3)
+        depth = math.prod(private.shape[1:-2])
+        scale, bias = (np.repeat(each, depth) for each in (private.scale, private.bias))
+        self._scale = torch.tensor(scale, device=device)[:, None, None]
+        self._bias = torch.tensor(bias, device=device)[:, None, None]
+        self._black = private.black
 
     def encode(self, keys: OneTimeKeys, private_k: int, out: Tensor) -> None:
-        """Write the encodings (n, C, H, W) to ``out``, which is on the same device."""
+        """Write the encodings, of the tables' shape, to ``out``, which is on the same device."""
+        out = out.flatten(1, -3)
         partners = torch.from_numpy(keys.partners).to(self._device)
         coefficients = torch.from_numpy(keys.coefficients).to(self._device)
         masks = None if keys.masks is None else torch.from_numpy(keys.masks.view("<i4"))
@@ -55,7 +62,8 @@ class DeviceTables:
                 table = self._private if slot < private_k else self._public
                 images = table[partners[part, slot]]
                 if moves is not None:
-                    images = shift_and_flip(images, moves[part, slot].to(self._device))
+                    # PyTorch gathers no uint16.
+                    images = shift_and_flip(images.float(), moves[part, slot].to(self._device), self._black)
                 mixed += coefficients[part, slot, None, None, None] * images
             mixed = mixed * self._scale + self._bias
             if masks is not None:
@@ -63,8 +71,8 @@ class DeviceTables:
             out[part] = mixed
 
 
-def shift_and_flip(images: Tensor, moves: Tensor) -> Tensor:
-    """(n, C, H, W) mirrored and shifted by ``moves`` (n, 3), padded with black."""
+def shift_and_flip(images: Tensor, moves: Tensor, black: float = 0) -> Tensor:
+    """(n, C, H, W) mirrored and shifted by ``moves`` (n, 3), black coming in."""
     height, width = images.shape[2:]
     down, right, mirrored = moves.long().unbind(1)
     rows = torch.arange(height, device=images.device) - down[:, None]
@@ -76,7 +84,7 @@ def shift_and_flip(images: Tensor, moves: Tensor) -> Tensor:
     at = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
     at = torch.where(inside, at, 0).flatten(1)[:, None].expand(-1, images.shape[1], -1)
     gathered = images.flatten(2).gather(2, at).view_as(images)
-    return gathered * inside[:, None]
+    return torch.where(inside[:, None], gathered, black)
 
 
 def apply_masks(values: Tensor, masks: Tensor) -> None:

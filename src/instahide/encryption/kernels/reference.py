@@ -15,6 +15,7 @@ def encode(
     private_k: int,
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
+    black: float = 0,
 ) -> NDArray[np.float64]:
     """Sigma * sum_j lambda_j x_j over normalized images x_j, in float64.
 
@@ -25,6 +26,7 @@ def encode(
         private_k: columns of ``keys.partners`` that are rows of ``private``.
         scale: (C,) with ``bias``, the normalization ``pixel * scale + bias``.
         bias: (C,)
+        black: the pixel that comes in where an image is moved.
 
     Returns:
         (n, C, H, W)
@@ -35,7 +37,7 @@ def encode(
     if keys.moves is not None:
         images = np.stack(
             [
-                [shift_and_flip(image, *move) for image, move in zip(mix, moves, strict=True)]
+                [shift_and_flip(image, move, black) for image, move in zip(mix, moves, strict=True)]
                 for mix, moves in zip(images, keys.moves, strict=True)
             ]
         )
@@ -47,15 +49,15 @@ def encode(
 
 
 def shift_and_flip(
-    image: NDArray[np.generic], down: int, right: int, mirrored: int
+    image: NDArray[np.generic], move: NDArray[np.int8], black: float = 0
 ) -> NDArray[np.generic]:
-    """(C, H, W) mirrored, then shifted and padded with black."""
+    """(C, H, W) mirrored and shifted by ``move`` (down, right, mirrored), black coming in."""
     height, width = image.shape[1:]
-    # Wider than a signed byte, which overflows in these sums.
-    down, right = int(down), int(right)
+    # Sums of a signed byte with itself or a size do not fit into one.
+    down, right, mirrored = map(int, move)
     pad = max(abs(down), abs(right))
     source = image[:, :, ::-1] if mirrored else image
-    padded = np.pad(source, ((0, 0), (pad, pad), (pad, pad)))
+    padded = np.pad(source, ((0, 0), (pad, pad), (pad, pad)), constant_values=black)
     return padded[:, pad - down : pad - down + height, pad - right : pad - right + width]
 
 

@@ -99,8 +99,8 @@ class PartnerPools:
         return cls(private_ids, public_ids, private, public, shared)
 
     @property
-    def pictures(self) -> tuple[int, int, int]:
-        """The numbers of distinct pictures: private, public, and both."""
+    def pictures(self) -> tuple[int, ...]:
+        """How many different pictures there are: private, public, and both."""
         private, public = np.unique(self.private_ids), np.unique(self.public_ids)
         return len(private), len(public), len(np.intersect1d(private, public))
 

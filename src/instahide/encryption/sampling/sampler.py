@@ -34,7 +34,7 @@ def one_time_keys(
     indices: NDArray[np.int64],
     *,
     public: int,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     augmentation: Augmentation,
     exposure: Exposure,
     pools: PartnerPools | None = None,
@@ -259,13 +259,16 @@ def noise(block: Block, shape: tuple[int, ...], deviation: float) -> NDArray[np.
     return deviation * values.reshape(shape)
 
 
-def masks(block: Block, count: int, shape: tuple[int, int, int]) -> NDArray[np.uint32]:
-    """(count, C, ceil(H * W / 32)) words of uniform bits."""
-    channels, height, width = shape
+def masks(block: Block, count: int, shape: tuple[int, ...]) -> NDArray[np.uint32]:
+    """(count, planes, ceil(H * W / 32)) words of uniform bits, for images of ``shape``.
+
+    There are C planes of H x W values, or C * D of a volume.
+    """
+    *planes, height, width = shape
     words = -(-height * width // WORD_BITS)
-    size = count * channels * words
+    size = count * math.prod(planes) * words
     bits = block.words(Purpose.MASKS, -(-size // 2)).view("<u4")
-    return bits[:size].reshape(count, channels, words)
+    return bits[:size].reshape(count, math.prod(planes), words)
 
 
 def augmentation_moves(

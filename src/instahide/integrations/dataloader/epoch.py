@@ -189,7 +189,8 @@ class EncodedBatches:
         self.loader = loader
         self.encoder = encoder
         self.contents = contents
-        scan = ItemScan(loader, contents.image, encoder.normalized)
+        like = encoder.normalized
+        scan = ItemScan(loader, contents.image, None if like is None else (like.mean, like.std))
         self.planned = EpochSampler(loader, encoder, scan)
         self.fetching = _fetching(loader, self.planned, contents.image)
 

@@ -35,19 +35,19 @@ class FederationSpec:
         normalization: of pixel / 255; None until all participants agree on it.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: tuple[str, ...]
     normalization: Normalization | None = None
 
     def to_record(self) -> ConfigRecord:
         """The specification as a record of a message."""
-        mean, std = self.normalization or ((), ())
+        known = self.normalization
         return ConfigRecord(
             {
                 "shape": list(self.shape),
                 "classes": list(self.classes),
-                "mean": list(mean),
-                "std": list(std),
+                "mean": [] if known is None else list(known.mean),
+                "std": [] if known is None else list(known.std),
             }
         )
 
@@ -77,7 +77,7 @@ class FederationSpec:
         if len(mean) != len(std) or len(mean) not in (0, shape[0]):
             raise _unusable("mean", "one number for each channel, and so must `std`")
         normalization = Normalization(mean, std) if mean else None
-        return cls(cast(tuple[int, int, int], shape), classes, normalization)
+        return cls(cast(tuple[int, ...], shape), classes, normalization)
 
     def conform(self, images: ImageTable) -> ImageTable:
         """``images`` with the class numbers and normalization of the federation.
@@ -102,7 +102,7 @@ class FederationSpec:
                 f"Its classes are {', '.join(self.classes[:20]):.500}.",
             )
         normalization = self.normalization or images.normalization
-        return align_to_model(images, self.shape, self.classes, *normalization)
+        return align_to_model(images, self.shape, self.classes, normalization)
 
     def network(self, settings: FederatedSettings) -> nn.Module:
         """The network of ``settings`` for such images, with its initial weights."""
@@ -116,14 +116,14 @@ class FederationSpec:
 
     def card(self, settings: FederatedSettings) -> NetworkCard:
         """The description that is saved with the trained network."""
-        mean, std = self.normalization or ((), ())
+        known = self.normalization
         return NetworkCard(
             settings.model,
             settings.sign_invariant,
             self.shape,
             self.classes,
-            mean,
-            std,
+            () if known is None else known.mean,
+            () if known is None else known.std,
             settings.encryption().to_json(),
         )
 

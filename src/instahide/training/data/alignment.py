@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from instahide.data import ImageTable
+from instahide.data.table import Normalized
 from instahide.errors import DataError
 
 
 def align_to_model(
     images: ImageTable,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     classes: tuple[str, ...],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    normalization: Normalized,
 ) -> ImageTable:
     """``images`` with the normalization and class numbers of a network; classes match by name.
 
@@ -23,8 +23,7 @@ def align_to_model(
         images: the images to classify.
         shape: (C, H, W) of the network's images.
         classes: names of the network's outputs.
-        mean: mean of pixel / 255 that the network's images are normalized by, per channel.
-        std: standard deviation, likewise.
+        normalization: the normalization of the network's images.
 
     Raises:
         DataError: the images have another shape, or a class that the network lacks.
@@ -36,7 +35,8 @@ def align_to_model(
             f"Bring them to its size with `size={shape[1]}`.",
         )
     numbers = np.asarray(output_columns(images.classes, classes), np.int64)
-    return replace(images, labels=numbers[images.labels], classes=classes, mean=mean, std=std)
+    numbered = replace(images, labels=numbers[images.labels], classes=classes)
+    return numbered.normalized_like(normalization)
 
 
 def output_columns(names: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:

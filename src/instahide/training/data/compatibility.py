@@ -10,6 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from instahide.data.class_names import require_distinct_names
+from instahide.data.normalization.normalization import Normalization
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.manifest import Manifest
 from instahide.errors import DataError
@@ -41,6 +42,9 @@ def require_poolable(folders: Sequence[EncodedFolder]) -> None:
             )
         if one.manifest.shape != other.manifest.shape:
             _refuse(one, other, "shape", *(str(f.manifest.shape) for f in (one, other)))
+        ranges = one.manifest.value_range, other.manifest.value_range
+        if ranges[0] != ranges[1]:
+            _refuse(one, other, "pixels from", *(f"{low:g} to {high:g}" for low, high in ranges))
     where = f" of {' and '.join(str(folder.location) for folder in folders[:4])}"
     require_distinct_names(class_union(folders), where)
     for folder in folders if len(folders) > 1 else ():
@@ -77,16 +81,14 @@ def warn_of_differences(folders: Sequence[EncodedFolder]) -> None:
             )
 
 
-def normalization(
-    folders: Sequence[EncodedFolder],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) per channel, averaged over the folders with their numbers of encodings."""
+def normalization(folders: Sequence[EncodedFolder]) -> Normalization:
+    """Mean and std per channel, averaged over the folders with their numbers of encodings."""
     weights = [len(folder) for folder in folders]
     mean, std = (
         weighted([getattr(folder.manifest, name) for folder in folders], weights)
         for name in ("mean", "std")
     )
-    return mean, std
+    return Normalization(mean, std, folders[0].manifest.value_range)
 
 
 def weighted(values: Sequence[Sequence[float]], weights: Sequence[int]) -> tuple[float, ...]:
@@ -98,7 +100,7 @@ def _refuse(one: EncodedFolder, other: EncodedFolder, what: str, ours: str, thei
     raise DataError(
         f"{one.location} and {other.location} cannot be pooled: {what} {ours} in the one, "
         f"{theirs} in the other.",
-        "Agree on size, channels and class names before images are encrypted.",
+        "Agree on size, channels, the range of pixels and class names before images are encrypted.",
     )
 
 

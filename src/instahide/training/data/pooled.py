@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instahide.data import BUILTIN, ImageTable, open_test
+from instahide.data.normalization.normalization import Normalization
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.manifest import NAME
 from instahide.encodings.storage import open_store
@@ -56,8 +57,7 @@ class PooledData:
     settings: TrainSettings
     folders: tuple[EncodedFolder, ...]
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalization: Normalization
     test: ImageTable | EncodedFolder | None
     processes: Processes = ALONE
 
@@ -81,10 +81,11 @@ class PooledData:
             settings = settings.merged({"sign_invariant": masked})
         warn_of_differences(folders)
         classes, moments = class_union(folders), normalization(folders)
-        test = _open_test(settings, folders[0].manifest.shape, classes, *moments)
+        shape = folders[0].manifest.shape
+        test = _open_test(settings, shape, classes, moments)
         if isinstance(test, ImageTable):
             test = shard(test, processes)
-        return cls(settings, folders, classes, *moments, test, processes)
+        return cls(settings, folders, classes, moments, test, processes)
 
     @property
     def scheme(self) -> Scheme:
@@ -99,9 +100,10 @@ class PooledData:
             self.settings.sign_invariant,
             self.folders[0].manifest.shape,
             self.classes,
-            self.mean,
-            self.std,
+            self.normalization.mean,
+            self.normalization.std,
             self.scheme.to_json(),
+            self.normalization.value_range,
         )
 
     def batches(self, *, pin_memory: bool) -> PooledLoader:
@@ -161,16 +163,15 @@ def _require_same(folders: Sequence[EncodedFolder], processes: Processes) -> Non
 
 def _open_test(
     settings: TrainSettings,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     classes: tuple[str, ...],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    normalization: Normalization,
 ) -> ImageTable | EncodedFolder | None:
     if settings.test is None:
         return None
     if not holds_encodings(settings.test):
         images = open_test(settings.test, size=settings.size, skip_bad=settings.skip_bad)
-        return align_to_model(images, shape, classes, mean, std)
+        return align_to_model(images, shape, classes, normalization)
     folder = EncodedFolder.open(settings.test)
     if folder.manifest.shape != shape:
         raise DataError(

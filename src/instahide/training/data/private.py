@@ -99,6 +99,7 @@ class PrivateData:
             images.mean,
             images.std,
             self.scheme.to_json(),
+            images.value_range,
         )
 
     def batches(self, *, pin_memory: bool) -> EncodedLoader:
@@ -161,7 +162,7 @@ class PrivateData:
 
 
 def public_images(
-    settings: TrainSettings, shape: tuple[int, int, int]
+    settings: TrainSettings, shape: tuple[int, ...]
 ) -> ImageTable | PhotoCrops | None:
     """The public images of ``shape`` (C, H, W), if the scheme of ``settings`` needs any.
 
@@ -202,6 +203,4 @@ def _split(settings: TrainSettings, processes: Processes) -> Split:
         return open_split(source, test_share=settings.test_share, **how)
     train = open_images(source, **how)
     test = open_test(source_of(settings.test, processes), **how)
-    return require_trainable(
-        Split(train, align_to_model(test, train.shape, train.classes, train.mean, train.std))
-    )
+    return require_trainable(Split(train, align_to_model(test, train.shape, train.classes, train)))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from instahide.data import ImageTable, Split
+from instahide.data.normalization.normalization import Normalization
 from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.compatibility import weighted
@@ -51,9 +52,10 @@ def shard_split(split: Split, data: str, test: str | None, processes: Processes)
         _require_one_kind(outlines)
         weights = [outline["images"] for outline in outlines]
         mean, std = (weighted([o[name] for o in outlines], weights) for name in ("mean", "std"))
+        common = Normalization(mean, std, train.value_range)
         classes = tuple(outlines[0]["classes"])
         train, test_images = (
-            align_to_model(images, train.shape, classes, mean, std) for images in split
+            align_to_model(images, train.shape, classes, common) for images in split
         )
     else:
         _require_same(outlines, data)
@@ -76,6 +78,7 @@ def _outline(images: ImageTable) -> dict[str, Any]:
         "classes": list(images.classes),
         "mean": list(images.mean),
         "std": list(images.std),
+        "value_range": list(images.value_range),
     }
 
 
@@ -97,6 +100,13 @@ def _require_one_kind(outlines: Sequence[dict[str, Any]]) -> None:
                 f"Rank 0 has images of {tuple(first['shape'])}, rank {rank} of "
                 f"{tuple(outline['shape'])} (channels, height, width).",
                 "Bring them to one size with `size=`, and all of them to grey or to colour.",
+            )
+        if outline["value_range"] != first["value_range"]:
+            raise DataError(
+                f"Rank 0 has pixels from {first['value_range'][0]:g} to "
+                f"{first['value_range'][1]:g}, rank {rank} from {outline['value_range'][0]:g} to "
+                f"{outline['value_range'][1]:g}.",
+                "Agree on one range of pixels for all.",
             )
         ours, theirs = (set(o["classes"]) for o in (first, outline))
         if ours != theirs:

@@ -93,7 +93,7 @@ def load_encoder(path: Path) -> PairEncoder:
     )
 
 
-def shipped_encoder(shape: tuple[int, int, int]) -> PairEncoder | None:
+def shipped_encoder(shape: tuple[int, ...]) -> PairEncoder | None:
     """The encoder that comes with the package for encodings of ``shape`` (C, H, W), if one does."""
     name = "x".join(map(str, shape)) + ".safetensors"
     path = Path(str(files("instahide.attacks.reconstruction.pair_encoder") / "weights" / name))

@@ -89,7 +89,7 @@ def _conforming(participant: Participant, sent: Instructions) -> ImageTable:
     participant.require_crop(images.shape)
     conforming = agreement.conform(images)
     if agreement.normalization is not None:
-        require_near(images, *agreement.normalization)
+        require_near(images, agreement.normalization.mean, agreement.normalization.std)
     if settings.encryption().mask:
         require_signs(conforming)
     return conforming

@@ -107,7 +107,7 @@ class Participant:
         size, skip_bad = settings.size, settings.skip_bad
         return self._share(open_test(settings.test, size=size, skip_bad=skip_bad, progress=False))
 
-    def require_crop(self, shape: tuple[int, int, int]) -> None:
+    def require_crop(self, shape: tuple[int, ...]) -> None:
         """Check the run's random crop: a large shift leaves mostly black pixels, which hide little.
 
         Raises:
