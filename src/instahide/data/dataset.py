@@ -24,8 +24,9 @@ from instahide.data.normalization.normalization import (
     require_plausible_scale,
     require_possible_moments,
 )
+from instahide.data.pixels import is_eight_bit
 from instahide.data.splits import class_count
-from instahide.data.table import GatheredRows, ImageTable, is_eight_bit
+from instahide.data.table import GatheredRows, ImageTable
 from instahide.errors import DataError
 from instahide.utils.parallel import parallel_map
 from instahide.utils.row_indices import row_indices
@@ -205,16 +206,17 @@ class ImageDataset:
             return exact, exact
         if self._normalization is None:
             return exact, np.zeros_like(exact)
-        return exact, content_hashes(denormalize_to_uint8(values, *self._normalization[:2]))
+        floats = values.astype(np.float32)
+        return exact, content_hashes(denormalize_to_uint8(floats, *self._normalization[:2]))
 
     def _sample(self, count: int) -> NDArray[np.generic]:
         indices = np.unique(np.linspace(0, self._length - 1, count).astype(np.int64)).tolist()
         return np.stack([item.pixels for item in parallel_map(self._fetch, indices, self._workers)])
 
-    def _normalized(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        if pixels.dtype == np.float32 or self._normalization is None:
-            return pixels
-        # A table without rows: its formula, so that both paths agree to the last bit.
+    def _normalized(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+        if not is_eight_bit(pixels) or self._normalization is None:
+            return pixels.astype(np.float32, copy=False)
+        # The same formula as `ImageTable`, so that both agree to the last bit.
         mean, std, _ = self._normalization
         table = ImageTable(pixels, np.zeros(len(pixels), np.int64), (), mean, std)
         return table.normalized()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,11 @@ MOST_CHANNELS = 64
 STATISTICS_ROWS = 20_000
 #: Values that statistics are taken of at a time.
 _AT_ONCE = 1 << 18
+
+
+def is_eight_bit(pixels: NDArray[np.generic]) -> TypeGuard[NDArray[np.uint8]]:
+    """Whether ``pixels`` are uint8."""
+    return pixels.dtype == np.uint8
 
 
 def require_pixels(pixels: NDArray[np.generic]) -> None:

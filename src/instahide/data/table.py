@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeGuard
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -269,8 +269,6 @@ class ImageTable:
         """
         try:
             pixels = map_npy(folder / "pixels.npy")
-            if not is_eight_bit(pixels):
-                raise ValueError(f"its pixels are {pixels.dtype}")
             labels = np.array(map_npy(folder / "labels.npy"))
             facts = json.loads(read_regular(folder / "table.json", MOST_FACTS))
             known = folder / "sources.npy" if facts.get("sources") else None

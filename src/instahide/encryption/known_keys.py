@@ -104,7 +104,11 @@ def illustrate(
 
     The picture shows the partners, so these encodings hide nothing. No encoder uses these keys.
     """
-    pool = images.subset(slice(0, 0)) if public is None else public.with_pixels_like(images).normalized_like(images)
+    pool = (
+        images.subset(slice(0, 0))
+        if public is None
+        else public.with_pixels_like(images).normalized_like(images)
+    )
     pools = partner_pools(images.content_ids, images, public)
     require_enough_images(scheme, pools)
     block = KeyStream("illustration").next_block()

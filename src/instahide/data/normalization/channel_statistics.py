@@ -106,7 +106,7 @@ class ChannelStatistics:
         if isinstance(measured, ChannelStatistics):
             return measured
         numbers = np.unique(np.linspace(0, len(images) - 1, FETCHED_IMAGES).astype(np.int64))
-        pixels = images.rows(numbers[:, None]).pixels
+        pixels = images.rows(numbers[:, None]).pixels.astype(np.float32)
         per_channel = (-1, *(1 for _ in pixels.shape[2:]))
         values = pixels * images.scale.reshape(per_channel)
         return cls.of_values(values + images.bias.reshape(per_channel))

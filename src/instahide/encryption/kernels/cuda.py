@@ -63,7 +63,9 @@ class DeviceTables:
                 images = table[partners[part, slot]]
                 if moves is not None:
                     # PyTorch gathers no uint16.
-                    images = shift_and_flip(images.float(), moves[part, slot].to(self._device), self._black)
+                    images = shift_and_flip(
+                        images.float(), moves[part, slot].to(self._device), self._black
+                    )
                 mixed += coefficients[part, slot, None, None, None] * images
             mixed = mixed * self._scale + self._bias
             if masks is not None:
