@@ -9,8 +9,8 @@ from typing import TypeGuard
 import numpy as np
 
 from instahide.data.items import LABEL_KEYS, class_number
+from instahide.data.labels import MAX_CLASSES
 from instahide.data.splits import class_count
-from instahide.data.table import MAX_CLASSES
 from instahide.errors import DataError
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import Hashes
-from instahide.data.table import MAX_CLASSES, ImageTable
+from instahide.data.labels import MAX_CLASSES, strata
+from instahide.data.table import ImageTable
 from instahide.errors import DataError, InstaHideError
 
 #: A public seed: everybody who splits the same images gets the same test set.
@@ -74,7 +75,7 @@ def make_split(train: ImageTable, test: ImageTable) -> Split:
 
 def split_table(table: ImageTable, test_share: float) -> Split:
     """Use ``test_share`` of every class for testing; the same images every time."""
-    train, test = stratified_split(table.labels, test_share)
+    train, test = stratified_split(strata(table.labels), test_share)
     return make_split(table.subset(train).measured(), table.subset(test))
 
 

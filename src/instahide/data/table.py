@@ -17,8 +17,10 @@ from instahide.data.duplicates.content_hash import (
     content_hashes,
     duplicate_ids,
     duplicate_row_ids,
+    group_hashes,
     merge_ids,
 )
+from instahide.data.labels import Labels, Task, make_labels, require_labels
 from instahide.data.normalization.normalization import Normalization
 from instahide.data.pixels import (
     EIGHT_BIT,
@@ -38,8 +40,6 @@ from instahide.errors import DamagedFileError, DataError
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 from instahide.utils.row_indices import row_indices
 
-#: More classes than any image set has: a larger label is a mistake, not a class.
-MAX_CLASSES = 1 << 17
 #: Largest size of `table.json` in bytes; enough for a hundred thousand class names.
 MOST_FACTS = 1 << 24
 
@@ -51,12 +51,12 @@ class GatheredRows(NamedTuple):
     """The images of a block of mixes, and the position of each mix's images in them.
 
     ``pixels``: (m, C, H, W) or (m, C, D, H, W); ``positions``: (n, k) rows of ``pixels``;
-    ``labels``: (n, k) class numbers.
+    ``labels``: (n, k) class numbers, or (n, k, columns) targets.
     """
 
     pixels: NDArray[np.generic]
     positions: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    labels: Labels
 
 
 class Normalized(Protocol):
@@ -87,14 +87,17 @@ class ImageTable:
 
     Attributes:
         pixels: (N, C, H, W), or (N, C, D, H, W) for volumes; uint8, uint16, int16 or float32.
-        labels: (N,) int64 class numbers; all zero for a public pool, whose labels are not used.
-        classes: class names by number; empty for a public pool.
+        labels: (N,) int64 class numbers; all zero for a public pool, whose labels are not used. Of
+            other tasks than ``single-label`` (N, columns) float32 targets; NaN for an unknown
+            finding.
+        classes: class names by number, or the names of the columns; empty for a public pool.
         mean: mean of pixels in the unit range, per channel.
         std: standard deviation of pixels in the unit range, per channel.
         sources: (N, m, 2) uint64 hashes of the images that the rows were resized or cropped from.
             Rows with a common source count as one picture in a ledger, at any size. A hash of
             zeros means that the source is unknown; None means that no row was resized.
         value_range: the lowest and the highest value that a pixel can have.
+        task: what the labels are, see `labels.Task`.
 
     Raises:
         DataError: a field has another shape or type than stated, a label has no class name, or a
@@ -112,12 +115,13 @@ class ImageTable:
     """
 
     pixels: Pixels
-    labels: NDArray[np.int64]
+    labels: Labels
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sources: Hashes | None = None
     value_range: ValueRange = EIGHT_BIT
+    task: Task = "single-label"
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -244,6 +248,29 @@ class ImageTable:
         )
         return replace(self, pixels=pixels, value_range=other.value_range)
 
+    def grouped(self, groups: Sequence[str] | NDArray[np.generic]) -> ImageTable:
+        """The same rows, where those of one group count as one picture.
+
+        A group is all that is to be protected together, such as the images of one patient.
+        Exposure, its limits, the ledger and epsilon then count groups, in this run and in all
+        others that use the same names, and a mix never holds two images of one group.
+
+        Args:
+            groups: (N,) names of the groups; an empty name for an image in no group.
+
+        Raises:
+            DataError: there are more or fewer names than images.
+        """
+        hashes = group_hashes([str(name) for name in groups])
+        if len(hashes) != len(self):
+            raise DataError(
+                f"There are {len(self)} images but the groups of {len(hashes)}.",
+                "Name one group for each image.",
+            )
+        known = hashes[:, None]
+        sources = known if self.sources is None else np.concatenate([self.sources, known], axis=1)
+        return replace(self, sources=sources)
+
     def save(self, folder: Path) -> None:
         """Write the table to ``folder`` atomically, without pickle."""
         facts = {
@@ -252,6 +279,7 @@ class ImageTable:
             "std": self.std,
             "sources": self.sources is not None,
             "value_range": self.value_range,
+            "task": self.task,
         }
         with atomic_directory(folder) as partial:
             if self.sources is not None:
@@ -280,6 +308,7 @@ class ImageTable:
                 tuple(facts["std"]),
                 None if known is None else np.array(map_npy(known)),
                 tuple(facts["value_range"]),
+                facts["task"],
             )
         except Exception as error:  # NumPy and JSON raise many kinds of errors on damaged files
             raise DamagedFileError(
@@ -291,22 +320,25 @@ class ImageTable:
     def from_arrays(
         cls,
         pixels: NDArray[np.generic],
-        labels: NDArray[np.generic] | Sequence[int] | None = None,
+        labels: NDArray[np.generic] | Sequence[int] | Sequence[Sequence[float]] | None = None,
         classes: Sequence[str] | None = None,
         sources: Hashes | None = None,
         *,
         value_range: ValueRange | None = None,
+        task: Task = "single-label",
     ) -> ImageTable:
         """A table from arrays as they come.
 
         Args:
             pixels: uint8, uint16, int16 or float32, as `pixels.channels_first` takes them.
-            labels: (N,) class numbers; none for a public pool.
-            classes: class names by number; their numbers by default.
+            labels: (N,) class numbers, or targets as `labels.make_labels` takes them; none for a
+                public pool.
+            classes: class names by number, or of the columns; their numbers by default.
             sources: as in the table; leave them out for images that nobody has resized.
             value_range: the lowest and the highest value that a pixel can have; by default 0 to 255
                 for 8-bit pixels, else the lowest and the highest that there are. Pixels beyond are
                 set to the nearer end.
+            task: what the labels are.
 
         Raises:
             DataError: wrong type or shape, labels that do not fit, or pixels that are not finite.
@@ -317,29 +349,12 @@ class ImageTable:
         if value_range is not None:
             rows, known = clip_pixels(rows, value_range), value_range
         if labels is None:
-            numbers, names = np.zeros(len(rows), np.int64), tuple(classes or ())
+            made: Labels = np.zeros(len(rows), np.int64)
+            names = tuple(classes or ())
         else:
-            numbers = _class_numbers(labels)
-            count = int(numbers.max(initial=-1)) + 1
-            names = tuple(classes) if classes else tuple(str(number) for number in range(count))
+            made, names = make_labels(labels, classes, task)
         mean, std = channel_moments(rows, known)
-        return cls(rows, numbers, names, mean, std, sources, known)
-
-
-def _class_numbers(labels: NDArray[np.generic] | Sequence[int]) -> NDArray[np.int64]:
-    numbers = np.asarray(labels)
-    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
-        raise DataError(
-            f"Labels must be one whole number an image; these are {numbers.dtype} "
-            f"of shape {numbers.shape}.",
-            "Give class numbers from 0 to the number of classes less one.",
-        )
-    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < MAX_CLASSES:
-        raise DataError(
-            f"Labels run from {numbers.min()} to {numbers.max()}.",
-            "Number the classes from 0 without gaps.",
-        )
-    return numbers.astype(np.int64)
+        return cls(rows, made, names, mean, std, sources, known, task)
 
 
 def _validate(table: ImageTable) -> None:
@@ -351,20 +366,8 @@ def _validate(table: ImageTable) -> None:
             "Use `ImageTable.from_arrays`, which brings arrays into this form.",
         )
     require_range(table.value_range, pixels.dtype)
-    if labels.shape != (len(pixels),) or labels.dtype.kind != "i":
-        raise DataError(
-            f"There are {len(pixels)} images but {labels.dtype} labels of shape {labels.shape}.",
-            "Give exactly one class number an image.",
-        )
+    require_labels(labels, table.classes, len(pixels), table.task)
     _validate_sources(table.sources, len(pixels))
-    if not all(isinstance(name, str) for name in table.classes):
-        raise DataError("A class name is not a string.", "Name every class by a string.")
-    if table.classes and len(labels) and not 0 <= labels.min() <= labels.max() < len(table.classes):
-        raise DataError(
-            f"Labels run from {labels.min()} to {labels.max()}, "
-            f"but there are {len(table.classes)} classes.",
-            f"Use labels from 0 to {len(table.classes) - 1}, or name every class.",
-        )
     channels = pixels.shape[1]
     moments = np.asarray([*table.mean, *table.std], dtype=np.float64)
     if moments.shape != (2 * channels,) or not np.isfinite(moments).all():

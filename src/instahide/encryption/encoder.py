@@ -15,6 +15,7 @@ from torch import Tensor
 
 from instahide.data import ImageSource, ImageTable, PhotoCrops
 from instahide.data.image_source import content_ids_of
+from instahide.data.labels import Labels
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.base_encoder import BaseEncoder
 from instahide.encryption.buffer_pool import Turns, allocate
@@ -244,8 +245,8 @@ class Encoder(BaseEncoder):
     def _private(self, keys: OneTimeKeys) -> NDArray[np.int64]:
         return keys.partners[:, : self.scheme.private_k]
 
-    def _encode_on_cpu(self, keys: OneTimeKeys, out: Tensor) -> NDArray[np.int64]:
-        """Fill ``out``; returns the classes (n, private_k) of the private images."""
+    def _encode_on_cpu(self, keys: OneTimeKeys, out: Tensor) -> Labels:
+        """Fill ``out``; returns the labels of the private images, (n, private_k) classes."""
         private = self.images.rows(self._private(keys))
         normalization = self.images.scale, self.images.bias
         like = self.images.normalization

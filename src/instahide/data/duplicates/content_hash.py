@@ -21,6 +21,8 @@ Hashes = NDArray[np.uint64]
 CHUNK = 1024
 #: Number of values of a row that `sampled_keys` reads.
 SAMPLED = 64
+#: Makes the hash of a name differ from that of any pixels.
+_GROUP_SEED = (1 << 64) - 1
 #: Number of rows whose keys are computed at a time.
 KEYED = 1 << 16
 
@@ -101,6 +103,14 @@ def content_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:
     for channel in channels:
         whole.update(channel)
     return whole.digest()
+
+
+def group_hashes(groups: Sequence[str]) -> Hashes:
+    """(N, 2) hashes of the names of groups; zeros for an empty name, which is in no group."""
+    digests = [
+        xxhash.xxh3_128_digest(name.encode(), _GROUP_SEED) if name else bytes(16) for name in groups
+    ]
+    return hashes_from_bytes(b"".join(digests), 1)[:, 0]
 
 
 def denormalize_to_uint8(

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 
 from instahide.data import ImageTable, open_images, open_test
+from instahide.data.labels import strata
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
 from instahide.encryption.exposure import Exposure
@@ -164,7 +165,7 @@ class Participant:
             return images
         part, parts = self.partition
         alpha = self.settings.alpha if self.settings.partition == "dirichlet" else None
-        rows = partition(images.labels, parts, alpha=alpha)[part]
+        rows = partition(strata(images.labels), parts, alpha=alpha)[part]
         # A part has its own mean and standard deviation.
         return images.subset(rows).measured()
 

@@ -1,0 +1,116 @@
+"""Labels of images: class numbers, several findings for each image, or measured values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.errors import DataError
+
+#: What the labels of a table are. ``single-label``: one class for each image. ``multi-label``: for
+#: each finding whether the image shows it. ``regression``: one or more measured values.
+Task = Literal["single-label", "multi-label", "regression"]
+#: (N,) int64 class numbers; or (N, L) float32 targets.
+Labels: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
+
+#: Largest number of classes; a larger label is a mistake.
+MAX_CLASSES = 1 << 17
+
+
+def make_labels(
+    values: NDArray[np.generic] | Sequence[int] | Sequence[Sequence[float]],
+    classes: Sequence[str] | None,
+    task: Task,
+) -> tuple[Labels, tuple[str, ...]]:
+    """Labels as a table holds them, and the names of their classes or columns.
+
+    Args:
+        values: (N,) class numbers; or (N, L) or (N,) targets. A target of a finding is 1 (present),
+            0 (absent), a probability, or NaN (unknown).
+        classes: names by class number, or of the columns; their numbers by default.
+        task: what the labels are.
+
+    Raises:
+        DataError: the values are no labels of the task.
+    """
+    array = np.asarray(values)
+    if task == "single-label":
+        numbers = _class_numbers(array)
+        count = int(numbers.max(initial=-1)) + 1
+        return numbers, tuple(classes) if classes else tuple(map(str, range(count)))
+    if array.dtype.kind not in "biuf" or array.ndim not in (1, 2):
+        raise DataError(
+            f"Labels of a {task} task must be numbers (N, columns); these are {array.dtype} of "
+            f"shape {array.shape}.",
+            "Give a number for every image and column.",
+        )
+    targets = array.reshape(len(array), -1).astype(np.float32)
+    return targets, tuple(classes) if classes else tuple(map(str, range(targets.shape[1])))
+
+
+def strata(labels: Labels) -> NDArray[np.int64]:
+    """(N,) class numbers, to split images of each class alike; equal where there are no classes."""
+    return labels.astype(np.int64) if labels.ndim == 1 else np.zeros(len(labels), np.int64)
+
+
+def require_labels(labels: Labels, classes: Sequence[str], count: int, task: Task) -> None:
+    """Check the ``labels`` of a table of ``count`` images.
+
+    Raises:
+        DataError: they have a wrong type or shape, or a value that the task does not have.
+    """
+    if not all(isinstance(name, str) for name in classes):
+        raise DataError("A class name is not a string.", "Name every class by a string.")
+    if task == "single-label":
+        _require_class_numbers(labels, classes, count)
+        return
+    if labels.dtype != np.float32 or labels.shape != (count, len(classes)) or not classes:
+        raise DataError(
+            f"There are {count} images and {len(classes)} columns but {labels.dtype} targets of "
+            f"shape {labels.shape}.",
+            "Give one target for every image and column.",
+        )
+    if task == "regression" and not np.isfinite(labels).all():
+        raise DataError(
+            "A target of the regression is not a finite number.",
+            "Leave out images whose values are not known.",
+        )
+    if task == "multi-label" and not (np.isnan(labels) | ((labels >= 0) & (labels <= 1))).all():
+        raise DataError(
+            f"Findings have targets from {np.nanmin(labels):g} to {np.nanmax(labels):g}.",
+            "Use 1 for present, 0 for absent and NaN for unknown.",
+        )
+
+
+def _require_class_numbers(labels: Labels, classes: Sequence[str], count: int) -> None:
+    if labels.shape != (count,) or labels.dtype.kind != "i":
+        raise DataError(
+            f"There are {count} images but {labels.dtype} labels of shape {labels.shape}.",
+            "Give exactly one class number an image.",
+        )
+    if classes and count and not 0 <= labels.min() <= labels.max() < len(classes):
+        raise DataError(
+            f"Labels run from {labels.min()} to {labels.max()}, "
+            f"but there are {len(classes)} classes.",
+            f"Use labels from 0 to {len(classes) - 1}, or name every class.",
+        )
+
+
+def _class_numbers(numbers: NDArray[np.generic]) -> NDArray[np.int64]:
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise DataError(
+            f"Labels must be one whole number an image; these are {numbers.dtype} "
+            f"of shape {numbers.shape}.",
+            "Give class numbers from 0 to the number of classes less one; of several findings for "
+            "each image or of measured values, name the task (`task=`).",
+        )
+    integers = numbers.astype(np.int64)
+    if integers.size and not 0 <= integers.min() <= integers.max() < MAX_CLASSES:
+        raise DataError(
+            f"Labels run from {integers.min()} to {integers.max()}.",
+            "Number the classes from 0 without gaps.",
+        )
+    return integers
