@@ -9,6 +9,9 @@ import torch
 
 from instahide.errors import InstaHideError
 
+#: The types of devices that networks are trained on.
+DEVICES = ("cpu", "cuda", "mps")
+
 
 def pick_device(name: str) -> torch.device:
     """The device ``name``; ``auto`` is a CUDA GPU if there is one, else the CPU.
@@ -21,6 +24,8 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"Fabric trains on {', '.join(DEVICES)}")
     except (RuntimeError, AssertionError) as error:
         raise InstaHideError(
             f"Device `{name}` cannot be used here.", "Choose `cpu`, or leave the device out."

@@ -155,7 +155,7 @@ def test_the_built_in_pool_fits_any_shape_and_is_made_once(monkeypatch):
 
 def test_images_that_no_photograph_can_serve(monkeypatch):
     with pytest.raises(InstaHideError, match="4 channels"):
-        open_pool("photos", (4, 32, 32))
+        PhotoCrops.open("photos", (4, 32, 32))
     with pytest.warns(UserWarning, match="Skipped"), pytest.raises(InstaHideError, match="small"):
         open_pool("photos", (3, 5000, 5000))
 
@@ -204,3 +204,29 @@ def test_photo_crops_open_the_built_in_photographs():
     assert crops.draw(np.random.default_rng(0).random((5, 4))).shape == (5, 3, 32, 32)
     with pytest.raises(InstaHideError, match="smaller than a patch"):
         PhotoCrops.open("photos", (3, 900, 900))
+
+
+def test_more_channels_repeat_the_colours(isolated: None) -> None:
+    pixels = open_pool("photos", (5, 12, 20)).pixels
+    assert pixels.shape[1:] == (5, 12, 20)
+    np.testing.assert_array_equal(pixels[:, 3:], pixels[:, :2])
+    assert (pixels[:, 0] != pixels[:, 1]).any()
+
+
+def test_planes_of_a_volume_are_neighbouring_crops(isolated: None) -> None:
+    pixels = open_pool("photos", (2, 6, 12, 20)).pixels
+    assert pixels.shape[1:] == (2, 6, 12, 20)
+    np.testing.assert_array_equal(pixels[:, :, 1:, :-1, :-1], pixels[:, :, :-1, 1:, 1:])
+
+
+def test_a_pool_of_large_images_has_fewer(isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "LEAST_PATCHES", 20)
+    monkeypatch.setattr(pool, "MOST_BYTES", 30 * 3 * 40 * 40)
+    assert 20 <= len(open_pool("photos", (3, 40, 40))) <= 40
+
+
+@pytest.fixture
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of one's own, and few patches."""
+    monkeypatch.setenv("INSTAHIDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pool, "BUILTIN_PATCHES", 60)

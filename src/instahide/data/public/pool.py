@@ -6,6 +6,7 @@ The paper takes random crops of ImageNet and keeps those with more than 40 SIFT 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.filesize import decimal
 
 from instahide.data.cache import cache_folder, cached_table, memory_mapped
 from instahide.data.public.crops import PHOTOS, PhotoCrops, photo_files, read_photo
@@ -26,6 +28,9 @@ from instahide.errors import DataError, InstaHideError
 MIN_KEYPOINTS = 40
 #: Approximate number of patches of the built-in pool.
 BUILTIN_PATCHES = 10_000
+#: Bytes of the built-in pool, at most, unless it would have fewer than `LEAST_PATCHES`.
+MOST_BYTES = 1 << 30
+LEAST_PATCHES = 100
 #: Crops tried per requested patch; a photograph with little detail gives fewer patches.
 TRIES = 3
 #: Number of crops whose key points are counted at a time.
@@ -91,7 +96,7 @@ def open_pool(source: str | Path, shape: tuple[int, ...]) -> ImageTable:
     Args:
         source: a folder that `make_pool` wrote, or its URL, or `photos` for the built-in pool,
             which is made on first use and kept in the cache.
-        shape: (C, H, W) of the private images.
+        shape: (C, H, W) of the private images, or (C, D, H, W) of the private volumes.
 
     Raises:
         InstaHideError: the folder holds no pool or a damaged one, its patches have another shape,
@@ -107,34 +112,51 @@ def open_pool(source: str | Path, shape: tuple[int, ...]) -> ImageTable:
         (1, 8, 8)
     """
     if str(source) == PHOTOS:
-        channels, height, width = shape
-        return cached_table(
-            f"photos-{channels}x{height}x{width}", "1", partial(_builtin_pool, shape)
-        )
+        name = "x".join(map(str, shape))
+        return cached_table(f"photos-{name}", "1", partial(_builtin_pool, shape))
     pool = ImageTable.load(Path(local_copy(source)))
     if pool.shape != shape:
         grey = ", `grey=True`" if shape[0] == 1 else ""
         raise DataError(
-            f"The pool {source} holds patches of (C, H, W) = {pool.shape}, "
-            f"but the images are {shape}.",
-            f"Make one that fits with `instahide public` (`patch={shape[1]}`{grey}), "
+            f"The pool {source} holds patches of {pool.shape}, but the images are {shape}.",
+            f"Make one that fits with `instahide public` (`patch={shape[-1]}`{grey}), "
             "or use `public='photos'`.",
         )
     return pool
 
 
 def _builtin_pool(shape: tuple[int, ...]) -> ImageTable:
-    files = tuple(photo_files(PHOTOS, shape[0]))
-    quota = -(-BUILTIN_PATCHES // len(files))
-    cut = partial(_patches, shape=shape, quota=quota, least=MIN_KEYPOINTS)
+    channels, *_, height, width = shape
+    margin = math.prod(shape[1:-2]) - 1
+    cropped = (1 if channels == 1 else 3, height + margin, width + margin)
+    files = tuple(photo_files(PHOTOS, cropped[0]))
+    count = min(BUILTIN_PATCHES, max(LEAST_PATCHES, MOST_BYTES // math.prod(shape)))
+    quota = -(-count // len(files))
+    cut = partial(_patches, shape=cropped, quota=quota, least=MIN_KEYPOINTS)
+    title = f"Making the public pool, once ({decimal(count * math.prod(shape))} in the cache)"
     # Some photographs are smaller than large patches; the others suffice.
-    pixels = memory_mapped(_each(files, cut, skip_bad=True), cache_folder())
+    patches = _each(files, cut, skip_bad=True, title=title)
+    pixels = memory_mapped((_in_shape(patch, shape) for patch in patches), cache_folder())
     if len(pixels) == 0:
         raise DataError(
-            f"The built-in photographs are too small for patches of {shape[1]} x {shape[2]}.",
+            f"The built-in photographs are too small for patches of {height} x {width}.",
             "Make a pool from larger ones with `instahide public` and name it with `public=`.",
         )
     return ImageTable.from_arrays(pixels)
+
+
+def _in_shape(patch: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A patch of a photograph as an image with more channels, or as a volume.
+
+    Channels repeat red, green and blue. The planes of a volume are the patch, moved by one pixel
+    from each to the next, so that neighbouring planes are alike.
+    """
+    channels, *depth, height, width = shape
+    patch = patch[np.arange(channels) % len(patch)]
+    if not depth:
+        return patch
+    planes = [patch[:, at : at + height, at : at + width] for at in range(depth[0])]
+    return np.stack(planes, axis=1)
 
 
 def _each(
@@ -143,10 +165,12 @@ def _each(
     skip_bad: bool,
     workers: int | None = None,
     progress: bool = True,
+    title: str = "Making the public pool",
 ) -> Generator[NDArray[np.uint8], None, None]:
     skipped: list[Skipped] = []
     bad = skipped if skip_bad else None
-    with closing(decode_listing(files, cut, bad, workers=workers, shown=progress)) as photographs:
+    reading = decode_listing(files, cut, bad, workers=workers, shown=progress, title=title)
+    with closing(reading) as photographs:
         for _, patches in photographs:
             yield from patches
     warn_of_skipped("the photographs", skipped, len(files))

@@ -132,6 +132,7 @@ def decode_listing(
     *,
     workers: int | None = None,
     shown: bool = True,
+    title: str = "Reading images",
 ) -> Generator[tuple[int, Read], None, None]:
     """(number of the file, what ``read`` made of it), in order, read on threads.
 
@@ -147,9 +148,7 @@ def decode_listing(
         except InstaHideError as error:
             return error
 
-    results = with_progress(
-        parallel_map(attempt, files, workers), "Reading images", len(files), shown
-    )
+    results = with_progress(parallel_map(attempt, files, workers), title, len(files), shown)
     with closing(results):
         for number, result in enumerate(results):
             if not isinstance(result, InstaHideError):
