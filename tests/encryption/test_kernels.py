@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -450,3 +451,19 @@ def test_images_and_volumes_of_every_type_are_encoded_as_the_reference(
         keys, 3, on_torch
     )
     np.testing.assert_allclose(on_torch.numpy(), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (4, 8), (5, 8), (33, 1)])
+def test_encodings_past_the_caches_are_the_same_bits(size: tuple[int, int]) -> None:
+    """Memory that begins with a cache line is written past them, other memory is not."""
+    private, public, keys, private_k, scale, bias = inputs(4, np.uint8, shape=(3, *size))
+    shape = (len(keys.partners), 3, *size)
+    memory = torch.full((math.prod(shape) + 32,), torch.nan)
+    found = []
+    for start in (0, 1):
+        first = (-memory.data_ptr() % 64) // 4 + start
+        out = memory[first : first + math.prod(shape)].view(shape)
+        cpu.encode(private, public, keys, private_k, scale, bias, out)
+        found.append(out.clone())
+    assert torch.equal(*found)
+    assert not found[0].isnan().any()

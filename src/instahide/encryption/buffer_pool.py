@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+#: Bytes of a cache line.
+LINE = 64
 #: Buffers in the pool: about the number of blocks that a stream holds at a time.
 SPARE = 6
 #: Bytes of the smallest and the largest buffer that is pooled.
@@ -45,8 +47,10 @@ def allocate(
     size = math.prod(shape) * dtype.itemsize
     if not LEAST <= size <= MOST:
         return torch.from_numpy(np.empty(shape, f"u{dtype.itemsize}")).view(dtype)
-    memory = _spare_buffer(size)
-    lent = memory[:size].view(f"u{dtype.itemsize}").reshape(shape)
+    memory = _spare_buffer(size + LINE)
+    # Kernels write whole cache lines.
+    start = -memory.ctypes.data % LINE
+    lent = memory[start : start + size].view(f"u{dtype.itemsize}").reshape(shape)
     # Every tensor on this memory, and every array on such a tensor, holds ``lent``.
     weakref.finalize(lent, _spare.append, memory).atexit = False
     return torch.from_numpy(lent).view(dtype)

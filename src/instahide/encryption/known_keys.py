@@ -17,7 +17,7 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import reference
-from instahide.encryption.keys import KEY_BYTES, KeyStream, OneTimeKeys
+from instahide.encryption.keys import KEY_BYTES, KeyStream
 from instahide.encryption.sampling import sampler
 from instahide.encryption.sampling.partner_pools import partner_pools, require_enough_images
 from instahide.encryption.scheme import Scheme
@@ -104,11 +104,8 @@ def illustrate(
 
     The picture shows the partners, so these encodings hide nothing. No encoder uses these keys.
     """
-    pool = (
-        images.subset(slice(0, 0))
-        if public is None
-        else public.with_pixels_like(images).normalized_like(images)
-    )
+    pool = images.subset(slice(0, 0)) if public is None else public.with_pixels_like(images)
+    pool = pool.normalized_like(images)
     pools = partner_pools(images.content_ids, images, public)
     require_enough_images(scheme, pools)
     block = KeyStream("illustration").next_block()
@@ -122,7 +119,6 @@ def illustrate(
         exposure=Exposure(len(images)),
         pools=pools,
     )
-    unmasked = OneTimeKeys(keys.partners, keys.coefficients, None, None)
     own, others = keys.partners[:, : scheme.private_k], keys.partners[:, scheme.private_k :]
     parts = np.concatenate(
         [
@@ -135,7 +131,7 @@ def illustrate(
         reference.encode(
             images.pixels, pool.pixels, used, scheme.private_k, images.scale, images.bias
         )
-        for used in (unmasked, keys)
+        for used in (keys._replace(masks=None), keys)
     )
     if scheme.noise:
         encodings = encodings + sampler.noise(block, encodings.shape, scheme.noise)

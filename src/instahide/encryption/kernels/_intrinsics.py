@@ -38,6 +38,41 @@ def copy_mirrored(_: Array, target: Array, to: Array, source: Array, begin: Arra
 
 
 @intrinsic
+def stream(_: Array, target: Array, to: Array, source: Array) -> Array:
+    """Copy the first 32 values of ``source`` to ``target`` from ``to``, past the caches.
+
+    Values have 32 bits, and ``to`` is at the start of a cache line. Bounds are not checked.
+    """
+
+    def generate(context: Array, builder: Array, signature: Array, arguments: Array) -> Array:
+        first = context.get_constant(types.uintp, 0)
+        read = _address(context, builder, signature.args[2], arguments[2], first)
+        write = _address(context, builder, signature.args[0], *arguments[:2])
+        line = ir.VectorType(read.type.pointee, LINE // 4)
+        flag = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        for number in range(2):
+            at = ir.Constant(ir.IntType(32), number)
+            place = builder.gep(builder.bitcast(read, line.as_pointer()), [at])
+            values = builder.load(place, align=4)
+            place = builder.gep(builder.bitcast(write, line.as_pointer()), [at])
+            builder.store(values, place, align=LINE).set_metadata("nontemporal", flag)
+        return context.get_dummy_value()
+
+    return types.void(target, types.uintp, source), generate
+
+
+@intrinsic
+def fence(_: Array) -> Array:
+    """Make what `stream` has written visible to other threads."""
+
+    def generate(context: Array, builder: Array, signature: Array, arguments: Array) -> Array:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
 def prefetch(_: Array, array: Array, place: Array) -> Array:
     """Prefetch the cache line of ``place`` in the flat ``array``, without waiting for it.
 

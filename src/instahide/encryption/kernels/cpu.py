@@ -11,6 +11,7 @@ mix are prefetched while a mix is computed.
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -20,7 +21,14 @@ import torch
 from numba.cpython.unsafe.tuple import tuple_setitem
 from numpy.typing import NDArray
 
-from instahide.encryption.kernels._intrinsics import LANES, LINE, copy_mirrored, prefetch
+from instahide.encryption.kernels._intrinsics import (
+    LANES,
+    LINE,
+    copy_mirrored,
+    fence,
+    prefetch,
+    stream,
+)
 from instahide.encryption.keys import OneTimeKeys
 from instahide.utils.numba_jit import Array, njit
 
@@ -70,7 +78,7 @@ def encode(
         exact = part if part.dtype == torch.float32 else torch.empty(part.shape)
         _encode_mixes(
             values, keys.partners, keys.coefficients, masks, moves, (scale, bias, fill), start,
-            exact.numpy(), (begins, weights, private_slots),
+            exact.numpy(), (begins, weights, private_slots), _line(part, exact),
         )  # fmt: skip
         if exact is not part:
             part.copy_(exact)
@@ -82,6 +90,17 @@ def encode(
         list(_workers(os.getpid()).map(work, starts))
 
 
+def _line(part: torch.Tensor, exact: torch.Tensor) -> NDArray[np.uint32]:
+    """Room for 32 values that are written past the caches together, or none.
+
+    A block of encodings is larger than the caches: written into them, it would be read from memory
+    first. It is written past them where every plane begins with a cache line and is not read again
+    here.
+    """
+    whole = math.prod(exact.shape[2:]) % 32 == 0 and exact.data_ptr() % LINE == 0
+    return np.empty(32 if whole and exact is part else 0, np.uint32)
+
+
 @cache
 def _workers(process: int) -> ThreadPoolExecutor:
     """The thread pool of a process; a forked child needs its own."""
@@ -91,19 +110,18 @@ def _workers(process: int) -> ThreadPoolExecutor:
 @njit(nogil=True)
 def _encode_mixes(
     tables: Array, partners: Array, coefficients: Array, masks: Array, moves: Array,
-    normalization: Array, start: int, out: Array, registers: Array,
+    normalization: Array, start: int, out: Array, registers: Array, line: Array,
 ) -> None:  # fmt: skip
     """Fill ``out`` with the mixes from ``start`` on.
 
     ``tables`` are the private and the public images, flat. ``registers`` are tuples of lengths
     k, k and private_k, whose values stay in registers: the start and the weight of every plane of
-    a mix. The tuple ``coming`` has the starts of the next mix's planes.
+    a mix. The tuple ``coming`` has the starts of the next mix's planes. ``line`` is as of `_line`.
     """
     (private, public), (scale, bias, black) = tables, normalization
     begins, weights, private_slots = registers
     channels, height, width = out.shape[1:]
-    size, room = height * width, (height + 2) * width
-    coming = begins
+    size, room, coming = height * width, (height + 2) * width, begins
     moved = np.empty(len(begins) * room, private.dtype)
     unmasked = np.zeros((size + 31) // 32, np.uint32)
     for row in range(out.shape[0]):
@@ -128,13 +146,14 @@ def _encode_mixes(
             bits = out[row, channel].reshape(-1).view(np.uint32)
             if moves.size:
                 _mix_and_mask(
-                    moved, moved, begins, weights, bias[channel], words, bits, begins, coming
+                    moved, moved, begins, weights, bias[channel], words, bits, begins, coming, line
                 )
             else:
                 _mix_and_mask(
                     private, public, begins, weights, bias[channel], words, bits, private_slots,
-                    coming,
+                    coming, line,
                 )  # fmt: skip
+    fence()  # type: ignore[call-arg]
 
 
 @njit(nogil=True)
@@ -167,22 +186,26 @@ def _value(
 @njit(nogil=True, fastmath={"contract"})
 def _mix_and_mask(
     private: Array, public: Array, begins: Array, weights: Array, bias: Array, words: Array,
-    out: Array, private_slots: Array, coming: Array,
+    out: Array, private_slots: Array, coming: Array, line: Array,
 ) -> None:  # fmt: skip
     """Write every value to ``out``, with its sign flipped by the mask bits ``words``.
 
     Meanwhile, prefetch the planes that begin at ``coming``.
     """
     whole = out.size // 32
+    target = line if line.size else out
     for word in range(whole):
         for slot in range(len(coming)):
             table = private if slot < len(private_slots) else public
             prefetch(table, np.uintp(coming[slot] + 32 * word))  # type: ignore[call-arg]
+        begin = 0 if line.size else 32 * word
         for bit in range(32):
             sign = (words[word] << np.uint32(31 - bit)) & np.uint32(0x80000000)
             at = 32 * word + bit
             value = _value(private, public, begins, weights, bias, at, private_slots)
-            out[np.uintp(at)] = value ^ sign
+            target[np.uintp(begin + bit)] = value ^ sign
+        if line.size:
+            stream(out, np.uintp(32 * word), line)  # type: ignore[call-arg]
     for at in range(32 * whole, out.size):
         sign = (words[whole] << np.uint32(31 - at % 32)) & np.uint32(0x80000000)
         value = _value(private, public, begins, weights, bias, at, private_slots)
