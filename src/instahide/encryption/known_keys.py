@@ -7,7 +7,7 @@ must never be published. No encoder that publishes uses these keys.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +131,7 @@ def illustrate(
         reference.encode(
             images.pixels, pool.pixels, used, scheme.private_k, images.scale, images.bias
         )
-        for used in (keys._replace(masks=None), keys)
+        for used in (replace(keys, masks=None), keys)
     )
     if scheme.noise:
         encodings = encodings + sampler.noise(block, encodings.shape, scheme.noise)
