@@ -50,6 +50,7 @@ def manifest_of(images: ImageTable, scheme: Scheme, **facts: Any) -> Manifest:
     known = {
         "publication": new_publication(), "scheme": asdict(scheme), "shape": images.shape,
         "classes": images.classes, "mean": images.mean, "std": images.std,
+        "value_range": images.value_range,
         "private_images": len(images), "copies": 1, "values": "float16",
         "max_quantization_error": 0.0,
     }  # fmt: skip

@@ -82,7 +82,12 @@ def bound(arrays: Arrays, dtype: torch.dtype = torch.float32) -> NDArray[np.floa
     private, public, keys, private_k, scale, bias = arrays
     unmasked = OneTimeKeys(keys.partners, keys.coefficients, None, keys.moves)
     magnitude = reference.encode(
-        np.abs(private), np.abs(public), unmasked, private_k, scale, np.abs(bias)
+        np.abs(private.astype(float)),
+        np.abs(public.astype(float)),
+        unmasked,
+        private_k,
+        scale,
+        np.abs(bias),
     )
     k = keys.partners.shape[1]
     exact = (1.5 * k + 3) * 2.0**-24 * magnitude

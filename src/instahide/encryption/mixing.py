@@ -154,7 +154,9 @@ def clip_to_range(
     """
     if not scheme.noise:
         return private
-    mean, std = (np.asarray(moment, np.float32)[:, None, None] for moment in _known(like))
+    known = _known(like)
+    per_channel = (-1, *(1 for _ in private.shape[2:]))
+    mean, std = (np.float32(moment).reshape(per_channel) for moment in (known.mean, known.std))
     return np.clip(private, -mean / std, (1 - mean) / std)
 
 
