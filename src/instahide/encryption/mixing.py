@@ -156,7 +156,9 @@ def clip_to_range(
         return private
     known = _known(like)
     per_channel = (-1, *(1 for _ in private.shape[2:]))
-    mean, std = (np.float32(moment).reshape(per_channel) for moment in (known.mean, known.std))
+    mean, std = (
+        np.asarray(moment, np.float32).reshape(per_channel) for moment in (known.mean, known.std)
+    )
     return np.clip(private, -mean / std, (1 - mean) / std)
 
 

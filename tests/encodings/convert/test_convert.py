@@ -67,7 +67,8 @@ def write(
     images, labels = (torch.from_numpy(part) for part in mixes(count, shape))
     manifest = Manifest(
         publication=new_publication(), participant="anna", scheme=asdict(ORIGIN.scheme),
-        shape=shape, classes=CLASSES, mean=ORIGIN.mean, std=ORIGIN.std, value_range=ORIGIN.value_range,
+        shape=shape, classes=CLASSES, mean=ORIGIN.mean, std=ORIGIN.std,
+        value_range=ORIGIN.value_range,
         private_images=count // COPIES, copies=COPIES + limit, values=values,
         max_quantization_error=0.0,
     )  # fmt: skip

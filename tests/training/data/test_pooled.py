@@ -49,7 +49,6 @@ def published(
         scheme=scheme,
         mean=table.mean,
         std=table.std,
-        value_range=table.value_range,
         private_images=len(table),
         copies=copies,
         shard=1000,
