@@ -36,7 +36,8 @@ def write(
     known = {
         "publication": new_publication(), "scheme": asdict(scheme or Scheme.cross(4)),
         "shape": tuple(images.shape[1:]), "classes": tuple(classes), "mean": (0.5,) * channels,
-        "std": (0.25,) * channels, "private_images": len(images), "copies": 1, "values": "float32",
+        "std": (0.25,) * channels, "value_range": (0.0, 255.0),
+        "private_images": len(images), "copies": 1, "values": "float32",
         "max_quantization_error": 0.0,
     }  # fmt: skip
     manifest = Manifest.model_validate({**known, **facts})
