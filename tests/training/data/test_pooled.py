@@ -159,7 +159,8 @@ def test_test_images_are_normalized_as_the_encodings_were(
     assert isinstance(pool.test, ImageTable)
     assert pool.test.mean == pytest.approx((0.3,))
     assert pool.test.std == pytest.approx((0.2,))
-    assert (pool.card.mean, pool.card.std) == normalization(pool.folders)
+    card = pool.card
+    assert (card.mean, card.std, card.value_range) == normalization(pool.folders)
     np.testing.assert_array_equal(pool.test.pixels, open_split("digits").test.pixels)
 
 
