@@ -22,7 +22,8 @@ PROMISED = {
     "app": {"answer_k4_ms", "answer_k8_ms"},
     "encode": {
         "vs_authors_k4", "vs_authors_k6", "vs_authors_augmented", "vs_floor_k4",
-        "vs_floor_in_cache_k4", "images_per_s", "keys_share",
+        "vs_floor_in_cache_k4", "images_per_s", "keys_share", "uint16_vs_uint8",
+        "volumes_vs_bandwidth",
     },
     "duplicates": {
         "encoding_inside", "encoding_cross", "opening_png", "opening_jpeg", "opening_idx",
