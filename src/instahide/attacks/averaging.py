@@ -30,6 +30,7 @@ class Averaging:
     title = "Averaging the encodings of an image"
     paper = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
     observes = EncodingObservation
+    volumes = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies if the attacker knows which encodings are of the same image."""
@@ -91,5 +92,5 @@ def _means(
     )
     sums = torch.zeros(len(numbers), *values.shape[1:])
     sums.index_add_(0, torch.from_numpy(places), values)
-    means = sums / torch.from_numpy(sizes)[:, None, None, None]
+    means = sums / torch.from_numpy(sizes).reshape(-1, *[1] * (sums.ndim - 1))
     return torch.from_numpy(numbers), means, values.mean(dim=0), float(sizes.mean())

@@ -137,6 +137,11 @@ class Observation:
     #: Why an attack does not apply if there is no such observation.
     absent: ClassVar[str] = "There is nothing that it could be run on."
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the images, or (C, D, H, W) of the volumes; empty if there are none."""
+        return ()
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.scheme}, {self.threat})"
 
@@ -163,6 +168,11 @@ class EncodingObservation(Observation):
     known_mixes: Tensor | None = None
 
     absent: ClassVar[str] = "The attacker sees no encodings."
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of an encoding."""
+        return tuple(self.encodings.shape[1:])
 
     def __len__(self) -> int:
         return len(self.encodings)
@@ -194,6 +204,11 @@ class UpdateObservation(Observation):
 
     absent: ClassVar[str] = "The attacker sees no update of a network."
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of an encoding."""
+        return self.shape
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NetworkObservation(Observation):
@@ -210,6 +225,11 @@ class NetworkObservation(Observation):
     public: ImageTable | None = None
 
     absent: ClassVar[str] = "The attacker has no trained network, or no images to ask it about."
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of a candidate."""
+        return self.candidates.shape
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -356,6 +376,8 @@ class Attack(Protocol[Seen]):
         name: name by which it is selected, such as ``public-search``.
         title: a description in one line.
         paper: its publication.
+
+    It is not run on volumes unless it has an attribute ``volumes`` that is true.
     """
 
     name: str
@@ -380,7 +402,18 @@ def refusal(attack: Attack[Seen], observation: Observation) -> str | None:
     """Why ``attack`` cannot be run on ``observation``, which may be of any kind; None if it can."""
     if not isinstance(observation, attack.observes):
         return attack.observes.absent
-    return attack.applies(observation)
+    return planar_only(attack, observation.image_shape) or attack.applies(observation)
+
+
+def planar_only(attack: Attack[Seen], shape: tuple[int, ...]) -> str | None:
+    """Why ``attack`` cannot be run on images of ``shape``; None if it can.
+
+    An attack is for images (C, H, W), unless it has an attribute ``volumes`` that is true: then it
+    is also for volumes (C, D, H, W).
+    """
+    if len(shape) > 3 and not getattr(attack, "volumes", False):
+        return "The attack is for images of two dimensions, and these are volumes."
+    return None
 
 
 def require(value: T | None) -> T:

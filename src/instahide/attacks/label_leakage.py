@@ -27,6 +27,7 @@ class LabelLeakage:
     title = "Reading classes and coefficients off the labels"
     paper = "Carlini et al., arXiv:2011.05315, section 4"
     observes = EncodingObservation
+    volumes = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies if the attacker has labels."""

@@ -43,6 +43,7 @@ class LossThreshold:
     title: str = "Membership by the network's loss"
     paper: str = "Yeom et al., Privacy Risk in Machine Learning, CSF 2018 (arXiv:1709.01604)"
     observes: ClassVar[type[NetworkObservation]] = NetworkObservation
+    volumes: ClassVar[bool] = True
 
     def applies(self, observation: NetworkObservation) -> str | None:
         """Always applies."""
@@ -78,6 +79,7 @@ class LikelihoodRatio:
     title: str = "Membership by the likelihood ratio of shadow networks"
     paper: str = "Carlini et al., Membership Inference Attacks From First Principles, S&P 2022"
     observes: ClassVar[type[NetworkObservation]] = NetworkObservation
+    volumes: ClassVar[bool] = True
 
     def applies(self, observation: NetworkObservation) -> str | None:
         """Applies if there are enough candidates, half of which train each shadow network."""

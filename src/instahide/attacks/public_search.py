@@ -11,6 +11,8 @@ encoding e is p . (S^-1 e), a matrix product with the original patches.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,9 @@ from instahide.attacks.base import (
 )
 from instahide.attacks.whitening import BLOCK, Pool
 
+#: Values of an image at most, of whose covariance 4 GiB are kept.
+MOST_VALUES = 1 << 15
+
 
 class PublicSearch:
     """Finds the public images of every encoding without a mask."""
@@ -32,6 +37,7 @@ class PublicSearch:
     title = "Finding public images by whitened correlation"
     paper = "Huang et al., InstaHide, ICML 2020, section 4 (arXiv:2010.02772)"
     observes = EncodingObservation
+    volumes = True
     squared = False
 
     def applies(self, observation: EncodingObservation) -> str | None:
@@ -40,6 +46,9 @@ class PublicSearch:
             return "The scheme mixes no public images in."
         if observation.public is None or observation.threat.public != "images":
             return "The attacker does not have the public pool."
+        values = math.prod(observation.image_shape)
+        if values > MOST_VALUES:
+            return f"An image has {values:,} values; a covariance of {MOST_VALUES:,} is possible."
         return None
 
     def run(
@@ -69,6 +78,7 @@ class PublicSearchAbsolute(PublicSearch):
     title = "Finding public images by whitened correlation of squares"
     paper = "Our extension of Huang et al., InstaHide, ICML 2020, section 4"
     observes = EncodingObservation
+    volumes = True
     squared = True
 
 

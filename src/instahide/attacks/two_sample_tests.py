@@ -43,6 +43,7 @@ class StatisticalTests:
     title = "Statistical tests between encodings of one image and of others"
     paper = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
     observes = EncodingObservation
+    volumes = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies if the attacker knows which encodings are of the same image."""

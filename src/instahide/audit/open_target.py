@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,12 +28,16 @@ MOST_RESULTS = 1 << 26
 
 
 class PrivateImages(NamedTuple):
-    """The images behind a target; None means those of the run, or the default."""
+    """The images behind a target; None means those of the run, or the default.
+
+    ``model`` is the network of the run; see `load_network`.
+    """
 
     source: str
     public: str | None
     size: int | None
     skip_bad: bool
+    model: str | None = None
 
 
 def open_target(target: str, given: PrivateImages) -> AuditTarget:
@@ -61,11 +64,11 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
             f"The run in {folder} was trained on folders of encodings.",
             f"Audit each of those: {', '.join(settings.data)}.",
         )
-    network, card = _network(folder)
+    network, card = _network(folder, given.model)
     images, others = _images_of_run(settings, given)
     if card is not None:
         _require_fit(images, card.shape, card.classes, str(folder))
-        images = replace(images, mean=card.mean, std=card.std)
+        images, others = images.normalized_like(card), others.normalized_like(card)
     scheme, results = settings.encryption(), _results(folder)
     epochs = results.get("epochs")
     pool = given.public or settings.public
@@ -100,7 +103,8 @@ def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[Image
     except InstaHideError:
         # They help some attackers, but the audit can do without them.
         return images, images.subset(slice(0, 0))
-    return images, others if others.shape == images.shape else images.subset(slice(0, 0))
+    alike = others.shape == images.shape and others.pixels.dtype == images.pixels.dtype
+    return images, others if alike else images.subset(slice(0, 0))
 
 
 def _said_of_run(settings: TrainSettings, results: Mapping[str, object]) -> dict[str, str]:
@@ -134,7 +138,7 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         name=target,
         kind="encodings",
         source=given.source,
-        images=replace(images, mean=manifest.mean, std=manifest.std),
+        images=images.normalized_like(manifest),
         public=open_pool(given.public or "photos", images.shape) if scheme.public_k else None,
         scheme=scheme,
         copies=max(1, round(len(folder) / manifest.private_images)),
@@ -162,9 +166,9 @@ def _require_fit(
 ) -> None:
     if images.shape != tuple(shape):
         raise DataError(
-            f"The images are {images.shape}, those of {folder} were {tuple(shape)} (channels, "
-            "height, width).",
-            f"Name the images that it was made of; `size={shape[1]}` resizes them.",
+            f"The images are {images.shape}, those of {folder} were {tuple(shape)}: channels, then "
+            "the spatial dimensions.",
+            f"Name the images that it was made of; `size={min(shape[1:])}` resizes them.",
         )
     if images.classes != tuple(classes) or len(np.unique(images.labels)) == 0:
         raise DataError(
@@ -174,10 +178,10 @@ def _require_fit(
         )
 
 
-def _network(folder: Path) -> tuple[nn.Module, NetworkCard] | tuple[None, None]:
+def _network(folder: Path, model: str | None) -> tuple[nn.Module, NetworkCard] | tuple[None, None]:
     """The network of a finished run and its card; None for a run that is not finished."""
     path = folder / "model.safetensors"
-    return load_network(path) if path.exists() else (None, None)
+    return load_network(path, model=model) if path.exists() else (None, None)
 
 
 def _results(folder: Path) -> Mapping[str, object]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from instahide.attacks.base import Attack, Observation, RecoveredImages
+from instahide.attacks.base import Attack, Observation, RecoveredImages, planar_only
 from instahide.attacks.sandbox import Answer, IsolatedRunner
 from instahide.audit.report.images import save_images
 from instahide.audit.report.schema import AttackResult, Facts
@@ -131,9 +131,10 @@ class Session:
         seconds: float,
         watcher: Watcher,
     ) -> AttackResult:
-        answer, scene = Answer("refused", reason=attack.observes.absent), None
+        reason = planar_only(attack, self.subject.images.shape)
+        answer, scene = Answer("refused", reason=reason or attack.observes.absent), None
         refusals = []
-        for scene in scenarios(self.subject, task):
+        for scene in () if reason else scenarios(self.subject, task):
             if not isinstance(scene.observation, attack.observes):
                 continue
             answer = attacker.run(task.attack, scene.observation, seconds, watcher.goes_on)

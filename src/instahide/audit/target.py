@@ -122,5 +122,7 @@ class AuditTarget:
         )
 
     def pixels(self) -> Tensor:
-        """(N, C, H, W) float32 private images from 0 to 1."""
-        return torch.from_numpy(self.images.pixels.astype(np.float32) / 255)
+        """(N, C, H, W) or (N, C, D, H, W) float32 private images from 0 to 1."""
+        low, high = self.images.value_range
+        values = (self.images.pixels.astype(np.float32) - low) / (high - low)
+        return torch.from_numpy(np.clip(values, 0, 1, dtype=np.float32))

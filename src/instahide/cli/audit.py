@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from instahide.cli.console import notes, out, text_column
-from instahide.cli.options import Size, SkipBad, command
+from instahide.cli.options import Size, SkipBad, TrustedModel, command
 from instahide.encryption.scheme import Scheme
 from instahide.errors import printable
 
@@ -49,6 +49,7 @@ class AuditOptions(BaseModel):
     ] = Field(default_factory=list)
     size: Size = None
     skip_bad: SkipBad = False
+    model: TrustedModel = None
     out: Annotated[Path, typer.Option(help="Folder of the audit.")] = Path("audit")
 
 
@@ -69,7 +70,9 @@ def audit(options: AuditOptions) -> None:
     seconds, known = parse_duration(options.budget), registered()
     names = select_attacks(sorted(known.attacks), options.only)
     bounds = [parse_threshold(expression, known.attacks) for expression in options.fail_if]
-    given = PrivateImages(options.images, options.public, options.size, options.skip_bad)
+    given = PrivateImages(
+        options.images, options.public, options.size, options.skip_bad, options.model
+    )
     subject = open_target(options.target, given)
     session = Session.open(options.out, subject)
     try:
@@ -191,6 +194,7 @@ def _command(options: AuditOptions) -> str:
     words += ["--public", options.public] if options.public else []
     words += ["--size", str(options.size)] if options.size else []
     words += ["--skip-bad"] if options.skip_bad else []
+    words += ["--model", options.model] if options.model else []
     words += ["--budget", options.budget, "--out", str(options.out)]
     for option, values in (("--only", options.only), ("--fail-if", options.fail_if)):
         for value in values:

@@ -45,7 +45,7 @@ _ARGUMENT = re.compile(r"`([a-z_]+)=([^`]*)`")
 #: Those of them that are options of commands, as ``--skip-bad``.
 _OPTIONS = {
     "batch_size", "budget", "classes", "copies", "device", "engine", "format", "grey", "images",
-    "min_keypoints", "out", "patch", "per_image", "port", "precision", "price", "public",
+    "min_keypoints", "model", "out", "patch", "per_image", "port", "precision", "price", "public",
     "queries", "rate", "reports", "resume", "sign_invariant", "size", "skip_bad", "truth", "values",
 }  # fmt: skip
 

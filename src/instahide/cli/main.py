@@ -1,8 +1,8 @@
 """`instahide`: the table of its commands. A command is imported when it is called.
 
 To add a command, write `cli/NAME.py` with a function `NAME` under `options.command`, and add its
-name and the first line of its docstring to `COMMANDS`. (`import` is a word of Python: the module
-and the function are called `import_`.)
+name and the first line of its docstring to `COMMANDS`. In the name of module and function, a hyphen
+is an underscore, and `import`, a word of Python, is `import_`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ COMMANDS = {
     "Train": {
         "train": "Train a network on encrypted images, or on folders of encodings.",
         "predict": "Classify images with a trained network, as encrypted or plain queries.",
+        "export-model": "Write a trained network for use elsewhere, with its preprocessing.",
         "public": "Cut a public pool of patches from photographs.",
     },
     "Publish encodings": {
@@ -83,7 +84,8 @@ class LazyCommand(TyperCommand):
         """As `TyperCommand.make_context`, of the command itself."""
         from instahide.cli.options import click_command
 
-        name = f"{self.name}_" if keyword.iskeyword(str(self.name)) else str(self.name)
+        name = str(self.name).replace("-", "_")
+        name = f"{name}_" if keyword.iskeyword(name) else name
         found = click_command(getattr(import_module(f"instahide.cli.{name}"), name))
         return found.make_context(info_name, *given, **extra)
 

@@ -49,6 +49,13 @@ Classes = Annotated[
     str | None,
     typer.Option(help="All classes of all participants: cat,dog or a file with one name per line."),
 ]
+TrustedModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Network of the run: needed if it is of another package, whose code is then run.",
+    ),
+]
 LedgerFile = Annotated[
     Path | None,
     typer.Option("--ledger", help="File of the ledger; if omitted, $INSTAHIDE_LEDGER or your own."),

@@ -10,7 +10,7 @@ import typer
 from pydantic import BaseModel, Field
 
 from instahide.cli.console import out
-from instahide.cli.options import MOST, Pool, Size, SkipBad, command
+from instahide.cli.options import MOST, Pool, Size, SkipBad, TrustedModel, command
 from instahide.data import ImageTable, open_pool, open_test
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -32,6 +32,7 @@ class PredictOptions(BaseModel):
     coefficient: float = Field(0.5, description="lower bound of the image's own coefficient")
     size: Size = None
     skip_bad: SkipBad = False
+    model: TrustedModel = None
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("predictions.csv")
 
 
@@ -46,7 +47,7 @@ def predict(options: PredictOptions) -> None:
     from instahide.training.data.alignment import align_to_model
     from instahide.training.model_io import load_network
 
-    network, card = load_network(options.run / "model.safetensors")
+    network, card = load_network(options.run / "model.safetensors", model=options.model)
     images = open_test(options.source, size=options.size, skip_bad=options.skip_bad)
     images = align_to_model(images, card.shape, card.classes, card)
     scheme = Scheme.from_json(card.scheme)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from instahide.cli.console import out
 from instahide.cli.options import Pool, Size, SkipBad, Source, command
 from instahide.data import ImageTable, open_images, open_pool
-from instahide.data.display import denormalize, min_max
+from instahide.data.display import denormalize, min_max, shown_part
 from instahide.encryption.scheme import Preset, Scheme
 from instahide.errors import InstaHideError, IntegrationError, SchemeError
 from instahide.utils.atomic_write import atomic_write
@@ -105,10 +105,8 @@ def _draw(steps: Illustration, images: ImageTable, private_k: int, path: Path) -
     ]
     for axis, name in zip(np.delete(axes[0], k), [*names, *_TITLES], strict=True):
         axis.set_title(name, fontsize=8, color=_INK)
-    figure.supxlabel(
-        CAPTION,
-        fontsize=7,
-        color=_PALE,
-    )
+    part = shown_part(images.shape)
+    caption = CAPTION if part is None else f"{CAPTION} Shown: {part}."
+    figure.supxlabel(caption, fontsize=7, color=_PALE)
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=160, facecolor="white")

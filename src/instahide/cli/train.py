@@ -13,6 +13,7 @@ from rich.table import Table
 
 from instahide.cli.console import WARNING, err, explained, notes, out
 from instahide.cli.options import MIXING_PANEL, command
+from instahide.errors import InstaHideError
 from instahide.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ PANELS = {
     "Data": ("test", "public", "fresh_crops", "size", "skip_bad", "test_share"),
     "Encryption": (*MIXING_PANEL, "crop_padding", "flip"),
     "Exposure": ("ledger", "max_exposure"),
-    "Network": ("model", "sign_invariant", "seed"),
+    "Network": ("model", "weights", "sign_invariant", "seed"),
     "Training": (
         "epochs", "batch_size", "optimizer", "lr", "weight_decay", "momentum", "schedule", "ema",
         "patience", "precision", "device",
@@ -100,10 +101,21 @@ def _train(
 def _settings(
     given: Mapping[str, object], folder: Path, config: Path | None, resume: bool
 ) -> TrainSettings:
-    """Those of ``config``, or of the resumed run, with ``given`` on top."""
+    """Those of ``config``, or of the resumed run, with ``given`` on top.
+
+    Raises:
+        InstaHideError: the file cannot be used, or names code of another package to run.
+    """
+    from instahide.training.models.imported import is_imported
+
     own = folder / "settings.json"
     source = own if resume and own.exists() and config is None else config
     settings = TrainSettings.load(source) if source else TrainSettings.from_values({})
+    if is_imported(settings.model) and "model" not in given:
+        raise InstaHideError(
+            f"{source} names the network `{settings.model}`, whose package would be imported.",
+            f"If you trust the file and the package, name it yourself: `model='{settings.model}'`.",
+        )
     return settings.merged(given)
 
 

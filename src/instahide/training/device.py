@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from instahide.errors import InstaHideError
 
@@ -52,6 +53,19 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """A context in which networks compute in ``precision``; no effect for float32."""
     return torch.autocast(device.type, precision, enabled=precision is not torch.float32)
+
+
+def place(model: nn.Module, device: torch.device) -> None:
+    """Move ``model`` to ``device``, with the weights in the layout of `channels_last`."""
+    model.to(device)
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = channels_last(tensor.data)
+
+
+def channels_last(values: Tensor) -> Tensor:
+    """Images or volumes with the channels of a pixel side by side, as convolutions are fastest."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return values.contiguous(memory_format=layouts.get(values.ndim, torch.contiguous_format))
 
 
 def _has_bfloat16(device: torch.device) -> bool:

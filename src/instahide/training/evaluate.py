@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
 from instahide.training.class_logits import class_logits
-from instahide.training.device import autocast
+from instahide.training.device import autocast, channels_last
 
 
 class Accuracy(NamedTuple):
@@ -64,7 +64,7 @@ def _count(model: nn.Module, images: Tensor, labels: Tensor, precision: torch.dt
 
     device = next(model.parameters()).device
     with autocast(device, precision):
-        outputs = model(images.to(device).contiguous(memory_format=torch.channels_last))
+        outputs = model(channels_last(images.to(device)))
     logits = class_logits(outputs)
     labels = labels.to(device)
     if len(labels) and labels.max() >= logits.shape[1]:

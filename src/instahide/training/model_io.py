@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +16,10 @@ from torch import Tensor, nn
 
 from instahide.data.pixels import EIGHT_BIT
 from instahide.encryption.scheme import Scheme
-from instahide.errors import DamagedFileError
+from instahide.errors import DamagedFileError, InstaHideError
 from instahide.training import checkpoint
 from instahide.training.models import build
+from instahide.training.models.imported import is_imported
 
 #: Channels, height or width.
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -27,7 +30,7 @@ class NetworkCard:
     """The metadata of a network.
 
     Attributes:
-        model: name of the architecture, a key of `models.NETWORKS`.
+        model: name of the architecture, as `models.build` takes it.
         sign_invariant: whether its input is replaced by its absolute values.
         shape: (C, H, W) of its images, or (C, D, H, W) of its volumes.
         classes: names of its outputs.
@@ -37,7 +40,7 @@ class NetworkCard:
         value_range: the lowest and the highest value of a pixel, 0 and 1 in the unit range.
     """
 
-    model: str
+    model: Annotated[str, Field(max_length=200)]
     sign_invariant: bool
     shape: Annotated[tuple[Size, ...], Field(min_length=3, max_length=4)]
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -49,6 +52,9 @@ class NetworkCard:
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError("mean and std need one value a channel")
+        low, high = self.value_range
+        if not (low < high and math.isfinite(high - low)):
+            raise ValueError("the range of pixels is empty or not finite")
         Scheme.from_json(self.scheme)
 
 
@@ -60,28 +66,94 @@ def save_network(path: Path, model: nn.Module, card: NetworkCard) -> None:
     checkpoint.write(path, model.state_dict(), asdict(card))
 
 
-def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
-    """Load a network, on the CPU and in evaluation mode, and its card.
+def load_network(
+    path: str | os.PathLike[str], *, model: str | None = None
+) -> tuple[nn.Module, NetworkCard]:
+    """Load a trained network, on the CPU and in evaluation mode, and its card.
+
+    A file names its network. If that is a built-in one, loading runs no code of the file. If it is
+    one of another package (``timm:NAME``, ``monai:NAME`` or ``package.module:factory``), loading
+    would import that package and call it, so the file is refused unless you name the same network
+    yourself.
+
+    Args:
+        path: the ``model.safetensors`` of a finished run.
+        model: name of the network that the file must have; required for one of another package.
+
+    Returns:
+        The network, which maps normalized images (n, C, H, W), or volumes (n, C, D, H, W), to
+        outputs (n, classes); and its card.
 
     Raises:
         DamagedFileError: the file is missing or damaged, or holds no network of this library.
+        InstaHideError: its network is of another package or not ``model``.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from instahide import load_network
+        >>> from instahide.training.settings import TrainSettings
+        >>> from instahide.training.trainer import start
+        >>> with TemporaryDirectory() as folder:
+        ...     settings = TrainSettings(
+        ...         data="digits", scheme="inside", epochs=1, queries=0, ledger=f"{folder}/ledger"
+        ...     )
+        ...     _ = start(settings, Path(folder) / "run")
+        ...     network, card = load_network(Path(folder) / "run" / "model.safetensors")
+        >>> card.shape, tuple(network(torch.zeros(2, *card.shape)).shape)
+        ((1, 8, 8), (2, 10))
     """
+    path = Path(path)
     tensors, facts = checkpoint.read(path)
     try:
         card = _CARD.validate_json(json.dumps(facts), strict=True)
-        with torch.device("meta"):
-            _require_weights(_network(card), tensors)  # Before memory is allocated.
-        model = _network(card)
-        model.load_state_dict(tensors)
+    except ValueError as error:
+        raise _no_network(path) from error
+    _require_consent(path, card, model)
+    try:
+        if not is_imported(card.model):
+            with torch.device("meta"):
+                _require_weights(_network(card), tensors)  # Before memory is allocated.
+        network = _network(card)
+        _require_weights(network, tensors)
+        network.load_state_dict(tensors)
     except Exception as error:  # PyTorch raises several kinds on tensors that do not fit
-        raise DamagedFileError(
-            f"{path} does not hold a network.", "Name the model.safetensors of a finished run."
-        ) from error
-    return model.eval(), card
+        if isinstance(error, InstaHideError) and is_imported(card.model):
+            raise
+        raise _no_network(path) from error
+    return network.eval(), card
+
+
+def _require_consent(path: Path, card: NetworkCard, model: str | None) -> None:
+    """Check that loading imports no package that the caller has not named."""
+    if model is not None and model != card.model:
+        raise InstaHideError(
+            f"{path} holds the network `{card.model}`, not `{model}`.",
+            "Name the network that it was trained with.",
+        )
+    if model is None and is_imported(card.model):
+        raise InstaHideError(
+            f"{path} names the network `{card.model}`, and loading it would run code of that "
+            "package.",
+            f"If you trust the file and the package, name it: `model='{card.model}'`.",
+        )
+
+
+def _no_network(path: Path) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} does not hold a network.", "Name the model.safetensors of a finished run."
+    )
 
 
 def _network(card: NetworkCard) -> nn.Module:
-    return build(card.model, card.shape[0], len(card.classes), sign_invariant=card.sign_invariant)
+    return build(
+        card.model,
+        card.shape[0],
+        len(card.classes),
+        sign_invariant=card.sign_invariant,
+        size=card.shape[1:],
+    )
 
 
 def _require_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:

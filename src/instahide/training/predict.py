@@ -12,7 +12,7 @@ from instahide.encryption.exposure import Exposure, limit_error
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.training.class_logits import class_logits
-from instahide.training.device import autocast
+from instahide.training.device import autocast, channels_last
 
 #: Encodings of a query by default; the authors advise more than 15 for the best accuracy.
 ENCODINGS = 10
@@ -50,7 +50,7 @@ def probabilities(
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             with autocast(device, precision):
-                outputs = model(batch.to(device).contiguous(memory_format=torch.channels_last))
+                outputs = model(channels_last(batch.to(device)))
             logits = class_logits(outputs, classes)
             parts.append(logits.float().softmax(1).cpu())
     finally:

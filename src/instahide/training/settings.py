@@ -143,8 +143,12 @@ class TrainSettings(BaseModel):
 
     model: str = Field(
         "small",
+        max_length=200,
         description="network: small, small-group without batch statistics, or resnet18 as in the "
-        "paper",
+        "paper; small-3d for volumes; timm:NAME, monai:NAME, or your own package.module:factory",
+    )
+    weights: str | None = Field(
+        None, description="file of pretrained weights to begin with, of the same network"
     )
     sign_invariant: bool = Field(
         default_factory=_masked, description="feed the network |x|; on where a scheme masks signs"

@@ -128,6 +128,8 @@ class Trainer:
             len(card.classes),
             sign_invariant=card.sign_invariant,
             seed=settings.seed,
+            size=card.shape[1:],
+            weights=None if settings.weights is None else Path(settings.weights),
         )
         # Wait until all processes have opened their data.
         processes.gather(None)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from instahide.errors import DamagedFileError
-from instahide.training.device import pick_device, pick_precision
+from instahide.training.device import channels_last, pick_device, pick_precision, place
 from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.fabric import make_fabric
 from instahide.training.history import History
@@ -60,8 +60,7 @@ class TrainingState:
         """
         device = pick_device(settings.device)
         precision = pick_precision(settings.precision, device)
-        # Convolutions are fastest with the channels of a pixel side by side.
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        place(model, device)
         fabric = make_fabric(device, precision, distributed=processes.world_size > 1)
         state = cls(model, _optimizer(model, settings), fabric, processes)
         if settings.ema > 0:
@@ -99,7 +98,7 @@ class TrainingState:
         """
         images = images or len(encodings)
         encodings = encodings.to(self.fabric.device, non_blocking=True)
-        logits = self._replica(encodings.contiguous(memory_format=torch.channels_last))
+        logits = self._replica(channels_last(encodings))
         labels = labels.to(self.fabric.device, non_blocking=True)
         total = F.cross_entropy(logits.float(), labels, reduction="sum")
         # The mean of the gradients over processes is then the gradient of the mean over images.

@@ -51,6 +51,7 @@ class SeedSearch:
     title = "Trying every seed of a general-purpose generator"
     paper = "After Carlini et al., arXiv:2011.05315: the challenge's generator"
     observes = EncodingObservation
+    volumes = True
 
     def __init__(self, seeds: range = range(SEEDS)) -> None:
         self.seeds = seeds
@@ -103,6 +104,7 @@ class MersenneTwisterAttack:
     title = "Rebuilding the generator of the masks from known mixes"
     paper = "After Carlini et al., arXiv:2011.05315: the challenge's generator"
     observes = EncodingObservation
+    volumes = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """It needs about 20,000 signs."""

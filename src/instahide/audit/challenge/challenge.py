@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable
+from instahide.data.pixels import MOST_CHANNELS
 from instahide.data.readers.npy_file import map_npy
 from instahide.data.readers.size_limits import failure_reason
 from instahide.encryption.scheme import Scheme
-from instahide.errors import DamagedFileError, InstaHideError, first_validation_error
+from instahide.errors import DamagedFileError, DataError, InstaHideError, first_validation_error
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 
 ENCODINGS, LABELS, FACTS = "encryption.npy", "label.npy", "challenge.json"
@@ -101,7 +102,7 @@ class Challenge:
             DamagedFileError: a file is missing or damaged, or they do not fit each other.
         """
         encodings, labels = read_array(folder / ENCODINGS, 4), read_array(folder / LABELS, 2)
-        if len(encodings) != len(labels) or encodings.shape[3] not in (1, 3):
+        if len(encodings) != len(labels) or not 1 <= encodings.shape[3] <= MOST_CHANNELS:
             raise DamagedFileError(
                 f"{ENCODINGS} has the shape {encodings.shape}, {LABELS} {labels.shape}.",
                 "The first is N x H x W x C, the second N x classes.",
@@ -152,8 +153,15 @@ def make_challenge(
         copies: encodings of each image.
 
     Raises:
+        DataError: the images are volumes.
         InstaHideError: one folder contains the other, or one is not empty.
     """
+    if len(images.shape) != 3:
+        raise DataError(
+            f"The images have the shape {images.shape}, and a challenge is of images of two "
+            "dimensions: N x H x W x C.",
+            "Give images, such as slices of these volumes.",
+        )
     _require_apart(folder, truth_folder)
     threat = ThreatModel(public="none", encodings_per_image=copies)
     observation, truth = observe(images, public, scheme, threat)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from instahide.audit.report.schema import Picture
 from instahide.audit.scoring.matching import Matches
+from instahide.data.display import image_axes
 from instahide.utils.atomic_write import atomic_write
 
 Which = Literal["best", "median", "worst"]
@@ -46,8 +47,7 @@ def _saved(folder: Path, name: str, which: Which, beside: Matches, place: int) -
 
 
 def save_png(path: Path, image: Tensor) -> None:
-    """Write ``image`` (C, H, W), from 0 to 1, atomically."""
-    values = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    pixels = values[..., 0] if values.shape[2] == 1 else values
+    """Write what `display.image_axes` shows of ``image``, from 0 to 1, atomically."""
+    pixels = image_axes((image.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
     with atomic_write(path) as partial:
         Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG")

@@ -10,7 +10,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, conv3d
 
 from instahide.audit.scoring import metrics
 
@@ -75,12 +75,15 @@ def _levels() -> tuple[Tensor, Tensor]:
 
 def _local(images: Tensor) -> tuple[Tensor, Tensor]:
     """(m * C, windows) local means, and C2 / (local variance + C2), under the window of SSIM."""
-    radius, deviation = metrics.window(images.shape)
+    radius, deviation = metrics.window(images.shape[2:])
     places = torch.arange(-radius, radius + 1, dtype=torch.float64)
     line = torch.exp(-places.square() / (2 * deviation**2))
     line = line / line.sum()
-    kernel = (line[:, None] * line[None, :])[None, None]
+    kernel = line
+    for _ in images.shape[3:]:
+        kernel = kernel[..., None] * line
+    convolve = conv3d if images.ndim == 5 else conv2d
     channels = images.double().flatten(0, 1)[:, None]
-    means = conv2d(channels, kernel)
-    variance = (conv2d(channels.square(), kernel) - means.square()).clamp(min=0)
+    means = convolve(channels, kernel[None, None])
+    variance = (convolve(channels.square(), kernel[None, None]) - means.square()).clamp(min=0)
     return means.flatten(1), (C2 / (variance + C2)).flatten(1)

@@ -1,7 +1,7 @@
 """Metrics between reconstructions and originals: pure functions of batches of images.
 
-Images are (m, C, H, W) with values from 0 to 1. The data range is 1 for every image, whatever range
-the values have. Each function returns one value per image.
+Images are (m, C, H, W), volumes (m, C, D, H, W), with values from 0 to 1. The data range is 1 for
+every image, whatever range the values have. Each function returns one value per image.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ def psnr(found: Tensor, original: Tensor) -> Tensor:
 def ssim(found: Tensor, original: Tensor) -> Tensor:
     """(m,) structural similarity, 1 for equal images, over windows inside the image.
 
-    For images with fewer than 11 pixels per side, a smaller window is used.
+    For images with fewer than 11 pixels per side, a smaller window is used. The windows of volumes
+    are cubes.
 
     Raises:
         DataError: a side has fewer than 3 pixels.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    radius, deviation = window(found.shape)
+    radius, deviation = window(found.shape[2:])
     _, everywhere = structural_similarity_index_measure(
         found,
         original,
@@ -48,20 +49,21 @@ def ssim(found: Tensor, original: Tensor) -> Tensor:
         reduction="none",
         return_full_image=True,
     )
-    inside = torch.as_tensor(everywhere)[..., radius : -radius or None, radius : -radius or None]
+    places = (slice(radius, -radius),) * (found.ndim - 2)
+    inside = torch.as_tensor(everywhere)[..., *places]
     return inside.flatten(1).mean(dim=1)
 
 
-def window(shape: Sequence[int]) -> tuple[int, float]:
-    """Radius and standard deviation of the window for images whose ``shape`` ends in (H, W).
+def window(size: Sequence[int]) -> tuple[int, float]:
+    """Radius and standard deviation of the window for images of ``size`` (H, W) or (D, H, W).
 
     Raises:
         DataError: a side has fewer than 3 pixels.
     """
-    radius = (min(WINDOW, *shape[-2:]) - 1) // 2
+    radius = (min(WINDOW, *size) - 1) // 2
     if radius < 1:
         raise DataError(
-            f"Images of {shape[-2]} x {shape[-1]} pixels are too small to be compared.",
+            f"Images of {' x '.join(map(str, size))} pixels are too small to be compared.",
             "Use images of at least 3 pixels a side.",
         )
     # torchmetrics uses a window of 3.5 standard deviations in each direction.

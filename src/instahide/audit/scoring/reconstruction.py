@@ -75,8 +75,8 @@ def score_reconstruction(
     same = rows[found.assignment][:, :, None] == private[:, None, :]
     right = (same & (found.assignment >= 0)[:, :, None]).any(dim=1)
     weights = truth.coefficients[:, : truth.private_k]
-    moments = (torch.tensor(moment)[:, None, None] for moment in (std, mean))
-    scale, shift = moments
+    places = (1,) * (truth.images.ndim - 2)
+    scale, shift = (torch.tensor(moment).reshape(-1, *places) for moment in (std, mean))
     originals = (truth.images[rows] * scale + shift).clamp(0, 1)
     mapped = metrics.best_affine(found.images, originals)
     likeness = metrics.ssim(mapped, originals)

@@ -110,11 +110,12 @@ def _require_datasets() -> None:
 
 
 def _dataset(block: EncodedArrays) -> Dataset:
-    from datasets import Array3D, Dataset, Features, List, Value
+    from datasets import Array3D, Array4D, Dataset, Features, List, Value
 
     images, labels = block
+    array = Array4D if images.ndim == 5 else Array3D
     features = Features(
-        image=Array3D(images.shape[1:], str(images.dtype)),
+        image=array(images.shape[1:], str(images.dtype)),
         label=List(Value("float32"), length=labels.shape[1]),
     )
     return Dataset.from_dict({"image": images, "label": labels}, features)

@@ -202,12 +202,13 @@ def _blocks(source: Path, form: Name, most: int) -> Iterator[EncodedArrays]:
     """Images (n, C, H, W) and labels (n, classes), floats of any kind."""
     try:
         for images, labels in FORMATS[form].read(source, most):
-            dimensions = (images.ndim, labels.ndim, images.dtype.kind, labels.dtype.kind)
-            if dimensions != (4, 2, "f", "f") or len(images) != len(labels):
+            kinds = (labels.ndim, images.dtype.kind, labels.dtype.kind)
+            known = images.ndim in (4, 5) and kinds == (2, "f", "f")
+            if not known or len(images) != len(labels):
                 raise DamagedFileError(
                     f"{source} holds {images.dtype} images {images.shape} and {labels.dtype} "
                     f"labels {labels.shape}.",
-                    "Save images (n, C, H, W) and labels (n, classes) as float32 or float16.",
+                    "Save images (n, C, H, W), or volumes (n, C, D, H, W), and labels (n, classes) as float32 or float16.",
                 )
             yield images, labels
     except InstaHideError:

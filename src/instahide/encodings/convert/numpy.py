@@ -1,6 +1,6 @@
 """The files of the authors' challenge: ``encryption.npy`` and ``label.npy``, both float32.
 
-Images are N x H x W x C. Source: the InstaHide challenge (5,000 encodings of 100 images, k = 6).
+Images are N x H x W x C, volumes N x D x H x W x C. Source: the InstaHide challenge (5,000 encodings of 100 images, k = 6).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ IMAGES, LABELS = "encryption.npy", "label.npy"
 
 def write(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: Path) -> None:
     """Write both files, block by block."""
-    count, (channels, height, width) = len(manifest), manifest.shape
+    count, (channels, *size) = len(manifest), manifest.shape
     images = open_memmap(
-        folder / IMAGES, mode="w+", dtype=np.float32, shape=(count, height, width, channels)
+        folder / IMAGES, mode="w+", dtype=np.float32, shape=(count, *size, channels)
     )
     labels = open_memmap(
         folder / LABELS, mode="w+", dtype=np.float32, shape=(count, len(manifest.classes))
@@ -31,7 +31,7 @@ def write(blocks: Iterable[EncodedArrays], manifest: Manifest, folder: Path) -> 
     start = 0
     for values, soft in blocks:
         rows = slice(start, start + len(values))
-        images[rows] = values.transpose(0, 2, 3, 1)
+        images[rows] = np.moveaxis(values, 1, -1)
         labels[rows] = soft
         start = rows.stop
     images.flush()
@@ -42,14 +42,14 @@ def read(folder: Path, most: int) -> Iterator[EncodedArrays]:
     """Blocks of ``most`` encodings, memory-mapped.
 
     Raises:
-        DamagedFileError: not as many images as labels, or not in four dimensions.
+        DamagedFileError: not as many images as labels, or not in four or five dimensions.
     """
     images, labels = (map_npy(folder / name) for name in (IMAGES, LABELS))
-    if images.ndim != 4 or labels.ndim != 2 or len(images) != len(labels):
+    if images.ndim not in (4, 5) or labels.ndim != 2 or len(images) != len(labels):
         raise DamagedFileError(
             f"{IMAGES} of {folder} has the shape {images.shape}, {LABELS} {labels.shape}.",
-            "The first is N x H x W x C, the second N x classes.",
+            "The first is N x H x W x C (volumes: N x D x H x W x C), the second N x classes.",
         )
     for start in range(0, len(images), most):
         rows = slice(start, start + most)
-        yield images[rows].transpose(0, 3, 1, 2), labels[rows]
+        yield np.moveaxis(images[rows], -1, 1), labels[rows]

@@ -9,13 +9,15 @@ from pydantic import BeforeValidator, Field
 
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.untrusted_values import printable
-from instahide.training.models import NETWORKS
+from instahide.training.models import IMAGE_NETWORKS
 from instahide.training.settings import Number, Positive, TrainSettings, Whole
 
 #: Most characters of a value: enough for the names of thousands of classes.
 MOST_TEXT = 100_000
 #: Training settings that do not apply to a federation.
-MEANINGLESS = ("epochs", "ema", "patience", "test_share", "queries", "query_coefficient")
+MEANINGLESS = (
+    "epochs", "ema", "patience", "test_share", "queries", "query_coefficient", "weights",
+)  # fmt: skip
 
 
 def _words(value: object) -> object:
@@ -151,10 +153,12 @@ class FederatedSettings(TrainSettings):
                 "`local-epochs` epochs.",
             )
         settings = cls.from_values(values, "The run config")
-        if settings.model not in NETWORKS:
+        # A server must not name a package that its clients import.
+        if settings.model not in IMAGE_NETWORKS:
             raise InstaHideError(
-                f"The run config: `model` is {settings.model!r:.80}, which is no network.",
-                f"Choose one of {', '.join(NETWORKS)}.",
+                f"The run config: `model` is {settings.model!r:.80}, which is no built-in network "
+                "for images.",
+                f"Choose one of {', '.join(IMAGE_NETWORKS)}.",
             )
         if settings.dp and settings.scheme != "plain":
             raise InstaHideError(

@@ -112,6 +112,7 @@ class FederationSpec:
             len(self.classes),
             sign_invariant=settings.sign_invariant,
             seed=settings.seed,
+            size=self.shape[1:],
         )
 
     def card(self, settings: FederatedSettings) -> NetworkCard:

@@ -7,8 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from instahide.data import ImageTable
+from instahide.data.pixels import EIGHT_BIT, ValueRange, clip_pixels
 from instahide.data.table import Normalized
 from instahide.errors import DataError
+
+#: Rows whose pixels tell whether images are in the unit of the network's, at most.
+RANGE_ROWS = 200
 
 
 def align_to_model(
@@ -21,22 +25,44 @@ def align_to_model(
 
     Args:
         images: the images to classify.
-        shape: (C, H, W) of the network's images.
+        shape: (C, H, W) of the network's images, or (C, D, H, W) of its volumes.
         classes: names of the network's outputs.
-        normalization: the normalization of the network's images.
+        normalization: the normalization of the network's images. Pixels beyond its value range,
+            which its own images do not have, are set to the nearer end.
 
     Raises:
-        DataError: the images have another shape, or a class that the network lacks.
+        DataError: the images have another shape, pixels of another unit, or a class that the
+            network lacks.
     """
     if images.shape != shape:
         raise DataError(
-            f"The images are {images.shape}, the network was trained on {shape} "
-            "(channels, height, width).",
-            f"Bring them to its size with `size={shape[1]}`.",
+            f"The images are {images.shape}, the network was trained on {shape}: channels, then "
+            "the spatial dimensions.",
+            f"Bring them to its size with `size={min(shape[1:])}`.",
         )
+    images = _within_range(images, normalization.value_range)
     numbers = np.asarray(output_columns(images.classes, classes), np.int64)
     numbered = replace(images, labels=numbers[images.labels], classes=classes)
     return numbered.normalized_like(normalization)
+
+
+def _within_range(images: ImageTable, value_range: ValueRange) -> ImageTable:
+    """``images`` with no pixel beyond ``value_range``, the range of the network's images."""
+    if images.value_range == value_range:
+        return images
+    low, high = value_range
+    sample = images.pixels[:: -(-len(images) // RANGE_ROWS)] if len(images) else images.pixels
+    # The background may be as dark in any unit.
+    bright = sample[sample > low]
+    other_unit = value_range == EIGHT_BIT and images.pixels.dtype != np.uint8
+    if other_unit or (bright > high).sum() > len(bright) / 2:
+        raise DataError(
+            f"The pixels of the images range from {images.value_range[0]:g} to "
+            f"{images.value_range[1]:g}, those that the network was trained on from {low:g} to "
+            f"{high:g}.",
+            "Give images of the same bit depth and unit, or train on images like these.",
+        )
+    return replace(images, pixels=clip_pixels(images.pixels, value_range), value_range=value_range)
 
 
 def output_columns(names: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:
