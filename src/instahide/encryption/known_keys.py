@@ -6,6 +6,7 @@ must never be published. No encoder that publishes uses these keys.
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,8 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import reference
-from instahide.encryption.keys import KEY_BYTES, KeyStream
+from instahide.encryption.keys import KEY_BYTES, KeyStream, OneTimeKeys
+from instahide.encryption.mixing import as_planes
 from instahide.encryption.sampling import sampler
 from instahide.encryption.sampling.partner_pools import partner_pools, require_enough_images
 from instahide.encryption.scheme import Scheme
@@ -67,11 +69,16 @@ def encode_with_known_keys(
         exposure=Exposure(len(images)),
         pools=encoder.pools,
     )
-    size = tuple(encoded.images.shape)
-    turned = (
-        np.zeros(size, bool) if keys.masks is None else reference.mask_bits(keys.masks, size[2:])
-    )
+    turned = _negated(keys, tuple(encoded.images.shape))
     return KnownKeyEncodings(encoded, keys.partners, keys.coefficients, turned)
+
+
+def _negated(keys: OneTimeKeys, shape: tuple[int, ...]) -> NDArray[np.bool]:
+    """Whether the mask flips the sign of each value of encodings of ``shape``."""
+    if keys.masks is None:
+        return np.zeros(shape, bool)
+    # Of a volume, a mask is drawn for each plane.
+    return reference.mask_bits(keys.masks, shape[-2:]).reshape(shape)
 
 
 #: Caption of every such picture.
@@ -127,17 +134,20 @@ def illustrate(
         ],
         axis=1,
     )
+    shape = (len(indices), *images.shape)
+    depth = math.prod(images.shape[1:-2])
     mixes, encodings = (
         reference.encode(
-            images.pixels, pool.pixels, used, scheme.private_k, images.scale, images.bias
-        )
+            as_planes(images.pixels),
+            as_planes(pool.pixels),
+            used,
+            scheme.private_k,
+            np.repeat(images.scale, depth),
+            np.repeat(images.bias, depth),
+        ).reshape(shape)
         for used in (replace(keys, masks=None), keys)
     )
     if scheme.noise:
         encodings = encodings + sampler.noise(block, encodings.shape, scheme.noise)
-    turned = (
-        np.zeros(mixes.shape, bool)
-        if keys.masks is None
-        else reference.mask_bits(keys.masks, images.shape[1:])
-    )
+    turned = _negated(keys, shape)
     return Illustration(parts, keys.coefficients, mixes, turned, encodings)

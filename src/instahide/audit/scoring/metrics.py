@@ -45,12 +45,15 @@ def ssim(found: Tensor, original: Tensor) -> Tensor:
         found,
         original,
         sigma=deviation,
+        # Of volumes, it is the padding along the last axis.
+        kernel_size=2 * radius + 1,
         data_range=RANGE,
         reduction="none",
         return_full_image=True,
     )
-    places = (slice(radius, -radius),) * (found.ndim - 2)
-    inside = torch.as_tensor(everywhere)[..., *places]
+    inside = torch.as_tensor(everywhere)
+    for axis in range(2, found.ndim):
+        inside = inside.narrow(axis, radius, inside.shape[axis] - 2 * radius)
     return inside.flatten(1).mean(dim=1)
 
 

@@ -208,7 +208,8 @@ def _blocks(source: Path, form: Name, most: int) -> Iterator[EncodedArrays]:
                 raise DamagedFileError(
                     f"{source} holds {images.dtype} images {images.shape} and {labels.dtype} "
                     f"labels {labels.shape}.",
-                    "Save images (n, C, H, W), or volumes (n, C, D, H, W), and labels (n, classes) as float32 or float16.",
+                    "Save images (n, C, H, W) or volumes (n, C, D, H, W), and labels (n, classes), "
+                    "as float32 or float16.",
                 )
             yield images, labels
     except InstaHideError:

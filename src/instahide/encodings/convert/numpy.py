@@ -1,6 +1,7 @@
 """The files of the authors' challenge: ``encryption.npy`` and ``label.npy``, both float32.
 
-Images are N x H x W x C, volumes N x D x H x W x C. Source: the InstaHide challenge (5,000 encodings of 100 images, k = 6).
+Images are N x H x W x C, volumes N x D x H x W x C. Source: the InstaHide challenge (5,000
+encodings of 100 images, k = 6).
 """
 
 from __future__ import annotations

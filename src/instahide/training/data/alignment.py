@@ -51,7 +51,8 @@ def _within_range(images: ImageTable, value_range: ValueRange) -> ImageTable:
     if images.value_range == value_range:
         return images
     low, high = value_range
-    sample = images.pixels[:: -(-len(images) // RANGE_ROWS)] if len(images) else images.pixels
+    rows = slice(None, None, max(1, -(-len(images) // RANGE_ROWS)))
+    sample = images.pixels[rows].astype(np.float64)
     # The background may be as dark in any unit.
     bright = sample[sample > low]
     other_unit = value_range == EIGHT_BIT and images.pixels.dtype != np.uint8

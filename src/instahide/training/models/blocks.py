@@ -14,7 +14,15 @@ GROUPS = 8
 Norm = Callable[[int], nn.Module]
 
 _CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_POOLS: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+
+
+class _ShrinkVolume(nn.Module):
+    """The mean of 2x2x2 neighbours, or of fewer where a side is 1: volumes may have few slices."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, D, H, W) -> half of each side, rounded up."""
+        kernel = [min(2, side) for side in x.shape[2:]]
+        return F.avg_pool3d(x, kernel, ceil_mode=True)
 
 
 class Block(nn.Module):
@@ -23,7 +31,7 @@ class Block(nn.Module):
     Args:
         inputs: input channels.
         outputs: output channels.
-        stride: stride of the first convolution.
+        stride: stride of the first convolution, 1 or 2.
         pooled: whether a shortcut with a stride averages neighbours, instead of dropping three
             values of four (He et al., "Bag of Tricks", 2018, ResNet-D).
         norm: makes a normalization layer for a number of channels.
@@ -49,14 +57,18 @@ class Block(nn.Module):
         dimensions: int = 2,
     ) -> None:
         super().__init__()
-        convolution, pool = _CONVOLUTIONS[dimensions], _POOLS[dimensions]
+        convolution = _CONVOLUTIONS[dimensions]
         self.conv1 = convolution(inputs, outputs, 3, stride, padding=1, bias=False)
         self.norm1 = norm(outputs)
         self.conv2 = convolution(outputs, outputs, 3, padding=1, bias=False)
         self.norm2 = norm(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            shrink = pool(stride, ceil_mode=True) if pooled else nn.Identity()
+            shrink: nn.Module = nn.Identity()
+            if pooled and stride != 1:
+                shrink = (
+                    _ShrinkVolume() if dimensions == 3 else nn.AvgPool2d(stride, ceil_mode=True)
+                )
             self.shortcut = nn.Sequential(
                 shrink,
                 convolution(inputs, outputs, 1, 1 if pooled else stride, bias=False),

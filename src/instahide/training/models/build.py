@@ -16,6 +16,8 @@ from instahide.training.models.pretrained import load_pretrained
 
 #: Images of a trial batch: batch normalization needs two in training.
 _TRIAL = 2
+#: The built-in networks take images with sides of so many pixels or more; others are tried.
+_SMALL = 8
 
 
 def build(
@@ -70,6 +72,8 @@ def build(
         else:
             _require_dimensions(name, size)
             network = NETWORKS[name](channels, classes)
+            if min(size) < _SMALL:
+                _try(network, name, channels, classes, size)
     if weights is not None:
         load_pretrained(network, weights)
     return SignInvariant(network) if sign_invariant else network

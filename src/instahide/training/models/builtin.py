@@ -70,7 +70,7 @@ def small_group(channels: int, classes: int) -> nn.Module:
 
 
 def small_3d(channels: int, classes: int) -> nn.Module:
-    """`small` for volumes, with convolutions in three dimensions.
+    """`small` for volumes of 2 slices or more, with convolutions in three dimensions.
 
     Args:
         channels: channels of the volumes.

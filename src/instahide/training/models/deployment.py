@@ -59,6 +59,9 @@ class Deployment(nn.Module):
         (3, 2)
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, card: NetworkCard) -> None:
         super().__init__()
         self.network = network

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 
 from torch import nn
@@ -79,7 +79,7 @@ def _of_timm(name: str, channels: int, outputs: int, size: tuple[int, ...]) -> o
         raise _unknown("timm", name, "timm.list_models()")
     make = _without_downloads(timm.create_model)
     given = {"num_classes": outputs, "in_chans": channels}
-    attempts = iter([{**given, "img_size": size}, given])
+    attempts: list[dict[str, object]] = [{**given, "img_size": size}, {**given}]
     return _first_accepted(make, (name,), attempts, f"timm:{name}")
 
 
@@ -115,13 +115,13 @@ def _of_factory(name: str, channels: int, outputs: int, size: tuple[int, ...]) -
             "Name a callable that takes the numbers of channels and of outputs.",
         )
     given: dict[str, object] = {"size": size} if _takes(factory, "size") else {}
-    return _first_accepted(factory, (channels, outputs), iter([given]), name)
+    return _first_accepted(factory, (channels, outputs), [given], name)
 
 
 def _first_accepted(
     make: Callable[..., object],
     arguments: tuple[object, ...],
-    attempts: Iterator[dict[str, object]],
+    attempts: Iterable[Mapping[str, object]],
     name: str,
 ) -> object:
     """The network that ``make`` returns for the first of ``attempts`` whose names it takes."""

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from instahide.errors import InstaHideError
-from instahide.training.models import NETWORKS, SignInvariant, build, resnet18, small
+from instahide.training.models import (
+    IMAGE_NETWORKS,
+    VOLUME_NETWORKS,
+    SignInvariant,
+    build,
+    resnet18,
+    small,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,15 +53,47 @@ def test_the_small_network_takes_any_image_from_8x8(height: int, width: int, cha
 
 @cache
 def _sign_invariant(name: str) -> nn.Module:
-    return build(name, 1, 3, sign_invariant=True, seed=0).eval()
+    size = (8,) * _dimensions(name)
+    return build(name, 1, 3, sign_invariant=True, seed=0, size=size).eval()
+
+
+def _dimensions(name: str) -> int:
+    return 3 if name in VOLUME_NETWORKS else 2
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(sorted(NETWORKS)))
+@given(
+    sides=st.tuples(st.integers(2, 12), *[st.integers(4, 12)] * 2), channels=st.sampled_from([1, 5])
+)
+def test_the_network_for_volumes_takes_any_size(sides: tuple[int, int, int], channels: int) -> None:
+    network = build("small-3d", channels, 7, sign_invariant=True, size=sides)
+    logits = network(torch.randn(2, channels, *sides))
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "size"), [("small", (8, 8, 8)), ("small-3d", (8, 8))])
+def test_a_network_of_other_dimensions_is_refused(name: str, size: tuple[int, ...]) -> None:
+    remedy = "small-3d" if len(size) == 3 else "small"
+    with pytest.raises(InstaHideError, match=rf"`{name}` is not for .* Use `model='{remedy}'`"):
+        build(name, 1, 3, sign_invariant=True, size=size)
+
+
+@pytest.mark.parametrize(("name", "size"), [("small", (1, 8)), ("small-3d", (1, 8, 8))])
+def test_images_that_are_too_small_are_refused(name: str, size: tuple[int, ...]) -> None:
+    with pytest.raises(InstaHideError, match=r"does not take images of shape \(1, 1, 8"):
+        build(name, 1, 3, sign_invariant=True, size=size)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    name=st.sampled_from(sorted([*IMAGE_NETWORKS, *VOLUME_NETWORKS])),
+)
 def test_sign_invariant_networks_do_not_see_the_mask(seed: int, name: str) -> None:
     """Equal outputs, to the bit, for x and every sign-masked x."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(2, 1, 8, 8, generator=generator)
+    x = torch.randn(2, 1, *(8,) * _dimensions(name), generator=generator)
     mask = torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
     network = _sign_invariant(name)
     assert torch.equal(network(x), network(x * mask))

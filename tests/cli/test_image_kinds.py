@@ -1,0 +1,125 @@
+"""Every command on images of 16 bits and five channels, and on volumes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from instahide.cli.main import app
+from tests.scans import stains, volumes
+
+#: Attacks of an audit that do not apply to volumes.
+PLANAR = ("reconstruction", "demixing", "dlg", "inverting-gradients")
+TRAIN = ["--scheme", "inside", "--k", "2", "--epochs", "2", "--batch-size", "16", "--queries", "2"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def ok(*arguments: str) -> str:
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+@pytest.fixture(params=["channels", "volumes"])
+def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Real images of a kind, in `images.npz`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSTAHIDE_LEDGER", str(tmp_path / "ledger.sqlite"))
+    images, labels = stains(60) if request.param == "channels" else volumes(60)
+    np.savez("images.npz", images=images, labels=labels)
+    return str(request.param)
+
+
+@pytest.fixture
+def model(kind: str) -> str:
+    return "small-3d" if kind == "volumes" else "small"
+
+
+def test_show_says_which_part_it_shows(kind: str) -> None:
+    ok("show", "images.npz", "--scheme", "inside", "--k", "2", "--images", "2", "--out", "s.png")
+    assert min(_size(Path("s.png"))) > 100
+
+
+def test_encodings_are_made_checked_and_described(kind: str) -> None:
+    ok("encrypt", "images.npz", "--scheme", "inside", "--k", "2", "--out", "encoded")
+    ok("verify", "encoded")
+    shape = "1 x 8 x 8 x 8" if kind == "volumes" else "5 x 8 x 8"
+    assert shape in ok("info", "encoded")
+
+
+def test_training_prediction_and_export(kind: str, model: str) -> None:
+    ok("train", "images.npz", *TRAIN, "--model", model, "--out", "run")
+    ok("predict", "run", "images.npz", "--queries", "2", "--out", "p.csv")
+    rows = list(csv.reader(Path("p.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 61
+    ok("export-model", "run", "--format", "pt2", "--out", "model.pt2")
+    assert Path("model.pt2").is_file()
+
+
+def test_training_on_encodings(kind: str, model: str) -> None:
+    ok("encrypt", "images.npz", "--scheme", "inside", "--k", "2", "--out", "encoded")
+    pooled = ["--epochs", "1", "--batch-size", "16", "--test", "images.npz"]
+    ok("train", "encoded", *pooled, "--model", model, "--out", "run")
+
+
+def test_a_network_of_other_dimensions_is_refused_before_a_run_is_made(kind: str) -> None:
+    other, right = ("small", "small-3d") if kind == "volumes" else ("small-3d", "small")
+    done = run("train", "images.npz", *TRAIN, "--model", other, "--out", "run")
+    assert done.exit_code == 2
+    assert f"--model {right}" in " ".join(done.output.split())
+    assert not Path("run").exists()
+
+
+def test_predictions_refuse_pixels_of_another_unit(kind: str, model: str) -> None:
+    ok("train", "images.npz", *TRAIN, "--model", model, "--out", "run")
+    with np.load("images.npz") as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    np.savez("other.npz", images=(images.astype(np.uint16) + 1) * 10, labels=labels)
+    done = run("predict", "run", "other.npz", "--queries", "0")
+    assert done.exit_code == 2
+    assert "bit depth" in done.output
+
+
+@pytest.mark.slow
+def test_an_audit_attacks_what_it_can_and_says_what_it_cannot(kind: str, model: str) -> None:
+    ok("train", "images.npz", *TRAIN, "--model", model, "--out", "run")
+    attacks = ["averaging", "averaging-absolute", "labels", "statistics", "membership-loss"]
+    only = [part for name in (*attacks, *PLANAR) for part in ("--only", name)]
+    ok("audit", "run", "--images", "images.npz", "--budget", "60s", *only, "--out", "audit")
+    results = [json.loads(path.read_text()) for path in Path("audit/results").iterdir()]
+    assert not [result for result in results if result["state"] == "failed"]
+    for result in results:
+        planar = result["attack"] in PLANAR
+        refused = "two dimensions" in (result["reason"] or "")
+        assert refused is (planar and kind == "volumes"), result
+    done = {result["attack"] for result in results if result["state"] == "done"}
+    assert {"averaging-absolute", "membership-loss"} <= done
+    pictures = list(Path("audit/pictures").iterdir())
+    assert pictures
+    assert all(_size(path) == (8, 8) for path in pictures)
+
+
+def test_a_challenge_is_of_images(kind: str) -> None:
+    made = run("challenge", "make", "images.npz", "--k", "2", "--private-k", "2", "--copies", "2",
+               "--images", "20", "--out", "challenge", "--truth", "truth")  # fmt: skip
+    if kind == "channels":
+        assert made.exit_code == 0, made.output
+        assert "5 x 8 x 8" in ok("challenge", "info", "challenge")
+        return
+    assert made.exit_code == 2
+    assert "slices" in made.output
+    assert not Path("truth").exists()

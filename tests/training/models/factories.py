@@ -1,0 +1,47 @@
+"""Factories of networks, as users write them, and as they should not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+#: How often one of them was called.
+calls: list[str] = []
+
+
+def linear(channels: int, outputs: int, size: tuple[int, ...]) -> nn.Module:
+    """A linear network that must know the size of its images."""
+    calls.append("linear")
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * int(torch.Size(size).numel()), outputs))
+
+
+def pooled(channels: int, outputs: int) -> nn.Module:
+    """A network for images of any size."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs))
+
+
+def one_output_too_many(channels: int, outputs: int) -> nn.Module:
+    return pooled(channels, outputs + 1)
+
+
+def segmentation(channels: int, outputs: int) -> nn.Module:
+    return nn.Conv2d(channels, outputs, 1)
+
+
+def no_weights(channels: int, outputs: int) -> nn.Module:
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.new_zeros(len(x), outputs)
+
+    return Constant()
+
+
+def no_module(channels: int, outputs: int) -> str:
+    return "a network"
+
+
+def raising(channels: int, outputs: int) -> nn.Module:
+    raise RuntimeError("no licence")
+
+
+NOT_CALLABLE = 1
