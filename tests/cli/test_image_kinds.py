@@ -123,3 +123,21 @@ def test_a_challenge_is_of_images(kind: str) -> None:
     assert made.exit_code == 2
     assert "slices" in made.output
     assert not Path("truth").exists()
+
+
+def test_a_network_of_monai_from_training_to_deployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("monai")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSTAHIDE_LEDGER", str(tmp_path / "ledger.sqlite"))
+    images, labels = volumes(24, 16)
+    np.savez("images.npz", images=images, labels=labels)
+    network = ["--model", "monai:resnet10"]
+    ok("train", "images.npz", *TRAIN[:-4], "--batch-size", "8", "--queries", "0", *network)
+    predict = ["predict", "runs/run", "images.npz", "--queries", "0"]
+    refused = run(*predict)
+    assert refused.exit_code == 2
+    assert "--model monai:resnet10" in " ".join(refused.output.split())
+    ok(*predict, *network)
+    ok("export-model", "runs/run", "--format", "pt2", "--out", "model.pt2", *network)

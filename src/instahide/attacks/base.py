@@ -137,11 +137,6 @@ class Observation:
     #: Why an attack does not apply if there is no such observation.
     absent: ClassVar[str] = "There is nothing that it could be run on."
 
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of the images, or (C, D, H, W) of the volumes; empty if there are none."""
-        return ()
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.scheme}, {self.threat})"
 
@@ -168,11 +163,6 @@ class EncodingObservation(Observation):
     known_mixes: Tensor | None = None
 
     absent: ClassVar[str] = "The attacker sees no encodings."
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """The shape of an encoding."""
-        return tuple(self.encodings.shape[1:])
 
     def __len__(self) -> int:
         return len(self.encodings)
@@ -204,11 +194,6 @@ class UpdateObservation(Observation):
 
     absent: ClassVar[str] = "The attacker sees no update of a network."
 
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """The shape of an encoding."""
-        return self.shape
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NetworkObservation(Observation):
@@ -225,11 +210,6 @@ class NetworkObservation(Observation):
     public: ImageTable | None = None
 
     absent: ClassVar[str] = "The attacker has no trained network, or no images to ask it about."
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """The shape of a candidate."""
-        return self.candidates.shape
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -396,24 +376,6 @@ class Attack(Protocol[Seen]):
     def run(self, observation: Seen, budget: Budget, progress: Progress) -> Finding:
         """Attack ``observation``, and return what was found when ``budget`` ends."""
         ...
-
-
-def refusal(attack: Attack[Seen], observation: Observation) -> str | None:
-    """Why ``attack`` cannot be run on ``observation``, which may be of any kind; None if it can."""
-    if not isinstance(observation, attack.observes):
-        return attack.observes.absent
-    return planar_only(attack, observation.image_shape) or attack.applies(observation)
-
-
-def planar_only(attack: Attack[Seen], shape: tuple[int, ...]) -> str | None:
-    """Why ``attack`` cannot be run on images of ``shape``; None if it can.
-
-    An attack is for images (C, H, W), unless it has an attribute ``volumes`` that is true: then it
-    is also for volumes (C, D, H, W).
-    """
-    if len(shape) > 3 and not getattr(attack, "volumes", False):
-        return "The attack is for images of two dimensions, and these are volumes."
-    return None
 
 
 def require(value: T | None) -> T:

@@ -46,7 +46,7 @@ class PublicSearch:
             return "The scheme mixes no public images in."
         if observation.public is None or observation.threat.public != "images":
             return "The attacker does not have the public pool."
-        values = math.prod(observation.image_shape)
+        values = math.prod(observation.encodings.shape[1:])
         if values > MOST_VALUES:
             return f"An image has {values:,} values; a covariance of {MOST_VALUES:,} is possible."
         return None

@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Literal, NamedTuple, Self
 
-from instahide.attacks.base import Budget, Finding, Observation, Progress, no_progress, refusal
+from instahide.attacks.base import Budget, Finding, Observation, Progress, no_progress
+from instahide.attacks.refusal import refusal
 from instahide.attacks.registry import attack_named
 
 #: Grace time beyond the budget, as a share and in seconds, before an attack is stopped: attacks

@@ -13,7 +13,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from instahide.attacks.base import Attack, Observation, RecoveredImages, planar_only
+from instahide.attacks.base import Attack, Observation, RecoveredImages
+from instahide.attacks.refusal import planar_only
 from instahide.attacks.sandbox import Answer, IsolatedRunner
 from instahide.audit.report.images import save_images
 from instahide.audit.report.schema import AttackResult, Facts

@@ -1,0 +1,43 @@
+"""Whether an attack can be run on an observation."""
+
+from __future__ import annotations
+
+from instahide.attacks.base import (
+    Attack,
+    EncodingObservation,
+    NetworkObservation,
+    Observation,
+    Seen,
+    UpdateObservation,
+)
+
+
+def refusal(attack: Attack[Seen], observation: Observation) -> str | None:
+    """Why ``attack`` cannot be run on ``observation``, which may be of any kind; None if it can."""
+    if not isinstance(observation, attack.observes):
+        return attack.observes.absent
+    return planar_only(attack, image_shape(observation)) or attack.applies(observation)
+
+
+def planar_only(attack: Attack[Seen], shape: tuple[int, ...]) -> str | None:
+    """Why ``attack`` cannot be run on images of ``shape``; None if it can.
+
+    An attack is for images (C, H, W), unless it has an attribute ``volumes`` that is true: then it
+    is also for volumes (C, D, H, W).
+    """
+    if len(shape) > 3 and not getattr(attack, "volumes", False):
+        return "The attack is for images of two dimensions, and these are volumes."
+    return None
+
+
+def image_shape(observation: Observation) -> tuple[int, ...]:
+    """(C, H, W) of the images, or (C, D, H, W) of the volumes; empty if there are none."""
+    match observation:
+        case EncodingObservation():
+            return tuple(observation.encodings.shape[1:])
+        case UpdateObservation():
+            return observation.shape
+        case NetworkObservation():
+            return observation.candidates.shape
+        case _:
+            return ()
