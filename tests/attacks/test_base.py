@@ -20,8 +20,8 @@ from instahide.attacks.base import (
     ThreatModel,
     Update,
     UpdateObservation,
-    refusal,
 )
+from instahide.attacks.refusal import refusal
 from instahide.attacks.registry import GROUP, attack_named, registered
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError

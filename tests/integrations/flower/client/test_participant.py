@@ -158,6 +158,8 @@ def test_more_noise_and_larger_batches_than_a_node_asks_for_are_welcome() -> Non
     [
         ({"mask": False}, "`mask`"), ({"evaluate": True}, "`evaluate`"), ({"lr": "high"}, "`lr`"),
         ({"model": "\x1b[31mred"}, "`model`"), ({"model": "huge"}, "`model`"),
+        ({"model": "os:system"}, "`model`"), ({"model": "monai:DenseNet121"}, "`model`"),
+        ({"model": "small-3d"}, "`model`"), ({"weights": "weights.pt"}, "`weights`"),
         ({"\u202egnitteS": 1}, "?gnitteS"), ({"x" * 5000: 1}, "xxx..."),
         ({"local-epochs": 1, "local_epochs": 9}, "`local_epochs`"), ({"k": 10**400}, "k is"),
         ({"seed": -1}, "`seed`"), ({"lr": float("nan")}, "`lr`"), ({"rounds": 10**12}, "`rounds`"),
