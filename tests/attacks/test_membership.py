@@ -15,7 +15,6 @@ from instahide.attacks.base import (
     NetworkObservation,
     ThreatModel,
     no_progress,
-    refusal,
 )
 from instahide.attacks.membership import (
     LikelihoodRatio,
@@ -23,6 +22,7 @@ from instahide.attacks.membership import (
     confidences,
     likelihood_ratios,
 )
+from instahide.attacks.refusal import refusal
 from instahide.attacks.shadow_models import Recipe, train_shadow_model
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring import membership

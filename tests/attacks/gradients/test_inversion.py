@@ -15,11 +15,11 @@ from instahide.attacks.base import (
     ThreatModel,
     UpdateObservation,
     no_progress,
-    refusal,
 )
 from instahide.attacks.gradients.dlg import DeepLeakage
 from instahide.attacks.gradients.inverting import InvertingGradients, InvertingStatistics
 from instahide.attacks.gradients.lenet import lenet
+from instahide.attacks.refusal import refusal
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.scores import score
 from instahide.data import ImageTable
