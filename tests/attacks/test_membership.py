@@ -82,7 +82,7 @@ def test_a_network_that_learned_by_heart_tells_all(
 def test_a_network_that_never_saw_them_tells_nothing() -> None:
     """The area's deviation is 0.053 where there is nothing to tell: 5 of them, once in 10^6."""
     observation, truth = trained(Scheme.plain())
-    third = noise(SIZE, 2).normalized_like(observation)
+    third = noise(SIZE, 2).normalized_like(observation.candidates)
     blank = train_shadow_model(network(), third, None, Scheme.plain(), RECIPE, Budget())
     seen, secret = with_candidates((observation, truth), blank, noise(SIZE, 0), noise(SIZE, 1))
     for attack in (LossThreshold(), LikelihoodRatio(networks=8, recipe=RECIPE)):
