@@ -113,6 +113,26 @@ def test_an_audit_attacks_what_it_can_and_says_what_it_cannot(kind: str, model: 
     assert all(_size(path) == (8, 8) for path in pictures)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pooled", "local"])
+def test_an_audit_of_a_network_of_ones_own(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent to the process of the attack, if it can be."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSTAHIDE_LEDGER", str(tmp_path / "ledger.sqlite"))
+    images, labels = stains(40)
+    np.savez("images.npz", images=images, labels=labels)
+    network = ["--model", f"tests.training.models.factories:{name}"]
+    ok("train", "images.npz", *TRAIN, *network, "--out", "run")
+    only = ["--only", "membership-loss", "--budget", "30s", "--out", "audit"]
+    ok("audit", "run", "--images", "images.npz", *only, *network)
+    (path,) = Path("audit/results").iterdir()
+    result = json.loads(path.read_text())
+    assert result["state"] == ("done" if name == "pooled" else "failed")
+    assert name == "pooled" or "cannot be sent" in result["reason"]
+
+
 def test_a_challenge_is_of_images(kind: str) -> None:
     made = run("challenge", "make", "images.npz", "--k", "2", "--private-k", "2", "--copies", "2",
                "--images", "20", "--out", "challenge", "--truth", "truth")  # fmt: skip

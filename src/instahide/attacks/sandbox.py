@@ -72,8 +72,13 @@ class IsolatedRunner:
 
         Exceptions and crashes of the attack are reported in the `Answer`.
         """
-        # As plain bytes, because shared memory may be small in a container.
-        request = pickle.dumps((attack, observation, seconds))
+        began = time.monotonic()
+        try:
+            # As plain bytes, because shared memory may be small in a container.
+            request = pickle.dumps((attack, observation, seconds))
+        except Exception as error:  # of a network that is defined within a function, say
+            reason = f"What it attacks cannot be sent to its process ({type(error).__name__})."
+            return _lost(reason, began)
         connection = self._started()
         began = time.monotonic()
         deadline = began + seconds * (1 + PATIENCE) + GRACE

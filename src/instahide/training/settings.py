@@ -220,6 +220,9 @@ class TrainSettings(BaseModel):
     def load(cls, path: Path) -> Self:
         """Read a ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; other settings have defaults.
 
+        The file may name a ``model`` of another package, whose code a run with these settings
+        executes. Check the name before you run settings of a stranger.
+
         Raises:
             InstaHideError: the file cannot be read, or as for `from_values`.
         """

@@ -20,6 +20,15 @@ def pooled(channels: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs))
 
 
+def local(channels: int, outputs: int) -> nn.Module:
+    """A network whose class no other process can import."""
+
+    class Local(nn.Sequential):
+        pass
+
+    return Local(pooled(channels, outputs))
+
+
 def one_output_too_many(channels: int, outputs: int) -> nn.Module:
     return pooled(channels, outputs + 1)
 

@@ -85,7 +85,8 @@ class FederationSpec:
         Classes are matched by name.
 
         Raises:
-            RefusalError: the images have another shape, or a class that the federation lacks.
+            RefusalError: the images have another shape or range of pixels, or a class that the
+                federation lacks.
         """
         if images.shape != self.shape:
             raise RefusalError(
@@ -102,6 +103,13 @@ class FederationSpec:
                 f"Its classes are {', '.join(self.classes[:20]):.500}.",
             )
         normalization = self.normalization or images.normalization
+        if images.value_range != normalization.value_range:
+            # Without the range itself, which says something about the images.
+            raise RefusalError(
+                "This participant's images are not of 8 bits, of which the federation's "
+                "normalization is.",
+                "Convert them to 8 bits by one window at all participants.",
+            )
         return align_to_model(images, self.shape, self.classes, normalization)
 
     def network(self, settings: FederatedSettings) -> nn.Module:
