@@ -127,3 +127,10 @@ def test_noise_scores_as_nothing_does() -> None:
     summary = score(found, observation, truth).summary
     assert summary["ssim_mean"] == pytest.approx(summary["ssim_of_nothing"], abs=0.1)
     assert summary["ssim_of_nothing"] < 0.2
+
+
+def test_labels_that_are_not_classes_are_refused() -> None:
+    targets = np.zeros((10, 2), np.float32)
+    images = ImageTable.from_arrays(PRIVATE.pixels, targets, task="multi-label")
+    with pytest.raises(InstaHideError, match="would find less than labels reveal"):
+        observe(images, None, Scheme.inside(2), EVERYTHING)

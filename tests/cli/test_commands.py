@@ -74,12 +74,17 @@ def test_train_has_an_option_for_every_setting(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_train_predict_and_what_they_write(tmp_path: Path) -> None:
-    text = ok("train", *SMALL, "--k", "4", "--out", "run")
+    weights = [word for weight in (1, 2) * 5 for word in ("--class-weights", str(weight))]
+    text = ok("train", *SMALL, "--k", "4", "--out", "run", *weights)
     assert "encrypted accuracy" in text
     assert "no guarantee" in text
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert [record["epoch"] for record in results["epochs"]] == [1, 2]
-    assert set(results["metrics"]) == {"accuracy", "encrypted_accuracy"}
+    assert set(results["metrics"]) == {
+        "accuracy", "encrypted_accuracy", "macro_auroc", "macro_f1",
+    }  # fmt: skip
+    assert len(results["evaluation"]["confusion_matrix"]) == 10
+    assert results["settings"]["class_weights"] == [1.0, 2.0] * 5
     assert results["settings"]["data"] == "digits"
     assert {"torch", "numpy", "python", "instahide"} <= set(results["surroundings"]["versions"])
     for options in (["--queries", "2"], ["--queries", "0"]):
@@ -87,6 +92,11 @@ def test_train_predict_and_what_they_write(tmp_path: Path) -> None:
         rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
         assert {row["class"] for row in rows} <= set("0123456789")
         assert all(0 <= float(row["probability"]) <= 1 for row in rows)
+        for row in rows:
+            shares = [float(row[f"probability:{name}"]) for name in range(10)]
+            assert sum(shares) == pytest.approx(1, abs=1e-3)
+            assert max(shares) == float(row["probability"])
+            assert shares[int(row["class"])] == max(shares)
 
 
 def test_settings_come_from_a_file_and_options_on_top(tmp_path: Path) -> None:

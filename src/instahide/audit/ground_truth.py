@@ -13,7 +13,7 @@ from instahide.data import ImageTable
 from instahide.encryption.encoder import random_permutation
 from instahide.encryption.known_keys import KnownKeyEncodings, encode_with_known_keys
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,6 +68,7 @@ def observe(
         InstaHideError: the threat model grants images that were not passed, or does not state the
             number of encodings; or as for `Encoder`.
     """
+    require_classes(images)
     rows = np.tile(np.arange(len(images)), _copies(threat))
     # In random order, so that the position of an encoding reveals nothing.
     rows = rows[random_permutation(len(rows))]
@@ -91,7 +92,12 @@ def observe(
 def ground_truth_of(
     images: ImageTable, scheme: Scheme, made: KnownKeyEncodings, of_group: Tensor
 ) -> GroundTruth:
-    """SECRET: the ground truth of the encodings ``made`` of ``images``."""
+    """SECRET: the ground truth of the encodings ``made`` of ``images``.
+
+    Raises:
+        DataError: the labels of the images are not classes.
+    """
+    require_classes(images)
     return GroundTruth(
         torch.from_numpy(images.normalized()),
         torch.from_numpy(made.partners),
@@ -101,6 +107,21 @@ def ground_truth_of(
         of_group,
         torch.from_numpy(made.negated),
     )
+
+
+def require_classes(images: ImageTable) -> None:
+    """Check that the labels of ``images`` are classes, which the attackers take labels for.
+
+    Raises:
+        DataError: they are findings or values.
+    """
+    if images.task != "single-label":
+        raise DataError(
+            f"The labels of the images are {images.task}. The attacks take labels for classes, and "
+            "would find less than labels reveal.",
+            "Audit the same images with one class for each combination of labels: that reveals at "
+            "least as much.",
+        )
 
 
 def _copies(threat: ThreatModel) -> int:

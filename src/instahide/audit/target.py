@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instahide.attacks.base import EncodingObservation, ThreatModel
+from instahide.audit.ground_truth import require_classes
 from instahide.data import ImageTable
 from instahide.data.image_source import has_repeats
 from instahide.encryption.privacy import epsilon_upper_bound
@@ -70,6 +71,7 @@ class AuditTarget:
     limited: bool = False
 
     def __post_init__(self) -> None:
+        require_classes(self.images)
         if len(self.images) < self.scheme.private_k or self.copies < 1:
             raise DataError(
                 f"{self.source} holds {len(self.images)} images; a mix is of "

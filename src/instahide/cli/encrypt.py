@@ -102,10 +102,11 @@ def _opened(options: EncryptOptions) -> Publication:
     """The images and the pool of a publication."""
     from instahide.encodings.publish import Publication
 
-    scheme = options.changed(options.scheme, options.k)
+    options.changed(options.scheme, options.k)  # Refused before images are read.
     known = None if options.classes is None else read_class_list(options.classes)
     table = open_images(options.source, size=options.size, skip_bad=options.skip_bad, classes=known)
     images = _normalized(table, options.mean, options.std)
+    scheme = options.changed(options.scheme, options.k, images.task)
     pool = open_pool(options.public, images.shape) if scheme.public_k else None
     return Publication(images, pool, scheme, options.copies, options.values, options.participant)
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from instahide.cli.console import out, progress_bar
 from instahide.cli.options import MIXING_PANEL, Format, MixingOptions, command, numbers
+from instahide.data.labels import Task
 from instahide.encryption.scheme import Preset
 from instahide.errors import InstaHideError
 
@@ -30,9 +31,12 @@ class ImportOptions(MixingOptions):
     mean: str | None = Field(None, description="mean of pixel / 255 before encryption")
     std: str | None = Field(None, description="standard deviation before encryption")
     participant: str = Field("", description="whose images these are")
+    task: Task = Field(
+        "single-label", description="what labels are: classes, several findings, or values"
+    )
 
 
-FACTS = ("private_images", "copies", "mean", "std", "participant")
+FACTS = ("private_images", "copies", "mean", "std", "participant", "task")
 PANELS = {"How the encodings were made, if there is no manifest": (*MIXING_PANEL, *FACTS)}
 
 
@@ -71,5 +75,13 @@ def _provenance(options: ImportOptions) -> Provenance | None:
             f"How these encodings were made is not clear without {', '.join(missing)}.",
             "Ask whoever made them.",
         )
-    mixing = options.changed(scheme, k)
-    return Provenance(mixing, images, copies, numbers(mean), numbers(std), options.participant)
+    mixing = options.changed(scheme, k, options.task)
+    return Provenance(
+        mixing,
+        images,
+        copies,
+        numbers(mean),
+        numbers(std),
+        options.participant,
+        task=options.task,
+    )

@@ -10,12 +10,18 @@ from rich.table import Table
 
 from instahide.cli.console import WARNING, notes, out
 from instahide.cli.options import Delta, EncodedSource, command
+from instahide.data.labels import Task
 
 if TYPE_CHECKING:
     from instahide.encodings.manifest import Manifest
 
 #: What `Manifest.ended` means.
 STATES = {"all": "complete", "limit": "ended at its exposure limit", None: "not finished"}
+
+#: What the columns of labels are called.
+COLUMNS: dict[Task, str] = {
+    "single-label": "classes", "multi-label": "findings", "regression": "values measured",
+}  # fmt: skip
 
 
 @command
@@ -48,7 +54,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "an image is in": f"{exposures:,.1f} of them on average",
         "scheme": ", ".join(f"{name} = {value}" for name, value in manifest.scheme.items()),
         "shape": " x ".join(map(str, manifest.shape)),
-        "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes[:20])}",
+        COLUMNS[manifest.task]: f"{len(manifest.classes)}: {', '.join(manifest.classes[:20])}",
         "normalization": f"mean {_short(manifest.mean)}, std {_short(manifest.std)}",
         "values": f"{manifest.values}, at most {manifest.max_quantization_error:.2g} off",
         "shards": f"{len(manifest.shards)}, {decimal(sum(s.bytes for s in manifest.shards))}",

@@ -22,7 +22,14 @@ from typer.main import get_command
 from typer.models import ParameterInfo
 
 from instahide.cli.console import explained, output_modes
-from instahide.encryption.scheme import CoefficientDistribution, LabelMode, Preset, Scheme
+from instahide.data.labels import Task
+from instahide.encryption.scheme import (
+    CoefficientDistribution,
+    LabelMode,
+    Preset,
+    Scheme,
+    label_mode_for,
+)
 from instahide.errors import InstaHideError, first_validation_error
 
 #: Largest side of an image in pixels.
@@ -74,7 +81,11 @@ class MixingOptions(BaseModel):
     private_k: int | None = Field(None, description="private images in a mix")
     c1: float | None = Field(None, description="upper bound of every coefficient")
     c2: float | None = Field(None, description="lower bound of the sum of private coefficients")
-    label_mode: LabelMode | None = Field(None, description="labels of a mix")
+    label_mode: LabelMode | None = Field(
+        None,
+        description="labels of a mix; if omitted, soft for classes, renormalised for findings and "
+        "measured values",
+    )
     coefficient_distribution: CoefficientDistribution | None = Field(
         None, description="distribution of the coefficients"
     )
@@ -82,8 +93,8 @@ class MixingOptions(BaseModel):
         0.0, description="standard deviation of Gaussian noise, in units of normalized images"
     )
 
-    def changed(self, preset: Preset, k: int) -> Scheme:
-        """The scheme ``preset`` with these changes.
+    def changed(self, preset: Preset, k: int, task: Task = "single-label") -> Scheme:
+        """The scheme ``preset`` with these changes, for labels of ``task``.
 
         Raises:
             InstaHideError: as `Scheme`.
@@ -94,7 +105,7 @@ class MixingOptions(BaseModel):
             private_k=self.private_k,
             c1=self.c1,
             c2=self.c2,
-            label_mode=self.label_mode,
+            label_mode=label_mode_for(task, self.label_mode),
             coefficient_distribution=self.coefficient_distribution,
             noise=self.noise,
         )
@@ -207,7 +218,9 @@ def _option(name: str, field: FieldInfo, panel: str | None) -> inspect.Parameter
     kind, details = _plain_type(field.annotation)
     details = [*field.metadata, *details]
     many = get_origin(kind) is list
-    info = copy(_info(details) or (typer.Argument() if many else typer.Option()))
+    # A list is what the command is about if it has a default, else an option to repeat.
+    is_argument = many and (field.is_required() or field.default is not None)
+    info = copy(_info(details) or (typer.Argument() if is_argument else typer.Option()))
     if field.description:
         info.help = f"{field.description[0].upper()}{field.description[1:].rstrip('.')}."
         info.min, info.max = _bounds(details)

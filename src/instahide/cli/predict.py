@@ -19,6 +19,9 @@ from instahide.utils.atomic_write import atomic_write
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from instahide.training.model_io import NetworkCard
+    from instahide.training.outputs import Outputs
+
 
 class PredictOptions(BaseModel):
     """What `instahide predict` takes."""
@@ -40,42 +43,63 @@ class PredictOptions(BaseModel):
 def predict(options: PredictOptions) -> None:
     """Classify images with a trained network, as encrypted or plain queries.
 
+    The CSV file has a row for each image, in their order, with the probability of every class or
+    finding, or every value.
+
     Example: instahide predict runs/run digits --queries 20
     """
     import torch
 
     from instahide.training.data.alignment import align_to_model
+    from instahide.training.metrics import as_text, evaluation
     from instahide.training.model_io import load_network
 
     network, card = load_network(options.run / "model.safetensors", model=options.model)
     images = open_test(options.source, size=options.size, skip_bad=options.skip_bad)
-    images = align_to_model(images, card.shape, card.classes, card)
+    images = align_to_model(images, card.shape, card.classes, card, card.task)
     scheme = Scheme.from_json(card.scheme)
     if options.queries and scheme.k == 1:
         raise InstaHideError(
             "The network was trained on plain images, so there is no scheme to encrypt queries by.",
             "Use `--queries 0`.",
         )
-    answers = _answers(network, scheme, images, options)
-    with (
-        atomic_write(options.out) as partial,
-        partial.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["image", "class", "probability"])
-        for number, (share, choice) in enumerate(zip(*answers.max(1), strict=True)):
-            writer.writerow([number, card.classes[int(choice)], f"{float(share):.4f}"])
-    right = answers.argmax(1) == torch.from_numpy(images.labels)
-    accuracy = float(right.float().mean())
+    answers = _answers(network, scheme, images, card.outputs, options)
+    _write(options.out, card, answers)
+    found = evaluation(card.task, card.classes, answers, torch.from_numpy(images.labels)).metrics
     out.results(
-        {"images": len(images), "accuracy": accuracy, "predictions": options.out},
-        f"Accuracy on {len(images)} images: {accuracy:.1%}",
+        {"images": len(images), **found, "predictions": options.out},
+        *(
+            f"{name.replace('_', ' ').capitalize()} on {len(images)} images: {as_text(name, value)}"
+            for name, value in found.items()
+        ),
         f"Predictions: {options.out}",
     )
 
 
+def _write(path: Path, card: NetworkCard, answers: Tensor) -> None:
+    """The file of predictions: for classes also the class of largest probability."""
+    kind = "value" if card.task == "regression" else "probability"
+    # A prefix, as a class may be called like another column, or like a formula.
+    columns = [f"{kind}:{name}" for name in card.classes]
+    best = ["class", "probability"] if card.task == "single-label" else []
+    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *best, *columns])
+        for number, answer in enumerate(answers.tolist()):
+            numbers = [f"{each:.6g}" if kind == "value" else f"{each:.4f}" for each in answer]
+            first = []
+            if best:
+                choice = max(range(len(answer)), key=answer.__getitem__)
+                first = [card.classes[choice], numbers[choice]]
+            writer.writerow([number, *first, *numbers])
+
+
 def _answers(
-    network: nn.Module, scheme: Scheme, images: ImageTable, options: PredictOptions
+    network: nn.Module,
+    scheme: Scheme,
+    images: ImageTable,
+    outputs: Outputs,
+    options: PredictOptions,
 ) -> Tensor:
     import torch
 
@@ -87,7 +111,7 @@ def _answers(
     network.to(device)
     if not options.queries:
         pixels = torch.from_numpy(images.normalized())
-        return probabilities(network, pixels, precision=precision, classes=len(images.classes))
+        return probabilities(network, pixels, precision=precision, outputs=outputs)
     return predict_encrypted(
         network,
         scheme,
@@ -96,4 +120,5 @@ def _answers(
         encodings=options.queries,
         coefficient=options.coefficient,
         precision=precision,
+        outputs=outputs,
     )

@@ -27,7 +27,7 @@ PANELS = {
     "Network": ("model", "weights", "sign_invariant", "seed"),
     "Training": (
         "epochs", "batch_size", "optimizer", "lr", "weight_decay", "momentum", "schedule", "ema",
-        "patience", "precision", "device",
+        "patience", "class_weights", "positive_weights", "precision", "device",
     ),
     "Encrypted test queries": ("queries", "query_coefficient"),
 }  # fmt: skip
@@ -120,11 +120,13 @@ def _settings(
 
 
 def _table(job: Trainer) -> Table:
+    from instahide.training.metrics import as_text
+
     table = Table()
     table.add_column("measured")
     table.add_column("value", justify="right")
     for name, share in job.metrics.items():
-        table.add_row(name.replace("_", " "), f"{share:.1%}")
+        table.add_row(name.replace("_", " "), as_text(name, share))
     if not job.metrics:
         table.add_row("accuracy", "none: no --test")
     speed = job.history[-1].images_per_second

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from instahide.data.labels import matched_labels
 from instahide.data.table import ImageTable
 from instahide.errors import DataError
 from instahide.utils.atomic_write import read_regular
@@ -23,17 +22,15 @@ def class_list(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """The class names as a tuple, or None if ``names`` is None.
 
     Raises:
-        DataError: there are fewer than two, a name occurs twice, or a name is not printable text.
+        DataError: there is none, a name occurs twice, or a name is not printable text.
     """
     if names is None:
         return None
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise DataError("The classes are no list of names.", "Give them as in ['cat', 'dog'].")
     classes = require_class_names(names)
-    if len(classes) < 2:
-        raise DataError(
-            f"Only {len(classes)} class is named.", "Name all classes that participants have."
-        )
+    if not classes:
+        raise DataError("No class is named.", "Name all classes that participants have.")
     return classes
 
 
@@ -119,8 +116,8 @@ def with_classes(table: ImageTable, classes: tuple[str, ...] | None) -> ImageTab
     if classes is None or table.classes == classes:
         return table
     if set(table.classes) <= set(classes):
-        numbers = np.asarray([classes.index(name) for name in table.classes], np.int64)
-        return replace(table, labels=numbers[table.labels], classes=classes)
+        labels = matched_labels(table.labels, table.classes, classes, table.task)
+        return replace(table, labels=labels, classes=classes)
     if table.classes != tuple(map(str, range(len(table.classes)))):
         unknown = next(name for name in table.classes if name not in classes)
         raise DataError(
@@ -131,5 +128,11 @@ def with_classes(table: ImageTable, classes: tuple[str, ...] | None) -> ImageTab
         raise DataError(
             f"The images have {len(table.classes)} classes, but {len(classes)} are named.",
             "Name every class, in the order of their numbers.",
+        )
+    if table.task != "single-label" and len(table.classes) < len(classes):
+        raise DataError(
+            f"The labels have {len(table.classes)} columns without names, but {len(classes)} are "
+            "named.",
+            "Name the columns of the images, in their order.",
         )
     return replace(table, classes=classes)

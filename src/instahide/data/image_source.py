@@ -14,6 +14,7 @@ from instahide.data.duplicates.content_hash import (
     duplicate_ids,
 )
 from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
+from instahide.data.labels import Task
 from instahide.data.normalization.normalization import Normalization
 from instahide.data.table import GatheredRows, ImageTable
 from instahide.errors import DataError
@@ -28,7 +29,8 @@ class ImageSource(Protocol):
     Two rows may show the same image, which a mix must contain only once. An implementation may
     have a further attribute ``content_hashes`` (N, 2), as computed by
     `content_hash.content_hashes`. Without it, all rows are fetched once, one by one, before the
-    first image is encrypted.
+    first image is encrypted. A further attribute ``task`` says what the labels are, if they are not
+    class numbers (see `labels.Task`).
     """
 
     def __len__(self) -> int: ...
@@ -61,6 +63,12 @@ class ImageSource(Protocol):
     def rows(self, indices: NDArray[np.int64]) -> GatheredRows:
         """The images at ``indices`` (n, k)."""
         ...
+
+
+def task_of(images: ImageSource) -> Task:
+    """What the labels of ``images`` are; single-label unless they say otherwise."""
+    task: Task = getattr(images, "task", "single-label")
+    return task
 
 
 def hashes_of(images: ImageSource) -> Hashes:

@@ -41,7 +41,13 @@ def make_labels(
         numbers = _class_numbers(array)
         count = int(numbers.max(initial=-1)) + 1
         return numbers, tuple(classes) if classes else tuple(map(str, range(count)))
-    if array.dtype.kind not in "biuf" or array.ndim not in (1, 2):
+    if array.ndim > 2:
+        raise DataError(
+            f"Labels of shape {array.shape} look like segmentation masks, which are not supported: "
+            "mixed masks are not encrypted and would show the outlines in the images.",
+            "Give one row of targets for each image.",
+        )
+    if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise DataError(
             f"Labels of a {task} task must be numbers (N, columns); these are {array.dtype} of "
             f"shape {array.shape}.",
@@ -49,6 +55,64 @@ def make_labels(
         )
     targets = array.reshape(len(array), -1).astype(np.float32)
     return targets, tuple(classes) if classes else tuple(map(str, range(targets.shape[1])))
+
+
+def least_columns(task: Task) -> int:
+    """The least number of classes or columns from which there is anything to learn."""
+    return 2 if task == "single-label" else 1
+
+
+def matched_labels(
+    labels: Labels, names: Sequence[str], classes: Sequence[str], task: Task
+) -> Labels:
+    """``labels`` of the classes or columns ``names`` as labels of ``classes``; matched by name.
+
+    A column that is not in ``names`` is unknown: NaN.
+
+    Raises:
+        DataError: a name is not in ``classes``, or a column of a regression is not in ``names``.
+    """
+    places = np.asarray(output_columns(names, classes), np.int64)
+    if task == "single-label":
+        return np.asarray(places[labels.astype(np.int64)], np.int64)
+    missing = [name for name in classes if name not in set(names)]
+    if task == "regression" and missing:
+        raise DataError(
+            f"The images lack the value {missing[0]!r}.", f"Give each of {', '.join(classes[:20])}."
+        )
+    targets = np.full((len(labels), len(classes)), np.nan, np.float32)
+    targets[:, places] = labels
+    return targets
+
+
+def output_columns(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """The index in ``classes`` of each of ``names``.
+
+    Raises:
+        DataError: a name is not in ``classes``.
+    """
+    number = {name: place for place, name in enumerate(classes)}
+    strange = sorted(set(names) - set(number))
+    if strange:
+        raise DataError(
+            f"The network knows no class {', '.join(strange[:5])}.",
+            f"It knows {', '.join(classes[:20])}.",
+        )
+    return [number[name] for name in names]
+
+
+def require_one_task(tasks: Sequence[Task], whose: Sequence[str]) -> None:
+    """Check that all ``tasks`` are the same; ``whose`` describes each for the message.
+
+    Raises:
+        DataError: two differ.
+    """
+    for task, of in zip(tasks, whose, strict=True):
+        if task != tasks[0]:
+            raise DataError(
+                f"The labels of {whose[0]} are {tasks[0]}, those of {of} {task}.",
+                "Use labels of one kind.",
+            )
 
 
 def strata(labels: Labels) -> NDArray[np.int64]:

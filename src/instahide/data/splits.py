@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import Hashes
-from instahide.data.labels import MAX_CLASSES, strata
+from instahide.data.labels import MAX_CLASSES, require_one_task, strata
 from instahide.data.table import ImageTable
 from instahide.errors import DataError, InstaHideError
 
@@ -59,13 +59,19 @@ def make_split(train: ImageTable, test: ImageTable) -> Split:
     """A split from two tables with the same classes.
 
     Raises:
-        DataError: the images of the tables have different shapes.
+        DataError: the images of the tables have different shapes, or their labels other columns.
     """
     if train.shape != test.shape:
         raise DataError(
             f"Training images are {_quoted(train.shape)}, "
             f"but test images are {_quoted(test.shape)}.",
             "Bring image files to one size with `size=32`, and all of them to grey or to colour.",
+        )
+    require_one_task([train.task, test.task], ["the training images", "the test images"])
+    if train.task != "single-label" and train.classes != test.classes:
+        raise DataError(
+            "Training and test images have labels of other columns.",
+            "Give both the same columns, in one order.",
         )
     classes = max(train.classes, test.classes, key=len)
     return Split(
@@ -112,15 +118,41 @@ def require_trainable(split: Split) -> Split:
     """The split, after a check that a model can be trained and tested on it.
 
     Raises:
-        DataError: there are no test images, or only one class.
+        DataError: there are no test images; there is only one class; no finding is present in some
+            of the training images and absent in others, and likewise in the test images; or a
+            value is the same in all training images.
     """
     if len(split.test) == 0:
         raise DataError("There are no test images.", "Give at least one of every class.")
-    if len(np.unique(split.train.labels)) < 2:
+    labels, task = split.train.labels, split.train.task
+    if task == "single-label" and len(np.unique(labels)) < 2:
         raise DataError(
             "All training images are of one class.", "Give images of at least two classes."
         )
+    if task == "multi-label":
+        for name, part in zip(("training", "test"), split, strict=True):
+            _require_both(part, name)
+    if task == "regression":
+        if len(split.test) < 2:
+            raise DataError("There is one test image alone.", "Give at least two.")
+        same = np.flatnonzero((labels == labels[:1]).all(axis=0))
+        if len(same):
+            raise DataError(
+                f"The value {split.train.classes[same[0]]!r} is the same in all training images.",
+                "Leave it out of the labels.",
+            )
     return split
+
+
+def _require_both(images: ImageTable, name: str) -> None:
+    """Check that some finding is both present and absent."""
+    present = (images.labels >= 0.5).any(axis=0)
+    absent = (images.labels < 0.5).any(axis=0)
+    if not (present & absent).any():
+        raise DataError(
+            f"No finding is present in some of the {name} images and absent in others.",
+            "Give images with and without a finding.",
+        )
 
 
 def _quoted(shape: tuple[int, ...]) -> str:

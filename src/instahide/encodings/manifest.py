@@ -25,9 +25,11 @@ from pydantic import (
 )
 
 from instahide._version import __version__
+from instahide.data.labels import Task, least_columns
 from instahide.data.pixels import MOST_CHANNELS
 from instahide.encryption.sampling.sampler import MAX_NOISE_DEVIATIONS
 from instahide.encryption.scheme import Scheme
+from instahide.encryption.validation import require_label_mode
 from instahide.errors import DamagedFileError, DataError, InstaHideError, first_validation_error
 
 #: The version of the format that this library writes, and the only one that it reads.
@@ -96,8 +98,13 @@ class Manifest(BaseModel):
         description="channels, height and width of an image; channels, depth, height and width of "
         "a volume"
     )
-    classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=1 << 17), FailFast()] = (
-        Field(description="class names, by place in a label")
+    task: Task = Field(
+        "single-label",
+        description="what labels are: single-label: shares of classes; multi-label: shares of each "
+        "finding; regression: measured values",
+    )
+    classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1 << 17), FailFast()] = (
+        Field(description="names of classes, findings or values, by place in a label")
     )
     mean: Channels = Field(description="per channel, of pixels in the unit range")
     std: Channels = Field(description="per channel, of pixels in the unit range")
@@ -139,6 +146,9 @@ class Manifest(BaseModel):
     def _consistent(self) -> Manifest:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("two classes have one name")
+        if len(self.classes) < least_columns(self.task):
+            raise ValueError("there are fewer than two classes")
+        require_label_mode(self.encryption(), self.task)
         if not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError("mean and std need one value a channel")
         if not self.value_range[0] < self.value_range[1]:

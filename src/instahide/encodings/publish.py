@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from instahide.data import ImageTable
 from instahide.data.image_source import has_repeats
+from instahide.data.labels import least_columns
 from instahide.encodings.folder import (
     EncodedFolder,
     FolderWriter,
@@ -83,7 +84,7 @@ class Publication:
     def __post_init__(self) -> None:
         if self.copies < 1:
             raise InstaHideError(f"copies = {self.copies} is below 1.", "Use `copies=1` or more.")
-        if len(self.images.classes) < 2:
+        if len(self.images.classes) < least_columns(self.images.task):
             raise DataError(
                 f"The images are of one class alone: {', '.join(self.images.classes)}.",
                 "Name the classes of all participants, with `classes=` or as "
@@ -106,6 +107,7 @@ class Publication:
                 participant=self.participant,
                 scheme=asdict(self.scheme),
                 shape=images.shape,
+                task=images.task,
                 classes=images.classes,
                 mean=images.mean,
                 std=images.std,

@@ -168,8 +168,10 @@ class BatchEncoder(BaseEncoder):
         Args:
             batch: the pending batch; it can be used once.
             images: (m, C, H, W) its ``targets`` followed by its ``extra_partners``, normalized.
-            labels: labels of ``images``: (m,) class numbers, or (m, classes) soft labels.
-            classes: the number of classes.
+            labels: labels of ``images``: (m,) class numbers; or (m, classes) soft labels, findings
+                or values. Of findings and values, public images need a renormalised label mode: see
+                `validation.require_label_mode`.
+            classes: the number of classes or columns.
             dtype: of the encodings: float32, float16 or bfloat16.
             pin_memory: put the encodings into page-locked memory, for a copy to a GPU.
 

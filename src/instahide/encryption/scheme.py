@@ -38,6 +38,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from instahide.data.labels import Task
 from instahide.errors import SchemeError
 
 LabelMode = Literal["soft", "renormalised"]
@@ -213,6 +214,14 @@ class Scheme:
                 f"A scheme's fields are {', '.join(field.name for field in fields(cls))}.",
             )
         return cls(**values)
+
+
+def label_mode_for(task: Task, stated: LabelMode | None = None) -> LabelMode:
+    """The ``stated`` label mode; by default the paper's for classes, else ``renormalised``.
+
+    `validation.require_label_mode` says why.
+    """
+    return stated or ("soft" if task == "single-label" else "renormalised")
 
 
 def _bound(k: int) -> float:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data import ImageSource, ImageTable
+from instahide.data.image_source import task_of
+from instahide.data.labels import Task, least_columns
 from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.data.normalization.normalization import (
     Normalization,
@@ -31,7 +33,9 @@ def require_compatible(
         InstaHideError: there are too few classes or images; public images are missing, unexpected,
             too few or of another shape; or normalized values are such that nothing would be hidden.
     """
-    if len(images.classes) < 2:
+    task = task_of(images)
+    require_label_mode(scheme, task)
+    if len(images.classes) < least_columns(task):
         raise DataError(
             f"There is {len(images.classes)} class, so there is nothing to learn.",
             "Give images of at least two classes.",
@@ -53,6 +57,25 @@ def require_compatible(
             "Put the crop and the flip into its transform, before it normalizes.",
         )
     _require_values(scheme, images, public)
+
+
+def require_label_mode(scheme: Scheme, task: Task) -> None:
+    """Check that mixed labels of ``task`` mean what a network is to learn.
+
+    With public images, ``soft`` labels sum to less than 1. A share of a class still says which
+    classes are in a mix; but a finding that all private images show would be called improbable, and
+    a measured value would be too small.
+
+    Raises:
+        SchemeError: the scheme mixes in public images under soft labels, and the task is not
+            single-label.
+    """
+    if scheme.public_k and scheme.label_mode == "soft" and task != "single-label":
+        raise SchemeError(
+            f"With public images, soft labels of a {task} task are too small: they are multiplied "
+            "by the private images' share of the mix.",
+            "Use `label_mode='renormalised'`.",
+        )
 
 
 def require_public(scheme: Scheme, public: ImageSource | None) -> None:

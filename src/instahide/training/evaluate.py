@@ -1,4 +1,4 @@
-"""Accuracy of a network on plain images."""
+"""Predictions of a network for batches, and its accuracy on plain images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
 from instahide.training.class_logits import class_logits
 from instahide.training.device import autocast, channels_last
+from instahide.training.outputs import Outputs
 
 
 class Accuracy(NamedTuple):
@@ -22,10 +23,48 @@ class Accuracy(NamedTuple):
 
 
 def table_batches(table: ImageTable, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images of ``table`` in order, normalized, with their class numbers."""
+    """The images of ``table`` in order, normalized, with their labels."""
     for start in range(0, len(table), size):
         rows = slice(start, start + size)
         yield torch.from_numpy(table.normalized(rows)), torch.from_numpy(table.labels[rows])
+
+
+@torch.inference_mode()
+def predicted(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    outputs: Outputs,
+    *,
+    precision: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """The predictions of ``model`` for all images of ``batches``, and their labels, on the CPU.
+
+    Args:
+        model: runs on its current device. Its mode (training or evaluation) is restored.
+        batches: at least one batch of normalized images with their labels.
+        outputs: what the network predicts.
+        precision: type of the network's arithmetic.
+
+    Returns:
+        (n, columns) float32 predictions, see `Outputs.predictions`; and the labels as in the
+        batches.
+
+    Raises:
+        InstaHideError: the network returns something else than these outputs.
+    """
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    found = []
+    try:
+        for images, labels in batches:
+            with autocast(device, precision):
+                raw = model(channels_last(images.to(device)))
+            found.append((outputs.predictions(raw).cpu(), labels))
+    finally:
+        model.train(training)
+    predictions, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return predictions, targets
 
 
 def accuracy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -11,11 +12,11 @@ class EpochRecord:
 
     Attributes:
         epoch: its number, from 1.
-        loss: mean soft-label cross-entropy of the encodings, in nats.
+        loss: mean loss of the encodings (see `losses.Loss`): cross-entropies are in nats.
         learning_rate: learning rate of its last step.
         seconds: time of training, without evaluation.
         images_per_second: encodings per second of training.
-        metrics: results of the evaluation, as shares from 0 to 1.
+        metrics: results of the evaluation (see `metrics.headline`).
     """
 
     epoch: int
@@ -27,11 +28,21 @@ class EpochRecord:
 
 
 History = list[EpochRecord]
+#: Metrics that patience watches; of each, more is better.
+WATCHED = ("accuracy", "macro_auroc", "r2")
+
+
+def watched(metrics: Mapping[str, float]) -> float:
+    """The metric that patience watches."""
+    return next(metrics[name] for name in WATCHED if name in metrics)
 
 
 def patience_exhausted(history: History, patience: int | None) -> bool:
-    """Whether none of the last ``patience`` epochs exceeded the best accuracy before them."""
+    """Whether none of the last ``patience`` epochs exceeded the best result before them.
+
+    The result is the first of `WATCHED` that was measured.
+    """
     if patience is None or len(history) <= patience:
         return False
-    scores = [record.metrics["accuracy"] for record in history]
+    scores = [watched(record.metrics) for record in history]
     return max(scores[-patience:]) <= max(scores[:-patience])

@@ -14,12 +14,14 @@ import torch
 from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
+from instahide.data.labels import Task
 from instahide.data.pixels import EIGHT_BIT
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DamagedFileError, InstaHideError
 from instahide.training import checkpoint
 from instahide.training.models import build
 from instahide.training.models.imported import is_imported
+from instahide.training.outputs import Outputs
 
 #: Channels, height or width.
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -33,11 +35,14 @@ class NetworkCard:
         model: name of the architecture, as `models.build` takes it.
         sign_invariant: whether its input is replaced by its absolute values.
         shape: (C, H, W) of its images, or (C, D, H, W) of its volumes.
-        classes: names of its outputs.
+        classes: names of its outputs: classes, findings or values.
         mean: mean of pixels in the unit range for the normalization of images, per channel.
         std: standard deviation, likewise.
         scheme: the scheme of its training, as `Scheme.to_json` writes it.
         value_range: the lowest and the highest value of a pixel, 0 and 1 in the unit range.
+        task: what its outputs are.
+        target_mean: mean of each value of a regression, in the unit of the labels; else empty.
+        target_std: standard deviation, likewise.
     """
 
     model: Annotated[str, Field(max_length=200)]
@@ -48,14 +53,25 @@ class NetworkCard:
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     scheme: str
     value_range: tuple[float, float] = EIGHT_BIT
+    task: Task = "single-label"
+    target_mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
+    target_std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
 
     def __post_init__(self) -> None:
+        values = len(self.classes) if self.task == "regression" else 0
+        if not len(self.target_mean) == len(self.target_std) == values:
+            raise ValueError("target_mean and target_std need one value a column of a regression")
         if not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError("mean and std need one value a channel")
         low, high = self.value_range
         if not (low < high and math.isfinite(high - low)):
             raise ValueError("the range of pixels is empty or not finite")
         Scheme.from_json(self.scheme)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the outputs of the network mean."""
+        return Outputs(self.task, len(self.classes), self.target_mean, self.target_std)
 
 
 _CARD = TypeAdapter(NetworkCard)

@@ -7,16 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from instahide.data import ImageSource, PhotoCrops
+from instahide.data.image_source import task_of
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure, limit_error
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.training.class_logits import class_logits
 from instahide.training.device import autocast, channels_last
+from instahide.training.outputs import Outputs
 
 #: Encodings of a query by default; the authors advise more than 15 for the best accuracy.
 ENCODINGS = 10
 BATCH = 500
+#: Least difference that a query makes to its prediction, as a share of its own label.
+LEAST_SHARE = 0.1
 
 
 @torch.inference_mode()
@@ -26,8 +29,9 @@ def probabilities(
     *,
     precision: torch.dtype = torch.float32,
     classes: int | None = None,
+    outputs: Outputs | None = None,
 ) -> Tensor:
-    """Class probabilities of images or encodings.
+    """Class probabilities of images or encodings, or what else the network predicts.
 
     Args:
         model: returns logits, one for each class; a single output is the logit of class 1 of two.
@@ -35,6 +39,7 @@ def probabilities(
         images: (n, C, H, W) normalized images or encodings.
         precision: type of the network's arithmetic.
         classes: number of classes to check the outputs against; None for no check.
+        outputs: what the network predicts; by default probabilities of classes.
 
     Returns:
         (n, classes) float32 on the CPU.
@@ -42,6 +47,7 @@ def probabilities(
     Raises:
         InstaHideError: the model does not return logits, or for another number of classes.
     """
+    outputs = outputs or Outputs(columns=classes)
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -50,9 +56,8 @@ def probabilities(
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             with autocast(device, precision):
-                outputs = model(channels_last(batch.to(device)))
-            logits = class_logits(outputs, classes)
-            parts.append(logits.float().softmax(1).cpu())
+                raw = model(channels_last(batch.to(device)))
+            parts.append(outputs.predictions(raw).cpu())
     finally:
         model.train(training)
     return torch.cat(parts)
@@ -69,12 +74,18 @@ def predict_encrypted(
     precision: torch.dtype = torch.float32,
     participant: str = "",
     exposure: Exposure | None = None,
+    outputs: Outputs | None = None,
 ) -> Tensor:
-    """Predict the classes of encrypted queries, averaged over several encodings of each.
+    """Predict the labels of encrypted queries, averaged over several encodings of each.
 
     Each encoding mixes the query with k - 1 public images, or with k - 1 other queries if
     ``scheme`` has no public images, under new keys. More encodings make the prediction more
     accurate; they also help an attacker who sees all of them.
+
+    What is averaged are probabilities of classes or findings, or values. If queries are mixed with
+    each other, a prediction is partly that of the others. The class of largest probability is not
+    affected on average, so probabilities of classes stay as they are. Probabilities of findings and
+    values are corrected: see `without_partners`.
 
     Args:
         model: a network trained on encodings of ``scheme``; it has one output for each class, or a
@@ -88,15 +99,18 @@ def predict_encrypted(
         participant: a name that is mixed into the keys, as for `Encoder`.
         exposure: counts the encodings of each query, and may limit them. Pass an account of a
             ledger if the encodings leave your machine.
+        outputs: what the network predicts; by default probabilities of the classes or findings of
+            the queries. A regression needs it: `NetworkCard.outputs`.
 
     Returns:
-        (n, classes) float32 probabilities on the CPU.
+        (n, columns) float32 probabilities or values on the CPU.
 
     Raises:
         ExposureLimitError: a query has reached its exposure limit.
         InstaHideError: ``encodings`` is below 1; ``coefficient`` is above the bound c1 of the
-            scheme; there are fewer than k queries and ``scheme`` has no public images; or the
-            model has outputs for another number of classes than the queries.
+            scheme, or so low that a query of findings or values has hardly an effect; there are
+            fewer than k queries and ``scheme`` has no public images; or the model has outputs for
+            another number of classes than the queries.
 
     Examples:
         >>> from instahide import Scheme, open_split, predict_encrypted
@@ -109,9 +123,9 @@ def predict_encrypted(
     """
     if encodings < 1:
         raise InstaHideError(f"encodings = {encodings} is below 1.", "Use 10 or more.")
-    encoder = Encoder(
-        scheme.query(coefficient), queries, public, participant=participant, exposure=exposure
-    )
+    query = scheme.query(coefficient)
+    outputs = outputs or Outputs(task_of(queries), len(queries.classes))
+    encoder = Encoder(query, queries, public, participant=participant, exposure=exposure)
     total = torch.zeros(len(queries), len(queries.classes))
     for _ in range(encodings):
         encoder.next_epoch()
@@ -121,6 +135,41 @@ def predict_encrypted(
             if len(encoded.images) < len(rows):
                 raise limit_error(encoder.exposure)
             total[rows] += probabilities(
-                model, encoded.images, precision=precision, classes=total.shape[1]
+                model, encoded.images, precision=precision, outputs=outputs
             )
-    return total / encodings
+    return without_partners(total / encodings, query, outputs)
+
+
+def without_partners(predictions: Tensor, query: Scheme, outputs: Outputs) -> Tensor:
+    """Predictions of queries, without the part of the queries that they were mixed with.
+
+    Mixed labels are linear in the labels, and a network predicts their mean. The query itself has
+    the mean coefficient a, and the n - 1 other queries share the rest equally, on average. So the
+    mean prediction p of a query with the label y is a y + (1 - a) (n m - y) / (n - 1), where m is
+    the mean label of all queries, which is the mean of p. This is solved for y. Nothing is to be
+    corrected where all partners are public, as these have no labels, nor for classes.
+
+    Args:
+        predictions: (n, columns) averaged over the encodings of each query.
+        query: the scheme of the queries.
+        outputs: what the network predicts.
+
+    Returns:
+        (n, columns); probabilities are clipped to 0 and 1.
+
+    Raises:
+        InstaHideError: the coefficient of the query is hardly larger than those of the others.
+    """
+    count = len(predictions)
+    if outputs.task == "single-label" or query.private_k == 1 or count < 2:
+        return predictions
+    own = float(query.simulated_coefficients()[:, 0].mean())
+    other = (1 - own) / (count - 1)
+    if own - other < LEAST_SHARE:
+        raise InstaHideError(
+            "The coefficient of a query is hardly larger than those of the queries it is mixed "
+            "with, so that their labels cannot be told apart.",
+            "Raise `coefficient=`, or predict more images at a time.",
+        )
+    found = (predictions - count * other * predictions.mean(0)) / (own - other)
+    return found.clamp(0, 1) if outputs.task == "multi-label" else found

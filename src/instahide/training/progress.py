@@ -12,6 +12,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 from instahide.training.history import EpochRecord
+from instahide.training.metrics import as_text
 
 
 class Progress:
@@ -121,6 +122,6 @@ def progress_reporter(console: Console | None = None) -> Iterator[Progress]:
 
 
 def _facts(record: EpochRecord) -> str:
-    metrics = [f"{name} {share:.1%}" for name, share in record.metrics.items()]
+    metrics = [f"{name} {as_text(name, value)}" for name, value in record.metrics.items()]
     speed = f"{record.images_per_second:,.0f} images/s"
     return "  ".join([f"loss {record.loss:.3f}", *metrics, speed])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,6 +28,7 @@ from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import read_regular
 
 if TYPE_CHECKING:
+    from instahide.data.labels import Task
     from instahide.encryption.scheme import Scheme
 
 
@@ -38,6 +40,12 @@ def _from_text(value: object) -> object:
         return float(value)
     except ValueError:
         return value
+
+
+def _positive(values: list[float]) -> list[float]:
+    if not all(0 < value <= 1e9 for value in values):
+        raise ValueError("weights must be positive numbers")
+    return values
 
 
 def _masked(values: Mapping[str, object]) -> bool:
@@ -54,7 +62,10 @@ ENCRYPTION = (
 #: Numbers in a range that all computations support.
 Number = Annotated[float, BeforeValidator(_from_text), Field(allow_inf_nan=False), Field(le=1e9)]
 Positive = Annotated[Number, Field(gt=0)]
+Weights = Annotated[list[float], Field(min_length=1), AfterValidator(_positive)]
 Whole = Annotated[int, Field(le=10**9)]
+#: The default of the highest learning rate for measured values.
+REGRESSION_LR = 0.01
 #: Bytes of a settings file, at most.
 MOST_BYTES = 1 << 16
 #: Characters of a value that an error message shows.
@@ -118,7 +129,10 @@ class TrainSettings(BaseModel):
         None, description="least sum of the private coefficients; if omitted, the scheme's"
     )
     label_mode: Literal["soft", "renormalised"] | None = Field(
-        None, description="labels of a mix: soft as in the paper, or scaled to sum 1"
+        None,
+        description="labels of a mix: soft as in the paper, or renormalised: divided by the "
+        "private images' share of the mix; if omitted, soft for classes, renormalised for findings "
+        "and measured values",
     )
     coefficient_distribution: Literal["half-normal", "dirichlet"] | None = Field(
         None,
@@ -139,6 +153,17 @@ class TrainSettings(BaseModel):
     )
     max_exposure: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="stop before an image has gone into more encodings than this"
+    )
+
+    class_weights: Weights | None = Field(
+        None,
+        description="weight of each class or finding in the loss, in the order of the classes; if "
+        "omitted, equal weights",
+    )
+    positive_weights: Weights | None = Field(
+        None,
+        description="weight of a present finding in the loss, where an absent one has 1, for each "
+        "finding",
     )
 
     model: str = Field(
@@ -167,7 +192,9 @@ class TrainSettings(BaseModel):
         256, ge=2, description="encodings in a step, of all processes together"
     )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
-    lr: Positive = Field(0.2, description="highest learning rate")
+    lr: Positive = Field(
+        0.2, description=f"highest learning rate; if omitted, {REGRESSION_LR} for measured values"
+    )
     weight_decay: Annotated[Number, Field(ge=0)] = Field(5e-4, description="weight decay")
     momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(
         0.9, description="Nesterov momentum of SGD, first beta of AdamW"
@@ -183,8 +210,8 @@ class TrainSettings(BaseModel):
     )
     patience: Annotated[Whole, Field(ge=1)] | None = Field(
         None,
-        description="epochs without a better accuracy before stopping; if omitted, training never "
-        "stops early",
+        description="epochs without a better accuracy (macro AUROC of findings, R2 of measured "
+        "values) before stopping; if omitted, training never stops early",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps ...")
 
@@ -250,13 +277,13 @@ class TrainSettings(BaseModel):
             if not (self.pooled and name in ENCRYPTION)
         }
 
-    def encryption(self) -> Scheme:
-        """The scheme that these settings ask for.
+    def encryption(self, task: Task = "single-label") -> Scheme:
+        """The scheme that these settings ask for, for labels of ``task``.
 
         Raises:
             InstaHideError: its bounds do not fit each other.
         """
-        from instahide.encryption.scheme import Scheme
+        from instahide.encryption.scheme import Scheme, label_mode_for
 
         return Scheme.preset(
             self.scheme,
@@ -264,10 +291,19 @@ class TrainSettings(BaseModel):
             private_k=self.private_k,
             c1=self.c1,
             c2=self.c2,
-            label_mode=self.label_mode,
+            label_mode=label_mode_for(task, self.label_mode),
             coefficient_distribution=self.coefficient_distribution,
             noise=self.noise,
         )
+
+    def completed(self, task: Task) -> Self:
+        """These settings for labels of ``task``: the learning rate follows it, unless it is set.
+
+        The gradient of a squared error is not bounded, as that of a cross-entropy is.
+        """
+        if task != "regression" or "lr" in self.model_fields_set:
+            return self
+        return self.merged({"lr": REGRESSION_LR})
 
     def differences(self, other: TrainSettings) -> list[str]:
         """The differences from ``other``, each as ``epochs: 30 here, 40 there``."""

@@ -17,8 +17,10 @@ from instahide.training.data.private import PrivateData
 from instahide.training.device import pick_device, pick_precision
 from instahide.training.distributed.processes import ALONE, Batches, Processes
 from instahide.training.distributed.sharding import RANK, source_of
-from instahide.training.evaluate import accuracy
+from instahide.training.evaluate import predicted
 from instahide.training.history import History
+from instahide.training.losses import Loss
+from instahide.training.metrics import evaluation, headline
 from instahide.training.model_io import NetworkCard, save_network
 from instahide.training.models import build
 from instahide.training.progress import Progress
@@ -46,7 +48,7 @@ class TrainingData(Protocol):
         ...
 
     def batches(self, *, pin_memory: bool) -> Batches:
-        """Batches of encodings with soft labels."""
+        """Batches of encodings with mixed labels."""
         ...
 
     @property
@@ -55,11 +57,13 @@ class TrainingData(Protocol):
         ...
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]] | None:
-        """Test images (n, C, H, W) with class numbers (n,), if there are any."""
+        """Test images (n, C, H, W) with their labels, if there are any."""
         ...
 
-    def extra_metrics(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
-        """Further metrics of the trained network, as shares from 0 to 1."""
+    def encrypted_predictions(
+        self, network: nn.Module, precision: torch.dtype
+    ) -> tuple[Tensor, Tensor] | None:
+        """Predictions for encrypted queries and their labels, if the run has any."""
         ...
 
     def facts(self) -> dict[str, Any]:
@@ -82,7 +86,7 @@ class Trainer:
         precision: type of the network's arithmetic.
         processes: the processes that train together.
         history: loss, speed and metrics of every epoch.
-        metrics: metrics of the trained network, as shares from 0 to 1.
+        metrics: metrics of the trained network, see `metrics.evaluation`.
         facts: other entries of the results, such as the exposure.
 
     Examples:
@@ -96,7 +100,7 @@ class Trainer:
         ...     trainer = Trainer.open(settings)
         ...     trainer.run()
         >>> sorted(trainer.metrics), len(trainer.history)
-        (['accuracy'], 1)
+        (['accuracy', 'macro_auroc', 'macro_f1'], 1)
     """
 
     material: TrainingData
@@ -122,6 +126,7 @@ class Trainer:
         processes.require_same_arithmetic(device, precision)
         material = _material(settings, device, processes)
         card = material.card
+        _loss(material)  # Refuses weights before training begins.
         model = build(
             card.model,
             card.shape[0],
@@ -143,11 +148,13 @@ class Trainer:
     def run(self, folder: RunFolder | None = None, progress: Progress | None = None) -> None:
         """Train, test, and write network and results into ``folder``.
 
-        Afterwards ``metrics`` holds, as shares from 0 to 1, the ``accuracy`` on the test images, if
-        any, and the ``encrypted_accuracy`` on encrypted queries, if the settings have any.
+        Afterwards ``metrics`` holds the metrics on the test images, if any, such as ``accuracy``;
+        and the main ones on encrypted queries, such as ``encrypted_accuracy``, if the settings have
+        any. ``facts["evaluation"]`` has those of each class, finding or value.
 
         Raises:
-            InstaHideError: as for `training_loop.train`.
+            InstaHideError: as for `training_loop.train`; or the test images are such that a metric
+                is undefined.
         """
         try:
             self._run(folder, progress)
@@ -164,32 +171,43 @@ class Trainer:
             run=folder,
             progress=progress,
             processes=self.processes,
+            loss=_loss(self.material),
         )
-        self.metrics = self._evaluate(self.model)
-        self.metrics |= self._mean(self.material.extra_metrics(self.model, self.precision))
         self.facts = self.material.facts() | self.processes.facts(self.device)
+        if tested:
+            self._measure()
         if folder is not None:
             save_network(folder.path / "model.safetensors", self.model, self.material.card)
             folder.write_results(self.history, self.metrics, self.facts)
 
     def _evaluate(self, network: nn.Module) -> dict[str, float]:
+        """The metrics of an epoch, over the test images of all processes."""
+        return headline(self.material.card.task, *self._predicted(network))
+
+    def _measure(self) -> None:
+        """All metrics of the trained network, over the test images of all processes."""
+        card = self.material.card
+        found = evaluation(card.task, card.classes, *self._predicted(self.model))
+        self.metrics = found.metrics
+        self.facts["evaluation"] = found.details
+        queried = self.material.encrypted_predictions(self.model, self.precision)
+        if queried is not None:
+            metrics = headline(card.task, *map(self.processes.concatenated, queried))
+            self.metrics |= {f"encrypted_{name}": value for name, value in metrics.items()}
+
+    def _predicted(self, network: nn.Module) -> tuple[Tensor, Tensor]:
+        """Predictions for the test images of all processes, and their labels."""
+        card = self.material.card
         batches = self.material.test_batches()
         if batches is None or self.material.test_images == 0:
-            return self._mean({})
-        found = accuracy(network, batches, precision=self.precision)
-        return self._mean({"accuracy": found.overall})
-
-    def _mean(self, shares: dict[str, float]) -> dict[str, float]:
-        """The mean of ``shares`` over the test images of all processes."""
-        if self.processes.world_size == 1:
-            return shares
-        found = self.processes.gather([shares, self.material.test_images])
-        having = [(other, images) for other, images in found if other]
-        total = sum(images for _, images in having)
-        return {
-            name: sum(other[name] * images for other, images in having) / total
-            for name in (having[0][0] if having else ())
-        }
+            columns = len(card.classes)
+            classes = card.task == "single-label"
+            labels = torch.zeros(0, dtype=torch.int64) if classes else torch.zeros(0, columns)
+            own = torch.zeros(0, columns), labels
+        else:
+            own = predicted(network, batches, card.outputs, precision=self.precision)
+        predictions, targets = map(self.processes.concatenated, own)
+        return predictions, targets
 
 
 def start(
@@ -212,6 +230,15 @@ def start(
     folder = RunFolder.open(out, job.settings, resume=resume) if processes.main else None
     job.run(folder, progress)
     return job
+
+
+def _loss(material: TrainingData) -> Loss:
+    settings = material.settings
+    return Loss(
+        material.card.outputs,
+        tuple(settings.class_weights or ()),
+        tuple(settings.positive_weights or ()),
+    )
 
 
 def _material(settings: TrainSettings, device: torch.device, processes: Processes) -> TrainingData:

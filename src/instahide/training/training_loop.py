@@ -1,4 +1,4 @@
-"""The training loop: soft-label cross-entropy on encodings."""
+"""The training loop: a loss on encodings and their mixed labels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from instahide.errors import DataError, InstaHideError
 from instahide.training.distributed.processes import ALONE, Batches, Processes, none_usable
 from instahide.training.history import EpochRecord, History, patience_exhausted
+from instahide.training.losses import Loss
 from instahide.training.progress import Progress
 from instahide.training.run_folder import RunFolder
 from instahide.training.schedule import learning_rate
@@ -34,6 +35,7 @@ def train(
     run: RunFolder | None = None,
     progress: Progress | None = None,
     processes: Processes = ALONE,
+    loss: Loss | None = None,
 ) -> History:
     """Train ``model`` in place, from the last completed epoch of ``run`` if it has one.
 
@@ -44,14 +46,15 @@ def train(
     because keys are never stored.
 
     Args:
-        model: returns logits (n, classes).
-        batches: encodings and soft labels; each pass is an epoch.
+        model: returns logits (n, classes), or what the loss takes.
+        batches: encodings and mixed labels; each pass is an epoch.
         settings: settings of the run, including its device.
-        evaluate: called after every epoch with the network to use; returns shares from 0 to 1.
-            With `TrainSettings.patience`, ``accuracy`` must be one of them.
+        evaluate: called after every epoch with the network to use; returns metrics. With
+            `TrainSettings.patience`, one of `history.WATCHED` must be among them.
         run: the folder that gets a checkpoint of every epoch; only in the main process.
         progress: is informed of the progress.
         processes: the processes that train together.
+        loss: the loss on mixed labels; by default cross-entropy.
 
     Returns:
         The measurements of every epoch.
@@ -61,7 +64,7 @@ def train(
             run, or a checkpoint cannot be written.
     """
     progress = progress or Progress()
-    state = TrainingState.start(model, settings, processes)
+    state = TrainingState.start(model, settings, processes, loss)
     saved = processes.broadcast(run.saved() if run is not None else None)
     if saved is not None:
         state.restore(*saved)
@@ -130,7 +133,7 @@ def _check(
         raise DataError("There is nothing to learn from.", "Give at least one image.")
     if settings.patience is not None and evaluate is None:
         raise InstaHideError(
-            "Patience needs an accuracy to watch.", "Give test images, or leave patience out."
+            "Patience needs a metric to watch.", "Give test images, or leave patience out."
         )
     if state.step != len(state.history) * steps:
         raise InstaHideError(

@@ -12,7 +12,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
 from pydantic import TypeAdapter
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from instahide.errors import DamagedFileError
@@ -20,6 +19,7 @@ from instahide.training.device import channels_last, pick_device, pick_precision
 from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.fabric import make_fabric
 from instahide.training.history import History
+from instahide.training.losses import Loss
 from instahide.training.settings import TrainSettings
 
 _HISTORY = TypeAdapter(History)
@@ -35,6 +35,7 @@ class TrainingState:
         model: the network that is trained.
         fabric: the device, the precision and the process group.
         processes: the processes that train together.
+        loss: the loss on mixed labels.
     """
 
     model: nn.Module
@@ -44,6 +45,7 @@ class TrainingState:
     average: AveragedModel | None = None
     step: int = 0
     history: History = field(default_factory=list)
+    loss: Loss = field(default_factory=Loss)
 
     def __post_init__(self) -> None:
         # The originals are kept for those who read or replace weights and moments.
@@ -51,7 +53,11 @@ class TrainingState:
 
     @classmethod
     def start(
-        cls, model: nn.Module, settings: TrainSettings, processes: Processes = ALONE
+        cls,
+        model: nn.Module,
+        settings: TrainSettings,
+        processes: Processes = ALONE,
+        loss: Loss | None = None,
     ) -> TrainingState:
         """The state before the first step; ``model`` is moved to the device of the settings.
 
@@ -62,7 +68,7 @@ class TrainingState:
         precision = pick_precision(settings.precision, device)
         place(model, device)
         fabric = make_fabric(device, precision, distributed=processes.world_size > 1)
-        state = cls(model, _optimizer(model, settings), fabric, processes)
+        state = cls(model, _optimizer(model, settings), fabric, processes, loss=loss or Loss())
         if settings.ema > 0:
             state.average = state._moving_average(settings.ema)
         return state
@@ -89,20 +95,22 @@ class TrainingState:
 
         Args:
             encodings: (n, C, H, W) float; n is 0 if only other processes have encodings.
-            labels: (n, classes) float soft labels; a row may sum to less than 1, as in the paper.
+            labels: (n, columns) float mixed labels, as for `losses.Loss`.
             rate: the learning rate.
             images: encodings in this step of all processes together; None for one process.
 
         Returns:
-            The sum of the n cross-entropies before the step, a scalar on the device.
+            The loss before the step, a scalar on the device. Its sum over all processes is the
+            mean loss of this step times ``images``.
         """
         images = images or len(encodings)
         encodings = encodings.to(self.fabric.device, non_blocking=True)
         logits = self._replica(channels_last(encodings))
         labels = labels.to(self.fabric.device, non_blocking=True)
-        total = F.cross_entropy(logits.float(), labels, reduction="sum")
-        # The mean of the gradients over processes is then the gradient of the mean over images.
-        loss = total * (self.processes.world_size / images)
+        total, known = self.loss(logits, labels)
+        targets = images if self.loss.counts_images else self._known_everywhere(known)
+        # The mean of the gradients over processes is then the gradient of the mean over targets.
+        loss = total * (self.processes.world_size / targets)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
@@ -112,7 +120,13 @@ class TrainingState:
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.step += 1
-        return total.detach()
+        return total.detach() * (images / targets)
+
+    def _known_everywhere(self, known: Tensor) -> Tensor:
+        """The number of known targets of this step in all processes, at least 1."""
+        if self.processes.world_size > 1:
+            dist.all_reduce(known)
+        return known.clamp(min=1)
 
     def settle(self) -> None:
         """Copy the averaged weights into the model, if there are any."""

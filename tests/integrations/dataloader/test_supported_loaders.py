@@ -111,7 +111,11 @@ CONTENTS: list[tuple[Any, dict[str, Any], str]] = [
     (lambda x, y: (x, y - 1), {}, "Labels run from -1 to"),
     (lambda x, y: (x, torch.eye(40)[y] - 0.1), {}, "Soft labels .* are negative, NaN"),
     (lambda x, y: (x, torch.eye(40)[y] * torch.nan), {}, "Soft labels .* are negative, NaN"),
-    (lambda x, y: (x, y[:, None]), {"label": 1}, "labels of a batch of 8 are int64 of shape"),
+    (
+        lambda x, y: (x, y[:, None].repeat(1, 2)),
+        {"label": 1},
+        "labels of a batch of 8 are int64 of shape",
+    ),
     (lambda x, y: (x, y > 3), {"label": 1}, "labels of a batch of 8 are bool of shape"),
     (lambda x, y: (x, torch.eye(50)[y]), {}, "50 columns, but there are 40 classes"),
     (

@@ -25,7 +25,9 @@ from instahide.errors import InstaHideError
 from instahide.training import checkpoint
 from instahide.training.distributed.processes import ALONE, Batch, Processes, launch
 from instahide.training.fabric import make_fabric
+from instahide.training.losses import Loss
 from instahide.training.models import build
+from instahide.training.outputs import Outputs
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
 from instahide.training.training_loop import train
@@ -34,6 +36,8 @@ from instahide.utils.atomic_write import write_json
 
 #: Encodings in the batches of either rank: one has more, and the other's last is a single one.
 SIZES = ([6, 6, 3], [6, 1])
+nan = torch.tensor(torch.nan)
+FINDINGS = Loss(Outputs("multi-label", 3))
 #: A mask on every value and nothing else: the sign of an encoding shows its mask.
 MASKED = Scheme(k=1, private_k=1, c1=1.0, c2=0.0)
 IMAGES, SIDE = 8, 16
@@ -55,6 +59,14 @@ def together() -> list[Batch]:
     return [(images, labels), *ours[1:]]
 
 
+def unknown(batches: list[Batch]) -> list[Batch]:
+    """The same batches, where some findings are unknown, more in some images than in others."""
+    return [
+        (images, torch.where((labels < 0.5) & (images.mean((1, 2, 3)) < 0)[:, None], nan, labels))
+        for images, labels in batches
+    ]
+
+
 def settings_of(model: str, epochs: int) -> TrainSettings:
     values = {"epochs": epochs, "ema": 0.9, "device": "cpu", "precision": "float32", "lr": 0.05}
     return TrainSettings.from_values({**values, "model": model})
@@ -65,11 +77,12 @@ def learnt(
     settings: TrainSettings,
     processes: Processes = ALONE,
     folder: Path | None = None,
+    loss: Loss | None = None,
 ) -> dict[str, Tensor]:
     """The network after training, and the mean losses of the epochs."""
     network = build(settings.model, 1, 3, sign_invariant=True, seed=0)
     run = RunFolder.open(folder, settings, resume=True) if folder and processes.main else None
-    history = train(network, batches, settings, run=run, processes=processes)
+    history = train(network, batches, settings, run=run, processes=processes, loss=loss)
     losses = torch.tensor([record.loss for record in history], dtype=torch.float64)
     return {**network.state_dict(), "losses": losses}
 
@@ -165,6 +178,9 @@ def main(folder: Path) -> None:
                 "group": learnt(own, settings_of("small-group", 2), processes),
                 "batch": learnt(own, settings_of("small", 4), processes),
                 "resumed": stopped(folder, processes),
+                "findings": learnt(
+                    unknown(own), settings_of("small-group", 2), processes, loss=FINDINGS
+                ),
             }.items()
             for key, value in state.items()
         }
@@ -177,6 +193,9 @@ def main(folder: Path) -> None:
         facts = {
             "gathered": processes.gather([processes.rank, "x" * 1000 * processes.rank, 0.1]),
             "share": list(processes.share(7)),
+            "concatenated": processes.concatenated(
+                torch.full((2 - 2 * processes.rank, 3), 1.0)
+            ).tolist(),
             "averaged": averaged(processes),
             "failed": [failed(processes, 1, waiting=True), failed(processes, 0, waiting=False)],
             "refused": {

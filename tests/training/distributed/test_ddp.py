@@ -16,6 +16,7 @@ from instahide.encryption.keys import KeyStream
 from instahide.training import checkpoint
 from tests.training.distributed.launch import SECONDS, ended, started, torchrun
 from tests.training.distributed.ranks import (
+    FINDINGS,
     MASKED,
     SIDE,
     learnt,
@@ -23,6 +24,7 @@ from tests.training.distributed.ranks import (
     settings_of,
     table,
     together,
+    unknown,
 )
 
 #: Two random masks differ in half of their signs. That one of two thousand pairs is 8 deviations
@@ -73,6 +75,17 @@ def test_steps_are_those_of_one_process_with_the_batches_of_both(ranks: list[Ran
     alone = learnt(together(), settings_of("small-group", 2))
     for key, value in ranks[0].part("group").items():
         torch.testing.assert_close(value, alone[key].to(value.dtype), rtol=1e-4, atol=1e-5)
+
+
+def test_known_findings_weigh_the_same_in_whichever_process_they_are(ranks: list[Rank]) -> None:
+    alone = learnt(unknown(together()), settings_of("small-group", 2), loss=FINDINGS)
+    for key, value in ranks[0].part("findings").items():
+        torch.testing.assert_close(value, alone[key].to(value.dtype), rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_all_processes_come_together(ranks: list[Rank]) -> None:
+    for rank in ranks:
+        assert rank.facts["concatenated"] == [[1.0] * 3] * 2
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(ranks: list[Rank]) -> None:

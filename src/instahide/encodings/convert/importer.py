@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from instahide.data.labels import Task
 from instahide.data.pixels import EIGHT_BIT, ValueRange
 from instahide.encodings.convert.exporter import require_free
 from instahide.encodings.convert.formats import FORMATS, Name
@@ -49,6 +50,7 @@ class Provenance:
         std: the same.
         participant: who published them.
         value_range: the lowest and the highest value of a pixel.
+        task: what the labels are.
     """
 
     scheme: Scheme
@@ -58,6 +60,7 @@ class Provenance:
     std: tuple[float, ...]
     participant: str = ""
     value_range: ValueRange = EIGHT_BIT
+    task: Task = "single-label"
 
 
 @dataclass(frozen=True)

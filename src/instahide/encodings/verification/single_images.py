@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from instahide.data.labels import Task
 from instahide.encodings.manifest import Manifest
 
 #: Parts of an image whose mean magnitudes are compared before the values themselves.
@@ -135,7 +136,7 @@ class SingleImages:
         if not self._means:
             return set()
         means, numbers = np.concatenate(self._means), np.concatenate(self._numbers)
-        labels = np.concatenate(self._labels)
+        labels = _comparable(np.concatenate(self._labels), self._manifest.task)
         limit = 2 * (self._manifest.max_quantization_error + self._manifest.max_abs * _ROUNDING)
         order = np.argsort(means[:, 0], kind="stable")
         found = set()
@@ -147,3 +148,18 @@ class SingleImages:
                 if np.abs(look(int(one)) - look(int(other))).max() <= limit:
                     found |= {int(one), int(other)}
         return found
+
+
+def _comparable(labels: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
+    """``labels`` (n, columns), of which any two that differ by `_LABELS_APART` are of other mixes.
+
+    Unknown findings are equal to each other and differ from all others. Measured values are shares
+    of the range that the column has.
+    """
+    if task == "multi-label":
+        return np.where(np.isnan(labels), np.float32(-1), labels)
+    if task == "regression":
+        low, high = labels.min(axis=0), labels.max(axis=0)
+        shares: NDArray[np.float32] = (labels - low) / np.where(high > low, high - low, 1)
+        return shares
+    return labels

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instahide.data.labels import Task
 from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.data.normalization.normalization import (
     Normalization,
@@ -26,7 +27,7 @@ from instahide.integrations.dataloader.batch_fields import (
 )
 from instahide.integrations.dataloader.workers import FetchedBatch
 
-#: (m,) class numbers or (m, classes) soft labels.
+#: (m,) class numbers, or (m, columns) soft labels or targets.
 Labels: TypeAlias = NDArray[np.int64 | np.float32]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -36,7 +37,7 @@ class BatchArrays(NamedTuple):
 
     Attributes:
         images: (m, C, H, W) float32.
-        labels: (m,) int64 class numbers or (m, classes) float32 soft labels.
+        labels: (m,) int64 class numbers; or (m, columns) float32 soft labels or targets.
         classes: number of classes.
         dtype: type of the encodings, which is the type of the images in the batch.
         fields: the fields of the batch that hold images and labels.
@@ -55,17 +56,24 @@ class BatchReader:
     Args:
         image: path of the images in a batch; by default it is found in the first batch.
         label: path of the labels, likewise.
-        classes: number of classes; None takes it from the columns of soft labels.
+        classes: number of classes; None takes it from the columns of the labels.
         check: checks the values of all images.
+        task: what the labels are.
     """
 
     def __init__(
-        self, image: Path | None, label: Path | None, classes: int | None, check: ValueCheck
+        self,
+        image: Path | None,
+        label: Path | None,
+        classes: int | None,
+        check: ValueCheck,
+        task: Task = "single-label",
     ) -> None:
         self.image = image
         self._label = label
         self._classes = classes
         self._check = check
+        self._task: Task = task
         self._fields: BatchFields | None = None
 
     def read(
@@ -82,13 +90,13 @@ class BatchReader:
             InstaHideError: a batch has no images or labels, or they cannot be mixed.
         """
         fields = self._fields or BatchFields.find(
-            fetched.targets, len(own), self.image, self._label
+            fetched.targets, len(own), self.image, self._label, self._task
         )
         fields.require_no_other_images(fetched.targets)
         parts = [(fetched.targets, own)] + ([(fetched.partners, others)] if len(others) else [])
         images = _joined([_images(get_leaf(batch, fields.image), rows) for batch, rows in parts])
         labels = _joined(
-            [_labels(get_leaf(batch, fields.label), len(rows)) for batch, rows in parts]
+            [_labels(get_leaf(batch, fields.label), len(rows), self._task) for batch, rows in parts]
         )
         # A Poisson sampler can return an empty batch, which needs no check.
         if len(own):
@@ -105,7 +113,7 @@ class BatchReader:
             count = count or labels.shape[1]
             if labels.shape[1] != count:
                 raise DataError(
-                    f"Soft labels have {labels.shape[1]} columns, but there are {count} classes.",
+                    f"Labels have {labels.shape[1]} columns, but there are {count} classes.",
                     "Give as many classes as the labels have columns.",
                 )
             return count
@@ -161,14 +169,18 @@ def _images(leaf: Leaf, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.ascontiguousarray(values, np.float32)
 
 
-def _labels(leaf: Leaf, count: int) -> Labels:
+def _labels(leaf: Leaf, count: int, task: Task) -> Labels:
     values = _values(leaf)
-    if len(values) == count and values.ndim == 1 and values.dtype.kind in "iu":
-        return values.astype(np.int64)
+    if task != "single-label":
+        return _targets(values, count, task)
+    whole = values.dtype.kind in "iu"
+    if len(values) == count and whole and (values.ndim == 1 or values.shape[1:] == (1,)):
+        return values.reshape(count).astype(np.int64)
     if len(values) != count or values.ndim != 2 or values.dtype.kind != "f":
         raise DataError(
             f"The labels of a batch of {count} are {values.dtype} of shape {values.shape}.",
-            "Collate one class number, or one row of soft labels, of every item.",
+            "Collate one class number, or one row of soft labels, of every item; of several "
+            "findings pass `task='multi-label'`, of measured values `task='regression'`.",
         )
     soft = values.astype(np.float32)
     if not (np.isfinite(soft).all() and (soft >= 0).all()):
@@ -177,6 +189,28 @@ def _labels(leaf: Leaf, count: int) -> Labels:
             "Give each class a share of 0 or more.",
         )
     return soft
+
+
+def _targets(values: NDArray[np.generic], count: int, task: Task) -> NDArray[np.float32]:
+    """(count, columns) targets of findings or values, from numbers (count,) or (count, columns)."""
+    if values.ndim not in (1, 2) or len(values) != count or values.dtype.kind not in "biuf":
+        raise DataError(
+            f"The labels of a batch of {count} are {values.dtype} of shape {values.shape}.",
+            f"Collate one row of numbers of every item for a {task} task. Segmentation masks are "
+            "not supported.",
+        )
+    targets = values.reshape(count, -1).astype(np.float32)
+    known = np.isfinite(targets)
+    if task == "multi-label":
+        known = np.isnan(targets) | ((targets >= 0) & (targets <= 1))
+    if not known.all():
+        raise DataError(
+            f"The labels of a batch have values that a {task} task does not have.",
+            "Use 1 for a present finding, 0 for an absent and NaN for an unknown one."
+            if task == "multi-label"
+            else "Leave out items whose values are not known.",
+        )
+    return targets
 
 
 def _values(leaf: Leaf) -> NDArray[np.generic]:

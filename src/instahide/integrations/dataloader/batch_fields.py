@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.data.items import IMAGE_KEYS, LABEL_KEYS
+from instahide.data.labels import Task
 from instahide.data.readers.color_modes import is_pil_image
 from instahide.errors import DataError, IntegrationError
 
@@ -22,6 +23,14 @@ from instahide.errors import DataError, IntegrationError
 WANTED = {
     "image": "floats of shape (n, C, H, W)",
     "label": "whole numbers of shape (n,) or floats (n, classes)",
+    "target": "numbers of shape (n,) or (n, columns)",
+}
+
+_REMEDIES = {
+    "image": "Let transform and collate make such a field: normalized images, stacked.",
+    "label": "Let data set and collate make such a field. If labels are several findings or "
+    "measured values, pass `task='multi-label'` or `task='regression'`.",
+    "target": "Let data set and collate make such a field: a row of numbers for each item.",
 }
 
 #: The path of a field: keys of mappings, names of attributes, indices of sequences.
@@ -47,11 +56,19 @@ class BatchFields:
     label: Path
 
     @classmethod
-    def find(cls, batch: object, count: int, image: Path | None, label: Path | None) -> BatchFields:
+    def find(
+        cls,
+        batch: object,
+        count: int,
+        image: Path | None,
+        label: Path | None,
+        task: Task = "single-label",
+    ) -> BatchFields:
         """Find the ``count`` images and labels in ``batch``, unless their paths are given.
 
         Images are the only floats (count, C, H, W), labels the only integers (count,) or floats
-        (count, classes). If there are several such fields, the one with a usual name is taken.
+        (count, classes); of another task than single-label the only numbers (count,) or
+        (count, columns). If there are several such fields, the one with a usual name is taken.
 
         Raises:
             IntegrationError: no field fits, or more than one.
@@ -60,8 +77,10 @@ class BatchFields:
             image = find_images(batch, count)
         if label is None:
             found = dict(leaves(batch, ()))
-            labels = [path for path, leaf in found.items() if _like_labels(leaf, count)]
-            label = _only("label", labels, LABEL_KEYS, found)
+            classes = task == "single-label"
+            like = _like_labels if classes else _like_targets
+            labels = [path for path, leaf in found.items() if like(leaf, count)]
+            label = _only("label" if classes else "target", labels, LABEL_KEYS, found)
         return cls(image, label)
 
     def require_no_other_images(self, batch: object) -> None:
@@ -259,8 +278,14 @@ def _may_show_images(leaf: Leaf, images: Leaf, listed: bool) -> bool:
 
 
 def _like_labels(leaf: Leaf, count: int) -> bool:
-    fits = (leaf.ndim == 1 and _is_whole(leaf)) or (leaf.ndim == 2 and _is_float(leaf))
+    fits = leaf.ndim == 1 or tuple(leaf.shape[1:]) == (1,)
+    fits = (fits and _is_whole(leaf)) or (leaf.ndim == 2 and _is_float(leaf))
     return fits and len(leaf) == count
+
+
+def _like_targets(leaf: Leaf, count: int) -> bool:
+    fits = leaf.dtype in (torch.bool, np.bool) or _is_whole(leaf) or _is_float(leaf)
+    return fits and leaf.ndim in (1, 2) and len(leaf) == count
 
 
 def _only(
@@ -271,13 +296,14 @@ def _only(
     for candidates in (named, found):
         if len(candidates) == 1:
             return candidates[0]
+    argument = "image" if kind == "image" else "label"
     listed = ", ".join(f"{path_text(path)} {_described(leaf)}" for path, leaf in leaves.items())
     raise IntegrationError(
         f"The batch has {len(found) or 'no'} fields that may be its {kind}s, {WANTED[kind]}; "
         f"it holds {listed or 'no tensors'}.",
-        f"Say which with {kind}=, a key, an index, or a tuple of these."
+        f"Say which with {argument}=, a key, an index, or a tuple of these."
         if found
-        else "Let transform and collate make such a field: normalized images, stacked.",
+        else _REMEDIES[kind],
     )
 
 

@@ -11,12 +11,14 @@ from torch.utils.data import DataLoader
 
 from instahide.data import ImageSource, ImageTable, PhotoCrops
 from instahide.data.introspection import class_names, num_classes, read_classes
+from instahide.data.labels import Task
 from instahide.data.normalization.channel_statistics import FETCHED_IMAGES, ChannelStatistics
 from instahide.data.normalization.inference import infer_normalization
 from instahide.data.normalization.normalization import Normalization
 from instahide.encryption.batch_encoder import BatchEncoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
+from instahide.encryption.validation import require_label_mode
 from instahide.errors import InstaHideError, IntegrationError
 from instahide.integrations.dataloader.batch_contents import BatchReader, ValueCheck
 from instahide.integrations.dataloader.batch_fields import as_path
@@ -43,6 +45,7 @@ def encode_loader(
     std: Sequence[float] | None = None,
     exposure: Exposure | None = None,
     participant: str = "",
+    task: Task = "single-label",
 ) -> EncodingLoader:
     """Wrap a `DataLoader` so that its batches hold encodings and soft labels.
 
@@ -51,7 +54,8 @@ def encode_loader(
     of a batch are unchanged.
 
     Args:
-        loader: returns normalized float images (C, H, W) with class numbers or soft labels.
+        loader: returns normalized float images (C, H, W) with class numbers or soft labels, or with
+            targets as ``task`` says.
         scheme: how to encrypt.
         public: the public images, required if ``scheme.public_k`` is above 0: a pool, or
             photographs from which every epoch draws new crops.
@@ -59,7 +63,7 @@ def encode_loader(
             indices for a nested field. By default the only field of shape (n, C, H, W).
         label: the field that holds the labels, likewise.
         classes: the number of classes, or their names; by default those that the data set
-            declares.
+            declares. Of other tasks the columns, by default as many as the labels have.
         mean: mean that the transform subtracts, per channel; used to normalize ``public``, and
             checked against the values of the images. By default it is read from known transforms
             of the data set. If it is above 1, ``mean`` and ``std`` are taken to be in units of
@@ -70,12 +74,18 @@ def encode_loader(
             runs and processes.
         participant: a name that is mixed into the keys, as for `Encoder`. In a distributed run the
             rank of the process is added to it.
+        task: what the labels are; it is not guessed. ``single-label``: class numbers (n,), or soft
+            labels (n, classes) of shares of classes. ``multi-label``: a row for each item (n,
+            findings), or (n,) for a single finding: 1 present, 0 absent, NaN unknown, or a
+            probability. ``regression``: measured values (n, columns) or (n,). Labels of the last
+            two become floats (n, columns); a mix with an image whose finding is unknown is unknown.
 
     Returns:
         A loader to iterate over in place of ``loader``.
 
     Raises:
         IntegrationError: ``loader`` encrypts already, or is of a kind that cannot be wrapped.
+        SchemeError: public images would make soft labels of ``task`` too small.
         InstaHideError: ``exposure`` is for another number of items; only one of ``mean`` and
             ``std`` is given; public images do not fit the scheme; or several processes would each
             apply the limit of ``exposure`` separately.
@@ -90,6 +100,7 @@ def encode_loader(
         >>> tuple(images.shape), tuple(labels.shape)
         ((16, 3, 8, 8), (16, 10))
     """
+    require_label_mode(scheme, task)
     inner = inner_loader(loader)
     if isinstance(inner, LoaderView):
         raise IntegrationError(
@@ -109,10 +120,12 @@ def encode_loader(
     moments = _moments(dataset, mean, std, needed=needed)
     name = _participant(participant)
     encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=name)
-    stated = read_classes(classes) or class_names(dataset) or num_classes(dataset)
+    stated = read_classes(classes)
+    if stated is None and task == "single-label":
+        stated = class_names(dataset) or num_classes(dataset)
     number = len(stated) if isinstance(stated, tuple) else stated
     check = ValueCheck(moments, _public_statistics(public, moments), mask=scheme.mask)
-    contents = BatchReader(as_path(image), as_path(label), number, check)
+    contents = BatchReader(as_path(image), as_path(label), number, check, task)
     return EncodingLoader(loader, encoder, contents, stated)
 
 

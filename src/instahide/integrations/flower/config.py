@@ -17,6 +17,7 @@ MOST_TEXT = 100_000
 #: Training settings that do not apply to a federation.
 MEANINGLESS = (
     "epochs", "ema", "patience", "test_share", "queries", "query_coefficient", "weights",
+    "class_weights", "positive_weights",
 )  # fmt: skip
 
 

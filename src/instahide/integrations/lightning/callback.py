@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from instahide.data import ImageSource, PhotoCrops
+from instahide.data.labels import Task
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.exposure import Exposure, require_limit
@@ -50,6 +51,7 @@ class InstaHideCallback(Callback):
         ledger: path of a ledger that counts the items of the training sets by their content, in
             place of the checkpoints. It also counts runs that were killed, other runs and other
             programs. All processes of a run must see the same file.
+        task: what the labels are, as for `encode_loader`.
 
     Raises:
         InstaHideError: ``max_exposure`` is below 1.
@@ -78,6 +80,7 @@ class InstaHideCallback(Callback):
         std: Sequence[float] | None = None,
         max_exposure: int | None = None,
         ledger: str | Path | None = None,
+        task: Task = "single-label",
     ) -> None:
         require_limit(max_exposure)
         self._ledger = None if ledger is None else Path(ledger)
@@ -86,7 +89,7 @@ class InstaHideCallback(Callback):
         self.max_exposure = max_exposure
         self._encode = partial(
             encode_loader, scheme=scheme, public=public, image=image, label=label,
-            classes=classes, mean=mean, std=std,
+            classes=classes, mean=mean, std=std, task=task,
         )  # fmt: skip
         self._count = partial(
             Ledger.account, image=image, mean=mean, std=std, scheme=scheme, limit=max_exposure

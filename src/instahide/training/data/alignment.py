@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from instahide.data import ImageTable
+from instahide.data.labels import Task, matched_labels, require_one_task
 from instahide.data.pixels import EIGHT_BIT, ValueRange, clip_pixels
 from instahide.data.table import Normalized
 from instahide.errors import DataError
@@ -20,8 +21,11 @@ def align_to_model(
     shape: tuple[int, ...],
     classes: tuple[str, ...],
     normalization: Normalized,
+    task: Task = "single-label",
 ) -> ImageTable:
-    """``images`` with the normalization and class numbers of a network; classes match by name.
+    """``images`` with the normalization and the outputs of a network; classes match by name.
+
+    Findings that the images do not state are unknown.
 
     Args:
         images: the images to classify.
@@ -29,10 +33,11 @@ def align_to_model(
         classes: names of the network's outputs.
         normalization: the normalization of the network's images. Pixels beyond its value range,
             which its own images do not have, are set to the nearer end.
+        task: what the network's outputs are.
 
     Raises:
-        DataError: the images have another shape, pixels of another unit, or a class that the
-            network lacks.
+        DataError: the images have another shape, pixels of another unit, labels of another task, or
+            a class that the network lacks.
     """
     if images.shape != shape:
         raise DataError(
@@ -40,10 +45,10 @@ def align_to_model(
             "the spatial dimensions.",
             f"Bring them to its size with `size={min(shape[1:])}`.",
         )
+    require_one_task([task, images.task], ["the network", "the images"])
     images = _within_range(images, normalization.value_range)
-    numbers = np.asarray(output_columns(images.classes, classes), np.int64)
-    numbered = replace(images, labels=numbers[images.labels], classes=classes)
-    return numbered.normalized_like(normalization)
+    labels = matched_labels(images.labels, images.classes, classes, task)
+    return replace(images, labels=labels, classes=classes).normalized_like(normalization)
 
 
 def _within_range(images: ImageTable, value_range: ValueRange) -> ImageTable:
@@ -64,18 +69,3 @@ def _within_range(images: ImageTable, value_range: ValueRange) -> ImageTable:
             "Give images of the same bit depth and unit, or train on images like these.",
         )
     return replace(images, pixels=clip_pixels(images.pixels, value_range), value_range=value_range)
-
-
-def output_columns(names: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:
-    """The index in ``classes`` of each of ``names``.
-
-    Raises:
-        DataError: a name is not in ``classes``.
-    """
-    strange = sorted(set(names) - set(classes))
-    if strange:
-        raise DataError(
-            f"The network knows no class {', '.join(strange[:5])}.",
-            f"It knows {', '.join(classes[:20])}.",
-        )
-    return [classes.index(name) for name in names]

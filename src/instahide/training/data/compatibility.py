@@ -24,13 +24,14 @@ def class_union(folders: Sequence[EncodedFolder]) -> tuple[str, ...]:
 def require_poolable(folders: Sequence[EncodedFolder]) -> None:
     """Check that one network can learn from all of ``folders``.
 
-    Schemes may differ, and folders may lack some classes. A folder that has no class in common with
-    the others probably uses other names for the same classes, and is an error.
+    Schemes may differ, and folders may lack some classes or findings. A folder that has no class in
+    common with the others probably uses other names for the same classes, and is an error.
 
     Raises:
-        DataError: there is no folder, a folder occurs twice, shapes differ, a folder has no class
-            in common with the others, or two class names differ only in case, space or Unicode
-            form. The message names both folders and the difference.
+        DataError: there is no folder, a folder occurs twice, shapes, kinds of labels or measured
+            values differ, a folder has no class in common with the others, or two class names
+            differ only in case, space or Unicode form. The message names both folders and the
+            difference.
     """
     if not folders:
         raise DataError("There is nothing to learn from.", "Give at least one folder.")
@@ -42,6 +43,12 @@ def require_poolable(folders: Sequence[EncodedFolder]) -> None:
             )
         if one.manifest.shape != other.manifest.shape:
             _refuse(one, other, "shape", *(str(f.manifest.shape) for f in (one, other)))
+        tasks = one.manifest.task, other.manifest.task
+        if tasks[0] != tasks[1]:
+            _refuse(one, other, "labels", *tasks)
+        columns = one.manifest.classes, other.manifest.classes
+        if tasks[0] == "regression" and set(columns[0]) != set(columns[1]):
+            _refuse(one, other, "values", *(", ".join(names[:10]) for names in columns))
         ranges = one.manifest.value_range, other.manifest.value_range
         if ranges[0] != ranges[1]:
             _refuse(one, other, "pixels from", *(f"{low:g} to {high:g}" for low, high in ranges))

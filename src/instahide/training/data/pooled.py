@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from instahide.data import BUILTIN, ImageTable, open_test
+from instahide.data.labels import Task, output_columns, require_one_task
 from instahide.data.normalization.normalization import Normalization
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.manifest import NAME
 from instahide.encodings.storage import open_store
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
-from instahide.training.data.alignment import align_to_model, output_columns
+from instahide.training.data.alignment import align_to_model
 from instahide.training.data.compatibility import (
     class_union,
     normalization,
@@ -25,6 +26,7 @@ from instahide.training.data.compatibility import (
     warn_of_differences,
 )
 from instahide.training.data.pooled_loader import PooledLoader, folder_batches, own_encodings
+from instahide.training.data.target_scale import UNSCALED, TargetScale, scale_of_parts
 from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.distributed.sharding import shard
 from instahide.training.evaluate import table_batches
@@ -51,6 +53,7 @@ class PooledData:
         std: standard deviation, likewise.
         test: plain test images or test encodings, if any; with several processes, each has its own
             part of the images.
+        scale: mean and standard deviation of the mixed values of a regression.
         processes: the processes that train together, each on its own part of the encodings.
     """
 
@@ -59,6 +62,7 @@ class PooledData:
     classes: tuple[str, ...]
     normalization: Normalization
     test: ImageTable | EncodedFolder | None
+    scale: TargetScale = UNSCALED
     processes: Processes = ALONE
 
     @classmethod
@@ -82,10 +86,19 @@ class PooledData:
         warn_of_differences(folders)
         classes, moments = class_union(folders), normalization(folders)
         shape = folders[0].manifest.shape
-        test = _open_test(settings, shape, classes, moments)
+        task = folders[0].manifest.task
+        settings = settings.completed(task)
+        test = _open_test(settings, shape, classes, moments, task)
         if isinstance(test, ImageTable):
             test = shard(test, processes)
-        return cls(settings, folders, classes, moments, test, processes)
+        scale = UNSCALED
+        if task == "regression":
+            scale = scale_of_parts(
+                folder.shard(number).labels.numpy()
+                for folder in folders
+                for number in range(len(folder.manifest.shards))
+            )
+        return cls(settings, folders, classes, moments, test, scale, processes)
 
     @property
     def scheme(self) -> Scheme:
@@ -104,6 +117,8 @@ class PooledData:
             self.normalization.std,
             self.scheme.to_json(),
             self.normalization.value_range,
+            self.folders[0].manifest.task,
+            *self.scale,
         )
 
     def batches(self, *, pin_memory: bool) -> PooledLoader:
@@ -119,14 +134,13 @@ class PooledData:
         return 0 if self.test is None else len(self.test)
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]] | None:
-        """Test images with class numbers, or test encodings with the class of largest weight."""
+        """Test images with labels, or test encodings with the class of largest weight."""
         if isinstance(self.test, EncodedFolder):
             return folder_batches(self.test, self.classes, processes=self.processes)
         return None if self.test is None else table_batches(self.test)
 
-    def extra_metrics(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
+    def encrypted_predictions(self, network: nn.Module, precision: torch.dtype) -> None:
         """Nothing: there is no public pool here to encrypt queries with."""
-        return {}
 
     def close(self) -> None:
         """Do nothing: folders need no cleanup."""
@@ -166,13 +180,23 @@ def _open_test(
     shape: tuple[int, ...],
     classes: tuple[str, ...],
     normalization: Normalization,
+    task: Task,
 ) -> ImageTable | EncodedFolder | None:
     if settings.test is None:
         return None
     if not holds_encodings(settings.test):
         images = open_test(settings.test, size=settings.size, skip_bad=settings.skip_bad)
-        return align_to_model(images, shape, classes, normalization)
+        return align_to_model(images, shape, classes, normalization, task)
     folder = EncodedFolder.open(settings.test)
+    require_one_task(
+        [task, folder.manifest.task], ["the encodings to train on", str(folder.location)]
+    )
+    if task != "single-label":
+        raise DataError(
+            f"{folder.location} holds encodings, whose labels are mixed: a mix has no true "
+            "findings or values to compare with.",
+            "Test on plain images.",
+        )
     if folder.manifest.shape != shape:
         raise DataError(
             f"{folder.location} cannot be tested on: shape {folder.manifest.shape}, but {shape} "

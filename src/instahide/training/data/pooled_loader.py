@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instahide.data.labels import output_columns
 from instahide.encodings.folder import EncodedFolder
 from instahide.encryption.buffer_pool import allocate
 from instahide.encryption.encoder import Encoded
 from instahide.errors import InstaHideError
-from instahide.training.data.alignment import output_columns
 from instahide.training.data.compatibility import class_union, require_poolable
 from instahide.training.distributed.processes import ALONE, Processes
 
@@ -138,11 +138,16 @@ class PooledLoader:
         return out
 
     def _empty(self, count: int) -> Encoded:
-        """Memory for ``count`` encodings; labels start at 0, as a folder may lack some classes."""
+        """Memory for ``count`` encodings.
+
+        A folder may lack some columns. Its images have a share of 0 of such a class; such a finding
+        is unknown.
+        """
         shape = (count, *self.folders[0].manifest.shape)
         images = allocate(shape, torch.float32, pin_memory=self.pin_memory)
         labels = torch.empty((count, len(self.classes)), pin_memory=self.pin_memory)
-        labels.numpy().fill(0)
+        classes = self.folders[0].manifest.task == "single-label"
+        labels.numpy().fill(0 if classes else np.nan)
         return Encoded(images, labels)
 
 

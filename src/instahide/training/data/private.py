@@ -31,6 +31,7 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.encoded_loader import EncodedLoader
+from instahide.training.data.target_scale import UNSCALED, TargetScale, target_scale
 from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.distributed.sharding import shard_split, source_of
 from instahide.training.evaluate import table_batches
@@ -49,6 +50,7 @@ class PrivateData:
         split: private training images, and plain test images.
         public: the public images, if the scheme has any.
         encoder: makes the encodings; every process has its own keys.
+        scale: mean and standard deviation of the values of a regression, over all processes.
         processes: the processes that train together, each with its own images.
     """
 
@@ -57,6 +59,7 @@ class PrivateData:
     split: Split
     public: ImageTable | PhotoCrops | None
     encoder: Encoder
+    scale: TargetScale = UNSCALED
     processes: Processes = ALONE
 
     @classmethod
@@ -68,10 +71,12 @@ class PrivateData:
         Raises:
             InstaHideError: the images cannot be read, or do not fit the scheme or the settings.
         """
-        scheme = settings.encryption()
+        settings.encryption()  # Refused before images are read.
         split = shard_split(
             _split(settings, processes), str(settings.data), settings.test, processes
         )
+        settings = settings.completed(split.train.task)
+        scheme = settings.encryption(split.train.task)
         has_queries = scheme.k > 1 and settings.queries > 0
         public = public_images(settings, split.train.shape)
         if has_queries:
@@ -85,7 +90,8 @@ class PrivateData:
             device=device,
             participant=processes.participant,
         )
-        return cls(settings, scheme, split, public, encoder, processes)
+        scale = target_scale(split.train, processes)
+        return cls(settings, scheme, split, public, encoder, scale, processes)
 
     @property
     def card(self) -> NetworkCard:
@@ -100,6 +106,8 @@ class PrivateData:
             images.std,
             self.scheme.to_json(),
             images.value_range,
+            images.task,
+            *self.scale,
         )
 
     def batches(self, *, pin_memory: bool) -> EncodedLoader:
@@ -113,14 +121,19 @@ class PrivateData:
         return len(self.split.test)
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """Plain test images with their class numbers."""
+        """Plain test images with their labels."""
         return table_batches(self.split.test)
 
-    def extra_metrics(self, network: nn.Module, precision: torch.dtype) -> dict[str, float]:
-        """The accuracy on encrypted queries, if the settings have any."""
-        if self.scheme.k == 1 or self.settings.queries == 0 or self.test_images == 0:
-            return {}
-        answers = predict_encrypted(
+    def encrypted_predictions(
+        self, network: nn.Module, precision: torch.dtype
+    ) -> tuple[Tensor, Tensor] | None:
+        """Predictions for encrypted queries and their labels, if the settings have any."""
+        if self.scheme.k == 1 or self.settings.queries == 0:
+            return None
+        labels = torch.from_numpy(self.split.test.labels)
+        if self.test_images == 0:
+            return torch.zeros(0, len(self.split.test.classes)), labels
+        found = predict_encrypted(
             network,
             self.scheme,
             self.split.test,
@@ -129,9 +142,9 @@ class PrivateData:
             coefficient=self.settings.query_coefficient,
             precision=precision,
             participant=self.processes.participant,
+            outputs=self.card.outputs,
         )
-        right = answers.argmax(1) == torch.from_numpy(self.split.test.labels)
-        return {"encrypted_accuracy": right.float().mean().item()}
+        return found, labels
 
     def close(self) -> None:
         """Compact the account in the ledger."""
@@ -203,4 +216,5 @@ def _split(settings: TrainSettings, processes: Processes) -> Split:
         return open_split(source, test_share=settings.test_share, **how)
     train = open_images(source, **how)
     test = open_test(source_of(settings.test, processes), **how)
-    return require_trainable(Split(train, align_to_model(test, train.shape, train.classes, train)))
+    aligned = align_to_model(test, train.shape, train.classes, train, train.task)
+    return require_trainable(Split(train, aligned))

@@ -121,6 +121,20 @@ class Processes:
         """
         return [value] if self.world_size == 1 else self._exchange(value, None)
 
+    def concatenated(self, own: Tensor) -> Tensor:
+        """The rows of ``own`` (n, ...) of all processes, in the order of ranks; n may differ.
+
+        Raises:
+            InstaHideError: a process has failed since the last exchange.
+        """
+        if self.world_size == 1:
+            return own
+        counts = self.gather(len(own))
+        padded = own.new_zeros((max(counts), *own.shape[1:]))
+        padded[: len(own)] = own
+        parts = self._gather_rows(padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
     def require_same_arithmetic(self, device: torch.device, precision: torch.dtype) -> None:
         """Check that the processes compute on one kind of device, in one precision.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from instahide.data import ImageTable, Split
+from instahide.data.labels import require_one_task
 from instahide.data.normalization.normalization import Normalization
 from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model
@@ -53,9 +54,10 @@ def shard_split(split: Split, data: str, test: str | None, processes: Processes)
         weights = [outline["images"] for outline in outlines]
         mean, std = (weighted([o[name] for o in outlines], weights) for name in ("mean", "std"))
         common = Normalization(mean, std, train.value_range)
-        classes = tuple(outlines[0]["classes"])
+        # Findings may differ: what a rank does not state is unknown there.
+        classes = tuple(dict.fromkeys(name for o in outlines for name in o["classes"]))
         train, test_images = (
-            align_to_model(images, train.shape, classes, common) for images in split
+            align_to_model(images, train.shape, classes, common, train.task) for images in split
         )
     else:
         _require_same(outlines, data)
@@ -76,6 +78,7 @@ def _outline(images: ImageTable) -> dict[str, Any]:
         "images": len(images),
         "shape": list(images.shape),
         "classes": list(images.classes),
+        "task": images.task,
         "mean": list(images.mean),
         "std": list(images.std),
         "value_range": list(images.value_range),
@@ -108,6 +111,10 @@ def _require_one_kind(outlines: Sequence[dict[str, Any]]) -> None:
                 f"{outline['value_range'][1]:g}.",
                 "Agree on one range of pixels for all.",
             )
+        tasks = [first["task"], outline["task"]]
+        require_one_task(tasks, ["rank 0", f"rank {rank}"])
+        if tasks[0] == "multi-label":
+            continue
         ours, theirs = (set(o["classes"]) for o in (first, outline))
         if ours != theirs:
             raise DataError(

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from instahide.errors import InstaHideError
 from instahide.training import checkpoint
-from instahide.training.class_logits import class_logits
 from instahide.training.model_io import NetworkCard
 from instahide.utils.atomic_write import atomic_write
 from instahide.utils.optional_deps import requires_extra
@@ -29,14 +28,17 @@ DeploymentFormat = Literal["onnx", "pt2", "safetensors"]
 
 #: Names of the input and the output of an exported network, and of the card in its metadata.
 INPUT, OUTPUT, CARD = "pixels", "probabilities", "instahide_card"
-#: Largest difference of a probability between the file and the network.
+#: Largest difference of a probability between the file and the network; of a value, in standard
+#: deviations if these are above 1.
 TOLERANCE = 1e-3
 #: Images of the batch that a network is traced with, and then checked with.
 _TRACED, _CHECKED = 2, 3
 
 
 class Deployment(nn.Module):
-    """A network with its preprocessing: from pixels as in the image file to probabilities.
+    """A network with its preprocessing: from pixels as in the image file to predictions.
+
+    Predictions are probabilities of classes or findings, or values in the unit of the labels.
 
     Pixels beyond the value range are set to its nearer end, as by the window that the images were
     read with. Then they are normalized, and the network follows, with its sign-invariant stem if it
@@ -65,6 +67,7 @@ class Deployment(nn.Module):
     def __init__(self, network: nn.Module, card: NetworkCard) -> None:
         super().__init__()
         self.network = network
+        self.outputs = card.outputs
         self.low, self.high = card.value_range
         places = (1,) * (len(card.shape) - 1)
         mean, std = (torch.tensor(m).reshape(-1, *places) for m in (card.mean, card.std))
@@ -72,10 +75,9 @@ class Deployment(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(n, C, H, W) or (n, C, D, H, W) float32 pixels -> (n, classes) probabilities."""
+        """(n, C, H, W) or (n, C, D, H, W) float32 pixels -> (n, columns) predictions."""
         units = (pixels.clamp(self.low, self.high) - self.low) / (self.high - self.low)
-        logits = class_logits(self.network((units - self.mean) / self.std))
-        return logits.float().softmax(1)
+        return self.outputs.predictions(self.network((units - self.mean) / self.std))
 
 
 def export_network(
@@ -84,8 +86,8 @@ def export_network(
     """Write ``network`` to ``path``, atomically, after a check that the file computes the same.
 
     Files of the formats ``onnx`` and ``pt2`` take ``pixels`` (n, C, H, W), or (n, C, D, H, W) for
-    volumes, float32 and not normalized, and return ``probabilities`` (n, classes). The card is in
-    their metadata (``instahide_card``), as JSON.
+    volumes, float32 and not normalized, and return ``probabilities`` (n, classes), which are values
+    for a regression. The card is in their metadata (``instahide_card``), as JSON.
 
     Args:
         network: as `load_network` returns it, on the CPU.
@@ -120,9 +122,9 @@ def export_network(
                 f"{str(error).strip().partition(chr(10))[0][:200]}).",
                 "Use another format, or export it from Python with its own package.",
             ) from error
-        if not difference <= TOLERANCE:
+        if not difference <= TOLERANCE * max((1.0, *card.target_std)):
             raise InstaHideError(
-                f"The exported file computes other probabilities than the network (difference "
+                f"The exported file computes other predictions than the network (difference "
                 f"{difference:.2g}).",
                 "Use another format.",
             )

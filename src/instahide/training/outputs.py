@@ -1,0 +1,85 @@
+"""What the outputs of a network mean: probabilities of classes or findings, or values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from instahide.data.labels import Task
+from instahide.errors import InstaHideError
+from instahide.training.class_logits import class_logits
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the outputs of a network mean.
+
+    Attributes:
+        task: what the network predicts: ``single-label``: logits of classes; ``multi-label``: a
+            logit for each finding; ``regression``: standardised values.
+        columns: number of classes, findings or values; None if unknown.
+        mean: of the values of a regression, for which an output is 0; in the unit of the labels.
+        std: the difference in value of two outputs that differ by 1, likewise.
+
+    Examples:
+        >>> import torch
+        >>> from instahide.training.outputs import Outputs
+        >>> Outputs("multi-label", 2).predictions(torch.zeros(1, 2))
+        tensor([[0.5000, 0.5000]])
+        >>> Outputs("regression", 1, mean=(40.0,), std=(10.0,)).predictions(torch.ones(1, 1))
+        tensor([[50.]])
+    """
+
+    task: Task = "single-label"
+    columns: int | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def tensor(self, outputs: object) -> Tensor:
+        """(n, columns) float32 outputs of a network.
+
+        Args:
+            outputs: what the network returned: (n, columns) or (n,), or an object with these as its
+                attribute ``logits``. A single output is the logit of class 1 of two classes.
+
+        Raises:
+            InstaHideError: the outputs have another shape.
+        """
+        if self.task == "single-label":
+            return class_logits(outputs, self.columns).float()
+        found = getattr(outputs, "logits", outputs)
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if isinstance(found, Tensor) and found.ndim == 1:
+            found = found[:, None]
+        if (
+            not isinstance(found, Tensor)
+            or found.ndim != 2
+            or self.columns not in (None, found.shape[1])
+        ):
+            raise InstaHideError(
+                f"The network returns {shape} for a batch, not (n, {self.columns or 'columns'}).",
+                "Let it end in one output for each finding or value.",
+            )
+        return found.float()
+
+    def predictions(self, outputs: object) -> Tensor:
+        """(n, columns) float32 probabilities of classes or findings, or values in their own unit.
+
+        Raises:
+            InstaHideError: as for `tensor`.
+        """
+        found = self.tensor(outputs)
+        if self.task == "single-label":
+            return found.softmax(1)
+        if self.task == "multi-label":
+            return found.sigmoid()
+        return found * self._row(self.std, found) + self._row(self.mean, found)
+
+    def standardised(self, targets: Tensor) -> Tensor:
+        """Targets (n, columns) of a regression in the unit of the outputs."""
+        return (targets - self._row(self.mean, targets)) / self._row(self.std, targets)
+
+    def _row(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=like.device)

@@ -1,0 +1,104 @@
+"""A wrapped loader with labels of several findings and of measured values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from instahide import Scheme, encode_loader, open_images, open_pool
+from instahide.data.labels import Task
+from instahide.errors import InstaHideError, SchemeError
+
+COUNT = 32
+IMAGES = open_images("digits").normalized(slice(0, COUNT))
+
+
+def loader_of(labels: Tensor) -> DataLoader[tuple[Tensor, ...]]:
+    return DataLoader(TensorDataset(torch.from_numpy(IMAGES), labels), batch_size=8)
+
+
+def labels_of(labels: Tensor, task: Task, scheme: Scheme | None = None) -> Tensor:
+    wrapped = encode_loader(loader_of(labels), scheme or Scheme.plain(), task=task)
+    return torch.cat([found for _, found in wrapped])
+
+
+MULTI_HOT = torch.randint(0, 2, (COUNT, 3), generator=torch.Generator().manual_seed(0))
+NUMBERS = torch.arange(COUNT)
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (MULTI_HOT, "multi-label"),
+        (MULTI_HOT.bool(), "multi-label"),
+        (MULTI_HOT.float(), "multi-label"),
+        (MULTI_HOT[:, 0], "multi-label"),
+        (MULTI_HOT[:, :1], "multi-label"),
+        (NUMBERS.float() - 5, "regression"),
+        (NUMBERS[:, None].double(), "regression"),
+        (NUMBERS, "regression"),
+        (MULTI_HOT * 1.5 - 7, "regression"),
+    ],
+)
+def test_targets_of_any_shape_become_floats_with_a_column_for_each(
+    labels: Tensor, task: Task
+) -> None:
+    found = labels_of(labels, task)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, labels.reshape(COUNT, -1).float())
+
+
+def test_mixed_targets_are_means_and_unknown_findings_stay_unknown() -> None:
+    labels = MULTI_HOT.float()
+    labels[:, 1] = torch.nan
+    found = labels_of(labels, "multi-label", Scheme.inside(4))
+    assert bool(found[:, 1].isnan().all())
+    assert bool(((found[:, ::2] >= 0) & (found[:, ::2] <= 1 + 1e-6)).all())
+    assert bool(((found[:, 0] > 0) & (found[:, 0] < 1)).any())
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "said"),
+    [
+        (MULTI_HOT, "single-label", "task='multi-label'"),
+        (NUMBERS.float(), "single-label", "task='regression'"),
+        (2 * MULTI_HOT, "multi-label", "values that a multi-label task does not have"),
+        (NUMBERS.float() / 0, "regression", "values that a regression task does not have"),
+        (torch.zeros(COUNT, 8, 8, dtype=torch.int64), "multi-label", "its targets, numbers"),
+    ],
+)
+def test_labels_that_are_not_of_the_task_are_refused(labels: Tensor, task: Task, said: str) -> None:
+    with pytest.raises(InstaHideError, match=said):
+        labels_of(labels, task)
+
+
+def test_masks_of_segmentation_are_refused() -> None:
+    masks = torch.zeros(COUNT, 5, 7, dtype=torch.int64)
+    wrapped = encode_loader(loader_of(masks), Scheme.plain(), label=1, task="multi-label")
+    with pytest.raises(InstaHideError, match="Segmentation masks are not supported"):
+        next(iter(wrapped))
+
+
+def test_class_numbers_may_be_a_column() -> None:
+    numbers = (NUMBERS % 4)[:, None]
+    wrapped = encode_loader(loader_of(numbers), Scheme.plain(), classes=4)
+    found = torch.cat([labels for _, labels in wrapped])
+    np.testing.assert_array_equal(found.argmax(1), numbers[:, 0])
+
+
+def test_soft_targets_with_public_images_are_refused() -> None:
+    table = open_images("digits")
+    moments = {"mean": table.mean, "std": table.std}
+    pool = open_pool("photos", table.shape)
+    with pytest.raises(SchemeError, match="label_mode='renormalised'"):
+        encode_loader(
+            loader_of(MULTI_HOT), Scheme.cross(4), public=pool, task="multi-label", **moments
+        )
+    scheme = Scheme.cross(4, label_mode="renormalised")
+    constant = torch.full((COUNT,), 40.0)
+    wrapped = encode_loader(loader_of(constant), scheme, public=pool, task="regression", **moments)
+    for _, labels in wrapped:
+        torch.testing.assert_close(labels, torch.full((8, 1), 40.0))
