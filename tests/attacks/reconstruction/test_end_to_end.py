@@ -152,7 +152,7 @@ def test_a_spent_budget_ends_the_rounds_with_what_there_is() -> None:
     )
     assert found.images is not None
     assert [what for what in said if "round" in what] == ["recovery, round 1"]
-    assert "recovery, at last" not in said
+    assert "final recovery" not in said
 
 
 @pytest.mark.parametrize("scheme", [Scheme.inside(2), Scheme.mixup(2)], ids=["inside", "mixup"])

@@ -65,7 +65,7 @@ def close(one: Tensor | None, other: Tensor | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "after", ["recovery, round 1", "assignment, round 1", "recovery, at last", "confidence"]
+    "after", ["recovery, round 1", "assignment, round 1", "final recovery", "confidence"]
 )
 def test_interrupted_anywhere_it_ends_with_the_same_images(
     observation: EncodingObservation, tmp_path: Path, after: str

@@ -86,7 +86,7 @@ def test_the_most_telling_attack_stands_first(tmp_path: Path) -> None:
 def test_both_files_are_written_and_keep_to_the_schema(tmp_path: Path) -> None:
     schema = json.loads((DOCS / "report.schema.json").read_text(encoding="utf-8"))
     assert schema == Report.model_json_schema(mode="serialization"), (
-        "Write it anew, as docs/audit.md says at its end."
+        "Regenerate the file with the command at the end of docs/audit.md."
     )
     Draft202012Validator.check_schema(schema)
     write_report(full(tmp_path / "pictures"), tmp_path)

@@ -1,14 +1,15 @@
-"""The attack of Carlini et al., to compare with ours: it recovers images by Adam.
+"""The attack of Carlini et al., as a baseline: it recovers images by Adam.
 
-Carlini et al., "Is Private Learning Possible with Instance Encoding?" (arXiv:2011.05315), as their
-released code has it: the mean of (|x| - |sum of lambda_j x_j|)^2 falls for 1,000 steps, while a
-small bonus keeps images from being grey; then every image is stretched to its full range, and a
-network with one hidden layer of ten sets the colour of each pixel right. They trained it once on
-images of their own. So is ours, on shadow images that it recovers itself.
+Carlini et al., "Is Private Learning Possible with Instance Encoding?" (arXiv:2011.05315), after
+their released code. Adam minimizes the mean of (|x| - |sum of lambda_j x_j|)^2 for 1,000 steps,
+with a small bonus that keeps images from being gray. Then every image is stretched to its full
+range, and a network with one hidden layer of ten units corrects the color of each pixel. They
+trained this network once on their own images. Here it is trained on shadow images, as recovered by
+the attack.
 
 Their network for pairs of encodings takes hours on a GPU (`similarity_network`). `Carlini` compares
-encodings by the features of our reconstruction attack instead, as docs/attacks/reconstruction.md
-measures it.
+encodings by the features of `ReconstructionAttack` instead; docs/attacks/reconstruction.md has the
+measurements.
 """
 
 from __future__ import annotations
@@ -34,27 +35,27 @@ from instahide.attacks.shadow_encodings import shadow_batches
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 
-#: Steps of Adam, their rate, and how much the mean size of pixels counts beside the mean error.
+#: Steps of Adam, learning rate, and weight of the mean absolute pixel relative to the mean error.
 STEPS, RATE, BONUS = 1000, 0.01, 0.05
-#: Their images are from -1 to 1, of half the deviation that normalized ones have.
+#: Their images range from -1 to 1, with half the standard deviation of normalized images.
 UNIT = 0.5
-#: Every pixel is on its own: so many at a time stay in the processor's cache.
+#: Pixels are independent; number of pixels at a time, so that they stay in the processor's cache.
 COLUMNS = 64
-#: The network that sets colours right: hidden units, steps, their rate.
+#: The network that corrects colors: hidden units, steps, learning rate.
 HIDDEN, COLOUR_STEPS, COLOUR_RATE = 10, 400, 0.02
-#: Shadow images that it learns from, and encodings of each.
+#: Number of shadow images to train it on, and encodings of each.
 SHADOWS, COPIES = 48, 20
-#: Fewer encodings of an image form no group.
+#: Minimum number of encodings of an image.
 LEAST_COPIES = 3
 
 
 @dataclass(frozen=True)
 class Carlini:
-    """Two private images of each encoding, by the groups and the descent of Carlini et al.
+    """Recovers two private images per encoding by the clusters and the descent of Carlini et al.
 
     Attributes:
-        steps: of Adam for each pixel; fewer if the budget ends before.
-        seed: of the encodings that groups are grown from.
+        steps: steps of Adam for each pixel; fewer if the budget ends before.
+        seed: seed of the encodings from which clusters are grown.
     """
 
     steps: int = STEPS
@@ -65,10 +66,10 @@ class Carlini:
     observes: ClassVar[type[EncodingObservation]] = EncodingObservation
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs soft labels, and several encodings of an image that mix two private ones."""
+        """Applies to several masked encodings per image, of two private ones, with soft labels."""
         copies = observation.threat.encodings_per_image
         if copies is None or copies < LEAST_COPIES:
-            return f"It is not known that there are {LEAST_COPIES} encodings of an image or more."
+            return f"Each image must be known to have at least {LEAST_COPIES} encodings."
         if observation.scheme.private_k != 2 or not observation.scheme.mask:
             return "The attack is for masked mixes of two private images."
         if observation.labels is None or observation.threat.labels != "soft":
@@ -78,7 +79,7 @@ class Carlini:
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> AssignedImages:
-        """One image a group. Half of the time is for colours, if there are shadow images."""
+        """Recover one image per cluster; half of the time is for colors, given shadow images."""
         progress("comparing encodings", 0.0)
         likeness = all_pairs(default_features(observation, None, progress))
         colours = None
@@ -104,10 +105,10 @@ def recovered_by_adam(
     """(m, C, H, W) images, each stretched to the range from -1 to 1.
 
     Args:
-        encodings: (n, C, H, W).
-        weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
-        steps: of Adam.
-        budget: of which each part of the pixels gets its share; without one, all steps are taken.
+        encodings: (n, C, H, W) encodings.
+        weights: (n, m) coefficient of each image in each encoding, 0 if it is not in it.
+        steps: steps of Adam.
+        budget: time limit, divided among blocks of pixels; by default all steps are taken.
     """
     split = torch.split((UNIT * encodings.abs()).flatten(1), COLUMNS, dim=1)
     whole, parts = budget or Budget(), []
@@ -121,16 +122,16 @@ def recovered_by_adam(
 
 
 def their_coefficients(labels: Tensor, members: Tensor, images: int) -> Tensor:
-    """(n, k) from soft labels (n, c); images of one class share theirs evenly.
+    """(n, k) coefficients from soft labels; images of the same class get equal coefficients.
 
     Args:
-        labels: of the encodings.
-        members: (n, k) images of each.
-        images: how many there are.
+        labels: (n, c) soft labels of the encodings.
+        members: (n, k) images of each encoding.
+        images: number of images.
     """
     even, present = torch.ones(members.shape), (labels > 0).float()
     held = weights(members, even, images)
-    # The class of an image is the one most over-represented in the encodings that hold it.
+    # The class of an image is the one most over-represented in its encodings.
     shares = held.T @ present / held.sum(dim=0)[:, None].clamp(min=1)
     classes = (shares - present.mean(dim=0)).argmax(dim=1)
     return from_labels(labels, classes, members, even)
@@ -139,13 +140,13 @@ def their_coefficients(labels: Tensor, members: Tensor, images: int) -> Tensor:
 def learnt_colours(
     shadow: ImageTable, scheme: Scheme, steps: int = STEPS, budget: Budget | None = None
 ) -> nn.Module:
-    """A network from the channels of a pixel as it was recovered to what they should be.
+    """Train a network that maps the channels of a recovered pixel to the correct ones.
 
     Args:
-        shadow: the attacker's own images, whose encodings it recovers.
-        scheme: that the attacked encodings were made with.
-        steps: of each recovery.
-        budget: of the recovery.
+        shadow: the attacker's own images, recovered from the attacker's own encodings.
+        scheme: scheme of the attacked encodings.
+        steps: steps of the recovery.
+        budget: time limit of the recovery.
     """
     batch = next(shadow_batches(shadow, scheme, images=SHADOWS, encodings=SHADOWS * COPIES))
     seen = _pixels(recovered_by_adam(batch.encodings, batch.coefficients, steps, budget))
@@ -162,7 +163,7 @@ def learnt_colours(
 
 @torch.no_grad()
 def recoloured(images: Tensor, network: nn.Module) -> Tensor:
-    """(m, C, H, W) images, normalized, after the network of `learnt_colours`."""
+    """(m, C, H, W) normalized images with the colors corrected by the network."""
     count, channels, height, width = images.shape
     pixels: Tensor = network(_pixels(images))
     return pixels.reshape(count, height, width, channels).permute(0, 3, 1, 2)
@@ -171,12 +172,12 @@ def recoloured(images: Tensor, network: nn.Module) -> Tensor:
 def recover_as_published(
     observation: EncodingObservation, found: AssignedImages, colours: nn.Module | None = None
 ) -> AssignedImages:
-    """The images of ``found`` recovered anew, by Adam, on the same assignment.
+    """Recover the images of ``found`` again by Adam, with the same assignment.
 
     Args:
-        observation: the encodings. Without soft labels, coefficients are those of ``found``.
-        found: images with their members and coefficients.
-        colours: see `learnt_colours`; None to leave them as they are.
+        observation: the encodings. Without soft labels, the coefficients of ``found`` are used.
+        found: images with their assignment and coefficients.
+        colours: network of `learnt_colours`; None for no color correction.
     """
     members, count = found.assignment, len(found.images)
     coefficients = found.coefficients
@@ -198,16 +199,17 @@ def attack_as_published(
     steps: int = STEPS,
     budget: Budget | None = None,
 ) -> AssignedImages:
-    """Images by their assignment, their coefficients and their recovery.
+    """Run the published assignment, coefficients and recovery.
 
     Args:
         observation: encodings with soft labels.
-        likeness: (n, n) of the encodings: theirs is of `similarity_network.all_similarities`.
-        count: of private images.
-        generator: of the encodings that groups are grown from.
-        colours: see `learnt_colours`; None to leave them as they are.
-        steps: of the recovery.
-        budget: of the recovery.
+        likeness: (n, n) similarities of the encodings; the published attack uses those of
+            `similarity_network.all_similarities`.
+        count: number of private images.
+        generator: generator of the random encodings from which clusters are grown.
+        colours: network of `learnt_colours`; None for no color correction.
+        steps: steps of the recovery.
+        budget: time limit of the recovery.
     """
     found = assign_as_published(likeness, require(observation.labels), count, generator)
     mixes = weights(found.members, found.coefficients, found.images)
@@ -218,9 +220,9 @@ def attack_as_published(
 
 
 def _descended(sizes: Tensor, weights: Tensor, steps: int, budget: Budget | None = None) -> Tensor:
-    """(m, p) values of some pixels, from ``sizes`` (n, p) of the encodings there.
+    """(m, p) values of p pixels, from the absolute values ``sizes`` (n, p) of the encodings.
 
-    The derivative is written out: a graph would be kept of every step, and cost half the time.
+    The gradient is computed explicitly, because autograd would take half of the time.
     """
     images = torch.zeros(weights.shape[1], sizes.shape[1]).to(sizes)
     optimiser = torch.optim.Adam([images], lr=RATE)
@@ -228,7 +230,8 @@ def _descended(sizes: Tensor, weights: Tensor, steps: int, budget: Budget | None
         if budget is not None and budget.left == 0:
             break
         mixed = weights @ images
-        # From 0 both signs are as near. All pixels must begin the same way; theirs go down.
+        # At 0 both signs are equally near. All pixels must start in the same direction: downwards,
+        # as in the released code.
         error = mixed - torch.where(mixed > 0, sizes, -sizes)
         gradient = weights.T @ error * (2 / len(sizes))
         images.grad = gradient - BONUS / len(images) * images.sign()

@@ -1,14 +1,15 @@
-"""The assignment of the published attack, to set ours beside: who is in which encoding.
+"""The assignment of images to encodings in the attack of Carlini et al., as a baseline.
 
-Carlini et al., "Is Private Learning Possible with Instance Encoding?" (arXiv:2011.05315), as their
-released code has it: sets of encodings grow by whichever is most like all that are in them; those
-that three starts agree on, and that differ, stand for an image each; then the encodings that are
-most like a set are given its image, as long as labels allow it and they hold fewer than two.
+Carlini et al., "Is Private Learning Possible with Instance Encoding?" (arXiv:2011.05315), after
+their released code. Sets of encodings grow by the encoding that is most similar to all members.
+Distinct sets on which three starts agree represent one image each. Then the image of a set is
+assigned to the encodings that are most similar to the set, if their labels allow it and they have
+fewer than two images.
 
-The numbers of encodings are theirs, as shares of those that hold an image, which were 100. Their
-likeness was that of a network for pairs, see `similarity_network`. In the last step it was that of
-another network, which looks at three encodings of a set at once. Here it is whatever is given, and
-its mean over the set.
+The set sizes are theirs, as fractions of the number of encodings of an image, which was 100. Their
+similarities came from a network for pairs, see `similarity_network`; in the last step, from another
+network that compares an encoding with three encodings of a set. Here the caller passes the
+similarities, and the last step uses their mean over the set.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from torch import Tensor
 
 from instahide.attacks.reconstruction.clustering import grow_clusters
 
-#: Sets that are grown for each image, and the starts that must agree on one, itself included.
+#: Sets grown per image, and number of starts that must agree on a set, itself included.
 STARTS, AGREEING = 20, 3
-#: Shares of the encodings that hold an image: in a whole set; in the part that starts must agree
-#: on; in what is left of it while there are too few sets; of encodings that an image is given to;
-#: and of those that tell its class.
+#: Sizes relative to the number of encodings of an image: of a set; of the core on which starts must
+#: agree; of the smaller core if there are too few sets; of the encodings to which an image is
+#: assigned; and of those that determine its class.
 WHOLE, CORE, SMALL_CORE, GIVEN, TELLING = 1.0, 0.5, 0.25, 0.8, 0.2
 
 
 class Assignment(NamedTuple):
-    """``members`` (n, 2) of so many ``images``, -1 for none, and their ``coefficients`` (n, 2)."""
+    """``members`` (n, 2), -1 for none; ``coefficients`` (n, 2); ``images``, the image count."""
 
     members: Tensor
     coefficients: Tensor
@@ -39,13 +40,13 @@ class Assignment(NamedTuple):
 def assign_as_published(
     likeness: Tensor, labels: Tensor, count: int, generator: torch.Generator
 ) -> Assignment:
-    """Two images of each encoding, or fewer.
+    """Assign at most two images to each encoding.
 
     Args:
-        likeness: (n, n) of the encodings.
-        labels: (n, c) soft, which their attack needs.
-        count: of private images; fewer may be found.
-        generator: of the encodings that sets are grown from.
+        likeness: (n, n) similarities of the encodings.
+        labels: (n, c) soft labels, which the attack needs.
+        count: number of private images; fewer may be found.
+        generator: generator of the random encodings from which sets are grown.
     """
     holding = 2 * len(likeness) / count
     grown = grow_clusters(likeness, round(WHOLE * holding), STARTS * count, generator).members
@@ -56,7 +57,7 @@ def assign_as_published(
 
 
 def _different(grown: Tensor, core: int, small: int, count: int) -> list[int]:
-    """Of the sets (s, size), in the order that they were grown in, at most ``count`` to keep."""
+    """The indices of at most ``count`` distinct sets among ``grown`` (s, size), in this order."""
     encodings = int(grown.max()) + 1
     whole = _indicators(grown, encodings)
     kept: list[int] = []
@@ -71,14 +72,20 @@ def _different(grown: Tensor, core: int, small: int, count: int) -> list[int]:
 
 
 def _indicators(sets: Tensor, encodings: int) -> Tensor:
-    """(s, encodings) 1 where an encoding is in a set (s, size)."""
+    """(s, encodings) 1 for the encodings of each set (s, size), otherwise 0."""
     return torch.zeros(len(sets), encodings).to(sets.device).scatter(1, sets, 1.0)
 
 
 def _given(near: Tensor, labels: Tensor, given: int, telling: int) -> Assignment:
-    """Image after image to the encodings ``near`` (n, m) it that have its class and room.
+    """Assign each image to its most similar encodings that have its class and fewer than 2 images.
 
-    Its coefficient is what the label has of its class, or half if there is no other class.
+    Its coefficient is the label's value of its class, or half of it if there is no other class.
+
+    Args:
+        near: (n, m) similarities of encodings and images.
+        labels: (n, c) soft labels.
+        given: number of encodings to which an image is assigned, at most.
+        telling: number of encodings that determine the class of an image.
     """
     encodings, images = near.shape
     members = torch.full((encodings, 2), -1)

@@ -1,13 +1,14 @@
-"""The fusion-denoising attack of Luo et al., to compare with ours.
+"""The fusion-denoising attack of Luo et al., as a baseline.
 
 Luo et al., "A Fusion-Denoising Attack on InstaHide with Data Augmentation" (AAAI 2022,
-arXiv:2105.07754): several encodings of one private image are fused and denoised by a network that
-has learnt it from encodings of the attacker's own images. So it is here, at a size for a processor:
-the same convolutions go over the absolute values of every encoding, their mean is what the
-encodings have in common, and a U-Net makes an image of it.
+arXiv:2105.07754): a network fuses several encodings of one private image and denoises the result.
+It is trained on encodings of the attacker's own images. This implementation is of a size for CPUs:
+the same convolutions process the absolute values of every encoding, their weighted mean represents
+what the encodings have in common, and a U-Net computes an image from it.
 
-Theirs is deeper, fuses fewer encodings, finds them by a comparison of pairs that withstands
-augmentation, and was trained on a GPU. Here they are those that our assignment gives.
+The published network is deeper, fuses fewer encodings, and was trained on a GPU. It finds the
+encodings of an image by a comparison of pairs that is robust to augmentation. Here they come from
+the assignment of `ReconstructionAttack`.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ from instahide.attacks.unet import UNet
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 
-#: Encodings of an image that are fused: those with most of it.
+#: Number of encodings fused per image: those with its largest coefficients.
 FUSED = 16
-#: Channels of what is fused.
+#: Number of channels that are fused.
 WIDTH = 16
-#: Steps of Adam, the highest rate, and shadow images in a step.
+#: Steps of Adam, highest learning rate, and shadow images per step.
 STEPS, RATE, BATCH = 700, 3e-3, 16
-#: Fewer encodings of an image have nothing to fuse.
+#: Minimum number of encodings of an image.
 LEAST_COPIES = 3
 
 
 @dataclass(frozen=True)
 class FusionDenoising:
-    """Fuses the encodings that our assignment gives to each image, and denoises what they share.
+    """Fuses and denoises the encodings that `ReconstructionAttack` assigns to each image.
 
     Attributes:
-        steps: of training the denoiser; fewer if the budget would end before.
+        steps: training steps of the denoiser; fewer if the budget ends before.
     """
 
     steps: int = STEPS
@@ -64,10 +65,10 @@ class FusionDenoising:
     observes: ClassVar[type[EncodingObservation]] = EncodingObservation
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs several encodings of an image under a mask, and images to learn from."""
+        """Applies to several masked encodings per image, given shadow images to train on."""
         copies = observation.threat.encodings_per_image
         if copies is None or copies < LEAST_COPIES:
-            return f"It is not known that there are {LEAST_COPIES} encodings of an image or more."
+            return f"Each image must be known to have at least {LEAST_COPIES} encodings."
         if not observation.scheme.mask:
             return "The attack is for masked encodings."
         return missing_shadow(observation)
@@ -75,7 +76,7 @@ class FusionDenoising:
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> AssignedImages:
-        """One image a group; half of the time is for the assignment, the rest for training."""
+        """Recover one image per cluster; half of the time is for the assignment."""
         half = budget.part(budget.left / 2)
         found = ReconstructionAttack().run(
             observation, half, lambda what, share: progress(what, share / 2)
@@ -92,33 +93,33 @@ class FusionDenoising:
 
 
 class FusionDenoiser(nn.Module):
-    """From several encodings to the image that they share.
+    """A network that recovers an image from several of its encodings.
 
     Args:
-        channels: of the images.
+        channels: number of channels of the images.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.seen = nn.Sequential(
+        self.features = nn.Sequential(
             nn.Conv2d(channels, WIDTH, 3, padding=1),
             nn.ReLU(inplace=True),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
             nn.ReLU(inplace=True),
         )
-        self.denoised = UNet(WIDTH)
+        self.denoiser = UNet(WIDTH)
         self.out = nn.Conv2d(WIDTH, channels, 1)
 
     def forward(self, sizes: Tensor, shares: Tensor) -> Tensor:
-        """(m, C, H, W) images.
+        """(m, C, H, W) recovered images.
 
         Args:
-            sizes: (m, t, C, H, W) absolute values of encodings of each.
-            shares: (m, t) how much each encoding counts, 0 for one that does not hold the image.
+            sizes: (m, t, C, H, W) absolute values of the encodings of each image.
+            shares: (m, t) weights of the encodings, 0 for encodings without the image.
         """
-        features = self.seen(sizes.flatten(0, 1)).unflatten(0, sizes.shape[:2])
+        features = self.features(sizes.flatten(0, 1)).unflatten(0, sizes.shape[:2])
         parts = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-9)
-        image: Tensor = self.out(self.denoised(torch.einsum("mt,mtchw->mchw", parts, features)))
+        image: Tensor = self.out(self.denoiser(torch.einsum("mt,mtchw->mchw", parts, features)))
         return image
 
 
@@ -130,15 +131,15 @@ def learnt_denoiser(
     progress: Progress = no_progress,
     budget: Budget | None = None,
 ) -> FusionDenoiser:
-    """A network that has seen what encodings of the attacker's own images have in common.
+    """Train a denoiser on encodings of the attacker's own images.
 
     Args:
-        shadow: those images.
-        scheme: that the attacked encodings were made with.
-        copies: encodings of each private image.
-        steps: of training.
-        progress: told the mean loss.
-        budget: of the training; with too little time for all steps, the schedule has fewer.
+        shadow: the attacker's own images.
+        scheme: scheme of the attacked encodings.
+        copies: number of encodings of each private image.
+        steps: training steps.
+        progress: receives the mean loss.
+        budget: time limit of the training; if it is too short, the schedule has fewer steps.
     """
     network, mean_loss = FusionDenoiser(shadow.shape[0]), 0.0
     budget = budget or Budget()
@@ -164,11 +165,11 @@ def learnt_denoiser(
 
 
 def grouped(sizes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(m, t, C, H, W) the encodings with most of each image, and (m, t) their coefficients.
+    """(m, t, C, H, W) encodings with the largest coefficients of each image; these (m, t).
 
     Args:
         sizes: (n, C, H, W) absolute values of all encodings.
-        weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
+        weights: (n, m) coefficient of each image in each encoding, 0 if it is not in it.
     """
     most = weights.topk(min(FUSED, len(weights)), dim=0)
     return sizes[most.indices.T], most.values.T
@@ -178,12 +179,12 @@ def grouped(sizes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def recover_by_fusion(
     observation: EncodingObservation, found: AssignedImages, network: FusionDenoiser
 ) -> AssignedImages:
-    """The images of ``found`` recovered anew, by fusion, on the same assignment and coefficients.
+    """Recover the images of ``found`` again by fusion, with the same assignment and coefficients.
 
     Args:
         observation: the encodings.
-        found: images with their members and coefficients.
-        network: see `learnt_denoiser`.
+        found: images with their assignment and coefficients.
+        network: denoiser of `learnt_denoiser`.
     """
     members, coefficients = found.assignment, found.coefficients
     held = weights(members, coefficients, len(found.images))
@@ -193,12 +194,15 @@ def recover_by_fusion(
 
 
 def _loss(network: FusionDenoiser, batch: ShadowBatch) -> Tensor:
-    """Mean absolute difference from the images, under the better sign of each."""
-    shown = network(*grouped(magnitudes(batch.encodings), batch.coefficients))
-    return F.l1_loss(_turned(shown, batch.images), batch.images)
+    """Mean absolute difference from the images, with the better sign of each."""
+    recovered = network(*grouped(magnitudes(batch.encodings), batch.coefficients))
+    return F.l1_loss(_align_signs(recovered, batch.images), batch.images)
 
 
-def _turned(shown: Tensor, wanted: Tensor) -> Tensor:
-    """``shown`` with the sign under which each is more like ``wanted``: |x| tells none."""
-    likeness = (shown * wanted).sum(dim=(1, 2, 3), keepdim=True)
-    return torch.where(likeness < 0, -shown, shown)
+def _align_signs(recovered: Tensor, targets: Tensor) -> Tensor:
+    """``recovered`` with signs such that each correlates positively with its target.
+
+    The absolute values of encodings do not determine the signs of images.
+    """
+    products = (recovered * targets).sum(dim=(1, 2, 3), keepdim=True)
+    return torch.where(products < 0, -recovered, recovered)

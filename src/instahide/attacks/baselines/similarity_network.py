@@ -1,15 +1,16 @@
-"""The published comparison of encodings, to set ours beside: a large network that sees both.
+"""The comparison of encodings by Carlini et al., as a baseline: a large network for pairs.
 
 Carlini et al., "Is Private Learning Possible with Instance Encoding?" (arXiv:2011.05315, section
-4.1). Two encodings go through a wide residual network together, their absolute values stacked, and
-it says whether they share a private image. It has learnt that from encodings of the attacker's own
-images. It is a cross-encoder: n encodings are n^2 passes through it, by their account an hour or so
-on one GPU for 5,000 of them, where the bi-encoder of `pair_encoder` takes n.
+4.1). The input of a wide residual network is the stacked absolute values of two encodings, and its
+output is whether they share a private image. It is trained on encodings of the attacker's own
+images. It is a cross-encoder: n encodings need n^2 forward passes, which they report to take about
+an hour on one GPU for 5,000 encodings. The bi-encoder of `pair_encoder` needs n.
 
-Size and blocks are those of their released code: depth 28 and widening 6. Different here: there is
-one logit, not two; the inputs are of one scale, that of `magnitudes`; and the logits of both orders
-of a pair are averaged, at the cost of theirs, which takes every pair in both. Their code holds no
-training, and predicts with a moving average of the weights; here AdamW's rate falls to nothing.
+Size and blocks are those of their released code: depth 28 and widening 6. There are four
+differences. There is one logit instead of two. The inputs have the same scale, that of
+`magnitudes`. The logits of both orders of a pair are averaged, at the same cost, because their code
+evaluates every pair in both orders. Their code has no training and predicts with a moving average
+of the weights; here AdamW's learning rate decays to 0.
 """
 
 from __future__ import annotations
@@ -33,30 +34,31 @@ from instahide.errors import InstaHideError
 
 #: The published size.
 DEPTH, WIDENING = 28, 6
-#: Stages, each but the first at half the resolution, and channels of the first before widening.
+#: Number of stages, each after the first at half the resolution of the one before; channels of the
+#: first stage before widening.
 STAGES, WIDTH = 3, 16
-#: Pairs in a step of training: half of them share an image, where by chance one in twelve does.
+#: Pairs per training step; half of them share an image, compared with one in twelve random pairs.
 PAIRS = 256
-#: The learning rate, and the decay that comes to that of Zagoruyko and Komodakis.
+#: Learning rate, and a weight decay equivalent to that of Zagoruyko and Komodakis.
 RATE, DECAY = LearningRate(1e-3, warm_up=100), 0.05
-#: Pairs that are compared at a time.
+#: Number of pairs per forward pass.
 BATCH = 250
 
 
 class SimilarityNetwork(nn.Module):
-    """From two encodings to the log-odds that they share an image, were it so for half of all.
+    """The log-odds that two encodings share an image, for a prior probability of one half.
 
-    A wide residual network with normalization before each convolution (Zagoruyko and Komodakis,
-    "Wide Residual Networks", 2016), of 13 million parameters at the published size. It computes in
-    bfloat16 on a CUDA device.
+    It is a wide residual network with normalization before each convolution (Zagoruyko and
+    Komodakis, "Wide Residual Networks", 2016), with 13 million parameters at the published size. It
+    computes in bfloat16 on a CUDA device.
 
     Args:
-        channels: of the encodings, 1 or 3.
-        depth: convolutions, those of shortcuts among them: 10, 16, 22, 28, ...
-        widening: how many times as many channels as a plain residual network has.
+        channels: number of channels of the encodings, 1 or 3.
+        depth: number of convolutions, including those of shortcuts: 10, 16, 22, 28, ...
+        widening: number of channels relative to a plain residual network.
 
     Raises:
-        InstaHideError: there is no network of that size.
+        InstaHideError: ``depth`` or ``widening`` is not valid.
     """
 
     def __init__(self, channels: int, depth: int = DEPTH, widening: int = WIDENING) -> None:
@@ -81,29 +83,29 @@ class SimilarityNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
-        # The layout that GPUs, and processors too, are faster in.
+        # This memory layout is faster on GPUs and CPUs.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """(n,) logits of pairs of `magnitudes`, each (n, C, H, W); the mean of both orders."""
+        """(n,) logits of pairs of `magnitudes`, each (n, C, H, W), averaged over both orders."""
         both = self.ordered(torch.cat([first, second]), torch.cat([second, first]))
         return both.reshape(2, len(first)).mean(dim=0)
 
     def ordered(self, first: Tensor, second: Tensor) -> Tensor:
-        """(n,) logits as `forward` gives them, of one order alone."""
+        """(n,) logits like `forward`, for one order only."""
         with torch.autocast(first.device.type, torch.bfloat16, enabled=first.is_cuda):
-            seen = self.blocks(self.stem(torch.cat([first, second], dim=1)))
-            logits: Tensor = self.head(F.relu(self.norm(seen)).mean(dim=(2, 3)))
+            features = self.blocks(self.stem(torch.cat([first, second], dim=1)))
+            logits: Tensor = self.head(F.relu(self.norm(features)).mean(dim=(2, 3)))
         return logits[:, 0].float()
 
 
 class WideBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, each after normalization and ReLU.
+    """Two 3x3 convolutions with a shortcut, each after normalization and ReLU.
 
     Args:
-        inputs: channels.
-        outputs: channels.
-        stride: of the first convolution.
+        inputs: number of input channels.
+        outputs: number of output channels.
+        stride: stride of the first convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -117,9 +119,9 @@ class WideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, H, W) -> (n, outputs, H / stride, W / stride), rounded up."""
-        seen = F.relu(self.norm1(x))
-        y: Tensor = self.conv2(F.relu(self.norm2(self.conv1(seen))))
-        return y + (x if self.shortcut is None else self.shortcut(seen))
+        activated = F.relu(self.norm1(x))
+        y: Tensor = self.conv2(F.relu(self.norm2(self.conv1(activated))))
+        return y + (x if self.shortcut is None else self.shortcut(activated))
 
 
 def train_similarity(
@@ -131,15 +133,15 @@ def train_similarity(
     network: SimilarityNetwork | None = None,
     device: torch.device | str = "cpu",
 ) -> SimilarityNetwork:
-    """Train until ``budget`` ends; the learning rate falls to 0 by then.
+    """Train until ``budget`` ends; the learning rate decays to 0.
 
     Args:
-        shadow: images of the private ones' kind, thousands of them, none of them private.
-        scheme: that the encodings were made with.
-        budget: of seconds.
-        progress: told the mean loss.
-        network: to go on with; a new one of the published size by default.
-        device: to train on.
+        shadow: thousands of images like the private ones, none of them private.
+        scheme: scheme of the encodings.
+        budget: time limit.
+        progress: receives the mean loss.
+        network: network to continue with; a new one of the published size by default.
+        device: device to train on.
     """
     model = (SimilarityNetwork(shadow.shape[0]) if network is None else network).to(device).train()
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=DECAY)
@@ -167,11 +169,11 @@ def similarities(
     """(p,) float32 logits of some pairs, on the CPU.
 
     Args:
-        network: trained; it is put in eval mode and moved to ``device``.
-        encodings: (n, C, H, W), all of them.
-        pairs: (2, p) which of them to compare.
-        progress: told of it.
-        device: to compare on.
+        network: trained network; it is set to evaluation mode and moved to ``device``.
+        encodings: (n, C, H, W) all encodings.
+        pairs: (2, p) indices of the encodings to compare.
+        progress: receives the progress.
+        device: device to compute on.
     """
     network.to(device).eval()
     sizes, parts = magnitudes(encodings.to(device)), torch.split(pairs.to(device), BATCH, dim=1)
@@ -191,14 +193,13 @@ def all_similarities(
 ) -> Tensor:
     """(n, n) float32 logits of all pairs of encodings, on the CPU; each pair is compared once.
 
-    An encoding is not compared with itself: the diagonal holds the largest logit of all, or 0 if
-    that is more.
+    An encoding is not compared with itself: the diagonal is the largest logit, and at least 0.
 
     Args:
-        network: trained; it is put in eval mode and moved to ``device``.
-        encodings: (n, C, H, W).
-        progress: told of it.
-        device: to compare on.
+        network: trained network; it is set to evaluation mode and moved to ``device``.
+        encodings: (n, C, H, W) encodings.
+        progress: receives the progress.
+        device: device to compute on.
     """
     first, second = pairs = torch.triu_indices(len(encodings), len(encodings), 1)
     likeness = torch.zeros(len(encodings), len(encodings))
@@ -213,17 +214,17 @@ def save_similarity(path: Path, network: SimilarityNetwork) -> None:
 
 
 def load_similarity(path: Path) -> SimilarityNetwork:
-    """Read what `save_similarity` wrote.
+    """Read a network that `save_similarity` wrote.
 
     Raises:
-        InstaHideError: the file is missing, damaged, or holds something else.
+        InstaHideError: the file is missing or damaged, or does not contain a similarity network.
     """
     remedy = "Train one with `python -m experiments.train_similarity`."
-    return load_network(path, _of_the_size, "a similarity network", remedy)
+    return load_network(path, _matching_network, "a similarity network", remedy)
 
 
-def _of_the_size(tensors: Mapping[str, Tensor]) -> SimilarityNetwork:
-    """A network that ``tensors``, by name, are the weights of."""
+def _matching_network(tensors: Mapping[str, Tensor]) -> SimilarityNetwork:
+    """A network of the size that fits the named ``tensors``."""
     blocks = sum(name.endswith("conv1.weight") for name in tensors)
     return SimilarityNetwork(
         tensors["stem.weight"].shape[1] // 2,
@@ -233,7 +234,7 @@ def _of_the_size(tensors: Mapping[str, Tensor]) -> SimilarityNetwork:
 
 
 def _pairs(shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(PAIRS,) encodings, those beside them in no order, and 1 where they share an image, or 0."""
+    """(PAIRS,) random first and second encodings; 1 if they share an image, otherwise 0."""
     itself = torch.eye(len(shares), dtype=torch.bool)
     chosen = [
         kind[torch.randint(len(kind), (PAIRS // 2,))]

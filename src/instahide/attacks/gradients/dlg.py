@@ -1,7 +1,7 @@
-"""Deep Leakage from Gradients: image and label are sought together, by L-BFGS.
+"""Deep Leakage from Gradients: optimize images and labels together by L-BFGS.
 
-Zhu, Liu and Han (NeurIPS 2019, arXiv:1906.08935). The line search is ours: at the fixed step of the
-original many starts go astray.
+Zhu, Liu and Han (NeurIPS 2019, arXiv:1906.08935). The line search is an addition: with the fixed
+step of the original, many starts diverge.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from instahide.attacks.base import (
 from instahide.attacks.gradients.problem import Problem, inapplicable
 from instahide.attacks.gradients.replay import squared_distance
 
-#: Share of the update's square that may be left of a solved one; and gain that a round must bring.
+#: A problem is solved at this squared distance, relative to that of the update. A start ends if a
+#: round does not reduce the distance to this fraction.
 SOLVED, LEAST_GAIN = 1e-8, 0.999
-#: Evaluations of a round, and past steps that make up the curvature.
+#: Iterations per round, and number of past steps that L-BFGS uses to estimate the curvature.
 EVALUATIONS, HISTORY = 20, 200
 
 
 @dataclass(frozen=True)
 class DeepLeakage:
-    """Noise is changed until the network's answer to it is the update that was sent.
+    """Optimizes random images until their gradient equals the observed update.
 
     Attributes:
-        rounds: of `EVALUATIONS` each, of one start, at most.
-        starts: at most; the nearest counts, and none follows one that solves the problem.
-        seed: of the starts.
+        rounds: maximum number of rounds per start, of `EVALUATIONS` iterations each.
+        starts: maximum number of starts. The one with the smallest distance is returned; a start
+            that solves the problem is the last.
+        seed: seed of the random starts.
     """
 
     rounds: int = 300
@@ -48,13 +50,13 @@ class DeepLeakage:
     observes: ClassVar[type[UpdateObservation]] = UpdateObservation
 
     def applies(self, observation: UpdateObservation) -> str | None:
-        """It needs an update, and the network before it."""
+        """Applies if the update and the network before it are known."""
         return inapplicable(observation)
 
     def run(
         self, observation: UpdateObservation, budget: Budget, progress: Progress
     ) -> InvertedUpdate:
-        """The images of the nearest start; their labels too, if the attacker had none."""
+        """The images of the best start, with their labels if the attacker had none."""
         problem = Problem.of(observation)
         generator = torch.Generator().manual_seed(self.seed)
         done: list[_Start] = []
@@ -74,12 +76,12 @@ class DeepLeakage:
 
 
 def _part(progress: Progress, number: int, starts: int) -> Callable[[float], None]:
-    """Tells ``progress`` how much of all starts is done, from how much is of one."""
+    """A callback that converts the progress of one start to that of all starts."""
     return lambda share: progress("starts", (number + share) / starts)
 
 
 class _Start:
-    """One descent from noise."""
+    """One optimization from random images."""
 
     def __init__(self, problem: Problem, generator: torch.Generator) -> None:
         self.problem, self.distance = problem, math.inf
@@ -87,12 +89,12 @@ class _Start:
         self.logits = problem.noise(generator, (problem.shape[0], problem.classes)).requires_grad_()
 
     def labels(self) -> Tensor:
-        """(n, classes) known ones, or else the present guess."""
+        """(n, classes) the known labels, or else the current estimate."""
         known = self.problem.labels
         return self.logits.softmax(dim=1) if known is None else known
 
     def descend(self, rounds: int, budget: Budget, say: Callable[[float], None]) -> None:
-        """Change the guess until it is right, gets no better or the budget ends."""
+        """Optimize until the problem is solved, progress stops or the budget ends."""
         optimizer = torch.optim.LBFGS(
             self._variables(),
             max_iter=EVALUATIONS,
@@ -104,7 +106,7 @@ class _Start:
         before = float("inf")
         for number in range(rounds):
             say(number / rounds)
-            # What a round hands back is the distance that it began with.
+            # `step` returns the distance at the beginning of the round.
             now = float(optimizer.step(self._measured))  # type: ignore[no-untyped-call]
             if not SOLVED < now < LEAST_GAIN * before or budget.left == 0:
                 break
@@ -116,7 +118,7 @@ class _Start:
         return [self.images] if self.problem.labels is not None else [self.images, self.logits]
 
     def _measured(self) -> Tensor:
-        """The distance of this guess, with its slopes where the optimiser looks for them."""
+        """The distance of the current estimate; its gradients are stored in `grad`."""
         replay = self.problem.replay
         distance = squared_distance(replay.update(self.images, self.labels()), replay.sent)
         variables = self._variables()

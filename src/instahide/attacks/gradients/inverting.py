@@ -1,11 +1,12 @@
-"""Inverting Gradients: the direction of an update, smooth images, and signed steps by Adam.
+"""Inverting Gradients: cosine distance to an update, total variation, and signed steps by Adam.
 
 Geiping, Bauermeister, Dröge and Moeller (NeurIPS 2020, arXiv:2003.14053): cosine distance, total
-variation, the sign of the slope instead of the slope, a step that falls three times, images kept in
-their range, several starts. Labels that are not known are read off the last layer first.
+variation, the sign of the gradient instead of the gradient, a step size that is reduced three
+times, images clipped to their range, and several starts. Unknown labels are first recovered from
+the gradient of the last layer.
 
-Encodings of InstaHide are not smooth: their signs are noise, but |x| is smooth. The attacker knows
-the scheme, and uses the total variation of |x| for masked ones.
+Encodings of InstaHide are not smooth: their signs are random, but |x| is smooth. The attacker knows
+the scheme, and uses the total variation of |x| if encodings are masked.
 """
 
 from __future__ import annotations
@@ -33,23 +34,24 @@ from instahide.attacks.gradients.priors import (
 from instahide.attacks.gradients.problem import Problem, inapplicable
 from instahide.attacks.gradients.replay import cosine_distance
 
-#: Shares of the iterations after which the step falls, and by what (Geiping et al., appendix).
+#: Fractions of the iterations after which the step size is reduced, and the factor (Geiping et al.,
+#: appendix).
 MILESTONES, DECAY = (3 / 8, 5 / 8, 7 / 8), 0.1
-#: Iterations from one word on progress to the next.
-SAY_EVERY = 50
+#: Iterations between progress reports.
+REPORT_EVERY = 50
 
 
 @dataclass(frozen=True)
 class InvertingGradients:
-    """Images whose update points the same way as the one that was sent.
+    """Finds images whose gradient has the same direction as the observed update.
 
     Attributes:
-        iterations: of one start.
-        starts: the one that comes nearest counts.
-        step: of Adam at first, in units of the normalized images.
-        smoothness: what total variation counts beside the cosine distance.
-        statistics: what batch norm statistics count beside it.
-        seed: of the starts.
+        iterations: number of iterations per start.
+        starts: number of starts; the one with the smallest distance is returned.
+        step: initial step size of Adam, in units of the normalized images.
+        smoothness: weight of the total variation, relative to the cosine distance.
+        statistics: weight of the batch norm statistics, relative to the cosine distance.
+        seed: seed of the random starts.
     """
 
     iterations: int = 2400
@@ -64,16 +66,16 @@ class InvertingGradients:
     observes: ClassVar[type[UpdateObservation]] = UpdateObservation
 
     def applies(self, observation: UpdateObservation) -> str | None:
-        """It needs an update, the network before it, and labels or a layer to read them from."""
+        """Applies if the update, the network before it, and labels or the last bias are known."""
         reason = inapplicable(observation)
         if reason is None and self.statistics and not _statistics(observation):
-            return "The network has no batch norm statistics that say anything."
+            return "The network has no informative batch norm statistics."
         return reason or _unreadable(observation)
 
     def run(
         self, observation: UpdateObservation, budget: Budget, progress: Progress
     ) -> InvertedUpdate:
-        """The images of the nearest start; their labels too, if the attacker had none."""
+        """The images of the best start, with their labels if the attacker had none."""
         search = _Search(self, observation, budget, progress)
         search.descend()
         while search.begun < self.starts and budget.left > 0:
@@ -88,7 +90,7 @@ class InvertingGradients:
 
 @dataclass(frozen=True)
 class InvertingStatistics(InvertingGradients):
-    """The same, for images whose features have the mean and variance that batch norm knows."""
+    """`InvertingGradients` with the mean and variance of batch norm layers as a prior."""
 
     statistics: float = 1e-2
     name: str = "inverting-statistics"
@@ -97,7 +99,7 @@ class InvertingStatistics(InvertingGradients):
 
 
 class _Search:
-    """One run: the problem, and the best guess so far."""
+    """One run: the problem, and the best estimate so far."""
 
     def __init__(
         self,
@@ -121,11 +123,11 @@ class _Search:
         self.begun, self.distance, self.images = 0, math.inf, torch.zeros(self.problem.shape)
 
     def read_labels(self) -> Tensor | None:
-        """(n, classes) labels, if they were not known."""
+        """(n, classes) recovered labels; None if the attacker knew them."""
         return self.labels.float().cpu() if self.problem.labels is None else None
 
     def descend(self) -> None:
-        """One start; its images are kept if they come nearer than all before."""
+        """Run one start; keep its images if their distance is the smallest so far."""
         images = self.problem.noise(self.generator).requires_grad_()
         optimizer = torch.optim.Adam([images], lr=self.attack.step)
         falls = [int(share * self.attack.iterations) for share in MILESTONES]
@@ -139,7 +141,7 @@ class _Search:
                 images.clamp_(self.problem.low, self.problem.high)
             if self.budget.left == 0:
                 break
-            if iteration % SAY_EVERY == 0:
+            if iteration % REPORT_EVERY == 0:
                 share = (self.begun + iteration / self.attack.iterations) / self.attack.starts
                 self.progress("starts", share)
         self.begun += 1
@@ -164,9 +166,11 @@ def _statistics(observation: UpdateObservation) -> dict[str, Moments]:
 
 
 def _unreadable(observation: UpdateObservation) -> str | None:
-    """Why labels that the attacker lacks cannot be read off the update."""
+    """Why unknown labels cannot be recovered from the update; None if they can or are known."""
     if observation.labels is not None and observation.threat.labels == "soft":
         return None
     if last_bias(observation.network) in observation.update.values:
         return None
-    return "There are no labels, and no last layer with a bias to read them from."
+    return (
+        "The labels are unknown, and the update has no bias of a last layer to recover them from."
+    )

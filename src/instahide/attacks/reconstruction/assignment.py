@@ -1,4 +1,4 @@
-"""Which private images each encoding holds: by its features, then by what the images look like."""
+"""Assignment of private images to encodings, by features and by templates of the images."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from torch.nn import functional as F
 
 from instahide.attacks.reconstruction.pair_encoder.filters import high_pass, high_pass_adjoint
 
-#: Rounds in which images that too many encodings claim become dearer, and by how much an encoding.
+#: Rounds of the auction, and the price increase per round, relative to the surplus of encodings.
 ROUNDS, STEP = 25, 0.4
-#: Counts may stray this far from the mean, as a share of it.
+#: Tolerated relative deviation of an image's number of encodings from the mean.
 SLACK = 0.15
-#: Ratios of two coefficients that a template is tried with, as angles in degrees: from the first
-#: image being much the weaker to both being as strong. Each pair is tried in both orders.
+#: Ratios of two coefficients for which templates are computed, as angles in degrees: from a first
+#: image that is much stronger than the second to equal strength. Pairs are tried in both orders.
 ANGLES = (12, 30, 45)
-#: Images of which every pair is tried as what an encoding holds: those that look most like it.
+#: Number of candidate images per encoding, the best matches. All pairs of them are tried.
 CANDIDATES = 24
-#: Precision of a centre's values, where features are of length 1.
+#: Ridge penalty of the centers, for features of length 1.
 CENTRE_RIDGE = 0.3
-#: Encodings whose pairs are tried at a time.
+#: Number of encodings whose pairs are tried at a time.
 BLOCK = 32
-#: Taken from the score of what labels rule out.
+#: Subtracted from scores that the labels rule out.
 FORBIDDEN = 1e6
 
 
 class Classes(NamedTuple):
-    """What labels tell: ``present`` (n, c) bool by encoding, ``of`` (m,) class of each image."""
+    """``present`` (n, c) bool, the classes of each encoding; ``of`` (m,) class of each image."""
 
     present: Tensor
     of: Tensor
 
     def allow(self, rows: slice, images: Tensor) -> Tensor:
-        """(r, q, q) bool: whether two of ``images`` (r, q) are of just the classes of the label.
+        """(r, q, q) bool: whether the classes of two images are exactly those of the label.
 
         Args:
             rows: the r encodings.
-            images: candidates of each.
+            images: (r, q) candidates of each.
         """
         of, present = self.of[images], self.present[rows]
         there = present.gather(1, of)
@@ -50,11 +50,11 @@ class Classes(NamedTuple):
 
 
 def classes_of(scores: Tensor, labels: Tensor) -> Classes:
-    """The class of each image: the one most over-represented in the encodings that score highest.
+    """The class of each image: the one most over-represented in its highest-scoring encodings.
 
     Args:
-        scores: (n, m) of encodings and images.
-        labels: (n, c), above 0 for each class that is there.
+        scores: (n, m) scores of encodings and images.
+        labels: (n, c) labels, greater than 0 for each class of an encoding.
     """
     present = labels > 0
     best = scores.topk(min(40, max(2, len(scores) // scores.shape[1])), dim=0).indices
@@ -63,18 +63,18 @@ def classes_of(scores: Tensor, labels: Tensor) -> Classes:
 
 
 def feature_scores(features: Tensor, centres: Tensor) -> Tensor:
-    """(n, m) likeness of encodings to the `prototypes` of images, comparable between images."""
+    """(n, m) z-scores of the similarity of encodings to the `prototypes` of images."""
     return robust_z_scores(features @ centres.T)
 
 
 def refined_scores(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores (n, m) as of `feature_scores`, and centres (m, D), of images whose mixes are known.
+    """Scores (n, m), as from `feature_scores`, and centers (m, D) of images with known mixes.
 
-    Centres are regressed on all encodings at once, so that what is mixed with an image does not
-    leak into its centre; and no encoding is scored by what it brought into a centre itself.
+    One regression on all encodings gives the centers, so that the partners of an image do not leak
+    into its center. The contribution of an encoding to a center is removed from its own score.
 
     Args:
-        features: (n, D), of length 1 each.
+        features: (n, D) features of length 1.
         weights: (n, m) coefficient of each image in each encoding.
     """
     gram = weights.T @ weights + CENTRE_RIDGE * torch.eye(weights.shape[1]).to(weights)
@@ -86,20 +86,21 @@ def refined_scores(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def robust_z_scores(scores: Tensor) -> Tensor:
-    """(n, m) less each column's median, over its median absolute deviation."""
+    """(n, m) minus each column's median, over 1.48 times its median absolute deviation."""
     centred = scores - scores.median(dim=0).values
     return centred / (1.48 * centred.abs().median(dim=0).values + 1e-9)
 
 
 def assign_by_features(scores: Tensor, per_mix: int, classes: Classes | None = None) -> Tensor:
-    """(n, per_mix) images of each encoding, every image in about as many encodings as any other.
+    """(n, per_mix) images of each encoding; all images are in about the same number of encodings.
 
-    An auction: images that too many encodings claim are made dearer, neglected ones cheaper.
+    This is an auction: the prices of images that are in too many encodings rise, and those of
+    images that are in too few fall.
 
     Args:
-        scores: (n, m), see `feature_scores`.
-        per_mix: private images in a mix.
-        classes: what labels tell, if there are any: only images of a class that is there.
+        scores: (n, m) scores, see `feature_scores`.
+        per_mix: number of private images in a mix.
+        classes: classes from the labels, if known; only images of a class of the label are used.
     """
     if classes is not None:
         scores = scores.masked_fill(~classes.present[:, classes.of], -FORBIDDEN)
@@ -114,26 +115,27 @@ def assign_by_features(scores: Tensor, per_mix: int, classes: Classes | None = N
 
 
 class Templates:
-    """What the edges of x^2 look like for one image alone, or for any two together.
+    """Templates of the edges of x^2, for single images and for pairs.
 
-    The template of images a and b under coefficients l and m is the high-pass of (l a + m b)^2: a
-    sum of three parts, so that the correlations with it follow from inner products of these.
+    The template of images a and b with coefficients l and m is the high-pass of (l a + m b)^2. It
+    is a sum of three terms, so that correlations with it follow from inner products of the terms.
 
     Args:
         sizes: (n, C, H, W) `magnitudes` of encodings.
-        images: (m, C, H, W).
+        images: (m, C, H, W) images.
     """
 
     def __init__(self, sizes: Tensor, images: Tensor) -> None:
         squares = high_pass(sizes.square()).flatten(1)
         spread = squares.std(dim=0) + 1e-6
-        seen = F.normalize((squares - squares.mean(dim=0)) / spread, dim=1)
+        observed = F.normalize((squares - squares.mean(dim=0)) / spread, dim=1)
         edges = high_pass(images.square()).flatten(1) / spread
         #: (n, m) products of encodings and the edges of one image.
-        self._one = seen @ edges.T
+        self._one = observed @ edges.T
         self._images = images.flatten(1)
-        # Of an encoding with the edges that two images make: their product, weighed by this.
-        self._both = high_pass_adjoint((seen / spread).reshape(sizes.shape)).flatten(1)
+        # The inner product of an encoding with the edges of a product of two images is the inner
+        # product of this with the product of the images.
+        self._both = high_pass_adjoint((observed / spread).reshape(sizes.shape)).flatten(1)
         self._ones, self._one_both, self._boths = _inner(images, edges, spread)
 
     def alone(self) -> Tensor:
@@ -141,13 +143,13 @@ class Templates:
         return self._one / (self._ones.diagonal() + 1e-9).sqrt()
 
     def of_pairs(self, rows: slice, images: Tensor, angles: Sequence[float] = ANGLES) -> Tensor:
-        """(r, q, q) correlation with the template of two of ``images``, the best of all angles.
+        """(r, q, q) correlation with the template of each pair of ``images``, maximal over angles.
 
         Args:
             rows: the r encodings.
             images: (r, q) candidates of each.
-            angles: in degrees: the cosine is the coefficient of the first of two, the sine of the
-                second.
+            angles: angles in degrees; the cosine is the coefficient of the first image, the sine
+                that of the second.
         """
         held, alone = self._images[images], self._ones.diagonal()[images]
         both = (held * self._both[rows, None]) @ held.mT
@@ -165,12 +167,12 @@ class Templates:
 
 
 def _inner(images: Tensor, edges: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(m, m) inner products of the edges of images x and y alone and of their product.
+    """Three (m, m) tables of inner products of edges, for images x and y.
 
-    Of x^2 and y^2; of x^2 and xy; of xy with itself.
+    The first holds those of x^2 and y^2, the second of x^2 and xy, the third of xy with itself.
     """
-    # Into memory that is there: small results kept between large ones that go would leave holes in
-    # it, 15 GB for a thousand images.
+    # Preallocated: small results between large temporary ones would fragment the memory, by 15 GB
+    # for a thousand images.
     one_both, boths = torch.empty(2, len(images), len(images)).to(images)
     for row, (image, own) in enumerate(zip(images, edges, strict=True)):
         product = high_pass(image * images).flatten(1) / spread
@@ -181,15 +183,16 @@ def _inner(images: Tensor, edges: Tensor, spread: Tensor) -> tuple[Tensor, Tenso
 def assign_by_templates(
     templates: Templates, scores: Tensor, classes: Classes | None = None
 ) -> Tensor:
-    """(n, 2) the pair of images of each encoding whose template and scores are highest together.
+    """(n, 2) the pair of images of each encoding with the highest sum of correlation and scores.
 
-    Pairs are those of the `CANDIDATES` that are best by themselves: all pairs of a thousand images
+    Only pairs of the best `CANDIDATES` single images are tried: all pairs of a thousand images
     would take days.
 
     Args:
-        templates: of the encodings and images.
-        scores: (n, m) that are added for each image of a pair.
-        classes: what labels tell, if there are any: only pairs of the classes that are there.
+        templates: templates of the encodings and images.
+        scores: (n, m) scores to add for each image of a pair.
+        classes: classes from the labels, if known; only pairs with exactly the classes of the label
+            are used.
     """
     alone = templates.alone() + scores
     if classes is not None:

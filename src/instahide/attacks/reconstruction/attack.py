@@ -1,4 +1,4 @@
-"""The attack as a whole: from encodings to images, going round between what and where they are."""
+"""The reconstruction attack, which alternates between assignment and recovery of images."""
 
 from __future__ import annotations
 
@@ -47,30 +47,31 @@ from instahide.attacks.reconstruction.state import (
     save_state,
 )
 
-#: An image is called recovered from this agreement of two halves on; from the tuning victim.
+#: Images with at least this confidence are counted as recovered; chosen on the tuning victim.
 RECOVERED = 0.5
-#: What likeness of features counts beside a template's correlation, and up to which likeness.
+#: Weight of the feature scores relative to the template correlation, and the cap on these scores.
 FEATURE_WEIGHT, FEATURE_CAP = 0.05, 8.0
-#: Up to so many images are tried in pairs: what all pairs have in common would take hours for more.
+#: Largest number of images for which pairs are tried: the inner products of all pairs would take
+#: hours for more.
 MOST_PAIRED = 5000
-#: Steps have generators of their own; there are fewer steps than this.
+#: Number of generators reserved per seed, more than the number of steps.
 STEPS = 1000
 
 
 @dataclass(frozen=True)
 class ReconstructionAttack:
-    """Recovers private images from many encodings of each, and says which of them are right.
+    """Recovers private images from many encodings of each, with a confidence for each image.
 
     Attributes:
-        rounds: of assignment, coefficients and recovery, before the last recovery.
-        features: of encodings, (n, C, H, W) to (n, D) `standardised`; by default the shipped
-            encoder's for this shape, or without one `edges_of_square`.
-        training: seconds to train an encoder for on the shadow images that the threat model
-            grants, at most half the budget; 0 to take what is shipped.
-        folder: where to keep what is believed after every step, for a later run on the same
-            encodings to go on from. It will hold private images as far as they are recovered.
-        seed: of the attacker's own choices.
-        device: to compute on; by default a GPU, if there is one.
+        rounds: number of rounds of recovery, assignment and coefficients before the last recovery.
+        features: computes `standardised` features (n, D) of encodings (n, C, H, W); by default
+            those of the shipped encoder for this shape, or `edges_of_square` if there is none.
+        training: seconds to train an encoder on the shadow images that the threat model grants, at
+            most half the budget; 0 to use the shipped encoder.
+        folder: folder in which to save the state after every step, so that a later run on the same
+            encodings can resume. It will contain private images as far as they are recovered.
+        seed: seed of the attacker's random choices.
+        device: device to compute on; by default a GPU, if there is one.
     """
 
     rounds: int = 2
@@ -85,21 +86,21 @@ class ReconstructionAttack:
     observes: ClassVar[type[EncodingObservation]] = EncodingObservation
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs several encodings of an image, and shadow images to train on if it is to."""
+        """Applies if there are several encodings of an image, and shadow images for training."""
         copies = observation.threat.encodings_per_image
         if copies is not None and copies < 3:
-            return "There are fewer than 3 encodings of an image to put together."
+            return "There are fewer than 3 encodings of an image."
         if self.training > 0 and observation.shadow is None:
-            return "It is to train on shadow images, and the threat model grants none."
+            return "Training needs shadow images, and the threat model grants none."
         return None
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> AssignedImages:
-        """Attack; without time for the last steps, images are as far as they came.
+        """Run the attack; if the budget ends early, return the images recovered so far.
 
         Raises:
-            InstaHideError: what is in ``folder`` is damaged, or of another attack.
+            InstaHideError: the state in ``folder`` is damaged, or of another attack.
         """
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         labels = observation.labels
@@ -112,7 +113,7 @@ class ReconstructionAttack:
 
 
 class _Run:
-    """One run: what was observed, and what is believed so far."""
+    """One run: the observation and the state of the attack."""
 
     def __init__(
         self,
@@ -121,155 +122,157 @@ class _Run:
         budget: Budget,
         progress: Progress,
     ) -> None:
-        self.attack, self.budget, self.say = attack, budget, progress
+        self.attack, self.budget, self.progress = attack, budget, progress
         self.scheme, self.began = observation.scheme, time.monotonic()
         self.encodings = observation.encodings
         self.sizes = magnitudes(observation.encodings)
         self.scale = observation.encodings.square().mean().sqrt()
         self.labels = observation.labels
         self.soft = observation.labels is not None and observation.threat.labels == "soft"
-        self.law = CoefficientDistribution.of(self.scheme)
+        self.distribution = CoefficientDistribution.of(self.scheme)
         copies = observation.threat.encodings_per_image
         self.count = None if copies is None else round(len(observation) / copies)
         self.name = fingerprint(observation, attack.rounds, attack.seed)
         kept = None if attack.folder is None else load_state(attack.folder, self.name)
         self.features = self._features(observation)
-        self.beliefs = kept or self._first_beliefs()
+        self.state = kept or self._initial_state()
         self._keep()
 
     def reconstruction(self) -> AssignedImages:
-        """Go on from what is believed."""
+        """Continue from the current state."""
         return self._masked() if self.scheme.mask else self._unmasked()
 
     def _masked(self) -> AssignedImages:
-        beliefs = self.beliefs
+        state = self.state
         steps = list(self._steps())
         for number, (what, step) in enumerate(steps, 1):
-            if number <= beliefs.step:
+            if number <= state.step:
                 continue
-            if beliefs.images is not None and self.budget.left == 0:
+            if state.images is not None and self.budget.left == 0:
                 break
-            self.say(what, 0.2 + 0.7 * number / (len(steps) + 1))
+            self.progress(what, 0.2 + 0.7 * number / (len(steps) + 1))
             step(self._generator(number))
-            beliefs.step, beliefs.confidence = number, None
+            state.step, state.confidence = number, None
             self._keep()
-        if beliefs.confidence is None:
-            self.say("confidence", 0.9)
-            images, generator = require(beliefs.images), self._generator(STEPS - 1)
-            beliefs.confidence = agreement(self.sizes, beliefs.weights(), images, generator)
+        if state.confidence is None:
+            self.progress("confidence", 0.9)
+            images, generator = require(state.images), self._generator(STEPS - 1)
+            state.confidence = agreement(self.sizes, state.weights(), images, generator)
             self._keep()
-        return self._told()
+        return self._result()
 
     def _steps(self) -> Iterator[tuple[str, Callable[[torch.Generator], None]]]:
         for number in range(1, self.attack.rounds + 1):
             yield f"recovery, round {number}", lambda g: self._recover(g, iterations=4)
             yield f"assignment, round {number}", lambda g: self._reassign()
-        yield "recovery, at last", lambda g: self._recover(g, iterations=8)
+        yield "final recovery", lambda g: self._recover(g, iterations=8)
 
     def _unmasked(self) -> AssignedImages:
-        beliefs = self.beliefs
-        self.say("recovery", 0.5)
-        images, beliefs.assignment, beliefs.coefficients = recover_unmasked(
+        state = self.state
+        self.progress("recovery", 0.5)
+        images, state.assignment, state.coefficients = recover_unmasked(
             self.encodings,
-            beliefs.assignment,
-            beliefs.coefficients,
-            len(beliefs.centres),
+            state.assignment,
+            state.coefficients,
+            len(state.centres),
             self.count,
         )
-        mixed = weights(beliefs.assignment, beliefs.coefficients, len(images))
-        beliefs.images = images / self.scale
-        self.say("confidence", 0.9)
+        mixed = weights(state.assignment, state.coefficients, len(images))
+        state.images = images / self.scale
+        self.progress("confidence", 0.9)
         first, second = (
             least_squares(self.encodings[half], mixed[half])
             for half in (slice(0, None, 2), slice(1, None, 2))
         )
-        beliefs.confidence = likeness(first, second)
-        return self._told()
+        state.confidence = likeness(first, second)
+        return self._result()
 
     def _features(self, observation: EncodingObservation) -> Tensor:
-        self.say("features", 0.0)
+        self.progress("features", 0.0)
         if self.attack.features is not None:
             return self.attack.features(self.encodings).to(self.encodings.device)
         seconds = min(self.attack.training, self.budget.left / 2)
         training = self.budget.part(seconds) if seconds > 0 else None
-        return default_features(observation, training, self.say, self.attack.folder)
+        return default_features(observation, training, self.progress, self.attack.folder)
 
-    def _first_beliefs(self) -> AttackState:
-        self.say("groups", 0.1)
+    def _initial_state(self) -> AttackState:
+        self.progress("groups", 0.1)
         private_k = self.scheme.private_k
         groups = find_clusters(self.features, self.count, private_k, self._generator(0))
         centres = prototypes(self.features, groups)
         scores = feature_scores(self.features, centres)
         per_mix = min(private_k, len(groups))
         members = assign_by_features(scores, per_mix, self._classes(scores))
-        guess = from_features(self.features, centres, members, self.law)
-        beliefs = AttackState(centres, scores, members, guess)
-        beliefs.coefficients = self._coefficients(beliefs, guess)
-        return beliefs
+        guess = from_features(self.features, centres, members, self.distribution)
+        state = AttackState(centres, scores, members, guess)
+        state.coefficients = self._coefficients(state, guess)
+        return state
 
     def _classes(self, scores: Tensor) -> Classes | None:
         return None if self.labels is None else classes_of(scores, self.labels)
 
-    def _coefficients(self, beliefs: AttackState, guess: Tensor) -> Tensor:
-        """What soft labels say, or else ``guess`` (n, k)."""
+    def _coefficients(self, state: AttackState, guess: Tensor) -> Tensor:
+        """(n, k) coefficients from soft labels, or else ``guess`` (n, k)."""
         if not self.soft or self.labels is None:
             return guess
         labels = self.labels
         if self.scheme.label_mode == "renormalised":
-            labels = labels * self.law.total
-        of = classes_of(beliefs.scores, labels).of
-        return from_labels(labels, of, beliefs.assignment, guess)
+            labels = labels * self.distribution.total
+        of = classes_of(state.scores, labels).of
+        return from_labels(labels, of, state.assignment, guess)
 
     def _reassign(self) -> None:
-        """Members by what images look like, where there are pairs; then coefficients."""
-        beliefs, images = self.beliefs, require(self.beliefs.images)
-        if beliefs.assignment.shape[1] == 2 and len(beliefs.centres) <= MOST_PAIRED:
+        """Reassign images by templates if mixes are pairs, then recompute the coefficients."""
+        state, images = self.state, require(self.state.images)
+        if state.assignment.shape[1] == 2 and len(state.centres) <= MOST_PAIRED:
             self._reassign_pairs(images)
-        beliefs.coefficients = self._coefficients(beliefs, self._mixed_guess(images))
+        state.coefficients = self._coefficients(state, self._mixed_guess(images))
 
     def _reassign_pairs(self, images: Tensor) -> None:
-        beliefs, templates = self.beliefs, Templates(self.sizes, images)
-        classes = self._classes(beliefs.scores)
-        scores, beliefs.centres = refined_scores(self.features, beliefs.weights())
-        beliefs.scores = (beliefs.scores + scores) / 2
-        capped = FEATURE_WEIGHT * beliefs.scores.clamp(max=FEATURE_CAP)
-        beliefs.assignment = assign_by_templates(templates, capped, classes)
+        state, templates = self.state, Templates(self.sizes, images)
+        classes = self._classes(state.scores)
+        scores, state.centres = refined_scores(self.features, state.weights())
+        state.scores = (state.scores + scores) / 2
+        capped = FEATURE_WEIGHT * state.scores.clamp(max=FEATURE_CAP)
+        state.assignment = assign_by_templates(templates, capped, classes)
 
     def _mixed_guess(self, images: Tensor) -> Tensor:
-        """Half from features, half from images: their errors are of different kinds."""
-        members = self.beliefs.assignment
-        features = from_features(self.features, self.beliefs.centres, members, self.law)
-        seen = from_images(self.sizes, images, members, features, self.law, self.scheme.c1)
-        return (features + seen) / 2
+        """Mean of the estimates from features and from images, whose errors differ in kind."""
+        members = self.state.assignment
+        features = from_features(self.features, self.state.centres, members, self.distribution)
+        from_pixels = from_images(
+            self.sizes, images, members, features, self.distribution, self.scheme.c1
+        )
+        return (features + from_pixels) / 2
 
     def _recover(self, generator: torch.Generator, *, iterations: int) -> None:
-        self.beliefs.images = recover(
+        self.state.images = recover(
             self.sizes,
-            self.beliefs.weights(),
+            self.state.weights(),
             generator=generator,
-            start=self.beliefs.images,
+            start=self.state.images,
             iterations=iterations,
         )
 
     def _generator(self, step: int) -> torch.Generator:
-        """Each step has its own, so that a run that was interrupted goes on as it would have."""
+        """A generator for this step, so that a resumed run gives the same result."""
         return torch.Generator().manual_seed(STEPS * self.attack.seed + step)
 
     def _keep(self) -> None:
-        self.beliefs.canonicalize(self.encodings.device)
+        self.state.canonicalize(self.encodings.device)
         if self.attack.folder is not None and self.scheme.mask:
-            save_state(self.attack.folder, self.beliefs, self.name)
+            save_state(self.attack.folder, self.state, self.name)
 
-    def _told(self) -> AssignedImages:
-        beliefs, sure = self.beliefs, require(self.beliefs.confidence)
-        self.say("done", 1.0)
+    def _result(self) -> AssignedImages:
+        state, sure = self.state, require(self.state.confidence)
+        self.progress("done", 1.0)
         return AssignedImages(
-            (require(beliefs.images) * self.scale).cpu(),
-            beliefs.assignment.cpu(),
-            beliefs.coefficients.cpu(),
+            (require(state.images) * self.scale).cpu(),
+            state.assignment.cpu(),
+            state.coefficients.cpu(),
             sure.cpu(),
             statistics={
-                "groups": float(len(beliefs.centres)),
+                "groups": float(len(state.centres)),
                 "recovered": float((sure >= RECOVERED).sum()),
                 "mean_confidence": float(sure.mean()),
                 "seconds": time.monotonic() - self.began,

@@ -1,7 +1,8 @@
-"""Groups of encodings that share a private image, one for each private image.
+"""Clusters of encodings that share a private image, one cluster for each private image.
 
-Greedy: from many encodings a group is grown by whichever encoding is most like all that are in it;
-then a choice of groups is made that are dense, were reached from more than one start, and differ.
+The algorithm is greedy. From many single encodings it grows clusters, by adding the encoding that
+is most similar to all members. It then selects dense, distinct clusters that were reached from more
+than one start.
 """
 
 from __future__ import annotations
@@ -12,34 +13,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Groups grown for each private image, and at a time.
+#: Clusters grown per private image, and number of clusters grown at a time.
 STARTS, BLOCK = 25, 250
-#: Where the number of images is not known: size of the groups that it is counted by, the share of
-#: encodings that one is grown from, and from how many at least.
+#: To estimate an unknown number of images: cluster size, fraction of encodings used as starts, and
+#: minimum number of starts.
 FIRST, FIRST_SHARE, FIRST_STARTS = 6, 0.25, 1000
-#: Likenesses above this quantile count as this one: no single pair decides.
+#: Similarities are clipped at this quantile, so that no single pair dominates.
 CAP = 0.997
-#: Encodings up to which likeness is in single precision, rows of it that are made at a time, and
-#: rows that stand for all where quantiles are concerned.
+#: Largest number of encodings with single-precision similarities, number of rows computed at a
+#: time, and number of rows from which the quantile is estimated.
 SINGLE, ROWS, SAMPLE = 10_000, 1_000, 200
-#: How like another a group may be: the last ones only if more groups are needed.
+#: Limits of the similarity of two selected clusters; a later limit is used only if there are still
+#: too few clusters.
 LIKENESS = (0.35, 0.45, 0.55, 0.65, 0.75)
-#: Groups that are as like as this are the same; so many must be found, unless none are left.
+#: Clusters with a similarity above `SAME` are the same. `SUPPORT` of them are required, for limits
+#: below `UNSUPPORTED`.
 SAME, SUPPORT, UNSUPPORTED = 0.8, 3, 0.65
 
 
 class Clusters(NamedTuple):
-    """``members`` (m, size) encodings of each group, ``densities`` (m,) their mean likeness."""
+    """``members`` (m, size) encodings of each cluster; ``densities`` (m,) mean similarities."""
 
     members: Tensor
     densities: Tensor
 
 
 def all_pairs(features: Tensor) -> Tensor:
-    """(n, n) likeness of encodings with ``features`` (n, D), capped.
+    """(n, n) clipped similarities of encodings with ``features`` (n, D).
 
-    It is made a few rows at a time, each pair once, and of many encodings in half precision: 50,000
-    take 5 GB.
+    They are computed in blocks of rows, each pair once. Above `SINGLE` encodings they are in half
+    precision: 50,000 encodings need 5 GB.
     """
     some = (features[:: max(1, len(features) // SAMPLE)] @ features.T).flatten().sort().values
     cap = float(some[int(CAP * (len(some) - 1))])
@@ -54,13 +57,13 @@ def all_pairs(features: Tensor) -> Tensor:
 
 
 def grow_clusters(likeness: Tensor, size: int, starts: int, generator: torch.Generator) -> Clusters:
-    """Groups of ``size`` encodings grown from as many as ``starts`` random ones.
+    """Grow clusters of ``size`` encodings from at most ``starts`` random encodings.
 
     Args:
-        likeness: (n, n) of the encodings, see `all_pairs`.
-        size: of a group: fewer than the encodings that hold an image.
-        starts: how many to grow.
-        generator: of the starts.
+        likeness: (n, n) similarities of the encodings, see `all_pairs`.
+        size: size of a cluster, less than the number of encodings of an image.
+        starts: number of clusters to grow.
+        generator: generator of the random starts.
     """
     chosen = torch.randperm(len(likeness), generator=generator)[:starts].to(likeness.device)
     grown = [_grow(likeness, part, size) for part in torch.split(chosen, BLOCK)]
@@ -69,13 +72,13 @@ def grow_clusters(likeness: Tensor, size: int, starts: int, generator: torch.Gen
 
 
 def choose_clusters(features: Tensor, grown: Clusters, count: int | None = None) -> Tensor:
-    """(m, size) members of groups of different images, the densest ones, and one at least.
+    """(m, size) members of the densest distinct clusters, at least one.
 
     Args:
-        features: (n, D), see `standardised`.
-        grown: groups, several of an image.
-        count: of images, so that less distinct groups are taken while there are fewer. Without it
-            there are as many as there are distinct ones that were reached from several starts.
+        features: (n, D) features, see `standardised`.
+        grown: clusters, several of each image.
+        count: number of images, if known; less distinct clusters are used to reach it. Otherwise
+            all distinct clusters that were reached from several starts are returned.
     """
     centres = prototypes(features, grown.members)
     alike = (centres @ centres.T).cpu()
@@ -97,13 +100,13 @@ def choose_clusters(features: Tensor, grown: Clusters, count: int | None = None)
 def find_clusters(
     features: Tensor, count: int | None, per_mix: int, generator: torch.Generator
 ) -> Tensor:
-    """(m, size) members of groups, one for each private image.
+    """(m, size) members of clusters, one for each private image.
 
     Args:
-        features: (n, D), see `standardised`.
-        count: of private images, of which no more are found; None if it is not known.
-        per_mix: private images in a mix.
-        generator: of the starts.
+        features: (n, D) features, see `standardised`.
+        count: number of private images, and maximum number of clusters; None if unknown.
+        per_mix: number of private images in a mix.
+        generator: generator of the random starts.
     """
     likeness = all_pairs(features)
     about = _count(features, likeness, generator) if count is None else count
@@ -114,19 +117,19 @@ def find_clusters(
 
 
 def prototypes(features: Tensor, members: Tensor) -> Tensor:
-    """(m, D) mean features of each group, of length 1."""
+    """(m, D) mean features of each cluster, normalized to length 1."""
     return F.normalize(F.embedding_bag(members, features, mode="mean"), dim=1)
 
 
 def _count(features: Tensor, likeness: Tensor, generator: torch.Generator) -> int:
-    """About how many private images there are: as many as there are distinct small groups."""
+    """Estimate the number of private images by the number of distinct small clusters."""
     starts = max(FIRST_STARTS, round(FIRST_SHARE * len(features)))
     size = min(FIRST, len(features))
     return len(choose_clusters(features, grow_clusters(likeness, size, starts, generator)))
 
 
 def _grow(likeness: Tensor, starts: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Members (s, size), and the mean likeness of the last to the others."""
+    """Members (s, size), and the mean similarity of the last member to the others (s,)."""
     members = starts[:, None]
     total = likeness[starts].float()
     rows = torch.arange(len(starts), device=starts.device)

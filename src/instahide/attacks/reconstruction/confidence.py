@@ -1,4 +1,4 @@
-"""Which recovered images are right, told without the truth."""
+"""Confidence in recovered images, estimated without the original images."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from instahide.attacks.reconstruction.pair_encoder.filters import blur
 from instahide.attacks.reconstruction.recovery.phase_retrieval import recover
 from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 
-#: Iterations under smooth noise: fewer than for images that are handed back.
+#: Iterations with smooth noise, fewer than for the final images.
 ITERATIONS = 3
-#: Deviation of the windows that structures are compared under, in pixels, and the mean squares,
-#: of images of mean square 1, from which on a difference counts: those of SSIM (Wang et al. 2004)
-#: where values run over four deviations.
+#: Standard deviation of the SSIM window in pixels, and SSIM's two constants (Wang et al. 2004) for
+#: images of mean square 1 whose values span four standard deviations.
 WINDOW, FAINT_MEAN, FAINT_SPREAD = 1.5, (0.01 * 4) ** 2, (0.03 * 4) ** 2
 
 
 def agreement(sizes: Tensor, weights: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
-    """(m,) the least likeness of ``images`` and what either half of the encodings gives.
+    """(m,) smallest similarity among ``images`` and the recoveries from both halves of the data.
 
-    Each half has a start of its own. What is in the encodings comes back in all three. What was
-    fitted to noise does not, nor do signs that settled in patches: each start would settle
-    otherwise. Images that are alone in their mixes get 0: their signs are guessed from smoothness
-    alone, in every start alike, and no encoding tells whether rightly.
+    The two halves have different random starts. An image that is in the encodings appears in all
+    three recoveries. An image that was fitted to noise does not, and neither do signs that are
+    right only in patches, because the patches depend on the start. Images that are alone in their
+    mixes get 0: their signs are estimated from smoothness alone, in the same way for every start,
+    and no encoding shows whether they are right.
 
     Args:
         sizes: (n, C, H, W) `magnitudes` of encodings in random order.
         weights: (n, m) coefficient of each image in each encoding.
-        images: (m, C, H, W) recovered from all encodings.
-        generator: of the two starts.
+        images: (m, C, H, W) images recovered from all encodings.
+        generator: generator of the two random starts.
     """
     if SparseMixing(weights).alone:
         return torch.zeros(len(images)).to(images)
@@ -42,23 +42,23 @@ def agreement(sizes: Tensor, weights: Tensor, images: Tensor, generator: torch.G
 
 
 def likeness(first: Tensor, second: Tensor) -> Tensor:
-    """(m,) from 0 to 1: how like each of ``first`` (m, C, H, W) is to its like in ``second``.
+    """(m,) similarity, from 0 to 1, of each of ``first`` (m, C, H, W) to its match in ``second``.
 
-    The lesser of two likenesses, neither of which brightness, contrast or sign changes: of the
-    whole images, and of their `structure`. Two images that are both wrong may have the same dark
-    half, but not the same edges.
+    It is the smaller of two similarities: the correlation of the whole images, and that of their
+    `structure`. Neither depends on brightness, contrast or sign. Two wrong images may have the same
+    dark half, but not the same edges.
     """
     one, other = _standardised(first), _standardised(second)
     overall = (one * other).flatten(1).mean(dim=1)
-    turned = one * torch.where(overall < 0, -1.0, 1.0)[:, None, None, None]
-    return overall.abs().minimum(structure(turned, other))
+    aligned = one * torch.where(overall < 0, -1.0, 1.0)[:, None, None, None]
+    return overall.abs().minimum(structure(aligned, other))
 
 
 def structure(first: Tensor, second: Tensor) -> Tensor:
-    """(m,) root of the mean SSIM of each image (m, C, H, W) of mean square 1 with its like.
+    """(m,) square roots of the mean SSIM of image pairs (m, C, H, W) of mean square 1.
 
-    Each is the original with errors of its own, so that their likeness is the product of what
-    both have to the original, or the square of what one has.
+    Both images are the original with independent errors, so that their similarity is the product of
+    their similarities to the original. The square root is the similarity of one of them.
     """
     mean, others_mean = blur(first, WINDOW), blur(second, WINDOW)
     together = blur(first * second, WINDOW) - mean * others_mean
@@ -71,7 +71,7 @@ def structure(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _standardised(images: Tensor) -> Tensor:
-    """(m, C, H, W) every channel of mean 0, every image of mean square 1 unless it is all flat."""
+    """(m, C, H, W) with channels of mean 0 and images of mean square 1, unless constant."""
     centred = images - images.mean(dim=(2, 3), keepdim=True)
     energy = centred.square().mean(dim=(1, 2, 3), keepdim=True)
     return centred / energy.sqrt().clamp(min=1e-6)

@@ -75,12 +75,12 @@ def fingerprint(observation: EncodingObservation, *settings: object) -> str:
     return digest.hexdigest()
 
 
-def save_state(folder: Path, beliefs: AttackState, of: str) -> None:
+def save_state(folder: Path, state: AttackState, of: str) -> None:
     """Write the state to ``folder`` atomically; ``of`` is its `fingerprint`."""
-    values = {field.name: getattr(beliefs, field.name) for field in fields(beliefs)}
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
     tensors = {name: v.contiguous() for name, v in values.items() if isinstance(v, Tensor)}
     with atomic_write(folder / FILE) as partial:
-        save_file(tensors, partial, metadata={"of": of, "step": str(beliefs.step)})
+        save_file(tensors, partial, metadata={"of": of, "step": str(state.step)})
 
 
 def load_state(folder: Path, of: str) -> AttackState | None:
@@ -97,7 +97,7 @@ def load_state(folder: Path, of: str) -> AttackState | None:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        beliefs = AttackState(**tensors, step=int(header["step"]))
+        state = AttackState(**tensors, step=int(header["step"]))
     except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
         raise DamagedFileError(
             f"{path} does not hold the state of an attack ({failure_reason(error)}).",
@@ -108,4 +108,4 @@ def load_state(folder: Path, of: str) -> AttackState | None:
             f"{path} is of another attack: of other encodings, or with other settings.",
             "Name a folder for each attack.",
         )
-    return beliefs
+    return state

@@ -1,4 +1,4 @@
-"""What an audit writes down, and what a report says, as it stands in JSON.
+"""The JSON schema of an audit's results and of its report.
 
 docs/report.schema.json is the schema of `Report`.
 """
@@ -25,100 +25,118 @@ class _Plain(BaseModel):
 
 
 class Picture(_Plain):
-    """A recovered image beside its original."""
+    """A recovered image and its original."""
 
-    which: Literal["best", "median", "worst"] = Field(description="among all recovered images")
-    ssim: Number = Field(description="likeness of the two, 1 for equal ones")
+    which: Literal["best", "median", "worst"] = Field(
+        description="rank by SSIM among all recovered images"
+    )
+    ssim: Number = Field(description="SSIM of the recovered image and the original; 1 if equal")
     original: str = Field(description="PNG file in the folder `pictures`")
     recovered: str = Field(description="PNG file in the folder `pictures`")
 
 
 class AttackResult(_Plain):
-    """What came of one attack on one observation."""
+    """The result of one attack on one observation."""
 
     attack: str = Field(description="name of the attack")
-    title: str = Field(description="what it does, in a line")
-    paper: str = Field(description="who published it")
+    title: str = Field(description="one-line description of the attack")
+    paper: str = Field(description="publication of the attack")
     on: On = Field(
-        description="rehearsal: the user's images, encrypted anew under keys that the scorer "
-        "knows; published: the encodings that went out; update: the gradient of one encoding made "
-        "anew, as a participant of a federation would send it; plain update: the gradient of its "
-        "image, unencrypted, to compare with"
+        description="what was attacked. rehearsal: the user's images, encrypted again under keys "
+        "that the scorer knows; published: the published encodings; update: the gradient of one "
+        "encoding under a new key, as a participant of a federation would send it; plain update: "
+        "the gradient of the same image without encryption, for comparison"
     )
-    point: bool = Field(False, description="whether it is there for the curve alone")
-    images: int = Field(description="private images behind the encodings")
-    encodings_per_image: int = Field(description="that the attacker saw")
-    grants: list[str] = Field(description="what the attacker had besides encodings and scheme")
+    point: bool = Field(
+        False, description="whether the attack was run only for a point of the exposure curve"
+    )
+    images: int = Field(description="number of private images in the attacked encodings")
+    encodings_per_image: int = Field(
+        description="number of encodings of each image that the attacker saw"
+    )
+    grants: list[str] = Field(
+        description="what the attacker knew in addition to the encodings and the scheme"
+    )
     state: Literal["done", "failed", "not tried"] = Field(
-        description="whether the attack ended, failed, or could not be begun"
+        description="whether the attack finished, failed, or could not be started"
     )
-    reason: str = Field("", description="of what was not done")
-    seconds: Number = Field(0.0, description="of wall time")
+    reason: str = Field("", description="why the attack failed or was not started")
+    seconds: Number = Field(0.0, description="wall time in seconds")
     out_of_time: bool = Field(
-        False, description="whether its time ended before the attack did; what it found by then"
+        False,
+        description="whether the time limit stopped the attack; figures are of what it had "
+        "recovered by then",
     )
-    absolute: bool = Field(False, description="whether absolute values were recovered")
+    absolute: bool = Field(
+        False, description="whether only the absolute values of pixels were recovered"
+    )
     figures: dict[str, Number | None] = Field(
-        default_factory=dict, description="by name; null where a number is not finite"
+        default_factory=dict, description="metrics by name; null if a value is not finite"
     )
-    pictures: list[Picture] = Field(default_factory=list, description="some recovered images")
+    pictures: list[Picture] = Field(
+        default_factory=list, description="examples of recovered images"
+    )
 
 
 class Threshold(_Plain):
-    """A bound that the user set."""
+    """A threshold that the user set."""
 
-    expression: str = Field(description="as it was typed")
-    value: Number | None = Field(description="what was measured; null if nothing was")
+    expression: str = Field(description="the expression as the user typed it")
+    value: Number | None = Field(description="measured value; null if none was measured")
     violated: bool = Field(
-        description="whether the check failed: the expression holds, or could not be checked"
+        description="whether the check failed: the expression is true, or could not be evaluated"
     )
     unchecked: list[str] = Field(
         default_factory=list,
-        description="attacks that failed or were not begun, and might have raised the value",
+        description="attacks that failed or were not started; they might have raised the value",
     )
 
 
 class Facts(_Plain):
     """What was audited."""
 
-    name: str = Field(description="folder of the run or the encodings")
-    kind: Literal["run", "encodings"] = Field(description="what the folder holds")
-    source: str = Field(description="where the private images came from")
-    images: int = Field(description="private images in all")
+    name: str = Field(description="folder of the run or of the encodings")
+    kind: Literal["run", "encodings"] = Field(description="contents of the folder")
+    source: str = Field(description="source of the private images")
+    images: int = Field(description="total number of private images")
     shape: tuple[int, ...] = Field(description="channels, height and width of an image")
     classes: list[str] = Field(description="names of the classes")
-    public: int = Field(description="images of the public pool; 0 without one")
+    public: int = Field(description="number of images in the public pool; 0 if there is none")
     scheme: dict[str, object] = Field(description="fields of the scheme")
-    copies: int = Field(description="encodings of each image that went out")
-    exposures: Number = Field(description="encodings that an image went into, on average")
+    copies: int = Field(description="number of published encodings of each image")
+    exposures: Number = Field(description="mean number of encodings that contain an image")
     epsilon: Number | None = Field(
-        description="of differential privacy by the scheme's noise, at most, for the pixels of an "
-        "image whose label and partners are known; null without noise, and where an exposure limit "
-        "was set"
+        description="upper bound on the epsilon of differential privacy that the scheme's noise "
+        "provides for the pixels of an image whose label and partners are known; null without "
+        "noise, or if an exposure limit was set"
     )
-    delta: Number = Field(description="that epsilon is given at")
-    rehearsed_images: int = Field(description="private images of the rehearsal")
-    rehearsed_copies: int = Field(description="encodings of each in the rehearsal")
-    settings: dict[str, str] = Field(description="what else is known")
+    delta: Number = Field(description="the delta for which epsilon is computed")
+    rehearsed_images: int = Field(description="number of private images in the rehearsal")
+    rehearsed_copies: int = Field(description="number of encodings of each image in the rehearsal")
+    settings: dict[str, str] = Field(description="other known settings")
 
 
 class Report(_Plain):
-    """All of a report but its pictures."""
+    """A complete report, without the image files."""
 
     format: Literal[1] = FORMAT
-    library: str = Field(default=f"instahide {__version__}", description="what wrote it")
+    library: str = Field(
+        default=f"instahide {__version__}", description="library and version that wrote the report"
+    )
     created: str = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
-        description="when, in UTC",
+        description="time of creation, in UTC",
     )
-    complete: bool = Field(description="whether everything that was to be tried has been")
-    budget_seconds: Number = Field(description="that the attacks were given, together")
-    surroundings: dict[str, str] = Field(description="versions, machine and threads")
-    verdict: list[str] = Field(description="in plain words, the most important sentence first")
+    complete: bool = Field(description="whether no planned attack is left to run")
+    budget_seconds: Number = Field(description="total time limit of all attacks, in seconds")
+    surroundings: dict[str, str] = Field(description="versions, machine and number of threads")
+    verdict: list[str] = Field(
+        description="the verdict in plain words, the most important sentence first"
+    )
     subject: Facts = Field(description="what was audited")
-    summary: dict[str, Number | None] = Field(description="figures that a threshold may name")
-    thresholds: list[Threshold] = Field(description="bounds that the user set")
-    results: list[AttackResult] = Field(description="attacks, in the order in which they were run")
-    untried: dict[str, str] = Field(description="what was not tried, and why")
-    hardness: Mapping[str, object] = Field(description="as `instahide hardness` reports it")
-    command: str = Field(description="that made the report")
+    summary: dict[str, Number | None] = Field(description="metrics that a threshold can refer to")
+    thresholds: list[Threshold] = Field(description="thresholds that the user set")
+    results: list[AttackResult] = Field(description="results of the attacks, in order of execution")
+    untried: dict[str, str] = Field(description="attacks that were not tried, and the reasons")
+    hardness: Mapping[str, object] = Field(description="the output of `instahide hardness`")
+    command: str = Field(description="command that created the report")

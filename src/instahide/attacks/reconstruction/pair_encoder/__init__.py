@@ -1,1 +1,1 @@
-"""The network that tells which encodings share a private image."""
+"""Features and a network that detect encodings with a common private image."""

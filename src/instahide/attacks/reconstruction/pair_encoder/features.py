@@ -1,7 +1,8 @@
-"""How alike two encodings are, without training: what edges in |x| or in x^2 tell.
+"""Untrained features of encodings: edges of |x| or of x^2.
 
-The mask leaves |x|, and with it x^2 = (sum of lambda_j x_j)^2, whose expectation over the other
-images is lambda_i^2 x_i^2 and a constant. Encodings that share an image share its edges in x^2.
+The mask leaves |x| unchanged, and therefore x^2 = (sum of lambda_j x_j)^2. The expectation of x^2
+over the other images is lambda_i^2 x_i^2 plus a constant. Encodings that share an image share its
+edges in x^2.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from instahide.attacks.reconstruction.pair_encoder.filters import high_pass
 
 
 def magnitudes(encodings: Tensor) -> Tensor:
-    """(n, C, H, W) |x|, scaled to a mean square of 1 over all of them."""
+    """(n, C, H, W) |x|, scaled to a mean square of 1 over all encodings."""
     size = encodings.abs()
     return size / size.square().mean().sqrt().clamp(min=1e-12)
 
@@ -24,7 +25,7 @@ def edges_of_magnitude(encodings: Tensor) -> Tensor:
 
 
 def edges_of_square(encodings: Tensor) -> Tensor:
-    """(n, D) features: the high-pass of x^2, the better of the two."""
+    """(n, D) features: the high-pass of x^2, better than `edges_of_magnitude`."""
     return standardised(high_pass(magnitudes(encodings).square()).flatten(1))
 
 
@@ -34,5 +35,5 @@ def edges(encodings: Tensor) -> Tensor:
 
 
 def standardised(features: Tensor) -> Tensor:
-    """(n, D) less the mean of all encodings, each of length 1: inner products are likeness."""
+    """(n, D) features minus their mean, normalized to length 1: inner products are similarities."""
     return torch.nn.functional.normalize(features - features.mean(dim=0), dim=1)

@@ -1,4 +1,4 @@
-"""Gaussian blur and what it takes away, for batches of images on any device."""
+"""Gaussian blur and high-pass filters for batches of images on any device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """(..., H, W) under a Gaussian of ``sigma`` pixels; 0 changes nothing."""
+    """(..., H, W) images blurred by a Gaussian of ``sigma`` pixels; 0 returns them unchanged."""
     if sigma <= 0:
         return images
     rows, columns = (_blurring(side, sigma).to(images) for side in images.shape[-2:])
@@ -19,37 +19,37 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def high_pass(images: Tensor, sigma: float = 1.0) -> Tensor:
-    """(..., H, W) less its `blur`: edges and texture."""
+    """(..., H, W) images minus their `blur`: edges and texture."""
     return images - blur(images, sigma)
 
 
 def high_pass_adjoint(images: Tensor, sigma: float = 1.0) -> Tensor:
-    """(..., H, W) whose product with any image is that of ``images`` with its `high_pass`."""
+    """(..., H, W) adjoint of `high_pass`: <adjoint(a), b> = <a, high_pass(b)>."""
     rows, columns = (_blurring(side, sigma).to(images) for side in images.shape[-2:])
     return images - rows.T @ images @ columns
 
 
 def from_neighbours(images: Tensor, sigma: float) -> Tensor:
-    """(..., H, W) `blur` of every pixel from those around it, the pixel itself left out."""
+    """(..., H, W) `blur` that excludes the center pixel."""
     rows, columns = (_blurring(side, sigma).to(images) for side in images.shape[-2:])
     own = rows.diagonal()[:, None] * columns.diagonal()
     return (rows @ images @ columns.T - own * images) / (1 - own)
 
 
 def desaturate(images: Tensor, share: float) -> Tensor:
-    """(..., C, H, W) with ``share`` of its colour: 1 changes nothing, 0 leaves a grey image."""
+    """(..., C, H, W) images with ``share`` of their color: 1 changes nothing, 0 gives gray."""
     grey = images.mean(dim=-3, keepdim=True)
     return grey + share * (images - grey)
 
 
 @lru_cache(maxsize=64)
 def _blurring(side: int, sigma: float) -> Tensor:
-    """(side, side) matrix that blurs along one axis, the image mirrored at its edges.
+    """(side, side) matrix that blurs along one axis, with mirrored boundaries.
 
-    On small images two matrix products are quicker than any convolution, for whatever sigma.
+    On small images two matrix products are faster than a convolution, for every sigma.
     """
-    reach = math.ceil(4 * sigma)
-    offsets = np.arange(-reach, reach + 1)
+    radius = math.ceil(4 * sigma)
+    offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-((offsets / sigma) ** 2) / 2)
     places = np.arange(side)[:, None] + offsets
     # Mirrored without repeating the edge: with period 2 (side - 1).

@@ -1,8 +1,8 @@
-"""A small trained network whose features of two encodings are alike if they share an image.
+"""A small trained network whose features of two encodings are similar if they share an image.
 
-It is a bi-encoder: each encoding goes through it alone, and the likeness of all pairs is one
-matrix product. Carlini et al. (arXiv:2011.05315, section 4.1) compare each pair in a large network
-instead, see `similarity_network`.
+It is a bi-encoder: it computes features of each encoding separately, and the similarities of all
+pairs are one matrix product. Carlini et al. (arXiv:2011.05315, section 4.1) compare each pair with
+a large network instead, see `similarity_network`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from instahide.attacks.reconstruction.pair_encoder.features import magnitudes, s
 from instahide.attacks.reconstruction.pair_encoder.filters import high_pass
 from instahide.attacks.reconstruction.pair_encoder.network_file import load_network, save_network
 
-#: Channels inside, and of the features that each branch gives.
+#: Hidden channels and feature channels of the branches.
 FINE, COARSE = 16, 32
 FINE_FEATURES, COARSE_FEATURES = 8, 24
-#: Encodings that go through the network at a time.
+#: Number of encodings per forward pass.
 BATCH = 250
 
 
 class PairEncoder(nn.Module):
-    """Features of |x| from a branch at full and one at half resolution, and edges of x^2 as such.
+    """Features of |x| from branches at full and half resolution, and the edges of x^2.
 
-    About 21,000 parameters. Each branch's features are centred over the pixels and of length 1, so
-    that none of them drowns the others; how much each counts is learned.
+    It has about 21,000 parameters. The features of each branch are centered over the pixels and
+    normalized to length 1, so that no branch dominates. The weights of the branches are learned.
 
     Args:
-        channels: of the encodings, 1 or 3.
+        channels: number of channels of the encodings, 1 or 3.
     """
 
     def __init__(self, channels: int) -> None:
@@ -62,7 +62,7 @@ class PairEncoder(nn.Module):
         return torch.cat([w * _even(part) for w, part in zip(weights, parts, strict=True)], dim=1)
 
     def calibrate(self, sizes: Tensor) -> None:
-        """Take the range of the network's inputs from `magnitudes` (n, C, H, W)."""
+        """Set the mean and standard deviation of the inputs from `magnitudes` (n, C, H, W)."""
         planes = _planes(sizes)
         self.centre = planes.mean(dim=(0, 2, 3)).reshape(-1, 1, 1)
         self.spread = planes.std(dim=(0, 2, 3)).reshape(-1, 1, 1)
@@ -80,10 +80,10 @@ def save_encoder(path: Path, encoder: PairEncoder) -> None:
 
 
 def load_encoder(path: Path) -> PairEncoder:
-    """Read what `save_encoder` wrote.
+    """Read an encoder that `save_encoder` wrote.
 
     Raises:
-        InstaHideError: the file is missing, damaged, or holds something else.
+        InstaHideError: the file is missing or damaged, or does not contain a pair encoder.
     """
     return load_network(
         path,
@@ -94,18 +94,18 @@ def load_encoder(path: Path) -> PairEncoder:
 
 
 def shipped_encoder(shape: tuple[int, ...]) -> PairEncoder | None:
-    """The encoder that comes with the package for encodings of ``shape`` (C, H, W), if one does."""
+    """The encoder in this package for encodings of ``shape`` (C, H, W); None if there is none."""
     name = "x".join(map(str, shape)) + ".safetensors"
     path = Path(str(files("instahide.attacks.reconstruction.pair_encoder") / "weights" / name))
     return load_encoder(path) if path.is_file() else None
 
 
 def _planes(sizes: Tensor) -> Tensor:
-    """(n, 3C, H, W): |x|, and the edges of it and of its square."""
+    """(n, 3C, H, W): |x|, the edges of |x|, and the edges of x^2."""
     return torch.cat([sizes, high_pass(sizes), high_pass(sizes.square())], dim=1)
 
 
 def _even(features: Tensor) -> Tensor:
-    """(n, c, h, w) -> (n, c h w) of mean 0 in each channel and length 1."""
+    """(n, c, h, w) -> (n, c h w), with mean 0 in each channel and length 1."""
     flat = features.flatten(2)
     return F.normalize((flat - flat.mean(dim=2, keepdim=True)).flatten(1), dim=1)

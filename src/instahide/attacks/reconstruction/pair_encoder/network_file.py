@@ -1,4 +1,4 @@
-"""A network of the attacker's own in one file: safetensors, which loads without pickle."""
+"""Saves and loads an attacker's network as safetensors, which loads without pickle."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from instahide.utils.atomic_write import atomic_write, read_regular
 
 N = TypeVar("N", bound=nn.Module)
 
-#: Bytes of a file of weights, at most: many times those of the largest network here.
+#: Maximum size of a weights file in bytes, many times that of the largest network here.
 MOST_BYTES = 1 << 30
-#: Tensors in it, at most.
+#: Maximum number of tensors in a weights file.
 MOST_TENSORS = 1000
 
 
 def save_network(path: Path, network: nn.Module) -> None:
-    """Write the weights to ``path``, whole or not at all."""
+    """Write the weights to ``path`` atomically."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     with atomic_write(path) as partial:
         partial.write_bytes(save(tensors))
@@ -32,23 +32,23 @@ def save_network(path: Path, network: nn.Module) -> None:
 def load_network(
     path: Path, build: Callable[[Mapping[str, Tensor]], N], what: str, remedy: str
 ) -> N:
-    """Read what `save_network` wrote: the network on the CPU, ready to be used.
+    """Read a network that `save_network` wrote; it is on the CPU and in evaluation mode.
 
     Args:
         path: the file.
-        build: makes a network of the size that the tensors, by name, are of.
-        what: the network is called.
-        remedy: where it is not there.
+        build: builds a network of the size that fits the named tensors.
+        what: name of the network for error messages.
+        remedy: remedy for error messages.
 
     Raises:
-        DamagedFileError: the file is missing, damaged, or holds something else.
+        DamagedFileError: the file is missing or damaged, or does not contain such a network.
     """
     try:
         tensors = load(read_regular(path, MOST_BYTES))
         if len(tensors) > MOST_TENSORS:
             raise ValueError(f"it has more than {MOST_TENSORS} tensors")
         with torch.device("meta"):
-            _require_weights(build(tensors), tensors)  # Before memory is taken for them.
+            _require_weights(build(tensors), tensors)  # Before memory is allocated.
         network = build(tensors)
         network.load_state_dict(tensors)
     except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files

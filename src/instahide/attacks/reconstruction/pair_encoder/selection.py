@@ -1,4 +1,4 @@
-"""Which features an attack uses: its own, those of a trained encoder, or untrained ones."""
+"""Selects the features of an attack: those of a trained encoder, or untrained ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from instahide.attacks.reconstruction.pair_encoder.network import (
 )
 from instahide.attacks.reconstruction.pair_encoder.training import train_pair_encoder
 
-#: A trained encoder, in the folder of an attack.
+#: File name of a trained encoder in the folder of an attack.
 FILE = "encoder.safetensors"
 
 
@@ -33,10 +33,10 @@ def default_features(
     """(n, D) `standardised` features of the encodings.
 
     Args:
-        observation: whose shadow images an encoder is trained on, if it has some.
-        training: seconds for that; None to take what there is.
-        progress: told of the training.
-        folder: where a trained encoder is kept, and found again.
+        observation: the observation; an encoder is trained on its shadow images, if it has any.
+        training: time limit of the training; None to use an existing encoder.
+        progress: receives the progress of the training.
+        folder: folder in which a trained encoder is saved and found again.
 
     Raises:
         InstaHideError: the encoder in ``folder`` is damaged.
@@ -56,7 +56,7 @@ def _encoder(
     progress: Progress,
     folder: Path | None,
 ) -> PairEncoder | None:
-    """The one in ``folder``; or the shipped one for this shape, if any, trained if asked to."""
+    """The encoder in ``folder``, or the shipped one for this shape, trained within a budget."""
     kept = None if folder is None else folder / FILE
     if kept is not None and kept.exists():
         return load_encoder(kept)

@@ -28,15 +28,15 @@ def train_pair_encoder(
     encoder: PairEncoder | None = None,
     device: torch.device | str = "cpu",
 ) -> PairEncoder:
-    """Train until ``budget`` ends; its learning rate falls to nearly 0 by then.
+    """Train until ``budget`` ends; the learning rate decays to nearly 0.
 
     Args:
-        shadow: images of the private ones' kind, thousands of them, none of them private.
-        scheme: that the encodings were made with.
-        budget: of seconds.
-        progress: told the mean loss.
-        encoder: to go on with; a new one by default.
-        device: to train on.
+        shadow: thousands of images like the private ones, none of them private.
+        scheme: scheme of the encodings.
+        budget: time limit.
+        progress: receives the mean loss.
+        encoder: encoder to continue with; a new one by default.
+        device: device to train on.
     """
     fresh = encoder is None
     model = (PairEncoder(shadow.shape[0]) if encoder is None else encoder).to(device).train()

@@ -1,4 +1,4 @@
-"""Gradient descent for as long as there is time, which is what an attacker trains by."""
+"""A training loop with a time limit instead of a number of steps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from instahide.attacks.base import Budget, Progress
 
-#: Steps that the mean loss is of.
+#: Number of recent steps in the mean loss.
 RECENT = 50
 
 
 class LearningRate(NamedTuple):
-    """A learning rate that comes to ``highest`` in so many steps of ``warm_up``.
+    """A learning rate that rises linearly to ``highest`` in ``warm_up`` steps.
 
-    It falls evenly with the time that is left, to a share of itself, ``floor``.
+    It decays linearly with the remaining time, to ``floor`` times its highest value.
     """
 
     highest: float
@@ -27,7 +27,7 @@ class LearningRate(NamedTuple):
     floor: float = 0.0
 
     def at(self, step: int, spent: float) -> float:
-        """Of step ``step``, from 0, when the share ``spent`` of the time has passed."""
+        """The learning rate of ``step``, from 0, after the fraction ``spent`` of the time."""
         warmth = min(1, (step + 1) / self.warm_up)
         return self.highest * warmth * (self.floor + (1 - self.floor) * (1 - spent))
 
@@ -39,7 +39,7 @@ def train_steps(
     progress: Progress,
     rate: LearningRate,
 ) -> None:
-    """Take a step for each of ``losses``, until ``budget`` ends; ``progress`` hears their mean."""
+    """Take a step for each of ``losses`` until ``budget`` ends; report the mean to ``progress``."""
     mean_loss, first = 0.0, 0.0
     for step in count():
         left = budget.left

@@ -1,9 +1,9 @@
 """Phase retrieval: private images from |sum of lambda_j x_j|, by expectation-maximisation.
 
-Every value of an encoding is one linear measurement whose sign is lost. The E-step weighs the
-signs under the present images; the M-step is one ridge regression for all pixels at once, since
-the weights are the same for every pixel. What the public images add is noise, but smooth noise: it
-is predicted from the neighbours of each pixel.
+Every value of an encoding is a linear measurement whose sign is lost. The E-step computes the
+expected signs for the current images. The M-step is one ridge regression for all pixels, because
+the weights are the same for every pixel. The contribution of public images is treated as noise. It
+is smooth noise, so it is predicted from the neighbors of each pixel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from instahide.attacks.reconstruction.recovery.sign_sync import synchronize_sign
 from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 from instahide.attacks.reconstruction.recovery.spectral_init import better_start, power_iteration
 
-#: Blur of the images in pixels, share of their colour, and iterations, for noise taken as white.
+#: Stages with white noise: blur of the images in pixels, fraction of their color, and iterations.
 ANNEALING: tuple[tuple[float, float, int], ...] = (
     (2.0, 0.5, 4),
     (1.5, 0.8, 5),
@@ -28,11 +28,12 @@ ANNEALING: tuple[tuple[float, float, int], ...] = (
     (0.6, 1.0, 5),
     (0.45, 1.0, 6),
 )
-#: Those of `ANNEALING` that images which are nearly right go through.
+#: Index of the first stage of `ANNEALING` for images that are nearly right.
 WARM = 2
-#: Blur that neighbours are averaged under, and that images get in the end.
+#: Blur for the average of neighbors, and blur of the images in the smooth-noise iterations.
 NEIGHBOURS, LAST_BLUR = 0.8, 0.3
-#: The noise is at least this share of an encoding's energy: white, and besides its neighbours.
+#: Lower bounds of the noise variance relative to an encoding's energy: of white noise, and of the
+#: noise that remains after the prediction from neighbors.
 LEAST_WHITE, LEAST_NOISE = 0.3, 0.05
 
 
@@ -44,15 +45,15 @@ def recover(
     start: Tensor | None = None,
     iterations: int = 8,
 ) -> Tensor:
-    """(m, C, H, W) the private images.
+    """Recover the private images (m, C, H, W).
 
     Args:
         sizes: (n, C, H, W) `magnitudes` of the encodings.
         weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
-        generator: of random starts.
-        start: images that are nearly right; by default from `power_iteration`. If they turn out to
-            be in patches, `better_start` takes their place.
-        iterations: under smooth noise, at the end.
+        generator: generator of the random starts.
+        start: images that are nearly right; by default those of `power_iteration`. They are
+            replaced by `better_start` if that explains the encodings better.
+        iterations: number of final iterations with smooth noise.
     """
     mixes = SparseMixing(weights)
     fresh = (
@@ -67,20 +68,20 @@ def recover(
 def anneal(
     sizes: Tensor, mixes: SparseMixing, images: Tensor, stages: tuple[tuple[float, float, int], ...]
 ) -> Tensor:
-    """Images (m, C, H, W) after EM with white noise, under less and less blur."""
+    """Images (m, C, H, W) after EM with white noise and decreasing blur."""
     noise = 0.7 * _energy(sizes)
     for sigma, share, iterations in stages:
         ridge = mixes.ridge(noise)
         for _ in range(iterations):
-            seen = _seen(sizes, mixes, images, noise)
-            images = desaturate(blur(_combined(ridge, seen), sigma), share)
+            sums = _expected_sums(sizes, mixes, images, noise)
+            images = desaturate(blur(_combined(ridge, sums), sigma), share)
         images = synchronize_signs(images)
         noise = _white(sizes, mixes, images)
     return images
 
 
-def _seen(sizes: Tensor, mixes: SparseMixing, images: Tensor, noise: Tensor) -> Tensor:
-    """(m, C, H, W) sums of what is `expected` of encodings under ``images``, over the noise."""
+def _expected_sums(sizes: Tensor, mixes: SparseMixing, images: Tensor, noise: Tensor) -> Tensor:
+    """(m, C, H, W) sums of the `expected` encodings for ``images``, divided by the noise."""
     total = torch.zeros_like(images)
     for part in mixes.parts:
         own = noise[part.rows]
@@ -90,21 +91,21 @@ def _seen(sizes: Tensor, mixes: SparseMixing, images: Tensor, noise: Tensor) -> 
 
 
 def expected(sizes: Tensor, guess: Tensor, noise: Tensor) -> Tensor:
-    """(n, C, H, W) E[s |x|] over its sign s, spread about ``guess`` with ``noise`` (n,).
+    """(n, C, H, W) expectation of s |x| over the sign s, for mean ``guess`` and variance ``noise``.
 
-    The channels of a pixel could be weighed together, since public images add nearly the same to
-    all three; that takes eight combinations of signs instead of two, and gained 0.002 of SSIM.
+    The channels of a pixel could be treated jointly, because public images add nearly the same to
+    all three. That needs eight combinations of signs instead of two, and gained 0.002 of SSIM.
     """
     return sizes * (sizes * guess / noise.reshape(-1, 1, 1, 1)).tanh()
 
 
 @dataclass(frozen=True, eq=False)
 class Residue:
-    """What the public images add to each encoding, as far as its neighbours foretell it.
+    """The contribution of public images to each encoding, predicted from neighboring pixels.
 
     Attributes:
-        guess: (n, C, H, W).
-        noise: (n,) variance of what the guess leaves.
+        guess: (n, C, H, W) predicted contribution.
+        noise: (n,) variance of the prediction error.
     """
 
     guess: Tensor
@@ -112,30 +113,30 @@ class Residue:
 
     @classmethod
     def unknown(cls, sizes: Tensor) -> Residue:
-        """All noise, before anything is guessed of encodings ``sizes`` (n, C, H, W)."""
+        """The initial residue of encodings ``sizes`` (n, C, H, W): a prediction of 0."""
         return cls(torch.zeros_like(sizes), 0.7 * _energy(sizes))
 
     def after(self, sizes: Tensor, signed: Tensor, mixed: Tensor) -> Residue:
-        """Halfway to what ``signed`` (n, C, H, W) leaves of ``mixed``, smoothed by neighbours."""
-        seen = signed - mixed
-        around = from_neighbours(seen, NEIGHBOURS)
-        share = ((seen * around).sum() / around.square().sum().clamp(min=1e-12)).clamp(0, 0.98)
-        guess = 0.5 * self.guess + 0.5 * share * around
+        """The mean of this residue and one predicted from ``signed`` - ``mixed`` (n, C, H, W)."""
+        difference = signed - mixed
+        around = from_neighbours(difference, NEIGHBOURS)
+        share = (difference * around).sum() / around.square().sum().clamp(min=1e-12)
+        guess = 0.5 * self.guess + 0.5 * share.clamp(0, 0.98) * around
         unsure = sizes.square() - signed.square()
-        noise = ((seen - guess).square() + unsure).mean(dim=(1, 2, 3))
+        noise = ((difference - guess).square() + unsure).mean(dim=(1, 2, 3))
         noise = (0.5 * self.noise + 0.5 * noise).maximum(LEAST_NOISE * _energy(sizes))
         return Residue(guess, noise)
 
 
 def refine(sizes: Tensor, mixes: SparseMixing, images: Tensor, iterations: int) -> Tensor:
-    """Images (m, C, H, W) after EM with the `Residue` of every encoding guessed as well."""
+    """Images (m, C, H, W) after EM that also estimates the `Residue` of every encoding."""
     residue = Residue(torch.zeros_like(sizes), _white(sizes, mixes, images))
     for _ in range(iterations):
         mixed = mixes.mixed(images)
         signed = expected(sizes, mixed + residue.guess, residue.noise)
         residue = residue.after(sizes, signed, mixed)
-        seen = mixes.summed((signed - residue.guess) / residue.noise[:, None, None, None])
-        images = blur(_combined(mixes.ridge(residue.noise), seen), LAST_BLUR)
+        sums = mixes.summed((signed - residue.guess) / residue.noise[:, None, None, None])
+        images = blur(_combined(mixes.ridge(residue.noise), sums), LAST_BLUR)
     return images
 
 
@@ -145,11 +146,11 @@ def _energy(sizes: Tensor) -> Tensor:
 
 
 def _white(sizes: Tensor, mixes: SparseMixing, images: Tensor) -> Tensor:
-    """(n,) variance that ``images`` leave of each encoding."""
+    """(n,) energy of each encoding that ``images`` do not explain."""
     left = [_energy(sizes[part.rows]) - _energy(part.mixed(images)) for part in mixes.parts]
     return torch.cat(left).maximum(LEAST_WHITE * _energy(sizes))
 
 
 def _combined(matrix: Tensor, images: Tensor) -> Tensor:
-    """(m, m) by (m, C, H, W): (m, C, H, W)."""
+    """(m, C, H, W) product of ``matrix`` (m, m) and ``images`` (m, C, H, W)."""
     return (matrix @ images.flatten(1)).reshape(images.shape)

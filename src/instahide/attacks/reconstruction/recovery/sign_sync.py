@@ -1,4 +1,4 @@
-"""Signs of the images themselves, which no encoding tells."""
+"""Synchronization of the signs of pixels, which encodings do not determine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from instahide.utils.optional_deps import requires_extra
 
 
 def synchronize_signs(images: Tensor) -> Tensor:
-    """(m, C, H, W) with one sign for each pixel and channel, common to all images, set right.
+    """Correct the sign of each pixel and channel, which is common to all images (m, C, H, W).
 
-    The encodings tell nothing of it: turning a value in all images at once changes no |x|. But
-    images are smooth, and their channels alike; the signs that make them most so are the leading
-    eigenvector of the correlations between neighbours (as in angular synchronisation, Singer 2011).
+    The encodings do not determine these signs: flipping a value in all images at once does not
+    change any |x|. But images are smooth, and their channels are similar. The signs that maximize
+    both are the leading eigenvector of the correlations between neighbors (as in angular
+    synchronization, Singer 2011).
 
     Args:
-        images: (m, C, H, W).
+        images: (m, C, H, W) images.
 
     Raises:
         InstaHideError: SciPy is missing.
@@ -45,7 +46,7 @@ def synchronize_signs(images: Tensor) -> Tensor:
 def _neighbours(
     values: NDArray[np.float32],
 ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]:
-    """Pairs of values that neighbour each other in space or colour, and their signed likeness."""
+    """Pairs of values adjacent in space or color, and their signed similarity."""
     places = np.arange(int(np.prod(values.shape[1:]))).reshape(values.shape[1:])
     colours = combinations(range(values.shape[1]), 2)
     steps = [

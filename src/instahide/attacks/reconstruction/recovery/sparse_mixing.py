@@ -1,4 +1,4 @@
-"""Sums over what is mixed into what: of many images, few are in each encoding."""
+"""Sparse matrix products with the coefficients: each encoding contains few of the images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Precision of an image's values where those of encodings have a mean square of 1.
+#: Ridge penalty of the images, for encodings of mean square 1.
 RIDGE = 0.2
-#: Encodings at a time: what is done with them meanwhile stays in the cache.
+#: Number of encodings per block, so that intermediate results stay in the cache.
 ROWS = 512
 
 
 class _Sums(NamedTuple):
-    """A sparse matrix (a, b), by which (b, D) becomes (a, D): weighted sums of few rows each."""
+    """A sparse matrix (a, b) that maps (b, D) to (a, D): weighted sums of a few rows."""
 
     indices: Tensor
     offsets: Tensor
@@ -39,10 +39,11 @@ class _Sums(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some encodings: their ``rows``, and sums from images to them and back.
+    """A block of encodings: their ``rows``, the mixing matrix and its transpose.
 
-    ``mixed`` takes (m, ...) to (r, ...), the images mixed; ``summed`` takes (r, ...) to (m, ...),
-    for each image the sum of the encodings that hold it, by its coefficients.
+    ``mixed`` maps images (m, ...) to mixes (r, ...). ``summed`` maps encodings (r, ...) to
+    (m, ...): for each image, the sum of the encodings that contain it, weighted by its
+    coefficients.
     """
 
     rows: slice
@@ -54,8 +55,8 @@ class SparseMixing:
     """The coefficients of m images in n encodings.
 
     Attributes:
-        weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
-        parts: a few encodings each, for work that goes over all of them.
+        weights: (n, m) coefficient of each image in each encoding, 0 if it is not in it.
+        parts: blocks of encodings.
     """
 
     def __init__(self, weights: Tensor) -> None:
@@ -67,24 +68,24 @@ class SparseMixing:
 
     @property
     def alone(self) -> bool:
-        """Whether no encoding holds two images, so that none tells their relative signs."""
+        """Whether no encoding contains two images, so that relative signs are undetermined."""
         return int((self.weights > 0).sum(dim=1).max()) < 2
 
     def mixed(self, images: Tensor) -> Tensor:
-        """(n, ...) the sums of ``images`` (m, ...) that encodings hold."""
+        """(n, ...) the mixes of ``images`` (m, ...)."""
         return torch.cat([part.mixed(images) for part in self.parts])
 
     def summed(self, encodings: Tensor) -> Tensor:
-        """(m, ...) for each image the sum of the ``encodings`` (n, ...) that hold it."""
+        """(m, ...) for each image, the weighted sum of the ``encodings`` (n, ...) with it."""
         total = torch.zeros((self.weights.shape[1], *encodings.shape[1:])).to(encodings)
         for part in self.parts:
             total += part.summed(encodings[part.rows])
         return total
 
     def ridge(self, noise: Tensor) -> Tensor:
-        """(m, m) by which sums of encodings, each over its ``noise`` (n,), become images.
+        """(m, m) matrix that maps sums of encodings, divided by their ``noise`` (n,), to images.
 
-        These are the images of least squares, their values having a precision of `RIDGE`.
+        These images are the solution of a ridge regression with penalty `RIDGE`.
         """
         gram = self.summed(self.weights / noise[:, None])
         inverse: Tensor = torch.linalg.inv(gram + RIDGE * torch.eye(len(gram)).to(gram))

@@ -1,4 +1,4 @@
-"""Recovery without a mask, where no sign is lost: plain and Mixup."""
+"""Recovery from encodings without a mask (plain and Mixup), whose signs are known."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from torch import Tensor
 
 from instahide.attacks.reconstruction.recovery.coefficients import LEAST, weights
 
-#: Rounds in which images and coefficients are found from each other.
+#: Rounds of alternating least squares.
 ROUNDS = 12
-#: What an image that is not known to be there must explain: encodings as ill explained as the worst
-#: one, and a share of all that is seen, which is more than is lost to `RIDGE`.
+#: If the number of images is unknown, a further image is accepted if it reduces the error by this
+#: multiple of the worst encoding's error, and by this fraction of the total energy, which is more
+#: than the error due to `RIDGE`.
 SEVERAL, SHARE = 3, 1e-4
-#: Against images that hardly anything is known of, relative to a coefficient of 1.
+#: Ridge penalty, relative to a coefficient of 1, for images that are hardly determined.
 RIDGE = 1e-3
 
 
@@ -21,16 +22,16 @@ def recover_unmasked(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images (m, C, H, W), members (n, k) and coefficients (n, k) by alternating least squares.
 
-    While fewer images were found than there are, what the encoding that they explain least has
-    besides them stands for another one, as in dictionary learning (K-SVD, Aharon et al. 2006).
+    While images are missing, the residual of the worst-explained encoding is added as another
+    image, as in dictionary learning (K-SVD, Aharon et al. 2006).
 
     Args:
-        encodings: (n, C, H, W).
-        members: (n, k) images of each to begin with.
-        coefficients: (n, k) to begin with; their mean sum is kept.
-        found: images that members are of.
-        count: of images there are. Where it is not known, another one is taken as long as it
-            explains what several encodings have besides those that were found.
+        encodings: (n, C, H, W) encodings.
+        members: (n, k) initial images of each encoding.
+        coefficients: (n, k) initial coefficients; their mean sum is kept.
+        found: number of images to which ``members`` refer.
+        count: number of images. If it is None, images are added as long as they explain the
+            residuals of several encodings.
     """
     total = coefficients.sum(dim=1).mean()
     images = least_squares(encodings, weights(members, coefficients, found))
@@ -52,7 +53,7 @@ def recover_unmasked(
 def _alternated(
     encodings: Tensor, images: Tensor, per_mix: int, total: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, members and coefficients, each from the others, in turn."""
+    """Images, members and coefficients after alternating updates."""
     members, coefficients = _largest(encodings, images, per_mix, total)
     for _ in range(ROUNDS):
         images = least_squares(encodings, weights(members, coefficients, len(images)))
@@ -63,19 +64,19 @@ def _alternated(
 def _largest(
     encodings: Tensor, images: Tensor, per_mix: int, total: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(n, k) images that each encoding has most of; (n, k) coefficients, of mean sum ``total``."""
+    """(n, k) images with the largest coefficients; these (n, k), scaled to mean sum ``total``."""
     shares, members = _shares(encodings, images).topk(per_mix, dim=1)
     coefficients = shares.clamp(LEAST, 1)
     return members, coefficients * (total / coefficients.sum(dim=1).mean())
 
 
 def _rest(encodings: Tensor, images: Tensor) -> Tensor:
-    """(n, C, H, W) what the images do not explain."""
+    """(n, C, H, W) residuals of the encodings after a fit of all images."""
     return encodings - (_shares(encodings, images) @ images.flatten(1)).reshape(encodings.shape)
 
 
 def _shares(encodings: Tensor, images: Tensor) -> Tensor:
-    """(n, m) every encoding in terms of all images: there are more values than images."""
+    """(n, m) least-squares coefficients of all images in every encoding."""
     flat = images.flatten(1)
     gram = flat @ flat.T
     gram += RIDGE * gram.diagonal().mean() * torch.eye(len(flat)).to(gram)
@@ -84,7 +85,7 @@ def _shares(encodings: Tensor, images: Tensor) -> Tensor:
 
 
 def least_squares(encodings: Tensor, weights: Tensor) -> Tensor:
-    """(m, C, H, W) images whose sums under ``weights`` (n, m) come nearest to the encodings."""
+    """(m, C, H, W) images whose mixes by ``weights`` (n, m) are closest to the encodings."""
     gram = weights.T @ weights + RIDGE * torch.eye(weights.shape[1]).to(weights)
     flat: Tensor = torch.linalg.solve(gram, weights.T @ encodings.flatten(1))
     return flat.reshape(-1, *encodings.shape[1:])
