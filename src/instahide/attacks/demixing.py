@@ -37,7 +37,7 @@ BATCH = 32
 #: Adam's highest learning rate, and the share of the steps in which it increases.
 RATE, WARM_UP = 2e-3, 0.05
 #: Number of encodings per forward pass.
-ASKED = 250
+BLOCK = 250
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Demixing:
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies to mixes, if the attacker has images like the private ones."""
         if observation.scheme.k == 1:
-            return "Nothing is mixed in."
+            return "The scheme does not mix images (k is 1)."
         if len(observation) == 0:
             return "The attacker sees no encodings."
         return missing_shadow(observation)
@@ -68,9 +68,9 @@ class Demixing:
         """Recover one image per encoding."""
         began = time.monotonic()
         network, steps, loss = self._trained(observation, budget, progress)
-        seen = _seen(observation.encodings, observation.scheme)
+        inputs = _network_input(observation.encodings, observation.scheme)
         with torch.inference_mode():
-            images = torch.cat([network(part) for part in torch.split(seen, ASKED)])
+            images = torch.cat([network(part) for part in torch.split(inputs, BLOCK)])
         statistics = {"steps": float(steps), "loss": loss, "seconds": time.monotonic() - began}
         targets = torch.arange(len(images))
         return RecoveredImages(images, targets, dominant=True, statistics=statistics)
@@ -126,16 +126,16 @@ class _Clock:
         return min((self.done + 1 / self._most) / WARM_UP, 1 - self.done)
 
 
-def _seen(encodings: Tensor, scheme: Scheme) -> Tensor:
-    """The input of the network: under a mask, absolute values."""
+def _network_input(encodings: Tensor, scheme: Scheme) -> Tensor:
+    """The input of the network: absolute values if the scheme has a mask."""
     return encodings.abs() if scheme.mask else encodings
 
 
 def _loss(network: UNet, batch: ShadowBatch, scheme: Scheme) -> Tensor:
     """Mean absolute difference from the private image with the largest coefficient."""
-    wanted = batch.images[batch.coefficients.argmax(dim=1)]
-    shown = network(_seen(batch.encodings, scheme))
+    targets = batch.images[batch.coefficients.argmax(dim=1)]
+    recovered = network(_network_input(batch.encodings, scheme))
     if scheme.mask:
-        likeness = (shown * wanted).sum(dim=(1, 2, 3), keepdim=True)
-        shown = torch.where(likeness < 0, -shown, shown)
-    return F.l1_loss(shown, wanted)
+        products = (recovered * targets).sum(dim=(1, 2, 3), keepdim=True)
+        recovered = torch.where(products < 0, -recovered, recovered)
+    return F.l1_loss(recovered, targets)

@@ -32,7 +32,7 @@ from instahide.attacks.shadow_models import Recipe, Train, train_shadow_model
 from instahide.data import ImageTable
 
 #: Number of images per forward pass.
-ASKED = 500
+BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,18 @@ class LikelihoodRatio:
         return None
 
     def run(self, observation: NetworkObservation, budget: Budget, progress: Progress) -> Finding:
-        """The log likelihood ratio of every candidate; none if two networks took too long."""
+        """The log likelihood ratio of every candidate.
+
+        There are no scores if the budget ends before two shadow networks are trained.
+        """
         began = time.monotonic()
         candidates = observation.candidates
-        confident, learned = self._shadows(observation, candidates, budget, progress)
-        statistics = {"networks": float(len(learned)), "seconds": time.monotonic() - began}
-        if not len(learned):
+        shadows, members = self._shadows(observation, candidates, budget, progress)
+        statistics = {"networks": float(len(members)), "seconds": time.monotonic() - began}
+        if not len(members):
             return Finding(statistics=statistics)
-        asked = confidences(observation.network, candidates)
-        ratios, gap = likelihood_ratios(asked, confident, learned)
+        victim = confidences(observation.network, candidates)
+        ratios, gap = likelihood_ratios(victim, shadows, members)
         return MembershipScores(ratios, statistics={**statistics, "gap": gap})
 
     def _shadows(
@@ -111,7 +114,7 @@ class LikelihoodRatio:
     ) -> tuple[Tensor, Tensor]:
         """(s, m) confidences of shadow networks, and the candidates that each was trained on."""
         train = self.train or self._trainer(observation, budget)
-        confident, learned = [torch.empty(0, len(candidates))], [torch.empty(0, len(candidates))]
+        shadows, members = [torch.empty(0, len(candidates))], [torch.empty(0, len(candidates))]
         generator = np.random.default_rng(self.seed)
         for number in range(self.networks // 2):
             half = generator.permutation(len(candidates)) < len(candidates) // 2
@@ -126,9 +129,9 @@ class LikelihoodRatio:
                 pair.append(confidences(model, candidates))
             if not budget.left:
                 break
-            confident.append(torch.stack(pair))
-            learned.append(torch.from_numpy(np.stack([half, ~half])).float())
-        return torch.cat(confident), torch.cat(learned).bool()
+            shadows.append(torch.stack(pair))
+            members.append(torch.from_numpy(np.stack([half, ~half])).float())
+        return torch.cat(shadows), torch.cat(members).bool()
 
     def _trainer(self, observation: NetworkObservation, budget: Budget) -> Train:
         network, public = observation.network, observation.public
@@ -149,8 +152,8 @@ def confidences(network: nn.Module, candidates: ImageTable) -> Tensor:
     network.eval()
     found = []
     try:
-        for start in range(0, len(candidates), ASKED):
-            rows = slice(start, start + ASKED)
+        for start in range(0, len(candidates), BATCH):
+            rows = slice(start, start + BATCH)
             logits = network(torch.from_numpy(candidates.normalized(rows)).to(device)).double()
             right = torch.from_numpy(candidates.labels[rows]).to(device)[:, None]
             others = logits.scatter(1, right, -torch.inf).logsumexp(dim=1)
@@ -160,7 +163,7 @@ def confidences(network: nn.Module, candidates: ImageTable) -> Tensor:
     return torch.cat(found)
 
 
-def likelihood_ratios(asked: Tensor, confident: Tensor, learned: Tensor) -> tuple[Tensor, float]:
+def likelihood_ratios(victim: Tensor, shadows: Tensor, members: Tensor) -> tuple[Tensor, float]:
     """Log likelihood ratios of the confidences: trained on the image against not trained on it.
 
     Both distributions are normal with a mean for each image. There are two standard deviations, one
@@ -168,25 +171,25 @@ def likelihood_ratios(asked: Tensor, confident: Tensor, learned: Tensor) -> tupl
     2022).
 
     Args:
-        asked: (m,) confidences of the victim's network.
-        confident: (s, m) confidences of the shadow networks.
-        learned: (s, m) bool, the training images of each shadow network.
+        victim: (m,) confidences of the victim's network.
+        shadows: (s, m) confidences of the shadow networks.
+        members: (s, m) bool, the training images of each shadow network.
 
     Returns:
         Log likelihood ratios (m,), and the difference of both means in standard deviations, which
         measures how much shadow networks leak.
     """
     (within, spread), (without, other) = (
-        _law(confident, which.float()) for which in (learned, ~learned)
+        _mean_and_deviation(shadows, which.float()) for which in (members, ~members)
     )
-    ratios = _log_density(asked, within, spread) - _log_density(asked, without, other)
+    ratios = _log_density(victim, within, spread) - _log_density(victim, without, other)
     return ratios, float((within - without).mean() / other)
 
 
-def _law(confident: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_deviation(shadows: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
     """Means (m,) over the networks selected by ``which`` (s, m), and the common deviation."""
-    mean = (confident * which).sum(dim=0) / which.sum(dim=0)
-    squares = ((confident - mean).square() * which).sum()
+    mean = (shadows * which).sum(dim=0) / which.sum(dim=0)
+    squares = ((shadows - mean).square() * which).sum()
     # Every mean uses one degree of freedom.
     return mean, (squares / (which.sum() - len(mean)).clamp(min=1)).sqrt().clamp(min=1e-6)
 

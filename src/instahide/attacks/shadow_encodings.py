@@ -40,9 +40,9 @@ class ShadowBatch(NamedTuple):
 def missing_shadow(observation: EncodingObservation) -> str | None:
     """Why an attacker cannot make shadow encodings; None if it can."""
     if observation.shadow is None:
-        return "The attacker has no images of the private images' kind to learn from."
+        return "The attacker has no shadow images (images like the private ones)."
     if len(observation.shadow) < max(2, observation.scheme.private_k):
-        return "The attacker has too few images of the private images' kind for one mix."
+        return "The attacker has too few shadow images (images like the private ones) for one mix."
     return None
 
 

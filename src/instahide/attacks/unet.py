@@ -34,7 +34,7 @@ class UNet(nn.Module):
             _convolutions(inputs, outputs) for inputs, outputs in pairwise([channels, *widths])
         )
         self.up = nn.ModuleList(
-            _convolutions(below + beside, beside) for beside, below in pairwise(widths)
+            _convolutions(below + skip, skip) for skip, below in pairwise(widths)
         )
         self.out = nn.Conv2d(width + channels, channels, 1)
         # Initialized to the identity, so that it learns a residual.
@@ -43,15 +43,15 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, H, W) -> the same shape."""
-        seen: list[Tensor] = []
-        whole = x
+        skips: list[Tensor] = []
+        image = x
         for layer in self.down:
-            x = layer(F.avg_pool2d(x, 2, ceil_mode=True) if seen else x)
-            seen.append(x)
-        for layer, beside in zip(reversed(self.up), reversed(seen[:-1]), strict=True):
-            larger = F.interpolate(x, size=beside.shape[2:], mode="bilinear")
-            x = layer(torch.cat([larger, beside], dim=1))
-        out: Tensor = self.out(torch.cat([x, whole], dim=1))
+            x = layer(F.avg_pool2d(x, 2, ceil_mode=True) if skips else x)
+            skips.append(x)
+        for layer, skip in zip(reversed(self.up), reversed(skips[:-1]), strict=True):
+            larger = F.interpolate(x, size=skip.shape[2:], mode="bilinear")
+            x = layer(torch.cat([larger, skip], dim=1))
+        out: Tensor = self.out(torch.cat([x, image], dim=1))
         return out
 
 

@@ -45,14 +45,14 @@ class ShowOptions(BaseModel):
 def show(options: ShowOptions) -> None:
     """Draw each step of the encryption of some images.
 
-    Shown are originals, their partners, the mix, the encoding and |encoding|.
+    The figure shows the originals, their partners, the mix, the encoding and |encoding|.
     """
     draw_picture(options)
     out.results({"picture": options.out}, f"Picture: {options.out}")
 
 
 def draw_picture(options: ShowOptions) -> None:
-    """Write the picture that ``options`` ask for.
+    """Write the figure.
 
     Raises:
         InstaHideError: the images or the pool cannot be read, or do not fit the scheme.
@@ -64,12 +64,13 @@ def draw_picture(options: ShowOptions) -> None:
     count = options.images
     if not 1 <= count <= len(images):
         raise InstaHideError(
-            f"A picture of {count} images cannot be drawn.", f"Choose from 1 to {len(images)}."
+            f"The figure cannot show {count} images: there are {len(images)}.",
+            f"Choose a number from 1 to {len(images)}.",
         )
     if scheme.private_k > len(images):
         raise SchemeError(
-            f"A mix of {scheme.private_k} images needs as many; there are {len(images)}.",
-            "Lower k, or give more images.",
+            f"A mix needs {scheme.private_k} private images, but there are only {len(images)}.",
+            "Use a smaller k, or more images.",
         )
     pool = open_pool(options.public, images.shape) if scheme.public_k else None
     chosen = np.linspace(0, len(images) - 1, count).astype(np.int64)
@@ -83,10 +84,10 @@ def _draw(steps: Illustration, images: ImageTable, private_k: int, path: Path) -
         from matplotlib.figure import Figure
     except ImportError as error:
         raise IntegrationError(
-            "Pictures need matplotlib.", "Install it with `pip install 'instahide[plot]'`."
+            "The figure needs matplotlib.", "Install it with `pip install 'instahide[plot]'`."
         ) from error
     count, k = steps.parts.shape[:2]
-    # The gap in the middle keeps what goes in apart from what comes out.
+    # A gap separates the mixed images from the results.
     widths = [1.0] * k + [0.25] + [1.0] * len(_TITLES)
     figure = Figure(figsize=(1.25 * sum(widths), 1.3 * count + 0.7), layout="constrained")
     axes = figure.subplots(count, len(widths), squeeze=False, width_ratios=widths)

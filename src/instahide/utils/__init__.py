@@ -1,1 +1,1 @@
-"""Helpers that know nothing of images or encryption."""
+"""General helpers that do not depend on images or encryption."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and files of others, opened without waiting."""
+"""Atomic writes of files and folders, and safe opening of untrusted files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from instahide.errors import InstaHideError
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading; symbolic links are followed.
 
-    A named pipe, a socket or a device is refused before it is opened: to open one may wait
-    forever, or act on hardware.
+    Named pipes, sockets and devices are rejected before they are opened, because opening one can
+    block forever or act on hardware.
 
     Raises:
-        OSError: it does not exist, cannot be read, or is no regular file.
+        OSError: the file does not exist, cannot be read, or is not a regular file.
     """
     require_regular(path)
-    # Another process may have replaced it meanwhile: never wait, and look again.
+    # Another process may replace the file in between: open without blocking, and check again.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _require_regular_mode(os.fstat(descriptor).st_mode, path)
@@ -38,13 +38,13 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """The content of a regular file of at most ``most`` bytes.
+    """Read a regular file of at most ``most`` bytes.
 
     Raises:
-        OSError: as `open_regular`, or the file is larger.
+        OSError: like `open_regular`, or the file is larger.
     """
     with open_regular(path) as file:
-        # Memory is taken for as much as is asked for, before anything is read.
+        # `read` allocates memory for the requested size, so the size is bounded first.
         content = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
@@ -55,7 +55,7 @@ def require_regular(path: str | os.PathLike[str]) -> None:
     """Check that ``path`` is a regular file, without opening it.
 
     Raises:
-        OSError: it does not exist, or is anything else.
+        OSError: it does not exist, or is not a regular file.
     """
     _require_regular_mode(Path(path).stat().st_mode, path)
 
@@ -69,14 +69,14 @@ def _require_regular_mode(mode: int, path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def atomic_write(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; sync and rename it if all goes well.
+    """Yield a temporary path in the same folder; on success, sync it and rename it to ``path``.
 
     Args:
-        path: the file.
-        mode: its permissions, less those that the user's mask takes away.
+        path: the file to write.
+        mode: permissions of the file, before the umask is applied.
 
     Raises:
-        InstaHideError: the folder is read-only or missing, or the disk is full.
+        InstaHideError: the folder cannot be created or written to, or the disk is full.
     """
     partial: Path | None = None
     try:
@@ -86,7 +86,7 @@ def atomic_write(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
         partial = made
         granted = partial.stat().st_mode
         yield partial
-        # Whoever wrote it may have put another file in its place.
+        # The caller may have replaced the temporary file by another one.
         partial.chmod(granted)
         _sync(partial)
         os.replace(partial, path)
@@ -100,9 +100,9 @@ def atomic_write(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Like `atomic_write`, for a folder of files that only make sense together.
+    """Like `atomic_write`, for a folder of files.
 
-    ``path`` may exist if it is empty.
+    ``path`` may exist if it is an empty folder.
     """
     partial: Path | None = None
     try:
@@ -121,7 +121,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write ``value`` as indented JSON, whole or not at all."""
+    """Write ``value`` as indented JSON atomically."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Packages that only some sources need."""
+"""Optional dependencies."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from instahide.errors import IntegrationError
 
 @contextmanager
 def requires_extra(package: str, extra: str) -> Iterator[None]:
-    """Import ``package`` inside the block; it comes with ``extra`` of this project.
+    """Convert an import error inside the block to an error that names the extra to install.
+
+    Args:
+        package: name of the package for the message.
+        extra: extra of this project that installs the package.
 
     Raises:
-        IntegrationError: it is not installed.
+        IntegrationError: an import inside the block fails.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Work spread over threads, taken back in order."""
+"""An ordered parallel map on threads, and progress bars."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from instahide.utils.progress import progress_hidden
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Results that may wait for their turn, per thread: enough to keep threads busy, few to hold.
+#: Maximum number of pending results per thread: enough to keep threads busy, in bounded memory.
 AHEAD = 8
 
 
 def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """``map`` on threads (as many as processors by default) with a bounded number of results held.
+    """An ordered ``map`` on threads, with a bounded number of pending results.
 
-    The first error of ``function`` ends the iteration. One worker means no threads at all.
+    The first error of ``function`` ends the iteration. With one worker, no threads are used. The
+    default number of workers is the number of CPUs.
     """
     workers = workers or os.cpu_count() or 1
     if workers == 1:
@@ -38,14 +39,15 @@ def parallel_map(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # Not waiting: the collector may end a forgotten iteration on one of the pool's own threads.
+        # Without waiting: the garbage collector may close an abandoned iterator on one of the
+        # pool's own threads, which would wait for itself.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def with_progress(
     items: Iterable[Item], description: str, total: int, shown: bool
 ) -> Generator[Item, None, None]:
-    """``items`` with a progress bar on standard error, gone when they end or are closed."""
+    """Yield ``items`` with a progress bar on standard error, removed at the end."""
     from rich.console import Console
     from rich.progress import track
 

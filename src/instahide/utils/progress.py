@@ -1,4 +1,4 @@
-"""Whether progress bars are drawn: a program that uses the package can switch them off."""
+"""A switch that hides progress bars, for programs that use the package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def progress_hidden() -> bool:
 
 @contextmanager
 def hidden_progress(hidden: bool = True) -> Iterator[None]:
-    """Draw no progress bars of readers and downloads inside the block.
+    """Hide the progress bars of readers and downloads inside the block.
 
     >>> with hidden_progress():
     ...     progress_hidden()

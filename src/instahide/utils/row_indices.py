@@ -1,4 +1,4 @@
-"""Row numbers as callers give them, checked in one place."""
+"""Validation of row numbers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from instahide.errors import InstaHideError
 
 
 def row_indices(indices: object, count: int, *, flat: bool = True) -> NDArray[np.int64]:
-    """``indices`` of ``count`` rows as int64; a boolean mask names its true rows, as in NumPy.
+    """Convert row numbers to int64; a boolean mask selects its true rows, as in NumPy.
 
     Args:
-        indices: whole numbers from 0 to ``count`` - 1, or a mask (count,).
-        count: how many rows there are.
-        flat: whether they must be one-dimensional.
+        indices: integers from 0 to ``count`` - 1, or a boolean mask (count,).
+        count: number of rows.
+        flat: whether ``indices`` must be one-dimensional.
 
     Raises:
-        InstaHideError: numbers that are not whole, negative or too large; a mask of another length.
+        InstaHideError: ``indices`` are not integers or are out of range, or the mask has another
+            length.
     """
     values = np.asarray(indices)
     if values.dtype == np.bool:

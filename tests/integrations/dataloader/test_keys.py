@@ -147,7 +147,7 @@ def test_persistent_workers_do_not_serve_two_at_a_time() -> None:
     first = iter(encoded)
     next(first)
     iter(encoded)
-    with pytest.raises(InstaHideError, match="serve only one pass"):
+    with pytest.raises(InstaHideError, match="support only one pass"):
         list(first)
 
 

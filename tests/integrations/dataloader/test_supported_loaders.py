@@ -77,16 +77,16 @@ LOADERS: list[tuple[Any, str]] = [
     (lambda: loader(None), "batch_size=None"),
     (lambda: loader(sampler=Endless()), "The sampler has no length"),
     (lambda: loader(1, batch_sampler=Endless()), "The sampler has no length"),
-    (lambda: loader(sampler=Lying()), "more batches than the 3 that"),
+    (lambda: loader(sampler=Lying()), "length of the batch sampler is 3, but"),
     (lambda: DataLoader(Unsized(), 2, sampler=HALF), "The data set has no length"),  # type: ignore[arg-type]
-    (lambda: loader(1, batch_sampler=Sampled([["a"]])), "indices that are no whole numbers"),
-    (lambda: loader(1, batch_sampler=Sampled([[True, False] * 4])), "no whole numbers"),
-    (lambda: loader(1, batch_sampler=Sampled([torch.arange(40) > 3])), "no whole numbers"),
-    (lambda: loader(1, batch_sampler=Sampled([np.arange(40) > 3])), "no whole numbers"),
-    (lambda: loader(1, batch_sampler=Sampled([[1.0, 2.0]])), "no whole numbers"),
+    (lambda: loader(1, batch_sampler=Sampled([["a"]])), "indices that are not integers"),
+    (lambda: loader(1, batch_sampler=Sampled([[True, False] * 4])), "not integers"),
+    (lambda: loader(1, batch_sampler=Sampled([torch.arange(40) > 3])), "not integers"),
+    (lambda: loader(1, batch_sampler=Sampled([np.arange(40) > 3])), "not integers"),
+    (lambda: loader(1, batch_sampler=Sampled([[1.0, 2.0]])), "not integers"),
     (lambda: loader(1, batch_sampler=Sampled([[0, -1]])), "out of range: there are 40 items"),
     (lambda: loader(1, batch_sampler=Sampled([[40]])), "out of range: there are 40 items"),
-    (lambda: loader(sampler=[5, 9, 5]), "needs as many; the sampler gives 2"),
+    (lambda: loader(sampler=[5, 9, 5]), "but the sampler yields only 2"),
 ]
 
 

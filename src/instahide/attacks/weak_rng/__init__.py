@@ -1,1 +1,1 @@
-"""Attacks on masks that were drawn from general-purpose random generators."""
+"""Attacks on keys that were drawn from general-purpose random generators."""

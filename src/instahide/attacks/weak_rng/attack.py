@@ -1,4 +1,4 @@
-"""Recovers keys of general-purpose generators: the seed by search, or the state by linear algebra.
+"""Recovers keys from general-purpose generators: the seed by search, the state by linear algebra.
 
 Carlini et al. (arXiv:2011.05315) recovered the masks of the authors' challenge, whose generator was
 not cryptographic. These attacks do so for NumPy's and PyTorch's generators. Keys of this library
@@ -29,22 +29,22 @@ from instahide.attacks.weak_rng.mt19937 import ENOUGH, GeneratorState, recover_s
 from instahide.attacks.weak_rng.seed_search import Generator, candidates, normals
 
 SEEDS = 1 << 32
-#: Seeds that a thread tries before it looks at the clock.
+#: Number of seeds per thread between two checks of the budget, and number of threads.
 _CHUNK, _THREADS = 1 << 19, 2
-#: Mixes that a seed has to explain, and the share of them: some were drawn again to meet bounds.
-#: By chance it explains about one in a hundred of them.
+#: Number of mixes to compare with a seed, and the fraction that the right seed must explain; some
+#: mixes were redrawn to satisfy the bounds. A wrong seed explains about one in a hundred.
 _MIXES, _EXPLAINED = 32, 0.5
-#: Below this a value is too near to zero for its sign to be sure.
+#: The sign of smaller absolute values is uncertain.
 _LEAST_VALUE = 1e-4
 
 
 class SeedSearch:
-    """The 32-bit seed of coefficients that NumPy or PyTorch drew, k normal values a mix.
+    """Searches the 32-bit seed of coefficients from NumPy or PyTorch, k normal values per mix.
 
-    The first mix must not have been drawn again, and its two private images must differ in class.
+    The first mix must not have been redrawn, and its two private images must differ in class.
 
     Args:
-        seeds: to try; all by default.
+        seeds: seeds to try; all by default.
     """
 
     name = "seed-search"
@@ -57,17 +57,17 @@ class SeedSearch:
         self.seeds = seeds
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs the two private coefficients of the first mix."""
+        """Applies if soft labels show the two private coefficients of the first mix."""
         if observation.labels is None or observation.threat.labels != "soft":
             return "The attacker sees no soft labels."
         if observation.scheme.private_k != 2:
-            return "Only the order of two private coefficients is tried."
+            return "The attack is for mixes of two private images."
         if int((observation.labels[0] > 0).sum()) != 2:
             return "The label of the first encoding does not show two coefficients."
         return None
 
     def run(self, observation: EncodingObservation, budget: Budget, progress: Progress) -> Finding:
-        """Statistics alone: the seed, where there is one, gives every later coefficient."""
+        """Return statistics only; the seed, if found, determines all later coefficients."""
         ratios = _ratios(observation)
         tried, seconds = 0, 1e-9
         step = _CHUNK * _THREADS
@@ -94,10 +94,10 @@ class SeedSearch:
 
 
 class MersenneTwisterAttack:
-    """The state of a Mersenne Twister, from masks of encodings whose mix is known.
+    """Recovers the state of a Mersenne Twister from masks of encodings with known mixes.
 
-    Signs are taken to be drawn one after the other, in the order of the encodings and of their
-    values, by the lowest bit of each output: `torch.randint(0, 2, ...)`, `RandomState.randint`.
+    The attack assumes that signs were drawn one by one, in the order of the encodings and of their
+    values, as the lowest bit of each output: `torch.randint(0, 2, ...)`, `RandomState.randint`.
     """
 
     name = "mersenne-twister"
@@ -107,7 +107,7 @@ class MersenneTwisterAttack:
     volumes = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """It needs about 20,000 signs."""
+        """Applies if about 20,000 signs are known."""
         if not observation.scheme.mask:
             return "The scheme has no mask."
         known = 0 if observation.known_mixes is None else observation.known_mixes.numel()
@@ -116,37 +116,40 @@ class MersenneTwisterAttack:
         return None
 
     def run(self, observation: EncodingObservation, budget: Budget, progress: Progress) -> Finding:
-        """Masks of all encodings that were not known, and what lies under them."""
+        """Predict the masks of all other encodings, and remove them."""
         mixes = require(observation.known_mixes)
         rest = observation.encodings[len(mixes) :]
-        turned = observation.encodings[: len(mixes)].sign() != mixes.sign()
+        flipped = observation.encodings[: len(mixes)].sign() != mixes.sign()
         sure = mixes.abs() > _LEAST_VALUE
-        found = _generator(turned[sure].numpy(), np.flatnonzero(sure.reshape(-1).numpy()))
+        found = _generator(flipped[sure].numpy(), np.flatnonzero(sure.reshape(-1).numpy()))
         progress("generator", 1.0)
         if found is None:
             return Finding(statistics={"found": 0.0, "known_signs": float(sure.sum())})
-        generator, set_bit_turns = found
+        generator, set_bit_flips = found
         low = generator.outputs(observation.encodings.numel())[mixes.numel() :] & 1
-        masks = torch.from_numpy(low == int(set_bit_turns)).reshape(rest.shape)
+        masks = torch.from_numpy(low == int(set_bit_flips)).reshape(rest.shape)
         unmasked = RecoveredImages(torch.where(masks, -rest, rest), observation.owners(len(mixes)))
         statistics = {"found": 1.0, "known_signs": float(sure.sum())}
         return PredictedMasks(masks, unmasked, statistics=statistics)
 
 
 def _generator(
-    turned: NDArray[np.bool], positions: NDArray[np.int64]
+    flipped: NDArray[np.bool], positions: NDArray[np.int64]
 ) -> tuple[GeneratorState, bool] | None:
-    """The generator of the signs, and whether a set bit turns one; None if there is no such."""
-    for set_bit_turns in (True, False):
-        bits = (turned == set_bit_turns)[:ENOUGH]
+    """The generator of the signs, and whether a set bit flips a sign; None if there is none."""
+    for set_bit_flips in (True, False):
+        bits = (flipped == set_bit_flips)[:ENOUGH]
         state = recover_state(bits, positions[:ENOUGH])
         if state is not None:
-            return state, set_bit_turns
+            return state, set_bit_flips
     return None
 
 
 def _ratios(observation: EncodingObservation) -> NDArray[np.float64]:
-    """(m,) smaller over larger private coefficient of the first mixes; nan for a shared class."""
+    """(m,) ratios of the smaller to the larger private coefficient of the first mixes.
+
+    The ratio is nan if both images have the same class.
+    """
     two = require(observation.labels)[:_MIXES].double().topk(2, dim=1).values.numpy()
     return np.where(two[:, 1] > 0, two[:, 1] / two[:, 0], np.nan)
 
@@ -154,7 +157,7 @@ def _ratios(observation: EncodingObservation) -> NDArray[np.float64]:
 def _seed_among(
     seeds: range, generator: Generator, ratios: NDArray[np.float64], k: int
 ) -> int | None:
-    """The seed that explains ``ratios``, if one of ``seeds`` does."""
+    """The seed among ``seeds`` that explains ``ratios``; None if there is none."""
     half = seeds.start + len(seeds) // _THREADS
     parts = (range(seeds.start, half), range(half, seeds.stop))
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -166,9 +169,9 @@ def _seed_among(
 
 
 def _explains(seed: int, generator: Generator, ratios: NDArray[np.float64], k: int) -> bool:
-    """Whether the ratios are among the first that ``seed`` draws.
+    """Whether enough of the ratios are among the first that ``seed`` draws.
 
-    In which place is left open: a mix that is drawn again moves all that come after it, or none.
+    Their order is not compared, because a redrawn mix may shift all later ones.
     """
     drawn = np.abs(normals(seed, generator, (2 * _MIXES, k)))[:, :2]
     expected = drawn.min(axis=1) / drawn.max(axis=1)

@@ -1,9 +1,9 @@
 """Recovers the state of a Mersenne Twister by linear algebra over GF(2).
 
-MT19937 (Matsumoto and Nishimura, 1998) is the generator behind NumPy's `RandomState` and PyTorch on
-the processor. Both draw a sign as the lowest bit of one output. Every bit of every output is a sum
-of bits of the first state, so that as many known bits as there are unknown ones, and a few more,
-are a system of linear equations: solved, all outputs are known for good.
+MT19937 (Matsumoto and Nishimura, 1998) is the generator of NumPy's `RandomState` and of PyTorch on
+the CPU. Both draw a sign as the lowest bit of one output. Every bit of every output is a sum over
+GF(2) of bits of the initial state. So a few more known bits than state bits give a system of linear
+equations, whose solution determines all outputs.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from numpy.typing import NDArray
 from instahide.utils.numba_jit import njit
 
 WORDS, MIDDLE = 624, 397
-#: Bits of a state that say anything: of the first word only the highest counts.
+#: Number of informative state bits: only the highest bit of the first word is used.
 STATE_BITS = 19_937
-#: Known bits that are enough. 19,937 in a row are independent. Where single ones are missing, some
-#: of the others say nothing new: with one in a hundred missing, about 21,500 are needed.
-#: What is beyond the unknowns has to fit, and by chance hundreds of bits never do.
+#: A sufficient number of known bits. 19,937 consecutive ones are independent. If some are missing,
+#: others are redundant: with one in a hundred missing, about 21,500 are needed. The surplus bits
+#: verify the solution: hundreds of bits do not fit by chance.
 ENOUGH = 22_000
 _UNKNOWNS = WORDS * 32
-#: Words of a row: the unknowns and, in the last one, the known bit.
+#: Number of 64-bit words per row: the unknowns, and the known bit in the last word.
 _PACKED = _UNKNOWNS // 64 + 1
-#: Pivots that are found before they are taken off all other rows in one pass ("four Russians").
+#: Number of pivots eliminated from all other rows in one pass (the method of the four Russians).
 _GROUP = 8
 
 
 class GeneratorState:
-    """A Mersenne Twister that goes on from 624 words.
+    """A Mersenne Twister with a given state.
 
     Args:
-        words: (624,) uint32, whose first twist gives the first outputs.
+        words: (624,) uint32 state before the twist that gives the first outputs.
     """
 
     def __init__(self, words: NDArray[np.uint32]) -> None:
         self._generator = np.random.RandomState()
-        # A position at the end: the next output twists first.
+        # The position at the end makes the next output twist the state first.
         self._generator.set_state(("MT19937", words, WORDS, 0, 0.0))
 
     def outputs(self, count: int) -> NDArray[np.uint32]:
@@ -45,14 +45,14 @@ class GeneratorState:
 
 
 def recover_state(bits: NDArray[np.bool], positions: NDArray[np.int64]) -> GeneratorState | None:
-    """The generator whose outputs have ``bits`` (n,) as their lowest bits.
+    """Find the generator whose outputs have ``bits`` as their lowest bits.
 
     Args:
-        bits: known ones; `ENOUGH` of them are enough.
-        positions: (n,) the number of the output that each is of, ascending from 0 on.
+        bits: (n,) known bits; `ENOUGH` are sufficient.
+        positions: (n,) ascending index of the output of each bit, counted from 0.
 
     Returns:
-        The generator, before its first output; None if no state explains the bits, or several do.
+        The generator before its first output; None if no state or several states explain the bits.
     """
     rows = low_bits(int(positions[-1]) + 1, positions)
     rows[:, -1] = bits
@@ -64,11 +64,11 @@ def recover_state(bits: NDArray[np.bool], positions: NDArray[np.int64]) -> Gener
 
 
 def low_bits(count: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """(n, 313) packed: which bits of the first state add up to the lowest bits of outputs.
+    """(n, 313) packed rows: the bits of the initial state whose sum is the lowest bit of an output.
 
     Args:
-        count: of outputs to go through.
-        positions: (n,) ascending, below ``count``; the outputs that are wanted.
+        count: number of outputs to generate.
+        positions: (n,) ascending indices of the wanted outputs, less than ``count``.
     """
     rows = np.zeros((len(positions), _PACKED), np.uint64)
     _fill_low_bits(rows, positions, count)
@@ -93,7 +93,7 @@ def _fill_low_bits(rows: NDArray[np.uint64], positions: NDArray[np.int64], count
 
 @njit()
 def _twist(state: NDArray[np.uint64], word: int) -> None:
-    """One word of the next state in place of the one before it."""
+    """Replace one word of the state by its successor."""
     following, middle = state[(word + 1) % WORDS], state[(word + MIDDLE) % WORDS]
     fresh = middle.copy()
     # (upper bit of this word, lower bits of the next) >> 1, and its lowest bit times the matrix.
@@ -108,7 +108,7 @@ def _twist(state: NDArray[np.uint64], word: int) -> None:
 
 @njit()
 def _tempered_low_bit(word: NDArray[np.uint64], row: NDArray[np.uint64]) -> None:
-    """Which bits of an untempered word make up the lowest bit of the output, added up.
+    """Add up the bits of an untempered word whose sum is the lowest bit of the output.
 
     y ^= y >> 11; y ^= (y << 7) & 0x9D2C5680; y ^= (y << 15) & 0xEFC60000; y ^= y >> 18
     """
@@ -135,11 +135,11 @@ def _bit(row: NDArray[np.uint64], column: int) -> bool:
 def _eliminate(rows: NDArray[np.uint64], order: NDArray[np.int64]) -> bool:
     """Bring ``rows`` into echelon form; ``order`` (unknowns,) becomes the row of each pivot.
 
-    Columns are taken in groups: their pivots are found among the rows left, and every sum of these
-    pivots stands in a table, so that one pass takes the whole group off a row.
+    Columns are processed in groups. The pivots of a group are found among the remaining rows, and a
+    table holds all sums of these pivots, so that one pass eliminates the whole group from a row.
 
     Returns:
-        Whether the rows contradict each other nowhere.
+        Whether the system is consistent.
     """
     width = rows.shape[1]
     done = 0
@@ -157,7 +157,7 @@ def _eliminate(rows: NDArray[np.uint64], order: NDArray[np.int64]) -> bool:
 
 @njit()
 def _pivots(rows: NDArray[np.uint64], done: int, start: int, columns: NDArray[np.int64]) -> int:
-    """Find pivots of the next columns below row ``done``, and move them there.
+    """Find pivots of the next columns from row ``done`` on, and move them there.
 
     Each pivot row has zeros in the other pivots' columns.
     """
@@ -186,7 +186,7 @@ def _pivots(rows: NDArray[np.uint64], done: int, start: int, columns: NDArray[np
 
 @njit()
 def _sums(pivots: NDArray[np.uint64], table: NDArray[np.uint64], first: int) -> None:
-    """``table[i]``: the sum of the pivots whose bits are set in i."""
+    """Set ``table[i]`` to the sum of the pivots whose bits are set in i."""
     for place in range(len(pivots)):
         for index in range(1 << place):
             for part in range(first, pivots.shape[1]):
@@ -197,7 +197,7 @@ def _sums(pivots: NDArray[np.uint64], table: NDArray[np.uint64], first: int) -> 
 def _take_off(
     rows: NDArray[np.uint64], table: NDArray[np.uint64], columns: NDArray[np.int64], first: int
 ) -> None:
-    """Add to each of ``rows`` the sum of pivots that clears its ``columns``."""
+    """Add to each row the sum of pivots that clears its ``columns``."""
     for row in range(len(rows)):
         index = 0
         for place in range(len(columns)):
@@ -210,7 +210,7 @@ def _take_off(
 
 @njit()
 def _substitute(rows: NDArray[np.uint64], order: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """(unknowns,) a solution of the echelon form, 0 where it is free to choose."""
+    """(unknowns,) a solution of the echelon form; free variables are 0."""
     width = rows.shape[1]
     packed = np.zeros(width - 1, np.uint64)
     solution = np.zeros(_UNKNOWNS, np.uint8)

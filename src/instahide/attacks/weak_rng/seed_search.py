@@ -1,9 +1,9 @@
-"""Trying every seed of a general-purpose generator against coefficients that were published.
+"""Exhaustive search for the seed of a general-purpose generator, from published coefficients.
 
-NumPy's `RandomState(seed)` and PyTorch's `manual_seed(seed)` on the processor fill a Mersenne
-Twister from 32 bits. The ratio of the first two coefficients of a mix is that of two of its first
-normal values: for one seed a few words of the state are enough to compare, and nearly all seeds are
-dropped there. Those that pass are looked at as a whole by the caller.
+NumPy's `RandomState(seed)` and PyTorch's `manual_seed(seed)` on the CPU initialize a Mersenne
+Twister from 32 bits. The ratio of the first two coefficients of a mix is the ratio of two of its
+first normal values. A few words of the state are enough to compute it, and it rejects nearly all
+seeds. The caller tests the remaining ones on all mixes.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from instahide.utils.numba_jit import njit
 
 Generator = Literal["numpy", "torch"]
 
-#: Seeds that are tried side by side, in the lanes of vector instructions.
+#: Number of seeds tried in parallel, in the lanes of vector instructions.
 LANES = 16
-#: Pairs that the polar method may refuse, less one. It refuses 21%, ten in a row once in 10^7.
+#: Maximum number of pairs drawn by the polar method. It rejects 21% of them, ten in a row with a
+#: probability of about 10^-7.
 _ATTEMPTS = 10
-#: Relative difference of a ratio that float32 coefficients may show.
+#: Relative tolerance of a ratio of float32 coefficients.
 TOLERANCE = 1e-5
 
 
 def candidates(
     ratio: float, generator: Generator, seeds: range, most: int = 100_000
 ) -> NDArray[np.int64]:
-    """Seeds whose first mix has ``ratio`` between its first two coefficients, in either order.
+    """Seeds for which the first two coefficients of the first mix have this ratio, in any order.
 
     Args:
-        ratio: of the smaller to the larger one.
-        generator: which library drew them, an array (n, k) of normal values in one call.
-        seeds: to try, consecutive, within 0 .. 2^32 - 1.
-        most: that are handed back.
+        ratio: ratio of the smaller to the larger coefficient.
+        generator: library that drew the coefficients, as an array (n, k) of normals in one call.
+        seeds: consecutive seeds to try, within 0 .. 2^32 - 1.
+        most: maximum number of seeds to return.
     """
     found = np.zeros(most, np.int64)
     search = _numpy_seeds if generator == "numpy" else _torch_seeds
@@ -46,9 +47,9 @@ def candidates(
 
 
 def normals(seed: int, generator: Generator, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """The standard normal values that a library draws first from ``seed``.
+    """The first standard normal values that a library draws from ``seed``.
 
-    PyTorch's own come in blocks of 16, of which there must be at least one.
+    PyTorch draws them in blocks of 16; ``shape`` must have at least 16 values.
     """
     if generator == "numpy":
         return np.random.RandomState(seed).standard_normal(shape)
@@ -58,9 +59,10 @@ def normals(seed: int, generator: Generator, shape: tuple[int, int]) -> NDArray[
 
 @njit(nogil=True)
 def _outputs(seed: int, state: NDArray[np.uint32], out: NDArray[np.uint32]) -> None:
-    """The first outputs (count, LANES), of at most 227, of generators from ``seed`` on.
+    """The first outputs (count, LANES), at most 227, of the generators of consecutive seeds.
 
-    Seeds lie side by side, since one by one each step would wait for the multiplication before it.
+    Seeds are processed in parallel, because with a single seed each step would wait for the
+    multiplication of the step before.
     """
     count, lanes = out.shape
     for lane in range(lanes):
@@ -86,7 +88,10 @@ def _outputs(seed: int, state: NDArray[np.uint32], out: NDArray[np.uint32]) -> N
 def _numpy_seeds(
     ratio: float, tolerance: float, start: int, stop: int, found: NDArray[np.int64]
 ) -> int:
-    """RandomState's polar method (Marsaglia): both values of a pair share all but one factor."""
+    """Search with RandomState's polar method (Marsaglia).
+
+    The ratio of the two normal values of a pair is that of its two uniform values.
+    """
     state = np.empty((624, LANES), np.uint32)
     out = np.empty((4 * _ATTEMPTS, LANES), np.uint32)
     count = 0
@@ -107,7 +112,10 @@ def _numpy_seeds(
 def _torch_seeds(
     ratio: float, tolerance: float, start: int, stop: int, found: NDArray[np.int64]
 ) -> int:
-    """PyTorch's Box-Muller method: value i of a block of 16 comes from outputs i and i + 8."""
+    """Search with PyTorch's Box-Muller method.
+
+    Value i of a block of 16 is computed from outputs i and i + 8.
+    """
     state, out = np.empty((624, LANES), np.uint32), np.empty((10, LANES), np.uint32)
     count = 0
     for base in range(start, stop, LANES):
@@ -129,7 +137,7 @@ def _note(
     found: NDArray[np.int64],
     count: int,
 ) -> int:
-    """Add ``seed`` to those ``found`` if the two values have the ratio; how many there are then."""
+    """Append ``seed`` to ``found`` if the two values have the ratio; return the new count."""
     low, high = min(first, second), max(first, second)
     if abs(low - ratio * high) <= tolerance * high and count < len(found):
         found[count] = seed
@@ -139,14 +147,14 @@ def _note(
 
 @njit(nogil=True)
 def _double(high: np.uint32, low: np.uint32) -> float:
-    """53 bits of two outputs, from -1 to 1."""
+    """A uniform value from -1 to 1 with 53 bits from two outputs."""
     whole = (high >> np.uint32(5)) * 67108864.0 + (low >> np.uint32(6))
     return float(2.0 * whole / 9007199254740992.0 - 1.0)
 
 
 @njit(nogil=True)
 def _cosine(radius: np.uint32, angle: np.uint32) -> float:
-    """The first value of a Box-Muller pair of two 24-bit uniform ones."""
+    """The first value of a Box-Muller pair from two 24-bit uniform values."""
     u = 1.0 - (radius & np.uint32(0xFFFFFF)) / 16777216.0
     v = (angle & np.uint32(0xFFFFFF)) / 16777216.0
     return float(math.sqrt(-2.0 * math.log(u)) * math.cos(2.0 * math.pi * v))

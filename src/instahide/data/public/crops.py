@@ -1,4 +1,4 @@
-"""Crops of large photographs at random scales, and how much there is to see in them."""
+"""Random crops of large photographs at random scales, and their number of SIFT key points."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from instahide.errors import DataError, IntegrationError
 from instahide.utils.optional_deps import requires_extra
 from instahide.utils.parallel import parallel_map
 
-#: The name of the photographs that come with installed packages.
+#: Source name of the built-in photographs, which come with installed packages.
 PHOTOS = "photos"
 
-#: Key points are counted on a crop brought to this size, whatever size its patch will have. On a
-#: patch of 32 x 32 itself SIFT finds a handful at most, so that the paper's 40 would pass nothing.
+#: Short side in pixels to which a crop is resized before key points are counted, whatever the patch
+#: size. On a patch of 32 x 32 SIFT finds only a few, and none would reach the paper's limit of 40.
 SIFT_SIDE = 128
 
 #: Photographs, not drawings, in which at least one crop in twelve has 40 key points.
@@ -83,10 +83,14 @@ class PhotoCrops:
 
     @classmethod
     def open(cls, source: str | Path, shape: tuple[int, ...]) -> PhotoCrops:
-        """Crops of shape (C, H, W) of the photographs below a folder, or of the built-in `photos`.
+        """Open the photographs in a folder, or the built-in `photos`, for patches of a shape.
+
+        Args:
+            source: a folder, which is searched recursively, its URL, or `photos`.
+            shape: shape (C, H, W) of a patch.
 
         Raises:
-            InstaHideError: there are none, or one is damaged or smaller than a patch.
+            InstaHideError: there are no photographs, or one is damaged or smaller than a patch.
         """
         files = photo_files(source, shape[0])
         photos = parallel_map(lambda path: read_photo(path, shape), files)
@@ -98,14 +102,17 @@ class PhotoCrops:
         return self.photos[0].shape[2], self.height, self.width
 
     def draw(self, uniforms: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """The crops that ``uniforms`` (n, 4) name, as patches (n, C, H, W) uint8."""
+        """Patches (n, C, H, W) uint8 of the crops selected by ``uniforms`` (n, 4)."""
         patches = np.empty((len(uniforms), *self.shape), np.uint8)
         for patch, crop in zip(patches, self._crops(uniforms), strict=True):
             patch[:] = np.moveaxis(_resize(crop, self.height, self.width), 2, 0)
         return patches
 
     def keypoints(self, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
-        """(n,) SIFT key points in the crops that ``uniforms`` (n, 4) name, at `SIFT_SIDE`."""
+        """(n,) numbers of SIFT key points in the crops selected by ``uniforms`` (n, 4).
+
+        Crops are resized to a short side of `SIFT_SIDE` pixels first.
+        """
         short = min(self.height, self.width)
         height, width = (round(SIFT_SIDE * side / short) for side in (self.height, self.width))
         crops = self._crops(uniforms)
@@ -122,7 +129,7 @@ class PhotoCrops:
 
 
 def keypoints(image: NDArray[np.uint8]) -> int:
-    """How many SIFT key points OpenCV finds in (h, w, C) pixels (Lowe, IJCV 2004)."""
+    """The number of SIFT key points that OpenCV finds in an image (h, w, C) (Lowe, IJCV 2004)."""
     import cv2
 
     grey = image[:, :, 0] if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -130,19 +137,20 @@ def keypoints(image: NDArray[np.uint8]) -> int:
 
 
 def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) -> list[Path]:
-    """The image files below a folder or its URL, or of the built-in `photos`, to cut patches from.
+    """The photographs in a folder, its subfolders or its URL, or the built-in `photos`.
 
-    Grey photographs are among the built-in ones only for grey patches: cut from them, colour
-    patches would show themselves to be public.
+    The built-in gray photographs are used only for patches of one channel: in color patches, their
+    lack of color would reveal that they are public.
 
     Raises:
-        InstaHideError: there are none, OpenCV is missing, or ``channels`` is neither 1 nor 3.
+        InstaHideError: there are no photographs, OpenCV is missing, or ``channels`` is neither 1
+            nor 3.
     """
     with requires_extra("OpenCV", "vision"):
         import cv2  # noqa: F401
     if channels not in (1, 3):
         raise DataError(
-            f"Public patches are grey or colour, but the images have {channels} channels.",
+            f"Public patches have 1 or 3 channels, but the images have {channels}.",
             "Use images of 1 or 3 channels, or a scheme without public images.",
         )
     if str(source) != PHOTOS:
@@ -154,17 +162,17 @@ def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) ->
     ]
     if not files:
         raise IntegrationError(
-            "The built-in photographs come with scikit-image and scikit-learn; neither is here.",
+            "The built-in photographs need scikit-image or scikit-learn; neither is installed.",
             "Install them with `pip install 'instahide[data]'`.",
         )
     return files
 
 
 def read_photo(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The photograph as (h, w, C), for patches of ``shape`` (C, H, W).
+    """Read a photograph as (h, w, C), for patches of ``shape`` (C, H, W).
 
     Raises:
-        InstaHideError: no readable image, or smaller than a patch.
+        InstaHideError: the file is not a readable image, or is smaller than a patch.
     """
     import cv2
 
@@ -183,7 +191,7 @@ def _check_size(photo: NDArray[np.uint8], height: int, width: int, name: str) ->
         raise DataError(
             f"{name}, of {photo.shape[1]} x {photo.shape[0]} pixels, is smaller than a patch "
             f"of {width} x {height}.",
-            "Use smaller patches (`patch=`), remove it, or skip it with `skip_bad=True`.",
+            "Use smaller patches (`patch=`), remove the photograph, or use `skip_bad=True`.",
         )
 
 
@@ -200,7 +208,7 @@ def _bytes(pixels: object) -> NDArray[np.uint8]:
 
 
 def _shipped(package: str, names: tuple[str, ...]) -> list[Path]:
-    # Found without an import: neither package runs.
+    # Located without an import, so that no code of the packages runs.
     spec = find_spec(package)
     folders = spec.submodule_search_locations if spec else None
     paths = [Path(folder) / FOLDERS[package] / name for folder in folders or () for name in names]

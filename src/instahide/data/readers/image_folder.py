@@ -1,4 +1,4 @@
-"""A folder of class folders, decoded once and kept as a memory-mapped table."""
+"""Reads a folder of class folders; decoded images are cached as a memory-mapped table."""
 
 from __future__ import annotations
 
@@ -40,21 +40,22 @@ from instahide.utils.parallel import parallel_map, with_progress
 
 Read = TypeVar("Read")
 
-#: Part of a decode's name in the cache: another release decoded otherwise.
+#: Version of the decoded tables, part of their name in the cache.
 FORMAT = 3
-#: Seconds between two changes of a file that its times tell apart, at the least.
+#: Minimum number of seconds between two changes of a file that its timestamps distinguish.
 CLOCK_TICK = 0.02
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How image files become rows.
+    """Settings for decoding image files.
 
     Attributes:
-        size: of the square that images are brought to; none: as they are.
-        skip_bad: leave out files that cannot be read.
-        progress: show a bar.
-        classes: the class folders there may be, in the order of their numbers.
+        size: side of the square in pixels to which images are resized and cropped; None to keep
+            their size.
+        skip_bad: skip files that cannot be read.
+        progress: show a progress bar.
+        classes: names of the class folders, in the order of their label numbers; None for all.
     """
 
     size: int | None = None
@@ -64,7 +65,7 @@ class Decoding:
 
 
 class _Opened(NamedTuple):
-    """A table, and the bits that its 16-bit images use, if it was made of any."""
+    """A table, and the bit depths of its 16-bit images, each with the path of one of them."""
 
     table: ImageTable
     depths: dict[int, str]
@@ -72,7 +73,7 @@ class _Opened(NamedTuple):
 
 @dataclass
 class _Found:
-    """What is known of files beside their pixels: see `Decoded`; ``kept`` are their numbers."""
+    """Metadata of the decoded files, see `Decoded`; ``kept`` are the indices of readable files."""
 
     kept: list[int] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -92,13 +93,13 @@ class _Found:
 
 
 def open_folder(folder: Path, how: Decoding) -> ImageTable:
-    """The images of a folder of class folders, or of its training folder if it has one."""
+    """Open the images of a folder of class folders, or of its training folder if it has one."""
     parts = find_split_folders(folder, how.classes)
     return _table(_listing(parts.train if parts else folder, how, _beside(parts)), "all", how)
 
 
 def open_test_folder(folder: Path, how: Decoding) -> ImageTable:
-    """The test images of a folder that comes in two parts, or all images of any other."""
+    """Open the images of a folder's test folder if it has one, otherwise all images."""
     parts = find_split_folders(folder, how.classes)
     if parts is None:
         return open_folder(folder, how)
@@ -107,7 +108,7 @@ def open_test_folder(folder: Path, how: Decoding) -> ImageTable:
 
 
 def split_folder(folder: Path, how: Decoding, test_share: float) -> Split:
-    """The split that ``folder`` comes in, else a stratified one."""
+    """Open the training and test folders of ``folder``, or split it with stratified sampling."""
     parts = find_split_folders(folder, how.classes)
     if parts:
         train = _listing(parts.train, how, _beside(parts))
@@ -115,7 +116,7 @@ def split_folder(folder: Path, how: Decoding, test_share: float) -> Split:
         return _pair(_open(train, "all", how), _open(test, "all", how))
     whole = _listing(folder, how)
     train_rows, test_rows = stratified_split(whole.labels, test_share)
-    # What was left out is said once.
+    # The warning of skipped files is shown only once.
     test = replace(whole.subset(test_rows), skipped=())
     return _pair(_open(whole.subset(train_rows), "train", how), _open(test, "test", how))
 
@@ -134,12 +135,12 @@ def decode_listing(
     shown: bool = True,
     title: str = "Reading images",
 ) -> Generator[tuple[int, Read], None, None]:
-    """(number of the file, what ``read`` made of it), in order, read on threads.
+    """Yield (index of the file, result of ``read``) in order; files are read by threads.
 
-    Files that ``read`` refuses are added to ``skipped``.
+    Files for which ``read`` raises an `InstaHideError` are added to ``skipped``.
 
     Raises:
-        InstaHideError: ``read`` refuses a file and ``skipped`` is None.
+        InstaHideError: ``read`` cannot read a file, and ``skipped`` is None.
     """
 
     def attempt(path: Path) -> Read | InstaHideError:
@@ -174,13 +175,13 @@ def _table(listing: Listing, part: str, how: Decoding) -> ImageTable:
 
 
 def _open(listing: Listing, part: str, how: Decoding) -> _Opened:
-    """The decoded images, from the cache if they are there; warns of what was left out."""
+    """The decoded images, from the cache if possible; warns of skipped files."""
     name = f"folder-{digest([FORMAT, str(listing.root.resolve()), part, how.size, how.skip_bad])}"
     state = _state(listing)
     path = cache_folder() / name / f".notes-{state}.json"
     make = partial(_decode_unchanged, listing, how, path, state)
     table = cached_table(name, state, make, source=listing.root)
-    # Said at every opening, not only when the files are decoded.
+    # The warning is shown at every opening, not only when the files are decoded.
     notes = read_notes(path)
     _warn(listing, notes.skipped)
     return _Opened(table, notes.depths)
@@ -192,16 +193,16 @@ def _warn(listing: Listing, skipped: Sequence[Skipped]) -> None:
 
 
 def _decode_unchanged(listing: Listing, how: Decoding, notes: Path, state: str) -> ImageTable:
-    """As `_decode`.
+    """`_decode`, with a check that no file changed during it.
 
     Raises:
-        DataError: a file was changed meanwhile, so that what was read is not of ``state``.
+        DataError: a file changed, so that the decoded images do not belong to ``state``.
     """
     table = _decode(listing, how, notes)
     if _state(listing) != state:
         raise DataError(
             f"Files of {listing.root} were changed while they were read.",
-            "Try again when nobody changes the folder.",
+            "Try again while no other program changes the folder.",
         )
     return table
 
@@ -215,7 +216,7 @@ def _decode(listing: Listing, how: Decoding, notes: Path) -> ImageTable:
             f"No image of {listing.root} can be read.", "Check that the files are images."
         )
     write_notes(notes, Notes(found.skipped, found.depths))
-    # Colour is known only at the end: grey images were written three times over.
+    # Only now is it known whether any image has colors; gray images were written with 3 channels.
     pixels = pixels if found.coloured else pixels[:, :1]
     hashes = hashes_from_bytes(found.sources, FILE_HASHES)
     return table_from_arrays(pixels, listing.labels[found.kept], listing.classes, hashes)
@@ -224,7 +225,7 @@ def _decode(listing: Listing, how: Decoding, notes: Path) -> ImageTable:
 def _rows(
     listing: Listing, how: Decoding, found: _Found
 ) -> Generator[NDArray[np.uint8], None, None]:
-    """(3, H, W) of every file that can be read; ``found`` takes the rest."""
+    """Yield (3, H, W) pixels of every readable file; ``found`` collects the metadata."""
     read: Callable[[Path], Decoded] = partial(decode_file, size=how.size)
     first: tuple[int, ...] = ()
     bad: list[Skipped] | None = found.skipped if how.skip_bad else None
@@ -240,21 +241,21 @@ def _rows(
 
 
 def _state(listing: Listing) -> str:
-    """Changes with the files: whoever replaces one cannot keep all that it is made of.
+    """A digest of the files' metadata, which changes if any file is replaced or changed.
 
-    A modification time can be set, as programs that copy or unpack files do. The time of the last
-    change of the file's entry cannot.
+    Programs that copy or unpack files set the modification time (mtime). The change time (ctime)
+    cannot be set.
     """
     facts, newest = _facts(listing)
     if abs(time.time() - newest) < CLOCK_TICK:
-        # Another change within the same tick of the file system's clock would go unseen.
+        # Another change within the same tick of the file system's clock would not be detected.
         time.sleep(CLOCK_TICK)
         facts, _ = _facts(listing)
     return digest([facts, listing.classes])
 
 
 def _facts(listing: Listing) -> tuple[list[list[object]], float]:
-    """The state of each file, and when any of them was changed last."""
+    """The metadata of each file, and the latest change time of all files."""
     facts: list[list[object]] = []
     newest = 0.0
     for path in listing.files:
@@ -263,7 +264,7 @@ def _facts(listing: Listing) -> tuple[list[list[object]], float]:
         except OSError as error:
             raise DataError(
                 f"{path} cannot be read ({error.strerror or error}).",
-                "Try again when nobody changes the folder.",
+                "Try again while no other program changes the folder.",
             ) from error
         name = path.relative_to(listing.root).as_posix()
         times = status.st_mtime_ns, status.st_ctime_ns

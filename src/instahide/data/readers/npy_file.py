@@ -1,6 +1,6 @@
-"""NumPy's files, read without trust: no pickles, and no memory before sizes are checked.
+"""Safe readers of ``.npy`` and ``.npz`` files: no pickles, and sizes are checked before allocation.
 
-NumPy's own reader takes memory for whatever a header promises, and raises a dozen kinds of errors.
+NumPy's own reader allocates whatever size a header states, and raises many kinds of errors.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from instahide.data.readers.size_limits import require_plausible_size
 from instahide.utils.atomic_write import open_regular
 
-#: Kinds of numbers and texts that are read: bool, int, uint, float, bytes and str.
+#: Accepted kinds of dtypes: bool, int, uint, float, bytes and str.
 KINDS = "biufSU"
-#: Axes of an array, at most.
+#: Maximum number of axes of an array.
 MOST_AXES = 8
-#: What NumPy compresses with, or not.
+#: The compression methods that NumPy writes.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BLOCK = 1 << 20
 
@@ -41,11 +41,11 @@ class _Header(NamedTuple):
 
 
 def map_npy(path: Path) -> NDArray[np.generic]:
-    """The array in an ``.npy`` file, memory-mapped and read-only.
+    """Memory-map the array in an ``.npy`` file, read-only.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged, or holds something else than numbers or texts.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, or its dtype is neither numeric nor text.
     """
     with open_regular(path) as file:
         header = _read_header(file)
@@ -59,7 +59,7 @@ def map_npy(path: Path) -> NDArray[np.generic]:
 
 
 def load_npy(content: bytes) -> NDArray[np.generic]:
-    """The array in the ``content`` of an ``.npy`` file, read-only and not copied.
+    """Read the array in the ``content`` of an ``.npy`` file, read-only and without a copy.
 
     Raises:
         ValueError: as `map_npy`.
@@ -73,7 +73,7 @@ def load_npy(content: bytes) -> NDArray[np.generic]:
 
 
 class Npz(Mapping[str, NDArray[np.generic]]):
-    """The arrays of an ``.npz`` file, each read when it is asked for. Use `open_npz`."""
+    """The arrays of an ``.npz`` file, each read on access. Use `open_npz` to open a file."""
 
     def __init__(self, archive: zipfile.ZipFile, file_bytes: int) -> None:
         self._archive = archive
@@ -94,12 +94,12 @@ class Npz(Mapping[str, NDArray[np.generic]]):
     def __getitem__(self, name: str) -> NDArray[np.generic]:
         info = self._members[name]
         if info.compress_type not in _COMPRESSIONS:
-            raise ValueError(f"{name!r} is compressed in a way that NumPy does not use")
+            raise ValueError(f"{name!r} has a compression method that NumPy does not use")
         require_plausible_size(info.file_size, self._file_bytes)
         with self._archive.open(info) as stream:
             header = _read_header(stream)  # type: ignore[arg-type]
             if info.file_size != stream.tell() + header.size:
-                raise ValueError(f"{name!r} has not the length of an array {header.shape}")
+                raise ValueError(f"the length of {name!r} is not that of an array {header.shape}")
             values = np.empty(header.size // header.dtype.itemsize, header.dtype)
             _fill(values, stream)  # type: ignore[arg-type]
         return values.reshape(header.shape, order="F" if header.column_major else "C")
@@ -107,10 +107,10 @@ class Npz(Mapping[str, NDArray[np.generic]]):
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[Npz]:
-    """The arrays in ``path``, by name.
+    """Open the ``.npz`` file ``path`` as a mapping from names to arrays.
 
     Raises:
-        Exception: whatever `zipfile` and `zlib` raise on damaged files; ValueError as `map_npy`.
+        Exception: any error of `zipfile` and `zlib` on damaged files; ValueError like `map_npy`.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -121,7 +121,7 @@ def open_npz(path: Path) -> Iterator[Npz]:
 def _read_header(file: BinaryIO) -> _Header:
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version} is for arrays of several fields")
+        raise ValueError(f"format version {version} is not supported")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     try:
         header = _Header(*read(file))
@@ -130,12 +130,12 @@ def _read_header(file: BinaryIO) -> _Header:
     if header.dtype.kind not in KINDS or not header.dtype.itemsize:
         raise ValueError(f"it holds {header.dtype.name[:40]}, not plain numbers or texts")
     if len(header.shape) > MOST_AXES or any(type(n) is not int or n < 0 for n in header.shape):
-        raise ValueError("its shape is none of an array of images or labels")
+        raise ValueError("its shape is not that of an array of images or labels")
     return header
 
 
 def _fill(values: NDArray[np.generic], stream: BinaryIO) -> None:
-    """Read all of ``stream`` into ``values``, and let it compare its checksum."""
+    """Read all of ``stream`` into ``values``; reading to the end verifies its checksum."""
     view = values.view(np.uint8).data
     at = 0
     while at < len(view):
@@ -145,4 +145,4 @@ def _fill(values: NDArray[np.generic], stream: BinaryIO) -> None:
         view[at : at + len(part)] = part
         at += len(part)
     if stream.read(1):
-        raise ValueError("it is longer than it says")
+        raise ValueError("it is longer than its header states")

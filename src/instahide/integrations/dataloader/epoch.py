@@ -86,9 +86,9 @@ class Epoch:
             return self._plans.pop(number)
         except KeyError:
             raise IntegrationError(
-                "A new pass over the loader began before the last one was over, and PyTorch's "
-                "persistent workers serve only one pass at a time.",
-                "Finish one pass before the next, or do not set persistent_workers.",
+                "A new pass over the loader began before the previous one ended, but PyTorch's "
+                "persistent workers support only one pass at a time.",
+                "Finish each pass before the next, or do not set persistent_workers.",
             ) from None
 
 
@@ -132,9 +132,9 @@ class EpochSampler:
         listed = [self._numbers(batch) for batch in islice(batches, most + 1)]
         if len(listed) > most:
             raise IntegrationError(
-                f"The sampler gives more batches than the {len(self)} that its length says, and "
-                f"had not ended after {most}, so that the images of an epoch are not known.",
-                "Give it an end, and the length that it has.",
+                f"The length of the batch sampler is {len(self)}, but it has not ended after "
+                f"{most} batches, so the images of an epoch are unknown.",
+                "Use a finite sampler with the right length.",
             )
         return listed
 
@@ -143,13 +143,13 @@ class EpochSampler:
             numbers = np.asarray([_item_number(each) for each in batch], np.int64)
         except TypeError as error:
             raise IntegrationError(
-                f"The sampler gives indices that are no whole numbers ({error}).",
-                "Let it give item numbers: exposure is counted by them.",
+                f"The sampler yields indices that are not integers ({error}).",
+                "Use a sampler of integer indices, which are needed to count exposure.",
             ) from error
         items = self._encoder.exposure.images
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < items:
             raise IntegrationError(
-                f"The sampler gives an index out of range: there are {items} items.",
+                f"The sampler yields an index out of range: there are {items} items.",
                 f"Use 0 to {items - 1}.",
             )
         return numbers
@@ -158,15 +158,15 @@ class EpochSampler:
 def _item_number(value: SupportsIndex) -> int:
     # A mask in place of numbers would select only items 0 and 1.
     if isinstance(value, bool) or getattr(value, "dtype", None) in (np.bool, torch.bool):
-        raise TypeError("a boolean is no number")
+        raise TypeError("they are booleans")
     return index(value)
 
 
 def _require_partners(private_k: int, images: int) -> None:
     if images < private_k:
         raise SchemeError(
-            f"A mix of {private_k} private images needs as many; the sampler gives {images}.",
-            "Lower k, or give more images.",
+            f"A mix needs {private_k} private images, but the sampler yields only {images}.",
+            "Use a smaller k, or more images.",
         )
 
 
