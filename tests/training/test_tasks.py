@@ -24,6 +24,7 @@ from instahide.training.data.target_scale import scale_of_parts, target_scale
 from instahide.training.distributed.processes import ALONE
 from instahide.training.evaluate import predicted, table_batches
 from instahide.training.model_io import load_network
+from instahide.training.models.deployment import Deployment
 from instahide.training.outputs import Outputs
 from instahide.training.predict import predict_encrypted, without_partners
 from instahide.training.run_folder import RunFolder
@@ -70,9 +71,13 @@ def test_values_come_out_in_their_own_unit(tmp_path: Path) -> None:
     assert trainer.metrics["r2"] > 0.25
     assert trainer.metrics["encrypted_r2"] > 0.4
     assert list(trainer.history[-1].metrics) == ["mae", "r2"]
-    _, card = load_network(tmp_path / "run" / "model.safetensors")
+    network, card = load_network(tmp_path / "run" / "model.safetensors")
     np.testing.assert_allclose(card.target_mean, split.train.labels.mean(0), rtol=1e-4)
     np.testing.assert_allclose(card.target_std, split.train.labels.std(0), rtol=1e-3)
+    pixels = torch.from_numpy(split.test.pixels.astype(np.float32))
+    exported = Deployment(network, card)(pixels)
+    plain = network(torch.from_numpy(split.test.normalized()))
+    torch.testing.assert_close(exported, card.outputs.predictions(plain), rtol=1e-3, atol=1e-3)
 
 
 def test_a_pooled_run_learns_findings_that_not_every_folder_has(tmp_path: Path) -> None:

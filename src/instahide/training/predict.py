@@ -159,6 +159,17 @@ def without_partners(predictions: Tensor, query: Scheme, outputs: Outputs) -> Te
 
     Raises:
         InstaHideError: the coefficient of the query is hardly larger than those of the others.
+
+    Examples:
+        >>> import torch
+        >>> from instahide import Scheme
+        >>> from instahide.training.outputs import Outputs
+        >>> from instahide.training.predict import without_partners
+        >>> query = Scheme.inside(4).query(0.5)
+        >>> mixed = torch.tensor([[0.6], [0.4], [0.3], [0.3]])
+        >>> found = without_partners(mixed, query, Outputs("multi-label", 1))
+        >>> bool(found[0] > 0.7), bool(torch.isclose(found.mean(), mixed.mean()))
+        (True, True)
     """
     count = len(predictions)
     if outputs.task == "single-label" or query.private_k == 1 or count < 2:
