@@ -203,7 +203,7 @@ def nothing(folder: Path) -> None:
         (mixed_sizes, ["mine"], "--size"),
         (one_class, ["mine"], "class"),
         (wrong_labels, ["mine.npz"], "abel"),
-        (not_finite, ["mine.npz"], "uint8"),
+        (not_finite, ["mine.npz"], "not finite"),
         (other_pool, ["digits", "--public", "pool"], "16"),
         (nothing, ["digits", "--public", "nowhere"], "nowhere"),
         (nothing, ["digits", "--k", "0"], "k = 0"),
