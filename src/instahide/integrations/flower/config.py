@@ -109,7 +109,10 @@ class FederatedSettings(TrainSettings):
         description="Dirichlet parameter of the split; smaller: fewer classes for each participant",
     )
 
-    shape: Annotated[tuple[int, ...] | None, BeforeValidator(_sizes)] = Field(
+    shape: Annotated[
+        Annotated[tuple[int, ...], Field(min_length=3, max_length=3)] | None,
+        BeforeValidator(_sizes),
+    ] = Field(
         None, description="channels, height, width of the images; none: those of the test images"
     )
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_words)] = Field(
