@@ -24,7 +24,9 @@ def export_model(
     """Write a trained network for use elsewhere, with its preprocessing.
 
     Files of onnx and pt2 take pixels as they are in the image files, as float32, and return
-    probabilities. Example: instahide export-model runs/run --format onnx --out model.onnx
+    probabilities, or values.
+
+    Example: instahide export-model runs/run --format onnx --out model.onnx
     """
     from instahide.training.model_io import load_network
     from instahide.training.models.deployment import export_network

@@ -14,11 +14,16 @@ from typer.testing import CliRunner
 
 from instahide import ImageTable, load_network
 from instahide.cli.main import app
+from instahide.data.labels import Task
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.training.model_io import NetworkCard, save_network
 from instahide.training.models import build
-from instahide.training.models.deployment import Deployment, export_network
+from instahide.training.models.deployment import (
+    Deployment,
+    DeploymentFormat,
+    export_network,
+)
 from instahide.training.predict import probabilities
 from tests.scans import stains, volumes
 
@@ -83,6 +88,28 @@ def test_the_file_answers_as_the_network_does(
         torch.testing.assert_close(answers, wanted[:count], rtol=1e-4, atol=1e-5)
         assert json.loads(kept) == json.loads(json.dumps(asdict(card)))
     assert (wanted.max(0).values - wanted.min(0).values).min() > 1e-3
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_findings_and_values_are_predicted_as_by_the_network(
+    tmp_path: Path, form: DeploymentFormat, task: Task
+) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+    table = _table("images")
+    moments = ((40.0, -3.0), (12.0, 0.5)) if task == "regression" else ((), ())
+    card = NetworkCard(
+        "small", True, table.shape, ("age", "dose"), table.mean, table.std,
+        Scheme.inside(4).to_json(), table.value_range, task, *moments,
+    )  # fmt: skip
+    network = build("small", 5, 2, sign_invariant=True, seed=3, size=(12, 12)).eval()
+    export_network(network, card, tmp_path / f"out.{form}", form)
+    with torch.no_grad():
+        wanted = card.outputs.predictions(network(torch.from_numpy(table.normalized())))
+    pixels = torch.from_numpy(table.pixels.astype(np.float32))
+    answers, _ = _ask(tmp_path / f"out.{form}", form, pixels)
+    torch.testing.assert_close(answers, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_pixels_beyond_the_range_count_as_its_ends(tmp_path: Path) -> None:

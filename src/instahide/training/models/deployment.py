@@ -27,7 +27,7 @@ from instahide.utils.optional_deps import requires_extra
 DeploymentFormat = Literal["onnx", "pt2", "safetensors"]
 
 #: Names of the input and the output of an exported network, and of the card in its metadata.
-INPUT, OUTPUT, CARD = "pixels", "probabilities", "instahide_card"
+INPUT, OUTPUT, CARD = "pixels", "predictions", "instahide_card"
 #: Largest difference of a probability between the file and the network; of a value, in standard
 #: deviations if these are above 1.
 TOLERANCE = 1e-3
@@ -86,8 +86,9 @@ def export_network(
     """Write ``network`` to ``path``, atomically, after a check that the file computes the same.
 
     Files of the formats ``onnx`` and ``pt2`` take ``pixels`` (n, C, H, W), or (n, C, D, H, W) for
-    volumes, float32 and not normalized, and return ``probabilities`` (n, classes), which are values
-    for a regression. The card is in their metadata (``instahide_card``), as JSON.
+    volumes, float32 and not normalized, and return ``predictions`` (n, columns): the probability of
+    each class or finding, or each value in the unit of the labels. The card is in their metadata
+    (``instahide_card``), as JSON.
 
     Args:
         network: as `load_network` returns it, on the CPU.
