@@ -85,10 +85,10 @@ class IsolatedRunner:
         try:
             connection.send_bytes(request)
             while connection.poll(max(0.0, deadline - time.monotonic())):
-                said = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own child
-                if isinstance(said, Answer):
-                    return said
-                progress(*said)
+                message = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own child
+                if isinstance(message, Answer):
+                    return message
+                progress(*message)
         except (EOFError, ConnectionError):
             return _lost(f"Its process ended ({self._end()}).", began)
         except BaseException:

@@ -265,18 +265,22 @@ def _normalization(
 
 
 def _require_normalized(
-    seen: ChannelStatistics, normalization: Normalization | None, *, pixels: bool, stated: bool
+    statistics: ChannelStatistics,
+    normalization: Normalization | None,
+    *,
+    pixels: bool,
+    stated: bool,
 ) -> None:
     """Check that a few items have values that ``normalization`` can give."""
     if pixels:
-        require_plausible_scale(seen)
+        require_plausible_scale(statistics)
     if normalization is not None and stated:
         if not pixels:
-            require_consistent_normalization(seen, normalization)
+            require_consistent_normalization(statistics, normalization)
         require_possible_moments(normalization)
     # These may be public images, which get the private images' mean and may be brighter or darker.
     # The encoder checks the signs of private images in more detail.
-    if not seen.positive.any() or not seen.negative.any():
+    if not statistics.positive.any() or not statistics.negative.any():
         raise DataError(
             "All values have one sign after normalization, so the mask would hide nothing.",
             "Let the data set give 8-bit images, or add Normalize(mean, std) to its transform.",

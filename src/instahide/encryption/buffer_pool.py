@@ -50,10 +50,10 @@ def allocate(
     memory = _spare_buffer(size + LINE)
     # Kernels write whole cache lines.
     start = -memory.ctypes.data % LINE
-    lent = memory[start : start + size].view(f"u{dtype.itemsize}").reshape(shape)
-    # Every tensor on this memory, and every array on such a tensor, holds ``lent``.
-    weakref.finalize(lent, _spare.append, memory).atexit = False
-    return torch.from_numpy(lent).view(dtype)
+    buffer = memory[start : start + size].view(f"u{dtype.itemsize}").reshape(shape)
+    # Every tensor on this memory, and every array on such a tensor, holds ``buffer``.
+    weakref.finalize(buffer, _spare.append, memory).atexit = False
+    return torch.from_numpy(buffer).view(dtype)
 
 
 class Turns:

@@ -69,8 +69,8 @@ def encode_with_known_keys(
         exposure=Exposure(len(images)),
         pools=encoder.pools,
     )
-    turned = _negated(keys, tuple(encoded.images.shape))
-    return KnownKeyEncodings(encoded, keys.partners, keys.coefficients, turned)
+    negated = _negated(keys, tuple(encoded.images.shape))
+    return KnownKeyEncodings(encoded, keys.partners, keys.coefficients, negated)
 
 
 def _negated(keys: OneTimeKeys, shape: tuple[int, ...]) -> NDArray[np.bool]:
@@ -149,5 +149,5 @@ def illustrate(
     )
     if scheme.noise:
         encodings = encodings + sampler.noise(block, encodings.shape, scheme.noise)
-    turned = _negated(keys, shape)
-    return Illustration(parts, keys.coefficients, mixes, turned, encodings)
+    negated = _negated(keys, shape)
+    return Illustration(parts, keys.coefficients, mixes, negated, encodings)

@@ -160,17 +160,17 @@ def _require_same_kind(images: ImageSource, public: ImageSource) -> None:
 
 def _require_values(scheme: Scheme, images: ImageSource, public: ImageSource | None) -> None:
     """Check that a mask hides the normalized values, and that private and public ones match."""
-    seen = ChannelStatistics.of_images(images)
+    statistics = ChannelStatistics.of_images(images)
     others = None if public is None else ChannelStatistics.of_images(_alike(public, images))
     # A few queries may all be bright; public images then give the mixes both signs.
     query = scheme.min_self_coefficient > 0
     if isinstance(images, ImageTable):
-        require_plausible_scale(seen)
+        require_plausible_scale(statistics)
     if others is not None:
-        require_similar_spread(seen, others, query=query)
+        require_similar_spread(statistics, others, query=query)
     if scheme.mask:
         require_sign_balance(
-            seen + others if query and others is not None else seen,
+            statistics + others if query and others is not None else statistics,
             "Normalize to mean 0: leave mean and std out to have them measured.",
         )
 

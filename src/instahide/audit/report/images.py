@@ -18,31 +18,31 @@ from instahide.utils.atomic_write import atomic_write
 Which = Literal["best", "median", "worst"]
 
 
-def save_images(folder: Path, name: str, beside: Matches) -> list[Picture]:
+def save_images(folder: Path, name: str, matches: Matches) -> list[Picture]:
     """Write some of the recovered images and their originals to ``folder``.
 
     Args:
         folder: folder of all pictures.
         name: prefix of the file names.
-        beside: recovered images matched to their originals; the best of each private image is used.
+        matches: recovered images with their originals; the best of each private image is used.
     """
-    places = beside.best_of_each()
+    places = matches.best_of_each()
     last = len(places) - 1
     wanted: dict[Which, int] = {"best": 0, "median": last // 2, "worst": last}
     # Two images have no median.
     chosen = {at: which for which, at in reversed(wanted.items())}
     return [
-        _saved(folder, f"{name}-{which}", which, beside, int(places[at]))
+        _saved(folder, f"{name}-{which}", which, matches, int(places[at]))
         for at, which in sorted(chosen.items())
     ]
 
 
-def _saved(folder: Path, name: str, which: Which, beside: Matches, place: int) -> Picture:
+def _saved(folder: Path, name: str, which: Which, matches: Matches, place: int) -> Picture:
     original, recovered = f"{name}-original.png", f"{name}-recovered.png"
-    save_png(folder / original, beside.originals[place])
-    save_png(folder / recovered, beside.recovered[place])
+    save_png(folder / original, matches.originals[place])
+    save_png(folder / recovered, matches.recovered[place])
     return Picture(
-        which=which, ssim=float(beside.ssim[place]), original=original, recovered=recovered
+        which=which, ssim=float(matches.ssim[place]), original=original, recovered=recovered
     )
 
 

@@ -35,9 +35,9 @@ class Matches:
         recovered: (m, C, H, W) from 0 to 1, under the best affine map of each channel.
         originals: (m, C, H, W) from 0 to 1; absolute values if the attack recovers only those.
         ssim: (m,) SSIM of recovered image and original.
-        told: (m,) bool, whether the recovered image is more similar to its original than to any
-            other private image; for published encodings, also whether it is more similar than any
-            other private image is.
+        recognized: (m,) bool, whether the recovered image is more similar to its original than to
+            any other private image; for published encodings, also whether it is more similar to its
+            original than every other private image is.
         total: number of private images that could be recovered.
     """
 
@@ -103,16 +103,21 @@ def match_to_truth(found: Finding, observation: Observation, truth: GroundTruth)
     """Recovered images matched by the ``truth`` of their encodings; None if there are none."""
     if isinstance(found, AssignedImages) and len(found.images):
         matched = score_reconstruction(found, truth, observation.mean, observation.std)
-        told = metrics.nearest(found.images, truth.images) == matched.rows
+        recognized = metrics.nearest(found.images, truth.images) == matched.rows
         return Matches(
-            matched.rows, matched.mapped, matched.originals, matched.ssim, told, len(truth.images)
+            matched.rows,
+            matched.mapped,
+            matched.originals,
+            matched.ssim,
+            recognized,
+            len(truth.images),
         )
     images = recovered_images(found)
     if images is None or not len(images.images):
         return None
     candidates = truth.images.abs() if images.absolute else truth.images
     rows = originals_of(images, observation, truth)
-    return _beside(images.images, candidates, to_unit_range(candidates)[rows], rows)
+    return _compare(images.images, candidates, to_unit_range(candidates)[rows], rows)
 
 
 def recovered_images(found: Finding) -> RecoveredImages | None:
@@ -171,10 +176,10 @@ def match_to_nearest(found: Finding, private: Tensor, pixels: Tensor) -> Matches
     likeness = metrics.likeness(images.images, candidates)
     places, rows = map(torch.from_numpy, linear_sum_assignment(likeness.numpy(), maximize=True))
     shown = candidates / candidates.amax() if absolute else pixels
-    beside = _beside(images.images[places], candidates, shown[rows], rows)
+    matches = _compare(images.images[places], candidates, shown[rows], rows)
     # They were matched by similarity, so similarity alone proves nothing.
-    recognized = beside.recognized & (beside.ssim > likeness_of_others(candidates, shown)[rows])
-    return replace(beside, recognized=recognized)
+    recognized = matches.recognized & (matches.ssim > likeness_of_others(candidates, shown)[rows])
+    return replace(matches, recognized=recognized)
 
 
 def likeness_of_others(private: Tensor, pixels: Tensor) -> Tensor:
@@ -197,7 +202,9 @@ def _ssim_of_mean_colour(originals: Tensor) -> Tensor:
     return metrics.ssim(mapped, originals)
 
 
-def _beside(images: Tensor, candidates: Tensor, originals: Tensor, rows: Tensor) -> Matches:
+def _compare(images: Tensor, candidates: Tensor, originals: Tensor, rows: Tensor) -> Matches:
     mapped = metrics.best_affine(images, originals)
-    told = metrics.nearest(images, candidates) == rows
-    return Matches(rows, mapped, originals, metrics.ssim(mapped, originals), told, len(candidates))
+    recognized = metrics.nearest(images, candidates) == rows
+    return Matches(
+        rows, mapped, originals, metrics.ssim(mapped, originals), recognized, len(candidates)
+    )

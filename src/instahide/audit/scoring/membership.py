@@ -24,7 +24,7 @@ DRAWS, COVERED = 500, 0.95
 
 
 def with_candidates(
-    seen: tuple[EncodingObservation, GroundTruth],
+    observed: tuple[EncodingObservation, GroundTruth],
     network: nn.Module,
     members: ImageTable,
     others: ImageTable,
@@ -32,7 +32,7 @@ def with_candidates(
     """Give the attacker the trained ``network`` and candidate images in random order.
 
     Args:
-        seen: the attacker's observation, and its ground truth.
+        observed: the attacker's observation, and its ground truth.
         network: network trained on encodings of ``members``.
         members: training images with their classes.
         others: similar images that the network was not trained on.
@@ -41,7 +41,7 @@ def with_candidates(
         InstaHideError: members and others have different shapes, or there are none of either.
     """
     _require_both(members, others)
-    observation, truth = seen
+    observation, truth = observed
     order = random_permutation(len(members) + len(others))
     candidates = replace(
         members,
@@ -50,7 +50,7 @@ def with_candidates(
         classes=max(members.classes, others.classes, key=len),
     ).normalized_like(Normalization(observation.mean, observation.std, members.value_range))
     learned = torch.from_numpy(order < len(members))
-    asked = NetworkObservation(
+    with_network = NetworkObservation(
         observation.scheme,
         observation.mean,
         observation.std,
@@ -59,7 +59,7 @@ def with_candidates(
         candidates,
         observation.public,
     )
-    return asked, replace(truth, learned=learned)
+    return with_network, replace(truth, learned=learned)
 
 
 def _require_both(members: ImageTable, others: ImageTable) -> None:

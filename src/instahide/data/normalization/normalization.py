@@ -119,65 +119,65 @@ def compose_normalizations(first: Normalization, second: Normalization) -> Norma
     return Normalization(tuple(mean.tolist()), tuple(std.tolist()), first.value_range)
 
 
-def require_sign_balance(seen: ChannelStatistics, remedy: str | None = None) -> None:
+def require_sign_balance(statistics: ChannelStatistics, remedy: str | None = None) -> None:
     """Check that the values of every channel have both signs, without which a mask hides nothing.
 
     |mask * x| is |x|, which equals x or -x if all values have one sign. A channel with a single
     value holds nothing to hide and is not checked.
 
     Args:
-        seen: statistics of normalized images.
+        statistics: statistics of normalized images.
         remedy: what the user can do, for the message; by default, to normalize to mean 0.
 
     Raises:
         DataError: the rarer sign has too small a share of a channel.
     """
-    share = seen.rarer_sign
-    least = LEAST_SIGN_SHARE if seen.images >= FEW_IMAGES else LEAST_SIGN_SHARE_OF_FEW
-    sparse = (seen.rarer_values < LEAST_VALUE_SHARE) & (share < SPARSE_SIGN_SHARE)
-    unhidden = seen.varied & ((share < least) | sparse)
+    share = statistics.rarer_sign
+    least = LEAST_SIGN_SHARE if statistics.images >= FEW_IMAGES else LEAST_SIGN_SHARE_OF_FEW
+    sparse = (statistics.rarer_values < LEAST_VALUE_SHARE) & (share < SPARSE_SIGN_SHARE)
+    unhidden = statistics.varied & ((share < least) | sparse)
     if unhidden.any():
         channel = int(np.flatnonzero(unhidden)[0])
         raise DataError(
             f"After normalization the values of channel {channel} run from "
-            f"{seen.low[channel]:.3g} to {seen.high[channel]:.3g} and are nearly all of one sign: "
-            f"the other has {share[channel]:.2%} of their magnitude and "
-            f"{seen.rarer_values[channel]:.2%} of their number. The mask would hide nothing: an "
-            "encoding's absolute value would be the mix itself.",
+            f"{statistics.low[channel]:.3g} to {statistics.high[channel]:.3g} and are nearly all "
+            f"of one sign: the other has {share[channel]:.2%} of their magnitude and "
+            f"{statistics.rarer_values[channel]:.2%} of their number. The mask would hide nothing: "
+            "an encoding's absolute value would be the mix itself.",
             remedy or "Normalize to mean 0, with the images' own mean and standard deviation.",
         )
 
 
 def require_consistent_normalization(
-    seen: ChannelStatistics, normalization: Normalization, remedy: str | None = None
+    statistics: ChannelStatistics, normalization: Normalization, remedy: str | None = None
 ) -> None:
     """Check that the values of images agree with a stated normalization.
 
     They must lie between (0 - mean) / std and (1 - mean) / std and cover a part of that interval.
 
     Args:
-        seen: statistics of normalized images.
+        statistics: statistics of normalized images.
         normalization: the stated normalization.
         remedy: what the user can do, for the message.
 
     Raises:
         DataError: the values do not agree with it.
     """
-    _require_channels(seen, normalization)
+    _require_channels(statistics, normalization)
     mean, std = np.asarray(normalization.mean), np.asarray(normalization.std)
-    low, high = seen.low * std + mean, seen.high * std + mean
-    least = FILLED if seen.images >= FEW_IMAGES else FILLED_BY_FEW
+    low, high = statistics.low * std + mean, statistics.high * std + mean
+    least = FILLED if statistics.images >= FEW_IMAGES else FILLED_BY_FEW
     if low.min() < -TOLERANCE or high.max() > 1 + TOLERANCE:
         reason = "some lie outside"
-    elif (seen.low >= 0).all() and seen.varied.any():
+    elif (statistics.low >= 0).all() and statistics.varied.any():
         reason = "none is negative, as before a normalization"
-    elif (high - low).max() < least and seen.varied.any():
+    elif (high - low).max() < least and statistics.varied.any():
         reason = f"they fill {(high - low).max():.1%} of it, less than {least:.0%}"
     else:
         return
     raise DataError(
-        f"The values of the private images run from {_numbers(seen.low)} to "
-        f"{_numbers(seen.high)}. With {normalization} they would lie between "
+        f"The values of the private images run from {_numbers(statistics.low)} to "
+        f"{_numbers(statistics.high)}. With {normalization} they would lie between "
         f"{_numbers(-mean / std)} and {_numbers((1 - mean) / std)}; {reason}. Public images "
         "normalized with it would not look like the private ones.",
         remedy
@@ -220,17 +220,17 @@ def require_similar_spread(
         )
 
 
-def require_plausible_scale(seen: ChannelStatistics) -> None:
+def require_plausible_scale(statistics: ChannelStatistics) -> None:
     """Check that the standard deviation of a normalization has a plausible order of magnitude.
 
     Raises:
         DataError: normalized values are far larger or smaller than 1.
     """
-    magnitudes = seen.magnitude[seen.varied]
-    small = seen.images >= FEW_IMAGES and (magnitudes < 1 / SCALE_FACTOR).any()
+    magnitudes = statistics.magnitude[statistics.varied]
+    small = statistics.images >= FEW_IMAGES and (magnitudes < 1 / SCALE_FACTOR).any()
     if small or (magnitudes > SCALE_FACTOR).any():
         raise DataError(
-            f"After normalization the values have magnitudes of {_numbers(seen.magnitude)} a "
+            f"After normalization the values have magnitudes of {_numbers(statistics.magnitude)} a "
             f"channel; they must be between {1 / SCALE_FACTOR:g} and {SCALE_FACTOR:g}.",
             "Use the images' own mean and standard deviation, of pixel / 255.",
         )
@@ -255,11 +255,11 @@ def require_possible_moments(normalization: Normalization) -> None:
         )
 
 
-def _require_channels(seen: ChannelStatistics, normalization: Normalization) -> None:
-    if len(normalization.mean) not in (1, len(seen.low)):
+def _require_channels(statistics: ChannelStatistics, normalization: Normalization) -> None:
+    if len(normalization.mean) not in (1, len(statistics.low)):
         raise DataError(
-            f"The images have {len(seen.low)} channels, but there are {len(normalization.mean)} "
-            f"means and {len(normalization.std)} standard deviations.",
+            f"The images have {len(statistics.low)} channels, but there are "
+            f"{len(normalization.mean)} means and {len(normalization.std)} standard deviations.",
             "Give one of each for every channel.",
         )
 

@@ -79,8 +79,8 @@ def make_pool(
     shape = (1 if grey else 3, patch, patch)
     files = tuple(photo_files(source, shape[0], skip_bad=skip_bad))
     cut = partial(_patches, shape=shape, quota=per_image, least=min_keypoints)
-    beside = next(folder for folder in out.absolute().parents if folder.is_dir())
-    pixels = memory_mapped(_each(files, cut, skip_bad, workers, progress), beside)
+    existing = next(folder for folder in out.absolute().parents if folder.is_dir())
+    pixels = memory_mapped(_each(files, cut, skip_bad, workers, progress), existing)
     if len(pixels) == 0:
         raise DataError(
             f"No crop of the {len(files)} photographs has {min_keypoints} key points.",

@@ -162,9 +162,9 @@ def decode_file(path: Path, size: int | None = None, *, hashed: bool = True) -> 
                 image.draft(None, (2 * size, 2 * size))
             reduced = image.size != whole
             converted, depth = to_grey_or_rgb(image)
-            turned = apply_exif_orientation(converted, image)
-        native = pixels_hash(turned) if hashed and not reduced else UNKNOWN
-        pixels = np.asarray(turned if size is None else resize_and_crop(turned, size))
+            upright = apply_exif_orientation(converted, image)
+        native = pixels_hash(upright) if hashed and not reduced else UNKNOWN
+        pixels = np.asarray(upright if size is None else resize_and_crop(upright, size))
         return Decoded(pixels, further, depth, native + data)
     except Exception as error:  # decoders raise many kinds of errors on invalid files
         raise _unreadable(path, failure_reason(error)) from error

@@ -19,8 +19,8 @@ from instahide.data.duplicates.source_hash import FILE_HASHES
 from instahide.data.readers.image_file import Decoded, decode_file, require_one_depth
 from instahide.data.readers.listing import Listing, list_classes
 from instahide.data.readers.skipped import (
-    BESIDE,
     FRAMES,
+    OTHER_FOLDERS,
     UNREADABLE,
     Notes,
     Skipped,
@@ -95,7 +95,9 @@ class _Found:
 def open_folder(folder: Path, how: Decoding) -> ImageTable:
     """Open the images of a folder of class folders, or of its training folder if it has one."""
     parts = find_split_folders(folder, how.classes)
-    return _table(_listing(parts.train if parts else folder, how, _beside(parts)), "all", how)
+    return _table(
+        _listing(parts.train if parts else folder, how, _other_folders(parts)), "all", how
+    )
 
 
 def open_test_folder(folder: Path, how: Decoding) -> ImageTable:
@@ -104,14 +106,14 @@ def open_test_folder(folder: Path, how: Decoding) -> ImageTable:
     if parts is None:
         return open_folder(folder, how)
     trained = replace(how, classes=_listing(parts.train, how).classes)
-    return _table(_listing(parts.test, trained, _beside(parts)), "all", how)
+    return _table(_listing(parts.test, trained, _other_folders(parts)), "all", how)
 
 
 def split_folder(folder: Path, how: Decoding, test_share: float) -> Split:
     """Open the training and test folders of ``folder``, or split it with stratified sampling."""
     parts = find_split_folders(folder, how.classes)
     if parts:
-        train = _listing(parts.train, how, _beside(parts))
+        train = _listing(parts.train, how, _other_folders(parts))
         test = _listing(parts.test, replace(how, classes=train.classes))
         return _pair(_open(train, "all", how), _open(test, "all", how))
     whole = _listing(folder, how)
@@ -160,14 +162,14 @@ def decode_listing(
                 raise result
 
 
-def _listing(folder: Path, how: Decoding, beside: Sequence[Skipped] = ()) -> Listing:
+def _listing(folder: Path, how: Decoding, others: Sequence[Skipped] = ()) -> Listing:
     listing = list_classes(folder, how.classes, skip_bad=how.skip_bad)
     require_no_split_classes(folder)
-    return replace(listing, skipped=(*beside, *listing.skipped))
+    return replace(listing, skipped=(*others, *listing.skipped))
 
 
-def _beside(parts: SplitFolders | None) -> list[Skipped]:
-    return [Skipped(BESIDE, str(path)) for path in parts.others] if parts else []
+def _other_folders(parts: SplitFolders | None) -> list[Skipped]:
+    return [Skipped(OTHER_FOLDERS, str(path)) for path in parts.others] if parts else []
 
 
 def _table(listing: Listing, part: str, how: Decoding) -> ImageTable:

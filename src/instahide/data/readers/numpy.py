@@ -59,19 +59,19 @@ def read_npy(path: Path) -> ImageTable:
     Raises:
         DataError: damaged file, pickled objects inside, or no file of labels.
     """
-    beside = path.with_name(labels_name(path.name))
-    if beside == path or not beside.is_file():
+    labels_path = path.with_name(labels_name(path.name))
+    if labels_path == path or not labels_path.is_file():
         raise DataError(
             f"{path} has no file of labels beside it.",
             "Name the two images.npy and labels.npy, or save both in one .npz file.",
         )
-    images, labels = _load(path), _load(beside)
+    images, labels = _load(path), _load(labels_path)
     try:
         return _labelled((images, labels))[0]
     except InstaHideError:
         raise
     except Exception as error:  # such as texts that are not UTF-8
-        raise _unreadable(beside, error) from error
+        raise _unreadable(labels_path, error) from error
 
 
 def _labelled(*parts: tuple[NDArray[np.generic], NDArray[np.generic]]) -> list[ImageTable]:

@@ -29,7 +29,7 @@ OUTSIDE = "image files outside the class folders"
 LINKS = "links to folders that are read already"
 UNREADABLE = "files or folders that cannot be read"
 NO_IMAGES = "class folders without images"
-BESIDE = "folders beside the training and test folders"
+OTHER_FOLDERS = "folders next to the training and test folders"
 FRAMES = "files with further frames or pages, of which the first was read"
 
 

@@ -170,10 +170,10 @@ class Remote:
             DataError: the file cannot be reached, ``target`` cannot be written, or the length is
                 not the stated one.
         """
-        told = {} if callback is None else {"callback": callback}
+        options = {} if callback is None else {"callback": callback}
         with atomic_write(target) as partial:
             with connection_errors(self.url):
-                self.filesystem.get_file(entry.path, str(partial), **told)
+                self.filesystem.get_file(entry.path, str(partial), **options)
             if partial.stat().st_size != entry.size:
                 raise DataError(
                     f"{self.url} changed while it was read.", "Try again when nobody writes there."
