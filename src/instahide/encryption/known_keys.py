@@ -104,6 +104,20 @@ class Illustration:
     encodings: NDArray[np.float64]
 
 
+def _parts(
+    scheme: Scheme, images: ImageTable, pool: ImageTable, keys: OneTimeKeys
+) -> NDArray[np.float32]:
+    """(n, k, C, H, W) the normalized images of each mix."""
+    own, others = keys.partners[:, : scheme.private_k], keys.partners[:, scheme.private_k :]
+    return np.concatenate(
+        [
+            table.normalized(rows.reshape(-1)).reshape(*rows.shape, *images.shape)
+            for table, rows in ((images, own), (pool, others))
+        ],
+        axis=1,
+    )
+
+
 def illustrate(
     scheme: Scheme, images: ImageTable, public: ImageTable | None, indices: NDArray[np.int64]
 ) -> Illustration:
@@ -126,14 +140,7 @@ def illustrate(
         exposure=Exposure(len(images)),
         pools=pools,
     )
-    own, others = keys.partners[:, : scheme.private_k], keys.partners[:, scheme.private_k :]
-    parts = np.concatenate(
-        [
-            table.normalized(rows.reshape(-1)).reshape(*rows.shape, *images.shape)
-            for table, rows in ((images, own), (pool, others))
-        ],
-        axis=1,
-    )
+    parts = _parts(scheme, images, pool, keys)
     shape = (len(indices), *images.shape)
     depth = math.prod(images.shape[1:-2])
     mixes, encodings = (
