@@ -1,6 +1,7 @@
 """`instahide` in processes that a test may kill, forked from one that has imported everything.
 
-A line of input is a JSON list: bytes of a shard, then the arguments. The answer is a JSON list with
+A line of input is a JSON list: bytes of a shard, how many images in turn are of one group (0 for
+images without groups), then the arguments. The answer is a JSON list with
 the process's number. After an empty line it is waited for, and the answer has its status as well;
 until then nobody else can have its number.
 """
@@ -20,7 +21,7 @@ from typing import IO
 import numpy as np
 
 from instahide import Encoder, ImageTable, Scheme
-from instahide.cli import main
+from instahide.cli import encrypt, main
 from instahide.encodings import publish
 
 ROOT = Path(__file__).parents[2]
@@ -35,9 +36,9 @@ class Encrypter:
         self._in: IO[str] = pipes.stdin
         self._out: IO[str] = pipes.stdout
 
-    def start(self, *arguments: str, shard_bytes: int) -> int:
+    def start(self, *arguments: str, shard_bytes: int, group: int = 0) -> int:
         """The number of a process that has begun; it must end before the next one starts."""
-        print(json.dumps([shard_bytes, *arguments]), file=self._in, flush=True)
+        print(json.dumps([shard_bytes, group, *arguments]), file=self._in, flush=True)
         (number,) = json.loads(self._out.readline())
         return int(number)
 
@@ -63,7 +64,12 @@ def encrypter() -> Iterator[Encrypter]:
         yield Encrypter(process)
 
 
-def fork(shard_bytes: int, *arguments: str) -> int:
+def grouped(images: ImageTable, group: int) -> ImageTable:
+    """The images, ``group`` in turn of one group; as they are for 0."""
+    return images.grouped([str(row // group) for row in range(len(images))]) if group else images
+
+
+def fork(shard_bytes: int, group: int, *arguments: str) -> int:
     """The number of a process that runs `instahide` with ``arguments``."""
     child = os.fork()
     if child:
@@ -71,6 +77,8 @@ def fork(shard_bytes: int, *arguments: str) -> int:
     signal.alarm(900)  # A test should fail rather than wait for ever.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     publish.SHARD_BYTES = shard_bytes
+    opened = encrypt.open_images
+    vars(encrypt)["open_images"] = lambda *given, **how: grouped(opened(*given, **how), group)
     sys.argv = ["instahide", *arguments]
     code: object = 1
     try:
@@ -95,7 +103,6 @@ def serve() -> None:
 
 if __name__ == "__main__":
     # What the command imports when it runs.
-    import instahide.cli.encrypt
     import instahide.encodings.cost
     import instahide.encodings.ledger.ledger
     import instahide.encodings.publish  # noqa: F401

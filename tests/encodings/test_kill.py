@@ -2,7 +2,7 @@
 
 Every image is a class of its own, so that the labels of an encoding say which images are in it. All
 images, public ones too, share their signs, so that those of a mix of them are known, and the mask
-can be read.
+can be read. Where images have groups, groups are counted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import WRITERS
 from instahide.encryption.encoder import BLOCKS_AHEAD
-from tests.encodings.encrypter import Encrypter, encrypter
+from tests.encodings.encrypter import Encrypter, encrypter, grouped
 from tests.waiting import wait_until
 
 IMAGES, SIDE = 40, 16
@@ -67,7 +67,9 @@ class Trail:
     source: Path
     ledger: Path
     scheme: str
-    #: (IMAGES,) per shard file: in how many of its encodings an image is.
+    #: How many images in turn are of one group.
+    group: int = 0
+    #: (IMAGES / group,) per shard file: in how many of its encodings an image or group is.
     seen: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     #: Counted by the ledger, and never on disk.
     excess: int = 0
@@ -75,13 +77,17 @@ class Trail:
     def look(self, folder: Path) -> None:
         """Every whole file counts, whether or not the manifest names it."""
         for name in names(folder) - set(self.seen):
-            labels = load_file(folder / name)["labels"]
-            self.seen[name] = (labels > 0).sum(dim=0).numpy()
+            present = load_file(folder / name)["labels"] > 0
+            of_groups = present.reshape(len(present), -1, self.group or 1)
+            # No mix holds two images of a group.
+            assert bool((of_groups.sum(dim=2) <= 1).all())
+            self.seen[name] = of_groups.any(dim=2).sum(dim=0).numpy()
 
     def require_exact(self, folder: Path) -> None:
         """Never below what reached the disk; above by what was in flight since the last look."""
         self.look(folder)
-        true = np.sum([*self.seen.values(), np.zeros(IMAGES, np.int64)], axis=0)
+        units = IMAGES // (self.group or 1)
+        true = np.sum([*self.seen.values(), np.zeros(units, np.int64)], axis=0)
         counted = self.counted()
         assert (counted >= true).all()
         excess = int((counted - true).sum())
@@ -89,10 +95,13 @@ class Trail:
         self.excess = excess
 
     def counted(self) -> NDArray[np.int64]:
+        each = self.group or 1
         if not self.ledger.exists():
-            return np.zeros(IMAGES, np.int64)
+            return np.zeros(IMAGES // each, np.int64)
         with Ledger.open(self.ledger) as ledger:
-            return ledger.account(open_images(str(self.source))).counts
+            counts = ledger.account(grouped(open_images(str(self.source)), self.group)).counts
+        assert (counts.reshape(-1, each) == counts[::each, None]).all()
+        return counts[::each]
 
 
 def begin(processes: Encrypter, trail: Trail, folder: Path) -> int:
@@ -102,6 +111,7 @@ def begin(processes: Encrypter, trail: Trail, folder: Path) -> int:
         *("--public", str(trail.source.parent / "pool")),
         *("--ledger", str(trail.ledger), *SCHEMES[trail.scheme], "--resume"),
         shard_bytes=SIZE * bytes_each,
+        group=trail.group,
     )
 
 
@@ -159,9 +169,9 @@ def require_different_masks(images: torch.Tensor) -> None:
     assert bool((different.fill_diagonal_(128) > 128 - 8 * 8).all())
 
 
-def work(processes: Encrypter, source: Path, scheme: str, kills: int) -> int:
+def work(processes: Encrypter, source: Path, scheme: str, kills: int, group: int = 0) -> int:
     """Encrypt into one folder after another until so many processes were killed."""
-    trail = Trail(source, source.parent / "ledger.sqlite", scheme)
+    trail = Trail(source, source.parent / "ledger.sqlite", scheme, group)
     done = folders = 0
     while done < kills:
         folder = source.parent / f"encoded-{folders}"
@@ -176,6 +186,18 @@ def test_a_killed_encryption_resumes_to_its_end(
     processes: Encrypter, source: Path, scheme: str
 ) -> None:
     assert work(processes, source, scheme, 3) >= 3
+
+
+def test_groups_are_counted_exactly_over_kills(processes: Encrypter, source: Path) -> None:
+    assert work(processes, source, "inside", 3, group=4) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_groups_are_counted_exactly_over_twenty_kills(
+    processes: Encrypter, source: Path, scheme: str
+) -> None:
+    assert work(processes, source, scheme, 20, group=4) >= 20
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ class GroundTruth:
         encodings: (n, C, H, W) float32, if the attacker observes an update instead.
         learned: (m,) bool, whether the network was trained on each candidate; None without
             candidates.
+        groups: (N,) int64 numbers, equal for private images of one group; None if there are no
+            groups.
     """
 
     images: Tensor
@@ -42,6 +44,7 @@ class GroundTruth:
     negated: Tensor
     encodings: Tensor | None = None
     learned: Tensor | None = None
+    groups: Tensor | None = None
 
 
 def observe(
@@ -106,6 +109,7 @@ def ground_truth_of(
         torch.from_numpy(images.labels),
         of_group,
         torch.from_numpy(made.negated),
+        groups=group_numbers(images),
     )
 
 
@@ -122,6 +126,12 @@ def require_classes(images: ImageTable) -> None:
             "Audit the same images with one class for each combination of labels: that reveals at "
             "least as much.",
         )
+
+
+def group_numbers(images: ImageTable) -> Tensor | None:
+    """(N,) int64 numbers, equal for ``images`` of one group; None if there are no groups."""
+    ids = images.group_ids
+    return None if ids is None else torch.from_numpy(ids)
 
 
 def _copies(threat: ThreatModel) -> int:

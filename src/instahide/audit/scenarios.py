@@ -21,7 +21,7 @@ from instahide.attacks.base import (
 from instahide.attacks.gradients.lenet import lenet
 from instahide.attacks.weak_rng.mt19937 import ENOUGH
 from instahide.audit.client_update import observe_update
-from instahide.audit.ground_truth import GroundTruth, observe
+from instahide.audit.ground_truth import GroundTruth, group_numbers, observe
 from instahide.audit.schedule import SENT, Task
 from instahide.audit.scoring.matching import Matches, match_to_nearest
 from instahide.audit.scoring.membership import with_candidates
@@ -62,9 +62,14 @@ class Scenario:
             figures |= scored.summary
             if scored.matches is not None:
                 figures["images_sought"] = float(self.images)
+                if scored.matches.groups is not None:
+                    sought = min(scored.matches.groups.total, self.images)
+                    figures["groups_sought"] = float(sought)
             return figures, scored.matches
         private = torch.from_numpy(self.subject.images.normalized())
-        matches = match_to_nearest(found, private, self.subject.pixels())
+        matches = match_to_nearest(
+            found, private, self.subject.pixels(), group_numbers(self.subject.images)
+        )
         return figures | ({} if matches is None else matches.summary()), matches
 
 

@@ -206,6 +206,7 @@ def facts(subject: AuditTarget) -> Facts:
         kind=subject.kind,
         source=subject.source,
         images=len(subject.images),
+        groups=subject.groups,
         shape=subject.images.shape,
         classes=list(subject.images.classes),
         public=0 if subject.public is None else len(subject.public),
@@ -224,6 +225,9 @@ def _identity(subject: AuditTarget) -> dict[str, object]:
     """JSON values that are equal if two audits have the same target."""
     pixels = hashlib.sha256(np.ascontiguousarray(subject.images.pixels).data).hexdigest()
     plain = facts(subject).model_dump(mode="json", exclude={"name", "source", "settings"})
+    groups = subject.images.group_ids
+    if groups is not None:
+        plain["grouping"] = hashlib.sha256(groups.tobytes()).hexdigest()
     return {"format": FORMAT, "pixels": pixels, **plain}
 
 

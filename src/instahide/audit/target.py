@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from instahide.attacks.base import EncodingObservation, ThreatModel
@@ -90,11 +91,17 @@ class AuditTarget:
         return self.copies * self.scheme.private_k
 
     @property
+    def groups(self) -> int:
+        """The number of groups of the images; 0 if there are none."""
+        groups = self.images.group_ids
+        return 0 if groups is None else len(np.unique(groups))
+
+    @property
     def epsilon(self) -> float | None:
         """An upper bound of epsilon of the published encodings, at `privacy.DELTA`.
 
-        Infinite without noise. None with an exposure limit or duplicate images: some images are
-        then drawn more often than the bound assumes.
+        Infinite without noise. None with an exposure limit, duplicate images, or groups of several
+        images: some images or groups are then drawn more often than the bound assumes.
         """
         images = self.images
         if self.scheme.noise and (self.limited or has_repeats(images)):
@@ -102,10 +109,18 @@ class AuditTarget:
         return epsilon_upper_bound(self.scheme, images.shape, images.std, copies=self.copies)
 
     def known_key_target(self) -> tuple[ImageTable, int]:
-        """The images that are encrypted for the audit, evenly spaced, and the encodings of each."""
+        """The images that are encrypted for the audit, and the encodings of each.
+
+        They are evenly spaced; of groups, whole ones, so that an attacker has all of their images.
+        """
         count = min(len(self.images), MOST_IMAGES)
-        chosen = np.linspace(0, len(self.images) - 1, count).astype(np.int64)
-        return self.images.subset(chosen), min(self.copies, MOST_COPIES, MOST_ENCODINGS // count)
+        groups = self.images.group_ids
+        if groups is None:
+            chosen = np.linspace(0, len(self.images) - 1, count).astype(np.int64)
+        else:
+            chosen = _of_whole_groups(groups, count, self.scheme.private_k)
+        each = min(self.copies, MOST_COPIES, MOST_ENCODINGS // len(chosen))
+        return self.images.subset(chosen), each
 
     def observation_of_published(self) -> EncodingObservation | None:
         """The observation of the published encodings; None if they are not attacked."""
@@ -128,3 +143,19 @@ class AuditTarget:
         low, high = self.images.value_range
         values = (self.images.pixels.astype(np.float32) - low) / (high - low)
         return torch.from_numpy(np.clip(values, 0, 1, dtype=np.float32))
+
+
+def _of_whole_groups(groups: NDArray[np.int64], count: int, least: int) -> NDArray[np.int64]:
+    """About ``count`` rows of evenly spaced ``groups`` (N,), at least of ``least`` groups."""
+    numbers, sizes = np.unique(groups, return_counts=True)
+    few = max(least, int(count / sizes.mean()))
+    spaced = np.linspace(0, len(numbers) - 1, min(few, len(numbers))).astype(np.int64)
+    rows = np.flatnonzero(np.isin(groups, numbers[spaced]))
+    if len(rows) <= count:
+        return rows
+    # Of large groups, the first images of each, in turn.
+    turn = np.zeros(len(rows), np.int64)
+    for number in np.unique(groups[rows]):
+        of_group = groups[rows] == number
+        turn[of_group] = np.arange(int(of_group.sum()))
+    return np.sort(rows[np.argsort(turn, kind="stable")[:count]])

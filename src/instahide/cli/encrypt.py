@@ -122,12 +122,19 @@ def _show_cost(publication: Publication, options: EncryptOptions) -> None:
     table.add_row("encodings", f"{cost.encodings:,}")
     table.add_row("on disk, about", decimal(cost.bytes))
     table.add_row("time, about", str(timedelta(seconds=round(cost.seconds))))
-    table.add_row("an image has been in", f"at most {cost.before:,} encodings")
-    table.add_row("an image will be in", f"{cost.mean:,.1f} on average, about {cost.most:,} most")
-    out.results(asdict(cost) | {"differential_privacy": statement}, table, statement)
+    unit = "an image" if publication.images.groups is None else "a group of images"
+    table.add_row(f"{unit} has been in", f"at most {cost.before:,} encodings")
+    table.add_row(f"{unit} will be in", f"{cost.mean:,.1f} on average, about {cost.most:,} most")
+    units = _units(publication.images)
+    out.results(asdict(cost) | units | {"differential_privacy": statement}, table, statement)
     limit = options.max_exposure
     if limit is not None and cost.most > limit:
-        notes.print(f"Note: it would end early, before an image is in more than {limit} encodings.")
+        notes.print(f"Note: it would end early, before {unit} is in more than {limit} encodings.")
+
+
+def _units(images: ImageTable) -> dict[str, int]:
+    """The number of groups that exposure is counted for; empty if it is counted for images."""
+    return {} if images.groups is None else {"groups": len(set(images.content_ids.tolist()))}
 
 
 def _beforehand(publication: Publication, earlier: float, options: EncryptOptions) -> str:
@@ -140,22 +147,24 @@ def _beforehand(publication: Publication, earlier: float, options: EncryptOption
         scheme, images.shape, images.std,
         copies=publication.copies, limit=limit, earlier=earlier, delta=delta,
     )  # fmt: skip
-    scope = ", at most"
+    scope = f"{_scope(images)}, at most"
     if limit is None and has_repeats(images) and math.isfinite(earlier):
-        # Duplicates go into more encodings than there are copies, by an unknown number.
-        epsilon, scope = None, " before the ledger has counted, as some images are there twice"
+        # Duplicates and groups go into more encodings than there are copies, by an unknown number.
+        why = "there twice" if images.groups is None else "of one group"
+        epsilon, scope = None, f" before the ledger has counted, as some images are {why}"
     return privacy_statement(epsilon, delta, noise=bool(scheme.noise), scope=scope)
 
 
 def _known(images: ImageTable, options: EncryptOptions) -> Totals:
-    """The exposure of each distinct image; no ledger is created to read it."""
+    """The exposure of each distinct image or group; no ledger is created to read it."""
     import numpy as np
 
     from instahide.encodings.ledger.ledger import Ledger, Totals, default_ledger
 
     path = options.ledger or default_ledger()
     if not path.exists():
-        return Totals(np.zeros(len(images), np.int64), *np.zeros((2, len(images))))
+        distinct = len(np.unique(images.content_ids))
+        return Totals(np.zeros(distinct, np.int64), *np.zeros((2, distinct)))
     with Ledger.open(path) as ledger:
         return ledger.totals(images)
 
@@ -182,9 +191,11 @@ def _publish(publication: Publication, options: EncryptOptions) -> None:
         )
         totals = ledger.totals(publication.images)
         statement = _statement(publication, folder, totals, options.delta)
+    units = _units(publication.images)
+    unit = "a group of images" if units else "an image"
     if folder.manifest.ended == "limit":
         notes.print(
-            f"Note: ended before an image went into more than {options.max_exposure} encodings: "
+            f"Note: ended before {unit} went into more than {options.max_exposure} encodings: "
             f"{len(folder):,} of {folder.manifest.total:,} encodings are there."
         )
     out.results(
@@ -192,9 +203,11 @@ def _publish(publication: Publication, options: EncryptOptions) -> None:
             "folder": options.out,
             "encodings": len(folder),
             "ended": folder.manifest.ended,
+            **units,
             "differential_privacy": statement,
         },
         f"{len(folder):,} encodings in {options.out}",
+        *[f"Exposure is counted for {groups:,} groups of images." for groups in units.values()],
         statement,
     )
 
@@ -216,7 +229,14 @@ def _statement(
             "Restore the ledger that was in use, and do not publish the folder before.",
         )
     epsilon = epsilon_of(float(totals.losses.max()), delta)
-    return privacy_statement(epsilon, delta, noise=bool(publication.scheme.noise))
+    return privacy_statement(
+        epsilon, delta, noise=bool(publication.scheme.noise), scope=_scope(publication.images)
+    )
+
+
+def _scope(images: ImageTable) -> str:
+    """What an epsilon protects, if it is more than an image."""
+    return "" if images.groups is None else ", for all images of a group together"
 
 
 def _engine(name: str) -> Engine:

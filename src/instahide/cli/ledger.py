@@ -66,9 +66,9 @@ def ledger(options: LedgerOptions) -> None:
 def summary(totals: Totals, delta: float = 1e-5) -> dict[str, Any]:
     """The figures of ``totals``, ready for JSON.
 
-    An exposure is one image in one encoding. Squared coefficients are a mean over exposures.
-    Epsilon is that of the least protected image; None if it has no guarantee. The privacy statement
-    is None if no encoding was counted.
+    An exposure is one image in one encoding; images of a group are counted as one. Squared
+    coefficients are a mean over exposures. Epsilon is that of the least protected image; None if it
+    has no guarantee. The privacy statement is None if no encoding was counted.
     """
     from instahide.encryption.privacy import epsilon_of, privacy_statement
 
@@ -131,7 +131,7 @@ def _table(figures: dict[str, Any]) -> Table:
     table.add_column()
     table.add_column(justify="right")
     rows = [
-        ("images", f"{figures['images']:,}"),
+        ("images; those of a group are one", f"{figures['images']:,}"),
         ("exposures: one image in one encoding", f"{figures['exposures']:,}"),
         ("exposures of an image, least", f"{figures['least']:,}"),
         ("exposures of an image, median", f"{figures['median']:,.1f}"),

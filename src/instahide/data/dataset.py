@@ -104,9 +104,8 @@ class ImageDataset:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, H, W) of every image."""
-        channels, height, width = self._first.pixels.shape
-        return channels, height, width
+        """(C, H, W) of every image, or (C, D, H, W) of every volume."""
+        return tuple(map(int, self._first.pixels.shape))
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -114,7 +114,8 @@ def keys_of(images: ImageSource) -> Hashes:
     """(N, m, 2) hashes by which a ledger identifies the rows of ``images``.
 
     The first is of the picture itself, the others are of the images from which it was made, if
-    known. Rows that agree in any hash share a count.
+    known, and the last of the group, if there are groups. Rows that agree in any hash share a
+    count.
     """
     hashes = hashes_of(images)
     if not isinstance(images, ImageTable):
@@ -122,12 +123,16 @@ def keys_of(images: ImageSource) -> Hashes:
         # The hash of pixels also identifies tables and files with the same pixels.
         values = np.where(hashes == pixels, np.uint64(0), hashes)
         return np.stack([values, pixels], axis=1)
-    sources = images.sources
-    return hashes[:, None] if sources is None else np.concatenate([hashes[:, None], sources], 1)
+    known = [hashes[:, None]]
+    if images.sources is not None:
+        known.append(images.sources)
+    if images.groups is not None:
+        known.append(images.groups[:, None])
+    return np.concatenate(known, axis=1)
 
 
 def has_repeats(images: ImageSource) -> bool:
-    """Whether two rows of ``images`` show the same picture or have a common source image."""
+    """Whether two rows of ``images`` show one picture, or have a common source or group."""
     keys = keys_of(images)
     return not all_unique(duplicate_ids(*np.moveaxis(keys, 1, 0)))
 

@@ -88,10 +88,12 @@ def _pixels(image: object, index: int) -> NDArray[np.generic]:
         array = array[None]
     elif array.ndim == 3 and not channels_lead:
         array = array.transpose(2, 0, 1)
-    if array.ndim != 3 or (array.dtype != np.uint8 and array.dtype.kind != "f"):
+    volume = array.ndim == 4 and array.dtype.kind == "f"
+    if not volume and (array.ndim != 3 or (array.dtype != np.uint8 and array.dtype.kind != "f")):
         raise DataError(
             f"The image of item {index} is {array.dtype} of shape {array.shape}.",
-            "Give one image, of 8-bit pixels (H, W, C) or float values (C, H, W).",
+            "Give one image, of 8-bit pixels (H, W, C) or float values (C, H, W); or a volume of "
+            "float values (C, D, H, W).",
         )
     if array.dtype == np.uint8:
         return array

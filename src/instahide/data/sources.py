@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
+
+import numpy as np
 
 from instahide.data.builtin import BUILTIN
 from instahide.data.class_names import class_list, with_classes
@@ -202,8 +205,17 @@ def _read(source: str | Path) -> ImageTable | Split:
 def _resized(table: ImageTable, size: int | None) -> ImageTable:
     if size is None or table.shape[1:] == (size, size):
         return table
-    sources = table.content_hashes[:, None]
-    return ImageTable.from_arrays(resize(table.pixels, size), table.labels, table.classes, sources)
+    whole = table.content_hashes[:, None]
+    known = whole if table.sources is None else np.concatenate([whole, table.sources], axis=1)
+    made = ImageTable.from_arrays(
+        resize(table.pixels, size),
+        table.labels,
+        table.classes,
+        known,
+        value_range=table.value_range,
+        task=table.task,
+    )
+    return replace(made, groups=table.groups)
 
 
 def _check_size(size: int | None) -> None:

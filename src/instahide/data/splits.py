@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import Hashes
+from instahide.data.group_counts import GroupCounts, Strata, group_counts, largest_first, strata_of
 from instahide.data.labels import MAX_CLASSES, require_one_task, strata
 from instahide.data.table import ImageTable
 from instahide.errors import DataError, InstaHideError
@@ -80,8 +81,15 @@ def make_split(train: ImageTable, test: ImageTable) -> Split:
 
 
 def split_table(table: ImageTable, test_share: float) -> Split:
-    """Use ``test_share`` of every class for testing; the same images every time."""
-    train, test = stratified_split(strata(table.labels), test_share)
+    """Use ``test_share`` of every class for testing; the same images every time.
+
+    Groups stay together. Classes, or findings, then are in both parts as evenly as groups allow.
+    """
+    groups = table.group_ids
+    if groups is None:
+        train, test = stratified_split(strata(table.labels), test_share)
+    else:
+        train, test = grouped_split(strata_of(table.labels), groups, test_share)
     return make_split(table.subset(train).measured(), table.subset(test))
 
 
@@ -95,11 +103,7 @@ def stratified_split(
     Raises:
         InstaHideError: ``test_share`` is not between 0 and 1, or nothing is left for testing.
     """
-    if not 0 < test_share < 1:
-        raise InstaHideError(
-            f"The share of test images must lie between 0 and 1, not {test_share}.",
-            "Use 0.2, for example.",
-        )
+    _require_share(test_share)
     generator = np.random.default_rng(SPLIT_SEED)
     tested = np.zeros(len(labels), bool)
     for number in np.unique(labels):
@@ -114,14 +118,92 @@ def stratified_split(
     return np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
+def grouped_split(
+    strata: Strata, groups: NDArray[np.int64], test_share: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sorted indices of training and test images; no group is in both.
+
+    Each stratum has about ``test_share`` of its images in the test part. A stratum in two or more
+    groups has images in both parts if other strata allow it; one in a single group is for training.
+
+    Args:
+        strata: the strata of the images.
+        groups: (N,) numbers from 0, equal for images of one group.
+        test_share: share of the images, between 0 and 1.
+
+    Raises:
+        InstaHideError: ``test_share`` is not between 0 and 1, or there are no two groups.
+    """
+    _require_share(test_share)
+    counts = group_counts(strata, groups)
+    if len(counts) < 2:
+        raise DataError(
+            "All images are of one group, so no image is left for testing.",
+            "Use images of more groups, or name test images of their own.",
+        )
+    tested = _tested_groups(counts, strata.size, test_share)
+    if not tested.any():
+        raise DataError(
+            "Every group has the only images of some class, so no group is left for testing.",
+            "Use more groups, or name test images of their own.",
+        )
+    return np.flatnonzero(~tested[groups]), np.flatnonzero(tested[groups])
+
+
+def _tested_groups(counts: GroupCounts, strata: int, share: float) -> NDArray[np.bool]:
+    """Which groups are for testing: the largest first, as long as each brings nearer to ``share``.
+
+    Then small groups, for strata that no test image is of.
+    """
+    totals, held = np.zeros(strata), np.zeros(strata)
+    for present, many in counts:
+        totals[present] += many
+    tested = np.zeros(len(counts), bool)
+    order = largest_first(counts, SPLIT_SEED)
+    for turn, group in enumerate((*order, *reversed(order))):
+        present, many = counts[group]
+        if tested[group] or (held[present] + many >= totals[present]).any():
+            continue  # It is there already, or nothing of a stratum would be left for training.
+        # The squares of what is lacking of each stratum, before and with the group.
+        lacking = share * totals[present] - held[present]
+        nearer = ((lacking**2 - (lacking - many) ** 2) / totals[present]).sum() > 0
+        missing = turn >= len(order) and not held[present].all()
+        if nearer or missing:
+            tested[group] = True
+            held[present] += many
+    return tested
+
+
+def require_separate_groups(split: Split) -> None:
+    """Check that no group is in both parts.
+
+    Raises:
+        DataError: some are.
+    """
+    if split.train.groups is None or split.test.groups is None:
+        return
+    train, test = (
+        {group.tobytes() for group in part.groups if group.any()}
+        for part in split
+        if part.groups is not None
+    )
+    if both := len(train & test):
+        raise DataError(
+            f"{both:,} group{'s are' if both > 1 else ' is'} in both the training and the test "
+            "images, so a test would measure how well the network knows them.",
+            "Move all images of a group to one part.",
+        )
+
+
 def require_trainable(split: Split) -> Split:
     """The split, after a check that a model can be trained and tested on it.
 
     Raises:
         DataError: there are no test images; there is only one class; no finding is present in some
-            of the training images and absent in others, and likewise in the test images; or a
-            value is the same in all training images.
+            of the training images and absent in others, and likewise in the test images; a value is
+            the same in all training images; or a group is in both parts.
     """
+    require_separate_groups(split)
     if len(split.test) == 0:
         raise DataError("There are no test images.", "Give at least one of every class.")
     labels, task = split.train.labels, split.train.task
@@ -152,6 +234,14 @@ def _require_both(images: ImageTable, name: str) -> None:
         raise DataError(
             f"No finding is present in some of the {name} images and absent in others.",
             "Give images with and without a finding.",
+        )
+
+
+def _require_share(test_share: float) -> None:
+    if not 0 < test_share < 1:
+        raise InstaHideError(
+            f"The share of test images must lie between 0 and 1, not {test_share}.",
+            "Use 0.2, for example.",
         )
 
 

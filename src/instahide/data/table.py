@@ -17,9 +17,9 @@ from instahide.data.duplicates.content_hash import (
     content_hashes,
     duplicate_ids,
     duplicate_row_ids,
-    group_hashes,
     merge_ids,
 )
+from instahide.data.duplicates.group_hash import group_hashes
 from instahide.data.labels import Labels, Task, make_labels, require_labels
 from instahide.data.normalization.normalization import Normalization
 from instahide.data.pixels import (
@@ -98,6 +98,8 @@ class ImageTable:
             zeros means that the source is unknown; None means that no row was resized.
         value_range: the lowest and the highest value that a pixel can have.
         task: what the labels are, see `labels.Task`.
+        groups: (N, 2) uint64 hashes of the names of the groups, see `grouped`; zeros for an image
+            in no group. None means that each image is a group of its own.
 
     Raises:
         DataError: a field has another shape or type than stated, a label has no class name, or a
@@ -122,6 +124,7 @@ class ImageTable:
     sources: Hashes | None = None
     value_range: ValueRange = EIGHT_BIT
     task: Task = "single-label"
+    groups: Hashes | None = None
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -169,11 +172,18 @@ class ImageTable:
 
     @cached_property
     def content_ids(self) -> NDArray[np.int64]:
-        """(N,) numbers from 0: equal for rows with the same pixels or a common source."""
-        pixels = duplicate_row_ids(self.pixels)
-        if self.sources is None:
-            return pixels
-        return merge_ids(pixels, *map(duplicate_ids, np.moveaxis(self.sources, 1, 0)))
+        """(N,) numbers from 0: equal for rows with the same pixels, a common source or group."""
+        found = [duplicate_row_ids(self.pixels)]
+        if self.sources is not None:
+            found += map(duplicate_ids, np.moveaxis(self.sources, 1, 0))
+        if self.groups is not None:
+            found.append(duplicate_ids(self.groups))
+        return merge_ids(*found) if len(found) > 1 else found[0]
+
+    @property
+    def group_ids(self) -> NDArray[np.int64] | None:
+        """(N,) numbers from 0, equal for rows of one group; None if no groups are known."""
+        return None if self.groups is None else duplicate_ids(self.groups)
 
     def rows(self, indices: NDArray[np.int64]) -> GatheredRows:
         """The rows at ``indices`` (n, k), without a copy.
@@ -211,9 +221,12 @@ class ImageTable:
                 length.
         """
         indices = self._selected(indices)
-        sources = None if self.sources is None else self.sources[indices]
         part = replace(
-            self, pixels=self.pixels[indices], labels=self.labels[indices], sources=sources
+            self,
+            pixels=self.pixels[indices],
+            labels=self.labels[indices],
+            sources=None if self.sources is None else self.sources[indices],
+            groups=None if self.groups is None else self.groups[indices],
         )
         if "content_hashes" in vars(self):
             vars(part)["content_hashes"] = self.content_hashes[indices]
@@ -256,34 +269,44 @@ class ImageTable:
         others that use the same names, and a mix never holds two images of one group.
 
         Args:
-            groups: (N,) names of the groups; an empty name for an image in no group.
+            groups: (N,) names of the groups, which are compared character by character; an empty
+                name for an image in no group.
 
         Raises:
-            DataError: there are more or fewer names than images.
+            DataError: there are more or fewer names than images, or the table has groups already.
+
+        Examples:
+            >>> from instahide import Encoder, Scheme, open_split
+            >>> images = open_split("digits").train
+            >>> table = images.grouped([f"patient {row // 3}" for row in range(len(images))])
+            >>> counts = Encoder(Scheme.inside(4), table).exposure.counts
         """
-        hashes = group_hashes([str(name) for name in groups])
-        if len(hashes) != len(self):
+        if self.groups is not None:
             raise DataError(
-                f"There are {len(self)} images but the groups of {len(hashes)}.",
-                "Name one group for each image.",
+                "The images have groups already.", "Group the table that has none, once."
             )
-        known = hashes[:, None]
-        sources = known if self.sources is None else np.concatenate([self.sources, known], axis=1)
-        return replace(self, sources=sources)
+        return replace(self, groups=group_hashes(groups, len(self)))
 
     def save(self, folder: Path) -> None:
-        """Write the table to ``folder`` atomically, without pickle."""
+        """Write the table to ``folder`` atomically, without pickle.
+
+        Names of groups are not written, but their hashes are. Whoever has a list of possible names
+        can look for them among the hashes, so keep the folder as private as the names.
+        """
         facts = {
             "classes": self.classes,
             "mean": self.mean,
             "std": self.std,
             "sources": self.sources is not None,
+            "groups": self.groups is not None,
             "value_range": self.value_range,
             "task": self.task,
         }
         with atomic_directory(folder) as partial:
             if self.sources is not None:
                 np.save(partial / "sources.npy", self.sources, allow_pickle=False)
+            if self.groups is not None:
+                np.save(partial / "groups.npy", self.groups, allow_pickle=False)
             np.save(partial / "pixels.npy", self.pixels, allow_pickle=False)
             np.save(partial / "labels.npy", self.labels, allow_pickle=False)
             write_json(partial / "table.json", facts)
@@ -299,16 +322,20 @@ class ImageTable:
             pixels = map_npy(folder / "pixels.npy")
             labels = np.array(map_npy(folder / "labels.npy"))
             facts = json.loads(read_regular(folder / "table.json", MOST_FACTS))
-            known = folder / "sources.npy" if facts.get("sources") else None
+            known = [
+                np.array(map_npy(folder / f"{name}.npy")) if facts.get(name) else None
+                for name in ("sources", "groups")
+            ]
             return cls(
                 pixels,
                 labels,
                 tuple(facts["classes"]),
                 tuple(facts["mean"]),
                 tuple(facts["std"]),
-                None if known is None else np.array(map_npy(known)),
+                known[0],
                 tuple(facts["value_range"]),
                 facts["task"],
+                known[1],
             )
         except Exception as error:  # NumPy and JSON raise many kinds of errors on damaged files
             raise DamagedFileError(
@@ -368,6 +395,14 @@ def _validate(table: ImageTable) -> None:
     require_range(table.value_range, pixels.dtype)
     require_labels(labels, table.classes, len(pixels), table.task)
     _validate_sources(table.sources, len(pixels))
+    if table.groups is not None and (
+        table.groups.dtype != np.uint64 or table.groups.shape != (len(pixels), 2)
+    ):
+        raise DataError(
+            f"There are {len(pixels)} images but {table.groups.dtype} hashes of their groups of "
+            f"shape {table.groups.shape}.",
+            "Group them by `ImageTable.grouped`.",
+        )
     channels = pixels.shape[1]
     moments = np.asarray([*table.mean, *table.std], dtype=np.float64)
     if moments.shape != (2 * channels,) or not np.isfinite(moments).all():

@@ -55,14 +55,17 @@ def estimate_cost(
     size = min(encodings_a_shard(manifest), images)
     partners = publication.scheme.private_k - 1
     # How often each image is drawn as a partner is approximately a Poisson variable.
-    drawn = np.random.default_rng().poisson(copies * partners, images)
+    drawn = copies + np.random.default_rng().poisson(copies * partners, images)
+    # Duplicates, and images of one group, are counted together.
+    ids = publication.images.content_ids
+    each = np.bincount(ids, weights=drawn)
     return CostEstimate(
         encodings=manifest.total,
         bytes=manifest.total * manifest.bytes_each,
         seconds=_seconds(publication, size, _beside(out)) * manifest.total / size,
         before=int(known.max(initial=0)),
-        mean=float(known.sum() / images + copies * (1 + partners)),
-        most=int(known.max(initial=0) + copies + drawn.max()),
+        mean=float(known.mean() + copies * (1 + partners) * images / len(each)),
+        most=int(known.max(initial=0) + each.max()),
     )
 
 

@@ -113,7 +113,8 @@ class BatchEncoder(BaseEncoder):
     def identify(self, hashes: Hashes) -> None:
         """Set which private images show the same picture, so that no mix contains a picture twice.
 
-        Call it at the start of an epoch, in all processes that share an exposure.
+        Images of one group of the exposure count as one picture. Call it at the start of an epoch,
+        in all processes that share an exposure.
 
         Args:
             hashes: (N, 2, 2) of the values of each image, and of the 8-bit pixels from which they
@@ -167,7 +168,8 @@ class BatchEncoder(BaseEncoder):
 
         Args:
             batch: the pending batch; it can be used once.
-            images: (m, C, H, W) its ``targets`` followed by its ``extra_partners``, normalized.
+            images: (m, C, H, W) or (m, C, D, H, W), its ``targets`` followed by its
+                ``extra_partners``, normalized.
             labels: labels of ``images``: (m,) class numbers; or (m, classes) soft labels, findings
                 or values. Of findings and values, public images need a renormalised label mode: see
                 `validation.require_label_mode`.
@@ -180,13 +182,13 @@ class BatchEncoder(BaseEncoder):
                 twice, although `identify` did not say so; or the exposure accounts for more
                 noise than the scheme adds.
         """
-        channels, height, width = images.shape[1:]
+        channels, *_ = shape = images.shape[1:]
         std = None if self.normalized is None else self.normalized.std
-        rate = mu_squared_rate(self.scheme, (channels, height, width), std)
+        rate = mu_squared_rate(self.scheme, shape, std)
         self.exposure.require_rate(rate)
-        keys = self._one_time_keys(batch, images.shape[1:])
+        keys = self._one_time_keys(batch, shape)
         as_they_are = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-        out = allocate((len(batch.targets), *images.shape[1:]), dtype, pin_memory=pin_memory)
+        out = allocate((len(batch.targets), *shape), dtype, pin_memory=pin_memory)
         with with_noise(batch.block, self.scheme, out) as mixes:
             self._mix(keys, (images, batch.positions), self.normalized, as_they_are, mixes)
         weights = label_weights(self.scheme, keys)
@@ -213,8 +215,7 @@ class BatchEncoder(BaseEncoder):
         return pools
 
     def _one_time_keys(self, batch: PendingBatch, shape: tuple[int, ...]) -> OneTimeKeys:
-        channels, height, width = shape
-        masks = sampler.masks(batch.block, len(batch.targets), (channels, height, width))
+        masks = sampler.masks(batch.block, len(batch.targets), shape)
         return OneTimeKeys(
             batch.partners, batch.coefficients, masks if self.scheme.mask else None, None
         )

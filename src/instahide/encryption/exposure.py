@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import Hashes, all_unique, duplicate_ids, merge_ids
+from instahide.data.duplicates.group_hash import Groups, group_hashes
 from instahide.encryption.sampling._duplicates_numba import (
     add_to_totals,
     has_repeats,
@@ -28,7 +29,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 class Exposure:
     """Counts the encodings that each private image went into, in one process; thread-safe.
 
-    Images that show the same picture share a count: see `group`.
+    Images that show the same picture or belong to one group share a count: see `group`.
 
     Copying it within the process returns the same object. With a limit it cannot be pickled or
     used in a forked process, because two counts would allow twice the limit. Without a limit it
@@ -38,13 +39,16 @@ class Exposure:
     Args:
         images: number of private images, N.
         limit: largest number of encodings of an image; None for no limit.
+        groups: the group of each image, such as its patient: names in order, or a function from
+            number to name; an empty name for an image in no group. Images of one group share a
+            count, and encoders never mix two of them.
 
     Attributes:
         images: N.
         limit: the limit, or None.
 
     Raises:
-        InstaHideError: ``limit`` is below 1.
+        InstaHideError: ``limit`` is below 1, or there is not a group for each image.
 
     Examples:
         >>> import numpy as np
@@ -56,7 +60,9 @@ class Exposure:
         32
     """
 
-    def __init__(self, images: int, *, limit: int | None = None) -> None:
+    def __init__(
+        self, images: int, *, limit: int | None = None, groups: Groups | None = None
+    ) -> None:
         require_limit(limit)
         self.images = images
         self.limit = limit
@@ -66,6 +72,8 @@ class Exposure:
         self._first: NDArray[np.int64] | None = None
         self._lock = threading.Lock()
         self._process = os.getpid()
+        if groups is not None:
+            self.identify(group_hashes(groups, images))
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -93,7 +101,8 @@ class Exposure:
         """Share one count between images that show the same picture, earlier counts included.
 
         Args:
-            ids: (N,) numbers below N, equal for images that show the same picture.
+            ids: (N,) numbers below N, equal for images that show the same picture, or that are to
+                be protected together.
 
         Returns:
             (N,) numbers, equal for images that were grouped in this call or before.
@@ -268,7 +277,8 @@ def gathered(totals: NDArray[Scalar], first: NDArray[np.int64]) -> NDArray[Scala
 def limit_error(exposure: Exposure) -> ExposureLimitError:
     """The error that says that the limit of ``exposure`` is reached."""
     return ExposureLimitError(
-        f"The next encoding would bring an image above {exposure.limit} encodings.",
+        f"The next encoding would bring an image, or the group that it is of, above "
+        f"{exposure.limit} encodings.",
         "Stop here, or raise the limit knowing that attacks gain with every encoding of an image.",
     )
 

@@ -192,7 +192,7 @@ def test_an_encoding_never_shows_a_picture_alone() -> None:
 
 
 def test_too_few_pictures_are_refused_and_counted() -> None:
-    with pytest.raises(InstaHideError, match="the 40 images show 3"):
+    with pytest.raises(InstaHideError, match="the 40 images have 3"):
         Encoder(Scheme.inside(4), table(np.arange(40) % 3))
     with pytest.raises(InstaHideError, match="the 30 public images show 3, of which 2 are private"):
         Encoder(Scheme.cross(4), table([0, 1, 4, 5]), pool([0, 1, 9] * 10))

@@ -53,6 +53,8 @@ MAKES: dict[str, tuple[Any, Any, Any]] = {
     "nested": ([{"in": (IMAGES, "names")}, {"out": Plain(None, LABELS)}], (0, "in", 0),
                (1, "out", "y")),
     "soft": ((IMAGES, SOFT), 0, 1),
+    "volumes": ((torch.randn(4, 1, 3, 2, 2), LABELS), 0, 1),
+    "grey": ((torch.randn(4, 2, 6), LABELS), 0, 1),
     "half": ((IMAGES.half(), LABELS.int()), 0, 1),
     "arrays": ((IMAGES.numpy(), LABELS.numpy()), 0, 1),
     "by name": ({"image": IMAGES, "view": IMAGES, "label": LABELS, "id": LABELS}, "image", "label"),
@@ -72,7 +74,9 @@ def test_fields_are_found_and_replaced(make: str, said: bool) -> None:
     new = found.put(batch, NEW, NEW_LABELS)
     assert type(new) is type(batch) or make == "read-only"
     kind = np.ndarray if make == "arrays" else Tensor
-    for path, value in ((found.image, NEW), (found.label, NEW_LABELS)):
+    # Images without a dimension of the channel come back without one.
+    images = NEW.reshape(field_of(batch, found.image).shape)
+    for path, value in ((found.image, images), (found.label, NEW_LABELS)):
         got = field_of(new, path)
         assert isinstance(got, kind)
         assert np.array_equal(got, value)
@@ -89,13 +93,15 @@ def test_fields_are_found_and_replaced(make: str, said: bool) -> None:
     [
         ((IMAGES, IMAGES, LABELS), r"2 fields that may be its images, .*; it holds \[0\] float32"),
         ((IMAGES, LABELS, LABELS), r"2 fields .* labels, .* \[2\] int64 \(4,\).* with label="),
-        (((IMAGES * 255).byte(), LABELS), r"no fields .* floats of shape \(n, C, H, W\); it holds "
-         r"\[0\] uint8 \(4, 3, 2, 2\), .* normalized images"),
+        (((IMAGES * 255).byte(), LABELS), r"no fields .* floats of shape \(n, C, H, W\), .*; it "
+         r"holds \[0\] uint8 \(4, 3, 2, 2\), .* normalized images"),
         ((IMAGES[:3], LABELS), "no fields that may be its images"),
         ((IMAGES, LABELS[:3]), "no fields that may be its labels"),
         ((IMAGES, LABELS.float()), "no fields that may be its labels"),
         ((IMAGES, LABELS.bool()), "no fields that may be its labels"),
-        ((IMAGES[:, 0], LABELS), "no fields that may be its images"),
+        ((IMAGES[:, 0, 0], LABELS), "no fields that may be its images"),
+        ((IMAGES, IMAGES[:, None], LABELS), "2 fields that may be its images"),
+        ((IMAGES[:, 0], IMAGES[:, 1], LABELS), "2 fields that may be its images"),
         ("text", "holds no tensors"),
         ({"image": IMAGES, "img": IMAGES, "label": LABELS}, r"2 fields .*\['img'\] float32"),
     ],

@@ -134,7 +134,7 @@ def test_too_few_pictures_are_refused() -> None:
     encoded = encode_loader(
         DataLoader(TensorDataset(IMAGES[:10], LABELS[:10]), 5), Scheme.inside(4), classes=4
     )
-    with pytest.raises(InstaHideError, match="the 10 images show 2"):
+    with pytest.raises(InstaHideError, match="the 10 images have 2"):
         list(encoded)
 
 

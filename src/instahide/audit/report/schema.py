@@ -99,6 +99,7 @@ class Facts(_Plain):
     kind: Literal["run", "encodings"] = Field(description="contents of the folder")
     source: str = Field(description="source of the private images")
     images: int = Field(description="total number of private images")
+    groups: int = Field(0, description="number of groups of images, such as patients; 0 if none")
     shape: tuple[int, ...] = Field(description="channels, height and width of an image")
     classes: list[str] = Field(description="names of the classes")
     public: int = Field(description="number of images in the public pool; 0 if there is none")
@@ -108,7 +109,7 @@ class Facts(_Plain):
     epsilon: Number | None = Field(
         description="upper bound on the epsilon of differential privacy that the scheme's noise "
         "provides for the pixels of an image whose label and partners are known; null without "
-        "noise, or if an exposure limit was set"
+        "noise, if an exposure limit was set, or if images of one group count together"
     )
     delta: Number = Field(description="the delta for which epsilon is computed")
     rehearsed_images: int = Field(description="number of private images in the rehearsal")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from instahide.audit.report.schema import AttackResult, Facts
-from instahide.audit.report.thresholds import recovered_share
+from instahide.audit.report.thresholds import identified_share, recovered_share
 from instahide.audit.schedule import ENDLESS, SENT, On, Task
 from instahide.audit.scoring.scores import LEAST_COEFFICIENT
 from instahide.encryption.privacy import privacy_statement
@@ -47,7 +47,7 @@ def summarize(
     kinds: list[On] = ["published", "rehearsal"]
     kinds.sort(key=lambda on: -max((_rank(r) for r in done if r.on == on), default=(0.0, 0.0))[0])
     sentences = [_recovered(done, on) for on in kinds]
-    sentences += [_labels(done), _public(done), _membership(done), _statistics(done)]
+    sentences += [_groups(done), _labels(done), _public(done), _membership(done), _statistics(done)]
     sentences.append(_update(done))
     if any(result.figures.get("found") for result in done):
         sentences.insert(0, _generator(done))
@@ -134,6 +134,21 @@ def _recovered(done: Sequence[AttackResult], on: On) -> str:
     return (
         f"{where} {count:,} {were} recovered recognizably{once}{signs}, by the attack "
         f"“{best.attack}” in {duration(best.seconds)}."
+    )
+
+
+def _groups(done: Sequence[AttackResult]) -> str:
+    """Return a sentence on the groups, such as patients, that attacks identified."""
+    seeking = [r for r in done if r.on not in SENT and identified_share(r) is not None]
+    if not seeking:
+        return ""
+    best = max(seeking, key=lambda result: identified_share(result) or 0.0)
+    count, total = (int(best.figures[f"groups_{name}"] or 0) for name in ("identified", "sought"))
+    if not count:
+        return f"Of {total:,} groups of images, none was identified by the attacks that ran."
+    return (
+        f"Of {total:,} groups of images, {count:,} {'was' if count == 1 else 'were'} identified by "
+        f"an image that was recovered, by the attack “{best.attack}”."
     )
 
 

@@ -14,6 +14,7 @@ from instahide.errors import InstaHideError
 #: Figures over all attacks and their meanings, which are also in docs/audit.md.
 MEANINGS = {
     "recovered": "share of the images that were recovered recognizably, by the best attack",
+    "groups": "share of the groups, such as patients, that were identified, by the best attack",
     "ssim": "mean SSIM of the images that an attack recovered, by the best attack",
     "ssim_best": "SSIM of the best recovered image",
     "public_found": "share of the public images that were found",
@@ -79,7 +80,12 @@ def summary(results: Sequence[AttackResult]) -> dict[str, float | None]:
     counted = [result for result in done if result.on not in SENT]
     found = {name: _most(counted, figure) for name, figure in _OF.items()}
     shares = [share for result in counted if (share := recovered_share(result)) is not None]
-    return {"recovered": max(shares, default=None), **found}
+    groups = [share for result in counted if (share := identified_share(result)) is not None]
+    return {
+        "recovered": max(shares, default=None),
+        "groups": max(groups, default=None),
+        **found,
+    }
 
 
 def recovered_share(result: AttackResult) -> float | None:
@@ -87,6 +93,13 @@ def recovered_share(result: AttackResult) -> float | None:
     recognizable = result.figures.get("images_recognizable")
     sought = result.figures.get("images_sought")
     return None if recognizable is None or not sought else recognizable / sought
+
+
+def identified_share(result: AttackResult) -> float | None:
+    """Return the share of groups that were identified; None if there are no groups."""
+    identified = result.figures.get("groups_identified")
+    sought = result.figures.get("groups_sought")
+    return None if identified is None or not sought else identified / sought
 
 
 def check_thresholds(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,32 @@ from instahide.audit.scoring.reconstruction import score_reconstruction
 from instahide.utils.optional_deps import requires_extra
 
 
+class RecoveredGroups(NamedTuple):
+    """The groups, such as patients, of recovered images.
+
+    Attributes:
+        numbers: (m,) int64 the group of the private image that each was matched to.
+        recognized: (m,) bool, whether the recovered image is more similar to an image of this group
+            than to every image of another; for published encodings, also than these are.
+        total: number of groups of the private images.
+    """
+
+    numbers: Tensor
+    recognized: Tensor
+    total: int
+
+    @classmethod
+    def of(cls, groups: Tensor | None, nearest: Tensor, rows: Tensor) -> RecoveredGroups | None:
+        """Of recovered images that are ``nearest`` (m,) to some images and belong to ``rows`` (m,).
+
+        ``groups``: (N,) the group of each private image; None without groups.
+        """
+        if groups is None:
+            return None
+        numbers = groups[rows]
+        return cls(numbers, groups[nearest] == numbers, len(torch.unique(groups)))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Matches:
     """Recovered images, each matched to a private image.
@@ -39,6 +66,7 @@ class Matches:
             any other private image; for published encodings, also whether it is more similar to its
             original than every other private image is.
         total: number of private images that could be recovered.
+        groups: the groups of the private images; None if there are none.
     """
 
     rows: Tensor
@@ -47,6 +75,7 @@ class Matches:
     ssim: Tensor
     recognized: Tensor
     total: int
+    groups: RecoveredGroups | None = None
 
     @cached_property
     def blank(self) -> Tensor:
@@ -63,6 +92,14 @@ class Matches:
         """The number of private images that were recovered and identified at least once."""
         counted = self.recognized & counts_as_recovered(self.ssim, self.blank)
         return len(set(self.rows[counted].tolist()))
+
+    @property
+    def groups_identified(self) -> int:
+        """The number of groups of which an image was recovered and known to be of this group."""
+        if self.groups is None:
+            return 0
+        counted = self.groups.recognized & counts_as_recovered(self.ssim, self.blank)
+        return len(set(self.groups.numbers[counted].tolist()))
 
     def best_of_each(self) -> Tensor:
         """Indices of the best recovered image of each private image, best first."""
@@ -89,6 +126,14 @@ class Matches:
             "ssim_of_nothing": float(self.mean_colour.mean()),
             "ssim_of_blank": float(self.blank.mean()),
             "identified": float(self.recognized.float().mean()),
+        } | self._of_groups()
+
+    def _of_groups(self) -> dict[str, float]:
+        if self.groups is None:
+            return {}
+        return {
+            "groups_identified": float(self.groups_identified),
+            "groups_sought": float(self.groups.total),
         }
 
     def _by_row(self, figure: Callable[[Tensor], Tensor]) -> Tensor:
@@ -103,21 +148,23 @@ def match_to_truth(found: Finding, observation: Observation, truth: GroundTruth)
     """Recovered images matched by the ``truth`` of their encodings; None if there are none."""
     if isinstance(found, AssignedImages) and len(found.images):
         matched = score_reconstruction(found, truth, observation.mean, observation.std)
-        recognized = metrics.nearest(found.images, truth.images) == matched.rows
+        nearest = metrics.nearest(found.images, truth.images)
         return Matches(
             matched.rows,
             matched.mapped,
             matched.originals,
             matched.ssim,
-            recognized,
+            nearest == matched.rows,
             len(truth.images),
+            RecoveredGroups.of(truth.groups, nearest, matched.rows),
         )
     images = recovered_images(found)
     if images is None or not len(images.images):
         return None
     candidates = truth.images.abs() if images.absolute else truth.images
     rows = originals_of(images, observation, truth)
-    return _compare(images.images, candidates, to_unit_range(candidates)[rows], rows)
+    originals = to_unit_range(candidates)[rows]
+    return _compare(images.images, candidates, originals, rows, truth.groups)
 
 
 def recovered_images(found: Finding) -> RecoveredImages | None:
@@ -155,7 +202,9 @@ def to_unit_range(images: Tensor) -> Tensor:
     return (images - low) / (high - low).clamp(min=1e-12)
 
 
-def match_to_nearest(found: Finding, private: Tensor, pixels: Tensor) -> Matches | None:
+def match_to_nearest(
+    found: Finding, private: Tensor, pixels: Tensor, groups: Tensor | None = None
+) -> Matches | None:
     """Recovered images matched one-to-one to the most similar private images.
 
     For published encodings, whose keys are unknown, so that images cannot be matched by the
@@ -165,6 +214,7 @@ def match_to_nearest(found: Finding, private: Tensor, pixels: Tensor) -> Matches
         found: finding of an attack on published encodings.
         private: (N, C, H, W) all private images, normalized.
         pixels: (N, C, H, W) the same images from 0 to 1.
+        groups: (N,) the group of each image; None without groups.
     """
     images = found if isinstance(found, AssignedImages) else recovered_images(found)
     if images is None or not len(images.images):
@@ -176,13 +226,17 @@ def match_to_nearest(found: Finding, private: Tensor, pixels: Tensor) -> Matches
     likeness = metrics.likeness(images.images, candidates)
     places, rows = map(torch.from_numpy, linear_sum_assignment(likeness.numpy(), maximize=True))
     shown = candidates / candidates.amax() if absolute else pixels
-    matches = _compare(images.images[places], candidates, shown[rows], rows)
+    matches = _compare(images.images[places], candidates, shown[rows], rows, groups)
     # They were matched by similarity, so similarity alone proves nothing.
     recognized = matches.recognized & (matches.ssim > likeness_of_others(candidates, shown)[rows])
-    return replace(matches, recognized=recognized)
+    known = matches.groups
+    if known is not None:
+        others = likeness_of_others(candidates, shown, groups)[rows]
+        known = known._replace(recognized=known.recognized & (matches.ssim > others))
+    return replace(matches, recognized=recognized, groups=known)
 
 
-def likeness_of_others(private: Tensor, pixels: Tensor) -> Tensor:
+def likeness_of_others(private: Tensor, pixels: Tensor, groups: Tensor | None = None) -> Tensor:
     """(N,) the SSIM of each private image with the most similar *other* private image.
 
     A lower SSIM of a recovered image does not show that it was recovered.
@@ -190,10 +244,13 @@ def likeness_of_others(private: Tensor, pixels: Tensor) -> Tensor:
     Args:
         private: (N, C, H, W) normalized images.
         pixels: (N, C, H, W) the same images from 0 to 1.
+        groups: (N,) the group of each image; with it, others are images of other groups.
     """
-    if len(private) < 2:
+    numbers = torch.arange(len(private)) if groups is None else groups
+    same = numbers[:, None] == numbers
+    if same.all():
         return torch.zeros(len(private))
-    other = pixels[metrics.likeness(private, private).fill_diagonal_(0).argmax(dim=1)]
+    other = pixels[metrics.likeness(private, private).masked_fill(same, 0).argmax(dim=1)]
     return metrics.ssim(metrics.best_affine(other, pixels), pixels)
 
 
@@ -202,9 +259,17 @@ def _ssim_of_mean_colour(originals: Tensor) -> Tensor:
     return metrics.ssim(mapped, originals)
 
 
-def _compare(images: Tensor, candidates: Tensor, originals: Tensor, rows: Tensor) -> Matches:
+def _compare(
+    images: Tensor, candidates: Tensor, originals: Tensor, rows: Tensor, groups: Tensor | None
+) -> Matches:
     mapped = metrics.best_affine(images, originals)
-    recognized = metrics.nearest(images, candidates) == rows
+    nearest = metrics.nearest(images, candidates)
     return Matches(
-        rows, mapped, originals, metrics.ssim(mapped, originals), recognized, len(candidates)
+        rows,
+        mapped,
+        originals,
+        metrics.ssim(mapped, originals),
+        nearest == rows,
+        len(candidates),
+        RecoveredGroups.of(groups, nearest, rows),
     )

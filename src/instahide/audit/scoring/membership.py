@@ -48,6 +48,8 @@ def with_candidates(
         pixels=np.concatenate([members.pixels, others.pixels])[order],
         labels=np.concatenate([members.labels, others.labels])[order],
         classes=max(members.classes, others.classes, key=len),
+        sources=None,
+        groups=None,
     ).normalized_like(Normalization(observation.mean, observation.std, members.value_range))
     learned = torch.from_numpy(order < len(members))
     with_network = NetworkObservation(

@@ -21,8 +21,6 @@ Hashes = NDArray[np.uint64]
 CHUNK = 1024
 #: Number of values of a row that `sampled_keys` reads.
 SAMPLED = 64
-#: Makes the hash of a name differ from that of any pixels.
-_GROUP_SEED = (1 << 64) - 1
 #: Number of rows whose keys are computed at a time.
 KEYED = 1 << 16
 
@@ -105,25 +103,17 @@ def content_hash(channels: tuple[bytes, ...], height: int, width: int) -> bytes:
     return whole.digest()
 
 
-def group_hashes(groups: Sequence[str]) -> Hashes:
-    """(N, 2) hashes of the names of groups; zeros for an empty name, which is in no group."""
-    digests = [
-        xxhash.xxh3_128_digest(name.encode(), _GROUP_SEED) if name else bytes(16) for name in groups
-    ]
-    return hashes_from_bytes(b"".join(digests), 1)[:, 0]
-
-
 def denormalize_to_uint8(
     values: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]
 ) -> NDArray[np.uint8]:
-    """The 8-bit pixels nearest to normalized ``values`` (N, C, H, W).
+    """The 8-bit pixels nearest to normalized ``values`` (N, C, H, W) or (N, C, D, H, W).
 
     Args:
         values: normalized values.
         mean: mean of pixel / 255 that was subtracted, per channel.
         std: standard deviation by which the difference was divided, per channel.
     """
-    per_channel = (slice(None), None, None)
+    per_channel = (slice(None), *(None for _ in values.shape[2:]))
     pixels = values * np.asarray(std, np.float32)[per_channel]
     pixels += np.asarray(mean, np.float32)[per_channel]
     return np.asarray(np.clip(np.rint(pixels * 255), 0, 255), np.uint8)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import connected_ids, merge_ids
-from instahide.encodings.ledger.image_names import primary
 from instahide.encodings.ledger.schema import with_crc, without_crc
 from instahide.encodings.ledger.store import LedgerFile
 from instahide.encodings.ledger.stored_hashes import count_links
@@ -269,7 +268,7 @@ class LedgerAccount(Exposure):
 
     def _source(self) -> bytes:
         """A hash that is equal for the same images in the same order."""
-        return hashlib.sha256(primary(self._hashes).tobytes()).digest()
+        return hashlib.sha256(self._hashes.tobytes()).digest()
 
 
 def _reopened(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from instahide.data import ImageSource, ImageTable
 from instahide.data.duplicates.content_hash import Hashes
+from instahide.data.duplicates.group_hash import Groups, group_hashes
 from instahide.data.duplicates.image_view import image_view
 from instahide.data.image_source import keys_of
 from instahide.data.items import MapDataset
@@ -29,8 +30,10 @@ from instahide.encodings.ledger.image_hash import salted_keys
 from instahide.encodings.ledger.image_names import primary
 from instahide.encodings.ledger.schema import create
 from instahide.encodings.ledger.store import LedgerFile
+from instahide.encryption.exposure import Scalar
 from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.scheme import Scheme
+from instahide.errors import DataError
 
 
 def default_ledger() -> Path:
@@ -43,7 +46,7 @@ def default_ledger() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Totals:
-    """The totals of M different images in a ledger.
+    """The totals of M different images in a ledger; images of one group are one of them.
 
     Attributes:
         counts: (M,) exposure of each image.
@@ -91,6 +94,7 @@ class Ledger:
         image: object = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        groups: Groups | None = None,
         progress: bool = False,
     ) -> LedgerAccount:
         """An account that counts the encodings of ``images``, all of which are hashed first.
@@ -111,14 +115,25 @@ class Ledger:
                 transforms. If known, an image counts as the same one as in a table or file with the
                 same pixels, and the privacy of noise can be accounted for.
             std: standard deviation, likewise.
+            groups: the group of each item of a data set, such as its patient: names in the order of
+                the items, or a function from item number to name; an empty name for an item in no
+                group. Items of one group share one count. A table has its own groups, see
+                `ImageTable.grouped`.
             progress: show a bar.
 
         Raises:
             InstaHideError: the limit is below 1, or the data set or the ledger cannot be used.
         """
+        if groups is not None and isinstance(images, ImageTable):
+            raise DataError(
+                "A table has its own groups.", "Open the account for `table.grouped(names)`."
+            )
         if not isinstance(images, ImageSource):
             images = image_view(images, image=image, mean=mean, std=std)
         hashes = self._hashes(images, progress=progress)
+        if groups is not None:
+            named = group_hashes(groups, len(images))[:, None]
+            hashes = np.concatenate([hashes, salted_keys(named, self._file.salt)], axis=1)
         std = None if images.normalization is None else images.normalization.std
         rate = mu_squared_rate(scheme, images.shape, std) if scheme else math.inf
         return LedgerAccount(self._file, hashes, limit, rate)
@@ -143,6 +158,8 @@ class Ledger:
     def totals(self, images: ImageTable | None = None, *, progress: bool = False) -> Totals:
         """Totals of all images in the ledger, or of the distinct ones among ``images``.
 
+        Images of one group count as one.
+
         Nothing is entered; an unknown image has an exposure of 0.
 
         Raises:
@@ -153,12 +170,12 @@ class Ledger:
             file = self._file
             return Totals(file.counts.copy(), file.squares.copy(), file.losses.copy())
         hashes = self._hashes(images, progress=progress)
-        _, different = np.unique(primary(hashes), return_index=True)
-        entries, file = self._file.find(hashes[different]), self._file
+        _, of_row = np.unique(primary(hashes), return_inverse=True)
+        entries, file = self._file.find(hashes), self._file
         return Totals(
-            greatest(file.counts, entries),
-            greatest(file.squares, entries),
-            greatest(file.losses, entries),
+            _most_of_each(of_row, greatest(file.counts, entries)),
+            _most_of_each(of_row, greatest(file.squares, entries)),
+            _most_of_each(of_row, greatest(file.losses, entries)),
         )
 
     def close(self) -> None:
@@ -183,3 +200,10 @@ class Ledger:
         if isinstance(images, ImageTable):
             self._hashed = images, hashes
         return hashes
+
+
+def _most_of_each(of_row: NDArray[np.int64], totals: NDArray[Scalar]) -> NDArray[Scalar]:
+    """(M,) the largest of ``totals`` (N,) among the rows of each of M images."""
+    most = np.zeros(int(of_row.max(initial=-1)) + 1, totals.dtype)
+    np.maximum.at(most, of_row, totals)
+    return most

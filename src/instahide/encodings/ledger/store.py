@@ -246,8 +246,13 @@ class LedgerFile(LedgerCounts):
         if not counted.any():
             return
         targets, origins = targets[counted], origins[counted]
-        for totals in (self.counts, self.squares, self.losses):
-            np.add.at(totals, targets, totals[origins])
+        np.add.at(self.counts, targets, self.counts[origins])
+        np.add.at(self.squares, targets, self.squares[origins])
+        # A mix may hold several of these images, and change by all of them at once. The square
+        # roots add up to no less than the square root of its loss (the triangle inequality).
+        roots = np.sqrt(self.losses)
+        np.add.at(roots, targets, roots[origins])
+        self.losses[targets] = roots[targets] ** 2
         # Under a new take number, so that other processes read the totals again.
         self._seen = self.seen + 1
         self._fold()

@@ -84,18 +84,24 @@ class RemoteExposure(Exposure):
             pictures = pictures.copy()
             merge_repeats(pictures, weights)
         taken = self._fitting(pictures)
-        while taken and not self._count(pictures[:taken], weights[:taken]):
+        while taken and not self._count(rows[:taken], pictures[:taken], weights[:taken]):
             self._see()
             taken = min(taken // 2, self._fitting(pictures))
         return taken
 
-    def _count(self, pictures: NDArray[np.int64], weights: NDArray[np.float32]) -> bool:
-        flat, each = pictures.reshape(-1), weights.reshape(-1)
-        flat, each = flat[flat >= 0], each[flat >= 0]
+    def _count(
+        self,
+        rows: NDArray[np.int64],
+        pictures: NDArray[np.int64],
+        weights: NDArray[np.float32],
+    ) -> bool:
+        once = pictures >= 0
+        # The rows themselves: of rows that are connected by others, each may count for more.
+        flat, each = rows[once], weights[once]
         order = np.argsort(flat)
         counted = self._counting.count(flat[order], each[order])
         if counted and self.limit is not None:
-            np.add.at(self._counts, flat, 1)
+            np.add.at(self._counts, pictures[once], 1)
         return counted
 
     def _fitting(self, rows: NDArray[np.int64]) -> int:

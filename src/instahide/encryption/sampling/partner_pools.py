@@ -1,6 +1,7 @@
 """The pools from which partners are drawn, such that a mix never contains a picture twice.
 
-Rows that show the same picture have adjacent places, so a picture is a span of places. Partners are
+Images of one group, such as a patient, are one picture here. Rows that show the same picture have
+adjacent places, so a picture is a span of places. Partners are
 drawn outside the spans of the pictures that are in the mix already. This includes public images
 that equal a private one.
 """
@@ -179,7 +180,7 @@ def partner_pools(ids: Ids, images: ImageSource, public: ImageSource | None) -> 
 
 
 def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
-    """Check that there are enough distinct pictures for a mix.
+    """Check that there are enough distinct pictures, of different groups, for a mix.
 
     Raises:
         SchemeError: there are too few.
@@ -189,9 +190,9 @@ def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
     private, public, both = pools.pictures
     if private < scheme.private_k:
         raise SchemeError(
-            f"A mix needs {scheme.private_k} different private pictures; the "
-            f"{len(pools.private)} images show {private}.",
-            "Lower k, or use more different images.",
+            f"A mix needs {scheme.private_k} private images of different pictures and groups; the "
+            f"{len(pools.private)} images have {private}.",
+            "Lower k, or use more different images, of more groups.",
         )
     if scheme.public_k and public - min(both, scheme.private_k) < scheme.public_k:
         equal = f", of which {both} are private images as well" if both else ""

@@ -24,6 +24,7 @@ from instahide.integrations.dataloader.batch_fields import (
     Path,
     get_leaf,
     path_text,
+    with_channel,
 )
 from instahide.integrations.dataloader.workers import FetchedBatch
 
@@ -36,7 +37,7 @@ class BatchArrays(NamedTuple):
     """Images with their labels.
 
     Attributes:
-        images: (m, C, H, W) float32.
+        images: (m, C, H, W) or (m, C, D, H, W) float32.
         labels: (m,) int64 class numbers; or (m, columns) float32 soft labels or targets.
         classes: number of classes.
         dtype: type of the encodings, which is the type of the images in the batch.
@@ -89,6 +90,8 @@ class BatchReader:
         Raises:
             InstaHideError: a batch has no images or labels, or they cannot be mixed.
         """
+        if len(own) and fetched.refusal is not None:
+            raise DataError(*fetched.refusal)
         fields = self._fields or BatchFields.find(
             fetched.targets, len(own), self.image, self._label, self._task
         )
@@ -132,8 +135,6 @@ class BatchReader:
 
 def _require_own_images(fetched: FetchedBatch, paths: list[str]) -> None:
     """Raise if the images of a batch are not known to be those of its items."""
-    if fetched.refusal is not None:
-        raise DataError(*fetched.refusal)
     if list(fetched.images[: len(paths)]) != paths:
         raise DataError(
             "The images of a batch are not known to be those of its items.",
@@ -154,16 +155,17 @@ def _joined(parts: list[NDArray[Scalar]]) -> NDArray[Scalar]:
 
 def _images(leaf: Leaf, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     values = _values(leaf)
-    if values.ndim != 4 or len(values) != len(rows) or values.dtype.kind != "f":
+    if values.ndim not in (3, 4, 5) or len(values) != len(rows) or values.dtype.kind != "f":
         raise DataError(
             f"The images of a batch of {len(rows)} are {values.dtype} of shape {values.shape}.",
-            "Normalize images to floats (C, H, W) in the transform, and collate one of every item.",
+            "Normalize images to floats (C, H, W), (C, D, H, W) or (H, W) in the transform, and "
+            "collate one of every item.",
         )
-    finite = np.isfinite(values)
+    values = with_channel(values)
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if not finite.all():
         raise DataError(
-            f"The image of item {rows[~finite.all(axis=(1, 2, 3))][0]} has values that are NaN or "
-            "infinite.",
+            f"The image of item {rows[~finite][0]} has values that are NaN or infinite.",
             "Look at its file and at what the transform divides by.",
         )
     return np.ascontiguousarray(values, np.float32)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping, Sized
 from dataclasses import dataclass, fields, is_dataclass
 from operator import index
-from typing import Protocol, SupportsIndex, TypeAlias, TypeGuard
+from typing import Protocol, SupportsIndex, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from instahide.errors import DataError, IntegrationError
 
 #: Required fields of a batch, by kind.
 WANTED = {
-    "image": "floats of shape (n, C, H, W)",
+    "image": "floats of shape (n, C, H, W), (n, C, D, H, W) or (n, H, W)",
     "label": "whole numbers of shape (n,) or floats (n, classes)",
     "target": "numbers of shape (n,) or (n, columns)",
 }
@@ -36,6 +36,7 @@ _REMEDIES = {
 #: The path of a field: keys of mappings, names of attributes, indices of sequences.
 Path: TypeAlias = tuple[Hashable, ...]
 Leaf: TypeAlias = Tensor | NDArray[np.generic]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class _NamedTuple(Protocol):
@@ -66,9 +67,10 @@ class BatchFields:
     ) -> BatchFields:
         """Find the ``count`` images and labels in ``batch``, unless their paths are given.
 
-        Images are the only floats (count, C, H, W), labels the only integers (count,) or floats
-        (count, classes); of another task than single-label the only numbers (count,) or
-        (count, columns). If there are several such fields, the one with a usual name is taken.
+        Images are the only floats (count, C, H, W) or (count, C, D, H, W), or else (count, H, W).
+        Labels are the only integers (count,) or floats (count, classes); of another task than
+        single-label the only numbers (count,) or (count, columns). If there are several such
+        fields, the one with a usual name is taken.
 
         Raises:
             IntegrationError: no field fits, or more than one.
@@ -105,7 +107,11 @@ class BatchFields:
                 )
 
     def put(self, batch: object, images: Tensor, labels: Tensor) -> object:
-        """A copy of ``batch`` with ``images`` and ``labels``; arrays are replaced by arrays."""
+        """A copy of ``batch`` with ``images`` and ``labels``; arrays are replaced by arrays.
+
+        Images get the shape of those in the batch, which may lack the dimension of the channel.
+        """
+        images = images.reshape(tuple(get_leaf(batch, self.image).shape))
         for path, value in ((self.image, images), (self.label, labels)):
             array = isinstance(get_field(batch, path), np.ndarray)
             batch = replace_field(batch, path, value.numpy() if array else value)
@@ -119,8 +125,7 @@ def find_images(batch: object, count: int) -> Path:
         InstaHideError: no field fits, or more than one.
     """
     found = dict(leaves(batch, ()))
-    images = [path for path, leaf in found.items() if _like_images(leaf, count)]
-    return _only("image", images, IMAGE_KEYS, found)
+    return _only("image", _images_of(found, count), IMAGE_KEYS, found)
 
 
 def image_leaves(batch: object, image: Path | None, count: int) -> list[Leaf]:
@@ -131,7 +136,13 @@ def image_leaves(batch: object, image: Path | None, count: int) -> list[Leaf]:
     """
     if image is not None:
         return [get_leaf(batch, image)]
-    return [leaf for _, leaf in leaves(batch, ()) if _like_images(leaf, count)]
+    found = dict(leaves(batch, ()))
+    return [found[path] for path in _images_of(found, count)]
+
+
+def with_channel(images: NDArray[Scalar]) -> NDArray[Scalar]:
+    """``images`` (n, H, W) as (n, 1, H, W); those with channels as they are."""
+    return images[:, None] if images.ndim == 3 else images
 
 
 def as_path(field: Hashable) -> Path | None:
@@ -260,8 +271,15 @@ def _is_whole(leaf: Leaf) -> bool:
     return leaf.dtype.kind in "iu"
 
 
-def _like_images(leaf: Leaf, count: int) -> bool:
-    return leaf.ndim == 4 and len(leaf) == count and _is_float(leaf)
+def _images_of(found: Mapping[Path, Leaf], count: int) -> list[Path]:
+    """The paths of fields that may be ``count`` images; grey ones only if there are no others."""
+    floats = [
+        path
+        for path, leaf in found.items()
+        if leaf.ndim > 2 and len(leaf) == count and _is_float(leaf)
+    ]
+    with_channels = [path for path in floats if found[path].ndim in (4, 5)]
+    return with_channels or [path for path in floats if found[path].ndim == 3]
 
 
 def _may_show_images(leaf: Leaf, images: Leaf, listed: bool) -> bool:

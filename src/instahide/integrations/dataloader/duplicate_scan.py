@@ -20,7 +20,12 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default
 from instahide.data.duplicates.content_hash import Hashes, content_hashes, denormalize_to_uint8
 from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
 from instahide.errors import InstaHideError
-from instahide.integrations.dataloader.batch_fields import Leaf, Path, image_leaves
+from instahide.integrations.dataloader.batch_fields import (
+    Leaf,
+    Path,
+    image_leaves,
+    with_channel,
+)
 from instahide.integrations.dataloader.supported_loaders import map_dataset
 from instahide.integrations.dataloader.workers import Collate, UserDataset, WorkerInit
 
@@ -92,7 +97,7 @@ class ItemScan:
         if len(tensors) != 1 or not isinstance(tensors[0], Tensor):
             return None
         tensor = tensors[0]
-        usable = tensor.device.type == "cpu" and tensor.ndim == 4
+        usable = tensor.device.type == "cpu" and tensor.ndim in (3, 4, 5)
         return _array(tensor[torch.from_numpy(items)]) if usable else None
 
     def _fetched(self, items: NDArray[np.int64]) -> Iterator[_Chunk]:
@@ -187,8 +192,8 @@ def _alike(one: NDArray[np.generic] | None, other: NDArray[np.generic] | None) -
 
 
 def _hashed(images: NDArray[np.generic], normalized: Normalized | None) -> Hashes:
-    """(n, 2, 2) of ``images`` (n, C, H, W): of their values, and of the nearest pixels if known."""
-    values = np.ascontiguousarray(images, np.float32)
+    """(n, 2, 2) of ``images``: of their values, and of the nearest pixels if known."""
+    values = np.ascontiguousarray(with_channel(images), np.float32)
     exact = content_hashes(values)
     pixels = np.zeros_like(exact)
     if normalized is not None:

@@ -66,6 +66,13 @@ def require_wrappable(loader: object) -> DataLoader[object]:
     """
     if isinstance(loader, EncodedLoader):
         raise IntegrationError("This loader gives encodings already.", "Use it directly.")
+    if type(loader).__module__.startswith("timm."):
+        raise IntegrationError(
+            f"The loader is timm's {type(loader).__name__}, which moves 8-bit images to the device "
+            "before it normalizes them.",
+            "Make it by `create_loader(..., use_prefetcher=False)`, which gives a plain DataLoader "
+            "whose transform normalizes.",
+        )
     if not isinstance(loader, DataLoader):
         raise IntegrationError(
             f"The loader is a {type(loader).__name__}, not a PyTorch DataLoader.",
@@ -81,7 +88,8 @@ def require_wrappable(loader: object) -> DataLoader[object]:
         raise IntegrationError(
             "The data set gives its items in a stream, not by number, so that partners cannot be "
             "drawn evenly from all of them, nor exposure be counted.",
-            "Use a map-style data set, which has __len__ and __getitem__.",
+            "Use a map-style data set, which has __len__ and __getitem__: list(dataset), or of a "
+            "long stream one list of items after another, counted in one ledger.",
         )
     if loader.batch_sampler is None:
         raise IntegrationError(

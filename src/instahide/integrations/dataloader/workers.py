@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -181,6 +181,8 @@ class CheckedCollate:
         """Collate ``part`` and check the batch."""
         # The function may remove fields from the items.
         items = part.copies()
+        if several := _several_samples(items):
+            return CollatedBatch(self.collate(part.items), None, several)
         kept = part.items if items is None else items
         images = self._stacked(items)
         sums, before = (_checksums(kept) if images is None else []), _generators()
@@ -242,7 +244,7 @@ class CheckedCollate:
         except InstaHideError:
             # The same error is raised when the batch is read.
             return None, None
-        if images is None or images.ndim != 4 or len(images) != count:
+        if images is None or images.ndim not in (3, 4, 5) or len(images) != count:
             return None, None
         return path, images
 
@@ -257,6 +259,19 @@ class CheckedCollate:
             return False
         near = ROUNDING * float(row.abs().nan_to_num(0, 0, 0).max()) if row.numel() else 0.0
         return torch.allclose(alone[0].to(row.dtype), row, rtol=0, atol=near, equal_nan=True)
+
+
+def _several_samples(items: list[object] | None) -> tuple[str, str] | None:
+    """Problem and remedy, if an item is a list of several samples, as of some MONAI transforms."""
+    for item in items or ():
+        if isinstance(item, list) and len(item) > 1 and isinstance(item[0], Mapping):
+            return (
+                f"An item of the data set is a list of {len(item)} samples, which a batch holds as "
+                "so many images. Exposure and partners are counted by item.",
+                "Let the transform make one sample of an item (`num_samples=1`), and take more "
+                "epochs; or make a data set in which each sample is an item.",
+            )
+    return None
 
 
 def _refusal(reason: str) -> tuple[str, str]:

@@ -71,7 +71,8 @@ def encode_loader(
         std: standard deviation that the transform divides by, likewise.
         exposure: counts the encodings of each item of the data set, and may limit them; by default
             a new one without a limit. An account of a ledger (`Ledger.account`) counts over all
-            runs and processes.
+            runs and processes. Both take ``groups=``, such as the patient of each item: items of
+            one group then share a count, and no mix holds two of them.
         participant: a name that is mixed into the keys, as for `Encoder`. In a distributed run the
             rank of the process is added to it.
         task: what the labels are; it is not guessed. ``single-label``: class numbers (n,), or soft

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from instahide.data import ImageSource, PhotoCrops
+from instahide.data.duplicates.group_hash import Groups
 from instahide.data.labels import Task
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
@@ -52,6 +53,8 @@ class InstaHideCallback(Callback):
             place of the checkpoints. It also counts runs that were killed, other runs and other
             programs. All processes of a run must see the same file.
         task: what the labels are, as for `encode_loader`.
+        groups: the group of each item of the training set, such as its patient: names in order, or
+            a function from item number to name. Exposure and its limit then count groups.
 
     Raises:
         InstaHideError: ``max_exposure`` is below 1.
@@ -81,6 +84,7 @@ class InstaHideCallback(Callback):
         max_exposure: int | None = None,
         ledger: str | Path | None = None,
         task: Task = "single-label",
+        groups: Groups | None = None,
     ) -> None:
         require_limit(max_exposure)
         self._ledger = None if ledger is None else Path(ledger)
@@ -91,9 +95,11 @@ class InstaHideCallback(Callback):
             encode_loader, scheme=scheme, public=public, image=image, label=label,
             classes=classes, mean=mean, std=std, task=task,
         )  # fmt: skip
+        self._groups = groups
         self._count = partial(
-            Ledger.account, image=image, mean=mean, std=std, scheme=scheme, limit=max_exposure
-        )
+            Ledger.account, image=image, mean=mean, std=std, scheme=scheme, limit=max_exposure,
+            groups=groups,
+        )  # fmt: skip
         self._exposures: dict[int, DistributedExposure] = {}
         self._trainer: Trainer | None = None
         # Tells a checkpoint of this run, whose counts are known, from one of another.
@@ -202,7 +208,7 @@ class InstaHideCallback(Callback):
         """The exposure of the training loader with index ``place``."""
         if place not in self._exposures:
             self._exposures[place] = DistributedExposure(
-                items, self._total, limit=self.max_exposure
+                items, self._total, limit=self.max_exposure, groups=self._groups
             )
         exposure = self._exposures[place]
         if exposure.images != items:

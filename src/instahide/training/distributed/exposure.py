@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.duplicates.content_hash import Hashes
+from instahide.data.duplicates.content_hash import Hashes, duplicate_ids
+from instahide.data.duplicates.group_hash import Groups, group_hashes
 from instahide.encryption.exposure import Exposure, gathered
 
 #: Returns the sum over all processes of an array (N,) of each process.
@@ -28,6 +29,7 @@ class DistributedExposure(Exposure):
         total: returns sums over processes; all processes must call it together.
         limit: largest number of encodings of an image; None for no limit.
         counts: (N,) earlier encodings of each image.
+        groups: the groups of the images, as for `Exposure`; the same in every process.
     """
 
     def __init__(
@@ -37,12 +39,16 @@ class DistributedExposure(Exposure):
         *,
         limit: int | None = None,
         counts: NDArray[np.int64] | None = None,
+        groups: Groups | None = None,
     ) -> None:
         super().__init__(images, limit=limit)
         self._total = total
         self._settled = np.zeros(images, np.int64) if counts is None else counts
         # The counts that the limit applies to, as they were at the last exchange.
         self._start = self._counts.copy()
+        if groups is not None:
+            # Without an exchange: the processes know the same groups.
+            self.group(duplicate_ids(group_hashes(groups, images)))
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -100,10 +106,17 @@ class DistributedExposure(Exposure):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it with its counts, for a process that replaces this one."""
-        return _joint, (self.images, self._total, self.limit, self.by_picture)
+        return _joint, (self.images, self._total, self.limit, self.by_picture, self._first)
 
 
 def _joint(
-    images: int, total: Total, limit: int | None, counts: NDArray[np.int64]
+    images: int,
+    total: Total,
+    limit: int | None,
+    counts: NDArray[np.int64],
+    first: NDArray[np.int64] | None,
 ) -> DistributedExposure:
-    return DistributedExposure(images, total, limit=limit, counts=counts)
+    exposure = DistributedExposure(images, total, limit=limit, counts=counts)
+    if first is not None:
+        exposure.group(first)
+    return exposure

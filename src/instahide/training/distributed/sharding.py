@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from instahide.data import ImageTable, Split
+from instahide.data.group_counts import group_counts, largest_first, strata_of
 from instahide.data.labels import require_one_task
 from instahide.data.normalization.normalization import Normalization
 from instahide.errors import DataError
@@ -25,7 +26,13 @@ def source_of(source: str, processes: Processes) -> str:
 
 
 def shard(images: ImageTable, processes: Processes) -> ImageTable:
-    """The rows of this process: every n-th one, starting at its rank."""
+    """The rows of this process: every n-th one, starting at its rank; groups stay together."""
+    groups = images.group_ids
+    if groups is not None and processes.world_size > 1:
+        counts = group_counts(strata_of(np.zeros(len(images), np.int64)), groups)
+        part_of = np.zeros(len(counts), np.int64)
+        part_of[largest_first(counts, 0)] = np.arange(len(counts)) % processes.world_size
+        return images.subset(np.flatnonzero(part_of[groups] == processes.rank))
     rows = slice(processes.rank, None, processes.world_size)
     if processes.world_size == 1 or isinstance(images.pixels, np.memmap):
         # A table on disk is not copied, although strided rows are slower to encode.

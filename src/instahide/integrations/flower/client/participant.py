@@ -165,7 +165,8 @@ class Participant:
             return images
         part, parts = self.partition
         alpha = self.settings.alpha if self.settings.partition == "dirichlet" else None
-        rows = partition(strata(images.labels), parts, alpha=alpha)[part]
+        labels, groups = strata(images.labels), images.group_ids
+        rows = partition(labels, parts, alpha=alpha, groups=groups)[part]
         # A part has its own mean and standard deviation.
         return images.subset(rows).measured()
 
