@@ -12,12 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from instahide import InstaHideError
 from tests.integrations.matrix import (
     BATCH,
     COUNT,
+    PIXELS,
+    SCHEME,
+    SHAPE,
+    Items,
     Records,
     check,
     encoded,
@@ -96,6 +107,77 @@ def dictionaries() -> Any:
     records = [{"image": MetaTensor(Records()[i]["image"]), "label": i} for i in range(COUNT)]
     steps = Compose([EnsureTyped("image"), Lambdad("image", lambda image: image * 1.0)])
     return MonaiLoader(MonaiDataset(records, steps), batch_size=BATCH)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_monai_items_that_are_lists_of_samples(samples: int) -> None:
+    """As its random crops give them: `list_data_collate` makes a batch of all samples."""
+    data = pytest.importorskip("monai.data")
+    from monai.transforms import RandSpatialCropSamplesd
+
+    crops = RandSpatialCropSamplesd(
+        "image", roi_size=SHAPE[1:], num_samples=samples, random_size=False
+    )
+    records = [{"image": PIXELS[i], "label": i} for i in range(COUNT)]
+    loader = data.DataLoader(data.Dataset(records, crops), batch_size=BATCH)
+    orders = {
+        1: "... whose items are lists of one sample",
+        3: "... whose items are lists of several samples",
+    }
+    refusal = (InstaHideError, "list of 3 samples")
+    check("MONAI", orders[samples], lambda: encoded(loader, classes=COUNT), refusal)
+
+
+def test_a_stream() -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter((PIXELS[i], i) for i in range(COUNT))
+
+    refusal = (InstaHideError, "list(dataset)")
+    check(
+        "PyTorch",
+        "an `IterableDataset`",
+        lambda: encoded(DataLoader(Stream(), BATCH), classes=COUNT),
+        refusal,
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("order", "shape"),
+    [("volumes (C, D, H, W)", (2, 4, 6, 4)), ("grey images (H, W) without a channel", (8, 6))],
+)
+def test_images_of_other_shapes(order: str, shape: tuple[int, ...], workers: int) -> None:
+    generator = np.random.default_rng(7)
+    pixels = torch.from_numpy(generator.normal(size=(COUNT, *shape)).astype(np.float32))
+
+    class Shaped(Items):
+        def __getitem__(self, index: int) -> Any:
+            return pixels[index], index
+
+    loader = encoded(plain(Shaped(), num_workers=workers))
+    check("PyTorch", order, lambda: loader, pixels=pixels)
+    assert loader.exposure.counts.sum() == SCHEME.k * COUNT
+    stacked = encoded(plain(TensorDataset(pixels, torch.arange(COUNT))), classes=COUNT)
+    check("PyTorch", order, lambda: stacked, pixels=pixels)
+    assert stacked.exposure.counts.sum() == SCHEME.k * COUNT
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 4), (8, 6)])
+def test_equal_images_of_other_shapes_are_never_mixed(shape: tuple[int, ...]) -> None:
+    generator = np.random.default_rng(7)
+    pixels = torch.from_numpy(generator.normal(size=(COUNT, *shape)).astype(np.float32))
+    pixels[COUNT // 2 :] = pixels[: COUNT // 2].clone()
+    stacked = TensorDataset(pixels, torch.arange(COUNT))
+    for dataset in (stacked, [stacked[i] for i in range(COUNT)]):
+        loader = encoded(plain(dataset), classes=COUNT)
+        for _, labels in loader:
+            pairs = labels.reshape(len(labels), 2, -1) > 0
+            assert (pairs.sum(1) <= 1).all()
+        # Copies share a count, of every mix that one of them is in.
+        assert loader.exposure.by_picture.sum() == SCHEME.k * COUNT
+        halves = loader.exposure.counts.reshape(2, -1)
+        assert (halves[0] == halves[1]).all()
 
 
 def test_a_collate_that_gives_arrays() -> None:

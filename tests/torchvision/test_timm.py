@@ -53,7 +53,7 @@ ORDERS: dict[str, tuple[Any, str]] = {
     ),
     "`create_loader` with its prefetcher, then `encode_loader`": (
         lambda: encode_loader(made(use_prefetcher=True), SCHEME),
-        "not a PyTorch DataLoader",
+        "use_prefetcher=False",
     ),
     "`encode_loader` on the loader inside the prefetcher": (
         lambda: encode_loader(made(use_prefetcher=True).loader, SCHEME),

@@ -299,3 +299,31 @@ def test_the_unified_package_works_too(tmp_path: Path) -> None:
     assert counted(trained(net)).tolist() == callback.exposures[0].counts.tolist()
     trainer.save_checkpoint(tmp_path / "it.ckpt")
     assert checkpoint(tmp_path / "it.ckpt")["counts"][0].sum() == 4 * IMAGES
+
+
+GROUPS = np.arange(IMAGES) // 3
+NAMES = [f"Miller, Anna {group}" for group in GROUPS]
+
+
+@pytest.mark.parametrize("in_ledger", [False, True])
+@pytest.mark.parametrize("groups", [NAMES, lambda item: NAMES[item]], ids=["names", "function"])
+def test_groups_are_counted_and_never_mixed_with_themselves(
+    groups: Any, in_ledger: bool, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger.sqlite" if in_ledger else None
+    net, callback = Net(), hiding(groups=groups, ledger=ledger)
+    trainer = trainer_in(tmp_path, callback)
+    trainer.fit(net, Images())
+    pairs = GROUPS[trained(net).images]
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    true = np.bincount(pairs.reshape(-1))
+    assert callback.exposures[0].counts.tolist() == true[GROUPS].tolist()
+    trainer.save_checkpoint(tmp_path / "it.ckpt")
+    assert b"Miller" not in (tmp_path / "it.ckpt").read_bytes()
+    if ledger is None:
+        assert checkpoint(tmp_path / "it.ckpt")["counts"][0].sum() == true.sum()
+
+
+def test_groups_of_another_number_of_items_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InstaHideError, match="21 images but the groups of 20"):
+        trainer_in(tmp_path, hiding(groups=NAMES[1:])).fit(Net(), Images())

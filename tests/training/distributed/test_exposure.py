@@ -138,3 +138,28 @@ def test_a_copy_for_another_process_goes_on_counting() -> None:
     assert take(copied, [[2], [0], [0]]) == 2
     assert copied.counts.tolist() == [2, 1, 1]
     assert exposure.counts.tolist() == [1, 1, 0]
+
+
+def test_processes_with_images_of_one_group_share_its_limit() -> None:
+    def work(rank: int, total: Total) -> NDArray[np.int64]:
+        exposure = DistributedExposure(4, total, limit=4, groups=["a", "a", "b", ""])
+        # Images 0 and 1 are of one group and in two processes.
+        exposure.begin_epoch(np.array([rank, 2 + rank]))
+        taken = [take(exposure, [[rank]] * 9), take(exposure, [[2 + rank]] * 9)]
+        exposure.settle()
+        return np.array([*taken, *exposure.counts])
+
+    assert [result.tolist() for result in processes(2, work)] == [[2, 4, 4, 4, 4, 4]] * 2
+
+
+def test_groups_stay_in_copies_and_in_taken_up_counts() -> None:
+    exposure = DistributedExposure(3, alone, groups=["a", "b", "a"])
+    take(exposure, [[0], [1], [2]])
+    assert exposure.counts.tolist() == [2, 1, 2]
+    copied = pickle.loads(pickle.dumps(exposure))  # noqa: S301
+    copied.identify(np.zeros((3, 2), np.uint64))
+    take(copied, [[2]])
+    assert copied.counts.tolist() == [3, 1, 3]
+    resumed = DistributedExposure(3, alone, groups=["a", "b", "a"])
+    resumed.raise_to(exposure.by_picture)
+    assert resumed.counts.tolist() == [2, 1, 2]

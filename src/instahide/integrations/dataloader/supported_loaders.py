@@ -66,7 +66,7 @@ def require_wrappable(loader: object) -> DataLoader[object]:
     """
     if isinstance(loader, EncodedLoader):
         raise IntegrationError("This loader gives encodings already.", "Use it directly.")
-    if type(loader).__module__.startswith("timm."):
+    if not isinstance(loader, DataLoader) and type(loader).__module__.startswith("timm."):
         raise IntegrationError(
             f"The loader is timm's {type(loader).__name__}, which moves 8-bit images to the device "
             "before it normalizes them.",
