@@ -19,6 +19,7 @@ from instahide.audit.schedule import tasks
 from instahide.audit.scoring.matching import match_to_nearest, match_to_truth
 from instahide.audit.session import PICTURES, Session, facts, pending
 from instahide.audit.target import MOST_IMAGES, AuditTarget
+from instahide.cli.audit import _line
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -152,3 +153,11 @@ def test_bounds_and_the_verdict_name_groups() -> None:
     assert not any("group" in text for text in summarize([seen], about))
     none = seen.model_copy(update={"figures": seen.figures | figures | {"groups_identified": 0.0}})
     assert any("none was identified" in text for text in summarize([none], about))
+
+
+def test_the_line_of_an_attack_names_groups() -> None:
+    figures = {"groups_identified": 3.0, "groups_sought": 4.0}
+    seen = recovered(3)
+    some = seen.model_copy(update={"figures": seen.figures | figures})
+    assert "3 of 100 recognizable, 3 of 4 groups identified, mean" in _line(some)
+    assert "group" not in _line(seen)

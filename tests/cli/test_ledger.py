@@ -52,7 +52,7 @@ def shown(path: Path, data: Path | None, *, as_json: bool = False) -> str:
 
 def test_totals_and_what_they_mean(path: Path) -> None:
     text = shown(path, None)
-    assert "exposures of an image, most" in text
+    assert "exposures of an image or group, most" in text
     assert "about 100 exposures" in " ".join(text.split())
     assert "No number is safe" in " ".join(text.split())
     with Ledger.open(path) as ledger:

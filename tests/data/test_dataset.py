@@ -174,7 +174,7 @@ NAN = torch.full((3, 6, 5), float("nan"))
         ((torch.zeros(3, 6, 5), 0.5), "label of item 17 is not one whole number"),
         ((torch.zeros(3, 6, 5), "cat"), "label of item 17"),
         ((torch.zeros(3, 6, 5), [0, 1, 0]), "label of item 17"),
-        ((torch.zeros(2, 3, 6, 5), 0), "image of item 17 is float32 of shape"),
+        ((torch.zeros(1, 2, 3, 6, 5), 0), "image of item 17 is float32 of shape"),
         ((torch.zeros(3, 6, 5, dtype=torch.int64), 0), "image of item 17 is int64"),
         ((torch.zeros(3, 6, 5), 0, "extra"), "Item 17 is neither"),
         ({"image": NAN}, "Item 17 is neither"),

@@ -188,7 +188,7 @@ def test_whoever_may_enter_the_folder_may_read_it(tmp_path: Path, ledger: Ledger
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"copies": 0}, "0 copies"),
+        ({"copies": 0}, "copies = 0 is below 1"),
         ({"participant": "x" * 201}, "participant"),
     ],
 )

@@ -155,7 +155,7 @@ def _shown(total: int) -> Iterator[_Shown]:
 def _line(result: AttackResult) -> str:
     """The result of one attack in a line."""
     from instahide.audit.report.summary import duration
-    from instahide.audit.report.thresholds import recovered_share
+    from instahide.audit.report.thresholds import identified_share, recovered_share
     from instahide.audit.schedule import WHERE
 
     at = f"{result.attack}{WHERE[result.on]}, {result.encodings_per_image} of an image"
@@ -165,8 +165,12 @@ def _line(result: AttackResult) -> str:
     if recovered_share(result) is None:
         return f"{at}: done in {spent}"
     found, sought = (result.figures[f"images_{name}"] for name in ("recognizable", "sought"))
+    groups = ""
+    if identified_share(result) is not None:
+        figures = (result.figures[f"groups_{name}"] for name in ("identified", "sought"))
+        groups = ", {:.0f} of {:.0f} groups identified".format(*figures)
     return (
-        f"{at}: {found:.0f} of {sought:.0f} recognizable, mean SSIM "
+        f"{at}: {found:.0f} of {sought:.0f} recognizable{groups}, mean SSIM "
         f"{result.figures['ssim_mean']:.2f}, {spent}"
     )
 

@@ -60,7 +60,7 @@ class EncryptOptions(MixingOptions):
         "float16", description="how values are stored"
     )
     max_exposure: int | None = Field(
-        None, description="end before an image is in more encodings than this"
+        None, description="end before an image, or a group, is in more encodings than this"
     )
     ledger: LedgerFile = None
     delta: Delta = 1e-5

@@ -133,10 +133,10 @@ def _table(figures: dict[str, Any]) -> Table:
     rows = [
         ("images; those of a group are one", f"{figures['images']:,}"),
         ("exposures: one image in one encoding", f"{figures['exposures']:,}"),
-        ("exposures of an image, least", f"{figures['least']:,}"),
-        ("exposures of an image, median", f"{figures['median']:,.1f}"),
-        ("exposures of an image, mean", f"{figures['mean']:,.1f}"),
-        ("exposures of an image, most", f"{figures['most']:,}"),
+        ("exposures of an image or group, least", f"{figures['least']:,}"),
+        ("exposures of an image or group, median", f"{figures['median']:,.1f}"),
+        ("exposures of an image or group, mean", f"{figures['mean']:,.1f}"),
+        ("exposures of an image or group, most", f"{figures['most']:,}"),
         ("squared coefficient of an exposure, mean", f"{figures['mean_squared_coefficient']:.3f}"),
     ]
     for row in rows:

@@ -134,7 +134,9 @@ def _table(job: Trainer) -> Table:
     if "exposure" in job.facts:
         exposure = job.facts["exposure"]
         least, most = exposure["least"], exposure["most"]
-        table.add_row("encodings that an image has gone into, ever", f"{least} to {most}")
+        table.add_row(
+            "encodings that an image, or its group, has gone into, ever", f"{least} to {most}"
+        )
     return table
 
 

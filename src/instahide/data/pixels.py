@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias, TypeGuard
 
 import numpy as np
@@ -207,3 +207,21 @@ def _not_finite() -> DataError:
         "Some pixels are not finite numbers.",
         "Replace NaN and infinite pixels, for example by the value of the background.",
     )
+
+
+def require_moments(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+    """Check the mean and the standard deviation of each of ``channels``.
+
+    Raises:
+        DataError: there are more or fewer, one is not finite, or a deviation is not positive.
+    """
+    moments = np.asarray([*mean, *std], dtype=np.float64)
+    if moments.shape != (2 * channels,) or not np.isfinite(moments).all():
+        raise DataError(
+            f"Mean and standard deviation must be {channels} finite numbers each.",
+            "Leave them out to have them measured.",
+        )
+    if min(std) <= 0:
+        raise DataError(
+            "A standard deviation is not positive.", "Leave it out to have it measured."
+        )

@@ -19,7 +19,7 @@ from instahide.data.duplicates.content_hash import (
     duplicate_row_ids,
     merge_ids,
 )
-from instahide.data.duplicates.group_hash import group_hashes
+from instahide.data.duplicates.group_hash import group_hashes, require_hashes
 from instahide.data.labels import Labels, Task, make_labels, require_labels
 from instahide.data.normalization.normalization import Normalization
 from instahide.data.pixels import (
@@ -31,6 +31,7 @@ from instahide.data.pixels import (
     clip_pixels,
     convert_pixels,
     full_range,
+    require_moments,
     require_pixels,
     require_range,
 )
@@ -276,10 +277,9 @@ class ImageTable:
             DataError: there are more or fewer names than images, or the table has groups already.
 
         Examples:
-            >>> from instahide import Encoder, Scheme, open_split
+            >>> from instahide import open_split
             >>> images = open_split("digits").train
             >>> table = images.grouped([f"patient {row // 3}" for row in range(len(images))])
-            >>> counts = Encoder(Scheme.inside(4), table).exposure.counts
         """
         if self.groups is not None:
             raise DataError(
@@ -394,34 +394,5 @@ def _validate(table: ImageTable) -> None:
         )
     require_range(table.value_range, pixels.dtype)
     require_labels(labels, table.classes, len(pixels), table.task)
-    _validate_sources(table.sources, len(pixels))
-    if table.groups is not None and (
-        table.groups.dtype != np.uint64 or table.groups.shape != (len(pixels), 2)
-    ):
-        raise DataError(
-            f"There are {len(pixels)} images but {table.groups.dtype} hashes of their groups of "
-            f"shape {table.groups.shape}.",
-            "Group them by `ImageTable.grouped`.",
-        )
-    channels = pixels.shape[1]
-    moments = np.asarray([*table.mean, *table.std], dtype=np.float64)
-    if moments.shape != (2 * channels,) or not np.isfinite(moments).all():
-        raise DataError(
-            f"Mean and standard deviation must be {channels} finite numbers each.",
-            "Leave them out to have them measured.",
-        )
-    if min(table.std) <= 0:
-        raise DataError(
-            "A standard deviation is not positive.", "Leave it out to have it measured."
-        )
-
-
-def _validate_sources(sources: Hashes | None, count: int) -> None:
-    if sources is None:
-        return
-    if sources.dtype != np.uint64 or sources.ndim != 3 or sources.shape[::2] != (count, 2):
-        raise DataError(
-            f"There are {count} images but {sources.dtype} hashes of their sources of shape "
-            f"{sources.shape}.",
-            "Leave them out, or give (N, m, 2) uint64.",
-        )
+    require_hashes(table.sources, table.groups, len(pixels))
+    require_moments(table.mean, table.std, pixels.shape[1])

@@ -152,7 +152,7 @@ class TrainSettings(BaseModel):
         "$INSTAHIDE_LEDGER, or the user's own",
     )
     max_exposure: Annotated[Whole, Field(ge=1)] | None = Field(
-        None, description="stop before an image has gone into more encodings than this"
+        None, description="stop before an image, or a group, has gone into more encodings than this"
     )
 
     class_weights: Weights | None = Field(

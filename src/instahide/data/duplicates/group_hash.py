@@ -41,6 +41,28 @@ def group_hashes(groups: Groups, count: int) -> Hashes:
     return hashes_from_bytes(b"".join(digests), 1)[:, 0]
 
 
+def require_hashes(sources: Hashes | None, groups: Hashes | None, count: int) -> None:
+    """Check the hashes of the sources and of the groups of ``count`` images of a table.
+
+    Raises:
+        DataError: they have another type or shape.
+    """
+    if sources is not None and (
+        sources.dtype != np.uint64 or sources.ndim != 3 or sources.shape[::2] != (count, 2)
+    ):
+        raise DataError(
+            f"There are {count} images but {sources.dtype} hashes of their sources of shape "
+            f"{sources.shape}.",
+            "Leave them out, or give (N, m, 2) uint64.",
+        )
+    if groups is not None and (groups.dtype != np.uint64 or groups.shape != (count, 2)):
+        raise DataError(
+            f"There are {count} images but {groups.dtype} hashes of their groups of shape "
+            f"{groups.shape}.",
+            "Group them by `ImageTable.grouped`.",
+        )
+
+
 def _name(name: object, number: int) -> str:
     if name is None or (isinstance(name, (float, np.floating)) and np.isnan(name)):
         return ""
