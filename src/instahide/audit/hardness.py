@@ -126,7 +126,7 @@ def report(setting: Setting, *, rate: float, price: float) -> HardnessReport:
     if not (0 < rate < math.inf and 0 <= price < math.inf):
         raise InstaHideError(
             f"{rate:g} steps per second at {price:g} dollars per hour give no cost.",
-            "Use `rate=1e9` and `price=0.05`, say.",
+            "For example, use `rate=1e9` and `price=0.05`.",
         )
     rows = []
     for figure in figures(setting):

@@ -72,8 +72,8 @@ def require_distinct_names(names: Iterable[str], where: str = "") -> None:
                 f"The class names {other!r} and {name!r}{where} differ only in case, in space "
                 "around them or in how Unicode writes them "
                 f"({other!a} and {name!a}).",
-                "Give one class one name everywhere, and different classes names that differ in "
-                "more.",
+                "Use the same name for a class everywhere, and clearly different names for "
+                "different classes.",
             )
 
 
@@ -121,7 +121,7 @@ def with_classes(table: ImageTable, classes: tuple[str, ...] | None) -> ImageTab
     if table.classes != tuple(map(str, range(len(table.classes)))):
         unknown = next(name for name in table.classes if name not in classes)
         raise DataError(
-            f"The images have a class {unknown!r}, which is none of those named.",
+            f"The images have a class {unknown!r}, which is not among the given names.",
             f"Use the names of the images: {', '.join(table.classes[:20])}.",
         )
     if len(table.classes) > len(classes):

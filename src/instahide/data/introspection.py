@@ -143,6 +143,6 @@ def _plain(value: object) -> object:
 
 def _unclear(what: str) -> DataError:
     return DataError(
-        f"The classes are {what}, which does not say what they are.",
+        f"The classes are {what}, which does not give their names.",
         "Give classes= as a list of names, in the order of their numbers.",
     )

@@ -77,7 +77,7 @@ def channels_first(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
         if last <= MOST_CHANNELS and (usual[1] or fewest[1]):
             return np.ascontiguousarray(np.moveaxis(pixels, -1, 1))
     raise DataError(
-        f"It cannot be told which dimension of images of shape {pixels.shape} holds channels.",
+        f"It is unknown which dimension of images of shape {pixels.shape} holds the channels.",
         "Stack images of one size: N x H x W, N x C x H x W or N x H x W x C; volumes as "
         "N x C x D x H x W. Of more than one channel there must be fewer than pixels a side.",
     )

@@ -230,7 +230,7 @@ def writing_encodings(
         if there:
             raise InstaHideError(
                 f"{location} is not empty.",
-                "Go on with what is there with `resume=True`, or choose another `out=`.",
+                "Continue with `resume=True`, or choose another `out=`.",
             )
         write_manifest(store, manifest)
         yield FolderWriter(store, manifest)

@@ -280,8 +280,8 @@ def _fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _damaged(location: str, reason: str) -> DamagedFileError:
     return DamagedFileError(
-        f"The manifest of {location} is damaged or not one of ours ({reason}).",
-        "Get the folder anew from whoever published it.",
+        f"The manifest of {location} is damaged, or was not written by this library ({reason}).",
+        "Ask the publisher of the folder for a new copy.",
     )
 
 

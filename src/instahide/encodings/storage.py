@@ -266,12 +266,12 @@ class UrlStore:
 def _require_small(size: int, most: int, name: str, location: str) -> None:
     if size > most:
         raise DamagedFileError(
-            f"{name} in {location} is too large to be what it should be.",
-            "Get it anew from whoever made it.",
+            f"{name} in {location} is larger than any valid file of this kind.",
+            "Ask the publisher of the encodings for a new copy.",
         )
 
 
 def _missing(name: str, location: str) -> DamagedFileError:
     return DamagedFileError(
-        f"There is no {name} in {location}.", "Get the folder anew from whoever made it."
+        f"There is no {name} in {location}.", "Ask the publisher of the folder for a new copy."
     )

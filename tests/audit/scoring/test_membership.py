@@ -83,5 +83,5 @@ def test_candidates_are_mixed_and_the_truth_knows_them() -> None:
 def test_candidates_of_two_shapes_are_refused() -> None:
     seen = observe(table(10, 0), None, Scheme.inside(2), ThreatModel(public="none"))
     for others in (table(10, 1, side=5), table(2, 1).subset(slice(0, 0))):
-        with pytest.raises(InstaHideError, match="cannot be told apart"):
+        with pytest.raises(InstaHideError, match="both groups must have images"):
             with_candidates(seen, nn.Identity(), table(10, 0), others)

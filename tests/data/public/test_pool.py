@@ -103,7 +103,7 @@ def test_an_output_that_holds_something_is_refused(photographs, tmp_path):
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
     for taken in (out, out / "thesis.txt"):
-        with pytest.raises(InstaHideError, match="exists already"):
+        with pytest.raises(InstaHideError, match="already exists"):
             make_pool(photographs, taken, progress=False)
     assert (out / "thesis.txt").read_text() == "mine"
 

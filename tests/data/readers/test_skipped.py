@@ -173,7 +173,7 @@ def test_a_third_part_is_said(root):
         for name in ("a", "b"):
             put(root / part / name / "0.png")
     for opening in (open_split, open_images, open_test):
-        with pytest.warns(SkippedWarning, match="beside the training and test folders: .*val"):
+        with pytest.warns(SkippedWarning, match="next to the training and test folders: .*val"):
             opening(root, progress=False)
 
 

@@ -256,7 +256,7 @@ def test_without_a_manifest_one_is_made_of_what_is_told(
 @pytest.mark.parametrize(
     ("origin", "reason"),
     [
-        (None, "nobody knows"),
+        (None, "it is unknown how"),
         (replace(ORIGIN, copies=COPIES + 1), "does not hold 28 encodings"),
         (replace(ORIGIN, copies=COPIES - 1), "does not hold 14 encodings"),
         (replace(ORIGIN, private_images=0), "private_images"),
@@ -282,7 +282,7 @@ def test_what_is_told_and_a_manifest_are_one_too_many(
 ) -> None:
     export_encodings(folder, tmp_path / "out", "challenge")
     problem = refusal(lambda: ExternalEncodings.open(tmp_path / "out", "challenge", ORIGIN))
-    assert "says how its encodings were made" in problem
+    assert "already describes its encodings" in problem
 
 
 def test_what_was_not_finished_is_refused(folder: EncodedFolder, tmp_path: Path) -> None:
@@ -589,7 +589,7 @@ def test_commands(folder: EncodedFolder, tmp_path: Path) -> None:
     assert "Leave out every option" in run(*again, "--k", 4, "--scheme", "cross", "--mean", "0.5",
         "--std", "0.25", "--private-images", 7, "--copies", 3, code=2)  # fmt: skip
     (out / NAME).unlink()
-    assert "nobody knows" in run(*again, code=2)
+    assert "it is unknown how" in run(*again, code=2)
     text = run(*again, "--scheme", "cross", "--mean", "0.5,0.5,0.5", code=2)
     assert "without --private-images, --copies, --std, --k" in " ".join(text.split())
     run(*again, "--k", 4, "--scheme", "cross", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25",

@@ -67,9 +67,9 @@ def with_candidates(
 def _require_both(members: ImageTable, others: ImageTable) -> None:
     if members.shape != others.shape or not (len(members) and len(others)):
         raise DataError(
-            f"{len(members)} images of {members.shape} and {len(others)} of {others.shape} cannot "
-            "be told apart by membership alone.",
-            "Give images of one shape, some that were trained on and some that were not.",
+            f"There are {len(members)} members of shape {members.shape} and {len(others)} other images "
+            f"of shape {others.shape}; both groups must have images, of the same shape.",
+            "Use images of one shape, some that were trained on and some that were not.",
         )
 
 

@@ -181,8 +181,8 @@ def require_consistent_normalization(
         f"{_numbers(-mean / std)} and {_numbers((1 - mean) / std)}; {reason}. Public images "
         "normalized with it would not look like the private ones.",
         remedy
-        or "Give mean= and std= of the one Normalize that the transform ends with, of images from "
-        "0 to 1. Let nothing after it change values, and bring images to 0..1 before it.",
+        or "Scale images to 0..1, end the transform with one Normalize, without any other change of "
+        "values after it, and pass its mean= and std=.",
     )
 
 

@@ -72,10 +72,10 @@ def make_pool(
     if patch < 1 or per_image < 1:
         raise InstaHideError(
             f"patch and per_image must be at least 1, not {patch} and {per_image}.",
-            "Use `patch=32` and `per_image=100`, say.",
+            "For example, use `patch=32` and `per_image=100`.",
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InstaHideError(f"{out} exists already.", "Name a folder that does not with `out=`.")
+        raise InstaHideError(f"{out} already exists.", "Choose a new folder with `out=`.")
     shape = (1 if grey else 3, patch, patch)
     files = tuple(photo_files(source, shape[0], skip_bad=skip_bad))
     cut = partial(_patches, shape=shape, quota=per_image, least=min_keypoints)

@@ -62,7 +62,7 @@ def read_npy(path: Path) -> ImageTable:
     labels_path = path.with_name(labels_name(path.name))
     if labels_path == path or not labels_path.is_file():
         raise DataError(
-            f"{path} has no file of labels beside it.",
+            f"There is no file of labels next to {path}.",
             "Name the two images.npy and labels.npy, or save both in one .npz file.",
         )
     images, labels = _load(path), _load(labels_path)

@@ -176,7 +176,8 @@ class Remote:
                 self.filesystem.get_file(entry.path, str(partial), **options)
             if partial.stat().st_size != entry.size:
                 raise DataError(
-                    f"{self.url} changed while it was read.", "Try again when nobody writes there."
+                    f"{self.url} changed while it was read.",
+                    "Try again while no other program writes to it.",
                 )
 
     def _visible(self, found: Iterable[Mapping[str, object]]) -> Iterator[tuple[str, Entry]]:

@@ -104,8 +104,8 @@ class ExternalEncodings:
             return cls(source, form, manifest, manifest.total)
         if origin is not None:
             raise InstaHideError(
-                f"{source} holds a {NAME}, which says how its encodings were made.",
-                "Leave out every option that says it again.",
+                f"{source} contains a {NAME}, which already describes its encodings.",
+                "Omit all options that describe the encodings.",
             )
         manifest = read_manifest(store)
         if manifest.ended is None:
@@ -172,7 +172,7 @@ def _described(source: Path, form: Name, origin: Provenance | None) -> Manifest:
     """A manifest from ``origin`` and the first encoding."""
     if origin is None:
         raise InstaHideError(
-            f"{source} holds no {NAME}, so that nobody knows how its encodings were made.",
+            f"{source} contains no {NAME}, so it is unknown how its encodings were made.",
             "Give scheme, private_images, copies, mean and std.",
         )
     first = next(_blocks(source, form, 1), None)

@@ -52,15 +52,15 @@ def lost(path: Path, what: str) -> LedgerError:
     """The error for a ledger whose file was lost while open, so that counts would not be kept."""
     return LedgerError(
         f"The ledger {path} {what} while it was in use, so encodings cannot be counted.",
-        "Restore the very ledger that was in use, with its `-wal` file, and resume. Do not publish "
-        "what was made meanwhile: its counts may be missing.",
+        "Restore the ledger that was in use, with its `-wal` file, and resume. Do not publish "
+        "encodings made in the meantime: their counts may be missing.",
     )
 
 
 def _busy(path: Path) -> LedgerError:
     return LedgerError(
         f"Another process has held the ledger {path} for too long.",
-        "Wait until it is done, or end it: what it counted is kept.",
+        "Wait until that process ends, or stop it; its counts are kept.",
     )
 
 

@@ -58,8 +58,8 @@ def _require_one_name(path: Path, real: Path) -> None:
         _remove_leftovers(real)
     if real.stat().st_nlink > 1:
         raise LedgerError(
-            f"The ledger {path} has a second name by a hard link, and programs that use the other "
-            "name would not see what is counted under this one.",
+            f"The ledger {path} has a second name by a hard link. Programs that use the other name "
+            "would not see the counts made under this one.",
             "Remove the other name (`find -samefile` finds it); use a symbolic link instead.",
         )
     if _is_mounted(real):

@@ -99,8 +99,8 @@ def require_wrappable(loader: object) -> DataLoader[object]:
         )
     if not _has_length(loader.batch_sampler):
         raise IntegrationError(
-            "The sampler has no length, so that it is not known which images an epoch has.",
-            "Give it a __len__ and an end, RandomSampler(num_samples=...) for example.",
+            "The sampler has no length, so the images of an epoch are unknown.",
+            "Use a finite sampler with a __len__, for example RandomSampler(num_samples=...).",
         )
     map_dataset(loader.dataset)
     return loader
@@ -114,8 +114,8 @@ def map_dataset(dataset: Dataset[object]) -> MapDataset:
     """
     if not _is_map_dataset(dataset):
         raise IntegrationError(
-            "The data set has no length, so that exposure cannot be counted.",
-            "Give it a __len__.",
+            "The data set has no length, so exposure cannot be counted.",
+            "Add a __len__ method to it.",
         )
     return dataset
 

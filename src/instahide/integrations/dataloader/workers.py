@@ -276,8 +276,8 @@ def _several_samples(items: list[object] | None) -> tuple[str, str] | None:
 
 def _refusal(reason: str) -> tuple[str, str]:
     return (
-        f"The collate function of the loader {reason}. Images that it mixes, reorders or changes "
-        "at random cannot be counted as what goes into an encoding.",
+        f"The collate function of the loader {reason}. The exposure of images that it mixes, "
+        "reorders or changes at random cannot be counted.",
         "Move random transforms of single images into the data set, and leave out Mixup, CutMix "
         "and mosaics: InstaHide mixes images itself. The collate function may stack images, and "
         "preprocess each by itself.",

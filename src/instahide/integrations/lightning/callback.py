@@ -214,8 +214,8 @@ class InstaHideCallback(Callback):
         if exposure.images != items:
             raise IntegrationError(
                 f"Training loader {place} has {items} items now and had {exposure.images} before, "
-                "so that it is not known which of them have gone out.",
-                "Choose from one data set with a sampler, or start a run with a new callback.",
+                "so it is unknown which of them have been encrypted.",
+                "Select items of one data set by a sampler, or start a run with a new callback.",
             )
         return exposure
 

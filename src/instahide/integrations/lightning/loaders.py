@@ -32,7 +32,7 @@ def give_encrypted(trainer: Trainer, encode: Encode) -> None:
     if shards is not None and shards["num_replicas"] != trainer.world_size:
         raise IntegrationError(
             f"{trainer.world_size} processes share {shards['num_replicas']} shards of the data, "
-            "but each process encrypts under keys of its own.",
+            "but each process encrypts under its own keys.",
             "Split the data among all processes, not the work on a batch among some.",
         )
     process = trainer.strategy.process_dataloader
@@ -98,8 +98,8 @@ class TrainingLoader(LoaderView):
             if loader is self:
                 return place
         raise IntegrationError(
-            "The strategy of this trainer puts training loaders into others of its own.",
-            "Use one for CPUs or GPUs.",
+            "The strategy of this trainer replaces training loaders by its own wrappers.",
+            "Use a strategy for CPUs or GPUs.",
         )
 
     def __len__(self) -> int:

@@ -88,7 +88,7 @@ class NodeConfig:
             raise RefusalError(
                 "This participant takes no part: its own node config does not name "
                 f"{', '.join(f'`{_shown(name)}`' for name in missing)}.",
-                "Name these in the node config; a run config does not decide them.",
+                "Set these in the node config; the run config cannot set them.",
             )
         partition = read_partition(values)
         max_epsilon = _read_epsilon(values.pop("max_epsilon", None))
