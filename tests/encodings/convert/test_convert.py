@@ -586,7 +586,7 @@ def test_commands(folder: EncodedFolder, tmp_path: Path) -> None:
     assert "21 encodings" in run("import", out, "--format", "challenge", "--out", back)
     assert "as it was written" in run("verify", back)
     again = ["import", out, "--format", "challenge", "--out", tmp_path / "again"]
-    assert "Leave out every option" in run(*again, "--k", 4, "--scheme", "cross", "--mean", "0.5",
+    assert "Omit all options" in run(*again, "--k", 4, "--scheme", "cross", "--mean", "0.5",
         "--std", "0.25", "--private-images", 7, "--copies", 3, code=2)  # fmt: skip
     (out / NAME).unlink()
     assert "it is unknown how" in run(*again, code=2)

@@ -67,8 +67,8 @@ def with_candidates(
 def _require_both(members: ImageTable, others: ImageTable) -> None:
     if members.shape != others.shape or not (len(members) and len(others)):
         raise DataError(
-            f"There are {len(members)} members of shape {members.shape} and {len(others)} other images "
-            f"of shape {others.shape}; both groups must have images, of the same shape.",
+            f"There are {len(members)} members of shape {members.shape} and {len(others)} other "
+            f"images of shape {others.shape}; both groups must have images, of the same shape.",
             "Use images of one shape, some that were trained on and some that were not.",
         )
 

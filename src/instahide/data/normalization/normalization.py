@@ -181,7 +181,7 @@ def require_consistent_normalization(
         f"{_numbers(-mean / std)} and {_numbers((1 - mean) / std)}; {reason}. Public images "
         "normalized with it would not look like the private ones.",
         remedy
-        or "Scale images to 0..1, end the transform with one Normalize, without any other change of "
+        or "Scale images to 0..1, end the transform with one Normalize, without other changes of "
         "values after it, and pass its mean= and std=.",
     )
 

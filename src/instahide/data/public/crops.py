@@ -150,7 +150,7 @@ def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) ->
         import cv2  # noqa: F401
     if channels not in (1, 3):
         raise DataError(
-            f"Public patches have 1 or 3 channels, but the images have {channels}.",
+            f"Public patches must have 1 or 3 channels, but the images have {channels} channels.",
             "Use images of 1 or 3 channels, or a scheme without public images.",
         )
     if str(source) != PHOTOS:
