@@ -15,7 +15,10 @@ import instahide
 FURTHER: dict[str, tuple[str, ...] | None] = {
     "instahide.integrations.dataloader.wrap": ("EncodingLoader",),
     "instahide.integrations.lightning.callback": ("InstaHideCallback",),
-    "instahide.training.models": None,
+    "instahide.training.models.blocks": None,
+    "instahide.training.models.build": None,
+    "instahide.training.models.builtin": None,
+    "instahide.training.models.deployment": ("Deployment",),
     "instahide.training.settings": ("TrainSettings",),
     "instahide.training.trainer": ("Trainer",),
 }
