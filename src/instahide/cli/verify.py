@@ -19,7 +19,7 @@ def verify(folder: EncodedSource) -> None:
     if problems:
         raise DamagedFileError(
             " ".join([f"{folder} is not as it was written.", *problems[:10]]),
-            "Get it anew from whoever published it.",
+            "Ask the publisher for a new copy.",
         )
     state = STATES[opened.manifest.ended]
     out.results(

@@ -134,5 +134,5 @@ def damaged(shard: Shard, location: str, reason: str) -> DamagedFileError:
     """The error for a ``shard`` that does not agree with the manifest in ``location``."""
     return DamagedFileError(
         f"Shard {shard.name} of {location} is damaged: {reason}.",
-        "Get it anew from whoever published it.",
+        "Ask the publisher for a new copy.",
     )

@@ -267,7 +267,7 @@ def _require_small(size: int, most: int, name: str, location: str) -> None:
     if size > most:
         raise DamagedFileError(
             f"{name} in {location} is larger than any valid file of this kind.",
-            "Ask the publisher of the encodings for a new copy.",
+            "Ask the publisher for a new copy.",
         )
 
 

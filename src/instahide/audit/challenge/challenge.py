@@ -38,7 +38,7 @@ SCHEME = Scheme.cross(6)
 #: Largest size of a JSON file in bytes.
 MOST_FACTS = 1 << 16
 #: The remedy for a damaged file.
-_ANEW = "Get the file anew from whoever made it."
+_NEW_COPY = "Ask the author of the challenge for a new copy of the file."
 _MARKED = """SECRET: the truth behind a challenge.
 
 Private images, partners and coefficients are here in the clear, for the scorer alone. Do not give
@@ -214,7 +214,9 @@ class ChallengeTruth:
         facts = _facts(SecretFacts, folder / TRUTH, originals.shape[3])
         private = np.array(partners[:, : facts.private_k])
         if private.dtype.kind != "i" or not np.isin(private, np.arange(len(originals))).all():
-            raise DamagedFileError(f"{folder / PARTNERS} names images that are not there.", _ANEW)
+            raise DamagedFileError(
+                f"{folder / PARTNERS} names images that are not there.", _NEW_COPY
+            )
         pixels = np.array(originals.transpose(0, 3, 1, 2), order="C")
         return cls(pixels, private, facts.mean, facts.std)
 
@@ -246,13 +248,13 @@ def read_array(path: Path, dimensions: int) -> NDArray[Any]:
         values = map_npy(path)
     except Exception as error:  # NumPy raises several kinds on damaged headers
         reason = failure_reason(error)
-        raise DamagedFileError(f"{path} is not a readable array ({reason}).", _ANEW) from error
+        raise DamagedFileError(f"{path} is not a readable array ({reason}).", _NEW_COPY) from error
     if values.ndim != dimensions:
         raise DamagedFileError(
             f"{path} has the shape {values.shape}.", f"It must have {dimensions} dimensions."
         )
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-        raise DamagedFileError(f"{path} does not hold finite numbers alone.", _ANEW)
+        raise DamagedFileError(f"{path} does not hold finite numbers alone.", _NEW_COPY)
     return np.asanyarray(values)
 
 
@@ -262,7 +264,7 @@ def _facts(kind: type[AnyFacts], path: Path, channels: int) -> AnyFacts:
         facts = kind.model_validate_json(read_regular(path, MOST_FACTS))
     except (OSError, ValidationError) as error:
         reason = first_validation_error(error) if isinstance(error, ValidationError) else str(error)
-        raise DamagedFileError(f"{path} is damaged ({reason}).", _ANEW) from None
+        raise DamagedFileError(f"{path} is damaged ({reason}).", _NEW_COPY) from None
     if not len(facts.mean) == len(facts.std) == channels:
-        raise DamagedFileError(f"{path} is of images with other channels.", _ANEW)
+        raise DamagedFileError(f"{path} is of images with other channels.", _NEW_COPY)
     return facts

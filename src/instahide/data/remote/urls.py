@@ -74,7 +74,7 @@ def plain_name(name: str, location: str) -> str:
     if not 0 < length <= LONGEST_NAME or name[0] == "." or not {"/", "\\", "\0"}.isdisjoint(name):
         raise DataError(
             f"{location} names a file {name[:LONGEST_NAME]!r}, which is no plain file name.",
-            "Get it anew from whoever made it: something may be trying to leave the folder.",
+            "Ask the author for a new copy. The name may try to write outside the folder.",
         )
     return name
 

@@ -112,7 +112,7 @@ class ExternalEncodings:
             raise DamagedFileError(
                 f"{source} comes from a folder that was not finished: {len(manifest)} of "
                 f"{manifest.total} encodings.",
-                "Get it anew from whoever published it.",
+                "Ask the publisher for a new copy.",
             )
         return cls(source, form, manifest, len(manifest))
 
@@ -148,7 +148,7 @@ class ExternalEncodings:
             raise DamagedFileError(
                 f"{self.source} holds images of the shape {shapes[0]} and labels of the shape "
                 f"{shapes[1]}, not {self.manifest.shape} and {len(self.manifest.classes)} classes.",
-                "Get it anew from whoever published it.",
+                "Ask the publisher for a new copy.",
             )
         with np.errstate(over="ignore"):  # Infinite values are detected below.
             images, labels = (torch.from_numpy(np.array(a, np.float32, order="C")) for a in block)
@@ -156,7 +156,7 @@ class ExternalEncodings:
         if reason:
             raise DamagedFileError(
                 f"{self.source} is not of this scheme and normalization: {reason}.",
-                "Check how they were made, or get them anew from whoever published them.",
+                "Check how the encodings were made, or ask the publisher for a new copy.",
             )
         return Encoded(images, labels)
 

@@ -151,7 +151,7 @@ def refuse_items() -> NoReturn:
     """
     raise IntegrationError(
         "Plain items were asked for through a loader that `encode_loader` has wrapped, as a "
-        "library does that builds a loader anew from its parts.",
+        "library does that builds a new loader from its parts.",
         "Let that library prepare the plain loader first (`loader.unwrapped` is it), and pass its "
         "result to `encode_loader`. Do so with a loader that skips batches too, or skip them with "
         "itertools.islice(loader, n, None). A Hugging Face Trainer resumes in the middle of an "
