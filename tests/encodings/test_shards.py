@@ -32,27 +32,27 @@ NAME = "0123456789abcdef.safetensors"
 LARGEST_HALF = 65504.0
 
 
-def off(values: Values, images: Tensor, reach: float) -> float:
+def off(values: Values, images: Tensor, max_abs: float) -> float:
     """The greatest error of what comes back."""
-    back = dequantize(quantize(images, values, reach), reach)
+    back = dequantize(quantize(images, values, max_abs), max_abs)
     return float((back.double() - images.double()).abs().max())
 
 
 @st.composite
 def values_within(draw: st.DrawFn) -> tuple[Tensor, float]:
-    reach = draw(st.floats(0.5, LARGEST_HALF))
+    max_abs = draw(st.floats(0.5, LARGEST_HALF))
     share = st.floats(-1, 1) | st.sampled_from([-1.0, 1.0, 0.0, 2**-20, 1 - 2**-12])
     shares = draw(arrays.arrays(np.float64, st.integers(1, 20), elements=share))
-    # Rounded to float32, some would be beyond the reach.
-    images = np.clip((shares * reach).astype(np.float32), -reach, reach).astype(np.float32)
-    return torch.from_numpy(images), reach
+    # Rounded to float32, some would exceed max_abs.
+    images = np.clip((shares * max_abs).astype(np.float32), -max_abs, max_abs).astype(np.float32)
+    return torch.from_numpy(images), max_abs
 
 
 @pytest.mark.parametrize("values", get_args(Values))
 @given(within=values_within())
 def test_no_value_is_further_off_than_is_said(values: Values, within: tuple[Tensor, float]) -> None:
-    images, reach = within
-    assert off(values, images, reach) <= max_quantization_error(values, reach)
+    images, max_abs = within
+    assert off(values, images, max_abs) <= max_quantization_error(values, max_abs)
 
 
 def test_the_worst_error_is_not_much_worse_than_what_happens() -> None:
@@ -68,7 +68,7 @@ def test_float16_at_its_ends() -> None:
     ends = torch.tensor([LARGEST_HALF, -LARGEST_HALF, 2**-14, 2**-24, 2**-25, 2**-26, 0.0])
     assert quantize(ends, "float16", LARGEST_HALF).isfinite().all()
     assert off("float16", ends, LARGEST_HALF) <= max_quantization_error("float16", LARGEST_HALF)
-    # Next to 0 a small reach does not make the steps smaller.
+    # Next to 0 a small max_abs does not make the steps smaller.
     tiny = torch.tensor([2**-25 * 1.5, 2**-26, -(2**-25)])
     assert off("float16", tiny, 1e-6) <= max_quantization_error("float16", 1e-6)
 
@@ -83,8 +83,8 @@ def test_bytes_stand_for_127_steps_on_either_side() -> None:
 @pytest.mark.parametrize("values", get_args(Values))
 @given(within=values_within())
 def test_a_mask_leaves_magnitudes_as_they_are(values: Values, within: tuple[Tensor, float]) -> None:
-    images, reach = within
-    ours, theirs = (magnitudes(quantize(each, values, reach)) for each in (images, -images))
+    images, max_abs = within
+    ours, theirs = (magnitudes(quantize(each, values, max_abs)) for each in (images, -images))
     assert torch.equal(ours, theirs)
 
 

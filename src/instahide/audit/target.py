@@ -156,6 +156,6 @@ def _of_whole_groups(groups: NDArray[np.int64], count: int, least: int) -> NDArr
     # Of large groups, the first images of each, in turn.
     turn = np.zeros(len(rows), np.int64)
     for number in np.unique(groups[rows]):
-        of_group = groups[rows] == number
-        turn[of_group] = np.arange(int(of_group.sum()))
+        in_group = groups[rows] == number
+        turn[in_group] = np.arange(int(in_group.sum()))
     return np.sort(rows[np.argsort(turn, kind="stable")[:count]])

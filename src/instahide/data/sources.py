@@ -70,7 +70,7 @@ def open_images(
     """
     _check_size(size)
     known = class_list(classes)
-    source = local_copy(source, beside=_labels_of, progress=progress)
+    source = local_copy(source, companions=_labels_of, progress=progress)
     if _is_image_folder(source):
         return open_folder(Path(source), Decoding(size, skip_bad, progress, known))
     read = _read(source)
@@ -118,7 +118,7 @@ def open_split(
     """
     _check_size(size)
     known = class_list(classes)
-    source = local_copy(source, beside=_labels_of, progress=progress)
+    source = local_copy(source, companions=_labels_of, progress=progress)
     if _is_image_folder(source):
         split = split_folder(Path(source), Decoding(size, skip_bad, progress, known), test_share)
     else:
@@ -150,7 +150,7 @@ def open_test(
     known = class_list(classes)
     if str(source) in BUILTIN:
         return open_split(source, size=size, classes=classes).test
-    source = local_copy(source, beside=_labels_of, progress=progress)
+    source = local_copy(source, companions=_labels_of, progress=progress)
     if _is_image_folder(source):
         return open_test_folder(Path(source), Decoding(size, skip_bad, progress, known))
     read = _read(source)

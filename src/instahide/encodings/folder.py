@@ -236,7 +236,7 @@ def writing_encodings(
         yield FolderWriter(store, manifest)
 
 
-def store_shard(store: Store, name: str, encoded: Encoded, values: Values, reach: float) -> Shard:
+def store_shard(store: Store, name: str, encoded: Encoded, values: Values, max_abs: float) -> Shard:
     """Write ``encoded`` to the file ``name``. `FolderWriter.commit` then adds it to the manifest.
 
     Args:
@@ -244,9 +244,9 @@ def store_shard(store: Store, name: str, encoded: Encoded, values: Values, reach
         name: file name from `new_shard_name`.
         encoded: encodings, float32, or float16 if ``values`` is float16.
         values: type of stored values.
-        reach: `Manifest.max_abs` of the folder.
+        max_abs: `Manifest.max_abs` of the folder.
     """
-    images = quantize(encoded.images, values, reach)
+    images = quantize(encoded.images, values, max_abs)
     with store.writing(name) as path:
         return write_shard(path, name, images, encoded.labels)
 

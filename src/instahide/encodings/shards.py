@@ -34,21 +34,21 @@ _STEPS, _ZERO = 127, 128
 _NAMES: dict[Values, str] = {"float32": "F32", "float16": "F16", "uint8": "U8"}
 
 
-def max_quantization_error(values: Values, reach: float) -> float:
-    """The largest error of a stored value whose magnitude is at most ``reach``."""
+def max_quantization_error(values: Values, max_abs: float) -> float:
+    """The largest error of a stored value whose magnitude is at most ``max_abs``."""
     share = {"float32": 0.0, "float16": 2**-11, "uint8": 0.5 / _STEPS}[values]
     # The spacing of float16 near 0; and the rounding of both conversions.
-    return reach * share * (1 + 1e-5) + (2**-25 if values == "float16" else 0.0)
+    return max_abs * share * (1 + 1e-5) + (2**-25 if values == "float16" else 0.0)
 
 
-def quantize(images: Tensor, values: Values, reach: float) -> Tensor:
+def quantize(images: Tensor, values: Values, max_abs: float) -> Tensor:
     """Convert encodings to stored values."""
     if values == "uint8":
-        return images.float().mul(_STEPS / reach).round_().add_(_ZERO).to(torch.uint8)
+        return images.float().mul(_STEPS / max_abs).round_().add_(_ZERO).to(torch.uint8)
     return images.to(STORED[values])
 
 
-def dequantize(stored: Tensor, reach: float) -> Tensor:
+def dequantize(stored: Tensor, max_abs: float) -> Tensor:
     """Convert the result of `quantize` to float32 encodings.
 
     It uses NumPy in the calling thread. PyTorch would start threads in the loader's background,
@@ -57,7 +57,7 @@ def dequantize(stored: Tensor, reach: float) -> Tensor:
     values = stored.numpy().astype(np.float32)
     if stored.dtype == torch.uint8:
         values -= _ZERO
-        values *= np.float32(reach / _STEPS)
+        values *= np.float32(max_abs / _STEPS)
     return torch.from_numpy(values)
 
 

@@ -30,7 +30,7 @@ _STATE = ".fetched.json"
 def local_copy(
     source: str | Path,
     *,
-    beside: Callable[[str], tuple[str, ...]] = lambda _: (),
+    companions: Callable[[str], tuple[str, ...]] = lambda _: (),
     progress: bool = True,
 ) -> str | Path:
     """``source`` itself, or the path of its local copy if it is a URL.
@@ -40,9 +40,9 @@ def local_copy(
 
     Args:
         source: a name, a path, or the URL of a file or a folder.
-        beside: from the name of a file to those of others in its folder that it needs, if they
-            are there.
-        progress: show a bar where much is fetched.
+        companions: returns the names of other files in the same folder that a file needs, if they
+            exist.
+        progress: show a progress bar for large downloads.
 
     Raises:
         InstaHideError: there is nothing at the URL, it cannot be reached, it holds hostile names,
@@ -55,7 +55,7 @@ def local_copy(
         return path
     remote = Remote.open(str(source))
     root = cache_folder() / "remote" / digest(remote.url)
-    _mirror(remote, _files_to_download(remote, beside), root, progress)
+    _mirror(remote, _files_to_download(remote, companions), root, progress)
     return root / remote.name
 
 
@@ -74,7 +74,7 @@ def require_disk_space(size: int, folder: Path) -> None:
 
 
 def _files_to_download(
-    remote: Remote, beside: Callable[[str], tuple[str, ...]]
+    remote: Remote, companions: Callable[[str], tuple[str, ...]]
 ) -> dict[str, Entry]:
     """The files to download, by path below the root of the copy."""
     found = {f"{remote.name}/{name}": entry for name, entry in remote.tree().items()}
@@ -83,7 +83,7 @@ def _files_to_download(
     whole = remote.entry()
     if whole is None:
         raise DataError(f"There is no {remote.url}.", "Check the bucket and the path.")
-    others = {name: remote.beside(name) for name in beside(remote.name)}
+    others = {name: remote.sibling(name) for name in companions(remote.name)}
     return {name: entry for name, entry in others.items() if entry} | {remote.name: whole}
 
 

@@ -131,7 +131,7 @@ class Remote:
                 return None
         return _entry(facts) if facts["type"] == "file" else None
 
-    def beside(self, name: str) -> Entry | None:
+    def sibling(self, name: str) -> Entry | None:
         """The file ``name`` in the folder of this file; None if there is none."""
         folder = Remote(self.url, self.filesystem, self.path.rpartition("/")[0])
         return folder.entry(plain_name(name, self.url))
