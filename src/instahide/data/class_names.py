@@ -27,7 +27,9 @@ def class_list(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise DataError("The classes are no list of names.", "Give them as in ['cat', 'dog'].")
+        raise DataError(
+            "The classes are not a list of names.", "Pass a list such as ['cat', 'dog']."
+        )
     classes = require_class_names(names)
     if not classes:
         raise DataError("No class is named.", "Name all classes that participants have.")
@@ -44,7 +46,7 @@ def require_class_names(names: Sequence[str]) -> tuple[str, ...]:
     for name in classes:
         if not 0 < len(name) <= MOST_NAME or not name.isprintable() or name != name.strip():
             raise DataError(
-                f"{name[:MOST_NAME]!r} is no class name.",
+                f"{name[:MOST_NAME]!r} is not a valid class name.",
                 f"Use 1 to {MOST_NAME} printable characters without spaces around them.",
             )
     require_distinct_names(classes)

@@ -188,7 +188,7 @@ def test_names_that_lead_out_are_refused(name, class_folders, cache, monkeypatch
     hostile = {**honest[f"{path}/cat/02.png"], "name": f"{path}/{name}"}
     listing = {**honest, hostile["name"]: hostile}
     monkeypatch.setattr(type(filesystem), "find", lambda *_, **__: listing)
-    with pytest.raises(InstaHideError, match="no plain file name"):
+    with pytest.raises(InstaHideError, match="not a plain file name"):
         open_images(url)
     assert not [file for file in cache.rglob("*") if file.is_file()]
 

@@ -596,5 +596,5 @@ def test_commands(folder: EncodedFolder, tmp_path: Path) -> None:
         "--private-images", 7, "--copies", 3, "--participant", "ben")  # fmt: skip
     facts = json.loads(run("info", tmp_path / "again", "--json"))
     assert (facts["participant"], facts["scheme"]["k"], facts["copies"]) == ("ben", 4, 3)
-    assert "is no folder" in run("import", tmp_path / "no", "--format", "parquet", "--out", out,
+    assert "is not a folder" in run("import", tmp_path / "no", "--format", "parquet", "--out", out,
         code=2)  # fmt: skip

@@ -198,7 +198,7 @@ def test_other_images_and_a_limit_are_refused_with_a_reason_and_the_others_go_on
     reasons = list(results["refusals"].values())
     assert len(reasons) == 3
     assert "above 1 encodings" in " ".join(reasons)
-    assert "no class of the federation" in " ".join(reasons)
+    assert "not classes of the federation" in " ".join(reasons)
     assert "(1, 12, 12), the federation's (1, 8, 8)" in " ".join(reasons)
 
 

@@ -302,4 +302,4 @@ def test_settings_that_a_node_cannot_work_with_are_named(hospital: Make) -> None
 def test_class_names_of_a_node_are_not_told(hospital: Make) -> None:
     node = hospital()
     reason = node.refusal(node.message(classes=["benign", "malignant"]))
-    assert "2 of this participant's classes are no class of the federation" in reason
+    assert "2 of this participant's classes are not classes of the federation" in reason

@@ -173,7 +173,7 @@ def test_nodes_with_other_images_are_told_so_and_the_others_go_on(
     assert len(results["rounds"][0]["clients"]) == 1
     reasons = " ".join(results["refusals"].values())
     assert "images are (1, 12, 12), the federation's (1, 8, 8)" in reasons
-    assert "no class of the federation" in reasons
+    assert "not classes of the federation" in reasons
     assert str(tmp_path) not in reasons
 
 

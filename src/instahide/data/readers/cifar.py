@@ -148,7 +148,7 @@ def _numbers(labels: object) -> NDArray[np.int64]:
 
 def _pixels(array: object) -> NDArray[np.uint8]:
     if not isinstance(array, Stub) or array.name not in _ARRAYS:
-        raise ValueError("images are no array")
+        raise ValueError("images are not an array")
     if not isinstance(array.state, tuple) or len(array.state) != 5:
         raise ValueError("images have no state of an array")
     _, shape, kind, column_major, data = array.state

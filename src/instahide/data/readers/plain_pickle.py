@@ -113,14 +113,14 @@ class _Machine:
         """Append to the list on top of the stack."""
         target = self._top()
         if type(target) is not list:
-            raise ValueError("it appends to something that is no list")
+            raise ValueError("it appends to something that is not a list")
         target.extend(items)
 
     def set_items(self, items: list[object]) -> None:
         """Set keys and values in the dict on top of the stack."""
         target = self._top()
         if type(target) is not dict or len(items) % 2:
-            raise ValueError("it sets items of something that is no dict")
+            raise ValueError("it sets items of something that is not a dict")
         if not all(type(key) in (bytes, str, int) for key in items[::2]):
             raise ValueError("it has a key that is neither text nor number")
         target.update(zip(items[::2], items[1::2], strict=True))
@@ -128,7 +128,7 @@ class _Machine:
     def name(self, module: object, name: object) -> None:
         """Push a name, which is never resolved."""
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("it has a name that is no text")
+            raise ValueError("it has a name that is not text")
         if (module, name) not in self._allowed:
             raise ValueError(f"it asks to run {module[:80]}.{name[:80]}")
         self._stack.append(_Global((module, name)))
@@ -144,7 +144,7 @@ class _Machine:
         """Set the state of the `Stub` on top of the stack."""
         state, target = self._pop(), self._top()
         if not isinstance(target, Stub):
-            raise ValueError("it sets the state of something that is no object")
+            raise ValueError("it sets the state of something that is not an object")
         target.state = state
 
 

@@ -73,7 +73,7 @@ def plain_name(name: str, location: str) -> str:
         length = 0
     if not 0 < length <= LONGEST_NAME or name[0] == "." or not {"/", "\\", "\0"}.isdisjoint(name):
         raise DataError(
-            f"{location} names a file {name[:LONGEST_NAME]!r}, which is no plain file name.",
+            f"{location} names a file {name[:LONGEST_NAME]!r}, which is not a plain file name.",
             "Ask the author for a new copy. The name may try to write outside the folder.",
         )
     return name

@@ -97,7 +97,7 @@ class ExternalEncodings:
                 missing.
         """
         if not source.is_dir():
-            raise InstaHideError(f"{source} is no folder.", "Name the folder of the files.")
+            raise InstaHideError(f"{source} is not a folder.", "Pass the folder of the files.")
         store = open_store(source)
         if NAME not in store.names():
             manifest = _described(source, form, origin)

@@ -98,7 +98,7 @@ class FederationSpec:
         if strange:
             # The message lists no class of the participant: a server could probe for them.
             raise RefusalError(
-                f"{len(strange)} of this participant's classes are no class of the federation. "
+                f"{len(strange)} of this participant's classes are not classes of the federation. "
                 "Names must be equal also in case, in space around them and in their Unicode form.",
                 f"Its classes are {', '.join(self.classes[:20]):.500}.",
             )

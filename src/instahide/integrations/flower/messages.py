@@ -53,7 +53,7 @@ def read(message: Message, *, arrays: bool) -> Instructions:
         )
     config = content["config"]
     if not isinstance(config, ConfigRecord):
-        raise RefusalError("The server's `config` is no config record.", "Send one.")
+        raise RefusalError("The server's `config` is not a config record.", "Send a config record.")
     if strange := sorted(set(config) - _KEYS):
         raise RefusalError(
             f"The server's message has an unknown key `{printable(strange[0])}`.",
@@ -61,7 +61,7 @@ def read(message: Message, *, arrays: bool) -> Instructions:
         )
     number, pull = config.get("server-round", 0), config.get("proximal-mu", 0.0)
     if not whole_number(number, 0, MOST_ROUNDS):
-        raise RefusalError("The server's `server-round` is no round's number.", "Count from 1.")
+        raise RefusalError("The server's `server-round` is not a round number.", "Count from 1.")
     if not in_range(pull, 0, MOST_PULL):
         raise RefusalError(
             "The server's `proximal-mu` is out of range.", f"Use a number from 0 to {MOST_PULL:g}."

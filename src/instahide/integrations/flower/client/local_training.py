@@ -166,7 +166,7 @@ def compute_gradient(network: nn.Module, encoder: Encoder, settings: FederatedSe
         raise none_usable()
     if not torch.isfinite(total):
         raise RefusalError(
-            "The loss at the server's weights is no finite number.", "Send other weights."
+            "The loss at the server's weights is not a finite number.", "Send other weights."
         )
     for parameter in network.parameters():
         if parameter.grad is not None:

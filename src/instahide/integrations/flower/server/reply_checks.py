@@ -226,7 +226,7 @@ def metrics_of(reply: Message, records: Set[str], wanted: Set[str]) -> MetricRec
         )
     metrics = reply.content["metrics"]
     if not isinstance(metrics, MetricRecord):
-        raise bad_reply("The answer's `metrics` are no record of metrics.")
+        raise bad_reply("The reply's `metrics` is not a metric record.")
     names = wanted | {"num-examples"}
     if set(metrics) != names:
         raise bad_reply(f"The answer has the metrics {_names(metrics)}, not {_names(names)}.")
