@@ -266,7 +266,7 @@ class UrlStore:
 def _require_small(size: int, most: int, name: str, location: str) -> None:
     if size > most:
         raise DamagedFileError(
-            f"{name} in {location} is larger than any valid file of this kind.",
+            f"{name} in {location} is too large to be a valid file of this kind.",
             "Ask the publisher for a new copy.",
         )
 

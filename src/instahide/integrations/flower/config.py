@@ -160,7 +160,7 @@ class FederatedSettings(TrainSettings):
         # A server must not name a package that its clients import.
         if settings.model not in IMAGE_NETWORKS:
             raise InstaHideError(
-                f"The run config: `model` is {settings.model!r:.80}, which is not a built-in network "
+                f"The run config: `model` is {settings.model!r:.80}, not a built-in network "
                 "for images.",
                 f"Choose one of {', '.join(IMAGE_NETWORKS)}.",
             )
