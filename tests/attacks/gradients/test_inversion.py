@@ -119,7 +119,7 @@ def test_it_says_why_it_does_not_apply(seen: Seen, digits: ImageTable) -> None:
         assert "no update" in str(refusal(attack, observation))
     bare = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False))
     observation, _ = seen(network=bare, labels="none")
-    assert "read them from" in str(InvertingGradients().applies(observation))
+    assert "recover them from" in str(InvertingGradients().applies(observation))
     assert DeepLeakage().applies(observation) is None
     strange = dataclasses.replace(observation, network=lenet((1, 8, 8), 10, seed=0))
     assert "not one of this network" in str(DeepLeakage().applies(strange))
@@ -127,4 +127,4 @@ def test_it_says_why_it_does_not_apply(seen: Seen, digits: ImageTable) -> None:
     observation, _ = seen(network=random, training=LocalTraining(train_mode=True))
     assert "at random" in str(DeepLeakage().applies(observation))
     observation, _ = seen()
-    assert "no batch norm statistics" in str(InvertingStatistics().applies(observation))
+    assert "no informative batch norm statistics" in str(InvertingStatistics().applies(observation))
