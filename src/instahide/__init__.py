@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from instahide.data import (
         ImageDataset,
         ImageTable,
+        LabelTable,
         PhotoCrops,
         open_images,
         open_pool,
@@ -35,6 +36,7 @@ _HOMES = {
     "InstaHideError": "instahide.errors",
     "ImageDataset": "instahide.data",
     "ImageTable": "instahide.data",
+    "LabelTable": "instahide.data",
     "PhotoCrops": "instahide.data",
     "open_images": "instahide.data",
     "open_pool": "instahide.data",
@@ -54,6 +56,7 @@ __all__ = [
     "ImageDataset",
     "ImageTable",
     "InstaHideError",
+    "LabelTable",
     "PhotoCrops",
     "Scheme",
     "__version__",

@@ -32,6 +32,7 @@ from instahide.training.models import build
 from instahide.training.settings import TrainSettings
 from tests.fuzz.image_readers import IMAGE_READERS
 from tests.fuzz.making import Read, Reader, new_folder, npy_bytes, small_table
+from tests.fuzz.medical_readers import MEDICAL_READERS
 from tests.fuzz.mutation import Seed
 from tests.fuzz.packing import (
     checkpoint_seed,
@@ -244,6 +245,7 @@ def _result(folder: Path) -> object:
 
 READERS: dict[str, Reader] = {
     **IMAGE_READERS,
+    **MEDICAL_READERS,
     "manifest": Reader(
         "m.json", manifest_seeds, lambda f: Manifest.from_json((f / "m.json").read_bytes(), "it")
     ),

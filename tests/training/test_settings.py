@@ -75,7 +75,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
     ("values", "told"),
     [
         ({"epoch": 3}, ["there is no setting `epoch`", "Did you mean `epochs`?"]),
-        ({"zzz": 3}, ["there is no setting `zzz`", "Use one of: data, test, public, "]),
+        ({"zzz": 3}, ["there is no setting `zzz`", "Use one of: ", ", data, test, public, "]),
         ({"epochs": "many"}, ["`epochs` is 'many'", "valid integer", "passes over"]),
         ({"epochs": True}, ["`epochs` is True"]),
         ({"epochs": 3.0}, ["`epochs` is 3.0"]),

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from instahide.data import ImageTable
 from instahide.data.public.crops import PHOTOS, PhotoCrops, photo_files, read_photo
-from instahide.data.readers.image_file import decode, resize
+from instahide.data.readers.decoded import resize
+from instahide.data.readers.image_file import decode
 from instahide.errors import DataError, InstaHideError
 
 #: Height and width in pixels of the images that are shown, and of those that are attacked.

@@ -93,6 +93,8 @@ def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[Image
     how: ReadOptions = {
         "size": given.size or settings.size,
         "skip_bad": given.skip_bad or settings.skip_bad,
+        "window": settings.pixel_window(),
+        "labels": settings.label_table(),
     }
     if settings.test is None:
         split = open_split(given.source, test_share=settings.test_share, **how)

@@ -44,9 +44,11 @@ WARNING = (
 _ARGUMENT = re.compile(r"`([a-z_]+)=([^`]*)`")
 #: Those of them that are options of commands, as ``--skip-bad``.
 _OPTIONS = {
-    "batch_size", "budget", "classes", "copies", "device", "engine", "format", "grey", "images",
-    "min_keypoints", "model", "out", "patch", "per_image", "port", "precision", "price", "public",
-    "queries", "rate", "reports", "resume", "sign_invariant", "size", "skip_bad", "truth", "values",
+    "batch_size", "budget", "classes", "copies", "device", "engine", "format", "grey",
+    "group_column", "image_column", "images", "label_columns", "labels", "min_keypoints", "model",
+    "out", "patch", "per_image", "port", "precision", "price", "public", "queries", "rate",
+    "reports", "resume", "sign_invariant", "size", "skip_bad", "split_column", "task", "test",
+    "truth", "values", "window",
 }  # fmt: skip
 
 

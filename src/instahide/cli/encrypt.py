@@ -16,6 +16,7 @@ from rich.table import Table
 
 from instahide.cli.console import WARNING, notes, out, progress_bar
 from instahide.cli.options import (
+    LABEL_PANEL,
     MIXING_PANEL,
     Classes,
     Delta,
@@ -31,6 +32,7 @@ from instahide.cli.options import (
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.class_names import read_class_list
 from instahide.data.image_source import has_repeats
+from instahide.data.label_settings import LabelSettings
 from instahide.encryption.scheme import Preset
 from instahide.errors import InstaHideError, LedgerError
 from instahide.utils.optional_deps import requires_extra
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from instahide.encodings.publish import Engine, Publication
 
 
-class EncryptOptions(MixingOptions):
+class EncryptOptions(LabelSettings, MixingOptions):
     """What `instahide encrypt` takes."""
 
     source: Source
@@ -76,7 +78,8 @@ class EncryptOptions(MixingOptions):
 
 
 PANELS = {
-    "Data": ("public", "size", "skip_bad", "classes", "mean", "std"),
+    "Data": ("public", "size", "skip_bad", "classes", "window", "mean", "std"),
+    "Labels": LABEL_PANEL,
     "Encryption": MIXING_PANEL,
     "Exposure": ("max_exposure", "ledger", "delta"),
     "Output": ("out", "copies", "participant", "values"),
@@ -104,7 +107,14 @@ def _opened(options: EncryptOptions) -> Publication:
 
     options.changed(options.scheme, options.k)  # Refused before images are read.
     known = None if options.classes is None else read_class_list(options.classes)
-    table = open_images(options.source, size=options.size, skip_bad=options.skip_bad, classes=known)
+    table = open_images(
+        options.source,
+        size=options.size,
+        skip_bad=options.skip_bad,
+        classes=known,
+        window=options.pixel_window(),
+        labels=options.label_table(),
+    )
     images = _normalized(table, options.mean, options.std)
     scheme = options.changed(options.scheme, options.k, images.task)
     pool = open_pool(options.public, images.shape) if scheme.public_k else None

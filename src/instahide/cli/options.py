@@ -113,6 +113,9 @@ class MixingOptions(BaseModel):
 
 #: Title of a group of options in the help text, and the fields in it.
 Panels = Mapping[str, Iterable[str]]
+LABEL_PANEL = (
+    "labels", "image_column", "label_columns", "group_column", "split_column", "task",
+)  # fmt: skip
 MIXING_PANEL = ("scheme", "k", *MixingOptions.model_fields)
 
 

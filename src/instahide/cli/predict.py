@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from instahide.cli.console import out
 from instahide.cli.options import MOST, Pool, Size, SkipBad, TrustedModel, command
 from instahide.data import ImageTable, open_pool, open_test
+from instahide.data.label_settings import LabelSettings
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import atomic_write
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from instahide.training.outputs import Outputs
 
 
-class PredictOptions(BaseModel):
+class PredictOptions(LabelSettings):
     """What `instahide predict` takes."""
 
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]
@@ -55,7 +56,13 @@ def predict(options: PredictOptions) -> None:
     from instahide.training.model_io import load_network
 
     network, card = load_network(options.run / "model.safetensors", model=options.model)
-    images = open_test(options.source, size=options.size, skip_bad=options.skip_bad)
+    images = open_test(
+        options.source,
+        size=options.size,
+        skip_bad=options.skip_bad,
+        window=options.pixel_window(),
+        labels=options.label_table(),
+    )
     images = align_to_model(images, card.shape, card.classes, card, card.task)
     scheme = Scheme.from_json(card.scheme)
     if options.queries and scheme.k == 1:

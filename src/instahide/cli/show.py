@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from instahide.cli.console import out
 from instahide.cli.options import Pool, Size, SkipBad, Source, command
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.display import denormalize, min_max, shown_part
+from instahide.data.label_settings import LabelSettings
 from instahide.encryption.scheme import Preset, Scheme
 from instahide.errors import InstaHideError, IntegrationError, SchemeError
 from instahide.utils.atomic_write import atomic_write
@@ -24,7 +25,7 @@ _TITLES = ("the mix", "the encoding", "|encoding|:\nwhat it says")
 _INK, _PALE = "#1b1f24", "#6b7280"
 
 
-class ShowOptions(BaseModel):
+class ShowOptions(LabelSettings):
     """What `instahide show` takes."""
 
     source: Source = "mnist-5k"
@@ -60,7 +61,13 @@ def draw_picture(options: ShowOptions) -> None:
     from instahide.encryption.known_keys import illustrate
 
     scheme = Scheme.preset(options.scheme, options.k, noise=options.noise)
-    images = open_images(options.source, size=options.size, skip_bad=options.skip_bad)
+    images = open_images(
+        options.source,
+        size=options.size,
+        skip_bad=options.skip_bad,
+        window=options.pixel_window(),
+        labels=options.label_table(),
+    )
     count = options.images
     if not 1 <= count <= len(images):
         raise InstaHideError(

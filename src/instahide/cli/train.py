@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from instahide.cli.console import WARNING, err, explained, notes, out
-from instahide.cli.options import MIXING_PANEL, command
+from instahide.cli.options import LABEL_PANEL, MIXING_PANEL, command
 from instahide.errors import InstaHideError
 from instahide.training.settings import TrainSettings
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from instahide.training.trainer import Trainer
 
 PANELS = {
-    "Data": ("test", "public", "fresh_crops", "size", "skip_bad", "test_share"),
+    "Data": ("test", "public", "fresh_crops", "size", "skip_bad", "test_share", "window"),
+    "Labels": LABEL_PANEL,
     "Encryption": (*MIXING_PANEL, "crop_padding", "flip"),
     "Exposure": ("ledger", "max_exposure"),
     "Network": ("model", "weights", "sign_invariant", "seed"),

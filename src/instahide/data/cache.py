@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import atomic_write
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 #: Next to the tables of a folder: a file with the path of that folder.
 _SOURCE = ".source"
@@ -79,26 +82,26 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
-def memory_mapped(
-    rows: Generator[NDArray[np.uint8], None, None], folder: Path
-) -> NDArray[np.uint8]:
-    """Stack ``rows`` of one shape in an unnamed file in ``folder``: (n, *shape), memory-mapped.
+def memory_mapped(rows: Generator[NDArray[Pixel], None, None], folder: Path) -> NDArray[Pixel]:
+    """Stack ``rows`` of one shape and type in an unnamed file in ``folder``, memory-mapped.
 
-    The file has no name, so that it is gone when the process ends, however that happens.
+    Without rows the result is (0, 0), of bytes. The file has no name, so that it is gone when the
+    process ends, however that happens.
 
     Raises:
         InstaHideError: the disk is full, or ``folder`` is read-only.
     """
-    shape, count = (0,), 0
+    first: NDArray[Pixel] | None = None
+    count = 0
     try:
         with closing(rows), tempfile.TemporaryFile(dir=folder) as file:
             for row in rows:
                 file.write(row.tobytes())
-                shape, count = row.shape, count + 1
+                first, count = row if first is None else first, count + 1
             file.flush()
-            if count == 0:
-                return np.empty((0, *shape), np.uint8)
-            return np.memmap(file, np.uint8, mode="r", shape=(count, *shape))
+            if first is None:
+                return np.empty((0, 0), np.uint8)
+            return np.memmap(file, first.dtype, mode="r", shape=(count, *first.shape))
     except OSError as error:
         raise _unwritable(f"Cannot write in {folder} ({error.strerror or error}).") from error
 

@@ -10,17 +10,21 @@ from typing import TypedDict
 import numpy as np
 
 from instahide.data.builtin import BUILTIN
+from instahide.data.cache import cache_folder
 from instahide.data.class_names import class_list, with_classes
+from instahide.data.duplicates.content_hash import Hashes
 from instahide.data.readers.cifar import is_cifar_folder, read_cifar_archive, read_cifar_folder
+from instahide.data.readers.decoded import resize
 from instahide.data.readers.idx import idx_files, labels_names, read_idx, read_idx_folder
-from instahide.data.readers.image_file import resize
 from instahide.data.readers.image_folder import (
     Decoding,
     open_folder,
     open_test_folder,
     split_folder,
 )
+from instahide.data.readers.label_table import LabelTable
 from instahide.data.readers.numpy import labels_name, read_npy, read_npz
+from instahide.data.readers.window import Window, percentile_range, require_window, windowed
 from instahide.data.remote.downloads import local_copy
 from instahide.data.splits import Split, make_split, require_trainable, split_table
 from instahide.data.table import ImageTable
@@ -33,6 +37,8 @@ class ReadOptions(TypedDict, total=False):
     size: int | None
     skip_bad: bool
     progress: bool
+    window: Window
+    labels: LabelTable | None
 
 
 def open_images(
@@ -42,6 +48,8 @@ def open_images(
     skip_bad: bool = False,
     progress: bool = True,
     classes: Sequence[str] | None = None,
+    window: Window = "full",
+    labels: LabelTable | None = None,
 ) -> ImageTable:
     """Open labelled images. A source with training and test images gives its training images.
 
@@ -58,6 +66,12 @@ def open_images(
         progress: show a progress bar while image files are downloaded and decoded.
         classes: the names of all classes, in the order that participants agreed on. The source may
             lack some of them, but may have no others. By default the names in the source.
+        window: the range of values that pixels are clipped to, which becomes the `value_range`:
+            ``full`` (0 to 255 for 8-bit pixels, else all values that there are), two values as in
+            ``(-1000, 400)``, two percentiles of all pixels as in ``("1%", "99%")``, or ``file``
+            (the window that DICOM files state). The type of the pixels is kept.
+        labels: a CSV or Parquet file with the labels of the images in a folder, which then needs no
+            class folders.
 
     Raises:
         InstaHideError: the source is missing, damaged, or of no known format; ``size`` is below 1;
@@ -72,10 +86,12 @@ def open_images(
     known = class_list(classes)
     source = local_copy(source, companions=_labels_of, progress=progress)
     if _is_image_folder(source):
-        return open_folder(Path(source), Decoding(size, skip_bad, progress, known))
-    read = _read(source)
+        return open_folder(
+            Path(source), Decoding(size, skip_bad, progress, known, require_window(window), labels)
+        )
+    read = _read(source, labels)
     table = read.train if isinstance(read, Split) else read
-    return with_classes(_resized(table, size), known)
+    return with_classes(_windowed(_resized(table, size), window), known)
 
 
 def open_split(
@@ -86,6 +102,8 @@ def open_split(
     skip_bad: bool = False,
     progress: bool = True,
     classes: Sequence[str] | None = None,
+    window: Window = "full",
+    labels: LabelTable | None = None,
 ) -> Split:
     """Open training and test images.
 
@@ -101,6 +119,9 @@ def open_split(
         skip_bad: as for `open_images`.
         progress: as for `open_images`.
         classes: as for `open_images`.
+        window: as for `open_images`; measured on the training images.
+        labels: as for `open_images`; its split column names the parts. Without one, all images of
+            a group come into one part.
 
     Returns:
         A `Split`: ``train`` and ``test``, both of type `ImageTable` and with the normalization of
@@ -120,14 +141,18 @@ def open_split(
     known = class_list(classes)
     source = local_copy(source, companions=_labels_of, progress=progress)
     if _is_image_folder(source):
-        split = split_folder(Path(source), Decoding(size, skip_bad, progress, known), test_share)
-    else:
-        read = _read(source)
-        whole = read if isinstance(read, Split) else split_table(read, test_share)
-        split = make_split(
-            with_classes(_resized(whole.train, size), known),
-            with_classes(_resized(whole.test, size), known),
+        split = split_folder(
+            Path(source),
+            Decoding(size, skip_bad, progress, known, require_window(window), labels),
+            test_share,
         )
+    else:
+        read = _read(source, labels)
+        whole = read if isinstance(read, Split) else split_table(read, test_share)
+        train = _windowed(_resized(whole.train, size), window)
+        shown: Window = "full" if window == "full" else train.value_range
+        test = _windowed(_resized(whole.test, size), shown)
+        split = make_split(with_classes(train, known), with_classes(test, known))
     return require_trainable(split)
 
 
@@ -138,6 +163,8 @@ def open_test(
     skip_bad: bool = False,
     progress: bool = True,
     classes: Sequence[str] | None = None,
+    window: Window = "full",
+    labels: LabelTable | None = None,
 ) -> ImageTable:
     """Open test images: the test images of a source, or all images if it has no test part.
 
@@ -149,13 +176,16 @@ def open_test(
     _check_size(size)
     known = class_list(classes)
     if str(source) in BUILTIN:
-        return open_split(source, size=size, classes=classes).test
+        return open_split(source, size=size, classes=classes, window=window, labels=labels).test
     source = local_copy(source, companions=_labels_of, progress=progress)
     if _is_image_folder(source):
-        return open_test_folder(Path(source), Decoding(size, skip_bad, progress, known))
-    read = _read(source)
-    table = read.test if isinstance(read, Split) else read
-    return with_classes(_resized(table, size), known)
+        return open_test_folder(
+            Path(source), Decoding(size, skip_bad, progress, known, require_window(window), labels)
+        )
+    read = _read(source, labels)
+    if isinstance(read, Split):
+        return open_split(source, size=size, classes=classes, window=window).test
+    return with_classes(_windowed(_resized(read, size), window), known)
 
 
 def _labels_of(name: str) -> tuple[str, ...]:
@@ -177,8 +207,13 @@ def _is_image_folder(source: str | Path) -> bool:
     return folder and not idx_files(path) and not is_cifar_folder(path)
 
 
-def _read(source: str | Path) -> ImageTable | Split:
+def _read(source: str | Path, labels: LabelTable | None) -> ImageTable | Split:
     path = Path(source)
+    if labels is not None:
+        raise DataError(
+            f"{source} has labels of its own, and is no folder of image files.",
+            "Leave out `labels=`.",
+        )
     if str(source) in BUILTIN:
         return BUILTIN[str(source)]()
     if path.is_dir():
@@ -205,17 +240,30 @@ def _read(source: str | Path) -> ImageTable | Split:
 def _resized(table: ImageTable, size: int | None) -> ImageTable:
     if size is None or table.shape[1:] == (size, size):
         return table
-    whole = table.content_hashes[:, None]
-    known = whole if table.sources is None else np.concatenate([whole, table.sources], axis=1)
-    made = ImageTable.from_arrays(
-        resize(table.pixels, size),
-        table.labels,
-        table.classes,
-        known,
-        value_range=table.value_range,
-        task=table.task,
-    )
-    return replace(made, groups=table.groups)
+    pixels = resize(table.pixels, size)
+    return replace(table, pixels=pixels, sources=_known_sources(table)).measured()
+
+
+def _windowed(table: ImageTable, window: Window) -> ImageTable:
+    """``table`` with its pixels clipped to ``window``."""
+    if require_window(window) == "full":
+        return table
+    if isinstance(window, str):
+        raise DataError("Only DICOM files state a window.", "Use `window=(0, 4095)`, say.")
+    first, second = window
+    if isinstance(first, str) and isinstance(second, str):
+        value_range = percentile_range(table.pixels, (first, second))
+    else:
+        value_range = float(first), float(second)
+    pixels = windowed(table.pixels, value_range, cache_folder())
+    sources = _known_sources(table)
+    return replace(table, pixels=pixels, value_range=value_range, sources=sources).measured()
+
+
+def _known_sources(table: ImageTable) -> Hashes:
+    """Hashes by which changed rows are recognised as the same pictures."""
+    rows = table.content_hashes[:, None]
+    return rows if table.sources is None else np.concatenate([rows, table.sources], axis=1)
 
 
 def _check_size(size: int | None) -> None:

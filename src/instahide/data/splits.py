@@ -60,13 +60,19 @@ def make_split(train: ImageTable, test: ImageTable) -> Split:
     """A split from two tables with the same classes.
 
     Raises:
-        DataError: the images of the tables have different shapes, or their labels other columns.
+        DataError: the images of the tables have different shapes or types of pixels, or their
+            labels have other columns.
     """
     if train.shape != test.shape:
         raise DataError(
             f"Training images are {_quoted(train.shape)}, "
             f"but test images are {_quoted(test.shape)}.",
             "Bring image files to one size with `size=32`, and all of them to grey or to colour.",
+        )
+    if train.pixels.dtype != test.pixels.dtype:
+        raise DataError(
+            f"Training images are {train.pixels.dtype}, but test images {test.pixels.dtype}.",
+            "Bring all of them to one type of pixels.",
         )
     require_one_task([train.task, test.task], ["the training images", "the test images"])
     if train.task != "single-label" and train.classes != test.classes:
@@ -246,5 +252,6 @@ def _require_share(test_share: float) -> None:
 
 
 def _quoted(shape: tuple[int, ...]) -> str:
-    channels, height, width = shape
-    return f"{width} x {height} pixels of {channels} channel{'s' if channels > 1 else ''}"
+    channels, *depth, height, width = shape
+    slices = f" x {depth[0]}" if depth else ""
+    return f"{width} x {height}{slices} pixels of {channels} channel{'s' if channels > 1 else ''}"

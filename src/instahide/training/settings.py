@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -23,6 +22,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from instahide.data.label_settings import LabelSettings
 from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import read_regular
@@ -72,7 +72,7 @@ MOST_BYTES = 1 << 16
 _SHOWN = 80
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(LabelSettings):
     """The settings of a training run; none of them is secret.
 
     The description of a field is also the help text of its command-line option. The bounds of the

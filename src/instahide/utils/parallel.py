@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from instahide.utils.progress import progress_hidden
@@ -42,6 +43,18 @@ def parallel_map(
         # Without waiting: the garbage collector may close an abandoned iterator on one of the
         # pool's own threads, which would wait for itself.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def with_status(description: str, shown: bool) -> Iterator[None]:
+    """Show ``description`` on standard error while the block runs, if that is a terminal."""
+    from rich.console import Console
+
+    if not shown or progress_hidden():
+        yield
+        return
+    with Console(stderr=True).status(description):
+        yield
 
 
 def with_progress(

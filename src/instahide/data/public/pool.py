@@ -18,7 +18,7 @@ from rich.filesize import decimal
 
 from instahide.data.cache import cache_folder, cached_table, memory_mapped
 from instahide.data.public.crops import PHOTOS, PhotoCrops, photo_files, read_photo
-from instahide.data.readers.image_folder import decode_listing
+from instahide.data.readers.decode_listing import decode_listing
 from instahide.data.readers.skipped import Skipped, warn_of_skipped
 from instahide.data.remote.downloads import local_copy
 from instahide.data.table import ImageTable

@@ -1,4 +1,4 @@
-"""Conversion of images of any mode to 8 bits per channel, grey or RGB."""
+"""Conversion of images of any mode of Pillow to grey or RGB."""
 
 from __future__ import annotations
 
@@ -29,45 +29,60 @@ def eight_bit(image: Image) -> Image:
     """The image in mode L if it is grey, else RGB, on a white `BACKGROUND`.
 
     Raises:
-        ValueError: as for `to_grey_or_rgb`; or 16-bit pixels use only a part of their range, so
-            that the image may be dark or stored with fewer bits.
+        ValueError: as for `to_grey_or_rgb`, `sixteen_bit_grey` and `high_bytes`.
     """
-    converted, depth = to_grey_or_rgb(image)
-    if depth not in (0, 16):
+    from PIL import Image as Images
+
+    deep = sixteen_bit_grey(image)
+    return to_grey_or_rgb(image) if deep is None else Images.fromarray(high_bytes(deep))
+
+
+def high_bytes(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """The high byte of each of the ``values`` of an image.
+
+    Raises:
+        ValueError: the image uses only a part of the 16 bits, so that it would become dark.
+    """
+    highest = int(values.max(initial=0))
+    depth = next(bits for bits in DEPTHS if highest < 1 << bits)
+    if highest and depth < 16:
         raise ValueError(
             f"16-bit pixels of which only {depth} bits are used; convert it to 8 bits a channel"
         )
-    return converted
+    return (values >> 8).astype(np.uint8)
 
 
-def to_grey_or_rgb(image: Image) -> tuple[Image, int]:
-    """As `eight_bit`, and the number of bits that 16-bit pixels use, one of `DEPTHS`.
+def sixteen_bit_grey(image: Image) -> NDArray[np.uint16] | None:
+    """The pixels (H, W) of a grey image of 16 bits; None for other images.
 
-    16-bit pixels are divided so that the range of these bits becomes 0 to 255. The depth is 0 if
-    pixels have 8 bits, or all are black.
+    Raises:
+        ValueError: some pixels are transparent, or 0 is white.
+    """
+    if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")):
+        return None
+    if "transparency" in image.info:
+        raise ValueError("16-bit pixels with transparency; save it without")
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise ValueError("16-bit pixels of which 0 is white; invert it and save it as such")
+    return np.asarray(image).astype(np.uint16)
+
+
+def to_grey_or_rgb(image: Image) -> Image:
+    """An image of 8 bits in mode L if it is grey, else RGB, on a white `BACKGROUND`.
 
     Raises:
         ValueError: pixels have 32 bits or 16-bit colors, whose range is unknown.
     """
-    from PIL import Image as Images
-
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        if "transparency" in image.info:
-            raise ValueError("16-bit pixels with transparency; convert it to 8 bits a channel")
-        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-            raise ValueError("16-bit pixels of which 0 is white; convert it to 8 bits a channel")
-        values = np.asarray(image)
-        depth = _bit_depth(values)
-        shift = max(depth - 8, 0)
-        return Images.fromarray((values >> shift).astype(np.uint8)), depth
     if image.mode in ("I", "F"):
         raise ValueError("32-bit pixels; convert it to 8 bits a channel first")
     if _sixteen_bit_colour(image):
-        raise ValueError("16 bits a channel in colour; convert it to 8 bits a channel first")
+        raise ValueError(
+            "16 bits a channel in colour; save it as a TIFF, or convert it to 8 bits a channel"
+        )
     grey = image.mode in _GREY
     if image.has_transparency_data:
-        return _composite_on_white(image, grey), 0
-    return image.convert("L" if grey else "RGB"), 0
+        return _composite_on_white(image, grey)
+    return image.convert("L" if grey else "RGB")
 
 
 def apply_exif_orientation(converted: Image, source: Image) -> Image:
@@ -85,11 +100,6 @@ def apply_exif_orientation(converted: Image, source: Image) -> Image:
     }
     turn = turns.get(source.getexif().get(_ORIENTATION, 1))
     return converted if turn is None else converted.transpose(turn)
-
-
-def _bit_depth(values: NDArray[np.generic]) -> int:
-    highest = int(values.max(initial=0))
-    return next(bits for bits in DEPTHS if highest < 1 << bits) if highest else 0
 
 
 def _sixteen_bit_colour(image: Image) -> bool:

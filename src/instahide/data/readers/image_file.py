@@ -1,20 +1,25 @@
-"""Opens and decodes untrusted image files of the supported formats to 8-bit pixels."""
+"""Opens and decodes untrusted image files by Pillow: PNG, JPEG and other common formats."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.duplicates.source_hash import UNKNOWN, jpeg_hash, pixels_hash
-from instahide.data.readers.color_modes import apply_exif_orientation, to_grey_or_rgb
+from instahide.data.readers.color_modes import (
+    apply_exif_orientation,
+    high_bytes,
+    sixteen_bit_grey,
+    to_grey_or_rgb,
+)
+from instahide.data.readers.decoded import Decoded, kept_values, resize_and_crop, unreadable
 from instahide.data.readers.size_limits import failure_reason, require_plausible_size
-from instahide.errors import DataError
 from instahide.utils.atomic_write import open_regular
 
 if TYPE_CHECKING:
@@ -114,113 +119,65 @@ def _require_small_tiles(image: Image) -> None:
         raise ValueError(f"tiles of {width} x {length} pixels may be a bomb")
 
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-class Decoded(NamedTuple):
-    """A decoded image file.
-
-    Attributes:
-        pixels: (H, W) if it is grey, else (H, W, 3).
-        further: whether the file has further frames or pages, which were not read.
-        depth: used bits of 16-bit pixels; 0 if pixels have 8 bits.
-        sources: `FILE_HASHES` concatenated hashes of the image before resizing.
-    """
-
-    pixels: NDArray[np.uint8]
-    further: bool
-    depth: int
-    sources: bytes
-
-
 def decode(path: Path, size: int | None = None) -> NDArray[np.uint8]:
-    """The upright pixels of an image file: (H, W) if it is grey, else (H, W, 3).
+    """The upright pixels of an image file in 8 bits: (H, W) if it is grey, else (H, W, 3).
 
     ``size`` resizes the short side to that many pixels and crops the center square. Transparent
     pixels get a white background; only the first frame or page is read. 16-bit pixels must use
-    their whole range; `decode_file` returns the part that they use.
+    their whole range, and lose their low byte.
 
     Raises:
         InstaHideError: the file is truncated, is not an image, does not have 8 or 16 bits per
             channel, or is implausibly large.
     """
-    decoded = decode_file(path, size, hashed=False)
-    if decoded.depth not in (0, 16):
-        raise _unreadable(path, f"of its 16-bit pixels only {decoded.depth} bits are used")
-    return decoded.pixels
+    pixels = decode_file(path, size, hashed=False).pixels
+    if pixels.dtype == np.uint16:
+        try:
+            pixels = high_bytes(pixels.astype(np.uint16, copy=False))
+        except ValueError as error:
+            raise unreadable(str(path), str(error)) from error
+    planes = pixels.astype(np.uint8, copy=False)
+    return planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
 
 
 def decode_file(path: Path, size: int | None = None, *, hashed: bool = True) -> Decoded:
-    """As `decode`, with the other fields of `Decoded`; hashes only if ``hashed``."""
+    """As `decode`, but 16-bit grey pixels are kept; with the other fields of `Decoded`.
+
+    Args:
+        path: the file.
+        size: as for `decode`.
+        hashed: compute the hashes.
+
+    Raises:
+        InstaHideError: as `decode`, except that 16-bit pixels may use any part of their range.
+    """
     try:
         with open_image_file(path) as image:
-            further, whole = has_more_frames(image), image.size
-            data = _data_hash(image) if hashed else UNKNOWN
-            if size is not None:
-                # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size.
-                image.draft(None, (2 * size, 2 * size))
-            reduced = image.size != whole
-            converted, depth = to_grey_or_rgb(image)
-            upright = apply_exif_orientation(converted, image)
-        native = pixels_hash(upright) if hashed and not reduced else UNKNOWN
-        pixels = np.asarray(upright if size is None else resize_and_crop(upright, size))
-        return Decoded(pixels, further, depth, native + data)
+            return _decoded(image, size, hashed)
     except Exception as error:  # decoders raise many kinds of errors on invalid files
-        raise _unreadable(path, failure_reason(error)) from error
+        raise unreadable(str(path), failure_reason(error)) from error
+
+
+def _decoded(image: Image, size: int | None, hashed: bool) -> Decoded:
+    from PIL import Image as Images
+
+    further, whole = has_more_frames(image), image.size
+    data = _data_hash(image) if hashed else UNKNOWN
+    if size is not None:
+        # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size.
+        image.draft(None, (2 * size, 2 * size))
+    reduced = image.size != whole
+    deep = sixteen_bit_grey(image)
+    if deep is not None:
+        pixels = np.asarray(apply_exif_orientation(Images.fromarray(deep), image))[None]
+        return kept_values(pixels, size, further=further)
+    turned = apply_exif_orientation(to_grey_or_rgb(image), image)
+    native = pixels_hash(turned) if hashed and not reduced else UNKNOWN
+    eight = np.asarray(turned if size is None else resize_and_crop(turned, size))
+    return Decoded(np.atleast_3d(eight).transpose(2, 0, 1), further, native + data)
 
 
 def _data_hash(image: Image) -> bytes:
     """The hash of the data of an open JPEG; other formats are hashed by their pixels."""
     file = getattr(image, "fp", None)
     return jpeg_hash(file) if file and image.format in ("JPEG", "MPO") else UNKNOWN
-
-
-def resize_and_crop(image: Image, size: int) -> Image:
-    """``image`` with its short side resized to ``size`` pixels and its long side cropped."""
-    from PIL import Image as Images
-    from PIL import ImageOps
-
-    return ImageOps.fit(image, (size, size), Images.Resampling.LANCZOS)
-
-
-def resize(pixels: NDArray[np.generic], size: int) -> NDArray[np.generic]:
-    """Every plane of ``pixels`` (N, ..., H, W) as ``size`` x ``size``, by `resize_and_crop`."""
-    from PIL import Image
-
-    out = np.empty((*pixels.shape[:-2], size, size), pixels.dtype)
-    planes = pixels.reshape(-1, *pixels.shape[-2:])
-    for plane, target in zip(planes, out.reshape(-1, size, size), strict=True):
-        if plane.dtype == np.uint8:
-            target[:] = resize_and_crop(Image.fromarray(plane), size)
-            continue
-        # Lanczos passes beyond the values at edges: a pixel stays within those of its image.
-        values = np.asarray(resize_and_crop(Image.fromarray(plane.astype(np.float32)), size))
-        values = np.clip(values, plane.min(), plane.max())
-        target[:] = values if plane.dtype.kind == "f" else np.rint(values)
-    return out
-
-
-def require_one_depth(depths: Mapping[int, str]) -> None:
-    """Check that all 16-bit images of a set use the same number of bits.
-
-    Args:
-        depths: numbers of bits, each with a file that uses it.
-
-    Raises:
-        DataError: they differ, so some images would become too dark or too bright.
-    """
-    if len(depths) > 1:
-        uses = ", ".join(f"{name} uses {depth}" for depth, name in sorted(depths.items()))
-        raise DataError(
-            f"16-bit images differ in the bits that they use ({uses}), so that their common range "
-            "is not known.",
-            "Convert them to 8 bits a channel, all by the same rule.",
-        )
-
-
-def _unreadable(path: Path, reason: str) -> DataError:
-    return DataError(
-        f"{path} is not a readable image ({reason}).",
-        "Replace or remove the file, or use `skip_bad=True` to leave it out.",
-    )

@@ -12,8 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.class_names import require_distinct_names
+from instahide.data.labels import Labels, Task
+from instahide.data.readers.any_image import is_image_name
+from instahide.data.readers.dicom import DIRECTORY, is_dicom
 from instahide.data.readers.image_file import IMAGE_SUFFIXES
 from instahide.data.readers.skipped import (
+    DIRECTORIES,
     LINKS,
     NO_IMAGES,
     OTHER_FILES,
@@ -36,19 +40,42 @@ SYSTEM_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Listing:
-    """Image files with their class numbers, not decoded yet, and skipped files."""
+    """Image files with their labels, not decoded yet, and skipped files.
+
+    Attributes:
+        root: the folder.
+        files: the image files.
+        labels: as in an `ImageTable`.
+        classes: as in an `ImageTable`.
+        skipped: skipped files.
+        task: what the labels are.
+        groups: the group of each file, if a table of labels names groups.
+        rows: what messages call each file instead of its name, if a table of labels names files:
+            names of files may tell who is shown.
+    """
 
     root: Path
     files: tuple[Path, ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     classes: tuple[str, ...]
     skipped: tuple[Skipped, ...] = ()
+    task: Task = "single-label"
+    groups: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
 
     def subset(self, indices: NDArray[np.int64]) -> Listing:
         """The named files only."""
         return replace(
-            self, files=tuple(self.files[i] for i in indices), labels=self.labels[indices]
+            self,
+            files=tuple(self.files[i] for i in indices),
+            labels=self.labels[indices],
+            groups=tuple(self.groups[i] for i in indices) if self.groups else (),
+            rows=tuple(self.rows[i] for i in indices) if self.rows else (),
         )
+
+    def name(self, number: int) -> str:
+        """What messages call a file."""
+        return self.rows[number] if self.rows else str(self.files[number])
 
 
 class Found(NamedTuple):
@@ -110,20 +137,23 @@ def list_classes(
 
 
 def image_files(folder: Path, *, skip_bad: bool = False) -> list[Path]:
-    """Every image file below ``folder``, sorted; warns of what is left out.
+    """Every photograph (PNG, JPEG, ...) below ``folder``, sorted; warns of what is left out.
 
     Raises:
         InstaHideError: the folder cannot be read or holds no image.
     """
     found = find_images(folder, skip_bad=skip_bad)
-    if not found.files:
+    files = [path for path in found.files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
         raise _no_images(folder)
-    warn_of_skipped(folder, found.skipped, found.total)
-    return found.files
+    photographs = set(files)
+    others = [Skipped(OTHER_FILES, str(path)) for path in found.files if path not in photographs]
+    warn_of_skipped(folder, [*found.skipped, *others], found.total)
+    return files
 
 
 def find_images(folder: Path, *, skip_bad: bool = False) -> Found:
-    """Every regular file with the name of an image below ``folder``; links to folders are followed.
+    """Every image file below ``folder``, by its name or as DICOM; links to folders are followed.
 
     No folder is read twice, so cyclic links do no harm.
 
@@ -170,10 +200,13 @@ def _sort_in(path: Path, found: Found, skip_bad: bool) -> None:
     """Add a file to the images or to the skipped files."""
     if _is_hidden(path.name):
         return
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        found.skipped.append(Skipped(OTHER_FILES, str(path)))
+    if path.name == DIRECTORY:
+        found.skipped.append(Skipped(DIRECTORIES, str(path)))
         return
     try:
+        if not is_image_name(path.name) and not _is_dicom(path):
+            found.skipped.append(Skipped(OTHER_FILES, str(path)))
+            return
         require_regular(path)
     except OSError as error:
         if not skip_bad:
@@ -183,10 +216,18 @@ def _sort_in(path: Path, found: Found, skip_bad: bool) -> None:
         found.files.append(path)
 
 
+def _is_dicom(path: Path) -> bool:
+    """Whether a file that is not named like an image is DICOM, as those of studies are."""
+    try:
+        return is_dicom(path)
+    except OSError:
+        return False
+
+
 def _beside_classes(folder: Path) -> list[Skipped]:
     """Files next to the class folders, which are skipped."""
     return [
-        Skipped(OUTSIDE if path.suffix.lower() in IMAGE_SUFFIXES else OTHER_FILES, str(path))
+        Skipped(OUTSIDE if is_image_name(path.name) else OTHER_FILES, str(path))
         for path in entries(folder)
         if not _is_hidden(path.name) and not _is_folder(path)
     ]
@@ -224,7 +265,7 @@ def _fail(error: OSError) -> NoReturn:
 def _no_images(folder: Path) -> DataError:
     return DataError(
         f"{folder} holds no image files.",
-        "Put JPEG, PNG, WebP, BMP or TIFF files there, or remove the folder.",
+        "Put PNG, JPEG, TIFF, WebP, BMP, DICOM or NIfTI files there, or remove the folder.",
     )
 
 

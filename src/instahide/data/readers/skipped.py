@@ -30,6 +30,8 @@ LINKS = "links to folders that are read already"
 UNREADABLE = "files or folders that cannot be read"
 NO_IMAGES = "class folders without images"
 OTHER_FOLDERS = "folders next to the training and test folders"
+DIRECTORIES = "indices of DICOM files (DICOMDIR)"
+UNUSED_PART = "validation images, as there are test images"
 FRAMES = "files with further frames or pages, of which the first was read"
 
 
@@ -61,31 +63,31 @@ class Notes(NamedTuple):
 
     Attributes:
         skipped: skipped files.
-        depths: numbers of bits that 16-bit images use, each with the first file that uses it.
+        kept: the numbers of the files that were read.
     """
 
     skipped: list[Skipped]
-    depths: dict[int, str]
+    kept: list[int]
 
 
 def write_notes(path: Path, notes: Notes) -> None:
     """Write ``notes`` to ``path``, and delete those of other states next to it."""
     for old in path.parent.glob(".notes-*.json"):
         old.unlink(missing_ok=True)
-    if any(notes):
+    if notes.skipped:
         write_json(path, notes)
 
 
 def read_notes(path: Path) -> Notes:
-    """Read the notes in ``path``; empty ones if it does not exist."""
+    """Read the notes in ``path``; empty ones if it does not exist: all files were read."""
     try:
-        skipped, depths = json.loads(path.read_bytes())
+        skipped, kept = json.loads(path.read_bytes())
         return Notes(
             [Skipped(str(reason), str(name)) for reason, name in skipped],
-            {int(depth): str(name) for depth, name in depths.items()},
+            [int(number) for number in kept],
         )
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return Notes([], {})
+        return Notes([], [])
 
 
 def _counted(names: Iterable[str]) -> str:

@@ -185,7 +185,13 @@ def _open_test(
     if settings.test is None:
         return None
     if not holds_encodings(settings.test):
-        images = open_test(settings.test, size=settings.size, skip_bad=settings.skip_bad)
+        images = open_test(
+            settings.test,
+            size=settings.size,
+            skip_bad=settings.skip_bad,
+            window=settings.pixel_window(),
+            labels=settings.label_table(),
+        )
         return align_to_model(images, shape, classes, normalization, task)
     folder = EncodedFolder.open(settings.test)
     require_one_task(

@@ -210,10 +210,18 @@ def _split(settings: TrainSettings, processes: Processes) -> Split:
         "size": settings.size,
         "skip_bad": settings.skip_bad,
         "progress": processes.main,
+        "window": settings.pixel_window(),
+        "labels": settings.label_table(),
     }
     source = source_of(str(settings.data), processes)
     if settings.test is None:
         return open_split(source, test_share=settings.test_share, **how)
+    if settings.labels is not None:
+        raise DataError(
+            "A table of labels is for one folder, but there is another of test images.",
+            "Name training and test images in one table, with a split column, or leave out "
+            "`test=`.",
+        )
     train = open_images(source, **how)
     test = open_test(source_of(settings.test, processes), **how)
     aligned = align_to_model(test, train.shape, train.classes, train, train.task)

@@ -1,0 +1,73 @@
+"""A series of DICOM files in one folder, as one volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from instahide.data.readers.decoded import Decoded, kept_values
+from instahide.data.readers.dicom import (
+    DIRECTORY,
+    RefusedError,
+    Slice,
+    read_slice,
+    without_causes,
+)
+
+#: Largest number of slices.
+MOST_SLICES = 10_000
+#: Largest part of the distance of two slices by which others may differ from it.
+_TOLERANCE = 0.05
+
+
+def series_files(folder: Path) -> list[Path]:
+    """The files of ``folder``, without hidden ones and an index; sorted by name.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return sorted(
+        path for path in folder.iterdir() if path.name[0] != "." and path.name != DIRECTORY
+    )
+
+
+def decode_series(folder: Path, size: int | None = None) -> Decoded:
+    """The volume of the slices in ``folder``: (C, D, H, W), in the order of their places.
+
+    Slices are ordered along the normal of their planes, which is the cross product of the
+    directions of rows and columns.
+
+    Raises:
+        InstaHideError: a file is no readable DICOM slice, the slices differ in kind or direction,
+            or some are missing or of another series; or pydicom is not installed.
+    """
+    with without_causes(folder):
+        files = series_files(folder)
+        if not 2 <= len(files) <= MOST_SLICES:
+            raise RefusedError(f"a series has 2 to {MOST_SLICES} files, and this has {len(files)}")
+        slices = _ordered([read_slice(path) for path in files])
+        windows = {each.window for each in slices}
+        pixels = np.stack([each.pixels for each in slices], axis=1)
+        return kept_values(pixels, size, window=windows.pop() if len(windows) == 1 else None)
+
+
+def _ordered(slices: Sequence[Slice]) -> list[Slice]:
+    """``slices`` in the order of their places, if they are evenly spaced."""
+    first = slices[0]
+    kind = first.pixels.shape, first.pixels.dtype
+    if len(kind[0]) != 3 or any((each.pixels.shape, each.pixels.dtype) != kind for each in slices):
+        raise RefusedError("its slices differ in size or type, or have several frames")
+    if any(each.orientation.shape != (6,) or each.position.shape != (3,) for each in slices):
+        raise RefusedError("its slices do not state their places")
+    if any(not np.allclose(each.orientation, first.orientation, atol=1e-3) for each in slices):
+        raise RefusedError("its slices have several directions, as those of several series")
+    normal = np.cross(first.orientation[:3], first.orientation[3:])
+    places = np.asarray([each.position @ normal for each in slices])
+    order = np.argsort(places)
+    gaps = np.diff(places[order])
+    usual = float(np.median(gaps))
+    if not usual > 0 or not np.abs(gaps - usual).max() <= _TOLERANCE * usual:
+        raise RefusedError("its slices are not evenly spaced: some are missing or of other series")
+    return [slices[number] for number in order]
