@@ -23,7 +23,7 @@ from benchmarks.measure import medians, quick, report
 from benchmarks.workload import encode_epoch, random_table
 from instahide.data import ImageTable
 from instahide.data.duplicates.content_hash import duplicate_row_ids
-from instahide.data.readers.idx import read_idx
+from instahide.data.readers.arrays.idx import read_idx
 from instahide.data.readers.image_file import decode_file
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme

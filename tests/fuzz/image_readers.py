@@ -108,7 +108,7 @@ def _cifar() -> dict[str, bytes]:
     def dumped(value: object, protocol: int = 2) -> bytes:
         return pickle.dumps(value, protocol=protocol)
 
-    from tests.data.readers.test_cifar import python2
+    from tests.data.readers.arrays.test_cifar import python2
 
     batch = python2({b"data": data, b"labels": [0, 1, 1], b"filenames": [b"a", b"b", b"c"]})
     files = {f"data_batch_{number}": batch for number in (1, 2)}

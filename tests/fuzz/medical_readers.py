@@ -16,9 +16,9 @@ import tifffile
 from PIL import Image
 
 from instahide import LabelTable, open_images
-from instahide.data.readers.dicom import decode_dicom
-from instahide.data.readers.nifti import decode_nifti
-from instahide.data.readers.tiff import decode_tiff
+from instahide.data.readers.medical.dicom import decode_dicom
+from instahide.data.readers.medical.nifti import decode_nifti
+from instahide.data.readers.medical.tiff import decode_tiff
 from tests.fuzz.making import Reader, some_bytes, written
 from tests.fuzz.mutation import Seed
 

@@ -20,7 +20,7 @@ import pytest
 
 from instahide import open_images
 from instahide.data import Split
-from instahide.data.readers.numpy import read_npz
+from instahide.data.readers.arrays.numpy import read_npz
 from instahide.errors import InstaHideError
 from instahide.training.settings import TrainSettings
 from tests.fuzz.readers import READERS

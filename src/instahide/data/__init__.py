@@ -8,7 +8,7 @@ from instahide.data.dataset import ImageDataset
 from instahide.data.image_source import ImageSource
 from instahide.data.public.crops import PhotoCrops
 from instahide.data.public.pool import make_pool, open_pool
-from instahide.data.readers.label_table import LabelTable
+from instahide.data.readers.tables.label_table import LabelTable
 from instahide.data.sources import open_images, open_split, open_test
 from instahide.data.splits import Split
 from instahide.data.table import GatheredRows, ImageTable

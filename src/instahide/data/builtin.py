@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from instahide.data.cache import cached_table
-from instahide.data.readers.idx import idx_files, read_idx_folder
+from instahide.data.readers.arrays.idx import idx_files, read_idx_folder
 from instahide.data.splits import Split, split_table
 from instahide.data.table import ImageTable
 from instahide.errors import DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from instahide.data.labels import Task
-from instahide.data.readers.label_table import LabelTable
+from instahide.data.readers.tables.label_table import LabelTable
 from instahide.data.readers.window import Window, read_window
 
 

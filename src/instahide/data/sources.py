@@ -13,17 +13,21 @@ from instahide.data.builtin import BUILTIN
 from instahide.data.cache import cache_folder
 from instahide.data.class_names import class_list, with_classes
 from instahide.data.duplicates.content_hash import Hashes
-from instahide.data.readers.cifar import is_cifar_folder, read_cifar_archive, read_cifar_folder
+from instahide.data.readers.arrays.cifar import (
+    is_cifar_folder,
+    read_cifar_archive,
+    read_cifar_folder,
+)
+from instahide.data.readers.arrays.idx import idx_files, labels_names, read_idx, read_idx_folder
+from instahide.data.readers.arrays.numpy import labels_name, read_npy, read_npz
 from instahide.data.readers.decoded import resize
-from instahide.data.readers.idx import idx_files, labels_names, read_idx, read_idx_folder
 from instahide.data.readers.image_folder import (
     Decoding,
     open_folder,
     open_test_folder,
     split_folder,
 )
-from instahide.data.readers.label_table import LabelTable
-from instahide.data.readers.numpy import labels_name, read_npy, read_npz
+from instahide.data.readers.tables.label_table import LabelTable
 from instahide.data.readers.window import Window, percentile_range, require_window, windowed
 from instahide.data.remote.downloads import local_copy
 from instahide.data.splits import Split, make_split, require_trainable, split_table

@@ -35,7 +35,7 @@ from instahide.data.pixels import (
     require_pixels,
     require_range,
 )
-from instahide.data.readers.npy_file import map_npy
+from instahide.data.readers.arrays.npy_file import map_npy
 from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import DamagedFileError, DataError
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from instahide.data import open_images, open_split
-from instahide.data.readers.idx import read_array
+from instahide.data.readers.arrays.idx import read_array
 from instahide.errors import InstaHideError
 
 RNG = np.random.default_rng(1)

@@ -21,7 +21,7 @@ from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable
 from instahide.data.pixels import MOST_CHANNELS
-from instahide.data.readers.npy_file import map_npy
+from instahide.data.readers.arrays.npy_file import map_npy
 from instahide.data.readers.size_limits import failure_reason
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DamagedFileError, DataError, InstaHideError, first_validation_error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from instahide.data.readers import dicom, dicom_series, nifti, tiff
 from instahide.data.readers.decoded import Decoded, unreadable
 from instahide.data.readers.image_file import IMAGE_SUFFIXES, decode_file
+from instahide.data.readers.medical import dicom, dicom_series, nifti, tiff
 from instahide.utils.atomic_write import open_regular
 
 _HEAD = 352

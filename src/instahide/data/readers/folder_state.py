@@ -9,8 +9,8 @@ from stat import S_ISDIR
 import numpy as np
 
 from instahide.data.cache import digest
-from instahide.data.readers.dicom_series import series_files
 from instahide.data.readers.listing import Listing
+from instahide.data.readers.medical.dicom_series import series_files
 from instahide.errors import DataError
 
 #: Seconds between two changes of a file that its times tell apart, at the least.

@@ -19,7 +19,6 @@ from instahide.data.readers.any_image import read_image
 from instahide.data.readers.decode_listing import decode_listing
 from instahide.data.readers.decoded import Decoded
 from instahide.data.readers.folder_state import listing_state
-from instahide.data.readers.label_table import LabelTable, Parts, list_labelled, split_groups
 from instahide.data.readers.listing import Listing, list_classes
 from instahide.data.readers.quiet import quiet_libraries
 from instahide.data.readers.skipped import (
@@ -38,6 +37,7 @@ from instahide.data.readers.split_folders import (
     find_split_folders,
     require_no_split_classes,
 )
+from instahide.data.readers.tables.label_table import LabelTable, Parts, list_labelled, split_groups
 from instahide.data.readers.window import Window, percentile_range, windowed
 from instahide.data.splits import Split, make_split, stratified_split
 from instahide.data.table import ImageTable

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from instahide.data.class_names import require_distinct_names
 from instahide.data.labels import Labels, Task
 from instahide.data.readers.any_image import is_image_name
-from instahide.data.readers.dicom import DIRECTORY, is_dicom
 from instahide.data.readers.image_file import IMAGE_SUFFIXES
+from instahide.data.readers.medical.dicom import DIRECTORY, is_dicom
 from instahide.data.readers.skipped import (
     DIRECTORIES,
     LINKS,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from instahide.data.readers.npy_file import map_npy
+from instahide.data.readers.arrays.npy_file import map_npy
 from instahide.encodings.manifest import Manifest
 from instahide.encodings.shards import EncodedArrays
 from instahide.errors import DamagedFileError

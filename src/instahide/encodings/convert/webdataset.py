@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from instahide.data.readers.npy_file import load_npy
+from instahide.data.readers.arrays.npy_file import load_npy
 from instahide.encodings.manifest import Manifest
 from instahide.encodings.shards import EncodedArrays
 from instahide.errors import DamagedFileError

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from instahide.data.pixels import Pixels, ValueRange
 from instahide.data.readers.decoded import Decoded, kept_values, rescaled, unreadable
-from instahide.data.readers.dicom_frames import require_frame_sizes
+from instahide.data.readers.medical.dicom_frames import require_frame_sizes
 from instahide.data.readers.size_limits import require_plausible_size
 from instahide.utils.atomic_write import open_regular
 from instahide.utils.optional_deps import requires_extra

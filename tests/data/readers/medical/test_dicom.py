@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from instahide import LabelTable
 from instahide.cli.main import app
 from instahide.data import open_images, open_split, open_test
-from instahide.data.readers.dicom import decode_dicom
+from instahide.data.readers.medical.dicom import decode_dicom
 from instahide.data.readers.skipped import SkippedWarning
 from instahide.errors import InstaHideError
 

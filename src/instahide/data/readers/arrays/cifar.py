@@ -17,8 +17,8 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from instahide.data.readers.arrays.plain_pickle import Stub, read_pickle
 from instahide.data.readers.listing import entries
-from instahide.data.readers.plain_pickle import Stub, read_pickle
 from instahide.data.readers.size_limits import LimitedReader, failure_reason, max_decoded_bytes
 from instahide.data.splits import Split, make_split, table_from_arrays
 from instahide.errors import DataError

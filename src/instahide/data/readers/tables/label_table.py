@@ -11,11 +11,11 @@ import numpy as np
 
 from instahide.data.class_names import require_class_names
 from instahide.data.labels import Labels, Task, require_labels, strata
-from instahide.data.readers.dicom_series import series_files
-from instahide.data.readers.label_columns import read_columns
 from instahide.data.readers.listing import Listing
+from instahide.data.readers.medical.dicom_series import series_files
 from instahide.data.readers.skipped import UNREADABLE, UNUSED_PART, Skipped
 from instahide.data.readers.split_folders import Kind, split_of
+from instahide.data.readers.tables.label_columns import read_columns
 from instahide.data.splits import stratified_split
 from instahide.errors import DataError
 from instahide.utils.atomic_write import require_regular

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.class_names import require_class_names
-from instahide.data.readers.npy_file import map_npy, open_npz
+from instahide.data.readers.arrays.npy_file import map_npy, open_npz
 from instahide.data.readers.size_limits import MOST_REASON, failure_reason
 from instahide.data.splits import Split, make_split, table_from_arrays
 from instahide.data.table import ImageTable

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from instahide.data.readers.decoded import Decoded, kept_values
-from instahide.data.readers.dicom import (
+from instahide.data.readers.medical.dicom import (
     DIRECTORY,
     RefusedError,
     Slice,

@@ -1,0 +1,1 @@
+"""Readers of arrays and archives: NumPy, IDX and CIFAR."""

@@ -1,0 +1,1 @@
+"""Readers of medical and scientific formats: DICOM, NIfTI and TIFF."""

@@ -1,0 +1,1 @@
+"""Labels of images in CSV and Parquet files."""
