@@ -202,10 +202,9 @@ def _publish(publication: Publication, options: EncryptOptions) -> None:
         totals = ledger.totals(publication.images)
         statement = _statement(publication, folder, totals, options.delta)
     units = _units(publication.images)
-    unit = "a group of images" if units else "an image"
     if folder.manifest.ended == "limit":
         notes.print(
-            f"Note: ended before {unit} went into more than {options.max_exposure} encodings: "
+            f"Note: ended before {'a group' if units else 'an image'} went into more than {options.max_exposure} encodings: "
             f"{len(folder):,} of {folder.manifest.total:,} encodings are there."
         )
     out.results(

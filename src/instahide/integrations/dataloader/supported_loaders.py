@@ -93,8 +93,7 @@ def require_wrappable(loader: object) -> DataLoader[object]:
         )
     if loader.batch_sampler is None:
         raise IntegrationError(
-            "The loader has batch_size=None: it does not make batches of items, so that partners "
-            "cannot be added to one.",
+            "The loader has batch_size=None: it makes no batches that partners can be added to.",
             "Give it a batch size, or a sampler that gives lists of numbers as batch_sampler=.",
         )
     if not _has_length(loader.batch_sampler):

@@ -107,8 +107,7 @@ def encode_loader(
         raise IntegrationError(
             "This loader encrypts already.", "Use it directly; `loader.unwrapped` is the original."
         )
-    dataset = map_dataset(require_wrappable(inner).dataset)
-    items = len(dataset)
+    items = len(dataset := map_dataset(require_wrappable(inner).dataset))
     exposure = exposure or Exposure(items)
     if exposure.images != items:
         raise InstaHideError(
@@ -119,14 +118,14 @@ def encode_loader(
     # Other public images are normalized already; noise needs the normalization for its epsilon.
     needed = bool(scheme.noise) or isinstance(public, (ImageTable, PhotoCrops))
     moments = _moments(dataset, mean, std, needed=needed)
-    name = _participant(participant)
-    encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=name)
+    participant = _participant(participant)
+    encoder = BatchEncoder(scheme, exposure, public, moments=moments, participant=participant)
     stated = read_classes(classes)
     if stated is None and task == "single-label":
         stated = class_names(dataset) or num_classes(dataset)
-    number = len(stated) if isinstance(stated, tuple) else stated
+    count = len(stated) if isinstance(stated, tuple) else stated
     check = ValueCheck(moments, _public_statistics(public, moments), mask=scheme.mask)
-    contents = BatchReader(as_path(image), as_path(label), number, check, task)
+    contents = BatchReader(as_path(image), as_path(label), count, check, task)
     return EncodingLoader(loader, encoder, contents, stated)
 
 
