@@ -204,8 +204,8 @@ def _publish(publication: Publication, options: EncryptOptions) -> None:
     units = _units(publication.images)
     if folder.manifest.ended == "limit":
         notes.print(
-            f"Note: ended before {'a group' if units else 'an image'} went into more than {options.max_exposure} encodings: "
-            f"{len(folder):,} of {folder.manifest.total:,} encodings are there."
+            f"Note: ended before {'a group' if units else 'an image'} went into more than "
+            f"{options.max_exposure} encodings: {len(folder):,} of {folder.manifest.total:,} are there."
         )
     out.results(
         {
