@@ -205,7 +205,7 @@ def _publish(publication: Publication, options: EncryptOptions) -> None:
     if folder.manifest.ended == "limit":
         notes.print(
             f"Note: ended before {'a group' if units else 'an image'} went into more than "
-            f"{options.max_exposure} encodings: {len(folder):,} of {folder.manifest.total:,} are there."
+            f"{options.max_exposure} encodings: {len(folder):,} of {folder.manifest.total:,} exist."
         )
     out.results(
         {
