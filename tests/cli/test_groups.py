@@ -86,7 +86,7 @@ def test_a_limit_ends_before_a_group_is_above_it() -> None:
     text = run(
         "encrypt", "images.npz", *INSIDE, "--out", "e", "--max-exposure", "12",
     )  # fmt: skip
-    assert "ended before a group of images went into more than 12 encodings" in text
+    assert "ended before a group went into more than 12 encodings" in text
     assert true_counts("e").max() <= 12
     text = run("encrypt", "images.npz", *INSIDE, "--out", "f", "--max-exposure", "12", "--dry-run")
     assert "it would end early, before a group of images is in more than 12 encodings" in text
