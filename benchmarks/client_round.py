@@ -43,7 +43,8 @@ def main() -> None:
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     count, rounds = (64, 1) if tiny else (4_000, 11)
     table, public = random_table(count), random_table(64 if tiny else 10_000, seed=1)
-    agreement = FederationSpec(table.shape, tuple(map(str, range(CLASSES))), table.mean, table.std)
+    classes = tuple(map(str, range(CLASSES)))
+    agreement = FederationSpec(table.shape, classes, table.normalization)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / "images.npz", images=table.pixels, labels=table.labels)

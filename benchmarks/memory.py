@@ -40,7 +40,13 @@ def write_table(folder: Path, count: int) -> None:
         part[:] = tile.pixels[: len(part)] + np.uint8(start // len(tile))
     pixels.flush()
     np.save(folder / "labels.npy", np.arange(count) % CLASSES)
-    facts = {"classes": tile.classes, "mean": tile.mean, "std": tile.std}
+    facts = {
+        "classes": tile.classes,
+        "mean": tile.mean,
+        "std": tile.std,
+        "value_range": tile.value_range,
+        "task": tile.task,
+    }
     (folder / "table.json").write_text(json.dumps(facts))
 
 

@@ -47,6 +47,7 @@ def write_folder(path: Path, encodings: Encoded) -> EncodedFolder:
     manifest = Manifest(
         publication=new_publication(), scheme=asdict(Scheme.cross(4)), shape=SHAPE,
         classes=tuple(map(str, range(CLASSES))), mean=(0.5,) * 3, std=(0.25,) * 3,
+        value_range=(0.0, 255.0),
         private_images=count, copies=1, values="float16", max_quantization_error=0.01,
     )  # fmt: skip
     with writing_encodings(path, manifest) as writer:

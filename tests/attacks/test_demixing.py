@@ -123,5 +123,9 @@ def test_it_needs_mixes_and_images_of_its_own(digits: tuple[ImageTable, ImageTab
         ThreatModel(shadow=True),
         shadow=digits[1].subset(np.arange(3)),
     )
-    for observation, reason in ((plain, "Nothing"), (alone, "no images"), (few, "too few")):
+    for observation, reason in (
+        (plain, "does not mix"),
+        (alone, "no shadow images"),
+        (few, "too few"),
+    ):
         assert reason in str(Demixing().applies(observation))

@@ -55,7 +55,7 @@ def test_each_runs_within_its_budget_and_recovers_images(name: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"copies": 2}, "not known that there are 3 encodings"),
+        ({"copies": 2}, "must be known to have at least 3 encodings"),
         ({"scheme": replace(Scheme.inside(2), mask=False)}, "masked"),
     ],
 )

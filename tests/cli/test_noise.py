@@ -99,9 +99,9 @@ def test_noise_that_is_none(noise: str) -> None:
 
 
 @pytest.mark.parametrize("delta", ["0", "1", "-3"])
-def test_a_delta_that_is_no_chance(delta: str) -> None:
+def test_a_delta_that_is_no_probability_is_refused(delta: str) -> None:
     assert (
-        "no chance"
+        "not between 0 and 1"
         in run("ledger", "--delta", delta).output
         + run(*NOISY, "--out", "noisy", "--dry-run", "--delta", delta).output
     )

@@ -53,7 +53,7 @@ def make_labels(
             f"shape {array.shape}.",
             "Give a number for every image and column.",
         )
-    targets = array.reshape(len(array), -1).astype(np.float32)
+    targets = (array if array.ndim == 2 else array[:, None]).astype(np.float32)
     return targets, tuple(classes) if classes else tuple(map(str, range(targets.shape[1])))
 
 

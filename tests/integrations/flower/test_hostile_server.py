@@ -192,7 +192,7 @@ def test_no_terms_of_a_run_and_no_restart_pass_the_limit(hospital: Make) -> None
         node.answer(node.message(mean=[0.45], std=[0.3]), **run)
         assert node.exposure()[1] <= 12
     assert node.refusal(node.message()).startswith(
-        "The next encoding would bring an image above 12"
+        "The next encoding would bring an image, or the group that it is of, above 12"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -53,7 +54,7 @@ class ChannelStatistics:
         """
         step = -(-len(values) // SUMMED_IMAGES)
         summed = values[::step].astype(np.float32, copy=False)
-        flat = summed.reshape(*summed.shape[:2], -1)
+        flat = summed.reshape(*summed.shape[:2], math.prod(summed.shape[2:]))
         axes = (0, *range(2, values.ndim))
         positive = np.maximum(summed, 0).sum(axis=axes, dtype=np.float64)
         return cls(

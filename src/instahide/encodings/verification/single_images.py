@@ -59,7 +59,7 @@ class SingleImages:
         They are numbered from ``first`` on.
         """
         values = np.abs(images)
-        channels = values.reshape(*values.shape[:2], -1)
+        channels = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
         flat = (channels == channels[:, :, :1]).all(axis=(1, 2))
         numbers = first + np.flatnonzero(~flat)
         if not self.applies or not len(numbers):

@@ -162,7 +162,7 @@ def _images(leaf: Leaf, rows: NDArray[np.int64]) -> NDArray[np.float32]:
             "collate one of every item.",
         )
     values = with_channel(values)
-    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if not finite.all():
         raise DataError(
             f"The image of item {rows[~finite][0]} has values that are NaN or infinite.",

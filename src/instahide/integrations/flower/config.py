@@ -17,7 +17,8 @@ MOST_TEXT = 100_000
 #: Training settings that do not apply to a federation.
 MEANINGLESS = (
     "epochs", "ema", "patience", "test_share", "queries", "query_coefficient", "weights",
-    "class_weights", "positive_weights",
+    "class_weights", "positive_weights", "task", "window", "labels", "image_column",
+    "label_columns", "group_column", "split_column",
 )  # fmt: skip
 
 
