@@ -472,3 +472,35 @@ def test_encodings_past_the_caches_are_the_same_bits(size: tuple[int, int]) -> N
         found.append(out.clone())
     assert torch.equal(*found)
     assert not found[0].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("size", [(6, 7), (3, 6, 7)])
+def test_public_images_are_mixed_into_every_type_as_the_reference_says(
+    dtype: Any, size: tuple[int, ...]
+) -> None:
+    """8-bit public images among private ones of another type and range; noise adds to the same."""
+    low = 20 if np.dtype(dtype).kind == "u" else -20
+    generator = np.random.default_rng(1)
+    pixels = generator.integers(low, low + 200, (6, 2, *size)).astype(dtype)
+    table = ImageTable.from_arrays(pixels, np.arange(6) % 2, value_range=(low, low + 220))
+    public = ImageTable.from_arrays(generator.integers(0, 256, (5, 2, *size), np.uint8))
+    indices = np.arange(6)
+
+    def encoded(noise: float) -> NDArray[np.float32]:
+        keys = KeyStream("a", fixed_key=bytes(32))
+        encoder = Encoder(Scheme.cross(4, noise=noise), table, public, keys=keys)
+        return encoder.encode(indices).images.numpy()
+
+    keys = sampler.one_time_keys(
+        KeyStream("a", fixed_key=bytes(32)).next_block(), Scheme.cross(4), indices, public=5,
+        shape=table.shape, augmentation=Augmentation(), exposure=Exposure(6),
+    )  # fmt: skip
+    like = public.with_pixels_like(table)
+    depth = math.prod(size[:-2])
+    planes = (part.reshape(len(part), 2 * depth, *size[-2:]) for part in (pixels, like.pixels))
+    moments = np.repeat(table.scale, depth), np.repeat(table.bias, depth)
+    expected = reference.encode(*planes, keys, 2, *moments).reshape(6, 2, *size)
+    np.testing.assert_allclose(encoded(0), expected, rtol=0, atol=2e-5)
+    # Ten deviations of the noise: further off once in 10^20 values.
+    np.testing.assert_allclose(encoded(1e-4), expected, rtol=0, atol=1e-3 + 2e-5)

@@ -132,6 +132,12 @@ def convert_pixels(
     return out
 
 
+def extremes(pixels: NDArray[np.generic]) -> ValueRange:
+    """The lowest and the highest of ``pixels`` (N, C, ...), of which there is at least one."""
+    found = np.array([[block.min(), block.max()] for block in _blocks(pixels)], np.float64)
+    return float(found[:, 0].min()), float(found[:, 1].max())
+
+
 def full_range(pixels: NDArray[np.generic]) -> ValueRange:
     """The range of ``pixels``: 0 to 255 for 8-bit pixels, else their lowest and highest value.
 
@@ -142,9 +148,8 @@ def full_range(pixels: NDArray[np.generic]) -> ValueRange:
         return EIGHT_BIT
     if not pixels.size:
         raise DataError("There are no images.", "Name a source that holds at least one.")
-    extremes = np.array([[block.min(), block.max()] for block in _blocks(pixels)], np.float64)
-    low, high = float(extremes[:, 0].min()), float(extremes[:, 1].max())
-    if not np.isfinite(extremes).all():
+    low, high = extremes(pixels)
+    if not np.isfinite([low, high]).all():
         raise _not_finite()
     # Of one value, nothing has to be told apart.
     return low, high if high > low else low + 1

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instahide.data import ImageSource, PhotoCrops
 from instahide.data.normalization.normalization import Normalization
+from instahide.data.pixels import is_eight_bit
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.keys import KeyStream, OneTimeKeys
 from instahide.encryption.mixing import Fetched, PublicImages, clip_to_range, mix
@@ -87,7 +88,8 @@ class BaseEncoder:
             black: as for `mix`.
         """
         pixels, positions = private
-        if pixels.dtype != np.uint8:
+        if self._public.private is None and not is_eight_bit(pixels):
+            # Normalized by somebody else's transform; rows of a table are pixels of any type.
             pixels = clip_to_range(self.scheme, pixels.astype(np.float32, copy=False), like)
         public = self._public.rows(keys.partners[:, self.scheme.private_k :], pixels, like)
         self._require_mixable((pixels, positions), public)

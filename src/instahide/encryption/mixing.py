@@ -14,6 +14,7 @@ from torch import Tensor
 
 from instahide.data import ImageSource, ImageTable, PhotoCrops
 from instahide.data.normalization.normalization import Normalization
+from instahide.data.pixels import is_eight_bit
 from instahide.encryption.kernels import cpu
 from instahide.encryption.keys import Block, KeyStream, OneTimeKeys, Purpose
 from instahide.encryption.sampling import sampler
@@ -39,13 +40,14 @@ class PublicImages:
 
     Attributes:
         images: the pool or the current crops; None before the first `resample` of photographs.
+        private: the private images if they are a table, whose rows are pixels; else None.
     """
 
     def __init__(
         self, source: ImageSource | PhotoCrops | None, private: ImageSource | None = None
     ) -> None:
         self._photos = source if isinstance(source, PhotoCrops) else None
-        self._private = private if isinstance(private, ImageTable) else None
+        self.private = private if isinstance(private, ImageTable) else None
         self.images = None if isinstance(source, PhotoCrops) else self._like_private(source)
 
     def __len__(self) -> int:
@@ -61,8 +63,8 @@ class PublicImages:
         return True
 
     def _like_private(self, source: ImageSource | None) -> ImageSource | None:
-        if isinstance(source, ImageTable) and self._private is not None:
-            return source.with_pixels_like(self._private)
+        if isinstance(source, ImageTable) and self.private is not None:
+            return source.with_pixels_like(self.private)
         return source
 
     def rows(
@@ -71,12 +73,13 @@ class PublicImages:
         """The images ``chosen`` (n, j), with pixels of the same type as the ``private`` ones.
 
         Returns:
-            Pixels (m, C, H, W), normalized by ``like`` if they are floats; and (n, j) the positions
-            of the chosen images in them.
+            Pixels (m, C, H, W), normalized by ``like`` if the private ones are floats of a data
+            set; and (n, j) the positions of the chosen images in them.
         """
         if self.images is None:
             return private[:0], chosen
-        if isinstance(self.images, ImageTable) and private.dtype != np.uint8:
+        of_data_set = self.private is None and not is_eight_bit(private)
+        if isinstance(self.images, ImageTable) and of_data_set:
             unique, positions = np.unique(chosen, return_inverse=True)
             pool = self.images.normalized_like(_known(like))
             return pool.normalized(unique), positions.reshape(chosen.shape)

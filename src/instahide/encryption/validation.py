@@ -17,7 +17,7 @@ from instahide.data.normalization.normalization import (
     require_sign_balance,
     require_similar_spread,
 )
-from instahide.data.pixels import EIGHT_BIT, full_range
+from instahide.data.pixels import EIGHT_BIT, extremes
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.sampling._duplicates_numba import equal_images
 from instahide.encryption.scheme import Scheme
@@ -121,7 +121,7 @@ def _require_pixels_in_range(scheme: Scheme, images: ImageSource) -> None:
         return
     if images.pixels.dtype == np.uint8 and images.value_range == EIGHT_BIT:
         return
-    low, high = full_range(images.pixels)
+    low, high = extremes(images.pixels)
     if low < images.value_range[0] or high > images.value_range[1]:
         raise DataError(
             f"Pixels run from {low:g} to {high:g}, but the table's value range is "
