@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instahide.data import ImageDataset, ImageTable, PhotoCrops
+from instahide.data.image_source import normalized_as
 from instahide.encryption import mixing
 from instahide.encryption.batch_encoder import BatchEncoder, Normalization, PendingBatch
 from instahide.encryption.encoder import Encoded
@@ -249,3 +250,20 @@ def test_a_copy_draws_keys_of_its_own(copied: Any) -> None:
     first, second = (each.draw(EVERYTHING, EVERYTHING) for each in (ours, twin))
     assert not np.array_equal(first.coefficients, second.coefficients)
     assert finished(twin, second).images.isfinite().all()
+
+
+def wide_pool() -> ImageTable:
+    """`POOL` with pixels of 16 bits."""
+    pixels = np.array([0, 65535], np.uint16).reshape(2, 1, 1, 1)
+    return POOL.with_pixels_like(ImageTable.from_arrays(pixels, value_range=(0, 65535)))
+
+
+def test_a_pool_of_16_bits_is_normalized_in_its_own_range() -> None:
+    found, expected = (normalized_as(pool, MOMENTS).normalized() for pool in (wide_pool(), POOL))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_pool_of_another_type_than_the_images_of_a_data_set_is_refused() -> None:
+    chosen, private = np.zeros((1, 1), np.int64), np.zeros((1, *SHAPE), np.uint8)
+    with pytest.raises(InstaHideError, match=r"type uint16.*type uint8"):
+        mixing.PublicImages(wide_pool()).rows(chosen, private, MOMENTS)

@@ -141,3 +141,11 @@ def _hash_of_row(images: ImageSource, row: int, generators: RepeatableTransforms
     generators.again()
     found = images.rows(np.asarray([[row]]))
     return content_hashes(found.pixels[found.positions[0]])
+
+
+def normalized_as(pool: ImageTable, like: Normalization) -> ImageTable:
+    """``pool`` under the mean and standard deviation of ``like``, each in its own unit range.
+
+    A transform normalizes floats from 0 to 1, whatever the range of their pixels was.
+    """
+    return pool.normalized_like(like._replace(value_range=pool.value_range))

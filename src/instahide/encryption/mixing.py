@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.data import ImageSource, ImageTable, PhotoCrops
+from instahide.data.image_source import normalized_as
 from instahide.data.normalization.normalization import Normalization
 from instahide.data.pixels import is_eight_bit
 from instahide.encryption.kernels import cpu
@@ -81,9 +82,15 @@ class PublicImages:
         of_data_set = self.private is None and not is_eight_bit(private)
         if isinstance(self.images, ImageTable) and of_data_set:
             unique, positions = np.unique(chosen, return_inverse=True)
-            pool = self.images.normalized_like(_known(like))
+            pool = normalized_as(self.images, _known(like))
             return pool.normalized(unique), positions.reshape(chosen.shape)
         rows = self.images.rows(chosen)
+        if rows.pixels.dtype != private.dtype:
+            raise DataError(
+                f"Public images have pixels of type {rows.pixels.dtype}, private ones of type "
+                f"{private.dtype}.",
+                "Give a pool of the same type, or a table of private images, whose type it gets.",
+            )
         return rows.pixels, rows.positions
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data import ImageSource, ImageTable
-from instahide.data.image_source import task_of
+from instahide.data.image_source import normalized_as, task_of
 from instahide.data.labels import Task, least_columns
 from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.data.normalization.normalization import (
@@ -178,7 +178,7 @@ def _require_values(scheme: Scheme, images: ImageSource, public: ImageSource | N
 def _alike(public: ImageSource, images: ImageSource) -> ImageSource:
     """``public`` under the normalization of ``images``, if that is known."""
     if isinstance(public, ImageTable) and images.normalization is not None:
-        return public.normalized_like(images.normalization)
+        return normalized_as(public, images.normalization)
     return public
 
 

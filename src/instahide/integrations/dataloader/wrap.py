@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from instahide.data import ImageSource, ImageTable, PhotoCrops
+from instahide.data.image_source import normalized_as
 from instahide.data.introspection import class_names, num_classes, read_classes
 from instahide.data.labels import Task
 from instahide.data.normalization.channel_statistics import FETCHED_IMAGES, ChannelStatistics
@@ -265,5 +266,5 @@ def _public_statistics(
         uniforms = np.random.default_rng().random((FETCHED_IMAGES, 4))
         public = ImageTable.from_arrays(public.draw(uniforms))
     if isinstance(public, ImageTable) and moments is not None:
-        public = public.normalized_like(moments)
+        public = normalized_as(public, moments)
     return None if public is None else ChannelStatistics.of_images(public)
