@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from rich.console import Console
 
-from experiments.records import add, percent, rows_of, surroundings
+from experiments.records import by_scheme, percent, rows_of, run_missing
 from instahide.training.progress import Lines
 from instahide.training.settings import TrainSettings
 from instahide.training.trainer import start
@@ -77,22 +76,11 @@ def run(settings: TrainSettings, folder: Path) -> dict[str, object]:
 
 
 def summary(rows: list[dict[str, str]], data: str, epochs: int) -> dict[str, object]:
-    figures: dict[str, object] = {"data": data, "epochs": epochs}
+    figures = by_scheme(rows, data, epochs, "plain_accuracy", 2)
     mine = [row for row in rows if (row["data"], row["epochs"]) == (data, str(epochs))]
-    means = {}
-    for scheme in sorted({row["scheme"] for row in mine}):
-        values = [float(row["plain_accuracy"]) for row in mine if row["scheme"] == scheme]
+    for scheme in {row["scheme"] for row in mine}:
         asked = [row["encrypted_accuracy"] for row in mine if row["scheme"] == scheme]
-        means[scheme] = mean(values)
-        figures[scheme] = {
-            "seeds": len(values),
-            "mean": round(mean(values), 2),
-            "deviation": round(stdev(values), 2) if len(values) > 1 else None,
-            "encrypted": round(mean(map(float, asked)), 2) if all(asked) else None,
-        }
-    if "plain" in means:
-        drops = {name: round(means["plain"] - value, 2) for name, value in means.items()}
-        figures["drop"] = {name: drop for name, drop in drops.items() if name != "plain"}
+        figures[scheme]["encrypted"] = round(mean(map(float, asked)), 2) if all(asked) else None
     return figures
 
 
@@ -112,22 +100,12 @@ def main() -> None:
             options.out = options.out.with_stem(f"accuracy-{options.model}")
     if options.threads:
         torch.set_num_threads(options.threads)
-    have = {
-        (row["data"], row["scheme"], row["seed"], row["epochs"]) for row in rows_of(options.out)
-    }
-    for seed in map(int, options.seeds.split(",")):
-        for scheme in options.schemes.split(","):
-            if (options.data, scheme, str(seed), str(options.epochs)) in have:
-                continue
-            settings = settings_of(options.data, scheme, seed, options.epochs, options.model)
-            name = f"{options.data}-{scheme}-{seed}-{options.epochs}"
-            folder = options.out.parent / "runs" / name
-            row = {
-                "data": options.data, "scheme": scheme, "seed": seed, "epochs": options.epochs,
-                "model": settings.model, **run(settings, folder), **surroundings(),
-            }  # fmt: skip
-            add(options.out, FIELDS, row)
-            shutil.rmtree(folder)
+
+    def measure(scheme: str, seed: int, folder: Path) -> dict[str, object]:
+        settings = settings_of(options.data, scheme, seed, options.epochs, options.model)
+        return {"model": settings.model, **run(settings, folder)}
+
+    run_missing(options.out, FIELDS, vars(options), (options.data, options.epochs), measure)
     print(json.dumps(summary(rows_of(options.out), options.data, options.epochs)))
 
 

@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 import torch
 from rich.console import Console
 from torchmetrics.functional.classification import binary_calibration_error
 
-from experiments.records import add, rows_of, surroundings
+from experiments.records import by_scheme, rows_of, run_missing
 from instahide.data import ImageTable, Split, open_pool, open_split
 from instahide.data.splits import make_split
 from instahide.encryption.encoder import Encoder
@@ -75,9 +73,12 @@ def digit_pairs() -> Split:
     return make_split(*(paired(part, generator) for part in open_split("mnist-5k")))
 
 
-def paired(images: ImageTable, generator: np.random.Generator) -> ImageTable:
-    """Pairs of ``images``, with a finding for each class."""
-    halves = [generator.permutation(len(images)).reshape(-1, 2) for _ in range(PAIRS_EACH)]
+def paired(
+    images: ImageTable, generator: np.random.Generator, rounds: int = PAIRS_EACH
+) -> ImageTable:
+    """Pairs of ``images``, with a finding for each class; of an odd number one is left out."""
+    even = len(images) // 2 * 2
+    halves = [generator.permutation(even).reshape(-1, 2) for _ in range(rounds)]
     left, right = np.concatenate(halves).T
     pixels = np.concatenate([images.pixels[left], images.pixels[right]], axis=3)
     findings = np.zeros((len(left), len(images.classes)), np.float32)
@@ -150,24 +151,6 @@ def run(split: Split, settings: TrainSettings, folder: Path) -> dict[str, object
     }
 
 
-def summary(rows: list[dict[str, str]], data: str, epochs: int) -> dict[str, object]:
-    figures: dict[str, object] = {"data": data, "epochs": epochs}
-    mine = [row for row in rows if (row["data"], row["epochs"]) == (data, str(epochs))]
-    means = {}
-    for scheme in sorted({row["scheme"] for row in mine}):
-        values = [float(row["macro_auroc"]) for row in mine if row["scheme"] == scheme]
-        means[scheme] = mean(values)
-        figures[scheme] = {
-            "seeds": len(values),
-            "mean": round(mean(values), 4),
-            "deviation": round(stdev(values), 4) if len(values) > 1 else None,
-        }
-    if "plain" in means:
-        drops = {name: round(means["plain"] - value, 4) for name, value in means.items()}
-        figures["drop"] = {name: drop for name, drop in drops.items() if name != "plain"}
-    return figures
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digit-pairs", help="one of digit-pairs, clothes")
@@ -180,22 +163,14 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     split = DATA[options.data]()
-    have = {
-        (row["data"], row["scheme"], row["seed"], row["epochs"]) for row in rows_of(options.out)
-    }
-    for seed in map(int, options.seeds.split(",")):
-        for scheme in options.schemes.split(","):
-            if (options.data, scheme, str(seed), str(options.epochs)) in have:
-                continue
-            settings = settings_of(options.data, scheme, seed, options.epochs)
-            folder = options.out.parent / "runs" / f"{options.data}-{scheme}-{seed}"
-            row = {
-                "data": options.data, "scheme": scheme, "seed": seed, "epochs": options.epochs,
-                **run(split, settings, folder), **surroundings(),
-            }  # fmt: skip
-            add(options.out, FIELDS, row)
-            shutil.rmtree(folder)
-    print(json.dumps(summary(rows_of(options.out), options.data, options.epochs)))
+
+    def measure(scheme: str, seed: int, folder: Path) -> dict[str, object]:
+        return run(split, settings_of(options.data, scheme, seed, options.epochs), folder)
+
+    run_missing(options.out, FIELDS, vars(options), (options.data, options.epochs), measure)
+    rows = rows_of(options.out)
+    figures = by_scheme(rows, options.data, options.epochs, "macro_auroc", 4)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

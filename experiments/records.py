@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import platform
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 import torch
 
@@ -47,6 +49,56 @@ def surroundings() -> dict[str, object]:
         "platform": platform.platform(),
         "commit": commit.stdout.strip(),
     }
+
+
+def by_scheme(
+    rows: Sequence[Mapping[str, str]], data: str, epochs: int, column: str, digits: int
+) -> dict[str, object]:
+    """Return mean and deviation of ``column`` for each scheme, and its drop from plain training."""
+    mine = [row for row in rows if (row["data"], row["epochs"]) == (data, str(epochs))]
+    figures: dict[str, object] = {"data": data, "epochs": epochs}
+    means = {}
+    for scheme in sorted({row["scheme"] for row in mine}):
+        values = [float(row[column]) for row in mine if row["scheme"] == scheme]
+        means[scheme] = mean(values)
+        figures[scheme] = {
+            "seeds": len(values),
+            "mean": round(mean(values), digits),
+            "deviation": round(stdev(values), digits) if len(values) > 1 else None,
+        }
+    if "plain" in means:
+        drops = {name: round(means["plain"] - value, digits) for name, value in means.items()}
+        figures["drop"] = {name: drop for name, drop in drops.items() if name != "plain"}
+    return figures
+
+
+def run_missing(
+    out: Path,
+    fields: Sequence[str],
+    settings: Mapping[str, str],
+    options: tuple[str, int],
+    run: Callable[[str, int, Path], Mapping[str, object]],
+) -> None:
+    """Add a row to ``out`` for each scheme and seed that has none.
+
+    Args:
+        out: the CSV file; an interrupted run is kept in ``runs`` beside it.
+        fields: its columns.
+        settings: ``schemes`` and ``seeds``, each separated by commas.
+        options: the name of the data, and the number of epochs.
+        run: trains a scheme from a seed in a folder, or continues there; returns what it measured.
+    """
+    data, epochs = options
+    have = {(row["data"], row["scheme"], row["seed"], row["epochs"]) for row in rows_of(out)}
+    for seed in settings["seeds"].split(","):
+        for scheme in settings["schemes"].split(","):
+            if (data, scheme, seed, str(epochs)) in have:
+                continue
+            folder = out.parent / "runs" / f"{data}-{scheme}-{seed}-{epochs}"
+            found = run(scheme, int(seed), folder)
+            known = {"data": data, "scheme": scheme, "seed": seed, "epochs": epochs}
+            add(out, fields, {**known, **found, **surroundings()})
+            shutil.rmtree(folder)
 
 
 def percent(share: float) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import multilabel
-from experiments.records import add, rows_of
+from experiments.records import add, by_scheme, rows_of
 from instahide.data import open_split
 
 
@@ -30,6 +30,6 @@ def test_the_summary_has_means_and_drops(tmp_path: Path) -> None:
                 "macro_auroc": str(value),
             }  # fmt: skip
             add(path, multilabel.FIELDS, row)
-    found = multilabel.summary(rows_of(path), "digit-pairs", 60)
+    found = by_scheme(rows_of(path), "digit-pairs", 60, "macro_auroc", 4)
     assert found["drop"] == {"cross-4": 0.005}
     assert found["plain"] == {"seeds": 2, "mean": 0.98, "deviation": 0.0141}
