@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+#: Largest length of another library's message that is quoted.
+MOST_REASON = 200
+
+
 class InstaHideError(ValueError):
     """Input or settings that cannot be used as they are.
 
@@ -100,6 +104,12 @@ def printable(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text
     )
+
+
+def failure_reason(error: BaseException) -> str:
+    """The message of an error that another library raised, short and on one line."""
+    text = printable(" ".join(str(error).split()) or type(error).__name__)
+    return text if len(text) <= MOST_REASON else text[:MOST_REASON] + "..."
 
 
 def problem_and_remedy(error: InstaHideError | OSError | MemoryError) -> tuple[str, str]:

@@ -127,3 +127,50 @@ def test_a_window_refuses_nan() -> None:
 def test_other_types_are_refused(dtype: Any) -> None:
     with pytest.raises(DataError, match="a table holds"):
         ImageTable.from_arrays(np.zeros((3, 1, 4, 4), dtype))
+
+
+@pytest.mark.parametrize("window", [(0.5, 101.5), (0.1, 0.9), (0.1, 0.3)])
+@given(TYPES, st.integers(0, 2**32))
+def test_clipped_pixels_are_within_the_window(
+    window: tuple[float, float], dtype: np.dtype[Any], seed: int
+) -> None:
+    pixels = random_pixels(dtype, (4, 1, 5, 5), seed)
+    if dtype.kind != "f" and window[1] < 1:
+        with pytest.raises(DataError, match="no two values"):
+            clip_pixels(pixels, window)
+        return
+    found = clip_pixels(pixels, window).astype(np.float64)
+    assert window[0] <= found.min() <= found.max() <= window[1]
+
+
+def test_clipped_images_are_known_as_what_they_were() -> None:
+    pixels = random_pixels(np.dtype(np.uint16), (6, 1, 4, 4))
+    whole = ImageTable.from_arrays(pixels, np.arange(6) % 2)
+    clipped = ImageTable.from_arrays(pixels, np.arange(6) % 2, value_range=(20_000, 40_000))
+    assert (clipped.pixels != whole.pixels).any()
+    assert clipped.sources is not None
+    np.testing.assert_array_equal(clipped.sources[:, 0], whole.content_hashes)
+
+
+def test_minus_zero_is_zero_for_duplicates() -> None:
+    pixels = random_pixels(np.dtype(np.float32), (4, 1, 4, 4))
+    pixels[0, 0, 0] = 0
+    pixels[1] = np.where(pixels[0] == 0, np.float32(-0.0), pixels[0])
+    table = ImageTable.from_arrays(pixels, np.arange(4) % 2)
+    assert table.content_ids.tolist() == [0, 0, 1, 2]
+
+
+@given(TYPES, st.integers(0, 2**32))
+def test_rows_that_do_not_lie_in_order_are_gathered(dtype: np.dtype[Any], seed: int) -> None:
+    pixels = random_pixels(dtype, (9, 2, 5, 5), seed)
+    part = ImageTable.from_arrays(pixels, np.arange(9) % 2).subset(slice(1, None, 2))
+    rows = part.rows(np.array([[0, 3], [2, 2]]))
+    np.testing.assert_array_equal(rows.pixels[rows.positions], pixels[[[1, 7], [5, 5]]])
+    assert rows.pixels.flags.c_contiguous
+
+
+def test_an_unknown_task_is_refused() -> None:
+    with pytest.raises(DataError, match="no task 'multilabel'"):
+        ImageTable.from_arrays(
+            np.zeros((4, 1, 4, 4), np.uint8), [[0.5]] * 4, ["a"], task="multilabel"
+        )

@@ -266,4 +266,4 @@ def test_a_pool_of_16_bits_is_normalized_in_its_own_range() -> None:
 def test_a_pool_of_another_type_than_the_images_of_a_data_set_is_refused() -> None:
     chosen, private = np.zeros((1, 1), np.int64), np.zeros((1, *SHAPE), np.uint8)
     with pytest.raises(InstaHideError, match=r"type uint16.*type uint8"):
-        mixing.PublicImages(wide_pool()).rows(chosen, private, MOMENTS)
+        mixing.PublicImages(wide_pool()).rows(chosen, private, MOMENTS, normalized=False)

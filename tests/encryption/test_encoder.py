@@ -403,3 +403,52 @@ def test_a_stream_is_what_encode_gives() -> None:
         assert torch.equal(ours.images, expected.images)
         assert torch.equal(ours.labels, expected.labels)
     np.testing.assert_array_equal(streamed.exposure.counts, one_by_one.exposure.counts)
+
+
+class Raw:
+    """Somebody's own source of images, which gives raw pixels of a table."""
+
+    def __init__(self, images: ImageTable) -> None:
+        self.images = images
+        self.shape, self.classes, self.normalization = (
+            images.shape,
+            images.classes,
+            images.normalization,
+        )
+        self.scale, self.bias = images.scale, images.bias
+        self.content_hashes, self.rows = images.content_hashes, images.rows
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+def test_a_source_of_raw_pixels_is_encoded_as_its_table(dtype: Any, noise: float) -> None:
+    """With a pool of its own type: pixels that are not 8-bit are no normalized values."""
+    low = 0 if np.dtype(dtype).kind == "u" else -100
+    values = pixels(30).astype(dtype) + np.dtype(dtype).type(low)
+    private = ImageTable.from_arrays(values, np.arange(30) % 3, value_range=(low, low + 255))
+    public = pool().with_pixels_like(private)
+    scheme = Scheme.cross(4, noise=noise)
+    found, expected = (
+        Encoder(scheme, source, public, keys=fixed()).encode(np.arange(8)).images
+        for source in (Raw(private), private)
+    )
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_values_that_are_not_finite_are_refused(value: float, noise: float) -> None:
+    private = ImageTable.from_arrays(pixels(30).astype(np.float32), np.arange(30) % 3)
+    broken = private.pixels.astype(np.float32)
+    broken[3, 1, 2, 2] = value
+    with pytest.raises(InstaHideError, match="run from"):
+        Encoder(Scheme.inside(4, noise=noise), replace(private, pixels=broken))
+
+
+def test_pixels_beyond_the_range_of_their_table_are_refused() -> None:
+    private = ImageTable.from_arrays(pixels(30).astype(np.uint16), np.arange(30) % 3)
+    with pytest.raises(InstaHideError, match="value range is 100 to 200"):
+        Encoder(Scheme.inside(4), replace(private, value_range=(100, 200)))

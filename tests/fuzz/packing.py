@@ -102,13 +102,13 @@ def checkpoint_seed(path: Path) -> Seed:
     """A checkpoint, whose tensors and facts are changed before their checksum is made."""
     from safetensors.torch import save
 
-    from instahide.training import checkpoint
+    from instahide.utils.tensor_file import _digest, read_tensors
 
-    tensors, facts = checkpoint.read(path)
+    tensors, facts = read_tensors(path)
 
     def pack(parts: tuple[bytes, ...]) -> bytes:
         text = parts[0].decode("utf-8")
-        return save(tensors, {"facts": text, "sha256": checkpoint._digest(tensors, text)})
+        return save(tensors, {"facts": text, "sha256": _digest(tensors, text)})
 
     return Seed((json.dumps(facts).encode(),), pack)
 

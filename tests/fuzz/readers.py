@@ -26,10 +26,10 @@ from instahide.encodings.ledger.schema import _crc
 from instahide.encodings.manifest import Manifest
 from instahide.encodings.publish import Publication, publish, threads
 from instahide.encryption.scheme import Scheme
-from instahide.training import checkpoint
 from instahide.training.model_io import NetworkCard, load_network, save_network
 from instahide.training.models import build
 from instahide.training.settings import TrainSettings
+from instahide.utils.tensor_file import read_tensors, write_tensors
 from tests.fuzz.image_readers import IMAGE_READERS
 from tests.fuzz.making import Read, Reader, new_folder, npy_bytes, small_table
 from tests.fuzz.medical_readers import MEDICAL_READERS
@@ -84,9 +84,7 @@ def _read_shard(folder: Path) -> object:
 @functools.cache
 def checkpoint_seeds() -> list[Seed]:
     path = new_folder() / "c.safetensors"
-    checkpoint.write(
-        path, {"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}, {"n": 1}
-    )
+    write_tensors(path, {"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}, {"n": 1})
     return [checkpoint_seed(path), safetensors_seed(path.read_bytes())]
 
 
@@ -115,7 +113,7 @@ def beliefs_seeds() -> list[Seed]:
         torch.ones(2, 3), torch.ones(4, 2), torch.zeros(4, 2, dtype=torch.int64), torch.ones(4, 2)
     )
     save_state(folder, beliefs, "x")
-    return [safetensors_seed((folder / FILE).read_bytes())]
+    return [checkpoint_seed(folder / FILE), safetensors_seed((folder / FILE).read_bytes())]
 
 
 @functools.cache
@@ -250,7 +248,7 @@ READERS: dict[str, Reader] = {
         "m.json", manifest_seeds, lambda f: Manifest.from_json((f / "m.json").read_bytes(), "it")
     ),
     "shard": Reader("shard", shard_seeds, _read_shard),
-    "checkpoint": Reader("c", checkpoint_seeds, lambda f: checkpoint.read(f / "c")),
+    "checkpoint": Reader("c", checkpoint_seeds, lambda f: read_tensors(f / "c")),
     "network": Reader("n", network_seeds, lambda f: load_network(f / "n")),
     "attack's network": Reader("w", weights_seeds, lambda f: load_encoder(f / "w")),
     "attack's state": Reader(FILE, beliefs_seeds, lambda f: load_state(f, "x")),

@@ -14,10 +14,9 @@ from torch import nn
 from instahide.audit.target import MOST_ENCODINGS, AuditTarget, Published
 from instahide.data import ImageTable, open_images, open_pool, open_split, open_test
 from instahide.data.class_names import with_classes
-from instahide.data.readers.size_limits import failure_reason
 from instahide.data.sources import ReadOptions
 from instahide.encodings.folder import EncodedFolder
-from instahide.errors import DamagedFileError, DataError, InstaHideError
+from instahide.errors import DamagedFileError, DataError, InstaHideError, failure_reason
 from instahide.training.data.pooled import holds_encodings
 from instahide.training.model_io import NetworkCard, load_network
 from instahide.training.settings import TrainSettings

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.table import Normalized
+from instahide.data.normalization.normalization import Normalized
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,10 @@ def require_labels(labels: Labels, classes: Sequence[str], count: int, task: Tas
     Raises:
         DataError: they have a wrong type or shape, or a value that the task does not have.
     """
+    if task not in get_args(Task):
+        raise DataError(
+            f"There is no task {task!r:.40}.", f"Use one of {', '.join(get_args(Task))}."
+        )
     if not all(isinstance(name, str) for name in classes):
         raise DataError("A class name is not a string.", "Name every class by a string.")
     if task == "single-label":

@@ -96,6 +96,25 @@ def require_range(value_range: ValueRange, dtype: np.dtype[np.generic]) -> None:
             f"Pixels of type {dtype} cannot range from {low:g} to {high:g}.",
             f"Give a range of values between {least:g} and {most:g}.",
         )
+    first, last = pixel_ends(value_range, dtype)
+    if not first < last:
+        raise DataError(
+            f"There are no two values of type {dtype} between {low:g} and {high:g}.",
+            "Give a wider range.",
+        )
+
+
+def pixel_ends(value_range: ValueRange, dtype: np.dtype[np.generic]) -> ValueRange:
+    """The lowest and the highest pixel of type ``dtype`` within ``value_range``."""
+    low, high = value_range
+    if dtype.kind != "f":
+        return float(math.ceil(low)), float(math.floor(high))
+    first, last = np.float32(low), np.float32(high)
+    if float(first) < low:
+        first = np.nextafter(first, np.float32(np.inf))
+    if float(last) > high:
+        last = np.nextafter(last, np.float32(-np.inf))
+    return float(first), float(last)
 
 
 def clip_pixels(pixels: NDArray[np.generic], value_range: ValueRange) -> NDArray[np.generic]:
@@ -105,9 +124,7 @@ def clip_pixels(pixels: NDArray[np.generic], value_range: ValueRange) -> NDArray
         DataError: as `require_range`, or a pixel is NaN.
     """
     require_range(value_range, pixels.dtype)
-    # Whole numbers: the ends lie between two of them, or on one.
-    ends = np.array(value_range) if pixels.dtype.kind == "f" else np.rint(value_range)
-    low, high = ends.astype(pixels.dtype)
+    low, high = np.array(pixel_ends(value_range, pixels.dtype)).astype(pixels.dtype)
     if not pixels.size or (bool(pixels.min() >= low) and bool(pixels.max() <= high)):
         return pixels
     if np.isnan(pixels.min()):
@@ -121,14 +138,18 @@ def convert_pixels(
     dtype: np.dtype[np.generic],
     new_range: ValueRange,
 ) -> NDArray[np.generic]:
-    """``pixels`` from ``value_range`` as pixels of type ``dtype`` from ``new_range``."""
+    """``pixels`` from ``value_range`` as pixels of type ``dtype`` from ``new_range``.
+
+    Pixels beyond ``value_range`` become those of its nearer end.
+    """
     (low, high), (new_low, new_high) = value_range, new_range
     out = np.empty(pixels.shape, dtype)
     rows = max(1, _AT_ONCE // math.prod(pixels.shape[1:]))
     for start in range(0, len(pixels), rows):
         units = (pixels[start : start + rows].astype(np.float64) - low) / (high - low)
         values = new_low + units * (new_high - new_low)
-        out[start : start + rows] = values if dtype.kind == "f" else np.rint(values)
+        values = values if dtype.kind == "f" else np.rint(values)
+        out[start : start + rows] = np.clip(values, *pixel_ends(new_range, dtype))
     return out
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
-
-import numpy as np
 
 from instahide.data.builtin import BUILTIN
 from instahide.data.cache import cache_folder
 from instahide.data.class_names import class_list, with_classes
-from instahide.data.duplicates.content_hash import Hashes
 from instahide.data.readers.arrays.cifar import (
     is_cifar_folder,
     read_cifar_archive,
@@ -244,8 +240,7 @@ def _read(source: str | Path, labels: LabelTable | None) -> ImageTable | Split:
 def _resized(table: ImageTable, size: int | None) -> ImageTable:
     if size is None or table.shape[1:] == (size, size):
         return table
-    pixels = resize(table.pixels, size)
-    return replace(table, pixels=pixels, sources=_known_sources(table)).measured()
+    return table.with_pixels(resize(table.pixels, size), table.value_range).measured()
 
 
 def _windowed(table: ImageTable, window: Window) -> ImageTable:
@@ -260,14 +255,7 @@ def _windowed(table: ImageTable, window: Window) -> ImageTable:
     else:
         value_range = float(first), float(second)
     pixels = windowed(table.pixels, value_range, cache_folder())
-    sources = _known_sources(table)
-    return replace(table, pixels=pixels, value_range=value_range, sources=sources).measured()
-
-
-def _known_sources(table: ImageTable) -> Hashes:
-    """Hashes by which changed rows are recognised as the same pictures."""
-    rows = table.content_hashes[:, None]
-    return rows if table.sources is None else np.concatenate([rows, table.sources], axis=1)
+    return table.with_pixels(pixels, value_range).measured()
 
 
 def _check_size(size: int | None) -> None:

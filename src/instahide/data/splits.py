@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from instahide.data.duplicates.content_hash import Hashes
 from instahide.data.group_counts import GroupCounts, Strata, group_counts, largest_first, strata_of
 from instahide.data.labels import MAX_CLASSES, require_one_task, strata
+from instahide.data.pixels import clip_pixels
 from instahide.data.table import ImageTable
 from instahide.errors import DataError, InstaHideError
 
@@ -81,6 +82,8 @@ def make_split(train: ImageTable, test: ImageTable) -> Split:
             "Give both the same columns, in one order.",
         )
     classes = max(train.classes, test.classes, key=len)
+    # Test images lie within the range that the normalization is of, as those of queries must.
+    test = test.with_pixels(clip_pixels(test.pixels, train.value_range), train.value_range)
     return Split(
         replace(train, classes=classes), replace(test, classes=classes).normalized_like(train)
     )
@@ -170,9 +173,9 @@ def _tested_groups(counts: GroupCounts, strata: int, share: float) -> NDArray[np
         present, many = counts[group]
         if tested[group] or (held[present] + many >= totals[present]).any():
             continue  # It is there already, or nothing of a stratum would be left for training.
-        # The squares of what is lacking of each stratum, before and with the group.
+        # The squares of the share that each stratum lacks, before and with the group.
         lacking = share * totals[present] - held[present]
-        nearer = ((lacking**2 - (lacking - many) ** 2) / totals[present]).sum() > 0
+        nearer = ((lacking**2 - (lacking - many) ** 2) / totals[present] ** 2).sum() > 0
         missing = turn >= len(order) and not held[present].all()
         if nearer or missing:
             tested[group] = True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from instahide.data.duplicates.content_hash import (
 )
 from instahide.data.duplicates.group_hash import group_hashes, require_hashes
 from instahide.data.labels import Labels, Task, make_labels, require_labels
-from instahide.data.normalization.normalization import Normalization
+from instahide.data.normalization.normalization import Normalization, Normalized
 from instahide.data.pixels import (
     EIGHT_BIT,
     Pixels,
@@ -31,13 +31,13 @@ from instahide.data.pixels import (
     clip_pixels,
     convert_pixels,
     full_range,
+    pixel_ends,
     require_moments,
     require_pixels,
     require_range,
 )
 from instahide.data.readers.arrays.npy_file import map_npy
-from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import DamagedFileError, DataError
+from instahide.errors import DamagedFileError, DataError, failure_reason
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 from instahide.utils.row_indices import row_indices
 
@@ -58,25 +58,6 @@ class GatheredRows(NamedTuple):
     pixels: NDArray[np.generic]
     positions: NDArray[np.int64]
     labels: Labels
-
-
-class Normalized(Protocol):
-    """Whatever states the mean and the standard deviation of its channels."""
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """One value per channel."""
-        ...
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """One value per channel."""
-        ...
-
-    @property
-    def value_range(self) -> ValueRange:
-        """The pixel values that are 0 and 1 before normalization."""
-        ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -163,8 +144,7 @@ class ImageTable:
     @property
     def black(self) -> float:
         """The lowest value of a pixel."""
-        low = self.value_range[0]
-        return low if self.pixels.dtype.kind == "f" else float(np.rint(low))
+        return pixel_ends(self.value_range, self.pixels.dtype)[0]
 
     @cached_property
     def content_hashes(self) -> Hashes:
@@ -187,12 +167,16 @@ class ImageTable:
         return None if self.groups is None else duplicate_ids(self.groups)
 
     def rows(self, indices: NDArray[np.int64]) -> GatheredRows:
-        """The rows at ``indices`` (n, k), without a copy.
+        """The rows at ``indices`` (n, k), without a copy if rows lie one after the other.
 
         Raises:
             InstaHideError: an index is not an integer or out of range.
         """
         indices = row_indices(indices, len(self), flat=False)
+        if not self.pixels.flags.c_contiguous:
+            unique, places = np.unique(indices, return_inverse=True)
+            pixels = np.ascontiguousarray(self.pixels[unique])
+            return GatheredRows(pixels, places.reshape(indices.shape), self.labels[indices])
         return GatheredRows(self.pixels, indices, self.labels[indices])
 
     def normalized(
@@ -249,6 +233,14 @@ class ImageTable:
         kept = {name: vars(self)[name] for name in _KEPT if name in vars(self)}
         vars(table).update(kept)
         return table
+
+    def with_pixels(self, pixels: Pixels, value_range: ValueRange) -> ImageTable:
+        """The same pictures with other ``pixels``, known by the present rows and their sources."""
+        if pixels is self.pixels:
+            return replace(self, value_range=value_range)
+        known = self.content_hashes[:, None]
+        sources = known if self.sources is None else np.concatenate([known, self.sources], axis=1)
+        return replace(self, pixels=pixels, value_range=value_range, sources=sources)
 
     def with_pixels_like(self, other: ImageTable) -> ImageTable:
         """The same pictures with pixels of the type and the value range of ``other``.
@@ -372,16 +364,19 @@ class ImageTable:
         """
         require_pixels(pixels)
         rows = channels_first(pixels)
+        if not rows.flags.c_contiguous:
+            rows = np.ascontiguousarray(rows)
         known = full_range(rows)
-        if value_range is not None:
-            rows, known = clip_pixels(rows, value_range), value_range
         if labels is None:
             made: Labels = np.zeros(len(rows), np.int64)
             names = tuple(classes or ())
         else:
             made, names = make_labels(labels, classes, task)
         mean, std = channel_moments(rows, known)
-        return cls(rows, made, names, mean, std, sources, known, task)
+        table = cls(rows, made, names, mean, std, sources, known, task)
+        if value_range is None or value_range == known:
+            return table
+        return table.with_pixels(clip_pixels(rows, value_range), value_range).measured()
 
 
 def _validate(table: ImageTable) -> None:

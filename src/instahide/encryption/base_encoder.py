@@ -10,7 +10,6 @@ from torch import Tensor
 
 from instahide.data import ImageSource, PhotoCrops
 from instahide.data.normalization.normalization import Normalization
-from instahide.data.pixels import is_eight_bit
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.keys import KeyStream, OneTimeKeys
 from instahide.encryption.mixing import Fetched, PublicImages, clip_to_range, mix
@@ -88,12 +87,20 @@ class BaseEncoder:
             black: as for `mix`.
         """
         pixels, positions = private
-        if self._public.private is None and not is_eight_bit(pixels):
-            # Normalized by somebody else's transform; rows of a table are pixels of any type.
-            pixels = clip_to_range(self.scheme, pixels.astype(np.float32, copy=False), like)
-        public = self._public.rows(keys.partners[:, self.scheme.private_k :], pixels, like)
+        normalized = _is_identity(normalization)
+        if self.scheme.noise and self._public.private is None:
+            # Rows of a table were checked as a whole.
+            pixels = clip_to_range(pixels, like, normalized=normalized)
+        chosen = keys.partners[:, self.scheme.private_k :]
+        public = self._public.rows(chosen, pixels, like, normalized=normalized)
         self._require_mixable((pixels, positions), public)
         mix(keys, (pixels, positions), public, normalization, out, black)
 
     def _require_mixable(self, private: Fetched, public: Fetched) -> None:
         """Check images that were not validated before, such as those of a batch."""
+
+
+def _is_identity(normalization: tuple[NDArray[np.float32], NDArray[np.float32]]) -> bool:
+    """Whether values stay as they are, because they are normalized already."""
+    scale, bias = normalization
+    return bool((scale == 1).all() and (bias == 0).all())

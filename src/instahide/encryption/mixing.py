@@ -15,7 +15,7 @@ from torch import Tensor
 from instahide.data import ImageSource, ImageTable, PhotoCrops
 from instahide.data.image_source import normalized_as
 from instahide.data.normalization.normalization import Normalization
-from instahide.data.pixels import is_eight_bit
+from instahide.data.pixels import clip_pixels
 from instahide.encryption.kernels import cpu
 from instahide.encryption.keys import Block, KeyStream, OneTimeKeys, Purpose
 from instahide.encryption.sampling import sampler
@@ -69,27 +69,45 @@ class PublicImages:
         return source
 
     def rows(
-        self, chosen: NDArray[np.int64], private: NDArray[np.generic], like: Normalization | None
+        self,
+        chosen: NDArray[np.int64],
+        private: NDArray[np.generic],
+        like: Normalization | None,
+        *,
+        normalized: bool,
     ) -> Fetched:
-        """The images ``chosen`` (n, j), with pixels of the same type as the ``private`` ones.
+        """The images ``chosen`` (n, j), in the form of the ``private`` ones.
+
+        Args:
+            chosen: numbers of public images.
+            private: private images.
+            like: how they are normalized.
+            normalized: whether their values are normalized already, by a transform; else they are
+                pixels, and so are the public ones.
 
         Returns:
-            Pixels (m, C, H, W), normalized by ``like`` if the private ones are floats of a data
-            set; and (n, j) the positions of the chosen images in them.
+            Values (m, C, H, W), and (n, j) the positions of the chosen images in them.
+
+        Raises:
+            DataError: public images have pixels of another type or range.
         """
         if self.images is None:
             return private[:0], chosen
-        of_data_set = self.private is None and not is_eight_bit(private)
-        if isinstance(self.images, ImageTable) and of_data_set:
+        if isinstance(self.images, ImageTable) and normalized:
             unique, positions = np.unique(chosen, return_inverse=True)
             pool = normalized_as(self.images, _known(like))
             return pool.normalized(unique), positions.reshape(chosen.shape)
         rows = self.images.rows(chosen)
-        if rows.pixels.dtype != private.dtype:
+        if rows.pixels.dtype != private.dtype or (
+            isinstance(self.images, ImageTable)
+            and like is not None
+            and like.value_range != self.images.value_range
+        ):
             raise DataError(
-                f"Public images have pixels of type {rows.pixels.dtype}, private ones of type "
-                f"{private.dtype}.",
-                "Give a pool of the same type, or a table of private images, whose type it gets.",
+                f"Public images have pixels of type {rows.pixels.dtype}, or of another range, "
+                f"private ones of type {private.dtype}.",
+                "Give a pool of the same type and range, or a table of private images, whose type "
+                "and range it gets.",
             )
         return rows.pixels, rows.positions
 
@@ -156,20 +174,30 @@ def with_noise(block: Block, scheme: Scheme, out: Tensor) -> Generator[Tensor]:
 
 
 def clip_to_range(
-    scheme: Scheme, private: NDArray[np.float32], like: Normalization | None
-) -> NDArray[np.float32]:
+    private: NDArray[np.generic], like: Normalization | None, *, normalized: bool
+) -> NDArray[np.generic]:
     """``private`` (m, C, H, W), clipped to the range that the accounting of noise assumes.
 
-    The range is 0 to 1 before the normalization ``like``. Without noise nothing is clipped.
+    The range is 0 to 1 before the normalization ``like``.
+
+    Args:
+        private: pixels or normalized values.
+        like: how they are normalized.
+        normalized: whether they are normalized already.
+
+    Raises:
+        DataError: a value is NaN.
     """
-    if not scheme.noise:
-        return private
     known = _known(like)
+    if not normalized:
+        return clip_pixels(private, known.value_range)
+    if np.isnan(private.min(initial=0)):
+        raise DataError("A private image has values that are NaN.", "Look at its file.")
     per_channel = (-1, *(1 for _ in private.shape[2:]))
     mean, std = (
         np.asarray(moment, np.float32).reshape(per_channel) for moment in (known.mean, known.std)
     )
-    return np.clip(private, -mean / std, (1 - mean) / std)
+    return np.clip(private.astype(np.float32, copy=False), -mean / std, (1 - mean) / std)
 
 
 def _known(normalization: Normalization | None) -> Normalization:

@@ -47,7 +47,8 @@ def require_compatible(
         )
     require_public(scheme, public)
     require_range(scheme, images.normalization)
-    _require_pixels_in_range(scheme, images)
+    for table in (images, public):
+        _require_pixels_in_range(table)
     if public is not None:
         require_same_shape(public.shape, images.shape)
         _require_same_kind(images, public)
@@ -115,18 +116,21 @@ def require_range(scheme: Scheme, normalization: Normalization | None) -> None:
         )
 
 
-def _require_pixels_in_range(scheme: Scheme, images: ImageSource) -> None:
-    """Noise guarantees something for pixels within their range only."""
-    if not (scheme.noise and isinstance(images, ImageTable)):
+def _require_pixels_in_range(images: ImageSource | None) -> None:
+    """Check that the pixels of a table are finite and within its range.
+
+    The range of encodings follows from it, and so does what noise guarantees.
+    """
+    if not isinstance(images, ImageTable) or not len(images):
         return
     if images.pixels.dtype == np.uint8 and images.value_range == EIGHT_BIT:
         return
     low, high = extremes(images.pixels)
-    if low < images.value_range[0] or high > images.value_range[1]:
+    # Not the other way round: comparisons with NaN are false.
+    if not (images.value_range[0] <= low and high <= images.value_range[1]):
         raise DataError(
             f"Pixels run from {low:g} to {high:g}, but the table's value range is "
-            f"{images.value_range[0]:g} to {images.value_range[1]:g}. Noise would guarantee "
-            "nothing for those beyond.",
+            f"{images.value_range[0]:g} to {images.value_range[1]:g}.",
             "Make the table with `ImageTable.from_arrays(..., value_range=)`, which clips them.",
         )
 
@@ -162,6 +166,11 @@ def _require_values(scheme: Scheme, images: ImageSource, public: ImageSource | N
     """Check that a mask hides the normalized values, and that private and public ones match."""
     statistics = ChannelStatistics.of_images(images)
     others = None if public is None else ChannelStatistics.of_images(_alike(public, images))
+    if not all(each.finite for each in (statistics, others) if each is not None):
+        raise DataError(
+            "Some images have values that are NaN or infinite.",
+            "Look at the files, and at what a transform divides by.",
+        )
     # A few queries may all be bright; public images then give the mixes both signs.
     query = scheme.min_self_coefficient > 0
     if isinstance(images, ImageTable):

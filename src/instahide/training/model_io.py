@@ -18,10 +18,10 @@ from instahide.data.labels import Task
 from instahide.data.pixels import EIGHT_BIT
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DamagedFileError, InstaHideError
-from instahide.training import checkpoint
 from instahide.training.models import build
 from instahide.training.models.imported import is_imported
 from instahide.training.outputs import Outputs
+from instahide.utils.tensor_file import read_tensors, write_tensors
 
 #: Channels, height or width.
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -79,7 +79,7 @@ _CARD = TypeAdapter(NetworkCard)
 
 def save_network(path: Path, model: nn.Module, card: NetworkCard) -> None:
     """Write the weights of ``model`` and ``card`` to ``path``, atomically."""
-    checkpoint.write(path, model.state_dict(), asdict(card))
+    write_tensors(path, model.state_dict(), asdict(card))
 
 
 def load_network(
@@ -121,7 +121,7 @@ def load_network(
         ((1, 8, 8), (2, 10))
     """
     path = Path(path)
-    tensors, facts = checkpoint.read(path)
+    tensors, facts = read_tensors(path)
     try:
         card = _CARD.validate_json(json.dumps(facts), strict=True)
     except ValueError as error:

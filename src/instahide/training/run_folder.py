@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from instahide.errors import InstaHideError
-from instahide.training import checkpoint
 from instahide.training.device import pick_device, pick_precision
 from instahide.training.distributed.processes import Saved
 from instahide.training.history import History
 from instahide.training.settings import TrainSettings
 from instahide.training.training_state import TrainingState
 from instahide.utils.atomic_write import atomic_directory, write_json
+from instahide.utils.tensor_file import read_tensors, write_tensors
 
 
 class RunFolder:
@@ -64,7 +64,7 @@ class RunFolder:
 
     def save(self, state: TrainingState) -> None:
         """Replace the checkpoint by ``state``."""
-        checkpoint.write(self.checkpoint, state.tensors(), state.facts())
+        write_tensors(self.checkpoint, state.tensors(), state.facts())
 
     def saved(self) -> Saved | None:
         """The checkpoint of the last completed epoch; None before the first one.
@@ -72,7 +72,7 @@ class RunFolder:
         Raises:
             DamagedFileError: the checkpoint is incomplete or was changed.
         """
-        return checkpoint.read(self.checkpoint) if self.checkpoint.exists() else None
+        return read_tensors(self.checkpoint) if self.checkpoint.exists() else None
 
     def write_results(
         self,

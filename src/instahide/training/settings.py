@@ -23,8 +23,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from instahide.data.label_settings import LabelSettings
-from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, failure_reason
 from instahide.utils.atomic_write import read_regular
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.training import checkpoint
 from instahide.training.distributed.processes import ALONE, Batch, Processes, launch
 from instahide.training.fabric import make_fabric
 from instahide.training.losses import Loss
@@ -33,6 +32,7 @@ from instahide.training.settings import TrainSettings
 from instahide.training.training_loop import train
 from instahide.training.training_state import average_buffers
 from instahide.utils.atomic_write import write_json
+from instahide.utils.tensor_file import write_tensors
 
 #: Encodings in the batches of either rank: one has more, and the other's last is a single one.
 SIZES = ([6, 6, 3], [6, 1])
@@ -206,7 +206,7 @@ def main(folder: Path) -> None:
             },
             "world": processes.facts(torch.device("cpu"))["world"],
         }
-    checkpoint.write(folder / f"rank-{processes.rank}.safetensors", tensors, {})
+    write_tensors(folder / f"rank-{processes.rank}.safetensors", tensors, {})
     write_json(folder / f"rank-{processes.rank}.json", facts)
 
 

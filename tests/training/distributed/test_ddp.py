@@ -13,7 +13,7 @@ from torch import Tensor
 
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.keys import KeyStream
-from instahide.training import checkpoint
+from instahide.utils.tensor_file import read_tensors
 from tests.training.distributed.launch import SECONDS, ended, started, torchrun
 from tests.training.distributed.ranks import (
     FINDINGS,
@@ -55,7 +55,7 @@ def written(folder: Path) -> list[Rank]:
     return [
         Rank(
             json.loads((folder / f"rank-{number}.json").read_text()),
-            checkpoint.read(folder / f"rank-{number}.safetensors")[0],
+            read_tensors(folder / f"rank-{number}.safetensors")[0],
         )
         for number in (0, 1)
     ]

@@ -11,17 +11,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from instahide.attacks.base import (
-    EncodingObservation,
-)
+from instahide.attacks.base import EncodingObservation
 from instahide.attacks.reconstruction.recovery.coefficients import weights
-from instahide.data.readers.size_limits import failure_reason
 from instahide.errors import DamagedFileError, InstaHideError
-from instahide.utils.atomic_write import atomic_write, require_regular
+from instahide.utils.tensor_file import read_tensors, write_tensors
 
 FILE = "beliefs.safetensors"
 
@@ -79,8 +74,7 @@ def save_state(folder: Path, state: AttackState, of: str) -> None:
     """Write the state to ``folder`` atomically; ``of`` is its `fingerprint`."""
     values = {field.name: getattr(state, field.name) for field in fields(state)}
     tensors = {name: v.contiguous() for name, v in values.items() if isinstance(v, Tensor)}
-    with atomic_write(folder / FILE) as partial:
-        save_file(tensors, partial, metadata={"of": of, "step": str(state.step)})
+    write_tensors(folder / FILE, tensors, {"of": of, "step": state.step})
 
 
 def load_state(folder: Path, of: str) -> AttackState | None:
@@ -92,20 +86,14 @@ def load_state(folder: Path, of: str) -> AttackState | None:
     path = folder / FILE
     if not path.exists():
         return None
-    try:
-        require_regular(path)
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        state = AttackState(**tensors, step=int(header["step"]))
-    except Exception as error:  # safetensors and PyTorch raise several kinds on damaged files
-        raise DamagedFileError(
-            f"{path} does not hold the state of an attack ({failure_reason(error)}).",
-            "Delete it, or name another folder.",
-        ) from error
-    if header.get("of") != of:
+    remedy = "Delete it, or name another folder."
+    tensors, facts = read_tensors(path, remedy)
+    if facts.get("of") != of:
         raise InstaHideError(
             f"{path} is of another attack: of other encodings, or with other settings.",
             "Name a folder for each attack.",
         )
-    return state
+    try:
+        return AttackState(**tensors, step=int(facts["step"]))
+    except (KeyError, TypeError, ValueError):
+        raise DamagedFileError(f"{path} does not hold the state of an attack.", remedy) from None

@@ -22,9 +22,14 @@ from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable
 from instahide.data.pixels import MOST_CHANNELS
 from instahide.data.readers.arrays.npy_file import map_npy
-from instahide.data.readers.size_limits import failure_reason
 from instahide.encryption.scheme import Scheme
-from instahide.errors import DamagedFileError, DataError, InstaHideError, first_validation_error
+from instahide.errors import (
+    DamagedFileError,
+    DataError,
+    InstaHideError,
+    failure_reason,
+    first_validation_error,
+)
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 
 ENCODINGS, LABELS, FACTS = "encryption.npy", "label.npy", "challenge.json"

@@ -18,8 +18,7 @@ from torch import Tensor
 from instahide.audit.challenge.challenge import ChallengeTruth, read_array
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import best_blank, counts_as_recovered
-from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import DamagedFileError, DataError
+from instahide.errors import DamagedFileError, DataError, failure_reason
 from instahide.utils.atomic_write import atomic_write, read_regular
 from instahide.utils.optional_deps import requires_extra
 

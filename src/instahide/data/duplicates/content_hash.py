@@ -53,7 +53,10 @@ def _keys(pixels: NDArray[np.generic]) -> NDArray[np.uint64]:
     rows = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
     step = max(1, rows.shape[1] // SAMPLED)
     # Of other types than bytes, as the bytes of the values.
-    sampled = np.ascontiguousarray(rows[:, step // 2 :: step][:, :SAMPLED]).view(np.uint8)
+    sampled = np.ascontiguousarray(rows[:, step // 2 :: step][:, :SAMPLED])
+    if sampled.dtype.kind == "f":
+        sampled = sampled + 0  # -0.0 becomes 0.0, as in `content_hashes`.
+    sampled = sampled.view(np.uint8)
     padded = np.zeros((len(rows), -(-sampled.shape[1] // 8) * 8), np.uint8)
     padded[:, : sampled.shape[1]] = sampled
     words = padded.view(np.uint64)

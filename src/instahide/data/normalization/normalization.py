@@ -8,7 +8,7 @@ magnitude by definition; ``docs/pitfalls.md`` lists measurements for other means
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,25 @@ SCALE_FACTOR = 10.0
 
 #: One number per channel.
 _PerChannel = Sequence[float] | NDArray[np.float64]
+
+
+class Normalized(Protocol):
+    """Whatever states the mean and the standard deviation of its channels."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """One value per channel."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """One value per channel."""
+        ...
+
+    @property
+    def value_range(self) -> ValueRange:
+        """The pixel values that are 0 and 1 before normalization."""
+        ...
 
 
 class Normalization(NamedTuple):

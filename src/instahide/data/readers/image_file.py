@@ -19,7 +19,8 @@ from instahide.data.readers.color_modes import (
     to_grey_or_rgb,
 )
 from instahide.data.readers.decoded import Decoded, kept_values, resize_and_crop, unreadable
-from instahide.data.readers.size_limits import failure_reason, require_plausible_size
+from instahide.data.readers.size_limits import require_plausible_size
+from instahide.errors import failure_reason
 from instahide.utils.atomic_write import open_regular
 
 if TYPE_CHECKING:
@@ -170,11 +171,22 @@ def _decoded(image: Image, size: int | None, hashed: bool) -> Decoded:
     deep = sixteen_bit_grey(image)
     if deep is not None:
         pixels = np.asarray(apply_exif_orientation(Images.fromarray(deep), image))[None]
-        return kept_values(pixels, size, further=further)
+        found = kept_values(pixels, size, further=further)
+        return found._replace(sources=found.sources[: len(UNKNOWN)] + _eight_bit_hash(pixels[0]))
     turned = apply_exif_orientation(to_grey_or_rgb(image), image)
     native = pixels_hash(turned) if hashed and not reduced else UNKNOWN
     eight = np.asarray(turned if size is None else resize_and_crop(turned, size))
     return Decoded(np.atleast_3d(eight).transpose(2, 0, 1), further, native + data)
+
+
+def _eight_bit_hash(pixels: NDArray[np.uint16]) -> bytes:
+    """The hash of the high bytes, which is what a data set of 8-bit images makes of such a file."""
+    from PIL import Image
+
+    try:
+        return pixels_hash(Image.fromarray(high_bytes(pixels)))
+    except ValueError:  # It uses only a part of the 16 bits: no data set takes it.
+        return UNKNOWN
 
 
 def _data_hash(image: Image) -> bytes:

@@ -38,7 +38,7 @@ SYSTEM_NAMES = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Listing:
     """Image files with their labels, not decoded yet, and skipped files.
 
@@ -62,6 +62,10 @@ class Listing:
     task: Task = "single-label"
     groups: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Only sizes, because names of files and groups may tell who is shown."""
+        return f"Listing({len(self.files)} files, {len(self.classes)} classes)"
 
     def subset(self, indices: NDArray[np.int64]) -> Listing:
         """The named files only."""

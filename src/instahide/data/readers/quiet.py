@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: Libraries whose messages may quote what stands in a file.
-LIBRARIES = ("pydicom", "nibabel", "tifffile")
+LIBRARIES = ("PIL", "pydicom", "nibabel", "tifffile")
+
+
+class _Levels:
+    """The levels of the loggers of `LIBRARIES`, which are raised while a block is inside."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._levels: dict[str, int] = {}
+
+    def enter(self) -> None:
+        """Raise the levels, unless another thread has."""
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                # Of children too: one may have a level of its own.
+                known = [name for name in logging.root.manager.loggerDict if _is_of_library(name)]
+                self._levels = {
+                    name: logging.getLogger(name).level for name in {*known, *LIBRARIES}
+                }
+            for name in self._levels:
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+    def leave(self) -> None:
+        """Restore the levels when the last block ends."""
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                for name, level in self._levels.items():
+                    logging.getLogger(name).setLevel(level)
+
+
+_LEVELS = _Levels()
 
 
 @contextmanager
@@ -17,15 +51,15 @@ def quiet_libraries() -> Iterator[None]:
 
     A DICOM file could otherwise bring the name of a patient into a log.
     """
-    loggers = [logging.getLogger(name) for name in LIBRARIES]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+    _LEVELS.enter()
     try:
         with warnings.catch_warnings():
             for name in LIBRARIES:
                 warnings.filterwarnings("ignore", module=name)
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        _LEVELS.leave()
+
+
+def _is_of_library(name: str) -> bool:
+    return name.split(".")[0] in LIBRARIES

@@ -5,16 +5,12 @@ from __future__ import annotations
 import io
 from typing import BinaryIO
 
-from instahide.errors import printable
-
 #: Decoded size that is accepted for a file of any size: ten million color pixels, such as the scan
 #: of a blank page.
 FREE_BYTES = 40 << 20
 #: Largest ratio of decoded size to file size beyond `FREE_BYTES`. It is below 50 for photographs,
 #: but not for blank images and constant arrays.
 MOST_RATIO = 100
-#: Largest length of another library's message that is quoted.
-MOST_REASON = 200
 
 
 def max_decoded_bytes(file_bytes: int) -> int:
@@ -32,13 +28,6 @@ def require_plausible_size(decoded_bytes: int, file_bytes: int) -> None:
         raise ValueError(
             f"{file_bytes:,} bytes that would become {decoded_bytes:,} may be a decompression bomb"
         )
-
-
-def failure_reason(error: BaseException) -> str:
-    """The message of an error that a decoder raised, short and on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = printable(text)
-    return text if len(text) <= MOST_REASON else text[:MOST_REASON] + "..."
 
 
 class LimitedReader(io.RawIOBase):

@@ -8,8 +8,8 @@ import numpy as np
 
 from instahide.data import ImageTable
 from instahide.data.labels import Task, matched_labels, require_one_task
+from instahide.data.normalization.normalization import Normalized
 from instahide.data.pixels import EIGHT_BIT, ValueRange, clip_pixels
-from instahide.data.table import Normalized
 from instahide.errors import DataError
 
 #: Rows whose pixels tell whether images are in the unit of the network's, at most.
@@ -68,4 +68,4 @@ def _within_range(images: ImageTable, value_range: ValueRange) -> ImageTable:
             f"{high:g}.",
             "Give images of the same bit depth and unit, or train on images like these.",
         )
-    return replace(images, pixels=clip_pixels(images.pixels, value_range), value_range=value_range)
+    return images.with_pixels(clip_pixels(images.pixels, value_range), value_range)

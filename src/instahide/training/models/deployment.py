@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from instahide.errors import InstaHideError
-from instahide.training import checkpoint
 from instahide.training.model_io import NetworkCard
 from instahide.utils.atomic_write import atomic_write
 from instahide.utils.optional_deps import requires_extra
+from instahide.utils.tensor_file import write_tensors
 
 DeploymentFormat = Literal["onnx", "pt2", "safetensors"]
 
@@ -102,7 +102,7 @@ def export_network(
         IntegrationError: a package that the format needs is missing.
     """
     if form == "safetensors":
-        checkpoint.write(path, network.state_dict(), asdict(card))
+        write_tensors(path, network.state_dict(), asdict(card))
         return
     deployed = Deployment(network, card).eval()
     low, high = card.value_range

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import DamagedFileError, InstaHideError
+from instahide.errors import DamagedFileError, InstaHideError, failure_reason
 from instahide.utils.atomic_write import require_regular
 
 #: Names of weights in a message, at most.

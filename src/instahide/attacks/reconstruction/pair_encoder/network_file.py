@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from instahide.data.readers.size_limits import failure_reason
-from instahide.errors import DamagedFileError
+from instahide.errors import DamagedFileError, failure_reason
 from instahide.utils.atomic_write import atomic_write, read_regular
 
 N = TypeVar("N", bound=nn.Module)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from instahide.data.readers.arrays.plain_pickle import Stub, read_pickle
 from instahide.data.readers.listing import entries
-from instahide.data.readers.size_limits import LimitedReader, failure_reason, max_decoded_bytes
+from instahide.data.readers.size_limits import LimitedReader, max_decoded_bytes
 from instahide.data.splits import Split, make_split, table_from_arrays
-from instahide.errors import DataError
+from instahide.errors import DataError, failure_reason
 from instahide.utils.atomic_write import open_regular, read_regular
 
 TEN = frozenset({"batches.meta", "data_batch_1", "test_batch"})

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.readers.listing import entries
-from instahide.data.readers.size_limits import LimitedReader, failure_reason, require_plausible_size
+from instahide.data.readers.size_limits import LimitedReader, require_plausible_size
 from instahide.data.splits import Split, make_split, table_from_arrays
 from instahide.data.table import ImageTable
-from instahide.errors import DataError
+from instahide.errors import DataError, failure_reason
 from instahide.utils.atomic_write import open_regular
 
 UNSIGNED_BYTE = 0x08

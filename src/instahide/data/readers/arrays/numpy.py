@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from instahide.data.class_names import require_class_names
 from instahide.data.readers.arrays.npy_file import map_npy, open_npz
-from instahide.data.readers.size_limits import MOST_REASON, failure_reason
 from instahide.data.splits import Split, make_split, table_from_arrays
 from instahide.data.table import ImageTable
-from instahide.errors import DataError, InstaHideError
+from instahide.errors import MOST_REASON, DataError, InstaHideError, failure_reason
 
 #: (images, labels) as they are named by NumPy users, Keras and MedMNIST.
 WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"))

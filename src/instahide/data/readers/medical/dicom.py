@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 SUFFIXES = (".dcm", ".dicom", ".ima")
 #: An index of the other files of a folder, which holds no image.
 DIRECTORY = "DICOMDIR"
+#: Palettes in segments, which are refused: a short one may describe a very large palette.
+_SEGMENTED = (
+    "SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedBluePaletteColorLookupTableData",
+)  # fmt: skip
 #: The elements that are read.
 TAGS = (
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
@@ -158,6 +163,8 @@ def _require_known(dataset: Dataset, file_bytes: int) -> None:
         require_plausible_size(decoded_bytes, file_bytes)
     except ValueError as error:
         raise RefusedError(str(error)) from None
+    if any(tag in dataset for tag in _SEGMENTED):
+        raise RefusedError("its palette is segmented, so that its size is not known; convert it")
     if dataset.get("ModalityLUTSequence"):
         raise RefusedError("its values are given by a table (Modality LUT); convert it")
     if "FloatPixelData" in dataset:

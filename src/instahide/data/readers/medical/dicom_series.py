@@ -15,6 +15,7 @@ from instahide.data.readers.medical.dicom import (
     read_slice,
     without_causes,
 )
+from instahide.data.readers.size_limits import require_plausible_size
 
 #: Largest number of slices.
 MOST_SLICES = 10_000
@@ -47,10 +48,25 @@ def decode_series(folder: Path, size: int | None = None) -> Decoded:
         files = series_files(folder)
         if not 2 <= len(files) <= MOST_SLICES:
             raise RefusedError(f"a series has 2 to {MOST_SLICES} files, and this has {len(files)}")
-        slices = _ordered([read_slice(path) for path in files])
+        slices = _ordered(_read_all(files))
         windows = {each.window for each in slices}
         pixels = np.stack([each.pixels for each in slices], axis=1)
         return kept_values(pixels, size, window=windows.pop() if len(windows) == 1 else None)
+
+
+def _read_all(files: Sequence[Path]) -> list[Slice]:
+    """The slices of ``files``, which may not become implausibly large together."""
+    slices: list[Slice] = []
+    decoded, stored = 0, 0
+    for path in files:
+        slices.append(read_slice(path))
+        decoded += slices[-1].pixels.nbytes
+        stored += path.stat().st_size
+        try:
+            require_plausible_size(decoded, stored)
+        except ValueError as error:
+            raise RefusedError(str(error)) from None
+    return slices
 
 
 def _ordered(slices: Sequence[Slice]) -> list[Slice]:

@@ -15,10 +15,10 @@ from instahide.data.pixels import Pixels
 from instahide.data.readers.decoded import Decoded, kept_values, rescaled, unreadable
 from instahide.data.readers.size_limits import (
     LimitedReader,
-    failure_reason,
     max_decoded_bytes,
     require_plausible_size,
 )
+from instahide.errors import failure_reason
 from instahide.utils.atomic_write import open_regular
 from instahide.utils.optional_deps import requires_extra
 

@@ -12,7 +12,8 @@ import numpy as np
 from instahide.data.pixels import Pixels
 from instahide.data.readers.decoded import Decoded, kept_values, unreadable
 from instahide.data.readers.image_file import has_more_frames, open_image_file
-from instahide.data.readers.size_limits import failure_reason, require_plausible_size
+from instahide.data.readers.size_limits import require_plausible_size
+from instahide.errors import failure_reason
 from instahide.utils.atomic_write import open_regular
 from instahide.utils.optional_deps import requires_extra
 
@@ -47,8 +48,10 @@ def is_plain_tiff(path: Path) -> bool:
             stack = str(tags.get(_DESCRIPTION, "")).lstrip().startswith(_STACKS)
             single = not stack and not has_more_frames(image)
             return single and image.mode in _PLAIN and (grey or not deep)
-    except (ValueError, TypeError, ArithmeticError, SyntaxError, KeyError):
-        # Pillow does not know the kind of pixels, or the file is damaged.
+    except OSError:
+        raise
+    except Exception:
+        # Pillow does not know the kind of pixels, or takes the file for too large or damaged.
         return False
 
 

@@ -6,19 +6,22 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from instahide.data.readers.size_limits import require_plausible_size
 from instahide.errors import DataError
 from instahide.utils.atomic_write import open_regular, read_regular
 from instahide.utils.optional_deps import requires_extra
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 #: Columns by name, with one text for each row; empty for a missing value.
 Columns: TypeAlias = dict[str, list[str]]
 
 #: Largest size of a CSV file in bytes: ten million rows of 25 bytes.
 MOST_BYTES = 1 << 28
-#: Largest number of rows of a Parquet file.
+#: Largest number of rows.
 MOST_ROWS = 10_000_000
 
 
@@ -53,6 +56,10 @@ def _from_csv(path: Path, text: str, wanted: Sequence[str]) -> Columns:
                     f"Row {number} of {path} has {len(fields)} fields, but the first line names "
                     f"{len(header)} columns.",
                     "Write all fields of every row; quote texts that contain a separator.",
+                )
+            if number > MOST_ROWS:
+                raise DataError(
+                    f"The table {path} has more than {MOST_ROWS:,} rows.", "Divide it into parts."
                 )
             for name, place in zip(wanted, places, strict=True):
                 columns[name].append(fields[place].strip())
@@ -92,7 +99,12 @@ def _from_parquet(path: Path, columns: Sequence[str]) -> Columns:
                 groups = range(parquet.metadata.num_row_groups)
                 unpacked = sum(parquet.metadata.row_group(n).total_byte_size for n in groups)
                 require_plausible_size(unpacked, file_bytes)
+                # Texts that repeat are kept once, until their whole length is known.
+                file.seek(0)
+                parquet = pq.ParquetFile(file, read_dictionary=list(columns))
                 table = parquet.read(columns=list(columns))
+                for name in columns:
+                    require_plausible_size(_characters(table.column(name)), file_bytes)
                 return {name: _texts(table.column(name), pa.string()) for name in columns}
     except Exception:  # pyarrow raises many kinds of errors, whose texts quote values
         raise DataError(problem, "Save it again, or as CSV.") from None
@@ -100,6 +112,23 @@ def _from_parquet(path: Path, columns: Sequence[str]) -> Columns:
         f"{path} has no single column named {missing[0]!r}.",
         f"Its columns are {', '.join(map(str, names[:20]))}.",
     )
+
+
+def _characters(column: pa.ChunkedArray) -> int:
+    """Characters of all texts of a column, however often each is there; bytes of other values."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    total = 0
+    for chunk in column.chunks:
+        counts = pc.value_counts(chunk.indices)
+        lengths = pc.binary_length(chunk.dictionary.cast(pa.string())).to_pylist()
+        for each in counts.to_pylist():
+            if each["values"] is not None:
+                total += each["counts"] * (lengths[each["values"]] or 0)
+    return total
 
 
 def _texts(column: object, text: object) -> list[str]:

@@ -10,13 +10,16 @@ from typing import NamedTuple
 import numpy as np
 
 from instahide.data.class_names import require_class_names
+from instahide.data.duplicates.content_hash import duplicate_ids
+from instahide.data.duplicates.group_hash import group_hashes
+from instahide.data.group_counts import strata_of
 from instahide.data.labels import Labels, Task, require_labels, strata
 from instahide.data.readers.listing import Listing
 from instahide.data.readers.medical.dicom_series import series_files
 from instahide.data.readers.skipped import UNREADABLE, UNUSED_PART, Skipped
 from instahide.data.readers.split_folders import Kind, split_of
 from instahide.data.readers.tables.label_columns import read_columns
-from instahide.data.splits import stratified_split
+from instahide.data.splits import grouped_split, stratified_split
 from instahide.errors import DataError
 from instahide.utils.atomic_write import require_regular
 
@@ -115,24 +118,20 @@ def list_labelled(
 
 
 def split_groups(listing: Listing, test_share: float) -> tuple[Listing, Listing]:
-    """``test_share`` of the groups of every class for testing; the same ones every time.
+    """``test_share`` of the images for testing, by `grouped_split`; the same ones every time.
 
-    A group counts for the class of its first image. An image in no group is one of its own.
+    An image in no group is one of its own.
 
     Raises:
-        InstaHideError: as `stratified_split`.
+        InstaHideError: as `grouped_split`.
     """
-    names = [name or f"\0{n}" for n, name in enumerate(listing.groups)] or listing.files
-    _, first, group = np.unique(
-        np.unique([str(name) for name in names], return_inverse=True)[1],
-        return_index=True,
-        return_inverse=True,
-    )
-    train, test = stratified_split(strata(listing.labels)[first], test_share)
-    return (
-        listing.subset(np.flatnonzero(np.isin(group, train))),
-        listing.subset(np.flatnonzero(np.isin(group, test))),
-    )
+    if not listing.groups and listing.labels.ndim == 1:
+        train, test = stratified_split(strata(listing.labels), test_share)
+    else:
+        count = len(listing.files)
+        groups = duplicate_ids(group_hashes(listing.groups or [""] * count, count))
+        train, test = grouped_split(strata_of(listing.labels), groups, test_share)
+    return listing.subset(train), listing.subset(test)
 
 
 def _label_columns(table: LabelTable) -> tuple[str, ...]:
@@ -277,9 +276,14 @@ def _require_apart(
     """Check that no group has images in both parts."""
     if not whole.groups:
         return
-    trained = {whole.groups[n]: n for n in train if whole.groups[n]}
+    # As tables compare them: names that differ only in their Unicode form are one.
+    groups = [
+        found.tobytes() if found.any() else b""
+        for found in group_hashes(whole.groups, len(whole.groups))
+    ]
+    trained = {groups[n]: n for n in train if groups[n]}
     for number in test:
-        other = trained.get(whole.groups[number])
+        other = trained.get(groups[number])
         if other is not None:
             raise DataError(
                 f"{whole.name(int(other))} is for training and {whole.name(int(number))} for "
