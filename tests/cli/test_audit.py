@@ -200,9 +200,10 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(given: Path, tmp_pa
 
 def test_a_run_is_taken_as_its_settings_say(tmp_path: Path) -> None:
     from instahide.audit.open_target import PrivateImages, open_target
+    from instahide.data.read_settings import ReadSettings
     from instahide.training.settings import TrainSettings
 
-    given = PrivateImages("digits", None, None, skip_bad=False)
+    given = PrivateImages("digits", ReadSettings())
     (tmp_path / "run").mkdir()
     values = {"data": "digits", "scheme": "inside", "k": 3, "epochs": 7}
     settings = TrainSettings.from_values(values).model_dump()
@@ -217,6 +218,36 @@ def test_a_run_is_taken_as_its_settings_say(tmp_path: Path) -> None:
     pooled = TrainSettings.from_values({"data": ["a", "b"]}).model_dump()
     (tmp_path / "run/settings.json").write_text(json.dumps(pooled))
     assert "Audit each of those: a, b" in refused(tmp_path / "run", "--images", "digits")
+
+
+def test_encodings_are_attacked_with_the_pixels_and_labels_they_were_made_of(
+    tmp_path: Path,
+) -> None:
+    """16-bit images under a window, with their classes in a table."""
+    from instahide.audit.open_target import PrivateImages, open_target
+    from instahide.data.read_settings import ReadSettings
+
+    (tmp_path / "scans").mkdir()
+    rows = ["file,mass"]
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        pixels = generator.integers(0, 4096, (8, 8), np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "scans" / f"{number}.png")
+        rows.append(f"{number}.png,{number % 2}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    reading = ["--labels", tmp_path / "labels.csv", "--label-columns", "mass"]
+    made = run("encrypt", tmp_path / "scans", *reading, "--window", "500,3000", "--scheme",
+               "inside", "--k", "2", "--out", tmp_path / "encoded")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    given = ReadSettings(labels=str(tmp_path / "labels.csv"), label_columns="mass")
+    target = open_target(str(tmp_path / "encoded"), PrivateImages(str(tmp_path / "scans"), given))
+    assert target.images.value_range == (500, 3000)
+    assert (target.images.pixels.min(), target.images.pixels.max()) == (500, 3000)
+    assert target.images.classes == ("0", "1")
+    done = run("audit", tmp_path / "encoded", "--images", tmp_path / "scans", *reading,
+               "--only", "averaging-absolute", "--out", tmp_path / "audit")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"--labels {tmp_path / 'labels.csv'}" in (tmp_path / "audit/report.json").read_text()
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ from torch import nn
 from instahide.audit.target import MOST_ENCODINGS, AuditTarget, Published
 from instahide.data import ImageTable, open_images, open_pool, open_split, open_test
 from instahide.data.class_names import with_classes
-from instahide.data.sources import ReadOptions
+from instahide.data.read_settings import ReadSettings
 from instahide.encodings.folder import EncodedFolder
 from instahide.errors import DamagedFileError, DataError, InstaHideError, failure_reason
+from instahide.training.data.alignment import to_value_range
 from instahide.training.data.pooled import holds_encodings
 from instahide.training.model_io import NetworkCard, load_network
 from instahide.training.settings import TrainSettings
@@ -27,15 +28,18 @@ MOST_RESULTS = 1 << 26
 
 
 class PrivateImages(NamedTuple):
-    """The images behind a target; None means those of the run, or the default.
+    """The images behind a target.
 
-    ``model`` is the network of the run; see `load_network`.
+    Attributes:
+        source: the private images, as for `open_images`.
+        reading: how they are read. For a run, what is not set is as in the run.
+        public: the public pool; None for that of the run, or the built-in photographs.
+        model: the network of the run; see `load_network`.
     """
 
     source: str
-    public: str | None
-    size: int | None
-    skip_bad: bool
+    reading: ReadSettings
+    public: str | None = None
     model: str | None = None
 
 
@@ -67,7 +71,10 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
     images, others = _images_of_run(settings, given)
     if card is not None:
         _require_fit(images, card.shape, card.classes, str(folder))
-        images, others = images.normalized_like(card), others.normalized_like(card)
+        images, others = (
+            to_value_range(part, card.value_range).normalized_like(card)
+            for part in (images, others)
+        )
     scheme, results = settings.encryption(), _results(folder)
     epochs = results.get("epochs")
     pool = given.public or settings.public
@@ -89,12 +96,10 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
 
 def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[ImageTable, ImageTable]:
     """The images that were encrypted, and other images, which were used for testing."""
-    how: ReadOptions = {
-        "size": given.size or settings.size,
-        "skip_bad": given.skip_bad or settings.skip_bad,
-        "window": settings.pixel_window(),
-        "labels": settings.label_table(),
-    }
+    said = given.reading.model_fields_set & ReadSettings.model_fields.keys()
+    how = settings.model_copy(
+        update={name: getattr(given.reading, name) for name in said}
+    ).read_options()
     if settings.test is None:
         split = open_split(given.source, test_share=settings.test_share, **how)
         return split.train, split.test
@@ -122,7 +127,7 @@ def _said_of_run(settings: TrainSettings, results: Mapping[str, object]) -> dict
 def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
     folder = EncodedFolder.open(target)
     manifest = folder.manifest
-    images = open_images(given.source, size=given.size, skip_bad=given.skip_bad)
+    images = open_images(given.source, **given.reading.read_options())
     if set(images.classes) < set(manifest.classes):
         # A participant may have images of some classes only.
         images = with_classes(images, manifest.classes)
@@ -139,7 +144,7 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         name=target,
         kind="encodings",
         source=given.source,
-        images=images.normalized_like(manifest),
+        images=to_value_range(images, manifest.value_range).normalized_like(manifest),
         public=open_pool(given.public or "photos", images.shape) if scheme.public_k else None,
         scheme=scheme,
         copies=max(1, round(len(folder) / manifest.private_images)),

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import BaseModel, Field
+from pydantic import Field
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from instahide.cli.console import notes, out, text_column
-from instahide.cli.options import Size, SkipBad, TrustedModel, command
+from instahide.cli.options import LABEL_PANEL, TrustedModel, command
+from instahide.data.read_settings import ReadSettings
 from instahide.encryption.scheme import Scheme
 from instahide.errors import printable
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 VIOLATED = 3
 
 
-class AuditOptions(BaseModel):
+class AuditOptions(ReadSettings):
     """What `instahide audit` takes."""
 
     target: Annotated[
@@ -47,14 +48,12 @@ class AuditOptions(BaseModel):
         list[str],
         typer.Option(metavar="BOUND", help='Exit with 3 if this holds: "ssim>0.4"; repeatable.'),
     ] = Field(default_factory=list)
-    size: Size = None
-    skip_bad: SkipBad = False
     model: TrustedModel = None
     out: Annotated[Path, typer.Option(help="Folder of the audit.")] = Path("audit")
 
 
 @command
-def audit(options: AuditOptions) -> None:
+def audit(options: Annotated[AuditOptions, {"Labels": LABEL_PANEL}]) -> None:
     """Run published attacks on your own images and report what they recover.
 
     An audit that was stopped or killed continues with the same command. Example:
@@ -70,9 +69,7 @@ def audit(options: AuditOptions) -> None:
     seconds, known = parse_duration(options.budget), registered()
     names = select_attacks(sorted(known.attacks), options.only)
     bounds = [parse_threshold(expression, known.attacks) for expression in options.fail_if]
-    given = PrivateImages(
-        options.images, options.public, options.size, options.skip_bad, options.model
-    )
+    given = PrivateImages(options.images, options, options.public, options.model)
     subject = open_target(options.target, given)
     session = Session.open(options.out, subject)
     try:
@@ -196,8 +193,9 @@ def _command(options: AuditOptions) -> str:
     """The command line that repeats this audit."""
     words = ["instahide", "audit", options.target, "--images", options.images]
     words += ["--public", options.public] if options.public else []
-    words += ["--size", str(options.size)] if options.size else []
-    words += ["--skip-bad"] if options.skip_bad else []
+    for name in ReadSettings.model_fields.keys() & options.model_fields_set:
+        option, value = f"--{name.replace('_', '-')}", getattr(options, name)
+        words += [option] if value is True else [option, str(value)]
     words += ["--model", options.model] if options.model else []
     words += ["--budget", options.budget, "--out", str(options.out)]
     for option, values in (("--only", options.only), ("--fail-if", options.fail_if)):

@@ -46,7 +46,8 @@ _ARGUMENT = re.compile(r"`([a-z_]+)=([^`]*)`")
 _OPTIONS = {
     "batch_size", "budget", "classes", "copies", "device", "engine", "format", "grey",
     "group_column", "image_column", "images", "label_columns", "labels", "min_keypoints", "model",
-    "out", "patch", "per_image", "port", "precision", "price", "public", "queries", "rate",
+    "out", "patch", "per_image", "port", "precision", "price", "public", "queries",
+    "query_coefficient", "rate",
     "reports", "resume", "sign_invariant", "size", "skip_bad", "split_column", "task", "test",
     "truth", "values", "window",
 }  # fmt: skip

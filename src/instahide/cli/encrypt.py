@@ -23,8 +23,6 @@ from instahide.cli.options import (
     LedgerFile,
     MixingOptions,
     Pool,
-    Size,
-    SkipBad,
     Source,
     command,
     numbers,
@@ -32,7 +30,7 @@ from instahide.cli.options import (
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.class_names import read_class_list
 from instahide.data.image_source import has_repeats
-from instahide.data.label_settings import LabelSettings
+from instahide.data.read_settings import ReadSettings
 from instahide.encryption.scheme import Preset
 from instahide.errors import InstaHideError, LedgerError
 from instahide.utils.optional_deps import requires_extra
@@ -43,14 +41,12 @@ if TYPE_CHECKING:
     from instahide.encodings.publish import Engine, Publication
 
 
-class EncryptOptions(LabelSettings, MixingOptions):
+class EncryptOptions(ReadSettings, MixingOptions):
     """What `instahide encrypt` takes."""
 
     source: Source
     out: Annotated[str, typer.Option(help="Folder or URL for the encodings.")]
     public: Pool = "photos"
-    size: Size = None
-    skip_bad: SkipBad = False
     classes: Classes = None
     mean: str | None = Field(None, description="agreed mean of pixel / 255, as 0.49,0.48,0.45")
     std: str | None = Field(None, description="agreed standard deviation")
@@ -107,14 +103,7 @@ def _opened(options: EncryptOptions) -> Publication:
 
     options.changed(options.scheme, options.k)  # Refused before images are read.
     known = None if options.classes is None else read_class_list(options.classes)
-    table = open_images(
-        options.source,
-        size=options.size,
-        skip_bad=options.skip_bad,
-        classes=known,
-        window=options.pixel_window(),
-        labels=options.label_table(),
-    )
+    table = open_images(options.source, classes=known, **options.read_options())
     images = _normalized(table, options.mean, options.std)
     scheme = options.changed(options.scheme, options.k, images.task)
     pool = open_pool(options.public, images.shape) if scheme.public_k else None

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 from rich.bar import Bar
 from rich.table import Table
 
 from instahide.cli.console import notes, out
-from instahide.cli.options import Delta, LedgerFile, Size, SkipBad, command
+from instahide.cli.options import LABEL_PANEL, Delta, LedgerFile, command
 from instahide.data import open_images
+from instahide.data.read_settings import ReadSettings
 
 if TYPE_CHECKING:
     from instahide.encodings.ledger.ledger import Totals
@@ -29,18 +30,16 @@ MEANING = (
 )
 
 
-class LedgerOptions(BaseModel):
+class LedgerOptions(ReadSettings):
     """What `instahide ledger` takes."""
 
     path: LedgerFile = None
     data: str | None = Field(None, description="only the images of this folder, file or URL")
-    size: Size = None
-    skip_bad: SkipBad = False
     delta: Delta = 1e-5
 
 
 @command
-def ledger(options: LedgerOptions) -> None:
+def ledger(options: Annotated[LedgerOptions, {"Labels": LABEL_PANEL}]) -> None:
     """Show how often your images have been encrypted, over all runs.
 
     Only totals are shown, nothing about a single image. Example: instahide ledger --data mnist-5k
@@ -114,7 +113,7 @@ def _totals(path: Path, options: LedgerOptions) -> Totals:
         return Totals(np.empty(0, np.int64), np.empty(0), np.empty(0))
     images = None
     if options.data is not None:
-        images = open_images(options.data, size=options.size, skip_bad=options.skip_bad)
+        images = open_images(options.data, **options.read_options())
     with Ledger.open(path) as opened:
         return opened.totals(images, progress=True)
 

@@ -10,9 +10,9 @@ import typer
 from pydantic import Field
 
 from instahide.cli.console import out
-from instahide.cli.options import MOST, Pool, Size, SkipBad, TrustedModel, command
+from instahide.cli.options import MOST, Pool, TrustedModel, command
 from instahide.data import ImageTable, open_pool, open_test
-from instahide.data.label_settings import LabelSettings
+from instahide.data.read_settings import ReadSettings
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import atomic_write
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from instahide.training.outputs import Outputs
 
 
-class PredictOptions(LabelSettings):
+class PredictOptions(ReadSettings):
     """What `instahide predict` takes."""
 
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]
@@ -34,8 +34,6 @@ class PredictOptions(LabelSettings):
         10, description="encodings of each image; 0: send plain images", ge=0, le=MOST
     )
     coefficient: float = Field(0.5, description="lower bound of the image's own coefficient")
-    size: Size = None
-    skip_bad: SkipBad = False
     model: TrustedModel = None
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("predictions.csv")
 
@@ -56,13 +54,9 @@ def predict(options: PredictOptions) -> None:
     from instahide.training.model_io import load_network
 
     network, card = load_network(options.run / "model.safetensors", model=options.model)
-    images = open_test(
-        options.source,
-        size=options.size,
-        skip_bad=options.skip_bad,
-        window=options.pixel_window(),
-        labels=options.label_table(),
-    )
+    if options.task is None:
+        options.task = card.task
+    images = open_test(options.source, **options.read_options())
     images = align_to_model(images, card.shape, card.classes, card, card.task)
     scheme = Scheme.from_json(card.scheme)
     if options.queries and scheme.k == 1:

@@ -10,10 +10,10 @@ import typer
 from pydantic import Field
 
 from instahide.cli.console import out
-from instahide.cli.options import Pool, Size, SkipBad, Source, command
+from instahide.cli.options import Pool, Source, command
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.display import denormalize, min_max, shown_part
-from instahide.data.label_settings import LabelSettings
+from instahide.data.read_settings import ReadSettings
 from instahide.encryption.scheme import Preset, Scheme
 from instahide.errors import InstaHideError, IntegrationError, SchemeError
 from instahide.utils.atomic_write import atomic_write
@@ -25,7 +25,7 @@ _TITLES = ("the mix", "the encoding", "|encoding|:\nwhat it says")
 _INK, _PALE = "#1b1f24", "#6b7280"
 
 
-class ShowOptions(LabelSettings):
+class ShowOptions(ReadSettings):
     """What `instahide show` takes."""
 
     source: Source = "mnist-5k"
@@ -37,8 +37,6 @@ class ShowOptions(LabelSettings):
         description="standard deviation of Gaussian noise, in units of normalized images",
     )
     images: int = Field(default=4, description="rows of the picture")
-    size: Size = None
-    skip_bad: SkipBad = False
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("show.png")
 
 
@@ -61,13 +59,7 @@ def draw_picture(options: ShowOptions) -> None:
     from instahide.encryption.known_keys import illustrate
 
     scheme = Scheme.preset(options.scheme, options.k, noise=options.noise)
-    images = open_images(
-        options.source,
-        size=options.size,
-        skip_bad=options.skip_bad,
-        window=options.pixel_window(),
-        labels=options.label_table(),
-    )
+    images = open_images(options.source, **options.read_options())
     count = options.images
     if not 1 <= count <= len(images):
         raise InstaHideError(

@@ -101,6 +101,18 @@ def output_columns(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     return [number[name] for name in names]
 
 
+def require_task(task: Task) -> None:
+    """Check that there is such a task.
+
+    Raises:
+        DataError: there is none.
+    """
+    if task not in get_args(Task):
+        raise DataError(
+            f"There is no task {task!r:.40}.", f"Use one of {', '.join(get_args(Task))}."
+        )
+
+
 def require_one_task(tasks: Sequence[Task], whose: Sequence[str]) -> None:
     """Check that all ``tasks`` are the same; ``whose`` describes each for the message.
 
@@ -126,10 +138,7 @@ def require_labels(labels: Labels, classes: Sequence[str], count: int, task: Tas
     Raises:
         DataError: they have a wrong type or shape, or a value that the task does not have.
     """
-    if task not in get_args(Task):
-        raise DataError(
-            f"There is no task {task!r:.40}.", f"Use one of {', '.join(get_args(Task))}."
-        )
+    require_task(task)
     if not all(isinstance(name, str) for name in classes):
         raise DataError("A class name is not a string.", "Name every class by a string.")
     if task == "single-label":

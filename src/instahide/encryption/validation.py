@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from instahide.data import ImageSource, ImageTable
 from instahide.data.image_source import normalized_as, task_of
-from instahide.data.labels import Task, least_columns
+from instahide.data.labels import Task, least_columns, require_task
 from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.data.normalization.normalization import (
     Normalization,
@@ -68,9 +68,11 @@ def require_label_mode(scheme: Scheme, task: Task) -> None:
     a measured value would be too small.
 
     Raises:
+        DataError: there is no such task.
         SchemeError: the scheme mixes in public images under soft labels, and the task is not
             single-label.
     """
+    require_task(task)
     if scheme.public_k and scheme.label_mode == "soft" and task != "single-label":
         raise SchemeError(
             f"With public images, soft labels of a {task} task are too small: they are multiplied "

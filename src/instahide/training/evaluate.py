@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
-from instahide.training.class_logits import class_logits
 from instahide.training.device import autocast, channels_last
 from instahide.training.outputs import Outputs
 
@@ -84,34 +84,18 @@ def accuracy(
     Raises:
         InstaHideError: the network has no output for a class number.
     """
-    training = model.training
-    model.eval()
-    try:
-        counts = [_count(model, images, labels, precision) for images, labels in batches]
-    finally:
-        model.train(training)
-    right, total = torch.stack(counts).sum(0).tolist()
-    per_class = tuple(hits / of if of else None for hits, of in zip(right, total, strict=True))
-    return Accuracy(sum(right) / sum(total), per_class)
-
-
-@torch.inference_mode()
-def _count(model: nn.Module, images: Tensor, labels: Tensor, precision: torch.dtype) -> Tensor:
-    """(2, classes): correct predictions and images of every class."""
     # Only here: its import takes a second or two.
     from torchmetrics.functional.classification import multiclass_stat_scores
 
-    device = next(model.parameters()).device
-    with autocast(device, precision):
-        outputs = model(channels_last(images.to(device)))
-    logits = class_logits(outputs)
-    labels = labels.to(device)
-    if len(labels) and labels.max() >= logits.shape[1]:
+    found, labels = predicted(model, batches, Outputs(), precision=precision)
+    if len(labels) and labels.max() >= found.shape[1]:
         raise InstaHideError(
-            f"The network has outputs for {logits.shape[1]} classes, but an image is of class "
+            f"The network has outputs for {found.shape[1]} classes, but an image is of class "
             f"{labels.max()} (counted from 0).",
             "Use a network with one output for each class.",
         )
-    scores = multiclass_stat_scores(logits, labels, logits.shape[1], average=None)
-    true_positives, *_, support = scores.unbind(1)
-    return torch.stack([true_positives, support])
+    scores = multiclass_stat_scores(found, labels, found.shape[1], average=None)
+    right, *_, total = scores.unbind(1)
+    shares = torch.where(total > 0, right / total, torch.nan).tolist()
+    per_class = tuple(None if math.isnan(share) else share for share in shares)
+    return Accuracy(float(right.sum() / total.sum()), per_class)

@@ -53,7 +53,11 @@ class _OwnBuffers(DDPStrategy):
 
 
 def make_fabric(
-    device: torch.device, precision: torch.dtype, *, distributed: bool = False
+    device: torch.device,
+    precision: torch.dtype,
+    *,
+    distributed: bool = False,
+    unused_parameters: bool = False,
 ) -> Fabric:
     """A launched `Fabric` that computes on ``device`` in ``precision``.
 
@@ -63,6 +67,7 @@ def make_fabric(
         distributed: join the processes that a launcher started, and average gradients with
             `DistributedDataParallel`; CPU tensors are exchanged through gloo, CUDA tensors through
             nccl.
+        unused_parameters: the network may have parameters that its outputs do not depend on.
     """
     if distributed:
         environment = _LauncherEnvironment()
@@ -75,6 +80,7 @@ def make_fabric(
                 process_group_backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
                 timeout=TIMEOUT,
                 gradient_as_bucket_view=True,
+                find_unused_parameters=unused_parameters,
             ),
             precision=_PRECISIONS[precision],
         )

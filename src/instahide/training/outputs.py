@@ -37,6 +37,21 @@ class Outputs:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check that a regression has a mean and a standard deviation.
+
+        Raises:
+            InstaHideError: one is missing, or there is another number of them than of columns.
+        """
+        if self.task == "regression" and not (
+            len(self.mean) == len(self.std) == (self.columns or len(self.mean)) > 0
+        ):
+            raise InstaHideError(
+                f"A regression of {self.columns or 'some'} values needs a mean and a standard "
+                f"deviation of each, but there are {len(self.mean)} and {len(self.std)}.",
+                "Pass `mean=` and `std=`, or take the outputs of the network's card.",
+            )
+
     def tensor(self, outputs: object) -> Tensor:
         """(n, columns) float32 outputs of a network.
 

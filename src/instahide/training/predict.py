@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from instahide.data import ImageSource, PhotoCrops
-from instahide.data.image_source import task_of
+from instahide.data import ImageSource, ImageTable, PhotoCrops
+from instahide.data.image_source import has_repeats, task_of
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure, limit_error
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 from instahide.training.device import autocast, channels_last
 from instahide.training.outputs import Outputs
 
@@ -85,7 +88,8 @@ def predict_encrypted(
     What is averaged are probabilities of classes or findings, or values. If queries are mixed with
     each other, a prediction is partly that of the others. The class of largest probability is not
     affected on average, so probabilities of classes stay as they are. Probabilities of findings and
-    values are corrected: see `without_partners`.
+    values are corrected: see `without_partners`. For this, images of one group may be mixed with
+    each other if there is no ``exposure``, and equal images get the same prediction.
 
     Args:
         model: a network trained on encodings of ``scheme``; it has one output for each class, or a
@@ -125,6 +129,9 @@ def predict_encrypted(
         raise InstaHideError(f"encodings = {encodings} is below 1.", "Use 10 or more.")
     query = scheme.query(coefficient)
     outputs = outputs or Outputs(task_of(queries), len(queries.classes))
+    places = np.arange(len(queries))
+    if _shares_labels(query, outputs):
+        queries, places = _all_mixable(queries, exposure)
     encoder = Encoder(query, queries, public, participant=participant, exposure=exposure)
     total = torch.zeros(len(queries), len(queries.classes))
     for _ in range(encodings):
@@ -137,7 +144,44 @@ def predict_encrypted(
             total[rows] += probabilities(
                 model, encoded.images, precision=precision, outputs=outputs
             )
-    return without_partners(total / encodings, query, outputs)
+    return without_partners(total / encodings, query, outputs)[places]
+
+
+def _shares_labels(query: Scheme, outputs: Outputs) -> bool:
+    """Whether a prediction is partly that of other queries, and is to be corrected."""
+    return query.private_k > 1 and outputs.task != "single-label"
+
+
+def _all_mixable(
+    queries: ImageSource, exposure: Exposure | None
+) -> tuple[ImageSource, NDArray[np.int64]]:
+    """Queries of which any two are mixed equally often, and the row of each query among them.
+
+    `without_partners` relies on it. Images of one group are not mixed with each other, nor is one
+    picture with itself. Without an account the encodings stay here, so that groups do not matter,
+    and each picture is encoded once.
+
+    Raises:
+        DataError: there are several images of a picture or group, and an account counts them.
+    """
+    if exposure is None and isinstance(queries, ImageTable):
+        alone = replace(queries, sources=None, groups=None)
+        _, first, places = np.unique(alone.content_ids, return_index=True, return_inverse=True)
+        return alone if len(first) == len(alone) else alone.subset(first), places
+    if has_repeats(queries):
+        raise DataError(
+            "Several queries are of one picture or group. Such queries are not mixed with each "
+            "other, so that their predictions cannot be corrected for the others.",
+            "Predict one image of each group at a time, or leave out `exposure=` where encodings "
+            "stay on your machine.",
+        )
+    return queries, np.arange(len(queries))
+
+
+def label_shares(query: Scheme, count: int) -> tuple[float, float]:
+    """Mean shares of a query, and of each of ``count`` - 1 other queries, in its encodings."""
+    own = float(query.simulated_coefficients()[:, 0].mean())
+    return own, (1 - own) / (count - 1)
 
 
 def without_partners(predictions: Tensor, query: Scheme, outputs: Outputs) -> Tensor:
@@ -146,7 +190,8 @@ def without_partners(predictions: Tensor, query: Scheme, outputs: Outputs) -> Te
     Mixed labels are linear in the labels, and a network predicts their mean. The query itself has
     the mean coefficient a, and the n - 1 other queries share the rest equally, on average. So the
     mean prediction p of a query with the label y is a y + (1 - a) (n m - y) / (n - 1), where m is
-    the mean label of all queries, which is the mean of p. This is solved for y. Nothing is to be
+    the mean label of all queries, which is the mean of p; this holds if any two queries are mixed
+    equally often. This is solved for y. Nothing is to be
     corrected where all partners are public, as these have no labels, nor for classes.
 
     Args:
@@ -172,10 +217,9 @@ def without_partners(predictions: Tensor, query: Scheme, outputs: Outputs) -> Te
         (True, True)
     """
     count = len(predictions)
-    if outputs.task == "single-label" or query.private_k == 1 or count < 2:
+    if not _shares_labels(query, outputs) or count < 2:
         return predictions
-    own = float(query.simulated_coefficients()[:, 0].mean())
-    other = (1 - own) / (count - 1)
+    own, other = label_shares(query, count)
     if own - other < LEAST_SHARE:
         raise InstaHideError(
             "The coefficient of a query is hardly larger than those of the queries it is mixed "

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from instahide.data.label_settings import LabelSettings
+from instahide.data.read_settings import ReadSettings
 from instahide.errors import InstaHideError, failure_reason
 from instahide.utils.atomic_write import read_regular
 
@@ -71,7 +71,7 @@ MOST_BYTES = 1 << 16
 _SHOWN = 80
 
 
-class TrainSettings(LabelSettings):
+class TrainSettings(ReadSettings):
     """The settings of a training run; none of them is secret.
 
     The description of a field is also the help text of its command-line option. The bounds of the
@@ -106,10 +106,6 @@ class TrainSettings(LabelSettings):
     fresh_crops: bool = Field(
         False, description="draw new crops of the public photographs every epoch, flat ones too"
     )
-    size: Annotated[Whole, Field(ge=1)] | None = Field(
-        None, description="resize the short side to so many pixels and crop the centre"
-    )
-    skip_bad: bool = Field(False, description="leave out image files that cannot be read")
     test_share: Annotated[Number, Field(gt=0, lt=1)] = Field(
         0.2, description="share of every class to test on, where the data has no test part"
     )

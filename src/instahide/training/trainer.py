@@ -174,10 +174,11 @@ class Trainer:
             loss=_loss(self.material),
         )
         self.facts = self.material.facts() | self.processes.facts(self.device)
+        if folder is not None:
+            save_network(folder.path / "model.safetensors", self.model, self.material.card)
         if tested:
             self._measure()
         if folder is not None:
-            save_network(folder.path / "model.safetensors", self.model, self.material.card)
             folder.write_results(self.history, self.metrics, self.facts)
 
     def _evaluate(self, network: nn.Module) -> dict[str, float]:

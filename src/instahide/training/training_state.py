@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.precision.amp import MixedPrecision
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -17,10 +15,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from instahide.errors import DamagedFileError
 from instahide.training.device import channels_last, pick_device, pick_precision, place
 from instahide.training.distributed.processes import ALONE, Processes
-from instahide.training.fabric import make_fabric
 from instahide.training.history import History
 from instahide.training.losses import Loss
+from instahide.training.models.imported import is_imported
 from instahide.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _HISTORY = TypeAdapter(History)
 
@@ -64,10 +65,18 @@ class TrainingState:
         Raises:
             InstaHideError: this machine lacks the device or the precision.
         """
+        # Only here: its import takes seconds.
+        from instahide.training.fabric import make_fabric
+
         device = pick_device(settings.device)
         precision = pick_precision(settings.precision, device)
         place(model, device)
-        fabric = make_fabric(device, precision, distributed=processes.world_size > 1)
+        fabric = make_fabric(
+            device,
+            precision,
+            distributed=processes.world_size > 1,
+            unused_parameters=is_imported(settings.model),
+        )
         state = cls(model, _optimizer(model, settings), fabric, processes, loss=loss or Loss())
         if settings.ema > 0:
             state.average = state._moving_average(settings.ema)
@@ -76,6 +85,8 @@ class TrainingState:
     @property
     def gradient_scale(self) -> float:
         """The factor of all gradients before the optimiser's step; not 1 only for float16."""
+        from lightning_fabric.plugins.precision.amp import MixedPrecision
+
         precision = self.fabric.strategy.precision
         scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
         return 1.0 if scaler is None else float(scaler.get_scale())

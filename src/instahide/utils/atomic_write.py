@@ -80,6 +80,8 @@ def atomic_write(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
     """
     partial: Path | None = None
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         made = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))

@@ -178,6 +178,9 @@ def main(folder: Path) -> None:
                 "group": learnt(own, settings_of("small-group", 2), processes),
                 "batch": learnt(own, settings_of("small", 4), processes),
                 "resumed": stopped(folder, processes),
+                "unused": learnt(
+                    own, settings_of("tests.training.models.factories:second_head", 2), processes
+                ),
                 "findings": learnt(
                     unknown(own), settings_of("small-group", 2), processes, loss=FINDINGS
                 ),

@@ -61,7 +61,7 @@ def written(folder: Path) -> list[Rank]:
     ]
 
 
-@pytest.mark.parametrize("name", ["group", "batch", "resumed"])
+@pytest.mark.parametrize("name", ["group", "batch", "resumed", "unused"])
 def test_both_hold_the_same_network_to_the_bit(ranks: list[Rank], name: str) -> None:
     """Though one of them has more batches, and the other's last is a single encoding."""
     ours, theirs = (rank.part(name) for rank in ranks)

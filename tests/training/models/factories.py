@@ -53,4 +53,51 @@ def raising(channels: int, outputs: int) -> nn.Module:
     raise RuntimeError("no licence")
 
 
+def only_evaluated(channels: int, outputs: int) -> nn.Module:
+    """A network that cannot be trained as it is evaluated."""
+
+    class Trained(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = pooled(channels, outputs)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                raise RuntimeError("use the other entry point for training")
+            found: Tensor = self.inner(x)
+            return found
+
+    return Trained()
+
+
+def of_contiguous_images(channels: int, outputs: int) -> nn.Module:
+    """A network that takes no channels-last images."""
+
+    class Viewed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(channels * 64, outputs)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.inner(x.view(len(x), -1))
+            return found
+
+    return Viewed()
+
+
+def second_head(channels: int, outputs: int) -> nn.Module:
+    """A network with parameters that its outputs do not depend on."""
+
+    class OneHead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = pooled(channels, outputs), pooled(channels, outputs)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.first(x)
+            return found
+
+    return OneHead()
+
+
 NOT_CALLABLE = 1

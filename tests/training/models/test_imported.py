@@ -36,6 +36,7 @@ def test_a_factory_makes_a_network_behind_the_stem(name: str) -> None:
         (f"{FACTORIES}:no_weights", "no weights to train"),
         (f"{FACTORIES}:no_module", "returns str"),
         (f"{FACTORIES}:raising", "no licence.*Write a function of your own"),
+        (f"{FACTORIES}:only_evaluated", "does not take images.*other entry point for training"),
         (f"{FACTORIES}:NOT_CALLABLE", "no callable NOT_CALLABLE"),
         (f"{FACTORIES}:missing", "no callable missing"),
         ("no.such.module:make", "cannot be imported.*PYTHONPATH"),
@@ -49,6 +50,11 @@ def test_a_factory_makes_a_network_behind_the_stem(name: str) -> None:
 def test_what_is_no_network_is_refused(name: str, message: str) -> None:
     with pytest.raises(InstaHideError, match=message):
         build(name, 1, 3, sign_invariant=True, size=(8, 8))
+
+
+def test_a_network_is_tried_in_the_memory_layout_of_training() -> None:
+    with pytest.raises(InstaHideError, match=r"does not take images.*view"):
+        build(f"{FACTORIES}:of_contiguous_images", 2, 3, sign_invariant=True, size=(8, 8))
 
 
 def test_a_network_that_does_not_take_the_size_is_refused() -> None:

@@ -14,6 +14,9 @@ from instahide.errors import DataError
 
 #: Rows whose pixels tell whether images are in the unit of the network's, at most.
 RANGE_ROWS = 200
+#: Pixels that span less than this part of the range are taken to be in another unit, such as 12-bit
+#: pixels among 16-bit ones.
+LEAST_SPAN = 8
 
 
 def align_to_model(
@@ -46,26 +49,41 @@ def align_to_model(
             f"Bring them to its size with `size={min(shape[1:])}`.",
         )
     require_one_task([task, images.task], ["the network", "the images"])
-    images = _within_range(images, normalization.value_range)
+    images = to_value_range(images, normalization.value_range)
     labels = matched_labels(images.labels, images.classes, classes, task)
     return replace(images, labels=labels, classes=classes).normalized_like(normalization)
 
 
-def _within_range(images: ImageTable, value_range: ValueRange) -> ImageTable:
-    """``images`` with no pixel beyond ``value_range``, the range of the network's images."""
-    if images.value_range == value_range:
+def to_value_range(images: ImageTable, value_range: ValueRange) -> ImageTable:
+    """``images`` with the range of values of other images; pixels beyond it are set to its ends.
+
+    Args:
+        images: the images.
+        value_range: that of the images that a network or encodings were made from.
+
+    Raises:
+        DataError: the pixels seem to be in another unit than those images.
+    """
+    if images.value_range == value_range or not len(images):
         return images
     low, high = value_range
     rows = slice(None, None, max(1, -(-len(images) // RANGE_ROWS)))
     sample = images.pixels[rows].astype(np.float64)
     # The background may be as dark in any unit.
     bright = sample[sample > low]
-    other_unit = value_range == EIGHT_BIT and images.pixels.dtype != np.uint8
-    if other_unit or (bright > high).sum() > len(bright) / 2:
+    eight_bits = images.pixels.dtype == np.uint8
+    in_eight_bits = EIGHT_BIT[0] <= low and high <= EIGHT_BIT[1]
+    if (
+        (eight_bits and not in_eight_bits)
+        or (value_range == EIGHT_BIT and not eight_bits)
+        or (bright > high).sum() > len(bright) / 2
+        or np.ptp(sample.clip(low, high)) < (high - low) / LEAST_SPAN
+    ):
         raise DataError(
-            f"The pixels of the images range from {images.value_range[0]:g} to "
-            f"{images.value_range[1]:g}, those that the network was trained on from {low:g} to "
+            f"The pixels of the images, {images.pixels.dtype} from {sample.min():g} to "
+            f"{sample.max():g}, seem to be in another unit than those before, from {low:g} to "
             f"{high:g}.",
-            "Give images of the same bit depth and unit, or train on images like these.",
+            "Give images of the same bit depth and unit. If they are, name this range as their "
+            "`window=`.",
         )
     return images.with_pixels(clip_pixels(images.pixels, value_range), value_range)

@@ -185,13 +185,7 @@ def _open_test(
     if settings.test is None:
         return None
     if not holds_encodings(settings.test):
-        images = open_test(
-            settings.test,
-            size=settings.size,
-            skip_bad=settings.skip_bad,
-            window=settings.pixel_window(),
-            labels=settings.label_table(),
-        )
+        images = open_test(settings.test, **settings.read_options())
         return align_to_model(images, shape, classes, normalization, task)
     folder = EncodedFolder.open(settings.test)
     require_one_task(

@@ -19,7 +19,6 @@ from instahide.data import (
     open_split,
     open_test,
 )
-from instahide.data.sources import ReadOptions
 from instahide.data.splits import require_trainable
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
@@ -36,7 +35,7 @@ from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.distributed.sharding import shard_split, source_of
 from instahide.training.evaluate import table_batches
 from instahide.training.model_io import NetworkCard
-from instahide.training.predict import predict_encrypted
+from instahide.training.predict import LEAST_SHARE, label_shares, predict_encrypted
 from instahide.training.settings import TrainSettings
 
 
@@ -80,7 +79,8 @@ class PrivateData:
         has_queries = scheme.k > 1 and settings.queries > 0
         public = public_images(settings, split.train.shape)
         if has_queries:
-            _require_encryptable_queries(scheme.query(settings.query_coefficient), split.test)
+            query = scheme.query(settings.query_coefficient)
+            _require_encryptable_queries(query, split.test)
         encoder = Encoder(
             scheme,
             split.train,
@@ -195,6 +195,14 @@ def _require_encryptable_queries(query: Scheme, images: ImageTable) -> None:
             "test images.",
             "Add test images, or set `queries=0`.",
         )
+    if query.private_k > 1 and images.task != "single-label" and len(images) > 1:
+        own, other = label_shares(query, len(images))
+        if own - other < LEAST_SHARE:
+            raise DataError(
+                "The coefficient of a query is hardly larger than those of the test images it is "
+                "mixed with, so that their labels cannot be told apart.",
+                "Raise `query_coefficient=`, add test images, or set `queries=0`.",
+            )
 
 
 def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Exposure:
@@ -206,13 +214,7 @@ def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Ex
 
 
 def _split(settings: TrainSettings, processes: Processes) -> Split:
-    how: ReadOptions = {
-        "size": settings.size,
-        "skip_bad": settings.skip_bad,
-        "progress": processes.main,
-        "window": settings.pixel_window(),
-        "labels": settings.label_table(),
-    }
+    how = settings.read_options(progress=processes.main)
     source = source_of(str(settings.data), processes)
     if settings.test is None:
         return open_split(source, test_share=settings.test_share, **how)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from instahide.errors import InstaHideError
 from instahide.training.class_logits import class_logits
+from instahide.training.device import channels_last
 from instahide.training.models.blocks import SignInvariant
 from instahide.training.models.builtin import IMAGE_NETWORKS, NETWORKS, VOLUME_NETWORKS
 from instahide.training.models.imported import is_imported, make_imported
@@ -97,12 +99,17 @@ def _require_dimensions(name: str, size: tuple[int, ...]) -> None:
 
 
 def _try(network: nn.Module, name: str, channels: int, classes: int, size: tuple[int, ...]) -> None:
-    """Check that ``network`` maps images of ``size`` to ``classes`` outputs, on zeros."""
-    images = torch.zeros(_TRIAL, channels, *size)
-    network.eval()
+    """Check that ``network`` maps images of ``size`` to ``classes`` outputs, on zeros.
+
+    It is tried as it is used: in training and in evaluation, on images in the memory layout of a
+    training step. Its buffers stay as they are.
+    """
+    images = channels_last(torch.zeros(_TRIAL, channels, *size))
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     try:
         with torch.no_grad():
-            outputs = network(images)
+            functional_call(network.train(), buffers, (images,))
+            outputs = network.eval()(images)
     except Exception as error:  # from code of other packages
         reason = str(error).partition("\n")[0][:200]
         raise InstaHideError(

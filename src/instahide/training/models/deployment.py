@@ -114,7 +114,9 @@ def export_network(
         traced, checked = pixels[:_TRACED], pixels[_TRACED:]
         try:
             run = write(deployed, traced, json.dumps(asdict(card)), partial)
-            difference = float((run(checked) - deployed(checked)).abs().max())
+            # A value is compared in units of its spread over images.
+            unit = torch.tensor(card.target_std or (1.0,))
+            difference = float(((run(checked) - deployed(checked)).abs() / unit).max())
         except InstaHideError:
             raise
         except Exception as error:  # the exporters raise several kinds
@@ -123,7 +125,7 @@ def export_network(
                 f"{str(error).strip().partition(chr(10))[0][:200]}).",
                 "Use another format, or export it from Python with its own package.",
             ) from error
-        if not difference <= TOLERANCE * max((1.0, *card.target_std)):
+        if not difference <= TOLERANCE:
             raise InstaHideError(
                 f"The exported file computes other predictions than the network (difference "
                 f"{difference:.2g}).",

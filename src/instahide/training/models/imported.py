@@ -130,7 +130,9 @@ def _first_accepted(
         try:
             return make(*arguments, **given)
         except Exception as error:  # from code of other packages
-            reason = reason or f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+            # The last reason but that an argument has another name.
+            if not reason or "unexpected keyword" not in str(error):
+                reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
     raise InstaHideError(
         f"The network `{name}` cannot be made from the images' shape and number of outputs alone "
         f"({reason}).",

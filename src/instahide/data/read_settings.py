@@ -1,24 +1,34 @@
-"""Settings of commands and runs that say how images are labelled and which values are kept."""
+"""Settings of commands and runs that say how images are read and labelled."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
 from instahide.data.labels import Task
 from instahide.data.readers.tables.label_table import LabelTable
-from instahide.data.readers.window import Window, read_window
+from instahide.data.readers.window import read_window
+from instahide.data.sources import ReadOptions
+
+#: Largest side of an image in pixels.
+MOST_PIXELS = 1 << 14
 
 
-class LabelSettings(BaseModel):
-    """A table of labels for a folder of images, and a window; also the options of commands.
+class ReadSettings(BaseModel):
+    """Size, labels and window of images; the fields are also options of commands.
 
     Examples:
-        >>> from instahide.data.label_settings import LabelSettings
-        >>> LabelSettings(labels="labels.csv", label_columns="mass,nodule").label_table()
-        LabelTable(path='labels.csv', image_column='file', label_columns=('mass', 'nodule'), \
-group_column=None, split_column=None, task=None)
+        >>> from instahide.data.read_settings import ReadSettings
+        >>> from instahide import open_images
+        >>> open_images("mnist-5k", **ReadSettings(size=14).read_options())
+        ImageTable(4000 of (1, 14, 14), 10 classes)
     """
 
+    size: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | None = Field(
+        default=None, description="resize the short side to so many pixels and crop the center"
+    )
+    skip_bad: bool = Field(default=False, description="leave out image files that cannot be read")
     labels: str | None = Field(
         default=None, description="CSV or Parquet table with the labels of the images in a folder"
     )
@@ -60,10 +70,16 @@ group_column=None, split_column=None, task=None)
             self.task,
         )
 
-    def pixel_window(self) -> Window:
-        """The window.
+    def read_options(self, *, progress: bool = True) -> ReadOptions:
+        """The arguments of `open_images`, `open_split` and `open_test`.
 
         Raises:
-            DataError: it is none.
+            DataError: the window is none.
         """
-        return read_window(self.window)
+        return {
+            "size": self.size,
+            "skip_bad": self.skip_bad,
+            "progress": progress,
+            "window": read_window(self.window),
+            "labels": self.label_table(),
+        }
