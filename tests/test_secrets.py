@@ -23,8 +23,8 @@ from instahide.encryption.sampling import sampler
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.training.data.encoded_loader import EncodedLoader
-from instahide.training.model_io import NetworkCard, save_network
 from instahide.training.models import build
+from instahide.training.models.model_io import NetworkCard, save_network
 from instahide.training.progress import Lines
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings

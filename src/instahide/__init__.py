@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from instahide.errors import InstaHideError
     from instahide.integrations.dataloader.wrap import encode_loader
     from instahide.training.data.encoded_loader import EncodedLoader
-    from instahide.training.model_io import load_network
+    from instahide.training.models.model_io import load_network
     from instahide.training.predict import predict_encrypted
 
 _HOMES = {
@@ -43,7 +43,7 @@ _HOMES = {
     "open_split": "instahide.data",
     "EncodedLoader": "instahide.training.data.encoded_loader",
     "encode_loader": "instahide.integrations.dataloader.wrap",
-    "load_network": "instahide.training.model_io",
+    "load_network": "instahide.training.models.model_io",
     "predict_encrypted": "instahide.training.predict",
 }
 

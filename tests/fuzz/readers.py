@@ -26,8 +26,8 @@ from instahide.encodings.ledger.schema import _crc
 from instahide.encodings.manifest import Manifest
 from instahide.encodings.publish import Publication, publish, threads
 from instahide.encryption.scheme import Scheme
-from instahide.training.model_io import NetworkCard, load_network, save_network
 from instahide.training.models import build
+from instahide.training.models.model_io import NetworkCard, load_network, save_network
 from instahide.training.settings import TrainSettings
 from instahide.utils.tensor_file import read_tensors, write_tensors
 from tests.fuzz.image_readers import IMAGE_READERS

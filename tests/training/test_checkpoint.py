@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.training.history import EpochRecord, History
-from instahide.training.model_io import NetworkCard, load_network, save_network
 from instahide.training.models import SignInvariant, build, residual_network
+from instahide.training.models.model_io import NetworkCard, load_network, save_network
 from instahide.training.progress import Progress
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings

@@ -29,8 +29,8 @@ from instahide.training.data.private import _require_encryptable_queries
 from instahide.training.data.target_scale import scale_of_parts, target_scale
 from instahide.training.distributed.processes import ALONE
 from instahide.training.evaluate import predicted, table_batches
-from instahide.training.model_io import load_network
 from instahide.training.models.deployment import Deployment
+from instahide.training.models.model_io import load_network
 from instahide.training.outputs import Outputs
 from instahide.training.predict import predict_encrypted, without_partners
 from instahide.training.run_folder import RunFolder

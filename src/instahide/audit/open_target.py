@@ -19,7 +19,7 @@ from instahide.encodings.folder import EncodedFolder
 from instahide.errors import DamagedFileError, DataError, InstaHideError, failure_reason
 from instahide.training.data.alignment import to_value_range
 from instahide.training.data.pooled import holds_encodings
-from instahide.training.model_io import NetworkCard, load_network
+from instahide.training.models.model_io import NetworkCard, load_network
 from instahide.training.settings import TrainSettings
 from instahide.utils.atomic_write import read_regular
 

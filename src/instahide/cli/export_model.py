@@ -28,8 +28,8 @@ def export_model(
 
     Example: instahide export-model runs/run --format onnx --out model.onnx
     """
-    from instahide.training.model_io import load_network
     from instahide.training.models.deployment import export_network
+    from instahide.training.models.model_io import load_network
 
     network, card = load_network(run / "model.safetensors", model=model)
     export_network(network, card, out_file, form)

@@ -20,7 +20,7 @@ from instahide.utils.atomic_write import atomic_write
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from instahide.training.model_io import NetworkCard
+    from instahide.training.models.model_io import NetworkCard
     from instahide.training.outputs import Outputs
 
 
@@ -51,7 +51,7 @@ def predict(options: PredictOptions) -> None:
 
     from instahide.training.data.alignment import align_to_model
     from instahide.training.metrics import as_text, evaluation
-    from instahide.training.model_io import load_network
+    from instahide.training.models.model_io import load_network
 
     network, card = load_network(options.run / "model.safetensors", model=options.model)
     if options.task is None:

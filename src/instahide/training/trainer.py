@@ -21,8 +21,8 @@ from instahide.training.evaluate import predicted
 from instahide.training.history import History
 from instahide.training.losses import Loss
 from instahide.training.metrics import evaluation, headline
-from instahide.training.model_io import NetworkCard, save_network
 from instahide.training.models import build
+from instahide.training.models.model_io import NetworkCard, save_network
 from instahide.training.progress import Progress
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings

@@ -124,7 +124,7 @@ def test_whatever_holds_the_images_it_counts_the_same_ones(
         first.record(np.array([[0, 1]]), np.full((1, 2), 0.5, np.float32))
         account = ledger.account(dataset(), image=image)
         assert account.counts.tolist() == [1, 1] + [0] * (COUNT - 2)
-        run(dataset(), account, image=image, label=label)
+        run(dataset(), account, fields=(image, label))
         assert first.counts.tolist() == account.counts.tolist()
         # Not known from which pixels these floats come: the table counts for itself.
         assert ledger.account(table).counts.sum() == 0
@@ -253,7 +253,6 @@ def test_what_gives_no_items_by_number_is_refused(path: Path, what: Callable[[],
 @pytest.mark.parametrize("image", ["picture", ("scan", "other"), 7])
 def test_an_image_that_is_not_there_is_refused(path: Path, image: Any) -> None:
     with Ledger.open(path) as ledger:
-        with pytest.raises(InstaHideError, match="image="):
-            ledger.account(Named(), image=image)
-        with pytest.raises(InstaHideError, match="image="):
-            ledger.account(Named())
+        for named in ({"image": image}, {}):
+            with pytest.raises(InstaHideError, match="image"):
+                ledger.account(Named(), **named)

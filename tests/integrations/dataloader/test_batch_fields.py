@@ -92,7 +92,7 @@ def test_fields_are_found_and_replaced(make: str, said: bool) -> None:
     ("batch", "message"),
     [
         ((IMAGES, IMAGES, LABELS), r"2 fields that may be its images, .*; it holds \[0\] float32"),
-        ((IMAGES, LABELS, LABELS), r"2 fields .* labels, .* \[2\] int64 \(4,\).* with label="),
+        ((IMAGES, LABELS, LABELS), r"2 fields .* labels, .* \[2\] int64 \(4,\).* with `fields="),
         (((IMAGES * 255).byte(), LABELS), r"no fields .* floats of shape \(n, C, H, W\), .*; it "
          r"holds \[0\] uint8 \(4, 3, 2, 2\), .* normalized images"),
         ((IMAGES[:3], LABELS), "no fields that may be its images"),

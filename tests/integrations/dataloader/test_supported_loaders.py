@@ -215,7 +215,9 @@ def test_other_fields_stay_as_they_are(more: Any) -> None:
         images = default_collate(items)[0]
         return {**view(images), "other": more(images)}
 
-    for batch in encode_loader(loader(collate_fn=collate), INSIDE, label="label", classes=3):
+    for batch in encode_loader(
+        loader(collate_fn=collate), INSIDE, fields=(None, "label"), classes=3
+    ):
         expected = more(batch["image"])
         assert type(batch["other"]) is type(expected)
         assert len(batch["other"]) == len(expected)

@@ -77,7 +77,7 @@ def test_labels_that_are_not_of_the_task_are_refused(labels: Tensor, task: Task,
 
 def test_masks_of_segmentation_are_refused() -> None:
     masks = torch.zeros(COUNT, 5, 7, dtype=torch.int64)
-    wrapped = encode_loader(loader_of(masks), Scheme.plain(), label=1, task="multi-label")
+    wrapped = encode_loader(loader_of(masks), Scheme.plain(), fields=(None, 1), task="multi-label")
     with pytest.raises(InstaHideError, match="Segmentation masks are not supported"):
         next(iter(wrapped))
 

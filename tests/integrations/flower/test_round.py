@@ -27,7 +27,7 @@ from instahide.integrations.flower.errors import SILENCE, error_replies
 from instahide.integrations.flower.federation_spec import FederationSpec, averaged, moments
 from instahide.training.data.alignment import align_to_model
 from instahide.training.evaluate import accuracy, table_batches
-from instahide.training.model_io import load_network
+from instahide.training.models.model_io import load_network
 from tests.integrations.flower.conftest import write_images
 
 Make = Callable[..., Any]

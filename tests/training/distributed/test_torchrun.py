@@ -15,7 +15,7 @@ import pytest
 
 from instahide.data import open_images, open_split
 from instahide.encodings.ledger.ledger import Ledger
-from instahide.training.model_io import load_network
+from instahide.training.models.model_io import load_network
 from instahide.training.settings import TrainSettings
 from instahide.training.trainer import Trainer
 from tests.training.distributed.launch import SECONDS, ended, started, torchrun, train

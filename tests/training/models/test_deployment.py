@@ -17,13 +17,13 @@ from instahide.cli.main import app
 from instahide.data.labels import Task
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.training.model_io import NetworkCard, save_network
 from instahide.training.models import build
 from instahide.training.models.deployment import (
     Deployment,
     DeploymentFormat,
     export_network,
 )
+from instahide.training.models.model_io import NetworkCard, save_network
 from instahide.training.predict import probabilities
 from tests.scans import stains, volumes
 

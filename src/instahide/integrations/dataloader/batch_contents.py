@@ -138,7 +138,8 @@ def _require_own_images(fetched: FetchedBatch, paths: list[str]) -> None:
     if list(fetched.images[: len(paths)]) != paths:
         raise DataError(
             "The images of a batch are not known to be those of its items.",
-            "Collate all batches alike, or name the field that holds the images with image=.",
+            "Collate all batches alike, or name the field that holds the images, by `fields=` of a "
+            "loader or `image=` of an account.",
         )
 
 

@@ -179,7 +179,8 @@ def get_leaf(batch: object, path: Path) -> Leaf:
         return leaf
     raise DataError(
         f"The field of the batch is a {type(leaf).__name__}, not a tensor.",
-        "Name the field that holds the stacked tensor with image= or label=.",
+        "Name the field that holds the stacked tensor, by `fields=` of a loader or `image=` of an "
+        "account.",
     )
 
 
@@ -314,12 +315,11 @@ def _only(
     for candidates in (named, found):
         if len(candidates) == 1:
             return candidates[0]
-    argument = "image" if kind == "image" else "label"
     listed = ", ".join(f"{path_text(path)} {_described(leaf)}" for path, leaf in leaves.items())
     raise IntegrationError(
         f"The batch has {len(found) or 'no'} fields that may be its {kind}s, {WANTED[kind]}; "
         f"it holds {listed or 'no tensors'}.",
-        f"Say which with {argument}=, a key, an index, or a tuple of these."
+        "Say which with `fields=(image, label)`: each a key, an index, or a tuple of these."
         if found
         else _REMEDIES[kind],
     )

@@ -39,8 +39,7 @@ def encode_loader(
     scheme: Scheme,
     *,
     public: ImageSource | PhotoCrops | None = None,
-    image: Hashable = None,
-    label: Hashable = None,
+    fields: tuple[Hashable, Hashable] = (None, None),
     classes: int | Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -60,9 +59,9 @@ def encode_loader(
         scheme: how to encrypt.
         public: the public images, required if ``scheme.public_k`` is above 0: a pool, or
             photographs from which every epoch draws new crops.
-        image: the field of a batch that holds the images: a key, an index, or a tuple of keys and
-            indices for a nested field. By default the only field of shape (n, C, H, W).
-        label: the field that holds the labels, likewise.
+        fields: the fields of a batch that hold the images and the labels, as in ``("image",
+            "label")``: each a key, an index, or a tuple of keys and indices for a nested field.
+            None: the only field of shape (n, C, H, W), and the only one of labels.
         classes: the number of classes, or their names; by default those that the data set
             declares. Of other tasks the columns, by default as many as the labels have.
         mean: mean that the transform subtracts, per channel; used to normalize ``public``, and
@@ -126,7 +125,8 @@ def encode_loader(
         stated = class_names(dataset) or num_classes(dataset)
     count = len(stated) if isinstance(stated, tuple) else stated
     check = ValueCheck(moments, _public_statistics(public, moments), mask=scheme.mask)
-    contents = BatchReader(as_path(image), as_path(label), count, check, task)
+    image, label = map(as_path, fields)
+    contents = BatchReader(image, label, count, check, task)
     return EncodingLoader(loader, encoder, contents, stated)
 
 

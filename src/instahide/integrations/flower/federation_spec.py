@@ -18,8 +18,8 @@ from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 from instahide.integrations.flower.untrusted_values import in_range, printable, whole_number
 from instahide.training.data.alignment import align_to_model
-from instahide.training.model_io import NetworkCard
 from instahide.training.models import build
+from instahide.training.models.model_io import NetworkCard
 
 #: Bounds of the values that a server may send. No images have a std below one grey level.
 MOST_SIDE, MOST_CLASSES, MOST_TEXT, LEAST_STD = 1 << 16, 10_000, 200, 1 / 255

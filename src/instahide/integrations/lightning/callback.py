@@ -42,8 +42,7 @@ class InstaHideCallback(Callback):
     Args:
         scheme: how to encrypt.
         public: the public images, as for `encode_loader`.
-        image: the field of a batch that holds the images, as for `encode_loader`.
-        label: the field that holds the labels, as for `encode_loader`.
+        fields: the fields of a batch that hold the images and the labels, as for `encode_loader`.
         classes: the number of classes or their names, as for `encode_loader`.
         mean: mean that the transform subtracts, as for `encode_loader`.
         std: standard deviation that the transform divides by, as for `encode_loader`.
@@ -76,8 +75,7 @@ class InstaHideCallback(Callback):
         scheme: Scheme,
         *,
         public: ImageSource | PhotoCrops | None = None,
-        image: Hashable = None,
-        label: Hashable = None,
+        fields: tuple[Hashable, Hashable] = (None, None),
         classes: int | Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -92,12 +90,12 @@ class InstaHideCallback(Callback):
         self.scheme = scheme
         self.max_exposure = max_exposure
         self._encode = partial(
-            encode_loader, scheme=scheme, public=public, image=image, label=label,
-            classes=classes, mean=mean, std=std, task=task,
+            encode_loader, scheme=scheme, public=public, fields=fields, classes=classes,
+            mean=mean, std=std, task=task,
         )  # fmt: skip
         self._groups = groups
         self._count = partial(
-            Ledger.account, image=image, mean=mean, std=std, scheme=scheme, limit=max_exposure,
+            Ledger.account, image=fields[0], mean=mean, std=std, scheme=scheme, limit=max_exposure,
             groups=groups,
         )  # fmt: skip
         self._exposures: dict[int, DistributedExposure] = {}

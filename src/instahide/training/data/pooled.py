@@ -30,7 +30,7 @@ from instahide.training.data.target_scale import UNSCALED, TargetScale, scale_of
 from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.distributed.sharding import shard
 from instahide.training.evaluate import table_batches
-from instahide.training.model_io import NetworkCard
+from instahide.training.models.model_io import NetworkCard
 from instahide.training.settings import TrainSettings
 
 

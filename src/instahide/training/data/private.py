@@ -34,7 +34,7 @@ from instahide.training.data.target_scale import UNSCALED, TargetScale, target_s
 from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.distributed.sharding import shard_split, source_of
 from instahide.training.evaluate import table_batches
-from instahide.training.model_io import NetworkCard
+from instahide.training.models.model_io import NetworkCard
 from instahide.training.predict import LEAST_SHARE, label_shares, predict_encrypted
 from instahide.training.settings import TrainSettings
 

@@ -9,12 +9,12 @@ from torch import nn
 from torch.func import functional_call
 
 from instahide.errors import InstaHideError
-from instahide.training.class_logits import class_logits
 from instahide.training.device import channels_last
 from instahide.training.models.blocks import SignInvariant
 from instahide.training.models.builtin import IMAGE_NETWORKS, NETWORKS, VOLUME_NETWORKS
 from instahide.training.models.imported import is_imported, make_imported
 from instahide.training.models.pretrained import load_pretrained
+from instahide.training.outputs import class_logits
 
 #: Images of a trial batch: batch normalization needs two in training.
 _TRIAL = 2

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from instahide.errors import InstaHideError
-from instahide.training.model_io import NetworkCard
+from instahide.training.models.model_io import NetworkCard
 from instahide.utils.atomic_write import atomic_write
 from instahide.utils.optional_deps import requires_extra
 from instahide.utils.tensor_file import write_tensors
@@ -51,7 +51,7 @@ class Deployment(nn.Module):
     Examples:
         >>> import torch
         >>> from instahide import Scheme
-        >>> from instahide.training.model_io import NetworkCard
+        >>> from instahide.training.models.model_io import NetworkCard
         >>> from instahide.training.models import build
         >>> from instahide.training.models.deployment import Deployment
         >>> network = build("small", 1, 2, sign_invariant=True).eval()

@@ -20,7 +20,7 @@ from instahide.integrations.flower.server.round_log import LoggedStrategy, Round
 from instahide.integrations.flower.server.strategies import make_strategy
 from instahide.training.device import pick_device, pick_precision
 from instahide.training.evaluate import accuracy, table_batches
-from instahide.training.model_io import save_network
+from instahide.training.models.model_io import save_network
 from instahide.training.run_folder import surroundings
 
 RESULTS, NETWORK = "results.json", "model.safetensors"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from instahide import ImageTable, InstaHideError, Scheme, predict_encrypted
-from instahide.training.class_logits import class_logits
 from instahide.training.evaluate import accuracy, table_batches
+from instahide.training.outputs import class_logits
 from instahide.training.predict import probabilities
 
 LOGITS = torch.tensor([-3.0, -0.1, 0.2, 4.0])

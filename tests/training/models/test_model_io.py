@@ -15,8 +15,8 @@ from instahide import load_network
 from instahide.cli.main import app
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DamagedFileError, InstaHideError
-from instahide.training.model_io import NetworkCard, save_network
 from instahide.training.models import build
+from instahide.training.models.model_io import NetworkCard, save_network
 
 #: A module that leaves a mark when it is imported.
 MODULE = "hostile_networks"
