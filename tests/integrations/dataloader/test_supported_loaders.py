@@ -98,25 +98,25 @@ def test_loaders_that_cannot_be_wrapped_are_refused(make: Any, message: str) -> 
 
 CONTENTS: list[tuple[Any, dict[str, Any], str]] = [
     (lambda x, y: ((x * 255).byte(), y), {}, "make such a field: normalized images"),
-    (lambda x, y: ((x * 255).byte(), y), {"image": 0}, "batch of 8 are uint8 of shape"),
+    (lambda x, y: ((x * 255).byte(), y), {"fields": (0, None)}, "batch of 8 are uint8 of shape"),
     (lambda x, y: (x.abs(), y), {}, r"of one sign.* mask would hide nothing.* Normalize"),
     (lambda x, y: (-x.abs(), y), {}, "of one sign"),
     (spoilt, {}, "The image of item 17 has values that are NaN or infinite"),
-    (lambda x, y: (x[1:], y), {"image": 0}, "images of a batch of 8 are float32 of shape"),
-    (lambda x, y: (x, y[1:]), {"label": 1}, "labels of a batch of 8 are int64 of shape"),
-    (lambda x, y: (x, y.float()), {"label": 1}, "labels of a batch of 8 are float32"),
-    (lambda x, y: (x, y), {"label": 2}, r"no field \[2\]"),
-    (lambda x, y: (x, y.tolist()), {"label": 1}, "is a list, not a tensor"),
+    (lambda x, y: (x[1:], y), {"fields": (0, None)}, "images of a batch of 8 are float32 of shape"),
+    (lambda x, y: (x, y[1:]), {"fields": (None, 1)}, "labels of a batch of 8 are int64 of shape"),
+    (lambda x, y: (x, y.float()), {"fields": (None, 1)}, "labels of a batch of 8 are float32"),
+    (lambda x, y: (x, y), {"fields": (None, 2)}, r"no field \[2\]"),
+    (lambda x, y: (x, y.tolist()), {"fields": (None, 1)}, "is a list, not a tensor"),
     (lambda x, y: (x, y), {"classes": 10}, "Labels run from .*, but there are 10 classes"),
     (lambda x, y: (x, y - 1), {}, "Labels run from -1 to"),
     (lambda x, y: (x, torch.eye(40)[y] - 0.1), {}, "Soft labels .* are negative, NaN"),
     (lambda x, y: (x, torch.eye(40)[y] * torch.nan), {}, "Soft labels .* are negative, NaN"),
     (
         lambda x, y: (x, y[:, None].repeat(1, 2)),
-        {"label": 1},
+        {"fields": (None, 1)},
         "labels of a batch of 8 are int64 of shape",
     ),
-    (lambda x, y: (x, y > 3), {"label": 1}, "labels of a batch of 8 are bool of shape"),
+    (lambda x, y: (x, y > 3), {"fields": (None, 1)}, "labels of a batch of 8 are bool of shape"),
     (lambda x, y: (x, torch.eye(50)[y]), {}, "50 columns, but there are 40 classes"),
     (
         lambda x, y: (x[..., : 4 + y[0] % 4], y),
@@ -194,9 +194,9 @@ def test_other_images_in_a_batch_are_refused(more: Any) -> None:
         images = default_collate(items)[0]
         return {**view(images), "other": more(images)}
 
-    for options in ({}, {"image": "image", "label": "label"}):
+    for fields in ((None, None), ("image", "label")):
         with pytest.raises(InstaHideError, match=r"Besides the images \['image'\] .*\['other'\]"):
-            refused(loader(collate_fn=collate), classes=3, **options)
+            refused(loader(collate_fn=collate), classes=3, fields=fields)
 
 
 @pytest.mark.parametrize(
