@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
-from instahide.cli.console import out
+from instahide.cli.console import notes, out
 from instahide.cli.options import MOST, Pool, TrustedModel, command
-from instahide.data import ImageTable, open_pool, open_test
+from instahide.data import ImageTable, open_pool
 from instahide.data.read_settings import ReadSettings
+from instahide.data.readers.row_names import RowNames
+from instahide.data.sources import open_named_test
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.utils.atomic_write import atomic_write
+from instahide.utils.csv_text import csv_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,7 +46,8 @@ def predict(options: PredictOptions) -> None:
     """Classify images with a trained network, as encrypted or plain queries.
 
     The CSV file has a row for each image, in their order, with the probability of every class or
-    finding, or every value.
+    finding, or every value. Images of a folder have the name of their file in it, and of their
+    group if a table of labels names groups.
 
     Example: instahide predict runs/run digits --queries 20
     """
@@ -56,8 +60,8 @@ def predict(options: PredictOptions) -> None:
     network, card = load_network(options.run / "model.safetensors", model=options.model)
     if options.task is None:
         options.task = card.task
-    images = open_test(options.source, **options.read_options())
-    images = align_to_model(images, card.shape, card.classes, card, card.task)
+    opened = open_named_test(options.source, **options.read_options())
+    images = align_to_model(opened.images, card.shape, card.classes, card, card.task)
     scheme = Scheme.from_json(card.scheme)
     if options.queries and scheme.k == 1:
         raise InstaHideError(
@@ -65,7 +69,9 @@ def predict(options: PredictOptions) -> None:
             "Use `--queries 0`.",
         )
     answers = _answers(network, scheme, images, card.outputs, options)
-    _write(options.out, card, answers)
+    _write(options.out, card, answers, opened.names)
+    if opened.names is not None:
+        notes.print(f"Note: {options.out} holds {opened.names.description}. Keep it private.")
     found = evaluation(card.task, card.classes, answers, torch.from_numpy(images.labels)).metrics
     out.results(
         {"images": len(images), **found, "predictions": options.out},
@@ -77,21 +83,22 @@ def predict(options: PredictOptions) -> None:
     )
 
 
-def _write(path: Path, card: NetworkCard, answers: Tensor) -> None:
+def _write(path: Path, card: NetworkCard, answers: Tensor, names: RowNames | None) -> None:
     """The file of predictions: for classes also the class of largest probability."""
     kind = "value" if card.task == "regression" else "probability"
-    # A prefix, as a class may be called like another column, or like a formula.
+    # A prefix, as a class may be called like another column.
     columns = [f"{kind}:{name}" for name in card.classes]
     best = ["class", "probability"] if card.task == "single-label" else []
+    named = {} if names is None else names.columns
     with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", *best, *columns])
+        writer.writerow(["image", *named, *best, *map(csv_text, columns)])
         for number, answer in enumerate(answers.tolist()):
             numbers = [f"{each:.6g}" if kind == "value" else f"{each:.4f}" for each in answer]
-            first = []
+            first = [csv_text(column[number]) for column in named.values()]
             if best:
                 choice = max(range(len(answer)), key=answer.__getitem__)
-                first = [card.classes[choice], numbers[choice]]
+                first += [csv_text(card.classes[choice]), numbers[choice]]
             writer.writerow([number, *first, *numbers])
 
 

@@ -77,6 +77,11 @@ def cached_table(
         return ImageTable.load(path)
 
 
+def forget_table(name: str, state: str) -> None:
+    """Delete the cached table ``name`` for ``state``, so that it is computed again."""
+    shutil.rmtree(cache_folder() / name / state, ignore_errors=True)
+
+
 def digest(value: object) -> str:
     """A hash of the JSON ``value``, 32 hexadecimal digits, for use in a name."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]

@@ -23,6 +23,7 @@ from instahide.data.readers.image_folder import (
     open_test_folder,
     split_folder,
 )
+from instahide.data.readers.row_names import NamedImages
 from instahide.data.readers.tables.label_table import LabelTable
 from instahide.data.readers.window import Window, percentile_range, require_window, windowed
 from instahide.data.remote.downloads import local_copy
@@ -173,10 +174,46 @@ def open_test(
     Raises:
         InstaHideError: as `open_images`.
     """
+    return open_named_test(
+        source,
+        size=size,
+        skip_bad=skip_bad,
+        progress=progress,
+        classes=classes,
+        window=window,
+        labels=labels,
+    ).images
+
+
+def open_named_test(
+    source: str | Path,
+    *,
+    size: int | None = None,
+    skip_bad: bool = False,
+    progress: bool = True,
+    classes: Sequence[str] | None = None,
+    window: Window = "full",
+    labels: LabelTable | None = None,
+) -> NamedImages:
+    """As `open_test`, with the names of the files and groups of a folder of images.
+
+    The names are apart from the table, so that no copy of the table holds them: neither a file, nor
+    what is sent to another process.
+
+    Raises:
+        InstaHideError: as `open_images`.
+
+    Examples:
+        >>> from instahide.data.sources import open_named_test
+        >>> images, names = open_named_test("digits")
+        >>> len(images), names
+        (359, None)
+    """
     _check_size(size)
     known = class_list(classes)
     if str(source) in BUILTIN:
-        return open_split(source, size=size, classes=classes, window=window, labels=labels).test
+        split = open_split(source, size=size, classes=classes, window=window, labels=labels)
+        return NamedImages(split.test)
     source = local_copy(source, companions=_labels_of, progress=progress)
     if _is_image_folder(source):
         return open_test_folder(
@@ -184,8 +221,8 @@ def open_test(
         )
     read = _read(source, labels)
     if isinstance(read, Split):
-        return open_split(source, size=size, classes=classes, window=window).test
-    return with_classes(_windowed(_resized(read, size), window), known)
+        return NamedImages(open_split(source, size=size, classes=classes, window=window).test)
+    return NamedImages(with_classes(_windowed(_resized(read, size), window), known))
 
 
 def _labels_of(name: str) -> tuple[str, ...]:

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from instahide.data.cache import cache_folder, cached_table, digest, memory_mapped
+from instahide.data.cache import (
+    cache_folder,
+    cached_table,
+    digest,
+    forget_table,
+    memory_mapped,
+)
 from instahide.data.duplicates.content_hash import hashes_from_bytes
 from instahide.data.duplicates.source_hash import FILE_HASHES
 from instahide.data.labels import strata
@@ -21,6 +27,7 @@ from instahide.data.readers.decoded import Decoded
 from instahide.data.readers.folder_state import listing_state
 from instahide.data.readers.listing import Listing, list_classes
 from instahide.data.readers.quiet import quiet_libraries
+from instahide.data.readers.row_names import NamedImages, row_names
 from instahide.data.readers.skipped import (
     FRAMES,
     OTHER_FOLDERS,
@@ -98,19 +105,28 @@ def open_folder(folder: Path, how: Decoding) -> ImageTable:
     return _open(_parts(folder, how).train, how.part("train"), how)
 
 
-def open_test_folder(folder: Path, how: Decoding) -> ImageTable:
-    """The test images of a folder that comes in two parts, or all images of any other."""
+def open_test_folder(folder: Path, how: Decoding) -> NamedImages:
+    """The test images of a folder that comes in two parts, or all images of any other.
+
+    Raises:
+        DataError: the images cannot be read.
+    """
+    images, listing = _open_test(folder, how)
+    return NamedImages(images, row_names(folder, listing, len(images)))
+
+
+def _open_test(folder: Path, how: Decoding) -> tuple[ImageTable, Listing]:
     train, test, split = _parts(folder, how)
     if not split:
-        return _open(train, how.part("train"), how)
+        return _open_listed(train, how.part("train"), how)
     # What is beside both parts, and missing files of a table, which are listed once.
     said = {OTHER_FOLDERS, UNUSED_PART} | ({UNREADABLE} if how.labels else set())
     left = [each for each in train.skipped if each.reason in said]
     test = replace(test, skipped=(*left, *test.skipped))
     if how.window == "full" or isinstance(how.window[0], float | int):
-        return _open(test, how.part("test"), how)
+        return _open_listed(test, how.part("test"), how)
     shown = _open(train, how.part("train"), how).value_range
-    return _open(test, how.part("test"), replace(how, window=shown))
+    return _open_listed(test, how.part("test"), replace(how, window=shown))
 
 
 def split_folder(folder: Path, how: Decoding, test_share: float) -> Split:
@@ -163,6 +179,11 @@ def _other_folders(parts: SplitFolders) -> list[Skipped]:
 
 def _open(listing: Listing, part: str, how: Decoding) -> ImageTable:
     """The decoded images, from the cache if they are there; warns of what was left out."""
+    return _open_listed(listing, part, how)[0]
+
+
+def _open_listed(listing: Listing, part: str, how: Decoding) -> tuple[ImageTable, Listing]:
+    """As `_open`, with the files that were read: one for each row, in order."""
     options = [part, how.size, how.skip_bad, how.window]
     name = f"folder-{digest([FORMAT, str(listing.root.resolve()), *options])}"
     with with_status("Checking image files", how.progress):
@@ -170,14 +191,17 @@ def _open(listing: Listing, part: str, how: Decoding) -> ImageTable:
     path = cache_folder() / name / f".notes-{state}.json"
     make = partial(_decode_unchanged, listing, how, path, state)
     table = cached_table(name, state, make, source=listing.root)
-    # The warning is shown at every opening, not only when the files are decoded.
     notes = read_notes(path)
+    if len(notes.kept or listing.files) != len(table):
+        # Without its notes nobody knows which rows are which files.
+        forget_table(name, state)
+        table = cached_table(name, state, make, source=listing.root)
+        notes = read_notes(path)
+    # The warning is shown at every opening, not only when the files are decoded.
     _warn(listing, notes.skipped)
-    if not listing.groups:
-        return table
+    read = listing.subset(np.asarray(notes.kept, np.int64)) if notes.kept else listing
     # Not in the cache: it holds no names, nor hashes of names that could be guessed.
-    kept = notes.kept or range(len(listing.files))
-    return table.grouped([listing.groups[number] for number in kept])
+    return table.grouped(read.groups) if read.groups else table, read
 
 
 def _warn(listing: Listing, skipped: Sequence[Skipped]) -> None:

@@ -52,6 +52,7 @@ class Listing:
         groups: the group of each file, if a table of labels names groups.
         rows: what messages call each file instead of its name, if a table of labels names files:
             names of files may tell who is shown.
+        names: the name of each file as a table of labels writes it, if one names files.
     """
 
     root: Path
@@ -62,6 +63,7 @@ class Listing:
     task: Task = "single-label"
     groups: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Only sizes, because names of files and groups may tell who is shown."""
@@ -75,6 +77,7 @@ class Listing:
             labels=self.labels[indices],
             groups=tuple(self.groups[i] for i in indices) if self.groups else (),
             rows=tuple(self.rows[i] for i in indices) if self.rows else (),
+            names=tuple(self.names[i] for i in indices) if self.names else (),
         )
 
     def name(self, number: int) -> str:

@@ -108,7 +108,8 @@ def list_labelled(
     require_labels(labels, known, len(rows), task)
     files = _files(folder, columns[table.image_column], rows)
     groups = tuple(columns[table.group_column]) if table.group_column else ()
-    whole = Listing(folder, files, labels, known, (), task, groups, rows)
+    names_of_files = tuple(columns[table.image_column])
+    whole = Listing(folder, files, labels, known, (), task, groups, rows, names_of_files)
     parts = (
         [_part(text, row) for text, row in zip(columns[table.split_column], rows, strict=True)]
         if table.split_column
