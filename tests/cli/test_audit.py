@@ -223,30 +223,38 @@ def test_a_run_is_taken_as_its_settings_say(tmp_path: Path) -> None:
 def test_encodings_are_attacked_with_the_pixels_and_labels_they_were_made_of(
     tmp_path: Path,
 ) -> None:
-    """16-bit images under a window, with their classes in a table."""
+    """16-bit images under a window, with findings in a table."""
     from instahide.audit.open_target import PrivateImages, open_target
     from instahide.data.read_settings import ReadSettings
 
     (tmp_path / "scans").mkdir()
-    rows = ["file,mass"]
+    rows = ["file,mass,nodule"]
     generator = np.random.default_rng(0)
     for number in range(12):
         pixels = generator.integers(0, 4096, (8, 8), np.uint16)
         Image.fromarray(pixels).save(tmp_path / "scans" / f"{number}.png")
-        rows.append(f"{number}.png,{number % 2}")
+        rows.append(f"{number}.png,{number % 2},{number // 2 % 2}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    reading = ["--labels", tmp_path / "labels.csv", "--label-columns", "mass"]
+    reading = ["--labels", tmp_path / "labels.csv", "--label-columns", "mass,nodule"]
     made = run("encrypt", tmp_path / "scans", *reading, "--window", "500,3000", "--scheme",
-               "inside", "--k", "2", "--out", tmp_path / "encoded")  # fmt: skip
+               "inside", "--k", "2", "--copies", "8", "--out", tmp_path / "encoded")  # fmt: skip
     assert made.returncode == 0, made.stderr
-    given = ReadSettings(labels=str(tmp_path / "labels.csv"), label_columns="mass")
+    given = ReadSettings(labels=str(tmp_path / "labels.csv"), label_columns="mass,nodule")
     target = open_target(str(tmp_path / "encoded"), PrivateImages(str(tmp_path / "scans"), given))
     assert target.images.value_range == (500, 3000)
     assert (target.images.pixels.min(), target.images.pixels.max()) == (500, 3000)
-    assert target.images.classes == ("0", "1")
+    # What attackers take for classes reveals at least as much as findings do.
+    assert target.images.classes == ("none", "nodule", "mass", "mass, nodule")
+    assert target.published is not None
+    assert target.published.labels is None
     done = run("audit", tmp_path / "encoded", "--images", tmp_path / "scans", *reading,
-               "--only", "averaging-absolute", "--out", tmp_path / "audit")  # fmt: skip
+               "--only", "averaging-absolute", "--only", "labels",
+               "--out", tmp_path / "audit")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    results = [json.loads(p.read_text()) for p in (tmp_path / "audit/results").iterdir()]
+    assert {(each["attack"], each["state"]) for each in results} == {
+        ("averaging-absolute", "done"), ("labels", "done"),
+    }  # fmt: skip
     assert f"--labels {tmp_path / 'labels.csv'}" in (tmp_path / "audit/report.json").read_text()
 
 

@@ -123,8 +123,8 @@ def require_classes(images: ImageTable) -> None:
         raise DataError(
             f"The labels of the images are {images.task}. The attacks take labels for classes, and "
             "would find less than labels reveal.",
-            "Audit the same images with one class for each combination of labels: that reveals at "
-            "least as much.",
+            "Audit the same images with classes, such as one for each range of values or for each "
+            "combination of findings (`label_classes.findings_as_classes`): that reveals more.",
         )
 
 

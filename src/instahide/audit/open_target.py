@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from instahide.audit.label_classes import findings_as_classes
 from instahide.audit.target import MOST_ENCODINGS, AuditTarget, Published
 from instahide.data import ImageTable, open_images, open_pool, open_split, open_test
 from instahide.data.class_names import with_classes
+from instahide.data.labels import Task
 from instahide.data.read_settings import ReadSettings
 from instahide.encodings.folder import EncodedFolder
 from instahide.errors import DamagedFileError, DataError, InstaHideError, failure_reason
@@ -23,6 +25,12 @@ from instahide.training.models.model_io import NetworkCard, load_network
 from instahide.training.settings import TrainSettings
 from instahide.utils.atomic_write import read_regular
 
+#: What a report says of images with several findings.
+_SAID_OF_FINDINGS = {
+    "labels": "Each combination of findings counts as a class in what is encrypted for the audit; "
+    "this reveals at least as much as the mixed findings. The published encodings are attacked "
+    "without their labels, and a network of findings is not attacked."
+}
 #: Largest size of a run's results in bytes.
 MOST_RESULTS = 1 << 26
 
@@ -75,7 +83,12 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
             to_value_range(part, card.value_range).normalized_like(card)
             for part in (images, others)
         )
-    scheme, results = settings.encryption(), _results(folder)
+    scheme, results = settings.encryption(images.task), _results(folder)
+    said = _said_of_run(settings, results)
+    if images.task == "multi-label":
+        # Attackers compare the network's outputs with classes.
+        network, said = None, said | _SAID_OF_FINDINGS
+    images, others = findings_as_classes(images, others)
     epochs = results.get("epochs")
     pool = given.public or settings.public
     return AuditTarget(
@@ -89,7 +102,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         others=others if len(others) else None,
         network=network,
         withheld="A training run keeps no encodings; every epoch is taken to have been seen.",
-        settings=_said_of_run(settings, results),
+        settings=said,
         limited=settings.max_exposure is not None,
     )
 
@@ -132,38 +145,43 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         # A participant may have images of some classes only.
         images = with_classes(images, manifest.classes)
     _require_fit(images, manifest.shape, manifest.classes, target)
+    images = to_value_range(images, manifest.value_range).normalized_like(manifest)
     if len(images) != manifest.private_images:
         raise DataError(
             f"{target} was made of {manifest.private_images:,} images; {given.source} holds "
             f"{len(images):,}.",
             "Name all of the images that the encodings were made of.",
         )
+    said = {"created": manifest.created, "library": manifest.library,
+            "stored as": manifest.values, "participant": manifest.participant}  # fmt: skip
+    if images.task == "multi-label":
+        said |= _SAID_OF_FINDINGS
     scheme = manifest.encryption()
     few = len(folder) <= MOST_ENCODINGS
     return AuditTarget(
         name=target,
         kind="encodings",
         source=given.source,
-        images=to_value_range(images, manifest.value_range).normalized_like(manifest),
+        images=findings_as_classes(images)[0],
         public=open_pool(given.public or "photos", images.shape) if scheme.public_k else None,
         scheme=scheme,
         copies=max(1, round(len(folder) / manifest.private_images)),
-        published=_published(folder) if few else None,
+        published=_published(folder, images.task) if few else None,
         withheld=None
         if few
         else f"There are {len(folder):,}; the attack as it stands here gets through "
         f"{MOST_ENCODINGS:,} in minutes.",
-        settings={"created": manifest.created, "library": manifest.library,
-                  "stored as": manifest.values, "participant": manifest.participant},
+        settings=said,
         limited=manifest.limited or manifest.ended == "limit",
-    )  # fmt: skip
+    )
 
 
-def _published(folder: EncodedFolder) -> Published:
+def _published(folder: EncodedFolder, task: Task) -> Published:
+    """All encodings; with their labels, if these are classes."""
     shards = [folder.shard(number) for number in range(len(folder.manifest.shards))]
     return Published(
         torch.cat([folder.decoded(images) for images, _ in shards]),
-        torch.cat([labels for _, labels in shards]).float(),
+        torch.cat([labels for _, labels in shards]).float() if task == "single-label" else None,
     )
 
 

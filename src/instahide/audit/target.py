@@ -30,11 +30,11 @@ class Published:
 
     Attributes:
         encodings: (n, C, H, W) float32.
-        labels: (n, classes) float32.
+        labels: (n, classes) float32; None if they are not of classes.
     """
 
     encodings: Tensor
-    labels: Tensor
+    labels: Tensor | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -130,7 +130,10 @@ class AuditTarget:
             self.scheme,
             self.images.mean,
             self.images.std,
-            ThreatModel(encodings_per_image=self.copies),
+            ThreatModel(
+                labels="none" if self.published.labels is None else "soft",
+                encodings_per_image=self.copies,
+            ),
             self.published.encodings,
             self.published.labels,
             public=None
