@@ -69,7 +69,7 @@ def show(results: Mapping[str, Any]) -> None:
     """Print each round, and the nodes that took no part."""
     for page in results["rounds"]:
         exposure = [page.get(f"exposure-{name}") for name in ("least", "mean", "most")]
-        shown = {key: page.get(key) for key in ("round", "loss", "accuracy")}
+        shown = {key: page.get(key) for key in ("round", "loss", results["metric"])}
         print(json.dumps({**shown, "exposure": exposure}))
     for node, reason in results["refusals"].items():
         print(f"Node {node}: {reason}", file=sys.stderr)

@@ -154,17 +154,21 @@ def federation(tmp_path: Path, digits: tuple[ImageTable, ImageTable]) -> Callabl
     return make
 
 
+#: What an honest server sends to a `Hospital` with images of noise.
+HONEST = FederationSpec((1, 16, 16), ("0", "1"), Normalization((0.5,), (0.29,)))
+
+
 @dataclass
 class Hospital:
     """One node with 40 images of noise, and whatever message a server may send it.
 
     Attributes:
         own: its node config.
-        shape: of its images.
+        agreement: what an honest server sends.
     """
 
     own: dict[str, Any]
-    shape: tuple[int, int, int] = (1, 16, 16)
+    agreement: FederationSpec = HONEST
 
     def run_config(self, **run: Any) -> dict[str, Any]:
         """A run that is on the node's terms, with changes."""
@@ -178,15 +182,14 @@ class Hospital:
         self, kind: str = "train", run: Mapping[str, Any] = MappingProxyType({}), **changes: Any
     ) -> Message:
         """An honest message of the server of such a run, with changes of its config."""
-        agreement = FederationSpec(self.shape, ("0", "1"), Normalization((0.5,), (0.29,)))
-        config = agreement.to_record()
+        config = self.agreement.to_record()
         config["server-round"] = 1
         for name, value in changes.items():
             config[name.replace("_", "-")] = value
         records: dict[str, Any] = {"config": config}
         if kind != "query":
             settings = FederatedSettings.from_config(self.run_config(**run))
-            records["arrays"] = ArrayRecord(agreement.network(settings).state_dict())
+            records["arrays"] = ArrayRecord(self.agreement.network(settings).state_dict())
         return Message(RecordDict(records), 2, kind)
 
     def answer(self, message: Message, **run: Any) -> Message:

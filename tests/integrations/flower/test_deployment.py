@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from instahide.data import ImageTable, open_split
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.integrations.flower.client.partition import partition
+from tests.integrations.flower.tables import digit_pairs, write_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples" / "federated"
@@ -200,6 +203,43 @@ def test_other_images_and_a_limit_are_refused_with_a_reason_and_the_others_go_on
     assert "above 1 encodings" in " ".join(reasons)
     assert "not classes of the federation" in " ".join(reasons)
     assert "(1, 12, 12), the federation's (1, 8, 8)" in " ".join(reasons)
+
+
+def test_nodes_with_tables_of_their_own_learn_findings(federation: Federation) -> None:
+    """Two nodes with pairs of digits; a run that names a table is refused by both."""
+    parts, test = digit_pairs(2, rounds=1)
+    names = parts[0].classes
+    for number, part in enumerate(parts):
+        name, known = f"pairs-{number}", 10 - 3 * number
+        findings = part.labels[:, :known], names[:known]
+        folder = federation.folder / name / "images"
+        patients = [f"p{row // 2}" for row in range(len(part))]
+        own = write_folder(folder, part.pixels[:, 0], *findings, patients)
+        federation.deployment.admit(name)
+        federation.deployment.start_node(name, {**TERMS, **own})
+    federation.deployment.wait_for(5)
+    images = federation.folder / "pairs-test"
+    tested = write_folder(images, test.pixels[:, 0], test.labels, names)
+    run = {"test-labels": tested["labels"], "test-label-columns": tested["label-columns"]}
+    run |= {"test": tested["data"], "clients": 5, "local-epochs": 5, "mean": 0.3, "std": 0.38}
+    try:
+        results = federation.run("pairs", **run)
+        with suppress(RuntimeError):
+            federation.run("table", labels=tested["labels"], **run, rounds=1)
+    finally:
+        for number in range(2):
+            federation.servers.stop(f"pairs-{number}")
+    # The nodes with digits have images of another shape.
+    assert [len(page["clients"]) for page in results["rounds"]] == [2, 2]
+    assert len(results["refusals"]) == 3
+    assert results["macro_auroc"] > 0.55
+    exposures = [client["exposure-mean"] for client in results["rounds"][-1]["clients"]]
+    # 10 epochs, 2 images in a mix, 359 images of 180 patients.
+    assert exposures == [pytest.approx(20 * 359 / 180)] * 2
+    text = (federation.folder / "table" / "results.json").read_text(encoding="utf-8")
+    reasons = list(json.loads(text)["refusals"].values())
+    assert len(reasons) == 5
+    assert all("run config names `labels`" in reason for reason in reasons)
 
 
 def test_a_node_without_terms_of_its_own_takes_no_part(federation: Federation) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import SILENCE, RefusalError
+from instahide.integrations.flower.federation_spec import FederationSpec
 from instahide.integrations.flower.server.negotiation import read_moments
 from instahide.integrations.flower.server.strategies import make_strategy
 from instahide.training.models import build
@@ -29,7 +30,10 @@ WHOLE = st.one_of(st.integers(-3, 40), st.integers(-(2**63), 2**63 - 1))
 NUMBER = st.one_of(st.floats(-2, 2), st.floats(width=64))
 SCALAR = st.one_of(TEXT, WHOLE, NUMBER, st.booleans(), st.binary(max_size=8))
 LISTS = st.one_of(*(st.lists(one, max_size=4) for one in (TEXT, WHOLE, NUMBER, st.booleans())))
-CONFIG_KEYS = ("shape", "classes", "mean", "std", "server-round", "proximal-mu")
+CONFIG_KEYS = (
+    "shape", "classes", "task", "value-range", "mean", "std", "target-mean", "target-std",
+    "server-round", "proximal-mu",
+)  # fmt: skip
 METRIC_KEYS = ("num-examples", "loss", "exposure-least", "exposure-mean", "exposure-most")
 CHANGES = st.dictionaries(
     st.one_of(st.sampled_from(CONFIG_KEYS), TEXT), st.one_of(SCALAR, LISTS), max_size=3
@@ -168,7 +172,7 @@ def check_client_message(
     server.strategy.aggregate_evaluate(1, [answer])
     reason = ""
     try:
-        read_moments(answer, 1)
+        read_moments(answer, FederationSpec((1, 8, 8), ("0", "1")))
     except RefusalError as refused:
         reason = str(refused)
     assert reason.isprintable()

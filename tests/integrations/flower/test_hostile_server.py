@@ -56,6 +56,14 @@ def test_a_normalization_that_hides_too_little_is_refused(
         {"shape": [1, 16, 10**9]}, {"shape": [1.0, 16.0, 16.0]}, {"shape": "1,16,16"},
         {"classes": []}, {"classes": ["0", "0"]}, {"classes": [0, 1]},
         {"classes": ["\x1b[2J", "1"]},
+        {"classes": ["0"]}, {"shape": [1, 1, 1, 16, 16]},
+        {"task": "detection"}, {"task": ""}, {"task": ["single-label"]}, {"task": 1},
+        {"value_range": [0.0]}, {"value_range": [255.0, 0.0]}, {"value_range": [5.0, 5.0]},
+        {"value_range": [0.0, float("inf")]}, {"value_range": [float("nan"), 255.0]},
+        {"value_range": [-1e300, 1e300]}, {"value_range": ["0", "255"]}, {"value_range": "own"},
+        {"value_range": [0.0, 255.0, 300.0]}, {"value_range": 255.0},
+        {"target_mean": [1.0]}, {"target_mean": "1"}, {"target_mean": [float("nan")]},
+        {"target_std": [1.0]}, {"target_std": [0.0]}, {"target_std": [-1.0]},
         {"classes": ["0", "x" * 10_000]}, {"classes": [str(n) for n in range(20_000)]},
         {"server_round": 0}, {"server_round": -1}, {"server_round": 4}, {"server_round": 10**18},
         {"server_round": 1.0}, {"server_round": True}, {"server_round": "1"},
@@ -71,11 +79,15 @@ def test_a_value_that_nobody_may_send_is_refused_by_name(
     assert reason != SILENCE
     assert reason.isprintable()
     name = next(iter(changes)).replace("_", "-")
-    assert name.replace("\x1b", "?") in reason or (name == "server-round" and "ound" in reason)
+    either = {"server-round": "ound", "target-std": "target-mean"}.get(name, name)
+    assert name.replace("\x1b", "?") in reason or either in reason
     assert node.exposure() == (0, 0)
 
 
-@pytest.mark.parametrize("missing", ["shape", "classes", "mean", "std"])
+@pytest.mark.parametrize(
+    "missing",
+    ["shape", "classes", "task", "value-range", "mean", "std", "target-mean", "target-std"],
+)
 def test_a_value_that_is_missing_is_refused_by_name(hospital: Make, missing: str) -> None:
     node = hospital()
     message = node.message()
@@ -212,7 +224,8 @@ def test_nothing_of_a_server_s_choice_is_opened(
     monkeypatch.setattr(node_module, "open_images", noting)
     monkeypatch.setattr(sources, "local_copy", lambda source, **_: source)
     node = hospital()
-    run = {"data": place, "test": place, "public": place, "ledger": place, "out": place}
+    names = ("data", "test", "test-labels", "public", "ledger", "out")
+    run = dict.fromkeys(names, place)
     assert not node.answer(node.message(), **run).has_error()
     assert opened == [node.own["data"]]
     assert "no test images" in node.refusal(node.message("evaluate"), **run)

@@ -7,18 +7,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from instahide.errors import InstaHideError
+from instahide.data.labels import Task
+from instahide.data.readers.tables.label_table import LabelTable
+from instahide.errors import DataError, InstaHideError
 from instahide.integrations.flower.untrusted_values import printable
-from instahide.training.models import IMAGE_NETWORKS
-from instahide.training.settings import Number, Positive, TrainSettings, Whole
+from instahide.training.models import NETWORKS
+from instahide.training.settings import Number, Positive, TrainSettings, Weights, Whole
 
 #: Most characters of a value: enough for the names of thousands of classes.
 MOST_TEXT = 100_000
 #: Training settings that do not apply to a federation.
 MEANINGLESS = (
     "epochs", "ema", "patience", "test_share", "queries", "query_coefficient", "weights",
-    "class_weights", "positive_weights", "task", "window", "labels", "image_column",
-    "label_columns", "group_column", "split_column",
 )  # fmt: skip
 
 
@@ -31,6 +31,18 @@ def _words(value: object) -> object:
 
 def _numbers(value: object) -> object:
     return (value,) if isinstance(value, int | float) else _words(value)
+
+
+def _weights(value: object) -> object:
+    numbers = _numbers(value)
+    try:
+        return [float(number) for number in numbers]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return value
+
+
+def _range(value: object) -> object:
+    return value if value == "own" else _numbers(value)
 
 
 def _sizes(value: object) -> object:
@@ -72,6 +84,7 @@ def _named(items: Iterable[tuple[object, object]]) -> dict[str, object]:
 
 
 Moments = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
+Spreads = Annotated[tuple[Positive, ...], BeforeValidator(_numbers)]
 
 
 class FederatedSettings(TrainSettings):
@@ -110,20 +123,59 @@ class FederatedSettings(TrainSettings):
         description="Dirichlet parameter of the split; smaller: fewer classes for each participant",
     )
 
+    test_labels: str | None = Field(
+        None, description="table with the labels of the `test` images, if they are in a folder"
+    )
+    test_image_column: str = Field(
+        "file", description="column of `test_labels` that names the image file"
+    )
+    test_label_columns: str = Field(
+        "label", description="columns of `test_labels` with labels: class, or mass,nodule"
+    )
+    test_split_column: str | None = Field(
+        None, description="column of `test_labels` that says train, test or validation"
+    )
+
+    federation_task: Task | None = Field(
+        None,
+        description="what the labels of all participants are; none: those of the test images, or "
+        "single-label",
+    )
     shape: Annotated[
-        Annotated[tuple[int, ...], Field(min_length=3, max_length=3)] | None,
+        Annotated[tuple[int, ...], Field(min_length=3, max_length=4)] | None,
         BeforeValidator(_sizes),
     ] = Field(
-        None, description="channels, height, width of the images; none: those of the test images"
+        None,
+        description="channels, height, width of the images, or channels, depth, height, width of "
+        "volumes; none: those of the test images",
     )
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_words)] = Field(
-        None, description="names of the classes in order; none: those of the test images"
+        None,
+        description="names of the classes, findings or values in order; none: those of the test "
+        "images",
+    )
+    value_range: Annotated[Literal["own"] | tuple[Number, Number], BeforeValidator(_range)] = Field(
+        (0.0, 255.0),
+        description="lowest and highest value of a pixel, as in 0,4095, which every participant's "
+        "window must be; own: the ends of each participant's own window count as 0 and 1",
     )
     mean: Moments | None = Field(
-        None, description="of pixel / 255, per channel; none: the clients are asked for theirs"
+        None, description="of pixels in the unit range; none: the clients are asked for theirs"
     )
     std: Moments | None = Field(
-        None, description="of pixel / 255, per channel; none: the clients are asked for theirs"
+        None, description="of pixels in the unit range; none: the clients are asked for theirs"
+    )
+    target_mean: Moments | None = Field(
+        None, description="of each value of a regression; none: the clients are asked for theirs"
+    )
+    target_std: Spreads | None = Field(
+        None, description="of each value of a regression; none: the clients are asked for theirs"
+    )
+    class_weights: Annotated[Weights | None, BeforeValidator(_weights)] = Field(
+        None, description="weight of each class or finding in the loss; none: equal weights"
+    )
+    positive_weights: Annotated[Weights | None, BeforeValidator(_weights)] = Field(
+        None, description="weight of a present finding in the loss, where an absent one has 1"
     )
 
     dp: bool = Field(
@@ -159,11 +211,10 @@ class FederatedSettings(TrainSettings):
             )
         settings = cls.from_values(values, "The run config")
         # A server must not name a package that its clients import.
-        if settings.model not in IMAGE_NETWORKS:
+        if settings.model not in NETWORKS:
             raise InstaHideError(
-                f"The run config: `model` is {settings.model!r:.80}, not a built-in network "
-                "for images.",
-                f"Choose one of {', '.join(IMAGE_NETWORKS)}.",
+                f"The run config: `model` is {settings.model!r:.80}, not a built-in network.",
+                f"Choose one of {', '.join(NETWORKS)}.",
             )
         if settings.dp and settings.scheme != "plain":
             raise InstaHideError(
@@ -171,6 +222,46 @@ class FederatedSettings(TrainSettings):
                 'Set `scheme = "plain"`, or leave `dp` out.',
             )
         return settings
+
+    @property
+    def labels_task(self) -> Task:
+        """The task of the images of `data`, which follows from the table of labels."""
+        table = self.label_table()
+        return "single-label" if table is None else table.labels_task
+
+    def test_table(self, task: Task | None) -> LabelTable | None:
+        """The table with the labels of the images of `test`, if there is one.
+
+        Without `test_labels` it is the table of the training images, for a `test` in one folder
+        with them.
+
+        Args:
+            task: what the labels of `test_labels` are; None: by the number of columns.
+
+        Raises:
+            DataError: test and training images have one table, but are in two folders, or the
+                table has no split column.
+        """
+        if self.test_labels is not None:
+            columns = tuple(name.strip() for name in self.test_label_columns.split(","))
+            return LabelTable(
+                self.test_labels,
+                self.test_image_column,
+                columns,
+                split_column=self.test_split_column,
+                task=task,
+            )
+        if self.labels is not None and self.test != self.data:
+            raise DataError(
+                "`labels` is the table of one folder of images, but `test` is another folder.",
+                "Name the table of the test images by `test-labels`, or name one folder for both.",
+            )
+        if self.labels is not None and self.split_column is None:
+            raise DataError(
+                "`test` is the folder of the training images, and their table has no split column.",
+                "Name a `split-column`, or test images in another folder with `test-labels`.",
+            )
+        return self.label_table()
 
     @property
     def local(self) -> Self:

@@ -1,43 +1,65 @@
-"""The shape, classes and normalization of images that all participants agree on."""
+"""What all participants agree on: shape, classes, task, normalization and unit of values."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self, cast
+from dataclasses import dataclass, replace
+from typing import Any, Self, cast, get_args
 
 import numpy as np
-from flwr.app import ConfigRecord, MetricRecord
+from flwr.app import ConfigRecord
 from torch import nn
 
 from instahide.data import ImageTable
 from instahide.data.class_names import require_distinct_names
+from instahide.data.labels import Task, least_columns
 from instahide.data.normalization.normalization import Normalization
+from instahide.data.pixels import EIGHT_BIT, ValueRange
+from instahide.encryption.validation import require_label_mode
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 from instahide.integrations.flower.untrusted_values import in_range, printable, whole_number
 from instahide.training.data.alignment import align_to_model
+from instahide.training.data.target_scale import UNSCALED, TargetScale
+from instahide.training.losses import Loss
 from instahide.training.models import build
 from instahide.training.models.model_io import NetworkCard
+from instahide.training.outputs import Outputs
 
 #: Bounds of the values that a server may send. No images have a std below one grey level.
 MOST_SIDE, MOST_CLASSES, MOST_TEXT, LEAST_STD = 1 << 16, 10_000, 200, 1 / 255
+#: Largest magnitude of a pixel, and of the mean and the standard deviation of a measured value.
+MOST_PIXEL, MOST_TARGET = float(np.finfo(np.float32).max), 1e9
+#: Smallest standard deviation of a measured value.
+LEAST_TARGET_STD = 1e-9
+#: The range of pixels on a network's card if nothing else is known.
+UNIT_RANGE: ValueRange = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class FederationSpec:
-    """Shape, classes and normalization of a federation; public, in every message of the server.
+    """What all participants agree on; public, in every message of the server.
 
     Attributes:
-        shape: (C, H, W) of every image.
-        classes: names of the network's outputs.
-        normalization: of pixel / 255; None until all participants agree on it.
+        shape: (C, H, W) of every image, or (C, D, H, W) of every volume.
+        classes: names of the network's outputs: classes, findings or values.
+        normalization: mean and standard deviation of pixels in the unit range; None until all
+            participants agree on it.
+        task: what the labels are.
+        value_range: the pixel values that are 0 and 1 in the unit range, at all participants; None
+            if these are the ends of each participant's own window.
+        target: mean and standard deviation of each value of a regression; empty until all
+            participants agree on them, and for other tasks.
     """
 
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     normalization: Normalization | None = None
+    task: Task = "single-label"
+    value_range: ValueRange | None = EIGHT_BIT
+    target: TargetScale = UNSCALED
 
     def to_record(self) -> ConfigRecord:
         """The specification as a record of a message."""
@@ -46,8 +68,12 @@ class FederationSpec:
             {
                 "shape": list(self.shape),
                 "classes": list(self.classes),
+                "task": self.task,
+                "value-range": list(self.value_range or ()),
                 "mean": [] if known is None else list(known.mean),
                 "std": [] if known is None else list(known.std),
+                "target-mean": list(self.target.mean),
+                "target-std": list(self.target.std),
             }
         )
 
@@ -58,74 +84,143 @@ class FederationSpec:
         Raises:
             RefusalError: a value is missing, of another type, or out of bounds.
         """
-        shape, classes, mean, std = (
-            _list(record, name) for name in ("shape", "classes", "mean", "std")
+        shape, value_range = _list(record, "shape"), _list(record, "value-range")
+        if len(shape) not in (3, 4) or not all(whole_number(side, 1, MOST_SIDE) for side in shape):
+            raise _unusable("shape", f"three or four whole numbers from 1 to {MOST_SIDE}")
+        task = record.get("task")
+        if not isinstance(task, str) or task not in get_args(Task):
+            raise _unusable("task", f"one of {', '.join(get_args(Task))}")
+        classes = _classes(record, cast(Task, task))
+        if value_range and not _is_range(value_range):
+            raise _unusable("value-range", "a lowest and a highest value, or empty")
+        return cls(
+            cast(tuple[int, ...], shape),
+            classes,
+            _normalization(record, shape[0]),
+            cast(Task, task),
+            cast(ValueRange, value_range) or None,
+            _target(record, len(classes) if task == "regression" else 0),
         )
-        if len(shape) != 3 or not all(whole_number(side, 1, MOST_SIDE) for side in shape):
-            raise _unusable("shape", f"three whole numbers from 1 to {MOST_SIDE}")
-        if not 1 <= len(classes) <= MOST_CLASSES or len(set(classes)) < len(classes):
-            raise _unusable("classes", f"1 to {MOST_CLASSES:,} different names")
-        if not all(
-            isinstance(name, str) and printable(name, MOST_TEXT) == name for name in classes
-        ):
-            raise _unusable("classes", "printable names")
-        _require_names_apart(classes)
-        if not all(in_range(value, 0, 1) for value in mean):
-            raise _unusable("mean", "numbers from 0 to 1, in units of pixel / 255")
-        if not all(in_range(value, LEAST_STD, 1) for value in std):
-            raise _unusable("std", f"numbers from {LEAST_STD:.4f} to 1, in units of pixel / 255")
-        if len(mean) != len(std) or len(mean) not in (0, shape[0]):
-            raise _unusable("mean", "one number for each channel, and so must `std`")
-        normalization = Normalization(mean, std) if mean else None
-        return cls(cast(tuple[int, ...], shape), classes, normalization)
 
     def conform(self, images: ImageTable) -> ImageTable:
-        """``images`` with the class numbers and normalization of the federation.
+        """``images`` with the classes and the normalization of the federation.
 
-        Classes are matched by name.
+        Classes, findings and values are matched by name. Findings that the images do not state are
+        unknown.
 
         Raises:
-            RefusalError: the images have another shape or range of pixels, or a class that the
-                federation lacks.
+            RefusalError: the images have another shape, task or range of pixels, a class or finding
+                that the federation lacks, or lack one of its values; or no finding is known.
         """
         if images.shape != self.shape:
             raise RefusalError(
                 f"This participant's images are {images.shape}, the federation's {self.shape} "
-                "(channels, height, width).",
+                "(channels, then depth of a volume, height, width).",
                 "Bring them to one size by `size` in the node config.",
             )
+        if images.task != self.task:
+            raise RefusalError(
+                f"This participant's labels are {images.task}, the federation's {self.task}.",
+                "Name a table with such labels by `labels` in the node config.",
+            )
+        self._require_classes(images)
+        if self.value_range is not None and self.value_range != images.value_range:
+            # Without the range itself, which says something about the images.
+            low, high = self.value_range
+            raise RefusalError(
+                "This participant's images have another range of pixels than the federation's, "
+                f"{low:g} to {high:g}.",
+                f'If they are in the same unit, set `window="{low:g},{high:g}"` in the node '
+                "config.",
+            )
+        mean, std, _ = self.normalization or images.normalization
+        like = Normalization(mean, std, images.value_range)
+        return align_to_model(images, self.shape, self.classes, like, self.task)
+
+    def _require_classes(self, images: ImageTable) -> None:
         strange = set(images.classes) - set(self.classes)
+        listed = f"Its classes are {', '.join(self.classes[:20])}."[:500]
         if strange:
             # The message lists no class of the participant: a server could probe for them.
             raise RefusalError(
                 f"{len(strange)} of this participant's classes are not classes of the federation. "
                 "Names must be equal also in case, in space around them and in their Unicode form.",
-                f"Its classes are {', '.join(self.classes[:20]):.500}.",
+                listed,
             )
-        normalization = self.normalization or images.normalization
-        if images.value_range != normalization.value_range:
-            # Without the range itself, which says something about the images.
+        if self.task == "regression" and len(images.classes) < len(self.classes):
             raise RefusalError(
-                "This participant's images are not of 8 bits, of which the federation's "
-                "normalization is.",
-                "Convert them to 8 bits by one window at all participants.",
+                f"This participant lacks {len(self.classes) - len(images.classes)} of the values "
+                "of the federation.",
+                listed,
             )
-        return align_to_model(images, self.shape, self.classes, normalization)
+        if self.task == "multi-label" and np.isnan(images.labels).all():
+            raise RefusalError(
+                "This participant knows no finding of any image, so it has nothing to teach.",
+                "State findings in its table of labels.",
+            )
 
-    def network(self, settings: FederatedSettings) -> nn.Module:
-        """The network of ``settings`` for such images, with its initial weights."""
-        return build(
-            settings.model,
-            self.shape[0],
-            len(self.classes),
-            sign_invariant=settings.sign_invariant,
-            seed=settings.seed,
-            size=self.shape[1:],
+    def complete(self, settings: FederatedSettings) -> FederatedSettings:
+        """``settings`` with the defaults of the task.
+
+        Raises:
+            RefusalError: the label mode or the weights of the loss do not fit the task.
+        """
+        try:
+            require_label_mode(settings.encryption(self.task), self.task)
+            replace(self, target=self._any_target).loss(settings)
+        except InstaHideError as error:
+            raise RefusalError(error.problem, error.remedy) from error
+        return settings.completed(self.task)
+
+    @property
+    def _any_target(self) -> TargetScale:
+        """The scale of values, or one of the right length if there is none yet."""
+        if self.task != "regression" or self.target.mean:
+            return self.target
+        count = len(self.classes)
+        return TargetScale((0.0,) * count, (1.0,) * count)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the outputs of the network mean; of a regression, once its scale is agreed on."""
+        return Outputs(self.task, len(self.classes), *self.target)
+
+    def loss(self, settings: FederatedSettings) -> Loss:
+        """The loss on mixed labels, with the weights of ``settings``."""
+        return Loss(
+            self.outputs,
+            tuple(settings.class_weights or ()),
+            tuple(settings.positive_weights or ()),
         )
 
-    def card(self, settings: FederatedSettings) -> NetworkCard:
-        """The description that is saved with the trained network."""
+    def network(self, settings: FederatedSettings) -> nn.Module:
+        """The network of ``settings`` for such images, with its initial weights.
+
+        Raises:
+            RefusalError: it is not for images of this shape.
+        """
+        try:
+            return build(
+                settings.model,
+                self.shape[0],
+                len(self.classes),
+                sign_invariant=settings.sign_invariant,
+                seed=settings.seed,
+                size=self.shape[1:],
+            )
+        except InstaHideError as error:
+            raise RefusalError(error.problem, error.remedy) from error
+
+    def card(self, settings: FederatedSettings, tested: ImageTable | None = None) -> NetworkCard:
+        """The description that is saved with the trained network.
+
+        Args:
+            settings: of the run.
+            tested: the server's test images, if any. If each participant has a range of pixels of
+                its own, the network's is that of these, or 0 to 1.
+        """
         known = self.normalization
+        unit = UNIT_RANGE if tested is None else tested.value_range
         return NetworkCard(
             settings.model,
             settings.sign_invariant,
@@ -133,7 +228,10 @@ class FederationSpec:
             self.classes,
             () if known is None else known.mean,
             () if known is None else known.std,
-            settings.encryption().to_json(),
+            settings.encryption(self.task).to_json(),
+            self.value_range or unit,
+            self.task,
+            *self.target,
         )
 
 
@@ -144,29 +242,55 @@ def _list(record: ConfigRecord, name: str) -> tuple[Any, ...]:
     return tuple(value)
 
 
+def _classes(record: ConfigRecord, task: Task) -> tuple[str, ...]:
+    classes = _list(record, "classes")
+    least = least_columns(task)
+    if not least <= len(classes) <= MOST_CLASSES or len(set(classes)) < len(classes):
+        raise _unusable("classes", f"{least} to {MOST_CLASSES:,} different names")
+    if not all(isinstance(name, str) and printable(name, MOST_TEXT) == name for name in classes):
+        raise _unusable("classes", "printable names")
+    _require_names_apart(classes)
+    return classes
+
+
+def _normalization(record: ConfigRecord, channels: int) -> Normalization | None:
+    mean, std = _list(record, "mean"), _list(record, "std")
+    if not all(in_range(value, 0, 1) for value in mean):
+        raise _unusable("mean", "numbers from 0 to 1, in the unit range of pixels")
+    if not all(in_range(value, LEAST_STD, 1) for value in std):
+        raise _unusable("std", f"numbers from {LEAST_STD:.4f} to 1, in the unit range of pixels")
+    if len(mean) != len(std) or len(mean) not in (0, channels):
+        raise _unusable("mean", "one number for each channel, and so must `std`")
+    return Normalization(mean, std) if mean else None
+
+
+def _target(record: ConfigRecord, values: int) -> TargetScale:
+    mean, std = _list(record, "target-mean"), _list(record, "target-std")
+    if not all(in_range(value, -MOST_TARGET, MOST_TARGET) for value in mean):
+        raise _unusable("target-mean", f"numbers from {-MOST_TARGET:g} to {MOST_TARGET:g}")
+    if not all(in_range(value, LEAST_TARGET_STD, MOST_TARGET) for value in std):
+        raise _unusable("target-std", f"numbers from {LEAST_TARGET_STD:g} to {MOST_TARGET:g}")
+    if len(mean) != len(std) or len(mean) not in (0, values):
+        raise _unusable(
+            "target-mean", "one number for each value of a regression, and so must `target-std`"
+        )
+    return TargetScale(mean, std)
+
+
+def _is_range(value_range: Sequence[object]) -> bool:
+    if len(value_range) != 2:
+        return False
+    low, high = value_range
+    return (
+        in_range(low, -MOST_PIXEL, MOST_PIXEL)
+        and in_range(high, -MOST_PIXEL, MOST_PIXEL)
+        and low < high
+        and math.isfinite(high - low)
+    )
+
+
 def _unusable(name: str, wanted: str) -> RefusalError:
     return RefusalError(f"The server's `{name}` cannot be used.", f"`{name}` must be {wanted}.")
-
-
-def moments(images: ImageTable) -> MetricRecord:
-    """The normalization of a client's images, as the metrics of a reply."""
-    return MetricRecord({"num-examples": len(images), "mean": [*images.mean], "std": [*images.std]})
-
-
-def averaged(answers: Sequence[MetricRecord]) -> Normalization:
-    """Mean and standard deviation, per channel, over the images of all clients together.
-
-    Args:
-        answers: results of `moments`; at least one.
-    """
-    counts, means, deviations = (
-        np.asarray([answer[name] for answer in answers], np.float64)
-        for name in ("num-examples", "mean", "std")
-    )
-    share = counts / counts.sum()
-    mean = share @ means
-    square = share @ (deviations**2 + means**2)
-    return Normalization(tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist()))
 
 
 def _require_names_apart(classes: Sequence[str]) -> None:

@@ -14,14 +14,17 @@ from instahide.integrations.flower.untrusted_values import in_range, printable, 
 MOST_PULL = 1e6
 MOST_ROUNDS = 10**9
 #: Keys of a server's config record.
-_KEYS = {"shape", "classes", "mean", "std", "server-round", "proximal-mu"}
+_KEYS = {
+    "shape", "classes", "task", "value-range", "mean", "std", "target-mean", "target-std",
+    "server-round", "proximal-mu",
+}  # fmt: skip
 
 
 class Instructions(NamedTuple):
     """A server's message without its arrays.
 
     Attributes:
-        agreement: shape, classes and normalization.
+        agreement: shape, classes, task, normalization and scale of values.
         number: of the round, from 1; 0 before the first.
         pull: FedProx's mu.
         arrays: the network's weights, not checked yet; None if there are none.

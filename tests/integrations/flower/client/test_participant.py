@@ -15,7 +15,12 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import ExposureLimitError
 from instahide.integrations.flower.client.local_training import require_room
 from instahide.integrations.flower.client.participant import Participant, is_simulated
-from instahide.integrations.flower.client.participant_config import NODE_ONLY, OF_NODES, groups
+from instahide.integrations.flower.client.participant_config import (
+    NODE_ONLY,
+    OF_NODES,
+    REFUSED,
+    groups,
+)
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 
@@ -27,7 +32,8 @@ def test_a_node_decides_on_what_is_its_own() -> None:
     run = {
         "data": "theirs", "test": "theirs", "ledger": "elsewhere", "public": "http://10.0.0.1/pool",
         "fresh-crops": True, "size": 8, "skip-bad": True, "max-exposure": 500, "device": "cuda:7",
-        "partition": "dirichlet", "alpha": 0.01, "lr": 0.3,
+        "partition": "dirichlet", "alpha": 0.01, "lr": 0.3, "test-labels": "theirs.csv",
+        "test-label-columns": "any", "test-image-column": "any", "test-split-column": "any",
     }  # fmt: skip
     found = Participant.open(run, OWN).settings
     default = FederatedSettings.from_config({})
@@ -38,6 +44,52 @@ def test_a_node_decides_on_what_is_its_own() -> None:
     named = {"public": "pool", "size": 32, "device": "cpu", "test": "held-out"}
     found = Participant.open(run, OWN | named).settings
     assert {name: getattr(found, name) for name in named} == named
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_run_does_not_choose_what_is_read_of_a_node_s(name: str) -> None:
+    shown = name.replace("_", "-")
+    value = {"task": "multi-label", "window": "full"}.get(name, "anything")
+    with pytest.raises(RefusalError, match=f"run config names `{shown}`, which only"):
+        Participant.open({"scheme": "cross", "k": 4, shown: value}, OWN)
+    # Not even in the node's own words.
+    with pytest.raises(RefusalError, match=f"run config names `{shown}`"):
+        Participant.open({shown: value}, {**OWN, "labels": "labels.csv", shown: value})
+
+
+def test_a_node_s_table_and_window_are_its_own() -> None:
+    own = {
+        "labels": "labels.csv", "image-column": "image", "label-columns": "mass, nodule",
+        "group-column": "patient", "split-column": "part", "window": "-1000,400",
+    }  # fmt: skip
+    settings = Participant.open({"federation-task": "regression"}, OWN | own).settings
+    assert settings.labels_task == "multi-label"
+    options = settings.read_options()
+    assert options["window"] == (-1000.0, 400.0)
+    table = options["labels"]
+    assert table is not None
+    assert table.label_columns == ("mass", "nodule")
+    assert (table.path, table.image_column, table.group_column, table.split_column) == (
+        "labels.csv", "image", "patient", "part"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["label-columns", "group-column", "split-column", "image-column"])
+def test_columns_without_a_table_are_not_passed_over(name: str) -> None:
+    with pytest.raises(RefusalError, match=f"names `{name}`, but no table"):
+        Participant.open({}, OWN | {name: "patient"})
+
+
+@pytest.mark.parametrize("mode", ["soft", "renormalised"])
+def test_the_label_mode_that_is_meant_by_none_is_that_of_the_node_s_labels(mode: str) -> None:
+    own = OWN | {"labels": "labels.csv", "label-columns": "mass,nodule"}
+    run = {"scheme": "cross", "k": 4}
+    Participant.open(run, own)
+    if mode == "soft":
+        with pytest.raises(RefusalError, match="label-mode is 'renormalised'"):
+            Participant.open(run | {"label-mode": mode}, own)
+    else:
+        Participant.open(run | {"label-mode": mode}, own)
 
 
 def test_every_setting_is_decided_by_exactly_one_group() -> None:
@@ -92,7 +144,8 @@ def test_a_slip_in_a_node_s_config_is_not_passed_over(own: dict[str, Any]) -> No
         ("k", 0), ("k", 10**400), ("c1", float("nan")), ("c1", 0.1), ("scheme", "none"),
         ("noise", -1.0), ("max-epsilon", 0), ("max-epsilon", float("inf")), ("max-epsilon", "8"),
         ("delta", 1.0), ("partition-id", 1), ("size", 0), ("model", "large"),
-        ("data", "images of anna\x1b[2J"),
+        ("data", "images of anna\x1b[2J"), ("window", "wide"), ("window", "400,-1000"),
+        ("task", "detection"),
     ],
 )  # fmt: skip
 def test_a_value_that_does_not_fit_is_named_and_not_told(name: str, value: Any) -> None:
@@ -159,7 +212,7 @@ def test_more_noise_and_larger_batches_than_a_node_asks_for_are_welcome() -> Non
         ({"mask": False}, "`mask`"), ({"evaluate": True}, "`evaluate`"), ({"lr": "high"}, "`lr`"),
         ({"model": "\x1b[31mred"}, "`model`"), ({"model": "huge"}, "`model`"),
         ({"model": "os:system"}, "`model`"), ({"model": "monai:DenseNet121"}, "`model`"),
-        ({"model": "small-3d"}, "`model`"), ({"weights": "weights.pt"}, "`weights`"),
+        ({"model": "timm:resnet18"}, "`model`"), ({"weights": "weights.pt"}, "`weights`"),
         ({"\u202egnitteS": 1}, "?gnitteS"), ({"x" * 5000: 1}, "xxx..."),
         ({"local-epochs": 1, "local_epochs": 9}, "`local_epochs`"), ({"k": 10**400}, "k is"),
         ({"seed": -1}, "`seed`"), ({"lr": float("nan")}, "`lr`"), ({"rounds": 10**12}, "`rounds`"),
@@ -203,8 +256,20 @@ def test_a_round_is_refused_beforehand_where_it_is_certain_to_pass_the_limit(
 ) -> None:
     exposure = Exposure(10, limit=limit)
     if not certain:
-        require_room(exposure, Scheme.inside(2), passes)
+        require_room(exposure, Scheme.inside(2), passes, np.arange(10))
         # One image is one encoding short of its limit: it has no room for its own.
         exposure.record(np.array([[0], [0], [0]]), np.ones((3, 1), np.float32))
     with pytest.raises(ExposureLimitError):
-        require_room(exposure, Scheme.inside(2), passes)
+        require_room(exposure, Scheme.inside(2), passes, np.arange(10))
+
+
+def test_a_group_is_in_an_encoding_for_each_of_its_images() -> None:
+    exposure = Exposure(12, limit=3)
+    pairs, fours = np.arange(12) // 2, np.arange(12) // 4
+    exposure.group(pairs)
+    require_room(exposure, Scheme.inside(1), 1, pairs)
+    with pytest.raises(ExposureLimitError):
+        require_room(exposure, Scheme.inside(1), 2, pairs)
+    exposure.group(fours)
+    with pytest.raises(ExposureLimitError):
+        require_room(exposure, Scheme.inside(1), 1, fours)

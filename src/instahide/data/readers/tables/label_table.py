@@ -73,6 +73,13 @@ class LabelTable:
     split_column: str | None = None
     task: Task | None = None
 
+    @property
+    def labels_task(self) -> Task:
+        """What the labels are: `task`, or what follows from the number of label columns."""
+        if self.task is not None:
+            return self.task
+        return "single-label" if len(_columns_of(self)) == 1 else "multi-label"
+
 
 class Parts(NamedTuple):
     """The files for training and for testing; without a split column all are for both."""
@@ -103,7 +110,7 @@ def list_labelled(
     rows = tuple(f"Row {n} of {table.path}" for n in range(1, len(columns[names[0]]) + 1))
     if not rows:
         raise DataError(f"{table.path} has no rows.", "Write one row for each image.")
-    task: Task = table.task or ("single-label" if len(names) == 1 else "multi-label")
+    task = table.labels_task
     labels, known = _labels([columns[name] for name in names], names, rows, task, classes)
     require_labels(labels, known, len(rows), task)
     files = _files(folder, columns[table.image_column], rows)
@@ -135,9 +142,13 @@ def split_groups(listing: Listing, test_share: float) -> tuple[Listing, Listing]
     return listing.subset(train), listing.subset(test)
 
 
-def _label_columns(table: LabelTable) -> tuple[str, ...]:
+def _columns_of(table: LabelTable) -> tuple[str, ...]:
     columns = table.label_columns
-    names = (columns,) if isinstance(columns, str) else tuple(columns)
+    return (columns,) if isinstance(columns, str) else tuple(columns)
+
+
+def _label_columns(table: LabelTable) -> tuple[str, ...]:
+    names = _columns_of(table)
     if not 0 < len(names) <= MOST_COLUMNS or (table.task == "single-label" and len(names) > 1):
         raise DataError(
             f"{len(names)} columns of labels do not fit.",

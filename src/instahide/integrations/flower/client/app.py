@@ -6,6 +6,7 @@ metrics, or the reason why the client takes no part.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -19,10 +20,10 @@ from instahide.integrations.flower.client import local_training
 from instahide.integrations.flower.client.normalization_check import require_near, require_signs
 from instahide.integrations.flower.client.participant import Participant, spread
 from instahide.integrations.flower.errors import RefusalError, error_replies
-from instahide.integrations.flower.federation_spec import moments
 from instahide.integrations.flower.messages import Instructions, read
-from instahide.training.device import pick_device, pick_precision
-from instahide.training.evaluate import accuracy, table_batches
+from instahide.integrations.flower.moments import moments, require_near_targets
+from instahide.integrations.flower.task_metrics import client_metric, require_client_test
+from instahide.training.device import pick_device
 
 client_app = ClientApp()
 
@@ -36,11 +37,13 @@ def train(message: Message, context: Context) -> RecordDict:
     """
     participant, sent = _participant(context), read(message, arrays=True)
     images = _conforming(participant, sent)
+    participant = replace(participant, settings=sent.agreement.complete(participant.settings))
     network = load(sent.agreement.network(participant.settings), sent.arrays)
     if participant.settings.dp:
         from instahide.integrations.flower.client.dp_sgd import train_with_dp_sgd
 
-        numbers = train_with_dp_sgd(network, images, participant, sent.number)
+        loss = sent.agreement.loss(participant.settings)
+        numbers = train_with_dp_sgd(network, images, participant, sent.number, loss)
     else:
         numbers = _learn(network, images, participant, sent, _key_name(participant, context))
     by_gradient = participant.settings.strategy == "FedSGD"
@@ -54,26 +57,26 @@ def train(message: Message, context: Context) -> RecordDict:
 @client_app.evaluate()
 @error_replies
 def evaluate(message: Message, context: Context) -> RecordDict:
-    """The accuracy of the server's network on the client's own plain test images."""
+    """A metric of the server's network on the client's own plain test images."""
     participant, sent = _participant(context), read(message, arrays=True)
     settings, agreement = participant.settings, sent.agreement
+    require_client_test(agreement.task)
     local_training.require_precision(settings)
     images = agreement.conform(participant.test_images())
-    device = pick_device(settings.device)
-    network = load(agreement.network(settings), sent.arrays).to(device)
-    precision = pick_precision(settings.precision, device)
-    share = accuracy(network, table_batches(images), precision=precision).overall
-    return RecordDict({"metrics": MetricRecord({"num-examples": len(images), "accuracy": share})})
+    network = load(agreement.network(settings), sent.arrays).to(pick_device(settings.device))
+    metrics: dict[str, Any] = client_metric(network, images, agreement, settings)
+    return RecordDict({"metrics": MetricRecord({"num-examples": len(images), **metrics})})
 
 
 @client_app.query()
 @error_replies
 def query(message: Message, context: Context) -> RecordDict:
-    """Reply with the mean and standard deviation of the client's images."""
+    """Reply with means and standard deviations that the federation has not agreed on yet."""
     participant, sent = _participant(context), read(message, arrays=False)
     images = participant.images()
-    sent.agreement.conform(images)
-    return RecordDict({"metrics": moments(images)})
+    # The order of values is the federation's, the normalization still the client's own.
+    conforming = sent.agreement.conform(images).normalized_like(images)
+    return RecordDict({"metrics": moments(conforming, sent.agreement)})
 
 
 def _conforming(participant: Participant, sent: Instructions) -> ImageTable:
@@ -90,6 +93,8 @@ def _conforming(participant: Participant, sent: Instructions) -> ImageTable:
     conforming = agreement.conform(images)
     if agreement.normalization is not None:
         require_near(images, agreement.normalization.mean, agreement.normalization.std)
+    if agreement.task == "regression":
+        require_near_targets(conforming, agreement.target)
     if settings.encryption().mask:
         require_signs(conforming)
     return conforming
@@ -103,18 +108,22 @@ def _learn(
     key_name: str,
 ) -> dict[str, float]:
     """Train ``network``, or compute its gradient, within the participant's exposure limit."""
-    settings = participant.settings
+    settings, task_loss = participant.settings, sent.agreement.loss(participant.settings)
     by_gradient = settings.strategy == "FedSGD"
     with participant.counting(images) as exposure:
         one_batch = by_gradient and settings.gradient == "batch"
         if not one_batch:
             passes = 1 if by_gradient else settings.local_epochs
-            local_training.require_room(exposure, settings.encryption(), passes)
+            pictures = exposure.group(images.content_ids)
+            scheme = settings.encryption(images.task)
+            local_training.require_room(exposure, scheme, passes, pictures)
         encoder = local_training.encoder_of(settings, images, exposure, key_name)
         if by_gradient:
-            loss = local_training.compute_gradient(network, encoder, settings)
+            loss = local_training.compute_gradient(network, encoder, settings, task_loss)
         else:
-            loss = local_training.train_locally(network, encoder, settings, sent.number, sent.pull)
+            loss = local_training.train_locally(
+                network, encoder, settings, sent.number, sent.pull, task_loss
+            )
         if isinstance(exposure, LedgerAccount):
             # The result may be sent from here on, so the counts must survive a power cut.
             exposure.sync()

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from instahide.data import ImageTable
 from instahide.errors import DamagedFileError
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
+from instahide.training.losses import Loss
 from instahide.training.schedule import learning_rate
 from instahide.training.training_state import TrainingState
 from instahide.utils.atomic_write import write_json
@@ -47,7 +47,11 @@ _HISTORY = TypeAdapter(list[Entry])
 
 
 def train_with_dp_sgd(
-    network: nn.Module, images: ImageTable, participant: Participant, number: int
+    network: nn.Module,
+    images: ImageTable,
+    participant: Participant,
+    number: int,
+    task_loss: Loss | None = None,
 ) -> dict[str, float]:
     """Train ``network`` in place on plain ``images`` by DP-SGD for round ``number``.
 
@@ -59,18 +63,20 @@ def train_with_dp_sgd(
         images: all images of the client.
         participant: the participant, with its settings and its file of privacy losses.
         number: number of the round, from 1.
+        task_loss: the loss; by default cross-entropy.
 
     Returns:
         The mean ``loss`` of the round, and the ``epsilon`` spent in all rounds of all runs, at the
         run's `delta`.
 
     Raises:
-        RefusalError: the network has batch normalization, the participant's `max_epsilon` would be
-            exceeded, or the loss is not finite.
+        RefusalError: the network has batch normalization, the images have groups, the participant's
+            `max_epsilon` would be exceeded, or the loss is not finite.
         InstaHideError: Opacus is not installed, or the file cannot be read or written.
     """
     settings = participant.settings
     _require_apart(network, settings)
+    _require_no_groups(images)
     with requires_extra("opacus", "dp"):
         from opacus import PrivacyEngine
     with warnings.catch_warnings():
@@ -83,7 +89,7 @@ def train_with_dp_sgd(
     loader = _loader(images, settings)
     planned = (settings.noise_multiplier, 1 / len(loader), len(loader) * settings.local_epochs)
     history = _spend(participant, planned)
-    loss = _epochs(engine, state, loader, settings, number)
+    loss = _epochs(engine, state, loader, settings, number, task_loss or Loss())
     if not math.isfinite(loss):
         raise RefusalError("The loss is not a finite number.", "Send other weights, or lower `lr`.")
     return {"loss": loss, "epsilon": epsilon_spent(history, settings.delta)}
@@ -153,7 +159,16 @@ def _require_apart(network: nn.Module, settings: FederatedSettings) -> None:
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
         raise RefusalError(
             f"DP-SGD needs a network without batch normalization; `{settings.model}` has some.",
-            'Set `model = "small-group"`.',
+            'Set `model = "small-group"`, which is for images; there is none for volumes.',
+        )
+
+
+def _require_no_groups(images: ImageTable) -> None:
+    if images.groups is not None:
+        raise RefusalError(
+            "DP-SGD protects each image of this participant by itself, but its images have groups, "
+            "each of which is to be protected as a whole.",
+            "Leave `group-column` out of the node config, or take part in runs without `dp` only.",
         )
 
 
@@ -173,8 +188,9 @@ def _epochs(
     loader: DataLoader[tuple[Tensor, ...]],
     settings: FederatedSettings,
     number: int,
+    task_loss: Loss,
 ) -> float:
-    """The local epochs of a round; returns the mean loss."""
+    """The local epochs of a round; returns the mean loss of an image."""
     module, optimizer, batches = engine.make_private(
         module=state.model,
         optimizer=state.optimizer,
@@ -193,7 +209,7 @@ def _epochs(
             rate = learning_rate(local, step, local.epochs * len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = F.cross_entropy(module(images.to(device)), labels.to(device), reduction="sum")
+            loss, _ = task_loss(module(images.to(device)), labels.to(device))
             optimizer.zero_grad()
             # The size of a batch is random, and may be 0.
             (loss / max(1, len(images))).backward()  # type: ignore[no-untyped-call]

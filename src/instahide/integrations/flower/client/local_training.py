@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
@@ -21,6 +21,7 @@ from instahide.training.data.encoded_loader import EncodedLoader
 from instahide.training.data.private import public_images
 from instahide.training.device import autocast, pick_device, pick_precision
 from instahide.training.distributed.processes import none_usable
+from instahide.training.losses import Loss
 from instahide.training.progress import Progress
 from instahide.training.training_loop import one_epoch
 from instahide.training.training_state import TrainingState
@@ -41,7 +42,7 @@ def encoder_of(
         InstaHideError: the images do not fit the scheme.
     """
     return Encoder(
-        settings.encryption(),
+        settings.encryption(images.task),
         images,
         public_images(settings, images.shape),
         augmentation=Augmentation(settings.crop_padding, settings.flip),
@@ -51,18 +52,27 @@ def encoder_of(
     )
 
 
-def require_room(exposure: Exposure, scheme: Scheme, passes: int) -> None:
+def require_room(
+    exposure: Exposure, scheme: Scheme, passes: int, pictures: NDArray[np.int64]
+) -> None:
     """Raise, before anything is encrypted, if a round cannot stay within the exposure limit.
 
     In each of the ``passes`` every image is encrypted once, and is also a partner of others.
+
+    Args:
+        exposure: the account of the images.
+        scheme: the scheme of the round.
+        passes: epochs of the round.
+        pictures: (N,) numbers, equal for images that share a count, such as those of a group.
 
     Raises:
         ExposureLimitError: no choice of partners keeps every image within the limit.
     """
     if exposure.limit is None:
         return
-    left = exposure.limit - exposure.counts
-    if left.min() < passes or left.sum() < passes * len(left) * scheme.private_k:
+    _, first, images = np.unique(pictures, return_index=True, return_counts=True)
+    left = exposure.limit - exposure.counts[first]
+    if (left < passes * images).any() or left.sum() < passes * images.sum() * scheme.private_k:
         raise limit_error(exposure)
 
 
@@ -72,6 +82,7 @@ def train_locally(
     settings: FederatedSettings,
     number: int,
     pull: float = 0.0,
+    loss: Loss | None = None,
 ) -> float:
     """Train ``network`` in place for the local epochs of round ``number``, counted from 1.
 
@@ -84,6 +95,7 @@ def train_locally(
         number: number of the round.
         pull: FedProx's mu, the weight of the penalty on the distance to the server's weights (Li et
             al., arXiv:1812.06127).
+        loss: the loss on mixed labels; by default cross-entropy.
 
     Returns:
         Mean loss of the last local epoch.
@@ -94,7 +106,7 @@ def train_locally(
     """
     local = settings.local
     batches = EncodedLoader(encoder, settings.batch_size, pin_memory=encoder.device.type == "cuda")
-    state = TrainingState.start(network, local)
+    state = TrainingState.start(network, local, loss=loss)
     state.step = (number - 1) * settings.local_epochs * len(batches)
     if pull:
         _pull_back(state, pull)
@@ -135,43 +147,56 @@ def _pull_back(state: TrainingState, mu: float) -> None:
         parameter.register_hook(pulled)  # type: ignore[no-untyped-call]
 
 
-def compute_gradient(network: nn.Module, encoder: Encoder, settings: FederatedSettings) -> float:
+def compute_gradient(
+    network: nn.Module, encoder: Encoder, settings: FederatedSettings, loss: Loss | None = None
+) -> float:
     """Leave the mean gradient of encodings at the weights of ``network`` in its ``.grad``.
 
-    Weights stay as they are; running statistics of batch normalization go on.
+    Weights stay as they are; running statistics of batch normalization go on. The gradient of
+    findings or values is that of the sum of their losses, divided by the number of encodings times
+    columns, unknown ones included: in a mean over participants, weighted by images, every known
+    finding then counts alike.
 
     Args:
         network: with the weights that the server sent.
         encoder: of the client's images.
         settings: whose `gradient` says how many images take part.
+        loss: the loss on mixed labels; by default cross-entropy.
 
     Returns:
-        Mean loss.
+        Mean loss of the known targets.
 
     Raises:
-        InstaHideError: the exposure limit was reached, or there is a single image.
+        InstaHideError: the exposure limit was reached, there is a single image, or no finding is
+            known in any mix.
     """
+    loss = loss or Loss()
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
     network.to(device).train()
-    total, images = torch.zeros((), device=device), 0
+    total, targets, known = torch.zeros((), device=device), 0, 0
     for encodings, labels in _batches(encoder, settings):
         with autocast(device, precision):
-            logits = network(encodings.to(device))
-        loss = F.cross_entropy(logits.float(), labels.to(device), reduction="sum")
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-        images += len(encodings)
-    if images == 0:
+            outputs = network(encodings.to(device))
+        part, count = loss(outputs, labels.to(device))
+        part.backward()  # type: ignore[no-untyped-call]
+        total += part.detach()
+        targets += len(labels) if loss.counts_images else labels.numel()
+        known += int(count)
+    if targets == 0:
         raise none_usable()
+    if known == 0:
+        raise RefusalError(
+            "No finding is known in any mix of this participant.", "Use fewer private images."
+        )
     if not torch.isfinite(total):
         raise RefusalError(
             "The loss at the server's weights is not a finite number.", "Send other weights."
         )
     for parameter in network.parameters():
         if parameter.grad is not None:
-            parameter.grad /= images
-    return total.item() / images
+            parameter.grad /= targets
+    return total.item() / known
 
 
 def _batches(encoder: Encoder, settings: FederatedSettings) -> Iterable[tuple[Tensor, Tensor]]:

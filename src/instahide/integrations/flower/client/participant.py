@@ -13,6 +13,8 @@ import numpy as np
 
 from instahide.data import ImageTable, open_images, open_test
 from instahide.data.labels import strata
+from instahide.data.pixels import EIGHT_BIT
+from instahide.data.readers.window import read_window
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
 from instahide.encryption.exposure import Exposure
@@ -85,19 +87,19 @@ class Participant:
         """The training images, under their own normalization.
 
         Raises:
+            RefusalError: their range of pixels depends on the images.
             InstaHideError: they cannot be read, or there are too few.
         """
-        settings = self.settings
-        size, skip_bad = settings.size, settings.skip_bad
-        return self._share(
-            open_images(str(settings.data), size=size, skip_bad=skip_bad, progress=False)
-        )
+        options = self.settings.read_options(progress=False)
+        images = self._share(open_images(str(self.settings.data), **options))
+        self._require_stated_window(images)
+        return images
 
     def test_images(self) -> ImageTable:
         """The test images.
 
         Raises:
-            RefusalError: the participant has none.
+            RefusalError: the participant has none, or as `images`.
             InstaHideError: they cannot be read.
         """
         settings = self.settings
@@ -105,8 +107,11 @@ class Participant:
             raise RefusalError(
                 "This participant has no test images.", "Name some by `test` in its config."
             )
-        size, skip_bad = settings.size, settings.skip_bad
-        return self._share(open_test(settings.test, size=size, skip_bad=skip_bad, progress=False))
+        options = settings.read_options(progress=False)
+        options["labels"] = settings.test_table(settings.labels_task)
+        images = self._share(open_test(settings.test, **options))
+        self._require_stated_window(images)
+        return images
 
     def require_crop(self, shape: tuple[int, ...]) -> None:
         """Check the run's random crop: a large shift leaves mostly black pixels, which hide little.
@@ -115,7 +120,8 @@ class Participant:
             RefusalError: the padding is above `MOST_CROP` of the shorter side, and the node config
                 does not name it.
         """
-        most = int(MOST_CROP * min(shape[1:]))
+        # Slices of a volume are not moved among each other.
+        most = int(MOST_CROP * min(shape[-2:]))
         if not self.crop_padding_named and self.settings.crop_padding > most:
             raise RefusalError(
                 f"The run's crop-padding of {self.settings.crop_padding} is above {most}, "
@@ -134,7 +140,7 @@ class Participant:
             RefusalError: `max_epsilon` cannot be kept.
             LedgerError: the ledger cannot be read or written.
         """
-        scheme = self.settings.encryption()
+        scheme = self.settings.encryption(images.task)
         if scheme.is_plain:
             if self.max_epsilon is not None:
                 raise RefusalError(
@@ -159,6 +165,20 @@ class Participant:
         if self.partition is None:
             return path
         return path.with_name(f"{path.stem}-{self.partition[0]}{path.suffix}")
+
+    def _require_stated_window(self, images: ImageTable) -> None:
+        """Check that the range of pixels is one that participants can agree on.
+
+        A range that was measured would also say something about the images.
+        """
+        window = read_window(self.settings.window)
+        measured = window == "full" or (isinstance(window[0], str) and window != "file")
+        if measured and images.value_range != EIGHT_BIT:
+            raise RefusalError(
+                "This participant's images are not of 8 bits, and its node config does not state "
+                "the range of their pixels.",
+                'Set `window` in the node config to two values, as in `window="0,4095"`.',
+            )
 
     def _share(self, images: ImageTable) -> ImageTable:
         if self.partition is None:
@@ -194,10 +214,11 @@ def read_run_config(run_config: Mapping[str, object]) -> FederatedSettings:
 
 
 def spread(exposure: Exposure) -> dict[str, float]:
-    """Least, mean and most encodings that an image has gone into, over all rounds and runs."""
+    """Least, mean and most encodings of a picture or a group, over all rounds and runs."""
     if not isinstance(exposure, LedgerAccount):
         return {"exposure-least": 0, "exposure-mean": 0.0, "exposure-most": 0}
-    counts = exposure.counts
+    _, first = np.unique(exposure.pictures(), return_index=True)
+    counts = exposure.counts[first]
     return {
         "exposure-least": int(counts.min()),
         "exposure-mean": float(np.mean(counts)),

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from instahide.errors import InstaHideError
+from instahide.data.labels import Task
+from instahide.data.readers.window import read_window
+from instahide.errors import DataError, InstaHideError
 from instahide.integrations.flower.config import MEANINGLESS, FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 from instahide.integrations.flower.untrusted_values import in_range, printable
@@ -21,9 +23,16 @@ from instahide.integrations.flower.untrusted_values import in_range, printable
 REQUIRED = ("data", "scheme", "k", "max_exposure")
 #: Only the participant's config counts; what it does not name has the library's default.
 NODE_ONLY = (
-    "data", "test", "public", "fresh_crops", "size", "skip_bad", "ledger", "max_exposure",
-    "device", "partition", "alpha",
+    "data", "test", "test_labels", "test_image_column", "test_label_columns", "test_split_column",
+    "public", "fresh_crops", "size", "skip_bad", "ledger", "max_exposure", "device", "partition",
+    "alpha",
 )  # fmt: skip
+#: The same, and a run that names one is refused: it would choose what is read of the participant's.
+REFUSED = (
+    "labels", "image_column", "label_columns", "group_column", "split_column", "task", "window",
+)  # fmt: skip
+#: Settings of `REFUSED` that say something about a table of labels.
+OF_TABLES = tuple(name for name in REFUSED if name not in ("labels", "window"))
 #: The run must have the participant's value, which is the library's default if it names none.
 EXACT = (
     "scheme",
@@ -43,8 +52,9 @@ AT_MOST = {"local_epochs": 100}
 #: Nothing here concerns a participant's privacy.
 RUN_ONLY = (
     "sign_invariant", "seed", "optimizer", "lr", "weight_decay", "momentum", "schedule", "rounds",
-    "clients", "timeout", "strategy", "strategy_arguments", "client_test", "shape", "classes",
-    "mean", "std", "max_grad_norm", "delta", "out",
+    "clients", "timeout", "strategy", "strategy_arguments", "client_test", "federation_task",
+    "shape", "classes", "value_range", "mean", "std", "target_mean", "target_std", "class_weights",
+    "positive_weights", "max_grad_norm", "delta", "out",
 )  # fmt: skip
 #: Keys of Flower's simulation engine, or of participants that split one data set.
 PARTITION = ("partition_id", "num_partitions")
@@ -78,7 +88,8 @@ class NodeConfig:
             RefusalError: a setting is missing, unknown, or does not fit.
         """
         values = {name.replace("-", "_"): value for name, value in config.items() if value != ""}
-        allowed = {*NODE_ONLY, *EXACT, *EXACT_IF_NAMED, *AT_LEAST, *AT_MOST, "delta", *OF_NODES}
+        decided = {*NODE_ONLY, *REFUSED, *EXACT, *EXACT_IF_NAMED, *AT_LEAST, *AT_MOST}
+        allowed = {*decided, "delta", *OF_NODES}
         if strange := sorted(set(values) - allowed):
             raise RefusalError(
                 f"The node config has an unknown setting `{printable(strange[0])}`.",
@@ -90,6 +101,7 @@ class NodeConfig:
                 f"{', '.join(f'`{_shown(name)}`' for name in missing)}.",
                 "Set these in the node config; the run config cannot set them.",
             )
+        _require_table(values)
         partition = read_partition(values)
         max_epsilon = _read_epsilon(values.pop("max_epsilon", None))
         named = frozenset(values) - set(PARTITION)
@@ -101,16 +113,20 @@ class NodeConfig:
         Raises:
             RefusalError: the run does not meet this participant's terms.
         """
+        _require_own(run)
         self._require_terms(run)
         for name in ("size", "public"):
             if name in run.model_fields_set and getattr(run, name) != getattr(self.own, name):
                 _log.info("The run's `%s` is ignored: this participant's own config decides.", name)
         values = run.model_dump(exclude_unset=True, exclude=set(NODE_ONLY))
-        mine = {name: getattr(self.own, name) for name in NODE_ONLY if name in self.named}
+        decided = (*NODE_ONLY, *REFUSED)
+        mine = {name: getattr(self.own, name) for name in decided if name in self.named}
         return FederatedSettings.from_values({**values, **mine})
 
     def _require_terms(self, run: FederatedSettings) -> None:
-        offers, terms = _encryption(run), _encryption(self.own)
+        # The label mode that is meant by none follows from the labels that the participant has.
+        task = self.own.labels_task
+        offers, terms = _encryption(run, task), _encryption(self.own, task)
         exact = [*EXACT, *(name for name in EXACT_IF_NAMED if name in self.named)]
         for name in exact:
             if offers[name] != terms[name]:
@@ -155,15 +171,41 @@ def read_partition(values: dict[str, object]) -> tuple[int, int] | None:
     return part, parts
 
 
-def _encryption(settings: FederatedSettings) -> dict[str, Any]:
+def _require_table(values: Mapping[str, object]) -> None:
+    """Check that columns are named together with the table that they are of."""
+    if "labels" in values:
+        return
+    for name in OF_TABLES:
+        if name in values:
+            raise RefusalError(
+                f"The node config names `{_shown(name)}`, but no table of labels.",
+                "Name the table by `labels` in the node config.",
+            )
+
+
+def _require_own(run: FederatedSettings) -> None:
+    """Check that a run leaves to the participant what only the participant decides."""
+    for name in REFUSED:
+        if name in run.model_fields_set:
+            raise RefusalError(
+                f"The run config names `{_shown(name)}`, which only the node config of a "
+                "participant may name.",
+                "Leave it out of the run config; `federation-task` and `value-range` say what "
+                "labels and pixels are, and `test-labels` is the table of the server's test "
+                "images.",
+            )
+
+
+def _encryption(settings: FederatedSettings, task: Task) -> dict[str, Any]:
     """All settings by name; those of the scheme have the values that the encoder uses."""
-    return {**vars(settings), **vars(settings.encryption()), "scheme": settings.scheme}
+    return {**vars(settings), **vars(settings.encryption(task)), "scheme": settings.scheme}
 
 
 def _checked(values: dict[str, object]) -> FederatedSettings:
     try:
         settings = FederatedSettings.from_config(values)
-        settings.encryption()
+        settings.encryption(settings.labels_task)
+        _require_window(settings)
     except InstaHideError as error:
         for name in values:
             if any(form in error.problem for form in (f"`{name}`", f"{name} = ", f"{name} is ")):
@@ -174,6 +216,13 @@ def _checked(values: dict[str, object]) -> FederatedSettings:
             "This participant's own log says why.",
         ) from error
     return settings
+
+
+def _require_window(settings: FederatedSettings) -> None:
+    try:
+        read_window(settings.window)
+    except DataError as error:
+        raise InstaHideError("`window` cannot be read.", error.remedy) from error
 
 
 def _refused(name: str, wanted: str, offered: object) -> RefusalError:
@@ -191,6 +240,7 @@ def groups() -> dict[str, tuple[str, ...]]:
     """Every setting of a run by who decides it."""
     return {
         "node": NODE_ONLY,
+        "node, refused in a run": REFUSED,
         "equal": EXACT,
         "equal if named": EXACT_IF_NAMED,
         "bounded": (*AT_LEAST, *AT_MOST),

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
-from torch import nn
 
-from instahide.data import ImageTable
 from instahide.encryption.privacy import privacy_statement
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.arrays import load
 from instahide.integrations.flower.config import FederatedSettings
-from instahide.integrations.flower.federation_spec import FederationSpec
-from instahide.integrations.flower.server.negotiation import negotiate, normalized
+from instahide.integrations.flower.server.negotiation import completed, negotiate
 from instahide.integrations.flower.server.round_log import LoggedStrategy, RoundLog
 from instahide.integrations.flower.server.strategies import make_strategy
-from instahide.training.device import pick_device, pick_precision
-from instahide.training.evaluate import accuracy, table_batches
+from instahide.integrations.flower.server.tester import Tester
+from instahide.integrations.flower.task_metrics import means_over_clients
 from instahide.training.models.model_io import save_network
 from instahide.training.run_folder import surroundings
 
@@ -40,14 +37,19 @@ def main(grid: Grid, context: Context) -> None:
     settings = FederatedSettings.from_config(context.run_config)
     out = _new_folder(settings)
     agreement, test = negotiate(settings)
+    settings = agreement.complete(settings)
     network = agreement.network(settings)
-    strategy = make_strategy(settings, network)
-    agreement = normalized(agreement, settings, grid)
-    facts = {
+    strategy = make_strategy(settings, network, agreement.task)
+    agreement = completed(agreement, settings, grid)
+    facts: dict[str, object] = {
         "settings": settings.to_json_dict(),
         "surroundings": surroundings(settings),
         "differential_privacy": _privacy(settings),
+        "task": agreement.task,
+        "classes": agreement.classes,
     }
+    if settings.client_test:
+        facts["client_metric"] = means_over_clients(agreement.task)
     round_log = RoundLog(facts, out and out / RESULTS)
     tester = Tester(network, agreement, settings, test, round_log)
     result = LoggedStrategy(strategy, round_log).start(
@@ -59,7 +61,7 @@ def main(grid: Grid, context: Context) -> None:
         evaluate_config=agreement.to_record(),
         evaluate_fn=tester,
     )
-    round_log.write({"accuracy": tester.last})
+    round_log.write(tester.results())
     _log.info("%s", _privacy(settings))
     for node, reason in round_log.refusals().items():
         _log.warning("Participant %s took no part in some rounds: %s", node, reason)
@@ -69,7 +71,9 @@ def main(grid: Grid, context: Context) -> None:
             "See the reasons in the log above.",
         )
     if out is not None:
-        save_network(out / NETWORK, load(network.cpu(), result.arrays), agreement.card(settings))
+        save_network(
+            out / NETWORK, load(network.cpu(), result.arrays), agreement.card(settings, test)
+        )
 
 
 def _privacy(settings: FederatedSettings) -> str:
@@ -79,40 +83,6 @@ def _privacy(settings: FederatedSettings) -> str:
     noise = bool(settings.encryption().noise)
     scope = ", but to the ledgers of the participants alone"
     return privacy_statement(None, noise=noise, scope=scope)
-
-
-class Tester:
-    """Tests the network on the server's test images, if any, at the end of each round.
-
-    Attributes:
-        last: accuracy after the last round, as a share; None without test images.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        agreement: FederationSpec,
-        settings: FederatedSettings,
-        test: ImageTable | None,
-        round_log: RoundLog,
-    ) -> None:
-        self._device = pick_device(settings.device)
-        self._precision = pick_precision(settings.precision, self._device)
-        self._network = network.to(self._device)
-        self._images = None if test is None else agreement.conform(test)
-        self._round_log = round_log
-        self.last: float | None = None
-
-    def __call__(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
-        """Test after round ``number``; round 0, before the first, is skipped."""
-        if number == 0:
-            return None
-        if self._images is not None:
-            network = load(self._network, arrays)
-            batches = table_batches(self._images)
-            self.last = accuracy(network, batches, precision=self._precision).overall
-        self._round_log.end(self.last)
-        return None if self.last is None else MetricRecord({"accuracy": self.last})
 
 
 def _new_folder(settings: FederatedSettings) -> Path | None:

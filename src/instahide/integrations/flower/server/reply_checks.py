@@ -45,6 +45,7 @@ _MOST_LOSS = 1e9
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "loss": (0, _MOST_LOSS),
     "accuracy": (0, 1),
+    "macro-auroc": (0, 1),
     "epsilon": (0, 1e300),
     "exposure-least": (0, 2**62),
     "exposure-mean": (0, 2**62),
@@ -53,7 +54,6 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 #: Metrics of an answer to train: on encodings, and by DP-SGD.
 EXPOSURES = frozenset({"loss", "exposure-least", "exposure-mean", "exposure-most"})
 SPENT = frozenset({"loss", "epsilon"})
-MEASURED = frozenset({"accuracy"})
 
 
 @dataclass
@@ -78,6 +78,7 @@ class ReplyChecks:
         state: names, shapes and types of the network's arrays.
         metrics: that come with every answer to train, besides the number of images.
         gradients: names of arrays that are gradients, and not weights; none for most strategies.
+        measured: metrics that come with every answer to evaluate, likewise.
     """
 
     def __init__(
@@ -85,11 +86,13 @@ class ReplyChecks:
         state: Mapping[str, Tensor],
         metrics: frozenset[str],
         gradients: Iterable[str] = (),
+        measured: frozenset[str] = frozenset({"accuracy"}),
     ) -> None:
         self._like = {
             name: torch.empty(value.shape, dtype=value.dtype) for name, value in state.items()
         }
         self._metrics = metrics
+        self._measured = measured
         self._gradients = frozenset(gradients)
         self._network = {name: value.detach().cpu().numpy() for name, value in state.items()}
         self._declared: dict[int, int] = {}
@@ -130,7 +133,7 @@ class ReplyChecks:
         for reply in self._once(replies, checked):
             node = reply.metadata.src_node_id
             try:
-                checked.numbers[node] = _numbers(reply, {"metrics"}, MEASURED)
+                checked.numbers[node] = _numbers(reply, {"metrics"}, self._measured)
                 checked.kept.append(reply)
             except RefusalError as error:
                 checked.dropped[node] = error.problem

@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import Strategy
 
 from instahide.integrations.flower.server.checked_strategy import CheckedStrategy
 from instahide.integrations.flower.server.reply_checks import CheckedReply
+from instahide.integrations.flower.task_metrics import SENT
 from instahide.utils.atomic_write import write_json
 
 #: Why a participant that did not answer is missing.
@@ -67,10 +68,9 @@ class RoundLog:
         """Add aggregated metrics of training or of the clients' tests."""
         self.rounds[-1].update(metrics or {})
 
-    def end(self, accuracy: float | None) -> None:
-        """End the round with the ``accuracy`` on the server's test images, if it has any."""
-        if accuracy is not None:
-            self.rounds[-1]["accuracy"] = accuracy
+    def end(self, metrics: Mapping[str, float] | None) -> None:
+        """End the round with the ``metrics`` on the server's test images, if it has any."""
+        self.rounds[-1].update(metrics or {})
         self.write({})
 
     def refusals(self) -> dict[str, str]:
@@ -129,7 +129,9 @@ class LoggedStrategy(Strategy):
         metrics = self._strategy.aggregate_evaluate(server_round, replies)
         self._round_log.tested(self._strategy.last)
         if metrics is not None:
-            self._round_log.summed(MetricRecord({"client-accuracy": metrics["accuracy"]}))
+            measured = {name: value for name, value in metrics.items() if name in SENT.values()}
+            means = {f"client-{name}": value for name, value in measured.items()}
+            self._round_log.summed(MetricRecord(means))
         return metrics
 
     def summary(self) -> None:

@@ -22,10 +22,12 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 from torch import nn
 
+from instahide.data.labels import Task
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.server.checked_strategy import CheckedStrategy, check_replies
 from instahide.integrations.flower.server.reply_checks import EXPOSURES, SPENT, ReplyChecks
+from instahide.integrations.flower.task_metrics import SENT
 from instahide.training.schedule import learning_rate
 
 #: Flower's strategies that aggregate networks, without those that wrap other strategies.
@@ -91,8 +93,15 @@ class FedSGD(FedAvg):
         return np.asarray(self._arrays[name].numpy() - rate * self._velocity[name], mean.dtype)
 
 
-def make_strategy(settings: FederatedSettings, network: nn.Module) -> CheckedStrategy:
+def make_strategy(
+    settings: FederatedSettings, network: nn.Module, task: Task = "single-label"
+) -> CheckedStrategy:
     """The strategy that ``settings`` name, with their arguments; it checks clients' answers.
+
+    Args:
+        settings: of the run.
+        network: with the initial weights.
+        task: what the labels are, on which the metrics of clients' tests depend.
 
     Raises:
         InstaHideError: there is no such strategy or argument, or it would harm the network.
@@ -134,6 +143,7 @@ def make_strategy(settings: FederatedSettings, network: nn.Module) -> CheckedStr
         network.state_dict(),
         SPENT if settings.dp else EXPOSURES,
         dict(network.named_parameters()) if name == "FedSGD" else (),
+        frozenset({SENT[task]}) if task in SENT else frozenset(),
     )
     return strategy
 
