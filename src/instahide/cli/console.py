@@ -47,7 +47,7 @@ _OPTIONS = {
     "batch_size", "budget", "classes", "copies", "device", "engine", "format", "grey",
     "group_column", "image_column", "images", "label_columns", "labels", "min_keypoints", "model",
     "out", "patch", "per_image", "port", "precision", "price", "public", "queries",
-    "query_coefficient", "rate",
+    "query_coefficient", "rate", "rescale",
     "reports", "resume", "sign_invariant", "size", "skip_bad", "split_column", "task", "test",
     "truth", "values", "window",
 }  # fmt: skip

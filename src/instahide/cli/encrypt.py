@@ -74,7 +74,7 @@ class EncryptOptions(ReadSettings, MixingOptions):
 
 
 PANELS = {
-    "Data": ("public", "size", "skip_bad", "classes", "window", "mean", "std"),
+    "Data": ("public", "size", "skip_bad", "classes", "window", "rescale", "mean", "std"),
     "Labels": LABEL_PANEL,
     "Encryption": MIXING_PANEL,
     "Exposure": ("max_exposure", "ledger", "delta"),

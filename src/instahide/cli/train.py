@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from instahide.training.trainer import Trainer
 
 PANELS = {
-    "Data": ("test", "public", "fresh_crops", "size", "skip_bad", "test_share", "window"),
+    "Data": (
+        "test", "public", "fresh_crops", "size", "skip_bad", "test_share", "window", "rescale",
+    ),
     "Labels": LABEL_PANEL,
     "Encryption": (*MIXING_PANEL, "crop_padding", "flip"),
     "Exposure": ("ledger", "max_exposure"),

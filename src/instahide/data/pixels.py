@@ -20,6 +20,8 @@ ValueRange: TypeAlias = tuple[float, float]
 DTYPES = tuple(map(np.dtype, (np.uint8, np.uint16, np.int16, np.float32)))
 #: The range of 8-bit pixels.
 EIGHT_BIT: ValueRange = (0.0, 255.0)
+#: The range of rescaled pixels.
+UNIT: ValueRange = (0.0, 1.0)
 #: The lowest and the highest value of each type.
 _EXTREMES = {
     np.dtype(np.float32): (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)),

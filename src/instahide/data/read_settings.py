@@ -56,6 +56,11 @@ class ReadSettings(BaseModel):
         description="range of pixel values to keep: full, LO,HI, 1%,99%, or file (DICOM)",
     )
 
+    rescale: bool = Field(
+        default=False,
+        description="scale the window's values to 0 to 1, so that scanners are alike",
+    )
+
     def label_table(self) -> LabelTable | None:
         """The table of labels, if one is named."""
         if self.labels is None:
@@ -81,5 +86,6 @@ class ReadSettings(BaseModel):
             "skip_bad": self.skip_bad,
             "progress": progress,
             "window": read_window(self.window),
+            "rescale": self.rescale,
             "labels": self.label_table(),
         }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 from instahide.data.builtin import BUILTIN
-from instahide.data.cache import cache_folder
+from instahide.data.cache import cache_folder, memory_mapped
 from instahide.data.class_names import class_list, with_classes
+from instahide.data.pixels import UNIT, convert_pixels
 from instahide.data.readers.arrays.cifar import (
     is_cifar_folder,
     read_cifar_archive,
@@ -39,6 +43,7 @@ class ReadOptions(TypedDict, total=False):
     skip_bad: bool
     progress: bool
     window: Window
+    rescale: bool
     labels: LabelTable | None
 
 
@@ -50,6 +55,7 @@ def open_images(
     progress: bool = True,
     classes: Sequence[str] | None = None,
     window: Window = "full",
+    rescale: bool = False,
     labels: LabelTable | None = None,
 ) -> ImageTable:
     """Open labelled images. A source with training and test images gives its training images.
@@ -71,6 +77,8 @@ def open_images(
             ``full`` (0 to 255 for 8-bit pixels, else all values that there are), two values as in
             ``(-1000, 400)``, two percentiles of all pixels as in ``("1%", "99%")``, or ``file``
             (the window that DICOM files state). The type of the pixels is kept.
+        rescale: scale pixels linearly, the range that ``window`` keeps to 0 to 1, as float32.
+            Images of scanners with different bit depths or units are then alike.
         labels: a CSV or Parquet file with the labels of the images in a folder, which then needs no
             class folders.
 
@@ -87,12 +95,13 @@ def open_images(
     known = class_list(classes)
     source = local_copy(source, companions=_labels_of, progress=progress)
     if _is_image_folder(source):
-        return open_folder(
-            Path(source), Decoding(size, skip_bad, progress, known, require_window(window), labels)
-        )
-    read = _read(source, labels)
-    table = read.train if isinstance(read, Split) else read
-    return with_classes(_windowed(_resized(table, size), window), known)
+        how = Decoding(size, skip_bad, progress, known, require_window(window), labels)
+        table = open_folder(Path(source), how)
+    else:
+        read = _read(source, labels)
+        table = read.train if isinstance(read, Split) else read
+        table = with_classes(_windowed(_resized(table, size), window), known)
+    return rescaled(table) if rescale else table
 
 
 def open_split(
@@ -104,6 +113,7 @@ def open_split(
     progress: bool = True,
     classes: Sequence[str] | None = None,
     window: Window = "full",
+    rescale: bool = False,
     labels: LabelTable | None = None,
 ) -> Split:
     """Open training and test images.
@@ -121,6 +131,7 @@ def open_split(
         progress: as for `open_images`.
         classes: as for `open_images`.
         window: as for `open_images`; measured on the training images.
+        rescale: as for `open_images`.
         labels: as for `open_images`; its split column names the parts. Without one, all images of
             a group come into one part.
 
@@ -154,7 +165,7 @@ def open_split(
         shown: Window = "full" if window == "full" else train.value_range
         test = _windowed(_resized(whole.test, size), shown)
         split = make_split(with_classes(train, known), with_classes(test, known))
-    return require_trainable(split)
+    return require_trainable(Split(*map(rescaled, split)) if rescale else split)
 
 
 def open_test(
@@ -165,6 +176,7 @@ def open_test(
     progress: bool = True,
     classes: Sequence[str] | None = None,
     window: Window = "full",
+    rescale: bool = False,
     labels: LabelTable | None = None,
 ) -> ImageTable:
     """Open test images: the test images of a source, or all images if it has no test part.
@@ -181,6 +193,7 @@ def open_test(
         progress=progress,
         classes=classes,
         window=window,
+        rescale=rescale,
         labels=labels,
     ).images
 
@@ -193,6 +206,7 @@ def open_named_test(
     progress: bool = True,
     classes: Sequence[str] | None = None,
     window: Window = "full",
+    rescale: bool = False,
     labels: LabelTable | None = None,
 ) -> NamedImages:
     """As `open_test`, with the names of the files and groups of a folder of images.
@@ -211,18 +225,18 @@ def open_named_test(
     """
     _check_size(size)
     known = class_list(classes)
+    names = None
     if str(source) in BUILTIN:
         split = open_split(source, size=size, classes=classes, window=window, labels=labels)
-        return NamedImages(split.test)
-    source = local_copy(source, companions=_labels_of, progress=progress)
-    if _is_image_folder(source):
-        return open_test_folder(
-            Path(source), Decoding(size, skip_bad, progress, known, require_window(window), labels)
-        )
-    read = _read(source, labels)
-    if isinstance(read, Split):
-        return NamedImages(open_split(source, size=size, classes=classes, window=window).test)
-    return NamedImages(with_classes(_windowed(_resized(read, size), window), known))
+        images = split.test
+    elif _is_image_folder(source := local_copy(source, companions=_labels_of, progress=progress)):
+        how = Decoding(size, skip_bad, progress, known, require_window(window), labels)
+        images, names = open_test_folder(Path(source), how)
+    elif isinstance(read := _read(source, labels), Split):
+        images = open_split(source, size=size, classes=classes, window=window).test
+    else:
+        images = with_classes(_windowed(_resized(read, size), window), known)
+    return NamedImages(rescaled(images) if rescale else images, names)
 
 
 def _labels_of(name: str) -> tuple[str, ...]:
@@ -293,6 +307,20 @@ def _windowed(table: ImageTable, window: Window) -> ImageTable:
         value_range = float(first), float(second)
     pixels = windowed(table.pixels, value_range, cache_folder())
     return table.with_pixels(pixels, value_range).measured()
+
+
+def rescaled(table: ImageTable) -> ImageTable:
+    """``table`` with float32 pixels from 0 to 1, in place of its range of values.
+
+    Mean and std stay, as they are in this unit already.
+    """
+
+    def rows() -> Generator[NDArray[np.float32], None, None]:
+        for row in table.pixels:
+            unit = convert_pixels(row[None], table.value_range, np.dtype(np.float32), UNIT)
+            yield unit[0].astype(np.float32, copy=False)
+
+    return table.with_pixels(memory_mapped(rows(), cache_folder()), UNIT)
 
 
 def _check_size(size: int | None) -> None:
