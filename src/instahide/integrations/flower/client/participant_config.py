@@ -30,9 +30,10 @@ NODE_ONLY = (
 #: The same, and a run that names one is refused: it would choose what is read of the participant's.
 REFUSED = (
     "labels", "image_column", "label_columns", "group_column", "split_column", "task", "window",
+    "rescale",
 )  # fmt: skip
 #: Settings of `REFUSED` that say something about a table of labels.
-OF_TABLES = tuple(name for name in REFUSED if name not in ("labels", "window"))
+OF_TABLES = tuple(name for name in REFUSED if name not in ("labels", "window", "rescale"))
 #: The run must have the participant's value, which is the library's default if it names none.
 EXACT = (
     "scheme",
