@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from instahide.data import open_split
+from instahide.data.readers.tables.label_table import LabelTable
 from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,3 +120,55 @@ def test_lightning_learns_from_encodings(
     assert found["accuracy"] > 0.5
     # Four images a mix, for twelve epochs without their short last batches.
     assert found["exposure/least"] < found["exposure/mean"] < 48 < found["exposure/most"]
+
+
+HOSPITALS = EXAMPLES / "hospitals"
+
+
+def test_scans_of_three_clinics_are_what_the_example_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit depths, sizes, findings; and no patient in both parts."""
+    monkeypatch.syspath_prepend(str(HOSPITALS))
+    from clinics import CLINICS, write_clinics
+
+    write_clinics(tmp_path)
+    found = {}
+    for clinic in CLINICS:
+        table = LabelTable(
+            str(tmp_path / clinic.name / "labels.csv"), label_columns=clinic.findings,
+            group_column="patient", split_column="part",
+        )  # fmt: skip
+        train, test = open_split(tmp_path / clinic.name / "scans", labels=table, progress=False)
+        found[clinic.name] = (train.pixels.dtype.name, train.shape[1:], len(train.classes))
+        assert train.groups is not None
+        assert test.groups is not None
+        ours, theirs = ({tuple(row) for row in part.groups.tolist()} for part in (train, test))
+        assert (len(train), len(test)) == (25 * len(ours), 25 * len(theirs))
+        assert not ours & theirs
+        for part in (train, test):
+            assert ((part.labels.mean(0) > 0.1) & (part.labels.mean(0) < 0.9)).all()
+    assert found == {
+        "north": ("uint16", (64, 64), 3),
+        "south": ("uint16", (48, 48), 3),
+        "west": ("uint8", (32, 32), 2),
+    }
+
+
+@pytest.mark.slow
+def test_three_clinics_pool_encodings_of_their_scans() -> None:
+    found = figures(
+        [str(HOSPITALS / "run.py"), "--copies", "3", "--epochs", "3", "--budget", "20s"]
+    )
+    # Chance is 0.5; nine passes are few.
+    assert all(found[name]["pooled"] > 0.55 for name in ("north", "south", "west"))
+    assert "recovered" in " ".join(found["verdict"])
+
+
+@pytest.mark.slow
+def test_three_clinics_train_in_a_federation(tmp_path: Path) -> None:
+    found = figures([str(HOSPITALS / "federation.py"), "--folder", str(tmp_path), "--rounds", "2"])
+    assert found["task"] == "multi-label"
+    assert found["classes"] == ["vessel", "wide vessel", "branching"]
+    assert [each["failures"] for each in found["rounds"]] == [[], []]
+    assert found["rounds"][-1]["client-macro-auroc"] > 0.55
