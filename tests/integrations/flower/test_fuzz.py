@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from instahide.integrations.flower.errors import SILENCE, RefusalError
 from instahide.integrations.flower.federation_spec import FederationSpec
 from instahide.integrations.flower.server.negotiation import read_moments
 from instahide.integrations.flower.server.strategies import make_strategy
+from instahide.training.data.target_scale import UNSCALED, scale_of_parts
 from instahide.training.models import build
-from tests.integrations.flower.conftest import Hospital
+from tests.integrations.flower.conftest import HONEST, Hospital
+from tests.integrations.flower.tables import write_folder
 
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -60,8 +63,9 @@ ARRAYS = st.dictionaries(
 )
 
 
-@pytest.fixture(scope="module")
-def node() -> Any:
+@pytest.fixture(scope="module", params=["single-label", "multi-label", "regression"])
+def node(request: pytest.FixtureRequest) -> Any:
+    """A node with labels of each task, and images that it tests networks on."""
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -71,7 +75,19 @@ def node() -> Any:
             "data": str(folder / "own.npz"), "ledger": str(folder / "l.sqlite"), "device": "cpu",
             "scheme": "inside", "k": 4, "max-exposure": 40, "test": str(folder / "own.npz"),
         }  # fmt: skip
-        yield Hospital(own)
+        if request.param == "single-label":
+            yield Hospital(own)
+            return
+        labels = np.random.default_rng(1).integers(0, 2, (12, 2)).astype(np.float32)
+        table = write_folder(folder / "tabled", pixels[:, 0], labels, ("0", "1"))
+        own |= table | {
+            "task": request.param,
+            "test": table["data"],
+            "test-labels": table["labels"],
+        }
+        own["test-label-columns"] = table["label-columns"]
+        target = scale_of_parts([labels]) if request.param == "regression" else UNSCALED
+        yield Hospital(own, replace(HONEST, task=request.param, target=target))
 
 
 def server_message(

@@ -123,6 +123,14 @@ def test_who_knows_no_finding_has_nothing_to_teach(findings: Of) -> None:
     assert "knows no finding" in refused(node, node.message())
 
 
+def test_findings_that_no_mix_would_know_are_not_taught(findings: Of) -> None:
+    labels = np.full((40, 2), np.nan, np.float32)
+    labels[:15, 0] = 1
+    # 40 mixes of 4 images, each of which is known with a probability of 15 / 40: 0.8 of them.
+    node = findings(labels)
+    assert "hardly any mix" in refused(node, node.message())
+
+
 def test_a_value_that_a_participant_lacks_is_not_taken_for_unknown(values: Of) -> None:
     node = values()
     changes = {"classes": ["age", "dose", "weight"], "target_mean": [60.0, 1.5, 70.0]}

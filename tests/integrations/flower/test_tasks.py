@@ -63,8 +63,8 @@ def test_three_participants_learn_findings_that_one_of_them_lacks(
     (all_findings, patients, deep), test = digit_pairs(3)
     names = all_findings.classes
     seven = patients.labels[:, :7]
-    # Two images of each patient.
-    of_patient = [f"patient {number // 2}" for number in range(len(patients))]
+    # Two images of each patient, and 42 of one.
+    of_patient = [f"patient {max(number, 40) // 2}" for number in range(len(patients))]
     nodes = [
         write_folder(tmp_path / "all", all_findings.pixels[:, 0], all_findings.labels, names),
         write_folder(tmp_path / "some", patients.pixels[:, 0], seven, names[:7], of_patient),
@@ -84,9 +84,11 @@ def test_three_participants_learn_findings_that_one_of_them_lacks(
     # Those that one participant lacks are learned from the others.
     assert min(findings[name]["auroc"] for name in names[7:]) > 0.6
     by_node = {page["node"]: page for page in results["rounds"][-1]["clients"]}
-    # 10 epochs, 2 images in a mix; a patient is in the mixes of both images.
+    # 10 epochs, 2 images in a mix; a patient is in the mixes of all its images.
     means = [by_node[str(node)]["exposure-mean"] for node in (100, 101, 102)]
-    assert means == [20, 40, 20]
+    each = len(of_patient) / len(set(of_patient))
+    assert means == [20, pytest.approx(20 * each), 20]
+    assert by_node["101"]["exposure-most"] >= 42 * 10
     _, card = load_network(tmp_path / "out" / "model.safetensors")
     assert (card.task, card.classes, card.value_range) == ("multi-label", names, (0.0, 255.0))
     assert Scheme.from_json(card.scheme).label_mode == "renormalised"

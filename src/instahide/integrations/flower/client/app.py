@@ -95,7 +95,9 @@ def _conforming(participant: Participant, sent: Instructions) -> ImageTable:
         require_near(images, agreement.normalization.mean, agreement.normalization.std)
     if agreement.task == "regression":
         require_near_targets(conforming, agreement.target)
-    if settings.encryption().mask:
+    scheme = settings.encryption(images.task)
+    local_training.require_known(conforming, scheme)
+    if scheme.mask:
         require_signs(conforming)
     return conforming
 

@@ -76,6 +76,26 @@ def require_room(
         raise limit_error(exposure)
 
 
+def require_known(images: ImageTable, scheme: Scheme) -> None:
+    """Check that mixes of ``images`` have findings to learn.
+
+    A finding of a mix is known only if it is known for all its private images. Without this check,
+    a participant could send a network that has learned nothing, with a loss of 0.
+
+    Raises:
+        RefusalError: less than one known finding is expected in all mixes of an epoch.
+    """
+    if images.task != "multi-label":
+        return
+    shares = (~np.isnan(images.labels)).mean(axis=0)
+    if len(images) * (shares**scheme.private_k).sum() < 1:
+        raise RefusalError(
+            "This participant knows so few findings that hardly any mix has one that is known for "
+            "all its images.",
+            "State more findings in its table of labels, or leave out images without any.",
+        )
+
+
 def train_locally(
     network: nn.Module,
     encoder: Encoder,
