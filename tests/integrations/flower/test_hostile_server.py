@@ -61,7 +61,7 @@ def test_a_normalization_that_hides_too_little_is_refused(
         {"value_range": [0.0]}, {"value_range": [255.0, 0.0]}, {"value_range": [5.0, 5.0]},
         {"value_range": [0.0, float("inf")]}, {"value_range": [float("nan"), 255.0]},
         {"value_range": [-1e300, 1e300]}, {"value_range": ["0", "255"]}, {"value_range": "own"},
-        {"value_range": [0.0, 255.0, 300.0]}, {"value_range": 255.0},
+        {"value_range": []}, {"value_range": [0.0, 255.0, 300.0]}, {"value_range": 255.0},
         {"target_mean": [1.0]}, {"target_mean": "1"}, {"target_mean": [float("nan")]},
         {"target_std": [1.0]}, {"target_std": [0.0]}, {"target_std": [-1.0]},
         {"classes": ["0", "x" * 10_000]}, {"classes": [str(n) for n in range(20_000)]},

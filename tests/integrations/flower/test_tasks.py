@@ -71,8 +71,9 @@ def test_three_participants_learn_findings_that_one_of_them_lacks(
         write_folder(tmp_path / "deep", deep.pixels[:, 0].astype(np.uint16) * 257, deep.labels,
                      names) | {"window": "0,65535"},
     ]  # fmt: skip
+    nodes = [node | {"rescale": True} for node in nodes]
     on = on_images(write_folder(tmp_path / "test", test.pixels[:, 0], test.labels, names))
-    results = make(nodes, rounds=2, local_epochs=5, **{"value-range": "own"}, **on).run()
+    results = make(nodes, rounds=2, local_epochs=5, **{"value-range": "0,1"}, **on).run()
 
     assert results["refusals"] == {}
     assert (results["task"], results["metric"]) == ("multi-label", "macro_auroc")
@@ -90,7 +91,7 @@ def test_three_participants_learn_findings_that_one_of_them_lacks(
     assert means == [20, pytest.approx(20 * each), 20]
     assert by_node["101"]["exposure-most"] >= 42 * 10
     _, card = load_network(tmp_path / "out" / "model.safetensors")
-    assert (card.task, card.classes, card.value_range) == ("multi-label", names, (0.0, 255.0))
+    assert (card.task, card.classes, card.value_range) == ("multi-label", names, (0.0, 1.0))
     assert Scheme.from_json(card.scheme).label_mode == "renormalised"
 
 
@@ -260,11 +261,11 @@ def test_volumes_of_a_stated_window_are_learned(make: Make, tmp_path: Path) -> N
     ("window", "value_range", "said"),
     [
         ("full", "0,4095", "does not state the range"),
-        ("1%,99%", "own", "does not state the range"),
+        ("1%,99%", "0,1", "does not state the range"),
         ("0,4095", "0,65535", "another range of pixels than the federation's, 0 to 65535"),
         ("0,4095", "0,255", "another range of pixels"),
         ("0,4095", "0,4095", ""),
-        ("0,4095", "own", ""),
+        ("0,4095", "0,1", "another range of pixels"),
     ],
 )
 def test_ranges_of_pixels_are_stated_and_the_same(
@@ -287,9 +288,9 @@ def test_ranges_of_pixels_are_stated_and_the_same(
 def test_test_images_in_another_unit_are_refused(make: Make, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 4096, (40, 8, 8)).astype(np.uint16)
     np.savez(tmp_path / "test.npz", images=pixels, labels=np.arange(40) % 2)
-    for value_range, said in (("own", "not of 8 bits"), ("0,255", "in another unit")):
+    for value_range in ("0,1", "0,255"):
         run = make([{"data": "digits"}], test=str(tmp_path / "test.npz"), value_range=value_range)
-        with pytest.raises(InstaHideError, match=said):
+        with pytest.raises(InstaHideError, match="in another unit"):
             run.run()
 
 

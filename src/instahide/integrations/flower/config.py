@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field
 
 from instahide.data.labels import Task
+from instahide.data.pixels import EIGHT_BIT
 from instahide.data.readers.tables.label_table import LabelTable
 from instahide.errors import DataError, InstaHideError
 from instahide.integrations.flower.untrusted_values import printable
@@ -39,10 +40,6 @@ def _weights(value: object) -> object:
         return [float(number) for number in numbers]  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         return value
-
-
-def _range(value: object) -> object:
-    return value if value == "own" else _numbers(value)
 
 
 def _sizes(value: object) -> object:
@@ -154,10 +151,9 @@ class FederatedSettings(TrainSettings):
         description="names of the classes, findings or values in order; none: those of the test "
         "images",
     )
-    value_range: Annotated[Literal["own"] | tuple[Number, Number], BeforeValidator(_range)] = Field(
-        (0.0, 255.0),
-        description="lowest and highest value of a pixel, as in 0,4095, which every participant's "
-        "window must be; own: the ends of each participant's own window count as 0 and 1",
+    value_range: Annotated[tuple[Number, Number], BeforeValidator(_numbers)] = Field(
+        EIGHT_BIT,
+        description="lowest and highest value of a pixel at every participant, as in 0,4095",
     )
     mean: Moments | None = Field(
         None, description="of pixels in the unit range; none: the clients are asked for theirs"

@@ -15,7 +15,7 @@ from instahide.data import ImageTable
 from instahide.data.class_names import require_distinct_names
 from instahide.data.labels import Task, least_columns
 from instahide.data.normalization.normalization import Normalization
-from instahide.data.pixels import EIGHT_BIT, ValueRange
+from instahide.data.pixels import EIGHT_BIT, UNIT, ValueRange
 from instahide.encryption.validation import require_label_mode
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.config import FederatedSettings
@@ -34,8 +34,6 @@ MOST_SIDE, MOST_CLASSES, MOST_TEXT, LEAST_STD = 1 << 16, 10_000, 200, 1 / 255
 MOST_PIXEL, MOST_TARGET = float(np.finfo(np.float32).max), 1e9
 #: Smallest standard deviation of a measured value.
 LEAST_TARGET_STD = 1e-9
-#: The range of pixels on a network's card if nothing else is known.
-UNIT_RANGE: ValueRange = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,7 @@ class FederationSpec:
         normalization: mean and standard deviation of pixels in the unit range; None until all
             participants agree on it.
         task: what the labels are.
-        value_range: the pixel values that are 0 and 1 in the unit range, at all participants; None
-            if these are the ends of each participant's own window.
+        value_range: the pixel values that are 0 and 1 in the unit range, at all participants.
         target: mean and standard deviation of each value of a regression; empty until all
             participants agree on them, and for other tasks.
     """
@@ -58,7 +55,7 @@ class FederationSpec:
     classes: tuple[str, ...]
     normalization: Normalization | None = None
     task: Task = "single-label"
-    value_range: ValueRange | None = EIGHT_BIT
+    value_range: ValueRange = EIGHT_BIT
     target: TargetScale = UNSCALED
 
     def to_record(self) -> ConfigRecord:
@@ -69,7 +66,7 @@ class FederationSpec:
                 "shape": list(self.shape),
                 "classes": list(self.classes),
                 "task": self.task,
-                "value-range": list(self.value_range or ()),
+                "value-range": list(self.value_range),
                 "mean": [] if known is None else list(known.mean),
                 "std": [] if known is None else list(known.std),
                 "target-mean": list(self.target.mean),
@@ -91,14 +88,14 @@ class FederationSpec:
         if not isinstance(task, str) or task not in get_args(Task):
             raise _unusable("task", f"one of {', '.join(get_args(Task))}")
         classes = _classes(record, cast(Task, task))
-        if value_range and not _is_range(value_range):
-            raise _unusable("value-range", "a lowest and a highest value, or empty")
+        if not _is_range(value_range):
+            raise _unusable("value-range", "a lowest and a highest value")
         return cls(
             cast(tuple[int, ...], shape),
             classes,
             _normalization(record, shape[0]),
             cast(Task, task),
-            cast(ValueRange, value_range) or None,
+            cast(ValueRange, value_range),
             _target(record, len(classes) if task == "regression" else 0),
         )
 
@@ -124,13 +121,15 @@ class FederationSpec:
                 "Name a table with such labels by `labels` in the node config.",
             )
         self._require_classes(images)
-        if self.value_range is not None and self.value_range != images.value_range:
+        if self.value_range != images.value_range:
             # Without the range itself, which says something about the images.
             low, high = self.value_range
             raise RefusalError(
                 "This participant's images have another range of pixels than the federation's, "
                 f"{low:g} to {high:g}.",
-                f'If they are in the same unit, set `window="{low:g},{high:g}"` in the node '
+                "Set `rescale=true` in the node config."
+                if self.value_range == UNIT
+                else f'If they are in the same unit, set `window="{low:g},{high:g}"` in the node '
                 "config.",
             )
         mean, std, _ = self.normalization or images.normalization
@@ -211,16 +210,9 @@ class FederationSpec:
         except InstaHideError as error:
             raise RefusalError(error.problem, error.remedy) from error
 
-    def card(self, settings: FederatedSettings, tested: ImageTable | None = None) -> NetworkCard:
-        """The description that is saved with the trained network.
-
-        Args:
-            settings: of the run.
-            tested: the server's test images, if any. If each participant has a range of pixels of
-                its own, the network's is that of these, or 0 to 1.
-        """
+    def card(self, settings: FederatedSettings) -> NetworkCard:
+        """The description that is saved with the trained network."""
         known = self.normalization
-        unit = UNIT_RANGE if tested is None else tested.value_range
         return NetworkCard(
             settings.model,
             settings.sign_invariant,
@@ -229,7 +221,7 @@ class FederationSpec:
             () if known is None else known.mean,
             () if known is None else known.std,
             settings.encryption(self.task).to_json(),
-            self.value_range or unit,
+            self.value_range,
             self.task,
             *self.target,
         )

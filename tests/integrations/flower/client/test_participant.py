@@ -49,7 +49,8 @@ def test_a_node_decides_on_what_is_its_own() -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_run_does_not_choose_what_is_read_of_a_node_s(name: str) -> None:
     shown = name.replace("_", "-")
-    value = {"task": "multi-label", "window": "full"}.get(name, "anything")
+    values: dict[str, Any] = {"task": "multi-label", "window": "full", "rescale": True}
+    value = values.get(name, "anything")
     with pytest.raises(RefusalError, match=f"run config names `{shown}`, which only"):
         Participant.open({"scheme": "cross", "k": 4, shown: value}, OWN)
     # Not even in the node's own words.

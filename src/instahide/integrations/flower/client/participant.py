@@ -15,6 +15,7 @@ from instahide.data import ImageTable, open_images, open_test
 from instahide.data.labels import strata
 from instahide.data.pixels import EIGHT_BIT
 from instahide.data.readers.window import read_window
+from instahide.data.sources import rescaled
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
 from instahide.encryption.exposure import Exposure
@@ -90,10 +91,8 @@ class Participant:
             RefusalError: their range of pixels depends on the images.
             InstaHideError: they cannot be read, or there are too few.
         """
-        options = self.settings.read_options(progress=False)
-        images = self._share(open_images(str(self.settings.data), **options))
-        self._require_stated_window(images)
-        return images
+        options = self.settings.read_options(progress=False) | {"rescale": False}
+        return self._share(self._in_range(open_images(str(self.settings.data), **options)))
 
     def test_images(self) -> ImageTable:
         """The test images.
@@ -107,11 +106,9 @@ class Participant:
             raise RefusalError(
                 "This participant has no test images.", "Name some by `test` in its config."
             )
-        options = settings.read_options(progress=False)
+        options = settings.read_options(progress=False) | {"rescale": False}
         options["labels"] = settings.test_table(settings.labels_task)
-        images = self._share(open_test(settings.test, **options))
-        self._require_stated_window(images)
-        return images
+        return self._share(self._in_range(open_test(settings.test, **options)))
 
     def require_crop(self, shape: tuple[int, ...]) -> None:
         """Check the run's random crop: a large shift leaves mostly black pixels, which hide little.
@@ -166,10 +163,11 @@ class Participant:
             return path
         return path.with_name(f"{path.stem}-{self.partition[0]}{path.suffix}")
 
-    def _require_stated_window(self, images: ImageTable) -> None:
-        """Check that the range of pixels is one that participants can agree on.
+    def _in_range(self, images: ImageTable) -> ImageTable:
+        """``images`` rescaled if the participant wants that, after a check of their window.
 
-        A range that was measured would also say something about the images.
+        Participants can agree on a range of pixels only if each states its own. A range that was
+        measured would also say something about the images.
         """
         window = read_window(self.settings.window)
         measured = window == "full" or (isinstance(window[0], str) and window != "file")
@@ -179,6 +177,7 @@ class Participant:
                 "the range of their pixels.",
                 'Set `window` in the node config to two values, as in `window="0,4095"`.',
             )
+        return rescaled(images) if self.settings.rescale else images
 
     def _share(self, images: ImageTable) -> ImageTable:
         if self.partition is None:

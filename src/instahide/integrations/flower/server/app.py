@@ -71,9 +71,7 @@ def main(grid: Grid, context: Context) -> None:
             "See the reasons in the log above.",
         )
     if out is not None:
-        save_network(
-            out / NETWORK, load(network.cpu(), result.arrays), agreement.card(settings, test)
-        )
+        save_network(out / NETWORK, load(network.cpu(), result.arrays), agreement.card(settings))
 
 
 def _privacy(settings: FederatedSettings) -> str:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from instahide.data import ImageTable
 from instahide.data.normalization.normalization import Normalization
-from instahide.data.pixels import ValueRange
 from instahide.errors import DataError, InstaHideError
 from instahide.integrations.flower.client.normalization_check import LARGEST_STD, MOST_MEAN_SHIFT
 from instahide.integrations.flower.config import FederatedSettings
@@ -69,7 +68,7 @@ def negotiate(settings: FederatedSettings) -> tuple[FederationSpec, ImageTable |
         classes,
         _stated_normalization(settings),
         settings.federation_task or (test.task if test else "single-label"),
-        _stated_range(settings),
+        settings.value_range,
         TargetScale(settings.target_mean or (), settings.target_std or ()),
     )
     # The same check as by every participant.
@@ -83,10 +82,6 @@ def _stated_normalization(settings: FederatedSettings) -> Normalization | None:
     if not (settings.mean or settings.std):
         return None
     return Normalization(settings.mean or (), settings.std or ())
-
-
-def _stated_range(settings: FederatedSettings) -> ValueRange | None:
-    return None if settings.value_range == "own" else settings.value_range
 
 
 def completed(agreement: FederationSpec, settings: FederatedSettings, grid: Grid) -> FederationSpec:

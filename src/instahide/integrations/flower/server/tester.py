@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from instahide.data import ImageTable, open_test
 from instahide.data.normalization.normalization import Normalization
-from instahide.data.pixels import EIGHT_BIT
+from instahide.data.pixels import UNIT, is_eight_bit
+from instahide.data.sources import rescaled
 from instahide.errors import DataError
 from instahide.integrations.flower.arrays import load
 from instahide.integrations.flower.config import FederatedSettings
@@ -49,16 +50,14 @@ def open_test_images(settings: FederatedSettings) -> ImageTable | None:
 def aligned(images: ImageTable, agreement: FederationSpec) -> ImageTable:
     """Test ``images`` with the shape, the outputs and the range of pixels of the federation.
 
+    Images of 8 bits are rescaled if the pixels of the federation range from 0 to 1.
+
     Raises:
         DataError: they do not fit, or the main metric on them is undefined.
     """
-    if agreement.value_range is None and images.value_range != EIGHT_BIT:
-        raise DataError(
-            "The test images are not of 8 bits, and `value-range = own` does not say which of "
-            "their values are 0 and 1.",
-            "State `value-range` as two values, or leave out `test`.",
-        )
-    like = Normalization(images.mean, images.std, agreement.value_range or images.value_range)
+    if agreement.value_range == UNIT and is_eight_bit(images.pixels):
+        images = rescaled(images)
+    like = Normalization(images.mean, images.std, agreement.value_range)
     found = align_to_model(images, agreement.shape, agreement.classes, like, agreement.task)
     labels = torch.from_numpy(found.labels)
     headline(agreement.task, torch.zeros(len(found), len(agreement.classes)), labels)
