@@ -45,11 +45,11 @@ _ARGUMENT = re.compile(r"`([a-z_]+)=([^`]*)`")
 #: Those of them that are options of commands, as ``--skip-bad``.
 _OPTIONS = {
     "batch_size", "budget", "classes", "copies", "device", "engine", "format", "grey",
-    "group_column", "image_column", "images", "label_columns", "labels", "min_keypoints", "model",
-    "out", "patch", "per_image", "port", "precision", "price", "public", "queries",
-    "query_coefficient", "rate", "rescale",
-    "reports", "resume", "sign_invariant", "size", "skip_bad", "split_column", "task", "test",
-    "truth", "values", "window",
+    "group_column", "image_column", "images", "label_columns", "labels", "max_gigabytes",
+    "min_keypoints", "min_spread", "model", "out", "patch", "per_image", "port", "precision",
+    "price", "public", "queries", "query_coefficient", "rate", "reports", "rescale", "resume",
+    "shape", "sign_invariant", "size", "skip_bad", "split_column", "task", "test", "truth", "values",
+    "window",
 }  # fmt: skip
 
 

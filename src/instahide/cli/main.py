@@ -24,7 +24,7 @@ COMMANDS = {
         "train": "Train a network on encrypted images, or on folders of encodings.",
         "predict": "Classify images with a trained network, as encrypted or plain queries.",
         "export-model": "Write a trained network for use elsewhere, with its preprocessing.",
-        "public": "Cut a public pool of patches from photographs.",
+        "public": "Cut a public pool of patches from photographs, volumes or images of 16 bits.",
     },
     "Publish encodings": {
         "encrypt": "Encrypt images into a folder of encodings that others can train on.",

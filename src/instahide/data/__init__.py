@@ -8,6 +8,8 @@ from instahide.data.dataset import ImageDataset
 from instahide.data.image_source import ImageSource
 from instahide.data.public.crops import PhotoCrops
 from instahide.data.public.pool import make_pool, open_pool
+from instahide.data.public.scan_plan import plan_scan_pool
+from instahide.data.public.scan_pool import make_scan_pool
 from instahide.data.readers.tables.label_table import LabelTable
 from instahide.data.sources import open_images, open_split, open_test
 from instahide.data.splits import Split
@@ -24,8 +26,10 @@ __all__ = [
     "Split",
     "cache_folder",
     "make_pool",
+    "make_scan_pool",
     "open_images",
     "open_pool",
     "open_split",
     "open_test",
+    "plan_scan_pool",
 ]

@@ -22,6 +22,7 @@ from instahide.data.duplicates.content_hash import (
 from instahide.data.duplicates.group_hash import group_hashes, require_hashes
 from instahide.data.labels import Labels, Task, make_labels, require_labels
 from instahide.data.normalization.normalization import Normalization, Normalized
+from instahide.data.pixel_units import require_same_unit
 from instahide.data.pixels import (
     EIGHT_BIT,
     Pixels,
@@ -82,6 +83,8 @@ class ImageTable:
         task: what the labels are, see `labels.Task`.
         groups: (N, 2) uint64 hashes of the names of the groups, see `grouped`; zeros for an image
             in no group. None means that each image is a group of its own.
+        absolute: whether pixels have a unit, such as Hounsfield units. `with_pixels_like` then
+            keeps their values, instead of stretching their range to that of the other images.
 
     Raises:
         DataError: a field has another shape or type than stated, a label has no class name, or a
@@ -107,6 +110,7 @@ class ImageTable:
     value_range: ValueRange = EIGHT_BIT
     task: Task = "single-label"
     groups: Hashes | None = None
+    absolute: bool = False
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -246,13 +250,19 @@ class ImageTable:
         """The same pictures with pixels of the type and the value range of ``other``.
 
         The lowest value of the one range becomes that of the other, and likewise the highest.
+        `absolute` pixels keep their values; those beyond the other range are set to its nearer end.
+
+        Raises:
+            DataError: absolute pixels seem to be in another unit.
         """
-        if self.pixels.dtype == other.pixels.dtype and self.value_range == other.value_range:
+        dtype, new_range = other.pixels.dtype, other.value_range
+        if self.pixels.dtype == dtype and self.value_range == new_range:
             return self
-        pixels = convert_pixels(
-            self.pixels, self.value_range, other.pixels.dtype, other.value_range
-        )
-        return replace(self, pixels=pixels, value_range=other.value_range)
+        if self.absolute:
+            require_same_unit(self.pixels, new_range, "the public images", "the private ones")
+        known = new_range if self.absolute else self.value_range
+        pixels = convert_pixels(self.pixels, known, dtype, new_range)
+        return replace(self, pixels=pixels, value_range=new_range)
 
     def grouped(self, groups: Sequence[str] | NDArray[np.generic]) -> ImageTable:
         """The same rows, where those of one group count as one picture.
@@ -291,14 +301,14 @@ class ImageTable:
             "std": self.std,
             "sources": self.sources is not None,
             "groups": self.groups is not None,
+            "absolute": self.absolute,
             "value_range": self.value_range,
             "task": self.task,
         }
         with atomic_directory(folder) as partial:
-            if self.sources is not None:
-                np.save(partial / "sources.npy", self.sources, allow_pickle=False)
-            if self.groups is not None:
-                np.save(partial / "groups.npy", self.groups, allow_pickle=False)
+            for name, hashes in (("sources", self.sources), ("groups", self.groups)):
+                if hashes is not None:
+                    np.save(partial / f"{name}.npy", hashes, allow_pickle=False)
             np.save(partial / "pixels.npy", self.pixels, allow_pickle=False)
             np.save(partial / "labels.npy", self.labels, allow_pickle=False)
             write_json(partial / "table.json", facts)
@@ -318,17 +328,12 @@ class ImageTable:
                 np.array(map_npy(folder / f"{name}.npy")) if facts.get(name) else None
                 for name in ("sources", "groups")
             ]
-            return cls(
-                pixels,
-                labels,
-                tuple(facts["classes"]),
-                tuple(facts["mean"]),
-                tuple(facts["std"]),
-                known[0],
-                tuple(facts["value_range"]),
-                facts["task"],
-                known[1],
-            )
+            names = ("classes", "mean", "std", "value_range")
+            classes, mean, std, value_range = (tuple(facts[name]) for name in names)
+            sources, groups = known
+            absolute = facts.get("absolute") is True
+            moments = mean, std, sources, value_range
+            return cls(pixels, labels, classes, *moments, facts["task"], groups, absolute)
         except Exception as error:  # NumPy and JSON raise many kinds of errors on damaged files
             raise DamagedFileError(
                 f"{folder} is not a readable image table ({failure_reason(error)}).",

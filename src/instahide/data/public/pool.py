@@ -74,12 +74,10 @@ def make_pool(
             f"patch and per_image must be at least 1, not {patch} and {per_image}.",
             "For example, use `patch=32` and `per_image=100`.",
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InstaHideError(f"{out} already exists.", "Choose a new folder with `out=`.")
+    existing = existing_parent(out)
     shape = (1 if grey else 3, patch, patch)
     files = tuple(photo_files(source, shape[0], skip_bad=skip_bad))
     cut = partial(_patches, shape=shape, quota=per_image, least=min_keypoints)
-    existing = next(folder for folder in out.absolute().parents if folder.is_dir())
     pixels = memory_mapped(_each(files, cut, skip_bad, workers, progress), existing)
     if len(pixels) == 0:
         raise DataError(
@@ -94,8 +92,8 @@ def open_pool(source: str | Path, shape: tuple[int, ...]) -> ImageTable:
     """Open a pool of public patches, memory-mapped.
 
     Args:
-        source: a folder that `make_pool` wrote, or its URL, or `photos` for the built-in pool,
-            which is made on first use and kept in the cache.
+        source: a folder that `make_pool` or `make_scan_pool` wrote, or its URL, or `photos` for the
+            built-in pool, which is made on first use and kept in the cache.
         shape: (C, H, W) of the private images, or (C, D, H, W) of the private volumes.
 
     Raises:
@@ -116,13 +114,31 @@ def open_pool(source: str | Path, shape: tuple[int, ...]) -> ImageTable:
         return cached_table(f"photos-{name}", "1", partial(_builtin_pool, shape))
     pool = ImageTable.load(Path(local_copy(source)))
     if pool.shape != shape:
-        grey = ", `grey=True`" if shape[0] == 1 else ""
         raise DataError(
             f"The pool {source} holds patches of {pool.shape}, but the images are {shape}.",
-            f"Make one that fits with `instahide public` (`patch={shape[-1]}`{grey}), "
-            "or use `public='photos'`.",
+            f"Make one that fits with `instahide public` ({_options(shape)}), or use "
+            "`public='photos'`.",
         )
     return pool
+
+
+def existing_parent(out: Path) -> Path:
+    """The nearest folder above ``out`` that exists.
+
+    Raises:
+        InstaHideError: ``out`` exists, and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InstaHideError(f"{out} already exists.", "Choose a new folder with `out=`.")
+    return next(folder for folder in out.absolute().parents if folder.is_dir())
+
+
+def _options(shape: tuple[int, ...]) -> str:
+    """The arguments that make patches of ``shape``."""
+    channels, *sides = shape
+    if len(sides) == 2 and channels in (1, 3) and sides[0] == sides[1]:
+        return f"`patch={sides[0]}`" + (", `grey=True`" if channels == 1 else "")
+    return f"`shape={','.join(map(str, sides))}`"
 
 
 def _builtin_pool(shape: tuple[int, ...]) -> ImageTable:

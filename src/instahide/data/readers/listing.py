@@ -139,7 +139,7 @@ def list_classes(
         labels += [known.index(name)] * len(found.files)
         skipped += found.skipped
     if not files:
-        raise _no_images(folder / names[0])
+        raise no_images(folder / names[0])
     return Listing(folder, tuple(files), np.asarray(labels, np.int64), known, tuple(skipped))
 
 
@@ -152,7 +152,7 @@ def image_files(folder: Path, *, skip_bad: bool = False) -> list[Path]:
     found = find_images(folder, skip_bad=skip_bad)
     files = [path for path in found.files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
-        raise _no_images(folder)
+        raise no_images(folder)
     photographs = set(files)
     others = [Skipped(OTHER_FILES, str(path)) for path in found.files if path not in photographs]
     warn_of_skipped(folder, [*found.skipped, *others], found.total)
@@ -243,7 +243,7 @@ def _beside_classes(folder: Path) -> list[Skipped]:
 def _require_empty(folder: Path, found: Found) -> None:
     """Check that a class folder without images is empty; other files in it are a mistake."""
     if any(reason == OTHER_FILES for reason, _ in found.skipped):
-        raise _no_images(folder)
+        raise no_images(folder)
 
 
 def _is_folder(path: Path) -> bool:
@@ -269,7 +269,8 @@ def _fail(error: OSError) -> NoReturn:
     raise error
 
 
-def _no_images(folder: Path) -> DataError:
+def no_images(folder: Path) -> DataError:
+    """The error for a folder without image files."""
     return DataError(
         f"{folder} holds no image files.",
         "Put PNG, JPEG, TIFF, WebP, BMP, DICOM or NIfTI files there, or remove the folder.",

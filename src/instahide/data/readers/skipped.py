@@ -32,6 +32,7 @@ NO_IMAGES = "class folders without images"
 OTHER_FOLDERS = "folders next to the training and test folders"
 DIRECTORIES = "indices of DICOM files (DICOMDIR)"
 UNUSED_PART = "validation images, as there are test images"
+FLAT = "images without a patch that is not flat"
 FRAMES = "files with further frames or pages, of which the first was read"
 
 

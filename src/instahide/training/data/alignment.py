@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from instahide.data import ImageTable
 from instahide.data.labels import Task, matched_labels, require_one_task
 from instahide.data.normalization.normalization import Normalized
-from instahide.data.pixels import EIGHT_BIT, ValueRange, clip_pixels
+from instahide.data.pixel_units import require_same_unit
+from instahide.data.pixels import ValueRange, clip_pixels
 from instahide.errors import DataError
-
-#: Rows whose pixels tell whether images are in the unit of the network's, at most.
-RANGE_ROWS = 200
-#: Pixels that span less than this part of the range are taken to be in another unit, such as 12-bit
-#: pixels among 16-bit ones.
-LEAST_SPAN = 8
 
 
 def align_to_model(
@@ -66,24 +59,5 @@ def to_value_range(images: ImageTable, value_range: ValueRange) -> ImageTable:
     """
     if images.value_range == value_range or not len(images):
         return images
-    low, high = value_range
-    rows = slice(None, None, max(1, -(-len(images) // RANGE_ROWS)))
-    sample = images.pixels[rows].astype(np.float64)
-    # The background may be as dark in any unit.
-    bright = sample[sample > low]
-    eight_bits = images.pixels.dtype == np.uint8
-    in_eight_bits = EIGHT_BIT[0] <= low and high <= EIGHT_BIT[1]
-    if (
-        (eight_bits and not in_eight_bits)
-        or (value_range == EIGHT_BIT and not eight_bits)
-        or (bright > high).sum() > len(bright) / 2
-        or np.ptp(sample.clip(low, high)) < (high - low) / LEAST_SPAN
-    ):
-        raise DataError(
-            f"The pixels of the images, {images.pixels.dtype} from {sample.min():g} to "
-            f"{sample.max():g}, seem to be in another unit than those before, from {low:g} to "
-            f"{high:g}.",
-            "Give images of the same bit depth and unit. If they are, name this range as their "
-            "`window=`.",
-        )
+    require_same_unit(images.pixels, value_range)
     return images.with_pixels(clip_pixels(images.pixels, value_range), value_range)
