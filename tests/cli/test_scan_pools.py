@@ -85,6 +85,11 @@ def test_ct_patches_are_encrypted_and_trained_on_with_a_pool_of_cts(window: list
     assert json.loads(Path("run/results.json").read_text())["epochs"]
 
 
+def test_a_folder_of_volumes_is_pointed_to_the_right_option() -> None:
+    ct_series(Path("cts"))
+    assert "`--shape 64,64,64`" in refused("public", "cts", "--out", "pool")
+
+
 def test_the_cost_is_said_before_and_a_dry_run_writes_nothing(place: Path) -> None:
     deep_png(Path("images", "a.png"))
     before = sorted(place.rglob("*"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instahide.data.pixels import EIGHT_BIT, Pixels, ValueRange
 from instahide.errors import DataError
 
 #: Rows whose pixels tell whether images are in the unit of others, at most.
 RANGE_ROWS = 200
+#: Values that are looked at, at most.
+_SAMPLED = 1 << 23
 #: Pixels that span less than this part of the range are taken to be in another unit, such as 12-bit
 #: pixels among 16-bit ones.
 LEAST_SPAN = 8
@@ -30,7 +33,7 @@ def require_same_unit(
             little of it.
     """
     low, high = value_range
-    sample = pixels[:: max(1, -(-len(pixels) // RANGE_ROWS))].astype(np.float64)
+    sample = _sample(pixels)
     # The background may be as dark in any unit.
     bright = sample[sample > low]
     eight_bits = pixels.dtype == np.uint8
@@ -47,3 +50,10 @@ def require_same_unit(
             "Give images of the same bit depth and unit. If they are, name this range as their "
             "`window=`.",
         )
+
+
+def _sample(pixels: Pixels) -> NDArray[np.float64]:
+    """(n, m) evenly spaced values of evenly spaced rows."""
+    rows = pixels[:: max(1, -(-len(pixels) // RANGE_ROWS))]
+    step = max(1, -(-rows.size // _SAMPLED))
+    return rows.reshape(len(rows), -1)[:, ::step].astype(np.float64)

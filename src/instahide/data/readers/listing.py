@@ -151,6 +151,11 @@ def image_files(folder: Path, *, skip_bad: bool = False) -> list[Path]:
     """
     found = find_images(folder, skip_bad=skip_bad)
     files = [path for path in found.files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not files and found.files:
+        raise DataError(
+            f"{folder} holds no photographs, but other images, such as DICOM or NIfTI files.",
+            "Cut a pool from them with `instahide public` and `shape=64,64,64` or `shape=64,64`.",
+        )
     if not files:
         raise no_images(folder)
     photographs = set(files)
