@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
+from instahide.data.readers.quiet import quiet_logs
 from instahide.data.readers.skipped import UNREADABLE, Skipped
 from instahide.errors import InstaHideError, IntegrationError, printable
 from instahide.utils.parallel import parallel_map, with_progress
@@ -36,7 +37,9 @@ def decode_listing(
 
     def attempt(path: Path) -> Read | InstaHideError:
         try:
-            return read(path)
+            # After an error, files that other threads have begun are read to their end.
+            with quiet_logs():
+                return read(path)
         except InstaHideError as error:
             return error
 

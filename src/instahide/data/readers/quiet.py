@@ -51,12 +51,21 @@ def quiet_libraries() -> Iterator[None]:
 
     A DICOM file could otherwise bring the name of a patient into a log.
     """
+    with quiet_logs(), warnings.catch_warnings():
+        for name in LIBRARIES:
+            warnings.filterwarnings("ignore", module=name)
+        yield
+
+
+@contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Suppress log records of `LIBRARIES` inside the block, which may be on several threads.
+
+    A thread needs a block of its own if it may outlast the block of the thread that started it.
+    """
     _LEVELS.enter()
     try:
-        with warnings.catch_warnings():
-            for name in LIBRARIES:
-                warnings.filterwarnings("ignore", module=name)
-            yield
+        yield
     finally:
         _LEVELS.leave()
 
