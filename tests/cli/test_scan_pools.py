@@ -10,12 +10,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from instahide.cli.main import app
-from instahide.data import open_pool
+from instahide.data import open_images, open_pool
 from tests.scan_files import PATIENT, ct_series, deep_png
 
 pytest.importorskip("pydicom")
 SHAPE = ["--shape", "8,16,16"]
-CROSS = ["--scheme", "cross", "--k", "4", "--public", "pool", "--window", "-1000,400"]
+WINDOW = ["--window", "-1000,400"]
+CROSS = ["--scheme", "cross", "--k", "4", "--public", "pool"]
 
 
 @pytest.fixture(autouse=True)
@@ -58,30 +59,25 @@ def private_patches() -> None:
     np.savez("private.npz", images=pixels[:, None], labels=(means > np.median(means)).astype(int))
 
 
-@pytest.mark.parametrize("window", [["--window", "-1000,400"], []])
+@pytest.mark.parametrize("window", [WINDOW, [], [*WINDOW, "--rescale"]])
 def test_ct_patches_are_encrypted_and_trained_on_with_a_pool_of_cts(window: list[str]) -> None:
     ct_series(Path("cts", "a"), start=100)
     ct_series(Path("cts", "b"), start=320)
     text = ok("public", "cts", "--out", "pool", *SHAPE, *window, "--per-image", "30")
-    assert "patches of 1 x 8 x 16 x 16 int16 from 2 images" in text
+    rescaled = "--rescale" in window
+    dtype = "float32" if rescaled else "int16"
+    assert f"patches of 1 x 8 x 16 x 16 {dtype} from 2 images" in text
     pool = open_pool("pool", (1, 8, 16, 16))
-    assert f"{len(pool):,} patches of 1 x 8 x 16 x 16 int16, with values from" in text
+    assert f"{len(pool):,} patches of 1 x 8 x 16 x 16 {dtype}, with values from" in text
     private_patches()
-    ok("encrypt", "private.npz", *CROSS, "--out", "encoded")
+    read = [*WINDOW, "--rescale"] if rescaled else WINDOW
+    images = open_images("private.npz", window=(-1000, 400), rescale=rescaled)
+    assert (pool.with_pixels_like(images) is pool) is bool(window)
+    ok("encrypt", "private.npz", *CROSS, *read, "--out", "encoded")
     ok("verify", "encoded")
     train = ["--epochs", "1", "--batch-size", "8", "--queries", "2", "--model", "small-3d"]
-    ok("train", "private.npz", *CROSS, *train, "--out", "run")
-    ok(
-        "predict",
-        "run",
-        "private.npz",
-        "--window",
-        "-1000,400",
-        "--public",
-        "pool",
-        "--queries",
-        "2",
-    )
+    ok("train", "private.npz", *CROSS, *read, *train, "--out", "run")
+    ok("predict", "run", "private.npz", *read, "--public", "pool", "--queries", "2")
     assert json.loads(Path("run/results.json").read_text())["epochs"]
 
 
@@ -113,6 +109,7 @@ def test_the_cost_is_said_before_and_a_dry_run_writes_nothing(place: Path) -> No
         (["--shape", "32,32", "--patch", "32"], "--patch can be used without --shape only"),
         (["--shape", "32,32", "--grey"], "--grey can be used without --shape only"),
         (["--min-spread", "0.1"], "--min-spread can be used with --shape only"),
+        (["--shape", "32,32", "--rescale"], "window is not known"),
         (["--dry-run"], "--dry-run can be used with --shape only"),
         (["--shape", "big"], "Write H,W or D,H,W"),
         (["--shape", "32"], "--shape 64,64,64"),

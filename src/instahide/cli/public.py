@@ -19,7 +19,7 @@ from instahide.errors import InstaHideError
 
 #: Options of one kind of pools alone.
 PHOTO_OPTIONS = ("patch", "min_keypoints", "grey")
-SCAN_OPTIONS = ("min_spread", "window", "max_gigabytes", "dry_run")
+SCAN_OPTIONS = ("min_spread", "window", "rescale", "max_gigabytes", "dry_run")
 
 
 class PublicOptions(BaseModel):
@@ -41,6 +41,7 @@ class PublicOptions(BaseModel):
         MIN_SPREAD, description="least standard deviation of a patch, relative to that of all", ge=0
     )
     window: str = Field("full", description="range of pixel values to keep: full or LO,HI")
+    rescale: bool = Field(False, description="scale the window to 0 to 1, as for rescaled images")
     max_gigabytes: float = Field(MAX_GIGABYTES, description="largest size of the pool", gt=0)
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the size, and stop.")] = False
 
@@ -87,15 +88,16 @@ def _scans(options: PublicOptions, shape: str) -> None:
         per_image=options.per_image,
         min_spread=options.min_spread,
         window=_range(options.window),
+        rescale=options.rescale,
         max_gigabytes=options.max_gigabytes,
         skip_bad=options.skip_bad,
     )
-    kind = f"{' x '.join(map(str, plan.image_shape))} {plan.kind.dtype}"
+    kind = f"{' x '.join(map(str, plan.image_shape))} {plan.dtype}"
     cost = (
         f"At most about {plan.patches:,} patches of {kind} from {len(plan.files):,} images, "
         f"{decimal(plan.bytes)} (twice that while they are cut)"
     )
-    facts: dict[str, object] = {"shape": plan.image_shape, "dtype": plan.kind.dtype}
+    facts: dict[str, object] = {"shape": plan.image_shape, "dtype": plan.dtype}
     if options.dry_run:
         out.results({"patches": plan.patches, "bytes": plan.bytes, **facts}, cost)
         return

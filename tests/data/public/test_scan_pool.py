@@ -13,6 +13,7 @@ from instahide import Encoder, ImageTable, Scheme
 from instahide.data import make_scan_pool, open_pool, plan_scan_pool
 from instahide.data.public import scan_plan, scan_pool
 from instahide.data.readers.skipped import SkippedWarning
+from instahide.data.sources import rescaled
 from instahide.errors import InstaHideError
 from tests.scan_files import PATIENT, brain, ct, ct_series, deep_png, ome_tiff
 
@@ -319,6 +320,21 @@ def test_a_pool_in_another_unit_is_refused(tmp_path: Path) -> None:
 def test_a_pool_of_the_same_window_is_used_as_it_is(tmp_path: Path) -> None:
     pool = pool_of_ct(tmp_path, (32, 32), window=(-1000.0, 400.0))
     assert pool.with_pixels_like(private((-1000, 400))) is pool
+
+
+def test_a_pool_for_rescaled_images_is_rescaled(tmp_path: Path) -> None:
+    images = rescaled(private((-1000, 400)))
+    with pytest.raises(InstaHideError, match=r"another unit.*rescale=True"):
+        Encoder(Scheme.cross(k=4), images, pool_of_ct(tmp_path / "a", (32, 32)))
+    pool = pool_of_ct(
+        tmp_path / "b", (32, 32), window=(-1000.0, 400.0), rescale=True, per_image=1000
+    )
+    assert (pool.value_range, pool.pixels.dtype) == ((0, 1), np.float32)
+    values = np.rint(pool.pixels * 1400 - 1000).astype(np.int16)
+    clipped = np.clip(ct_series(tmp_path / "c", side=96), -1000, 400)
+    assert {patch.tobytes() for patch in values} <= blocks(clipped[None], (32, 32))
+    assert pool.with_pixels_like(images) is pool
+    Encoder(Scheme.cross(k=4), images, pool).encode(np.arange(9))
 
 
 def test_another_shape_is_refused_with_the_option_that_makes_one(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class ScanPoolPlan:
         patches: number of patches, about: flat ones are not subtracted.
         max_patches: largest number of patches.
         window: the range that pixels are clipped to; None for all values.
+        rescale: scale the window to 0 to 1, as float32.
         min_spread: least spread of a patch, as a share of ``spread``.
         skip_bad: leave out images that cannot be used.
     """
@@ -60,6 +61,7 @@ class ScanPoolPlan:
     patches: int
     max_patches: int
     window: ValueRange | None
+    rescale: bool
     min_spread: float
     skip_bad: bool
 
@@ -73,9 +75,14 @@ class ScanPoolPlan:
         return self.kind.channels, *self.shape
 
     @property
+    def dtype(self) -> str:
+        """Type of the pixels of a patch."""
+        return "float32" if self.rescale else self.kind.dtype
+
+    @property
     def patch_bytes(self) -> int:
         """Bytes of a patch."""
-        return math.prod(self.image_shape) * np.dtype(self.kind.dtype).itemsize
+        return math.prod(self.image_shape) * np.dtype(self.dtype).itemsize
 
     @property
     def bytes(self) -> int:
@@ -90,6 +97,7 @@ def plan_scan_pool(
     per_image: int = 100,
     min_spread: float = MIN_SPREAD,
     window: ValueRange | None = None,
+    rescale: bool = False,
     max_gigabytes: float = MAX_GIGABYTES,
     skip_bad: bool = False,
     progress: bool = True,
@@ -105,6 +113,7 @@ def plan_scan_pool(
         min_spread: the standard deviation of a patch as a share of that of all images, on average
             over the channels, at the least; 0 keeps all patches.
         window: the range that pixels are clipped to; best that of the private images.
+        rescale: scale the window to 0 to 1, as float32, for private images that were rescaled.
         max_gigabytes: largest size of the pool, in units of 10^9 bytes.
         skip_bad: warn of images that cannot be read, are smaller than a patch or differ in kind
             from most, and go on.
@@ -129,6 +138,11 @@ def plan_scan_pool(
         25088
     """
     _require_arguments(shape, per_image, min_spread, max_gigabytes)
+    if rescale and window is None:
+        raise InstaHideError(
+            "Patches are to be rescaled, but their window is not known.",
+            "Name it, as in `window=(-1000, 400)`.",
+        )
     with quiet_libraries():
         files = scan_files(source, volumes=len(shape) == 3, skip_bad=skip_bad)
         sample = _sampled(files, shape, window, skip_bad, progress)
@@ -140,8 +154,9 @@ def plan_scan_pool(
     count = sum(min(per_image, each.places) for each in found)
     patches = math.ceil(len(files) * count / len(sample))
     plan = ScanPoolPlan(
-        files, shape, kind, _spread(found), per_image, patches, 0, window, min_spread, skip_bad
-    )
+        files, shape, kind, _spread(found), per_image, patches, 0, window, rescale, min_spread,
+        skip_bad,
+    )  # fmt: skip
     plan = replace(plan, max_patches=int(max_gigabytes * _GIGA) // plan.patch_bytes)
     require_size(plan, patches)
     return plan

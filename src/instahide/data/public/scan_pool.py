@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.filesize import decimal
 
 from instahide.data.cache import memory_mapped
-from instahide.data.pixels import Pixels, channel_moments, full_range
+from instahide.data.pixels import UNIT, Pixels, channel_moments, convert_pixels, full_range
 from instahide.data.public.patch_grid import random_patches
 from instahide.data.public.pool import existing_parent
 from instahide.data.public.scan_files import other_kind, read_scan
@@ -76,7 +76,7 @@ def make_scan_pool(
             f"No patch of the {len(plan.files)} images has {plan.min_spread:g} times their spread.",
             "Use images with more detail, a narrower `window=`, or a lower `min_spread=`.",
         )
-    value_range = plan.window or full_range(pixels)
+    value_range = UNIT if plan.rescale else plan.window or full_range(pixels)
     mean, std = channel_moments(pixels, value_range)
     labels = np.zeros(len(pixels), np.int64)
     table = ImageTable(pixels, labels, (), mean, std, value_range=value_range, absolute=True)
@@ -116,8 +116,12 @@ def _cut(path: Path, plan: ScanPoolPlan) -> _Cut:
     kept = islice((patch for patch in places if _is_detailed(patch, plan)), plan.per_image)
     # Copies, as a patch would otherwise keep its whole image in memory.
     patches = [patch.copy() for patch in kept]
-    empty = np.empty((0, *plan.image_shape), scan.pixels.dtype)
-    return _Cut(np.stack(patches) if patches else empty, scan.further)
+    if not patches:
+        return _Cut(np.empty((0, *plan.image_shape), plan.dtype), scan.further)
+    whole = np.stack(patches)
+    if plan.rescale and plan.window is not None:
+        whole = convert_pixels(whole, plan.window, np.dtype(plan.dtype), UNIT)
+    return _Cut(whole, scan.further)
 
 
 def _is_detailed(patch: Pixels, plan: ScanPoolPlan) -> bool:
