@@ -30,6 +30,7 @@ def terms(folder: Path, clinic: Clinic, rounds: int) -> dict[str, Any]:
     table["label-columns"] = ",".join(clinic.findings)
     return {
         "data": folder / "scans", **table, "group-column": "patient", "window": clinic.window,
+        "rescale": True,
         "test": folder / "scans", **{f"test-{name}": value for name, value in table.items()},
         "size": SIDE, "scheme": "inside", "k": 2,
         # Of a patient with 25 scans, each in its own encoding and in those of others.
@@ -59,8 +60,8 @@ def main() -> None:
             "scheme": "inside", "k": 2, "model": "small-group", "rounds": options.rounds,
             "clients": len(CLINICS), "client-test": True, "federation-task": "multi-label",
             "test": "", "classes": ",".join(FINDINGS), "shape": f"1,{SIDE},{SIDE}",
-            # Each window is the range of one scanner, and all show the same.
-            "value-range": "own",
+            # Each clinic brings the values of its scanner to this range.
+            "value-range": "0,1",
         }  # fmt: skip
         print(json.dumps(deployment.run(agreed, servers.folder / "out")))
 
