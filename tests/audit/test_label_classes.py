@@ -43,3 +43,12 @@ def test_images_are_of_one_class_if_they_agree_in_all_findings(
 def test_classes_and_values_stay_as_they_are() -> None:
     classes = ImageTable.from_arrays(np.zeros((4, 1, 4, 4), np.uint8), np.arange(4) % 2)
     assert findings_as_classes(classes)[0] is classes
+
+
+def test_classes_have_names_of_their_own_whatever_findings_are_called() -> None:
+    for names in (("none", "b"), ("a", "a, b"), ("b", "a b")):
+        rows = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0.1234567, 0], [0.1234568, 0]])
+        pixels = np.zeros((len(rows), 1, 4, 4), np.uint8)
+        images = ImageTable.from_arrays(pixels, rows.astype(np.float32), names, task="multi-label")
+        (classed,) = findings_as_classes(images)
+        assert len(set(classed.classes)) == len(classed.classes) == 6

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from instahide.data import open_images, open_split, open_test
 from instahide.encodings.ledger.ledger import Ledger
+from instahide.errors import DataError
 from tests.data.test_pixels import random_pixels
 
 WINDOWS = [
@@ -43,3 +44,23 @@ def test_the_window_becomes_0_to_1(
     for part in (train, test, open_test(file, window=window, rescale=True)):  # type: ignore[arg-type]
         assert (part.pixels.dtype, part.value_range) == (np.float32, (0, 1))
         assert 0 <= part.pixels.min() <= part.pixels.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "window"),
+    [
+        (np.uint16, "full"),
+        (np.float32, "full"),
+        (np.uint16, ("1%", "99%")),
+        (np.uint8, ("1%", "9%")),
+    ],
+)
+def test_a_range_that_was_measured_is_no_unit(
+    dtype: DTypeLike, window: object, tmp_path: Path
+) -> None:
+    """The darkest of two sets of images would be taken for as bright as the other."""
+    file = tmp_path / "images.npz"
+    np.savez(file, images=random_pixels(np.dtype(dtype), (12, 1, 6, 6)), labels=np.arange(12) % 2)
+    for opened in (open_images, open_split, open_test):
+        with pytest.raises(DataError, match="range of their scanner is not stated"):
+            opened(file, window=window, rescale=True)  # type: ignore[operator]

@@ -37,6 +37,8 @@ def findings_as_classes(*tables: ImageTable) -> list[ImageTable]:
     names = [_name(row.tolist(), tables[0].classes) for row in found]
     # Images of a single combination are of one of two classes as well.
     names += ["no image"] if len(names) == 1 else []
+    if len(set(names)) < len(names):
+        names = [f"{number}: {name}" for number, name in enumerate(names)]
     ends = np.cumsum([len(table) for table in tables])[:-1]
     return [
         replace(table, labels=part.astype(np.int64), classes=tuple(names), task="single-label")

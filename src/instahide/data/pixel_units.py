@@ -47,8 +47,9 @@ def require_same_unit(
         raise DataError(
             f"The pixels of {these}, {pixels.dtype} from {sample.min():g} to {sample.max():g}, "
             f"seem to be in another unit than {others}, from {low:g} to {high:g}.",
-            "Give images of the same bit depth and unit, or use `rescale=True` for all of them. If "
-            "they are in one unit, name this range as their `window=`.",
+            "Give images of the same bit depth and unit. If they are in one unit, name this range "
+            "as their `window=`; if not, state the `window=` of each and use `rescale=True` for "
+            "all.",
         )
 
 

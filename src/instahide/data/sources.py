@@ -29,7 +29,13 @@ from instahide.data.readers.image_folder import (
 )
 from instahide.data.readers.row_names import NamedImages
 from instahide.data.readers.tables.label_table import LabelTable
-from instahide.data.readers.window import Window, percentile_range, require_window, windowed
+from instahide.data.readers.window import (
+    Window,
+    is_stated,
+    percentile_range,
+    require_window,
+    windowed,
+)
 from instahide.data.remote.downloads import local_copy
 from instahide.data.splits import Split, make_split, require_trainable, split_table
 from instahide.data.table import ImageTable
@@ -78,7 +84,8 @@ def open_images(
             ``(-1000, 400)``, two percentiles of all pixels as in ``("1%", "99%")``, or ``file``
             (the window that DICOM files state). The type of the pixels is kept.
         rescale: scale pixels linearly, the range that ``window`` keeps to 0 to 1, as float32.
-            Images of scanners with different bit depths or units are then alike.
+            Images of scanners with different bit depths or units are then alike. The window must be
+            two values or ``file``, or the pixels have 8 bits.
         labels: a CSV or Parquet file with the labels of the images in a folder, which then needs no
             class folders.
 
@@ -101,7 +108,7 @@ def open_images(
         read = _read(source, labels)
         table = read.train if isinstance(read, Split) else read
         table = with_classes(_windowed(_resized(table, size), window), known)
-    return rescaled(table) if rescale else table
+    return rescaled(table, window) if rescale else table
 
 
 def open_split(
@@ -165,7 +172,9 @@ def open_split(
         shown: Window = "full" if window == "full" else train.value_range
         test = _windowed(_resized(whole.test, size), shown)
         split = make_split(with_classes(train, known), with_classes(test, known))
-    return require_trainable(Split(*map(rescaled, split)) if rescale else split)
+    if rescale:
+        split = Split(rescaled(split.train, window), rescaled(split.test, window))
+    return require_trainable(split)
 
 
 def open_test(
@@ -236,7 +245,7 @@ def open_named_test(
         images = open_split(source, size=size, classes=classes, window=window).test
     else:
         images = with_classes(_windowed(_resized(read, size), window), known)
-    return NamedImages(rescaled(images) if rescale else images, names)
+    return NamedImages(rescaled(images, window) if rescale else images, names)
 
 
 def _labels_of(name: str) -> tuple[str, ...]:
@@ -309,11 +318,25 @@ def _windowed(table: ImageTable, window: Window) -> ImageTable:
     return table.with_pixels(pixels, value_range).measured()
 
 
-def rescaled(table: ImageTable) -> ImageTable:
+def rescaled(table: ImageTable, window: Window) -> ImageTable:
     """``table`` with float32 pixels from 0 to 1, in place of its range of values.
 
     Mean and std stay, as they are in this unit already.
+
+    Args:
+        table: images.
+        window: the window with which they were read.
+
+    Raises:
+        DataError: the range was measured, so that 0 and 1 would mean something else for other
+            images of the same scanner.
     """
+    if not is_stated(window, table.value_range):
+        raise DataError(
+            "Pixels are to be rescaled, but the range of their scanner is not stated. A range that "
+            "is measured differs from one set of images to the next.",
+            "State it by two values, as in `window=(0, 4095)`.",
+        )
 
     def rows() -> Generator[NDArray[np.float32], None, None]:
         for row in table.pixels:

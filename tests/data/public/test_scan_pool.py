@@ -323,7 +323,7 @@ def test_a_pool_of_the_same_window_is_used_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_pool_for_rescaled_images_is_rescaled(tmp_path: Path) -> None:
-    images = rescaled(private((-1000, 400)))
+    images = rescaled(private((-1000, 400)), (-1000, 400))
     with pytest.raises(InstaHideError, match=r"another unit.*rescale=True"):
         Encoder(Scheme.cross(k=4), images, pool_of_ct(tmp_path / "a", (32, 32)))
     pool = pool_of_ct(

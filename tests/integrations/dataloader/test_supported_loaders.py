@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from instahide import Exposure, InstaHideError, Scheme, encode_loader
+from instahide.errors import IntegrationError
+from instahide.integrations.lightning import InstaHideCallback
 from tests.integrations.dataloader.wrapped_loaders import COUNT, HALF, INSIDE, ITEMS, loader, mixing
 
 
@@ -154,6 +156,19 @@ def test_images_of_other_sizes_than_their_partners_are_refused() -> None:
 def test_settings_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InstaHideError, match=message):
         refused(loader(), **options)
+
+
+@pytest.mark.parametrize("fields", [None, "image", "ab", (), ("image",), (0, 1, 2), {"image": 0}])
+def test_fields_that_are_not_two_are_refused(fields: Any) -> None:
+    with pytest.raises(IntegrationError, match="does not name two fields"):
+        refused(loader(), fields=fields)
+    with pytest.raises(IntegrationError, match="does not name two fields"):
+        InstaHideCallback(INSIDE, fields=fields)
+
+
+def test_labels_that_are_named_as_the_images_are_refused() -> None:
+    with pytest.raises(InstaHideError, match=r"The images \[1\] of a batch are int64"):
+        refused(loader(), fields=(1, 0), classes=40)
 
 
 def test_classes_that_nobody_knows_are_asked_for() -> None:

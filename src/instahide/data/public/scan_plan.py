@@ -138,6 +138,11 @@ def plan_scan_pool(
         25088
     """
     _require_arguments(shape, per_image, min_spread, max_gigabytes)
+    if window is not None and len(window) != 2:
+        raise InstaHideError(
+            f"window = {window!r:.80} is not two values.",
+            "Give two values as in `window=(-1000, 400)`, or leave it out for all that there are.",
+        )
     if rescale and window is None:
         raise InstaHideError(
             "Patches are to be rescaled, but their window is not known.",
@@ -251,7 +256,8 @@ def _spread(found: list[_Sample]) -> NDArray[np.float64]:
 def _require_arguments(
     shape: tuple[int, ...], per_image: int, min_spread: float, max_gigabytes: float
 ) -> None:
-    if len(shape) not in (2, 3) or not all(1 <= side <= MOST_SIDE for side in shape):
+    whole = all(type(side) is int and 1 <= side <= MOST_SIDE for side in shape)
+    if len(shape) not in (2, 3) or not whole:
         raise InstaHideError(
             f"The sides of a patch are {','.join(map(str, shape))}.",
             f"Give H,W or D,H,W as in `shape=64,64,64`, each from 1 to {MOST_SIDE}.",

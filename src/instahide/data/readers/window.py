@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.cache import memory_mapped
-from instahide.data.pixels import Pixels, ValueRange, clip_pixels
+from instahide.data.pixels import EIGHT_BIT, Pixels, ValueRange, clip_pixels
 from instahide.errors import DataError
 
 #: A range of pixel values; percentiles of all pixels, as ``("1%", "99%")``; the range that DICOM
@@ -62,6 +62,17 @@ def require_window(window: Window) -> Window:
     if percentages and not 0 <= low < high <= 100:
         raise _unknown(window)
     return window
+
+
+def is_stated(window: Window, value_range: ValueRange) -> bool:
+    """Whether ``value_range``, which ``window`` gave, is one of the scanner, not of the images.
+
+    Ranges that are measured differ from image set to image set, and must not be taken for one
+    unit. The range of 8-bit pixels is that of their type.
+    """
+    if window == "full":
+        return value_range == EIGHT_BIT
+    return window == "file" or not isinstance(window[0], str)
 
 
 def windowed(pixels: Pixels, window: ValueRange, folder: Path) -> Pixels:

@@ -135,7 +135,14 @@ def image_leaves(batch: object, image: Path | None, count: int) -> list[Leaf]:
         InstaHideError: there is no tensor or array at ``image``.
     """
     if image is not None:
-        return [get_leaf(batch, image)]
+        leaf = get_leaf(batch, image)
+        if leaf.ndim < 3:
+            raise DataError(
+                f"The images {path_text(image)} of a batch are {_described(leaf)}, and not "
+                f"{WANTED['image']}.",
+                _REMEDIES["image"],
+            )
+        return [leaf]
     found = dict(leaves(batch, ()))
     return [found[path] for path in _images_of(found, count)]
 
@@ -143,6 +150,22 @@ def image_leaves(batch: object, image: Path | None, count: int) -> list[Leaf]:
 def with_channel(images: NDArray[Scalar]) -> NDArray[Scalar]:
     """``images`` (n, H, W) as (n, 1, H, W); those with channels as they are."""
     return images[:, None] if images.ndim == 3 else images
+
+
+def field_paths(fields: object) -> tuple[Path | None, Path | None]:
+    """The paths of the images and of the labels that ``fields`` names, as of `encode_loader`.
+
+    Raises:
+        IntegrationError: they are not two.
+    """
+    if not isinstance(fields, (tuple, list)) or len(fields) != 2:
+        raise IntegrationError(
+            f"fields = {fields!r:.80} does not name two fields.",
+            "Name the images and the labels, as in `fields=('image', 'label')`; None for a field "
+            "that is to be found.",
+        )
+    image, label = fields
+    return as_path(image), as_path(label)
 
 
 def as_path(field: Hashable) -> Path | None:

@@ -22,7 +22,7 @@ from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import require_label_mode
 from instahide.errors import InstaHideError, IntegrationError
 from instahide.integrations.dataloader.batch_contents import BatchReader, ValueCheck
-from instahide.integrations.dataloader.batch_fields import as_path
+from instahide.integrations.dataloader.batch_fields import field_paths
 from instahide.integrations.dataloader.epoch import EncodedBatches
 from instahide.integrations.dataloader.loader_view import Hidden, HiddenIterator, LoaderView, reveal
 from instahide.integrations.dataloader.supported_loaders import (
@@ -125,7 +125,7 @@ def encode_loader(
         stated = class_names(dataset) or num_classes(dataset)
     count = len(stated) if isinstance(stated, tuple) else stated
     check = ValueCheck(moments, _public_statistics(public, moments), mask=scheme.mask)
-    image, label = map(as_path, fields)
+    image, label = field_paths(fields)
     contents = BatchReader(image, label, count, check, task)
     return EncodingLoader(loader, encoder, contents, stated)
 

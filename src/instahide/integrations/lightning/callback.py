@@ -21,6 +21,7 @@ from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.exposure import Exposure, require_limit
 from instahide.encryption.scheme import Scheme
 from instahide.errors import IntegrationError, LedgerError, SchemeError
+from instahide.integrations.dataloader.batch_fields import field_paths
 from instahide.integrations.dataloader.supported_loaders import map_dataset
 from instahide.integrations.dataloader.wrap import EncodingLoader, encode_loader
 from instahide.integrations.lightning.loaders import TrainingLoader, give_encrypted, give_plain
@@ -56,7 +57,7 @@ class InstaHideCallback(Callback):
             a function from item number to name. Exposure and its limit then count groups.
 
     Raises:
-        InstaHideError: ``max_exposure`` is below 1.
+        InstaHideError: ``max_exposure`` is below 1, or ``fields`` are not two.
 
     `Trainer.fit` raises the errors of `encode_loader`.
 
@@ -85,6 +86,7 @@ class InstaHideCallback(Callback):
         groups: Groups | None = None,
     ) -> None:
         require_limit(max_exposure)
+        image, _ = field_paths(fields)
         self._ledger = None if ledger is None else Path(ledger)
         self._accounts: dict[int, LedgerAccount] = {}
         self.scheme = scheme
@@ -95,7 +97,7 @@ class InstaHideCallback(Callback):
         )  # fmt: skip
         self._groups = groups
         self._count = partial(
-            Ledger.account, image=fields[0], mean=mean, std=std, scheme=scheme, limit=max_exposure,
+            Ledger.account, image=image, mean=mean, std=std, scheme=scheme, limit=max_exposure,
             groups=groups,
         )  # fmt: skip
         self._exposures: dict[int, DistributedExposure] = {}

@@ -108,7 +108,7 @@ def _refuse(one: EncodedFolder, other: EncodedFolder, what: str, ours: str, thei
         f"{one.location} and {other.location} cannot be pooled: {what} {ours} in the one, "
         f"{theirs} in the other.",
         "Agree on size, channels, the range of pixels and class names before images are encrypted. "
-        "`rescale=True` brings pixels of any range to 0 to 1.",
+        "A `window=` of each scanner and `rescale=True` bring pixels of any range to 0 to 1.",
     )
 
 

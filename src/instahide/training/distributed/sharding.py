@@ -116,7 +116,8 @@ def _require_one_kind(outlines: Sequence[dict[str, Any]]) -> None:
                 f"Rank 0 has pixels from {first['value_range'][0]:g} to "
                 f"{first['value_range'][1]:g}, rank {rank} from {outline['value_range'][0]:g} to "
                 f"{outline['value_range'][1]:g}.",
-                "Agree on one range of pixels for all, or bring each to 0 to 1 by `rescale=True`.",
+                "Agree on one range of pixels for all, or state the `window=` of each and bring it "
+                "to 0 to 1 by `rescale=True`.",
             )
         tasks = [first["task"], outline["task"]]
         require_one_task(tasks, ["rank 0", f"rank {rank}"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from typer.testing import CliRunner
 
 from instahide import LabelTable
@@ -317,6 +318,10 @@ def test_a_folder_of_slices_becomes_a_volume(tmp_path):
     root = tmp_path / "ct"
     volume = series(root / "one", [3, 0, 4, 1, 2])
     series(root / "two", [0, 1, 2, 3, 4])
+    # What lies beside the slices and is no DICOM file by name and content.
+    (root / "one" / "notes.txt").write_text("of the radiographer")
+    Image.new("L", (8, 8)).save(root / "one" / "thumbnail.png")
+    (root / "one" / "reports").mkdir()
     table = open_images(root, labels=labelled(root), progress=False)
     assert table.shape == (1, 5, 8, 8)
     # The normal points to the feet.

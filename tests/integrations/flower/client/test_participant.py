@@ -18,6 +18,8 @@ from instahide.integrations.flower.client.participant import Participant, is_sim
 from instahide.integrations.flower.client.participant_config import (
     NODE_ONLY,
     OF_NODES,
+    OF_TABLES,
+    OF_TEST_TABLES,
     REFUSED,
     groups,
 )
@@ -56,6 +58,19 @@ def test_a_run_does_not_choose_what_is_read_of_a_node_s(name: str) -> None:
     # Not even in the node's own words.
     with pytest.raises(RefusalError, match=f"run config names `{shown}`"):
         Participant.open({shown: value}, {**OWN, "labels": "labels.csv", shown: value})
+
+
+@pytest.mark.parametrize("name", [*OF_TABLES, *OF_TEST_TABLES])
+def test_columns_without_their_table_are_refused(name: str) -> None:
+    shown = name.replace("_", "-")
+    value = "multi-label" if name == "task" else "anything"
+    with pytest.raises(RefusalError, match=f"`{shown}`, but no table of labels for it"):
+        Participant.open({}, OWN | {"test": "held-out", shown: value})
+
+
+def test_a_setting_in_both_spellings_is_refused() -> None:
+    with pytest.raises(RefusalError, match="names a setting twice"):
+        Participant.open({}, {**OWN, "max-exposure": 5, "max_exposure": 5000})
 
 
 def test_a_node_s_table_and_window_are_its_own() -> None:

@@ -10,8 +10,10 @@ import numpy as np
 from instahide.data.readers.decoded import Decoded, kept_values
 from instahide.data.readers.medical.dicom import (
     DIRECTORY,
+    SUFFIXES,
     RefusedError,
     Slice,
+    is_dicom,
     read_slice,
     without_causes,
 )
@@ -24,14 +26,26 @@ _TOLERANCE = 0.05
 
 
 def series_files(folder: Path) -> list[Path]:
-    """The files of ``folder``, without hidden ones and an index; sorted by name.
+    """The files of a series in ``folder``, sorted by name.
+
+    Folders, hidden files and an index are none, nor are files of another format by both name and
+    content, such as notes and thumbnails.
 
     Raises:
         OSError: the folder cannot be read.
     """
     return sorted(
-        path for path in folder.iterdir() if path.name[0] != "." and path.name != DIRECTORY
+        path
+        for path in folder.iterdir()
+        if path.name[0] != "." and path.name != DIRECTORY and not _is_other(path)
     )
+
+
+def _is_other(path: Path) -> bool:
+    """Whether ``path`` is a folder, or a file of another format; not if it may be damaged."""
+    if path.is_dir():
+        return True
+    return path.suffix[1:].isalpha() and path.suffix.lower() not in SUFFIXES and not is_dicom(path)
 
 
 def decode_series(folder: Path, size: int | None = None) -> Decoded:

@@ -66,8 +66,8 @@ def train_with_dp_sgd(
         task_loss: the loss; by default cross-entropy.
 
     Returns:
-        The mean ``loss`` of the round, and the ``epsilon`` spent in all rounds of all runs, at the
-        run's `delta`.
+        The ``epsilon`` spent in all rounds of all runs, at the run's `delta`. The loss is not
+        returned: it has no noise, and epsilon does not count it.
 
     Raises:
         RefusalError: the network has batch normalization, the images have groups, the participant's
@@ -92,7 +92,7 @@ def train_with_dp_sgd(
     loss = _epochs(engine, state, loader, settings, number, task_loss or Loss())
     if not math.isfinite(loss):
         raise RefusalError("The loss is not a finite number.", "Send other weights, or lower `lr`.")
-    return {"loss": loss, "epsilon": epsilon_spent(history, settings.delta)}
+    return {"epsilon": epsilon_spent(history, settings.delta)}
 
 
 def _spend(participant: Participant, planned: Entry) -> list[Entry]:

@@ -13,8 +13,7 @@ import numpy as np
 
 from instahide.data import ImageTable, open_images, open_test
 from instahide.data.labels import strata
-from instahide.data.pixels import EIGHT_BIT
-from instahide.data.readers.window import read_window
+from instahide.data.readers.window import is_stated, read_window
 from instahide.data.sources import rescaled
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
@@ -170,14 +169,13 @@ class Participant:
         measured would also say something about the images.
         """
         window = read_window(self.settings.window)
-        measured = window == "full" or (isinstance(window[0], str) and window != "file")
-        if measured and images.value_range != EIGHT_BIT:
+        if not is_stated(window, images.value_range):
             raise RefusalError(
-                "This participant's images are not of 8 bits, and its node config does not state "
-                "the range of their pixels.",
+                "The node config does not state the range of this participant's pixels: it would "
+                "be measured, and the images are not of 8 bits, or cut to percentiles.",
                 'Set `window` in the node config to two values, as in `window="0,4095"`.',
             )
-        return rescaled(images) if self.settings.rescale else images
+        return rescaled(images, window) if self.settings.rescale else images
 
     def _share(self, images: ImageTable) -> ImageTable:
         if self.partition is None:

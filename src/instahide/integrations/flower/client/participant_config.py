@@ -34,6 +34,7 @@ REFUSED = (
 )  # fmt: skip
 #: Settings of `REFUSED` that say something about a table of labels.
 OF_TABLES = tuple(name for name in REFUSED if name not in ("labels", "window", "rescale"))
+OF_TEST_TABLES = ("test_image_column", "test_label_columns", "test_split_column")
 #: The run must have the participant's value, which is the library's default if it names none.
 EXACT = (
     "scheme",
@@ -89,6 +90,11 @@ class NodeConfig:
             RefusalError: a setting is missing, unknown, or does not fit.
         """
         values = {name.replace("-", "_"): value for name, value in config.items() if value != ""}
+        if len(values) < sum(value != "" for value in config.values()):
+            raise RefusalError(
+                "The node config names a setting twice, with a hyphen and with an underscore.",
+                "Name it once.",
+            )
         decided = {*NODE_ONLY, *REFUSED, *EXACT, *EXACT_IF_NAMED, *AT_LEAST, *AT_MOST}
         allowed = {*decided, "delta", *OF_NODES}
         if strange := sorted(set(values) - allowed):
@@ -174,14 +180,13 @@ def read_partition(values: dict[str, object]) -> tuple[int, int] | None:
 
 def _require_table(values: Mapping[str, object]) -> None:
     """Check that columns are named together with the table that they are of."""
-    if "labels" in values:
-        return
-    for name in OF_TABLES:
-        if name in values:
-            raise RefusalError(
-                f"The node config names `{_shown(name)}`, but no table of labels.",
-                "Name the table by `labels` in the node config.",
-            )
+    for table, columns in (("labels", OF_TABLES), ("test_labels", OF_TEST_TABLES)):
+        for name in () if table in values else columns:
+            if name in values:
+                raise RefusalError(
+                    f"The node config names `{_shown(name)}`, but no table of labels for it.",
+                    f"Name the table by `{_shown(table)}` in the node config.",
+                )
 
 
 def _require_own(run: FederatedSettings) -> None:

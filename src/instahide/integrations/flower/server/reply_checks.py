@@ -53,7 +53,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 }
 #: Metrics of an answer to train: on encodings, and by DP-SGD.
 EXPOSURES = frozenset({"loss", "exposure-least", "exposure-mean", "exposure-most"})
-SPENT = frozenset({"loss", "epsilon"})
+SPENT = frozenset({"epsilon"})
 
 
 @dataclass

@@ -56,7 +56,7 @@ def aligned(images: ImageTable, agreement: FederationSpec) -> ImageTable:
         DataError: they do not fit, or the main metric on them is undefined.
     """
     if agreement.value_range == UNIT and is_eight_bit(images.pixels):
-        images = rescaled(images)
+        images = rescaled(images, "full")
     like = Normalization(images.mean, images.std, agreement.value_range)
     found = align_to_model(images, agreement.shape, agreement.classes, like, agreement.task)
     labels = torch.from_numpy(found.labels)
