@@ -211,6 +211,13 @@ SECTIONS = {
         "claim. More: [membership inference](attacks/membership.md).",
         members,
     ),
+    "multilabel": Section(
+        "Several findings",
+        "**Supported** on pairs of digits. The paper has images of one class only. Probabilities "
+        "of findings are less well calibrated than those of plain training. "
+        "More: [labels](labels.md).",
+        tables.findings_table,
+    ),
     "pooled": Section("Pooled training", "**Supported** on one data set.", tables.pooled_table),
     "federated": Section(
         "Federated learning",
