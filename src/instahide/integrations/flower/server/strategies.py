@@ -106,16 +106,8 @@ def make_strategy(
     Raises:
         InstaHideError: there is no such strategy or argument, or it would harm the network.
     """
+    _require_strategy(settings, network)
     name = settings.strategy
-    if name != "FedSGD" and name not in NAMES:
-        raise InstaHideError(
-            f"There is no strategy `{name}`.", f"Choose one of FedSGD, {', '.join(NAMES)}."
-        )
-    if name in STEPPING and list(network.buffers()):
-        raise InstaHideError(
-            f"{name} would step along running variances too, and make some of them negative.",
-            f'Say `model = "small-group"`, which has none; `{settings.model}` does.',
-        )
     arguments: dict[str, Any] = {
         "fraction_evaluate": float(settings.client_test),
         "min_train_nodes": 1,
@@ -146,6 +138,24 @@ def make_strategy(
         frozenset({SENT[task]}) if task in SENT else frozenset(),
     )
     return strategy
+
+
+def _require_strategy(settings: FederatedSettings, network: nn.Module) -> None:
+    name = settings.strategy
+    if name != "FedSGD" and name not in NAMES:
+        raise InstaHideError(
+            f"There is no strategy `{name}`.", f"Choose one of FedSGD, {', '.join(NAMES)}."
+        )
+    if name in STEPPING and list(network.buffers()):
+        raise InstaHideError(
+            f"{name} would step along running variances too, and make some of them negative.",
+            f'Say `model = "small-group"`, which has none; `{settings.model}` does.',
+        )
+    if name == "QFedAvg" and settings.dp:
+        raise InstaHideError(
+            "QFedAvg weighs participants by their losses, which are not sent with DP-SGD.",
+            "Use another strategy.",
+        )
 
 
 def together(replies: list[RecordDict], weighted_by: str) -> MetricRecord:
