@@ -195,8 +195,8 @@ def findings_table() -> list[str]:
     for scheme, name in (("plain", "plain training"), ("cross-4", "cross-dataset, k = 4")):
         mine = [row for row in rows if (row["data"], row["scheme"]) == ("digit-pairs", scheme)]
         aurocs = [100 * float(row["macro_auroc"]) for row in mine]
-        queried = mean_of(rows, scheme, "encrypted_macro_auroc")
-        f1, error = (mean_of(rows, scheme, name) for name in ("macro_f1", "calibration_error"))
+        queried = mean_of(mine, scheme, "encrypted_macro_auroc")
+        f1, error = (mean_of(mine, scheme, each) for each in ("macro_f1", "calibration_error"))
         if len(mine) < 2 or f1 is None or error is None:
             continue
         shown = "" if queried is None else f"{100 * queried:.2f}"

@@ -26,12 +26,10 @@ from servers import running
 
 def terms(folder: Path, clinic: Clinic, rounds: int) -> dict[str, Any]:
     """The node config of a clinic."""
-    table: dict[str, Any] = {"labels": folder / "labels.csv", "split-column": "part"}
-    table["label-columns"] = ",".join(clinic.findings)
     return {
-        "data": folder / "scans", **table, "group-column": "patient", "window": clinic.window,
-        "rescale": True,
-        "test": folder / "scans", **{f"test-{name}": value for name, value in table.items()},
+        "data": folder / "scans", "test": folder / "scans", "labels": folder / "labels.csv",
+        "label-columns": ",".join(clinic.findings), "group-column": "patient",
+        "split-column": "part", "window": clinic.window, "rescale": True,
         "size": SIDE, "scheme": "inside", "k": 2,
         # Of a patient with 25 scans, each in its own encoding and in those of others.
         "max-exposure": 100 * rounds,

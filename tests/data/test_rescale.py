@@ -64,3 +64,11 @@ def test_a_range_that_was_measured_is_no_unit(
     for opened in (open_images, open_split, open_test):
         with pytest.raises(DataError, match="range of their scanner is not stated"):
             opened(file, window=window, rescale=True)  # type: ignore[operator]
+
+
+def test_dark_16_bit_pixels_are_not_taken_for_8_bit_ones(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 1, 2, 2), np.uint16)
+    pixels[0, 0, 0, 0] = 255
+    np.savez(tmp_path / "images.npz", images=pixels, labels=np.arange(4) % 2)
+    with pytest.raises(DataError, match="range of their scanner is not stated"):
+        open_images(tmp_path / "images.npz", rescale=True)

@@ -25,14 +25,13 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError, InstaHideError
 from instahide.training import predict
 from instahide.training.data.alignment import align_to_model
-from instahide.training.data.private import _require_encryptable_queries
 from instahide.training.data.target_scale import scale_of_parts, target_scale
 from instahide.training.distributed.processes import ALONE
 from instahide.training.evaluate import predicted, table_batches
 from instahide.training.models.deployment import Deployment
 from instahide.training.models.model_io import load_network
 from instahide.training.outputs import Outputs
-from instahide.training.predict import predict_encrypted, without_partners
+from instahide.training.predict import predict_encrypted, require_encryptable, without_partners
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
 from instahide.training.trainer import start
@@ -193,8 +192,14 @@ def test_queries_that_would_be_refused_after_the_training_are_refused_before_it(
     few = Split(split.train, split.test.subset(slice(0, 4)))
     settings = TrainSettings.from_values({"scheme": "inside", "k": 4})
     query = settings.encryption("multi-label").query(0.0)
-    with pytest.raises(DataError, match="query_coefficient"):
-        _require_encryptable_queries(query, few.test)
+    with pytest.raises(InstaHideError, match="query_coefficient"):
+        require_encryptable(query, few.test)
+    # Twelve images of three pictures are three queries.
+    again = split.test.subset(np.arange(12) % 3)
+    with pytest.raises(InstaHideError, match="told apart"):
+        require_encryptable(Scheme.inside(3).query(0.2), again)
+    with pytest.raises(DataError, match="mixed with 3 others, but there are 2"):
+        require_encryptable(Scheme.inside(4).query(0.5), split.test.subset(np.arange(12) % 2))
 
 
 def test_queries_that_cannot_be_told_apart_are_refused() -> None:

@@ -193,9 +193,10 @@ def _command(options: AuditOptions) -> str:
     """The command line that repeats this audit."""
     words = ["instahide", "audit", options.target, "--images", options.images]
     words += ["--public", options.public] if options.public else []
-    for name in ReadSettings.model_fields.keys() & options.model_fields_set:
+    for name in ReadSettings.model_fields:
         option, value = f"--{name.replace('_', '-')}", getattr(options, name)
-        words += [option] if value is True else [option, str(value)]
+        if name in options.model_fields_set and value not in (None, False):
+            words += [option] if value is True else [option, str(value)]
     words += ["--model", options.model] if options.model else []
     words += ["--budget", options.budget, "--out", str(options.out)]
     for option, values in (("--only", options.only), ("--fail-if", options.fail_if)):

@@ -12,8 +12,9 @@ import numpy as np
 import typer
 
 from instahide.cli.console import out
-from instahide.cli.options import MOST, MOST_PIXELS, command
+from instahide.cli.options import MOST, command
 from instahide.data import ImageTable
+from instahide.data.pixels import MOST_SIDE
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
@@ -24,7 +25,7 @@ _REPEATS, _BATCH = 5, 256
 def bench(
     k: Annotated[int, typer.Option(help="Images in a mix.")] = 4,
     side: Annotated[
-        int, typer.Option(help="Height and width of an image.", min=1, max=MOST_PIXELS)
+        int, typer.Option(help="Height and width of an image.", min=1, max=MOST_SIDE)
     ] = 32,
     channels: Annotated[int, typer.Option(help="Channels of an image: 1 or 3.")] = 3,
     images: Annotated[int, typer.Option(help="Images to encode.", min=1, max=MOST)] = 50_000,

@@ -23,6 +23,7 @@ from typer.models import ParameterInfo
 
 from instahide.cli.console import explained, output_modes
 from instahide.data.labels import Task
+from instahide.data.pixels import MOST_SIDE
 from instahide.encryption.scheme import (
     CoefficientDistribution,
     LabelMode,
@@ -32,8 +33,6 @@ from instahide.encryption.scheme import (
 )
 from instahide.errors import InstaHideError, first_validation_error
 
-#: Largest side of an image in pixels.
-MOST_PIXELS = 1 << 14
 #: Largest value of other counts.
 MOST = 1_000_000
 
@@ -48,7 +47,7 @@ Size = Annotated[
     typer.Option(
         help="Resize the short side to this many pixels and crop the center.",
         min=1,
-        max=MOST_PIXELS,
+        max=MOST_SIDE,
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read.")]

@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 from rich.filesize import decimal
 
 from instahide.cli.console import notes, out
-from instahide.cli.options import MOST, MOST_PIXELS, SkipBad, command
+from instahide.cli.options import MOST, SkipBad, command
 from instahide.data import make_pool, make_scan_pool, plan_scan_pool
-from instahide.data.pixels import ValueRange
+from instahide.data.pixels import MOST_SIDE, ValueRange
 from instahide.data.public.scan_plan import MAX_GIGABYTES, MIN_SPREAD, ScanPoolPlan
 from instahide.data.readers.window import read_window
 from instahide.errors import InstaHideError
@@ -31,7 +31,7 @@ class PublicOptions(BaseModel):
     out: Annotated[Path, typer.Option(help="Folder of the pool.")]
     per_image: int = Field(100, description="largest number of patches of an image", ge=1, le=MOST)
     skip_bad: SkipBad = False
-    patch: int = Field(32, description="height and width of a patch", ge=1, le=MOST_PIXELS)
+    patch: int = Field(32, description="height and width of a patch", ge=1, le=MOST_SIDE)
     min_keypoints: int = Field(40, description="least number of SIFT key points of a patch")
     grey: Annotated[bool, typer.Option("--grey", help="One channel instead of three.")] = False
     shape: str | None = Field(

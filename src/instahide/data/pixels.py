@@ -18,6 +18,8 @@ ValueRange: TypeAlias = tuple[float, float]
 
 #: The types of pixels that a table holds.
 DTYPES = tuple(map(np.dtype, (np.uint8, np.uint16, np.int16, np.float32)))
+#: Largest side of an image, in pixels.
+MOST_SIDE = 1 << 14
 #: The range of 8-bit pixels.
 EIGHT_BIT: ValueRange = (0.0, 255.0)
 #: The range of rescaled pixels.

@@ -7,12 +7,10 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from instahide.data.labels import Task
-from instahide.data.readers.tables.label_table import LabelTable
+from instahide.data.pixels import MOST_SIDE
+from instahide.data.readers.tables.label_table import LabelTable, column_names
 from instahide.data.readers.window import read_window
 from instahide.data.sources import ReadOptions
-
-#: Largest side of an image in pixels.
-MOST_PIXELS = 1 << 14
 
 
 class ReadSettings(BaseModel):
@@ -25,7 +23,7 @@ class ReadSettings(BaseModel):
         ImageTable(4000 of (1, 14, 14), 10 classes)
     """
 
-    size: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | None = Field(
+    size: Annotated[int, Field(ge=1, le=MOST_SIDE)] | None = Field(
         default=None, description="resize the short side to so many pixels and crop the center"
     )
     skip_bad: bool = Field(default=False, description="leave out image files that cannot be read")
@@ -65,11 +63,10 @@ class ReadSettings(BaseModel):
         """The table of labels, if one is named."""
         if self.labels is None:
             return None
-        columns = tuple(name.strip() for name in self.label_columns.split(","))
         return LabelTable(
             self.labels,
             self.image_column,
-            columns,
+            column_names(self.label_columns),
             self.group_column,
             self.split_column,
             self.task,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +32,18 @@ from instahide.data.readers.row_names import NamedImages
 from instahide.data.readers.tables.label_table import LabelTable
 from instahide.data.readers.window import (
     Window,
+    clipped,
     is_stated,
     percentile_range,
     require_window,
-    windowed,
 )
 from instahide.data.remote.downloads import local_copy
 from instahide.data.splits import Split, make_split, require_trainable, split_table
 from instahide.data.table import ImageTable
 from instahide.errors import DataError, InstaHideError
+
+#: Share of every class that becomes test images, where a source has no test part.
+TEST_SHARE = 0.2
 
 
 class ReadOptions(TypedDict, total=False):
@@ -98,16 +102,13 @@ def open_images(
         >>> open_images("digits")
         ImageTable(1438 of (1, 8, 8), 10 classes)
     """
-    _check_size(size)
-    known = class_list(classes)
+    how = _decoding(size, skip_bad, progress, classes, window, labels)
     source = local_copy(source, companions=_labels_of, progress=progress)
     if _is_image_folder(source):
-        how = Decoding(size, skip_bad, progress, known, require_window(window), labels)
         table = open_folder(Path(source), how)
     else:
         read = _read(source, labels)
-        table = read.train if isinstance(read, Split) else read
-        table = with_classes(_windowed(_resized(table, size), window), known)
+        table = _prepared(read.train if isinstance(read, Split) else read, how)
     return rescaled(table, window) if rescale else table
 
 
@@ -115,7 +116,7 @@ def open_split(
     source: str | Path,
     *,
     size: int | None = None,
-    test_share: float = 0.2,
+    test_share: float = TEST_SHARE,
     skip_bad: bool = False,
     progress: bool = True,
     classes: Sequence[str] | None = None,
@@ -156,22 +157,12 @@ def open_split(
         >>> len(train), len(test)
         (1438, 359)
     """
-    _check_size(size)
-    known = class_list(classes)
+    how = _decoding(size, skip_bad, progress, classes, window, labels)
     source = local_copy(source, companions=_labels_of, progress=progress)
     if _is_image_folder(source):
-        split = split_folder(
-            Path(source),
-            Decoding(size, skip_bad, progress, known, require_window(window), labels),
-            test_share,
-        )
+        split = split_folder(Path(source), how, test_share)
     else:
-        read = _read(source, labels)
-        whole = read if isinstance(read, Split) else split_table(read, test_share)
-        train = _windowed(_resized(whole.train, size), window)
-        shown: Window = "full" if window == "full" else train.value_range
-        test = _windowed(_resized(whole.test, size), shown)
-        split = make_split(with_classes(train, known), with_classes(test, known))
+        split = _prepared_split(_read(source, labels), how, test_share)
     if rescale:
         split = Split(rescaled(split.train, window), rescaled(split.test, window))
     return require_trainable(split)
@@ -195,29 +186,11 @@ def open_test(
     Raises:
         InstaHideError: as `open_images`.
     """
-    return open_named_test(
-        source,
-        size=size,
-        skip_bad=skip_bad,
-        progress=progress,
-        classes=classes,
-        window=window,
-        rescale=rescale,
-        labels=labels,
-    ).images
+    how = _decoding(size, skip_bad, progress, classes, window, labels)
+    return _open_test(source, how, rescale=rescale).images
 
 
-def open_named_test(
-    source: str | Path,
-    *,
-    size: int | None = None,
-    skip_bad: bool = False,
-    progress: bool = True,
-    classes: Sequence[str] | None = None,
-    window: Window = "full",
-    rescale: bool = False,
-    labels: LabelTable | None = None,
-) -> NamedImages:
+def open_named_test(source: str | Path, **options: Unpack[ReadOptions]) -> NamedImages:
     """As `open_test`, with the names of the files and groups of a folder of images.
 
     The names are apart from the table, so that no copy of the table holds them: neither a file, nor
@@ -232,20 +205,26 @@ def open_named_test(
         >>> len(images), names
         (359, None)
     """
-    _check_size(size)
-    known = class_list(classes)
+    how = _decoding(
+        options.get("size"), options.get("skip_bad", False), options.get("progress", True), None,
+        options.get("window", "full"), options.get("labels"),
+    )  # fmt: skip
+    return _open_test(source, how, rescale=options.get("rescale", False))
+
+
+def _open_test(source: str | Path, how: Decoding, *, rescale: bool) -> NamedImages:
+    builtin = str(source) in BUILTIN
+    source = local_copy(source, companions=_labels_of, progress=how.progress)
     names = None
-    if str(source) in BUILTIN:
-        split = open_split(source, size=size, classes=classes, window=window, labels=labels)
-        images = split.test
-    elif _is_image_folder(source := local_copy(source, companions=_labels_of, progress=progress)):
-        how = Decoding(size, skip_bad, progress, known, require_window(window), labels)
+    if _is_image_folder(source):
         images, names = open_test_folder(Path(source), how)
-    elif isinstance(read := _read(source, labels), Split):
-        images = open_split(source, size=size, classes=classes, window=window).test
     else:
-        images = with_classes(_windowed(_resized(read, size), window), known)
-    return NamedImages(rescaled(images, window) if rescale else images, names)
+        read = _read(source, how.labels)
+        if builtin or isinstance(read, Split):
+            images = require_trainable(_prepared_split(read, how)).test
+        else:
+            images = _prepared(read, how)
+    return NamedImages(rescaled(images, how.window) if rescale else images, names)
 
 
 def _labels_of(name: str) -> tuple[str, ...]:
@@ -297,6 +276,34 @@ def _read(source: str | Path, labels: LabelTable | None) -> ImageTable | Split:
     )
 
 
+def _decoding(
+    size: int | None,
+    skip_bad: bool,
+    progress: bool,
+    classes: Sequence[str] | None,
+    window: Window,
+    labels: LabelTable | None,
+) -> Decoding:
+    if size is not None and size < 1:
+        raise InstaHideError(f"size must be at least 1, not {size}.", "Use `size=32`, say.")
+    return Decoding(size, skip_bad, progress, class_list(classes), require_window(window), labels)
+
+
+def _prepared(table: ImageTable, how: Decoding) -> ImageTable:
+    """``table`` in the size, window and classes of ``how``."""
+    return with_classes(_windowed(_resized(table, how.size), how.window), how.classes)
+
+
+def _prepared_split(
+    read: ImageTable | Split, how: Decoding, test_share: float = TEST_SHARE
+) -> Split:
+    """Both parts in the size, classes and window of ``how``, measured on the training images."""
+    whole = read if isinstance(read, Split) else split_table(read, test_share)
+    train = _prepared(whole.train, how)
+    shown = how if how.window == "full" else replace(how, window=train.value_range)
+    return make_split(train, _prepared(whole.test, shown))
+
+
 def _resized(table: ImageTable, size: int | None) -> ImageTable:
     if size is None or table.shape[1:] == (size, size):
         return table
@@ -314,8 +321,7 @@ def _windowed(table: ImageTable, window: Window) -> ImageTable:
         value_range = percentile_range(table.pixels, (first, second))
     else:
         value_range = float(first), float(second)
-    pixels = windowed(table.pixels, value_range, cache_folder())
-    return table.with_pixels(pixels, value_range).measured()
+    return clipped(table, value_range).measured()
 
 
 def rescaled(table: ImageTable, window: Window) -> ImageTable:
@@ -331,7 +337,7 @@ def rescaled(table: ImageTable, window: Window) -> ImageTable:
         DataError: the range was measured, so that 0 and 1 would mean something else for other
             images of the same scanner.
     """
-    if not is_stated(window, table.value_range):
+    if not is_stated(window, table.pixels):
         raise DataError(
             "Pixels are to be rescaled, but the range of their scanner is not stated. A range that "
             "is measured differs from one set of images to the next.",
@@ -344,8 +350,3 @@ def rescaled(table: ImageTable, window: Window) -> ImageTable:
             yield unit[0].astype(np.float32, copy=False)
 
     return table.with_pixels(memory_mapped(rows(), cache_folder()), UNIT)
-
-
-def _check_size(size: int | None) -> None:
-    if size is not None and size < 1:
-        raise InstaHideError(f"size must be at least 1, not {size}.", "Use `size=32`, say.")

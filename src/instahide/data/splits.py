@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from instahide.data.duplicates.content_hash import Hashes
 from instahide.data.group_counts import GroupCounts, Strata, group_counts, largest_first, strata_of
 from instahide.data.labels import MAX_CLASSES, require_one_task, strata
-from instahide.data.pixels import clip_pixels
+from instahide.data.readers.window import clipped
 from instahide.data.table import ImageTable
 from instahide.errors import DataError, InstaHideError
 
@@ -83,7 +83,7 @@ def make_split(train: ImageTable, test: ImageTable) -> Split:
         )
     classes = max(train.classes, test.classes, key=len)
     # Test images lie within the range that the normalization is of, as those of queries must.
-    test = test.with_pixels(clip_pixels(test.pixels, train.value_range), train.value_range)
+    test = clipped(test, train.value_range)
     return Split(
         replace(train, classes=classes), replace(test, classes=classes).normalized_like(train)
     )

@@ -258,7 +258,7 @@ class ImageTable:
         dtype, new_range = other.pixels.dtype, other.value_range
         if self.pixels.dtype == dtype and self.value_range == new_range:
             return self
-        if self.absolute:
+        if self.absolute and self.value_range != new_range:
             require_same_unit(self.pixels, new_range, "the public images", "the private ones")
         known = new_range if self.absolute else self.value_range
         pixels = convert_pixels(self.pixels, known, dtype, new_range)
@@ -377,11 +377,10 @@ class ImageTable:
             names = tuple(classes or ())
         else:
             made, names = make_labels(labels, classes, task)
-        mean, std = channel_moments(rows, known)
-        table = cls(rows, made, names, mean, std, sources, known, task)
-        if value_range is None or value_range == known:
-            return table
-        return table.with_pixels(clip_pixels(rows, value_range), value_range).measured()
+        kept = rows if value_range is None else clip_pixels(rows, value_range)
+        moments = channel_moments(kept, value_range or known)
+        table = cls(rows, made, names, *moments, sources, known, task)
+        return table.with_pixels(kept, value_range or known)
 
 
 def _validate(table: ImageTable) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from instahide.data import ImageSource, ImageTable, PhotoCrops
 from instahide.data.image_source import has_repeats, task_of
+from instahide.data.labels import Task
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure, limit_error
 from instahide.encryption.scheme import Scheme
@@ -130,8 +131,11 @@ def predict_encrypted(
     query = scheme.query(coefficient)
     outputs = outputs or Outputs(task_of(queries), len(queries.classes))
     places = np.arange(len(queries))
-    if _shares_labels(query, outputs):
-        queries, places = _all_mixable(queries, exposure)
+    if _shares_labels(query, outputs.task):
+        if exposure is None and isinstance(queries, ImageTable):
+            queries, places = all_mixable(queries)
+        else:
+            _require_all_mixable(queries)
     encoder = Encoder(query, queries, public, participant=participant, exposure=exposure)
     total = torch.zeros(len(queries), len(queries.classes))
     for _ in range(encodings):
@@ -147,27 +151,28 @@ def predict_encrypted(
     return without_partners(total / encodings, query, outputs)[places]
 
 
-def _shares_labels(query: Scheme, outputs: Outputs) -> bool:
+def _shares_labels(query: Scheme, task: Task) -> bool:
     """Whether a prediction is partly that of other queries, and is to be corrected."""
-    return query.private_k > 1 and outputs.task != "single-label"
+    return query.private_k > 1 and task != "single-label"
 
 
-def _all_mixable(
-    queries: ImageSource, exposure: Exposure | None
-) -> tuple[ImageSource, NDArray[np.int64]]:
+def all_mixable(queries: ImageTable) -> tuple[ImageTable, NDArray[np.int64]]:
     """Queries of which any two are mixed equally often, and the row of each query among them.
 
     `without_partners` relies on it. Images of one group are not mixed with each other, nor is one
-    picture with itself. Without an account the encodings stay here, so that groups do not matter,
-    and each picture is encoded once.
+    picture with itself. Encodings that stay here need no groups, and each picture is encoded once.
+    """
+    alone = replace(queries, sources=None, groups=None)
+    _, first, places = np.unique(alone.content_ids, return_index=True, return_inverse=True)
+    return alone if len(first) == len(alone) else alone.subset(first), places
+
+
+def _require_all_mixable(queries: ImageSource) -> None:
+    """Check that any two queries are mixed equally often.
 
     Raises:
-        DataError: there are several images of a picture or group, and an account counts them.
+        DataError: several queries are of one picture or group.
     """
-    if exposure is None and isinstance(queries, ImageTable):
-        alone = replace(queries, sources=None, groups=None)
-        _, first, places = np.unique(alone.content_ids, return_index=True, return_inverse=True)
-        return alone if len(first) == len(alone) else alone.subset(first), places
     if has_repeats(queries):
         raise DataError(
             "Several queries are of one picture or group. Such queries are not mixed with each "
@@ -175,13 +180,47 @@ def _all_mixable(
             "Predict one image of each group at a time, or leave out `exposure=` where encodings "
             "stay on your machine.",
         )
-    return queries, np.arange(len(queries))
 
 
 def label_shares(query: Scheme, count: int) -> tuple[float, float]:
     """Mean shares of a query, and of each of ``count`` - 1 other queries, in its encodings."""
     own = float(query.simulated_coefficients()[:, 0].mean())
     return own, (1 - own) / (count - 1)
+
+
+def require_separable(query: Scheme, task: Task, count: int) -> None:
+    """Check that the labels of ``count`` queries can be told apart although they are mixed.
+
+    Raises:
+        InstaHideError: the coefficient of a query is hardly larger than those of the others.
+    """
+    if not _shares_labels(query, task) or count < 2:
+        return
+    own, other = label_shares(query, count)
+    if own - other < LEAST_SHARE:
+        raise InstaHideError(
+            "The coefficient of a query is hardly larger than those of the queries it is mixed "
+            "with, so that their labels cannot be told apart.",
+            "Raise `coefficient=` (`query_coefficient=` of a training run), or use more images.",
+        )
+
+
+def require_encryptable(query: Scheme, images: ImageTable) -> None:
+    """Check that `predict_encrypted` can predict ``images`` without an account.
+
+    Raises:
+        InstaHideError: there are too few pictures, or their labels could not be told apart.
+    """
+    pictures = len(images)
+    if _shares_labels(query, images.task):
+        pictures = len(all_mixable(images)[0])
+    if 0 < pictures < query.private_k:
+        raise DataError(
+            f"A query is mixed with {query.private_k - 1} others, but there are {pictures} test "
+            "images.",
+            "Add test images, or set `queries=0`.",
+        )
+    require_separable(query, images.task, pictures)
 
 
 def without_partners(predictions: Tensor, query: Scheme, outputs: Outputs) -> Tensor:
@@ -217,14 +256,9 @@ def without_partners(predictions: Tensor, query: Scheme, outputs: Outputs) -> Te
         (True, True)
     """
     count = len(predictions)
-    if not _shares_labels(query, outputs) or count < 2:
+    if not _shares_labels(query, outputs.task) or count < 2:
         return predictions
+    require_separable(query, outputs.task, count)
     own, other = label_shares(query, count)
-    if own - other < LEAST_SHARE:
-        raise InstaHideError(
-            "The coefficient of a query is hardly larger than those of the queries it is mixed "
-            "with, so that their labels cannot be told apart.",
-            "Raise `coefficient=`, or predict more images at a time.",
-        )
     found = (predictions - count * other * predictions.mean(0)) / (own - other)
     return found.clamp(0, 1) if outputs.task == "multi-label" else found

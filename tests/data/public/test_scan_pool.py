@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -320,6 +322,43 @@ def test_a_pool_in_another_unit_is_refused(tmp_path: Path) -> None:
 def test_a_pool_of_the_same_window_is_used_as_it_is(tmp_path: Path) -> None:
     pool = pool_of_ct(tmp_path, (32, 32), window=(-1000.0, 400.0))
     assert pool.with_pixels_like(private((-1000, 400))) is pool
+
+
+def test_a_pool_of_the_same_window_may_have_another_type(tmp_path: Path) -> None:
+    """Also where the window is that of 8-bit pixels."""
+    images = private((0, 255))
+    floats = images.pixels[:4].astype(np.float32)
+    pool = ImageTable.from_arrays(floats, value_range=(0, 255))
+    pool = replace(pool, absolute=True)
+    np.testing.assert_array_equal(pool.with_pixels_like(images).pixels, images.pixels[:4])
+
+
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        ((400, -1000), "window"),
+        (("1%", "99%"), "depend on the images"),
+        ("file", "depend on the images"),
+        ((-1000, 400, 5), "window"),
+    ],
+)
+def test_a_window_that_cannot_be_is_refused_as_such(
+    window: Any, message: str, tmp_path: Path
+) -> None:
+    """And not as images that cannot be read, which `skip_bad` would leave out."""
+    ct_series(tmp_path / "study")
+    with pytest.raises(InstaHideError, match=message):
+        plan_scan_pool(tmp_path / "study", (16, 16), window=window, skip_bad=True)
+
+
+def test_unreadable_images_do_not_count_in_the_estimate(tmp_path: Path) -> None:
+    deep_png(tmp_path / "good.png")
+    alone = plan_scan_pool(tmp_path, (16, 16), progress=False)
+    for number in range(3):
+        (tmp_path / f"bad-{number}.png").write_bytes(b"no image")
+    plan = plan_scan_pool(tmp_path, (16, 16), skip_bad=True, progress=False)
+    assert plan.patches <= alone.patches
+    assert plan != alone
 
 
 def test_a_pool_for_rescaled_images_is_rescaled(tmp_path: Path) -> None:

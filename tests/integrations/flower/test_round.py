@@ -28,6 +28,7 @@ from instahide.integrations.flower.federation_spec import FederationSpec
 from instahide.integrations.flower.moments import averaged, moments
 from instahide.training.data.alignment import align_to_model
 from instahide.training.evaluate import accuracy, table_batches
+from instahide.training.losses import Loss
 from instahide.training.models.model_io import load_network
 from tests.integrations.flower.conftest import write_images
 
@@ -271,7 +272,10 @@ def test_fedsgd_with_one_batch_encrypts_one_batch(federation: Make) -> None:
 
 @pytest.mark.parametrize(
     "step",
-    [local_training.compute_gradient, lambda *given: local_training.train_locally(*given, 1)],
+    [
+        lambda *given: local_training.compute_gradient(*given, Loss()),
+        lambda *given: local_training.train_locally(*given, 1, Loss()),
+    ],
 )
 def test_a_single_image_is_nothing_to_learn_from(
     digits: Digits, step: Callable[..., float]

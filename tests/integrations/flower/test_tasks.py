@@ -17,6 +17,7 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.federation_spec import FederationSpec
+from instahide.integrations.flower.moments import own_scale
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.target_scale import scale_of_parts
 from instahide.training.models.model_io import load_network
@@ -123,6 +124,14 @@ def values_of(images: ImageTable) -> np.ndarray[Any, Any]:
 
 
 VALUES = ("ink", "place")
+
+
+def test_a_small_spread_of_large_values_is_sent_as_it_is() -> None:
+    values = np.random.default_rng(0).normal(20_000, 0.01, (50, 1)).astype(np.float32)
+    images = ImageTable.from_arrays(
+        np.arange(50 * 16, dtype=np.uint16).reshape(50, 1, 4, 4), values, task="regression"
+    )
+    assert own_scale(images).std == pytest.approx((float(values.astype(np.float64).std()),))
 
 
 def test_measured_values_are_learned_in_a_unit_that_all_agree_on(

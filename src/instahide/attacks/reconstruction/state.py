@@ -73,7 +73,7 @@ def fingerprint(observation: EncodingObservation, *settings: object) -> str:
 def save_state(folder: Path, state: AttackState, of: str) -> None:
     """Write the state to ``folder`` atomically; ``of`` is its `fingerprint`."""
     values = {field.name: getattr(state, field.name) for field in fields(state)}
-    tensors = {name: v.contiguous() for name, v in values.items() if isinstance(v, Tensor)}
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
     write_tensors(folder / FILE, tensors, {"of": of, "step": state.step})
 
 

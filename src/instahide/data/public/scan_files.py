@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from instahide.data.pixels import Pixels, ValueRange, clip_pixels
+from instahide.data.pixels import Pixels
 from instahide.data.public.crops import PHOTOS
 from instahide.data.readers.any_image import read_image
 from instahide.data.readers.decoded import unreadable
-from instahide.data.readers.listing import find_images, no_images
-from instahide.data.readers.medical.dicom import SUFFIXES, is_dicom
+from instahide.data.readers.listing import find_images, is_dicom_file, no_images
+from instahide.data.readers.medical.dicom import SUFFIXES
 from instahide.data.readers.skipped import warn_of_skipped
 from instahide.data.remote.downloads import local_copy
 from instahide.errors import DataError, InstaHideError
 
 
-class Kind(NamedTuple):
+class PixelKind(NamedTuple):
     """What all images of a pool have in common: ``channels``, and ``dtype`` as a name."""
 
     channels: int
@@ -40,9 +40,9 @@ class Scan(NamedTuple):
     further: bool
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> PixelKind:
         """Number of channels and type of the pixels."""
-        return Kind(len(self.pixels), self.pixels.dtype.name)
+        return PixelKind(len(self.pixels), self.pixels.dtype.name)
 
 
 def scan_files(source: str | Path, *, volumes: bool, skip_bad: bool = False) -> tuple[Path, ...]:
@@ -75,13 +75,12 @@ def scan_files(source: str | Path, *, volumes: bool, skip_bad: bool = False) -> 
     return tuple(path for parent, files in by_folder.items() for path in _volumes(parent, files))
 
 
-def read_scan(path: Path, shape: tuple[int, ...], window: ValueRange | None) -> Scan:
+def read_scan(path: Path, shape: tuple[int, ...]) -> Scan:
     """Read an image for patches of ``shape`` (H, W), or a volume for patches of (D, H, W).
 
     Args:
         path: the file, or the folder of a DICOM series.
         shape: the sides of a patch.
-        window: the range that pixels are clipped to.
 
     Raises:
         InstaHideError: the file cannot be read, is smaller than a patch, is no volume although
@@ -97,10 +96,10 @@ def read_scan(path: Path, shape: tuple[int, ...], window: ValueRange | None) -> 
         raise unreadable(str(path), f"it is smaller than a patch: {found}, not {wanted}")
     if not np.isfinite([pixels.min(), pixels.max()]).all():
         raise unreadable(str(path), "some pixels are not finite numbers")
-    return Scan(pixels if window is None else clip_pixels(pixels, window), decoded.further)
+    return Scan(pixels, decoded.further)
 
 
-def other_kind(path: Path, kind: Kind, usual: Kind) -> DataError:
+def other_kind(path: Path, kind: PixelKind, usual: PixelKind) -> DataError:
     """The error for the image ``path``, which differs from the others."""
     return DataError(
         f"{path} is {kind}, but other images are {usual}.",
@@ -111,17 +110,11 @@ def other_kind(path: Path, kind: Kind, usual: Kind) -> DataError:
 
 def _volumes(parent: Path, files: list[Path]) -> list[Path]:
     """``files`` of one folder, where single slices are replaced by the folder of their series."""
-    slices = [path for path in files if _is_dicom_file(path)]
+    slices = [path for path in files if path.suffix.lower() in SUFFIXES or is_dicom_file(path)]
     if len(slices) < 2 or not _is_slice(slices[0]):
         return files
-    return [parent, *(path for path in files if path not in set(slices))]
-
-
-def _is_dicom_file(path: Path) -> bool:
-    try:
-        return path.name.lower().endswith(SUFFIXES) or is_dicom(path)
-    except OSError:
-        return False
+    taken = set(slices)
+    return [parent, *(path for path in files if path not in taken)]
 
 
 def _is_slice(path: Path) -> bool:

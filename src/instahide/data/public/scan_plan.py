@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,20 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.filesize import decimal
 
-from instahide.data.pixels import ValueRange, require_range
+from instahide.data.pixels import MOST_SIDE, ValueRange, require_range
 from instahide.data.public.patch_grid import place_counts
-from instahide.data.public.scan_files import Kind, other_kind, read_scan, scan_files
+from instahide.data.public.scan_files import PixelKind, other_kind, read_scan, scan_files
 from instahide.data.readers.decode_listing import decode_listing
 from instahide.data.readers.quiet import quiet_libraries
 from instahide.data.readers.skipped import Skipped
+from instahide.data.readers.window import require_window
 from instahide.errors import DataError, InstaHideError
 
 #: Standard deviation of a patch, as a share of that of all images, at the least.
 MIN_SPREAD = 0.2
 #: Largest size of a pool, by default.
 MAX_GIGABYTES = 8.0
-#: Largest side of a patch in pixels.
-MOST_SIDE = 1 << 14
 #: Images that the size of a pool and the spread of values are estimated from, at most.
 SAMPLED_IMAGES = 16
 #: Pixels of a channel of an image that its spread is measured on, at most, evenly spaced.
@@ -35,7 +34,7 @@ _SAMPLED_PIXELS = 1 << 20
 _GIGA = 10**9
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class ScanPoolPlan:
     """What a pool will be cut from, and its size; see `plan_scan_pool`.
 
@@ -46,24 +45,26 @@ class ScanPoolPlan:
         spread: (C,) standard deviation of the pixels of each channel.
         per_image: largest number of patches of an image.
         patches: number of patches, about: flat ones are not subtracted.
-        max_patches: largest number of patches.
+        max_gigabytes: largest size of the pool, in units of 10^9 bytes.
         window: the range that pixels are clipped to; None for all values.
         rescale: scale the window to 0 to 1, as float32.
         min_spread: least spread of a patch, as a share of ``spread``.
         skip_bad: leave out images that cannot be used.
+        volumes: whether there are volumes among the images.
     """
 
     files: tuple[Path, ...]
     shape: tuple[int, ...]
-    kind: Kind
+    kind: PixelKind
     spread: NDArray[np.float64]
     per_image: int
     patches: int
-    max_patches: int
+    max_gigabytes: float
     window: ValueRange | None
     rescale: bool
     min_spread: float
     skip_bad: bool
+    volumes: bool
 
     def __repr__(self) -> str:
         """Sizes only, because names of files may tell who is shown."""
@@ -83,6 +84,11 @@ class ScanPoolPlan:
     def patch_bytes(self) -> int:
         """Bytes of a patch."""
         return math.prod(self.image_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def max_patches(self) -> int:
+        """Largest number of patches."""
+        return int(self.max_gigabytes * _GIGA) // self.patch_bytes
 
     @property
     def bytes(self) -> int:
@@ -138,9 +144,9 @@ def plan_scan_pool(
         25088
     """
     _require_arguments(shape, per_image, min_spread, max_gigabytes)
-    if window is not None and len(window) != 2:
+    if window is not None and isinstance(require_window(window)[0], str):
         raise InstaHideError(
-            f"window = {window!r:.80} is not two values.",
+            "Percentiles, and windows of files, depend on the images of the pool.",
             "Give two values as in `window=(-1000, 400)`, or leave it out for all that there are.",
         )
     if rescale and window is None:
@@ -150,19 +156,18 @@ def plan_scan_pool(
         )
     with quiet_libraries():
         files = scan_files(source, volumes=len(shape) == 3, skip_bad=skip_bad)
-        sample = _sampled(files, shape, window, skip_bad, progress)
+        sample, looked_at = _sampled(files, shape, window, skip_bad, progress)
     kind = _usual_kind(sample, skip_bad)
     if window is not None:
         require_range(window, np.dtype(kind.dtype))
     found = [each for each in sample if each.kind == kind]
     # Of images that were not looked at, as many may be used and have as many places.
     count = sum(min(per_image, each.places) for each in found)
-    patches = math.ceil(len(files) * count / len(sample))
+    patches = math.ceil(len(files) * count / looked_at)
     plan = ScanPoolPlan(
-        files, shape, kind, _spread(found), per_image, patches, 0, window, rescale, min_spread,
-        skip_bad,
+        files, shape, kind, _spread(found), per_image, patches, max_gigabytes, window, rescale,
+        min_spread, skip_bad, any(each.volume for each in found),
     )  # fmt: skip
-    plan = replace(plan, max_patches=int(max_gigabytes * _GIGA) // plan.patch_bytes)
     require_size(plan, patches)
     return plan
 
@@ -191,15 +196,17 @@ class _Sample(NamedTuple):
         kind: its channels and type.
         places: number of places of patches.
         moments: (2, C) mean, and mean square, of its sampled pixels.
+        volume: whether it is a volume.
     """
 
     path: Path
-    kind: Kind
+    kind: PixelKind
     places: int
     moments: NDArray[np.float64]
+    volume: bool
 
 
-def _usual_kind(sample: list[_Sample], skip_bad: bool) -> Kind:
+def _usual_kind(sample: list[_Sample], skip_bad: bool) -> PixelKind:
     """The kind of all images, or with ``skip_bad`` of most.
 
     Raises:
@@ -213,12 +220,13 @@ def _usual_kind(sample: list[_Sample], skip_bad: bool) -> Kind:
 
 
 def _sample(path: Path, shape: tuple[int, ...], window: ValueRange | None) -> _Sample:
-    scan = read_scan(path, shape, window)
+    scan = read_scan(path, shape)
     flat = scan.pixels.reshape(len(scan.pixels), -1)
     values = flat[:, :: -(-flat.shape[1] // _SAMPLED_PIXELS)].astype(np.float64)
+    values = values if window is None else values.clip(*window)
     moments = np.stack([values.mean(axis=1), np.square(values).mean(axis=1)])
     places = math.prod(place_counts(scan.pixels.shape[1:], shape))
-    return _Sample(path, scan.kind, places, moments)
+    return _Sample(path, scan.kind, places, moments, scan.pixels.ndim == 4)
 
 
 def _sampled(
@@ -227,8 +235,8 @@ def _sampled(
     window: ValueRange | None,
     skip_bad: bool,
     progress: bool,
-) -> list[_Sample]:
-    """Evenly spaced images, one at a time: volumes may be large."""
+) -> tuple[list[_Sample], int]:
+    """Evenly spaced images, one at a time, as volumes may be large; and how many were read."""
     numbers = np.unique(np.linspace(0, len(files) - 1, SAMPLED_IMAGES).astype(np.int64))
     chosen = tuple(files[number] for number in numbers)
 
@@ -244,7 +252,7 @@ def _sampled(
             f"None of {len(chosen)} images can be used. The first: {(bad or [])[0].name}",
             "Check the images and the sides of patches (`shape=`).",
         )
-    return found
+    return found, len(chosen)
 
 
 def _spread(found: list[_Sample]) -> NDArray[np.float64]:

@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 from rich.filesize import decimal
 
 from instahide.data.cache import memory_mapped
-from instahide.data.pixels import UNIT, Pixels, channel_moments, convert_pixels, full_range
+from instahide.data.pixels import (
+    UNIT,
+    Pixels,
+    channel_moments,
+    clip_pixels,
+    convert_pixels,
+    full_range,
+)
 from instahide.data.public.patch_grid import random_patches
 from instahide.data.public.pool import existing_parent
 from instahide.data.public.scan_files import other_kind, read_scan
@@ -31,13 +38,14 @@ from instahide.data.readers.quiet import quiet_libraries
 from instahide.data.readers.skipped import FLAT, FRAMES, Skipped, warn_of_skipped
 from instahide.data.table import ImageTable
 from instahide.errors import DataError, InstaHideError
+from instahide.utils.parallel import AHEAD
 
 #: Volumes that are decoded at the same time, at most.
 MOST_VOLUMES = 4
 #: Bytes of patches that may wait to be written; fewer threads are used for large patches.
 _WAITING_BYTES = 1 << 30
 #: Results that wait for each thread of `parallel_map`, and one at work.
-_WAITING = 9
+_WAITING = AHEAD + 1
 
 
 class _Cut(NamedTuple):
@@ -52,8 +60,8 @@ def make_scan_pool(
 ) -> ImageTable:
     """Cut the patches of ``plan`` and save them to ``out`` as a table, which `open_pool` reads.
 
-    Patches lie on a grid with steps of half a patch and a random origin in each image, so that two
-    overlap by half along an axis at most; slices of patches of two dimensions are any. Positions
+    Patches lie on a grid with steps of half a patch and a random origin in each image. Patches of
+    two dimensions are cut from any slice of a volume. Positions
     are tried in random order until there are enough. Another call makes a different pool.
 
     Args:
@@ -109,10 +117,11 @@ def _patches(
 
 def _cut(path: Path, plan: ScanPoolPlan) -> _Cut:
     """At most ``plan.per_image`` patches of one image that are not flat."""
-    scan = read_scan(path, plan.shape, plan.window)
+    scan = read_scan(path, plan.shape)
     if scan.kind != plan.kind:
         raise other_kind(path, scan.kind, plan.kind)
-    places = random_patches(scan.pixels, plan.shape, np.random.default_rng())
+    pixels = scan.pixels if plan.window is None else clip_pixels(scan.pixels, plan.window)
+    places = random_patches(pixels, plan.shape, np.random.default_rng())
     kept = islice((patch for patch in places if _is_detailed(patch, plan)), plan.per_image)
     # Copies, as a patch would otherwise keep its whole image in memory.
     patches = [patch.copy() for patch in kept]
@@ -135,8 +144,9 @@ def _is_detailed(patch: Pixels, plan: ScanPoolPlan) -> bool:
 def _workers(plan: ScanPoolPlan) -> int:
     """As many threads as their results have room in memory."""
     waiting = _WAITING * plan.per_image * plan.patch_bytes
-    most = MOST_VOLUMES if len(plan.shape) == 3 else os.cpu_count() or 1
-    return max(1, min(most, os.cpu_count() or 1, _WAITING_BYTES // waiting))
+    processors = os.cpu_count() or 1
+    most = min(MOST_VOLUMES, processors) if plan.volumes else processors
+    return max(1, min(most, _WAITING_BYTES // waiting))
 
 
 def _require_space(plan: ScanPoolPlan, folder: Path) -> None:

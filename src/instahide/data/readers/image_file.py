@@ -172,7 +172,8 @@ def _decoded(image: Image, size: int | None, hashed: bool) -> Decoded:
     if deep is not None:
         pixels = np.asarray(apply_exif_orientation(Images.fromarray(deep), image))[None]
         found = kept_values(pixels, size, further=further)
-        return found._replace(sources=found.sources[: len(UNKNOWN)] + _eight_bit_hash(pixels[0]))
+        eight_bit = _eight_bit_hash(pixels[0]) if hashed else UNKNOWN
+        return found._replace(sources=found.sources[: len(UNKNOWN)] + eight_bit)
     turned = apply_exif_orientation(to_grey_or_rgb(image), image)
     native = pixels_hash(turned) if hashed and not reduced else UNKNOWN
     eight = np.asarray(turned if size is None else resize_and_crop(turned, size))

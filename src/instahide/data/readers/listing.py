@@ -216,7 +216,7 @@ def _sort_in(path: Path, found: Found, skip_bad: bool) -> None:
         found.skipped.append(Skipped(DIRECTORIES, str(path)))
         return
     try:
-        if not is_image_name(path.name) and not _is_dicom(path):
+        if not is_image_name(path.name) and not is_dicom_file(path):
             found.skipped.append(Skipped(OTHER_FILES, str(path)))
             return
         require_regular(path)
@@ -228,7 +228,7 @@ def _sort_in(path: Path, found: Found, skip_bad: bool) -> None:
         found.files.append(path)
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom_file(path: Path) -> bool:
     """Whether a file that is not named like an image is DICOM, as those of studies are."""
     try:
         return is_dicom(path)

@@ -23,13 +23,13 @@ class _Levels:
     def enter(self) -> None:
         """Raise the levels, unless another thread has."""
         with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                # Of children too: one may have a level of its own.
-                known = [name for name in logging.root.manager.loggerDict if _is_of_library(name)]
+            if not self._inside:
+                # Of children too: one may have a level of its own. Other threads may add some.
+                known = filter(_is_of_library, list(logging.root.manager.loggerDict))
                 self._levels = {
                     name: logging.getLogger(name).level for name in {*known, *LIBRARIES}
                 }
+            self._inside += 1
             for name in self._levels:
                 logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 

@@ -10,8 +10,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from instahide.data.cache import memory_mapped
-from instahide.data.pixels import EIGHT_BIT, Pixels, ValueRange, clip_pixels
+from instahide.data.cache import cache_folder, memory_mapped
+from instahide.data.pixels import Pixels, ValueRange, clip_pixels, is_eight_bit
+from instahide.data.table import ImageTable
 from instahide.errors import DataError
 
 #: A range of pixel values; percentiles of all pixels, as ``("1%", "99%")``; the range that DICOM
@@ -64,14 +65,14 @@ def require_window(window: Window) -> Window:
     return window
 
 
-def is_stated(window: Window, value_range: ValueRange) -> bool:
-    """Whether ``value_range``, which ``window`` gave, is one of the scanner, not of the images.
+def is_stated(window: Window, pixels: Pixels) -> bool:
+    """Whether the range that ``window`` gives ``pixels`` is one of the scanner, not of the images.
 
     Ranges that are measured differ from image set to image set, and must not be taken for one
-    unit. The range of 8-bit pixels is that of their type.
+    unit. The full range of 8-bit pixels is that of their type.
     """
     if window == "full":
-        return value_range == EIGHT_BIT
+        return is_eight_bit(pixels)
     return window == "file" or not isinstance(window[0], str)
 
 
@@ -94,6 +95,17 @@ def windowed(pixels: Pixels, window: ValueRange, folder: Path) -> Pixels:
             yield clip_pixels(row, window)
 
     return memory_mapped(rows(), folder)
+
+
+def clipped(table: ImageTable, value_range: ValueRange) -> ImageTable:
+    """``table`` with every pixel in ``value_range``; a memory-mapped table stays one."""
+    mapped = isinstance(table.pixels, np.memmap)
+    pixels = (
+        windowed(table.pixels, value_range, cache_folder())
+        if mapped
+        else clip_pixels(table.pixels, value_range)
+    )
+    return table.with_pixels(pixels, value_range)
 
 
 def percentile_range(pixels: Pixels, window: tuple[str, str]) -> ValueRange:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from instahide.data.labels import Task
 from instahide.data.pixels import EIGHT_BIT
-from instahide.data.readers.tables.label_table import LabelTable
+from instahide.data.readers.tables.label_table import LabelTable, column_names
 from instahide.errors import DataError, InstaHideError
 from instahide.integrations.flower.untrusted_values import printable
 from instahide.training.models import NETWORKS
@@ -239,11 +239,10 @@ class FederatedSettings(TrainSettings):
                 table has no split column.
         """
         if self.test_labels is not None:
-            columns = tuple(name.strip() for name in self.test_label_columns.split(","))
             return LabelTable(
                 self.test_labels,
                 self.test_image_column,
-                columns,
+                column_names(self.test_label_columns),
                 split_column=self.test_split_column,
                 task=task,
             )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 
 from flwr.app import Context, Error, Message, RecordDict
 
-from instahide.errors import ExposureLimitError, IntegrationError
+from instahide.errors import ExposureLimitError, InstaHideError, IntegrationError
 
 #: The error code of a reply, which Flower reserves for errors of the app.
 REFUSED = 2
@@ -19,6 +20,15 @@ _log = logging.getLogger(__name__)
 
 class RefusalError(IntegrationError):
     """The reason why a client takes no part; safe to send, with no path or file name."""
+
+
+@contextmanager
+def as_refusal() -> Iterator[None]:
+    """Turn errors whose texts are only of what the server sent into refusals, which it may read."""
+    try:
+        yield
+    except InstaHideError as error:
+        raise RefusalError(error.problem, error.remedy) from error
 
 
 def error_replies(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast, get_args
 
@@ -17,9 +17,8 @@ from instahide.data.labels import Task, least_columns
 from instahide.data.normalization.normalization import Normalization
 from instahide.data.pixels import EIGHT_BIT, UNIT, ValueRange
 from instahide.encryption.validation import require_label_mode
-from instahide.errors import InstaHideError
 from instahide.integrations.flower.config import FederatedSettings
-from instahide.integrations.flower.errors import RefusalError
+from instahide.integrations.flower.errors import RefusalError, as_refusal
 from instahide.integrations.flower.untrusted_values import in_range, printable, whole_number
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.target_scale import UNSCALED, TargetScale
@@ -34,6 +33,17 @@ MOST_SIDE, MOST_CLASSES, MOST_TEXT, LEAST_STD = 1 << 16, 10_000, 200, 1 / 255
 MOST_PIXEL, MOST_TARGET = float(np.finfo(np.float32).max), 1e9
 #: Smallest standard deviation of a measured value.
 LEAST_TARGET_STD = 1e-9
+#: Bounds of means and standard deviations in messages: of pixels in the unit range, and of values.
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "mean": (0, 1),
+    "std": (LEAST_STD, 1),
+    "target-mean": (-MOST_TARGET, MOST_TARGET),
+    "target-std": (LEAST_TARGET_STD, MOST_TARGET),
+}
+
+
+#: Keys of a specification in a record.
+KEYS = frozenset({"shape", "classes", "task", "value-range", *BOUNDS})
 
 
 @dataclass(frozen=True)
@@ -90,13 +100,15 @@ class FederationSpec:
         classes = _classes(record, cast(Task, task))
         if not _is_range(value_range):
             raise _unusable("value-range", "a lowest and a highest value")
+        mean, std = _moments(record, "", shape[0])
+        target = _moments(record, "target-", len(classes) if task == "regression" else 0)
         return cls(
             cast(tuple[int, ...], shape),
             classes,
-            _normalization(record, shape[0]),
+            Normalization(mean, std) if mean else None,
             cast(Task, task),
             cast(ValueRange, value_range),
-            _target(record, len(classes) if task == "regression" else 0),
+            TargetScale(*target),
         )
 
     def conform(self, images: ImageTable) -> ImageTable:
@@ -164,11 +176,9 @@ class FederationSpec:
         Raises:
             RefusalError: the label mode or the weights of the loss do not fit the task.
         """
-        try:
+        with as_refusal():
             require_label_mode(settings.encryption(self.task), self.task)
             replace(self, target=self._any_target).loss(settings)
-        except InstaHideError as error:
-            raise RefusalError(error.problem, error.remedy) from error
         return settings.completed(self.task)
 
     @property
@@ -198,7 +208,7 @@ class FederationSpec:
         Raises:
             RefusalError: it is not for images of this shape.
         """
-        try:
+        with as_refusal():
             return build(
                 settings.model,
                 self.shape[0],
@@ -207,8 +217,6 @@ class FederationSpec:
                 seed=settings.seed,
                 size=self.shape[1:],
             )
-        except InstaHideError as error:
-            raise RefusalError(error.problem, error.remedy) from error
 
     def card(self, settings: FederatedSettings) -> NetworkCard:
         """The description that is saved with the trained network."""
@@ -241,32 +249,23 @@ def _classes(record: ConfigRecord, task: Task) -> tuple[str, ...]:
         raise _unusable("classes", f"{least} to {MOST_CLASSES:,} different names")
     if not all(isinstance(name, str) and printable(name, MOST_TEXT) == name for name in classes):
         raise _unusable("classes", "printable names")
-    _require_names_apart(classes)
+    with as_refusal():
+        require_distinct_names(classes, " of the federation")
     return classes
 
 
-def _normalization(record: ConfigRecord, channels: int) -> Normalization | None:
-    mean, std = _list(record, "mean"), _list(record, "std")
-    if not all(in_range(value, 0, 1) for value in mean):
-        raise _unusable("mean", "numbers from 0 to 1, in the unit range of pixels")
-    if not all(in_range(value, LEAST_STD, 1) for value in std):
-        raise _unusable("std", f"numbers from {LEAST_STD:.4f} to 1, in the unit range of pixels")
-    if len(mean) != len(std) or len(mean) not in (0, channels):
-        raise _unusable("mean", "one number for each channel, and so must `std`")
-    return Normalization(mean, std) if mean else None
-
-
-def _target(record: ConfigRecord, values: int) -> TargetScale:
-    mean, std = _list(record, "target-mean"), _list(record, "target-std")
-    if not all(in_range(value, -MOST_TARGET, MOST_TARGET) for value in mean):
-        raise _unusable("target-mean", f"numbers from {-MOST_TARGET:g} to {MOST_TARGET:g}")
-    if not all(in_range(value, LEAST_TARGET_STD, MOST_TARGET) for value in std):
-        raise _unusable("target-std", f"numbers from {LEAST_TARGET_STD:g} to {MOST_TARGET:g}")
-    if len(mean) != len(std) or len(mean) not in (0, values):
-        raise _unusable(
-            "target-mean", "one number for each value of a regression, and so must `target-std`"
-        )
-    return TargetScale(mean, std)
+def _moments(record: ConfigRecord, prefix: str, count: int) -> list[tuple[float, ...]]:
+    """Mean and standard deviation of each of ``count`` channels or values; empty if not known."""
+    pair = []
+    for name in (f"{prefix}mean", f"{prefix}std"):
+        values, (least, most) = _list(record, name), BOUNDS[name]
+        if not all(in_range(value, least, most) for value in values):
+            raise _unusable(name, f"numbers from {least:.4g} to {most:.4g}")
+        pair.append(values)
+    if len(pair[0]) != len(pair[1]) or len(pair[0]) not in (0, count):
+        of = "value of a regression" if prefix else "channel"
+        raise _unusable(f"{prefix}mean", f"one number for each {of}, and so must `{prefix}std`")
+    return pair
 
 
 def _is_range(value_range: Sequence[object]) -> bool:
@@ -283,10 +282,3 @@ def _is_range(value_range: Sequence[object]) -> bool:
 
 def _unusable(name: str, wanted: str) -> RefusalError:
     return RefusalError(f"The server's `{name}` cannot be used.", f"`{name}` must be {wanted}.")
-
-
-def _require_names_apart(classes: Sequence[str]) -> None:
-    try:
-        require_distinct_names(classes, " of the federation")
-    except InstaHideError as error:
-        raise RefusalError(error.problem, error.remedy) from error

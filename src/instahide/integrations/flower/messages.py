@@ -7,17 +7,14 @@ from typing import NamedTuple
 from flwr.app import ConfigRecord, Message
 
 from instahide.integrations.flower.errors import RefusalError
-from instahide.integrations.flower.federation_spec import FederationSpec
+from instahide.integrations.flower.federation_spec import KEYS, FederationSpec
 from instahide.integrations.flower.untrusted_values import in_range, printable, whole_number
 
 #: FedProx's coefficient. It multiplies gradients, so that a large one only spoils training.
 MOST_PULL = 1e6
 MOST_ROUNDS = 10**9
 #: Keys of a server's config record.
-_KEYS = {
-    "shape", "classes", "task", "value-range", "mean", "std", "target-mean", "target-std",
-    "server-round", "proximal-mu",
-}  # fmt: skip
+_KEYS = KEYS | {"server-round", "proximal-mu"}
 
 
 class Instructions(NamedTuple):

@@ -2,7 +2,7 @@
 
 They are of pixels, for the normalization, and of the values of a regression, for the unit of the
 network's outputs. A participant with few pictures, or with values that are all the same, refuses to
-send them, because single values could be computed from its numbers.
+send those of values, because single values could be computed from them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from instahide.data import ImageTable
 from instahide.data.normalization.normalization import Normalization
 from instahide.integrations.flower.errors import RefusalError
 from instahide.integrations.flower.federation_spec import FederationSpec
-from instahide.training.data.target_scale import TargetScale, scale_of_parts
+from instahide.training.data.target_scale import TargetScale
 
 #: Fewest pictures, or groups, of a participant whose measured values have a mean that it sends.
 LEAST_PICTURES = 10
@@ -43,7 +43,7 @@ def moments(images: ImageTable, agreement: FederationSpec) -> MetricRecord:
     """The numbers of a client's images that ``agreement`` lacks, as the metrics of a reply.
 
     Args:
-        images: the images under their own normalization, with the values of the federation.
+        images: the images, with the values of the federation in its order.
         agreement: what is agreed on so far.
 
     Raises:
@@ -78,7 +78,8 @@ def own_scale(images: ImageTable) -> TargetScale:
             "A measured value is the same in all images of this participant.",
             "Leave the value out of the federation, or take this participant out.",
         )
-    return scale_of_parts([images.labels])
+    values = images.labels.astype(np.float64)
+    return TargetScale(tuple(values.mean(0).tolist()), tuple(values.std(0).tolist()))
 
 
 def require_near_targets(images: ImageTable, target: TargetScale) -> None:

@@ -8,7 +8,8 @@ from instahide.data import ImageTable
 from instahide.data.labels import Task, matched_labels, require_one_task
 from instahide.data.normalization.normalization import Normalized
 from instahide.data.pixel_units import require_same_unit
-from instahide.data.pixels import ValueRange, clip_pixels
+from instahide.data.pixels import ValueRange
+from instahide.data.readers.window import clipped
 from instahide.errors import DataError
 
 
@@ -60,4 +61,4 @@ def to_value_range(images: ImageTable, value_range: ValueRange) -> ImageTable:
     if images.value_range == value_range or not len(images):
         return images
     require_same_unit(images.pixels, value_range)
-    return images.with_pixels(clip_pixels(images.pixels, value_range), value_range)
+    return clipped(images, value_range)

@@ -35,7 +35,7 @@ from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.distributed.sharding import shard_split, source_of
 from instahide.training.evaluate import table_batches
 from instahide.training.models.model_io import NetworkCard
-from instahide.training.predict import LEAST_SHARE, label_shares, predict_encrypted
+from instahide.training.predict import predict_encrypted, require_encryptable
 from instahide.training.settings import TrainSettings
 
 
@@ -80,7 +80,7 @@ class PrivateData:
         public = public_images(settings, split.train.shape)
         if has_queries:
             query = scheme.query(settings.query_coefficient)
-            _require_encryptable_queries(query, split.test)
+            require_encryptable(query, split.test)
         encoder = Encoder(
             scheme,
             split.train,
@@ -186,23 +186,6 @@ def public_images(
         return None
     opened = PhotoCrops.open if settings.fresh_crops else open_pool
     return opened(settings.public, shape)
-
-
-def _require_encryptable_queries(query: Scheme, images: ImageTable) -> None:
-    if 0 < len(images) < query.private_k:
-        raise DataError(
-            f"A query is mixed with {query.private_k - 1} others, but there are {len(images)} "
-            "test images.",
-            "Add test images, or set `queries=0`.",
-        )
-    if query.private_k > 1 and images.task != "single-label" and len(images) > 1:
-        own, other = label_shares(query, len(images))
-        if own - other < LEAST_SHARE:
-            raise DataError(
-                "The coefficient of a query is hardly larger than those of the test images it is "
-                "mixed with, so that their labels cannot be told apart.",
-                "Raise `query_coefficient=`, add test images, or set `queries=0`.",
-            )
 
 
 def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Exposure:

@@ -173,10 +173,6 @@ class Processes:
             for encodings, labels in map(usable, batches):
                 yield encodings, labels, len(encodings)
             return
-        if self.world_size == 1:
-            for encodings, labels in map(usable, batches):
-                yield encodings, labels, len(encodings)
-            return
         rest, nothing = iter(batches), None
         for _ in range(self.length(batches)):
             batch = next(rest, nothing)

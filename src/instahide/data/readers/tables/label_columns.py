@@ -123,11 +123,8 @@ def _characters(column: pa.ChunkedArray) -> int:
         return int(column.nbytes)
     total = 0
     for chunk in column.chunks:
-        counts = pc.value_counts(chunk.indices)
-        lengths = pc.binary_length(chunk.dictionary.cast(pa.string())).to_pylist()
-        for each in counts.to_pylist():
-            if each["values"] is not None:
-                total += each["counts"] * (lengths[each["values"]] or 0)
+        lengths = pc.binary_length(chunk.dictionary.cast(pa.string()))
+        total += pc.sum(pc.take(lengths, chunk.indices)).as_py() or 0
     return total
 
 

@@ -30,6 +30,11 @@ _UNKNOWN = frozenset({"", "nan", "na", "n/a", "null", "none"})
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 
 
+def column_names(text: str) -> tuple[str, ...]:
+    """The names in a text such as ``mass, nodule``."""
+    return tuple(name.strip() for name in text.split(","))
+
+
 @dataclass(frozen=True)
 class LabelTable:
     r"""A CSV or Parquet file with one row for each image of a folder.
@@ -289,11 +294,8 @@ def _require_apart(
     if not whole.groups:
         return
     # As tables compare them: names that differ only in their Unicode form are one.
-    groups = [
-        found.tobytes() if found.any() else b""
-        for found in group_hashes(whole.groups, len(whole.groups))
-    ]
-    trained = {groups[n]: n for n in train if groups[n]}
+    groups = duplicate_ids(group_hashes(whole.groups, len(whole.groups))).tolist()
+    trained = {groups[number]: number for number in train}
     for number in test:
         other = trained.get(groups[number])
         if other is not None:

@@ -73,10 +73,8 @@ def evaluate(message: Message, context: Context) -> RecordDict:
 def query(message: Message, context: Context) -> RecordDict:
     """Reply with means and standard deviations that the federation has not agreed on yet."""
     participant, sent = _participant(context), read(message, arrays=False)
-    images = participant.images()
-    # The order of values is the federation's, the normalization still the client's own.
-    conforming = sent.agreement.conform(images).normalized_like(images)
-    return RecordDict({"metrics": moments(conforming, sent.agreement)})
+    images = sent.agreement.conform(participant.images())
+    return RecordDict({"metrics": moments(images, sent.agreement)})
 
 
 def _conforming(participant: Participant, sent: Instructions) -> ImageTable:
@@ -124,7 +122,7 @@ def _learn(
             loss = local_training.compute_gradient(network, encoder, settings, task_loss)
         else:
             loss = local_training.train_locally(
-                network, encoder, settings, sent.number, sent.pull, task_loss
+                network, encoder, settings, sent.number, task_loss, sent.pull
             )
         if isinstance(exposure, LedgerAccount):
             # The result may be sent from here on, so the counts must survive a power cut.

@@ -51,7 +51,7 @@ def train_with_dp_sgd(
     images: ImageTable,
     participant: Participant,
     number: int,
-    task_loss: Loss | None = None,
+    task_loss: Loss,
 ) -> dict[str, float]:
     """Train ``network`` in place on plain ``images`` by DP-SGD for round ``number``.
 
@@ -63,7 +63,7 @@ def train_with_dp_sgd(
         images: all images of the client.
         participant: the participant, with its settings and its file of privacy losses.
         number: number of the round, from 1.
-        task_loss: the loss; by default cross-entropy.
+        task_loss: the loss.
 
     Returns:
         The ``epsilon`` spent in all rounds of all runs, at the run's `delta`. The loss is not
@@ -89,7 +89,7 @@ def train_with_dp_sgd(
     loader = _loader(images, settings)
     planned = (settings.noise_multiplier, 1 / len(loader), len(loader) * settings.local_epochs)
     history = _spend(participant, planned)
-    loss = _epochs(engine, state, loader, settings, number, task_loss or Loss())
+    loss = _epochs(engine, state, loader, settings, number, task_loss)
     if not math.isfinite(loss):
         raise RefusalError("The loss is not a finite number.", "Send other weights, or lower `lr`.")
     return {"epsilon": epsilon_spent(history, settings.delta)}

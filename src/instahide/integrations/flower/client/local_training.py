@@ -101,8 +101,8 @@ def train_locally(
     encoder: Encoder,
     settings: FederatedSettings,
     number: int,
+    loss: Loss,
     pull: float = 0.0,
-    loss: Loss | None = None,
 ) -> float:
     """Train ``network`` in place for the local epochs of round ``number``, counted from 1.
 
@@ -113,9 +113,9 @@ def train_locally(
         encoder: encrypts the client's images.
         settings: settings of the run.
         number: number of the round.
+        loss: the loss on mixed labels.
         pull: FedProx's mu, the weight of the penalty on the distance to the server's weights (Li et
             al., arXiv:1812.06127).
-        loss: the loss on mixed labels; by default cross-entropy.
 
     Returns:
         Mean loss of the last local epoch.
@@ -168,7 +168,7 @@ def _pull_back(state: TrainingState, mu: float) -> None:
 
 
 def compute_gradient(
-    network: nn.Module, encoder: Encoder, settings: FederatedSettings, loss: Loss | None = None
+    network: nn.Module, encoder: Encoder, settings: FederatedSettings, loss: Loss
 ) -> float:
     """Leave the mean gradient of encodings at the weights of ``network`` in its ``.grad``.
 
@@ -181,7 +181,7 @@ def compute_gradient(
         network: with the weights that the server sent.
         encoder: of the client's images.
         settings: whose `gradient` says how many images take part.
-        loss: the loss on mixed labels; by default cross-entropy.
+        loss: the loss on mixed labels.
 
     Returns:
         Mean loss of the known targets.
@@ -190,7 +190,7 @@ def compute_gradient(
         InstaHideError: the exposure limit was reached, there is a single image, or no finding is
             known in any mix.
     """
-    loss = loss or Loss()
+    loss = loss
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
     network.to(device).train()

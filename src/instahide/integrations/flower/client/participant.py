@@ -19,7 +19,6 @@ from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.privacy import DELTA, largest_loss, mu_squared_rate
-from instahide.errors import InstaHideError
 from instahide.integrations.flower.client.epsilon_limit import (
     limit_of,
     require_epsilon,
@@ -31,7 +30,7 @@ from instahide.integrations.flower.client.participant_config import (
 )
 from instahide.integrations.flower.client.partition import partition
 from instahide.integrations.flower.config import FederatedSettings
-from instahide.integrations.flower.errors import RefusalError
+from instahide.integrations.flower.errors import RefusalError, as_refusal
 
 #: Largest shift of a run's random crop, as a share of an image's shorter side.
 MOST_CROP = 0.25
@@ -169,7 +168,7 @@ class Participant:
         measured would also say something about the images.
         """
         window = read_window(self.settings.window)
-        if not is_stated(window, images.value_range):
+        if not is_stated(window, images.pixels):
             raise RefusalError(
                 "The node config does not state the range of this participant's pixels: it would "
                 "be measured, and the images are not of 8 bits, or cut to percentiles.",
@@ -202,11 +201,9 @@ def read_run_config(run_config: Mapping[str, object]) -> FederatedSettings:
     Raises:
         RefusalError: a setting is unknown or has an invalid value.
     """
-    try:
+    with as_refusal():
         settings = FederatedSettings.from_config(run_config)
         settings.encryption()
-    except InstaHideError as error:
-        raise RefusalError(error.problem, error.remedy) from error
     return settings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,9 +19,7 @@ from instahide.integrations.flower.client.normalization_check import LARGEST_STD
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 from instahide.integrations.flower.federation_spec import (
-    LEAST_STD,
-    LEAST_TARGET_STD,
-    MOST_TARGET,
+    BOUNDS,
     FederationSpec,
 )
 from instahide.integrations.flower.moments import averaged, averaged_targets, near_targets, wanted
@@ -36,13 +34,6 @@ from instahide.integrations.flower.task_metrics import require_client_test
 from instahide.integrations.flower.untrusted_values import in_range
 from instahide.training.data.target_scale import TargetScale
 
-#: Bounds of the numbers that clients send before the first round.
-BOUNDS: Mapping[str, tuple[float, float]] = {
-    "mean": (0, 1),
-    "std": (LEAST_STD, 1),
-    "target-mean": (-MOST_TARGET, MOST_TARGET),
-    "target-std": (LEAST_TARGET_STD, MOST_TARGET),
-}
 _log = logging.getLogger(__name__)
 
 

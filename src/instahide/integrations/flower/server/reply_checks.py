@@ -77,16 +77,16 @@ class ReplyChecks:
     Args:
         state: names, shapes and types of the network's arrays.
         metrics: that come with every answer to train, besides the number of images.
-        gradients: names of arrays that are gradients, and not weights; none for most strategies.
         measured: metrics that come with every answer to evaluate, likewise.
+        gradients: names of arrays that are gradients, and not weights; none for most strategies.
     """
 
     def __init__(
         self,
         state: Mapping[str, Tensor],
         metrics: frozenset[str],
+        measured: frozenset[str],
         gradients: Iterable[str] = (),
-        measured: frozenset[str] = frozenset({"accuracy"}),
     ) -> None:
         self._like = {
             name: torch.empty(value.shape, dtype=value.dtype) for name, value in state.items()

@@ -17,7 +17,6 @@ from flwr.serverapp.strategy import Strategy
 
 from instahide.integrations.flower.server.checked_strategy import CheckedStrategy
 from instahide.integrations.flower.server.reply_checks import CheckedReply
-from instahide.integrations.flower.task_metrics import SENT
 from instahide.utils.atomic_write import write_json
 
 #: Why a participant that did not answer is missing.
@@ -129,8 +128,9 @@ class LoggedStrategy(Strategy):
         metrics = self._strategy.aggregate_evaluate(server_round, replies)
         self._round_log.tested(self._strategy.last)
         if metrics is not None:
-            measured = {name: value for name, value in metrics.items() if name in SENT.values()}
-            means = {f"client-{name}": value for name, value in measured.items()}
+            means = {
+                f"client-{name}": value for name, value in metrics.items() if name != "num-examples"
+            }
             self._round_log.summed(MetricRecord(means))
         return metrics
 

@@ -134,8 +134,8 @@ def make_strategy(
     strategy.checks = ReplyChecks(
         network.state_dict(),
         SPENT if settings.dp else EXPOSURES,
-        dict(network.named_parameters()) if name == "FedSGD" else (),
         frozenset({SENT[task]}) if task in SENT else frozenset(),
+        dict(network.named_parameters()) if name == "FedSGD" else (),
     )
     return strategy
 

@@ -7,6 +7,7 @@ from flwr.app import ArrayRecord, MetricRecord
 from torch import Tensor, nn
 
 from instahide.data import ImageTable, open_test
+from instahide.data.image_source import normalized_as
 from instahide.data.normalization.normalization import Normalization
 from instahide.data.pixels import UNIT, is_eight_bit
 from instahide.data.sources import rescaled
@@ -31,14 +32,9 @@ def open_test_images(settings: FederatedSettings) -> ImageTable | None:
     """
     if settings.test is None:
         return None
-    table = settings.test_table(settings.federation_task)
-    images = open_test(
-        settings.test,
-        size=settings.size,
-        skip_bad=settings.skip_bad,
-        progress=False,
-        labels=table,
-    )
+    options = settings.read_options(progress=False)
+    options["labels"] = settings.test_table(settings.federation_task)
+    images = open_test(settings.test, **options)
     if settings.federation_task not in (None, images.task):
         raise DataError(
             f"The labels of the test images are {images.task}, not {settings.federation_task}.",
@@ -73,9 +69,6 @@ class Tester:
         settings: with the device and the precision.
         images: as `aligned` returns them; None to test nothing.
         round_log: gets the metrics of each round.
-
-    Attributes:
-        last: the main metrics after the last round; None without test images.
     """
 
     def __init__(
@@ -90,20 +83,24 @@ class Tester:
         self._precision = pick_precision(settings.precision, self._device)
         self._network = network.to(self._device)
         self._agreement = agreement
-        self._images = None if images is None else _normalized(images, agreement)
+        normalization = agreement.normalization
+        if images is not None and normalization is not None:
+            images = normalized_as(images, normalization)
+        self._images = images
         self._round_log = round_log
         self._predictions: tuple[Tensor, Tensor] | None = None
-        self.last: dict[str, float] | None = None
 
     def __call__(self, number: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Test after round ``number``; round 0, before the first, is skipped."""
         if number == 0:
             return None
-        if self._images is not None:
-            self._predictions = self._predicted(self._images, arrays)
-            self.last = headline(self._agreement.task, *self._predictions)
-        self._round_log.end(self.last)
-        return None if self.last is None else MetricRecord(dict(self.last))
+        if self._images is None:
+            self._round_log.end(None)
+            return None
+        self._predictions = self._predicted(self._images, arrays)
+        found = headline(self._agreement.task, *self._predictions)
+        self._round_log.end(found)
+        return MetricRecord(dict(found))
 
     def results(self) -> dict[str, object]:
         """The results of the last test: the name of the main metric, and all metrics."""
@@ -118,8 +115,3 @@ class Tester:
         network = load(self._network, arrays)
         outputs = self._agreement.outputs
         return predicted(network, table_batches(images), outputs, precision=self._precision)
-
-
-def _normalized(images: ImageTable, agreement: FederationSpec) -> ImageTable:
-    mean, std, _ = agreement.normalization or images.normalization
-    return images.normalized_like(Normalization(mean, std, images.value_range))
