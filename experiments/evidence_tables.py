@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from experiments import cost, plots, tables
-from experiments.frontier_chart import SCHEMES
+from experiments.chart_style import SCHEMES
 from experiments.records import rows_of, with_measured
 from experiments.tables import RESULTS, ROOT
 from experiments.theory import ksum

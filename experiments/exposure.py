@@ -1,7 +1,7 @@
 """Measure where the reconstruction attack stops working, changing one setting at a time.
 
     python -m experiments.exposure --threads 1
-    python -m experiments.exposure --quick --plot
+    python -m experiments.exposure --quick
 
 The first command takes hours; ``--quick`` uses few images and trains nothing. Private, public and
 shadow photographs are all different (see `experiments.photographs`). The digits are MNIST's;
@@ -194,27 +194,6 @@ def run(setting: Setting, training: float) -> dict[str, object]:
     return {"applies": 1, **figures, **times}
 
 
-def chart(rows: list[dict[str, str]], out: Path) -> None:
-    """Draw one line for each setting: the share assigned to the right image, and the mean SSIM."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 0.6 + 0.24 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    known = [row for row in rows if row["applies"] == "1"]
-    for measure, name, colour in (
-        ("mass", "coefficients assigned to the right image", "#0072b2"),
-        ("ssim", "mean SSIM", "#d55e00"),
-    ):
-        values = [float(row[measure]) for row in known]
-        axes.plot(values, range(len(known)), "o", color=colour, label=name)
-    axes.set_yticks(range(len(known)), [difference(row) for row in known], fontsize="small")
-    axes.set(xlim=(0, 1), ylim=(len(known) - 0.5, -0.5))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    figure.savefig(out, dpi=110)
-
-
 def in_order(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """Return ``rows`` in the order of `settings`."""
     order = [tuple(map(str, asdict(setting).values())) for setting in settings()]
@@ -240,7 +219,6 @@ def main() -> None:
     parser.add_argument("--training", type=float, default=TRAINING, help="seconds an encoder")
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, help="CSV file")
-    parser.add_argument("--plot", action="store_true", help="draw what the CSV holds")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -257,9 +235,6 @@ def main() -> None:
         row |= surroundings()
         add(out, list(row), row)
     rows = rows_of(out)
-    if options.plot:
-        shown = rows if options.quick else in_order(rows)
-        chart(shown, Path(f"docs/assets/{out.stem}.png"))
     print(json.dumps({difference(row): row["ssim"] for row in rows}))
 
 

@@ -2,108 +2,142 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from statistics import mean, stdev
+from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
+from experiments.chart_style import INK, SCHEMES, finish
 
-class Look(NamedTuple):
-    name: str
-    colour: str
-    mark: str
-
-
-#: How each scheme is called, and its colour and mark: told apart without colours, too.
-SCHEMES = {
-    "plain": Look("plain images", "#1b1f24", "*"),
-    "mixup-4": Look("Mixup, k = 4", "#cc79a7", "v"),
-    "inside-2": Look("inside, k = 2", "#56b4e9", "s"),
-    "inside-4": Look("inside, k = 4", "#0072b2", "D"),
-    "cross-4": Look("cross, k = 4", "#d55e00", "o"),
-    "cross-6": Look("cross, k = 6", "#009e73", "^"),
-}
+DIGITS = "mnist-5k"
+TITLES = {DIGITS: "MNIST digits"}
+COLUMNS = 2
+#: In the free panel.
+KEY = "T: encodings\nof each image\n\n★ plain images\n\ngray: the other\nschemes"
 
 Row = dict[str, str]
-Point = tuple[float, float]
+
+
+class Mean(NamedTuple):
+    """Mean and standard deviation over repetitions; one run has no deviation."""
+
+    mean: float
+    deviation: float
+
+
+class Point(NamedTuple):
+    """A scheme with ``copies`` encodings of each image."""
+
+    copies: int
+    identified: Mean
+    ssim: Mean
+    accuracy: Mean
 
 
 def against_accuracy(figure: Figure, rows: list[Row]) -> None:
-    """Draw accuracy against the SSIM of the recovered images, with one line for each scheme."""
-    axes = figure.subplots()
-    found = courses(rows)
-    for scheme, points in found.items():
-        xs, ys = ([float(row[name]) for row in points] for name in ("ssim", "accuracy"))
-        name, colour, mark = SCHEMES[scheme]
-        sizes = [area(scheme, int(row["copies"])) for row in points]
-        axes.plot(xs, ys, color=colour, linewidth=1.5, label=name)
-        axes.scatter(xs, ys, sizes, color=colour, marker=mark, zorder=3)
-        # Where T is smallest, at the end of its line that lies apart from the others.
-        beside(axes, scheme, name, (xs[0], ys[0]), (10, -4), side="left")
-        if len(points) > 1:
-            beside(axes, scheme, points[-1]["copies"], (xs[-1], ys[-1]), (0, 10))
-    least = min(float(row["ssim"]) for points in found.values() for row in points)
-    # To the right is what one wants, and there must be room for names.
-    axes.set(xlim=(1.05, least - 0.2), ylabel="accuracy on plain test images, %")
-    axes.set_xlabel("mean SSIM of what the strongest attack recovers\nless recovered →")
-    copies = ", ".join(map(str, sorted({int(row["copies"]) for row in rows})))
-    axes.set_title(
-        f"{sum(map(len, found.values()))} measured points; larger marks:\n"
-        f"more encodings of each image ({copies})",
+    """Draw accuracy against the share of identified images, in a panel for each scheme.
+
+    Each data set has panels of its own, below those of the others.
+    """
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height * len(names))
+    parts = figure.subfigures(len(names), 1, squeeze=False)[:, 0]
+    for part, name in zip(parts, names, strict=True):
+        found = courses([row for row in rows if row["data"] == name])
+        _panels(part, found, TITLES.get(name, name))
+
+
+def _panels(figure: SubFigure, found: dict[str, list[Point]], title: str) -> None:
+    plain = found.pop("plain", [])
+    panels = figure.subplots(-(-len(found) // COLUMNS), COLUMNS, sharex=True, sharey=True)
+    least = min(point.identified.mean for points in found.values() for point in points)
+    figure.suptitle(
+        f"{title}: whatever the scheme, the strongest\n"
+        f"attack identifies at least {least:.0%} of the images",
         fontsize=13,
     )
-    finish(axes)
+    for axes, scheme in zip(panels.flat, found, strict=False):
+        for points in found.values():
+            _line(axes, points, color="#d0d4d9", linewidth=1)
+        _course(axes, scheme, found[scheme])
+        for point in plain:
+            axes.plot(point.identified.mean, point.accuracy.mean, "*", color=INK, markersize=11)
+        axes.set_title(SCHEMES[scheme].name, fontsize=12, pad=4)
+        axes.set(xlim=(0, 1.06), xticks=[0, 0.5, 1])
+        axes.margins(y=0.12)
+        finish(axes)
+    for axes in panels.flat[len(found) :]:
+        axes.set_axis_off()
+        axes.text(0.02, 0.5, KEY, transform=axes.transAxes, va="center", fontsize=11, color=INK)
+    figure.supxlabel("share of private images that are identified", fontsize=12)
+    figure.supylabel("accuracy, %", fontsize=12)
 
 
-def area(scheme: str, copies: int) -> float:
-    """Return the area of a mark in square points."""
-    return 170 if scheme == "plain" else 14 + 60 * math.log10(copies)
-
-
-def beside(
-    axes: Axes, scheme: str, text: str, at: Point, offset: Point, *, side: str = "center"
-) -> None:
-    axes.annotate(
-        text, at, offset, textcoords="offset points", ha=side, fontsize=11,
-        color=SCHEMES[scheme].colour,
+def _course(axes: Axes, scheme: str, points: list[Point]) -> None:
+    """Draw the measured points of a scheme, and how many encodings its first and last are from."""
+    look = SCHEMES[scheme]
+    _line(axes, points, color=look.colour, linewidth=2)
+    axes.errorbar(
+        [p.identified.mean for p in points], [p.accuracy.mean for p in points],
+        [p.accuracy.deviation for p in points], [p.identified.deviation for p in points],
+        color=look.colour, marker=look.mark, markersize=6, linestyle="none", capsize=2,
     )  # fmt: skip
+    left = min(point.identified.mean for point in points)
+    for point in {points[0], points[-1]}:
+        axes.annotate(
+            f"T = {point.copies}", (left, point.accuracy.mean), (-9, 0),
+            textcoords="offset points", ha="right", va="center", fontsize=11,
+        )  # fmt: skip
+
+
+def _line(axes: Axes, points: list[Point], **style: Any) -> None:
+    """Join the largest values of so many encodings or fewer: whoever has more can use fewer."""
+    found = ([p.identified.mean for p in points], [p.accuracy.mean for p in points])
+    axes.plot(*map(np.maximum.accumulate, found), **style)
 
 
 def against_encodings(figure: Figure, rows: list[Row]) -> None:
-    """Draw the share identified and the mean SSIM against the number of encodings."""
+    """Draw the share identified and the mean SSIM against the number of encodings, on digits."""
     panels = figure.subplots(2, 1, sharex=True)
+    found = courses([row for row in rows if row["data"] == DIGITS])
     for axes, measure, name in zip(
         panels, ("identified", "ssim"), ("images identified", "mean SSIM"), strict=True
     ):
-        for scheme, points in courses(rows).items():
-            xs, ys = ([float(row[column]) for row in points] for column in ("copies", measure))
-            marked(axes, scheme, xs, ys)
-        axes.set(ylim=(-0.04, 1.04), ylabel=name, xscale="log")
+        for scheme, points in found.items():
+            look = SCHEMES[scheme]
+            values: list[Mean] = [getattr(point, measure) for point in points]
+            axes.errorbar(
+                [point.copies for point in points], [value.mean for value in values],
+                [value.deviation for value in values], color=look.colour, marker=look.mark,
+                linestyle=look.dashes, markersize=7, label=look.name, capsize=2,
+            )  # fmt: skip
+        axes.set(ylim=(0, 1.04), ylabel=name, xscale="log")
         axes.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
         axes.minorticks_off()
         finish(axes)
     panels[1].set_xlabel("encodings of each image, T")
-    panels[1].legend(frameon=False, fontsize=10, ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2,
+                  frameon=False, fontsize=11)  # fmt: skip
 
 
-def courses(rows: list[Row]) -> dict[str, list[Row]]:
+def courses(rows: list[Row]) -> dict[str, list[Point]]:
     """Return the points with soft labels of each scheme, by increasing T."""
     soft = [row for row in rows if row["labels"] == "soft"]
-    found = {scheme: [row for row in soft if row["scheme"] == scheme] for scheme in SCHEMES}
-    return {
-        scheme: sorted(points, key=lambda row: int(row["copies"]))
-        for scheme, points in found.items()
-        if points
-    }
+    found = {scheme: list(_points(soft, scheme)) for scheme in SCHEMES}
+    return {scheme: points for scheme, points in found.items() if points}
 
 
-def marked(axes: Axes, scheme: str, xs: list[float], ys: list[float]) -> None:
-    name, colour, mark = SCHEMES[scheme]
-    size = 13 if scheme == "plain" else 7
-    axes.plot(xs, ys, color=colour, marker=mark, markersize=size, linewidth=1.5, label=name)
+def _points(rows: list[Row], scheme: str) -> Iterator[Point]:
+    mine = [row for row in rows if row["scheme"] == scheme]
+    for copies in sorted({int(row["copies"]) for row in mine}):
+        runs = [row for row in mine if int(row["copies"]) == copies]
+        yield Point(copies, *(_mean(runs, name) for name in ("identified", "ssim", "accuracy")))
 
 
-def finish(axes: Axes) -> None:
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+def _mean(runs: list[Row], column: str) -> Mean:
+    values = [float(run[column]) for run in runs]
+    return Mean(mean(values), stdev(values) if len(values) > 1 else 0.0)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from experiments import curves, frontier_chart
+from experiments import curves, exposure_chart, frontier_chart
 from experiments.records import rows_of
 from experiments.tables import RESULTS, ROOT
 from experiments.theory import ksum
@@ -40,10 +40,11 @@ class Plot(NamedTuple):
 
 
 PLOTS = {
-    "frontier": Plot("frontier.csv", (7, 7), frontier_chart.against_accuracy),
-    "encodings": Plot("frontier.csv", (7, 6), frontier_chart.against_encodings),
-    "accuracy": Plot("accuracy.csv", (7, 9), curves.panels),
-    "ksum": Plot("ksum.csv", (7, 5), ksum.growth),
+    "frontier": Plot("frontier.csv", (5, 6), frontier_chart.against_accuracy),
+    "encodings": Plot("frontier.csv", (5, 6.5), frontier_chart.against_encodings),
+    "accuracy": Plot("accuracy.csv", (5, 7.5), curves.panels),
+    "exposure": Plot("exposure.csv", (5, 13), exposure_chart.chart),
+    "ksum": Plot("ksum.csv", (5, 4.5), ksum.growth),
 }
 
 

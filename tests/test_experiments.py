@@ -98,18 +98,14 @@ def test_the_readme_shows_what_was_measured() -> None:
     assert "| accuracy lost on Fashion-MNIST" in readme
 
 
-def test_curves_are_means_of_the_longest_runs(tmp_path: Path) -> None:
+def test_curves_are_those_of_the_longest_runs() -> None:
     def row(epochs: int, curve: str) -> dict[str, str]:
         return {"data": "mnist-5k", "scheme": "plain", "epochs": str(epochs), "curve": curve}
 
     rows = [row(1, "50.0"), row(2, "60.0 80.0"), row(2, "70.0 90.0")]
     found = curves.courses(rows, "mnist-5k")
     assert list(found) == ["plain"]
-    assert found["plain"].tolist() == [65.0, 85.0]
-    out = tmp_path / "accuracy.png"
-    command = [sys.executable, "-m", "experiments.curves", "--out", str(out)]
-    subprocess.run(command, cwd=ROOT, check=True)
-    assert out.read_bytes().startswith(b"\x89PNG")
+    assert found["plain"].tolist() == [[60.0, 80.0], [70.0, 90.0]]
 
 
 def test_the_page_of_attacks_shows_what_was_measured() -> None:

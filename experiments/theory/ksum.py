@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.chart_style import INK, finish
 from experiments.records import add, rows_of, surroundings
 from experiments.theory.meet_in_the_middle import meet_in_the_middle
 
@@ -29,7 +30,8 @@ SIZES = {
     6: (10, 20, 40, 80, 120),
 }
 VALUES, TOLERANCE = 16, 1e-10
-COLOURS = {2: "#0072b2", 4: "#d55e00", 6: "#009e73"}
+#: For each k its colour, its mark, and where its formula begins or ends, in points from the mark.
+LOOKS = {2: ("#0072b2", "s", 9), 4: ("#d55e00", "o", 9), 6: ("#009e73", "^", -9)}
 FORMULAS = {2: "2 N", 4: "2 N²", 6: "2 N³"}
 
 
@@ -74,19 +76,21 @@ def exponents(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
 def growth(figure: Figure, rows: list[dict[str, str]]) -> None:
     """Draw the counted steps against N, with the formulas as lines."""
     axes = figure.subplots()
-    for k, colour in COLOURS.items():
+    for k, (colour, mark, beside) in LOOKS.items():
         mine = sorted((row for row in rows if row["k"] == str(k)), key=lambda r: int(r["images"]))
+        if not mine:
+            continue
         sizes = np.array([int(row["images"]) for row in mine])
-        axes.loglog(sizes, [steps(row) for row in mine], "o", color=colour, label=f"k = {k}")
-        axes.loglog(sizes, 2.0 * sizes ** (k / 2), "--", color=colour, linewidth=1)
-        if len(sizes):
-            axes.annotate(FORMULAS[k], (sizes[-1], 2.0 * sizes[-1] ** (k / 2)),
-                          xytext=(6, 0), textcoords="offset points", color=colour)  # fmt: skip
+        axes.loglog(sizes, [steps(row) for row in mine], mark, color=colour, markersize=7)
+        axes.loglog(sizes, 2.0 * sizes ** (k / 2), "--", color=colour, linewidth=1.5)
+        axes.annotate(
+            f"k = {k}: {FORMULAS[k]}", (sizes[-1], steps(mine[-1])), (beside, 0),
+            textcoords="offset points", ha="left" if beside > 0 else "right", va="center",
+            color=INK, fontsize=12,
+        )  # fmt: skip
     axes.set(xlabel="number of images, N", ylabel="counted steps")
-    axes.margins(x=0.15)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.margins(x=0.3, y=0.1)
+    finish(axes)
 
 
 def main() -> None:
