@@ -52,11 +52,10 @@ def report(**changes: Any) -> Report:
     return Report.model_validate(plain | changes)
 
 
-def picture(folder: Path, which: str = "best") -> Picture:
+def picture(folder: Path, name: str = "0", *, recognizable: bool = True) -> Picture:
     folder.mkdir(exist_ok=True)
-    names = [f"{which}-original.png", f"{which}-recovered.png"]
-    for seed, name in enumerate(names):
-        save_png(folder / name, torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(seed)))
-    return Picture.model_validate(
-        {"which": which, "ssim": 0.75, "original": names[0], "recovered": names[1]}
-    )
+    names = [f"{name}-original.png", f"{name}-recovered.png"]
+    for seed, file in enumerate(names):
+        image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        save_png(folder / file, image, 8)
+    return Picture(ssim=0.75, recognizable=recognizable, original=names[0], recovered=names[1])

@@ -67,7 +67,10 @@ def test_results_are_kept_one_by_one_and_not_made_again(tmp_path: Path) -> None:
     assert done[wanted[0]] == first
     assert [result.state for result in done.values()] == ["done"] * len(wanted)
     averaged = done[wanted[1]]
-    assert [pair.which for pair in averaged.pictures] == ["best", "median", "worst"]
+    assert len(averaged.pictures) == averaged.images
+    assert sum(p.recognizable for p in averaged.pictures) == averaged.figures["images_recognizable"]
+    likeness = [pair.ssim for pair in averaged.pictures]
+    assert likeness == sorted(likeness, reverse=True)
     with Image.open(session.folder / PICTURES / averaged.pictures[0].original) as shown:
         assert shown.size == (8, 8)
     assert all(not result.pictures for task, result in done.items() if task.point)
@@ -188,7 +191,7 @@ def test_gradients_are_inverted_for_what_a_participant_would_send(tmp_path: Path
         # Either comes back; what the mask hides in an encoding does not.
         assert (inverted.figures["encoding_psnr_mean"] or 0) > 25
         assert inverted.figures["images_recognizable"] == recognizable
-        assert [pair.which for pair in inverted.pictures] == ["best"]
+        assert [pair.recognizable for pair in inverted.pictures] == [bool(recognizable)]
     assert "untrained network and its gradient on one encoding" in sent.grants[0]
     assert plain.grants[0].endswith("on one image")
 

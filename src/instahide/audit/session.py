@@ -27,7 +27,8 @@ from instahide.utils.atomic_write import atomic_directory, read_regular, write_j
 
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
 #: Of ``audit.json`` and the results. 2: an image is recognizable if it beats a blank picture.
-FORMAT = 2
+#: 3: all recovered images have pictures.
+FORMAT = 3
 #: An attack does not start with fewer seconds than this.
 LEAST_SECONDS = 1.0
 #: Largest size of a file in the folder in bytes.

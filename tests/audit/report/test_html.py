@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from PIL import Image
 
 from instahide.audit.report.html import HTML, JSON, render, write_report
+from instahide.audit.report.overview import COLUMNS
 from instahide.audit.report.schema import Report
 from instahide.audit.report.summary import LIMITS
 from instahide.audit.report.thresholds import MEANINGS
@@ -30,7 +31,7 @@ CHROMIUM = shutil.which("chromium")
 
 def full(folder: Path, **changes: Any) -> Report:
     """One of everything, with hostile text wherever somebody else's text can come from."""
-    pictures = [picture(folder, which) for which in ("best", "median", "worst")]
+    pictures = [picture(folder, str(number), recognizable=number < 2) for number in range(3)]
     results = [
         recovered(92, pictures=pictures, title=HOSTILE, paper=HOSTILE, grants=[HOSTILE]),
         recovered(80, encodings_per_image=5, point=True, absolute=True),
@@ -69,6 +70,42 @@ def test_nothing_in_it_asks_for_anything_outside(tmp_path: Path) -> None:
     assert "url(" not in page
     assert "@import" not in page
     assert "default-src 'none'" in page
+
+
+def test_the_overview_has_a_row_for_each_attack_that_ran(tmp_path: Path) -> None:
+    results = [
+        recovered(92), recovered(1, on="plain update", grants=["an update"]),
+        result("labels", figures={"class_sets_right": 0.5}),
+        result("other", state="failed", out_of_time=True), result("refused", state="not tried"),
+        recovered(80, encodings_per_image=5, point=True),
+    ]  # fmt: skip
+    page = render(report(results=results), tmp_path)
+    tree = html5lib.parse(page, namespaceHTMLElements=False)
+    (table,) = (one for one in tree.iter("table") if one.get("class") == "overview")
+    heads, *rows = ([" ".join(cell.itertext()) for cell in row] for row in table.iter("tr"))
+    assert heads == ["attack", *(column.title for column in COLUMNS)]
+    assert [row[0] for row in rows] == ["averaging", "labels", "other", "averaging"]
+    assert rows[0][1:4] == [
+        "rehearsal", "30 encodings of each image, soft labels", "92 of 100"
+    ]  # fmt: skip
+    assert rows[0][-1] == "2 seconds"
+    assert "50%" in rows[1][3]
+    assert rows[2][3] == "out of time"
+    assert rows[3][2] == "an update"
+
+
+def test_every_recovered_image_is_shown_and_the_recognizable_ones_first(tmp_path: Path) -> None:
+    page = render(full(tmp_path), tmp_path)
+    places = [page.index("2 recognizable"), page.index("1 not recognizable")]
+    assert places == sorted(places)
+    assert page.count("<figure><img") == 3
+
+
+def test_what_was_not_tried_is_grouped_by_reason(tmp_path: Path) -> None:
+    untried = {"one": "Rare.", "two": "Common.", "three": "Common."}
+    page = render(report(untried=untried), tmp_path)
+    assert "<dt>Common.</dt><dd>two, three</dd>" in page
+    assert page.index("Common.") < page.index("Rare.")
 
 
 def test_the_most_telling_attack_stands_first(tmp_path: Path) -> None:

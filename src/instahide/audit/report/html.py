@@ -14,7 +14,7 @@ import torch
 
 from instahide._version import __version__
 from instahide.audit import hardness
-from instahide.audit.report import charts
+from instahide.audit.report import charts, overview
 from instahide.audit.report.schema import AttackResult, Report
 from instahide.audit.report.summary import duration, finding, privacy_sentence, summarize
 from instahide.audit.report.thresholds import Bound, check_thresholds, recovered_share, summary
@@ -119,6 +119,9 @@ def render(report: Report, pictures: Path) -> str:
     return environment.get_template("report.html").render(
         report=report,
         attacks=sorted(report.results, key=_telling),
+        columns=overview.COLUMNS,
+        targets=overview.TARGETS,
+        untried=_by_reason(report.untried),
         charts=[chart for chart in curves if chart is not None],
         drawing=charts,
         picture=lambda name: _embedded(pictures / Path(name).name),
@@ -159,6 +162,14 @@ def _untried(
     tried = {result.attack for result in results} | {task.attack for task in left}
     unnamed = {name: UNNAMED for name in BASELINES if name not in tried}
     return {**refused, **waiting, **withheld, **broken, **unnamed, **NOT_HERE}
+
+
+def _by_reason(untried: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the names of what was not tried for each reason, the reason of most names first."""
+    found: dict[str, list[str]] = {}
+    for name, reason in untried.items():
+        found.setdefault(reason, []).append(name)
+    return dict(sorted(found.items(), key=lambda group: -len(group[1])))
 
 
 def _called(task: Task) -> str:

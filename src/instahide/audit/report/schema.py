@@ -25,12 +25,13 @@ class _Plain(BaseModel):
 
 
 class Picture(_Plain):
-    """A recovered image and its original."""
+    """A recovered image and its original, both reduced if they are large."""
 
-    which: Literal["best", "median", "worst"] = Field(
-        description="rank by SSIM among all recovered images"
-    )
     ssim: Number = Field(description="SSIM of the recovered image and the original; 1 if equal")
+    recognizable: bool = Field(
+        description="whether the image counts as recognizable, in this or another picture that the "
+        "attack recovered of it"
+    )
     original: str = Field(description="PNG file in the folder `pictures`")
     recovered: str = Field(description="PNG file in the folder `pictures`")
 
@@ -74,7 +75,8 @@ class AttackResult(_Plain):
         default_factory=dict, description="metrics by name; null if a value is not finite"
     )
     pictures: list[Picture] = Field(
-        default_factory=list, description="examples of recovered images"
+        default_factory=list,
+        description="recovered images, one of each private image, best first; at most 100",
     )
 
 
