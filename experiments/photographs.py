@@ -79,6 +79,14 @@ def scikit_image(count: int) -> NDArray[np.uint8]:
     return crops(photos, count, 3, likeness=0.7)
 
 
+def scikit_image_classes(count: int) -> dict[str, NDArray[np.uint8]]:
+    """Return ``count`` `crops` of each of scikit-image's photographs, by the word for it."""
+    paths = [path for path in photo_files(PHOTOS, 3) if "skimage" in path.parts]
+    return {
+        path.stem.split("_")[0]: crops((_read(path),), count, 3, likeness=0.7) for path in paths
+    }
+
+
 def crops(
     photos: tuple[NDArray[np.uint8], ...],
     count: int,

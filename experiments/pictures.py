@@ -8,6 +8,7 @@ The keys are used for the pictures only and differ in each run, and so do the pi
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from experiments.photographs import scikit_image
+from experiments.photographs import scikit_image, scikit_image_classes
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import (
     Attack,
@@ -43,14 +44,15 @@ ROWS: tuple[tuple[str, Scheme, Attack[EncodingObservation]], ...] = (
 )
 
 
-def steps(crops: NDArray[np.uint8], out: Path = STEPS) -> None:
-    """Draw the picture of `instahide show` for ``crops`` (n, 3, H, W)."""
+def steps(classes: Mapping[str, NDArray[np.uint8]], out: Path = STEPS) -> None:
+    """Draw the picture of `instahide show` for crops (n, 3, H, W) by the name of their class."""
     with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "photographs" / "crops"
-        kept.mkdir(parents=True)
-        for number, crop in enumerate(crops):
-            Image.fromarray(crop.transpose(1, 2, 0)).save(kept / f"{number:03}.png")
-        draw_picture(ShowOptions(source=str(kept.parent), out=out))
+        for name, crops in classes.items():
+            kept = Path(folder, name)
+            kept.mkdir()
+            for number, crop in enumerate(crops):
+                Image.fromarray(crop.transpose(1, 2, 0)).save(kept / f"{number:03}.png")
+        draw_picture(ShowOptions(source=folder, out=out))
 
 
 def averages(crops: NDArray[np.uint8], out: Path = AVERAGES, row: int = 33) -> None:
@@ -94,6 +96,5 @@ def show(axis: Axes, image: Tensor) -> None:
 
 
 if __name__ == "__main__":
-    photographs = scikit_image(100)
-    steps(photographs)
-    averages(photographs)
+    steps(scikit_image_classes(12))
+    averages(scikit_image(100))

@@ -113,12 +113,14 @@ def test_sliders_move_by_keyboard_and_pictures_follow() -> None:
             slider.focus()
             redrawn(page, lambda: page.keyboard.press("ArrowRight"))
         assert page.locator("#steps img").count() == 9
-        for choice in ("inside", "renormalised", "mixup"):
+        for choice in ("renormalised", "inside", "mixup"):
             option = page.get_by_label(choice, exact=True)
             option.focus()
             redrawn(page, lambda: page.keyboard.press("Space"))
         assert "the mask" not in pictures(page)
         assert "renormalised" in page.locator("#steps").inner_text()
+        # All images of a mix are private now, and both label modes are the same.
+        page.get_by_label("renormalised", exact=True).wait_for(state="hidden")
         redrawn(page, page.get_by_role("button", name="New keys").click)
         page.get_by_label("range slider for c1: upper bound of every coefficient").press("Home")
         refused = page.locator("#steps").get_by_role("alert")
@@ -190,12 +192,21 @@ def test_an_attack_and_a_report_are_shown(tmp_path: Path) -> None:
         assert page.locator("#trial h3").count() == 4
         assert "A better attack may succeed" in page.locator("#trial").inner_text()
         page.get_by_role("tab", name="Reports").click()
-        page.get_by_role("button", name="Open", exact=True).click()
         frame = page.frame_locator("iframe.report")
         frame.locator("body").wait_for()
         page.wait_for_timeout(1000)
         assert frame.locator("h1").inner_text() == "Somebody's report"
         assert asked == []
+        # Neither the image nor a choice of reports is of use here.
+        for label in ("Image", "Report"):
+            page.get_by_label(label, exact=True).wait_for(state="hidden")
+        (tmp_path / "later").mkdir()
+        (tmp_path / "later" / "report.html").write_text("<h1>Another</h1>", encoding="utf-8")
+        page.get_by_role("tab", name="Attack").click()
+        page.get_by_label("Image", exact=True).wait_for()
+        page.get_by_role("tab", name="Reports").click()
+        frame.get_by_text("Another").wait_for()
+        page.get_by_label("Report", exact=True).wait_for()
 
 
 @in_browser

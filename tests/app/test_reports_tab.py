@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import html5lib
@@ -27,8 +28,11 @@ def folder(tmp_path: Path) -> Path:
     return home
 
 
-def test_only_reports_that_lie_in_the_folder_are_listed(folder: Path) -> None:
-    assert reports_tab.list_reports(folder) == ["a/report.html", "report.html"]
+def test_only_reports_that_lie_in_the_folder_are_listed_the_latest_first(folder: Path) -> None:
+    for latest, other in (("a/report.html", "report.html"), ("report.html", "a/report.html")):
+        os.utime(folder / other, (1e9, 1e9))
+        os.utime(folder / latest, (2e9, 2e9))
+        assert reports_tab.list_reports(folder) == [latest, other]
     assert reports_tab.list_reports(folder / "missing") == []
 
 

@@ -27,6 +27,8 @@ def test_the_keys_are_those_of_the_encodings(table: ImageTable) -> None:
 
 def test_an_illustration_shows_the_steps_of_an_encoding(table: ImageTable) -> None:
     steps = illustrate(Scheme.inside(3), table, None, np.arange(5))
+    np.testing.assert_array_equal(steps.labels[:, 0], table.labels[:5])
+    assert steps.labels.shape == (5, 3)
     mixes = np.einsum("nk,nk...->n...", steps.coefficients.astype(np.float64), steps.parts)
     np.testing.assert_allclose(steps.mixes, mixes, atol=1e-4)
     np.testing.assert_array_equal(

@@ -10,7 +10,7 @@ from instahide.app.demo_images import DemoImages, Pixels
 from instahide.app.html import Panel, paragraph, pictures
 from instahide.data import ImageTable
 from instahide.data.display import denormalize, image_axes, min_max
-from instahide.encryption.known_keys import CAPTION, Illustration, illustrate
+from instahide.encryption.known_keys import CAPTION, UNMASKED, Illustration, illustrate
 from instahide.encryption.privacy import privacy_statement
 from instahide.encryption.scheme import LabelMode, Preset, Scheme
 
@@ -43,28 +43,28 @@ def encryption_panels(demo: DemoImages, chosen: Pixels, wanted: Wanted) -> str:
     pool = demo.public if scheme.public_k else None
     steps = illustrate(scheme, images, pool, np.zeros(1, np.int64))
     privacy = privacy_statement(None, noise=bool(scheme.noise))
-    texts = [_label(steps, scheme), CAPTION if scheme.mask else _UNMASKED, f"{privacy}."]
-    return pictures(_panels(steps, images, scheme)) + "".join(map(paragraph, texts))
+    texts = [_label(steps, scheme), CAPTION if scheme.mask else UNMASKED, f"{privacy}."]
+    shown = pictures(_parts(steps, images, scheme)) + pictures(_results(steps, scheme))
+    return shown + "".join(map(paragraph, texts))
 
 
-_UNMASKED = "There is no mask, so the encoding is the mix itself. It hides nothing."
-
-
-def _panels(steps: Illustration, images: ImageTable, scheme: Scheme) -> list[Panel]:
+def _parts(steps: Illustration, images: ImageTable, scheme: Scheme) -> list[Panel]:
     partners = ["private partner"] * (scheme.private_k - 1) + ["public partner"] * scheme.public_k
-    parts = [
+    return [
         Panel(f"{name} × {weight:.2f}", denormalize(part, images))
         for name, weight, part in zip(
             ["the image", *partners], steps.coefficients[0], steps.parts[0], strict=True
         )
     ]
+
+
+def _results(steps: Illustration, scheme: Scheme) -> list[Panel]:
     mask = [Panel("the mask", image_axes(steps.negated[0]))] if scheme.mask else []
     return [
-        *parts,
         Panel("the mix", min_max(steps.mixes[0])),
         *mask,
         Panel("the encoding", min_max(steps.encodings[0])),
-        Panel("|encoding|: the absolute values", min_max(np.abs(steps.encodings[0]))),
+        Panel("|encoding|", min_max(np.abs(steps.encodings[0]))),
     ]
 
 

@@ -19,12 +19,18 @@ from instahide.errors import InstaHideError
 #: Fonts that every system has, so that none is downloaded.
 THEME = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
 CSS = """
-.panels { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); }
-.panels figure { margin: 0; }
+.panels {
+  display: grid; gap: .75rem; margin-bottom: .75rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(10rem, 45%), 1fr));
+}
+.panels figure { margin: 0; max-width: 22rem; }
 .panels img { width: 100%; image-rendering: pixelated; display: block; }
-.panels figcaption { font-size: .85rem; }
+.panels figcaption {
+  font-size: .85rem; white-space: nowrap; overflow: hidden; text-overflow: ellipsis;
+}
+@media (max-width: 30rem) { .panels figcaption { font-size: .75rem; } }
 .refusal { border-left: 4px solid #b91c1c; padding-left: .75rem; }
-iframe.report { width: 100%; height: 80vh; border: 1px solid #6b7280; background: white; }
+iframe.report { width: 100%; height: 85vh; border: 1px solid #6b7280; background: white; }
 """
 INTRODUCTION = (
     "InstaHide gives no privacy guarantee: published attacks recover images from its encodings. "
@@ -37,19 +43,26 @@ FORGET = 60
 def build(demo: DemoImages, folder: Path) -> gr.Blocks:
     """Build the page; its third tab shows the reports in ``folder``."""
     with gr.Blocks(
-        title="InstaHide", analytics_enabled=False, delete_cache=(FORGET, FORGET)
+        title="InstaHide",
+        analytics_enabled=False,
+        delete_cache=(FORGET, FORGET),
+        fill_width=True,
     ) as page:
         gr.HTML("<h1>InstaHide</h1>" + paragraph(INTRODUCTION))
-        name = gr.Dropdown(list(demo.choices), label="Image", filterable=False)
-        upload = gr.UploadButton("Upload your own image", elem_id="upload")
         chosen = gr.State(next(iter(demo.choices.values())))
+        with gr.Row(equal_height=True) as choice:
+            name = gr.Dropdown(list(demo.choices), label="Image", filterable=False, scale=4)
+            upload = gr.UploadButton("Upload your own image", elem_id="upload", min_width=200)
         message = gr.HTML(elem_id="said")
-        with gr.Tab("Encryption"):
+        with gr.Tab("Encryption") as encryption:
             draw = _steps(demo, chosen, page)
-        with gr.Tab("Attack"):
+        with gr.Tab("Attack") as attack:
             _trial(demo, chosen)
-        with gr.Tab("Reports") as tab:
-            _reports(folder, page, tab)
+        with gr.Tab("Reports") as reports:
+            _reports(folder, reports)
+        # A report is not about the chosen image.
+        for tab in (encryption, attack, reports):
+            tab.select(partial(_visible, tab is not reports), None, choice, show_progress="hidden")
         outputs: dict[str, object] = {"outputs": [chosen, name, message], "show_progress": "hidden"}
         for event in (
             upload.upload(_answer(_received, fails=_kept), upload, **outputs),
@@ -64,10 +77,10 @@ def _steps(demo: DemoImages, chosen: gr.State, page: gr.Blocks) -> dict[str, obj
     with gr.Row():
         scheme = gr.Radio(["cross", "inside", "mixup", "plain"], value="cross", label="Scheme")
         labels = gr.Radio(["soft", "renormalised"], value="soft", label="Label mode")
-    with gr.Row():
+    with gr.Row() as bounds:
         k = gr.Slider(2, 8, 4, step=1, label="k: images in a mix")
         c1 = gr.Slider(0.15, 1, 0.65, step=0.05, label="c1: upper bound of every coefficient")
-    again = gr.Button("New keys")
+        again = gr.Button("New keys", scale=0, min_width=160)
     out = gr.HTML(elem_id="steps")
 
     def drawn(chosen: Pixels, scheme: Preset, k: float, c1: float, labels: LabelMode) -> str:
@@ -82,13 +95,27 @@ def _steps(demo: DemoImages, chosen: gr.State, page: gr.Blocks) -> dict[str, obj
     }
     moved = [control.input for control in (scheme, k, c1, labels)]
     gr.on([*moved, again.click, page.load], **draw)
+    scheme.input(_effective, scheme, [labels, bounds], show_progress="hidden")
     return draw
 
 
+def _effective(scheme: Preset) -> tuple[object, object]:
+    """Show the label mode, and the controls of the mix, only if the ``scheme`` depends on them.
+
+    If all images of a mix are private, their coefficients sum to 1, and both modes are the same.
+    """
+    return _visible(scheme == "cross"), _visible(scheme != "plain")
+
+
+def _visible(shown: bool) -> object:
+    return gr.update(visible=shown)
+
+
 def _trial(demo: DemoImages, chosen: gr.State) -> None:
-    attack = gr.Radio(list(ATTACKS), value=next(iter(ATTACKS)), label="Attack")
-    copies = gr.Slider(2, 50, 20, step=1, label="T: encodings of each image")
-    run = gr.Button("Run it", variant="primary")
+    with gr.Row(equal_height=True):
+        attack = gr.Radio(list(ATTACKS), value=next(iter(ATTACKS)), label="Attack")
+        copies = gr.Slider(2, 50, 20, step=1, label="T: encodings of each image")
+        run = gr.Button("Run it", variant="primary", scale=0, min_width=160)
     out = gr.HTML(elem_id="trial")
 
     def attacked(chosen: Pixels, attack: str, copies: float) -> str:
@@ -98,19 +125,22 @@ def _trial(demo: DemoImages, chosen: gr.State) -> None:
     run.click(_answer(attacked, fails=refusal), [chosen, attack, copies], out, concurrency_limit=1)
 
 
-def _reports(folder: Path, page: gr.Blocks, tab: gr.Tab) -> None:
-    name = gr.Dropdown([], label="Report", filterable=False)
-    read = gr.Button("Open")
+def _reports(folder: Path, tab: gr.Tab) -> None:
+    name = gr.Dropdown([], label="Report", filterable=False, visible=False)
     out = gr.HTML(elem_id="report")
-
-    def listed() -> tuple[object, str]:
-        found = reports_tab.list_reports(folder)
-        none = paragraph(f"There is no report in {folder}. `instahide audit` writes one.")
-        return gr.update(choices=found, value=next(iter(found), None)), "" if found else none
-
-    gr.on([page.load, tab.select], listed, None, [name, out], show_progress="hidden")
     opened = _answer(partial(reports_tab.open_report, folder), fails=refusal)
-    read.click(opened, name, out, show_progress="hidden")
+
+    def listed() -> tuple[object, object]:
+        found = reports_tab.list_reports(folder)
+        if not found:
+            none = f"There is no report in {folder}. `instahide audit` writes one."
+            return gr.update(visible=False), paragraph(none)
+        # There is nothing to choose from one report.
+        choices = gr.update(choices=found, value=found[0], visible=len(found) > 1)
+        return choices, opened(found[0])
+
+    tab.select(listed, None, [name, out], show_progress="hidden")
+    name.input(opened, name, out, show_progress="hidden")
 
 
 def _received(path: str) -> tuple[Pixels, None, str]:

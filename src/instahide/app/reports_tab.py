@@ -13,12 +13,16 @@ MOST_BYTES = 50_000_000
 
 
 def list_reports(folder: Path) -> list[str]:
-    """Relative paths of the reports in ``folder`` and below; links to other places are skipped."""
+    """Relative paths of the reports in ``folder`` and below, the latest first.
+
+    Links to other places are skipped.
+    """
     root = folder.resolve()
-    found = (path for path in root.rglob(HTML) if path.is_file())
-    return sorted(
-        str(path.relative_to(root)) for path in found if path.resolve().is_relative_to(root)
-    )
+    found = [
+        path for path in root.rglob(HTML) if path.is_file() and path.resolve().is_relative_to(root)
+    ]
+    found.sort(key=lambda path: (-path.stat().st_mtime, path))
+    return [str(path.relative_to(root)) for path in found]
 
 
 def open_report(folder: Path, name: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from pydantic import Field
 
 from instahide.cli.console import out
@@ -21,7 +24,7 @@ from instahide.utils.atomic_write import atomic_write
 if TYPE_CHECKING:
     from instahide.encryption.known_keys import Illustration
 
-_TITLES = ("the mix", "the encoding", "|encoding|:\nwhat it says")
+_TITLES = ("mix", "encoding", "|encoding|")
 _INK, _PALE = "#1b1f24", "#6b7280"
 
 
@@ -73,12 +76,10 @@ def draw_picture(options: ShowOptions) -> None:
         )
     pool = open_pool(options.public, images.shape) if scheme.public_k else None
     chosen = np.linspace(0, len(images) - 1, count).astype(np.int64)
-    _draw(illustrate(scheme, images, pool, chosen), images, scheme.private_k, options.out)
+    _draw(illustrate(scheme, images, pool, chosen), images, scheme, options.out)
 
 
-def _draw(steps: Illustration, images: ImageTable, private_k: int, path: Path) -> None:
-    from instahide.encryption.known_keys import CAPTION
-
+def _draw(steps: Illustration, images: ImageTable, scheme: Scheme, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -88,25 +89,63 @@ def _draw(steps: Illustration, images: ImageTable, private_k: int, path: Path) -
     count, k = steps.parts.shape[:2]
     # A gap separates the mixed images from the results.
     widths = [1.0] * k + [0.25] + [1.0] * len(_TITLES)
-    figure = Figure(figsize=(1.25 * sum(widths), 1.3 * count + 0.7), layout="constrained")
+    # A line of text is 0.15 inches high.
+    height = 1.35 + 0.15 * (1 + scheme.private_k)
+    figure = Figure(figsize=(1.3 * sum(widths), height * count + 0.9), layout="constrained")
     axes = figure.subplots(count, len(widths), squeeze=False, width_ratios=widths)
-    for row in range(count):
-        ends = [steps.mixes[row], steps.encodings[row], np.abs(steps.encodings[row])]
-        shown = [denormalize(part, images) for part in steps.parts[row]]
-        shown += [min_max(end) for end in ends]
-        for axis, pixels in zip(np.delete(axes[row], k), shown, strict=True):
-            axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    for axis in axes.flat:
+    for axis in axes[:, k]:
         axis.set_axis_off()
+    for row in range(count):
+        for axis, (pixels, text) in zip(
+            np.delete(axes[row], k), _panels(steps, images, row), strict=True
+        ):
+            axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            axis.set_xlabel(text, fontsize=9, color=_INK)
     names = [
-        "original",
-        *["private\npartner"] * (private_k - 1),
-        *["public\npartner"] * (k - private_k),
+        "image",
+        *["private\npartner"] * (scheme.private_k - 1),
+        *["public\npartner"] * scheme.public_k,
     ]
     for axis, name in zip(np.delete(axes[0], k), [*names, *_TITLES], strict=True):
-        axis.set_title(name, fontsize=8, color=_INK)
-    part = shown_part(images.shape)
-    caption = CAPTION if part is None else f"{CAPTION} Shown: {part}."
-    figure.supxlabel(caption, fontsize=7, color=_PALE)
+        axis.set_title(name, fontsize=10, color=_INK)
+    caption = textwrap.fill(_caption(scheme, images), int(16 * sum(widths)))
+    figure.supxlabel(caption, fontsize=9, color=_PALE)
     with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=160, facecolor="white")
+        figure.savefig(partial, dpi=140, facecolor="white")
+
+
+def _caption(scheme: Scheme, images: ImageTable) -> str:
+    from instahide.encryption.known_keys import CAPTION, UNMASKED
+
+    text, part = CAPTION if scheme.mask else UNMASKED, shown_part(images.shape)
+    return text if part is None else f"{text} Shown: {part}."
+
+
+def _panels(
+    steps: Illustration, images: ImageTable, row: int
+) -> Iterator[tuple[NDArray[np.float64], str]]:
+    """The pictures of one encryption, each with the text below it."""
+    names = [label_text(label, images) for label in steps.labels[row]]
+    weights = [f"{weight:.2f}" for weight in steps.coefficients[row]]
+    texts = [f"× {weight}\nlabel {name}" for weight, name in zip(weights, names, strict=False)]
+    texts += [f"× {weight}\nno label" for weight in weights[len(names) :]]
+    for part, text in zip(steps.parts[row], texts, strict=True):
+        yield denormalize(part, images), text
+    label = [f"{weight} of {name}" for weight, name in zip(weights, names, strict=False)]
+    yield min_max(steps.mixes[row]), "\n".join(["label:", *label])
+    yield min_max(steps.encodings[row]), "same label"
+    yield min_max(np.abs(steps.encodings[row])), ""
+
+
+def label_text(label: NDArray[np.generic], images: ImageTable) -> str:
+    """The label of one image in at most 12 characters."""
+    if images.task == "single-label":
+        text = images.classes[int(label)]
+    elif images.task == "multi-label":
+        shown = [name for name, value in zip(images.classes, label, strict=True) if value > 0.5]
+        text = ", ".join(shown) or "no finding"
+    else:
+        text = ", ".join(f"{value:.3g}" for value in label)
+    return text if len(text) <= 12 else f"{text[:11]}…"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data import ImageTable
+from instahide.data.labels import Labels
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.exposure import Exposure
@@ -82,7 +83,13 @@ def _negated(keys: OneTimeKeys, shape: tuple[int, ...]) -> NDArray[np.bool]:
 
 
 #: Caption of every such picture.
-CAPTION = "These keys were made for this picture only. The mask hides the signs, not |encoding|."
+CAPTION = (
+    "The mix is the sum of the images, each times its coefficient. The encoding is the mix with "
+    "random signs, and |encoding| is its absolute value, which the signs do not hide. The keys are "
+    "used for this picture only."
+)
+#: Caption of a picture without a mask.
+UNMASKED = "There is no mask, so the encoding is the mix itself. It hides nothing."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,6 +98,7 @@ class Illustration:
 
     Attributes:
         parts: (n, k, C, H, W) the encrypted image and its partners.
+        labels: (n, private_k) class numbers or (n, private_k, columns) targets, of private parts.
         coefficients: (n, k) float32 of ``parts``.
         mixes: (n, C, H, W) weighted sums of ``parts``.
         negated: (n, C, H, W) bool, whether the mask flips the sign.
@@ -98,6 +106,7 @@ class Illustration:
     """
 
     parts: NDArray[np.float32]
+    labels: Labels
     coefficients: NDArray[np.float32]
     mixes: NDArray[np.float64]
     negated: NDArray[np.bool]
@@ -157,4 +166,5 @@ def illustrate(
     if scheme.noise:
         encodings = encodings + sampler.noise(block, encodings.shape, scheme.noise)
     negated = _negated(keys, shape)
-    return Illustration(parts, keys.coefficients, mixes, negated, encodings)
+    labels = images.labels[keys.partners[:, : scheme.private_k]]
+    return Illustration(parts, labels, keys.coefficients, mixes, negated, encodings)
