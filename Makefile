@@ -13,6 +13,9 @@ TORCHVISION := .venv-torchvision
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 RESULTS := experiments/results
 BENCHMARKS := app encode duplicates keys memory loader ledger publish reading ray_nodes distributed startup wrapping client_round lightning_callback public_search
+# Where the pages link to: the address of the remote, if it has one on the web.
+REPOSITORY_URL ?= $(shell git remote get-url origin 2>/dev/null | sed -nE 's,^https://[^/]*@,https://,; s,^(https://|git@)([^/:]+)[/:](.+)$$,https://\2/\3,; s,\.git$$,,; /^https:/p')
+export REPOSITORY_URL
 TABLES := tables attack_tables reconstruction_tables settings_tables evidence_tables noise_table
 
 .DEFAULT_GOAL := help

@@ -1,4 +1,4 @@
-"""Write the README's table of results from the files of measurements.
+"""Write the results in the README and on the first page of the site from the measured files.
 
     python -m experiments.tables
 
@@ -343,11 +343,29 @@ def headline_table() -> list[str]:
     ]
 
 
-def rewritten(text: str) -> str:
-    """Return ``text`` with its measured region updated."""
-    return with_measured(text, headline_table())
+def headline_sentence() -> list[str]:
+    """Return the result at the head of the first page: what is recovered, at which accuracy."""
+    above, ssim, seconds = recovered("none")
+    drops = sorted(drop_of("fashion-mnist", 30, scheme) for scheme in COMPARED)
+    return [
+        f"**{above:.0f} of 100 photographs were recovered** from 50 encodings of each, without "
+        f"labels, in {seconds:.0f} seconds on one core: with a structural similarity above 0.5, "
+        f"{ssim:.2f} on average. Training on encodings of Fashion-MNIST cost {drops[0]:.1f} to "
+        f"{drops[-1]:.1f} points of accuracy. "
+        "[Evidence](evidence.md)",
+        "{ .headline }",
+    ]
+
+
+#: The function that returns the measured lines of each page.
+PAGES = {ROOT / "README.md": headline_table, ROOT / "docs" / "index.md": headline_sentence}
+
+
+def rewritten(page: Path) -> str:
+    """Return the text of ``page`` with its measured region updated."""
+    return with_measured(page.read_text(encoding="utf-8"), PAGES[page]())
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(rewritten(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(rewritten(path), encoding="utf-8")

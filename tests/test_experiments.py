@@ -92,10 +92,11 @@ def test_a_signed_scheme_differs_in_the_stem_alone() -> None:
     assert seen.differences(signed) == ["sign_invariant: True here, False there"]
 
 
-def test_the_readme_shows_what_was_measured() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert tables.rewritten(readme) == readme
-    assert "| accuracy lost on Fashion-MNIST" in readme
+def test_the_first_pages_show_what_was_measured() -> None:
+    for page in tables.PAGES:
+        assert tables.rewritten(page) == page.read_text(encoding="utf-8")
+    assert "| accuracy lost on Fashion-MNIST" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "of 100 photographs" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
 
 def test_curves_are_those_of_the_longest_runs() -> None:

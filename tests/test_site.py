@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from instahide.encryption.scheme import Scheme
 from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Never asked for: it only has to be linked to.
+REPOSITORY = "https://example.org/instahide"
 
 
 class Page(HTMLParser):
@@ -65,6 +68,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)],
         cwd=ROOT,
+        env={**os.environ, "REPOSITORY_URL": REPOSITORY},
         capture_output=True,
         text=True,
         check=False,
@@ -93,6 +97,20 @@ def test_nothing_comes_from_elsewhere(pages: dict[Path, Page], site: Path) -> No
         assert [source for source in page.loads if urlsplit(source).netloc] == [], path
     styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
     assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", styles)
+
+
+def test_pages_have_six_groups_a_logo_and_links_to_the_repository_and_their_neighbors(
+    pages: dict[Path, Page], site: Path
+) -> None:
+    path = site / "quickstart" / "index.html"
+    text = path.read_text(encoding="utf-8")
+    assert len(re.findall(r'<li class="md-tabs__item', text)) == 6
+    assert "../assets/logo.svg" in pages[path].loads
+    assert REPOSITORY in pages[path].links
+    # The theme's script would ask the host for its stars.
+    assert 'data-md-component="source"' not in text
+    for side in ("prev", "next"):
+        assert f"md-footer__link--{side}" in text
 
 
 def test_no_link_goes_nowhere(pages: dict[Path, Page]) -> None:
