@@ -75,6 +75,7 @@ def privately(noise: float, split: Split, epochs: int, seed: int) -> dict[str, o
     from instahide.integrations.flower.client.dp_sgd import train_with_dp_sgd
     from instahide.integrations.flower.client.participant import Participant
     from instahide.integrations.flower.config import FederatedSettings
+    from instahide.training.losses import Loss
 
     channels, classes = split.train.shape[0], len(split.train.classes)
     # What is spent is counted beside the ledger, over all runs: here for this run alone.
@@ -85,7 +86,7 @@ def privately(noise: float, split: Split, epochs: int, seed: int) -> dict[str, o
              "ledger": str(Path(folder) / "ledger.sqlite")}
         )  # fmt: skip
         network = build(settings.model, channels, classes, sign_invariant=False, seed=seed)
-        spent = train_with_dp_sgd(network, split.train, Participant(settings), 1)
+        spent = train_with_dp_sgd(network, split.train, Participant(settings), 1, Loss())
     network.eval()
     return {
         "accuracy": percent(accuracy(network, table_batches(split.test)).overall),
