@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Channels at full resolution; twice as many at each halving, so that every level costs the same.
-WIDTH = 16
-#: Number of resolutions: full, half, ...
-LEVELS = 4
+#: Channels at full resolution, at half, ...; twice as many, so that every level costs the same.
+WIDTHS = (16, 32, 64, 128)
 #: Channels per group in group normalization; every width is a multiple.
 GROUPS = 8
 
@@ -19,30 +18,34 @@ GROUPS = 8
 class UNet(nn.Module):
     """An encoder and decoder over several resolutions with skip connections.
 
-    It uses group normalization (Wu and He, 2018), so that images of a batch do not interact.
+    It uses group normalization (Wu and He, 2018), so that images of a batch do not interact. With
+    as many outputs as inputs it is initialized to the identity, so that it learns a residual.
 
     Args:
-        channels: channels of input and output.
-        width: hidden channels at full resolution.
-        levels: number of resolutions; halves are rounded up to at least one pixel.
+        inputs: channels of the input.
+        outputs: channels of the output; those of the input by default.
+        widths: hidden channels of each resolution; halves are rounded up to at least one pixel.
+        block: makes the layers of a resolution, for its input and output channels.
     """
 
-    def __init__(self, channels: int, width: int = WIDTH, levels: int = LEVELS) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int | None = None,
+        widths: Sequence[int] = WIDTHS,
+        block: Callable[[int, int], nn.Module] | None = None,
+    ) -> None:
         super().__init__()
-        widths = [width << level for level in range(levels)]
-        self.down = nn.ModuleList(
-            _convolutions(inputs, outputs) for inputs, outputs in pairwise([channels, *widths])
-        )
-        self.up = nn.ModuleList(
-            _convolutions(below + skip, skip) for skip, below in pairwise(widths)
-        )
-        self.out = nn.Conv2d(width + channels, channels, 1)
-        # Initialized to the identity, so that it learns a residual.
+        outputs, block = outputs or inputs, block or _convolutions
+        self.down = nn.ModuleList(block(one, other) for one, other in pairwise([inputs, *widths]))
+        self.up = nn.ModuleList(block(below + skip, skip) for skip, below in pairwise(widths))
+        self.out = nn.Conv2d(widths[0] + inputs, outputs, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.dirac_(self.out.weight[:, width:])
+        if inputs == outputs:
+            nn.init.dirac_(self.out.weight[:, widths[0] :])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, H, W) -> the same shape."""
+        """(n, inputs, H, W) -> (n, outputs, H, W)."""
         skips: list[Tensor] = []
         image = x
         for layer in self.down:

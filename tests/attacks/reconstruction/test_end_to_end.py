@@ -6,6 +6,7 @@ crops are of the same ones: these are floors that tell when something breaks, no
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,14 +26,14 @@ from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAtt
 from instahide.attacks.reconstruction.pair_encoder import selection
 from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
 from instahide.attacks.reconstruction.pair_encoder.network import shipped_encoder
+from instahide.attacks.reconstruction.recovery import phase_retrieval
+from instahide.attacks.reconstruction.recovery.sign_network import shipped_network
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.reconstruction import ReconstructionScore, score_reconstruction
 from instahide.data import ImageTable
 from instahide.data.public.crops import PHOTOS, PhotoCrops
 from instahide.encryption.scheme import Scheme
 from tests.attacks.elsewhere import DEVICE, Elsewhere
-
-INITIALISATION = "instahide.attacks.reconstruction.recovery.spectral_init"
 
 
 @cache
@@ -67,25 +68,32 @@ def attacked(
     return found, score_reconstruction(found, truth, observation.mean, observation.std)
 
 
-def test_twenty_encodings_of_an_image_tell_who_is_in_which() -> None:
-    found, score = attacked(*observed(Scheme.cross(6), "none"))
-    assert score.mass > 0.75
-    # A flat guess has 0.0 to 0.1. So few images may still be turned in whole patches of pixels.
-    assert score.ssim.mean() > 0.15
+@pytest.mark.parametrize(("copies", "mass", "ssim"), [(20, 0.85, 0.7), (10, 0.75, 0.5)])
+def test_encodings_of_an_image_show_it(copies: int, mass: float, ssim: float) -> None:
+    found, score = attacked(*observed(Scheme.cross(6), "none", copies=copies))
+    # At 20 copies 0.95 were assigned, with a mean SSIM of 0.89; at 10 copies 0.89 and 0.78.
+    assert score.mass > mass
+    assert score.ssim.mean() > ssim
     assert found.confidence is not None
-    # And is seldom called right: of 28 draws of keys 25 had no image that was called so and was
-    # not, and none had more than 2. Images that are right may be called so, as many as there are.
     called = found.confidence >= RECOVERED
-    assert int((called & (score.ssim <= 0.5)).sum()) <= 4
+    assert called.any()
+    assert int((called & (score.ssim <= 0.5)).sum()) <= 3
 
 
-def test_an_image_that_is_alone_in_its_mixes_is_known_to_be_there() -> None:
+def test_an_image_that_is_alone_in_its_mixes_is_recovered() -> None:
     found, score = attacked(*observed(Scheme.cross(6, private_k=1), "none"))
-    assert score.mass > 0.75
-    assert found.images is not None
-    assert torch.isfinite(found.images).all()
-    # But nothing tells whether its signs are right.
-    assert found.statistics["recovered"] == 0
+    assert score.mass > 0.95
+    assert score.ssim.mean() > 0.6
+    assert found.assignment is not None
+    assert found.assignment.shape == (400, 1)
+
+
+def test_four_private_images_are_told_apart() -> None:
+    found, score = attacked(*observed(Scheme.inside(4), "none"))
+    assert found.assignment is not None
+    assert found.assignment.shape == (400, 4)
+    assert score.mass > 0.6
+    assert score.ssim.mean() > 0.6
 
 
 def untold(observation: EncodingObservation) -> EncodingObservation:
@@ -133,8 +141,6 @@ def test_encodings_that_share_nothing_give_nothing_and_the_attack_says_so(told: 
     found = ReconstructionAttack(rounds=1).run(
         replace(observation, encodings=alone), Budget(), no_progress
     )
-    assert found.confidence is not None
-    assert found.confidence.max() < RECOVERED
     assert found.statistics["recovered"] == 0
 
 
@@ -151,20 +157,23 @@ def test_a_spent_budget_ends_the_rounds_with_what_there_is() -> None:
         observation, Budget(0), lambda what, share: said.append(what)
     )
     assert found.images is not None
-    assert [what for what in said if "round" in what] == ["recovery, round 1"]
+    assert [what for what in said if "round" in what] == ["recovery and assignment, round 1"]
     assert "final recovery" not in said
+
+
+def read_networks_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are checked on the device that stands for another one here; and copies are moved."""
+    encoder, network = shipped_encoder((3, 32, 32)), deepcopy(shipped_network())
+    monkeypatch.setattr(selection, "shipped_encoder", lambda _: encoder)
+    monkeypatch.setattr(phase_retrieval, "shipped_network", lambda: network)
 
 
 @pytest.mark.parametrize("scheme", [Scheme.inside(2), Scheme.mixup(2)], ids=["inside", "mixup"])
 def test_all_of_it_can_run_on_another_device(
     scheme: Scheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{INITIALISATION}.STARTS", 3)
-    monkeypatch.setattr(f"{INITIALISATION}.FINALISTS", 2)
     observation, _ = observed(scheme, "soft", 8, 12)
-    # Read beforehand: files are checked on the device that stands for another one here.
-    encoder = shipped_encoder((3, 32, 32))
-    monkeypatch.setattr(selection, "shipped_encoder", lambda _: encoder)
+    read_networks_beforehand(monkeypatch)
     with Elsewhere():
         attack = ReconstructionAttack(rounds=1, folder=tmp_path, device=DEVICE)
         found = attack.run(observation, Budget(), no_progress)
@@ -177,8 +186,7 @@ def test_all_of_it_can_run_on_another_device(
 
 
 def test_features_may_come_from_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{INITIALISATION}.STARTS", 3)
-    monkeypatch.setattr(f"{INITIALISATION}.FINALISTS", 2)
+    read_networks_beforehand(monkeypatch)
     observation, _ = observed(Scheme.inside(2), "none", 8, 12)
     features = edges_of_square(observation.encodings)
     with Elsewhere():

@@ -1,30 +1,47 @@
-"""Assignment of private images to encodings, by features and by templates of the images."""
+"""Assignment of private images to encodings, by features and by templates of the images.
+
+Every encoding has a few candidates, the images that its features speak for most. All pairs of them
+are compared. Each image is the first image of the same number of encodings, and a partner in about
+as many. Prices of images make the expected numbers meet this constraint: prices of images that too
+many encodings claim rise, and those of images that too few claim fall. This is the scaling
+algorithm of optimal transport (Sinkhorn), with encodings on one side and images on the other.
+Memory is linear in the number of encodings.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instahide.attacks.reconstruction.pair_encoder.filters import high_pass, high_pass_adjoint
+from instahide.attacks.reconstruction.clustering import densest_clusters, prototypes
+from instahide.attacks.reconstruction.feature_model import FeatureModel, fit_features
+from instahide.attacks.reconstruction.neighbours import blocks
+from instahide.attacks.reconstruction.templates import Templates
 
+#: Number of candidate images per encoding, and number of their pairs that are kept.
+CANDIDATES, PAIRS = 24, 64
 #: Rounds of the auction, and the price increase per round, relative to the surplus of encodings.
 ROUNDS, STEP = 25, 0.4
 #: Tolerated relative deviation of an image's number of encodings from the mean.
 SLACK = 0.15
-#: Ratios of two coefficients for which templates are computed, as angles in degrees: from a first
-#: image that is much stronger than the second to equal strength. Pairs are tried in both orders.
-ANGLES = (12, 30, 45)
-#: Number of candidate images per encoding, the best matches. All pairs of them are tried.
-CANDIDATES = 24
-#: Ridge penalty of the centers, for features of length 1.
-CENTRE_RIDGE = 0.3
-#: Number of encodings whose pairs are tried at a time.
-BLOCK = 32
+#: Rounds of assignment and regression on features, before and after each renewal of images.
+REFINEMENTS, RENEWALS = 4, 3
+#: Share of further images in a renewal; size of their clusters, relative to the encodings of an
+#: image; and least variance that an image explains, relative to the median, if the number of images
+#: is unknown.
+FURTHER, RESIDUE_SHARE, LEAST_SHARE = 0.1, 0.2, 0.22
+#: Iterations of the prices in each of them, and the power of each correction; 1 would meet the
+#: constraint exactly, even for an image whose cluster was not found.
+SCALINGS, POWER = 30, 0.8
+#: Number of encodings of strength 1 that are added to an image's own for the mean of its strengths.
+PRIOR = 3
+#: Number of encodings from which medians of scores are estimated.
+SAMPLE = 4096
+#: Weight of the correlation with a template, relative to the log evidence of features.
+TEMPLATE_WEIGHT = 40.0
 #: Subtracted from scores that the labels rule out.
 FORBIDDEN = 1e6
 
@@ -48,166 +65,264 @@ class Classes(NamedTuple):
         both = there[:, :, None] & there[:, None, :]
         return both & (classes == present.sum(dim=1)[:, None, None])
 
+    def forbid(self, rows: slice, scores: Tensor) -> Tensor:
+        """``scores`` (r, m) of ``rows`` without those of images whose class the label lacks."""
+        return scores.masked_fill(~self.present[rows][:, self.of], -FORBIDDEN)
 
-def classes_of(scores: Tensor, labels: Tensor) -> Classes:
-    """The class of each image: the one most over-represented in its highest-scoring encodings.
+
+class Assignment(NamedTuple):
+    """Images and strengths of n encodings.
+
+    Attributes:
+        members: (n, k) images of each encoding.
+        strengths: (n, k) squared coefficient of each, over the mean of squared coefficients.
+    """
+
+    members: Tensor
+    strengths: Tensor
+
+
+class Pairs(NamedTuple):
+    """Pairs of images of each encoding: ``first``, ``second`` and log ``evidence``, all (n, p)."""
+
+    first: Tensor
+    second: Tensor
+    evidence: Tensor
+
+
+def classes_of(features: Tensor, centres: Tensor, labels: Tensor) -> Classes:
+    """The class of each image: the one most over-represented in its most similar encodings.
 
     Args:
-        scores: (n, m) scores of encodings and images.
+        features: (n, d) features.
+        centres: (m, d) `prototypes` of the images.
         labels: (n, c) labels, greater than 0 for each class of an encoding.
     """
     present = labels > 0
-    best = scores.topk(min(40, max(2, len(scores) // scores.shape[1])), dim=0).indices
-    over = present.float()[best].mean(dim=0) - present.float().mean(dim=0)
-    return Classes(present, over.argmax(dim=1))
+    share = present.float().mean(dim=0)
+    most = min(40, max(2, len(features) // len(centres)))
+    found = []
+    for images in blocks(len(centres), len(features)):
+        best = (features @ centres[images].T).topk(most, dim=0).indices
+        found.append((present.float()[best].mean(dim=0) - share).argmax(dim=1))
+    return Classes(present, torch.cat(found))
 
 
-def feature_scores(features: Tensor, centres: Tensor) -> Tensor:
-    """(n, m) z-scores of the similarity of encodings to the `prototypes` of images."""
-    return robust_z_scores(features @ centres.T)
+def assign_by_features(
+    features: Tensor,
+    groups: Tensor,
+    per_mix: int,
+    variance: float,
+    *,
+    count: int | None = None,
+    labels: Tensor | None = None,
+) -> tuple[Assignment, Tensor]:
+    """Images of each encoding, and (m, d) their centers: alternates assignment and regression.
 
-
-def refined_scores(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores (n, m), as from `feature_scores`, and centers (m, D) of images with known mixes.
-
-    One regression on all encodings gives the centers, so that the partners of an image do not leak
-    into its center. The contribution of an encoding to a center is removed from its own score.
+    Images for which there was no cluster are looked for in what the others leave of the features.
+    Then the images that explain least are dropped.
 
     Args:
-        features: (n, D) features of length 1.
-        weights: (n, m) coefficient of each image in each encoding.
+        features: (n, d) features.
+        groups: (g, size) clusters of encodings, one for each image.
+        per_mix: number of private images in a mix.
+        variance: variance of strengths.
+        count: number of images m, if known.
+        labels: (n, c) labels, if known; only images whose classes are those of the label are
+            assigned, if there are any.
     """
-    gram = weights.T @ weights + CENTRE_RIDGE * torch.eye(weights.shape[1]).to(weights)
-    solve = torch.linalg.inv(gram)
-    centres = solve @ (weights.T @ features)
-    norms = centres.norm(dim=1)
-    scores = (features @ centres.T - weights @ solve) / norms
-    return robust_z_scores(scores), centres / norms[:, None]
+    centres = prototypes(features, groups)
+    classes = None if labels is None else classes_of(features, centres, labels)
+    members = assign_by_similarity(features, centres, per_mix, classes)
+    found = Assignment(members, torch.ones(members.shape).to(features))
+    model = fit_features(features, *found, len(groups), variance)
+
+    def refine(model: FeatureModel, times: int) -> tuple[FeatureModel, Assignment]:
+        known = None if labels is None else classes_of(features, model.directions, labels)
+        found = reassigned(model, known)
+        again = fit_features(features, *found, len(model.centres), variance)
+        return (again, found) if times == 1 else refine(again, times - 1)
+
+    model, found = refine(model, REFINEMENTS)
+    for _ in range(RENEWALS):
+        found, images = _with_further_images(found, model)
+        model, found = refine(fit_features(features, *found, images, variance), 1)
+        kept = _most_explaining(model, found, count)
+        model, found = refine(model.restricted(kept), 1 + REFINEMENTS)
+    return found, model.directions
 
 
-def robust_z_scores(scores: Tensor) -> Tensor:
-    """(n, m) minus each column's median, over 1.48 times its median absolute deviation."""
-    centred = scores - scores.median(dim=0).values
-    return centred / (1.48 * centred.abs().median(dim=0).values + 1e-9)
+def _with_further_images(found: Assignment, model: FeatureModel) -> tuple[Assignment, int]:
+    """``found`` with further images, and the number of images with them.
+
+    Each is the weakest image in the encodings of a cluster of residues.
+    """
+    images = len(model.centres)
+    size = max(2, round(RESIDUE_SHARE * found.members.numel() / images))
+    most = max(2, round(FURTHER * images))
+    groups = densest_clusters(F.normalize(model.residues, dim=1), size, most)
+    members, strengths = found.members.clone(), found.strengths.clone()
+    weakest = strengths.argmin(dim=1)
+    for number, group in enumerate(groups):
+        members[group, weakest[group]] = images + number
+        strengths[group, weakest[group]] = 1.0
+    return Assignment(members, strengths), images + len(groups)
 
 
-def assign_by_features(scores: Tensor, per_mix: int, classes: Classes | None = None) -> Tensor:
+def _most_explaining(model: FeatureModel, found: Assignment, count: int | None) -> Tensor:
+    """(m,) the ``count`` images that explain most of the features' variance."""
+    energy = torch.zeros(len(model.centres)).to(found.strengths)
+    energy.index_add_(0, found.members.flatten(), found.strengths.flatten().square())
+    energy *= model.centres.square().sum(dim=1)
+    if count is None:
+        return (energy >= LEAST_SHARE * energy.median()).nonzero()[:, 0]
+    return energy.topk(min(count, len(energy))).indices.sort().values
+
+
+def assign_by_similarity(
+    features: Tensor, centres: Tensor, per_mix: int, classes: Classes | None = None
+) -> Tensor:
+    """(n, per_mix) the images whose ``centres`` (m, d) are most similar to each encoding.
+
+    Similarities are robust z-scores for each image: minus the median over encodings, over 1.48
+    times the median absolute deviation.
+    """
+    some = features[:: -(-len(features) // SAMPLE)]
+    scores = some @ centres.T
+    medians = scores.median(dim=0).values
+    spreads = 1.48 * (scores - medians).abs().median(dim=0).values + 1e-9
+    images, best = [], []
+    for rows in blocks(len(features), len(centres)):
+        scores = (features[rows] @ centres.T - medians) / spreads
+        if classes is not None:
+            scores = classes.forbid(rows, scores)
+        top = scores.topk(min(CANDIDATES, len(centres)), dim=1)
+        images.append(top.indices)
+        best.append(top.values)
+    return auction(torch.cat(images), torch.cat(best), len(centres), per_mix)
+
+
+def auction(candidates: Tensor, scores: Tensor, images: int, per_mix: int) -> Tensor:
     """(n, per_mix) images of each encoding; all images are in about the same number of encodings.
 
-    This is an auction: the prices of images that are in too many encodings rise, and those of
-    images that are in too few fall.
-
     Args:
-        scores: (n, m) scores, see `feature_scores`.
-        per_mix: number of private images in a mix.
-        classes: classes from the labels, if known; only images of a class of the label are used.
+        candidates: (n, q) candidate images of each encoding.
+        scores: (n, q) their scores.
+        images: number of images.
+        per_mix: number of images in a mix.
     """
-    if classes is not None:
-        scores = scores.masked_fill(~classes.present[:, classes.of], -FORBIDDEN)
-    images = scores.shape[1]
     due = len(scores) * per_mix / images
     prices = torch.zeros(images).to(scores)
+
+    def cheapest() -> Tensor:
+        return candidates.gather(1, (scores - prices[candidates]).topk(per_mix, dim=1).indices)
+
     for _ in range(ROUNDS):
-        chosen = (scores - prices).topk(per_mix, dim=1).indices
-        surplus = chosen.flatten().bincount(minlength=images) / due - 1
+        surplus = cheapest().flatten().bincount(minlength=images) / due - 1
         prices += STEP * surplus * (surplus.abs() > SLACK)
-    return (scores - prices).topk(per_mix, dim=1).indices
+    return cheapest()
 
 
-class Templates:
-    """Templates of the edges of x^2, for single images and for pairs.
-
-    The template of images a and b with coefficients l and m is the high-pass of (l a + m b)^2. It
-    is a sum of three terms, so that correlations with it follow from inner products of the terms.
-
-    Args:
-        sizes: (n, C, H, W) `magnitudes` of encodings.
-        images: (m, C, H, W) images.
-    """
-
-    def __init__(self, sizes: Tensor, images: Tensor) -> None:
-        squares = high_pass(sizes.square()).flatten(1)
-        spread = squares.std(dim=0) + 1e-6
-        observed = F.normalize((squares - squares.mean(dim=0)) / spread, dim=1)
-        edges = high_pass(images.square()).flatten(1) / spread
-        #: (n, m) products of encodings and the edges of one image.
-        self._one = observed @ edges.T
-        self._images = images.flatten(1)
-        # The inner product of an encoding with the edges of a product of two images is the inner
-        # product of this with the product of the images.
-        self._both = high_pass_adjoint((observed / spread).reshape(sizes.shape)).flatten(1)
-        self._ones, self._one_both, self._boths = _inner(images, edges, spread)
-
-    def alone(self) -> Tensor:
-        """(n, m) correlation of each encoding with each image's template."""
-        return self._one / (self._ones.diagonal() + 1e-9).sqrt()
-
-    def of_pairs(self, rows: slice, images: Tensor, angles: Sequence[float] = ANGLES) -> Tensor:
-        """(r, q, q) correlation with the template of each pair of ``images``, maximal over angles.
-
-        Args:
-            rows: the r encodings.
-            images: (r, q) candidates of each.
-            angles: angles in degrees; the cosine is the coefficient of the first image, the sine
-                that of the second.
-        """
-        held, alone = self._images[images], self._ones.diagonal()[images]
-        both = (held * self._both[rows, None]) @ held.mT
-        one = self._one[rows].gather(1, images)
-        pairs = images[:, :, None], images[:, None, :]
-        ones, one_both, boths = self._ones[pairs], self._one_both[pairs], self._boths[pairs]
-        best = torch.full_like(both, -torch.inf)
-        for angle in map(math.radians, angles):
-            a, b, c = math.cos(angle) ** 2, math.sin(angle) ** 2, math.sin(2 * angle)
-            product = a * one[:, :, None] + b * one[:, None, :] + c * both
-            norm = a**2 * alone[:, :, None] + b**2 * alone[:, None, :] + c**2 * boths
-            norm += 2 * (a * b * ones + c * (a * one_both + b * one_both.mT))
-            best = best.maximum(product / (norm.clamp(min=0) + 1e-9).sqrt())
-        return best
-
-
-def _inner(images: Tensor, edges: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Three (m, m) tables of inner products of edges, for images x and y.
-
-    The first holds those of x^2 and y^2, the second of x^2 and xy, the third of xy with itself.
-    """
-    # Preallocated: small results between large temporary ones would fragment the memory, by 15 GB
-    # for a thousand images.
-    one_both, boths = torch.empty(2, len(images), len(images)).to(images)
-    for row, (image, own) in enumerate(zip(images, edges, strict=True)):
-        product = high_pass(image * images).flatten(1) / spread
-        one_both[row], boths[row] = product @ own, product.square().sum(dim=1)
-    return edges @ edges.T, one_both, boths
-
-
-def assign_by_templates(
-    templates: Templates, scores: Tensor, classes: Classes | None = None
-) -> Tensor:
-    """(n, 2) the pair of images of each encoding with the highest sum of correlation and scores.
-
-    Only pairs of the best `CANDIDATES` single images are tried: all pairs of a thousand images
-    would take days.
+def reassigned(
+    model: FeatureModel, classes: Classes | None = None, templates: Templates | None = None
+) -> Assignment:
+    """The most likely images of each encoding, under the constraint on the number of encodings.
 
     Args:
-        templates: templates of the encodings and images.
-        scores: (n, m) scores to add for each image of a pair.
-        classes: classes from the labels, if known; only pairs with exactly the classes of the label
-            are used.
+        model: model of the features; mixes have as many images as its members.
+        classes: classes from the labels, if known.
+        templates: templates of recovered images, whose correlations are added to the evidence of
+            pairs.
     """
-    alone = templates.alone() + scores
-    if classes is not None:
-        alone = alone.masked_fill(~classes.present[:, classes.of], -FORBIDDEN)
-    candidates = alone.topk(min(CANDIDATES, alone.shape[1]), dim=1).indices
-    found = []
-    for start in range(0, len(scores), BLOCK):
-        rows = slice(start, start + BLOCK)
-        images = candidates[rows]
-        own = scores[rows].gather(1, images)
-        total = templates.of_pairs(rows, images) + own[:, :, None] + own[:, None, :]
+    if model.members.shape[1] == 2:
+        pairs = candidate_pairs(model, classes)
+        if templates is not None:
+            found = templates.correlations(pairs.first, pairs.second)
+            pairs = pairs._replace(evidence=pairs.evidence + TEMPLATE_WEIGHT * found)
+        members = most_likely_pairs(pairs, prices_of(pairs, len(model.centres)))
+    else:
+        candidates, evidence = _best_candidates(model, classes)
+        members = auction(candidates, evidence, len(model.centres), model.members.shape[1])
+    strengths = torch.cat(
+        [
+            model.strengths(rows, members[rows])
+            for rows in blocks(len(members), members.shape[1] * model.features.shape[1])
+        ]
+    )
+    return Assignment(members, _normalised(strengths, members, len(model.centres)))
+
+
+def _normalised(strengths: Tensor, members: Tensor, images: int) -> Tensor:
+    """``strengths`` (n, k) with a mean of about 1 for each image.
+
+    A center can grow while the strengths of its image shrink; this would go on round by round.
+    """
+    total = torch.full((images,), float(PRIOR)).to(strengths)
+    held = total.clone().index_add_(0, members.flatten(), torch.ones_like(strengths).flatten())
+    total.index_add_(0, members.flatten(), strengths.flatten())
+    return strengths * (held / total)[members]
+
+
+def candidate_pairs(model: FeatureModel, classes: Classes | None = None) -> Pairs:
+    """The `PAIRS` most likely pairs of images of each encoding, by their features."""
+    width = min(CANDIDATES, len(model.centres))
+    first, second = torch.triu_indices(width, width, 1, device=model.centres.device)
+    count = min(PAIRS, len(first))
+    empty = torch.empty(len(model.features), count, dtype=torch.int32, device=first.device)
+    pairs = Pairs(empty, empty.clone(), torch.empty(empty.shape).to(model.centres))
+    values = len(model.centres) + width * (width + model.features.shape[1])
+    for rows in blocks(len(model.features), values):
+        images = _best_single(model, rows, classes).indices
+        evidence = model.pairs(rows, images)
         if classes is not None:
-            total -= FORBIDDEN * ~classes.allow(rows, images)
-        total.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
-        best = total.flatten(1).argmax(dim=1)
-        pair = torch.stack([best // images.shape[1], best % images.shape[1]], dim=1)
-        found.append(images.gather(1, pair))
-    return torch.cat(found)
+            evidence = evidence - FORBIDDEN * ~classes.allow(rows, images)
+        best = evidence[:, first, second].topk(count, dim=1)
+        pairs.first[rows] = images.gather(1, first[best.indices]).int()
+        pairs.second[rows] = images.gather(1, second[best.indices]).int()
+        pairs.evidence[rows] = best.values
+    return pairs
+
+
+def prices_of(pairs: Pairs, images: int) -> Tensor:
+    """(images,) log prices at which each image is first in about the same number of encodings.
+
+    They are found by the scaling algorithm of optimal transport (Sinkhorn). With a `POWER` below 1
+    the constraint is soft: an image whose cluster was not found has no encodings to give away.
+    """
+    due = len(pairs.first) / images
+    prices = torch.zeros(images).to(pairs.evidence)
+    either = torch.cat([pairs.first, pairs.second], dim=1).long()
+    evidence = torch.cat([pairs.evidence, pairs.evidence], dim=1)
+    for _ in range(SCALINGS):
+        likely = (evidence - prices[either]).softmax(dim=1)
+        expected = torch.zeros(images).to(prices).index_add_(0, either.flatten(), likely.flatten())
+        prices = POWER * (prices + (expected.clamp(min=due / 100) / due).log())
+    return prices
+
+
+def most_likely_pairs(pairs: Pairs, prices: Tensor) -> Tensor:
+    """(n, 2) the most likely pair of each encoding at ``prices``; either image can be first."""
+    first, second = pairs.first.long(), pairs.second.long()
+    total = pairs.evidence + torch.logaddexp(-prices[first], -prices[second])
+    best = total.argmax(dim=1, keepdim=True)
+    return torch.cat([first.gather(1, best), second.gather(1, best)], dim=1)
+
+
+def _best_single(
+    model: FeatureModel, rows: slice, classes: Classes | None
+) -> torch.return_types.topk:
+    """The candidate images of the encodings ``rows``, and their evidence."""
+    evidence = model.single(rows)
+    if classes is not None:
+        evidence = classes.forbid(rows, evidence)
+    return evidence.topk(min(CANDIDATES, evidence.shape[1]), dim=1)
+
+
+def _best_candidates(model: FeatureModel, classes: Classes | None) -> tuple[Tensor, Tensor]:
+    """(n, q) candidate images of all encodings, and (n, q) their evidence."""
+    width = min(CANDIDATES, len(model.centres))
+    images = torch.empty(len(model.features), width, dtype=torch.int64).to(model.members.device)
+    evidence = torch.empty(images.shape).to(model.centres)
+    for rows in blocks(len(model.features), len(model.centres)):
+        evidence[rows], images[rows] = _best_single(model, rows, classes)
+    return images, evidence

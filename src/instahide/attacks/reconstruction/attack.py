@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,25 +21,27 @@ from instahide.attacks.base import (
 )
 from instahide.attacks.reconstruction.assignment import (
     Classes,
-    Templates,
     assign_by_features,
-    assign_by_templates,
     classes_of,
-    feature_scores,
-    refined_scores,
+    reassigned,
 )
-from instahide.attacks.reconstruction.clustering import find_clusters, prototypes
-from instahide.attacks.reconstruction.confidence import agreement, likeness
-from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
+from instahide.attacks.reconstruction.clustering import find_clusters
+from instahide.attacks.reconstruction.confidence import confidence, likeness
+from instahide.attacks.reconstruction.feature_model import fit_features
+from instahide.attacks.reconstruction.pair_encoder.compression import compressed
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features
 from instahide.attacks.reconstruction.recovery.coefficients import (
     CoefficientDistribution,
-    from_features,
-    from_images,
     from_labels,
+    from_recovery,
     weights,
 )
-from instahide.attacks.reconstruction.recovery.phase_retrieval import recover
+from instahide.attacks.reconstruction.recovery.phase_retrieval import (
+    Recovery,
+    SignedEncodings,
+    recover,
+    signed_encodings,
+)
 from instahide.attacks.reconstruction.recovery.unmasked import least_squares, recover_unmasked
 from instahide.attacks.reconstruction.state import (
     AttackState,
@@ -46,14 +49,10 @@ from instahide.attacks.reconstruction.state import (
     load_state,
     save_state,
 )
+from instahide.attacks.reconstruction.templates import Templates
 
-#: Images with at least this confidence are counted as recovered; chosen on the tuning victim.
-RECOVERED = 0.5
-#: Weight of the feature scores relative to the template correlation, and the cap on these scores.
-FEATURE_WEIGHT, FEATURE_CAP = 0.05, 8.0
-#: Largest number of images for which pairs are tried: the inner products of all pairs would take
-#: hours for more.
-MOST_PAIRED = 5000
+#: Images with at least this confidence are counted as recovered; chosen on the tuning victims.
+RECOVERED = 0.8
 #: Number of generators reserved per seed, more than the number of steps.
 STEPS = 1000
 
@@ -124,8 +123,7 @@ class _Run:
     ) -> None:
         self.attack, self.budget, self.progress = attack, budget, progress
         self.scheme, self.began = observation.scheme, time.monotonic()
-        self.encodings = observation.encodings
-        self.sizes = magnitudes(observation.encodings)
+        self.observation, self.encodings = observation, observation.encodings
         self.scale = observation.encodings.square().mean().sqrt()
         self.labels = observation.labels
         self.soft = observation.labels is not None and observation.threat.labels == "soft"
@@ -137,6 +135,11 @@ class _Run:
         self.features = self._features(observation)
         self.state = kept or self._initial_state()
         self._keep()
+
+    @cached_property
+    def signed(self) -> SignedEncodings:
+        """The encodings, with the signs that a network predicts."""
+        return signed_encodings(self.observation)
 
     def reconstruction(self) -> AssignedImages:
         """Continue from the current state."""
@@ -157,15 +160,14 @@ class _Run:
         if state.confidence is None:
             self.progress("confidence", 0.9)
             images, generator = require(state.images), self._generator(STEPS - 1)
-            state.confidence = agreement(self.sizes, state.weights(), images, generator)
+            state.confidence = confidence(self.signed, state.mixes(), images, generator)
             self._keep()
         return self._result()
 
-    def _steps(self) -> Iterator[tuple[str, Callable[[torch.Generator], None]]]:
+    def _steps(self) -> Iterator[tuple[str, Callable[[torch.Generator], object]]]:
         for number in range(1, self.attack.rounds + 1):
-            yield f"recovery, round {number}", lambda g: self._recover(g, iterations=4)
-            yield f"assignment, round {number}", lambda g: self._reassign()
-        yield "final recovery", lambda g: self._recover(g, iterations=8)
+            yield f"recovery and assignment, round {number}", self._round
+        yield "final recovery", self._recover
 
     def _unmasked(self) -> AssignedImages:
         state = self.state
@@ -190,7 +192,8 @@ class _Run:
     def _features(self, observation: EncodingObservation) -> Tensor:
         self.progress("features", 0.0)
         if self.attack.features is not None:
-            return self.attack.features(self.encodings).to(self.encodings.device)
+            found = self.attack.features(self.encodings).to(self.encodings.device)
+            return compressed(found, lambda block: block)
         seconds = min(self.attack.training, self.budget.left / 2)
         training = self.budget.part(seconds) if seconds > 0 else None
         return default_features(observation, training, self.progress, self.attack.folder)
@@ -199,17 +202,17 @@ class _Run:
         self.progress("groups", 0.1)
         private_k = self.scheme.private_k
         groups = find_clusters(self.features, self.count, private_k, self._generator(0))
-        centres = prototypes(self.features, groups)
-        scores = feature_scores(self.features, centres)
-        per_mix = min(private_k, len(groups))
-        members = assign_by_features(scores, per_mix, self._classes(scores))
-        guess = from_features(self.features, centres, members, self.distribution)
-        state = AttackState(centres, scores, members, guess)
+        found, centres = assign_by_features(
+            self.features, groups, min(private_k, len(groups)), self.distribution.strength_variance,
+            count=self.count, labels=self.labels,
+        )  # fmt: skip
+        guess = self.distribution.from_strengths(found.strengths)
+        state = AttackState(centres, found.members, guess)
         state.coefficients = self._coefficients(state, guess)
         return state
 
-    def _classes(self, scores: Tensor) -> Classes | None:
-        return None if self.labels is None else classes_of(scores, self.labels)
+    def _classes(self, centres: Tensor) -> Classes | None:
+        return None if self.labels is None else classes_of(self.features, centres, self.labels)
 
     def _coefficients(self, state: AttackState, guess: Tensor) -> Tensor:
         """(n, k) coefficients from soft labels, or else ``guess`` (n, k)."""
@@ -218,41 +221,30 @@ class _Run:
         labels = self.labels
         if self.scheme.label_mode == "renormalised":
             labels = labels * self.distribution.total
-        of = classes_of(state.scores, labels).of
+        of = classes_of(self.features, state.centres, labels).of
         return from_labels(labels, of, state.assignment, guess)
 
-    def _reassign(self) -> None:
-        """Reassign images by templates if mixes are pairs, then recompute the coefficients."""
-        state, images = self.state, require(self.state.images)
-        if state.assignment.shape[1] == 2 and len(state.centres) <= MOST_PAIRED:
-            self._reassign_pairs(images)
-        state.coefficients = self._coefficients(state, self._mixed_guess(images))
+    def _round(self, generator: torch.Generator) -> None:
+        """Recover images, then reassign them and recompute the coefficients."""
+        state, mixes = self.state, self.state.mixes()
+        recovery = self._recover(generator)
+        strengths = state.coefficients.square()
+        model = fit_features(
+            self.features, state.assignment, strengths / strengths.mean(), len(state.centres),
+            self.distribution.strength_variance,
+        )  # fmt: skip
+        templates = Templates(self.signed.sizes, recovery.images)
+        found = reassigned(model, self._classes(model.directions), templates)
+        state.assignment, state.centres = found.members, model.directions
+        features = self.distribution.from_strengths(found.strengths)
+        edges = from_recovery(recovery, mixes, found.members, self.distribution)
+        # Their errors differ in kind.
+        state.coefficients = self._coefficients(state, (features + edges) / 2)
 
-    def _reassign_pairs(self, images: Tensor) -> None:
-        state, templates = self.state, Templates(self.sizes, images)
-        classes = self._classes(state.scores)
-        scores, state.centres = refined_scores(self.features, state.weights())
-        state.scores = (state.scores + scores) / 2
-        capped = FEATURE_WEIGHT * state.scores.clamp(max=FEATURE_CAP)
-        state.assignment = assign_by_templates(templates, capped, classes)
-
-    def _mixed_guess(self, images: Tensor) -> Tensor:
-        """Mean of the estimates from features and from images, whose errors differ in kind."""
-        members = self.state.assignment
-        features = from_features(self.features, self.state.centres, members, self.distribution)
-        from_pixels = from_images(
-            self.sizes, images, members, features, self.distribution, self.scheme.c1
-        )
-        return (features + from_pixels) / 2
-
-    def _recover(self, generator: torch.Generator, *, iterations: int) -> None:
-        self.state.images = recover(
-            self.sizes,
-            self.state.weights(),
-            generator=generator,
-            start=self.state.images,
-            iterations=iterations,
-        )
+    def _recover(self, generator: torch.Generator) -> Recovery:
+        recovery = recover(self.signed, self.state.mixes(), generator=generator)
+        self.state.images = recovery.images
+        return recovery
 
     def _generator(self, step: int) -> torch.Generator:
         """A generator for this step, so that a resumed run gives the same result."""

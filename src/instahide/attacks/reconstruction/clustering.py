@@ -1,8 +1,9 @@
 """Clusters of encodings that share a private image, one cluster for each private image.
 
-The algorithm is greedy. From many single encodings it grows clusters, by adding the encoding that
-is most similar to all members. It then selects dense, distinct clusters that were reached from more
-than one start.
+The algorithm is greedy. From many single encodings it grows clusters among the neighbours of each,
+by adding the encoding that is most similar to all members. It then selects dense, distinct clusters
+that were reached from more than one start. Only the nearest neighbours of encodings are compared,
+so that memory is linear in the number of encodings.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Clusters grown per private image, and number of clusters grown at a time.
-STARTS, BLOCK = 25, 250
+from instahide.attacks.reconstruction.neighbours import Neighbours, blocks, nearest_neighbours
+
+#: Clusters grown per private image; no more than there are encodings.
+STARTS = 25
 #: To estimate an unknown number of images: cluster size, fraction of encodings used as starts, and
 #: minimum number of starts.
 FIRST, FIRST_SHARE, FIRST_STARTS = 6, 0.25, 1000
-#: Similarities are clipped at this quantile, so that no single pair dominates.
-CAP = 0.997
-#: Largest number of encodings with single-precision similarities, number of rows computed at a
-#: time, and number of rows from which the quantile is estimated.
-SINGLE, ROWS, SAMPLE = 10_000, 1_000, 200
+#: Similarities are clipped at this quantile, so that no single pair dominates; and the number of
+#: rows from which the quantile is estimated.
+CAP, SAMPLE = 0.99, 200
 #: Limits of the similarity of two selected clusters; a later limit is used only if there are still
 #: too few clusters.
 LIKENESS = (0.35, 0.45, 0.55, 0.65, 0.75)
@@ -38,63 +39,55 @@ class Clusters(NamedTuple):
     densities: Tensor
 
 
-def all_pairs(features: Tensor) -> Tensor:
-    """(n, n) clipped similarities of encodings with ``features`` (n, D).
-
-    They are computed in blocks of rows, each pair once. Above `SINGLE` encodings they are in half
-    precision: 50,000 encodings need 5 GB.
-    """
-    some = (features[:: max(1, len(features) // SAMPLE)] @ features.T).flatten().sort().values
-    cap = float(some[int(CAP * (len(some) - 1))])
-    kind = features.dtype if len(features) <= SINGLE else torch.float16
-    likeness = torch.empty(len(features), len(features), dtype=kind, device=features.device)
-    for start in range(0, len(features), ROWS):
-        rows = slice(start, start + ROWS)
-        made = (features[rows] @ features[start:].T).clamp(max=cap)
-        likeness[rows, start:] = made
-        likeness[start:, rows] = made.T
-    return likeness
+def similarity_cap(features: Tensor) -> float:
+    """The similarity of encodings that a share `CAP` of all pairs does not exceed."""
+    some = features[:: max(1, len(features) // SAMPLE)]
+    alike = (some @ features[:: max(1, len(features) // 10_000)].T).flatten().sort().values
+    return float(alike[int(CAP * (len(alike) - 1))])
 
 
-def grow_clusters(likeness: Tensor, size: int, starts: int, generator: torch.Generator) -> Clusters:
-    """Grow clusters of ``size`` encodings from at most ``starts`` random encodings.
+def grow_clusters(features: Tensor, near: Neighbours, size: int, starts: Tensor) -> Clusters:
+    """Grow a cluster of ``size`` encodings from each of ``starts``, among its neighbours.
 
     Args:
-        likeness: (n, n) similarities of the encodings, see `all_pairs`.
-        size: size of a cluster, less than the number of encodings of an image.
-        starts: number of clusters to grow.
-        generator: generator of the random starts.
+        features: (n, d) features of the encodings.
+        near: their neighbours.
+        size: size of a cluster, less than the number of encodings of an image; at most one more
+            than the number of neighbours.
+        starts: (s,) encodings from which to grow.
     """
-    chosen = torch.randperm(len(likeness), generator=generator)[:starts].to(likeness.device)
-    grown = [_grow(likeness, part, size) for part in torch.split(chosen, BLOCK)]
-    members, densities = zip(*grown, strict=True)
-    return Clusters(torch.cat(members), torch.cat(densities))
+    cap, width = similarity_cap(features), near.indices.shape[1] + 1
+    size = min(size, width)
+    members = torch.empty(len(starts), size, dtype=torch.int64, device=features.device)
+    densities = torch.empty(len(starts), device=features.device)
+    for rows in blocks(len(starts), width * max(width, features.shape[1])):
+        own = starts[rows]
+        local = torch.cat([own[:, None], near.indices[own].long()], dim=1)
+        held = features[local]
+        grown, densities[rows] = _grow((held @ held.mT).clamp_(max=cap), size)
+        members[rows] = local.gather(1, grown)
+    return Clusters(members, densities)
 
 
 def choose_clusters(features: Tensor, grown: Clusters, count: int | None = None) -> Tensor:
     """(m, size) members of the densest distinct clusters, at least one.
 
     Args:
-        features: (n, D) features, see `standardised`.
+        features: (n, d) features.
         grown: clusters, several of each image.
         count: number of images, if known; less distinct clusters are used to reach it. Otherwise
             all distinct clusters that were reached from several starts are returned.
     """
-    centres = prototypes(features, grown.members)
-    alike = (centres @ centres.T).cpu()
-    supported = (alike > SAME).sum(dim=1) >= SUPPORT
-    order = grown.densities.argsort(descending=True).tolist()
+    order = grown.densities.argsort(descending=True)
+    centres = prototypes(features, grown.members[order])
+    supported = _supported(centres)
     kept: list[int] = []
     for limit in LIKENESS:
-        if count is None and limit >= UNSUPPORTED:
+        if len(kept) == count or (count is None and limit >= UNSUPPORTED):
             break
-        for row in order:
-            if len(kept) == count:
-                break
-            new = not kept or bool(alike[row, kept].max() < limit)
-            if new and (supported[row] or limit >= UNSUPPORTED):
-                kept.append(row)
-    return grown.members[torch.tensor(kept or order[:1])]
+        able = supported if limit < UNSUPPORTED else torch.ones_like(supported)
+        kept = _distinct(centres, able, kept, limit, count)
+    return grown.members[order[torch.tensor(kept or [0]).to(order.device)]]
 
 
 def find_clusters(
@@ -103,41 +96,84 @@ def find_clusters(
     """(m, size) members of clusters, one for each private image.
 
     Args:
-        features: (n, D) features, see `standardised`.
+        features: (n, d) features.
         count: number of private images, and maximum number of clusters; None if unknown.
         per_mix: number of private images in a mix.
         generator: generator of the random starts.
     """
-    likeness = all_pairs(features)
-    about = _count(features, likeness, generator) if count is None else count
+    near = nearest_neighbours(features)
+    order = torch.randperm(len(features), generator=generator).to(features.device)
+    about = _count(features, near, order) if count is None else count
     size = max(2, round(0.3 * len(features) * per_mix / about))
-    grown = grow_clusters(likeness, size, STARTS * about, generator)
-    del likeness
+    grown = grow_clusters(features, near, size, order[: STARTS * about])
     return choose_clusters(features, grown, count)
 
 
+def densest_clusters(features: Tensor, size: int, count: int) -> Tensor:
+    """(m, size) members of the densest distinct clusters of all encodings, at most ``count``."""
+    near = nearest_neighbours(features)
+    starts = torch.arange(len(features), device=features.device)
+    return choose_clusters(features, grow_clusters(features, near, size, starts))[:count]
+
+
 def prototypes(features: Tensor, members: Tensor) -> Tensor:
-    """(m, D) mean features of each cluster, normalized to length 1."""
+    """(m, d) mean features of each cluster, normalized to length 1."""
     return F.normalize(F.embedding_bag(members, features, mode="mean"), dim=1)
 
 
-def _count(features: Tensor, likeness: Tensor, generator: torch.Generator) -> int:
+def _count(features: Tensor, near: Neighbours, order: Tensor) -> int:
     """Estimate the number of private images by the number of distinct small clusters."""
-    starts = max(FIRST_STARTS, round(FIRST_SHARE * len(features)))
-    size = min(FIRST, len(features))
-    return len(choose_clusters(features, grow_clusters(likeness, size, starts, generator)))
+    starts = order[: max(FIRST_STARTS, round(FIRST_SHARE * len(features)))]
+    return len(choose_clusters(features, grow_clusters(features, near, FIRST, starts)))
 
 
-def _grow(likeness: Tensor, starts: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Members (s, size), and the mean similarity of the last member to the others (s,)."""
-    members = starts[:, None]
-    total = likeness[starts].float()
-    rows = torch.arange(len(starts), device=starts.device)
-    density = torch.zeros(len(starts)).to(total)
+def _grow(likeness: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Grow from the first of k encodings: members (s, size) of the k, and the last's similarity.
+
+    Args:
+        likeness: (s, k, k) similarities.
+        size: size of a cluster.
+    """
+    rows = torch.arange(len(likeness), device=likeness.device)
+    members = torch.zeros(len(likeness), size, dtype=torch.int64, device=likeness.device)
+    total, density = likeness[:, 0].clone(), torch.zeros(len(likeness)).to(likeness)
+    total[:, 0] = -torch.inf
     for held in range(1, size):
-        total[rows, members[:, -1]] = -torch.inf
         best = total.max(dim=1)
-        density = best.values / held
-        members = torch.cat([members, best.indices[:, None]], dim=1)
-        total += likeness[best.indices]
+        density, members[:, held] = best.values / held, best.indices
+        total += likeness[rows, best.indices]
+        total[rows, best.indices] = -torch.inf
     return members, density
+
+
+def _supported(centres: Tensor) -> Tensor:
+    """(s,) bool: whether at least `SUPPORT` of ``centres`` (s, d) are the same, with itself."""
+    counts = [
+        (centres[rows] @ centres.T > SAME).sum(dim=1) for rows in blocks(len(centres), len(centres))
+    ]
+    return torch.cat(counts) >= SUPPORT
+
+
+def _distinct(
+    centres: Tensor, able: Tensor, kept: list[int], limit: float, count: int | None
+) -> list[int]:
+    """``kept`` with further rows of ``centres`` (s, d) in their order, until there are ``count``.
+
+    Each row is ``able``, and its similarity to each other row that is kept is below ``limit``.
+    """
+    kept = list(kept)
+    for rows in blocks(len(centres), 1 << 14):
+        free = able[rows].clone()
+        if kept:
+            known = centres[torch.tensor(kept).to(centres.device)]
+            free &= (centres[rows] @ known.T).amax(dim=1) < limit
+        among = free.nonzero()[:, 0] + rows.start
+        alike = (centres[among] @ centres[among].T < limit).cpu()
+        added: list[int] = []
+        for place, row in enumerate(among.tolist()):
+            if len(kept) == count:
+                return kept
+            if bool(alike[place, added].all()):
+                added.append(place)
+                kept.append(row)
+    return kept

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from instahide.attacks.base import EncodingObservation
-from instahide.attacks.reconstruction.recovery.coefficients import weights
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.tensor_file import read_tensors, write_tensors
 
@@ -27,7 +27,6 @@ class AttackState:
 
     Attributes:
         centres: (m, D) typical features of an encoding that contains each image.
-        scores: (n, m) scores that an encoding contains an image.
         assignment: (n, k) images of each encoding.
         coefficients: (n, k) coefficients of these images.
         images: (m, C, H, W) recovered images; None before the first recovery.
@@ -36,16 +35,15 @@ class AttackState:
     """
 
     centres: Tensor
-    scores: Tensor
     assignment: Tensor
     coefficients: Tensor
     images: Tensor | None = None
     confidence: Tensor | None = None
     step: int = 0
 
-    def weights(self) -> Tensor:
-        """(n, m) coefficient of each image in each encoding, 0 if it is not in it."""
-        return weights(self.assignment, self.coefficients, len(self.centres))
+    def mixes(self) -> SparseMixing:
+        """The coefficient of each image in each encoding."""
+        return SparseMixing(self.assignment, self.coefficients, len(self.centres))
 
     def canonicalize(self, device: torch.device) -> None:
         """Give all tensors the same memory layout, whether computed or read from a file.

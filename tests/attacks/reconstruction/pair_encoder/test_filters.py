@@ -9,7 +9,6 @@ from scipy.ndimage import gaussian_filter
 
 from instahide.attacks.reconstruction.pair_encoder.filters import (
     blur,
-    desaturate,
     from_neighbours,
     high_pass,
     high_pass_adjoint,
@@ -40,12 +39,6 @@ def test_neighbours_say_nothing_of_the_pixel_itself() -> None:
     before, after = (from_neighbours(images, 0.8) for images in (IMAGES, changed))
     assert after[0, 0, 5, 5] == pytest.approx(float(before[0, 0, 5, 5]), abs=1e-4)
     assert after[0, 0, 5, 6] > before[0, 0, 5, 6] + 1
-
-
-def test_faded_images_are_grey() -> None:
-    grey = desaturate(IMAGES, 0)
-    assert grey.std(dim=1).max() < 1e-6
-    torch.testing.assert_close(desaturate(IMAGES, 1), IMAGES)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 5, 9), (4, 1, 1)])

@@ -26,12 +26,17 @@ def edges_of_magnitude(encodings: Tensor) -> Tensor:
 
 def edges_of_square(encodings: Tensor) -> Tensor:
     """(n, D) features: the high-pass of x^2, better than `edges_of_magnitude`."""
-    return standardised(high_pass(magnitudes(encodings).square()).flatten(1))
+    return standardised(raw_edges_of_square(magnitudes(encodings)))
 
 
-def edges(encodings: Tensor) -> Tensor:
-    """(n, D) features of encodings without a mask: the high-pass of x itself."""
-    return standardised(high_pass(encodings).flatten(1))
+def raw_edges_of_square(sizes: Tensor) -> Tensor:
+    """(n, D) high-pass of x^2, from `magnitudes` (n, C, H, W), each row independently."""
+    return raw_edges(sizes.square())
+
+
+def raw_edges(encodings: Tensor) -> Tensor:
+    """(n, D) high-pass of encodings (n, C, H, W) without a mask, each row independently."""
+    return high_pass(encodings).flatten(1)
 
 
 def standardised(features: Tensor) -> Tensor:

@@ -36,12 +36,6 @@ def from_neighbours(images: Tensor, sigma: float) -> Tensor:
     return (rows @ images @ columns.T - own * images) / (1 - own)
 
 
-def desaturate(images: Tensor, share: float) -> Tensor:
-    """(..., C, H, W) images with ``share`` of their color: 1 changes nothing, 0 gives gray."""
-    grey = images.mean(dim=-3, keepdim=True)
-    return grey + share * (images - grey)
-
-
 @lru_cache(maxsize=64)
 def _blurring(side: int, sigma: float) -> Tensor:
     """(side, side) matrix that blurs along one axis, with mirrored boundaries.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from instahide.attacks.base import (
@@ -11,7 +12,12 @@ from instahide.attacks.base import (
     EncodingObservation,
     Progress,
 )
-from instahide.attacks.reconstruction.pair_encoder.features import edges, edges_of_square
+from instahide.attacks.reconstruction.pair_encoder.compression import compressed
+from instahide.attacks.reconstruction.pair_encoder.features import (
+    magnitudes,
+    raw_edges,
+    raw_edges_of_square,
+)
 from instahide.attacks.reconstruction.pair_encoder.network import (
     PairEncoder,
     load_encoder,
@@ -30,7 +36,7 @@ def default_features(
     progress: Progress,
     folder: Path | None = None,
 ) -> Tensor:
-    """(n, D) `standardised` features of the encodings.
+    """(n, d) principal components of features of the encodings, see `compressed`.
 
     Args:
         observation: the observation; an encoder is trained on its shadow images, if it has any.
@@ -41,13 +47,13 @@ def default_features(
     Raises:
         InstaHideError: the encoder in ``folder`` is damaged.
     """
-    if not observation.scheme.mask:
-        return edges(observation.encodings)
     encodings = observation.encodings
+    if not observation.scheme.mask:
+        return compressed(encodings, raw_edges)
     encoder = _encoder(observation, training, progress, folder)
-    if encoder is None:
-        return edges_of_square(encodings)
-    return encoder.to(encodings.device).features(encodings)
+    features = raw_edges_of_square if encoder is None else encoder.to(encodings.device)
+    with torch.no_grad():
+        return compressed(magnitudes(encodings), features)
 
 
 def _encoder(

@@ -1,4 +1,4 @@
-"""Estimates the coefficients of private images in encodings, from labels, features or images."""
+"""Estimates the coefficients of private images in encodings, from labels, strengths or images."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instahide.attacks.reconstruction.recovery.phase_retrieval import Residue, expected
-from instahide.attacks.reconstruction.recovery.sparse_mixing import ROWS
+from instahide.attacks.reconstruction.pair_encoder.filters import high_pass
+from instahide.attacks.reconstruction.recovery.phase_retrieval import MOST_OWN, Recovery
+from instahide.attacks.reconstruction.recovery.phase_retrieval import RIDGE as PENALTY
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 from instahide.encryption.scheme import Scheme
 
-#: Rounds of alternating sign and coefficient estimates for given images.
-ROUNDS = 4
+#: Ridge penalty of coefficients, relative to the energy of an image.
+RIDGE = 0.05
 #: Lower bound of the coefficient of an assigned image.
 LEAST = 0.01
-#: Weight of the mean coefficient in estimates from features.
+#: Weight of the mean coefficient in estimates from strengths.
 SHRINKAGE = 0.2
 
 
@@ -43,6 +45,17 @@ class CoefficientDistribution:
     def mean(self) -> float:
         """The mean of one coefficient."""
         return float(self.sorted.mean())
+
+    @property
+    def strength_variance(self) -> float:
+        """The variance of a squared coefficient, over its squared mean."""
+        squares = self.sorted.square()
+        return float(squares.var() / squares.mean().square())
+
+    def from_strengths(self, strengths: Tensor) -> Tensor:
+        """(n, k) coefficients from noisy ``strengths`` (n, k), which are about their squares."""
+        ranked = self.matched(strengths.sqrt())
+        return (1 - SHRINKAGE) * ranked + SHRINKAGE * self.mean
 
     def matched(self, values: Tensor) -> Tensor:
         """``values`` (n, k) mapped to this distribution by rank."""
@@ -72,70 +85,35 @@ def from_labels(labels: Tensor, classes: Tensor, members: Tensor, guess: Tensor)
     return (labels.gather(1, own) * guess / together).clamp(min=LEAST)
 
 
-def from_features(
-    features: Tensor, centres: Tensor, members: Tensor, distribution: CoefficientDistribution
+def from_recovery(
+    recovery: Recovery, mixes: SparseMixing, members: Tensor, distribution: CoefficientDistribution
 ) -> Tensor:
-    """(n, k) coefficients from a regression of features on the members' `prototypes`.
+    """(n, k) coefficients by least squares on the edges of the images, by rank.
 
-    Features are about quadratic in the coefficients, and their strength differs between images.
-    Therefore the estimates are normalized for each image and mapped to ``distribution`` by rank.
-    """
-    gram = (centres @ centres.T)[members[:, :, None], members[:, None, :]]
-    gram = gram + 0.01 * torch.eye(members.shape[1]).to(gram)
-    products = (features @ centres.T).gather(1, members)
-    found = torch.linalg.solve(gram, products[:, :, None])[:, :, 0]
-    strengths = torch.ones(len(centres)).to(found)
-    for image in torch.unique(members):
-        strengths[image] = found[members == image].median().clamp(min=1e-6)
-    ranked = distribution.matched((found / strengths[members]).clamp(min=0).sqrt())
-    return (1 - SHRINKAGE) * ranked + SHRINKAGE * distribution.mean
-
-
-def from_images(
-    sizes: Tensor,
-    images: Tensor,
-    members: Tensor,
-    start: Tensor,
-    distribution: CoefficientDistribution,
-    most: float,
-) -> Tensor:
-    """(n, k) coefficients by least squares, alternating with estimates of signs and residue.
+    An encoding's own share in the images is removed, so that it does not confirm itself. Edges tell
+    more than values, because public images hide these less.
 
     Args:
-        sizes: (n, C, H, W) `magnitudes`.
-        images: (m, C, H, W) images, on the scale at which ``start`` was estimated.
+        recovery: the images and the signs of the encodings.
+        mixes: coefficients with which they were recovered.
         members: (n, k) images of each encoding.
-        start: (n, k) initial coefficients.
-        distribution: its mean and variance are the prior of the coefficients.
-        most: upper bound of a coefficient.
+        distribution: distribution of the coefficients.
     """
-    flat = images.flatten(1)
-    gram = (flat @ flat.T)[members[:, :, None], members[:, None, :]]
-    variance = distribution.sorted.var()
-    precision = torch.eye(members.shape[1]).to(gram) / variance
-    found, residue = start, Residue.unknown(sizes)
-    for _ in range(ROUNDS):
-        mixed = _mixed(found, images, members)
-        signed = expected(sizes, mixed + residue.guess, residue.noise)
-        residue = residue.after(sizes, signed, mixed)
-        products = _products(signed - residue.guess, images, members)
-        noise = residue.noise[:, None]
-        system = gram / noise[:, :, None] + precision
-        found = torch.linalg.solve(system, products / noise + distribution.mean / variance)
-        found = found.clamp(LEAST, most)
-    return found * distribution.mean / found.mean()
-
-
-def _mixed(coefficients: Tensor, images: Tensor, members: Tensor) -> Tensor:
-    """(n, C, H, W) weighted sums of the members' images."""
-    flat = images.flatten(1)
-    parts = zip(torch.split(coefficients, ROWS), torch.split(members, ROWS), strict=True)
-    mixed = [torch.einsum("rk,rkd->rd", own, flat[held]) for own, held in parts]
-    return torch.cat(mixed).reshape(-1, *images.shape[1:])
-
-
-def _products(encodings: Tensor, images: Tensor, members: Tensor) -> Tensor:
-    """(n, k) inner products of ``encodings`` (n, C, H, W) with the images of their members."""
-    flat = images.flatten(1)
-    parts = zip(torch.split(encodings.flatten(1), ROWS), torch.split(members, ROWS), strict=True)
-    return torch.cat([torch.einsum("rd,rkd->rk", own, flat[held]) for own, held in parts])
+    edges = high_pass(recovery.images).flatten(1)
+    found = torch.empty(members.shape).to(edges)
+    influence = mixes.leverages(recovery.noise, PENALTY)
+    share = (influence * mixes.coefficients).sum(dim=1, keepdim=True).clamp(max=MOST_OWN)
+    for rows in mixes.blocks:
+        private = high_pass(recovery.private[rows]).flatten(1)
+        signed = high_pass(recovery.residue[rows]).flatten(1) + private
+        # What the images would leave of the encoding, had they been recovered without it.
+        left = (private - mixes.mixed(edges, rows)) / (1 - share[rows])
+        same = members[rows, :, None] == mixes.members[rows, None, :]
+        own = (same * influence[rows, None, :]).sum(dim=2)
+        held = edges[members[rows]] - own[:, :, None] * left[:, None, :]
+        products = held @ signed[:, :, None]
+        gram = held @ held.mT
+        penalty = (RIDGE * gram.diagonal(dim1=1, dim2=2).mean()).clamp(min=1e-12)
+        system = gram + penalty * torch.eye(members.shape[1]).to(gram)
+        found[rows] = torch.linalg.solve(system, products)[:, :, 0]
+    return distribution.matched(found.clamp(min=0))

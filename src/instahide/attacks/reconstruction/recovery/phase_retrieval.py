@@ -1,143 +1,260 @@
 """Phase retrieval: private images from |sum of lambda_j x_j|, by expectation-maximisation.
 
-Every value of an encoding is a linear measurement whose sign is lost. The E-step computes the
-expected signs for the current images. The M-step is one ridge regression for all pixels, because
-the weights are the same for every pixel. The contribution of public images is treated as noise. It
-is smooth noise, so it is predicted from the neighbors of each pixel.
+Every value of an encoding is a linear measurement whose sign is lost. The first images come from
+signs that a network predicts, see `predicted_signs`. Then the E-step computes the expected signs
+for the current images and these predictions. The M-step is one ridge regression for all pixels,
+because the weights are the same for every pixel. The contribution of public images is their mean,
+and smooth noise, which is predicted from the neighbors of each pixel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from instahide.attacks.base import require
-from instahide.attacks.reconstruction.pair_encoder.filters import blur, desaturate, from_neighbours
-from instahide.attacks.reconstruction.recovery.sign_sync import synchronize_signs
-from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
-from instahide.attacks.reconstruction.recovery.spectral_init import better_start, power_iteration
-
-#: Stages with white noise: blur of the images in pixels, fraction of their color, and iterations.
-ANNEALING: tuple[tuple[float, float, int], ...] = (
-    (2.0, 0.5, 4),
-    (1.5, 0.8, 5),
-    (1.2, 0.9, 5),
-    (0.8, 1.0, 5),
-    (0.6, 1.0, 5),
-    (0.45, 1.0, 6),
+from instahide.attacks.base import EncodingObservation
+from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
+from instahide.attacks.reconstruction.pair_encoder.filters import blur, from_neighbours
+from instahide.attacks.reconstruction.recovery.sign_network import (
+    natural_mean,
+    pixel_moments,
+    predicted_signs,
+    shipped_network,
 )
-#: Index of the first stage of `ANNEALING` for images that are nearly right.
-WARM = 2
-#: Blur for the average of neighbors, and blur of the images in the smooth-noise iterations.
+from instahide.attacks.reconstruction.recovery.sign_sync import synchronized_signs
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
+
+#: Side of the blocks of pixels whose mean is used to synchronize signs, which are those of regions.
+POOL = 4
+#: Number of public images whose mean is computed.
+MOST_PUBLIC = 2000
+#: Ridge penalty of the first images, relative to the mean energy of their coefficients, and steps
+#: of conjugate gradients.
+FIRST_RIDGE, FIRST_STEPS = 0.02, 30
+#: Iterations of `refine`, ridge penalty for encodings of mean square 1, and steps in each.
+ITERATIONS, RIDGE, STEPS = 12, 0.2, 5
+#: Blur in pixels for the average of neighbors, and blur of the images in every iteration.
 NEIGHBOURS, LAST_BLUR = 0.8, 0.3
+#: Largest influence of an encoding on its own fit that is removed.
+MOST_OWN = 0.5
+#: Weight of the predicted signs in every iteration, less than 1 because the residue is predicted
+#: from the same smoothness; and factor of these signs, so that none is certain.
+PREDICTED, SURE = 0.3, 0.97
+#: How much of a pixel's residue its neighbors predict: at first, and at most.
+FIRST_SLOPE, MOST_SLOPE = 0.9, 0.98
 #: Lower bounds of the noise variance relative to an encoding's energy: of white noise, and of the
 #: noise that remains after the prediction from neighbors.
 LEAST_WHITE, LEAST_NOISE = 0.3, 0.05
 
 
-def recover(
-    sizes: Tensor,
-    weights: Tensor,
-    *,
-    generator: torch.Generator,
-    start: Tensor | None = None,
-    iterations: int = 8,
-) -> Tensor:
-    """Recover the private images (m, C, H, W).
+@dataclass(frozen=True, eq=False)
+class SignedEncodings:
+    """Encodings whose signs are known roughly, up to one sign for each.
 
-    Args:
-        sizes: (n, C, H, W) `magnitudes` of the encodings.
-        weights: (n, m) coefficient of each image in each encoding, 0 where it is not.
-        generator: generator of the random starts.
-        start: images that are nearly right; by default those of `power_iteration`. They are
-            replaced by `better_start` if that explains the encodings better.
-        iterations: number of final iterations with smooth noise.
+    Attributes:
+        sizes: (n, C, H, W) `magnitudes`.
+        signs: (n, C, H, W) expected signs, see `predicted_signs`.
+        public: (C,) mean of the public images, on the scale of ``sizes``.
     """
-    mixes = SparseMixing(weights)
-    fresh = (
-        power_iteration(sizes, mixes, generator)
-        if start is None
-        else better_start(sizes, mixes, start, generator)
-    )
-    begun, stages = (start, ANNEALING[WARM:]) if fresh is None else (fresh, ANNEALING)
-    return refine(sizes, mixes, anneal(sizes, mixes, require(begun), stages), iterations)
+
+    sizes: Tensor
+    signs: Tensor
+    public: Tensor
+
+    def values(self, rows: slice) -> Tensor:
+        """(r, C, H, W) expected values of the encodings ``rows``, each right up to its sign."""
+        return self.sizes[rows] * self.signs[rows].to(self.sizes)
+
+    def __getitem__(self, rows: slice) -> SignedEncodings:
+        return replace(self, sizes=self.sizes[rows], signs=self.signs[rows])
 
 
-def anneal(
-    sizes: Tensor, mixes: SparseMixing, images: Tensor, stages: tuple[tuple[float, float, int], ...]
-) -> Tensor:
-    """Images (m, C, H, W) after EM with white noise and decreasing blur."""
-    noise = 0.7 * _energy(sizes)
-    for sigma, share, iterations in stages:
-        ridge = mixes.ridge(noise)
-        for _ in range(iterations):
-            sums = _expected_sums(sizes, mixes, images, noise)
-            images = desaturate(blur(_combined(ridge, sums), sigma), share)
-        images = synchronize_signs(images)
-        noise = _white(sizes, mixes, images)
-    return images
-
-
-def _expected_sums(sizes: Tensor, mixes: SparseMixing, images: Tensor, noise: Tensor) -> Tensor:
-    """(m, C, H, W) sums of the `expected` encodings for ``images``, divided by the noise."""
-    total = torch.zeros_like(images)
-    for part in mixes.parts:
-        own = noise[part.rows]
-        signed = expected(sizes[part.rows], part.mixed(images), own)
-        total += part.summed(signed.div_(own[:, None, None, None]))
-    return total
-
-
-def expected(sizes: Tensor, guess: Tensor, noise: Tensor) -> Tensor:
-    """(n, C, H, W) expectation of s |x| over the sign s, for mean ``guess`` and variance ``noise``.
-
-    The channels of a pixel could be treated jointly, because public images add nearly the same to
-    all three. That needs eight combinations of signs instead of two, and gained 0.002 of SSIM.
-    """
-    return sizes * (sizes * guess / noise.reshape(-1, 1, 1, 1)).tanh()
+def signed_encodings(observation: EncodingObservation) -> SignedEncodings:
+    """The encodings of ``observation``, with the signs that the shipped network predicts."""
+    encodings = observation.encodings
+    network = shipped_network().to(encodings.device)
+    mean, std = pixel_moments(observation)
+    if observation.public is None:
+        public = (natural_mean(len(mean)) - mean) / std
+    else:
+        some = observation.public.subset(slice(0, MOST_PUBLIC)).normalized()
+        public = torch.from_numpy(some).mean(dim=(0, 2, 3))
+    scale = encodings.square().mean().sqrt().clamp(min=1e-12)
+    signs = predicted_signs(observation, network)
+    return SignedEncodings(magnitudes(encodings), signs, public.to(encodings) / scale)
 
 
 @dataclass(frozen=True, eq=False)
-class Residue:
-    """The contribution of public images to each encoding, predicted from neighboring pixels.
+class Recovery:
+    """Recovered images, and what they say about the signs of the encodings.
 
     Attributes:
-        guess: (n, C, H, W) predicted contribution.
-        noise: (n,) variance of the prediction error.
+        images: (m, C, H, W) private images.
+        private: (n, C, H, W) private part of each encoding, from signs that were estimated without
+            the influence of this encoding on the images.
+        residue: (n, C, H, W) public part of each encoding.
+        noise: (n,) variance of the errors of both.
     """
 
-    guess: Tensor
+    images: Tensor
+    private: Tensor
+    residue: Tensor
     noise: Tensor
 
-    @classmethod
-    def unknown(cls, sizes: Tensor) -> Residue:
-        """The initial residue of encodings ``sizes`` (n, C, H, W): a prediction of 0."""
-        return cls(torch.zeros_like(sizes), 0.7 * _energy(sizes))
 
-    def after(self, sizes: Tensor, signed: Tensor, mixed: Tensor) -> Residue:
-        """The mean of this residue and one predicted from ``signed`` - ``mixed`` (n, C, H, W)."""
-        difference = signed - mixed
-        around = from_neighbours(difference, NEIGHBOURS)
-        share = (difference * around).sum() / around.square().sum().clamp(min=1e-12)
-        guess = 0.5 * self.guess + 0.5 * share.clamp(0, 0.98) * around
-        unsure = sizes.square() - signed.square()
-        noise = ((difference - guess).square() + unsure).mean(dim=(1, 2, 3))
-        noise = (0.5 * self.noise + 0.5 * noise).maximum(LEAST_NOISE * _energy(sizes))
-        return Residue(guess, noise)
+def recover(
+    encodings: SignedEncodings, mixes: SparseMixing, *, generator: torch.Generator
+) -> Recovery:
+    """Recover the private images.
+
+    Args:
+        encodings: the encodings, and their predicted signs.
+        mixes: coefficients of the images in the encodings.
+        generator: generator of the random starts.
+    """
+    return refine(encodings, mixes, initial_images(encodings, mixes, generator))
 
 
-def refine(sizes: Tensor, mixes: SparseMixing, images: Tensor, iterations: int) -> Tensor:
-    """Images (m, C, H, W) after EM that also estimates the `Residue` of every encoding."""
-    residue = Residue(torch.zeros_like(sizes), _white(sizes, mixes, images))
+def initial_images(
+    encodings: SignedEncodings, mixes: SparseMixing, generator: torch.Generator
+) -> Tensor:
+    """(m, C, H, W) images by least squares, from encodings with synchronized signs."""
+    pooled = [F.avg_pool2d(encodings.values(r), POOL, ceil_mode=True) for r in mixes.blocks]
+    signs = synchronized_signs(torch.cat(pooled), mixes, generator)
+    share, even = public_share(mixes), torch.ones_like(signs)
+    ridge = FIRST_RIDGE * float(mixes.energies(even).mean())
+
+    def private(rows: slice, turn: Tensor) -> Tensor:
+        public = _spread(share[rows]) * encodings.public[:, None, None]
+        return encodings.values(rows) * _spread(turn[rows]) - public
+
+    def fitted(turn: Tensor) -> tuple[float, Tensor]:
+        sums = torch.zeros(mixes.images, *encodings.sizes.shape[1:]).to(encodings.sizes)
+        for rows in mixes.blocks:
+            mixes.add(sums, private(rows, turn), rows)
+        images = mixes.solved(sums, even, ridge, torch.zeros_like(sums), FIRST_STEPS)
+        left = (private(rows, turn) - mixes.mixed(images, rows) for rows in mixes.blocks)
+        return sum(float(error.square().sum()) for error in left), images
+
+    # All signs can be wrong at once, which changes what public images look like.
+    return min((fitted(signs), fitted(-signs)), key=lambda fit: fit[0])[1]
+
+
+def refine(
+    encodings: SignedEncodings, mixes: SparseMixing, images: Tensor, iterations: int = ITERATIONS
+) -> Recovery:
+    """Improve ``images`` (m, C, H, W) by EM that also estimates the public part of every encoding.
+
+    An encoding's own influence on the images is removed before its signs are estimated. Otherwise
+    it would confirm itself, which matters if there are few encodings of an image.
+    """
+    refinement = _Refinement(encodings, mixes, images)
     for _ in range(iterations):
-        mixed = mixes.mixed(images)
-        signed = expected(sizes, mixed + residue.guess, residue.noise)
-        residue = residue.after(sizes, signed, mixed)
-        sums = mixes.summed((signed - residue.guess) / residue.noise[:, None, None, None])
-        images = blur(_combined(mixes.ridge(residue.noise), sums), LAST_BLUR)
-    return images
+        refinement.step()
+    return refinement.recovery()
+
+
+class _Refinement:
+    """The state of `refine`. It works on blocks of encodings, to save memory.
+
+    Attributes:
+        images: (m, C, H, W) images.
+        private: (n, C, H, W) private part of each encoding.
+        residue: (n, C, H, W) public part of each encoding.
+        noise: (n,) variance of the errors of both.
+        own: (n,) influence of each encoding on its own private part.
+        mean: (C, 1, 1) mean of the public images.
+        slope: how much of a pixel's residue its neighbors predict.
+    """
+
+    def __init__(self, encodings: SignedEncodings, mixes: SparseMixing, images: Tensor) -> None:
+        self.encodings, self.mixes, self.images = encodings, mixes, images
+        self.share = _spread(public_share(mixes))
+        self.mean, self.slope = encodings.public[:, None, None], FIRST_SLOPE
+        self.residue = (self.share * self.mean).expand_as(encodings.sizes).clone()
+        self.private = torch.zeros_like(encodings.sizes)
+        self.noise = _white(encodings.sizes, mixes, images)
+        self.own = torch.zeros_like(self.noise)
+
+    def step(self) -> None:
+        """One E-step for all encodings, and the M-step."""
+        sums, moments = torch.zeros_like(self.images), _Moments()
+        for rows in self.mixes.blocks:
+            self._expect(rows, moments)
+            self.mixes.add(sums, self.private[rows] / _spread(self.noise[rows]), rows)
+        self.mean, self.slope = moments.mean, moments.slope
+        solved = self.mixes.solved(sums, self.noise, RIDGE, self.images, STEPS)
+        self.images = blur(solved, LAST_BLUR)
+        leverages = self.mixes.leverages(self.noise, RIDGE)
+        self.own = (leverages * self.mixes.coefficients).sum(dim=1).clamp(max=MOST_OWN)
+
+    def recovery(self) -> Recovery:
+        """The result so far."""
+        return Recovery(self.images, self.private, self.residue, self.noise)
+
+    def _expect(self, rows: slice, moments: _Moments) -> None:
+        """The E-step for one block of encodings."""
+        sizes = self.encodings.sizes[rows]
+        own, share = _spread(self.own[rows]), self.share[rows]
+        others = (self.mixes.mixed(self.images, rows) - own * self.private[rows]) / (1 - own)
+        signed = self._signed(rows, others)
+        public = signed - others
+        around = from_neighbours(public - share * self.mean, NEIGHBOURS)
+        moments.add(public, share, public - share * self.mean, around)
+        guess = share * self.mean + self.slope * around
+        self.residue[rows] = 0.5 * self.residue[rows] + 0.5 * guess
+        unsure = sizes.square() - signed.square()
+        noise = ((public - self.residue[rows]).square() + unsure).mean(dim=(1, 2, 3))
+        noise = 0.5 * self.noise[rows] + 0.5 * noise
+        self.noise[rows] = noise.maximum(LEAST_NOISE * _energy(sizes))
+        self.private[rows] = signed - self.residue[rows]
+
+    def _signed(self, rows: slice, others: Tensor) -> Tensor:
+        """Expected encodings, from images recovered from the ``others`` and predicted signs."""
+        sizes, signs = self.encodings.sizes[rows], self.encodings.signs[rows].to(others)
+        # The network's prediction is right up to one sign for each encoding.
+        turned = torch.where((sizes * signs * others).sum(dim=(1, 2, 3)) < 0, -1.0, 1.0)
+        known = sizes * (others + self.residue[rows]) / _spread(self.noise[rows])
+        predicted = (SURE * signs).atanh() * _spread(turned)
+        return sizes * (known + PREDICTED * predicted).tanh()
+
+
+class _Moments:
+    """Sums over all encodings, for the mean of public images and the slope of their neighbors."""
+
+    def __init__(self) -> None:
+        self._public, self._shares = torch.zeros(()), torch.zeros(())
+        self._product, self._square = torch.zeros(()), torch.zeros(())
+
+    def add(self, public: Tensor, share: Tensor, rest: Tensor, around: Tensor) -> None:
+        """Add a block: public parts, their coefficients, and what neighbors predict of the rest."""
+        self._public = (share * public).mean(dim=(2, 3)).sum(dim=0) + self._public.to(public)
+        self._shares = share.square().sum() + self._shares.to(public)
+        self._product = (rest * around).sum() + self._product.to(public)
+        self._square = around.square().sum() + self._square.to(public)
+
+    @property
+    def mean(self) -> Tensor:
+        """(C, 1, 1) mean of the public images, by least squares."""
+        return (self._public / self._shares.clamp(min=1e-12))[:, None, None]
+
+    @property
+    def slope(self) -> float:
+        """The slope by least squares."""
+        return float((self._product / self._square.clamp(min=1e-12)).clamp(0, MOST_SLOPE))
+
+
+def public_share(mixes: SparseMixing) -> Tensor:
+    """(n,) sum of the public coefficients of each encoding: all coefficients add up to 1."""
+    return (1 - mixes.private_shares).clamp(min=0)
+
+
+def _spread(values: Tensor) -> Tensor:
+    """(n, 1, 1, 1) one value for each encoding."""
+    return values[:, None, None, None]
 
 
 def _energy(sizes: Tensor) -> Tensor:
@@ -147,10 +264,5 @@ def _energy(sizes: Tensor) -> Tensor:
 
 def _white(sizes: Tensor, mixes: SparseMixing, images: Tensor) -> Tensor:
     """(n,) energy of each encoding that ``images`` do not explain."""
-    left = [_energy(sizes[part.rows]) - _energy(part.mixed(images)) for part in mixes.parts]
+    left = [_energy(sizes[rows]) - _energy(mixes.mixed(images, rows)) for rows in mixes.blocks]
     return torch.cat(left).maximum(LEAST_WHITE * _energy(sizes))
-
-
-def _combined(matrix: Tensor, images: Tensor) -> Tensor:
-    """(m, C, H, W) product of ``matrix`` (m, m) and ``images`` (m, C, H, W)."""
-    return (matrix @ images.flatten(1)).reshape(images.shape)

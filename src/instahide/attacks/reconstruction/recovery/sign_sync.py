@@ -1,65 +1,89 @@
-"""Synchronization of the signs of pixels, which encodings do not determine."""
+"""Synchronization of the signs of encodings, each of which is known up to one sign.
+
+Two encodings that share an image are similar up to their signs. The signs for which the private
+images explain most of all encodings are found by power iteration on the similarities, weighted by
+what the coefficients say about each pair (as in angular synchronization, Singer 2011). Pairs that
+share nothing count as well: the signs for which all encodings are bright would make these similar,
+too.
+"""
 
 from __future__ import annotations
 
-from itertools import combinations
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.utils.optional_deps import requires_extra
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
+
+#: Ridge penalty of the images, relative to the mean energy of their coefficients.
+RIDGE = 0.3
+#: Random starts, iterations of each, and rounds in which wrong signs are then flipped.
+STARTS, ITERATIONS, FLIPS = 12, 40, 40
+#: Steps of conjugate gradients in each iteration, and to compare starts.
+STEPS, LAST_STEPS = 2, 10
+#: Share of the last vector that is added in power iteration, against oscillation.
+MOMENTUM = 0.1
 
 
-def synchronize_signs(images: Tensor) -> Tensor:
-    """Correct the sign of each pixel and channel, which is common to all images (m, C, H, W).
-
-    The encodings do not determine these signs: flipping a value in all images at once does not
-    change any |x|. But images are smooth, and their channels are similar. The signs that maximize
-    both are the leading eigenvector of the correlations between neighbors (as in angular
-    synchronization, Singer 2011).
+def synchronized_signs(signed: Tensor, mixes: SparseMixing, generator: torch.Generator) -> Tensor:
+    """(n,) -1 or 1 for each encoding; all signs can be wrong at once.
 
     Args:
-        images: (m, C, H, W) images.
-
-    Raises:
-        InstaHideError: SciPy is missing.
+        signed: (n, C, h, w) encodings, each right up to its sign, at a low resolution.
+        mixes: coefficients of the images in the encodings.
+        generator: generator of the random starts.
     """
-    with requires_extra("SciPy", "audit"):
-        from scipy.sparse import coo_array, diags_array
-        from scipy.sparse.linalg import eigsh
-    values = images.cpu().numpy()
-    size = int(np.prod(values.shape[1:]))
-    ends, weights = _neighbours(values)
-    graph = coo_array((weights, ends), (size, size)).tocsr()
-    graph = graph + graph.T
-    scale = diags_array(1 / np.sqrt(np.asarray(abs(graph).sum(axis=1)).ravel() + 1e-6))
-    start = np.ones(size)
-    leading = eigsh(scale @ graph @ scale, k=1, which="LA", v0=start, tol=1e-3)[1][:, 0]
-    signs = np.where(leading < 0, -1.0, 1.0)
-    for _ in range(20):
-        signs = np.where(graph @ signs < 0, -1.0, 1.0)
-    return images * torch.from_numpy(signs.reshape(values.shape[1:])).to(images)
+    similarities = _Similarities(signed, mixes)
+    found = [similarities.settled(generator) for _ in range(STARTS)]
+    return max(found, key=similarities.explained)
 
 
-def _neighbours(
-    values: NDArray[np.float32],
-) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]:
-    """Pairs of values adjacent in space or color, and their signed similarity."""
-    places = np.arange(int(np.prod(values.shape[1:]))).reshape(values.shape[1:])
-    colours = combinations(range(values.shape[1]), 2)
-    steps = [
-        (np.s_[..., 1:, :], np.s_[..., :-1, :]),
-        (np.s_[..., 1:], np.s_[..., :-1]),
-        *((np.s_[..., [a], :, :], np.s_[..., [b], :, :]) for a, b in colours),
-    ]
-    first, second, weights = [], [], []
-    for one, other in steps:
-        a, b = values[one], values[other]
-        energy = np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0)) + 1e-9
-        likeness = (a * b).sum(axis=0) / energy
-        first.append(places[one].ravel())
-        second.append(places[other].ravel())
-        weights.append((likeness * np.abs(likeness)).ravel())
-    return (np.concatenate(first), np.concatenate(second)), np.concatenate(weights)
+class _Similarities:
+    """The (n, n) similarities of encodings, without their diagonal; only products are computed."""
+
+    def __init__(self, signed: Tensor, mixes: SparseMixing) -> None:
+        self.values = signed.flatten(1)
+        self.mixes, self.noise = mixes, self.values.square().sum(dim=1).clamp(min=1e-12)
+        self.values = self.values / self.noise.sqrt()[:, None]
+        self.noise = self.noise / self.noise.mean()
+        even = torch.ones_like(self.noise)
+        self.ridge = RIDGE * float(mixes.energies(even).mean())
+        leverages = mixes.leverages(self.noise, self.ridge)
+        self.own = (leverages * mixes.coefficients).sum(dim=1)
+
+    def explained(self, signs: Tensor) -> float:
+        """The part of all encodings that images explain with these ``signs`` (n,)."""
+        images = torch.zeros(self.mixes.images, self.values.shape[1]).to(self.values)
+        return float(signs @ self._applied(signs, images, LAST_STEPS)[0])
+
+    def settled(self, generator: torch.Generator) -> Tensor:
+        """(n,) signs from a random start."""
+        vector = torch.randn(len(self.values), generator=generator).to(self.values)
+        images = torch.zeros(self.mixes.images, self.values.shape[1]).to(self.values)
+        for _ in range(ITERATIONS):
+            product, images = self._applied(vector, images)
+            vector = product + MOMENTUM * vector
+            scale = vector.square().mean().sqrt().clamp(min=1e-12)
+            vector, images = vector / scale, images / scale
+        signs = torch.where(vector < 0, -1.0, 1.0)
+        for _ in range(FLIPS):
+            product, images = self._applied(signs, images)
+            gain = product * signs
+            if gain.min() >= 0:
+                break
+            # Half of them at a time: encodings that share an image must not flip together.
+            signs = torch.where(gain <= gain[gain < 0].median(), -signs, signs)
+        return signs
+
+    def _applied(self, signs: Tensor, images: Tensor, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+        """(n,) product of the similarities and ``signs``, and the images that explain these.
+
+        Args:
+            signs: (n,) signs.
+            images: (m, D) images for similar signs.
+            steps: steps of conjugate gradients.
+        """
+        root = self.noise.sqrt()[:, None]
+        sums = self.mixes.summed(self.values * signs[:, None] / root)
+        images = self.mixes.solved(sums, self.noise, self.ridge, images, steps)
+        mixed = self.mixes.mixed(images) / root
+        return (self.values * mixed).sum(dim=1) - self.own * signs, images

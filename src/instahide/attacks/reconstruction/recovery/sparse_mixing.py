@@ -1,92 +1,131 @@
-"""Sparse matrix products with the coefficients: each encoding contains few of the images."""
+"""Products with the coefficients, which are sparse: each encoding contains few of the images.
+
+No matrix of encodings and images, or of images and images, is formed. Memory is linear in both.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Ridge penalty of the images, for encodings of mean square 1.
-RIDGE = 0.2
 #: Number of encodings per block, so that intermediate results stay in the cache.
 ROWS = 512
 
 
-class _Sums(NamedTuple):
-    """A sparse matrix (a, b) that maps (b, D) to (a, D): weighted sums of a few rows."""
-
-    indices: Tensor
-    offsets: Tensor
-    weights: Tensor
-
-    @classmethod
-    def of(cls, matrix: Tensor) -> _Sums:
-        rows, columns = matrix.nonzero(as_tuple=True)
-        ends = rows.bincount(minlength=len(matrix)).cumsum(0)
-        return cls(columns, F.pad(ends[:-1], (1, 0)), matrix[rows, columns])
-
-    def __call__(self, values: Tensor) -> Tensor:
-        flat = F.embedding_bag(
-            self.indices,
-            values.flatten(1),
-            self.offsets,
-            mode="sum",
-            per_sample_weights=self.weights,
-        )
-        return flat.reshape(-1, *values.shape[1:])
-
-
-class Part(NamedTuple):
-    """A block of encodings: their ``rows``, the mixing matrix and its transpose.
-
-    ``mixed`` maps images (m, ...) to mixes (r, ...). ``summed`` maps encodings (r, ...) to
-    (m, ...): for each image, the sum of the encodings that contain it, weighted by its
-    coefficients.
-    """
-
-    rows: slice
-    mixed: _Sums
-    summed: _Sums
-
-
+@dataclass(frozen=True, eq=False)
 class SparseMixing:
     """The coefficients of m images in n encodings.
 
     Attributes:
-        weights: (n, m) coefficient of each image in each encoding, 0 if it is not in it.
-        parts: blocks of encodings.
+        members: (n, k) images of each encoding, -1 for none.
+        coefficients: (n, k) their coefficients.
+        images: the number of images m.
     """
 
-    def __init__(self, weights: Tensor) -> None:
-        self.weights, self.parts, start = weights, [], 0
-        for some in torch.split(weights, ROWS):
-            rows = slice(start, start + len(some))
-            self.parts.append(Part(rows, _Sums.of(some), _Sums.of(some.T)))
-            start += len(some)
+    members: Tensor
+    coefficients: Tensor
+    images: int
+
+    def __post_init__(self) -> None:
+        held = self.members >= 0
+        object.__setattr__(self, "coefficients", self.coefficients * held)
+        object.__setattr__(self, "members", self.members.clamp(min=0))
+
+    @classmethod
+    def of(cls, weights: Tensor) -> SparseMixing:
+        """From a dense matrix (n, m) of coefficients, of which no more than a few are not 0."""
+        most = int((weights != 0).sum(dim=1).max().clamp(min=1)) if len(weights) else 1
+        members = weights.abs().topk(min(most, weights.shape[1]), dim=1).indices
+        return cls(members, weights.gather(1, members), weights.shape[1])
+
+    def __getitem__(self, rows: slice) -> SparseMixing:
+        return SparseMixing(self.members[rows], self.coefficients[rows], self.images)
 
     @property
-    def alone(self) -> bool:
-        """Whether no encoding contains two images, so that relative signs are undetermined."""
-        return int((self.weights > 0).sum(dim=1).max()) < 2
+    def blocks(self) -> Iterator[slice]:
+        """Slices of at most `ROWS` encodings each."""
+        for start in range(0, len(self.members), ROWS):
+            yield slice(start, start + ROWS)
 
-    def mixed(self, images: Tensor) -> Tensor:
-        """(n, ...) the mixes of ``images`` (m, ...)."""
-        return torch.cat([part.mixed(images) for part in self.parts])
+    @property
+    def private_shares(self) -> Tensor:
+        """(n,) sum of the coefficients of each encoding."""
+        return self.coefficients.sum(dim=1)
+
+    def mixed(self, images: Tensor, rows: slice = slice(None)) -> Tensor:
+        """(r, ...) the mixes of ``images`` (m, ...) in the encodings ``rows``."""
+        flat = F.embedding_bag(
+            self.members[rows],
+            images.flatten(1),
+            mode="sum",
+            per_sample_weights=self.coefficients[rows],
+        )
+        return flat.reshape(-1, *images.shape[1:])
 
     def summed(self, encodings: Tensor) -> Tensor:
         """(m, ...) for each image, the weighted sum of the ``encodings`` (n, ...) with it."""
-        total = torch.zeros((self.weights.shape[1], *encodings.shape[1:])).to(encodings)
-        for part in self.parts:
-            total += part.summed(encodings[part.rows])
+        total = torch.zeros((self.images, *encodings.shape[1:])).to(encodings)
+        for rows in self.blocks:
+            self.add(total, encodings[rows], rows)
         return total
 
-    def ridge(self, noise: Tensor) -> Tensor:
-        """(m, m) matrix that maps sums of encodings, divided by their ``noise`` (n,), to images.
+    def add(self, total: Tensor, encodings: Tensor, rows: slice) -> None:
+        """Add the weighted sums of ``encodings`` (r, ...), those of ``rows``, to ``total``."""
+        places = (1,) * (encodings.ndim - 1)
+        for members, weights in zip(self.members[rows].T, self.coefficients[rows].T, strict=True):
+            total.index_add_(0, members, encodings * weights.reshape(-1, *places))
 
-        These images are the solution of a ridge regression with penalty `RIDGE`.
+    def energies(self, noise: Tensor) -> Tensor:
+        """(m,) for each image, the sum of its squared coefficients, over the ``noise`` (n,)."""
+        total = torch.zeros(self.images).to(self.coefficients)
+        shares = self.coefficients.square() / noise[:, None]
+        return total.index_add_(0, self.members.flatten(), shares.flatten())
+
+    def leverages(self, noise: Tensor, ridge: float) -> Tensor:
+        """(n, k) influence of each encoding on each of its images.
+
+        It is how much an image changes with the encoding minus its fit, per coefficient. That two
+        encodings can contain the same two images is ignored.
+
+        Args:
+            noise: (n,) variance of the noise of each encoding.
+            ridge: penalty of the images.
         """
-        gram = self.summed(self.weights / noise[:, None])
-        inverse: Tensor = torch.linalg.inv(gram + RIDGE * torch.eye(len(gram)).to(gram))
-        return inverse
+        return self.coefficients / noise[:, None] / (self.energies(noise) + ridge)[self.members]
+
+    def solved(
+        self, sums: Tensor, noise: Tensor, ridge: float, start: Tensor, steps: int
+    ) -> Tensor:
+        """(m, ...) images by ridge regression, with preconditioned conjugate gradients.
+
+        Args:
+            sums: (m, ...) `summed` encodings, over their noise.
+            noise: (n,) variance of the noise of each encoding.
+            ridge: penalty of the images.
+            start: (m, ...) images that are nearly right.
+            steps: number of steps.
+        """
+        scale = (self.energies(noise) + ridge).reshape(-1, *(1,) * (sums.ndim - 1))
+        images, left = start, sums - self._normal(start, noise, ridge)
+        direction = scaled = left / scale
+        energy = (left * scaled).sum()
+        for _ in range(steps):
+            along = self._normal(direction, noise, ridge)
+            step = energy / (direction * along).sum().clamp(min=1e-30)
+            images, left = images + step * direction, left - step * along
+            scaled = left / scale
+            before, energy = energy, (left * scaled).sum()
+            direction = scaled + energy / before.clamp(min=1e-30) * direction
+        return images
+
+    def _normal(self, images: Tensor, noise: Tensor, ridge: float) -> Tensor:
+        """(m, ...) the normal equations' left side for ``images``."""
+        total = ridge * images
+        for rows in self.blocks:
+            own = noise[rows].reshape(-1, *(1,) * (images.ndim - 1))
+            self.add(total, self.mixed(images, rows) / own, rows)
+        return total
