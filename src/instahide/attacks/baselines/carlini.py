@@ -27,10 +27,11 @@ from instahide.attacks.base import (
     Progress,
     require,
 )
+from instahide.attacks.baselines.all_pairs import all_pairs
 from instahide.attacks.baselines.carlini_assignment import assign_as_published
-from instahide.attacks.reconstruction.clustering import all_pairs
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features
 from instahide.attacks.reconstruction.recovery.coefficients import from_labels, weights
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 from instahide.attacks.shadow_encodings import shadow_batches
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
@@ -40,7 +41,7 @@ STEPS, RATE, BONUS = 1000, 0.01, 0.05
 #: Their images range from -1 to 1, with half the standard deviation of normalized images.
 UNIT = 0.5
 #: Pixels are independent; number of pixels at a time, so that they stay in the processor's cache.
-COLUMNS = 64
+COLUMNS = 256
 #: The network that corrects colors: hidden units, steps, learning rate.
 HIDDEN, COLOUR_STEPS, COLOUR_RATE = 10, 400, 0.02
 #: Number of shadow images to train it on, and encodings of each.
@@ -169,23 +170,20 @@ def recoloured(images: Tensor, network: nn.Module) -> Tensor:
     return pixels.reshape(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def recover_as_published(
-    observation: EncodingObservation, found: AssignedImages, colours: nn.Module | None = None
-) -> AssignedImages:
+def recover_as_published(observation: EncodingObservation, found: AssignedImages) -> AssignedImages:
     """Recover the images of ``found`` again by Adam, with the same assignment.
+
+    Colors are not corrected; see `recoloured`.
 
     Args:
         observation: the encodings. Without soft labels, the coefficients of ``found`` are used.
         found: images with their assignment and coefficients.
-        colours: network of `learnt_colours`; None for no color correction.
     """
     members, count = found.assignment, len(found.images)
     coefficients = found.coefficients
     if observation.labels is not None and observation.threat.labels == "soft":
         coefficients = their_coefficients(observation.labels, members, count)
     images = recovered_by_adam(observation.encodings, weights(members, coefficients, count))
-    if colours is not None:
-        images = recoloured(images, colours)
     return replace(found, statistics={}, images=images, coefficients=coefficients, confidence=None)
 
 
@@ -225,15 +223,16 @@ def _descended(sizes: Tensor, weights: Tensor, steps: int, budget: Budget | None
     The gradient is computed explicitly, because autograd would take half of the time.
     """
     images = torch.zeros(weights.shape[1], sizes.shape[1]).to(sizes)
+    mixes = SparseMixing.of(weights)
     optimiser = torch.optim.Adam([images], lr=RATE)
     for _ in range(steps):
         if budget is not None and budget.left == 0:
             break
-        mixed = weights @ images
+        mixed = mixes.mixed(images)
         # At 0 both signs are equally near. All pixels must start in the same direction: downwards,
         # as in the released code.
         error = mixed - torch.where(mixed > 0, sizes, -sizes)
-        gradient = weights.T @ error * (2 / len(sizes))
+        gradient = mixes.summed(error) * (2 / len(sizes))
         images.grad = gradient - BONUS / len(images) * images.sign()
         optimiser.step()
     return images

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from instahide.attacks.reconstruction.clustering import grow_clusters
+from instahide.attacks.baselines.all_pairs import grow_clusters
 
 #: Sets grown per image, and number of starts that must agree on a set, itself included.
 STARTS, AGREEING = 20, 3
