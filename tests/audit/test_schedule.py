@@ -15,6 +15,8 @@ from instahide.audit.schedule import (
     COSTS,
     CURVES,
     ENDLESS,
+    MOST_EPOCHS,
+    ON_FEDERATIONS,
     PUBLISHED,
     SENT,
     UPDATES,
@@ -85,6 +87,15 @@ def test_only_attacks_that_there_are_can_be_chosen() -> None:
     assert select_attacks(["b", *BASELINES], ["carlini"]) == ["carlini"]
     with pytest.raises(InstaHideError, match="no attack 'c'"):
         select_attacks(["b", "a"], ["c"])
+
+
+def test_an_attack_on_all_updates_runs_on_gradients_and_on_changes_of_weights() -> None:
+    found = tasks(ON_FEDERATIONS, 80, published=80)
+    assert [(task.attack, task.on, task.copies) for task in found] == [
+        ("federated", "fedsgd", MOST_EPOCHS),
+        ("federated", "fedavg", MOST_EPOCHS),
+    ]
+    assert len({task.file for task in found}) == 2
 
 
 def test_attacks_on_updates_have_one_encoding_and_an_end() -> None:

@@ -18,6 +18,8 @@ from instahide.attacks.gradients.inverting import InvertingStatistics
 from instahide.attacks.registry import registered
 from instahide.audit.report.html import make_report, write_report
 from instahide.audit.report.schema import AttackResult
+from instahide.audit.report.summary import summarize
+from instahide.audit.report.thresholds import summary
 from instahide.audit.scenarios import scenarios
 from instahide.audit.schedule import Task, tasks
 from instahide.audit.session import NO_TIME, PICTURES, RESULTS, Session, facts, pending
@@ -177,6 +179,36 @@ def test_a_result_can_be_read_back() -> None:
     assert AttackResult.model_validate(first.model_dump()) == first
 
 
+def test_the_scorer_adds_the_ceiling_of_a_reconstruction(tmp_path: Path) -> None:
+    session = Session.open(tmp_path / "audit", subject())
+    wanted = tasks(["reconstruction", "averaging"], 6, 6)
+    run(session, wanted)
+    done = session.done(wanted)
+    for task, result in done.items():
+        assert (result.ceiling is not None) == (
+            task.attack == "reconstruction" and task.on == "rehearsal"
+        )
+    result = done[Task("reconstruction", 6)]
+    ceiling, found = result.ceiling, result.figures["images_recognizable"]
+    assert ceiling is not None
+    assert found is not None
+    assert ceiling.images_sought == 16
+    assert ceiling.images_recognizable == found + ceiling.not_found >= found
+    assert ceiling.images_recognizable + ceiling.not_enough_information == 16
+    # At two encodings of an image, the attack does not begin; the ceiling is known all the same.
+    refused = done[Task("reconstruction", 2, point=True)]
+    assert refused.state == "not tried"
+    assert refused.ceiling is not None
+    assert refused.ceiling.not_found == refused.ceiling.images_recognizable
+
+
+def test_encodings_that_fill_the_memory_have_no_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    (scene, *_) = scenarios(subject(), Task("reconstruction", 6))
+    assert scene.ceiling(None) is not None
+    monkeypatch.setattr("instahide.audit.scenarios.MOST_VALUES", 1000)
+    assert scene.ceiling(None) is None
+
+
 def test_gradients_are_inverted_for_what_a_participant_would_send(tmp_path: Path) -> None:
     session = Session.open(tmp_path / "audit", subject())
     wanted = tasks(["dlg", "inverting-statistics"], 6)
@@ -210,3 +242,24 @@ def test_batch_norm_statistics_are_those_of_the_network_that_a_run_has_trained()
         trained.observation, Budget(), no_progress
     )
     assert trained.score(found)[0]["images_sought"] == 1
+
+
+def test_all_updates_of_a_participant_are_attacked_and_summed_up(tmp_path: Path) -> None:
+    session = Session.open(tmp_path / "audit", subject())
+    wanted = tasks(["federated"], 6)
+    assert run(session, wanted) == ["federated", "federated"]
+    results = session.done(wanted)
+    for task in wanted:
+        result = results[task]
+        assert result.state == "done", result.reason
+        sent = result.figures["encodings_sent"]
+        assert sent is not None
+        assert 80 <= sent <= 96
+        assert result.figures["encodings_recovered"] == sent
+        assert result.figures["images_sought"] == 16
+    verdict = " ".join(summarize(list(results.values()), facts(session.subject)))
+    assert "From all gradients (FedSGD) of one participant" in verdict
+    assert "From all changes of the weights (FedAvg) of one participant" in verdict
+    assert "96 of 96 encodings" in verdict
+    # Only participants of a federation send updates.
+    assert summary(list(results.values()))["recovered"] is None

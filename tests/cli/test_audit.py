@@ -78,6 +78,26 @@ def report(folder: Path) -> dict[str, Any]:
     return found
 
 
+def test_the_ceiling_stands_beside_the_attack_everywhere(given: Path, tmp_path: Path) -> None:
+    out = tmp_path / "audit"
+    done = audit(given, out, "--only", "reconstruction", "--budget", "60s", "--json")
+    assert done.returncode == 0, done.stderr
+    found = report(out)
+    results = {(result["on"], result["encodings_per_image"]): result for result in found["results"]}
+    ceiling = results["rehearsal", 8]["ceiling"]
+    recognizable = results["rehearsal", 8]["figures"]["images_recognizable"]
+    assert ceiling["images_recognizable"] == recognizable + ceiling["not_found"]
+    assert ceiling["images_sought"] == 24
+    assert results["published", 8]["ceiling"] is None
+    assert f"ceiling {ceiling['images_recognizable']} of 24" in " ".join(done.stderr.split())
+    printed = json.loads(done.stdout)
+    assert printed["summary"]["ceiling"] == ceiling["images_recognizable"] / 24
+    missed = ceiling["not_found"] + ceiling["not_enough_information"]
+    said = [text for text in printed["verdict"] if text.startswith("The attack “reconstruction”")]
+    assert bool(said) == bool(missed)
+    assert all(f"missed {missed} of 24 images" in text for text in said)
+
+
 def test_an_audit_says_what_came_back_and_stands_in_ci(given: Path, tmp_path: Path) -> None:
     places = (third_party.install(tmp_path / "site", "Raises", "Looks", "Babbles"),)
     theirs = ("foreign-raises", "foreign-looks", "foreign-babbles")

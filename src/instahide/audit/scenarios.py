@@ -19,10 +19,13 @@ from instahide.attacks.base import (
     ThreatModel,
 )
 from instahide.attacks.gradients.lenet import lenet
+from instahide.attacks.gradients.perceptron import perceptron
 from instahide.attacks.weak_rng.mt19937 import ENOUGH
 from instahide.audit.client_update import observe_update
+from instahide.audit.federation import observe_federation
 from instahide.audit.ground_truth import GroundTruth, group_numbers, observe
-from instahide.audit.schedule import SENT, Task
+from instahide.audit.schedule import FEDERATIONS, SENT, Task
+from instahide.audit.scoring.ceiling import ceiling_of
 from instahide.audit.scoring.matching import Matches, match_to_nearest
 from instahide.audit.scoring.membership import with_candidates
 from instahide.audit.scoring.scores import score
@@ -32,6 +35,16 @@ from instahide.encryption.scheme import Scheme
 
 #: Largest number of members, and of other images, on which a trained network is queried.
 MOST_CANDIDATES = 200
+#: Largest number of values in the encodings of which a ceiling is computed, because of its memory.
+MOST_VALUES = 1 << 27
+#: A participant's images in an audit of all of its updates; encodings of each update and of each
+#: local step; learning rate; and units of the network's first layer. Updates stay at 1.5 MB.
+PARTICIPANT_IMAGES, FEDSGD, FEDAVG, UNITS = (
+    20,
+    LocalTraining(images=10, batch_size=10, learning_rate=0.1),
+    LocalTraining(images=20, batch_size=5, steps=4, learning_rate=0.1),
+    128,
+)
 #: Ratio of the signs in known mixes to those needed, because signs of small values are uncertain.
 _SPARE = 1.25
 
@@ -66,11 +79,24 @@ class Scenario:
                     sought = min(scored.matches.groups.total, self.images)
                     figures["groups_sought"] = float(sought)
             return figures, scored.matches
-        private = torch.from_numpy(self.subject.images.normalized())
+        images = self.subject.images
         matches = match_to_nearest(
-            found, private, self.subject.pixels(), group_numbers(self.subject.images)
+            found,
+            torch.from_numpy(images.normalized()),
+            self.subject.pixels(),
+            group_numbers(images),
+            (self.observation.mean, self.observation.std),
         )
         return figures | ({} if matches is None else matches.summary()), matches
+
+    def ceiling(self, found: Matches | None) -> Matches | None:
+        """The ceiling of a reconstruction that ``found`` these images; None if it is unknown."""
+        seen = self.observation
+        if self.truth is None or not isinstance(seen, EncodingObservation):
+            return None
+        if seen.encodings.ndim != 4 or seen.encodings.numel() > MOST_VALUES:
+            return None
+        return ceiling_of(seen, self.truth, found)
 
 
 def scenarios(subject: AuditTarget, task: Task) -> Iterator[Scenario]:
@@ -85,6 +111,9 @@ def scenarios(subject: AuditTarget, task: Task) -> Iterator[Scenario]:
         return
     if task.on in SENT:
         yield from _with_update(subject, Scheme.plain() if task.on == "plain update" else None)
+        return
+    if task.on in FEDERATIONS:
+        yield _with_rounds(subject, task)
         return
     images, _ = subject.known_key_target()
     for threat in _threats(subject, len(images), task.copies):
@@ -126,6 +155,29 @@ def _with_update(subject: AuditTarget, scheme: Scheme | None) -> Iterator[Scenar
         )  # fmt: skip
         grants = [f"{kind} network and its gradient on one {what}"]
         yield Scenario(observation, 1, grants, truth, subject)
+
+
+def _with_rounds(subject: AuditTarget, task: Task) -> Scenario:
+    """All updates of a participant that trains a network with a dense first layer."""
+    images = subject.known_key_target()[0]
+    images = _share(images, min(PARTICIPANT_IMAGES, len(images)))
+    training = _fitting(FEDSGD if task.on == "fedsgd" else FEDAVG, len(images))
+    network = perceptron(images.shape, len(images.classes), units=UNITS, seed=0)
+    observation, truth = observe_federation(
+        images, subject.public, subject.scheme, network, training, epochs=task.copies
+    )
+    what = "gradients of batches" if task.on == "fedsgd" else "changes of the weights"
+    grants = [
+        "the network before each update (one with a dense first layer)",
+        f"{len(observation.updates)} updates ({what}), each on {training.images} encodings",
+    ]
+    return Scenario(observation, len(images), grants, truth, subject)
+
+
+def _fitting(training: LocalTraining, images: int) -> LocalTraining:
+    """The ``training``, on no more encodings for an update than there are ``images``."""
+    count = min(training.images, images)
+    return replace(training, images=count, batch_size=min(training.batch_size, count))
 
 
 def _share(images: ImageTable, count: int) -> ImageTable:

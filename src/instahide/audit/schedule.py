@@ -11,29 +11,40 @@ from typing import Literal, NamedTuple
 from instahide.errors import InstaHideError
 
 #: What is attacked: new encodings with known keys; the published encodings; the gradient of one new
-#: encoding, as a federation's server receives it; the gradient of its plain image.
-On = Literal["rehearsal", "published", "update", "plain update"]
+#: encoding, as a federation's server receives it; the gradient of its plain image; all gradients of
+#: a participant (FedSGD), or all changes of the weights that it sends (FedAvg).
+On = Literal["rehearsal", "published", "update", "plain update", "fedsgd", "fedavg"]
 #: Updates that a participant of a federation sends, or would send without encryption.
 SENT: tuple[On, ...] = ("update", "plain update")
+#: All updates of a participant, over as many epochs as there are encodings of an image.
+FEDERATIONS: tuple[On, ...] = ("fedsgd", "fedavg")
 #: Text after the name of an attack.
 WHERE: dict[On, str] = {
     "rehearsal": "",
     "published": " on the encodings themselves",
     "update": "",
     "plain update": " without encryption",
+    "fedsgd": " on gradients (FedSGD)",
+    "fedavg": " on changes of the weights (FedAvg)",
 }
 
 #: Numbers of encodings per image at which curves are drawn, up to the number published.
 STEPS = (2, 5, 10, 20, 50, 100)
+#: Largest number of epochs that a participant trains in an audit.
+MOST_EPOCHS = 50
 #: Attacks that improve with the number of encodings.
 CURVES = ("averaging", "averaging-absolute", "reconstruction")
 #: Attacks that can be scored by the user's images without the keys of the encodings.
 PUBLISHED = ("reconstruction",)
+#: Attacks whose ceiling is computed even if they could not be started.
+CEILINGS = ("reconstruction",)
 #: Published attacks for comparison, which run only if selected by name: they would take time from
 #: the others and recover less from photographs (docs/attacks/reconstruction.md).
 BASELINES = ("carlini", "fusion-denoising")
 #: Attacks on what a participant of a federation sends.
-UPDATES = ("dlg", "inverting-gradients", "inverting-statistics")
+UPDATES = ("dense-layer", "dlg", "inverting-gradients", "inverting-statistics")
+#: Attacks on all updates of a participant.
+ON_FEDERATIONS = ("federated",)
 
 
 class Cost(NamedTuple):
@@ -63,6 +74,8 @@ COSTS = {
     "membership-loss": Cost(1),
     "membership": Cost(5),
     "demixing": Cost(4),
+    "federated": Cost(2, most=300),
+    "dense-layer": Cost(1, most=60),
     "dlg": Cost(1, most=60),
     "inverting-gradients": Cost(1, most=60),
     "inverting-statistics": Cost(1, most=60),
@@ -123,6 +136,8 @@ def tasks(
     for name in wanted:
         if name in UPDATES:
             found += [Task(name, 1, on) for on in SENT if encrypted or on == "update"]
+        elif name in ON_FEDERATIONS:
+            found += [Task(name, min(copies, MOST_EPOCHS), on) for on in FEDERATIONS]
         else:
             found.append(Task(name, copies))
         if published is not None and name in PUBLISHED:

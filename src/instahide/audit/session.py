@@ -13,13 +13,20 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from instahide.attacks.base import Attack, Observation, RecoveredImages
+from instahide.attacks.base import (
+    AssignedImages,
+    Attack,
+    Finding,
+    Observation,
+    RecoveredImages,
+)
 from instahide.attacks.refusal import planar_only
 from instahide.attacks.sandbox import Answer, IsolatedRunner
 from instahide.audit.report.images import save_images
-from instahide.audit.report.schema import AttackResult, Facts
+from instahide.audit.report.schema import AttackResult, Ceiling, Facts
 from instahide.audit.scenarios import Scenario, scenarios
-from instahide.audit.schedule import Task, seconds_for
+from instahide.audit.schedule import CEILINGS, Task, seconds_for
+from instahide.audit.scoring.matching import Matches
 from instahide.audit.target import AuditTarget
 from instahide.encryption.privacy import DELTA
 from instahide.errors import DamagedFileError, InstaHideError
@@ -27,7 +34,8 @@ from instahide.utils.atomic_write import atomic_directory, read_regular, write_j
 
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
 #: Of ``audit.json`` and the results. 2: an image is recognizable if it beats a blank picture.
-#: 3: all recovered images have pictures.
+#: 3: all recovered images have pictures, and the SSIM of a reconstruction is the best of its
+#: renderings.
 FORMAT = 3
 #: An attack does not start with fewer seconds than this.
 LEAST_SECONDS = 1.0
@@ -170,13 +178,14 @@ class Session:
         """State, figures and pictures of a task; or the reason why there are none."""
         if answer.found is None or scene is None:
             state = "failed" if answer.state == "failed" else "not tried"
-            return {"state": state, "reason": answer.reason}
+            return {"state": state, "reason": answer.reason, "ceiling": _ceiling(task, scene)}
         try:
             figures, beside = scene.score(answer.found)
             shown = beside if not task.point else None
             return {
                 "state": "done",
                 "figures": {name: _finite(value) for name, value in figures.items()},
+                "ceiling": _ceiling(task, scene, answer.found, beside),
                 "absolute": isinstance(answer.found, RecoveredImages) and answer.found.absolute,
                 "pictures": []
                 if shown is None
@@ -197,6 +206,28 @@ def _decisive(refusals: Sequence[Answer]) -> Answer:
     """
     others = [answer for answer in refusals if answer.reason != refusals[0].reason]
     return (others or refusals)[-1]
+
+
+def _ceiling(
+    task: Task,
+    scene: Scenario | None,
+    found: Finding | None = None,
+    matches: Matches | None = None,
+) -> Ceiling | None:
+    """The ceiling of an attack that recovers images with their assignment to encodings."""
+    if scene is None or not (task.attack in CEILINGS or isinstance(found, AssignedImages)):
+        return None
+    ceiling = scene.ceiling(matches)
+    if ceiling is None:
+        return None
+    reached = ceiling.recognizable
+    return Ceiling(
+        images_recognizable=reached,
+        images_sought=ceiling.total,
+        ssim_mean=float(ceiling.ssim.mean()),
+        not_found=reached - (0 if matches is None else matches.recognizable),
+        not_enough_information=ceiling.total - reached,
+    )
 
 
 def facts(subject: AuditTarget) -> Facts:

@@ -156,8 +156,11 @@ def _line(result: AttackResult) -> str:
     from instahide.audit.schedule import WHERE
 
     at = f"{result.attack}{WHERE[result.on]}, {result.encodings_per_image} of an image"
+    ceiling = ""
+    if (most := result.ceiling) is not None:
+        ceiling = f", ceiling {most.images_recognizable} of {most.images_sought}"
     if result.state != "done":
-        return f"{at}: {result.state}. {result.reason}"
+        return f"{at}{ceiling}: {result.state}. {result.reason}"
     spent = duration(result.seconds) + (", when its time was over" if result.out_of_time else "")
     if recovered_share(result) is None:
         return f"{at}: done in {spent}"
@@ -167,7 +170,7 @@ def _line(result: AttackResult) -> str:
         figures = (result.figures[f"groups_{name}"] for name in ("identified", "sought"))
         groups = ", {:.0f} of {:.0f} groups identified".format(*figures)
     return (
-        f"{at}: {found:.0f} of {sought:.0f} recognizable{groups}, mean SSIM "
+        f"{at}: {found:.0f} of {sought:.0f} recognizable{groups}{ceiling}, mean SSIM "
         f"{result.figures['ssim_mean']:.2f}, {spent}"
     )
 

@@ -19,7 +19,7 @@ from PIL import Image
 from instahide.audit.report.html import HTML, JSON, render, write_report
 from instahide.audit.report.overview import COLUMNS
 from instahide.audit.report.schema import Report
-from instahide.audit.report.summary import LIMITS
+from instahide.audit.report.summary import LIMITS, shortfall
 from instahide.audit.report.thresholds import MEANINGS
 from tests.audit.examples import HOSTILE, picture, recovered, report, result
 from tests.counting import counting
@@ -141,6 +141,16 @@ def test_the_guide_names_every_figure_that_a_bound_may_be_on() -> None:
     page = (DOCS / "audit.md").read_text(encoding="utf-8")
     for name, meaning in MEANINGS.items():
         assert f"| `{name}` | {meaning} |" in page
+
+
+def test_the_ceiling_stands_beside_the_attack(tmp_path: Path) -> None:
+    limits = {"images_recognizable": 90, "images_sought": 100, "ssim_mean": 0.81}
+    limits |= {"not_found": 50, "not_enough_information": 10}
+    result = recovered(40, attack="reconstruction", ceiling=limits)
+    page = " ".join(render(report(results=[result]), tmp_path).split())
+    assert "<strong>90 of 100</strong> images recognizable, mean SSIM 0.81." in page
+    assert shortfall(result) in page
+    assert "Ceiling" not in render(report(results=[recovered(40)]), tmp_path)
 
 
 def test_it_never_says_secure() -> None:

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from instahide.audit.report.schema import AttackResult
-from instahide.audit.report.summary import LIMITS, duration, finding, privacy_sentence, summarize
+from instahide.audit.report.summary import (
+    LIMITS,
+    duration,
+    finding,
+    privacy_sentence,
+    shortfall,
+    summarize,
+)
 from instahide.audit.schedule import Task
 from tests.audit.examples import FACTS, recovered, result
 
@@ -84,6 +91,23 @@ def test_findings(attack: str, figures: dict[str, float], words: str) -> None:
 )  # fmt: skip
 def test_durations(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def from_rounds(encodings: float, images: float, **changes: Any) -> AttackResult:
+    figures = {
+        "encodings_recovered": encodings, "encodings_sent": 1000.0, "images_recognizable": images,
+        "images_sought": 20.0, "ssim_mean": 0.5,
+    }  # fmt: skip
+    return result("federated", on="fedavg", figures=figures, **changes)
+
+
+def test_of_all_updates_it_says_which_step_failed() -> None:
+    few, rough, all_of_them = from_rounds(1000, 5), from_rounds(300, 0), from_rounds(1000, 20)
+    assert "1,000 of 1,000 encodings, and from these 5 of 20 private images" in finding(few)
+    assert finding(few).endswith("The reconstruction missed the others.")
+    assert finding(rough).endswith("The inversion of the updates limits this result.")
+    assert finding(all_of_them).endswith("recognizably.")
+    assert any(said == finding(few) for said in summarize([recovered(1), few], FACTS))
 
 
 def test_an_update_has_a_sentence_of_its_own() -> None:
@@ -172,3 +196,58 @@ def test_an_encoding_comes_back_only_if_it_is_nearer_than_a_blank_picture() -> N
     assert finding(flat).startswith("One encoding was not recovered")
     exact = result("dlg", on="update", images=1, figures=figures | {"encoding_psnr_mean": 60.0})
     assert finding(exact).startswith("One encoding was recovered")
+
+
+def missed(found: int, ceiling: int, total: int = 100, **changes: Any) -> AttackResult:
+    """A reconstruction that recovered ``found`` images, where the ceiling is so high."""
+    limits = {
+        "images_recognizable": ceiling, "images_sought": total, "ssim_mean": 0.8,
+        "not_found": ceiling - found, "not_enough_information": total - ceiling,
+    }  # fmt: skip
+    return recovered(found, total, **{"attack": "reconstruction", "ceiling": limits} | changes)
+
+
+NOT_FOUND = (
+    "of them, which its recovery reaches from a start at the true images: a better attack may "
+    "recover them."
+)
+NO_INFORMATION = (
+    "of them there is not enough information: its recovery loses them even from a start at the "
+    "true images."
+)
+
+
+def test_a_failure_is_split_into_not_found_and_not_enough_information() -> None:
+    assert shortfall(missed(40, 90)) == (
+        "The attack “reconstruction” missed 60 of 100 images. "
+        f"This attack did not find 50 {NOT_FOUND} For 10 {NO_INFORMATION}"
+    )
+    assert shortfall(missed(0, 100)) == (
+        f"The attack “reconstruction” missed 100 of 100 images. This attack did not find 100 "
+        f"{NOT_FOUND}"
+    )
+    assert shortfall(missed(40, 40)) == (
+        f"The attack “reconstruction” missed 60 of 100 images. For 60 {NO_INFORMATION}"
+    )
+    assert shortfall(missed(100, 100)) == shortfall(recovered(3)) == ""
+
+
+def test_a_setting_is_said_to_resist_only_where_the_ceiling_is_low_too() -> None:
+    resisting = "This setting resists this attack."
+    assert shortfall(missed(0, 3)).endswith(resisting)
+    for other in (missed(0, 90), missed(0, 6), missed(90, 90), missed(0, 3, state="not tried")):
+        assert resisting not in shortfall(other)
+
+
+def test_the_verdict_says_which_of_the_two_it_is() -> None:
+    result = missed(40, 90)
+    said = summarize([recovered(12), result, missed(0, 50, point=True)], FACTS)
+    assert said[1] == shortfall(result)
+    assert sum("start at the true images" in sentence for sentence in said) == 1
+    # An attack that could not be started may still have something to find.
+    refused = missed(0, 57, state="not tried", reason="There are fewer than 3 encodings.")
+    assert shortfall(refused) in summarize([recovered(0), refused], FACTS)
+    assert shortfall(refused).startswith(
+        "The attack “reconstruction” gave no result on 100 images. Its recovery reaches 57 of them "
+        "from a start at the true images"
+    )

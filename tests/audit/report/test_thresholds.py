@@ -81,3 +81,29 @@ def test_updates_count_under_their_own_name_alone() -> None:
     # What is there to compare with never counts.
     weak = update.model_copy(update={"figures": figures | {"encoding_psnr_mean": 9.0}})
     assert not violated("labels.encoding_psnr_mean>25", weak, plain)
+
+
+def test_a_bound_may_be_on_the_ceiling() -> None:
+    limits = {"images_recognizable": 90, "images_sought": 100, "ssim_mean": 0.8}
+    limits |= {"not_found": 80, "not_enough_information": 10}
+    low = recovered(10, ceiling=limits)
+    assert summary([low, recovered(95)])["ceiling"] == 0.9
+    assert violated("ceiling>0.5", low)
+    assert not violated("ceiling>0.95", low)
+    # An attack that could not be started has a ceiling; another that failed has none to raise it.
+    refused = result("reconstruction", state="not tried", ceiling=limits)
+    failed = recovered(0, attack="labels", state="failed")
+    assert summary([refused])["ceiling"] == 0.9
+    assert not violated("ceiling>0.95", refused, failed)
+    # Where none was computed, the bound could not be checked.
+    assert violated("ceiling>0.5", recovered(10))
+    bound = parse_threshold("ceiling>0.95", ATTACKS)
+    waiting = [
+        Task("reconstruction", 30),
+        Task("labels", 30),
+        Task("reconstruction", 2, point=True),
+    ]
+    (threshold,) = check_thresholds([bound], [low], waiting)
+    assert threshold.unchecked == ["reconstruction"]
+    (threshold,) = check_thresholds([bound], [low], waiting[1:])
+    assert threshold.unchecked == []

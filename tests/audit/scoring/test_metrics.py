@@ -87,3 +87,12 @@ def test_the_nearest_is_found_under_any_sign_and_scale() -> None:
     found, original = pair(3)
     order = torch.tensor([3, 1, 4, 0, 2])
     assert metrics.nearest(-3 * found[order] + 1, original).tolist() == order.tolist()
+
+
+def test_the_rendering_with_the_highest_ssim_is_taken_for_each_image() -> None:
+    found, original = pair(3)
+    worse = torch.zeros_like(original)
+    swapped = torch.cat([worse[:2], found[2:]]), torch.cat([found[:2], worse[2:]])
+    shown, values = metrics.best_rendering(swapped, original)
+    assert torch.equal(shown, found)
+    assert torch.equal(values, metrics.ssim(found, original))

@@ -1,4 +1,8 @@
-"""The score of a challenge: its four figures for a submission, and the leaderboard."""
+"""The score of a challenge: the figures of a submission, and the leaderboard.
+
+The formulas are those of the README of InstaHide's challenge
+(https://github.com/Hazelsuko07/InstaHide_Challenge).
+"""
 
 from __future__ import annotations
 
@@ -32,48 +36,53 @@ MOST_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class ChallengeScore:
-    """The score of one submission; the best SSIM is 1, the best L2 (mean squared difference) 0.
+    """The score of one submission, by the formulas of the authors' challenge.
+
+    Each decryption is compared with every private image of its mix, usually two. The best SSIM is
+    1, and the best L2 (mean squared difference of pixels from 0 to 1) is 0. A decryption that shows
+    one of two images exactly has a mean SSIM of about a half.
 
     Attributes:
-        max_ssim: SSIM of the best decryption.
-        mean_ssim: mean SSIM over all encodings.
-        mean_ssim_low: lower end of its 95% interval over private images.
-        mean_ssim_high: upper end.
-        mean_ssim_per_image: mean over private images of the mean over their encodings.
-        mean_ssim_affine: mean over all encodings after the best affine map of each one's channels.
-        min_l2: L2 of the best decryption.
-        max_l2: L2 of the worst decryption.
-        mean_l2: mean L2 over all encodings.
+        max_ssim: mean over all encodings of the larger SSIM to a private image; it ranks.
+        max_ssim_low: lower end of its 95% interval over private images.
+        max_ssim_high: upper end.
+        mean_ssim: mean over all encodings of the mean SSIM to the private images.
+        min_l2: mean over all encodings of the smaller L2 to a private image; the authors'
+            leaderboard shows it instead of ``max_l2``.
+        max_l2: mean over all encodings of the larger L2.
+        mean_l2: mean over all encodings of the mean L2 to the private images.
+        max_ssim_per_image: as ``max_ssim``, but the mean over private images of the mean over the
+            encodings whose decryption is most similar to them.
+        max_ssim_affine: as ``max_ssim``, after the best affine map of each decryption's channels.
         images_recovered: number of private images with a decryption whose SSIM exceeds that of the
             best blank picture by a margin; see `instahide.audit.scoring.blank_baseline`.
     """
 
     max_ssim: float
+    max_ssim_low: float
+    max_ssim_high: float
     mean_ssim: float
-    mean_ssim_low: float
-    mean_ssim_high: float
-    mean_ssim_per_image: float
-    mean_ssim_affine: float
     min_l2: float
     max_l2: float
     mean_l2: float
-    images_recovered: int = 0
+    max_ssim_per_image: float
+    max_ssim_affine: float
+    images_recovered: int
 
 
 class _Compared(NamedTuple):
-    """(N,) each: SSIM, L2, SSIM under the best affine map, and the private image that counts."""
+    """(N, private_k) each: SSIM, L2, and SSIM under the best affine map, to each private image."""
 
     ssim: Tensor
     l2: Tensor
     affine: Tensor
-    image: Tensor
 
 
 def score_submission(path: Path, truth: ChallengeTruth) -> ChallengeScore:
     """Score ``decryption.npy``: (N, H, W, C) float, one normalized image per encoding.
 
-    A decryption is compared with the nearest private image of its mix. Values are denormalized and
-    clipped to the range from 0 to 1.
+    A decryption is compared with all private images of its mix. Values are denormalized and clipped
+    to the range from 0 to 1.
 
     Raises:
         DataError: the file is not a readable array, has another shape, or is not finite.
@@ -86,25 +95,24 @@ def score_submission(path: Path, truth: ChallengeTruth) -> ChallengeScore:
             f"A submission to this challenge has the shape {wanted}.",
         )
     blocks = zip(*_compared(decryptions, truth), strict=True)
-    return _summary(_Compared(*map(torch.cat, blocks)), best_blank(_originals(truth)))
+    return _summary(_Compared(*map(torch.cat, blocks)), truth, best_blank(_originals(truth)))
 
 
 def score_blank(truth: ChallengeTruth) -> ChallengeScore:
-    """The best score of a submission of blank pictures, which show nothing of any image.
+    """A bound: no submission of blank pictures, which show nothing of any image, scores better.
 
-    Each picture has one color, chosen with knowledge of the truth as the best one for each figure.
+    A blank picture has one color. For every figure and every private image, the color is the best
+    one, chosen with knowledge of the truth.
     """
     originals, private = _originals(truth), torch.from_numpy(truth.private)
     mean_colour = originals.mean(dim=(2, 3), keepdim=True).expand_as(originals)
     blank = best_blank(originals)
-    likeness = blank[private]
     compared = _Compared(
-        likeness.amax(dim=1),
-        metrics.mse(mean_colour, originals)[private].amin(dim=1),
-        metrics.ssim(mean_colour, originals)[private].amax(dim=1),
-        private.gather(1, likeness.argmax(dim=1, keepdim=True))[:, 0],
+        blank[private],
+        metrics.mse(mean_colour, originals)[private],
+        metrics.ssim(mean_colour, originals)[private],
     )
-    return _summary(compared, blank)
+    return _summary(compared, truth, blank)
 
 
 def enter(leaderboard: Path, name: str, score: ChallengeScore) -> None:
@@ -156,29 +164,30 @@ def _compared(decryptions: NDArray[np.floating], truth: ChallengeTruth) -> Itera
         found = torch.from_numpy(np.ascontiguousarray(values)) * std + mean
         shown = found.clamp(0, 1)
         columns = [originals[column] for column in private[rows].T]
-        likeness = torch.stack([metrics.ssim(shown, original) for original in columns], dim=1)
-        affine = torch.stack([_affine_ssim(found, original) for original in columns], dim=1)
-        image = private[rows].gather(1, likeness.argmax(dim=1, keepdim=True))[:, 0]
-        distance = metrics.mse(shown, originals[image])
-        yield _Compared(likeness.amax(dim=1), distance, affine.amax(dim=1), image)
+        yield _Compared(
+            torch.stack([metrics.ssim(shown, original) for original in columns], dim=1),
+            torch.stack([metrics.mse(shown, original) for original in columns], dim=1),
+            torch.stack([_affine_ssim(found, original) for original in columns], dim=1),
+        )
 
 
-def _summary(compared: _Compared, blank: Tensor) -> ChallengeScore:
+def _summary(compared: _Compared, truth: ChallengeTruth, blank: Tensor) -> ChallengeScore:
     """All figures; ``blank`` (M,) is the SSIM of the best blank picture to each private image."""
-    ssim, l2, affine, image = compared
+    ssim, nearest = compared.ssim.max(dim=1)
+    image = torch.from_numpy(truth.private).gather(1, nearest[:, None])[:, 0]
     low, high = _interval(ssim, image)
     per_image = [float(ssim[image == row].mean()) for row in torch.unique(image)]
     recovered = counts_as_recovered(ssim, blank[image])
     return ChallengeScore(
-        max_ssim=float(ssim.max()),
-        mean_ssim=float(ssim.mean()),
-        mean_ssim_low=low,
-        mean_ssim_high=high,
-        mean_ssim_per_image=math.fsum(per_image) / len(per_image),
-        mean_ssim_affine=float(affine.mean()),
-        min_l2=float(l2.min()),
-        max_l2=float(l2.max()),
-        mean_l2=float(l2.mean()),
+        max_ssim=float(ssim.mean()),
+        max_ssim_low=low,
+        max_ssim_high=high,
+        mean_ssim=float(compared.ssim.mean()),
+        min_l2=float(compared.l2.amin(dim=1).mean()),
+        max_l2=float(compared.l2.amax(dim=1).mean()),
+        mean_l2=float(compared.l2.mean()),
+        max_ssim_per_image=math.fsum(per_image) / len(per_image),
+        max_ssim_affine=float(compared.affine.amax(dim=1).mean()),
         images_recovered=len(torch.unique(image[recovered])),
     )
 

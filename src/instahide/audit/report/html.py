@@ -16,7 +16,13 @@ from instahide._version import __version__
 from instahide.audit import hardness
 from instahide.audit.report import charts, overview
 from instahide.audit.report.schema import AttackResult, Report
-from instahide.audit.report.summary import duration, finding, privacy_sentence, summarize
+from instahide.audit.report.summary import (
+    duration,
+    finding,
+    privacy_sentence,
+    shortfall,
+    summarize,
+)
 from instahide.audit.report.thresholds import Bound, check_thresholds, recovered_share, summary
 from instahide.audit.schedule import BASELINES, WHERE, Task
 from instahide.audit.session import NO_TIME, PICTURES, Session, facts, pending
@@ -110,6 +116,7 @@ def render(report: Report, pictures: Path) -> str:
         "words": _words,
         "spent": duration,
         "finding": finding,
+        "shortfall": shortfall,
         "guarantee": privacy_sentence,
     }
     curves = [

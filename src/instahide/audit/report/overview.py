@@ -8,7 +8,7 @@ from typing import NamedTuple
 from instahide.audit.report.schema import AttackResult
 from instahide.audit.report.summary import duration, finding
 from instahide.audit.report.thresholds import recovered_share
-from instahide.audit.schedule import SENT, On
+from instahide.audit.schedule import FEDERATIONS, SENT, On
 
 #: What was attacked, in words.
 TARGETS: dict[On, str] = {
@@ -16,6 +16,8 @@ TARGETS: dict[On, str] = {
     "published": "the encodings themselves",
     "update": "an update to a federation",
     "plain update": "the same without encryption, for comparison",
+    "fedsgd": "all gradients that a participant of a federation sends (FedSGD)",
+    "fedavg": "all changes of the weights that a participant of a federation sends (FedAvg)",
 }
 
 
@@ -27,7 +29,7 @@ class Column(NamedTuple):
 
 
 def _threat(result: AttackResult) -> str:
-    if result.on in SENT:
+    if result.on in (*SENT, *FEDERATIONS):
         return ", ".join(result.grants)
     count = result.encodings_per_image
     encodings = f"{count:,} encoding{'s' if count > 1 else ''} of each image"

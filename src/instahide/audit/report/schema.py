@@ -36,6 +36,28 @@ class Picture(_Plain):
     recovered: str = Field(description="PNG file in the folder `pictures`")
 
 
+class Ceiling(_Plain):
+    """What the recovery of the attack reaches from a start at the truth.
+
+    The scorer computes it with the true images, their true assignment to encodings and their true
+    coefficients. It counts an image also if the attack recovered it.
+    """
+
+    images_recognizable: int = Field(
+        description="number of private images that are recovered recognizably"
+    )
+    images_sought: int = Field(description="number of private images")
+    ssim_mean: Number = Field(description="mean SSIM over all private images")
+    not_found: int = Field(
+        description="number of private images that are recovered from this start, but not by the "
+        "attack: this attack did not find them"
+    )
+    not_enough_information: int = Field(
+        description="number of private images that are not recovered from this start either: "
+        "there is not enough information for this recovery"
+    )
+
+
 class AttackResult(_Plain):
     """The result of one attack on one observation."""
 
@@ -46,7 +68,8 @@ class AttackResult(_Plain):
         description="what was attacked. rehearsal: the user's images, encrypted again under keys "
         "that the scorer knows; published: the published encodings; update: the gradient of one "
         "encoding under a new key, as a participant of a federation would send it; plain update: "
-        "the gradient of the same image without encryption, for comparison"
+        "the gradient of the same image without encryption, for comparison; fedsgd, fedavg: all "
+        "gradients, or changes of the weights, that a participant of a federation sends"
     )
     point: bool = Field(
         False, description="whether the attack was run only for a point of the exposure curve"
@@ -73,6 +96,11 @@ class AttackResult(_Plain):
     )
     figures: dict[str, Number | None] = Field(
         default_factory=dict, description="metrics by name; null if a value is not finite"
+    )
+    ceiling: Ceiling | None = Field(
+        None,
+        description="result of the same recovery, started at the truth; null for attacks that do "
+        "not assign images to encodings, and for published encodings, whose keys are unknown",
     )
     pictures: list[Picture] = Field(
         default_factory=list,

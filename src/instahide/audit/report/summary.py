@@ -6,14 +6,14 @@ from collections.abc import Collection, Sequence
 
 from instahide.audit.report.schema import AttackResult, Facts
 from instahide.audit.report.thresholds import identified_share, recovered_share
-from instahide.audit.schedule import ENDLESS, SENT, On, Task
+from instahide.audit.schedule import ENDLESS, FEDERATIONS, SENT, On, Task
+from instahide.audit.scoring.ceiling import resists
+from instahide.audit.scoring.gradient_inversion import ABOVE_BLANK, INVERTED
 from instahide.audit.scoring.scores import LEAST_COEFFICIENT
 from instahide.encryption.privacy import privacy_statement
 
-#: An encoding counts as recovered from an update if its PSNR, in dB, is at least this,
-INVERTED = 25.0
-#: and exceeds the PSNR of the best blank picture by this: its squared error is half as large.
-ABOVE_BLANK = 3.0
+#: If at least this share of the encodings was recovered, the inversion limits nothing.
+NEARLY_ALL = 0.95
 #: Corrected p-values below this count as significant.
 _TELLING = 0.01
 _WHERE = {
@@ -47,8 +47,9 @@ def summarize(
     kinds: list[On] = ["published", "rehearsal"]
     kinds.sort(key=lambda on: -max((_rank(r) for r in done if r.on == on), default=(0.0, 0.0))[0])
     sentences = [_recovered(done, on) for on in kinds]
+    sentences += [shortfall(r) for r in results if r.ceiling is not None and not r.point]
     sentences += [_groups(done), _labels(done), _public(done), _membership(done), _statistics(done)]
-    sentences.append(_update(done))
+    sentences += [_update(done), *(_federation(done, on) for on in FEDERATIONS)]
     if any(result.figures.get("found") for result in done):
         sentences.insert(0, _generator(done))
     if facts.epsilon is None:
@@ -83,6 +84,8 @@ def _incomplete(
 
 def finding(result: AttackResult) -> str:
     """Return a sentence on what one attack found besides images; empty if there is none."""
+    if result.on in FEDERATIONS:
+        return _federation([result], result.on)
     kinds = (_labels, _public, _membership, _statistics, _update, _generator)
     return next((said for kind in kinds if (said := kind([result]))), "")
 
@@ -137,9 +140,37 @@ def _recovered(done: Sequence[AttackResult], on: On) -> str:
     )
 
 
+def shortfall(result: AttackResult) -> str:
+    """Return why an attack missed images, by its ceiling; empty if it missed none."""
+    ceiling = result.ceiling
+    if ceiling is None or not (ceiling.not_found or ceiling.not_enough_information):
+        return ""
+    total, missed = ceiling.images_sought, ceiling.not_found + ceiling.not_enough_information
+    done = result.state == "done"
+    what = "missed {:,} of {:,} images" if done else "gave no result on {:,} images"
+    parts = [f"The attack “{result.attack}” {what.format(missed, total)}."]
+    if ceiling.not_found:
+        whose = "This attack did not find {:,} of them, which its recovery reaches"
+        whose = whose if done else "Its recovery reaches {:,} of them"
+        parts.append(
+            f"{whose.format(ceiling.not_found)} from a start at the true images: a better attack "
+            "may recover them."
+        )
+    if ceiling.not_enough_information:
+        parts.append(
+            f"For {ceiling.not_enough_information:,} of them there is not enough information: its "
+            "recovery loses them even from a start at the true images."
+        )
+    if done and resists(total - missed, ceiling.images_recognizable, total):
+        parts.append("This setting resists this attack.")
+    return " ".join(parts)
+
+
 def _groups(done: Sequence[AttackResult]) -> str:
     """Return a sentence on the groups, such as patients, that attacks identified."""
-    seeking = [r for r in done if r.on not in SENT and identified_share(r) is not None]
+    seeking = [
+        r for r in done if r.on not in (*SENT, *FEDERATIONS) and identified_share(r) is not None
+    ]
     if not seeking:
         return ""
     best = max(seeking, key=lambda result: identified_share(result) or 0.0)
@@ -157,7 +188,7 @@ def _rank(result: AttackResult) -> tuple[float, float]:
 
 
 def _labels(done: Sequence[AttackResult]) -> str:
-    share = _most([r for r in done if r.on not in SENT], "class_sets_right")
+    share = _most([r for r in done if r.on not in (*SENT, *FEDERATIONS)], "class_sets_right")
     if share is None:
         return ""
     return f"The labels alone reveal the classes in {_percent(share)} of the mixes."
@@ -221,6 +252,35 @@ def _update(done: Sequence[AttackResult]) -> str:
             f"gradient of the plain image ({_nearness(plain)})."
         )
     return " ".join(sentences)
+
+
+def _federation(done: Sequence[AttackResult], on: On) -> str:
+    """Return sentences on what the updates of all rounds reveal, and what limits the attack."""
+    seeking = [r for r in done if r.on == on and recovered_share(r) is not None]
+    if not seeking:
+        return ""
+    best = max(seeking, key=_rank)
+    encodings, sent, count, total = (
+        int(best.figures.get(name) or 0)
+        for name in (
+            "encodings_recovered",
+            "encodings_sent",
+            "images_recognizable",
+            "images_sought",
+        )
+    )
+    method = "gradients (FedSGD)" if on == "fedsgd" else "changes of the weights (FedAvg)"
+    limit = (
+        "The reconstruction missed the others."
+        if encodings >= NEARLY_ALL * sent
+        else "The inversion of the updates limits this result."
+    )
+    return (
+        f"From all {method} of one participant, whose network begins with a dense layer, the "
+        f"attack “{best.attack}” recovered {encodings:,} of {sent:,} encodings, and from these "
+        f"{count:,} of {total:,} private images recognizably."
+        f"{'' if count == total else f' {limit}'}"
+    )
 
 
 def _nearness(inverted: AttackResult) -> str:

@@ -7,13 +7,14 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from instahide.audit.report.schema import AttackResult, Threshold
-from instahide.audit.schedule import SENT, Task
+from instahide.audit.report.schema import AttackResult, Ceiling, Threshold
+from instahide.audit.schedule import CEILINGS, FEDERATIONS, SENT, Task
 from instahide.errors import InstaHideError
 
 #: Figures over all attacks and their meanings, which are also in docs/audit.md.
 MEANINGS = {
     "recovered": "share of the images that were recovered recognizably, by the best attack",
+    "ceiling": "share of the images that reconstruction recovers from a start at the truth",
     "groups": "share of the groups, such as patients, that were identified, by the best attack",
     "ssim": "mean SSIM of the images that an attack recovered, by the best attack",
     "ssim_best": "SSIM of the best recovered image",
@@ -77,12 +78,14 @@ def summary(results: Sequence[AttackResult]) -> dict[str, float | None]:
     left out, because only participants of a federation send them.
     """
     done = [result for result in results if result.state == "done" and not result.point]
-    counted = [result for result in done if result.on not in SENT]
+    counted = [result for result in done if result.on not in (*SENT, *FEDERATIONS)]
     found = {name: _most(counted, figure) for name, figure in _OF.items()}
     shares = [share for result in counted if (share := recovered_share(result)) is not None]
+    ceilings = [ceiling_share(c) for r in results if (c := r.ceiling) is not None and not r.point]
     groups = [share for result in counted if (share := identified_share(result)) is not None]
     return {
         "recovered": max(shares, default=None),
+        "ceiling": max(ceilings, default=None),
         "groups": max(groups, default=None),
         **found,
     }
@@ -93,6 +96,11 @@ def recovered_share(result: AttackResult) -> float | None:
     recognizable = result.figures.get("images_recognizable")
     sought = result.figures.get("images_sought")
     return None if recognizable is None or not sought else recognizable / sought
+
+
+def ceiling_share(ceiling: Ceiling) -> float:
+    """Return the share of private images that are recovered from a start at the truth."""
+    return ceiling.images_recognizable / ceiling.images_sought
 
 
 def identified_share(result: AttackResult) -> float | None:
@@ -131,6 +139,8 @@ def _unchecked(bound: Bound, results: Sequence[AttackResult], waiting: Sequence[
     """
     if bound.compared not in (">", ">="):
         return []
+    if bound.name == "ceiling":
+        return sorted({t.attack for t in waiting if t.attack in CEILINGS and not t.point})
     failed = [result for result in results if result.state == "failed"]
     missing: list[Task | AttackResult] = [*waiting, *failed]
     only = None if bound.name in MEANINGS else bound.name.partition(".")[0]
@@ -138,7 +148,8 @@ def _unchecked(bound: Bound, results: Sequence[AttackResult], waiting: Sequence[
         {
             one.attack
             for one in missing
-            if not one.point and (one.on not in SENT if only is None else one.attack == only)
+            if not one.point
+            and (one.on not in (*SENT, *FEDERATIONS) if only is None else one.attack == only)
         }
     )
 

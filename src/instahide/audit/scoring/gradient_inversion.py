@@ -14,6 +14,10 @@ from instahide.utils.optional_deps import requires_extra
 
 #: Largest PSNR that is reported.
 MOST_DECIBELS = 120.0
+#: An encoding counts as recovered from an update if its PSNR, in dB, is at least this,
+INVERTED = 25.0
+#: and exceeds the PSNR of the best blank picture by this: its squared error is half as large.
+ABOVE_BLANK = 3.0
 
 
 def match_order(found: InvertedUpdate, encodings: Tensor) -> InvertedUpdate:
@@ -63,3 +67,8 @@ def score_against_encodings(
         "of_blank_psnr": metrics.psnr(blank, original).clamp(max=MOST_DECIBELS),
         "absolute_ssim": metrics.ssim(metrics.best_affine(found.abs(), private), private),
     }
+
+
+def counts_as_inverted(psnr: Tensor, blank: Tensor) -> Tensor:
+    """(m,) bool: a PSNR of at least `INVERTED` that exceeds the ``blank`` one by `ABOVE_BLANK`."""
+    return (psnr >= INVERTED) & (psnr >= blank + ABOVE_BLANK)

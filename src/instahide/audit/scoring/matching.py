@@ -23,7 +23,12 @@ from instahide.attacks.base import (
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import best_blank, counts_as_recovered
-from instahide.audit.scoring.reconstruction import score_reconstruction
+from instahide.audit.scoring.reconstruction import (
+    Moments,
+    renderings,
+    score_reconstruction,
+    to_pixels,
+)
 from instahide.utils.optional_deps import requires_extra
 
 
@@ -59,7 +64,8 @@ class Matches:
 
     Attributes:
         rows: (m,) int64 row of the private image.
-        recovered: (m, C, H, W) from 0 to 1, under the best affine map of each channel.
+        recovered: (m, C, H, W) from 0 to 1, under the best affine map of each channel; for images
+            with an assignment to encodings, in the better of their `renderings`.
         originals: (m, C, H, W) from 0 to 1; absolute values if the attack recovers only those.
         ssim: (m,) SSIM of recovered image and original.
         recognized: (m,) bool, whether the recovered image is more similar to its original than to
@@ -151,7 +157,7 @@ def match_to_truth(found: Finding, observation: Observation, truth: GroundTruth)
         nearest = metrics.nearest(found.images, truth.images)
         return Matches(
             matched.rows,
-            matched.mapped,
+            matched.shown,
             matched.originals,
             matched.ssim,
             nearest == matched.rows,
@@ -165,6 +171,13 @@ def match_to_truth(found: Finding, observation: Observation, truth: GroundTruth)
     rows = originals_of(images, observation, truth)
     originals = to_unit_range(candidates)[rows]
     return _compare(images.images, candidates, originals, rows, truth.groups)
+
+
+def match_in_order(images: Tensor, observation: Observation, truth: GroundTruth) -> Matches:
+    """Images (N, C, H, W) matched to the private images in the order of the ``truth``."""
+    moments = observation.mean, observation.std
+    originals, rows = to_pixels(truth.images, *moments), torch.arange(len(images))
+    return _compare(images, truth.images, originals, rows, truth.groups, moments)
 
 
 def recovered_images(found: Finding) -> RecoveredImages | None:
@@ -203,7 +216,11 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 
 def match_to_nearest(
-    found: Finding, private: Tensor, pixels: Tensor, groups: Tensor | None = None
+    found: Finding,
+    private: Tensor,
+    pixels: Tensor,
+    groups: Tensor | None = None,
+    moments: Moments | None = None,
 ) -> Matches | None:
     """Recovered images matched one-to-one to the most similar private images.
 
@@ -215,6 +232,8 @@ def match_to_nearest(
         private: (N, C, H, W) all private images, normalized.
         pixels: (N, C, H, W) the same images from 0 to 1.
         groups: (N,) the group of each image; None without groups.
+        moments: mean and standard deviation of the normalization; with them, images that have an
+            assignment to encodings are compared in the better of their `renderings`.
     """
     images = found if isinstance(found, AssignedImages) else recovered_images(found)
     if images is None or not len(images.images):
@@ -226,14 +245,15 @@ def match_to_nearest(
     likeness = metrics.likeness(images.images, candidates)
     places, rows = map(torch.from_numpy, linear_sum_assignment(likeness.numpy(), maximize=True))
     shown = candidates / candidates.amax() if absolute else pixels
-    matches = _compare(images.images[places], candidates, shown[rows], rows, groups)
+    known = moments if isinstance(images, AssignedImages) else None
+    matches = _compare(images.images[places], candidates, shown[rows], rows, groups, known)
     # They were matched by similarity, so similarity alone proves nothing.
     recognized = matches.recognized & (matches.ssim > likeness_of_others(candidates, shown)[rows])
-    known = matches.groups
-    if known is not None:
+    named = matches.groups
+    if named is not None:
         others = likeness_of_others(candidates, shown, groups)[rows]
-        known = known._replace(recognized=known.recognized & (matches.ssim > others))
-    return replace(matches, recognized=recognized, groups=known)
+        named = named._replace(recognized=named.recognized & (matches.ssim > others))
+    return replace(matches, recognized=recognized, groups=named)
 
 
 def likeness_of_others(private: Tensor, pixels: Tensor, groups: Tensor | None = None) -> Tensor:
@@ -260,16 +280,21 @@ def _ssim_of_mean_colour(originals: Tensor) -> Tensor:
 
 
 def _compare(
-    images: Tensor, candidates: Tensor, originals: Tensor, rows: Tensor, groups: Tensor | None
+    images: Tensor,
+    candidates: Tensor,
+    originals: Tensor,
+    rows: Tensor,
+    groups: Tensor | None,
+    moments: Moments | None = None,
 ) -> Matches:
-    mapped = metrics.best_affine(images, originals)
+    """Images compared with their ``originals``, the ``rows`` of the ``candidates``.
+
+    With the ``moments`` of the normalization, the better of their `renderings` is compared; without
+    them, that under the best affine map.
+    """
+    affine = [metrics.best_affine(images, originals)]
+    ways = affine if moments is None else renderings(images, originals, *moments)
+    shown, ssim = metrics.best_rendering(ways, originals)
     nearest = metrics.nearest(images, candidates)
-    return Matches(
-        rows,
-        mapped,
-        originals,
-        metrics.ssim(mapped, originals),
-        nearest == rows,
-        len(candidates),
-        RecoveredGroups.of(groups, nearest, rows),
-    )
+    known = RecoveredGroups.of(groups, nearest, rows)
+    return Matches(rows, shown, originals, ssim, nearest == rows, len(candidates), known)

@@ -88,6 +88,21 @@ def best_affine(found: Tensor, original: Tensor) -> Tensor:
     return mapped.to(found.dtype).reshape(found.shape)
 
 
+def best_rendering(renderings: Sequence[Tensor], original: Tensor) -> tuple[Tensor, Tensor]:
+    """For each image, the one of its ``renderings`` with the highest SSIM; (m,) that SSIM.
+
+    An affine map with the least squared error can lower the SSIM: if a part of the image has the
+    wrong sign, it makes the image flat. Therefore the values of an image are also compared as they
+    are.
+
+    Args:
+        renderings: (m, C, H, W) each, the same m images in several ways.
+        original: (m, C, H, W).
+    """
+    values, best = torch.stack([ssim(images, original) for images in renderings]).max(dim=0)
+    return torch.stack(list(renderings))[best, torch.arange(len(original))], values
+
+
 def nearest(found: Tensor, candidates: Tensor) -> Tensor:
     """(m,) int64: the most similar row of ``candidates`` (N, C, H, W) for each image."""
     return likeness(found, candidates).argmax(dim=1)

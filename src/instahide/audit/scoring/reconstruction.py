@@ -13,6 +13,9 @@ from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import HALF, best_blank, counts_as_recovered
 from instahide.utils.optional_deps import requires_extra
 
+#: Mean and standard deviation of the normalization, each per channel.
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ReconstructionScore:
@@ -20,14 +23,14 @@ class ReconstructionScore:
 
     Attributes:
         rows: (m,) int64 private image matched to each recovered one, all different.
-        mapped: (m, C, H, W) recovered images from 0 to 1, after their best affine maps.
+        shown: (m, C, H, W) recovered images from 0 to 1, in the better of their `renderings`.
         originals: (m, C, H, W) the matched private images, from 0 to 1.
         ssim: (m,) SSIM of both.
         mass: share of the private coefficients that were assigned to the right images.
     """
 
     rows: Tensor
-    mapped: Tensor
+    shown: Tensor
     originals: Tensor
     ssim: Tensor
     mass: float
@@ -37,20 +40,24 @@ class ReconstructionScore:
         """(m,) bool, whether each image counts as recovered; see `counts_as_recovered`."""
         return counts_as_recovered(self.ssim, best_blank(self.originals))
 
-    def summary(self, confidence: Tensor, least: float) -> dict[str, float]:
-        """Plain numbers; a ``confidence`` (m,) of at least ``least`` is a claim of recovery.
+    def figures(self) -> dict[str, float]:
+        """Plain numbers.
 
         ``above_half`` counts by SSIM alone and therefore includes nearly constant images, whatever
         was found; ``recovered`` also requires more than the SSIM of the best blank picture.
         """
-        claimed = confidence >= least
-        right = self.recovered
         return {
             "mass": self.mass,
             "ssim": float(self.ssim.mean()),
             "ssim_best": float(self.ssim.max()),
             "above_half": float((self.ssim > HALF).sum()),
-            "recovered": float(right.sum()),
+            "recovered": float(self.recovered.sum()),
+        }
+
+    def summary(self, confidence: Tensor, least: float) -> dict[str, float]:
+        """`figures`, and of claims: a ``confidence`` (m,) of at least ``least`` in an image."""
+        claimed, right = confidence >= least, self.recovered
+        return self.figures() | {
             "claimed": float(claimed.sum()),
             "claimed_rightly": float(right[claimed].float().mean()) if claimed.any() else 1.0,
         }
@@ -75,13 +82,28 @@ def score_reconstruction(
     same = rows[found.assignment][:, :, None] == private[:, None, :]
     right = (same & (found.assignment >= 0)[:, :, None]).any(dim=1)
     weights = truth.coefficients[:, : truth.private_k]
-    places = (1,) * (truth.images.ndim - 2)
-    scale, shift = (torch.tensor(moment).reshape(-1, *places) for moment in (std, mean))
-    originals = (truth.images[rows] * scale + shift).clamp(0, 1)
-    mapped = metrics.best_affine(found.images, originals)
-    likeness = metrics.ssim(mapped, originals)
+    originals = to_pixels(truth.images[rows], mean, std)
+    shown, ssim = metrics.best_rendering(renderings(found.images, originals, mean, std), originals)
     mass = float((weights * right).sum() / weights.sum())
-    return ReconstructionScore(rows, mapped, originals, likeness, mass)
+    return ReconstructionScore(rows, shown, originals, ssim, mass)
+
+
+def to_pixels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Normalized ``images`` (m, C, H, W) as pixels, clipped to the range from 0 to 1."""
+    places = (1,) * (images.ndim - 2)
+    scale, shift = (torch.tensor(moment).reshape(-1, *places) for moment in (std, mean))
+    return (images * scale + shift).clamp(0, 1)
+
+
+def renderings(
+    images: Tensor, originals: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
+) -> list[Tensor]:
+    """Pixels of recovered images: after the best affine map, and as they are with either sign.
+
+    Absolute values do not show the sign of an image.
+    """
+    raw = (to_pixels(sign * images, mean, std) for sign in (1, -1))
+    return [metrics.best_affine(images, originals), *raw]
 
 
 def _matching(members: Tensor, private: Tensor, images: int, originals: int) -> Tensor:

@@ -20,8 +20,10 @@ from instahide.attacks.base import (
     RecoveredImages,
     require,
 )
+from instahide.attacks.federated.observation import FederatedObservation, InvertedRounds
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
+from instahide.audit.scoring.federated import score_inversion, truth_of_rounds
 from instahide.audit.scoring.gradient_inversion import match_order, score_against_encodings
 from instahide.audit.scoring.matching import Matches, match_to_truth
 from instahide.audit.scoring.membership import membership_figures
@@ -48,10 +50,13 @@ class Score:
 def score(found: Finding, observation: Observation, truth: GroundTruth) -> Score:
     """Compare a finding with the ``truth``; there are figures only for what the attack looked for.
 
-    Images are compared after the best affine map of their channels, sign included. Each is compared
-    with the encrypted image of its encoding, or with the one of largest coefficient if the attack
-    recovers that. Absolute values are compared with absolute values.
+    Images are compared after the best affine map of their channels, sign included; images with an
+    assignment to encodings in the better of their `renderings`. Each is compared with the encrypted
+    image of its encoding, or with the one of largest coefficient if the attack recovers that.
+    Absolute values are compared with absolute values.
     """
+    if isinstance(found, InvertedRounds) and isinstance(observation, FederatedObservation):
+        return _of_rounds(found, observation, truth)
     if isinstance(found, InvertedUpdate):
         found = match_order(found, require(truth.encodings))
     each: dict[str, Tensor] = {}
@@ -65,6 +70,17 @@ def score(found: Finding, observation: Observation, truth: GroundTruth) -> Score
         summary |= {f"{name}_best": _best(name, values) for name, values in each.items()}
         summary |= matches.summary() | {"identified_by_chance": 1 / len(truth.images)}
     return Score(each, summary | _others(found, observation, truth, matches), matches)
+
+
+def _of_rounds(
+    found: InvertedRounds, observation: FederatedObservation, truth: GroundTruth
+) -> Score:
+    """The score of the recovered private images, and of the encodings on the way to them."""
+    of_found = truth_of_rounds(found, observation, truth)
+    images = score(found.images, observation, of_found)
+    sent = len(require(truth.encodings))
+    inversion = score_inversion(found, of_found, sent, observation.std)
+    return Score(images.each, {**images.summary, **inversion}, images.matches)
 
 
 def _others(

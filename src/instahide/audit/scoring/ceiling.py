@@ -1,0 +1,69 @@
+"""The ceiling of a reconstruction: what its recovery reaches from a start at the true images.
+
+It tells two failures apart: images that the encodings do not determine, and images that the attack
+did not find. Only the scorer can compute it, because it needs the ground truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from instahide.attacks.base import EncodingObservation
+from instahide.attacks.reconstruction.recovery.coefficients import weights
+from instahide.attacks.reconstruction.recovery.phase_retrieval import refine, signed_encodings
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
+from instahide.attacks.reconstruction.recovery.unmasked import least_squares
+from instahide.audit.ground_truth import GroundTruth
+from instahide.audit.scoring.matching import Matches, match_in_order
+
+#: A setting resists an attack only if the attack and the ceiling recover no more than this share.
+LOW = 0.05
+
+
+def refined_truth(observation: EncodingObservation, truth: GroundTruth) -> Tensor:
+    """(N, C, H, W) images recovered from the true images, assignment and coefficients."""
+    members, coefficients = (
+        values[:, : truth.private_k] for values in (truth.partners, truth.coefficients)
+    )
+    count = len(truth.images)
+    if not observation.scheme.mask:
+        return least_squares(observation.encodings, weights(members, coefficients, count))
+    scale = observation.encodings.square().mean().sqrt().clamp(min=1e-12)
+    signed, start = signed_encodings(observation), truth.images / scale
+    return scale * refine(signed, SparseMixing(members, coefficients, count), start).images
+
+
+def ceiling_of(
+    observation: EncodingObservation, truth: GroundTruth, attacked: Matches | None = None
+) -> Matches:
+    """All private images, as `refined_truth` or as the attack shows them, whichever is better.
+
+    Args:
+        observation: the attacked encodings.
+        truth: their ground truth.
+        attacked: images that an attack recovered. The ceiling of each private image is at least as
+            high; None if there are none.
+    """
+    best = match_in_order(refined_truth(observation, truth), observation, truth)
+    return best if attacked is None else _better(best, attacked)
+
+
+def _better(ceiling: Matches, attacked: Matches) -> Matches:
+    """The better of both for each image; one is recognized if it is recognized in either."""
+    places = attacked.best_of_each()
+    rows = attacked.rows[places]
+    higher = attacked.ssim[places] > ceiling.ssim[rows]
+    places, chosen = places[higher], rows[higher]
+    recovered, ssim, recognized = (
+        values.clone() for values in (ceiling.recovered, ceiling.ssim, ceiling.recognized)
+    )
+    recovered[chosen], ssim[chosen] = attacked.recovered[places], attacked.ssim[places]
+    recognized[attacked.rows[attacked.recognized]] = True
+    return replace(ceiling, recovered=recovered, ssim=ssim, recognized=recognized)
+
+
+def resists(recovered: float, ceiling: float, sought: float) -> bool:
+    """Whether few of the ``sought`` images were recovered, by the attack and from the truth."""
+    return max(recovered, ceiling) <= LOW * sought
