@@ -19,7 +19,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from experiments import curves, exposure_chart, frontier_chart
+from experiments import curves, exposure_chart, frontier_chart, kinds_chart
 from experiments.records import rows_of
 from experiments.tables import RESULTS, ROOT
 from experiments.theory import ksum
@@ -44,6 +44,7 @@ PLOTS = {
     "encodings": Plot("frontier.csv", (5, 6.5), frontier_chart.against_encodings),
     "accuracy": Plot("accuracy.csv", (5, 7.5), curves.panels),
     "exposure": Plot("exposure.csv", (5, 13), exposure_chart.chart),
+    "kinds": Plot("reconstruction_kinds.csv", (5, 5), kinds_chart.chart),
     "ksum": Plot("ksum.csv", (5, 4.5), ksum.growth),
 }
 

@@ -3,9 +3,17 @@
     python -m experiments.reconstruction --victims 1,2,3 --labels none,soft
 
 Private, public and shadow photographs are all different (see `experiments.photographs`). Nothing
-was tuned on victims 2 and 3. "published" and "fusion" are the recoveries of Carlini et al. and of
-Luo et al. with the assignment of our attack; "carlini" is the whole attack of Carlini et al., with
-the pair similarity of our encoder instead of theirs, and needs soft labels.
+was tuned on victims 2 and 3. ``--recoveries`` selects attacks:
+
+    ours       our attack
+    published  the recovery of Carlini et al., after the assignment of our attack
+    carlini    the whole attack of Carlini et al., with the pair similarity of our encoder instead
+               of theirs; it needs soft labels
+    fusion     the recovery of Luo et al., after the assignment of our attack
+
+"published-uncorrected" and "carlini-uncorrected" leave out the learned correction of colors.
+Beside every result is the ceiling: the recovery of our attack, started at the true images with the
+true assignment and coefficients.
 
 Each finished run adds a row to the CSV file; runs that the file already contains are skipped. An
 interrupted run continues from ``--work``, but then its seconds are not recorded. ``--train`` trains
@@ -21,8 +29,9 @@ import json
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Literal, cast
@@ -35,9 +44,11 @@ from torch import nn
 from experiments.photographs import patches, victim
 from experiments.records import add, rows_of, surroundings
 from instahide.attacks.base import AssignedImages, Budget, EncodingObservation, ThreatModel, require
+from instahide.attacks.baselines.all_pairs import all_pairs
 from instahide.attacks.baselines.carlini import (
     attack_as_published,
     learnt_colours,
+    recoloured,
     recover_as_published,
 )
 from instahide.attacks.baselines.fusion_denoising import (
@@ -46,7 +57,6 @@ from instahide.attacks.baselines.fusion_denoising import (
     recover_by_fusion,
 )
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
-from instahide.attacks.reconstruction.clustering import all_pairs
 from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
 from instahide.attacks.reconstruction.pair_encoder.network import shipped_encoder
 from instahide.attacks.reconstruction.state import FILE
@@ -62,6 +72,9 @@ from instahide.audit.challenge.challenge import (
 )
 from instahide.audit.challenge.leaderboard import score_submission
 from instahide.audit.ground_truth import GroundTruth, observe
+from instahide.audit.scoring.blank_baseline import HALF, counts_as_recovered
+from instahide.audit.scoring.ceiling import ceiling_of
+from instahide.audit.scoring.matching import match_to_truth
 from instahide.audit.scoring.reconstruction import ReconstructionScore, score_reconstruction
 from instahide.data import ImageTable
 
@@ -73,17 +86,22 @@ GRAPH = (
     "auc", "auc_untrained", "precision_top", "features_seconds", "features_cpu_seconds",
 )  # fmt: skip
 TIMES = ("seconds", "cpu_seconds")
+CEILING = ("ceiling_ssim", "ceiling_above_half", "ceiling_recovered")
 #: Encodings that are compared with each other, at most.
 COMPARED = 5000
 KEYS = ("victim", "labels", "recovery", "train")
 FIELDS = (
     *KEYS, *GRAPH, "mass", "ssim", "ssim_best", "above_half", "recovered", "claimed",
-    "claimed_rightly",
-    "ssim_7x7", "challenge_max_ssim", "challenge_mean_ssim", "challenge_mean_ssim_low",
-    "challenge_mean_ssim_high", "challenge_mean_ssim_per_image", "challenge_mean_ssim_affine",
-    "challenge_min_l2", "challenge_max_l2", "challenge_mean_l2",
-    "challenge_images_recovered", *TIMES,
+    "claimed_rightly", *CEILING, "ssim_7x7",
+    "challenge_max_ssim", "challenge_max_ssim_low", "challenge_max_ssim_high",
+    "challenge_mean_ssim", "challenge_min_l2", "challenge_max_l2", "challenge_mean_l2",
+    "challenge_max_ssim_per_image", "challenge_max_ssim_affine", "challenge_images_recovered",
+    *TIMES,
 )  # fmt: skip
+
+
+#: What an attack found, and the columns of its times.
+Result = tuple[AssignedImages, dict[str, float]]
 
 
 def say(what: str, share: float) -> None:
@@ -117,9 +135,19 @@ class Victim:
 
 
 def run(target: Victim, labels: str, recovery: str, train: float) -> dict[str, object]:
-    """Return one row of the CSV file, for our attack or for another recovery after it."""
+    """Return one row of the CSV file, for our attack or for another one."""
     observation = target.observation(labels)
-    graph = graph_figures(observation, target.truth) if recovery == "ours" else {}
+    figures: dict[str, object] = {}
+    if recovery == "ours":
+        figures |= graph_figures(observation, target.truth)
+    found, times = ATTACKS[recovery](target, labels, train)
+    return figures | figures_of(found, observation, target) | times
+
+
+@cache
+def ours(target: Victim, labels: str, train: float) -> Result:
+    """Run our attack, or read what it found before; then the time is not known."""
+    observation = target.observation(labels)
     folder = target.folder / f"{labels}-{train:.0f}"
     fresh = not (folder / FILE).exists()
     if train:
@@ -127,14 +155,62 @@ def run(target: Victim, labels: str, recovery: str, train: float) -> dict[str, o
                              encodings_per_image=COPIES)  # fmt: skip
         observation = replace(observation, threat=threat, shadow=shadow())
     attack = ReconstructionAttack(training=train, folder=folder)
+    found, times = timed(lambda: attack.run(observation, Budget(), say))
+    return found, times if fresh else {}
+
+
+@cache
+def published(target: Victim, labels: str, train: float) -> Result:
+    """Run the published recovery after the assignment of our attack, without correcting colors."""
+    found, _ = ours(target, labels, train)
+    return timed(lambda: recover_as_published(target.observation(labels), found))
+
+
+@cache
+def carlini(target: Victim, labels: str, _: float) -> Result:
+    """Run the published attack with the pair similarity of our encoder, colors not corrected."""
+    observation = target.observation(labels)
+
+    def attack() -> AssignedImages:
+        encoder = shipped_encoder((3, 32, 32))
+        assert encoder is not None
+        likeness = all_pairs(encoder.features(observation.encodings))
+        count = len(observation) // COPIES
+        return attack_as_published(observation, likeness, count, torch.Generator().manual_seed(0))
+
+    return timed(attack)
+
+
+def fusion(target: Victim, labels: str, train: float) -> Result:
+    """Run the recovery of Luo et al. after the assignment of our attack."""
+    (found, _), network = ours(target, labels, train), denoiser()
+    return timed(lambda: recover_by_fusion(target.observation(labels), found, network=network))
+
+
+def corrected(result: Result) -> Result:
+    """Correct the colors as the published attack does; that takes next to no time."""
+    found, times = result
+    return replace(found, images=recoloured(found.images, colours())), times
+
+
+def timed(attack: Callable[[], AssignedImages]) -> Result:
     began, cpu = time.perf_counter(), processor_seconds()
-    found = attack.run(observation, Budget(), say)
-    if recovery != "ours":
-        recover, fresh = OTHERS[recovery](), True
-        began, cpu = time.perf_counter(), processor_seconds()
-        found = recover(observation, found)
-    times = dict(zip(TIMES, (time.perf_counter() - began, processor_seconds() - cpu), strict=True))
-    return graph | figures_of(found, observation, target) | (times if fresh else {})
+    found = attack()
+    spent = time.perf_counter() - began, processor_seconds() - cpu
+    return found, dict(zip(TIMES, spent, strict=True))
+
+
+#: Attacks by name. `published` and `carlini` run once for both of their rows.
+ATTACKS: dict[str, Callable[[Victim, str, float], Result]] = {
+    "ours": ours,
+    "published": lambda *key: corrected(published(*key)),
+    "published-uncorrected": published,
+    "carlini": lambda *key: corrected(carlini(*key)),
+    "carlini-uncorrected": carlini,
+    "fusion": fusion,
+}
+#: Attacks that need soft labels.
+LABELLED = ("carlini", "carlini-uncorrected")
 
 
 @cache
@@ -162,42 +238,31 @@ def denoiser() -> FusionDenoiser:
     return learnt_denoiser(shadow(), SCHEME, COPIES)
 
 
-def published(
-    observation: EncodingObservation, _: AssignedImages, colours: nn.Module
-) -> AssignedImages:
-    """Run the published attack with the pair similarity of our encoder."""
-    encoder = shipped_encoder((3, 32, 32))
-    assert encoder is not None
-    likeness = all_pairs(encoder.features(observation.encodings))
-    count = len(observation) // COPIES
-    return attack_as_published(
-        observation, likeness, count, torch.Generator().manual_seed(0), colours
-    )
-
-
-#: Recoveries after ours, the first two on its assignment; each learns something first.
-OTHERS = {
-    "published": lambda: partial(recover_as_published, colours=colours()),
-    "fusion": lambda: partial(recover_by_fusion, network=denoiser()),
-    "carlini": lambda: partial(published, colours=colours()),
-}
-
-
 def figures_of(
     found: AssignedImages, observation: EncodingObservation, target: Victim
 ) -> dict[str, float]:
     score = score_reconstruction(found, target.truth, observation.mean, observation.std)
     if found.confidence is None:
-        nobody = torch.zeros(len(score.ssim))
-        figures = score.summary(nobody, RECOVERED)
-        del figures["claimed"], figures["claimed_rightly"]
+        figures = score.figures()
     else:
         figures = score.summary(found.confidence, RECOVERED)
     figures["ssim_7x7"] = mean(
         structural_similarity(one, other, channel_axis=0, data_range=1)
-        for one, other in zip(score.mapped.numpy(), score.originals.numpy(), strict=True)
+        for one, other in zip(score.shown.numpy(), score.originals.numpy(), strict=True)
     )
+    figures |= ceiling_figures(found, observation, target.truth)
     return figures | challenge_figures(found, target.secret)
+
+
+def ceiling_figures(
+    found: AssignedImages | None, observation: EncodingObservation, truth: GroundTruth
+) -> dict[str, float]:
+    """Return the figures of our recovery, started at the truth; at least those of ``found``."""
+    matches = None if found is None else match_to_truth(found, observation, truth)
+    ceiling = ceiling_of(observation, truth, matches)
+    recovered = counts_as_recovered(ceiling.ssim, ceiling.blank)
+    values = (ceiling.ssim.mean(), (ceiling.ssim > HALF).sum(), recovered.sum())
+    return dict(zip(CEILING, map(float, values), strict=True))
 
 
 def processor_seconds() -> float:
@@ -262,7 +327,7 @@ def challenge_figures(found: AssignedImages, secret: ChallengeTruth) -> dict[str
             path = Path(folder) / "decryption.npy"
             np.save(path, (sign * images)[largest].permute(0, 2, 3, 1).numpy())
             scores.append(score_submission(path, secret))
-    best = max(scores, key=lambda score: score.mean_ssim)
+    best = max(scores, key=lambda score: score.max_ssim)
     return {f"challenge_{name}": value for name, value in asdict(best).items()}
 
 
@@ -298,7 +363,7 @@ def draw() -> None:
 def picture_rows(score: ReconstructionScore, shown: torch.Tensor) -> list[np.ndarray]:
     return [
         images[shown].permute(2, 0, 3, 1).reshape(images.shape[2], -1, images.shape[1]).numpy()
-        for images in (score.originals, score.mapped)
+        for images in (score.originals, score.shown)
     ]
 
 
@@ -322,7 +387,7 @@ def measure(options: argparse.Namespace) -> None:
         for labels in options.labels.split(","):
             for recovery in options.recoveries.split(","):
                 key = (number, labels, recovery, f"{options.train:.0f}")
-                if key not in have:
+                if key not in have and (labels == "soft" or recovery not in LABELLED):
                     figures = run(target, labels, recovery, options.train)
                     row = dict(zip(KEYS, key, strict=True)) | figures
                     row = {n: round(v, 5) if isinstance(v, float) else v for n, v in row.items()}
@@ -332,9 +397,9 @@ def measure(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--victims", default="1,2")
+    parser.add_argument("--victims", default="1,2,3")
     parser.add_argument("--labels", default="none,soft")
-    parser.add_argument("--recoveries", default="ours,published")
+    parser.add_argument("--recoveries", default=",".join(ATTACKS))
     parser.add_argument("--train", type=float, default=0, help="seconds, on shadow photographs")
     parser.add_argument("--work", type=Path, help="folder to go on in; by default a new one")
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")

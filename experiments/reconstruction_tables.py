@@ -6,9 +6,11 @@ python -m experiments.reconstruction_tables
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
-from experiments.exposure import difference, in_order
+from experiments import kinds_tables
+from experiments.exposure import PHOTOGRAPHS, difference, in_order
 from experiments.records import rows_of, with_measured
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,7 +20,9 @@ PAGE = ROOT / "docs" / "attacks" / "reconstruction.md"
 RECOVERIES = {
     "ours": "ours | ours",
     "published": "ours | Carlini et al.",
+    "published-uncorrected": "ours | Carlini et al., colors not corrected",
     "carlini": "Carlini et al. | Carlini et al.",
+    "carlini-uncorrected": "Carlini et al. | Carlini et al., colors not corrected",
     "fusion": "ours | fusion and denoising",
 }
 LABELS = {"none": "no labels", "soft": "soft labels"}
@@ -31,22 +35,29 @@ FIGURES = [
     ("mean SSIM of the 100 images", "{ssim:.3f}"),
     ("same, with a uniform window of 7 (scikit-image's default)", "{ssim_7x7:.3f}"),
     ("images with an SSIM above 0.5", "{above_half:.0f}"),
+    ("ceiling: mean SSIM", "{ceiling_ssim:.3f}"),
+    ("ceiling: images with an SSIM above 0.5", "{ceiling_above_half:.0f}"),
     ("images called recovered / of these, recovered", "{claimed:.0f} / {right:.0f}"),
-    ("challenge: Max_SSIM / Mean_SSIM", "{challenge_max_ssim:.2f} / {challenge_mean_ssim:.2f}"),
+    ("challenge: Max_SSIM", "{challenge_max_ssim:.2f}"),
     (
-        "95% interval of Mean_SSIM",
-        "{challenge_mean_ssim_low:.2f} to {challenge_mean_ssim_high:.2f}",
+        "95% interval of Max_SSIM",
+        "{challenge_max_ssim_low:.2f} to {challenge_max_ssim_high:.2f}",
     ),
-    ("challenge: Min_L2 / Mean_L2", "{challenge_min_l2:.3f} / {challenge_mean_l2:.3f}"),
+    ("challenge: Mean_SSIM", "{challenge_mean_ssim:.2f}"),
+    ("challenge: Min_L2", "{challenge_min_l2:.3f}"),
+    ("challenge: Mean_L2", "{challenge_mean_l2:.3f}"),
     ("CPU seconds for the attack, features included", "{cpu_seconds:.0f}"),
     ("CPU seconds for features and all pairs", "{features_cpu_seconds:.0f}"),
 ]
+
+#: In place of a figure that was not measured.
+UNKNOWN = "–"
 
 Row = dict[str, str]
 
 
 def numbers(row: Row) -> dict[str, float]:
-    """Return the figures of a run, and how many images that it calls recovered are recovered."""
+    """Return the figures of a run, and how many of the images it calls recovered are."""
     found = {}
     for name, text in row.items():
         try:
@@ -58,16 +69,27 @@ def numbers(row: Row) -> dict[str, float]:
     return found
 
 
+def cell(text: str, row: Row, **names: str) -> str:
+    """Return ``text`` with the figures of ``row`` in it, or `UNKNOWN` if one was not measured."""
+    try:
+        return text.format(**{**row, **numbers(row), **names})
+    except (KeyError, ValueError):
+        return UNKNOWN
+
+
+def victims(rows: list[Row]) -> list[Row]:
+    """Return the runs on photographs on which nothing was tuned."""
+    return [row for row in rows if row["victim"] != "0" and float(row["train"]) == 0]
+
+
 def photographs(rows: list[Row]) -> list[str]:
-    """Return a table with a column for each run of our recovery, without the tuning victim 0."""
-    runs = [row for row in rows if row["recovery"] == "ours" and float(row["train"]) == 0]
-    runs = [row for row in runs if row["victim"] != "0"]
+    """Return a table with a column for each run of our attack."""
+    runs = [row for row in victims(rows) if row["recovery"] == "ours"]
     runs.sort(key=lambda row: (row["labels"], row["victim"]))
-    titles = [f"victim {row['victim']}, {LABELS[row['labels']]}" for row in runs]
+    titles = [f"set {row['victim']}, {LABELS[row['labels']]}" for row in runs]
     lines = [f"| figure | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(runs)]
     for title, text in FIGURES:
-        cells = [text.format(**numbers(row)) for row in runs]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+        lines.append(f"| {title} | {' | '.join(cell(text, row) for row in runs)} |")
     return lines
 
 
@@ -75,20 +97,25 @@ def recoveries(rows: list[Row]) -> list[str]:
     """Return a table with a row for each recovery, where several ran on the same encodings."""
     lines = [
         "| encodings | assignment | recovery | coefficients assigned correctly | mean SSIM "
-        "| above 0.5 | challenge: Mean_SSIM | CPU seconds |",
-        "| --- | --- | --- |" + " ---: |" * 5,
+        "| above 0.5 | ceiling: above 0.5 | challenge: Max_SSIM / Mean_SSIM | CPU seconds |",
+        "| --- | --- | --- |" + " ---: |" * 6,
     ]
-    known = Counter((row["victim"], row["labels"], row["train"]) for row in rows)
-    for row in sorted(rows, key=lambda row: (row["victim"], row["labels"], row["recovery"])):
-        if known[row["victim"], row["labels"], row["train"]] > 1:
-            text = (
-                "| victim {victim}, {shown} | {recovery} | {mass:.3f} | {ssim:.3f} "
-                "| {above_half:.0f} | {challenge_mean_ssim:.2f} | {cpu_seconds:.0f} |"
-            )
-            names = {"victim": row["victim"], "shown": LABELS[row["labels"]]}
-            names["recovery"] = RECOVERIES[row["recovery"]]
-            lines.append(text.format(**{**row, **numbers(row), **names}))
-    return lines
+    cells = (
+        "set {victim}, {shown}", "{recovery}", "{mass:.3f}", "{ssim:.3f}", "{above_half:.0f}",
+        "{ceiling_above_half:.0f}", "{challenge_max_ssim:.2f} / {challenge_mean_ssim:.2f}",
+        "{cpu_seconds:.0f}",
+    )  # fmt: skip
+    known = Counter((row["victim"], row["labels"]) for row in victims(rows))
+    order = list(RECOVERIES)
+    for row in sorted(
+        victims(rows),
+        key=lambda row: (row["victim"], row["labels"], order.index(row["recovery"])),
+    ):
+        if known[row["victim"], row["labels"]] > 1:
+            names = {"shown": LABELS[row["labels"]], "recovery": RECOVERIES[row["recovery"]]}
+            names["victim"] = row["victim"]
+            lines.append(f"| {' | '.join(cell(text, row, **names) for text in cells)} |")
+    return lines if len(lines) > 2 else []
 
 
 def proven(rows: list[Row]) -> list[str]:
@@ -117,32 +144,54 @@ def pictured(rows: list[Row]) -> list[str]:
 def exposed(rows: list[Row]) -> list[str]:
     """Return a table with one row for each setting of `experiments.exposure`, in its order."""
     lines = [
-        "| setting | AUC | coefficients assigned correctly | mean SSIM | above 0.5 "
-        "| called recovered / of these, recovered | CPU seconds |",
-        "| --- |" + " ---: |" * 6,
+        "| setting | AUC | coefficients assigned correctly | mean SSIM | ceiling | above 0.5 "
+        "| ceiling | called recovered / of these, recovered | CPU seconds |",
+        "| --- |" + " ---: |" * 8,
     ]
+    cells = (
+        "{auc:.3f}", "{mass:.3f}", "{ssim:.3f}", "{ceiling_ssim:.3f}",
+        "{above_half:.0f} of {count:.0f}", "{ceiling_above_half:.0f} of {count:.0f}",
+        "{claimed:.0f} / {right:.0f}", "{cpu_seconds:,.0f}",
+    )  # fmt: skip
     for row in in_order(rows):
-        cells = "no attack | | | | | |"
-        if row["applies"] == "1":
-            cells = (
-                "{auc:.3f} | {mass:.3f} | {ssim:.3f} | {above_half:.0f} of {count:.0f} "
-                "| {claimed:.0f} / {right:.0f} | {cpu_seconds:,.0f} |"
-            ).format(**numbers(row))
-        lines.append(f"| {difference(row)} | {cells}")
+        lines.append(f"| {difference(row)} | {' | '.join(cell(text, row) for text in cells)} |")
+    return lines
+
+
+def few(rows: list[Row]) -> list[str]:
+    """Return a table of the ceiling for numbers of encodings that are too few for the attack."""
+    base = {name: str(value) for name, value in asdict(PHOTOGRAPHS).items() if name != "copies"}
+    mine = [row for row in rows if all(row[name] == value for name, value in base.items())]
+    mine.sort(key=lambda row: -int(row["copies"]))
+    lines = [
+        "| encodings of each of 100 photographs | attack | ceiling: SSIM above 0.5 "
+        "| ceiling: mean SSIM |",
+        "|" + " ---: |" * 4,
+    ]
+    for row in mine:
+        if row["applies"] == "0":
+            shown = [cell(text, row) for text in ("{ceiling_above_half:.0f}", "{ceiling_ssim:.2f}")]
+            lines.append(f"| {row['copies']} | does not apply | {' | '.join(shown)} |")
     return lines
 
 
 def rewritten(text: str) -> str:
     """Return ``text`` with its measured region updated."""
-    runs = rows_of(RESULTS / "reconstruction.csv")
-    parts = (
-        photographs(runs),
-        recoveries(runs),
-        exposed(rows_of(RESULTS / "exposure.csv")),
-        proven(rows_of(RESULTS / "provable.csv")),
-        pictured(rows_of(RESULTS / "reconstruction_picture.csv")),
-    )
-    return with_measured(text, "\n\n".join("\n".join(part) for part in parts if part).split("\n"))
+    runs, settings = rows_of(RESULTS / "reconstruction.csv"), rows_of(RESULTS / "exposure.csv")
+    kinds = rows_of(RESULTS / "reconstruction_kinds.csv")
+    parts = {
+        "Kinds of images and numbers of encodings": kinds_tables.recovered(kinds),
+        "The same attacks in detail": kinds_tables.details(kinds),
+        "Many images": kinds_tables.many(kinds),
+        "One or two encodings": few(settings),
+        "Sets of photographs": photographs(runs),
+        "Other attacks": recoveries(runs),
+        "Other settings": exposed(settings),
+        "The provable algorithm on Gaussian images": proven(rows_of(RESULTS / "provable.csv")),
+        "A picture": pictured(rows_of(RESULTS / "reconstruction_picture.csv")),
+    }
+    lines = [[f"### {title}", "", *part] for title, part in parts.items() if part]
+    return with_measured(text, "\n\n".join("\n".join(part) for part in lines).split("\n"))
 
 
 if __name__ == "__main__":

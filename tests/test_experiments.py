@@ -96,7 +96,7 @@ def test_the_first_pages_show_what_was_measured() -> None:
     for page in tables.PAGES:
         assert tables.rewritten(page) == page.read_text(encoding="utf-8")
     assert "| accuracy lost on Fashion-MNIST" in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "of 100 photographs" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert "worst and the best of four kinds" in (ROOT / "docs" / "index.md").read_text("utf-8")
 
 
 def test_curves_are_those_of_the_longest_runs() -> None:
@@ -303,6 +303,15 @@ def test_the_page_of_gradient_inversion_shows_what_was_measured() -> None:
     assert gradients.table(rows) in page
 
 
+def test_the_page_of_all_updates_shows_what_was_measured() -> None:
+    from experiments import federated_attack
+
+    page = federated_attack.PAGE.read_text(encoding="utf-8")
+    assert federated_attack.rewritten(page) == page
+    measured = {row["setting"] for row in records.rows_of(federated_attack.RESULTS)}
+    assert measured == set(federated_attack.SETTINGS)
+
+
 def test_the_page_of_the_reconstruction_shows_what_was_measured() -> None:
     page = reconstruction_tables.PAGE.read_text(encoding="utf-8")
     assert reconstruction_tables.rewritten(page) == page
@@ -337,4 +346,8 @@ def test_exact_search_is_measured_once_and_grows_as_it_should(
         assert figures[f"k={k}"]["steps"] == pytest.approx(k / 2, abs=0.25)
     figure = Figure()
     ksum.growth(figure, rows)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["2 N", "2 N²", "2 N³"]
+    assert [text.get_text() for text in figure.axes[0].texts] == [
+        "k = 2: 2 N",
+        "k = 4: 2 N²",
+        "k = 6: 2 N³",
+    ]

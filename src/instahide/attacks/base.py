@@ -303,7 +303,7 @@ class InvertedUpdate(Finding):
     Attributes:
         images: (n, C, H, W) float32 encodings, normalized.
         class_coefficients: (n, classes) float32 recovered labels; None if the attacker knew the
-            labels.
+            labels, or did not recover them.
     """
 
     images: Tensor

@@ -10,6 +10,7 @@ from instahide.attacks.base import (
     Seen,
     UpdateObservation,
 )
+from instahide.attacks.federated.observation import FederatedObservation
 
 
 def refusal(attack: Attack[Seen], observation: Observation) -> str | None:
@@ -37,6 +38,8 @@ def image_shape(observation: Observation) -> tuple[int, ...]:
             return tuple(observation.encodings.shape[1:])
         case UpdateObservation():
             return observation.shape
+        case FederatedObservation():
+            return observation.updates[0].shape if observation.updates else ()
         case NetworkObservation():
             return observation.candidates.shape
         case _:

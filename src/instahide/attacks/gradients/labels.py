@@ -19,6 +19,9 @@ from instahide.attacks.base import require
 from instahide.attacks.gradients.replay import Replay
 from instahide.encryption.scheme import Scheme
 
+#: Smaller entries of labels are errors of single precision.
+LEAST = 1e-3
+
 
 def last_bias(network: nn.Module) -> str | None:
     """The name of the last linear layer's bias; None without such a layer, or without its bias."""
@@ -59,3 +62,46 @@ def _batch_labels(slope: Tensor, prediction: Tensor, count: int) -> Tensor:
         chosen.append(int(masses.argmax()))
         masses[chosen[-1]] -= 1
     return F.one_hot(torch.tensor(chosen), len(slope)).to(slope)
+
+
+def labels_of_dense(replay: Replay, images: Tensor, scheme: Scheme) -> Tensor | None:
+    """(n, classes) float32 labels of recovered ``images`` (n, C, H, W).
+
+    The gradient of the last layer's weights is the sum of the slopes at its outputs times its
+    inputs, which the images determine, so that the slopes are the solution of linear equations.
+    None after several steps, in which the inputs change, or if there are fewer inputs than images.
+    """
+    name = last_dense(replay.network)
+    if name is None or f"{name}.weight" not in replay.sent or replay.training.steps > 1:
+        return None
+    inputs, logits = _inputs(replay, name, images)
+    if len(images) > inputs.shape[1]:
+        return None
+    slope = replay.mean_gradient(f"{name}.weight")
+    slopes = torch.linalg.lstsq(inputs.T, slope.T * len(images)).solution
+    prediction = logits.softmax(dim=1)
+    total = (slopes / prediction.clamp(min=1e-12)).amax(dim=1, keepdim=True)
+    if scheme.public_k == 0 or scheme.label_mode == "renormalised":
+        total = torch.ones_like(total)
+    labels = total * prediction - slopes
+    labels = torch.where(labels < LEAST, 0.0, labels)
+    scale = total / labels.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    found: Tensor = (labels * scale).float().cpu()
+    return found
+
+
+def last_dense(network: nn.Module) -> str | None:
+    """The name of the last dense layer; None without one."""
+    names = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
+    return names[-1] if names else None
+
+
+def _inputs(replay: Replay, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The inputs (n, f) of the dense layer ``name`` for ``images``, and the logits (n, classes)."""
+    seen: list[Tensor] = []
+    layer = replay.network.get_submodule(name)
+    hook = layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
+    with torch.no_grad():
+        logits = replay.logits(images)
+    hook.remove()
+    return seen[-1], logits

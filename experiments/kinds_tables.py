@@ -1,0 +1,157 @@
+"""Tables and sentences of the results of `experiments.reconstruction_kinds`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import mean
+from typing import NamedTuple
+
+#: Kinds of private images, as in `experiments.victims`.
+TITLES = {
+    "photographs": "photographs",
+    "objects": "objects on white",
+    "animals": "animals on light colors",
+    "medical": "medical images",
+}
+LABELS = {"none": "hidden", "coarse": "coarse", "soft": "soft"}
+
+Row = dict[str, str]
+
+
+class Cell(NamedTuple):
+    """All draws of one setting."""
+
+    kind: str
+    images: int
+    copies: int
+    labels: str
+    runs: list[Row]
+
+    @property
+    def name(self) -> str:
+        """The kind in words, and the labels if the attacker has them."""
+        known = "" if self.labels == "none" else f", {LABELS[self.labels]} labels"
+        return TITLES[self.kind] + known
+
+    def values(self, column: str) -> list[float]:
+        return [float(run[column]) for run in self.runs]
+
+    def mean(self, column: str) -> float:
+        return mean(self.values(column))
+
+    def spread(self, column: str, digits: int = 0) -> str:
+        """The mean, and the range of several draws."""
+        values = self.values(column)
+        shown = f"{mean(values):.{digits}f}"
+        if len(values) == 1:
+            return shown
+        return f"{shown} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+    @property
+    def claims(self) -> tuple[float, float, float]:
+        """Images that are recovered, that the attack calls so, and of which both is true."""
+        called, rightly = self.values("claimed"), self.values("claimed_rightly")
+        both = sum(number * share for number, share in zip(called, rightly, strict=True))
+        return sum(self.values("recovered")), sum(called), both
+
+
+def cells(rows: list[Row]) -> Iterator[Cell]:
+    """Yield the settings: by labels, images, kind and decreasing number of encodings."""
+    found: dict[tuple[str, int, int, str], list[Row]] = {}
+    for row in rows:
+        key = row["kind"], int(row["images"]), int(row["copies"]), row["labels"]
+        found.setdefault(key, []).append(row)
+    kinds, modes = list(TITLES), list(LABELS)
+    for key in sorted(
+        found, key=lambda key: (modes.index(key[3]), key[1], kinds.index(key[0]), -key[2])
+    ):
+        yield Cell(*key, found[key])
+
+
+def hidden(rows: list[Row]) -> list[Cell]:
+    """Return the settings with 100 images and without labels."""
+    return [cell for cell in cells(rows) if (cell.images, cell.labels) == (100, "none")]
+
+
+def recovered(rows: list[Row]) -> list[str]:
+    """Return a table of kinds and numbers of encodings: images recovered, and the ceiling."""
+    found = {(cell.kind, cell.copies): cell for cell in hidden(rows)}
+    copies = sorted({number for _, number in found}, reverse=True)
+    heads = "".join(f" T = {number} | ceiling |" for number in copies)
+    lines = [f"| recovered of 100 images |{heads}", "| --- |" + " ---: |" * 2 * len(copies)]
+    for kind, title in TITLES.items():
+        shown = [found.get((kind, number)) for number in copies]
+        parts = [
+            "– | –" if cell is None
+            else f"{cell.spread('recovered')} | {cell.mean('ceiling_recovered'):.0f}"
+            for cell in shown
+        ]  # fmt: skip
+        lines.append(f"| {title} | {' | '.join(parts)} |")
+    return lines
+
+
+def details(rows: list[Row]) -> list[str]:
+    """Return a table with a row for each kind, number of encodings and label mode."""
+    lines = [
+        "| 100 images | T | draws | SSIM above 0.5 | mean SSIM | ceiling | coefficients assigned "
+        "correctly | called recovered | of these, recovered | of the recovered, called "
+        "| CPU seconds | memory, MiB |",
+        "| --- |" + " ---: |" * 11,
+    ]
+    for cell in cells(rows):
+        if cell.images == 100:
+            right, called, both = cell.claims
+            parts = [
+                cell.name, str(cell.copies), str(len(cell.runs)), cell.spread("above_half"),
+                cell.spread("ssim", 2), f"{cell.mean('ceiling_ssim'):.2f}",
+                f"{cell.mean('mass'):.3f}", f"{cell.mean('claimed'):.0f}", share(both, called),
+                share(both, right), f"{cell.mean('cpu_seconds'):.0f}",
+                f"{cell.mean('peak_mib'):,.0f}",
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(parts)} |")
+    return lines
+
+
+def many(rows: list[Row]) -> list[str]:
+    """Return a table of the runs with more than 100 images, if there are any."""
+    lines = [
+        "| photographs | T | recovered | ceiling | mean SSIM | coefficients assigned correctly "
+        "| called recovered | of these, recovered | minutes, 1 thread | memory, GiB |",
+        "|" + " ---: |" * 10,
+    ]
+    for cell in cells(rows):
+        if cell.images > 100:
+            _, called, both = cell.claims
+            parts = [
+                f"{cell.images:,}", str(cell.copies), f"{cell.mean('recovered'):,.0f}",
+                f"{cell.mean('ceiling_recovered'):,.0f}", f"{cell.mean('ssim'):.2f}",
+                f"{cell.mean('mass'):.3f}", f"{cell.mean('claimed'):,.0f}", share(both, called),
+                f"{cell.mean('cpu_seconds') / 60:.0f}", f"{cell.mean('peak_mib') / 1024:.1f}",
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(parts)} |")
+    return lines if len(lines) > 2 else []
+
+
+def share(part: float, whole: float) -> str:
+    """Return a share in percent, or a dash of nothing."""
+    return f"{100 * part / whole:.0f}%" if whole else "–"
+
+
+def extremes(rows: list[Row], copies: int) -> tuple[str, str]:
+    """Return how many of 100 images were recovered, of the worst kind and of the best.
+
+    Args:
+        rows: the measured rows.
+        copies: encodings of each image.
+    """
+    found = [cell for cell in hidden(rows) if cell.copies == copies]
+    found.sort(key=lambda cell: cell.mean("recovered"))
+    worst, best = (
+        f"{cell.mean('recovered'):.0f} of 100 {cell.name}" for cell in (found[0], found[-1])
+    )
+    return worst, best
+
+
+def seconds(rows: list[Row], copies: int) -> float:
+    """Return the mean CPU seconds of the slowest kind."""
+    return max(cell.mean("cpu_seconds") for cell in hidden(rows) if cell.copies == copies)

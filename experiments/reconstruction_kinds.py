@@ -1,0 +1,118 @@
+"""Measure what the reconstruction attack recovers from four kinds of private images.
+
+    python -m experiments.reconstruction_kinds --threads 1
+    python -m experiments.reconstruction_kinds --kinds photographs --copies 50 --images 1000
+
+Each draw has a choice of private images and keys of its own. The private images are those of
+`experiments.victims`: no network was trained on them, and nothing was tuned on them. Beside every
+result is the ceiling: the recovery of the attack, started at the true images with the true
+assignment and coefficients. It is not part of the time and the memory.
+
+Each finished run adds a row to the CSV file; runs that the file already contains are skipped. The
+last line printed is a JSON object. Peak memory is read from Linux's ``/proc``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from statistics import mean
+from typing import Literal, NamedTuple, cast
+
+import torch
+
+from experiments.reconstruction import CEILING, SCHEME, ceiling_figures, public_images, say, timed
+from experiments.records import add, rows_of, surroundings
+from experiments.victims import KINDS, private_images
+from instahide.attacks.base import Budget, ThreatModel, require
+from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
+from instahide.audit.ground_truth import observe
+from instahide.audit.scoring.reconstruction import score_reconstruction
+
+OUT = Path("experiments/results/reconstruction_kinds.csv")
+MEASURES = (
+    "groups", "mass", "ssim", "ssim_best", "above_half", "recovered", "claimed",
+    "claimed_rightly", *CEILING, "seconds", "cpu_seconds", "peak_mib",
+)  # fmt: skip
+
+
+class Run(NamedTuple):
+    """What is attacked: a kind of images, and the threat model."""
+
+    kind: str
+    images: int
+    copies: int
+    labels: str
+    draw: int
+
+
+def measure(run: Run) -> dict[str, float]:
+    """Return the figures of one attack under new keys."""
+    private = private_images(run.kind, run.draw, run.images)
+    labels = cast(Literal["soft", "coarse", "none"], run.labels)
+    threat = ThreatModel(labels=labels, public="none", encodings_per_image=run.copies)
+    observation, truth = observe(private, public_images(), SCHEME, threat)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    found, times = timed(lambda: ReconstructionAttack().run(observation, Budget(), say))
+    peak = peak_mib()
+    score = score_reconstruction(found, truth, observation.mean, observation.std)
+    figures = score.summary(require(found.confidence), RECOVERED)
+    figures |= {"groups": found.statistics["groups"], "peak_mib": peak}
+    return figures | times | ceiling_figures(found, observation, truth)
+
+
+def peak_mib() -> float:
+    """Return the most resident memory of this process since the last reset."""
+    status = Path("/proc/self/status").read_text()
+    return float(require(re.search(r"VmHWM:\s*(\d+) kB", status))[1]) / 1024
+
+
+def runs(options: argparse.Namespace) -> list[Run]:
+    """Return all runs, one draw after the other."""
+    kinds, copies, labels = (
+        getattr(options, name).split(",") for name in ("kinds", "copies", "labels")
+    )
+    return [
+        Run(kind, options.images, int(count), mode, draw)
+        for draw in range(1, options.draws + 1)
+        for mode in labels
+        for count in copies
+        for kind in kinds
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--images", type=int, default=100, help="number of private images")
+    parser.add_argument("--copies", default="50,20,10,5", help="encodings per private image")
+    parser.add_argument("--labels", default="none", help="none, coarse or soft")
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
+    parser.add_argument("--out", type=Path, default=OUT, help="CSV file")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    have = {tuple(row[name] for name in Run._fields) for row in rows_of(options.out)}
+    for run in runs(options):
+        if tuple(map(str, run)) not in have:
+            print(run, flush=True)
+            figures = {name: round(value, 5) for name, value in measure(run).items()}
+            row = run._asdict() | {name: figures[name] for name in MEASURES} | surroundings()
+            add(options.out, list(row), row)
+    print(json.dumps(summary(rows_of(options.out))))
+
+
+def summary(rows: list[dict[str, str]]) -> dict[str, float]:
+    """Return the mean number of images with an SSIM above 0.5 over draws, by run."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        name = "{images} {kind} x {copies}, labels: {labels}".format(**row)
+        found.setdefault(name, []).append(float(row["above_half"]))
+    return {name: round(mean(values), 1) for name, values in found.items()}
+
+
+if __name__ == "__main__":
+    main()
