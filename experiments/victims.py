@@ -1,4 +1,4 @@
-"""Private images of four kinds, none of which any network was trained or any setting tuned on.
+"""Private images of four kinds, on which no network was trained and no setting tuned.
 
     photographs  foolbox's CIFAR and ImageNet images
     objects      drawings and photographs of objects on white: the stamps of Tux Paint in the
@@ -8,7 +8,8 @@
                  gray microscopy, computed tomography, magnetic resonance and a bone scan
 
 `pip install --no-deps foolbox` for photographs, Debian's tuxpaint-stamps-default for stamps,
-and the extra "medical" for medical images. Stamps of other categories were used for tuning.
+and the extra "medical" for medical images. Stamps of other categories were used for tuning, and the
+photographs of draw 1 for an earlier version of the attack.
 """
 
 from __future__ import annotations
