@@ -7,7 +7,7 @@ reconstruction attack recovers the private images from the encodings of all roun
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from instahide.attacks.attack_file import REMEDY, read_attack_file, write_attack_file
 from instahide.attacks.base import (
     Budget,
     EncodingObservation,
@@ -28,8 +29,7 @@ from instahide.attacks.federated.observation import FederatedObservation, Invert
 from instahide.attacks.gradients.dense_layer import DenseLayer
 from instahide.attacks.gradients.dlg import DeepLeakage
 from instahide.attacks.reconstruction.attack import ReconstructionAttack
-from instahide.errors import DamagedFileError, InstaHideError
-from instahide.utils.tensor_file import read_tensors, write_tensors
+from instahide.errors import DamagedFileError
 
 #: Share of the budget for the inversions.
 INVERTING = 0.5
@@ -221,22 +221,12 @@ def _fingerprint(update: UpdateObservation, attack: Inversion) -> str:
 
 
 def _save(path: Path, found: InvertedUpdate, of: str) -> None:
-    tensors: Mapping[str, Tensor | None] = {
-        "images": found.images,
-        "labels": found.class_coefficients,
-    }
-    known = {name: value.contiguous() for name, value in tensors.items() if value is not None}
-    write_tensors(path, known, {"of": of, "statistics": dict(found.statistics)})
+    tensors = {"images": found.images, "labels": found.class_coefficients}
+    write_attack_file(path, tensors, of, statistics=dict(found.statistics))
 
 
 def _load(path: Path, of: str) -> InvertedUpdate:
-    remedy = "Delete it, or name another folder."
-    tensors, facts = read_tensors(path, remedy)
-    if facts.get("of") != of:
-        raise InstaHideError(
-            f"{path} is of another attack: of other updates, or with other settings.",
-            "Name a folder for each attack.",
-        )
+    tensors, facts = read_attack_file(path, of)
     try:
         return InvertedUpdate(
             tensors["images"],
@@ -244,4 +234,4 @@ def _load(path: Path, of: str) -> InvertedUpdate:
             statistics={name: float(value) for name, value in facts["statistics"].items()},
         )
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise DamagedFileError(f"{path} does not hold recovered encodings.", remedy) from None
+        raise DamagedFileError(f"{path} does not hold recovered encodings.", REMEDY) from None

@@ -1,8 +1,4 @@
-"""The state of the attack, and a file of it, so that an interrupted attack can be resumed.
-
-The file holds what the attacker has found, including recovered private images, and nothing else: no
-attack knows the defender's keys.
-"""
+"""The state of the attack, and a file of it, so that an interrupted attack can be resumed."""
 
 from __future__ import annotations
 
@@ -13,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from instahide.attacks.attack_file import REMEDY, read_attack_file, write_attack_file
 from instahide.attacks.base import EncodingObservation
 from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
-from instahide.errors import DamagedFileError, InstaHideError
-from instahide.utils.tensor_file import read_tensors, write_tensors
+from instahide.errors import DamagedFileError
 
 FILE = "beliefs.safetensors"
 
@@ -71,8 +67,8 @@ def fingerprint(observation: EncodingObservation, *settings: object) -> str:
 def save_state(folder: Path, state: AttackState, of: str) -> None:
     """Write the state to ``folder`` atomically; ``of`` is its `fingerprint`."""
     values = {field.name: getattr(state, field.name) for field in fields(state)}
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    write_tensors(folder / FILE, tensors, {"of": of, "step": state.step})
+    step = values.pop("step")
+    write_attack_file(folder / FILE, values, of, step=step)
 
 
 def load_state(folder: Path, of: str) -> AttackState | None:
@@ -84,14 +80,8 @@ def load_state(folder: Path, of: str) -> AttackState | None:
     path = folder / FILE
     if not path.exists():
         return None
-    remedy = "Delete it, or name another folder."
-    tensors, facts = read_tensors(path, remedy)
-    if facts.get("of") != of:
-        raise InstaHideError(
-            f"{path} is of another attack: of other encodings, or with other settings.",
-            "Name a folder for each attack.",
-        )
+    tensors, facts = read_attack_file(path, of)
     try:
         return AttackState(**tensors, step=int(facts["step"]))
     except (KeyError, TypeError, ValueError):
-        raise DamagedFileError(f"{path} does not hold the state of an attack.", remedy) from None
+        raise DamagedFileError(f"{path} does not hold the state of an attack.", REMEDY) from None
