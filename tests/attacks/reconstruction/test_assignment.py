@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from instahide.attacks.baselines import all_pairs
 from instahide.attacks.reconstruction import templates
@@ -20,8 +23,19 @@ from instahide.attacks.reconstruction.assignment import (
     prices_of,
     reassigned,
 )
-from instahide.attacks.reconstruction.clustering import find_clusters, grow_clusters, prototypes
+from instahide.attacks.reconstruction.clustering import (
+    LIKENESS,
+    SAME,
+    SUPPORT,
+    UNSUPPORTED,
+    Clusters,
+    choose_clusters,
+    find_clusters,
+    grow_clusters,
+    prototypes,
+)
 from instahide.attacks.reconstruction.feature_model import fit_features
+from instahide.attacks.reconstruction.neighbours import NEIGHBOURS as NEAREST
 from instahide.attacks.reconstruction.neighbours import nearest_neighbours
 from instahide.attacks.reconstruction.pair_encoder import compression, features
 from instahide.attacks.reconstruction.pair_encoder.compression import compressed
@@ -40,6 +54,7 @@ from tests.attacks.reconstruction.planted import (
 from tests.attacks.tensor_sizes import largest_tensor
 
 NEIGHBOURS = "instahide.attacks.reconstruction.neighbours"
+CLUSTERING = "instahide.attacks.reconstruction.clustering"
 COMPRESSION = "instahide.attacks.reconstruction.pair_encoder.compression"
 
 
@@ -59,34 +74,59 @@ def test_groups_are_of_one_image_each_and_all_images_have_one(
     assert set(share.argmax(dim=1).tolist()) == set(range(IMAGES))
 
 
-def test_neighbours_are_those_of_all_pairs_whatever_the_blocks(
-    planted: Planted, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_neighbours_are_the_most_similar_of_all_others(planted: Planted) -> None:
     found = planted_features(planted)
+    rows = torch.tensor([5, 0, ENCODINGS - 1])
     alike = found @ found.T
     alike.fill_diagonal_(-1)
-    best = alike.topk(20, dim=1)
-    at_once = nearest_neighbours(found, 20)
-    monkeypatch.setattr(f"{NEIGHBOURS}.BLOCK_VALUES", 7 * ENCODINGS)
-    in_blocks = nearest_neighbours(found, 20)
-    for near in (at_once, in_blocks):
-        assert (near.indices == best.indices).float().mean() > 0.99
-        torch.testing.assert_close(near.similarities, best.values)
+    near = nearest_neighbours(found, rows, 20)
+    assert near.shape == (3, 20)
+    torch.testing.assert_close(alike[rows].gather(1, near), alike[rows].topk(20, dim=1).values)
 
 
 def test_groups_among_neighbours_are_of_the_same_images_as_among_all_pairs(
-    planted: Planted,
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = planted_features(planted)
     starts = torch.randperm(ENCODINGS, generator=torch.Generator().manual_seed(0))
     dense = all_pairs.grow_clusters(
         all_pairs.all_pairs(found), 30, ENCODINGS, torch.Generator().manual_seed(0)
     )
-    sparse = grow_clusters(found, nearest_neighbours(found), 30, starts)
+    sparse = grow_clusters(found, 30, starts)
     held = (planted.weights > 0).float()
     one, other = (held[groups.members].mean(dim=1) for groups in (dense, sparse))
     assert other.amax(dim=1).mean() > one.amax(dim=1).mean() - 0.02
     assert (one.argmax(dim=1) == other.argmax(dim=1)).float().mean() > 0.9
+    monkeypatch.setattr(f"{NEIGHBOURS}.BLOCK_VALUES", 7 * NEAREST * NEAREST)
+    in_blocks = grow_clusters(found, 30, starts)
+    assert (in_blocks.members == sparse.members).float().mean() > 0.99
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([None, 3, 12]), st.integers(1, 40))
+def test_selected_clusters_are_those_of_the_rule_one_by_one(
+    seed: int, count: int | None, at_once: int
+) -> None:
+    """An oracle: clusters by density; each differs from all kept, and several are the same."""
+    generator = torch.Generator().manual_seed(seed)
+    images = F.normalize(torch.randn(8, 6, generator=generator), dim=1)
+    found = images[torch.randint(8, (60,), generator=generator)]
+    found = F.normalize(found + 0.2 * torch.randn(60, 6, generator=generator), dim=1)
+    grown = Clusters(torch.arange(60)[:, None], torch.rand(60, generator=generator))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{CLUSTERING}.AT_ONCE", at_once)
+        chosen = choose_clusters(found, grown, count)[:, 0].tolist()
+    alike = found @ found.T
+    kept: list[int] = []
+    for limit in LIKENESS:
+        for row in grown.densities.argsort(descending=True).tolist():
+            known = limit >= UNSUPPORTED or int((alike[row] > SAME).sum()) >= SUPPORT
+            if count is None and limit >= UNSUPPORTED:
+                known = False
+            if known and len(kept) != count and all(alike[row, kept] < limit):
+                kept.append(row)
+    assert chosen == (kept or [int(grown.densities.argmax())])
+    if kept and count is None:
+        assert choose_clusters(found, grown, most=2)[:, 0].tolist() == kept[:2]
 
 
 def test_principal_components_keep_similarities_and_ignore_blocks(

@@ -16,7 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instahide.attacks.reconstruction.clustering import densest_clusters, prototypes
+from instahide.attacks.reconstruction.clustering import (
+    STARTS,
+    densest_clusters,
+    prototypes,
+)
 from instahide.attacks.reconstruction.feature_model import FeatureModel, fit_features
 from instahide.attacks.reconstruction.neighbours import blocks
 from instahide.attacks.reconstruction.templates import Templates
@@ -33,9 +37,10 @@ REFINEMENTS, RENEWALS = 4, 3
 #: image; and least variance that an image explains, relative to the median, if the number of images
 #: is unknown.
 FURTHER, RESIDUE_SHARE, LEAST_SHARE = 0.1, 0.2, 0.22
-#: Iterations of the prices in each of them, and the power of each correction; 1 would meet the
-#: constraint exactly, even for an image whose cluster was not found.
-SCALINGS, POWER = 30, 0.8
+#: Largest number of iterations of the prices in each of them, and change that ends them; and power
+#: of each correction: 1 would meet the constraint exactly, even for an image whose cluster was not
+#: found.
+SCALINGS, SETTLED, POWER = 30, 0.01, 0.8
 #: Number of encodings of strength 1 that are added to an image's own for the mean of its strengths.
 PRIOR = 3
 #: Number of encodings from which medians of scores are estimated.
@@ -160,7 +165,8 @@ def _with_further_images(found: Assignment, model: FeatureModel) -> tuple[Assign
     images = len(model.centres)
     size = max(2, round(RESIDUE_SHARE * found.members.numel() / images))
     most = max(2, round(FURTHER * images))
-    groups = densest_clusters(F.normalize(model.residues, dim=1), size, most)
+    residues = F.normalize(model.residues, dim=1)
+    groups = densest_clusters(residues, size, STARTS * images, most)
     members, strengths = found.members.clone(), found.strengths.clone()
     weakest = strengths.argmin(dim=1)
     for number, group in enumerate(groups):
@@ -296,7 +302,9 @@ def prices_of(pairs: Pairs, images: int) -> Tensor:
     for _ in range(SCALINGS):
         likely = (evidence - prices[either]).softmax(dim=1)
         expected = torch.zeros(images).to(prices).index_add_(0, either.flatten(), likely.flatten())
-        prices = POWER * (prices + (expected.clamp(min=due / 100) / due).log())
+        before, prices = prices, POWER * (prices + (expected.clamp(min=due / 100) / due).log())
+        if (prices - before).abs().max() < SETTLED:
+            break
     return prices
 
 

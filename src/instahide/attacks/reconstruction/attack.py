@@ -29,6 +29,7 @@ from instahide.attacks.reconstruction.clustering import find_clusters
 from instahide.attacks.reconstruction.confidence import confidence, likeness
 from instahide.attacks.reconstruction.feature_model import fit_features
 from instahide.attacks.reconstruction.pair_encoder.compression import compressed
+from instahide.attacks.reconstruction.pair_encoder.features import root_mean_square
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features
 from instahide.attacks.reconstruction.recovery.coefficients import (
     CoefficientDistribution,
@@ -124,7 +125,7 @@ class _Run:
         self.attack, self.budget, self.progress = attack, budget, progress
         self.scheme, self.began = observation.scheme, time.monotonic()
         self.observation, self.encodings = observation, observation.encodings
-        self.scale = observation.encodings.square().mean().sqrt()
+        self.scale = root_mean_square(observation.encodings)
         self.labels = observation.labels
         self.soft = observation.labels is not None and observation.threat.labels == "soft"
         self.distribution = CoefficientDistribution.of(self.scheme)

@@ -14,10 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instahide.attacks.reconstruction.neighbours import Neighbours, blocks, nearest_neighbours
+from instahide.attacks.reconstruction.neighbours import (
+    NEIGHBOURS,
+    blocks,
+    nearest_neighbours,
+)
 
 #: Clusters grown per private image; no more than there are encodings.
-STARTS = 25
+STARTS = 10
 #: To estimate an unknown number of images: cluster size, fraction of encodings used as starts, and
 #: minimum number of starts.
 FIRST, FIRST_SHARE, FIRST_STARTS = 6, 0.25, 1000
@@ -30,6 +34,8 @@ LIKENESS = (0.35, 0.45, 0.55, 0.65, 0.75)
 #: Clusters with a similarity above `SAME` are the same. `SUPPORT` of them are required, for limits
 #: below `UNSUPPORTED`.
 SAME, SUPPORT, UNSUPPORTED = 0.8, 3, 0.65
+#: Number of clusters that are compared with the selected ones at a time.
+AT_ONCE = 1024
 
 
 class Clusters(NamedTuple):
@@ -46,30 +52,32 @@ def similarity_cap(features: Tensor) -> float:
     return float(alike[int(CAP * (len(alike) - 1))])
 
 
-def grow_clusters(features: Tensor, near: Neighbours, size: int, starts: Tensor) -> Clusters:
-    """Grow a cluster of ``size`` encodings from each of ``starts``, among its neighbours.
+def grow_clusters(features: Tensor, size: int, starts: Tensor) -> Clusters:
+    """Grow a cluster of ``size`` encodings from each of ``starts``, among its nearest neighbours.
 
     Args:
         features: (n, d) features of the encodings.
-        near: their neighbours.
         size: size of a cluster, less than the number of encodings of an image; at most one more
             than the number of neighbours.
         starts: (s,) encodings from which to grow.
     """
-    cap, width = similarity_cap(features), near.indices.shape[1] + 1
+    cap, width = similarity_cap(features), min(NEIGHBOURS + 1, len(features))
     size = min(size, width)
     members = torch.empty(len(starts), size, dtype=torch.int64, device=features.device)
     densities = torch.empty(len(starts), device=features.device)
-    for rows in blocks(len(starts), width * max(width, features.shape[1])):
+    values = max(len(features), width * max(width, features.shape[1]))
+    for rows in blocks(len(starts), values):
         own = starts[rows]
-        local = torch.cat([own[:, None], near.indices[own].long()], dim=1)
+        local = torch.cat([own[:, None], nearest_neighbours(features, own)], dim=1)
         held = features[local]
         grown, densities[rows] = _grow((held @ held.mT).clamp_(max=cap), size)
         members[rows] = local.gather(1, grown)
     return Clusters(members, densities)
 
 
-def choose_clusters(features: Tensor, grown: Clusters, count: int | None = None) -> Tensor:
+def choose_clusters(
+    features: Tensor, grown: Clusters, count: int | None = None, *, most: int | None = None
+) -> Tensor:
     """(m, size) members of the densest distinct clusters, at least one.
 
     Args:
@@ -77,17 +85,15 @@ def choose_clusters(features: Tensor, grown: Clusters, count: int | None = None)
         grown: clusters, several of each image.
         count: number of images, if known; less distinct clusters are used to reach it. Otherwise
             all distinct clusters that were reached from several starts are returned.
+        most: largest number of clusters to return, if ``count`` is not known.
     """
     order = grown.densities.argsort(descending=True)
-    centres = prototypes(features, grown.members[order])
-    supported = _supported(centres)
-    kept: list[int] = []
+    selection = _Selection(prototypes(features, grown.members[order]))
     for limit in LIKENESS:
-        if len(kept) == count or (count is None and limit >= UNSUPPORTED):
+        if count is None and limit >= UNSUPPORTED:
             break
-        able = supported if limit < UNSUPPORTED else torch.ones_like(supported)
-        kept = _distinct(centres, able, kept, limit, count)
-    return grown.members[order[torch.tensor(kept or [0]).to(order.device)]]
+        selection.extend(limit, most if count is None else count)
+    return grown.members[order[torch.tensor(selection.kept or [0]).to(order.device)]]
 
 
 def find_clusters(
@@ -101,19 +107,23 @@ def find_clusters(
         per_mix: number of private images in a mix.
         generator: generator of the random starts.
     """
-    near = nearest_neighbours(features)
     order = torch.randperm(len(features), generator=generator).to(features.device)
-    about = _count(features, near, order) if count is None else count
+    about = _count(features, order) if count is None else count
     size = max(2, round(0.3 * len(features) * per_mix / about))
-    grown = grow_clusters(features, near, size, order[: STARTS * about])
-    return choose_clusters(features, grown, count)
+    return choose_clusters(features, grow_clusters(features, size, order[: STARTS * about]), count)
 
 
-def densest_clusters(features: Tensor, size: int, count: int) -> Tensor:
-    """(m, size) members of the densest distinct clusters of all encodings, at most ``count``."""
-    near = nearest_neighbours(features)
-    starts = torch.arange(len(features), device=features.device)
-    return choose_clusters(features, grow_clusters(features, near, size, starts))[:count]
+def densest_clusters(features: Tensor, size: int, starts: int, most: int) -> Tensor:
+    """(m, size) members of the densest distinct clusters, at most ``most``.
+
+    Args:
+        features: (n, d) features of encodings in random order.
+        size: size of a cluster.
+        starts: number of encodings from which clusters grow.
+        most: largest number of clusters.
+    """
+    first = torch.arange(min(starts, len(features)), device=features.device)
+    return choose_clusters(features, grow_clusters(features, size, first), most=most)
 
 
 def prototypes(features: Tensor, members: Tensor) -> Tensor:
@@ -121,10 +131,10 @@ def prototypes(features: Tensor, members: Tensor) -> Tensor:
     return F.normalize(F.embedding_bag(members, features, mode="mean"), dim=1)
 
 
-def _count(features: Tensor, near: Neighbours, order: Tensor) -> int:
+def _count(features: Tensor, order: Tensor) -> int:
     """Estimate the number of private images by the number of distinct small clusters."""
     starts = order[: max(FIRST_STARTS, round(FIRST_SHARE * len(features)))]
-    return len(choose_clusters(features, grow_clusters(features, near, FIRST, starts)))
+    return len(choose_clusters(features, grow_clusters(features, FIRST, starts)))
 
 
 def _grow(likeness: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -146,34 +156,49 @@ def _grow(likeness: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return members, density
 
 
-def _supported(centres: Tensor) -> Tensor:
-    """(s,) bool: whether at least `SUPPORT` of ``centres`` (s, d) are the same, with itself."""
-    counts = [
-        (centres[rows] @ centres.T > SAME).sum(dim=1) for rows in blocks(len(centres), len(centres))
-    ]
-    return torch.cat(counts) >= SUPPORT
+class _Selection:
+    """Selects distinct clusters by their `prototypes` (s, d), which are in order of density.
 
-
-def _distinct(
-    centres: Tensor, able: Tensor, kept: list[int], limit: float, count: int | None
-) -> list[int]:
-    """``kept`` with further rows of ``centres`` (s, d) in their order, until there are ``count``.
-
-    Each row is ``able``, and its similarity to each other row that is kept is below ``limit``.
+    Attributes:
+        kept: positions of the selected clusters.
     """
-    kept = list(kept)
-    for rows in blocks(len(centres), 1 << 14):
-        free = able[rows].clone()
-        if kept:
-            known = centres[torch.tensor(kept).to(centres.device)]
-            free &= (centres[rows] @ known.T).amax(dim=1) < limit
-        among = free.nonzero()[:, 0] + rows.start
-        alike = (centres[among] @ centres[among].T < limit).cpu()
+
+    def __init__(self, centres: Tensor) -> None:
+        self.kept: list[int] = []
+        self._centres = centres
+        self._supported = torch.zeros(len(centres), dtype=torch.bool, device=centres.device)
+        self._known = self._supported.clone()
+
+    def extend(self, limit: float, count: int | None) -> None:
+        """Select further clusters, each less similar than ``limit`` to all others, up to ``count``.
+
+        Below `UNSUPPORTED`, only those of which there are several are selected.
+        """
+        for rows in torch.split(torch.arange(len(self._centres)), AT_ONCE):
+            if len(self.kept) == count:
+                return
+            self._extend(rows.to(self._centres.device), limit, count)
+
+    def _extend(self, rows: Tensor, limit: float, count: int | None) -> None:
+        if self.kept:
+            known = self._centres[torch.tensor(self.kept).to(rows.device)]
+            rows = rows[(self._centres[rows] @ known.T).amax(dim=1) < limit]
+        if limit < UNSUPPORTED:
+            rows = rows[self._are_supported(rows)]
+        distinct = (self._centres[rows] @ self._centres[rows].T < limit).cpu()
         added: list[int] = []
-        for place, row in enumerate(among.tolist()):
-            if len(kept) == count:
-                return kept
-            if bool(alike[place, added].all()):
+        for place, row in enumerate(rows.tolist()):
+            if len(self.kept) == count:
+                return
+            if bool(distinct[place, added].all()):
                 added.append(place)
-                kept.append(row)
-    return kept
+                self.kept.append(row)
+
+    def _are_supported(self, rows: Tensor) -> Tensor:
+        """(r,) bool: whether at least `SUPPORT` clusters are the same as each of ``rows`` (r,)."""
+        new = rows[~self._known[rows]]
+        for some in blocks(len(new), len(self._centres)):
+            same = self._centres[new[some]] @ self._centres.T > SAME
+            self._supported[new[some]] = same.sum(dim=1) >= SUPPORT
+        self._known[new] = True
+        return self._supported[rows]

@@ -93,15 +93,29 @@ class FeatureModel(NamedTuple):
         return found.clamp(WEAKEST, STRONGEST)
 
     def _moments(self, rows: slice, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(r, q, q) inner products of the centers of ``images``, and (r, q) with the encoding."""
-        centres = self.without_own_part(rows, images)
-        return centres @ centres.mT, (centres @ self.features[rows, :, None])[:, :, 0]
+        """(r, q, q) inner products of the centers of ``images``, and (r, q) with the encoding.
+
+        Those of centers fitted without the encoding, from those of `centres`: a copy of all centers
+        of each encoding would take most of the time.
+        """
+        centres, moved = self.centres[images], self._own_part(rows, images)
+        seen, residues = self.features[rows], self.residues[rows]
+        along = (centres @ torch.stack([seen, residues], dim=2)).unbind(dim=2)
+        energy = residues.square().sum(dim=1)[:, None, None]
+        cross = moved[:, :, None] * along[1][:, None, :]
+        gram = centres @ centres.mT - cross - cross.mT
+        gram += energy * moved[:, :, None] * moved[:, None, :]
+        return gram, along[0] - moved * torch.linalg.vecdot(residues, seen)[:, None]
+
+    def _own_part(self, rows: slice, images: Tensor) -> Tensor:
+        """(r, q) how far the centers of ``images`` (r, q) moved for the encoding itself."""
+        own = images[:, :, None] == self.members[rows, None, :]
+        return (own * self.leverages[rows, None, :]).sum(dim=2)
 
     def without_own_part(self, rows: slice, images: Tensor) -> Tensor:
         """(r, q, d) centers of ``images`` (r, q), fitted without the encoding itself."""
-        own = images[:, :, None] == self.members[rows, None, :]
-        moved = (own * self.leverages[rows, None, :]).sum(dim=2)
-        return self.centres[images] - moved[:, :, None] * self.residues[rows, None, :]
+        moved = self._own_part(rows, images)[:, :, None]
+        return self.centres[images] - moved * self.residues[rows, None, :]
 
     def _evidence(self, products: Tensor, norms: Tensor) -> Tensor:
         """Log evidence of one image, from its inner products with the encoding and itself."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,28 +13,22 @@ NEIGHBOURS = 200
 BLOCK_VALUES = 1 << 24
 
 
-class Neighbours(NamedTuple):
-    """``indices`` (n, k) int32, most similar first, and ``similarities`` (n, k) float32."""
+def nearest_neighbours(features: Tensor, rows: Tensor, count: int = NEIGHBOURS) -> Tensor:
+    """(r, count) the rows of ``features`` (n, d) with the largest inner product with each of some.
 
-    indices: Tensor
-    similarities: Tensor
-
-
-def nearest_neighbours(features: Tensor, count: int = NEIGHBOURS) -> Neighbours:
-    """The ``count`` rows with the largest inner product with each row (n, d), without itself.
+    The most similar comes first. There are fewer if ``features`` has no more rows than ``count``.
 
     All pairs are compared, because with features of this kind an approximate index misses true
     neighbours: they are hardly more similar than others.
+
+    Args:
+        features: (n, d) features.
+        rows: (r,) the rows whose neighbours are wanted. A row is not its own neighbour.
+        count: number of neighbours.
     """
-    count = min(count, len(features) - 1)
-    indices = torch.empty(len(features), count, dtype=torch.int32, device=features.device)
-    similarities = torch.empty(len(features), count, device=features.device)
-    for rows in blocks(len(features), len(features)):
-        alike = features[rows] @ features.T
-        alike.diagonal(rows.start).fill_(-torch.inf)
-        best = alike.topk(count, dim=1)
-        indices[rows], similarities[rows] = best.indices.int(), best.values
-    return Neighbours(indices, similarities)
+    alike = features[rows] @ features.T
+    alike.scatter_(1, rows[:, None], -torch.inf)
+    return alike.topk(min(count, len(features) - 1), dim=1).indices
 
 
 def blocks(rows: int, width: int) -> Iterator[slice]:

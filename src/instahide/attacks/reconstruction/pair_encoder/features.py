@@ -12,11 +12,19 @@ from torch import Tensor
 
 from instahide.attacks.reconstruction.pair_encoder.filters import high_pass
 
+#: Number of encodings whose squares are in memory at a time.
+BLOCK = 512
+
 
 def magnitudes(encodings: Tensor) -> Tensor:
     """(n, C, H, W) |x|, scaled to a mean square of 1 over all encodings."""
-    size = encodings.abs()
-    return size / size.square().mean().sqrt().clamp(min=1e-12)
+    return encodings.abs().div_(root_mean_square(encodings).clamp(min=1e-12))
+
+
+def root_mean_square(encodings: Tensor) -> Tensor:
+    """() root mean square of the values of all encodings (n, C, H, W), without a copy of them."""
+    squares = [block.square().sum(dtype=torch.float64) for block in torch.split(encodings, BLOCK)]
+    return (torch.stack(squares).sum() / encodings.numel()).sqrt().to(encodings.dtype)
 
 
 def edges_of_magnitude(encodings: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instahide.attacks.base import EncodingObservation
-from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
+from instahide.attacks.reconstruction.pair_encoder.features import magnitudes, root_mean_square
 from instahide.attacks.reconstruction.pair_encoder.filters import blur, from_neighbours
 from instahide.attacks.reconstruction.recovery.sign_network import (
     natural_mean,
@@ -82,7 +82,7 @@ def signed_encodings(observation: EncodingObservation) -> SignedEncodings:
     else:
         some = observation.public.subset(slice(0, MOST_PUBLIC)).normalized()
         public = torch.from_numpy(some).mean(dim=(0, 2, 3))
-    scale = encodings.square().mean().sqrt().clamp(min=1e-12)
+    scale = root_mean_square(encodings).clamp(min=1e-12)
     signs = predicted_signs(observation, network)
     return SignedEncodings(magnitudes(encodings), signs, public.to(encodings) / scale)
 
