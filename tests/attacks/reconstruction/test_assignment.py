@@ -1,8 +1,7 @@
-"""Compression, clusters, assignment and templates, on data in which the answer is planted."""
+"""Compression, clusters and assignment, on data in which the answer is planted."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instahide.attacks.baselines import all_pairs
-from instahide.attacks.reconstruction import templates
 from instahide.attacks.reconstruction.assignment import (
     Classes,
     Pairs,
@@ -39,9 +37,7 @@ from instahide.attacks.reconstruction.neighbours import NEIGHBOURS as NEAREST
 from instahide.attacks.reconstruction.neighbours import nearest_neighbours
 from instahide.attacks.reconstruction.pair_encoder import compression, features
 from instahide.attacks.reconstruction.pair_encoder.compression import compressed
-from instahide.attacks.reconstruction.pair_encoder.filters import high_pass
 from instahide.attacks.reconstruction.recovery.coefficients import weights
-from instahide.attacks.reconstruction.templates import Templates
 from tests.attacks.reconstruction.planted import (
     ENCODINGS,
     IMAGES,
@@ -296,33 +292,6 @@ def test_classes_are_those_of_the_images_and_allow_only_their_pairs(planted: Pla
     assert allowed.tolist() == expected
 
 
-def test_templates_tell_which_two_images_a_mix_holds(planted: Planted) -> None:
-    first, second = torch.triu_indices(IMAGES, IMAGES, 1)
-    shape = ENCODINGS, len(first)
-    found = Templates(planted.sizes, planted.images).correlations(
-        first.expand(shape), second.expand(shape)
-    )
-    best = found.argmax(dim=1)
-    assert right(torch.stack([first[best], second[best]], dim=1), planted) > 0.9
-
-
-def test_templates_correct_what_features_do_not_tell(planted: Planted) -> None:
-    found = planted_features(planted, noise=6.0)
-    strengths = planted.coefficients.square() / planted.coefficients.square().mean()
-    model = fit_features(found, planted.members, strengths, IMAGES, 0.3)
-    plain = reassigned(model)
-    known = reassigned(model, templates=Templates(planted.sizes, planted.images))
-    assert right(plain.members, planted) < 0.9
-    assert right(known.members, planted) > right(plain.members, planted) + 0.02
-
-
-def test_an_image_that_nothing_came_of_looks_like_no_encoding(planted: Planted) -> None:
-    images = planted.images.clone()
-    images[4:6] = 0
-    four, five = torch.full((ENCODINGS, 1), 4), torch.full((ENCODINGS, 1), 5)
-    assert (Templates(planted.sizes, images).correlations(four, five) == 0).all()
-
-
 def test_pairs_that_labels_rule_out_are_not_chosen(planted: Planted) -> None:
     of = torch.arange(IMAGES) % 4
     # Wrong labels on purpose: the features speak for other pairs.
@@ -333,26 +302,6 @@ def test_pairs_that_labels_rule_out_are_not_chosen(planted: Planted) -> None:
     )
     found = reassigned(model, Classes(present, of)).members
     assert (of[found].sort(dim=1).values == torch.tensor([0, 1])).all()
-
-
-def test_a_template_is_what_it_says(planted: Planted) -> None:
-    """Against the plain definition: the correlation with the high-pass of (l a + m b)^2."""
-    squares = high_pass(planted.sizes.square()).flatten(1)
-    spread = squares.std(dim=0) + 1e-6
-    seen = torch.nn.functional.normalize((squares - squares.mean(dim=0)) / spread, dim=1)
-    pairs = torch.tensor([[2, 5], [5, 2], [0, 1]])
-    expected = []
-    for a, b in pairs.tolist():
-        of_angles = []
-        for angle in np.radians(templates.ANGLES):
-            mix = np.cos(angle) * planted.images[a] + np.sin(angle) * planted.images[b]
-            template = high_pass(mix.square()).flatten() / spread
-            of_angles.append(seen @ (template / template.norm()))
-        expected.append(torch.stack(of_angles).amax(dim=0))
-    found = Templates(planted.sizes, planted.images).correlations(
-        pairs[:, 0].expand(ENCODINGS, -1), pairs[:, 1].expand(ENCODINGS, -1)
-    )
-    torch.testing.assert_close(found, torch.stack(expected, dim=1), atol=1e-3, rtol=1e-2)
 
 
 def planted_pairs(images: int, copies: int, noise: float = 0.3) -> tuple[Tensor, Tensor]:

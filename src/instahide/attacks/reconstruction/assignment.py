@@ -1,4 +1,4 @@
-"""Assignment of private images to encodings, by features and by templates of the images.
+"""Assignment of private images to encodings, by features of the encodings.
 
 Every encoding has a few candidates, the images that its features speak for most. All pairs of them
 are compared. Each image is the first image of the same number of encodings, and a partner in about
@@ -23,10 +23,9 @@ from instahide.attacks.reconstruction.clustering import (
 )
 from instahide.attacks.reconstruction.feature_model import FeatureModel, fit_features
 from instahide.attacks.reconstruction.neighbours import blocks
-from instahide.attacks.reconstruction.templates import Templates
 
 #: Number of candidate images per encoding, and number of their pairs that are kept.
-CANDIDATES, PAIRS = 24, 64
+CANDIDATES, PAIRS = 24, 24
 #: Rounds of the auction, and the price increase per round, relative to the surplus of encodings.
 ROUNDS, STEP = 25, 0.4
 #: Tolerated relative deviation of an image's number of encodings from the mean.
@@ -45,8 +44,6 @@ SCALINGS, SETTLED, POWER = 30, 0.01, 0.8
 PRIOR = 3
 #: Number of encodings from which medians of scores are estimated.
 SAMPLE = 4096
-#: Weight of the correlation with a template, relative to the log evidence of features.
-TEMPLATE_WEIGHT = 40.0
 #: Subtracted from scores that the labels rule out.
 FORBIDDEN = 1e6
 
@@ -229,22 +226,15 @@ def auction(candidates: Tensor, scores: Tensor, images: int, per_mix: int) -> Te
     return cheapest()
 
 
-def reassigned(
-    model: FeatureModel, classes: Classes | None = None, templates: Templates | None = None
-) -> Assignment:
+def reassigned(model: FeatureModel, classes: Classes | None = None) -> Assignment:
     """The most likely images of each encoding, under the constraint on the number of encodings.
 
     Args:
         model: model of the features; mixes have as many images as its members.
         classes: classes from the labels, if known.
-        templates: templates of recovered images, whose correlations are added to the evidence of
-            pairs.
     """
     if model.members.shape[1] == 2:
         pairs = candidate_pairs(model, classes)
-        if templates is not None:
-            found = templates.correlations(pairs.first, pairs.second)
-            pairs = pairs._replace(evidence=pairs.evidence + TEMPLATE_WEIGHT * found)
         members = most_likely_pairs(pairs, prices_of(pairs, len(model.centres)))
     else:
         candidates, evidence = _best_candidates(model, classes)

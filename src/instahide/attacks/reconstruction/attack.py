@@ -50,7 +50,6 @@ from instahide.attacks.reconstruction.state import (
     load_state,
     save_state,
 )
-from instahide.attacks.reconstruction.templates import Templates
 
 #: Images with at least this confidence are counted as recovered; chosen on the tuning victims.
 RECOVERED = 0.8
@@ -234,8 +233,7 @@ class _Run:
             self.features, state.assignment, strengths / strengths.mean(), len(state.centres),
             self.distribution.strength_variance,
         )  # fmt: skip
-        templates = Templates(self.signed.sizes, recovery.images)
-        found = reassigned(model, self._classes(model.directions), templates)
+        found = reassigned(model, self._classes(model.directions))
         state.assignment, state.centres = found.members, model.directions
         features = self.distribution.from_strengths(found.strengths)
         edges = from_recovery(recovery, mixes, found.members, self.distribution)

@@ -51,9 +51,11 @@ def compressed(
     sample /= sample.norm(dim=1, keepdim=True).clamp(min=1e-12)
     basis = principal_components(sample, components)
     del sample
-    return torch.cat(
-        [F.normalize(features(block) - mean, dim=1) @ basis for block in torch.split(sizes, BATCH)]
-    )
+    # Parts to be joined would lie between blocks of features, whose memory would then stay in use.
+    found = torch.empty(len(sizes), basis.shape[1], device=sizes.device)
+    for block, some in zip(torch.split(found, BATCH), torch.split(sizes, BATCH), strict=True):
+        torch.mm(F.normalize(features(some) - mean, dim=1), basis, out=block)
+    return found
 
 
 def principal_components(sample: Tensor, components: int) -> Tensor:

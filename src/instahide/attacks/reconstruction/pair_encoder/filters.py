@@ -23,12 +23,6 @@ def high_pass(images: Tensor, sigma: float = 1.0) -> Tensor:
     return images - blur(images, sigma)
 
 
-def high_pass_adjoint(images: Tensor, sigma: float = 1.0) -> Tensor:
-    """(..., H, W) adjoint of `high_pass`: <adjoint(a), b> = <a, high_pass(b)>."""
-    rows, columns = (_blurring(side, sigma).to(images) for side in images.shape[-2:])
-    return images - rows.T @ images @ columns
-
-
 def from_neighbours(images: Tensor, sigma: float) -> Tensor:
     """(..., H, W) `blur` that excludes the center pixel."""
     rows, columns = (_blurring(side, sigma).to(images) for side in images.shape[-2:])
