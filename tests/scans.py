@@ -43,7 +43,7 @@ def stains(count: int, side: int = 8) -> Arrays:
 
 
 def brain_blocks(count: int, depth: int = 8, side: int = 16) -> NDArray[np.int16]:
-    """(count, 1, depth, side, side) blocks of a brain scan that do not overlap, none of them flat."""
+    """(count, 1, depth, side, side) blocks of a brain scan, apart from each other, none flat."""
     import nibabel
 
     path = Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"

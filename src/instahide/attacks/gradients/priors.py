@@ -22,7 +22,7 @@ Moments = tuple[Tensor, Tensor]
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute step between neighbours, summed over axes, of images (n, C, H, W) or volumes."""
+    """Mean absolute step between neighbours of images or volumes, summed over their axes."""
     steps = [images.diff(dim=axis).abs().mean() for axis in range(2, images.ndim)]
     return torch.stack(steps).sum()
 

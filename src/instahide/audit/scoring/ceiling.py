@@ -24,7 +24,7 @@ LOW = 0.05
 
 
 def refined_truth(observation: EncodingObservation, truth: GroundTruth) -> Tensor:
-    """(N, C, H, W) images, or volumes, recovered from the truth: images, assignment, coefficients."""
+    """(N, C, H, W) images, or volumes, recovered from the true ones and their true mixes."""
     members, coefficients = (
         values[:, : truth.private_k] for values in (truth.partners, truth.coefficients)
     )
