@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from instahide.encryption.sampling.partner_pools import (
 )
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import require_compatible
+from instahide.utils.parallel import shut_down
 from instahide.utils.row_indices import row_indices
 
 #: Blocks that `Encoder.stream` prepares ahead: one whose keys are drawn, one that is mixed, and one
@@ -181,7 +182,7 @@ class Encoder(BaseEncoder):
                 yield line.first()
                 line.requested()
         finally:
-            workers.shutdown(wait=True, cancel_futures=True)
+            shut_down(workers, line.waiting())
 
     def _begin(
         self,
@@ -291,6 +292,10 @@ class _Line:
     def first(self) -> Encoded:
         """The next block, once it is encoded."""
         return self._mixing.popleft().result()
+
+    def waiting(self) -> list[Future[Any]]:
+        """All that is to be drawn or mixed."""
+        return [*self._mixing, *(keys for _, keys, _ in self._drawn)]
 
     def requested(self) -> None:
         """Record that the consumer requests another block, and so holds at most one."""

@@ -22,6 +22,7 @@ from instahide.integrations.dataloader.batch_contents import BatchReader
 from instahide.integrations.dataloader.batch_fields import Path
 from instahide.integrations.dataloader.duplicate_scan import ItemScan
 from instahide.integrations.dataloader.workers import (
+from instahide.utils.parallel import shut_down
     FetchCollate,
     FetchDataset,
     FetchedBatch,
@@ -218,7 +219,7 @@ class EncodedBatches:
             while coming:
                 yield coming.popleft().result()
         finally:
-            worker.shutdown(wait=True, cancel_futures=True)
+            shut_down(worker, coming)
         if epoch.limit is not None:
             raise epoch.limit
 
