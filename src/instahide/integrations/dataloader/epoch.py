@@ -22,7 +22,6 @@ from instahide.integrations.dataloader.batch_contents import BatchReader
 from instahide.integrations.dataloader.batch_fields import Path
 from instahide.integrations.dataloader.duplicate_scan import ItemScan
 from instahide.integrations.dataloader.workers import (
-from instahide.utils.parallel import shut_down
     FetchCollate,
     FetchDataset,
     FetchedBatch,
@@ -30,6 +29,7 @@ from instahide.utils.parallel import shut_down
     FetchRequest,
     WorkerInit,
 )
+from instahide.utils.parallel import shut_down
 
 
 class Epoch:
