@@ -215,8 +215,7 @@ SECTIONS = {
     "multilabel": Section(
         "Several findings",
         "**Supported** on pairs of digits. The paper has images of one class only. Probabilities "
-        "of findings are less well calibrated than those of plain training. "
-        "More: [labels](labels.md).",
+        "are those before [calibration](labels.md#calibration). More: [labels](labels.md).",
         tables.findings_table,
     ),
     "pooled": Section("Pooled training", "**Supported** on one data set.", tables.pooled_table),

@@ -26,6 +26,7 @@ from experiments.records import by_scheme, rows_of, run_missing
 from instahide.data import ImageTable, Split, open_pool, open_split
 from instahide.data.splits import make_split
 from instahide.encryption.encoder import Encoder
+from instahide.training.data.held_out import hold_out
 from instahide.training.data.private import PrivateData
 from instahide.training.data.target_scale import target_scale
 from instahide.training.device import pick_device, pick_precision
@@ -116,9 +117,11 @@ def trainer_of(split: Split, settings: TrainSettings) -> Trainer:
     device = pick_device(settings.device)
     scheme = settings.encryption(split.train.task)
     public = open_pool(settings.public, split.train.shape) if scheme.public_k else None
+    train, held_out = hold_out(settings, split.train)
+    split = Split(train, split.test)
     encoder = Encoder(scheme, split.train, public, device=device)
     scale = target_scale(split.train, ALONE)
-    material = PrivateData(settings, scheme, split, public, encoder, scale)
+    material = PrivateData(settings, scheme, split, public, encoder, scale, held_out=held_out)
     card = material.card
     model = build(
         card.model,
@@ -134,7 +137,7 @@ def run(split: Split, settings: TrainSettings, folder: Path) -> dict[str, object
     """Train in ``folder``, or continue the run there; ``seconds`` is the training time."""
     trainer = trainer_of(split, settings)
     trainer.run(RunFolder.open(folder, settings, resume=True), Lines(Console()))
-    batches, outputs = table_batches(split.test), trainer.material.card.outputs
+    batches, outputs = table_batches(split.test), trainer.card.outputs
     found, truth = predicted(trainer.model, batches, outputs, precision=trainer.precision)
     metrics = trainer.metrics
     queried = metrics.get("encrypted_macro_auroc")

@@ -40,3 +40,23 @@ def stains(count: int, side: int = 8) -> Arrays:
     crops = np.stack([tissue[:, y : y + side, x : x + side] for y, x in starts])
     means = crops[:, 4].mean(axis=(1, 2))
     return crops, (means > np.median(means)).astype(np.int64)
+
+
+def brain_blocks(count: int, depth: int = 8, side: int = 16) -> NDArray[np.int16]:
+    """(count, 1, depth, side, side) blocks of a brain scan, apart from each other, none flat."""
+    import nibabel
+
+    path = Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
+    scan = np.asarray(nibabel.load(path).dataobj)[..., 0].astype(np.int16).T
+    places = [range(0, length - size + 1, size) for length, size in
+              zip(scan.shape, (depth, side, side), strict=True)]  # fmt: skip
+    blocks = np.stack(
+        [
+            scan[z : z + depth, y : y + side, x : x + side]
+            for z in places[0]
+            for y in places[1]
+            for x in places[2]
+        ]
+    )
+    textured = np.argsort(-blocks.std(axis=(1, 2, 3)), kind="stable")[:count]
+    return np.asarray(blocks[textured, None])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from instahide import InstaHideError, encode_loader
+from instahide import InstaHideError, Scheme, encode_loader
 from instahide.data.normalization.inference import infer_normalization
 from tests.integrations.matrix import BATCH, COUNT, SCHEME, check, network
 
@@ -53,7 +53,11 @@ ORDERS: dict[str, tuple[Any, str]] = {
     ),
     "`create_loader` with its prefetcher, then `encode_loader`": (
         lambda: encode_loader(made(use_prefetcher=True), SCHEME),
-        "use_prefetcher=False",
+        "",
+    ),
+    "`create_loader(re_prob=...)` with its prefetcher, then `encode_loader`": (
+        lambda: encode_loader(made(use_prefetcher=True, no_aug=False, re_prob=0.5), SCHEME),
+        "erase parts of encodings",
     ),
     "`encode_loader` on the loader inside the prefetcher": (
         lambda: encode_loader(made(use_prefetcher=True).loader, SCHEME),
@@ -71,6 +75,19 @@ ORDERS: dict[str, tuple[Any, str]] = {
 def test_every_order_gives_encodings_or_an_error(order: str) -> None:
     make, message = ORDERS[order]
     check("timm", order, make, (InstaHideError, message), pixels=plain_values())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_prefetcher_gives_the_encodings_of_what_it_gives_without_encryption() -> None:
+    plain = made(use_prefetcher=True)
+    wrapped = encode_loader(plain, Scheme.plain())
+    assert wrapped.unwrapped is plain
+    found = {
+        int(row.argmax()): image for batch in wrapped for image, row in zip(*batch, strict=True)
+    }
+    for images, labels in plain:
+        for image, label in zip(images, labels.tolist(), strict=True):
+            torch.testing.assert_close(found[label], image)
 
 
 def test_normalization_is_found_in_the_transform() -> None:

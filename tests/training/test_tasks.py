@@ -34,11 +34,11 @@ from instahide.training.outputs import Outputs
 from instahide.training.predict import predict_encrypted, require_encryptable, without_partners
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
-from instahide.training.trainer import start
+from instahide.training.trainer import Trainer, start
 from tests.training.digit_pairs import digit_pairs, trainer_of
 
 #: The margin that docs/labels.md states.
-MARGIN = 0.1
+MARGIN = 0.02
 
 
 def darkness() -> Split:
@@ -217,7 +217,8 @@ def test_weights_are_refused_before_a_run_begins() -> None:
 
 
 @pytest.mark.slow
-def test_probabilities_are_calibrated_as_those_of_plain_training() -> None:
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_probabilities_are_calibrated_as_those_of_plain_training(seed: int) -> None:
     """The expected calibration error of cross k = 4, on plain images and on encrypted queries."""
     split = digit_pairs(rounds=2)
     truth = torch.from_numpy(split.test.labels).long().flatten()
@@ -225,15 +226,19 @@ def test_probabilities_are_calibrated_as_those_of_plain_training() -> None:
     def calibration_error(predictions: Tensor) -> float:
         return float(binary_calibration_error(predictions.flatten(), truth))
 
-    errors = {}
-    for scheme in ("plain", "cross"):
-        trainer = trainer_of(split, scheme, epochs=30)
-        trainer.run()
-        found, _ = predicted(
-            trainer.model, table_batches(split.test), trainer.material.card.outputs
-        )
-        errors[scheme] = calibration_error(found)
-        if queried := trainer.material.encrypted_predictions(trainer.model, torch.float32):
-            errors["queries"] = calibration_error(queried[0])
-    assert errors["cross"] <= errors["plain"] + MARGIN, errors
-    assert errors["queries"] <= errors["plain"] + MARGIN, errors
+    def of_plain_images(trainer: Trainer, outputs: Outputs) -> float:
+        found, _ = predicted(trainer.model, table_batches(split.test), outputs)
+        return calibration_error(found)
+
+    plain = trainer_of(split, "plain", epochs=30, seed=seed)
+    plain.run()
+    most = of_plain_images(plain, plain.card.outputs) + MARGIN
+    trainer = trainer_of(split, "cross", epochs=30, seed=seed)
+    trainer.run()
+    outputs = trainer.card.outputs
+    queried = trainer.material.encrypted_predictions(trainer.model, torch.float32, outputs)
+    assert queried is not None
+    assert of_plain_images(trainer, outputs) <= most
+    assert calibration_error(queried[0]) <= most
+    # This is what the calibration does: without it, the error is larger.
+    assert of_plain_images(trainer, outputs.uncalibrated) > most

@@ -20,6 +20,7 @@ from instahide.data.read_settings import ReadSettings
 from instahide.encodings.folder import EncodedFolder
 from instahide.errors import DamagedFileError, DataError, InstaHideError, failure_reason
 from instahide.training.data.alignment import to_value_range
+from instahide.training.data.held_out import hold_out
 from instahide.training.data.pooled import holds_encodings
 from instahide.training.models.model_io import NetworkCard, load_network
 from instahide.training.settings import TrainSettings
@@ -115,8 +116,9 @@ def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[Image
     ).read_options()
     if settings.test is None:
         split = open_split(given.source, test_share=settings.test_share, **how)
-        return split.train, split.test
-    images = open_images(given.source, **how)
+        # Images that were held out went into no encoding.
+        return hold_out(settings, split.train)[0], split.test
+    images = hold_out(settings, open_images(given.source, **how))[0]
     try:
         others = open_test(settings.test, **how)
     except InstaHideError:

@@ -94,7 +94,7 @@ class Scenario:
         seen = self.observation
         if self.truth is None or not isinstance(seen, EncodingObservation):
             return None
-        if seen.encodings.ndim != 4 or seen.encodings.numel() > MOST_VALUES:
+        if seen.encodings.numel() > MOST_VALUES:
             return None
         return ceiling_of(seen, self.truth, found)
 

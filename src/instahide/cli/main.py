@@ -23,6 +23,7 @@ COMMANDS = {
     "Train": {
         "train": "Train a network on encrypted images, or on folders of encodings.",
         "predict": "Classify images with a trained network, as encrypted or plain queries.",
+        "calibrate": "Correct the probabilities of a trained network with further images.",
         "export-model": "Write a trained network for use elsewhere, with its preprocessing.",
         "public": "Cut a public pool of patches from photographs, volumes or images of 16 bits.",
     },

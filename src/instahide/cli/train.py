@@ -33,6 +33,7 @@ PANELS = {
         "patience", "class_weights", "positive_weights", "precision", "device",
     ),
     "Encrypted test queries": ("queries", "query_coefficient"),
+    "Calibration": ("calibration_share",),
 }  # fmt: skip
 
 

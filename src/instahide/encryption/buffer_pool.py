@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import weakref
 from collections import deque
-from collections.abc import Callable
-from threading import Event
 
 import numpy as np
 import torch
@@ -26,22 +24,14 @@ LEAST, MOST = 1 << 20, 1 << 25
 _spare: deque[NDArray[np.uint8]] = deque(maxlen=SPARE)
 
 
-def allocate(
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    *,
-    pin_memory: bool,
-    wait: Callable[[], object] = lambda: None,
-) -> Tensor:
+def allocate(shape: tuple[int, ...], dtype: torch.dtype, *, pin_memory: bool) -> Tensor:
     """An uninitialized CPU tensor for encodings of ``shape``, from the pool if possible.
 
     Args:
         shape: of the encodings.
         dtype: of the encodings.
         pin_memory: whether to use page-locked memory.
-        wait: called first; see `Turns`.
     """
-    wait()
     if pin_memory:
         return torch.empty(shape, dtype=dtype, pin_memory=True)
     size = math.prod(shape) * dtype.itemsize
@@ -54,43 +44,6 @@ def allocate(
     # Every tensor on this memory, and every array on such a tensor, holds ``buffer``.
     weakref.finalize(buffer, _spare.append, memory).atexit = False
     return torch.from_numpy(buffer).view(dtype)
-
-
-class Turns:
-    """Limits the blocks of a stream that hold memory at the same time to ``most``.
-
-    The consumer of the encodings holds one of these blocks. It drops a block when it receives the
-    next one, so the memory of a block is free when the second block after it is requested.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._free, self._asked = most, 0
-        self._waiting: deque[Event] = deque()
-
-    def next(self) -> Callable[[], object]:
-        """A function that the next block calls before it allocates; it waits for its turn."""
-        turn = Event()
-        if self._free:
-            self._free -= 1
-            turn.set()
-        else:
-            self._waiting.append(turn)
-        return turn.wait
-
-    def asked(self) -> None:
-        """Record that the consumer requests another block, and so holds at most one."""
-        self._asked += 1
-        if self._asked == 1:
-            return
-        if self._waiting:
-            self._waiting.popleft().set()
-        else:
-            self._free += 1
-
-    def end(self) -> None:
-        """Release all waiting blocks."""
-        for turn in self._waiting:
-            turn.set()
 
 
 def _spare_buffer(size: int) -> NDArray[np.uint8]:

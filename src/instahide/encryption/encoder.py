@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from instahide.data.image_source import content_ids_of
 from instahide.data.labels import Labels
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.base_encoder import BaseEncoder
-from instahide.encryption.buffer_pool import Turns, allocate
+from instahide.encryption.buffer_pool import allocate
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.kernels import cuda
 from instahide.encryption.keys import Block, KeyStream, OneTimeKeys
@@ -32,6 +32,7 @@ from instahide.encryption.sampling.partner_pools import (
 )
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import require_compatible
+from instahide.utils.parallel import shut_down
 from instahide.utils.row_indices import row_indices
 
 #: Blocks that `Encoder.stream` prepares ahead: one whose keys are drawn, one that is mixed, and one
@@ -169,33 +170,29 @@ class Encoder(BaseEncoder):
             InstaHideError: as for `encode`, when that block is requested.
         """
         workers = ThreadPoolExecutor(BLOCKS_AHEAD, thread_name_prefix="instahide-prefetch")
-        coming: deque[Future[Encoded]] = deque()
-        turns = Turns(BLOCKS_AHEAD + 1)
+        line = _Line(self, workers)
         try:
             for indices in rows:
                 # Keys are taken here, in order, whichever thread is faster.
-                begun = self._begin(indices, pin_memory, turns.next())
-                coming.append(workers.submit(self._encode, *begun))
-                if len(coming) > BLOCKS_AHEAD:
-                    yield coming.popleft().result()
-                    turns.asked()
-            while coming:
-                yield coming.popleft().result()
-                turns.asked()
+                line.add(*self._begin(indices, pin_memory))
+                if len(line) > BLOCKS_AHEAD:
+                    yield line.first()
+                    line.requested()
+            while len(line):
+                yield line.first()
+                line.requested()
         finally:
-            turns.end()
-            workers.shutdown(wait=True, cancel_futures=True)
+            shut_down(workers, line.waiting())
 
     def _begin(
         self,
         indices: NDArray[np.int64] | NDArray[np.bool],
         pin_memory: bool,
-        wait: Callable[[], object] = lambda: None,
     ) -> tuple[Block, NDArray[np.int64], Memory]:
         """New key bytes, the validated ``indices``, and an allocator for the encodings."""
         indices = row_indices(indices, len(self.images))
         if self._device_tables is None:
-            memory = partial(allocate, pin_memory=pin_memory, wait=wait)
+            memory = partial(allocate, pin_memory=pin_memory)
             return self._keys.next_block(), indices, memory
         # Allocate in the calling thread, where the user's CUDA stream is the current one.
         shape = (len(indices), *self.images.shape)
@@ -203,7 +200,9 @@ class Encoder(BaseEncoder):
         return self._keys.next_block(), indices, lambda shape, _: out[: shape[0]]
 
     def _encode(self, block: Block, indices: NDArray[np.int64], memory: Memory) -> Encoded:
-        keys = self._draw(block, indices)
+        return self._mixed(block, self._draw(block, indices), memory)
+
+    def _mixed(self, block: Block, keys: OneTimeKeys, memory: Memory) -> Encoded:
         # Allocate after the keys are drawn: memory of an earlier block is free by then.
         out = memory((len(keys.partners), *self.images.shape), self.dtype)
         with with_noise(block, self.scheme, out) as mixes:
@@ -264,6 +263,53 @@ class Encoder(BaseEncoder):
         if not cuda.fits(self.device, images, public):
             return None
         return cuda.DeviceTables(images, public, self.device)
+
+
+class _Line:
+    """The blocks of a stream, in order: drawn in the background, then mixed when memory is free.
+
+    Blocks whose memory is in use are limited to `BLOCKS_AHEAD` + 1. The consumer of the encodings
+    holds one of them. It drops a block when it receives the next one, so the memory of a block is
+    free when the second block after it is requested. No thread waits for this: a script that ends
+    in the middle of a stream would wait for that thread.
+    """
+
+    def __init__(self, encoder: Encoder, workers: ThreadPoolExecutor) -> None:
+        self._encoder, self._workers = encoder, workers
+        self._free, self._requests = BLOCKS_AHEAD + 1, 0
+        self._drawn: deque[tuple[Block, Future[OneTimeKeys], Memory]] = deque()
+        self._mixing: deque[Future[Encoded]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._drawn) + len(self._mixing)
+
+    def add(self, block: Block, indices: NDArray[np.int64], memory: Memory) -> None:
+        """Draw the keys of a further block."""
+        keys = self._workers.submit(self._encoder._draw, block, indices)
+        self._drawn.append((block, keys, memory))
+        self._mix()
+
+    def first(self) -> Encoded:
+        """The next block, once it is encoded."""
+        return self._mixing.popleft().result()
+
+    def waiting(self) -> list[Future[Any]]:
+        """All that is to be drawn or mixed."""
+        return [*self._mixing, *(keys for _, keys, _ in self._drawn)]
+
+    def requested(self) -> None:
+        """Record that the consumer requests another block, and so holds at most one."""
+        self._requests += 1
+        self._free += self._requests > 1
+        self._mix()
+
+    def _mix(self) -> None:
+        while self._free and self._drawn:
+            self._free -= 1
+            self._mixing.append(self._workers.submit(self._mixed, *self._drawn.popleft()))
+
+    def _mixed(self, block: Block, keys: Future[OneTimeKeys], memory: Memory) -> Encoded:
+        return self._encoder._mixed(block, keys.result(), memory)
 
 
 def random_permutation(count: int, participant: str = "") -> NDArray[np.int64]:

@@ -14,6 +14,16 @@ from instahide.errors import InstaHideError
 from instahide.training.device import autocast, channels_last
 from instahide.training.outputs import Outputs
 
+#: Predictions (n, columns) and labels of the same images.
+Predicted = tuple[Tensor, Tensor]
+
+
+class CalibrationSet(NamedTuple):
+    """Uncalibrated predictions for images to calibrate with: plain, and as encrypted queries."""
+
+    plain: Predicted
+    queries: Predicted | None
+
 
 class Accuracy(NamedTuple):
     """Shares of correct predictions, from 0 to 1; None for a class without images."""
@@ -36,7 +46,7 @@ def predicted(
     outputs: Outputs,
     *,
     precision: torch.dtype = torch.float32,
-) -> tuple[Tensor, Tensor]:
+) -> Predicted:
     """The predictions of ``model`` for all images of ``batches``, and their labels, on the CPU.
 
     Args:

@@ -57,7 +57,8 @@ def evaluation(
 
     The area under the ROC curve (AUROC) and the sensitivity at a specificity of 90% of a class or
     finding need images with and without it, and R2 needs two images. Macro metrics are means over
-    the classes or findings for which a metric is defined. Undefined metrics are left out.
+    the classes or findings for which a metric is defined. Undefined metrics are left out. Findings
+    also have the expected calibration error of all known ones together (Naeini et al., AAAI 2015).
 
     Args:
         task: what the labels are.
@@ -78,7 +79,8 @@ def evaluation(
             "sensitivity_at_90_specificity": [_sensitivity(*column) for column in columns],
         }
         macro = {f"macro_{name}": values for name, values in parts.items()}
-        return Evaluation(_means(macro), {"findings": _by_class(classes, parts)})
+        found = _means(macro) | _calibration_error(predictions, targets)
+        return Evaluation(found, {"findings": _by_class(classes, parts)})
     found = headline(task, predictions, targets)
     if len(classes) > MOST_DETAILED:
         return Evaluation(found, {})
@@ -151,6 +153,16 @@ def _f1(scores: Tensor, present: Tensor) -> float | None:
     if not present.any():
         return None
     return float(binary_f1_score(scores, present.long(), threshold=PRESENT))
+
+
+def _calibration_error(predictions: Tensor, targets: Tensor) -> dict[str, float]:
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    known = ~targets.isnan()
+    if not known.any():
+        return {}
+    present = (targets[known] >= PRESENT).long()
+    return {"calibration_error": float(binary_calibration_error(predictions[known], present))}
 
 
 def _both(present: Tensor) -> bool:

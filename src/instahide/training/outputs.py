@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +10,12 @@ from torch.nn import functional as F
 
 from instahide.data.labels import Task
 from instahide.errors import InstaHideError
+from instahide.training.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    calibrated,
+    log_odds,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,9 @@ class Outputs:
         columns: number of classes, findings or values; None if unknown.
         mean: of the values of a regression, for which an output is 0; in the unit of the labels.
         std: the difference in value of two outputs that differ by 1, likewise.
+        calibration: scale and bias of the logits of plain images.
+        query_calibration: scale and bias of the logits of the averaged probabilities of encrypted
+            queries; None for `calibration`.
 
     Examples:
         >>> import torch
@@ -36,6 +45,8 @@ class Outputs:
     columns: int | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    calibration: Calibration = UNCALIBRATED
+    query_calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         """Check that a regression has a mean and a standard deviation.
@@ -86,11 +97,21 @@ class Outputs:
             InstaHideError: as for `tensor`.
         """
         found = self.tensor(outputs)
-        if self.task == "single-label":
-            return found.softmax(1)
-        if self.task == "multi-label":
-            return found.sigmoid()
-        return found * self._row(self.std, found) + self._row(self.mean, found)
+        if self.task == "regression":
+            return found * self._row(self.std, found) + self._row(self.mean, found)
+        return calibrated(found, self.calibration, self.task)
+
+    @property
+    def uncalibrated(self) -> Outputs:
+        """The same outputs, with probabilities as the network was trained to give them."""
+        return replace(self, calibration=UNCALIBRATED, query_calibration=None)
+
+    def of_queries(self, averaged: Tensor) -> Tensor:
+        """(n, columns) calibrated predictions of encrypted queries, from uncalibrated ones."""
+        calibration = self.query_calibration or self.calibration
+        if self.task == "regression" or calibration == UNCALIBRATED:
+            return averaged
+        return calibrated(log_odds(averaged, self.task), calibration, self.task)
 
     def standardised(self, targets: Tensor) -> Tensor:
         """Targets (n, columns) of a regression in the unit of the outputs."""

@@ -90,7 +90,8 @@ def predict_encrypted(
     each other, a prediction is partly that of the others. The class of largest probability is not
     affected on average, so probabilities of classes stay as they are. Probabilities of findings and
     values are corrected: see `without_partners`. For this, images of one group may be mixed with
-    each other if there is no ``exposure``, and equal images get the same prediction.
+    each other if there is no ``exposure``, and equal images get the same prediction. Last,
+    probabilities are calibrated as ``outputs`` say.
 
     Args:
         model: a network trained on encodings of ``scheme``; it has one output for each class, or a
@@ -146,9 +147,9 @@ def predict_encrypted(
             if len(encoded.images) < len(rows):
                 raise limit_error(encoder.exposure)
             total[rows] += probabilities(
-                model, encoded.images, precision=precision, outputs=outputs
+                model, encoded.images, precision=precision, outputs=outputs.uncalibrated
             )
-    return without_partners(total / encodings, query, outputs)[places]
+    return outputs.of_queries(without_partners(total / encodings, query, outputs))[places]
 
 
 def _shares_labels(query: Scheme, task: Task) -> bool:

@@ -55,7 +55,7 @@ def _masked(values: Mapping[str, object]) -> bool:
 ENCRYPTION = (
     "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "label_mode",
     "coefficient_distribution", "noise", "crop_padding", "flip", "ledger", "max_exposure",
-    "queries", "query_coefficient",
+    "queries", "query_coefficient", "calibration_share",
 )  # fmt: skip
 
 #: Numbers in a range that all computations support.
@@ -215,6 +215,12 @@ class TrainSettings(ReadSettings):
     )
     query_coefficient: Annotated[Number, Field(ge=0, le=1)] = Field(
         0.5, description="least coefficient of an encrypted query"
+    )
+    calibration_share: Annotated[Number, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="share of the private images that are not trained on, but used to calibrate "
+        "probabilities; if omitted, 0.1 (at most 1,000 images) for findings of 500 or more images "
+        "under a scheme that mixes without noise, else 0",
     )
 
     @classmethod

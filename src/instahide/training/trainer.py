@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,17 +12,19 @@ from torch import Tensor, nn
 
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
+from instahide.training.calibration import UNCALIBRATED, Calibration, fit_calibration
 from instahide.training.data.pooled import PooledData, holds_encodings
 from instahide.training.data.private import PrivateData
 from instahide.training.device import pick_device, pick_precision
 from instahide.training.distributed.processes import ALONE, Batches, Processes
 from instahide.training.distributed.sharding import RANK, source_of
-from instahide.training.evaluate import predicted
+from instahide.training.evaluate import CalibrationSet, Predicted, predicted
 from instahide.training.history import History
 from instahide.training.losses import Loss
 from instahide.training.metrics import evaluation, headline
 from instahide.training.models import build
 from instahide.training.models.model_io import NetworkCard, save_network
+from instahide.training.outputs import Outputs
 from instahide.training.progress import Progress
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
@@ -61,9 +63,20 @@ class TrainingData(Protocol):
         ...
 
     def encrypted_predictions(
-        self, network: nn.Module, precision: torch.dtype
-    ) -> tuple[Tensor, Tensor] | None:
+        self, network: nn.Module, precision: torch.dtype, outputs: Outputs
+    ) -> Predicted | None:
         """Predictions for encrypted queries and their labels, if the run has any."""
+        ...
+
+    @property
+    def calibration_images(self) -> int:
+        """Number of images of this process to calibrate with."""
+        ...
+
+    def calibration_predictions(
+        self, network: nn.Module, precision: torch.dtype
+    ) -> CalibrationSet | None:
+        """Uncalibrated predictions for the images to calibrate with, if any process has some."""
         ...
 
     def facts(self) -> dict[str, Any]:
@@ -85,6 +98,8 @@ class Trainer:
         device: the device of the network.
         precision: type of the network's arithmetic.
         processes: the processes that train together.
+        calibration: scale and bias of the network's logits, once it is trained.
+        query_calibration: the same for encrypted queries; None for `calibration`.
         history: loss, speed and metrics of every epoch.
         metrics: metrics of the trained network, see `metrics.evaluation`.
         facts: other entries of the results, such as the exposure.
@@ -108,6 +123,8 @@ class Trainer:
     device: torch.device
     precision: torch.dtype
     processes: Processes = ALONE
+    calibration: Calibration = UNCALIBRATED
+    query_calibration: Calibration | None = None
     history: History = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -145,6 +162,15 @@ class Trainer:
         """Settings of the run."""
         return self.material.settings
 
+    @property
+    def card(self) -> NetworkCard:
+        """The metadata of the network, with its calibration."""
+        return replace(
+            self.material.card,
+            calibration=self.calibration,
+            query_calibration=self.query_calibration,
+        )
+
     def run(self, folder: RunFolder | None = None, progress: Progress | None = None) -> None:
         """Train, test, and write network and results into ``folder``.
 
@@ -174,12 +200,30 @@ class Trainer:
             loss=_loss(self.material),
         )
         self.facts = self.material.facts() | self.processes.facts(self.device)
+        self._calibrate()
         if folder is not None:
-            save_network(folder.path / "model.safetensors", self.model, self.material.card)
+            save_network(folder.path / "model.safetensors", self.model, self.card)
         if tested:
             self._measure()
         if folder is not None:
             folder.write_results(self.history, self.metrics, self.facts)
+
+    def _calibrate(self) -> None:
+        """Fit scale and bias to the held-out images of all processes, if there are any."""
+        images = sum(self.processes.gather(self.material.calibration_images))
+        found = self.material.calibration_predictions(self.model, self.precision)
+        if not images or found is None:
+            return
+        task = self.card.task
+        self.calibration = fit_calibration(*map(self.processes.concatenated, found.plain), task)
+        if found.queries is not None:
+            queries = map(self.processes.concatenated, found.queries)
+            self.query_calibration = fit_calibration(*queries, task)
+        self.facts["calibration"] = {
+            "images": images,
+            "plain": self.calibration,
+            "queries": self.query_calibration,
+        }
 
     def _evaluate(self, network: nn.Module) -> dict[str, float]:
         """The metrics of an epoch, over the test images of all processes."""
@@ -187,18 +231,18 @@ class Trainer:
 
     def _measure(self) -> None:
         """All metrics of the trained network, over the test images of all processes."""
-        card = self.material.card
+        card = self.card
         found = evaluation(card.task, card.classes, *self._predicted(self.model))
         self.metrics = found.metrics
         self.facts["evaluation"] = found.details
-        queried = self.material.encrypted_predictions(self.model, self.precision)
+        queried = self.material.encrypted_predictions(self.model, self.precision, card.outputs)
         if queried is not None:
             metrics = headline(card.task, *map(self.processes.concatenated, queried))
             self.metrics |= {f"encrypted_{name}": value for name, value in metrics.items()}
 
     def _predicted(self, network: nn.Module) -> tuple[Tensor, Tensor]:
         """Predictions for the test images of all processes, and their labels."""
-        card = self.material.card
+        card = self.card
         batches = self.material.test_batches()
         if batches is None or self.material.test_images == 0:
             columns = len(card.classes)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from instahide.utils.progress import progress_hidden
 
@@ -42,7 +42,19 @@ def parallel_map(
     finally:
         # Without waiting: the garbage collector may close an abandoned iterator on one of the
         # pool's own threads, which would wait for itself.
-        pool.shutdown(wait=False, cancel_futures=True)
+        shut_down(pool, waiting, wait=False)
+
+
+def shut_down(
+    pool: ThreadPoolExecutor, waiting: Iterable[Future[Any]], *, wait: bool = True
+) -> None:
+    """Cancel the ``waiting`` tasks and end ``pool``.
+
+    Its own ``cancel_futures`` fails in a generator that is closed while the interpreter shuts down.
+    """
+    for task in waiting:
+        task.cancel()
+    pool.shutdown(wait=wait)
 
 
 @contextmanager

@@ -6,20 +6,23 @@ The clusters are real: every node is a set of processes of its own.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from instahide.data import ImageTable
+from instahide.data import ImageTable, open_split
 from instahide.encodings import publish as publishing
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.ledger.ledger import Ledger
@@ -255,6 +258,77 @@ def test_it_ends_with_the_process_that_keeps_the_ledger(
     folder = publish(whole, tmp_path / "out", ledger, engine=publishing.threads, resume=True)
     assert (weights(folder).sum(axis=0) == 100).all()
     assert (ledger.account(whole.images).counts >= 100).all()
+
+
+def exposure_of_groups(folder: EncodedFolder) -> NDArray[np.int64]:
+    """(groups,) encodings that an image of each pair of images is in."""
+    mixed = weights(folder) > 0
+    return np.count_nonzero(mixed.reshape(len(mixed), -1, 2).any(axis=2), axis=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [0, 3])
+def test_patients_are_counted_exactly_also_after_kills(
+    head: Cluster, ledger: Ledger, tmp_path: Path, kills: int
+) -> None:
+    """Each pair of images is of one patient."""
+    whole = publication(Scheme.inside(2), copies=40)
+    patients = [f"patient {number // 2}" for number in range(IMAGES)]
+    whole = replace(whole, images=whole.images.grouped(patients))
+    killed: list[int] = []
+
+    def progress(_: int) -> None:
+        for worker in at_work(head.head_node)[:1] if len(killed) < kills else []:
+            os.kill(worker, signal.SIGKILL)
+            killed.append(worker)
+
+    folder = publish(whole, tmp_path / "out", ledger, engine=on_ray, progress=progress)
+    assert len(killed) == kills
+    assert folder.verify() == []
+    assert len(folder) == 40 * IMAGES
+    counts = ledger.account(whole.images).counts.reshape(-1, 2)
+    # Both images of a patient have the count of the patient, and no mix holds both.
+    assert (counts[:, 0] == counts[:, 1]).all()
+    mixed = (weights(folder) > 0).reshape(len(folder), -1, 2)
+    assert not mixed.all(axis=2).any()
+    excess = counts[:, 0] - exposure_of_groups(folder)
+    assert (excess >= 0).all()
+    # Lost shards were counted before they were lost; nothing else is counted too often.
+    assert excess.sum() <= 2 * kills * AHEAD * SHARD
+    assert kills or not excess.any()
+
+
+@pytest.mark.slow
+def test_a_table_of_labels_and_patients_is_encrypted_on_a_cluster(
+    head: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSTAHIDE_LEDGER", str(tmp_path / "ledger.sqlite"))
+    digits, rows = open_split("digits").train, ["file,patient,round,straight"]
+    Path("scans").mkdir()
+    for number in range(60):
+        Image.fromarray(digits.pixels[number, 0]).save(f"scans/{number}.png")
+        label = int(digits.labels[number])
+        rows.append(
+            f"{number}.png,p{number // 3},{int(label in (0, 6, 8, 9))},{int(label in (1, 4, 7))}"
+        )
+    Path("labels.csv").write_text("\n".join(rows))
+    table = ["--labels", "labels.csv", "--image-column", "file", "--group-column", "patient"]
+    columns = ["--label-columns", "round,straight", "--task", "multi-label"]
+    done = instahide(
+        "encrypt", "scans", *table, *columns, "--scheme", "inside", "--k", "2", "--copies", "4",
+        "--out", "out", "--engine", "ray",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = EncodedFolder.open(tmp_path / "out")
+    assert len(folder) == 240
+    assert folder.manifest.task == "multi-label"
+    assert folder.manifest.classes == ("round", "straight")
+    shown = instahide("ledger", "--data", "scans", *table, *columns, "--json")
+    assert shown.returncode == 0, shown.stderr
+    # An encoding shows two patients, each of whom counts once.
+    figures = json.loads(shown.stdout)
+    assert (figures["images"], figures["exposures"]) == (20, 2 * len(folder))
 
 
 def instahide(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

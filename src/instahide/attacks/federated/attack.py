@@ -74,6 +74,7 @@ class FederatedAttack:
     title: str = "Private images from the updates of many rounds, by way of their encodings"
     paper: str = "Gradient inversion (see dense-layer, dlg), then Carlini et al. (arXiv:2011.05315)"
     observes: ClassVar[type[FederatedObservation]] = FederatedObservation
+    volumes: ClassVar[bool] = True
 
     def applies(self, observation: FederatedObservation) -> str | None:
         """Applies if updates can be inverted, and there are several encodings of an image."""

@@ -65,6 +65,7 @@ class DenseLayer:
     title: str = "Images from the update of a dense first layer, by its sparse slopes"
     paper: str = "Dimitrov et al., SPEAR, NeurIPS 2024 (arXiv:2403.03945)"
     observes: ClassVar[type[UpdateObservation]] = UpdateObservation
+    volumes: ClassVar[bool] = True
 
     def applies(self, observation: UpdateObservation) -> str | None:
         """Applies if a dense layer with a bias sees the images, and has units enough."""
@@ -103,7 +104,7 @@ class DenseLayer:
         images, confirmed = search.solution()
         # Others may be far outside the values that an encoding can have.
         within = images.clamp(problem.low, problem.high)
-        images = torch.where(confirmed[:, None, None, None], images, within)
+        images = torch.where(confirmed.reshape(-1, *(1,) * (images.ndim - 1)), images, within)
         progress("guesses", 1.0)
         return InvertedUpdate(
             images.float().cpu(),

@@ -48,6 +48,7 @@ class DeepLeakage:
     title: str = "Images and labels from an update, by L-BFGS"
     paper: str = "Zhu, Liu, Han, Deep Leakage from Gradients, NeurIPS 2019 (arXiv:1906.08935)"
     observes: ClassVar[type[UpdateObservation]] = UpdateObservation
+    volumes: ClassVar[bool] = True
 
     def applies(self, observation: UpdateObservation) -> str | None:
         """Applies if the update and the network before it are known."""

@@ -64,6 +64,7 @@ class InvertingGradients:
     title: str = "Images from the direction of an update, smooth ones first"
     paper: str = "Geiping et al., Inverting Gradients, NeurIPS 2020 (arXiv:2003.14053)"
     observes: ClassVar[type[UpdateObservation]] = UpdateObservation
+    volumes: ClassVar[bool] = True
 
     def applies(self, observation: UpdateObservation) -> str | None:
         """Applies if the update, the network before it, and labels or the last bias are known."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -16,19 +18,20 @@ def lenet(shape: tuple[int, ...], classes: int, *, seed: int) -> nn.Sequential:
     derivatives, strides in place of pooling, and large uniform weights.
 
     Args:
-        shape: (C, H, W) of the images.
+        shape: (C, H, W) of the images, or (C, D, H, W) of the volumes.
         classes: outputs.
         seed: of the weights; PyTorch's own generator is left alone.
     """
-    channels, height, width = shape
-    places = ((height + 3) // 4) * ((width + 3) // 4)
+    channels, *sides = shape
+    places = math.prod((side + 3) // 4 for side in sides)
+    convolution = nn.Conv2d if len(sides) == 2 else nn.Conv3d
     with torch.random.fork_rng(devices=[]):
         network = nn.Sequential(
-            nn.Conv2d(channels, WIDTH, 5, stride=2, padding=2),
+            convolution(channels, WIDTH, 5, stride=2, padding=2),
             nn.Sigmoid(),
-            nn.Conv2d(WIDTH, WIDTH, 5, stride=2, padding=2),
+            convolution(WIDTH, WIDTH, 5, stride=2, padding=2),
             nn.Sigmoid(),
-            nn.Conv2d(WIDTH, WIDTH, 5, padding=2),
+            convolution(WIDTH, WIDTH, 5, padding=2),
             nn.Sigmoid(),
             nn.Flatten(),
             nn.Linear(WIDTH * places, classes),

@@ -22,9 +22,9 @@ Moments = tuple[Tensor, Tensor]
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute step between neighbours, down and across, of images (n, C, H, W)."""
-    down, across = images.diff(dim=2).abs().mean(), images.diff(dim=3).abs().mean()
-    return down + across
+    """Mean absolute step between neighbours of images or volumes, summed over their axes."""
+    steps = [images.diff(dim=axis).abs().mean() for axis in range(2, images.ndim)]
+    return torch.stack(steps).sum()
 
 
 class FeatureStatistics:

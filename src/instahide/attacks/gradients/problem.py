@@ -19,11 +19,11 @@ class Problem:
 
     Attributes:
         replay: of the participant's training.
-        shape: (n, C, H, W) of what it trained on.
+        shape: (n, C, H, W), or (n, C, D, H, W), of what it trained on.
         classes: outputs of the network.
         labels: (n, classes) float64 if the attacker has them.
-        low: (1, C, 1, 1) least value that an encoding can have.
-        high: (1, C, 1, 1) greatest value.
+        low: (1, C, 1, ...) least value that an encoding can have.
+        high: (1, C, 1, ...) greatest value.
     """
 
     replay: Replay
@@ -39,8 +39,9 @@ class Problem:
         replay = Replay(observation.network, observation.update)
         shape = (observation.update.training.images, *observation.shape)
         labels = observation.labels if observation.threat.labels == "soft" else None
+        places = (1,) * (len(shape) - 2)
         mean, std = (
-            torch.tensor(moment, dtype=torch.float64, device=replay.device)[None, :, None, None]
+            torch.tensor(moment, dtype=torch.float64, device=replay.device).reshape(1, -1, *places)
             for moment in (observation.mean, observation.std)
         )
         low, high = -mean / std, (1 - mean) / std

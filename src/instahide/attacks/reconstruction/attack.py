@@ -50,6 +50,7 @@ from instahide.attacks.reconstruction.state import (
     load_state,
     save_state,
 )
+from instahide.attacks.reconstruction.volumes import as_slices, as_volumes
 
 #: Images with at least this confidence are counted as recovered; chosen on the tuning victims.
 RECOVERED = 0.8
@@ -63,8 +64,9 @@ class ReconstructionAttack:
 
     Attributes:
         rounds: number of rounds of recovery, assignment and coefficients before the last recovery.
-        features: computes `standardised` features (n, D) of encodings (n, C, H, W); by default
-            those of the shipped encoder for this shape, or `edges_of_square` if there is none.
+        features: computes `standardised` features (n, D) of encodings (n, C, H, W), of volumes with
+            their slices as channels; by default those of the shipped encoder for this shape, or
+            `edges_of_square` if there is none.
         training: seconds to train an encoder on the shadow images that the threat model grants, at
             most half the budget; 0 to use the shipped encoder.
         folder: folder in which to save the state after every step, so that a later run on the same
@@ -83,6 +85,7 @@ class ReconstructionAttack:
     title: str = "Private images from many encodings of each, by phase retrieval"
     paper: str = "Carlini et al., Is Private Learning Possible with Instance Encoding? (2011.05315)"
     observes: ClassVar[type[EncodingObservation]] = EncodingObservation
+    volumes: ClassVar[bool] = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies if there are several encodings of an image, and shadow images for training."""
@@ -108,7 +111,8 @@ class ReconstructionAttack:
             encodings=observation.encodings.to(device),
             labels=None if labels is None else labels.to(device),
         )
-        return _Run(self, there, budget, progress).reconstruction()
+        found = _Run(self, as_slices(there), budget, progress).reconstruction()
+        return replace(found, images=as_volumes(found.images, there.encodings.shape[1:]))
 
 
 class _Run:

@@ -15,6 +15,7 @@ from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.attacks.reconstruction.recovery.phase_retrieval import refine, signed_encodings
 from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 from instahide.attacks.reconstruction.recovery.unmasked import least_squares
+from instahide.attacks.reconstruction.volumes import as_slices, as_volumes
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring.matching import Matches, match_in_order
 
@@ -23,7 +24,7 @@ LOW = 0.05
 
 
 def refined_truth(observation: EncodingObservation, truth: GroundTruth) -> Tensor:
-    """(N, C, H, W) images recovered from the true images, assignment and coefficients."""
+    """(N, C, H, W) images, or volumes, recovered from the true ones and their true mixes."""
     members, coefficients = (
         values[:, : truth.private_k] for values in (truth.partners, truth.coefficients)
     )
@@ -31,8 +32,10 @@ def refined_truth(observation: EncodingObservation, truth: GroundTruth) -> Tenso
     if not observation.scheme.mask:
         return least_squares(observation.encodings, weights(members, coefficients, count))
     scale = observation.encodings.square().mean().sqrt().clamp(min=1e-12)
-    signed, start = signed_encodings(observation), truth.images / scale
-    return scale * refine(signed, SparseMixing(members, coefficients, count), start).images
+    start = truth.images.reshape(count, -1, *truth.images.shape[-2:]) / scale
+    signed = signed_encodings(as_slices(observation))
+    found = refine(signed, SparseMixing(members, coefficients, count), start).images
+    return scale * as_volumes(found, truth.images.shape[1:])
 
 
 def ceiling_of(

@@ -53,11 +53,12 @@ def score_against_encodings(
     absolute values with those of the private image, after the best affine map.
     """
     encodings = torch.as_tensor(truth.encodings)
-    scale = torch.tensor(std)[:, None, None]
+    axes = tuple(range(1, encodings.ndim))
+    scale = torch.tensor(std).reshape(-1, *(1,) * len(axes[1:]))
     private = truth.images[truth.partners[:, 0]].abs()
-    private = private / private.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    private = private / private.amax(dim=axes, keepdim=True).clamp(min=1e-12)
     guess, original = found * scale, encodings * scale
-    blank = original.mean(dim=(2, 3), keepdim=True).expand_as(original)
+    blank = original.mean(dim=axes[1:], keepdim=True).expand_as(original)
     return {
         "encoding_mse": metrics.mse(guess, original),
         # Single precision resolves no larger values; infinity would not be a number in JSON.

@@ -1,11 +1,9 @@
 """Publishing on a Ray cluster: each of its processors encrypts and writes shards.
 
 Private images are sent to the workers, so the cluster must belong to the participant. Keys are
-never
-sent: every worker draws a key stream from the entropy of its own machine. The shard of a lost
-    worker
-is encoded again under other keys and another file name, so that a worker that was only thought to
-be lost does no harm.
+never sent: every worker draws a key stream from the entropy of its own machine. The shard of a lost
+worker is encoded again under other keys and another file name, so that a worker that was only
+thought to be lost does no harm.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from instahide.integrations.dataloader.workers import (
     FetchRequest,
     WorkerInit,
 )
+from instahide.utils.parallel import shut_down
 
 
 class Epoch:
@@ -218,7 +219,7 @@ class EncodedBatches:
             while coming:
                 yield coming.popleft().result()
         finally:
-            worker.shutdown(wait=True, cancel_futures=True)
+            shut_down(worker, coming)
         if epoch.limit is not None:
             raise epoch.limit
 

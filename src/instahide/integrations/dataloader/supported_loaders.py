@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
-from typing import Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from instahide.data.items import MapDataset
 from instahide.errors import IntegrationError
+from instahide.integrations.dataloader.timm_prefetcher import (
+    is_prefetcher,
+    normalizing,
+    without_normalization,
+)
 from instahide.training.data.encoded_loader import EncodedLoader
 
 #: The attribute with the wrapped loader, by the module that defines the wrapper.
@@ -17,6 +22,7 @@ _INNER = {
     "lightning.fabric.wrappers": "_dataloader",
     "lightning_fabric.wrappers": "_dataloader",
     "ray.train.torch.train_loop_utils": "_dataloader",
+    "timm.data.loader": "loader",
 }
 
 
@@ -31,7 +37,7 @@ class BatchSource(Protocol):
 def inner_loader(loader: object) -> object:
     """The loader that ``loader`` wraps, if it is of a known library; else ``loader``."""
     name = _inner_name(loader)
-    return loader if name is None else inner_loader(getattr(loader, name))
+    return loader if name is None else inner_loader(_inner(loader, name))
 
 
 def around(loader: BatchSource, inner: BatchSource) -> BatchSource:
@@ -42,20 +48,28 @@ def around(loader: BatchSource, inner: BatchSource) -> BatchSource:
     name = _inner_name(loader)
     if name is None:
         return inner
-    replaced = getattr(loader, name)
+    replaced = _inner(loader, name)
     copy = object.__new__(type(loader))
     for key, value in vars(loader).items():
         # Some of these loaders copy the attributes of the inner one, its data set among them.
         if vars(replaced).get(key, copy) is not value:
             vars(copy)[key] = value
     vars(copy)[name] = around(replaced, inner)
-    return copy
+    return without_normalization(copy) if is_prefetcher(copy) else copy
+
+
+def _inner(loader: object, name: str) -> Any:
+    """The loader that ``loader`` wraps; that of timm's prefetcher gives normalized images."""
+    inner = getattr(loader, name)
+    return normalizing(loader, inner) if is_prefetcher(loader) else inner
 
 
 def _inner_name(loader: object) -> str | None:
     # `type`, since Accelerate's loaders give the class of the inner loader as their `__class__`.
     iterate = getattr(type(loader), "__iter__", None)
-    return _INNER.get(getattr(iterate, "__module__", ""))
+    found = _INNER.get(getattr(iterate, "__module__", ""))
+    # timm's module also has loaders that wrap none.
+    return found if found is not None and hasattr(loader, found) else None
 
 
 def require_wrappable(loader: object) -> DataLoader[object]:
@@ -66,13 +80,6 @@ def require_wrappable(loader: object) -> DataLoader[object]:
     """
     if isinstance(loader, EncodedLoader):
         raise IntegrationError("This loader gives encodings already.", "Use it directly.")
-    if not isinstance(loader, DataLoader) and type(loader).__module__.startswith("timm."):
-        raise IntegrationError(
-            f"The loader is timm's {type(loader).__name__}, which moves 8-bit images to the device "
-            "before it normalizes them.",
-            "Make it by `create_loader(..., use_prefetcher=False)`, which gives a plain DataLoader "
-            "whose transform normalizes.",
-        )
     if not isinstance(loader, DataLoader):
         raise IntegrationError(
             f"The loader is a {type(loader).__name__}, not a PyTorch DataLoader.",

@@ -31,6 +31,7 @@ from instahide.training.distributed.processes import ALONE, Processes
 from instahide.training.distributed.sharding import shard
 from instahide.training.evaluate import table_batches
 from instahide.training.models.model_io import NetworkCard
+from instahide.training.outputs import Outputs
 from instahide.training.settings import TrainSettings
 
 
@@ -139,8 +140,18 @@ class PooledData:
             return folder_batches(self.test, self.classes, processes=self.processes)
         return None if self.test is None else table_batches(self.test)
 
-    def encrypted_predictions(self, network: nn.Module, precision: torch.dtype) -> None:
+    def encrypted_predictions(
+        self, network: nn.Module, precision: torch.dtype, outputs: Outputs
+    ) -> None:
         """Nothing: there is no public pool here to encrypt queries with."""
+
+    @property
+    def calibration_images(self) -> int:
+        """No images: encodings have no single images with labels of their own."""
+        return 0
+
+    def calibration_predictions(self, network: nn.Module, precision: torch.dtype) -> None:
+        """Nothing: there are no images to calibrate with."""
 
     def close(self) -> None:
         """Do nothing: folders need no cleanup."""

@@ -30,11 +30,13 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.encoded_loader import EncodedLoader
+from instahide.training.data.held_out import hold_out
 from instahide.training.data.target_scale import UNSCALED, TargetScale, target_scale
 from instahide.training.distributed.processes import ALONE, Processes
-from instahide.training.distributed.sharding import shard_split, source_of
-from instahide.training.evaluate import table_batches
+from instahide.training.distributed.sharding import RANK, shard, shard_split, source_of
+from instahide.training.evaluate import CalibrationSet, Predicted, predicted, table_batches
 from instahide.training.models.model_io import NetworkCard
+from instahide.training.outputs import Outputs
 from instahide.training.predict import predict_encrypted, require_encryptable
 from instahide.training.settings import TrainSettings
 
@@ -51,6 +53,7 @@ class PrivateData:
         encoder: makes the encodings; every process has its own keys.
         scale: mean and standard deviation of the values of a regression, over all processes.
         processes: the processes that train together, each with its own images.
+        held_out: private images that are not trained on, to calibrate probabilities; None if none.
     """
 
     settings: TrainSettings
@@ -60,6 +63,7 @@ class PrivateData:
     encoder: Encoder
     scale: TargetScale = UNSCALED
     processes: Processes = ALONE
+    held_out: ImageTable | None = None
 
     @classmethod
     def open(
@@ -71,9 +75,7 @@ class PrivateData:
             InstaHideError: the images cannot be read, or do not fit the scheme or the settings.
         """
         settings.encryption()  # Refused before images are read.
-        split = shard_split(
-            _split(settings, processes), str(settings.data), settings.test, processes
-        )
+        split, held_out = _parts(settings, _split(settings, processes), processes)
         settings = settings.completed(split.train.task)
         scheme = settings.encryption(split.train.task)
         has_queries = scheme.k > 1 and settings.queries > 0
@@ -81,6 +83,7 @@ class PrivateData:
         if has_queries:
             query = scheme.query(settings.query_coefficient)
             require_encryptable(query, split.test)
+            require_encryptable(query, held_out)
         encoder = Encoder(
             scheme,
             split.train,
@@ -91,7 +94,7 @@ class PrivateData:
             participant=processes.participant,
         )
         scale = target_scale(split.train, processes)
-        return cls(settings, scheme, split, public, encoder, scale, processes)
+        return cls(settings, scheme, split, public, encoder, scale, processes, held_out)
 
     @property
     def card(self) -> NetworkCard:
@@ -125,24 +128,48 @@ class PrivateData:
         return table_batches(self.split.test)
 
     def encrypted_predictions(
-        self, network: nn.Module, precision: torch.dtype
-    ) -> tuple[Tensor, Tensor] | None:
+        self, network: nn.Module, precision: torch.dtype, outputs: Outputs
+    ) -> Predicted | None:
         """Predictions for encrypted queries and their labels, if the settings have any."""
+        return self._queried(self.split.test, network, precision, outputs)
+
+    @property
+    def calibration_images(self) -> int:
+        """Number of images of this process to calibrate with."""
+        return 0 if self.held_out is None else len(self.held_out)
+
+    def calibration_predictions(
+        self, network: nn.Module, precision: torch.dtype
+    ) -> CalibrationSet | None:
+        """Uncalibrated predictions for held-out images: plain, and as encrypted queries."""
+        outputs = self.card.outputs.uncalibrated
+        images = self.held_out
+        if images is None:
+            return None
+        if not len(images):
+            plain = torch.zeros(0, len(images.classes)), torch.from_numpy(images.labels)
+        else:
+            plain = predicted(network, table_batches(images), outputs, precision=precision)
+        return CalibrationSet(plain, self._queried(images, network, precision, outputs))
+
+    def _queried(
+        self, images: ImageTable, network: nn.Module, precision: torch.dtype, outputs: Outputs
+    ) -> Predicted | None:
         if self.scheme.k == 1 or self.settings.queries == 0:
             return None
-        labels = torch.from_numpy(self.split.test.labels)
-        if self.test_images == 0:
-            return torch.zeros(0, len(self.split.test.classes)), labels
+        labels = torch.from_numpy(images.labels)
+        if not len(images):
+            return torch.zeros(0, len(images.classes)), labels
         found = predict_encrypted(
             network,
             self.scheme,
-            self.split.test,
+            images,
             self.public,
             encodings=self.settings.queries,
             coefficient=self.settings.query_coefficient,
             precision=precision,
             participant=self.processes.participant,
-            outputs=self.card.outputs,
+            outputs=outputs,
         )
         return found, labels
 
@@ -194,6 +221,18 @@ def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Ex
         return Exposure(len(images))
     ledger = Ledger.open(Path(settings.ledger) if settings.ledger else None)
     return ledger.account(images, limit=settings.max_exposure, scheme=scheme)
+
+
+def _parts(settings: TrainSettings, split: Split, processes: Processes) -> tuple[Split, ImageTable]:
+    """The images of this process, and those that it holds out; some process may have none."""
+    data = str(settings.data)
+    if RANK in data:
+        split = shard_split(split, data, settings.test, processes)
+        train, held_out = hold_out(settings, split.train)
+        return Split(train, split.test), held_out
+    train, held_out = hold_out(settings, split.train)
+    split = shard_split(Split(train, split.test), data, settings.test, processes)
+    return split, shard(held_out, processes)
 
 
 def _split(settings: TrainSettings, processes: Processes) -> Split:

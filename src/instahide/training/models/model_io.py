@@ -18,11 +18,16 @@ from instahide.data.labels import Task
 from instahide.data.pixels import EIGHT_BIT
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DamagedFileError, InstaHideError
+from instahide.training.calibration import UNCALIBRATED
 from instahide.training.models import build
 from instahide.training.models.imported import is_imported
 from instahide.training.outputs import Outputs
 from instahide.utils.tensor_file import read_tensors, write_tensors
 
+#: Scale and bias, see `calibration`.
+ScaleAndBias = tuple[
+    Annotated[float, Field(gt=0, allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]
+]
 #: Channels, height or width.
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
 
@@ -43,6 +48,8 @@ class NetworkCard:
         task: what its outputs are.
         target_mean: mean of each value of a regression, in the unit of the labels; else empty.
         target_std: standard deviation, likewise.
+        calibration: scale and bias of its logits, see `calibration`; 1 and 0 if not calibrated.
+        query_calibration: the same for encrypted queries; None for `calibration`.
     """
 
     model: Annotated[str, Field(max_length=200)]
@@ -56,6 +63,8 @@ class NetworkCard:
     task: Task = "single-label"
     target_mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
     target_std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
+    calibration: ScaleAndBias = UNCALIBRATED
+    query_calibration: ScaleAndBias | None = None
 
     def __post_init__(self) -> None:
         values = len(self.classes) if self.task == "regression" else 0
@@ -71,7 +80,14 @@ class NetworkCard:
     @property
     def outputs(self) -> Outputs:
         """What the outputs of the network mean."""
-        return Outputs(self.task, len(self.classes), self.target_mean, self.target_std)
+        return Outputs(
+            self.task,
+            len(self.classes),
+            self.target_mean,
+            self.target_std,
+            self.calibration,
+            self.query_calibration,
+        )
 
 
 _CARD = TypeAdapter(NetworkCard)

@@ -1,0 +1,86 @@
+"""`instahide calibrate`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import Field
+
+from instahide.cli.console import out
+from instahide.cli.options import MOST, Pool, TrustedModel, command
+from instahide.data import open_pool, open_test
+from instahide.data.read_settings import ReadSettings
+from instahide.encryption.scheme import Scheme
+
+
+class CalibrateOptions(ReadSettings):
+    """What `instahide calibrate` takes."""
+
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run; its network is changed.")]
+    source: Annotated[
+        str, typer.Argument(help="Labeled images that it was neither trained nor tested on.")
+    ]
+    public: Pool = "photos"
+    queries: int = Field(
+        10, description="encodings of each image; 0: calibrate plain images only", ge=0, le=MOST
+    )
+    coefficient: float = Field(0.5, description="lower bound of the image's own coefficient")
+    model: TrustedModel = None
+
+
+@command
+def calibrate(options: CalibrateOptions) -> None:
+    """Correct the probabilities of a trained network with further images.
+
+    The images must be others than those of the training. A scale and a bias are fitted to plain
+    images, and another pair to encrypted queries, and written into the network's file. Weights and
+    the order of predictions do not change. This is for networks that were trained on encodings of
+    others, in a federation, or with noise.
+
+    Example: instahide calibrate runs/run digits
+    """
+    import torch
+
+    from instahide.training.calibration import fit_calibration
+    from instahide.training.data.alignment import align_to_model
+    from instahide.training.models.model_io import load_network, save_network
+    from instahide.training.predict import predict_encrypted, probabilities
+
+    path = options.run / "model.safetensors"
+    network, card = load_network(path, model=options.model)
+    if options.task is None:
+        options.task = card.task
+    images = align_to_model(
+        open_test(options.source, **options.read_options()),
+        card.shape,
+        card.classes,
+        card,
+        card.task,
+    )
+    outputs, labels = card.outputs.uncalibrated, torch.from_numpy(images.labels)
+    plain = probabilities(network, torch.from_numpy(images.normalized()), outputs=outputs)
+    card = replace(card, calibration=fit_calibration(plain, labels, card.task))
+    card = replace(card, query_calibration=None)
+    scheme = Scheme.from_json(card.scheme)
+    if options.queries and scheme.k > 1:
+        pool = open_pool(options.public, images.shape) if scheme.public_k else None
+        queried = predict_encrypted(
+            network, scheme, images, pool, encodings=options.queries,
+            coefficient=options.coefficient, outputs=outputs,
+        )  # fmt: skip
+        fitted = fit_calibration(queried, labels, card.task)
+        card = replace(card, query_calibration=fitted)
+    save_network(path, network, card)
+    found = {"plain images": card.calibration, "encrypted queries": card.query_calibration}
+    out.results(
+        {"images": len(images), "plain": card.calibration, "queries": card.query_calibration},
+        *(
+            f"Logits of {name}: times {pair[0]:.3g}, plus {pair[1]:.3g}"
+            for name, pair in found.items()
+            if pair is not None
+        ),
+        f"Network: {path}",
+    )

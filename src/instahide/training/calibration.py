@@ -1,0 +1,105 @@
+"""Calibration: a scale and a bias of logits, fitted to images that the network did not learn from.
+
+A network that learned from mixes is not certain enough of single images: the labels of mixes are
+shares, and it has never seen a whole one. Two numbers correct most of this (Platt, "Probabilistic
+Outputs for Support Vector Machines", 1999; Guo et al., "On Calibration of Modern Neural Networks",
+ICML 2017). The scale is positive, so the order of images by the probability of a finding, and of
+the classes of an image, stays as it is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from instahide.data.labels import Task
+from instahide.errors import InstaHideError
+
+#: Scale and bias of logits.
+Calibration = tuple[float, float]
+UNCALIBRATED: Calibration = (1.0, 0.0)
+#: Iterations of the fit of two numbers, far more than it needs.
+_ITERATIONS = 100
+
+
+def log_odds(probabilities: Tensor, task: Task) -> Tensor:
+    """(n, columns) float64 logits that ``task`` turns into these probabilities (n, columns)."""
+    exact = probabilities.double()
+    found = exact.clamp(min=torch.finfo(torch.float32).tiny).log()
+    if task == "single-label":
+        return found
+    # The float32 next to 1 is further away from it than this.
+    return found - (1 - exact).clamp(min=torch.finfo(torch.float64).eps).log()
+
+
+def calibrated(logits: Tensor, calibration: Calibration, task: Task) -> Tensor:
+    """(n, columns) probabilities of classes or findings, float32, from logits (n, columns)."""
+    scale, bias = calibration
+    if task == "single-label":
+        return (scale * logits).softmax(1).float()
+    return (scale * logits + bias).sigmoid().float()
+
+
+def fit_calibration(probabilities: Tensor, targets: Tensor, task: Task) -> Calibration:
+    """The scale and bias for which the ``targets`` are most likely.
+
+    All findings share both numbers. Classes get a scale alone, the inverse of the temperature.
+
+    Args:
+        probabilities: (n, columns) of images that the network did not learn from.
+        targets: (n,) class numbers, or (n, columns) findings, NaN where unknown.
+        task: ``single-label`` or ``multi-label``.
+
+    Raises:
+        InstaHideError: no target is known, or these are measured values.
+
+    Examples:
+        >>> import torch
+        >>> from instahide.training.calibration import fit_calibration
+        >>> timid = torch.tensor([[0.6], [0.6], [0.6], [0.4]]).repeat(50, 1)
+        >>> present = torch.tensor([[1.0], [1.0], [1.0], [0.0]]).repeat(50, 1)
+        >>> scale, bias = fit_calibration(timid, present, "multi-label")
+        >>> scale > 5
+        True
+    """
+    if task == "regression":
+        raise InstaHideError(
+            "Measured values have no probabilities to calibrate.", "Leave out the calibration."
+        )
+    known = ~targets.isnan()
+    if not known.any():
+        raise InstaHideError(
+            "No image has a known label to calibrate with.", "Give images with labels."
+        )
+    logits = log_odds(probabilities, task)
+    smoothed = targets if task == "single-label" else _smoothed(targets, known)
+    values = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [values], max_iter=_ITERATIONS, line_search_fn="strong_wolfe", tolerance_grad=1e-9
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        scaled = logits * values[0].exp()
+        if task == "single-label":
+            found = F.cross_entropy(scaled, targets)
+        else:
+            losses = F.binary_cross_entropy_with_logits(
+                scaled + values[1], smoothed, reduction="none"
+            )
+            found = losses[known].mean()
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    scale, bias = values.detach().tolist()
+    return float(torch.tensor(scale).exp()), bias
+
+
+def _smoothed(targets: Tensor, known: Tensor) -> Tensor:
+    """Platt's targets: never quite 0 or 1, so that a network that errs nowhere has a finite fit."""
+    present = targets >= 0.5
+    positives, negatives = int((present & known).sum()), int((~present & known).sum())
+    high, low = (positives + 1) / (positives + 2), 1 / (negatives + 2)
+    return torch.where(present, high, low).double()
