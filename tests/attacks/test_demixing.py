@@ -13,7 +13,7 @@ from instahide.attacks.base import (
     ThreatModel,
     no_progress,
 )
-from instahide.attacks.demixing import Demixing
+from instahide.attacks.demixing.attack import Demixing
 from instahide.attacks.shadow_encodings import shadow_batches
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.scores import score
