@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from instahide.data import ImageTable
+from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
@@ -153,6 +154,7 @@ class EncodingObservation(Observation):
         groups: (n,) int64, equal for encodings of the same private image. The numbers themselves
             have no meaning.
         known_mixes: (m, C, H, W) float32, the mixes of the first m encodings before the mask.
+        augmentation: crop and flip of every image of a mix, which the scheme's users agree on.
     """
 
     encodings: Tensor
@@ -161,6 +163,7 @@ class EncodingObservation(Observation):
     shadow: ImageTable | None = None
     groups: Tensor | None = None
     known_mixes: Tensor | None = None
+    augmentation: Augmentation = Augmentation()
 
     absent: ClassVar[str] = "The attacker sees no encodings."
 

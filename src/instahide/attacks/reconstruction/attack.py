@@ -25,6 +25,10 @@ from instahide.attacks.reconstruction.assignment import (
     classes_of,
     reassigned,
 )
+from instahide.attacks.reconstruction.augmented.mirrored import (
+    merge_mirror_images,
+    with_mirror_images,
+)
 from instahide.attacks.reconstruction.clustering import find_clusters
 from instahide.attacks.reconstruction.confidence import confidence, likeness
 from instahide.attacks.reconstruction.feature_model import fit_features
@@ -91,6 +95,8 @@ class ReconstructionAttack:
             return "There are fewer than 3 encodings of an image."
         if self.training > 0 and observation.shadow is None:
             return "Training needs shadow images, and the threat model grants none."
+        if observation.augmentation.padding:
+            return "Images were cropped at random before mixing, which this attack cannot undo."
         return None
 
     def run(
@@ -108,7 +114,10 @@ class ReconstructionAttack:
             encodings=observation.encodings.to(device),
             labels=None if labels is None else labels.to(device),
         )
-        return _Run(self, there, budget, progress).reconstruction()
+        if not observation.augmentation.flip:
+            return _Run(self, there, budget, progress).reconstruction()
+        doubled = with_mirror_images(there)
+        return merge_mirror_images(_Run(self, doubled, budget, progress).reconstruction(), RECOVERED)
 
 
 class _Run:
