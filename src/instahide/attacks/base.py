@@ -163,7 +163,7 @@ class EncodingObservation(Observation):
     shadow: ImageTable | None = None
     groups: Tensor | None = None
     known_mixes: Tensor | None = None
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     absent: ClassVar[str] = "The attacker sees no encodings."
 

@@ -7,23 +7,15 @@ the sign network predicts.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from importlib.resources import files
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from instahide.attacks.base import EncodingObservation
-from instahide.attacks.reconstruction.pair_encoder.network_file import load_network
 from instahide.attacks.reconstruction.recovery.sign_network import (
     COLOURS,
     WIDTHS,
     SignNetwork,
-    anchors_of,
     convolutions,
     input_planes,
-    pixel_moments,
 )
 from instahide.attacks.unet import UNet
 

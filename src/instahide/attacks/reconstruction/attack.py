@@ -25,13 +25,13 @@ from instahide.attacks.reconstruction.assignment import (
     classes_of,
     reassigned,
 )
-from instahide.attacks.reconstruction.augmented.mirrored import (
-    merge_mirror_images,
-    with_mirror_images,
-)
 from instahide.attacks.reconstruction.clustering import find_clusters
 from instahide.attacks.reconstruction.confidence import confidence, likeness
 from instahide.attacks.reconstruction.feature_model import fit_features
+from instahide.attacks.reconstruction.mirrored import (
+    merge_mirror_images,
+    with_mirror_images,
+)
 from instahide.attacks.reconstruction.pair_encoder.compression import compressed
 from instahide.attacks.reconstruction.pair_encoder.features import root_mean_square
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features
@@ -117,7 +117,9 @@ class ReconstructionAttack:
         if not observation.augmentation.flip:
             return _Run(self, there, budget, progress).reconstruction()
         doubled = with_mirror_images(there)
-        return merge_mirror_images(_Run(self, doubled, budget, progress).reconstruction(), RECOVERED)
+        return merge_mirror_images(
+            _Run(self, doubled, budget, progress).reconstruction(), RECOVERED
+        )
 
 
 class _Run:
