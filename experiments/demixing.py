@@ -24,7 +24,7 @@ from experiments.budgets import ProcessorTime
 from experiments.records import add, rows_of, surroundings
 from instahide import ImageTable, Scheme, open_pool, open_split
 from instahide.attacks.base import ThreatModel
-from instahide.attacks.demixing.attack import Demixing
+from instahide.attacks.demixing import Demixing
 from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.scores import score
 

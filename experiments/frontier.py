@@ -41,7 +41,7 @@ from instahide.attacks.base import (
     ThreatModel,
     no_progress,
 )
-from instahide.attacks.demixing.attack import Demixing
+from instahide.attacks.demixing import Demixing
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring import metrics

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -44,32 +43,11 @@ LUMINANCE = torch.tensor((0.299, 0.587, 0.114))[:, None, None]
 ICONS = Path("/usr/share/icons/oxygen/base/256x256")
 
 
-class Mixes(NamedTuple):
-    """n mixes with their parts, of pixels from 0 to 1.
-
-    Attributes:
-        images: (k, n, 3, H, W) the images of the mixes, private ones first.
-        coefficients: (k, n) their coefficients.
-        private_k: number of private images in a mix.
-        mean: (3,) mean that the normalization subtracts.
-    """
-
-    images: Tensor
-    coefficients: Tensor
-    private_k: int
-    mean: Tensor
-
-    @property
-    def values(self) -> Tensor:
-        """(n, 3, H, W) the mixes minus the mean."""
-        mixed = (self.coefficients[:, :, None, None, None] * self.images).sum(dim=0)
-        return mixed - self.mean[:, None, None]
-
-
-def mixes() -> Mixes:
-    """Return `BATCH` mixes of a random scheme."""
+def mixes() -> tuple[Tensor, Tensor]:
+    """Return (n, 3, H, W) mixes minus the mean, and this (3,) mean, of pixels from 0 to 1."""
     scheme = SCHEMES[int(torch.randint(len(SCHEMES), ()))]
     drawn = torch.from_numpy(_coefficients(scheme))
+    weights = drawn[torch.randint(len(drawn), (BATCH,))].T[:, :, None, None, None]
     source = photographs if torch.rand(()) < PHOTOGRAPHS else objects()
     images = [source() for _ in range(scheme.private_k)]
     own = torch.cat(images)[:100]
@@ -79,8 +57,7 @@ def mixes() -> Mixes:
         own = _grey(own)
     fixed = torch.tensor(MEANS[int(torch.randint(len(MEANS), ()))])
     mean = own.mean(dim=(0, 2, 3)) if torch.rand(()) < OWN_MEAN else fixed
-    coefficients = drawn[torch.randint(len(drawn), (BATCH,))].T
-    return Mixes(torch.stack(images), coefficients, scheme.private_k, mean)
+    return (weights * torch.stack(images)).sum(dim=0) - mean[:, None, None], mean
 
 
 def photographs() -> Tensor:
@@ -134,10 +111,10 @@ def with_anchors(mixes: Tensor) -> tuple[Tensor, Tensor]:
 def step(network: SignNetwork, optimiser: torch.optim.Optimizer) -> float:
     """Take one step, and return the mean squared error relative to the energy of the mixes."""
     with torch.no_grad():
-        drawn = mixes()
-        values, anchors = with_anchors(drawn.values)
+        values, mean = mixes()
+        values, anchors = with_anchors(values)
     with torch.autocast("cpu", torch.bfloat16):
-        signs = network(values.abs(), drawn.mean, anchors)
+        signs = network(values.abs(), mean, anchors)
     errors = (values.abs() * signs.float() - values).square().sum(dim=(1, 2, 3))
     loss = (errors / values.square().sum(dim=(1, 2, 3))).mean()
     optimiser.zero_grad()

@@ -96,7 +96,10 @@ class ReconstructionAttack:
         if self.training > 0 and observation.shadow is None:
             return "Training needs shadow images, and the threat model grants none."
         if observation.augmentation.padding:
-            return "Images were cropped at random before mixing, which this attack cannot undo."
+            return (
+                "Images were cropped at random before mixing, which this attack cannot undo. This "
+                "does not mean that such encodings are safe: other attacks can undo it."
+            )
         return None
 
     def run(

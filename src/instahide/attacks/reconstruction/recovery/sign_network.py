@@ -45,7 +45,7 @@ class SignNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.unet = UNet(4 * COLOURS, COLOURS, WIDTHS, convolutions)
+        self.unet = UNet(4 * COLOURS, COLOURS, WIDTHS, _block)
 
     def forward(self, sizes: Tensor, mean: Tensor, anchors: Tensor) -> Tensor:
         """(n, 3, H, W) expected signs from -1 to 1.
@@ -55,15 +55,10 @@ class SignNetwork(nn.Module):
             mean: (3,) mean that the normalization subtracts.
             anchors: (n, 1, H, W) 1 at the anchor, 0 elsewhere.
         """
-        signs: Tensor = self.unet(input_planes(sizes, mean, anchors)).tanh()
+        level = ((mean.reshape(-1, 1, 1) - 0.5) * 4).expand_as(sizes)
+        planes = [6 * sizes, (sizes + 0.01).log(), level, anchors.expand_as(sizes)]
+        signs: Tensor = self.unet(torch.cat(planes, dim=1)).tanh()
         return signs
-
-
-def input_planes(sizes: Tensor, mean: Tensor, anchors: Tensor) -> Tensor:
-    """(n, 12, H, W) the input of the U-Net, from the arguments of `SignNetwork.forward`."""
-    level = ((mean.reshape(-1, 1, 1) - 0.5) * 4).expand_as(sizes)
-    planes = [6 * sizes, (sizes + 0.01).log(), level, anchors.expand_as(sizes)]
-    return torch.cat(planes, dim=1)
 
 
 @torch.no_grad()
@@ -114,9 +109,7 @@ def shipped_network() -> SignNetwork:
     )
 
 
-def convolutions(inputs: int, outputs: int) -> nn.Sequential:
-    """The layers of one resolution of the U-Net."""
-
+def _block(inputs: int, outputs: int) -> nn.Sequential:
     def convolution(channels: int) -> list[nn.Module]:
         layer = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)
         return [layer, nn.GroupNorm(outputs // GROUP, outputs), nn.SiLU(inplace=True)]
@@ -127,17 +120,17 @@ def convolutions(inputs: int, outputs: int) -> nn.Sequential:
 def _signs(network: SignNetwork, sizes: Tensor, mean: Tensor) -> Tensor:
     """(n, C, H, W) expected signs for ``sizes`` of that shape."""
     if sizes.shape[1] == COLOURS:
-        found: Tensor = network(sizes, mean, anchors_of(sizes))
+        found: Tensor = network(sizes, mean, _anchors(sizes))
         return found
     grey = []
     for one in range(sizes.shape[1]):
         channel = sizes[:, [one]].expand(-1, COLOURS, -1, -1)
-        signs = network(channel, mean[[one]].expand(COLOURS), anchors_of(channel))
+        signs = network(channel, mean[[one]].expand(COLOURS), _anchors(channel))
         grey.append(signs.mean(dim=1))
     return _aligned(torch.stack(grey, dim=1), sizes)
 
 
-def anchors_of(sizes: Tensor) -> Tensor:
+def _anchors(sizes: Tensor) -> Tensor:
     """(n, 1, H, W) 1 where the mean of |x| in a small neighborhood is largest, 0 elsewhere."""
     grey = sizes.mean(dim=1, keepdim=True)
     pad = min(NEAR, *(side - 1 for side in grey.shape[2:]))
