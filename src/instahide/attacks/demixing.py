@@ -62,6 +62,7 @@ class Demixing:
     title: str = "The strongest image of single encodings, by networks"
     paper: str = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
     observes: ClassVar[type[EncodingObservation]] = EncodingObservation
+    augmented: ClassVar[bool] = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies to mixes: of masked color images always, else with shadow images."""

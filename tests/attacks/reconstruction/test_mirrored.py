@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 
+from instahide.attacks.averaging import AveragingAbsolute
 from instahide.attacks.base import (
     AssignedImages,
     Budget,
@@ -21,6 +22,7 @@ from instahide.attacks.reconstruction.mirrored import (
     mirror_pairs,
     with_mirror_images,
 )
+from instahide.attacks.refusal import refusal
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.reconstruction import score_reconstruction
 from instahide.encryption.augmentation import Augmentation
@@ -125,3 +127,12 @@ def test_cropped_images_are_refused_and_not_called_safe() -> None:
     reason = str(ReconstructionAttack().applies(observation))
     assert "cropped at random" in reason
     assert "does not mean" in reason
+
+
+def test_attacks_that_would_find_less_are_not_run() -> None:
+    observation, _ = observed(Augmentation(flip=True))
+    grouped = replace(observation, groups=torch.arange(len(observation)) // 2)
+    assert "does not undo" in str(refusal(AveragingAbsolute(), grouped))
+    unaugmented = replace(grouped, augmentation=Augmentation())
+    assert refusal(AveragingAbsolute(), unaugmented) is None
+    assert refusal(ReconstructionAttack(), observation) is None

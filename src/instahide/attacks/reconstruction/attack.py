@@ -87,6 +87,7 @@ class ReconstructionAttack:
     title: str = "Private images from many encodings of each, by phase retrieval"
     paper: str = "Carlini et al., Is Private Learning Possible with Instance Encoding? (2011.05315)"
     observes: ClassVar[type[EncodingObservation]] = EncodingObservation
+    augmented: ClassVar[bool] = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies if there are several encodings of an image, and shadow images for training."""
