@@ -360,8 +360,8 @@ class Attack(Protocol[Seen]):
         title: a description in one line.
         paper: its publication.
 
-    It is not run on volumes unless it has an attribute ``volumes`` that is true, and not on encodings
-    of images that were mirrored or cropped at random unless it has one ``augmented`` that is true.
+    It is not run on volumes unless it has an attribute ``volumes`` that is true, and not on
+    encodings of mirrored or cropped images unless it has an attribute ``augmented`` that is true.
     """
 
     name: str
