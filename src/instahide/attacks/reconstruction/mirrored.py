@@ -41,7 +41,7 @@ def merge_mirror_images(found: AssignedImages, least: float) -> AssignedImages:
     pairs = mirror_pairs(found.assignment[:half], found.assignment[half:], len(found.images))
     confidence = require(found.confidence)
     kept = pairs.gather(1, confidence[pairs].argmax(dim=1, keepdim=True))[:, 0]
-    place = torch.full((len(found.images),), -1)
+    place = torch.full((len(found.images) + 1,), -1)  # The last one is for no image, -1.
     place[pairs] = torch.arange(len(pairs))[:, None].expand_as(pairs)
     sure = confidence[kept]
     figures = {
