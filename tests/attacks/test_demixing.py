@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from instahide.audit.scoring.scores import score
 from instahide.data import ImageTable, open_split
 from instahide.encryption.scheme import Scheme
 from tests.attacks.conftest import natural
+from tests.attacks.reconstruction.test_end_to_end import tables
 from tests.waiting import ticks
 
 
@@ -58,6 +61,40 @@ def test_under_the_mask_less_comes_back(digits: tuple[ImageTable, ImageTable]) -
         for scheme in (Scheme.mixup(4), Scheme.inside(4))
     )
     assert masked["ssim_mean"] < mixup["ssim_mean"] - 0.05
+
+
+@pytest.fixture(scope="module")
+def photographs() -> tuple[ImageTable, ImageTable]:
+    """Private and public crops of photographs."""
+    return tables(30)
+
+
+def test_the_signs_of_color_images_are_predicted_without_images_of_the_attacker(
+    photographs: tuple[ImageTable, ImageTable],
+) -> None:
+    """Among the photographs that the sign network was trained on: a floor, not a measurement."""
+    private, public = photographs
+    observation, truth = observe(private, public, Scheme.cross(4), ThreatModel(labels="none"))
+    found = figures(Demixing(), observation, truth)
+    assert "steps" not in found
+    assert found["ssim_mean"] > found["ssim_of_encoding"] + 0.04
+    assert found["ssim_of_encoding"] > found["ssim_of_nothing"]
+
+
+def test_training_starts_from_the_predicted_signs(
+    photographs: tuple[ImageTable, ImageTable],
+) -> None:
+    private, public = photographs
+    shadow = public.subset(slice(0, 200))
+    threat = ThreatModel(labels="none", shadow=True)
+    observation, truth = observe(private, public, Scheme.cross(4), threat, shadow=shadow)
+    untrained = Demixing().run(observation, Budget(0), no_progress)
+    alone = Demixing().run(replace(observation, shadow=None), Budget(), no_progress)
+    torch.testing.assert_close(untrained.images, alone.images, rtol=0, atol=1e-4)
+    assert untrained.statistics["steps"] == 0
+    trained = figures(Demixing(steps=4), observation, truth)
+    assert trained["steps"] == 4
+    assert trained["ssim_mean"] > trained["ssim_of_nothing"]
 
 
 def test_public_images_are_learned_to_be_left_out() -> None:
@@ -100,8 +137,7 @@ def test_the_budget_is_kept(digits: tuple[ImageTable, ImageTable]) -> None:
     assert heard == sorted(heard)
     assert 0 < found.statistics["steps"] == len(heard)
     untrained = Demixing().run(observation, Budget(0), no_progress)
-    assert untrained.images is not None
-    assert untrained.images.shape == observation.encodings.shape
+    torch.testing.assert_close(untrained.images, observation.encodings)
 
 
 def test_it_needs_mixes_and_images_of_its_own(digits: tuple[ImageTable, ImageTable]) -> None:

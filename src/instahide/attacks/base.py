@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from instahide.data import ImageTable
+from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
@@ -153,6 +154,7 @@ class EncodingObservation(Observation):
         groups: (n,) int64, equal for encodings of the same private image. The numbers themselves
             have no meaning.
         known_mixes: (m, C, H, W) float32, the mixes of the first m encodings before the mask.
+        augmentation: crop and flip of every image of a mix, which the scheme's users agree on.
     """
 
     encodings: Tensor
@@ -161,6 +163,7 @@ class EncodingObservation(Observation):
     shadow: ImageTable | None = None
     groups: Tensor | None = None
     known_mixes: Tensor | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     absent: ClassVar[str] = "The attacker sees no encodings."
 
@@ -357,7 +360,8 @@ class Attack(Protocol[Seen]):
         title: a description in one line.
         paper: its publication.
 
-    It is not run on volumes unless it has an attribute ``volumes`` that is true.
+    It is not run on volumes unless it has an attribute ``volumes`` that is true, and not on
+    encodings of mirrored or cropped images unless it has an attribute ``augmented`` that is true.
     """
 
     name: str

@@ -1,19 +1,23 @@
-"""Demixing: a network, trained on many mixes with known images, recovers an image from a mix.
+"""Demixing: networks recover an image from a single encoding.
+
+Under a mask, a shipped network first predicts the signs that the mask removed from color images, up
+to one sign for the encoding. That needs no images of the attacker. A mix looks much like its
+strongest image, so the encoding with these signs already shows it.
 
 Huang et al. (ICML 2020, section 5) train a generative adversarial network to undo a mix. Here it is
 a U-Net, trained on encodings that the attacker makes: its own images, mixed with public ones under
-the scheme and its own keys.
+the scheme and its own keys. It starts as the identity.
 
 The encrypted image cannot be told from its private partners, because their coefficients have the
 same distribution. So the network learns to recover the private image with the largest coefficient.
 
-Under a mask only |x| is informative, so x and -x both count as right.
+Under a mask x and -x look alike, so both count as right.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
@@ -28,9 +32,13 @@ from instahide.attacks.base import (
     RecoveredImages,
     require,
 )
+from instahide.attacks.reconstruction.recovery.sign_network import (
+    COLOURS,
+    predicted_signs,
+    shipped_network,
+)
 from instahide.attacks.shadow_encodings import ShadowBatch, missing_shadow, shadow_batches
 from instahide.attacks.unet import UNet
-from instahide.encryption.scheme import Scheme
 
 #: Encodings of a training batch, all of different images.
 BATCH = 32
@@ -42,36 +50,40 @@ BLOCK = 250
 
 @dataclass(frozen=True)
 class Demixing:
-    """The strongest private image of every encoding, by a network trained on shadow encodings.
+    """The strongest private image of every encoding.
 
     Attributes:
-        steps: training steps; fewer if the budget ends before.
+        steps: training steps on the attacker's own images, if it has some; fewer if the budget ends
+            before.
     """
 
     steps: int = 2000
     name: str = "demixing"
-    title: str = "Demixing by a network trained on shadow encodings"
+    title: str = "The strongest image of single encodings, by networks"
     paper: str = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
     observes: ClassVar[type[EncodingObservation]] = EncodingObservation
+    augmented: ClassVar[bool] = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """Applies to mixes, if the attacker has images like the private ones."""
+        """Applies to mixes: of masked color images always, else with shadow images."""
         if observation.scheme.k == 1:
             return "The scheme does not mix images (k is 1)."
         if len(observation) == 0:
             return "The attacker sees no encodings."
-        return missing_shadow(observation)
+        return None if _signs_are_predicted(observation) else missing_shadow(observation)
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> RecoveredImages:
         """Recover one image per encoding."""
         began = time.monotonic()
-        network, steps, loss = self._trained(observation, budget, progress)
-        inputs = _network_input(observation.encodings, observation.scheme)
-        with torch.inference_mode():
-            images = torch.cat([network(part) for part in torch.split(inputs, BLOCK)])
-        statistics = {"steps": float(steps), "loss": loss, "seconds": time.monotonic() - began}
+        images, statistics = _network_input(observation, observation.encodings), {}
+        if missing_shadow(observation) is None:
+            network, steps, loss = self._trained(observation, budget, progress)
+            with torch.inference_mode():
+                images = torch.cat([network(part) for part in torch.split(images, BLOCK)])
+            statistics = {"steps": float(steps), "loss": loss}
+        statistics["seconds"] = time.monotonic() - began
         targets = torch.arange(len(images))
         return RecoveredImages(images, targets, dominant=True, statistics=statistics)
 
@@ -89,7 +101,7 @@ class Demixing:
         while not clock.over:
             for group in optimiser.param_groups:
                 group["lr"] = RATE * clock.rate
-            loss = _loss(network, next(batches), observation.scheme)
+            loss = _loss(network, next(batches), observation)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -126,16 +138,24 @@ class _Clock:
         return min((self.done + 1 / self._most) / WARM_UP, 1 - self.done)
 
 
-def _network_input(encodings: Tensor, scheme: Scheme) -> Tensor:
-    """The input of the network: absolute values if the scheme has a mask."""
-    return encodings.abs() if scheme.mask else encodings
+def _signs_are_predicted(observation: EncodingObservation) -> bool:
+    """Whether signs must be predicted, and can be: of gray images the prediction makes it worse."""
+    return observation.scheme.mask and observation.encodings.shape[1] == COLOURS
 
 
-def _loss(network: UNet, batch: ShadowBatch, scheme: Scheme) -> Tensor:
+def _network_input(observation: EncodingObservation, encodings: Tensor) -> Tensor:
+    """The input of the network: ``encodings`` with predicted signs, or |x| under a mask."""
+    if not _signs_are_predicted(observation):
+        return encodings.abs() if observation.scheme.mask else encodings
+    signs = predicted_signs(replace(observation, encodings=encodings), shipped_network())
+    return encodings.abs() * signs.to(encodings)
+
+
+def _loss(network: UNet, batch: ShadowBatch, observation: EncodingObservation) -> Tensor:
     """Mean absolute difference from the private image with the largest coefficient."""
     targets = batch.images[batch.coefficients.argmax(dim=1)]
-    recovered = network(_network_input(batch.encodings, scheme))
-    if scheme.mask:
+    recovered = network(_network_input(observation, batch.encodings))
+    if observation.scheme.mask:
         products = (recovered * targets).sum(dim=(1, 2, 3), keepdim=True)
         recovered = torch.where(products < 0, -recovered, recovered)
     return F.l1_loss(recovered, targets)

@@ -28,6 +28,7 @@ class LabelLeakage:
     paper = "Carlini et al., arXiv:2011.05315, section 4"
     observes = EncodingObservation
     volumes = True
+    augmented = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies if the attacker has labels."""

@@ -17,7 +17,11 @@ def refusal(attack: Attack[Seen], observation: Observation) -> str | None:
     """Why ``attack`` cannot be run on ``observation``, which may be of any kind; None if it can."""
     if not isinstance(observation, attack.observes):
         return attack.observes.absent
-    return planar_only(attack, image_shape(observation)) or attack.applies(observation)
+    return (
+        planar_only(attack, image_shape(observation))
+        or unaugmented_only(attack, observation)
+        or attack.applies(observation)
+    )
 
 
 def planar_only(attack: Attack[Seen], shape: tuple[int, ...]) -> str | None:
@@ -28,6 +32,18 @@ def planar_only(attack: Attack[Seen], shape: tuple[int, ...]) -> str | None:
     """
     if len(shape) > 3 and not getattr(attack, "volumes", False):
         return "The attack is for images of two dimensions, and these are volumes."
+    return None
+
+
+def unaugmented_only(attack: Attack[Seen], observation: Observation) -> str | None:
+    """Why ``attack`` cannot be run on encodings of mirrored or cropped images; None if it can.
+
+    An attack is for encodings of images as they are, unless it has an attribute ``augmented`` that
+    is true. It would find less in others, which would look like safety.
+    """
+    augmented = isinstance(observation, EncodingObservation) and bool(observation.augmentation)
+    if augmented and not getattr(attack, "augmented", False):
+        return "The attack does not undo mirroring and cropping, which other attacks can."
     return None
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.data import ImageTable
+from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import random_permutation
 from instahide.encryption.known_keys import KnownKeyEncodings, encode_with_known_keys
 from instahide.encryption.scheme import Scheme
@@ -33,6 +34,8 @@ class GroundTruth:
             candidates.
         groups: (N,) int64 numbers, equal for private images of one group; None if there are no
             groups.
+        moves: (n, k, 3) int64 shifts down and right of each image of a mix, and 1 if it is
+            mirrored; None without augmentation.
     """
 
     images: Tensor
@@ -45,6 +48,7 @@ class GroundTruth:
     encodings: Tensor | None = None
     learned: Tensor | None = None
     groups: Tensor | None = None
+    moves: Tensor | None = None
 
 
 def observe(
@@ -55,6 +59,7 @@ def observe(
     *,
     similar: ImageTable | None = None,
     shadow: ImageTable | None = None,
+    augmentation: Augmentation | None = None,
 ) -> tuple[EncodingObservation, GroundTruth]:
     """Encrypt ``images`` under throw-away keys, and return what an attacker of ``threat`` sees.
 
@@ -66,6 +71,7 @@ def observe(
         threat: what the attacker knows.
         similar: images like those of the pool, for an attacker who knows its distribution.
         shadow: images like the private ones, for an attacker who has some.
+        augmentation: crop and flip of every image of a mix, which attackers know; none by default.
 
     Raises:
         InstaHideError: the threat model grants images that were not passed, or does not state the
@@ -75,7 +81,8 @@ def observe(
     rows = np.tile(np.arange(len(images)), _copies(threat))
     # In random order, so that the position of an encoding reveals nothing.
     rows = rows[random_permutation(len(rows))]
-    made = encode_with_known_keys(scheme, images, public if scheme.public_k else None, rows)
+    pool = public if scheme.public_k else None
+    made = encode_with_known_keys(scheme, images, pool, rows, augmentation)
     names = torch.from_numpy(random_permutation(len(images)))
     observation = EncodingObservation(
         scheme,
@@ -88,6 +95,7 @@ def observe(
         shadow=_required(shadow, "shadow images", images) if threat.shadow else None,
         groups=names[torch.from_numpy(rows)] if threat.grouped else None,
         known_mixes=_mixes(made, threat.known_mixes) if threat.known_mixes else None,
+        augmentation=augmentation or Augmentation(),
     )
     return observation, ground_truth_of(images, scheme, made, torch.argsort(names))
 
@@ -110,6 +118,7 @@ def ground_truth_of(
         of_group,
         torch.from_numpy(made.negated),
         groups=group_numbers(images),
+        moves=None if made.moves is None else torch.from_numpy(made.moves.astype(np.int64)),
     )
 
 

@@ -36,16 +36,23 @@ class KnownKeyEncodings:
         partners: (n, k) int64 rows, private ones first, beginning with the encrypted image.
         coefficients: (n, k) float32.
         negated: (n, C, H, W) bool, whether the mask flips the sign.
+        moves: (n, k, 3) int8: shift down, shift right, and 1 if mirrored, of each image of a mix;
+            None without augmentation.
     """
 
     encoded: Encoded
     partners: NDArray[np.int64]
     coefficients: NDArray[np.float32]
     negated: NDArray[np.bool]
+    moves: NDArray[np.int8] | None = None
 
 
 def encode_with_known_keys(
-    scheme: Scheme, images: ImageTable, public: ImageTable | None, indices: NDArray[np.int64]
+    scheme: Scheme,
+    images: ImageTable,
+    public: ImageTable | None,
+    indices: NDArray[np.int64],
+    augmentation: Augmentation | None = None,
 ) -> KnownKeyEncodings:
     """Encrypt the private images ``indices`` (n,) and keep the keys.
 
@@ -58,7 +65,9 @@ def encode_with_known_keys(
     indices = row_indices(indices, len(images))
     root = secrets.token_bytes(KEY_BYTES)
     pool = None if public is None else public.with_pixels_like(images).normalized_like(images)
-    encoder = Encoder(scheme, images, pool, keys=KeyStream("rehearsal", fixed_key=root))
+    encoder = Encoder(
+        scheme, images, pool, keys=KeyStream("rehearsal", fixed_key=root), augmentation=augmentation
+    )
     encoded = encoder.encode(indices)
     keys = sampler.one_time_keys(
         KeyStream("rehearsal", fixed_key=root).next_block(),
@@ -66,12 +75,12 @@ def encode_with_known_keys(
         indices,
         public=0 if public is None else len(public),
         shape=images.shape,
-        augmentation=Augmentation(),
+        augmentation=encoder.augmentation,
         exposure=Exposure(len(images)),
         pools=encoder.pools,
     )
     negated = _negated(keys, tuple(encoded.images.shape))
-    return KnownKeyEncodings(encoded, keys.partners, keys.coefficients, negated)
+    return KnownKeyEncodings(encoded, keys.partners, keys.coefficients, negated, keys.moves)
 
 
 def _negated(keys: OneTimeKeys, shape: tuple[int, ...]) -> NDArray[np.bool]:

@@ -16,7 +16,9 @@ from instahide.audit.scoring.blank_baseline import counts_as_recovered
 from instahide.audit.scoring.ceiling import ceiling_of, refined_truth, resists
 from instahide.audit.scoring.matching import Matches, match_in_order, match_to_truth
 from instahide.data import ImageTable
+from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
 from tests.attacks.conftest import natural
 
 IMAGES = 20
@@ -92,6 +94,21 @@ def test_it_is_at_least_as_high_as_the_attack(copies: int) -> None:
     assert ceiling.ssim[3] == torch.tensor(0.99)
     assert ceiling.ssim[9] >= 0.98
     assert len(ceiling.ssim) == IMAGES
+
+
+def test_mirrored_encodings_have_a_ceiling_and_cropped_ones_have_none() -> None:
+    private = ImageTable.from_arrays(natural(IMAGES, 1), np.arange(IMAGES) % 5)
+    public, scheme = ImageTable.from_arrays(natural(200, 2)), Scheme.cross(6)
+    threat = ThreatModel(labels="none", public="none", encodings_per_image=30)
+    plain = ceiling_of(*observe(private, public, scheme, threat))
+    mirrored = ceiling_of(
+        *observe(private, public, scheme, threat, augmentation=Augmentation(flip=True))
+    )
+    assert mirrored.recognizable == mirrored.total == IMAGES
+    assert float(mirrored.ssim.mean()) == pytest.approx(float(plain.ssim.mean()), abs=0.05)
+    cropped = observe(private, public, scheme, threat, augmentation=Augmentation(padding=1))
+    with pytest.raises(InstaHideError, match="padding of 0"):
+        ceiling_of(*cropped)
 
 
 def test_a_setting_resists_only_where_the_ceiling_is_low_too() -> None:

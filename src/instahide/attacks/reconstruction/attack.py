@@ -28,6 +28,10 @@ from instahide.attacks.reconstruction.assignment import (
 from instahide.attacks.reconstruction.clustering import find_clusters
 from instahide.attacks.reconstruction.confidence import confidence, likeness
 from instahide.attacks.reconstruction.feature_model import fit_features
+from instahide.attacks.reconstruction.mirrored import (
+    merge_mirror_images,
+    with_mirror_images,
+)
 from instahide.attacks.reconstruction.pair_encoder.compression import compressed
 from instahide.attacks.reconstruction.pair_encoder.features import root_mean_square
 from instahide.attacks.reconstruction.pair_encoder.selection import default_features
@@ -86,6 +90,7 @@ class ReconstructionAttack:
     paper: str = "Carlini et al., Is Private Learning Possible with Instance Encoding? (2011.05315)"
     observes: ClassVar[type[EncodingObservation]] = EncodingObservation
     volumes: ClassVar[bool] = True
+    augmented: ClassVar[bool] = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies if there are several encodings of an image, and shadow images for training."""
@@ -94,6 +99,11 @@ class ReconstructionAttack:
             return "There are fewer than 3 encodings of an image."
         if self.training > 0 and observation.shadow is None:
             return "Training needs shadow images, and the threat model grants none."
+        if observation.augmentation.padding:
+            return (
+                "Images were cropped at random before mixing, which this attack cannot undo. This "
+                "does not mean that such encodings are safe: other attacks can undo it."
+            )
         return None
 
     def run(
@@ -111,8 +121,16 @@ class ReconstructionAttack:
             encodings=observation.encodings.to(device),
             labels=None if labels is None else labels.to(device),
         )
-        found = _Run(self, as_slices(there), budget, progress).reconstruction()
+        found = self._run(as_slices(there), budget, progress)
         return replace(found, images=as_volumes(found.images, there.encodings.shape[1:]))
+
+    def _run(
+        self, observation: EncodingObservation, budget: Budget, progress: Progress
+    ) -> AssignedImages:
+        if not observation.augmentation.flip:
+            return _Run(self, observation, budget, progress).reconstruction()
+        both = _Run(self, with_mirror_images(observation), budget, progress).reconstruction()
+        return merge_mirror_images(both, RECOVERED)
 
 
 class _Run:

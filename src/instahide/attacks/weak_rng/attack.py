@@ -52,6 +52,7 @@ class SeedSearch:
     paper = "After Carlini et al., arXiv:2011.05315: the challenge's generator"
     observes = EncodingObservation
     volumes = True
+    augmented = True
 
     def __init__(self, seeds: range = range(SEEDS)) -> None:
         self.seeds = seeds
@@ -105,6 +106,7 @@ class MersenneTwisterAttack:
     paper = "After Carlini et al., arXiv:2011.05315: the challenge's generator"
     observes = EncodingObservation
     volumes = True
+    augmented = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies if about 20,000 signs are known."""

@@ -45,7 +45,9 @@ UNNAMED = (
 NOT_HERE = {
     "this machine": "The audit does not check memory, disk, timing or the entropy of the "
     "operating system.",
-    "augmentation": "The audit encrypts images without crops and flips, which is easier to attack.",
+    "augmentation": "The audit encrypts images without crops and flips, also for a run that uses "
+    "them. This is easier to attack: an attack that cannot undo crops would find nothing, which "
+    "does not show that nothing can be found.",
 }
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from instahide.attacks.base import EncodingObservation
+from instahide.attacks.base import EncodingObservation, require
+from instahide.attacks.reconstruction.mirrored import with_mirror_images
 from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.attacks.reconstruction.recovery.phase_retrieval import refine, signed_encodings
 from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
@@ -18,13 +20,26 @@ from instahide.attacks.reconstruction.recovery.unmasked import least_squares
 from instahide.attacks.reconstruction.volumes import as_slices, as_volumes
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring.matching import Matches, match_in_order
+from instahide.errors import InstaHideError
 
 #: A setting resists an attack only if the attack and the ceiling recover no more than this share.
 LOW = 0.05
 
 
 def refined_truth(observation: EncodingObservation, truth: GroundTruth) -> Tensor:
-    """(N, C, H, W) images, or volumes, recovered from the true ones and their true mixes."""
+    """(N, C, H, W) images, or volumes, recovered from the true images, assignment and coefficients.
+
+    Raises:
+        InstaHideError: the images were cropped at random, which the recovery cannot undo.
+    """
+    if observation.augmentation.padding:
+        raise InstaHideError(
+            "The ceiling of a reconstruction from randomly cropped images is unknown.",
+            "Use an augmentation with a padding of 0.",
+        )
+    if observation.augmentation.flip:
+        both = refined_truth(with_mirror_images(observation), with_mirrored_truth(truth))
+        return both[: len(truth.images)]
     members, coefficients = (
         values[:, : truth.private_k] for values in (truth.partners, truth.coefficients)
     )
@@ -36,6 +51,26 @@ def refined_truth(observation: EncodingObservation, truth: GroundTruth) -> Tenso
     signed = signed_encodings(as_slices(observation))
     found = refine(signed, SparseMixing(members, coefficients, count), start).images
     return scale * as_volumes(found, truth.images.shape[1:])
+
+
+def with_mirrored_truth(truth: GroundTruth) -> GroundTruth:
+    """SECRET: the ground truth of encodings and, after them, their mirror images.
+
+    Every private image is there twice, as it is and mirrored; see `with_mirror_images`.
+    """
+    count = len(truth.images)
+    mirrored = require(truth.moves)[:, : truth.private_k, 2]
+    partners, across = truth.partners.clone(), truth.partners.clone()
+    partners[:, : truth.private_k] += count * mirrored
+    across[:, : truth.private_k] += count * (1 - mirrored)
+    return replace(
+        truth,
+        images=torch.cat([truth.images, truth.images.flip(-1)]),
+        partners=torch.cat([partners, across]),
+        coefficients=torch.cat([truth.coefficients, truth.coefficients]),
+        negated=torch.cat([truth.negated, truth.negated.flip(-1)]),
+        moves=None,
+    )
 
 
 def ceiling_of(

@@ -29,6 +29,7 @@ from instahide.audit.scoring.reconstruction import (
     score_reconstruction,
     to_pixels,
 )
+from instahide.audit.scoring.registration import registered
 from instahide.utils.optional_deps import requires_extra
 
 
@@ -154,7 +155,7 @@ def match_to_truth(found: Finding, observation: Observation, truth: GroundTruth)
     """Recovered images matched by the ``truth`` of their encodings; None if there are none."""
     if isinstance(found, AssignedImages) and len(found.images):
         matched = score_reconstruction(found, truth, observation.mean, observation.std)
-        nearest = metrics.nearest(found.images, truth.images)
+        nearest = metrics.nearest(matched.images, truth.images)
         return Matches(
             matched.rows,
             matched.shown,
@@ -170,7 +171,8 @@ def match_to_truth(found: Finding, observation: Observation, truth: GroundTruth)
     candidates = truth.images.abs() if images.absolute else truth.images
     rows = originals_of(images, observation, truth)
     originals = to_unit_range(candidates)[rows]
-    return _compare(images.images, candidates, originals, rows, truth.groups)
+    shown = registered(images.images, candidates[rows], truth)
+    return _compare(shown, candidates, originals, rows, truth.groups)
 
 
 def match_in_order(images: Tensor, observation: Observation, truth: GroundTruth) -> Matches:

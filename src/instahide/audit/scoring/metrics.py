@@ -116,6 +116,11 @@ def likeness(found: Tensor, candidates: Tensor) -> Tensor:
     return (_standardised(found) @ _standardised(candidates).T).abs()
 
 
+def likeness_of_pairs(found: Tensor, originals: Tensor) -> Tensor:
+    """(m,) absolute correlation over all values of each found image and its original."""
+    return (_standardised(found) * _standardised(originals)).sum(dim=1).abs().float()
+
+
 def _standardised(images: Tensor) -> Tensor:
     """(n, D) rows with mean 0 and length 1."""
     flat = images.flatten(1).double()

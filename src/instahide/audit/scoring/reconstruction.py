@@ -11,6 +11,7 @@ from instahide.attacks.base import AssignedImages
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
 from instahide.audit.scoring.blank_baseline import HALF, best_blank, counts_as_recovered
+from instahide.audit.scoring.registration import registered
 from instahide.utils.optional_deps import requires_extra
 
 #: Mean and standard deviation of the normalization, each per channel.
@@ -23,6 +24,7 @@ class ReconstructionScore:
 
     Attributes:
         rows: (m,) int64 private image matched to each recovered one, all different.
+        images: (m, C, H, W) recovered images, `registered` to these.
         shown: (m, C, H, W) recovered images from 0 to 1, in the better of their `renderings`.
         originals: (m, C, H, W) the matched private images, from 0 to 1.
         ssim: (m,) SSIM of both.
@@ -30,6 +32,7 @@ class ReconstructionScore:
     """
 
     rows: Tensor
+    images: Tensor
     shown: Tensor
     originals: Tensor
     ssim: Tensor
@@ -83,9 +86,10 @@ def score_reconstruction(
     right = (same & (found.assignment >= 0)[:, :, None]).any(dim=1)
     weights = truth.coefficients[:, : truth.private_k]
     originals = to_pixels(truth.images[rows], mean, std)
-    shown, ssim = metrics.best_rendering(renderings(found.images, originals, mean, std), originals)
+    images = registered(found.images, truth.images[rows], truth)
+    shown, ssim = metrics.best_rendering(renderings(images, originals, mean, std), originals)
     mass = float((weights * right).sum() / weights.sum())
-    return ReconstructionScore(rows, shown, originals, ssim, mass)
+    return ReconstructionScore(rows, images, shown, originals, ssim, mass)
 
 
 def to_pixels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

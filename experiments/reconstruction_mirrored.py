@@ -1,0 +1,103 @@
+"""Measure the reconstruction attack on encodings of images that were mirrored at random.
+
+    python -m experiments.reconstruction_mirrored --threads 1
+
+Each private and public image of a mix is mirrored with probability 1/2, as with ``--flip``. An
+aware attacker knows this; an unaware one attacks the encodings as if nothing was mirrored. The
+private images are those of `experiments.victims`, the public ones crops of other photographs.
+
+Each finished run adds a row to the CSV file; runs that the file already contains are skipped. The
+last line printed is a JSON object with the mean number of recovered images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import torch
+
+from experiments.reconstruction import SCHEME, ceiling_figures, public_images, say, timed
+from experiments.reconstruction_kinds import MEASURES as OF_KINDS
+from experiments.records import add, rows_of, surroundings
+from experiments.victims import KINDS, private_images
+from instahide.attacks.base import Budget, ThreatModel, require
+from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
+from instahide.audit.ground_truth import observe
+from instahide.audit.scoring.reconstruction import score_reconstruction
+from instahide.encryption.augmentation import Augmentation
+
+OUT = Path("experiments/results/reconstruction_mirrored.csv")
+MEASURES = tuple(name for name in OF_KINDS if name != "peak_mib")
+
+
+class Run(NamedTuple):
+    """What is attacked, and whether the attacker knows that images were mirrored."""
+
+    kind: str
+    images: int
+    copies: int
+    draw: int
+    attacker: str
+
+
+def measure(run: Run) -> dict[str, float]:
+    """Return the figures of one attack under new keys."""
+    private = private_images(run.kind, run.draw, run.images)
+    threat = ThreatModel(labels="none", public="none", encodings_per_image=run.copies)
+    observation, truth = observe(
+        private, public_images(), SCHEME, threat, augmentation=Augmentation(flip=True)
+    )
+    unaware = replace(observation, augmentation=Augmentation())
+    seen = observation if run.attacker == "aware" else unaware
+    found, times = timed(lambda: ReconstructionAttack().run(seen, Budget(), say))
+    score = score_reconstruction(found, truth, observation.mean, observation.std)
+    figures = score.summary(require(found.confidence), RECOVERED)
+    figures |= {"groups": found.statistics["groups"]} | times
+    return figures | ceiling_figures(found, observation, truth)
+
+
+def summary(rows: list[dict[str, str]]) -> dict[str, float]:
+    """Return the mean number of recovered images over draws."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        name = "{images} {kind} x {copies}, {attacker}".format(**row)
+        found.setdefault(name, []).append(float(row["recovered"]))
+    return {name: round(mean(values), 1) for name, values in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", default="photographs", help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--images", type=int, default=100, help="number of private images")
+    parser.add_argument("--copies", default="20,50", help="encodings per private image")
+    parser.add_argument("--draws", default="2,3", help="choices of private images and keys")
+    parser.add_argument("--attackers", default="aware,unaware")
+    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
+    parser.add_argument("--out", type=Path, default=OUT, help="CSV file")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    have = {tuple(row[name] for name in Run._fields) for row in rows_of(options.out)}
+    wanted = [
+        Run(kind, options.images, int(copies), int(draw), attacker)
+        for copies in options.copies.split(",")
+        for draw in options.draws.split(",")
+        for kind in options.kinds.split(",")
+        for attacker in options.attackers.split(",")
+    ]
+    for run in wanted:
+        if tuple(map(str, run)) not in have:
+            print(run, flush=True)
+            figures = {name: round(value, 5) for name, value in measure(run).items()}
+            row = run._asdict() | {name: figures[name] for name in MEASURES} | surroundings()
+            add(options.out, list(row), row)
+    print(json.dumps(summary(rows_of(options.out))))
+
+
+if __name__ == "__main__":
+    main()
