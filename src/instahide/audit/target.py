@@ -16,10 +16,8 @@ from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.audit.ground_truth import require_classes
 from instahide.data import ImageTable
 from instahide.data.image_source import has_repeats
-from instahide.encryption.guarantees.error_floor import unbiased_floor
 from instahide.encryption.guarantees.prior import LEAST_IMAGES, estimate_prior
 from instahide.encryption.guarantees.statements import Guarantees
-from instahide.encryption.privacy import epsilon_upper_bound, loss_upper_bound
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 
@@ -110,11 +108,7 @@ class AuditTarget:
         images, noise = self.images, bool(self.scheme.noise)
         if noise and (self.limited or has_repeats(images)):
             return Guarantees(noise)
-        about = self.scheme, images.shape, images.std
-        epsilon = epsilon_upper_bound(*about, copies=self.copies)
-        loss = loss_upper_bound(*about, copies=self.copies)
-        floor = unbiased_floor(loss, math.prod(images.shape))
-        return Guarantees(noise, epsilon, floor, loss)
+        return Guarantees.beforehand(self.scheme, images.shape, images.std, copies=self.copies)
 
     def prior_statement(self) -> str | None:
         """The error floor of any reconstruction, with a prior estimated from the public images.

@@ -31,7 +31,6 @@ from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.class_names import read_class_list
 from instahide.data.image_source import has_repeats
 from instahide.data.read_settings import ReadSettings
-from instahide.encryption.guarantees.error_floor import unbiased_floor
 from instahide.encryption.scheme import Preset
 from instahide.errors import InstaHideError, LedgerError
 from instahide.utils.optional_deps import requires_extra
@@ -151,16 +150,15 @@ def _beforehand(
         InstaHideError: `min_mse` cannot be kept, or delta is not between 0 and 1.
     """
     from instahide.encryption.guarantees.statements import Guarantees
-    from instahide.encryption.privacy import epsilon_upper_bound, loss_upper_bound
 
     images, scheme = publication.images, publication.scheme
     limit, delta, noise = options.max_exposure, options.delta, bool(scheme.noise)
     most = _loss_limit(publication, options)
-    about = scheme, images.shape, images.std
-    known = {"copies": publication.copies, "limit": limit, "earlier": earlier}
-    epsilon = epsilon_upper_bound(*about, **known, delta=delta)
-    loss = loss_upper_bound(*about, **known, chance=delta / 2)
-    if most < loss and earlier <= most:
+    bounds = Guarantees.beforehand(
+        scheme, images.shape, images.std,
+        copies=publication.copies, limit=limit, earlier=earlier, delta=delta,
+    )  # fmt: skip
+    if bounds.loss is not None and earlier <= most < bounds.loss:
         within = Guarantees.of(most, math.prod(images.shape), noise=noise, delta=delta)
         return within.statements(scope=_scope(images), at_most=True)
     if limit is None and has_repeats(images) and math.isfinite(earlier):
@@ -168,8 +166,6 @@ def _beforehand(
         why = "there twice" if images.groups is None else "of one group"
         unknown = Guarantees(noise, delta=delta)
         return unknown.statements(scope=f" before the ledger has counted, as some images are {why}")
-    floor = unbiased_floor(loss, math.prod(images.shape))
-    bounds = Guarantees(noise, epsilon, floor, loss, delta)
     return bounds.statements(scope=_scope(images), at_most=True)
 
 

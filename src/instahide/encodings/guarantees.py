@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from instahide.encodings.manifest import Manifest
-from instahide.encryption.guarantees.error_floor import unbiased_floor
 from instahide.encryption.guarantees.robustness import BASELINE
 from instahide.encryption.guarantees.statements import Guarantees
-from instahide.encryption.privacy import DELTA, epsilon_upper_bound, loss_upper_bound
+from instahide.encryption.privacy import DELTA
 
 
 def folder_guarantees(manifest: Manifest, delta: float = DELTA) -> Guarantees:
@@ -25,11 +23,9 @@ def folder_guarantees(manifest: Manifest, delta: float = DELTA) -> Guarantees:
     noise = bool(scheme.noise)
     if noise and (manifest.limited or manifest.ended == "limit"):
         return Guarantees(noise, delta=delta)
-    shape, std, copies = manifest.shape, manifest.std, manifest.copies
-    epsilon = epsilon_upper_bound(scheme, shape, std, copies=copies, delta=delta)
-    loss = loss_upper_bound(scheme, shape, std, copies=copies, chance=delta / 2)
-    floor = unbiased_floor(loss, math.prod(shape))
-    return Guarantees(noise, epsilon, floor, loss, delta)
+    return Guarantees.beforehand(
+        scheme, manifest.shape, manifest.std, copies=manifest.copies, delta=delta
+    )
 
 
 def folders_statements(

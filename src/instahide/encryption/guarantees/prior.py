@@ -144,8 +144,8 @@ def _neighbors(images: NDArray[np.float64], channel: int) -> Iterator[NDArray[np
     padded = np.pad(images, [(0, 0), (0, 0), *((r, r) for r in radii)], mode="reflect")
     yield np.ones(images[:, channel].shape)
     for shift in product(*(range(2 * radius + 1) for radius in radii)):
-        window = tuple(slice(s, s + side) for s, side in zip(shift, sides, strict=True))
+        window = [slice(s, s + side) for s, side in zip(shift, sides, strict=True)]
         own = all(s == radius for s, radius in zip(shift, radii, strict=True))
         for other in range(images.shape[1]):
             if not (own and other == channel):
-                yield padded[(slice(None), other, *window)]
+                yield padded[:, other][(slice(None), *window)]

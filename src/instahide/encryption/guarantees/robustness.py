@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from decimal import ROUND_CEILING, Context
 
-from scipy.special import ndtr, ndtri
+import torch
 
 from instahide.errors import InstaHideError
 
@@ -51,7 +51,8 @@ def success_bound(loss: float, baseline: float = BASELINE) -> float:
     require_baseline(baseline)
     if loss == 0:
         return baseline
-    return float(ndtr(ndtri(baseline) + math.sqrt(loss) / 2))
+    quantile = torch.special.ndtri(torch.tensor(baseline, dtype=torch.float64))
+    return float(torch.special.ndtr(quantile + math.sqrt(loss) / 2))
 
 
 def require_baseline(baseline: float) -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from instahide.encryption.guarantees.error_floor import floor_statement, unbiased_floor
 from instahide.encryption.guarantees.robustness import BASELINE, robustness_statement
-from instahide.encryption.privacy import DELTA, epsilon_of, privacy_statement
+from instahide.encryption.privacy import (
+    DELTA,
+    epsilon_of,
+    epsilon_upper_bound,
+    loss_upper_bound,
+    privacy_statement,
+)
+from instahide.encryption.scheme import Scheme
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,35 @@ class Guarantees:
         """
         floor = None if values is None else unbiased_floor(loss, values)
         return cls(noise, epsilon_of(loss, delta), floor, loss, delta)
+
+    @classmethod
+    def beforehand(
+        cls,
+        scheme: Scheme,
+        shape: tuple[int, ...],
+        std: Sequence[float],
+        *,
+        copies: int,
+        limit: int | None = None,
+        earlier: float = 0.0,
+        delta: float = DELTA,
+    ) -> Self:
+        """Bounds for every image, known before any coefficient is drawn.
+
+        As for `privacy.epsilon_upper_bound`; without a limit, the loss of an image exceeds its
+        bound with probability at most delta / 2.
+
+        Raises:
+            InstaHideError: ``delta`` is not between 0 and 1.
+        """
+        epsilon = epsilon_upper_bound(
+            scheme, shape, std, copies=copies, limit=limit, earlier=earlier, delta=delta
+        )
+        loss = loss_upper_bound(
+            scheme, shape, std, copies=copies, limit=limit, earlier=earlier, chance=delta / 2
+        )
+        floor = unbiased_floor(loss, math.prod(shape))
+        return cls(bool(scheme.noise), epsilon, floor, loss, delta)
 
     def statements(
         self, baseline: float = BASELINE, *, scope: str = "", at_most: bool = False
