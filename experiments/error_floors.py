@@ -26,6 +26,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -161,7 +162,7 @@ class Denoiser(nn.Module):
         super().__init__()
         sizes = [channels + 1, *[width] * depth]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
 
