@@ -249,7 +249,7 @@ def facts(subject: AuditTarget) -> Facts:
         delta=guarantees.delta,
         loss=_finite(guarantees.loss),
         error_floor=guarantees.floor or None,
-        prior_statement=subject.prior_statement(),
+        prior_statement=subject.prior_statement,
         rehearsed_images=len(images),
         rehearsed_copies=copies,
         settings=dict(subject.settings),

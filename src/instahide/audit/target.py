@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -110,6 +111,7 @@ class AuditTarget:
             return Guarantees(noise)
         return Guarantees.beforehand(self.scheme, images.shape, images.std, copies=self.copies)
 
+    @cached_property
     def prior_statement(self) -> str | None:
         """The error floor of any reconstruction, with a prior estimated from the public images.
 
