@@ -99,9 +99,11 @@ def tables(kind: str) -> tuple[ImageTable, ImageTable]:
     """Return the private images and the public ones."""
     if kind == "patches":
         photos = [decode(path) for path in photo_files(PHOTOS, 3)]
-        private = crops(tuple(photos[::2]), PRIVATE, 1)
-        public = crops(tuple(photos[1::2]), PUBLIC, 2)
-        return ImageTable.from_arrays(private), ImageTable.from_arrays(public)
+        found = crops(tuple(photos[::2]), PRIVATE, 1), crops(tuple(photos[1::2]), PUBLIC, 2)
+        mine, others = (
+            ImageTable.from_arrays(pixels, np.arange(len(pixels)) % 2) for pixels in found
+        )
+        return mine, others
     split = open_split(kind)
     chosen = (np.linspace(0, len(part) - 1, min(most, len(part))).astype(np.int64)
               for part, most in ((split.test, PRIVATE), (split.train, PUBLIC)))  # fmt: skip

@@ -79,11 +79,15 @@ def test_encrypting_ends_before_the_limit_and_a_second_run_goes_on_from_there() 
     assert EncodedFolder.open("noisy").manifest.ended == "limit"
     assert "not known here, but to the publisher's ledger alone" in said("info", "noisy")
     assert floor(said("ledger", "--data", "images.npz")) >= 0.05
-    again = run(*limited, "--out", "more")
-    assert again.exit_code != 0
+    # It ended at the first image without room; runs go on with the others until none has any.
+    for number in range(200):
+        again = run(*limited, "--out", f"more-{number}")
+        if again.exit_code:
+            break
+        assert floor(" ".join(again.output.split())) >= 0.05
     assert "privacy loss" in again.output
-    assert not Path("more").exists()
-    assert floor(said(*NOISY, "--min-mse", "0.02", "--out", "more")) >= 0.02
+    assert not Path(f"more-{number}").exists()
+    assert floor(said(*NOISY, "--min-mse", "0.02", "--out", "lower")) >= 0.02
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "100"])
@@ -113,8 +117,8 @@ def test_a_prior_gives_a_lower_floor_and_says_what_it_rests_on() -> None:
         assert 0 < float(found[1]) < floor(text)
         assert "rests on a prior estimated from them" in text
         assert "an attack that succeeds in 5% of cases without" in text
-    np.savez("wide.npz", x=np.zeros((80, 8, 16), np.uint8), y=np.arange(80) % 3)
-    assert "have shape" in run("info", "noisy", "--prior", "wide.npz").output
+    np.savez("color.npz", x=np.zeros((80, 8, 8, 3), np.uint8), y=np.arange(80) % 3)
+    assert "have shape" in run("info", "noisy", "--prior", "color.npz").output
     assert "--data" in run("ledger", "--prior", "public.npz").output
     assert "between 0 and 1" in run("info", "noisy", "--baseline", "1").output
 
