@@ -139,7 +139,9 @@ class Exposure:
         before, self._first = self._first, first[inverse]
         if before is None or not np.array_equal(before, self._first):
             self._counts = gathered(self._counts, self._first)
-            self._squares = gathered(self._squares, self._first)
+            # A mix may hold several of them, so that their coefficients add up before they are
+            # squared: the roots add up to no less (the triangle inequality).
+            self._squares = np.square(gathered(np.sqrt(self._squares), self._first))
 
     def _each(self, totals: NDArray[Scalar]) -> NDArray[Scalar]:
         """``totals`` (N,) of pictures, expanded to images."""
@@ -353,8 +355,8 @@ def limit_error(exposure: Exposure) -> ExposureLimitError:
     if exposure.loss_limit is not None:
         reached.append("to a privacy loss above its limit")
     return ExposureLimitError(
-        f"The next encoding would bring an image, or the group that it is of, "
-        f"{' or '.join(reached)}.",
+        f"The next encoding {'would' if exposure.loss_limit is None else 'could'} bring an image, "
+        f"or the group that it is of, {' or '.join(reached)}.",
         "Stop here, or raise the limit knowing that attacks gain with every encoding of an image.",
     )
 

@@ -30,7 +30,7 @@ def unbiased_floor(loss: float, values: int) -> float:
     """The least mean squared error of an unbiased estimator of an image.
 
     It holds for every image, and says nothing about biased estimators: for these see
-    `prior.prior_floor`.
+    `prior.PixelPrior.floor`.
 
     Args:
         loss: mu^2 of the image, as in `privacy.mu_squared_rate`, summed over its encodings: the

@@ -6,6 +6,7 @@ image alone, so that one limit on the loss holds each of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -51,7 +52,7 @@ class LossLimit:
             InstaHideError: ``min_mse`` is not a positive number; the scheme has no noise, or
                 too little for even one encoding; or ``std`` is unknown.
         """
-        values = int(np.prod(shape))
+        values = math.prod(shape)
         rate = mu_squared_rate(scheme, shape, std)
         most = largest_loss_for(min_mse, values) * ROUNDING
         require_noise(scheme)

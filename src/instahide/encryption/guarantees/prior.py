@@ -34,6 +34,8 @@ from instahide.errors import DataError
 MOST_IMAGES = 2000
 #: Images without which there is no estimate.
 LEAST_IMAGES = 20
+#: Values of these images, at most, except of the fewest images.
+MOST_IN_MEMORY = 20_000_000
 #: Values whose prediction is fitted, at most.
 MOST_VALUES = 50_000
 #: Neighbors within so many pixels predict a pixel: of images, and of volumes.
@@ -105,7 +107,8 @@ def estimate_prior(images: ImageTable) -> PixelPrior:
             f"{len(images)} public images are too few to estimate a prior from.",
             f"Use {LEAST_IMAGES} or more.",
         )
-    count = min(len(images), MOST_IMAGES)
+    fitting = max(LEAST_IMAGES, MOST_IN_MEMORY // math.prod(images.shape))
+    count = min(len(images), MOST_IMAGES, fitting)
     rows = np.linspace(0, len(images) - 1, count).astype(np.int64)
     fitted, tested = unit_values(images, rows[::2]), unit_values(images, rows[1::2])
     errors = [_prediction_errors(fitted, tested, channel) for channel in range(images.shape[0])]
