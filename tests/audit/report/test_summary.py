@@ -144,7 +144,7 @@ def test_what_noise_guarantees_is_said_and_that_without_it_nothing_is() -> None:
     assert none in privacy_sentence(FACTS)
     for name in ("Error floor", "Reconstruction robustness"):
         assert f"{name}: none (no noise added)." in privacy_sentence(FACTS)
-    assert none in summarize([recovered(92)], FACTS)
+    assert any(sentence.startswith(none) for sentence in summarize([recovered(92)], FACTS))
     assert all("guarantee" not in sentence for sentence in summarize([recovered(92)], FACTS))
     limited = FACTS.model_copy(update={"scheme": {"noise": 2.0}})
     assert "Differential privacy: not known here" in privacy_sentence(limited)
