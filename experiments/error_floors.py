@@ -350,6 +350,14 @@ FIELDS = (
 )  # fmt: skip
 
 
+def best_attacked(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return one row for each setting, that of the network with the most training."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in sorted(rows, key=lambda row: int(row["steps"])):
+        found[tuple(row[name] for name in Setting._fields)] = row
+    return list(found.values())
+
+
 def beaten(rows: Sequence[dict[str, str]]) -> dict[str, list[str]]:
     """Return the settings in which a floor was beaten, by floor."""
     columns = {"unbiased": "deviations", "prior": "prior_deviations"}
@@ -366,7 +374,7 @@ def beaten(rows: Sequence[dict[str, str]]) -> dict[str, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--steps", type=int, default=3000, help="of training the network; 0: none")
+    parser.add_argument("--steps", type=int, default=1500, help="of training the network; 0: none")
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=OUT, help="CSV file")
     options = parser.parse_args()

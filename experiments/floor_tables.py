@@ -27,7 +27,7 @@ def attacked(rows: Rows) -> list[str]:
         "| --- |" + " ---: |" * 6,
     ]
     for kind in dict.fromkeys(row["kind"] for row in rows):
-        mine = [row for row in rows if row["kind"] == kind]
+        mine = error_floors.best_attacked([row for row in rows if row["kind"] == kind])
         beaten = error_floors.beaten(mine)
         below = [float(row["best_error"]) / float(row["floor"]) for row in mine]
         cells = [
@@ -44,7 +44,7 @@ def attacked(rows: Rows) -> list[str]:
 
 
 def _span(values: Sequence[float]) -> str:
-    return f"{min(values):.2f} to {max(values):.2f}"
+    return f"{min(values):.2g} to {max(values):.2g}"
 
 
 def costs(rows: Rows) -> list[str]:
