@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from experiments.records import add, percent, rows_of, surroundings
-from instahide.data import ImageTable, open_split
+from instahide.data import ImageTable, Split, open_split
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, publish, threads
 from instahide.encryption.privacy import (
@@ -89,24 +90,37 @@ def guarantees(
     return {**rounded, "delta": DELTA}
 
 
-def measure(data: str, scheme: Scheme, copies: int, epochs: int, seed: int) -> dict[str, object]:
-    """Publish, train, and test on plain images."""
-    split = open_split(data)
-    started = time.perf_counter()
+def published_and_trained(
+    split: Split, scheme: Scheme, copies: int, epochs: int, seed: int
+) -> tuple[float, NDArray[np.float64]]:
+    """Publish, train, and test on plain images.
+
+    Returns:
+        The accuracy, and the sum of the squared coefficients of each training image.
+    """
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         publication = Publication(split.train, None, scheme, copies, "float32")
         with Ledger.open(root / "ledger.sqlite") as ledger:
             publish(publication, root / "encoded", ledger, engine=threads)
-            squares = float(ledger.totals().squares.max())
+            squares = ledger.totals().squares
         np.savez(root / "test.npz", x=split.test.pixels, y=split.test.labels)
         values = {"data": [str(root / "encoded")], "test": str(root / "test.npz")}
         settings = TrainSettings.from_values({**values, "epochs": epochs, "seed": seed})
         job = Trainer.open(settings)
         job.run()
+    return float(job.metrics["accuracy"]), squares
+
+
+def measure(data: str, scheme: Scheme, copies: int, epochs: int, seed: int) -> dict[str, object]:
+    """Return accuracy and guarantees of one run."""
+    split = open_split(data)
+    started = time.perf_counter()
+    accuracy, each = published_and_trained(split, scheme, copies, epochs, seed)
+    squares = float(each.max())
     return {
         "images": len(split.train),
-        "accuracy": percent(job.metrics["accuracy"]),
+        "accuracy": percent(accuracy),
         "largest_class": percent(np.bincount(split.test.labels).max() / len(split.test)),
         **guarantees(scheme, split.train, copies, squares),
         "seconds": round(time.perf_counter() - started, 1),

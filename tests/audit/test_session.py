@@ -154,6 +154,15 @@ def test_the_guarantee_is_that_of_publishing() -> None:
     expected = epsilon_upper_bound(noisy.scheme, images.shape, images.std, copies=6)
     assert facts(noisy).epsilon == pytest.approx(expected)
     assert expected > 0
+    loss, floor = facts(noisy).loss, facts(noisy).error_floor
+    assert loss is not None
+    assert floor == pytest.approx(images.pixels[0].size / loss)
+    assert (facts(subject()).loss, facts(subject()).error_floor) == (None, None)
+    assert facts(noisy).prior_statement is None
+    pool = ImageTable.from_arrays(natural(40, 4, 8))
+    said = facts(replace(noisy, scheme=Scheme.cross(4, noise=30.0), public=pool)).prior_statement
+    assert said is not None
+    assert "rests on a prior estimated from them" in said
 
 
 def test_a_rehearsal_is_a_share_that_attacks_get_through() -> None:

@@ -104,7 +104,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         network=network,
         withheld="A training run keeps no encodings; every epoch is taken to have been seen.",
         settings=said,
-        limited=settings.max_exposure is not None,
+        limited=settings.max_exposure is not None or settings.min_mse is not None,
     )
 
 

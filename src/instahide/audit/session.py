@@ -28,7 +28,6 @@ from instahide.audit.scenarios import Scenario, scenarios
 from instahide.audit.schedule import CEILINGS, Task, seconds_for
 from instahide.audit.scoring.matching import Matches
 from instahide.audit.target import AuditTarget
-from instahide.encryption.privacy import DELTA
 from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 
@@ -233,6 +232,7 @@ def _ceiling(
 def facts(subject: AuditTarget) -> Facts:
     """The target in plain values."""
     images, copies = subject.known_key_target()
+    guarantees = subject.guarantees
     return Facts(
         name=subject.name,
         kind=subject.kind,
@@ -245,8 +245,11 @@ def facts(subject: AuditTarget) -> Facts:
         scheme=asdict(subject.scheme),
         copies=subject.copies,
         exposures=subject.exposures,
-        epsilon=_finite(subject.epsilon),
-        delta=DELTA,
+        epsilon=_finite(guarantees.epsilon),
+        delta=guarantees.delta,
+        loss=_finite(guarantees.loss),
+        error_floor=guarantees.floor or None,
+        prior_statement=subject.prior_statement,
         rehearsed_images=len(images),
         rehearsed_copies=copies,
         settings=dict(subject.settings),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -15,7 +17,8 @@ from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.audit.ground_truth import require_classes
 from instahide.data import ImageTable
 from instahide.data.image_source import has_repeats
-from instahide.encryption.privacy import epsilon_upper_bound
+from instahide.encryption.guarantees.prior import LEAST_IMAGES, estimate_prior
+from instahide.encryption.guarantees.statements import Guarantees
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 
@@ -97,16 +100,27 @@ class AuditTarget:
         return 0 if groups is None else len(np.unique(groups))
 
     @property
-    def epsilon(self) -> float | None:
-        """An upper bound of epsilon of the published encodings, at `privacy.DELTA`.
+    def guarantees(self) -> Guarantees:
+        """Bounds for the published encodings, with epsilon at `privacy.DELTA`.
 
-        Infinite without noise. None with an exposure limit, duplicate images, or groups of several
-        images: some images or groups are then drawn more often than the bound assumes.
+        Unknown with an exposure limit, duplicate images, or groups of several images: some images
+        or groups are then drawn more often than the bounds assume.
         """
-        images = self.images
-        if self.scheme.noise and (self.limited or has_repeats(images)):
+        images, noise = self.images, bool(self.scheme.noise)
+        if noise and (self.limited or has_repeats(images)):
+            return Guarantees(noise)
+        return Guarantees.beforehand(self.scheme, images.shape, images.std, copies=self.copies)
+
+    @cached_property
+    def prior_statement(self) -> str | None:
+        """The error floor of any reconstruction, with a prior estimated from the public images.
+
+        None without noise, or without enough public images.
+        """
+        loss, public = self.guarantees.loss, self.public
+        if loss is None or math.isinf(loss) or public is None or len(public) < LEAST_IMAGES:
             return None
-        return epsilon_upper_bound(self.scheme, images.shape, images.std, copies=self.copies)
+        return estimate_prior(public).statement(loss)
 
     def known_key_target(self) -> tuple[ImageTable, int]:
         """The images that are encrypted for the audit, and the encodings of each.

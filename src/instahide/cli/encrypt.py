@@ -60,6 +60,11 @@ class EncryptOptions(ReadSettings, MixingOptions):
     max_exposure: int | None = Field(
         None, description="end before an image, or a group, is in more encodings than this"
     )
+    min_mse: float | None = Field(
+        None,
+        description="end before the error floor of an image, or a group, is below this mean "
+        "squared error of unbiased reconstructions, with pixels from 0 to 1; needs noise",
+    )
     ledger: LedgerFile = None
     delta: Delta = 1e-5
     resume: Annotated[
@@ -77,7 +82,7 @@ PANELS = {
     "Data": ("public", "size", "skip_bad", "classes", "window", "rescale", "mean", "std"),
     "Labels": LABEL_PANEL,
     "Encryption": MIXING_PANEL,
-    "Exposure": ("max_exposure", "ledger", "delta"),
+    "Exposure": ("max_exposure", "min_mse", "ledger", "delta"),
     "Output": ("out", "copies", "participant", "values"),
     "Execution": ("dry_run", "resume", "engine"),
 }
@@ -116,7 +121,7 @@ def _show_cost(publication: Publication, options: EncryptOptions) -> None:
 
     known = _known(publication.images, options)
     cost = estimate_cost(publication, known.counts, options.out)
-    statement = _beforehand(publication, float(known.losses.max(initial=0)), options)
+    statements = _beforehand(publication, float(known.losses.max(initial=0)), options)
     table = Table("what it comes to", "", show_header=False)
     table.add_row("encodings", f"{cost.encodings:,}")
     table.add_row("on disk, about", decimal(cost.bytes))
@@ -125,7 +130,7 @@ def _show_cost(publication: Publication, options: EncryptOptions) -> None:
     table.add_row(f"{unit} has been in", f"at most {cost.before:,} encodings")
     table.add_row(f"{unit} will be in", f"{cost.mean:,.1f} on average, about {cost.most:,} most")
     units = _units(publication.images)
-    out.results(asdict(cost) | units | {"differential_privacy": statement}, table, statement)
+    out.results(asdict(cost) | units | statements, table, *statements.values())
     limit = options.max_exposure
     if limit is not None and cost.most > limit:
         notes.print(f"Note: it would end early, before {unit} is in more than {limit} encodings.")
@@ -136,22 +141,43 @@ def _units(images: ImageTable) -> dict[str, int]:
     return {} if images.groups is None else {"groups": len(set(images.content_ids.tolist()))}
 
 
-def _beforehand(publication: Publication, earlier: float, options: EncryptOptions) -> str:
-    """The privacy statement for a publication; ``earlier`` is the largest loss so far."""
-    from instahide.encryption.privacy import epsilon_upper_bound, privacy_statement
+def _beforehand(
+    publication: Publication, earlier: float, options: EncryptOptions
+) -> dict[str, str]:
+    """What noise guarantees of a publication; ``earlier`` is the largest loss so far.
+
+    Raises:
+        InstaHideError: `min_mse` cannot be kept, or delta is not between 0 and 1.
+    """
+    from instahide.encryption.guarantees.statements import Guarantees
 
     images, scheme = publication.images, publication.scheme
-    limit, delta = options.max_exposure, options.delta
-    epsilon: float | None = epsilon_upper_bound(
+    limit, delta, noise = options.max_exposure, options.delta, bool(scheme.noise)
+    most = _loss_limit(publication, options)
+    bounds = Guarantees.beforehand(
         scheme, images.shape, images.std,
         copies=publication.copies, limit=limit, earlier=earlier, delta=delta,
     )  # fmt: skip
-    scope = f"{_scope(images)}, at most"
+    if bounds.loss is not None and earlier <= most < bounds.loss:
+        within = Guarantees.of(most, math.prod(images.shape), noise=noise, delta=delta)
+        return within.statements(scope=_scope(images), at_most=True)
     if limit is None and has_repeats(images) and math.isfinite(earlier):
         # Duplicates and groups go into more encodings than there are copies, by an unknown number.
         why = "there twice" if images.groups is None else "of one group"
-        epsilon, scope = None, f" before the ledger has counted, as some images are {why}"
-    return privacy_statement(epsilon, delta, noise=bool(scheme.noise), scope=scope)
+        unknown = Guarantees(noise, delta=delta)
+        return unknown.statements(scope=f" before the ledger has counted, as some images are {why}")
+    return bounds.statements(scope=_scope(images), at_most=True)
+
+
+def _loss_limit(publication: Publication, options: EncryptOptions) -> float:
+    """The largest loss of an image that `min_mse` allows; infinite without it."""
+    from instahide.encryption.guarantees.loss_limit import LossLimit
+
+    if options.min_mse is None:
+        return math.inf
+    images = publication.images
+    scheme = publication.scheme
+    return LossLimit.for_min_mse(options.min_mse, scheme, images.shape, images.std).most
 
 
 def _known(images: ImageTable, options: EncryptOptions) -> Totals:
@@ -186,15 +212,16 @@ def _publish(publication: Publication, options: EncryptOptions) -> None:
             engine=_engine(options.engine),
             resume=options.resume,
             limit=options.max_exposure,
+            min_mse=options.min_mse,
             progress=advance,
         )
         totals = ledger.totals(publication.images)
-        statement = _statement(publication, folder, totals, options.delta)
+        statements = _statements(publication, folder, totals, options.delta)
     units = _units(publication.images)
     if folder.manifest.ended == "limit":
         notes.print(
-            f"Note: ended before {'a group' if units else 'an image'} went into more than "
-            f"{options.max_exposure} encodings: {len(folder):,} of {folder.manifest.total:,} exist."
+            f"Note: ended before {'a group' if units else 'an image'} passed a limit "
+            f"({_limits(options)}): {len(folder):,} of {folder.manifest.total:,} encodings exist."
         )
     out.results(
         {
@@ -202,23 +229,29 @@ def _publish(publication: Publication, options: EncryptOptions) -> None:
             "encodings": len(folder),
             "ended": folder.manifest.ended,
             **units,
-            "differential_privacy": statement,
+            **statements,
         },
         f"{len(folder):,} encodings in {options.out}",
         *[f"Exposure is counted for {groups:,} groups of images." for groups in units.values()],
-        statement,
+        *statements.values(),
     )
 
 
-def _statement(
+def _limits(options: EncryptOptions) -> str:
+    """The limits of the options, in words."""
+    limits = {"--max-exposure": options.max_exposure, "--min-mse": options.min_mse}
+    return ", ".join(f"{name} {value:g}" for name, value in limits.items() if value is not None)
+
+
+def _statements(
     publication: Publication, folder: EncodedFolder, totals: Totals, delta: float
-) -> str:
-    """The privacy statement for the images, from the ledger that counted them.
+) -> dict[str, str]:
+    """What noise guarantees of the images, from the ledger that counted them.
 
     Raises:
         LedgerError: the ledger lacks encodings that are in the folder.
     """
-    from instahide.encryption.privacy import epsilon_of, privacy_statement
+    from instahide.encryption.guarantees.statements import Guarantees
 
     if folder.manifest.ended == "all" and totals.counts.min() < publication.copies:
         raise LedgerError(
@@ -226,14 +259,14 @@ def _statement(
             f"are in {folder.location}.",
             "Restore the ledger that was in use, and do not publish the folder before.",
         )
-    epsilon = epsilon_of(float(totals.losses.max()), delta)
-    return privacy_statement(
-        epsilon, delta, noise=bool(publication.scheme.noise), scope=_scope(publication.images)
-    )
+    images, noise = publication.images, bool(publication.scheme.noise)
+    values, loss = math.prod(images.shape), float(totals.losses.max())
+    found = Guarantees.of(loss, values, noise=noise, delta=delta)
+    return found.statements(scope=_scope(images))
 
 
 def _scope(images: ImageTable) -> str:
-    """What an epsilon protects, if it is more than an image."""
+    """What a guarantee protects, if it is more than an image."""
     return "" if images.groups is None else ", for all images of a group together"
 
 

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from instahide.cli.console import WARNING, notes, out
-from instahide.cli.options import Delta, EncodedSource, command
+from instahide.cli.options import Baseline, Delta, EncodedSource, Prior, command, prior_of
 from instahide.data.labels import Task
 
 if TYPE_CHECKING:
@@ -25,20 +25,25 @@ COLUMNS: dict[Task, str] = {
 
 
 @command
-def info(folder: EncodedSource, delta: Delta = 1e-5) -> None:
-    """Show a folder's contents and the exposure of its images.
+def info(
+    folder: EncodedSource, delta: Delta = 1e-5, baseline: Baseline = 0.001, prior: Prior = None
+) -> None:
+    """Show a folder's contents, the exposure of its images and what noise guarantees.
 
     With --json: the manifest.
     """
     from instahide.encodings.folder import EncodedFolder
-    from instahide.encodings.privacy import folders_statement
+    from instahide.encodings.guarantees import folder_guarantees, folders_statements
 
     manifest = EncodedFolder.open(folder, partial=True).manifest
     table = Table("", "", show_header=False)
     for name, value in _facts(manifest).items():
         table.add_row(name, value)
-    statement = folders_statement([manifest], delta)
-    out.results(json.loads(manifest.to_json()), table, statement)
+    statements = folders_statements([manifest], delta, baseline)
+    if prior is not None:
+        loss = folder_guarantees(manifest, delta).loss
+        statements["error_floor_with_a_prior"] = prior_of(prior, manifest.shape).statement(loss)
+    out.results(json.loads(manifest.to_json()), table, *statements.values())
     notes.print(WARNING)
 
 

@@ -13,15 +13,31 @@ from rich.bar import Bar
 from rich.table import Table
 
 from instahide.cli.console import notes, out
-from instahide.cli.options import LABEL_PANEL, Delta, LedgerFile, command
+from instahide.cli.options import (
+    LABEL_PANEL,
+    Baseline,
+    Delta,
+    LedgerFile,
+    Prior,
+    command,
+    prior_of,
+)
 from instahide.data import open_images
 from instahide.data.read_settings import ReadSettings
+from instahide.errors import InstaHideError
 
 if TYPE_CHECKING:
     from instahide.encodings.ledger.ledger import Totals
 
 #: Largest number of bars of the histogram.
 _BARS = 10
+#: The sentences of `summary` that are printed.
+STATEMENTS = (
+    "differential_privacy",
+    "error_floor",
+    "error_floor_with_a_prior",
+    "reconstruction_robustness",
+)
 
 MEANING = (
     "The authors' challenge fell with about 100 exposures of each image: it was in 50 encodings as "
@@ -36,6 +52,8 @@ class LedgerOptions(ReadSettings):
     path: LedgerFile = None
     data: str | None = Field(None, description="only the images of this folder, file or URL")
     delta: Delta = 1e-5
+    baseline: Baseline = 0.001
+    prior: Prior = None
 
 
 @command
@@ -47,7 +65,14 @@ def ledger(options: Annotated[LedgerOptions, {"Labels": LABEL_PANEL}]) -> None:
     from instahide.encodings.ledger.ledger import default_ledger
 
     path = options.path or default_ledger()
-    figures = summary(_totals(path, options), options.delta)
+    totals, shape = _totals(path, options)
+    values = None if shape is None else math.prod(shape)
+    figures = summary(totals, options.delta, values=values, baseline=options.baseline)
+    if options.prior is not None and figures["exposures"]:
+        if shape is None:
+            raise InstaHideError("A prior is for images of a size.", "Name them with --data.")
+        loss = float(totals.losses.max())
+        figures["error_floor_with_a_prior"] = prior_of(options.prior, shape).statement(loss)
     results = {"ledger": path, **figures}
     if not figures["exposures"]:
         out.results(results, _nothing(path, options.data))
@@ -57,25 +82,47 @@ def ledger(options: Annotated[LedgerOptions, {"Labels": LABEL_PANEL}]) -> None:
         f"Ledger {path}",
         _table(figures),
         _histogram(figures["histogram"]),
-        figures["differential_privacy"],
+        *(figures[name] for name in STATEMENTS if name in figures),
     )
     notes.print(MEANING)
 
 
-def summary(totals: Totals, delta: float = 1e-5) -> dict[str, Any]:
+def summary(
+    totals: Totals,
+    delta: float = 1e-5,
+    *,
+    values: int | None = None,
+    baseline: float = 0.001,
+) -> dict[str, Any]:
     """The figures of ``totals``, ready for JSON.
 
     An exposure is one image in one encoding; images of a group are counted as one. Squared
-    coefficients are a mean over exposures. Epsilon is that of the least protected image; None if it
-    has no guarantee. The privacy statement is None if no encoding was counted.
+    coefficients are a mean over exposures. Epsilon and the least error floor are those of the least
+    protected image; None if it has no guarantee. Statements are None if no encoding was counted.
+
+    Args:
+        totals: totals of the images.
+        delta: delta of epsilon.
+        values: number of values of an image, for error floors; None if it is unknown.
+        baseline: kappa of `robustness.success_bound`.
+
+    Raises:
+        InstaHideError: ``delta`` or ``baseline`` is not between 0 and 1.
     """
-    from instahide.encryption.privacy import epsilon_of, privacy_statement
+    from instahide.encryption.guarantees.error_floor import floor_statement
+    from instahide.encryption.guarantees.statements import Guarantees
 
     counts, exposures = totals.counts, int(totals.counts.sum())
     losses = totals.losses[counts > 0]
-    epsilon = epsilon_of(float(losses.max(initial=0)), delta)
     # If no image has an encoding with noise, no noise was ever added.
     noise = bool(np.isfinite(losses).any())
+    found = Guarantees.of(float(losses.max(initial=0)), values, noise=noise, delta=delta)
+    statements: dict[str, str | None] = {**found.statements(baseline)}
+    if values is None:
+        scope = "; name the images with --data"
+        statements["error_floor"] = floor_statement(None, noise=noise, scope=scope)
+    if not exposures:
+        statements = dict.fromkeys(statements)
     some = len(counts) > 0
     return {
         "images": len(counts),
@@ -85,13 +132,26 @@ def summary(totals: Totals, delta: float = 1e-5) -> dict[str, Any]:
         "mean": float(counts.mean()) if some else None,
         "most": int(counts.max()) if some else None,
         "mean_squared_coefficient": totals.squares.sum() / exposures if exposures else None,
-        "epsilon": epsilon if exposures and math.isfinite(epsilon) else None,
+        "epsilon": _finite(found.epsilon) if exposures else None,
         "delta": delta,
-        "differential_privacy": privacy_statement(epsilon, delta, noise=noise)
-        if exposures
-        else None,
+        "error_floor_least": _finite(found.floor) if exposures else None,
+        "error_floor_median": _median_floor(losses, values),
+        **statements,
         "histogram": histogram(counts) if some else [],
     }
+
+
+def _median_floor(losses: NDArray[np.float64], values: int | None) -> float | None:
+    """The median of the error floors of the images that were encoded; None if it is unknown."""
+    from instahide.encryption.guarantees.error_floor import unbiased_floor
+
+    if values is None or not len(losses):
+        return None
+    return unbiased_floor(float(np.median(losses)), values)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def histogram(counts: NDArray[np.int64]) -> list[dict[str, int]]:
@@ -105,17 +165,19 @@ def histogram(counts: NDArray[np.int64]) -> list[dict[str, int]]:
     ]
 
 
-def _totals(path: Path, options: LedgerOptions) -> Totals:
+def _totals(path: Path, options: LedgerOptions) -> tuple[Totals, tuple[int, ...] | None]:
+    """The totals, and the shape of the images if it is known."""
     from instahide.encodings.ledger.ledger import Ledger, Totals
 
     if not path.exists():
         # Do not create a ledger to read it.
-        return Totals(np.empty(0, np.int64), np.empty(0), np.empty(0))
+        return Totals(np.empty(0, np.int64), np.empty(0), np.empty(0)), None
     images = None
     if options.data is not None:
         images = open_images(options.data, **options.read_options())
     with Ledger.open(path) as opened:
-        return opened.totals(images, progress=True)
+        shape = None if images is None else images.shape
+        return opened.totals(images, progress=True), shape
 
 
 def _nothing(path: Path, data: str | None) -> str:
@@ -138,6 +200,8 @@ def _table(figures: dict[str, Any]) -> Table:
         ("exposures of an image or group, most", f"{figures['most']:,}"),
         ("squared coefficient of an exposure, mean", f"{figures['mean_squared_coefficient']:.3f}"),
     ]
+    if (median := figures["error_floor_median"]) is not None:
+        rows.append(("error floor of an image or group, median", f"{median:.3g}"))
     for row in rows:
         table.add_row(*row)
     return table

@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from pathlib import Path
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Literal, Union, get_args, get_origin
 
 import click
 import typer
@@ -32,6 +32,9 @@ from instahide.encryption.scheme import (
     label_mode_for,
 )
 from instahide.errors import InstaHideError, first_validation_error
+
+if TYPE_CHECKING:
+    from instahide.encryption.guarantees.prior import PixelPrior
 
 #: Largest value of other counts.
 MOST = 1_000_000
@@ -67,6 +70,18 @@ LedgerFile = Annotated[
     typer.Option("--ledger", help="File of the ledger; if omitted, $INSTAHIDE_LEDGER or your own."),
 ]
 Delta = Annotated[float, typer.Option(help="Delta at which the epsilon of the noise is given.")]
+Baseline = Annotated[
+    float,
+    typer.Option(help="Chance of success of an attack without encodings, for its bound with them."),
+]
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        help="Public images like these, of the same size: estimates an error floor for biased "
+        "reconstructions too.",
+    ),
+]
 #: The formats of `instahide.encodings.convert`.
 Format = Annotated[
     Literal["challenge", "webdataset", "huggingface", "parquet"],
@@ -128,6 +143,25 @@ def _everywhere(
     ] = False,
 ) -> None:
     """The options of every command."""
+
+
+def prior_of(source: str, shape: tuple[int, ...]) -> PixelPrior:
+    """The prior of the public images ``source``, for private images of ``shape``.
+
+    Raises:
+        InstaHideError: the images cannot be read, are too few, or have another shape.
+    """
+    from instahide.data import open_images
+    from instahide.encryption.guarantees.prior import estimate_prior
+
+    *_, height, width = shape
+    public = open_images(source, size=height if height == width else None)
+    if public.shape != shape:
+        raise InstaHideError(
+            f"The images of the prior have shape {public.shape}, and the private ones {shape}.",
+            "Name public images of the same size and number of channels.",
+        )
+    return estimate_prior(public)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:

@@ -26,7 +26,7 @@ PANELS = {
     ),
     "Labels": LABEL_PANEL,
     "Encryption": (*MIXING_PANEL, "crop_padding", "flip"),
-    "Exposure": ("ledger", "max_exposure"),
+    "Exposure": ("ledger", "max_exposure", "min_mse"),
     "Network": ("model", "weights", "sign_invariant", "seed"),
     "Training": (
         "epochs", "batch_size", "optimizer", "lr", "weight_decay", "momentum", "schedule", "ema",
@@ -84,18 +84,18 @@ def _train(
     with shown as progress, processes.fail_together():
         settings = _settings(given, folder, config, resume)
         job = start(settings, folder, resume=resume, progress=progress, processes=processes)
-    privacy = _privacy(job)
+    statements = _statements(job)
     out.results(
         {
             "folder": folder,
             "metrics": job.metrics,
             "images_per_second": job.history[-1].images_per_second,
             "exposure": job.facts.get("exposure"),
-            "differential_privacy": privacy,
+            **statements,
         },
         _title(job),
         _table(job),
-        privacy,
+        *statements.values(),
         f"Results, network and settings: {folder}",
     )
     if job.material.scheme.k > 1:
@@ -144,19 +144,20 @@ def _table(job: Trainer) -> Table:
     return table
 
 
-def _privacy(job: Trainer) -> str:
+def _statements(job: Trainer) -> dict[str, str]:
     """What noise guarantees of the images that were trained on."""
-    from instahide.encodings.privacy import folders_statement
-    from instahide.encryption.privacy import DELTA, privacy_statement
+    from instahide.encodings.guarantees import folders_statements
+    from instahide.encryption.guarantees.statements import Guarantees
     from instahide.training.data.pooled import PooledData
 
     material = job.material
     if isinstance(material, PooledData):
-        return folders_statement([folder.manifest for folder in material.folders])
-    guarantee = job.facts.get("guarantee", {"epsilon": None, "delta": DELTA})
-    # JSON knows no infinity: the ledger says null for it.
-    epsilon = math.inf if guarantee["epsilon"] is None else guarantee["epsilon"]
-    return privacy_statement(epsilon, guarantee["delta"], noise=bool(material.scheme.noise))
+        return folders_statements([folder.manifest for folder in material.folders])
+    # JSON knows no infinity: null stands for it.
+    loss = job.facts.get("guarantee", {}).get("loss")
+    values = math.prod(material.card.shape)
+    noise = bool(material.scheme.noise)
+    return Guarantees.of(math.inf if loss is None else loss, values, noise=noise).statements()
 
 
 def _title(job: Trainer) -> str:

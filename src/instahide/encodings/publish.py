@@ -199,6 +199,7 @@ def publish(
     engine: Engine,
     resume: bool = False,
     limit: int | None = None,
+    min_mse: float | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> EncodedFolder:
     """Encrypt images into the folder ``location``, or resume.
@@ -210,16 +211,20 @@ def publish(
         engine: `threads`, or an engine that uses other machines.
         resume: keep the finished shards of a killed run; the others are encoded again.
         limit: largest exposure of an image; publishing ends before an image exceeds it.
+        min_mse: least error of unbiased reconstructions, as for `Ledger.account`; publishing ends
+            before an image falls below it.
         progress: called with the number of encodings of each finished shard.
 
     Raises:
         InstaHideError: images, folder or ledger cannot be used.
         ExposureLimitError: no encoding is within the limit.
     """
-    account = ledger.account(publication.images, limit=limit, scheme=publication.scheme)
+    account = ledger.account(
+        publication.images, limit=limit, min_mse=min_mse, scheme=publication.scheme
+    )
     # Validates images and scheme before anything is written.
     encoder = publication.encoder(account)
-    uneven = limit is not None or has_repeats(publication.images)
+    uneven = account.limited or has_repeats(publication.images)
     manifest = publication.manifest().model_copy(update={"limited": uneven})
     with writing_encodings(location, manifest, resume=resume) as writer:
         progress(len(writer.manifest))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import Hashes, all_unique, duplicate_ids, merge_ids
 from instahide.data.duplicates.group_hash import Groups, group_hashes
+from instahide.encryption.guarantees.loss_limit import LossLimit
 from instahide.encryption.sampling._duplicates_numba import (
     add_to_totals,
     has_repeats,
@@ -42,10 +43,13 @@ class Exposure:
         groups: the group of each image, such as its patient: names in order, or a function from
             number to name; an empty name for an image in no group. Images of one group share a
             count, and encoders never mix two of them.
+        loss_limit: largest privacy loss of an image, such as `LossLimit.for_min_mse`; None for no
+            limit.
 
     Attributes:
         images: N.
         limit: the limit, or None.
+        loss_limit: the limit of the loss, or None.
 
     Raises:
         InstaHideError: ``limit`` is below 1, or there is not a group for each image.
@@ -61,11 +65,17 @@ class Exposure:
     """
 
     def __init__(
-        self, images: int, *, limit: int | None = None, groups: Groups | None = None
+        self,
+        images: int,
+        *,
+        limit: int | None = None,
+        groups: Groups | None = None,
+        loss_limit: LossLimit | None = None,
     ) -> None:
         require_limit(limit)
         self.images = images
         self.limit = limit
+        self.loss_limit = loss_limit
         self._counts: NDArray[np.int64] = np.zeros(images, np.int64)
         self._squares: NDArray[np.float64] = np.zeros(images, np.float64)
         #: (N,) the first image with the same picture; None if all pictures are distinct.
@@ -76,6 +86,11 @@ class Exposure:
             self.identify(group_hashes(groups, images))
 
     @property
+    def limited(self) -> bool:
+        """Whether there is a limit, of encodings or of the loss."""
+        return self.limit is not None or self.loss_limit is not None
+
+    @property
     def counts(self) -> NDArray[np.int64]:
         """(N,) encodings that each image went into."""
         return self._each(self._counts)
@@ -84,6 +99,12 @@ class Exposure:
     def squares(self) -> NDArray[np.float64]:
         """(N,) sums of its squared coefficients in them."""
         return self._each(self._squares)
+
+    def further(self) -> NDArray[np.int64] | None:
+        """(N,) encodings that each image may certainly still go into; None without a limit."""
+        if not self.limited:
+            return None
+        return self._further(self.counts, self._losses(self.squares))
 
     @property
     def by_picture(self) -> NDArray[np.int64]:
@@ -118,7 +139,9 @@ class Exposure:
         before, self._first = self._first, first[inverse]
         if before is None or not np.array_equal(before, self._first):
             self._counts = gathered(self._counts, self._first)
-            self._squares = gathered(self._squares, self._first)
+            # A mix may hold several of them, so that their coefficients add up before they are
+            # squared: the roots add up to no less (the triangle inequality).
+            self._squares = np.square(gathered(np.sqrt(self._squares), self._first))
 
     def _each(self, totals: NDArray[Scalar]) -> NDArray[Scalar]:
         """``totals`` (N,) of pictures, expanded to images."""
@@ -137,6 +160,12 @@ class Exposure:
         Raises:
             InstaHideError: the accounting uses a lower rate, and would understate epsilon.
         """
+        if self.loss_limit is not None and rate > self.loss_limit.rate * (1 + 1e-9):
+            raise InstaHideError(
+                "The exposure limits the loss for a scheme with more noise, or for images under "
+                "another normalization, so the limit would not hold.",
+                "Make the limit from the scheme that encrypts, and from the std of the images.",
+            )
 
     def begin_epoch(self, rows: NDArray[np.int64]) -> None:
         """Called at the start of an epoch that encrypts the images ``rows`` (n,) and no others.
@@ -146,9 +175,9 @@ class Exposure:
 
     def exhausted(self) -> NDArray[np.bool] | None:
         """(N,) whether each image is at its limit; None if no image is."""
-        if self.limit is None:
+        if not self.limited:
             return None
-        spent = self._each(self._counts) >= self.limit
+        spent = self._each(self._exhausted(self._counts, self._losses(self._squares)))
         return spent if spent.any() else None
 
     def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
@@ -165,14 +194,49 @@ class Exposure:
         Returns:
             The number of mixes that were counted.
         """
-        if self.limit is not None and os.getpid() != self._process:
+        if self.limited and os.getpid() != self._process:
             raise _counts_here()
         with self._lock:
             taken = len(rows)
-            if self.limit is not None:
-                taken = within_limit(once_each(self._pictures(rows)), self._counts, self.limit)
+            if self.limited:
+                mixes = once_each(self._pictures(rows), coefficients)
+                taken = self._within(*mixes, self._counts, self._losses(self._squares))
             totals = self._counts, self._squares
             add_to_totals(rows[:taken], self._first, coefficients[:taken], *totals)
+        return taken
+
+    def _losses(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The losses of images with ``squares``; zeros if the loss is not limited."""
+        return squares * (0.0 if self.loss_limit is None else self.loss_limit.rate)
+
+    def _exhausted(
+        self, counts: NDArray[np.int64], losses: NDArray[np.float64]
+    ) -> NDArray[np.bool]:
+        """Whether images with these totals are at a limit."""
+        spent = np.zeros(counts.shape, np.bool) if self.limit is None else counts >= self.limit
+        return spent if self.loss_limit is None else spent | self.loss_limit.exhausted(losses)
+
+    def _further(self, counts: NDArray[np.int64], losses: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Encodings that images with these totals may certainly still go into."""
+        most = np.iinfo(np.int64).max if self.limit is None else self.limit
+        left = np.maximum(most - counts, 0)
+        if self.loss_limit is not None:
+            left = np.minimum(left, self.loss_limit.further(losses))
+        return left
+
+    def _within(
+        self,
+        pictures: NDArray[np.int64],
+        coefficients: NDArray[np.float32],
+        counts: NDArray[np.int64],
+        losses: NDArray[np.float64],
+    ) -> int:
+        """The number of first mixes, from `once_each`, that keep every image within its limits."""
+        taken = len(pictures)
+        if self.limit is not None:
+            taken = within_limit(pictures, counts, self.limit)
+        if self.loss_limit is not None:
+            taken = min(taken, self.loss_limit.within(pictures, coefficients, losses))
         return taken
 
     def __copy__(self) -> Self:
@@ -189,7 +253,7 @@ class Exposure:
         Raises:
             InstaHideError: there is a limit, which two separate counts would not enforce.
         """
-        if self.limit is not None:
+        if self.limited:
             raise _counts_here()
         return _continued, (self.images, self._counts, self._squares, self._first)
 
@@ -205,6 +269,7 @@ class ExposureView(Exposure):
     def __init__(self, whole: Exposure, rows: NDArray[np.int64]) -> None:
         self.images = len(rows)
         self.limit = whole.limit
+        self.loss_limit = whole.loss_limit
         self._whole = whole
         self._rows = rows
 
@@ -217,6 +282,11 @@ class ExposureView(Exposure):
     def squares(self) -> NDArray[np.float64]:
         """(n,) sums of its squared coefficients in them."""
         return self._whole.squares[self._rows]
+
+    def further(self) -> NDArray[np.int64] | None:
+        """(n,) encodings that each image may certainly still go into; None without a limit."""
+        whole = self._whole.further()
+        return None if whole is None else whole[self._rows]
 
     def exhausted(self) -> NDArray[np.bool] | None:
         """(n,) whether each image is at its limit; None if no image is."""
@@ -259,12 +329,17 @@ def within_limit(rows: NDArray[np.int64], counts: NDArray[np.int64], limit: int)
     return int(beyond.min()) // rows.shape[1] if len(beyond) else len(rows)
 
 
-def once_each(pictures: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``pictures`` (n, p) with -1 in place of every repetition within a mix."""
+def once_each(
+    pictures: NDArray[np.int64], coefficients: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """``pictures`` (n, p) with -1 in place of every repetition within a mix.
+
+    A picture that occurs twice in a mix has the sum of its ``coefficients`` (n, p).
+    """
     if has_repeats(pictures):
-        pictures = pictures.copy()
-        merge_repeats(pictures, np.zeros(pictures.shape, np.float32))
-    return pictures
+        pictures, coefficients = pictures.copy(), np.array(coefficients, np.float32)
+        merge_repeats(pictures, coefficients)
+    return pictures, coefficients
 
 
 def gathered(totals: NDArray[Scalar], first: NDArray[np.int64]) -> NDArray[Scalar]:
@@ -276,9 +351,12 @@ def gathered(totals: NDArray[Scalar], first: NDArray[np.int64]) -> NDArray[Scala
 
 def limit_error(exposure: Exposure) -> ExposureLimitError:
     """The error that says that the limit of ``exposure`` is reached."""
+    reached = [] if exposure.limit is None else [f"above {exposure.limit} encodings"]
+    if exposure.loss_limit is not None:
+        reached.append("to a privacy loss above its limit")
     return ExposureLimitError(
-        f"The next encoding would bring an image, or the group that it is of, above "
-        f"{exposure.limit} encodings.",
+        f"The next encoding {'would' if exposure.loss_limit is None else 'could'} bring an image, "
+        f"or the group that it is of, {' or '.join(reached)}.",
         "Stop here, or raise the limit knowing that attacks gain with every encoding of an image.",
     )
 

@@ -27,7 +27,7 @@ from instahide.utils.optional_deps import requires_extra
 #: Default delta.
 DELTA = 1e-5
 #: Margin for the rounding of sums of many losses.
-_ROUNDING = 1 - 1e-9
+ROUNDING = 1 - 1e-9
 #: Three digits, rounded up, so that an epsilon is never understated.
 _UPWARDS = Context(prec=3, rounding=ROUND_CEILING)
 _LEAST_EPSILON = 0.001
@@ -82,7 +82,7 @@ def largest_loss(epsilon: float, delta: float) -> float:
     It leaves a margin for the rounding of sums of many losses.
     """
     # If delta is below one half, epsilon is above mu^2 / 2.
-    return _bisect(lambda loss: epsilon_of(loss, delta) <= epsilon, 2 * epsilon)[0] * _ROUNDING
+    return _bisect(lambda loss: epsilon_of(loss, delta) <= epsilon, 2 * epsilon)[0] * ROUNDING
 
 
 def _bisect(holds: Callable[[float], bool], high: float) -> tuple[float, float]:
@@ -119,8 +119,29 @@ def epsilon_upper_bound(
     require_delta(delta)
     if limit is None:
         delta /= 2
-        limit = copies + max_partner_count(copies * (scheme.private_k - 1), delta)
-    return epsilon_of(earlier + scheme.c1**2 * limit * mu_squared_rate(scheme, shape, std), delta)
+    loss = loss_upper_bound(
+        scheme, shape, std, copies=copies, limit=limit, earlier=earlier, chance=delta
+    )
+    return epsilon_of(loss, delta)
+
+
+def loss_upper_bound(
+    scheme: Scheme,
+    shape: tuple[int, ...],
+    std: Sequence[float],
+    *,
+    copies: int,
+    limit: int | None = None,
+    earlier: float = 0.0,
+    chance: float = DELTA / 2,
+) -> float:
+    """An upper bound of the mu^2 of an image, known before any coefficient is drawn.
+
+    As for `epsilon_upper_bound`; without a limit, it is exceeded with probability <= ``chance``.
+    """
+    if limit is None:
+        limit = copies + max_partner_count(copies * (scheme.private_k - 1), chance)
+    return earlier + scheme.c1**2 * limit * mu_squared_rate(scheme, shape, std)
 
 
 def max_partner_count(mean: float, chance: float) -> int:

@@ -55,7 +55,7 @@ def _masked(values: Mapping[str, object]) -> bool:
 ENCRYPTION = (
     "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "label_mode",
     "coefficient_distribution", "noise", "crop_padding", "flip", "ledger", "max_exposure",
-    "queries", "query_coefficient", "calibration_share",
+    "min_mse", "queries", "query_coefficient", "calibration_share",
 )  # fmt: skip
 
 #: Numbers in a range that all computations support.
@@ -148,6 +148,11 @@ class TrainSettings(ReadSettings):
     )
     max_exposure: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="stop before an image, or a group, has gone into more encodings than this"
+    )
+    min_mse: Annotated[Number, Field(gt=0)] | None = Field(
+        None,
+        description="stop before the error floor of an image, or a group, is below this mean "
+        "squared error of unbiased reconstructions, with pixels from 0 to 1; needs noise",
     )
 
     class_weights: Weights | None = Field(

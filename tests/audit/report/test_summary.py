@@ -141,15 +141,22 @@ def test_an_update_has_a_sentence_of_its_own() -> None:
 def test_what_noise_guarantees_is_said_and_that_without_it_nothing_is() -> None:
     none = "Differential privacy: none (no noise added)."
     assert privacy_sentence(FACTS).startswith("There is no guarantee")
-    assert privacy_sentence(FACTS).endswith(none)
-    assert none in summarize([recovered(92)], FACTS)
+    assert none in privacy_sentence(FACTS)
+    for name in ("Error floor", "Reconstruction robustness"):
+        assert f"{name}: none (no noise added)." in privacy_sentence(FACTS)
+    assert any(sentence.startswith(none) for sentence in summarize([recovered(92)], FACTS))
     assert all("guarantee" not in sentence for sentence in summarize([recovered(92)], FACTS))
     limited = FACTS.model_copy(update={"scheme": {"noise": 2.0}})
     assert "Differential privacy: not known here" in privacy_sentence(limited)
-    noisy = FACTS.model_copy(update={"epsilon": 3.14159, "scheme": {"noise": 2.0}})
+    assert "Error floor: not known here; the ledger has it." in privacy_sentence(limited)
+    figures = {"epsilon": 3.14159, "loss": 1.0, "error_floor": 0.0123, "prior_statement": "A floor"}
+    noisy = FACTS.model_copy(update={**figures, "scheme": {"noise": 2.0}})
     said = summarize([recovered(0)], noisy)[-2]
     assert said == privacy_sentence(noisy)
     assert "epsilon = 3.15 at delta = 1e-05, at most" in said
+    assert "Error floor: mean squared error of at least 0.0123, so PSNR of at most 19.2 dB" in said
+    assert "Reconstruction robustness: an attack that succeeds in 0.1% of cases" in said
+    assert "A floor." in said
 
 
 def first(*results: AttackResult, **more: Any) -> str:

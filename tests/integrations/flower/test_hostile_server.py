@@ -252,6 +252,35 @@ def test_max_epsilon_holds_over_rounds_and_is_refused_without_noise(hospital: Ma
     assert "epsilon" in node.refusal(node.message(), noise=20.0)
 
 
+def test_min_mse_holds_over_rounds_and_is_refused_without_noise(hospital: Make) -> None:
+    node = hospital(min_mse=0.01, max_exposure=10**6)
+    assert "Without noise this participant's `min-mse`" in node.refusal(node.message())
+    accepted = 0
+    for _ in range(30):
+        accepted += not node.answer(node.message(), noise=1.0).has_error()
+        with Ledger.open(Path(node.own["ledger"])) as ledger:
+            most = float(ledger.totals().losses.max())
+        assert 256 / most >= 0.01
+    assert 1 <= accepted < 30
+    assert "min-mse" in node.refusal(node.message(), noise=0.1)
+    # A run cannot choose it.
+    assert "min-mse" in node.refusal(node.message(), noise=0.1, **{"min-mse": 1e-9})
+
+
+def test_min_mse_is_refused_for_dp_sgd_and_plain_training(hospital: Make) -> None:
+    node = hospital(scheme="plain", min_mse=0.05)
+    assert "min-mse" in node.refusal(node.message(run={"scheme": "plain"}), scheme="plain")
+
+
+def test_the_stricter_of_two_limits_holds(hospital: Make) -> None:
+    strict, loose = (
+        hospital(max_epsilon=epsilon, delta=1e-6, min_mse=0.01, max_exposure=10**6)
+        for epsilon in (1e-3, 1e5)
+    )
+    assert "max-epsilon` and `min-mse" in strict.refusal(strict.message(), noise=1.0)
+    assert not loose.answer(loose.message(), noise=1.0).has_error()
+
+
 @pytest.mark.parametrize("strategy", ["fedavg", "fedsgd"])
 def test_max_epsilon_is_never_kept_by_plain_training(hospital: Make, strategy: str) -> None:
     node = hospital(scheme="plain", max_epsilon=5.0)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from instahide import InstaHideError
+from instahide import InstaHideError, Scheme
 from instahide.encodings.ledger.ledger import Ledger
+from instahide.errors import ExposureLimitError
 from instahide.integrations.lightning.callback import InstaHideCallback
 from tests.integrations.lightning.lightning_parts import (
     IMAGES,
@@ -58,6 +59,26 @@ def test_the_limit_holds_over_runs(tmp_path: Path) -> None:
         callback = fit(tmp_path / "two", 9, ledger=path, max_exposure=9)
     assert callback.exposures[0].counts.max() <= 9
     assert total(path) > 2 * 2 * IMAGES
+
+
+def test_the_error_floor_holds_over_runs(tmp_path: Path) -> None:
+    path, scheme = tmp_path / "ledger.sqlite", Scheme.inside(2, noise=3.0)
+    limited: dict[str, Any] = {"mean": [0.5], "std": [0.25], "scheme": scheme, "min_mse": 0.05}
+    with pytest.warns(UserWarning, match="privacy loss above its limit. Training ends early"):
+        fit(tmp_path / "one", 99, ledger=path, **limited)
+    with pytest.raises(ExposureLimitError, match="privacy loss"):
+        fit(tmp_path / "two", 99, ledger=path, **limited)
+    with Ledger.open(path) as ledger:
+        assert 64 / ledger.totals().losses.max() >= 0.05
+
+
+def test_an_error_floor_needs_noise_and_a_ledger(tmp_path: Path) -> None:
+    with pytest.raises(InstaHideError, match="Without noise"):
+        InstaHideCallback(Scheme.inside(2), min_mse=0.05, ledger=tmp_path / "ledger.sqlite")
+    with pytest.raises(InstaHideError, match="Name a ledger="):
+        InstaHideCallback(Scheme.inside(2, noise=3.0), min_mse=0.05)
+    with pytest.raises(InstaHideError, match="cannot be a floor"):
+        InstaHideCallback(Scheme.inside(2, noise=3.0), min_mse=0.0)
 
 
 @pytest.mark.parametrize("before", [True, False])

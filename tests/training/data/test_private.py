@@ -12,7 +12,7 @@ import pytest
 from instahide.data import open_split
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.privacy import epsilon_of, mu_squared_rate
-from instahide.errors import ExposureLimitError
+from instahide.errors import ExposureLimitError, InstaHideError
 from instahide.training.settings import TrainSettings
 from instahide.training.trainer import start
 
@@ -77,6 +77,8 @@ def test_a_run_with_noise_says_what_it_guarantees(tmp_path: Path) -> None:
     rate = mu_squared_rate(asked.encryption(), images.shape, images.std)
     assert guarantees[1] == {
         "epsilon": pytest.approx(epsilon_of(totals.squares.max() * rate), rel=1e-4),
+        "loss": pytest.approx(totals.squares.max() * rate, rel=1e-6),
+        "error_floor": pytest.approx(64 / (totals.squares.max() * rate), rel=1e-6),
         "delta": 1e-5,
     }
     assert guarantees[0]["epsilon"] < guarantees[1]["epsilon"]
@@ -84,6 +86,20 @@ def test_a_run_with_noise_says_what_it_guarantees(tmp_path: Path) -> None:
     start(settings(tmp_path, epochs=1), tmp_path / "three")
     third = start(asked, tmp_path / "four")
     assert third.material.facts()["guarantee"]["epsilon"] is None
+
+
+def test_training_ends_before_an_image_falls_below_its_error_floor(tmp_path: Path) -> None:
+    with pytest.raises(ExposureLimitError, match="privacy loss"):
+        start(settings(tmp_path, noise=2.0, min_mse=0.02, epochs=50), tmp_path / "run")
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        losses = ledger.totals(open_split("digits").train).losses
+    assert 0.02 <= 64 / losses.max() < 0.03
+
+
+@pytest.mark.parametrize("scheme", ["inside", "plain"])
+def test_an_error_floor_without_noise_is_refused(tmp_path: Path, scheme: str) -> None:
+    with pytest.raises(InstaHideError, match=r"Without noise.*Add noise"):
+        start(settings(tmp_path, scheme=scheme, min_mse=0.02), tmp_path / "run")
 
 
 def test_plain_images_under_noise_are_counted_as_encodings(tmp_path: Path) -> None:

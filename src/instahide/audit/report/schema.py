@@ -142,6 +142,22 @@ class Facts(_Plain):
         "noise, if an exposure limit was set, or if images of one group count together"
     )
     delta: Number = Field(description="the delta for which epsilon is computed")
+    loss: Number | None = Field(
+        None,
+        description="upper bound on mu^2, the Fisher information of all values of an image in its "
+        "encodings, from which the error floor and the reconstruction robustness follow; null "
+        "where epsilon is",
+    )
+    error_floor: Number | None = Field(
+        None,
+        description="least mean squared error of an unbiased reconstruction of any image, with "
+        "pixels from 0 to 1; null where epsilon is",
+    )
+    prior_statement: str | None = Field(
+        None,
+        description="the error floor of any reconstruction that rests on a prior estimated from "
+        "the public images; null where epsilon is, or without public images",
+    )
     rehearsed_images: int = Field(description="number of private images in the rehearsal")
     rehearsed_copies: int = Field(description="number of encodings of each image in the rehearsal")
     settings: dict[str, str] = Field(description="other known settings")

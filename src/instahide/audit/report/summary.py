@@ -10,7 +10,7 @@ from instahide.audit.schedule import ENDLESS, FEDERATIONS, SENT, On, Task
 from instahide.audit.scoring.ceiling import resists
 from instahide.audit.scoring.gradient_inversion import ABOVE_BLANK, INVERTED
 from instahide.audit.scoring.scores import LEAST_COEFFICIENT
-from instahide.encryption.privacy import privacy_statement
+from instahide.encryption.guarantees.statements import Guarantees
 
 #: If at least this share of the encodings was recovered, the inversion limits nothing.
 NEARLY_ALL = 0.95
@@ -53,7 +53,7 @@ def summarize(
     if any(result.figures.get("found") for result in done):
         sentences.insert(0, _generator(done))
     if facts.epsilon is None:
-        sentences += [f"{_statement(facts)}.", _share(facts), LIMITS]
+        sentences += [_statements(facts), _share(facts), LIMITS]
     else:
         sentences += [_share(facts), privacy_sentence(facts), LIMITS]
     first, *rest = [sentence for sentence in sentences if sentence]
@@ -93,18 +93,25 @@ def finding(result: AttackResult) -> str:
 def privacy_sentence(facts: Facts) -> str:
     """Return a paragraph on the differential privacy of the published encodings."""
     if facts.epsilon is None:
-        return f"There is no guarantee against attacks that were not tried. {_statement(facts)}."
+        return f"There is no guarantee against attacks that were not tried. {_statements(facts)}"
     return (
-        f"{_statement(facts)}. This guarantee is for the pixels of one image and holds against any "
-        "attack, also by an attacker who knows the label and the partners of the image. A smaller "
-        "epsilon is a stronger guarantee; above 10 the guarantee is almost meaningless."
+        f"{_statements(facts)} All this is for the pixels of one image, also against an attacker "
+        "who knows the label and the partners of the image. Differential privacy and "
+        "reconstruction robustness hold against any attack. A smaller epsilon is a stronger "
+        "guarantee; above 10 the guarantee is almost meaningless."
     )
 
 
-def _statement(facts: Facts) -> str:
-    noise = bool(facts.scheme.get("noise"))
-    scope = "; the ledger has it" if facts.epsilon is None else ", at most"
-    return privacy_statement(facts.epsilon, facts.delta, noise=noise, scope=scope)
+def _statements(facts: Facts) -> str:
+    """Return the sentences on guarantees."""
+    found = Guarantees(
+        bool(facts.scheme.get("noise")), facts.epsilon, facts.error_floor, facts.loss, facts.delta
+    )
+    scope = "; the ledger has it" if facts.epsilon is None else ""
+    statements = found.statements(scope=scope, at_most=True)
+    if facts.prior_statement is not None:
+        statements["error_floor_with_a_prior"] = facts.prior_statement
+    return " ".join(f"{statement}." for statement in statements.values())
 
 
 def duration(seconds: float) -> str:

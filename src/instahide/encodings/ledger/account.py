@@ -14,8 +14,8 @@ from instahide.data.duplicates.content_hash import connected_ids, merge_ids
 from instahide.encodings.ledger.schema import with_crc, without_crc
 from instahide.encodings.ledger.store import LedgerFile
 from instahide.encodings.ledger.stored_hashes import count_links
-from instahide.encryption.exposure import Exposure, Scalar, require_limit, within_limit
-from instahide.encryption.sampling._duplicates_numba import has_repeats, merge_repeats
+from instahide.encryption.exposure import Exposure, Scalar, once_each, require_limit
+from instahide.encryption.guarantees.loss_limit import LossLimit
 from instahide.errors import LedgerError
 
 
@@ -33,14 +33,21 @@ class LedgerAccount(Exposure):
             first. New rows are entered.
         limit: largest exposure of an image; None for no limit.
         rate: mu^2 of a squared coefficient of 1; see `privacy.mu_squared_rate`.
+        loss_limit: largest loss of an image, including all earlier encodings; None for no limit.
     """
 
     def __init__(
-        self, file: LedgerFile, hashes: NDArray[np.bytes_], limit: int | None, rate: float
+        self,
+        file: LedgerFile,
+        hashes: NDArray[np.bytes_],
+        limit: int | None,
+        rate: float,
+        loss_limit: LossLimit | None = None,
     ) -> None:
         self.images = len(hashes)
         require_limit(limit)
         self.limit = limit
+        self.loss_limit = loss_limit
         self._file = file
         self._hashes = hashes
         self._rate = rate
@@ -73,6 +80,10 @@ class LedgerAccount(Exposure):
         self._file.refresh()
         return greatest(self._file.losses, self._entries)
 
+    def further(self) -> NDArray[np.int64] | None:
+        """(N,) encodings that each image may certainly still go into; None without a limit."""
+        return self._further(self.counts, self.losses) if self.limited else None
+
     def group(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """As `Exposure.group`; also groups rows that have a common source by the ledger."""
         return merge_ids(ids, self.pictures())
@@ -94,10 +105,10 @@ class LedgerAccount(Exposure):
 
     def exhausted(self) -> NDArray[np.bool] | None:
         """(N,) whether each image is at its limit; None if no image is."""
-        if self.limit is None:
+        if not self.limited:
             return None
         self._file.refresh()
-        full = self._file.counts >= self.limit
+        full = self._exhausted(self._file.counts, self._file.losses)
         if not full.any():
             return None
         spent = greatest(full, self._entries)
@@ -134,9 +145,9 @@ class LedgerAccount(Exposure):
     ) -> int:
         entries, weights = self._spread(rows, coefficients)
         taken = len(rows)
-        if self.limit is not None:
+        if self.limited:
             self._file.catch_up()
-            taken = within_limit(entries, self._file.counts, self.limit)
+            taken = self._within(entries, weights, self._file.counts, self._file.losses)
             taken = 0 if together and taken < len(rows) else taken
         if taken:
             flat, squares = entries[:taken].reshape(-1), np.square(weights[:taken]).reshape(-1)
@@ -152,9 +163,7 @@ class LedgerAccount(Exposure):
         each = 1 if self._entries.ndim == 1 else self._entries.shape[1]
         entries = self._entries[rows].astype(np.int64).reshape(len(rows), each * rows.shape[1])
         weights = np.repeat(np.asarray(coefficients, np.float32), each, axis=1)
-        if has_repeats(entries):
-            merge_repeats(entries, weights)
-        return entries, weights
+        return once_each(entries, weights)
 
     def sync(self) -> None:
         """Wait until the counts survive a power cut.
@@ -264,7 +273,7 @@ class LedgerAccount(Exposure):
         """Pickle the path of the ledger, not the counts."""
         self._file.refresh()
         where = self._file.path, self._file.name, self._file.seen
-        return _reopened, (*where, self._hashes, self.limit, self._rate)
+        return _reopened, (*where, self._hashes, self.limit, self._rate, self.loss_limit)
 
     def _source(self) -> bytes:
         """A hash that is equal for the same images in the same order."""
@@ -278,6 +287,7 @@ def _reopened(
     hashes: NDArray[np.bytes_],
     limit: int | None,
     rate: float,
+    loss_limit: LossLimit | None,
 ) -> LedgerAccount:
     file = LedgerFile(path)
     if file.name != name:
@@ -290,7 +300,7 @@ def _reopened(
             f"{path} is an older copy of the ledger that these images are counted in.",
             "Restore the newest copy: this one counts too little.",
         )
-    return LedgerAccount(file, hashes, limit, rate)
+    return LedgerAccount(file, hashes, limit, rate, loss_limit)
 
 
 def greatest(totals: NDArray[Scalar], entries: NDArray[np.generic]) -> NDArray[Scalar]:

@@ -31,6 +31,7 @@ from instahide.encodings.ledger.image_names import primary
 from instahide.encodings.ledger.schema import create
 from instahide.encodings.ledger.store import LedgerFile
 from instahide.encryption.exposure import Scalar
+from instahide.encryption.guarantees.loss_limit import LossLimit
 from instahide.encryption.privacy import mu_squared_rate
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
@@ -90,6 +91,7 @@ class Ledger:
         images: ImageSource | MapDataset,
         *,
         limit: int | None = None,
+        min_mse: float | None = None,
         scheme: Scheme | None = None,
         image: object = None,
         mean: Sequence[float] | None = None,
@@ -107,6 +109,9 @@ class Ledger:
         Args:
             images: private images, or a map-style data set of them; new ones are entered.
             limit: largest exposure of an image, including all earlier encodings.
+            min_mse: least mean squared error of unbiased reconstructions of an image, in squares of
+                the unit range of pixels, after all encodings (`error_floor.unbiased_floor`). It
+                needs ``scheme``.
             scheme: the scheme that encrypts these images under their normalization, to account for
                 the privacy of its noise. Without it, encodings count as having no noise.
             image: position of the image in an item of a data set: a key, an index, or a tuple of
@@ -122,7 +127,8 @@ class Ledger:
             progress: show a bar.
 
         Raises:
-            InstaHideError: the limit is below 1, or the data set or the ledger cannot be used.
+            InstaHideError: the limit is below 1, ``min_mse`` cannot be kept, or the data set or the
+                ledger cannot be used.
         """
         if groups is not None and isinstance(images, ImageTable):
             raise DataError(
@@ -136,7 +142,10 @@ class Ledger:
             hashes = np.concatenate([hashes, salted_keys(named, self._file.salt)], axis=1)
         std = None if images.normalization is None else images.normalization.std
         rate = mu_squared_rate(scheme, images.shape, std) if scheme else math.inf
-        return LedgerAccount(self._file, hashes, limit, rate)
+        loss_limit = None
+        if min_mse is not None:
+            loss_limit = LossLimit.for_min_mse(min_mse, scheme or Scheme.plain(), images.shape, std)
+        return LedgerAccount(self._file, hashes, limit, rate, loss_limit)
 
     def account_of(
         self, keys: Hashes, *, limit: int | None = None, rate: float = math.inf

@@ -29,10 +29,13 @@ from instahide.encodings.ray.cluster import connected, resources
 from instahide.encodings.ray.exposure import Counter, RemoteExposure
 from instahide.encodings.storage import Store, open_store
 from instahide.encryption.encoder import Encoder
+from instahide.encryption.guarantees.loss_limit import LossLimit
 from instahide.errors import ExposureLimitError, IntegrationError, LedgerError
 
 #: Shards per processor: one that is encoded and one that waits.
 AHEAD = 2
+#: Largest exposure of an image, and the limit of its loss.
+Limits = tuple[int | None, LossLimit | None]
 #: Publishing fails after so many lost shards in a row.
 MOST_LOST = 20
 #: Timeout in seconds of an answer that normally takes milliseconds.
@@ -86,14 +89,14 @@ class Workers:
     """
 
     def __init__(
-        self, publication: Publication, store: Store, tasks: Tasks, counter: Any, limit: int | None
+        self, publication: Publication, store: Store, tasks: Tasks, counter: Any, limits: Limits
     ) -> None:
         self.flying: dict[ray.ObjectRef[Shard], str] = {}
         self._store, self._tasks = store, tasks
         self._common = (
             ray.put(_shareable(publication)),
             counter,
-            limit,
+            limits,
             _from_anywhere(store.location),
             read_manifest(store).publication,
         )
@@ -151,7 +154,7 @@ class Workers:
 def make_shard(
     publication: Publication,
     counter: Any,
-    limit: int | None,
+    limits: Limits,
     location: str,
     folder: str,
     name: str,
@@ -162,7 +165,7 @@ def make_shard(
     Args:
         publication: what to publish.
         counter: the actor that counts.
-        limit: largest exposure of an image.
+        limits: limits of an image.
         location: path or URL of the store.
         folder: identifier of the publication, which the manifest there must have.
         name: name of the shard.
@@ -177,7 +180,7 @@ def make_shard(
             f"A node of the Ray cluster does not find the manifest in {location}.",
             "Write to a folder that all nodes share, or to a URL as s3://bucket/folder.",
         )
-    encoded = _encoder(publication, counter, limit).encode(rows)
+    encoded = _encoder(publication, counter, limits).encode(rows)
     return publication.store(store, name, encoded)
 
 
@@ -186,10 +189,10 @@ def make_shard(
 _encoders: dict[Any, Encoder] = {}
 
 
-def _encoder(publication: Publication, counter: Any, limit: int | None) -> Encoder:
+def _encoder(publication: Publication, counter: Any, limits: Limits) -> Encoder:
     if counter not in _encoders:
         _encoders.clear()
-        exposure = RemoteExposure(_Elsewhere(counter), len(publication.images), limit)
+        exposure = RemoteExposure(_Elsewhere(counter), len(publication.images), *limits)
         worker = ray.get_runtime_context().get_worker_id()
         _encoders[counter] = publication.encoder(exposure, worker)
     return _encoders[counter]
@@ -204,6 +207,10 @@ class _Elsewhere:
     def counts(self) -> NDArray[np.int64]:
         counts: NDArray[np.int64] = _answer(self._counter.counts.remote())
         return counts
+
+    def losses(self) -> NDArray[np.float64]:
+        losses: NDArray[np.float64] = _answer(self._counter.losses.remote())
+        return losses
 
     def pictures(self) -> NDArray[np.int64]:
         pictures: NDArray[np.int64] = _answer(self._counter.pictures.remote())
@@ -234,7 +241,8 @@ def _working(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     counting: Any = ray.remote(num_cpus=0)(Counter)
     counter = counting.options(scheduling_strategy=here).remote(account)
-    workers = Workers(publication, store, tasks, counter, account.limit)
+    limits = account.limit, account.loss_limit
+    workers = Workers(publication, store, tasks, counter, limits)
     try:
         yield workers
     finally:

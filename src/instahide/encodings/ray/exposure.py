@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.encodings.ledger.account import LedgerAccount
-from instahide.encryption.exposure import Exposure, within_limit
-from instahide.encryption.sampling._duplicates_numba import has_repeats, merge_repeats
+from instahide.encryption.exposure import Exposure, once_each
+from instahide.encryption.guarantees.loss_limit import LossLimit
 
 
 class Counting(Protocol):
@@ -21,6 +21,10 @@ class Counting(Protocol):
 
     def counts(self) -> NDArray[np.int64]:
         """(N,) exposure of each image so far."""
+        ...
+
+    def losses(self) -> NDArray[np.float64]:
+        """(N,) privacy loss (mu^2) of each image so far."""
         ...
 
     def pictures(self) -> NDArray[np.int64]:
@@ -46,6 +50,10 @@ class Counter:
         """As `Counting.counts`."""
         return self._account.counts
 
+    def losses(self) -> NDArray[np.float64]:
+        """As `Counting.losses`."""
+        return self._account.losses
+
     def pictures(self) -> NDArray[np.int64]:
         """As `Counting.pictures`."""
         return self._account.pictures()
@@ -66,27 +74,34 @@ class RemoteExposure(Exposure):
         counting: the counting process.
         images: number of private images.
         limit: largest exposure of an image, over all encoders.
+        loss_limit: largest loss of an image, over all encoders.
 
     With a limit, ``counts`` are those last received; without one, they are zeros. ``squares`` are
     always zeros.
     """
 
-    def __init__(self, counting: Counting, images: int, limit: int | None) -> None:
-        super().__init__(images, limit=limit)
+    def __init__(
+        self,
+        counting: Counting,
+        images: int,
+        limit: int | None,
+        loss_limit: LossLimit | None = None,
+    ) -> None:
+        super().__init__(images, limit=limit, loss_limit=loss_limit)
         self._counting = counting
+        #: (N,) losses that were last received.
+        self._received = np.zeros(images)
         self.group(counting.pictures())
         self._see()
 
     def record(self, rows: NDArray[np.int64], coefficients: NDArray[np.float32]) -> int:
         """As `Exposure.record`; may leave out more mixes than the limit alone requires."""
-        pictures, weights = self._pictures(rows), np.array(coefficients, np.float32)
-        if has_repeats(pictures):
-            pictures = pictures.copy()
-            merge_repeats(pictures, weights)
-        taken = self._fitting(pictures)
+        pictures, weights = once_each(self._pictures(rows), coefficients)
+        taken = self._within(pictures, weights, self._counts, self._received)
         while taken and not self._count(rows[:taken], pictures[:taken], weights[:taken]):
             self._see()
-            taken = min(taken // 2, self._fitting(pictures))
+            fitting = self._within(pictures, weights, self._counts, self._received)
+            taken = min(taken // 2, fitting)
         return taken
 
     def _count(
@@ -102,16 +117,21 @@ class RemoteExposure(Exposure):
         counted = self._counting.count(flat[order], each[order])
         if counted and self.limit is not None:
             np.add.at(self._counts, pictures[once], 1)
+        if counted and self.loss_limit is not None:
+            added = np.square(each, dtype=np.float64) * self.loss_limit.rate
+            np.add.at(self._received, self._pictures(flat), added)
         return counted
 
-    def _fitting(self, rows: NDArray[np.int64]) -> int:
-        return len(rows) if self.limit is None else within_limit(rows, self._counts, self.limit)
+    def _losses(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._received
 
     def _see(self) -> None:
+        # Copies, because arrays from another process are read-only.
         if self.limit is not None:
-            # A copy, because arrays from another process are read-only.
             self._counts = self._counting.counts().copy()
+        if self.loss_limit is not None:
+            self._received = self._counting.losses().copy()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the reference to the counting process, not the counts."""
-        return RemoteExposure, (self._counting, self.images, self.limit)
+        return RemoteExposure, (self._counting, self.images, self.limit, self.loss_limit)

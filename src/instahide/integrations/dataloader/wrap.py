@@ -237,10 +237,9 @@ def _participant(name: str) -> str:
 def _require_joint(exposure: Exposure) -> None:
     """Raise if each process of a distributed run would apply the limit separately."""
     alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
-    if not alone and exposure.limit is not None and type(exposure) is Exposure:
+    if not alone and exposure.limited and type(exposure) is Exposure:
         raise InstaHideError(
-            f"{dist.get_world_size()} processes would each allow {exposure.limit} encodings of an "
-            "image.",
+            f"{dist.get_world_size()} processes would each apply the limit of an image by itself.",
             "Pass an account of one ledger in each process, which counts for all of them: "
             "`Ledger.open(path).account(dataset, limit=...)`.",
         )

@@ -19,6 +19,8 @@ from instahide.data.labels import Task
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.exposure import Exposure, require_limit
+from instahide.encryption.guarantees.error_floor import require_min_mse
+from instahide.encryption.guarantees.loss_limit import require_noise
 from instahide.encryption.scheme import Scheme
 from instahide.errors import IntegrationError, LedgerError, SchemeError
 from instahide.integrations.dataloader.batch_fields import field_paths
@@ -49,6 +51,8 @@ class InstaHideCallback(Callback):
         std: standard deviation that the transform divides by, as for `encode_loader`.
         max_exposure: largest number of encodings of an item; None for no limit. The run ends
             before the first batch that would exceed it, as after an early stop.
+        min_mse: least mean squared error of unbiased reconstructions, as for `Ledger.account`; the
+            run ends before the first batch that could break it. It needs ``ledger`` and noise.
         ledger: path of a ledger that counts the items of the training sets by their content, in
             place of the checkpoints. It also counts runs that were killed, other runs and other
             programs. All processes of a run must see the same file.
@@ -57,7 +61,8 @@ class InstaHideCallback(Callback):
             a function from item number to name. Exposure and its limit then count groups.
 
     Raises:
-        InstaHideError: ``max_exposure`` is below 1, or ``fields`` are not two.
+        InstaHideError: ``max_exposure`` is below 1, ``min_mse`` cannot be kept, or ``fields`` are
+            not two.
 
     `Trainer.fit` raises the errors of `encode_loader`.
 
@@ -81,11 +86,13 @@ class InstaHideCallback(Callback):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         max_exposure: int | None = None,
+        min_mse: float | None = None,
         ledger: str | Path | None = None,
         task: Task = "single-label",
         groups: Groups | None = None,
     ) -> None:
         require_limit(max_exposure)
+        _require_floor(min_mse, scheme, ledger)
         image, _ = field_paths(fields)
         self._ledger = None if ledger is None else Path(ledger)
         self._accounts: dict[int, LedgerAccount] = {}
@@ -98,7 +105,7 @@ class InstaHideCallback(Callback):
         self._groups = groups
         self._count = partial(
             Ledger.account, image=image, mean=mean, std=std, scheme=scheme, limit=max_exposure,
-            groups=groups,
+            min_mse=min_mse, groups=groups,
         )  # fmt: skip
         self._exposures: dict[int, DistributedExposure] = {}
         self._trainer: Trainer | None = None
@@ -231,3 +238,17 @@ class InstaHideCallback(Callback):
         own = torch.from_numpy(counts.copy()).to(strategy.root_device)
         total: NDArray[np.int64] = strategy.reduce(own, reduce_op="sum").cpu().numpy()
         return total
+
+
+def _require_floor(min_mse: float | None, scheme: Scheme, ledger: str | Path | None) -> None:
+    """Raise if ``min_mse`` cannot be kept, whatever the images are."""
+    if min_mse is None:
+        return
+    require_min_mse(min_mse)
+    require_noise(scheme)
+    if ledger is None:
+        raise LedgerError(
+            "Checkpoints hold the number of encodings of each item, which is not enough to keep "
+            "min_mse.",
+            "Name a ledger=, which also counts squared coefficients.",
+        )

@@ -128,7 +128,7 @@ class TrainingLoader(LoaderView):
             batch = next(batches, None)
         except ExposureLimitError as error:
             reached = error
-        if encoded.exposure.limit is not None and self._anywhere(reached is not None):
+        if encoded.exposure.limited and self._anywhere(reached is not None):
             self._stop(reached or limit_error(encoded.exposure))
             return None
         return batch

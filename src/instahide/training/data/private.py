@@ -25,7 +25,9 @@ from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.privacy import DELTA, epsilon_of
+from instahide.encryption.guarantees.loss_limit import LossLimit
+from instahide.encryption.guarantees.statements import Guarantees
+from instahide.encryption.privacy import DELTA
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model
@@ -182,7 +184,7 @@ class PrivateData:
     def facts(self) -> dict[str, object]:
         """The exposure over this run and all others in the ledger.
 
-        With noise also epsilon of the image with the largest privacy loss.
+        With noise also the guarantees of the image with the largest privacy loss.
         """
         counts = self.encoder.exposure.counts
         found = self.processes.gather([int(counts.min()), int(counts.max())])
@@ -194,11 +196,15 @@ class PrivateData:
         exposure = self.encoder.exposure
         if not (self.scheme.noise and isinstance(exposure, LedgerAccount)):
             return {}
-        epsilon = epsilon_of(max(self.processes.gather(float(exposure.losses.max()))))
+        loss = max(self.processes.gather(float(exposure.losses.max())))
+        found = Guarantees.of(loss, math.prod(self.split.train.shape), noise=True)
+        figures = {"epsilon": found.epsilon, "loss": loss, "error_floor": found.floor}
         # JSON knows no infinity.
-        return {
-            "guarantee": {"epsilon": epsilon if math.isfinite(epsilon) else None, "delta": DELTA}
+        finite = {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in figures.items()
         }
+        return {"guarantee": {**finite, "delta": DELTA}}
 
 
 def public_images(
@@ -216,11 +222,19 @@ def public_images(
 
 
 def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Exposure:
-    """An account in the ledger; plain training makes no encodings and needs none."""
+    """An account in the ledger; plain training makes no encodings and needs none.
+
+    Raises:
+        InstaHideError: the settings' `min_mse` cannot be kept.
+    """
     if scheme.is_plain:
+        if settings.min_mse is not None:
+            LossLimit.for_min_mse(settings.min_mse, scheme, images.shape, images.std)
         return Exposure(len(images))
     ledger = Ledger.open(Path(settings.ledger) if settings.ledger else None)
-    return ledger.account(images, limit=settings.max_exposure, scheme=scheme)
+    return ledger.account(
+        images, limit=settings.max_exposure, min_mse=settings.min_mse, scheme=scheme
+    )
 
 
 def _parts(settings: TrainSettings, split: Split, processes: Processes) -> tuple[Split, ImageTable]:

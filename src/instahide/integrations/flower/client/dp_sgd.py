@@ -70,11 +70,12 @@ def train_with_dp_sgd(
         returned: it has no noise, and epsilon does not count it.
 
     Raises:
-        RefusalError: the network has batch normalization, the images have groups, the participant's
-            `max_epsilon` would be exceeded, or the loss is not finite.
+        RefusalError: the network has batch normalization, the images have groups, the participant
+            has a `min_mse`, its `max_epsilon` would be exceeded, or the loss is not finite.
         InstaHideError: Opacus is not installed, or the file cannot be read or written.
     """
     settings = participant.settings
+    _require_no_floor(participant)
     _require_apart(network, settings)
     _require_no_groups(images)
     with requires_extra("opacus", "dp"):
@@ -147,11 +148,20 @@ def epsilon_spent(history: list[Entry], delta: float) -> float:
 
 
 def _require_epsilon(history: list[Entry], participant: Participant) -> None:
-    most = participant.max_epsilon
-    if most is not None and not epsilon_spent(history, participant.delta) <= most:
+    most, delta = participant.limits.max_epsilon, participant.limits.delta
+    if most is not None and not epsilon_spent(history, delta) <= most:
         raise RefusalError(
             "This round of DP-SGD would bring this participant above its `max-epsilon`.",
             "Start a run with more noise, or take this participant out.",
+        )
+
+
+def _require_no_floor(participant: Participant) -> None:
+    if participant.limits.min_mse is not None:
+        raise RefusalError(
+            "DP-SGD has an epsilon, and no floor on the error of reconstructed images, so it "
+            "cannot keep this participant's `min-mse`.",
+            "Name `max-epsilon` in the node config instead, or start a run without DP-SGD.",
         )
 
 

@@ -68,10 +68,11 @@ def require_room(
     Raises:
         ExposureLimitError: no choice of partners keeps every image within the limit.
     """
-    if exposure.limit is None:
+    further = exposure.further()
+    if further is None:
         return
     _, first, images = np.unique(pictures, return_index=True, return_counts=True)
-    left = exposure.limit - exposure.counts[first]
+    left = further[first]
     if (left < passes * images).any() or left.sum() < passes * images.sum() * scheme.private_k:
         raise limit_error(exposure)
 

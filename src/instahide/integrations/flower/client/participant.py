@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,11 +19,9 @@ from instahide.data.sources import rescaled
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.privacy import DELTA, largest_loss, mu_squared_rate
-from instahide.integrations.flower.client.epsilon_limit import (
-    limit_of,
-    require_epsilon,
-)
+from instahide.encryption.privacy import DELTA, mu_squared_rate
+from instahide.encryption.scheme import Scheme
+from instahide.integrations.flower.client.loss_limits import NO_LIMITS, LossLimits
 from instahide.integrations.flower.client.participant_config import (
     PARTITION,
     NodeConfig,
@@ -46,15 +45,13 @@ class Participant:
         settings: settings of the run, with those that the participant decides replaced.
         partition: number of this part and number of parts of a shared data set; None for a
             participant with its own images.
-        max_epsilon: largest epsilon of an image; None for no limit.
-        delta: delta of that epsilon.
+        limits: limits of the loss of an image.
         crop_padding_named: whether the node config names `crop-padding`.
     """
 
     settings: FederatedSettings
     partition: tuple[int, int] | None = None
-    max_epsilon: float | None = None
-    delta: float = DELTA
+    limits: LossLimits = NO_LIMITS
     crop_padding_named: bool = False
 
     @classmethod
@@ -71,16 +68,14 @@ class Participant:
         """
         if set(node_config) == SIMULATED and is_simulated():
             names = {name.replace("-", "_"): value for name, value in node_config.items()}
-            return cls(read_run_config(run_config), read_partition(names))
+            settings = read_run_config(run_config)
+            limits = LossLimits(min_mse=settings.min_mse)
+            return cls(settings, read_partition(names), limits)
         config = NodeConfig.read(node_config)
         settings = config.settings(read_run_config(run_config))
-        return cls(
-            settings,
-            config.partition,
-            config.max_epsilon,
-            config.own.delta if "delta" in config.named else DELTA,
-            "crop_padding" in config.named,
-        )
+        delta = config.own.delta if "delta" in config.named else DELTA
+        limits = LossLimits(config.max_epsilon, delta, settings.min_mse)
+        return cls(settings, config.partition, limits, "crop_padding" in config.named)
 
     def images(self) -> ImageTable:
         """The training images, under their own normalization.
@@ -128,31 +123,41 @@ class Participant:
     def counting(self, images: ImageTable) -> Iterator[Exposure]:
         """An account of ``images`` in this participant's ledger, open inside a ``with`` block.
 
-        Its limit is `max_exposure`, or less if `max_epsilon` allows less. A plain scheme makes no
-        encodings, so nothing is counted.
+        It has the limit `max_exposure`, and keeps `limits`. A plain scheme makes no encodings, so
+        nothing is counted.
 
         Raises:
-            RefusalError: `max_epsilon` cannot be kept.
+            RefusalError: `limits` cannot be kept.
             LedgerError: the ledger cannot be read or written.
         """
         scheme = self.settings.encryption(images.task)
         if scheme.is_plain:
-            if self.max_epsilon is not None:
+            if self.limits.names:
                 raise RefusalError(
-                    "Plain training without DP-SGD cannot keep this participant's `max-epsilon`.",
+                    "Plain training without DP-SGD cannot keep this participant's "
+                    f"{self.limits.names}.",
                     "Start a run with DP-SGD, or take this participant out.",
                 )
             yield Exposure(len(images))
             return
+        self.limits.require_noise(scheme.noise)
         with Ledger.open(self.ledger()) as ledger:
-            account = ledger.account(images, limit=self.settings.max_exposure, scheme=scheme)
-            if self.max_epsilon is not None:
-                rate = mu_squared_rate(scheme, images.shape, images.std)
-                most = largest_loss(self.max_epsilon, self.delta)
-                account.limit = limit_of(account, scheme.c1**2 * rate, most)
+            account = self._account(ledger, images, scheme)
             yield account
-            if self.max_epsilon is not None:
-                require_epsilon(account, self.max_epsilon, self.delta)
+            self.limits.require_kept(account)
+
+    def _account(self, ledger: Ledger, images: ImageTable, scheme: Scheme) -> LedgerAccount:
+        values = math.prod(images.shape)
+        min_mse = self.limits.as_min_mse(values)
+        if min_mse is not None:
+            step = scheme.c1**2 * mu_squared_rate(scheme, images.shape, images.std)
+            self.limits.require_next(step, values / min_mse)
+        limit = self.settings.max_exposure
+        account = ledger.account(images, limit=limit, min_mse=min_mse, scheme=scheme)
+        if account.loss_limit is not None:
+            so_far = float(account.losses.max())
+            self.limits.require_next(account.loss_limit.step, account.loss_limit.most, so_far)
+        return account
 
     def ledger(self) -> Path:
         """Path of the participant's ledger; the parts of a shared data set have separate ones."""

@@ -24,8 +24,8 @@ REQUIRED = ("data", "scheme", "k", "max_exposure")
 #: Only the participant's config counts; what it does not name has the library's default.
 NODE_ONLY = (
     "data", "test", "test_labels", "test_image_column", "test_label_columns", "test_split_column",
-    "public", "fresh_crops", "size", "skip_bad", "ledger", "max_exposure", "device", "partition",
-    "alpha",
+    "public", "fresh_crops", "size", "skip_bad", "ledger", "max_exposure", "min_mse", "device",
+    "partition", "alpha",
 )  # fmt: skip
 #: The same, and a run that names one is refused: it would choose what is read of the participant's.
 REFUSED = (
