@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from instahide.attacks.base import require
+
 #: Channels at full resolution, at half, ...; twice as many, so that every level costs the same.
 WIDTHS = (16, 32, 64, 128)
 #: Channels per group in group normalization; every width is a multiple.
@@ -41,6 +43,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(block(below + skip, skip) for skip, below in pairwise(widths))
         self.out = nn.Conv2d(widths[0] + inputs, outputs, 1)
         nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(require(self.out.bias))
         if inputs == outputs:
             nn.init.dirac_(self.out.weight[:, widths[0] :])
 

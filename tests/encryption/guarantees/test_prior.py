@@ -56,6 +56,7 @@ def test_values_that_are_predicted_exactly_leave_no_floor() -> None:
         255 * generator.integers(0, 2, (60, 1, 8, 8)).astype(np.uint8), np.arange(60) % 2
     )
     assert estimate_prior(binary).floor(64.0) == 0.0
+    assert "none (too many values" in estimate_prior(binary).statement(64.0)
 
 
 def test_it_is_never_above_the_unbiased_floor_nor_the_variance() -> None:

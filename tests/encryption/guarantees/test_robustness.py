@@ -90,4 +90,5 @@ def test_statements_say_no_more_than_is_known_and_round_up() -> None:
     stated = float(said.split("at most ")[1].split("%")[0])
     assert stated / 100 >= success_bound(4.0, 0.01)
     assert stated / 100 < 1.01 * success_bound(4.0, 0.01)
-    assert "at most 100%" in robustness_statement(1e9, noise=True)
+    assert "at most 100% with them, which is no protection" in robustness_statement(1e9, noise=True)
+    assert "no protection" not in said

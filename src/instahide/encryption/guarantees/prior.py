@@ -72,6 +72,8 @@ class PixelPrior:
         if loss is None or not 0 < loss < math.inf:
             return f"{name}: none"
         floor = self.floor(loss)
+        if floor == 0:
+            return f"{name}: none (too many values of the public images are predictable)"
         return (
             f"{name}: mean squared error of at least {shown_floor(floor)}, so PSNR of at most "
             f"{psnr_text(floor)} dB, for any reconstruction, on average over images like the "

@@ -27,6 +27,8 @@ from instahide.errors import InstaHideError
 
 #: Default baseline: an attacker without encodings succeeds once in a thousand times.
 BASELINE = 0.001
+#: A bound above so many percent says nothing.
+VACUOUS = 99.0
 #: Three digits, rounded up, so that a chance is never understated.
 _UPWARDS = Context(prec=3, rounding=ROUND_CEILING)
 
@@ -90,7 +92,8 @@ def robustness_statement(
         return "Reconstruction robustness: none (some encodings of these images have no noise)"
     bound = 100 * success_bound(loss, baseline)
     shown = min(100.0, float(_UPWARDS.create_decimal(repr(bound))))
+    vacuous = ", which is no protection" if shown > VACUOUS else ""
     return (
         f"Reconstruction robustness: an attack that succeeds in {100 * baseline:g}% of cases "
-        f"without encodings succeeds in at most {shown:.3g}% with them{scope}"
+        f"without encodings succeeds in at most {shown:.3g}% with them{vacuous}{scope}"
     )
