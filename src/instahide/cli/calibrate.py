@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import Field
@@ -14,6 +15,9 @@ from instahide.cli.options import MOST, Pool, TrustedModel, command
 from instahide.data import open_pool, open_test
 from instahide.data.read_settings import ReadSettings
 from instahide.encryption.scheme import Scheme
+
+if TYPE_CHECKING:
+    from instahide.training.models.model_io import NetworkCard
 
 
 class CalibrateOptions(ReadSettings):
@@ -74,13 +78,15 @@ def calibrate(options: CalibrateOptions) -> None:
         fitted = fit_calibration(queried, labels, card.task)
         card = replace(card, query_calibration=fitted)
     save_network(path, network, card)
-    found = {"plain images": card.calibration, "encrypted queries": card.query_calibration}
     out.results(
         {"images": len(images), "plain": card.calibration, "queries": card.query_calibration},
-        *(
-            f"Logits of {name}: times {pair[0]:.3g}, plus {pair[1]:.3g}"
-            for name, pair in found.items()
-            if pair is not None
-        ),
+        *_sentences(card),
         f"Network: {path}",
     )
+
+
+def _sentences(card: NetworkCard) -> Iterator[str]:
+    found = {"plain images": card.calibration, "encrypted queries": card.query_calibration}
+    for name, pair in found.items():
+        if pair is not None:
+            yield f"Logits of {name}: times {pair[0]:.3g}, plus {pair[1]:.3g}"

@@ -214,16 +214,18 @@ class Trainer:
         found = self.material.calibration_predictions(self.model, self.precision)
         if not images or found is None:
             return
-        task = self.card.task
-        self.calibration = fit_calibration(*map(self.processes.concatenated, found.plain), task)
+        self.calibration = self._fitted(found.plain)
         if found.queries is not None:
-            queries = map(self.processes.concatenated, found.queries)
-            self.query_calibration = fit_calibration(*queries, task)
+            self.query_calibration = self._fitted(found.queries)
         self.facts["calibration"] = {
             "images": images,
             "plain": self.calibration,
             "queries": self.query_calibration,
         }
+
+    def _fitted(self, images: Predicted) -> Calibration:
+        predictions, labels = map(self.processes.concatenated, images)
+        return fit_calibration(predictions, labels, self.card.task)
 
     def _evaluate(self, network: nn.Module) -> dict[str, float]:
         """The metrics of an epoch, over the test images of all processes."""
