@@ -114,32 +114,33 @@ def test_the_whole_public_pool_is_reached_in_an_epoch() -> None:
     assert uniform(counts)
 
 
-@given(bound=st.integers(1, 2**62), words=st.lists(st.integers(0, 2**64 - 1), max_size=20))
-@settings(max_examples=100)
-def test_below_takes_every_word_up_to_the_last_whole_multiple(bound: int, words: list[int]) -> None:
-    whole = 2**64 // bound * bound
-    scripted = [word % whole for word in words]
-    found = sampler.uniform_integers(Scripted(scripted), Purpose.PARTNERS, len(words), bound)
-    assert found.tolist() == [word % bound for word in scripted]
+@given(bound=st.integers(1, 2**62), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_below_takes_the_upper_half_of_the_product_of_word_and_bound(
+    bound: int, data: st.DataObject
+) -> None:
+    words = data.draw(st.lists(st.integers(0, 2**64 - 1), max_size=20))
+    taken = [word for word in words if word * bound % 2**64 >= 2**64 % bound]
+    found = sampler.uniform_integers(Scripted(taken), Purpose.PARTNERS, len(taken), bound)
+    assert found.tolist() == [word * bound >> 64 for word in taken]
 
 
 @pytest.mark.parametrize("bound", [3, 5, 6, 10, 1_000, 2**62 - 1, 2**62])
-def test_below_draws_again_past_the_last_whole_multiple(bound: int) -> None:
-    # By their remainders, the words past it would make small numbers likelier than large ones.
-    whole = 2**64 // bound * bound
-    past = [word for word in (whole, 2**64 - 1) if word < 2**64 and word >= whole]
-    words = [whole - 1, *past, 7, *past[:1], *past[:1], 1, 2]
-    if not past:
-        assert 2**64 % bound == 0
-    scripted = Scripted(words)
-    count = len(past) + 2
-    found = sampler.uniform_integers(scripted, Purpose.PARTNERS, count, bound)
-    assert found[0] == bound - 1
-    assert found[1 + len(past)] == 7 % bound
-    if len(past) == 2:
-        # The two rejected words took the next two, which were rejected, and then the last two.
-        assert found.tolist() == [bound - 1, 1, 2, 7 % bound]
-        assert scripted.left == []
+def test_below_gives_every_integer_equally_many_words(bound: int) -> None:
+    """The words of an integer are neighbors; all have as many as the last one that is taken."""
+    each = 2**64 // bound
+    for integer in (0, 1, bound // 2, bound - 1):
+        first = -(-integer * 2**64 // bound)
+        end = -(-(integer + 1) * 2**64 // bound)
+        edges = [first, first + 1, end - 1]
+        taken = [word for word in edges if word * bound % 2**64 >= 2**64 % bound]
+        # All words of an integer but one are taken if it has one more than each.
+        assert end - first - (len(edges) - len(taken)) == each
+        scripted = Scripted([*edges, *[2**63 + 12_345] * 9])
+        found = sampler.uniform_integers(scripted, Purpose.PARTNERS, len(edges), bound)
+        again = len(edges) - len(taken)
+        assert found.tolist().count(integer) >= len(taken)
+        assert len(scripted.left) == 9 - again
 
 
 def test_below_is_uniform() -> None:

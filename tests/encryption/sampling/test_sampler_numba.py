@@ -80,18 +80,18 @@ def test_shares_of_nothing_meet_no_bounds() -> None:
     assert len(_sampler_numba.normalize_within_bounds(np.zeros(8), 4, 4, 1.0, 0.0, 0.0)) == 0
 
 
-@given(rows=st.lists(st.tuples(st.integers(0, 9), WORDS), max_size=4))
+@given(data=st.data(), bounds=st.lists(st.integers(1, 2**62), max_size=4), count=st.integers(0, 5))
 @settings(deadline=None)
-def test_beyond_names_every_word_above_the_last_of_its_row(
-    rows: list[tuple[int, list[int]]],
+def test_below_is_a_product_and_names_the_words_to_draw_again(
+    data: st.DataObject, bounds: list[int], count: int
 ) -> None:
-    count = min((len(words) for _, words in rows), default=0)
-    # Some just at the last, some just above it.
-    table = np.array([[last + word % 2 for word in words[:count]] for last, words in rows])
-    last = np.array([last for last, _ in rows], np.uint64)
-    flat = table.astype(np.uint64).reshape(-1)
-    expected = [at for at, word in enumerate(flat.tolist()) if word > last[at // max(1, count)]]
-    assert _sampler_numba.indices_above(flat, last).tolist() == expected
+    size = len(bounds) * count
+    words = data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=size, max_size=size))
+    drawn, again = _sampler_numba.below(np.array(words, np.uint64), np.array(bounds, np.uint64))
+    products = [word * bounds[at // count] for at, word in enumerate(words)]
+    assert drawn.reshape(-1).tolist() == [product >> 64 for product in products]
+    unfair = [2**64 % bounds[at // count] for at in range(size)]
+    assert again.tolist() == [at for at in range(size) if products[at] % 2**64 < unfair[at]]
 
 
 @given(data=st.data(), k=st.integers(1, 7), count=st.integers(0, 5))

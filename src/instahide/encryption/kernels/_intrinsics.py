@@ -92,5 +92,17 @@ def prefetch(_: Array, array: Array, place: Array) -> Array:
     return types.void(array, types.uintp), generate
 
 
+@intrinsic
+def high_product(_: Array, one: Array, other: Array) -> Array:
+    """The upper 64 bits of the product of two unsigned numbers of 64 bits."""
+
+    def generate(context: Array, builder: Array, signature: Array, arguments: Array) -> Array:
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(value, wide) for value in arguments))
+        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
 def _address(context: Array, builder: Array, kind: Array, array: Array, place: Array) -> Array:
     return builder.gep(context.make_array(kind)(context, builder, array).data, [place])

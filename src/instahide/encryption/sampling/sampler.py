@@ -192,14 +192,14 @@ def _uniform_integers_each(
 ) -> NDArray[np.int64]:
     """(b, count) integers, row by row exactly uniform below each of the b ``bounds``.
 
-    Words beyond the last whole multiple of their bound are drawn again.
+    Words that would make some integers likelier than others are drawn again.
     """
-    words = block.words(purpose, len(bounds) * count)
-    last = np.array([2**64 - 1 - 2**64 % bound for bound in bounds], np.uint64)
-    while len(again := _sampler_numba.indices_above(words, last)):
+    words, limits = block.words(purpose, len(bounds) * count), np.array(bounds, np.uint64)
+    while True:
+        drawn, again = _sampler_numba.below(words, limits)
+        if not len(again):
+            return np.asarray(drawn, np.int64)
         words[again] = block.words(purpose, len(again))
-    rows = words.reshape(len(bounds), count)
-    return np.remainder(rows, np.array(bounds, np.uint64)[:, None], out=rows).view(np.int64)
 
 
 def uniforms(block: Block, purpose: Purpose, count: int) -> NDArray[np.float64]:
