@@ -71,7 +71,7 @@ def mirror_pairs(members: Tensor, mirrored: Tensor, images: int) -> Tensor:
     one = members[:, :, None].expand(-1, -1, mirrored.shape[1]).flatten()
     other = mirrored[:, None, :].expand(-1, members.shape[1], -1).flatten()
     keys = torch.minimum(one, other) * images + torch.maximum(one, other)
-    together, counts = keys.unique(return_counts=True)
+    together, counts = torch.unique(keys, return_counts=True)
     free = set(range(images))
     pairs = []
     for key in together[counts.argsort(descending=True, stable=True)].tolist():
