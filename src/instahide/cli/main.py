@@ -30,7 +30,7 @@ COMMANDS = {
     "Publish encodings": {
         "encrypt": "Encrypt images into a folder of encodings that others can train on.",
         "verify": "Check every byte and every value of a folder of encodings.",
-        "info": "Show a folder's contents and the exposure of its images.",
+        "info": "Show a folder's contents, the exposure of its images and what noise guarantees.",
         "ledger": "Show how often your images have been encrypted, over all runs.",
         "export": "Export encodings to another format.",
         "import": "Import encodings from another format.",
