@@ -4,7 +4,7 @@
 
 The private images are those of `experiments.victims`. The attacker has no images of its own: it
 uses the shipped sign network. Beside the attack stand the encoding's absolute values, the best
-blank picture, and the mix before the mask, which no prediction of signs can surpass. All are
+blank picture, and the mix before the mask, which a perfect prediction of signs would give. All are
 compared with the strongest private image of the encoding.
 
 Each finished run adds a row to the CSV file; runs that the file already contains are skipped. The
