@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -69,13 +70,15 @@ class Session:
     Attributes:
         folder: the folder.
         subject: the audit's target.
+        pictures: whether recovered images are kept as pictures.
     """
 
     folder: Path
     subject: AuditTarget
+    pictures: bool = True
 
     @classmethod
-    def open(cls, folder: Path, subject: AuditTarget) -> Self:
+    def open(cls, folder: Path, subject: AuditTarget, *, pictures: bool = True) -> Self:
         """Start an audit in ``folder``, or resume the one there.
 
         Raises:
@@ -99,7 +102,7 @@ class Session:
                 "images.",
                 "Choose another folder with `out=`.",
             )
-        return cls(folder, subject)
+        return cls(folder, subject, pictures)
 
     def done(self, wanted: Sequence[Task]) -> dict[Task, AttackResult]:
         """The results so far, also of an earlier audit that was stopped."""
@@ -111,15 +114,17 @@ class Session:
         attacks: Mapping[str, Attack[Observation]],
         seconds: float,
         watcher: Watcher,
+        runner: IsolatedRunner | None = None,
     ) -> Iterator[AttackResult]:
         """Run the missing tasks within ``seconds``, and yield each result once it is stored.
 
-        Tasks that ran before have used their part of the seconds.
+        Tasks that ran before have used their part of the seconds. The attacks run in the process
+        of ``runner``, or in a new one.
         """
         done = self.done(wanted)
         left = seconds - sum(result.seconds for result in done.values())
         missing = [task for task in wanted if task not in done]
-        with IsolatedRunner() as attacker:
+        with IsolatedRunner() if runner is None else nullcontext(runner) as attacker:
             for number, task in enumerate(missing):
                 share = seconds_for(task, missing[number + 1 :], left)
                 if share < LEAST_SECONDS:
@@ -181,7 +186,7 @@ class Session:
             return {"state": state, "reason": answer.reason, "ceiling": _ceiling(task, scene)}
         try:
             figures, beside = scene.score(answer.found)
-            shown = beside if not task.point else None
+            shown = beside if self.pictures and not task.point else None
             return {
                 "state": "done",
                 "figures": {name: _finite(value) for name, value in figures.items()},

@@ -72,7 +72,7 @@ class PrivateData:
         """
         settings.encryption()  # Refused before images are read.
         split = shard_split(
-            _split(settings, processes), str(settings.data), settings.test, processes
+            open_private(settings, processes), str(settings.data), settings.test, processes
         )
         settings = settings.completed(split.train.task)
         scheme = settings.encryption(split.train.task)
@@ -196,7 +196,12 @@ def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Ex
     return ledger.account(images, limit=settings.max_exposure, scheme=scheme)
 
 
-def _split(settings: TrainSettings, processes: Processes) -> Split:
+def open_private(settings: TrainSettings, processes: Processes = ALONE) -> Split:
+    """The private training images and the test images of ``settings``.
+
+    Raises:
+        InstaHideError: the images cannot be read, or a model cannot be trained and tested on them.
+    """
     how = settings.read_options(progress=processes.main)
     source = source_of(str(settings.data), processes)
     if settings.test is None:

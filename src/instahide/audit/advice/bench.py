@@ -1,0 +1,265 @@
+"""Measures a candidate: trains a small network on its encodings, and attacks as many of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from instahide.attacks.base import Attack, Observation
+from instahide.attacks.sandbox import IsolatedRunner
+from instahide.audit.advice.candidate import Candidate
+from instahide.audit.advice.front import Point
+from instahide.audit.advice.schema import Measurement, State
+from instahide.audit.label_classes import findings_as_classes
+from instahide.audit.report.schema import AttackResult
+from instahide.audit.report.thresholds import ceiling_share, recovered_share, summary
+from instahide.audit.scenarios import scenarios
+from instahide.audit.schedule import Task
+from instahide.audit.session import Session
+from instahide.audit.target import MOST_IMAGES, AuditTarget
+from instahide.data import ImageTable, Split
+from instahide.encryption.encoder import Encoder
+from instahide.encryption.scheme import Scheme
+from instahide.training.data.encoded_loader import EncodedLoader
+from instahide.training.data.kept_encodings import KeptEncodings
+from instahide.training.evaluate import predicted, table_batches
+from instahide.training.history import watched
+from instahide.training.losses import Loss
+from instahide.training.metrics import headline
+from instahide.training.models import build
+from instahide.training.outputs import Outputs
+from instahide.training.progress import Progress
+from instahide.training.settings import TrainSettings
+from instahide.training.training_loop import one_epoch
+from instahide.training.training_state import TrainingState
+
+#: Attacks of each candidate. The first two take less than a second; the last one needs as long as
+#: it is given, for any number of encodings, and recovers most under noise.
+QUICK, LEARNED = ("averaging", "averaging-absolute", "reconstruction"), "demixing"
+#: Seconds for the quick attacks, of which `reconstruction` on 100 images with 20 encodings each
+#: takes 40 on one core. One that needs more counts as missing.
+QUICK_SECONDS = 600.0
+#: Share of the epochs after which a network is compared with others.
+EARLY = 1 / 3
+#: Points of accuracy by which another setting must be better after `EARLY` and at the end, so that
+#: a setting is not dropped by chance.
+EARLY_MARGIN, MARGIN = 10.0, 1.0
+
+
+class Shows(Protocol):
+    """Is told of the progress of a measurement."""
+
+    def step(self, what: str) -> None:
+        """The step ``what`` of the current measurement begins."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Bench:
+    """The images and the small network that all candidates are measured with.
+
+    Attributes:
+        source: the images, as the user named them.
+        split: private training images, and plain test images.
+        public: the public pool; None if no candidate needs one.
+        settings: the training of the small network.
+        folder: keeps the results of the attacks; it has no image, key or partner in it.
+        attacks: the registered attacks by name.
+        attack_seconds: seconds of the attack by a network.
+    """
+
+    source: str
+    split: Split
+    public: ImageTable | None
+    settings: TrainSettings
+    folder: Path
+    attacks: dict[str, Attack[Observation]]
+    attack_seconds: float
+
+    @cached_property
+    def attacked_images(self) -> int:
+        """The number of images in each attack, if there are no groups."""
+        return min(MOST_IMAGES, len(self.split.train))
+
+    @property
+    def steps(self) -> int:
+        """The steps of each training."""
+        per_epoch = -(-len(self.split.train) // self.settings.batch_size)
+        return per_epoch * self.settings.epochs
+
+    def reference(self, seed: int) -> Measurement:
+        """Plain training."""
+        began = time.monotonic()
+        *early, last = self._learned(Scheme.plain(), self.settings.epochs, seed)
+        return Measurement(
+            candidate=None,
+            seed=seed,
+            early=early[0] if early else None,
+            accuracy=last,
+            seconds=time.monotonic() - began,
+        )
+
+    def measure(
+        self,
+        candidate: Candidate,
+        seed: int,
+        rivals: Sequence[Measurement],
+        attacker: IsolatedRunner,
+        shows: Shows,
+    ) -> Measurement:
+        """Train on a candidate's encodings and attack it, unless a rival is better in both.
+
+        The ceiling comes first. It is a lower bound of the exposure and costs little: so a network
+        that learns clearly less than that of a rival with a lower exposure need not be trained to
+        the end, and its encodings need not be attacked.
+
+        Args:
+            candidate: what to measure.
+            seed: seed of the first weights and of the choice of attacked images.
+            rivals: measurements to compare with; with none, it is measured to the end.
+            attacker: runs the attacks.
+            shows: is told of the progress.
+        """
+        began = time.monotonic()
+        subject = self.subject(candidate, seed)
+        shows.step("ceiling")
+        bound = _ceiling(subject)
+        less_exposed = [rival for rival in rivals if rival.exposure <= bound]
+        state, scores = self._trained(candidate, seed, less_exposed, shows)
+        results: list[AttackResult] = []
+        if state == "done":
+            results = self._attacked(candidate, subject, seed, attacker, shows)
+        found = summary(results)
+        complete = len(scores) > self._early_epochs
+        return Measurement(
+            candidate=candidate,
+            seed=seed,
+            state=state,
+            early=scores[0] if self._early_epochs else None,
+            accuracy=scores[-1] if complete else None,
+            ceiling=max(bound, found["ceiling"] or 0.0),
+            recovered=found["recovered"],
+            attacks={result.attack: recovered_share(result) for result in results},
+            missing=_missing(results),
+            seconds=time.monotonic() - began,
+        )
+
+    def subject(self, candidate: Candidate, seed: int) -> AuditTarget:
+        """The candidate as the target of an audit. Other seeds attack other images."""
+        images, others = findings_as_classes(*self.split)
+        order = np.random.default_rng(seed).permutation(len(images))
+        scheme = candidate.encryption(self.split.train.task)
+        return AuditTarget(
+            name=candidate.name,
+            kind="encodings",
+            source=self.source,
+            images=images.subset(order),
+            public=self.public if scheme.public_k else None,
+            scheme=scheme,
+            copies=candidate.copies,
+            others=others,
+        )
+
+    @property
+    def _early_epochs(self) -> int:
+        """1 if networks are compared before the end, else 0."""
+        return int(self.settings.epochs > 1)
+
+    def _trained(
+        self, candidate: Candidate, seed: int, rivals: Sequence[Measurement], shows: Shows
+    ) -> tuple[State, list[float]]:
+        """The accuracies so far, and whether a rival is clearly more accurate."""
+        shows.step("training")
+        scheme = candidate.encryption(self.split.train.task)
+        scores: list[float] = []
+        for score in self._learned(scheme, candidate.copies, seed):
+            scores.append(score)
+            early = len(scores) <= self._early_epochs
+            margin = (EARLY_MARGIN if early else MARGIN) / 100
+            others = (rival.early if early else rival.accuracy for rival in rivals)
+            if any(other is not None and other >= score + margin for other in others):
+                return ("stopped" if early else "not attacked"), scores
+        return "done", scores
+
+    def _learned(self, scheme: Scheme, copies: int, seed: int) -> Iterator[float]:
+        """Train on ``copies`` encodings of each image; yields the accuracies early and at the end.
+
+        The encodings stay in memory and are counted nowhere, because nobody gets them.
+        """
+        images, settings = self.split.train, self.settings.merged({"seed": seed})
+        encoder = Encoder(scheme, images, self.public if scheme.public_k else None)
+        batches = KeptEncodings(EncodedLoader(encoder, settings.batch_size), copies)
+        outputs = Outputs(images.task, len(images.classes))
+        network = build(
+            settings.model, images.shape[0], len(images.classes), sign_invariant=scheme.mask,
+            seed=seed, size=images.shape[1:],
+        )  # fmt: skip
+        state = TrainingState.start(network, settings, loss=Loss(outputs))
+        early = max(1, round(EARLY * settings.epochs))
+        for epoch in range(1, settings.epochs + 1):
+            state.history.append(one_epoch(state, batches, settings, Progress()))
+            if epoch in (early, settings.epochs):
+                found = predicted(state.network, table_batches(self.split.test), outputs)
+                yield watched(headline(images.task, *found))
+
+    def _attacked(
+        self,
+        candidate: Candidate,
+        subject: AuditTarget,
+        seed: int,
+        attacker: IsolatedRunner,
+        shows: Shows,
+    ) -> list[AttackResult]:
+        """The attacks of an audit, with as many encodings of each image as are published."""
+        _, copies = subject.known_key_target()
+        session = Session.open(
+            self.folder / f"{candidate.name}-seed{seed}", subject, pictures=False
+        )
+        parts = ((QUICK, QUICK_SECONDS), ((LEARNED,), self.attack_seconds))
+        wanted = [([Task(name, copies) for name in names], limit) for names, limit in parts]
+        for tasks, seconds in wanted:
+            for _ in session.run(tasks, self.attacks, seconds, _Watcher(shows), attacker):
+                pass
+        return [result for tasks, _ in wanted for result in session.done(tasks).values()]
+
+
+class _Watcher:
+    """Passes the name of an attack on."""
+
+    def __init__(self, shows: Shows) -> None:
+        self._shows = shows
+
+    def begins(self, number: int, task: Task, seconds: float) -> None:
+        self._shows.step(f"attack {task.attack}")
+
+    def goes_on(self, what: str, share: float) -> None:
+        pass
+
+
+def point_of(measurement: Measurement, reference: float) -> Point:
+    """Exposure and drop of one measurement."""
+    score = measurement.accuracy if measurement.accuracy is not None else measurement.early
+    return Point(measurement.exposure, 100 * (reference - (score or 0.0)))
+
+
+def _ceiling(subject: AuditTarget) -> float:
+    """The share of images that recovery reaches from a start at the truth; 0 if unknown."""
+    _, copies = subject.known_key_target()
+    scene = next(scenarios(subject, Task("reconstruction", copies)))
+    found = scene.ceiling(None)
+    return 0.0 if found is None else found.recognizable / found.total
+
+
+def _missing(results: Sequence[AttackResult]) -> list[str]:
+    """Attacks that failed, or that did not end for want of time."""
+    return [
+        result.attack
+        for result in results
+        if result.state == "failed" or (result.out_of_time and result.attack != LEARNED)
+    ]
