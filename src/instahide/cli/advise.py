@@ -17,6 +17,7 @@ from instahide.cli.options import LABEL_PANEL, MOST, Source, command
 from instahide.data.read_settings import ReadSettings
 
 if TYPE_CHECKING:
+    from instahide.audit.advice.bench import Job
     from instahide.audit.advice.candidate import Candidate
     from instahide.audit.advice.open_search import Request
     from instahide.audit.advice.schema import Advice, Measurement
@@ -45,7 +46,9 @@ class AdviseOptions(ReadSettings):
     public: str = Field("photos", description="public pool: a folder, or the built-in `photos`")
     scheme: Annotated[
         list[str],
-        typer.Option(metavar="SCHEME", help="Search only this scheme: inside or cross; repeatable."),
+        typer.Option(
+            metavar="SCHEME", help="Search only this scheme: inside or cross; repeatable."
+        ),
     ] = Field(default_factory=list)
     model: str = Field("small", max_length=200, description="network that is trained")
     steps: int = Field(250, ge=1, le=MOST, description="training steps of each network, about")
@@ -120,8 +123,8 @@ class _Shown:
         self._one = bars.add_task("", total=None)
         self._name = ""
 
-    def begins(self, candidate: Candidate | None, seed: int, share: float) -> None:
-        self._name = f"{_named(candidate)}, seed {seed}"
+    def begins(self, job: Job, share: float) -> None:
+        self._name = f"{_named(job.candidate)}, seed {job.seed}"
         self._bars.update(self._all, completed=share)
         self.step("training")
 
@@ -163,7 +166,7 @@ def _line(measurement: Measurement, number: int) -> str:
         "stopped": ", stopped: another setting is better in both",
         "not attacked": ", not attacked: another setting is better in both",
     }
-    spent = duration(measurement.seconds)
+    spent = duration(measurement.seconds) + (", thorough" if measurement.thorough else "")
     return f"{name}: {', '.join(parts)}, {spent}{stopped.get(measurement.state, '')}"
 
 

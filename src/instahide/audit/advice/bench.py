@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -52,6 +52,26 @@ EARLY = 1 / 3
 EARLY_MARGIN, MARGIN = 10.0, 1.0
 
 
+class Job(NamedTuple):
+    """A measurement to make.
+
+    Attributes:
+        candidate: the setting; None is plain training.
+        seed: seed of the first weights and of the choice of attacked images.
+        thorough: whether the attack by a network gets as much time as is useful.
+    """
+
+    candidate: Candidate | None
+    seed: int
+    thorough: bool = False
+
+    @property
+    def name(self) -> str:
+        """A name that is valid as a file name."""
+        of = "plain" if self.candidate is None else self.candidate.name
+        return f"{of}-seed{self.seed}{'-thorough' if self.thorough else ''}"
+
+
 class Shows(Protocol):
     """Is told of the progress of a measurement."""
 
@@ -72,6 +92,7 @@ class Bench:
         folder: keeps the results of the attacks; it has no image, key or partner in it.
         attacks: the registered attacks by name.
         attack_seconds: seconds of the attack by a network.
+        thorough_seconds: its seconds in a thorough measurement.
     """
 
     source: str
@@ -81,6 +102,7 @@ class Bench:
     folder: Path
     attacks: dict[str, Attack[Observation]]
     attack_seconds: float
+    thorough_seconds: float
 
     @cached_property
     def attacked_images(self) -> int:
@@ -93,22 +115,9 @@ class Bench:
         per_epoch = -(-len(self.split.train) // self.settings.batch_size)
         return per_epoch * self.settings.epochs
 
-    def reference(self, seed: int) -> Measurement:
-        """Plain training."""
-        began = time.monotonic()
-        *early, last = self._learned(Scheme.plain(), self.settings.epochs, seed)
-        return Measurement(
-            candidate=None,
-            seed=seed,
-            early=early[0] if early else None,
-            accuracy=last,
-            seconds=time.monotonic() - began,
-        )
-
     def measure(
         self,
-        candidate: Candidate,
-        seed: int,
+        job: Job,
         rivals: Sequence[Measurement],
         attacker: IsolatedRunner,
         shows: Shows,
@@ -120,26 +129,28 @@ class Bench:
         the end, and its encodings need not be attacked.
 
         Args:
-            candidate: what to measure.
-            seed: seed of the first weights and of the choice of attacked images.
+            job: what to measure.
             rivals: measurements to compare with; with none, it is measured to the end.
             attacker: runs the attacks.
             shows: is told of the progress.
         """
-        began = time.monotonic()
-        subject = self.subject(candidate, seed)
+        began, candidate = time.monotonic(), job.candidate
+        if candidate is None:
+            return self._reference(job.seed)
+        subject = self.subject(candidate, job.seed)
         shows.step("ceiling")
         bound = _ceiling(subject)
         less_exposed = [rival for rival in rivals if rival.exposure <= bound]
-        state, scores = self._trained(candidate, seed, less_exposed, shows)
+        state, scores = self._trained(candidate, job.seed, less_exposed, shows)
         results: list[AttackResult] = []
         if state == "done":
-            results = self._attacked(candidate, subject, seed, attacker, shows)
+            results = self._attacked(job, subject, attacker, shows)
         found = summary(results)
         complete = len(scores) > self._early_epochs
         return Measurement(
             candidate=candidate,
-            seed=seed,
+            seed=job.seed,
+            thorough=job.thorough,
             state=state,
             early=scores[0] if self._early_epochs else None,
             accuracy=scores[-1] if complete else None,
@@ -170,6 +181,18 @@ class Bench:
     def _early_epochs(self) -> int:
         """1 if networks are compared before the end, else 0."""
         return int(self.settings.epochs > 1)
+
+    def _reference(self, seed: int) -> Measurement:
+        """Plain training."""
+        began = time.monotonic()
+        *early, last = self._learned(Scheme.plain(), self.settings.epochs, seed)
+        return Measurement(
+            candidate=None,
+            seed=seed,
+            early=early[0] if early else None,
+            accuracy=last,
+            seconds=time.monotonic() - began,
+        )
 
     def _trained(
         self, candidate: Candidate, seed: int, rivals: Sequence[Measurement], shows: Shows
@@ -209,19 +232,13 @@ class Bench:
                 yield watched(headline(images.task, *found))
 
     def _attacked(
-        self,
-        candidate: Candidate,
-        subject: AuditTarget,
-        seed: int,
-        attacker: IsolatedRunner,
-        shows: Shows,
+        self, job: Job, subject: AuditTarget, attacker: IsolatedRunner, shows: Shows
     ) -> list[AttackResult]:
         """The attacks of an audit, with as many encodings of each image as are published."""
         _, copies = subject.known_key_target()
-        session = Session.open(
-            self.folder / f"{candidate.name}-seed{seed}", subject, pictures=False
-        )
-        parts = ((QUICK, QUICK_SECONDS), ((LEARNED,), self.attack_seconds))
+        session = Session.open(self.folder / job.name, subject, pictures=False)
+        seconds = self.thorough_seconds if job.thorough else self.attack_seconds
+        parts = ((QUICK, QUICK_SECONDS), ((LEARNED,), seconds))
         wanted = [([Task(name, copies) for name in names], limit) for names, limit in parts]
         for tasks, seconds in wanted:
             for _ in session.run(tasks, self.attacks, seconds, _Watcher(shows), attacker):

@@ -16,6 +16,7 @@ from instahide.audit.advice.journal import AUDITS, Journal, fingerprint
 from instahide.audit.advice.proposals import Proposals, import_optuna
 from instahide.audit.advice.schema import Targets
 from instahide.audit.advice.search import Search
+from instahide.audit.session import LEAST_SECONDS
 from instahide.data import ImageTable, Split, open_pool, open_split
 from instahide.data.read_settings import ReadSettings
 from instahide.errors import DataError, InstaHideError
@@ -28,8 +29,10 @@ LEAST_IMAGES = 50
 MOST_IMAGES = 5000
 #: Encodings in a training step.
 BATCH_SIZE = 128
-#: Share of the budget for the attack by a network on one setting.
-ATTACK_SHARE, LEAST_ATTACK, MOST_ATTACK = 1 / 120, 2.0, 300.0
+#: Seconds of the attack by a network on one setting, as a share of the budget, and at most; and
+#: the same of a thorough attack. It ends by itself after 2,000 steps.
+ATTACK_SHARE, MOST_ATTACK = 1 / 120, 300.0
+THOROUGH_SHARE, MOST_THOROUGH = 1 / 15, 1200.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ def open_search(request: Request, folder: Path) -> Search:
     }
     bench = Bench(
         request.source, split, public, settings, folder / AUDITS, registered().attacks,
-        min(MOST_ATTACK, max(LEAST_ATTACK, ATTACK_SHARE * request.seconds)),
+        max(LEAST_SECONDS, min(MOST_ATTACK, ATTACK_SHARE * request.seconds)),
+        max(LEAST_SECONDS, min(MOST_THOROUGH, THOROUGH_SHARE * request.seconds)),
     )  # fmt: skip
     journal = Journal.open(folder, identity)
     return Search(bench, journal, proposals, request.targets, request.seconds)

@@ -32,6 +32,9 @@ class Measurement(_Plain):
 
     candidate: Candidate | None = Field(description="the setting; null: plain training")
     seed: int = Field(description="seed of the first weights and of the attacked images")
+    thorough: bool = Field(
+        False, description="whether the attack by a network had as much time as is useful"
+    )
     state: State = Field("done", description="whether it was trained and attacked to the end")
     early: Number | None = Field(None, description="accuracy after a part of the steps")
     accuracy: Number | None = Field(
@@ -61,6 +64,10 @@ class Setting(_Plain):
 
     candidate: Candidate = Field(description="the setting")
     seeds: int = Field(description="number of measurements")
+    thorough: int = Field(
+        0, description="number of those in which the attack by a network had as much time as is "
+        "useful",
+    )  # fmt: skip
     state: State = Field(description="whether it was trained and attacked to the end")
     accuracy: Number | None = Field(description="mean accuracy")
     drop: Number = Field(description="mean drop of the accuracy")
@@ -111,6 +118,7 @@ class Setting(_Plain):
         return cls(
             candidate=candidate,
             seeds=len(measured),
+            thorough=sum(m.thorough for m in measured),
             state=next((state for state in states if state != "done"), "done"),
             accuracy=fmean(scores),
             drop=fmean(drops),
@@ -156,8 +164,9 @@ class Advice(_Plain):
     attacked_images: int = Field(description="private images of each attack")
     targets: Targets
     verdict: Literal["recommended", "unconfirmed", "none"] = Field(
-        description="recommended: a setting meets both targets in each of several seeds; "
-        "unconfirmed: in the only one measured; none: no setting that was tried meets both"
+        description="recommended: a setting meets both targets in each of several seeds, also "
+        "after a thorough attack; unconfirmed: in all measurements, but there are too few; none: "
+        "no setting that was tried meets both"
     )
     answer: list[str] = Field(description="the answer in plain words")
     recommended: Setting | None = Field(description="the setting that meets both")

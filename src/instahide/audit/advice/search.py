@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from instahide.attacks.sandbox import IsolatedRunner
-from instahide.audit.advice.bench import Bench, Shows, point_of
+from instahide.audit.advice.bench import Bench, Job, Shows, point_of
 from instahide.audit.advice.candidate import Candidate
 from instahide.audit.advice.front import Point, pareto_front
 from instahide.audit.advice.journal import Journal
 from instahide.audit.advice.proposals import Proposals
 from instahide.audit.advice.schema import Measurement, Setting, Targets
-from instahide.audit.advice.verdict import room_of
+from instahide.audit.advice.verdict import meeting, room_of
 
-#: Share of the budget for new candidates. The rest repeats those on the front with other seeds;
-#: what that does not need goes to new candidates again.
-EXPLORE = 0.6
-#: Measurements of each setting on the front, each with another seed.
-SEEDS = 3
+#: Shares of the budget after which new candidates and repetitions end. The last part is for a
+#: thorough attack on what meets the targets. Time that a part does not need goes to the others.
+EXPLORE, REPEAT = 0.55, 0.8
+#: Measurements of each setting on the front, each with another seed: first, and if there is time.
+SEEDS, MOST_SEEDS = 2, 3
 
 
 class Watcher(Shows, Protocol):
     """Is told of the progress of a search."""
 
-    def begins(self, candidate: Candidate | None, seed: int, share: float) -> None:
-        """A measurement begins after this share of the budget; None is plain training."""
+    def begins(self, job: Job, share: float) -> None:
+        """A measurement begins after this share of the budget."""
         ...
 
     def ended(self, measurement: Measurement) -> None:
         """A measurement was written."""
         ...
-
-
-class Job(NamedTuple):
-    """A measurement to make; None is plain training."""
-
-    candidate: Candidate | None
-    seed: int
 
 
 @dataclass(eq=False)
@@ -53,6 +46,7 @@ class Search:
         proposals: proposes candidates.
         targets: what the user asks for; settings that meet both are repeated first.
         budget: seconds for all measurements, those of earlier runs included.
+        clock: the time in seconds.
     """
 
     bench: Bench
@@ -60,6 +54,7 @@ class Search:
     proposals: Proposals
     targets: Targets
     budget: float
+    clock: Callable[[], float] = time.monotonic
     _epsilons: dict[Candidate, float | None] = field(default_factory=dict)
 
     def run(self, watcher: Watcher) -> None:
@@ -67,12 +62,14 @@ class Search:
 
         A search that was killed continues with the next measurement.
         """
-        began, earlier = time.monotonic(), self.journal.seconds
+        began, earlier = self.clock(), self.journal.seconds
         with IsolatedRunner() as attacker:
-            while job := self._next(earlier + time.monotonic() - began):
-                spent = earlier + time.monotonic() - began
-                watcher.begins(job.candidate, job.seed, min(1.0, spent / self.budget))
-                measurement = self._measure(job, attacker, watcher)
+            while job := self._next(earlier + self.clock() - began):
+                spent = earlier + self.clock() - began
+                watcher.begins(job, min(1.0, spent / self.budget))
+                # A setting on the front is measured to the end again.
+                rivals = self._rivals() if job.seed == 0 else []
+                measurement = self.bench.measure(job, rivals, attacker, watcher)
                 self.journal.add(measurement)
                 watcher.ended(measurement)
 
@@ -97,35 +94,43 @@ class Search:
             return Job(None, 0)
         if spent >= self.budget:
             return None
-        if spent < EXPLORE * self.budget and (new := self._new()):
-            return Job(new, 0)
-        repeated = self._repeated()
-        if repeated is None:
-            return Job(new, 0) if (new := self._new()) else None
-        return repeated if repeated.seed in self.journal.reference else Job(None, repeated.seed)
+        kinds = [self._new, self._checked, self._repeated, self._repeated_again]
+        if EXPLORE * self.budget <= spent < REPEAT * self.budget:
+            kinds = [self._repeated, self._checked, self._repeated_again, self._new]
+        elif spent >= REPEAT * self.budget:
+            kinds = [self._checked, self._repeated, self._repeated_again, self._new]
+        job = next(filter(None, (kind() for kind in kinds)), None)
+        if job is None or job.seed in self.journal.reference:
+            return job
+        return Job(None, job.seed)
 
-    def _new(self) -> Candidate | None:
+    def _new(self) -> Job | None:
+        """A candidate that was not tried."""
         reference = fmean(self.journal.reference.values())
         tried = {
             candidate: _mean_point([point_of(m, reference) for m in measured])
             for candidate, measured in self.journal.by_candidate().items()
         }
-        return self.proposals.propose(tried)
+        candidate = self.proposals.propose(tried)
+        return None if candidate is None else Job(candidate, 0)
 
-    def _repeated(self) -> Job | None:
+    def _repeated(self, most: int = SEEDS) -> Job | None:
         """The setting on the front with the fewest seeds; of these, the nearest to the targets."""
-        few = [s for s in self.settings() if s.on_front and s.seeds < SEEDS]
+        few = [s for s in self.settings() if s.on_front and s.seeds < most]
         if not few:
             return None
         chosen = min(few, key=lambda s: (s.seeds, room_of(s, self.targets), s.point))
         return Job(chosen.candidate, chosen.seeds)
 
-    def _measure(self, job: Job, attacker: IsolatedRunner, watcher: Watcher) -> Measurement:
-        if job.candidate is None:
-            return self.bench.reference(job.seed)
-        # A setting on the front is measured to the end again.
-        rivals = self._rivals() if job.seed == 0 else []
-        return self.bench.measure(job.candidate, job.seed, rivals, attacker, watcher)
+    def _repeated_again(self) -> Job | None:
+        return self._repeated(MOST_SEEDS)
+
+    def _checked(self) -> Job | None:
+        """A thorough attack on the setting that would be recommended; None after it had one."""
+        good = meeting(self.settings(), self.targets)
+        if not good or good[0].thorough:
+            return None
+        return Job(good[0].candidate, good[0].seeds, thorough=True)
 
     def _rivals(self) -> Sequence[Measurement]:
         return [

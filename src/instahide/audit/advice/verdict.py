@@ -23,19 +23,14 @@ class Decision(NamedTuple):
 
 
 def decide(settings: Sequence[Setting], targets: Targets) -> Decision:
-    """Choose a setting that meets both ``targets`` in every seed.
-
-    Of several, it is the one with the most room: both values are divided by their targets, and the
-    larger quotient is the smallest of all settings. The exposure of a setting is the larger of what
-    attacks recovered and the ceiling. One with a missing attack is never chosen.
-    """
-    known = [setting for setting in settings if setting.state == "done" and not setting.missing]
-    good = [setting for setting in known if room_of(setting, targets) <= 1]
-    confirmed = [setting for setting in good if setting.seeds >= CONFIRMED]
-    for verdict, chosen in (("recommended", confirmed), ("unconfirmed", good)):
-        if chosen:
-            best = min(chosen, key=lambda s: (room_of(s, targets), s.point))
-            return Decision("recommended" if verdict == "recommended" else "unconfirmed", best)
+    """Choose a setting that meets both ``targets`` in every seed, also after a thorough attack."""
+    good = meeting(settings, targets)
+    confirmed = [s for s in good if s.seeds >= CONFIRMED and s.thorough]
+    if confirmed:
+        return Decision("recommended", confirmed[0])
+    if good:
+        return Decision("unconfirmed", good[0])
+    known = _known(settings)
     private = [s for s in known if s.exposure_worst <= targets.max_recovered]
     accurate = [s for s in known if s.drop_worst <= targets.max_drop]
     return Decision(
@@ -43,6 +38,21 @@ def decide(settings: Sequence[Setting], targets: Targets) -> Decision:
         nearest_private=min(private, key=lambda s: (s.drop_worst, s.point), default=None),
         nearest_accurate=min(accurate, key=lambda s: (s.exposure_worst, s.point), default=None),
     )
+
+
+def meeting(settings: Sequence[Setting], targets: Targets) -> list[Setting]:
+    """The settings that meet both targets in every seed, those with the most room first.
+
+    Both values are divided by their targets; the larger quotient is the smallest for the setting
+    with the most room. The exposure is the larger of what attacks recovered and the ceiling. A
+    setting with a missing attack does not meet a target.
+    """
+    good = [setting for setting in _known(settings) if room_of(setting, targets) <= 1]
+    return sorted(good, key=lambda s: (room_of(s, targets), s.point))
+
+
+def _known(settings: Sequence[Setting]) -> list[Setting]:
+    return [setting for setting in settings if setting.state == "done" and not setting.missing]
 
 
 def room_of(setting: Setting, targets: Targets) -> float:
@@ -69,8 +79,9 @@ def answer(decision: Decision, targets: Targets, attacked: int) -> list[str]:
         sentences = [f"Recommended: {described(chosen)}.", measured(chosen)]
     else:
         sentences = [
-            f"Not confirmed: {described(chosen)} meets both targets ({asked}) in the only "
-            "measurement. Run the same command with a larger budget, which repeats it.",
+            f"Not confirmed: {described(chosen)} met both targets ({asked}), but the time was too "
+            "short to repeat this with a thorough attack. Run the same command with a larger "
+            "budget.",
             measured(chosen),
         ]
     return [*sentences, _resolution(targets, attacked), BASIS, LIMITS]

@@ -56,7 +56,9 @@ class KeptEncodings:
         self.loader = loader
         self.copies = copies
         self.folder = folder
-        self._files = [folder / f"{number}.safetensors" for number in range(copies)] if folder else []
+        self._files = (
+            [folder / f"{number}.safetensors" for number in range(copies)] if folder else []
+        )
         self._memory: list[Encoded] = []
         self._epoch = 0
 
