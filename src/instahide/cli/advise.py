@@ -46,9 +46,7 @@ class AdviseOptions(ReadSettings):
     public: str = Field("photos", description="public pool: a folder, or the built-in `photos`")
     scheme: Annotated[
         list[str],
-        typer.Option(
-            metavar="SCHEME", help="Search only this scheme: inside or cross; repeatable."
-        ),
+        typer.Option(metavar="SCHEME", help="Search only inside or only cross; repeatable."),
     ] = Field(default_factory=list)
     model: str = Field("small", max_length=200, description="network that is trained")
     steps: int = Field(250, ge=1, le=MOST, description="training steps of each network, about")

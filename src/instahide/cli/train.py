@@ -25,7 +25,7 @@ PANELS = {
         "test", "public", "fresh_crops", "size", "skip_bad", "test_share", "window", "rescale",
     ),
     "Labels": LABEL_PANEL,
-    "Encryption": (*MIXING_PANEL, "crop_padding", "flip"),
+    "Encryption": (*MIXING_PANEL, "copies", "crop_padding", "flip"),
     "Exposure": ("ledger", "max_exposure"),
     "Network": ("model", "weights", "sign_invariant", "seed"),
     "Training": (

@@ -82,7 +82,7 @@ def test_the_nearest_on_each_side_are_named() -> None:
     assert "noise 2," in said[1]
     assert "training lost 15.0 points" in said[1]
     assert "no noise," in said[2]
-    assert "90% of the attacked images count as exposed" in said[2]
+    assert "90% of the attacked images are exposed" in said[2]
 
 
 def test_a_target_below_one_image_says_so() -> None:
@@ -91,8 +91,8 @@ def test_a_target_below_one_image_says_so() -> None:
 
 
 def test_a_share_that_is_not_zero_is_never_shown_as_zero() -> None:
-    assert [percent(share) for share in (0.0, 0.0004, 0.01, 0.999, 1.0)] == [
-        "0%", "less than 0.1%", "1%", "99.9%", "100%",
+    assert [percent(share) for share in (0.0, 0.0004, 0.01, 0.9996, 1.0)] == [
+        "0%", "less than 0.1%", "1%", "more than 99.9%", "100%",
     ]  # fmt: skip
 
 

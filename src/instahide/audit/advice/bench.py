@@ -18,14 +18,14 @@ from instahide.audit.advice.front import Point
 from instahide.audit.advice.schema import Measurement, State
 from instahide.audit.label_classes import findings_as_classes
 from instahide.audit.report.schema import AttackResult
-from instahide.audit.report.thresholds import ceiling_share, recovered_share, summary
+from instahide.audit.report.thresholds import recovered_share, summary
 from instahide.audit.scenarios import scenarios
 from instahide.audit.schedule import Task
 from instahide.audit.session import Session
 from instahide.audit.target import MOST_IMAGES, AuditTarget
 from instahide.data import ImageTable, Split
 from instahide.encryption.encoder import Encoder
-from instahide.encryption.scheme import Scheme
+from instahide.encryption.scheme import Scheme, label_mode_for
 from instahide.training.data.encoded_loader import EncodedLoader
 from instahide.training.data.kept_encodings import KeptEncodings
 from instahide.training.evaluate import predicted, table_batches
@@ -157,7 +157,7 @@ class Bench:
             ceiling=max(bound, found["ceiling"] or 0.0),
             recovered=found["recovered"],
             attacks={result.attack: recovered_share(result) for result in results},
-            missing=_missing(results),
+            missing=_missing(results) if state == "done" else [],
             seconds=time.monotonic() - began,
         )
 
@@ -185,7 +185,8 @@ class Bench:
     def _reference(self, seed: int) -> Measurement:
         """Plain training."""
         began = time.monotonic()
-        *early, last = self._learned(Scheme.plain(), self.settings.epochs, seed)
+        labels = label_mode_for(self.split.train.task)
+        *early, last = self._learned(Scheme.plain(label_mode=labels), 1, seed)
         return Measurement(
             candidate=None,
             seed=seed,
@@ -274,9 +275,13 @@ def _ceiling(subject: AuditTarget) -> float:
 
 
 def _missing(results: Sequence[AttackResult]) -> list[str]:
-    """Attacks that failed, or that did not end for want of time."""
-    return [
+    """Attacks that did not run, failed, or did not end for want of time.
+
+    The attack by a network ends when its time is over; it then has a result.
+    """
+    ended = {
         result.attack
         for result in results
-        if result.state == "failed" or (result.out_of_time and result.attack != LEARNED)
-    ]
+        if result.state != "failed" and (not result.out_of_time or result.attack == LEARNED)
+    }
+    return [name for name in (*QUICK, LEARNED) if name not in ended]

@@ -17,10 +17,11 @@ from instahide.audit.advice.proposals import Proposals, import_optuna
 from instahide.audit.advice.schema import Targets
 from instahide.audit.advice.search import Search
 from instahide.audit.session import LEAST_SECONDS
-from instahide.data import ImageTable, Split, open_pool, open_split
+from instahide.data import ImageTable, Split, open_pool
 from instahide.data.read_settings import ReadSettings
 from instahide.errors import DataError, InstaHideError
 from instahide.training.data.private import open_private
+from instahide.training.models import build
 from instahide.training.settings import TrainSettings
 
 #: Fewest training images: of fewer, a share says little.
@@ -87,6 +88,7 @@ def open_search(request: Request, folder: Path) -> Search:
             "model": request.model,
         }
     )
+    _require_network(settings, split)
     identity = {
         "images": fingerprint(split.train),
         "test images": fingerprint(split.test),
@@ -138,6 +140,12 @@ def _split(request: Request) -> Split:
         return split
     rows = np.random.default_rng(0).permutation(len(train))[:MOST_IMAGES]
     return Split(train.subset(np.sort(rows)), split.test)
+
+
+def _require_network(settings: TrainSettings, split: Split) -> None:
+    """Check that there is such a network for these images, before the folder is made."""
+    shape, classes = split.train.shape, len(split.train.classes)
+    build(settings.model, shape[0], classes, sign_invariant=True, size=shape[1:])
 
 
 def _public(request: Request, images: ImageTable) -> ImageTable:

@@ -71,7 +71,7 @@ class Proposals:
         return left[self._generator.integers(len(left))] if left else None
 
     def _study(self, tried: Mapping[Candidate, Point]) -> Study:
-        """A study with what was tried; it is made from the measurements, so nothing else is kept."""
+        """A study of what was tried; the measurements are all that is kept of it."""
         optuna = self._optuna
         before = optuna.logging.get_verbosity()
         # Otherwise it writes a line for each trial to standard error.

@@ -74,7 +74,7 @@ class Search:
                 watcher.ended(measurement)
 
     def settings(self) -> list[Setting]:
-        """All settings with a measurement: the front first, then the others by their room."""
+        """All settings with a measurement: the front first, then those measured to the end."""
         if not self.journal.reference:
             return []
         reference = fmean(self.journal.reference.values())

@@ -89,9 +89,10 @@ def answer(decision: Decision, targets: Targets, attacked: int) -> list[str]:
 
 #: What the shares are, and what they are not.
 BASIS = (
-    "An image counts as exposed if one of the attacks that ran recovered it, or if recovery reaches "
-    "it from a start at the truth (the ceiling): then the encodings may determine the image, and a "
-    "better attack may find it. These are attacks of today, on a sample of the images."
+    "Exposed is the larger of two shares: of the images that the best attack recovered, and of "
+    "those that recovery reaches from a start at the truth (the ceiling), which the encodings may "
+    "determine, so that a better attack may find them. These are attacks of today, on a sample of "
+    "the images."
 )
 
 
@@ -119,15 +120,17 @@ def measured(setting: Setting) -> str:
         for share in (setting.recovered, setting.ceiling)
     )
     return (
-        f"{seeds}, {percent(setting.exposure_worst)} of the attacked images count as exposed (mean: "
+        f"{seeds}, {percent(setting.exposure_worst)} of the attacked images are exposed (mean: "
         f"attacks {recovered}, ceiling {ceiling}), and training lost {setting.drop_worst:.1f} "
         f"points (mean {setting.drop:.1f}) against plain training with the same steps."
     )
 
 
 def percent(share: float) -> str:
-    """A share in percent, with 0% only for 0."""
-    return "less than 0.1%" if 0 < share < 0.001 else f"{100 * share:.3g}%"
+    """A share in percent, with 0% only for 0 and 100% only for 1."""
+    if 0 < share < 0.001:
+        return "less than 0.1%"
+    return "more than 99.9%" if 0.999 < share < 1 else f"{100 * share:.3g}%"
 
 
 def _nearest(decision: Decision) -> list[str]:
