@@ -49,7 +49,7 @@ class AdviseOptions(ReadSettings):
         typer.Option(metavar="SCHEME", help="Search only inside or only cross; repeatable."),
     ] = Field(default_factory=list)
     model: str = Field("small", max_length=200, description="network that is trained")
-    steps: int = Field(250, ge=1, le=MOST, description="training steps of each network, about")
+    steps: int = Field(200, ge=1, le=MOST, description="training steps of each network, about")
     out: Annotated[Path, typer.Option(help="Folder of the advice.")] = Path("advice")
 
 

@@ -111,12 +111,14 @@ class Space:
     K: Mapping[Searched, tuple[int, ...]] = {"inside": (2, 3, 4, 6), "cross": (4, 6)}
     PRIVATE_K = (2, 1, 3)
     C1 = (None, 0.5, 0.4)
-    NOISE = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
+    NOISE = (
+        0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 2.0, 2.5, 3.0,
+    )  # fmt: skip
     COPIES = (1, 2, 3, 5, 10, 20)
     #: The first candidates (scheme, noise, encodings of each image), which span the range.
     FIRST: tuple[tuple[Searched, float, int], ...] = (
         ("cross", 0.0, 1), ("cross", 1.0, 1), ("inside", 0.5, 1), ("cross", 2.0, 1),
-        ("inside", 0.0, 2), ("cross", 0.5, 2), ("inside", 1.0, 2), ("cross", 1.5, 3),
+        ("inside", 0.0, 2), ("cross", 0.5, 2), ("inside", 1.0, 2), ("cross", 1.6, 3),
         ("cross", 0.0, 5), ("inside", 2.0, 5),
     )  # fmt: skip
 

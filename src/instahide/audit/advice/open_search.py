@@ -32,7 +32,7 @@ MOST_IMAGES = 5000
 BATCH_SIZE = 128
 #: Seconds of the attack by a network on one setting, as a share of the budget, and at most; and
 #: the same of a thorough attack. It ends by itself after 2,000 steps.
-ATTACK_SHARE, MOST_ATTACK = 1 / 120, 300.0
+ATTACK_SHARE, MOST_ATTACK = 1 / 150, 300.0
 THOROUGH_SHARE, MOST_THOROUGH = 1 / 15, 1200.0
 
 
@@ -60,7 +60,7 @@ class Request:
     public: str = "photos"
     schemes: Sequence[Searched] = SEARCHED
     model: str = "small"
-    steps: int = 250
+    steps: int = 200
 
     @property
     def read_settings(self) -> dict[str, Any]:
