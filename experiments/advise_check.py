@@ -135,9 +135,7 @@ def measure(
 def check(target: Target, number: int, seeds: Sequence[int], out: Path, options: Options) -> None:
     """Add the missing rows of a target."""
     have = {tuple(row[name] for name in KEYS) for row in rows_of(out)}
-    keys = {
-        seed: (options.data, *target, str(options.epochs), str(seed)) for seed in seeds
-    }
+    keys = {seed: (options.data, *target, str(options.epochs), str(seed)) for seed in seeds}
     if all(key in have for key in keys.values()):
         return
     file = options.runs / f"settings-{target.max_recovered}-{target.max_drop}.yaml"
