@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from instahide.audit.advice.bench import Job
-from instahide.audit.advice.candidate import SEARCHED, Space
+from instahide.audit.advice.candidate import SEARCHED, Candidate, Space
+from instahide.audit.advice.front import Point
 from instahide.audit.advice.journal import MEASUREMENTS, Journal
-from instahide.audit.advice.proposals import Proposals
 from instahide.audit.advice.schema import Measurement, Targets
 from instahide.audit.advice.search import Search
 from instahide.audit.advice.verdict import decide
@@ -38,13 +39,25 @@ class Silent:
             raise KeyboardInterrupt
 
 
+class InOrder:
+    """Proposes the first candidates, then every 97th of the grid, without a model of them."""
+
+    def __init__(self) -> None:
+        self.space = Space(SEARCHED, "single-label")
+        grid = self.space.candidates()
+        self.order = list(dict.fromkeys([*self.space.first(), *grid[::97], *grid]))
+
+    def propose(self, tried: Mapping[Candidate, Point]) -> Candidate | None:
+        return next((candidate for candidate in self.order if candidate not in tried), None)
+
+
 def search(folder: Path, budget: float, **changes: Any) -> tuple[Search, MadeUpBench]:
     clock = Clock()
     bench = MadeUpBench(clock)
     made = Search(
         bench,  # type: ignore[arg-type]
         Journal.open(folder, IDENTITY),
-        Proposals(Space(SEARCHED, "single-label")),
+        InOrder(),  # type: ignore[arg-type]
         changes.get("targets", Targets(max_recovered=0.1, max_drop=20.0)),
         budget,
         clock,

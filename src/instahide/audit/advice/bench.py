@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -42,6 +42,12 @@ from instahide.training.training_state import TrainingState
 #: Attacks of each candidate. The first two take less than a second; the last one needs as long as
 #: it is given, for any number of encodings, and recovers most under noise.
 QUICK, LEARNED = ("averaging", "averaging-absolute", "reconstruction"), "demixing"
+#: Steps of that network: those that are aimed at, and without which its result counts as missing,
+#: so that a busy machine does not make a setting look safe. A thorough attack takes all steps.
+AIMED_STEPS, LEAST_STEPS = 200, 100
+THOROUGH_STEPS, LEAST_THOROUGH = 2000, 1000
+#: Factor of the time that so many steps took before.
+_SPARE = 1.2
 #: Seconds for the quick attacks, of which `reconstruction` on 100 images with 20 encodings each
 #: takes 40 on one core. One that needs more counts as missing.
 QUICK_SECONDS = 600.0
@@ -91,8 +97,8 @@ class Bench:
         settings: the training of the small network.
         folder: keeps the results of the attacks; it has no image, key or partner in it.
         attacks: the registered attacks by name.
-        attack_seconds: seconds of the attack by a network.
-        thorough_seconds: its seconds in a thorough measurement.
+        attack_seconds: seconds of the attack by a network; more if it was too slow before.
+        thorough_seconds: its seconds in a thorough measurement, likewise.
     """
 
     source: str
@@ -103,6 +109,7 @@ class Bench:
     attacks: dict[str, Attack[Observation]]
     attack_seconds: float
     thorough_seconds: float
+    _pace: list[float] = field(default_factory=list)
 
     @cached_property
     def attacked_images(self) -> int:
@@ -157,7 +164,7 @@ class Bench:
             ceiling=max(bound, found["ceiling"] or 0.0),
             recovered=found["recovered"],
             attacks={result.attack: recovered_share(result) for result in results},
-            missing=_missing(results) if state == "done" else [],
+            missing=_missing(results, job.thorough) if state == "done" else [],
             seconds=time.monotonic() - began,
         )
 
@@ -238,13 +245,20 @@ class Bench:
         """The attacks of an audit, with as many encodings of each image as are published."""
         _, copies = subject.known_key_target()
         session = Session.open(self.folder / job.name, subject, pictures=False)
-        seconds = self.thorough_seconds if job.thorough else self.attack_seconds
-        parts = ((QUICK, QUICK_SECONDS), ((LEARNED,), seconds))
+        parts = ((QUICK, QUICK_SECONDS), ((LEARNED,), self._network_seconds(job.thorough)))
         wanted = [([Task(name, copies) for name in names], limit) for names, limit in parts]
         for tasks, seconds in wanted:
             for _ in session.run(tasks, self.attacks, seconds, _Watcher(shows), attacker):
                 pass
-        return [result for tasks, _ in wanted for result in session.done(tasks).values()]
+        results = [result for tasks, _ in wanted for result in session.done(tasks).values()]
+        self._pace.extend(r.seconds / steps for r in results if (steps := _steps(r)))
+        return results
+
+    def _network_seconds(self, thorough: bool) -> float:
+        """Seconds for the attack by a network, enough for the steps that are aimed at."""
+        seconds = self.thorough_seconds if thorough else self.attack_seconds
+        pace = self._pace[-1] if self._pace else 0.0
+        return max(seconds, _SPARE * pace * (THOROUGH_STEPS if thorough else AIMED_STEPS))
 
 
 class _Watcher:
@@ -274,14 +288,20 @@ def _ceiling(subject: AuditTarget) -> float:
     return 0.0 if found is None else found.recognizable / found.total
 
 
-def _missing(results: Sequence[AttackResult]) -> list[str]:
+def _steps(result: AttackResult) -> float:
+    """The steps of the attack by a network; 0 for other attacks."""
+    return (result.figures.get("steps") or 0.0) if result.attack == LEARNED else 0.0
+
+
+def _missing(results: Sequence[AttackResult], thorough: bool) -> list[str]:
     """Attacks that did not run, failed, or did not end for want of time.
 
-    The attack by a network ends when its time is over; it then has a result.
+    The attack by a network has a result whenever its time ends, but it needs some steps.
     """
+    least = LEAST_THOROUGH if thorough else LEAST_STEPS
     ended = {
         result.attack
         for result in results
-        if result.state != "failed" and (not result.out_of_time or result.attack == LEARNED)
+        if result.state != "failed" and (not result.out_of_time or _steps(result) >= least)
     }
     return [name for name in (*QUICK, LEARNED) if name not in ended]

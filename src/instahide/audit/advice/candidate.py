@@ -53,11 +53,11 @@ class Candidate(BaseModel):
 
     scheme: Searched = Field(description="how images are mixed")
     k: int = Field(description="images in a mix")
-    private_k: int | None = Field(None, description="private images in a mix")
-    c1: float | None = Field(None, description="bound of every coefficient")
-    label_mode: LabelMode | None = Field(None, description="labels of a mix")
-    noise: float = Field(0.0, description="standard deviation of the noise")
-    copies: int = Field(1, description="encodings of each image")
+    private_k: int | None = Field(default=None, description="private images in a mix")
+    c1: float | None = Field(default=None, description="bound of every coefficient")
+    label_mode: LabelMode | None = Field(default=None, description="labels of a mix")
+    noise: float = Field(default=0.0, description="standard deviation of the noise")
+    copies: int = Field(default=1, description="encodings of each image")
 
     @property
     def name(self) -> str:

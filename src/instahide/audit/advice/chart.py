@@ -86,7 +86,7 @@ def spoken(setting: Setting) -> str:
 
 def _step(least: float) -> float:
     """The smallest of 1, 2 or 5 times a power of ten that is at least ``least``."""
-    power = 10 ** math.floor(math.log10(max(least, 1e-3)))
+    power = 10.0 ** math.floor(math.log10(max(least, 1e-3)))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna import Study
 
 #: Suggestions that were measured before, in a row, after which a candidate is drawn at random.
-MOST_REPEATS = 20
+MOST_REPEATS = 5
 
 
 def import_optuna() -> ModuleType:
@@ -34,9 +34,9 @@ def import_optuna() -> ModuleType:
 class Proposals:
     """New candidates, none of them twice.
 
-    Optuna's multi-objective TPE sampler (Ozaki et al., 2020) suggests values that are frequent on
-    the front so far. Its pruners are for one objective only: the search compares candidates itself,
-    see `bench`.
+    Optuna's sampler models both objectives by Gaussian processes and suggests what is expected to
+    move the front most. Measurements take so long that its time does not matter. Optuna's pruners
+    are for one objective only: the search compares candidates itself, see `bench`.
 
     Args:
         space: all candidates.
@@ -77,8 +77,8 @@ class Proposals:
         # Otherwise it writes a line for each trial to standard error.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            sampler = optuna.samplers.TPESampler(seed=self._seed + len(tried))
-            study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+            sampler = optuna.samplers.GPSampler(seed=self._seed + len(tried), n_startup_trials=1)
+            study: Study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
         finally:
             optuna.logging.set_verbosity(before)
         ranges = {

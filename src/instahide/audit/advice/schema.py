@@ -33,22 +33,27 @@ class Measurement(_Plain):
     candidate: Candidate | None = Field(description="the setting; null: plain training")
     seed: int = Field(description="seed of the first weights and of the attacked images")
     thorough: bool = Field(
-        False, description="whether the attack by a network had as much time as is useful"
+        default=False, description="whether the attack by a network had as much time as is useful"
     )
-    state: State = Field("done", description="whether it was trained and attacked to the end")
-    early: Number | None = Field(None, description="accuracy after a part of the steps")
+    state: State = Field(
+        default="done", description="whether it was trained and attacked to the end"
+    )
+    early: Number | None = Field(default=None, description="accuracy after a part of the steps")
     accuracy: Number | None = Field(
-        None, description="accuracy on plain test images, from 0 to 1; of findings, macro AUROC"
+        default=None,
+        description="accuracy on plain test images, from 0 to 1; of findings, macro AUROC",
     )
-    ceiling: Share | None = Field(None, description="the `ceiling` of `instahide audit`")
-    recovered: Share | None = Field(None, description="the `recovered` of `instahide audit`")
+    ceiling: Share | None = Field(default=None, description="the `ceiling` of `instahide audit`")
+    recovered: Share | None = Field(
+        default=None, description="the `recovered` of `instahide audit`"
+    )
     attacks: dict[str, Share | None] = Field(
         default_factory=dict, description="share recovered by each attack; null: it did not apply"
     )
     missing: list[str] = Field(
         default_factory=list, description="attacks that failed or had too little time"
     )
-    seconds: Number = Field(0.0, description="wall time in seconds")
+    seconds: Number = Field(default=0.0, description="wall time in seconds")
 
     @property
     def exposure(self) -> float:
@@ -65,7 +70,7 @@ class Setting(_Plain):
     candidate: Candidate = Field(description="the setting")
     seeds: int = Field(description="number of measurements")
     thorough: int = Field(
-        0, description="number of those in which the attack by a network had as much time as is "
+        default=0, description="number of those in which the attack by a network had as much time as is "
         "useful",
     )  # fmt: skip
     state: State = Field(description="whether it was trained and attacked to the end")
@@ -80,10 +85,10 @@ class Setting(_Plain):
     attacks: dict[str, Share | None] = Field(description="largest share recovered by each attack")
     missing: list[str] = Field(description="attacks that failed or had too little time")
     epsilon: Number | None = Field(
-        None, description="upper bound on the epsilon that the noise guarantees for an image's "
+        default=None, description="upper bound on the epsilon that the noise guarantees for an image's "
         "pixels; null if there is none",
     )  # fmt: skip
-    on_front: bool = Field(False, description="whether no other setting is better in both")
+    on_front: bool = Field(default=False, description="whether no other setting is better in both")
     settings: dict[str, Any] = Field(description="the settings, as in a settings file")
 
     @property
@@ -131,6 +136,7 @@ class Setting(_Plain):
             attacks=_largest([m.attacks for m in measured]),
             missing=sorted({name for m in measured for name in m.missing}),
             epsilon=epsilon,
+            on_front=False,
             settings=settings,
         )
 
