@@ -70,9 +70,9 @@ class Setting(_Plain):
     candidate: Candidate = Field(description="the setting")
     seeds: int = Field(description="number of measurements")
     thorough: int = Field(
-        default=0, description="number of those in which the attack by a network had as much time as is "
-        "useful",
-    )  # fmt: skip
+        default=0,
+        description="number of those in which the attack by a network had as much time as is useful",
+    )
     state: State = Field(description="whether it was trained and attacked to the end")
     accuracy: Number | None = Field(description="mean accuracy")
     drop: Number = Field(description="mean drop of the accuracy")
@@ -85,9 +85,10 @@ class Setting(_Plain):
     attacks: dict[str, Share | None] = Field(description="largest share recovered by each attack")
     missing: list[str] = Field(description="attacks that failed or had too little time")
     epsilon: Number | None = Field(
-        default=None, description="upper bound on the epsilon that the noise guarantees for an image's "
-        "pixels; null if there is none",
-    )  # fmt: skip
+        default=None,
+        description="upper bound on the epsilon that the noise guarantees for an image's pixels; "
+        "null if there is none",
+    )
     on_front: bool = Field(default=False, description="whether no other setting is better in both")
     settings: dict[str, Any] = Field(description="the settings, as in a settings file")
 
