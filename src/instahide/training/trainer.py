@@ -192,7 +192,8 @@ class Trainer:
         copies = self.settings.copies
         if copies is None or not isinstance(batches, EncodedLoader):
             return batches
-        return KeptEncodings(batches, copies, folder and folder.path / FOLDER)
+        kept = None if folder is None else folder.path / FOLDER
+        return KeptEncodings(batches, copies, kept)
 
     def _evaluate(self, network: nn.Module) -> dict[str, float]:
         """The metrics of an epoch, over the test images of all processes."""

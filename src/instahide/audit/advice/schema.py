@@ -33,7 +33,7 @@ class Measurement(_Plain):
     candidate: Candidate | None = Field(description="the setting; null: plain training")
     seed: int = Field(description="seed of the first weights and of the attacked images")
     thorough: bool = Field(
-        default=False, description="whether the attack by a network had as much time as is useful"
+        default=False, description="whether the attack by a network had enough time"
     )
     state: State = Field(
         default="done", description="whether it was trained and attacked to the end"
@@ -71,7 +71,7 @@ class Setting(_Plain):
     seeds: int = Field(description="number of measurements")
     thorough: int = Field(
         default=0,
-        description="number of those in which the attack by a network had as much time as is useful",
+        description="number of those in which the attack by a network had enough time",
     )
     state: State = Field(description="whether it was trained and attacked to the end")
     accuracy: Number | None = Field(description="mean accuracy")
