@@ -108,6 +108,10 @@ class Session:
         """The results so far, also of an earlier audit that was stopped."""
         return {task: found for task in wanted if (found := self._read(task)) is not None}
 
+    def discard(self, task: Task) -> None:
+        """Delete the result of ``task``, so that it runs again."""
+        self._file(task).unlink(missing_ok=True)
+
     def run(
         self,
         wanted: Sequence[Task],
@@ -135,7 +139,7 @@ class Session:
                 left -= time.monotonic() - began
 
     def _read(self, task: Task) -> AttackResult | None:
-        path = self.folder / RESULTS / f"{task.file}.json"
+        path = self._file(task)
         return read_result(path) if path.exists() else None
 
     def _run(
@@ -159,8 +163,11 @@ class Session:
         else:
             answer = _decisive(refusals) if refusals else answer
         result = self._result(task, attack, answer, scene)
-        write_json(self.folder / RESULTS / f"{task.file}.json", result.model_dump())
+        write_json(self._file(task), result.model_dump())
         return result
+
+    def _file(self, task: Task) -> Path:
+        return self.folder / RESULTS / f"{task.file}.json"
 
     def _result(
         self, task: Task, attack: Attack[Observation], answer: Answer, scene: Scenario | None

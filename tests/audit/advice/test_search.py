@@ -16,7 +16,7 @@ from instahide.audit.advice.schema import Measurement, Targets
 from instahide.audit.advice.search import Search
 from instahide.audit.advice.verdict import decide
 from instahide.errors import DamagedFileError, InstaHideError
-from tests.audit.advice.examples import Clock, MadeUpBench, measurement
+from tests.audit.advice.examples import Clock, MadeUpBench, candidate, measurement
 
 IDENTITY = {"images": "abc", "training": {"epochs": 3}}
 
@@ -138,6 +138,16 @@ def test_settings_that_were_stopped_are_on_no_front(tmp_path: Path) -> None:
     (setting,) = made.settings()
     assert not setting.on_front
     assert setting.drop == pytest.approx(10.0)
+
+
+def test_without_a_result_of_an_attack_a_setting_is_on_no_front(tmp_path: Path) -> None:
+    made, _ = search(tmp_path / "out", 100.0)
+    made.journal.add(Measurement(candidate=None, seed=0, accuracy=0.95))
+    made.journal.add(measurement(missing=["demixing"], recovered=0.0, ceiling=0.0))
+    known = measurement(candidate(noise=1.0), accuracy=0.9)
+    made.journal.add(known)
+    assert [setting.on_front for setting in made.settings()] == [True, False]
+    assert made.settings()[0].candidate == known.candidate
 
 
 def test_another_search_is_not_continued(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ class Search:
             Setting.of(measured, reference, candidate.settings(), self._epsilon(candidate))
             for candidate, measured in self.journal.by_candidate().items()
         ]
-        done = [setting for setting in found if setting.state == "done"]
+        # Without a result of an attack, the exposure is not known.
+        done = [setting for setting in found if setting.state == "done" and not setting.missing]
         front = {id(done[place]) for place in pareto_front([s.point for s in done])}
         marked = [s.model_copy(update={"on_front": id(s) in front}) for s in found]
         order = {"done": 0, "not attacked": 1, "stopped": 2}
@@ -134,7 +135,9 @@ class Search:
 
     def _rivals(self) -> Sequence[Measurement]:
         return [
-            m for m in self.journal.measurements if m.candidate is not None and m.state == "done"
+            m
+            for m in self.journal.measurements
+            if m.candidate is not None and m.state == "done" and not m.missing
         ]
 
     def _epsilon(self, candidate: Candidate) -> float | None:
