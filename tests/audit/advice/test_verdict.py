@@ -53,6 +53,20 @@ def test_what_was_not_attacked_to_the_end_is_not_recommended(change: dict[str, A
     assert "No setting that was tried is private enough." in answer(decision, TARGETS, 100)
 
 
+def test_a_measurement_without_a_result_counts_only_against_the_setting() -> None:
+    found = setting(
+        measurement(), measurement(seed=1, missing=["demixing"], recovered=0.22, accuracy=0.94),
+        measurement(seed=2, thorough=True),
+    )  # fmt: skip
+    assert (found.seeds, found.thorough, found.missing) == (2, 1, [])
+    assert (found.exposure, found.exposure_worst) == pytest.approx((0.2, 0.22))
+    assert decided(found).verdict == "recommended"
+    exposed = measurement(seed=1, missing=["demixing"], recovered=0.9)
+    assert decided(setting(measurement(), exposed, measurement(seed=2, thorough=True))).verdict == (
+        "none"
+    )
+
+
 @pytest.mark.parametrize(
     "measured",
     [(measurement(),), (measurement(thorough=True),), (measurement(), measurement(seed=1))],

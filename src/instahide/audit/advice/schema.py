@@ -68,7 +68,7 @@ class Setting(_Plain):
     """
 
     candidate: Candidate = Field(description="the setting")
-    seeds: int = Field(description="number of measurements")
+    seeds: int = Field(description="number of measurements in which every attack has a result")
     thorough: int = Field(
         default=0,
         description="number of those in which the attack by a network had enough time",
@@ -83,7 +83,9 @@ class Setting(_Plain):
     exposure: Share = Field(description="mean of the larger of `recovered` and `ceiling`")
     exposure_worst: Share = Field(description="largest of a seed")
     attacks: dict[str, Share | None] = Field(description="largest share recovered by each attack")
-    missing: list[str] = Field(description="attacks that failed or had too little time")
+    missing: list[str] = Field(
+        description="attacks that failed or had too little time, if they did in each measurement"
+    )
     epsilon: Number | None = Field(
         default=None,
         description="upper bound on the epsilon that the noise guarantees for an image's pixels; "
@@ -119,23 +121,24 @@ class Setting(_Plain):
         # One that was stopped early lost at least so much; it is on no front.
         scores = [m.accuracy if m.accuracy is not None else m.early or 0.0 for m in measured]
         drops = [100 * (reference - score) for score in scores]
-        exposures = [m.exposure for m in measured]
+        # Where an attack has no result, the exposure is at least what the others found.
+        attacked = [m for m in measured if not m.missing]
         states: list[State] = [m.state for m in measured]
         return cls(
             candidate=candidate,
-            seeds=len(measured),
-            thorough=sum(m.thorough for m in measured),
+            seeds=len(attacked),
+            thorough=sum(m.thorough for m in attacked),
             state=next((state for state in states if state != "done"), "done"),
             accuracy=fmean(scores),
             drop=fmean(drops),
             drop_spread=stdev(drops) if len(drops) > 1 else None,
             drop_worst=max(drops),
-            recovered=_mean([m.recovered for m in measured]),
-            ceiling=_mean([m.ceiling for m in measured]),
-            exposure=fmean(exposures),
-            exposure_worst=max(exposures),
+            recovered=_mean([m.recovered for m in attacked or measured]),
+            ceiling=_mean([m.ceiling for m in attacked or measured]),
+            exposure=fmean(m.exposure for m in attacked or measured),
+            exposure_worst=max(m.exposure for m in measured),
             attacks=_largest([m.attacks for m in measured]),
-            missing=sorted({name for m in measured for name in m.missing}),
+            missing=[] if attacked else sorted({name for m in measured for name in m.missing}),
             epsilon=epsilon,
             on_front=False,
             settings=settings,

@@ -121,7 +121,7 @@ class Search:
         if not few:
             return None
         chosen = min(few, key=lambda s: (s.seeds, room_of(s, self.targets), s.point))
-        return Job(chosen.candidate, chosen.seeds)
+        return Job(chosen.candidate, self._seed(chosen))
 
     def _repeated_again(self) -> Job | None:
         return self._repeated(MOST_SEEDS)
@@ -131,7 +131,11 @@ class Search:
         good = meeting(self.settings(), self.targets)
         if not good or good[0].thorough:
             return None
-        return Job(good[0].candidate, good[0].seeds, thorough=True)
+        return Job(good[0].candidate, self._seed(good[0]), thorough=True)
+
+    def _seed(self, setting: Setting) -> int:
+        """The seed of the next measurement of a setting."""
+        return len(self.journal.by_candidate()[setting.candidate])
 
     def _rivals(self) -> Sequence[Measurement]:
         return [
