@@ -257,7 +257,9 @@ class Bench:
         results, found = run(quick, QUICK_SECONDS), list[AttackResult]()
         for _ in range(TRIES):
             found = run([learned], self._network_seconds(job.thorough))
-            self._pace.extend(one.seconds / steps for one in found if (steps := _steps(one)))
+            self._pace.extend(
+                one.seconds / max(_steps(one), 1.0) for one in found if one.state == "done"
+            )
             if LEARNED not in _missing(found, job.thorough):
                 break
             # On a busy machine it had too few steps; now the pace is known.
