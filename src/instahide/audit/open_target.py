@@ -91,6 +91,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         network, said = None, said | _SAID_OF_FINDINGS
     images, others = findings_as_classes(images, others)
     epochs = results.get("epochs")
+    copies = (len(epochs) if isinstance(epochs, list) else 0) or settings.epochs
     pool = given.public or settings.public
     return AuditTarget(
         name=str(folder),
@@ -99,10 +100,10 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         images=images,
         public=open_pool(pool, images.shape) if scheme.public_k else None,
         scheme=scheme,
-        copies=(len(epochs) if isinstance(epochs, list) else 0) or settings.epochs,
+        copies=min(copies, settings.copies or copies),
         others=others if len(others) else None,
         network=network,
-        withheld="A training run keeps no encodings; every epoch is taken to have been seen.",
+        withheld="A training run keeps no encodings; all that it made are taken to have been seen.",
         settings=said,
         limited=settings.max_exposure is not None or settings.min_mse is not None,
     )

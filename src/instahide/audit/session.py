@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -68,13 +69,15 @@ class Session:
     Attributes:
         folder: the folder.
         subject: the audit's target.
+        pictures: whether recovered images are kept as pictures.
     """
 
     folder: Path
     subject: AuditTarget
+    pictures: bool = True
 
     @classmethod
-    def open(cls, folder: Path, subject: AuditTarget) -> Self:
+    def open(cls, folder: Path, subject: AuditTarget, *, pictures: bool = True) -> Self:
         """Start an audit in ``folder``, or resume the one there.
 
         Raises:
@@ -98,11 +101,15 @@ class Session:
                 "images.",
                 "Choose another folder with `out=`.",
             )
-        return cls(folder, subject)
+        return cls(folder, subject, pictures)
 
     def done(self, wanted: Sequence[Task]) -> dict[Task, AttackResult]:
         """The results so far, also of an earlier audit that was stopped."""
         return {task: found for task in wanted if (found := self._read(task)) is not None}
+
+    def discard(self, task: Task) -> None:
+        """Delete the result of ``task``, so that it runs again."""
+        self._file(task).unlink(missing_ok=True)
 
     def run(
         self,
@@ -110,15 +117,17 @@ class Session:
         attacks: Mapping[str, Attack[Observation]],
         seconds: float,
         watcher: Watcher,
+        runner: IsolatedRunner | None = None,
     ) -> Iterator[AttackResult]:
         """Run the missing tasks within ``seconds``, and yield each result once it is stored.
 
-        Tasks that ran before have used their part of the seconds.
+        Tasks that ran before have used their part of the seconds. The attacks run in the process
+        of ``runner``, or in a new one.
         """
         done = self.done(wanted)
         left = seconds - sum(result.seconds for result in done.values())
         missing = [task for task in wanted if task not in done]
-        with IsolatedRunner() as attacker:
+        with IsolatedRunner() if runner is None else nullcontext(runner) as attacker:
             for number, task in enumerate(missing):
                 share = seconds_for(task, missing[number + 1 :], left)
                 if share < LEAST_SECONDS:
@@ -129,7 +138,7 @@ class Session:
                 left -= time.monotonic() - began
 
     def _read(self, task: Task) -> AttackResult | None:
-        path = self.folder / RESULTS / f"{task.file}.json"
+        path = self._file(task)
         return read_result(path) if path.exists() else None
 
     def _run(
@@ -153,8 +162,11 @@ class Session:
         else:
             answer = _decisive(refusals) if refusals else answer
         result = self._result(task, attack, answer, scene)
-        write_json(self.folder / RESULTS / f"{task.file}.json", result.model_dump())
+        write_json(self._file(task), result.model_dump())
         return result
+
+    def _file(self, task: Task) -> Path:
+        return self.folder / RESULTS / f"{task.file}.json"
 
     def _result(
         self, task: Task, attack: Attack[Observation], answer: Answer, scene: Scenario | None
@@ -180,7 +192,7 @@ class Session:
             return {"state": state, "reason": answer.reason, "ceiling": _ceiling(task, scene)}
         try:
             figures, beside = scene.score(answer.found)
-            shown = beside if not task.point else None
+            shown = beside if self.pictures and not task.point else None
             return {
                 "state": "done",
                 "figures": {name: _finite(value) for name, value in figures.items()},

@@ -48,8 +48,8 @@ _OPTIONS = {
     "group_column", "image_column", "images", "label_columns", "labels", "max_gigabytes",
     "min_keypoints", "min_spread", "model", "out", "patch", "per_image", "port", "precision",
     "price", "public", "queries", "query_coefficient", "rate", "reports", "rescale", "resume",
-    "shape", "sign_invariant", "size", "skip_bad", "split_column", "task", "test", "truth",
-    "values", "window",
+    "scheme", "shape", "sign_invariant", "size", "skip_bad", "split_column", "task", "test",
+    "truth", "values", "window",
 }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 from pydantic import Field
@@ -76,6 +77,31 @@ class EncryptOptions(ReadSettings, MixingOptions):
     engine: Literal["threads", "ray"] = Field(
         "threads", description="run on this machine, or on a Ray cluster"
     )
+    config: Annotated[
+        Path | None,
+        typer.Option(help="File of settings as for `instahide train`; options override it."),
+    ] = None
+
+    def with_config(self) -> Self:
+        """These options, with the settings of the file where they are not given.
+
+        Raises:
+            InstaHideError: the file cannot be used, or asks for what only training does.
+        """
+        if self.config is None:
+            return self
+        from instahide.training.settings import TrainSettings
+
+        settings = TrainSettings.load(self.config)
+        for name in ("crop_padding", "flip", "fresh_crops"):
+            if getattr(settings, name):
+                raise InstaHideError(
+                    f"{self.config}: `{name}` is for images that are encrypted in every epoch.",
+                    f"Leave out `{name}`: encodings in a folder are made without it.",
+                )
+        stated = settings.model_dump(exclude_unset=True, include=set(type(self).model_fields))
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return self.model_validate(stated | given)
 
 
 PANELS = {
@@ -84,7 +110,7 @@ PANELS = {
     "Encryption": MIXING_PANEL,
     "Exposure": ("max_exposure", "min_mse", "ledger", "delta"),
     "Output": ("out", "copies", "participant", "values"),
-    "Execution": ("dry_run", "resume", "engine"),
+    "Execution": ("config", "dry_run", "resume", "engine"),
 }
 
 
@@ -94,6 +120,7 @@ def encrypt(options: Annotated[EncryptOptions, PANELS]) -> None:
 
     Example: instahide encrypt mnist-5k --copies 10 --out encoded
     """
+    options = options.with_config()
     publication = _opened(options)
     if options.dry_run:
         _show_cost(publication, options)

@@ -36,6 +36,7 @@ COMMANDS = {
         "import": "Import encodings from another format.",
     },
     "Audit": {
+        "advise": "Search for settings that meet your targets, on your own images.",
         "audit": "Run published attacks on your own images and report what they recover.",
         "hardness": "Estimate what attacks would cost, by published formulas.",
         "challenge": "Make and score challenges for attackers, with the truth kept apart.",

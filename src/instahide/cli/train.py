@@ -25,7 +25,7 @@ PANELS = {
         "test", "public", "fresh_crops", "size", "skip_bad", "test_share", "window", "rescale",
     ),
     "Labels": LABEL_PANEL,
-    "Encryption": (*MIXING_PANEL, "crop_padding", "flip"),
+    "Encryption": (*MIXING_PANEL, "copies", "crop_padding", "flip"),
     "Exposure": ("ledger", "max_exposure", "min_mse"),
     "Network": ("model", "weights", "sign_invariant", "seed"),
     "Training": (
@@ -120,7 +120,22 @@ def _settings(
             f"{source} names the network `{settings.model}`, whose package would be imported.",
             f"If you trust the file and the package, name it yourself: `model='{settings.model}'`.",
         )
+    if config is not None and not settings.pooled:
+        settings = _for_folders(settings, given.get("data", settings.data))
     return settings.merged(given)
+
+
+def _for_folders(settings: TrainSettings, data: object) -> TrainSettings:
+    """The settings of a file; if ``data`` are folders of encodings, these were made as it says."""
+    from instahide.encodings.folder import EncodedFolder
+    from instahide.training.data.compatibility import require_made_as
+    from instahide.training.data.pooled import holds_encodings
+
+    sources = data if isinstance(data, list) else [str(data)]
+    if not all(map(holds_encodings, sources)):
+        return settings
+    folders = [EncodedFolder.open(source) for source in sources]
+    return require_made_as(settings, folders).merged({"data": sources})
 
 
 def _table(job: Trainer) -> Table:

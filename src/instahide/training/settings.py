@@ -54,8 +54,8 @@ def _masked(values: Mapping[str, object]) -> bool:
 #: Settings of the encryption, which do not apply to folders of encodings.
 ENCRYPTION = (
     "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "label_mode",
-    "coefficient_distribution", "noise", "crop_padding", "flip", "ledger", "max_exposure",
-    "min_mse", "queries", "query_coefficient", "calibration_share",
+    "coefficient_distribution", "noise", "copies", "crop_padding", "flip", "ledger",
+    "max_exposure", "min_mse", "queries", "query_coefficient", "calibration_share",
 )  # fmt: skip
 
 #: Numbers in a range that all computations support.
@@ -137,6 +137,11 @@ class TrainSettings(ReadSettings):
         0.0,
         description="standard deviation of Gaussian noise on every value of an encoding, in units "
         "of normalized images",
+    )
+    copies: Annotated[Whole, Field(ge=1)] | None = Field(
+        None,
+        description="encodings of each image: later epochs train on those of earlier ones again; "
+        "if omitted, every epoch makes new ones",
     )
     crop_padding: Whole = Field(0, ge=0, description="zero padding of the random crop, in pixels")
     flip: bool = Field(False, description="random horizontal flips")

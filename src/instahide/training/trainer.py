@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.training.calibration import UNCALIBRATED, Calibration, fit_calibration
+from instahide.training.data.encoded_loader import EncodedLoader
+from instahide.training.data.kept_encodings import FOLDER, KeptEncodings
 from instahide.training.data.pooled import PooledData, holds_encodings
 from instahide.training.data.private import PrivateData
 from instahide.training.device import pick_device, pick_precision
@@ -189,9 +191,10 @@ class Trainer:
 
     def _run(self, folder: RunFolder | None, progress: Progress | None) -> None:
         tested = sum(self.processes.gather(self.material.test_images)) > 0
+        batches = self._batches(folder)
         self.history = train(
             self.model,
-            self.material.batches(pin_memory=self.device.type == "cuda"),
+            batches,
             self.settings,
             evaluate=self._evaluate if tested else None,
             run=folder,
@@ -207,6 +210,17 @@ class Trainer:
             self._measure()
         if folder is not None:
             folder.write_results(self.history, self.metrics, self.facts)
+        if isinstance(batches, KeptEncodings):
+            batches.discard()
+
+    def _batches(self, folder: RunFolder | None) -> Batches:
+        """The batches of an epoch; if the settings limit the encodings, those that are kept."""
+        batches = self.material.batches(pin_memory=self.device.type == "cuda")
+        copies = self.settings.copies
+        if copies is None or not isinstance(batches, EncodedLoader):
+            return batches
+        kept = None if folder is None else folder.path / FOLDER
+        return KeptEncodings(batches, copies, kept)
 
     def _calibrate(self) -> None:
         """Fit scale and bias to the held-out images of all processes, if there are any."""
@@ -308,6 +322,11 @@ def _require_same(settings: TrainSettings, processes: Processes) -> None:
         raise InstaHideError(
             f"The processes have other settings than rank 0 ({'; '.join(differences)}).",
             "Start all of them with the same.",
+        )
+    if settings.copies is not None and processes.world_size > 1:
+        raise InstaHideError(
+            "Several processes keep no encodings to train on them again.",
+            "Encrypt the images first, with `instahide encrypt`, and train on the folder.",
         )
     if settings.batch_size < 2 * processes.world_size:
         raise InstaHideError(

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from instahide.audit.target import AuditTarget
 from instahide.errors import printable
 from instahide.utils.atomic_write import atomic_write, write_json
 from instahide.utils.optional_deps import requires_extra
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 JSON, HTML = "report.json", "report.html"
 #: Steps per second and dollars per hour of one core, from which costs of attacks are computed.
@@ -103,20 +107,9 @@ def write_report(report: Report, folder: Path) -> None:
 
 def render(report: Report, pictures: Path) -> str:
     """Return the page, with the ``pictures`` embedded and every text escaped."""
-    with requires_extra("Jinja2", "audit"):
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    environment = Environment(
-        loader=PackageLoader("instahide.audit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters |= {
-        "number": _number,
         "words": _words,
-        "spent": duration,
         "finding": finding,
         "shortfall": shortfall,
         "guarantee": privacy_sentence,
@@ -136,6 +129,26 @@ def render(report: Report, pictures: Path) -> str:
         picture=lambda name: _embedded(pictures / Path(name).name),
         share=recovered_share,
     )
+
+
+def page_environment() -> Environment:
+    """Templates of pages, in which every text is escaped and printable.
+
+    Raises:
+        IntegrationError: Jinja2 is missing.
+    """
+    with requires_extra("Jinja2", "audit"):
+        import jinja2
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("instahide.audit.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "spent": duration}
+    return environment
 
 
 def _shown(value: object) -> object:

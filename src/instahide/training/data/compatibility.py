@@ -14,6 +14,13 @@ from instahide.data.normalization.normalization import Normalization
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.manifest import Manifest
 from instahide.errors import DataError
+from instahide.training.settings import TrainSettings
+
+#: Settings of a scheme, and those that only whoever encrypts needs.
+_SCHEME = (
+    "scheme", "k", "private_k", "c1", "c2", "label_mode", "coefficient_distribution", "noise",
+)  # fmt: skip
+_MADE_WITH = (*_SCHEME, "copies", "public")
 
 
 def class_union(folders: Sequence[EncodedFolder]) -> tuple[str, ...]:
@@ -121,3 +128,30 @@ def _differences(one: Manifest, other: Manifest) -> list[str]:
     return [
         f"{name} {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name]
     ]
+
+
+def require_made_as(settings: TrainSettings, folders: Sequence[EncodedFolder]) -> TrainSettings:
+    """The ``settings`` for ``folders``, after a check that the folders were made as they say.
+
+    So one file of settings serves for encryption and for training on the encodings.
+
+    Raises:
+        DataError: a folder has another scheme, or more encodings of each image.
+    """
+    stated = settings.model_fields_set
+    for folder in folders:
+        manifest = folder.manifest
+        found, wanted = manifest.encryption(), settings.encryption(manifest.task)
+        if stated & set(_SCHEME) and found != wanted:
+            _refuse_settings(folder, f"the scheme {wanted}", str(found))
+        if settings.copies is not None and manifest.copies > settings.copies:
+            _refuse_settings(folder, f"{settings.copies} encodings of each image", manifest.copies)
+    kept = settings.model_dump(exclude_unset=True, exclude=set(_MADE_WITH))
+    return TrainSettings.from_values(kept)
+
+
+def _refuse_settings(folder: EncodedFolder, wanted: str, found: object) -> None:
+    raise DataError(
+        f"The settings ask for {wanted}; {folder.location} has {found}.",
+        "Encrypt the images with these settings, or leave out those of the encryption.",
+    )

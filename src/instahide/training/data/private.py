@@ -77,7 +77,7 @@ class PrivateData:
             InstaHideError: the images cannot be read, or do not fit the scheme or the settings.
         """
         settings.encryption()  # Refused before images are read.
-        split, held_out = _parts(settings, _split(settings, processes), processes)
+        split, held_out = _parts(settings, open_private(settings, processes), processes)
         settings = settings.completed(split.train.task)
         scheme = settings.encryption(split.train.task)
         has_queries = scheme.k > 1 and settings.queries > 0
@@ -249,7 +249,12 @@ def _parts(settings: TrainSettings, split: Split, processes: Processes) -> tuple
     return split, shard(held_out, processes)
 
 
-def _split(settings: TrainSettings, processes: Processes) -> Split:
+def open_private(settings: TrainSettings, processes: Processes = ALONE) -> Split:
+    """The private training images and the test images of ``settings``.
+
+    Raises:
+        InstaHideError: the images cannot be read, or a model cannot be trained and tested on them.
+    """
     how = settings.read_options(progress=processes.main)
     source = source_of(str(settings.data), processes)
     if settings.test is None:

@@ -1,0 +1,119 @@
+"""A measurement ends early only where another setting is clearly better in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instahide import open_split
+from instahide.attacks.registry import registered
+from instahide.audit.advice import bench as module
+from instahide.audit.advice.bench import LEARNED, QUICK, Bench, Job, point_of
+from instahide.audit.advice.front import Point
+from instahide.audit.advice.schema import Measurement
+from instahide.training.settings import TrainSettings
+from tests.audit.advice.examples import candidate, measurement
+from tests.audit.examples import recovered, result
+
+SPLIT = open_split("digits")
+CANDIDATE = candidate(scheme="inside", noise=0.0)
+
+
+class Silent:
+    def step(self, what: str) -> None:
+        pass
+
+
+def made(folder: Path, epochs: int = 6, **changes: Any) -> Bench:
+    settings = TrainSettings.from_values({"epochs": epochs, "batch_size": 256})
+    plain: dict[str, Any] = {
+        "source": "digits", "split": SPLIT, "public": None, "settings": settings, "folder": folder,
+        "attacks": registered().attacks, "attack_seconds": 1.0, "thorough_seconds": 5.0,
+    }  # fmt: skip
+    return Bench(**plain | changes)
+
+
+def measure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, scores: list[float], *rivals: Measurement
+) -> Measurement:
+    """A measurement with these accuracies, a ceiling of 0.4, and 0.2 recovered by an attack."""
+
+    def learned(*_: object) -> Iterator[float]:
+        yield from scores
+
+    found = [result(name, state="not tried") for name in QUICK]
+    found.append(recovered(20, attack=LEARNED))
+    monkeypatch.setattr(Bench, "_learned", learned)
+    monkeypatch.setattr(Bench, "_attacked", lambda *_: found)
+    monkeypatch.setattr(module, "_ceiling", lambda _: 0.4)
+    return bench.measure(Job(CANDIDATE, 0), rivals, None, Silent())  # type: ignore[arg-type]
+
+
+def test_without_a_rival_it_is_measured_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = measure(made(tmp_path), monkeypatch, [0.5, 0.9])
+    assert (found.state, found.early, found.accuracy) == ("done", 0.5, 0.9)
+    assert (found.recovered, found.ceiling, found.exposure) == (0.2, 0.4, 0.4)
+    assert found.missing == []
+    assert point_of(found, 0.95) == pytest.approx(Point(0.4, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("rival", "state"),
+    [
+        ({"early": 0.61, "accuracy": 0.99, "ceiling": 0.3}, "stopped"),
+        ({"early": 0.55, "accuracy": 0.92, "ceiling": 0.4}, "not attacked"),
+        # Better by less than the margins.
+        ({"early": 0.59, "accuracy": 0.905, "ceiling": 0.3}, "done"),
+        # More exposed than the ceiling, which the attacks may not exceed.
+        ({"early": 0.9, "accuracy": 0.99, "ceiling": 0.41}, "done"),
+    ],
+)
+def test_a_rival_ends_it_only_if_it_is_better_in_both(
+    rival: dict[str, float], state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = measure(made(tmp_path), monkeypatch, [0.5, 0.9], measurement(**rival))
+    assert found.state == state
+    assert found.ceiling == 0.4
+    assert (found.accuracy is None) == (state == "stopped")
+    assert (found.recovered is None) == (state != "done")
+
+
+def test_a_single_epoch_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measure(made(tmp_path, epochs=1), monkeypatch, [0.9], measurement(early=0.99))
+    assert (found.state, found.early, found.accuracy) == ("not attacked", None, 0.9)
+
+
+def test_an_attack_without_a_result_is_missing() -> None:
+    def missing(*found: Any, thorough: bool = False) -> list[str]:
+        return module._missing([result("averaging"), *found], thorough)
+
+    slow = {"out_of_time": True}
+    network = recovered(3, attack=LEARNED, **slow, figures={"steps": 150.0})
+    assert missing(network) == ["averaging-absolute", "reconstruction"]
+    assert LEARNED in missing(network, thorough=True)
+    assert LEARNED in missing(recovered(3, attack=LEARNED, **slow, figures={"steps": 99.0}))
+    assert "reconstruction" in missing(recovered(3, attack="reconstruction", **slow))
+    assert "reconstruction" in missing(result("reconstruction", state="failed"))
+    assert "reconstruction" not in missing(result("reconstruction", state="not tried"))
+
+
+def test_the_network_gets_more_time_where_it_was_slow(tmp_path: Path) -> None:
+    bench = made(tmp_path)
+    assert (bench._network_seconds(False), bench._network_seconds(True)) == (1.0, 5.0)
+    bench._pace.append(0.1)
+    assert bench._network_seconds(False) == pytest.approx(24.0)
+    assert bench._network_seconds(True) == pytest.approx(240.0)
+
+
+def test_other_seeds_attack_other_images_under_the_same_scheme(tmp_path: Path) -> None:
+    bench = made(tmp_path)
+    one, again, other = (bench.subject(CANDIDATE, seed).known_key_target() for seed in (0, 0, 1))
+    assert len(one[0]) == bench.attacked_images == 100
+    assert one[1] == CANDIDATE.copies
+    assert (one[0].pixels == again[0].pixels).all()
+    assert (one[0].pixels != other[0].pixels).any()

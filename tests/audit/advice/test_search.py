@@ -1,0 +1,169 @@
+"""The search: within its budget, resumed without repetition, and on the front at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instahide.audit.advice.bench import Job
+from instahide.audit.advice.candidate import SEARCHED, Candidate, Space
+from instahide.audit.advice.front import Point
+from instahide.audit.advice.journal import MEASUREMENTS, Journal
+from instahide.audit.advice.schema import Measurement, Targets
+from instahide.audit.advice.search import Search
+from instahide.audit.advice.verdict import decide
+from instahide.errors import DamagedFileError, InstaHideError
+from tests.audit.advice.examples import Clock, MadeUpBench, candidate, measurement
+
+IDENTITY = {"images": "abc", "training": {"epochs": 3}}
+
+
+class Silent:
+    """A watcher that may stop the search, as Ctrl-C or a kill would."""
+
+    def __init__(self, most: int = 10**6) -> None:
+        self.most, self.shares = most, list[float]()
+
+    def step(self, what: str) -> None:
+        pass
+
+    def begins(self, job: Job, share: float) -> None:
+        self.shares.append(share)
+
+    def ended(self, measurement: Measurement) -> None:
+        self.most -= 1
+        if self.most == 0:
+            raise KeyboardInterrupt
+
+
+class InOrder:
+    """Proposes the first candidates, then every 97th of the grid, without a model of them."""
+
+    def __init__(self) -> None:
+        self.space = Space(SEARCHED, "single-label")
+        grid = self.space.candidates()
+        self.order = list(dict.fromkeys([*self.space.first(), *grid[::97], *grid]))
+
+    def propose(self, tried: Mapping[Candidate, Point]) -> Candidate | None:
+        return next((candidate for candidate in self.order if candidate not in tried), None)
+
+
+def search(folder: Path, budget: float, **changes: Any) -> tuple[Search, MadeUpBench]:
+    clock = Clock()
+    bench = MadeUpBench(clock)
+    made = Search(
+        bench,  # type: ignore[arg-type]
+        Journal.open(folder, IDENTITY),
+        InOrder(),  # type: ignore[arg-type]
+        changes.get("targets", Targets(max_recovered=0.1, max_drop=20.0)),
+        budget,
+        clock,
+    )
+    return made, bench
+
+
+def test_the_budget_is_exceeded_by_less_than_a_measurement(tmp_path: Path) -> None:
+    made, bench = search(tmp_path / "out", 605.0)
+    watcher = Silent()
+    made.run(watcher)
+    assert bench.clock.now == 610.0
+    assert watcher.shares == sorted(watcher.shares)
+    # Nothing is left to do without more time.
+    made.run(watcher)
+    assert len(bench.jobs) == 61
+
+
+def test_plain_training_comes_first_and_every_seed_has_it(tmp_path: Path) -> None:
+    made, bench = search(tmp_path / "out", 600.0)
+    made.run(Silent())
+    assert bench.jobs[0] == Job(None, 0)
+    seen = set()
+    for job in bench.jobs:
+        seen.add(job.seed) if job.candidate is None else None
+        assert job.seed in seen
+
+
+def test_what_is_on_the_front_is_repeated_and_the_answer_attacked_thoroughly(
+    tmp_path: Path,
+) -> None:
+    targets = Targets(max_recovered=0.1, max_drop=25.0)
+    made, _ = search(tmp_path / "out", 900.0, targets=targets)
+    made.run(Silent())
+    settings = made.settings()
+    front = [setting for setting in settings if setting.on_front]
+    assert len(front) >= 5
+    assert sum(setting.seeds >= 2 for setting in front) >= len(front) / 2
+    decision = decide(settings, made.targets)
+    assert decision.verdict == "recommended"
+    assert decision.recommended is not None
+    assert decision.recommended.thorough == 1
+    assert decision.recommended.drop_spread is not None
+    assert decision.recommended.epsilon == 100.0
+
+
+def test_a_stopped_search_goes_on_without_repeating_anything(tmp_path: Path) -> None:
+    made, bench = search(tmp_path / "out", 400.0)
+    with pytest.raises(KeyboardInterrupt):
+        made.run(Silent(most=13))
+    kept = {file: file.read_bytes() for file in (tmp_path / "out" / MEASUREMENTS).iterdir()}
+    assert len(kept) == 13
+    again, more = search(tmp_path / "out", 400.0)
+    again.run(Silent())
+    # The time of the first part counts.
+    assert len(more.jobs) == 27
+    jobs = [*bench.jobs, *more.jobs]
+    assert len(set(jobs)) == len(jobs)
+    assert all(file.read_bytes() == content for file, content in kept.items())
+
+
+def test_other_targets_are_answered_from_what_was_measured(tmp_path: Path) -> None:
+    made, _ = search(tmp_path / "out", 600.0)
+    made.run(Silent())
+    strict, bench = search(
+        tmp_path / "out", 600.0, targets=Targets(max_recovered=0.0, max_drop=0.0)
+    )
+    strict.run(Silent())
+    assert bench.jobs == []
+    assert decide(strict.settings(), strict.targets).verdict == "none"
+
+
+def test_settings_that_were_stopped_are_on_no_front(tmp_path: Path) -> None:
+    made, _ = search(tmp_path / "out", 100.0)
+    made.journal.add(Measurement(candidate=None, seed=0, accuracy=0.9))
+    stopped = measurement(state="stopped", accuracy=None, recovered=None, ceiling=0.0)
+    made.journal.add(stopped)
+    (setting,) = made.settings()
+    assert not setting.on_front
+    assert setting.drop == pytest.approx(10.0)
+
+
+def test_without_a_result_of_an_attack_a_setting_is_on_no_front(tmp_path: Path) -> None:
+    made, _ = search(tmp_path / "out", 100.0)
+    made.journal.add(Measurement(candidate=None, seed=0, accuracy=0.95))
+    made.journal.add(measurement(missing=["demixing"], recovered=0.0, ceiling=0.0))
+    known = measurement(candidate(noise=1.0), accuracy=0.9)
+    made.journal.add(known)
+    assert [setting.on_front for setting in made.settings()] == [True, False]
+    assert made.settings()[0].candidate == known.candidate
+
+
+def test_another_search_is_not_continued(tmp_path: Path) -> None:
+    Journal.open(tmp_path / "out", IDENTITY)
+    with pytest.raises(InstaHideError, match="images differ"):
+        Journal.open(tmp_path / "out", {**IDENTITY, "images": "other"})
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "notes.txt").write_text("mine")
+    with pytest.raises(InstaHideError, match="something else"):
+        Journal.open(tmp_path / "else", IDENTITY)
+
+
+def test_a_damaged_measurement_is_named(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "out", IDENTITY)
+    journal.add(measurement())
+    (file,) = (tmp_path / "out" / MEASUREMENTS).iterdir()
+    file.write_text(file.read_text()[:40])
+    with pytest.raises(DamagedFileError, match=file.name):
+        Journal.open(tmp_path / "out", IDENTITY)
