@@ -146,7 +146,7 @@ class Search:
 
     def _epsilon(self, candidate: Candidate) -> float | None:
         if candidate not in self._epsilons:
-            found = self.bench.subject(candidate, 0).epsilon if candidate.noise else None
+            found = self.bench.subject(candidate, 0).guarantees.epsilon if candidate.noise else None
             self._epsilons[candidate] = found
         return self._epsilons[candidate]
 
