@@ -44,7 +44,8 @@ def attacked(rows: Rows) -> list[str]:
 
 
 def _span(values: Sequence[float]) -> str:
-    return f"{min(values):.2g} to {max(values):.2g}"
+    ends = (f"{end:.2g}" if end < 100 else f"{end:.0f}" for end in (min(values), max(values)))
+    return " to ".join(ends)
 
 
 def costs(rows: Rows) -> list[str]:
