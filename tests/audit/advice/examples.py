@@ -75,4 +75,4 @@ class MadeUpBench:
         )  # fmt: skip
 
     def subject(self, of: Candidate, seed: int) -> Any:
-        return SimpleNamespace(epsilon=100.0)
+        return SimpleNamespace(guarantees=SimpleNamespace(epsilon=100.0))
