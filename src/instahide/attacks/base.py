@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from instahide.data import ImageTable
+from instahide.encryption.encoders.base import InstanceEncoder
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, SchemeError
 
 #: Called with the current step and the finished share of the work, from 0 to 1.
 Progress = Callable[[str, float], None]
@@ -42,6 +43,8 @@ class ThreatModel:
             this number, and therefore not the number of private images.
         update: whether the attacker has a network and a participant's update of it, as a
             federation's server does, instead of the encodings.
+        known_images: whether the attacker has the private images themselves, and does not know
+            which encodings are of which.
 
     Raises:
         InstaHideError: a number is out of range.
@@ -54,6 +57,7 @@ class ThreatModel:
     known_mixes: int = 0
     encodings_per_image: int | None = 1
     update: bool = False
+    known_images: bool = False
 
     def __post_init__(self) -> None:
         copies = self.encodings_per_image
@@ -123,13 +127,15 @@ class Observation:
     """What every attacker knows; the subclasses add what it observes.
 
     Attributes:
-        scheme: scheme of the encodings.
+        encoder: the encoder of the encodings, which is public: a `Scheme`, or another one. An
+            attack is run on encodings of another encoder only if it has an attribute
+            ``any_encoder`` that is true.
         mean: mean of the normalization, per channel.
         std: standard deviation of the normalization, per channel.
         threat: what else the attacker has.
     """
 
-    scheme: Scheme
+    encoder: InstanceEncoder
     mean: tuple[float, ...]
     std: tuple[float, ...]
     threat: ThreatModel
@@ -137,8 +143,22 @@ class Observation:
     #: Why an attack does not apply if there is no such observation.
     absent: ClassVar[str] = "There is nothing that it could be run on."
 
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme of the encodings.
+
+        Raises:
+            SchemeError: the encoder is another than InstaHide.
+        """
+        if not isinstance(self.encoder, Scheme):
+            raise SchemeError(
+                f"The encodings are of the encoder {self.encoder.name}, which has no scheme.",
+                "Run attacks that apply to any encoder.",
+            )
+        return self.encoder
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.scheme}, {self.threat})"
+        return f"{type(self).__name__}({self.encoder}, {self.threat})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,6 +173,7 @@ class EncodingObservation(Observation):
         groups: (n,) int64, equal for encodings of the same private image. The numbers themselves
             have no meaning.
         known_mixes: (m, C, H, W) float32, the mixes of the first m encodings before the mask.
+        known_images: (N, C, H, W) float32, the private images in random order, normalized.
     """
 
     encodings: Tensor
@@ -161,6 +182,7 @@ class EncodingObservation(Observation):
     shadow: ImageTable | None = None
     groups: Tensor | None = None
     known_mixes: Tensor | None = None
+    known_images: Tensor | None = None
 
     absent: ClassVar[str] = "The attacker sees no encodings."
 
@@ -172,7 +194,7 @@ class EncodingObservation(Observation):
         return torch.arange(first, len(self)) if self.groups is None else self.groups[first:]
 
     def __repr__(self) -> str:
-        return f"EncodingObservation({len(self)} encodings of {self.scheme}, {self.threat})"
+        return f"EncodingObservation({len(self)} encodings of {self.encoder}, {self.threat})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -357,7 +379,9 @@ class Attack(Protocol[Seen]):
         title: a description in one line.
         paper: its publication.
 
-    It is not run on volumes unless it has an attribute ``volumes`` that is true.
+    It is not run on volumes unless it has an attribute ``volumes`` that is true, and not on
+    encodings of other encoders than InstaHide unless it has an attribute ``any_encoder`` that is
+    true.
     """
 
     name: str

@@ -44,6 +44,7 @@ class StatisticalTests:
     paper = "Huang et al., InstaHide, ICML 2020, section 5 (arXiv:2010.02772)"
     observes = EncodingObservation
     volumes = True
+    any_encoder = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies if the attacker knows which encodings are of the same image."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from instahide.audit.label_classes import findings_as_classes
-from instahide.audit.target import MOST_ENCODINGS, AuditTarget, Published
+from instahide.audit.target import MOST_ENCODINGS, AuditTarget, PublishedEncodings
 from instahide.data import ImageTable, open_images, open_pool, open_split, open_test
 from instahide.data.class_names import with_classes
 from instahide.data.labels import Task
@@ -97,7 +97,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         source=given.source,
         images=images,
         public=open_pool(pool, images.shape) if scheme.public_k else None,
-        scheme=scheme,
+        encoder=encoder,
         copies=(len(epochs) if isinstance(epochs, list) else 0) or settings.epochs,
         others=others if len(others) else None,
         network=network,
@@ -164,7 +164,7 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         source=given.source,
         images=findings_as_classes(images)[0],
         public=open_pool(given.public or "photos", images.shape) if scheme.public_k else None,
-        scheme=scheme,
+        encoder=encoder,
         copies=max(1, round(len(folder) / manifest.private_images)),
         published=_published(folder, images.task) if few else None,
         withheld=None
@@ -176,10 +176,10 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
     )
 
 
-def _published(folder: EncodedFolder, task: Task) -> Published:
+def _published(folder: EncodedFolder, task: Task) -> PublishedEncodings:
     """All encodings; with their labels, if these are classes."""
     shards = [folder.shard(number) for number in range(len(folder.manifest.shards))]
-    return Published(
+    return PublishedEncodings(
         torch.cat([folder.decoded(images) for images, _ in shards]),
         torch.cat([labels for _, labels in shards]).float() if task == "single-label" else None,
     )

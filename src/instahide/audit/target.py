@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,9 +16,10 @@ from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.audit.ground_truth import require_classes
 from instahide.data import ImageTable
 from instahide.data.image_source import has_repeats
-from instahide.encryption.privacy import epsilon_upper_bound
+from instahide.encryption.encoders.base import InstanceEncoder, Published
+from instahide.encryption.privacy import DELTA
 from instahide.encryption.scheme import Scheme
-from instahide.errors import DataError
+from instahide.errors import DataError, SchemeError
 
 #: Largest numbers of private images, encodings of each, and encodings in total that are made for an
 #: audit, such that attacks take minutes.
@@ -25,7 +27,7 @@ MOST_IMAGES, MOST_COPIES, MOST_ENCODINGS = 100, 100, 5000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Published:
+class PublishedEncodings:
     """Published encodings, whose keys no longer exist.
 
     Attributes:
@@ -47,7 +49,7 @@ class AuditTarget:
         source: source of the images, as the user named it.
         images: all private images, under the normalization of their encryption.
         public: the public pool, if the scheme uses one.
-        scheme: how the images were encrypted.
+        encoder: how the images were encrypted: a scheme, or another encoder.
         copies: published encodings of each image.
         others: images like the private ones, for attackers who train networks.
         network: the network that a run has trained on the encodings.
@@ -62,21 +64,21 @@ class AuditTarget:
     source: str
     images: ImageTable
     public: ImageTable | None
-    scheme: Scheme
+    encoder: InstanceEncoder
     copies: int
     others: ImageTable | None = None
     network: nn.Module | None = None
-    published: Published | None = None
+    published: PublishedEncodings | None = None
     withheld: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     limited: bool = False
 
     def __post_init__(self) -> None:
         require_classes(self.images)
-        if len(self.images) < self.scheme.private_k or self.copies < 1:
+        if len(self.images) < self.encoder.private_k or self.copies < 1:
             raise DataError(
                 f"{self.source} holds {len(self.images)} images; a mix is of "
-                f"{self.scheme.private_k} private ones.",
+                f"{self.encoder.private_k} private ones.",
                 "Name the images that the encodings were made of with `images=`.",
             )
 
@@ -88,7 +90,26 @@ class AuditTarget:
     @property
     def exposures(self) -> float:
         """The mean number of encodings that contain an image, encrypted or as a partner."""
-        return self.copies * self.scheme.private_k
+        return self.copies * self.encoder.private_k
+
+    @property
+    def is_scheme(self) -> bool:
+        """Whether the encoder is InstaHide, or a variant that a `Scheme` describes."""
+        return isinstance(self.encoder, Scheme)
+
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme.
+
+        Raises:
+            SchemeError: the images were encrypted by another encoder.
+        """
+        if not isinstance(self.encoder, Scheme):
+            raise SchemeError(
+                f"{self.name} was made by the encoder {self.encoder.name}, which has no scheme.",
+                "Use what applies to any encoder.",
+            )
+        return self.encoder
 
     @property
     def groups(self) -> int:
@@ -100,13 +121,15 @@ class AuditTarget:
     def epsilon(self) -> float | None:
         """An upper bound of epsilon of the published encodings, at `privacy.DELTA`.
 
-        Infinite without noise. None with an exposure limit, duplicate images, or groups of several
+        It is the encoder's own. Infinite without a guarantee. None with an exposure limit, duplicate images, or groups of several
         images: some images or groups are then drawn more often than the bound assumes.
         """
         images = self.images
-        if self.scheme.noise and (self.limited or has_repeats(images)):
+        published = Published(len(images), images.shape, images.std, self.copies)
+        epsilon = self.encoder.epsilon(published, DELTA)
+        if math.isfinite(epsilon) and (self.limited or has_repeats(images)):
             return None
-        return epsilon_upper_bound(self.scheme, images.shape, images.std, copies=self.copies)
+        return epsilon
 
     def known_key_target(self) -> tuple[ImageTable, int]:
         """The images that are encrypted for the audit, and the encodings of each.
@@ -118,7 +141,7 @@ class AuditTarget:
         if groups is None:
             chosen = np.linspace(0, len(self.images) - 1, count).astype(np.int64)
         else:
-            chosen = _of_whole_groups(groups, count, self.scheme.private_k)
+            chosen = _of_whole_groups(groups, count, self.encoder.private_k)
         each = min(self.copies, MOST_COPIES, MOST_ENCODINGS // len(chosen))
         return self.images.subset(chosen), each
 
@@ -127,7 +150,7 @@ class AuditTarget:
         if self.published is None:
             return None
         return EncodingObservation(
-            self.scheme,
+            self.encoder,
             self.images.mean,
             self.images.std,
             ThreatModel(

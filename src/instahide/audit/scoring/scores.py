@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from instahide.attacks.any_encoder.observation import Guesses, LinkageScores, MatchScores
 from instahide.attacks.base import (
     ClassCoefficients,
     EncodingObservation,
@@ -23,10 +24,12 @@ from instahide.attacks.base import (
 from instahide.attacks.federated.observation import FederatedObservation, InvertedRounds
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
+from instahide.audit.scoring.any_encoder import guess_figures, linkage_figures, match_figures
 from instahide.audit.scoring.federated import score_inversion, truth_of_rounds
 from instahide.audit.scoring.gradient_inversion import match_order, score_against_encodings
 from instahide.audit.scoring.matching import Matches, match_to_truth
 from instahide.audit.scoring.membership import membership_figures
+from instahide.encryption.scheme import Scheme
 
 #: A public image with a smaller coefficient is not counted as missed.
 LEAST_COEFFICIENT = 0.15
@@ -88,7 +91,9 @@ def _others(
 ) -> dict[str, float]:
     """Figures that only some kinds of findings have."""
     match found, observation:
-        case RecoveredImages(dominant=True), EncodingObservation() if matches is not None:
+        case RecoveredImages(dominant=True), EncodingObservation(encoder=Scheme()) if (
+            matches is not None
+        ):
             return {"ssim_of_encoding": _of_encoding(found, observation, matches.originals)}
         case PublicMatches(), _:
             return _public(found.rows, truth)
@@ -98,6 +103,12 @@ def _others(
             return _labels(found.class_coefficients, truth)
         case MembershipScores(), _:
             return _membership(found.scores, truth)
+        case LinkageScores(), _:
+            return linkage_figures(found, truth)
+        case MatchScores(), _:
+            return match_figures(found, truth)
+        case Guesses(), _:
+            return guess_figures(found, truth)
         case PredictedMasks(), EncodingObservation():
             known = 0 if observation.known_mixes is None else len(observation.known_mixes)
             rest = truth.negated[known : known + len(found.masks)]

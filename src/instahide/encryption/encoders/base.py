@@ -34,9 +34,9 @@ class Encodings(NamedTuple):
     Attributes:
         images: (n, ...) float32 encodings.
         labels: (n, classes) float32 labels, mixed as the images are.
-        rows: (n, p) int64 private images in each encoding, beginning with the one that it encodes;
-            all different within an encoding. The exposure of these images is increased.
-        coefficients: (n, p) float32 share of each of these images in the encoding, from 0 to 1.
+        rows: (n, private_k) int64 private images in each encoding, beginning with the one that it
+            encodes; all different within an encoding. The exposure of these images is increased.
+        coefficients: (n, private_k) float32 share of each of these images in the encoding, from 0 to 1.
     """
 
     images: Tensor
@@ -108,6 +108,11 @@ class InstanceEncoder(Protocol):
     @property
     def settings(self) -> Mapping[str, Setting]:
         """Its settings by name: a folder of encodings states them."""
+        ...
+
+    @property
+    def private_k(self) -> int:
+        """Private images in an encoding."""
         ...
 
     @property
@@ -197,6 +202,7 @@ class ImageEncoder:
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    private_k: ClassVar[int] = 1
     uses_public: ClassVar[bool] = False
     has_data_set_key: ClassVar[bool] = False
 

@@ -124,7 +124,7 @@ class TableEncoder:
             and made.images.dtype == torch.float32
             and tuple(made.labels.shape) == (count, len(self.images.classes))
             and made.rows.shape == made.coefficients.shape
-            and made.rows.shape[:1] == (count,)
+            and made.rows.shape == (count, self.method.private_k)
             and np.array_equal(made.rows[:, 0], indices)
         )
         if not (right and bool(made.images.isfinite().all())):

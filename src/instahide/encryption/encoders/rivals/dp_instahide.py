@@ -70,6 +70,11 @@ class DPInstaHide(ImageEncoder):
     title: ClassVar[str] = "Means of k images with Laplace noise (DP-InstaHide)"
     paper: ClassVar[str] = "Borgnia et al., DP-InstaHide, 2021 (arXiv:2103.02079)"
 
+    @property
+    def private_k(self) -> int:  # type: ignore[override]
+        """All k images are private."""
+        return self.k
+
     def __post_init__(self) -> None:
         if self.k < 1 or not 0 <= self.noise < math.inf:
             raise SchemeError(
