@@ -121,8 +121,9 @@ class AuditTarget:
     def epsilon(self) -> float | None:
         """An upper bound of epsilon of the published encodings, at `privacy.DELTA`.
 
-        It is the encoder's own. Infinite without a guarantee. None with an exposure limit, duplicate images, or groups of several
-        images: some images or groups are then drawn more often than the bound assumes.
+        It is the encoder's own, and infinite without a guarantee. None with an exposure limit,
+        duplicate images, or groups of several images: some images or groups are then drawn more
+        often than the bound assumes.
         """
         images = self.images
         published = Published(len(images), images.shape, images.std, self.copies)

@@ -16,10 +16,12 @@ from rich.table import Table
 
 from instahide.cli.console import WARNING, notes, out, progress_bar
 from instahide.cli.options import (
+    ENCODER,
     LABEL_PANEL,
     MIXING_PANEL,
     Classes,
     Delta,
+    EncoderSettings,
     LedgerFile,
     MixingOptions,
     Pool,
@@ -30,8 +32,9 @@ from instahide.cli.options import (
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.class_names import read_class_list
 from instahide.data.image_source import has_repeats
+from instahide.data.labels import Task
 from instahide.data.read_settings import ReadSettings
-from instahide.encryption.scheme import Preset
+from instahide.encryption.scheme import Preset, Scheme
 from instahide.errors import InstaHideError, LedgerError
 from instahide.utils.optional_deps import requires_extra
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from instahide.encodings.folder import EncodedFolder
     from instahide.encodings.ledger.ledger import Totals
     from instahide.encodings.publish import Engine, Publication
+    from instahide.encryption.encoders.base import InstanceEncoder
 
 
 class EncryptOptions(ReadSettings, MixingOptions):
@@ -50,12 +54,14 @@ class EncryptOptions(ReadSettings, MixingOptions):
     classes: Classes = None
     mean: str | None = Field(None, description="agreed mean of pixel / 255, as 0.49,0.48,0.45")
     std: str | None = Field(None, description="agreed standard deviation")
+    encoder: str | None = Field(None, description=ENCODER)
+    encoder_settings: EncoderSettings = Field(default_factory=list)
     scheme: Preset = Field("cross", description="how images are mixed")
     k: int = Field(4, description="images in a mix")
     copies: int = Field(1, description="encodings of each image")
     participant: str = Field("", description="whose images these are; everyone sees it")
-    values: Literal["float32", "float16", "uint8"] = Field(
-        "float16", description="how values are stored"
+    values: Literal["float32", "float16", "uint8"] | None = Field(
+        None, description="how values are stored; if omitted, float16, or float32 of other encoders"
     )
     max_exposure: int | None = Field(
         None, description="end before an image, or a group, is in more encodings than this"
@@ -76,7 +82,7 @@ class EncryptOptions(ReadSettings, MixingOptions):
 PANELS = {
     "Data": ("public", "size", "skip_bad", "classes", "window", "rescale", "mean", "std"),
     "Labels": LABEL_PANEL,
-    "Encryption": MIXING_PANEL,
+    "Encryption": ("encoder", "encoder_settings", *MIXING_PANEL),
     "Exposure": ("max_exposure", "ledger", "delta"),
     "Output": ("out", "copies", "participant", "values"),
     "Execution": ("dry_run", "resume", "engine"),
@@ -101,13 +107,34 @@ def _opened(options: EncryptOptions) -> Publication:
     """The images and the pool of a publication."""
     from instahide.encodings.publish import Publication
 
-    options.changed(options.scheme, options.k)  # Refused before images are read.
+    _method(options, "single-label")  # Refused before images are read.
     known = None if options.classes is None else read_class_list(options.classes)
     table = open_images(options.source, classes=known, **options.read_options())
     images = _normalized(table, options.mean, options.std)
-    scheme = options.changed(options.scheme, options.k, images.task)
-    pool = open_pool(options.public, images.shape) if scheme.public_k else None
-    return Publication(images, pool, scheme, options.copies, options.values, options.participant)
+    method = _method(options, images.task)
+    pool = open_pool(options.public, images.shape) if method.uses_public else None
+    values = options.values or ("float16" if isinstance(method, Scheme) else "float32")
+    return Publication(images, pool, method, options.copies, values, options.participant)
+
+
+def _method(options: EncryptOptions, task: Task) -> InstanceEncoder:
+    """The scheme or the other encoder of the options.
+
+    Raises:
+        InstaHideError: it cannot be made, or both are given.
+    """
+    from instahide.encryption.encoders.registry import encoder_named, parse_settings
+
+    if options.encoder is None:
+        return options.changed(options.scheme, options.k, task)
+    both = [name for name in MIXING_PANEL if name in options.model_fields_set]
+    if both:
+        raise InstaHideError(
+            f"--{both[0].replace('_', '-')} is an option of schemes, and --encoder names another "
+            "encoder.",
+            "Give its settings as --encoder-settings name=value.",
+        )
+    return encoder_named(options.encoder, parse_settings(options.encoder_settings))
 
 
 def _show_cost(publication: Publication, options: EncryptOptions) -> None:
@@ -138,9 +165,14 @@ def _units(images: ImageTable) -> dict[str, int]:
 
 def _beforehand(publication: Publication, earlier: float, options: EncryptOptions) -> str:
     """The privacy statement for a publication; ``earlier`` is the largest loss so far."""
+    from instahide.encodings.privacy import folders_statement
     from instahide.encryption.privacy import epsilon_upper_bound, privacy_statement
 
-    images, scheme = publication.images, publication.scheme
+    images, scheme = publication.images, publication.method
+    if not isinstance(scheme, Scheme):
+        uneven = options.max_exposure is not None or has_repeats(images)
+        manifest = publication.manifest().model_copy(update={"limited": uneven})
+        return folders_statement([manifest], options.delta)
     limit, delta = options.max_exposure, options.delta
     epsilon: float | None = epsilon_upper_bound(
         scheme, images.shape, images.std,
@@ -218,6 +250,7 @@ def _statement(
     Raises:
         LedgerError: the ledger lacks encodings that are in the folder.
     """
+    from instahide.encodings.privacy import folders_statement
     from instahide.encryption.privacy import epsilon_of, privacy_statement
 
     if folder.manifest.ended == "all" and totals.counts.min() < publication.copies:
@@ -226,9 +259,12 @@ def _statement(
             f"are in {folder.location}.",
             "Restore the ledger that was in use, and do not publish the folder before.",
         )
+    if not isinstance(publication.method, Scheme):
+        # The ledger accounts for the noise of schemes alone.
+        return folders_statement([folder.manifest], delta)
     epsilon = epsilon_of(float(totals.losses.max()), delta)
     return privacy_statement(
-        epsilon, delta, noise=bool(publication.scheme.noise), scope=_scope(publication.images)
+        epsilon, delta, noise=bool(publication.method.noise), scope=_scope(publication.images)
     )
 
 

@@ -66,6 +66,15 @@ LedgerFile = Annotated[
     Path | None,
     typer.Option("--ledger", help="File of the ledger; if omitted, $INSTAHIDE_LEDGER or your own."),
 ]
+#: Help text of an option that names an encoder, and the option of its settings.
+ENCODER = (
+    "encoder other than InstaHide: noisy-mixup, dp-instahide, neuracrypt, block-scrambling, one of "
+    "an installed package, or package.module:Name, whose code is then run"
+)
+EncoderSettings = Annotated[
+    list[str],
+    typer.Option(metavar="NAME=VALUE", help="Setting of the encoder, as k=6; repeatable."),
+]
 Delta = Annotated[float, typer.Option(help="Delta at which the epsilon of the noise is given.")]
 #: The formats of `instahide.encodings.convert`.
 Format = Annotated[

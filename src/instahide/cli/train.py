@@ -25,7 +25,7 @@ PANELS = {
         "test", "public", "fresh_crops", "size", "skip_bad", "test_share", "window", "rescale",
     ),
     "Labels": LABEL_PANEL,
-    "Encryption": (*MIXING_PANEL, "crop_padding", "flip"),
+    "Encryption": ("encoder", "encoder_settings", *MIXING_PANEL, "crop_padding", "flip"),
     "Exposure": ("ledger", "max_exposure"),
     "Network": ("model", "weights", "sign_invariant", "seed"),
     "Training": (
@@ -97,7 +97,7 @@ def _train(
         privacy,
         f"Results, network and settings: {folder}",
     )
-    if job.material.scheme.k > 1:
+    if not job.material.plain:
         notes.print(WARNING)
 
 
@@ -109,6 +109,7 @@ def _settings(
     Raises:
         InstaHideError: the file cannot be used, or names code of another package to run.
     """
+    from instahide.encryption.encoders.registry import is_builtin
     from instahide.training.models.imported import is_imported
 
     own = folder / "settings.json"
@@ -118,6 +119,12 @@ def _settings(
         raise InstaHideError(
             f"{source} names the network `{settings.model}`, whose package would be imported.",
             f"If you trust the file and the package, name it yourself: `model='{settings.model}'`.",
+        )
+    if settings.encoder and not is_builtin(settings.encoder) and "encoder" not in given:
+        raise InstaHideError(
+            f"{source} names the encoder `{settings.encoder}`, whose package would be imported.",
+            "If you trust the file and the package, name it yourself: "
+            f"`encoder='{settings.encoder}'`.",
         )
     return settings.merged(given)
 
@@ -147,6 +154,7 @@ def _privacy(job: Trainer) -> str:
     """What noise guarantees of the images that were trained on."""
     from instahide.encodings.privacy import folders_statement
     from instahide.encryption.privacy import DELTA, privacy_statement
+    from instahide.encryption.scheme import Scheme
     from instahide.training.data.pooled import PooledData
 
     material = job.material
@@ -155,10 +163,15 @@ def _privacy(job: Trainer) -> str:
     guarantee = job.facts.get("guarantee", {"epsilon": None, "delta": DELTA})
     # JSON knows no infinity: the ledger says null for it.
     epsilon = math.inf if guarantee["epsilon"] is None else guarantee["epsilon"]
-    return privacy_statement(epsilon, guarantee["delta"], noise=bool(material.scheme.noise))
+    if not isinstance(material.method, Scheme):
+        # The ledger accounts for the noise of schemes alone.
+        noise, scope = math.isfinite(epsilon), ", by this run"
+        return privacy_statement(epsilon, guarantee["delta"], noise=noise, scope=scope)
+    return privacy_statement(epsilon, guarantee["delta"], noise=bool(material.method.noise))
 
 
 def _title(job: Trainer) -> str:
+    from instahide.encryption.scheme import Scheme
     from instahide.training.data.pooled import PooledData
 
     material, settings = job.material, job.settings
@@ -166,4 +179,6 @@ def _title(job: Trainer) -> str:
         folders = material.folders
         size = f"{sum(map(len, folders)):,} encodings"
         return f"{size} in {len(folders)} folder{'s' if len(folders) > 1 else ''}"
-    return f"{settings.data}, {settings.scheme}, k = {material.scheme.k}"
+    if not isinstance(material.method, Scheme):
+        return f"{settings.data}, {material.method.title}"
+    return f"{settings.data}, {settings.encoder or settings.scheme}, k = {material.method.k}"

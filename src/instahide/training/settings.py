@@ -28,6 +28,7 @@ from instahide.utils.atomic_write import read_regular
 
 if TYPE_CHECKING:
     from instahide.data.labels import Task
+    from instahide.encryption.encoders.base import InstanceEncoder
     from instahide.encryption.scheme import Scheme
 
 
@@ -48,14 +49,21 @@ def _positive(values: list[float]) -> list[float]:
 
 
 def _masked(values: Mapping[str, object]) -> bool:
+    if values["encoder"] is not None:
+        return values["encoder"] == "instahide"
     return values["scheme"] in ("inside", "cross")
 
 
+#: Settings of schemes and of encrypted queries, which do not apply to other encoders.
+OF_SCHEMES = (
+    "fresh_crops", "scheme", "k", "private_k", "c1", "c2", "label_mode", "coefficient_distribution",
+    "noise", "crop_padding", "flip", "queries", "query_coefficient",
+)  # fmt: skip
 #: Settings of the encryption, which do not apply to folders of encodings.
 ENCRYPTION = (
-    "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "label_mode",
-    "coefficient_distribution", "noise", "crop_padding", "flip", "ledger", "max_exposure",
-    "queries", "query_coefficient",
+    "public", "fresh_crops", "test_share", "encoder", "encoder_settings", "scheme", "k",
+    "private_k", "c1", "c2", "label_mode", "coefficient_distribution", "noise", "crop_padding",
+    "flip", "ledger", "max_exposure", "queries", "query_coefficient",
 )  # fmt: skip
 
 #: Numbers in a range that all computations support.
@@ -110,6 +118,15 @@ class TrainSettings(ReadSettings):
         0.2, description="share of every class to test on, where the data has no test part"
     )
 
+    encoder: Annotated[str, Field(max_length=200)] | None = Field(
+        None,
+        description="encoder other than InstaHide: noisy-mixup, dp-instahide, neuracrypt, "
+        "block-scrambling, one of an installed package, or package.module:Name, whose code is then "
+        "run; if omitted, the scheme below",
+    )
+    encoder_settings: list[str] = Field(
+        default_factory=list, description="settings of the encoder, each as k=6"
+    )
     scheme: Literal["inside", "cross", "mixup", "plain"] = Field(
         "cross", description="how images are mixed"
     )
@@ -229,6 +246,17 @@ class TrainSettings(ReadSettings):
             settings = cls.model_validate(dict(values))
         except ValidationError as error:
             raise _refused(error, source, cls.model_fields) from None
+        of_schemes = [name for name in OF_SCHEMES if name in settings.model_fields_set]
+        if settings.encoder is not None and of_schemes:
+            raise InstaHideError(
+                f"{source}: `{of_schemes[0]}` is for schemes, and `encoder` names another encoder.",
+                "Leave it out, and give settings of the encoder in `encoder_settings`.",
+            )
+        if settings.encoder is None and settings.encoder_settings:
+            raise InstaHideError(
+                f"{source}: `encoder_settings` are there, and no `encoder`.",
+                "Name the encoder, or leave them out.",
+            )
         unused = [name for name in ENCRYPTION if name in settings.model_fields_set]
         if settings.pooled and unused:
             raise InstaHideError(
@@ -264,22 +292,30 @@ class TrainSettings(ReadSettings):
         return isinstance(self.data, list)
 
     @model_serializer(mode="wrap")
-    def _without_what_folders_say(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _without_what_does_not_apply(
+        self, dump: SerializerFunctionWrapHandler
+    ) -> dict[str, object]:
         values: dict[str, object] = dump(self)
         return {
             name: value
             for name, value in values.items()
             if not (self.pooled and name in ENCRYPTION)
+            and not (self.encoder is not None and name in OF_SCHEMES)
         }
 
     def encryption(self, task: Task = "single-label") -> Scheme:
         """The scheme that these settings ask for, for labels of ``task``.
 
         Raises:
-            InstaHideError: its bounds do not fit each other.
+            InstaHideError: its bounds do not fit each other, or another encoder is asked for.
         """
         from instahide.encryption.scheme import Scheme, label_mode_for
 
+        if self.encoder is not None:
+            raise InstaHideError(
+                f"The encoder {self.encoder} is asked for, and this is for schemes only.",
+                "Leave out `encoder`.",
+            )
         return Scheme.preset(
             self.scheme,
             self.k,
@@ -290,6 +326,20 @@ class TrainSettings(ReadSettings):
             coefficient_distribution=self.coefficient_distribution,
             noise=self.noise,
         )
+
+    def instance_encoder(self, task: Task = "single-label") -> InstanceEncoder:
+        """The encoder that these settings ask for: `encryption`, unless ``encoder`` is set.
+
+        It may import the package that ``encoder`` names.
+
+        Raises:
+            InstaHideError: there is no such encoder, or it cannot be made with these settings.
+        """
+        from instahide.encryption.encoders.registry import encoder_named, parse_settings
+
+        if self.encoder is None:
+            return self.encryption(task)
+        return encoder_named(self.encoder, parse_settings(self.encoder_settings))
 
     def completed(self, task: Task) -> Self:
         """These settings for labels of ``task``: the learning rate follows it, unless it is set.

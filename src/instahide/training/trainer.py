@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.training.data.pooled import PooledData, holds_encodings
 from instahide.training.data.private import PrivateData
@@ -38,8 +37,8 @@ class TrainingData(Protocol):
         ...
 
     @property
-    def scheme(self) -> Scheme:
-        """The scheme of the encodings."""
+    def plain(self) -> bool:
+        """Whether the images are not encrypted."""
         ...
 
     @property

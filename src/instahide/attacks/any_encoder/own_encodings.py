@@ -50,7 +50,10 @@ def own_batches(
     # The attacker's choice of images needs no secret randomness.
     generator = np.random.default_rng()
     count, draws = min(images, len(shadow)), SecretDraws("attacker")
-    pool = (observation.public or shadow) if encoder.uses_public else None
+    pool = None
+    if encoder.uses_public:
+        pool = (observation.public or shadow).with_pixels_like(shadow).normalized_like(shadow)
+        _ = pool.content_ids  # Computed once, instead of for each batch.
     rows = np.tile(np.arange(count), copies)
     while True:
         source = EncoderInput(_some(shadow, count, generator), pool)

@@ -31,6 +31,7 @@ from instahide.encodings.ray.cluster import connected, resources
 from instahide.encodings.ray.exposure import Counter, RemoteExposure
 from instahide.encodings.storage import Store, open_store
 from instahide.encryption.encoder import Encoder
+from instahide.encryption.encoders.table_encoder import TableEncoder
 from instahide.errors import ExposureLimitError, IntegrationError, LedgerError
 
 #: Shards per processor: one that is encoded and one that waits.
@@ -43,7 +44,7 @@ PATIENCE = 120
 
 def on_ray(
     publication: Publication,
-    encoder: Encoder,
+    encoder: Encoder | TableEncoder,
     store: Store,
     account: LedgerAccount,
     tasks: Tasks,

@@ -36,7 +36,8 @@ class Encodings(NamedTuple):
         labels: (n, classes) float32 labels, mixed as the images are.
         rows: (n, private_k) int64 private images in each encoding, beginning with the one that it
             encodes; all different within an encoding. The exposure of these images is increased.
-        coefficients: (n, private_k) float32 share of each of these images in the encoding, from 0 to 1.
+        coefficients: (n, private_k) float32 share of each of these images in the encoding, from 0
+            to 1.
     """
 
     images: Tensor

@@ -77,9 +77,7 @@ class SecretDraws:
     def partners(self, rows: NDArray[np.int64], k: int, population: int) -> NDArray[np.int64]:
         """(n, k): each of ``rows`` (n,), then k - 1 others of a ``population``, all different."""
         scheme = Scheme.inside(k) if k > 1 else Scheme.plain()
-        return sampler.partners(
-            self._keys.next_block(), scheme, rows, private=population, public=0
-        )
+        return sampler.partners(self._keys.next_block(), scheme, rows, private=population, public=0)
 
     def root(self) -> bytes:
         """32 bytes, for a key stream that is used for one call and then dropped."""

@@ -109,7 +109,9 @@ class TableEncoder:
         for indices in rows:
             yield self.encode(indices, pin_memory=pin_memory)
 
-    def network_inputs(self, images: ImageTable, indices: NDArray[np.int64] | None = None) -> Tensor:
+    def network_inputs(
+        self, images: ImageTable, indices: NDArray[np.int64] | None = None
+    ) -> Tensor:
         """What a network is given to classify the rows ``indices`` of ``images``; all by default.
 
         They are not counted: they are for a network's owner, who has the key of the data set.

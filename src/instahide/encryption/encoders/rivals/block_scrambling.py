@@ -81,7 +81,9 @@ class BlockScrambling(ImageEncoder):
 
     name: ClassVar[str] = "block-scrambling"
     title: ClassVar[str] = "Block-wise scrambling (encryption-then-compression)"
-    paper: ClassVar[str] = "Kurihara et al., IEICE Trans. E98-A, 2015; Chuman et al., arXiv:1811.00236"
+    paper: ClassVar[str] = (
+        "Kurihara et al., IEICE Trans. E98-A, 2015; Chuman et al., arXiv:1811.00236"
+    )
     has_data_set_key: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -125,7 +127,9 @@ class BlockScrambling(ImageEncoder):
         count, channels, height, width = images.shape
         rows, columns, side = height // self.block, width // self.block, self.block
         blocks = images.reshape(count, channels, rows, side, columns, side)
-        blocks = blocks.permute(2, 4, 0, 1, 3, 5).reshape(rows * columns, count, channels, side, side)
+        blocks = blocks.permute(2, 4, 0, 1, 3, 5).reshape(
+            rows * columns, count, channels, side, side
+        )
         blocks = blocks[key.places]
         parts = [
             _turned(part[:, key.channels[place]], int(key.turns[place]), int(key.mirrors[place]))

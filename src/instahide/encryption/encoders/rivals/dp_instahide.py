@@ -38,6 +38,7 @@ from torch import Tensor
 from instahide.encryption.encoders.base import EncoderInput, Encodings, ImageEncoder, Published
 from instahide.encryption.encoders.draws import SecretDraws
 from instahide.encryption.privacy import max_partner_count
+from instahide.encryption.scheme import MOST_IMAGES
 from instahide.errors import SchemeError
 
 #: Images whose mixes are computed at a time.
@@ -76,7 +77,7 @@ class DPInstaHide(ImageEncoder):
         return self.k
 
     def __post_init__(self) -> None:
-        if self.k < 1 or not 0 <= self.noise < math.inf:
+        if not 1 <= self.k <= MOST_IMAGES or not 0 <= self.noise < math.inf:
             raise SchemeError(
                 f"k = {self.k} and noise = {self.noise} describe no mix.",
                 "Use k=4, and a finite scale of noise such as 0.5.",

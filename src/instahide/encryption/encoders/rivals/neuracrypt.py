@@ -32,7 +32,7 @@ _LEAST_VARIANCE = 1e-5
 
 
 class Layer(NamedTuple):
-    """SECRET: a linear map of vectors, with ``weight`` (outputs, inputs) and ``bias`` (outputs,)."""
+    """SECRET: a linear map, with ``weight`` (outputs, inputs) and ``bias`` (outputs,)."""
 
     weight: Tensor
     bias: Tensor
