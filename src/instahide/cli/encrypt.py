@@ -28,6 +28,7 @@ from instahide.cli.options import (
     Source,
     command,
     numbers,
+    require_no_scheme,
 )
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.class_names import read_class_list
@@ -127,13 +128,7 @@ def _method(options: EncryptOptions, task: Task) -> InstanceEncoder:
 
     if options.encoder is None:
         return options.changed(options.scheme, options.k, task)
-    both = [name for name in MIXING_PANEL if name in options.model_fields_set]
-    if both:
-        raise InstaHideError(
-            f"--{both[0].replace('_', '-')} is an option of schemes, and --encoder names another "
-            "encoder.",
-            "Give its settings as --encoder-settings name=value.",
-        )
+    require_no_scheme(options, MIXING_PANEL)
     return encoder_named(options.encoder, parse_settings(options.encoder_settings))
 
 

@@ -281,6 +281,21 @@ def _bounds(details: Iterable[object]) -> tuple[float | None, float | None]:
     return least, min((bound for bound in most if bound < 10**9), default=None)
 
 
+def require_no_scheme(options: BaseModel, names: Iterable[str]) -> None:
+    """Check that none of the options ``names`` of a scheme is set, as another encoder is named.
+
+    Raises:
+        InstaHideError: one is set.
+    """
+    for name in names:
+        if name in options.model_fields_set:
+            raise InstaHideError(
+                f"--{name.replace('_', '-')} is an option of schemes, and --encoder names another "
+                "encoder.",
+                "Give settings of the encoder as --encoder-settings name=value.",
+            )
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """One number per channel, as typed: ``0.49,0.48,0.45``.
 

@@ -28,7 +28,7 @@ from instahide._version import __version__
 from instahide.data.labels import Task, least_columns
 from instahide.data.pixels import MOST_CHANNELS
 from instahide.encryption.encoders.base import InstanceEncoder
-from instahide.encryption.encoders.registry import encoder_named, is_builtin
+from instahide.encryption.encoders.registry import recorded_encoder
 from instahide.encryption.sampling.sampler import MAX_NOISE_DEVIATIONS
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import require_label_mode
@@ -256,19 +256,7 @@ class Manifest(BaseModel):
             InstaHideError: the encoder is of another package and was not named, it cannot be made
                 with the settings in the manifest, or it is another than the folder's.
         """
-        if named is None and not is_builtin(self.encoder):
-            raise InstaHideError(
-                f"The encodings were made by the encoder {self.encoder}, whose package would be "
-                "imported.",
-                "If you trust the package, name the encoder with `encoder=`.",
-            )
-        encoder = encoder_named(named or self.encoder, self.scheme)
-        if encoder.name != self.encoder:
-            raise InstaHideError(
-                f"The encodings were made by the encoder {self.encoder}, not {encoder.name}.",
-                "Name the encoder that made them.",
-            )
-        return encoder
+        return recorded_encoder(self.encoder, self.scheme, named)
 
     def to_json(self) -> bytes:
         """The manifest as indented JSON, with its checksum.

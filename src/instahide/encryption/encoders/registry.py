@@ -72,6 +72,37 @@ def encoder_named(name: str, settings: Mapping[str, Setting] | None = None) -> I
     return encoder
 
 
+def recorded_encoder(
+    name: str, settings: Mapping[str, Setting], named: str | None = None
+) -> InstanceEncoder:
+    """The encoder that a file states, which may come from an attacker.
+
+    An encoder of another package is imported only if the user has named it.
+
+    Args:
+        name: ``name`` of the encoder, as the file states it.
+        settings: its settings, likewise.
+        named: the encoder that the user typed, as for `encoder_named`; None trusts the encoders of
+            this library alone.
+
+    Raises:
+        InstaHideError: the encoder is of another package and was not named, it cannot be made with
+            these settings, or it is another than the file's.
+    """
+    if named is None and not is_builtin(name):
+        raise InstaHideError(
+            f"The encodings were made by the encoder {name:.80}, whose package would be imported.",
+            "If you trust the package, name the encoder with `encoder=`.",
+        )
+    encoder = encoder_named(named or name, settings)
+    if encoder.name != name:
+        raise InstaHideError(
+            f"The encodings were made by the encoder {name:.80}, not {encoder.name}.",
+            "Name the encoder that made them.",
+        )
+    return encoder
+
+
 def registered() -> list[str]:
     """Names of all encoders that can be used by name, sorted; nothing is imported."""
     return sorted({*BUILTIN, *(point.name for point in entry_points(group=GROUP))})
