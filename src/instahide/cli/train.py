@@ -97,7 +97,7 @@ def _train(
         privacy,
         f"Results, network and settings: {folder}",
     )
-    if not job.material.plain:
+    if job.material.scheme is None or job.material.scheme.k > 1:
         notes.print(WARNING)
 
 
@@ -154,7 +154,6 @@ def _privacy(job: Trainer) -> str:
     """What noise guarantees of the images that were trained on."""
     from instahide.encodings.privacy import folders_statement
     from instahide.encryption.privacy import DELTA, privacy_statement
-    from instahide.encryption.scheme import Scheme
     from instahide.training.data.pooled import PooledData
 
     material = job.material
@@ -163,15 +162,14 @@ def _privacy(job: Trainer) -> str:
     guarantee = job.facts.get("guarantee", {"epsilon": None, "delta": DELTA})
     # JSON knows no infinity: the ledger says null for it.
     epsilon = math.inf if guarantee["epsilon"] is None else guarantee["epsilon"]
-    if not isinstance(material.method, Scheme):
+    if material.scheme is None:
         # The ledger accounts for the noise of schemes alone.
         noise, scope = math.isfinite(epsilon), ", by this run"
         return privacy_statement(epsilon, guarantee["delta"], noise=noise, scope=scope)
-    return privacy_statement(epsilon, guarantee["delta"], noise=bool(material.method.noise))
+    return privacy_statement(epsilon, guarantee["delta"], noise=bool(material.scheme.noise))
 
 
 def _title(job: Trainer) -> str:
-    from instahide.encryption.scheme import Scheme
     from instahide.training.data.pooled import PooledData
 
     material, settings = job.material, job.settings
@@ -179,6 +177,6 @@ def _title(job: Trainer) -> str:
         folders = material.folders
         size = f"{sum(map(len, folders)):,} encodings"
         return f"{size} in {len(folders)} folder{'s' if len(folders) > 1 else ''}"
-    if not isinstance(material.method, Scheme):
-        return f"{settings.data}, {material.method.title}"
-    return f"{settings.data}, {settings.encoder or settings.scheme}, k = {material.method.k}"
+    if settings.encoder is not None:
+        return ", ".join([str(settings.data), settings.encoder, *(settings.encoder_settings or ())])
+    return f"{settings.data}, {settings.scheme}, k = {settings.encryption().k}"

@@ -124,8 +124,8 @@ class TrainSettings(ReadSettings):
         "block-scrambling, one of an installed package, or package.module:Name, whose code is then "
         "run; if omitted, the scheme below",
     )
-    encoder_settings: list[str] = Field(
-        default_factory=list, description="settings of the encoder, each as k=6"
+    encoder_settings: list[str] | None = Field(
+        None, description="settings of the encoder, each as k=6"
     )
     scheme: Literal["inside", "cross", "mixup", "plain"] = Field(
         "cross", description="how images are mixed"
@@ -339,7 +339,7 @@ class TrainSettings(ReadSettings):
 
         if self.encoder is None:
             return self.encryption(task)
-        return encoder_named(self.encoder, parse_settings(self.encoder_settings))
+        return encoder_named(self.encoder, parse_settings(self.encoder_settings or ()))
 
     def completed(self, task: Task) -> Self:
         """These settings for labels of ``task``: the learning rate follows it, unless it is set.

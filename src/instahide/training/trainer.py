@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.training.data.pooled import PooledData, holds_encodings
 from instahide.training.data.private import PrivateData
@@ -37,8 +38,8 @@ class TrainingData(Protocol):
         ...
 
     @property
-    def plain(self) -> bool:
-        """Whether the images are not encrypted."""
+    def scheme(self) -> Scheme | None:
+        """The scheme of the encodings; None for another encoder."""
         ...
 
     @property

@@ -37,13 +37,14 @@ def figures(encoder: InstanceEncoder, attack: Any) -> dict[str, float]:
     else:
         seen, truth = observe(private, None, encoder, threat, shadow=shadow)
     assert refusal(attack, seen) is None
-    return dict(score(attack.run(seen, Budget(), no_progress), seen, truth).summary)
+    found = attack.run(seen, Budget(), no_progress)
+    return {**found.statistics, **score(found, seen, truth).summary}
 
 
 def test_plain_images_are_inverted() -> None:
     found = figures(Identity(), LearnedInversion(STEPS))
     assert found["images_recognizable"] == IMAGES
-    assert found["recognizable_by_chance"] <= 3
+    assert found["recognizable_by_chance"] < IMAGES / 4
 
 
 def test_plain_images_are_linked() -> None:

@@ -93,7 +93,7 @@ def _pairs_of_one_image(encoded: NDArray[np.int64]) -> NDArray[np.int64]:
     """(m, 2) pairs of places with equal values in ``encoded`` (n,), no place twice."""
     groups = (np.flatnonzero(encoded == image) for image in np.unique(encoded))
     pairs = [group[: len(group) // 2 * 2].reshape(-1, 2) for group in groups]
-    return np.concatenate([np.empty((0, 2), np.int64), *pairs])
+    return np.asarray(np.concatenate([np.empty((0, 2), np.int64), *pairs]), np.int64)
 
 
 def _pairs_of_two_images(private: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -101,4 +101,4 @@ def _pairs_of_two_images(private: NDArray[np.int64]) -> NDArray[np.int64]:
     half = len(private) // 2
     one, other = np.arange(half), np.arange(half, 2 * half)
     common = (private[one][:, :, None] == private[other][:, None, :]).any(axis=(1, 2))
-    return np.stack([one, other], axis=1)[~common]
+    return np.asarray(np.stack([one, other], axis=1)[~common], np.int64)

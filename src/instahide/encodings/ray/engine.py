@@ -186,10 +186,10 @@ def make_shard(
 
 #: The encoder of this process, by its counter. A new one for each shard would scan the images every
 #: time, which takes longer than the shard.
-_encoders: dict[Any, Encoder] = {}
+_encoders: dict[Any, Encoder | TableEncoder] = {}
 
 
-def _encoder(publication: Publication, counter: Any, limit: int | None) -> Encoder:
+def _encoder(publication: Publication, counter: Any, limit: int | None) -> Encoder | TableEncoder:
     if counter not in _encoders:
         _encoders.clear()
         exposure = RemoteExposure(_Elsewhere(counter), len(publication.images), limit)

@@ -100,7 +100,9 @@ class TableEncoder:
         taken = self.exposure.record(made.rows, made.coefficients)
         if not taken and len(indices):
             raise limit_error(self.exposure)
-        return Encodings(*(part[:taken] for part in made))
+        return Encodings(
+            made.images[:taken], made.labels[:taken], made.rows[:taken], made.coefficients[:taken]
+        )
 
     def stream(
         self, rows: Iterable[NDArray[np.int64] | NDArray[np.bool]], *, pin_memory: bool = False

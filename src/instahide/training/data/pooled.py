@@ -107,15 +107,10 @@ class PooledData:
         return cls(settings, folders, classes, moments, test, scale, processes)
 
     @property
-    def plain(self) -> bool:
-        """Whether the images of the first folder are not encrypted."""
-        return self._scheme == Scheme.plain()
-
-    @property
-    def _scheme(self) -> Scheme:
-        """The scheme of the first folder; that of plain images for another encoder."""
+    def scheme(self) -> Scheme | None:
+        """The scheme of the first folder; None for another encoder."""
         manifest = self.folders[0].manifest
-        return manifest.encryption() if manifest.of_scheme else Scheme.plain()
+        return manifest.encryption() if manifest.of_scheme else None
 
     @property
     def card(self) -> NetworkCard:
@@ -127,7 +122,7 @@ class PooledData:
             self.classes,
             self.normalization.mean,
             self.normalization.std,
-            self._scheme.to_json(),
+            (self.scheme or Scheme.plain()).to_json(),
             self.normalization.value_range,
             self.folders[0].manifest.task,
             *self.scale,

@@ -90,7 +90,7 @@ class PrivateData:
                 "Train in one process.",
             )
         public = public_images(settings, split.train.shape)
-        if _has_queries(settings, method):
+        if _has_queries(method, settings):
             require_encryptable(method.query(settings.query_coefficient), split.test)
         exposure = _exposure(settings, method, split.train)
         encoder = _encoder(settings, method, split.train, public, exposure, device, processes)
@@ -102,7 +102,7 @@ class PrivateData:
         """The metadata of a network for these images."""
         images, method = self.split.train, self.method
         shape = method.output_shape(images.shape)
-        scheme = method if isinstance(method, Scheme) else Scheme.plain()
+        scheme = self.scheme or Scheme.plain()
         # Encodings under a key of a data set are not normalized as images are.
         unit = (0.0,) * shape[0], (1.0,) * shape[0]
         return NetworkCard(
@@ -119,9 +119,9 @@ class PrivateData:
         )
 
     @property
-    def plain(self) -> bool:
-        """Whether the images are not encrypted."""
-        return self.method == Scheme.plain()
+    def scheme(self) -> Scheme | None:
+        """The scheme of the encryption; None for another encoder."""
+        return self.method if isinstance(self.method, Scheme) else None
 
     def batches(self, *, pin_memory: bool) -> EncodedLoader:
         """A loader that makes a new encoding of every private image in each epoch."""
@@ -147,7 +147,7 @@ class PrivateData:
     ) -> tuple[Tensor, Tensor] | None:
         """Predictions for encrypted queries and their labels, if the settings have any."""
         method = self.method
-        if not _has_queries(self.settings, method):
+        if not _has_queries(method, self.settings):
             return None
         labels = torch.from_numpy(self.split.test.labels)
         if self.test_images == 0:
@@ -212,7 +212,7 @@ class PrivateData:
         return {"guarantee": {"epsilon": known, "delta": DELTA}}
 
 
-def _has_queries(settings: TrainSettings, method: InstanceEncoder) -> TypeGuard[Scheme]:
+def _has_queries(method: InstanceEncoder, settings: TrainSettings) -> TypeGuard[Scheme]:
     """Whether the network is tested on encrypted queries, which only mixing schemes have."""
     return isinstance(method, Scheme) and method.k > 1 and settings.queries > 0
 

@@ -99,7 +99,7 @@ class DPInstaHide(ImageEncoder):
         mixed = draws.partners(rows, self.k, len(source.private))
         shares = np.full(mixed.shape, 1 / self.k, np.float32)
         parts = [
-            source.images(part.reshape(-1)).unflatten(0, part.shape).mean(dim=1)
+            source.images(part.reshape(-1)).reshape(*part.shape, *source.private.shape).mean(dim=1)
             for part in np.array_split(mixed, max(1, -(-len(mixed) // _AT_ONCE)))
         ]
         images = torch.cat(parts).double()
