@@ -146,15 +146,12 @@ def test_an_audit_of_another_encoder_says_what_it_leaves_out() -> None:
     said("train", "images.npz", *SCRAMBLED, "--epochs", "2", "--out", "run")
     answer = said(
         "audit", "run", "--images", "images.npz", "--out", "audit", "--budget", "20s",
-        "--only", "linkage", "--only", "labels", "--only", "distinguishing", "--only", "membership",
+        "--only", "linkage", "--only", "labels", "--only", "membership",
     )  # fmt: skip
     report = json.loads(Path("audit/report.json").read_text())
     assert report["subject"]["encoder"] == "block-scrambling"
     states = {result["attack"]: result["state"] for result in report["results"]}
-    assert states == {
-        "linkage": "done", "distinguishing": "done", "labels": "not tried",
-        "membership": "not tried",
-    }  # fmt: skip
+    assert states == {"linkage": "done", "labels": "not tried", "membership": "not tried"}
     reasons = {result["reason"] for result in report["results"] if result["reason"]}
     assert all("structure of InstaHide" in reason for reason in reasons)
     # Two encodings of an image under one key are equal.
@@ -162,6 +159,20 @@ def test_an_audit_of_another_encoder_says_what_it_leaves_out() -> None:
     assert report["hardness"]["figures"] == []
     assert "guessing gives 50%" in answer
     assert "no guarantee of the encoder block-scrambling" in answer
+
+
+def test_an_audit_plays_the_game_of_distinguishing() -> None:
+    said("train", "images.npz", "--encoder", "plain", "--epochs", "1", "--out", "run")
+    answer = said(
+        "audit", "run", "--images", "images.npz", "--out", "audit", "--budget", "15s",
+        "--only", "distinguishing", "--fail-if", "distinguished>2",
+    )  # fmt: skip
+    (result,) = json.loads(Path("audit/report.json").read_text())["results"]
+    figures = result["figures"]
+    assert figures["distinguished_trials"] >= 100
+    assert figures["distinguished_low"] > 0.5
+    assert "both images of each pair, of which one was encoded" in result["grants"]
+    assert "which one was encoded" in answer
 
 
 def test_a_challenge_of_another_encoder_is_made_read_and_scored() -> None:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from instahide.data import ImageTable
 from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.instahide import scheme_of
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError, SchemeError
+from instahide.errors import InstaHideError
 
 #: Called with the current step and the finished share of the work, from 0 to 1.
 Progress = Callable[[str, float], None]
@@ -43,8 +44,7 @@ class ThreatModel:
             this number, and therefore not the number of private images.
         update: whether the attacker has a network and a participant's update of it, as a
             federation's server does, instead of the encodings.
-        known_images: whether the attacker has the private images themselves, and does not know
-            which encodings are of which.
+        known_images: whether the attacker has the private images, but not which encoding is whose.
 
     Raises:
         InstaHideError: a number is out of range.
@@ -127,9 +127,7 @@ class Observation:
     """What every attacker knows; the subclasses add what it observes.
 
     Attributes:
-        encoder: the encoder of the encodings, which is public: a `Scheme`, or another one. An
-            attack is run on encodings of another encoder only if it has an attribute
-            ``any_encoder`` that is true.
+        encoder: the encoder of the encodings, which is public: a `Scheme`, or another one.
         mean: mean of the normalization, per channel.
         std: standard deviation of the normalization, per channel.
         threat: what else the attacker has.
@@ -145,17 +143,8 @@ class Observation:
 
     @property
     def scheme(self) -> Scheme:
-        """The scheme of the encodings.
-
-        Raises:
-            SchemeError: the encoder is another than InstaHide.
-        """
-        if not isinstance(self.encoder, Scheme):
-            raise SchemeError(
-                f"The encodings are of the encoder {self.encoder.name}, which has no scheme.",
-                "Run attacks that apply to any encoder.",
-            )
-        return self.encoder
+        """The scheme of the encodings; a `SchemeError` for another encoder."""
+        return scheme_of(self.encoder)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.encoder}, {self.threat})"
@@ -379,9 +368,8 @@ class Attack(Protocol[Seen]):
         title: a description in one line.
         paper: its publication.
 
-    It is not run on volumes unless it has an attribute ``volumes`` that is true, and not on
-    encodings of other encoders than InstaHide unless it has an attribute ``any_encoder`` that is
-    true.
+    It is run on volumes only if it has an attribute ``volumes`` that is true, and on encodings of
+    other encoders than InstaHide only if it has an attribute ``any_encoder`` that is true.
     """
 
     name: str

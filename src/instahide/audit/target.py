@@ -17,9 +17,10 @@ from instahide.audit.ground_truth import require_classes
 from instahide.data import ImageTable
 from instahide.data.image_source import has_repeats
 from instahide.encryption.encoders.base import InstanceEncoder, Published
+from instahide.encryption.encoders.instahide import scheme_of
 from instahide.encryption.privacy import DELTA
 from instahide.encryption.scheme import Scheme
-from instahide.errors import DataError, SchemeError
+from instahide.errors import DataError
 
 #: Largest numbers of private images, encodings of each, and encodings in total that are made for an
 #: audit, such that attacks take minutes.
@@ -99,17 +100,8 @@ class AuditTarget:
 
     @property
     def scheme(self) -> Scheme:
-        """The scheme.
-
-        Raises:
-            SchemeError: the images were encrypted by another encoder.
-        """
-        if not isinstance(self.encoder, Scheme):
-            raise SchemeError(
-                f"{self.name} was made by the encoder {self.encoder.name}, which has no scheme.",
-                "Use what applies to any encoder.",
-            )
-        return self.encoder
+        """The scheme; a `SchemeError` for another encoder."""
+        return scheme_of(self.encoder)
 
     @property
     def groups(self) -> int:

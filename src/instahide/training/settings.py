@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
 import reprlib
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -23,8 +20,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from instahide.data.read_settings import ReadSettings
-from instahide.errors import InstaHideError, failure_reason
-from instahide.utils.atomic_write import read_regular
+from instahide.errors import InstaHideError
+from instahide.training.settings_file import read_settings_file
 
 if TYPE_CHECKING:
     from instahide.data.labels import Task
@@ -73,8 +70,6 @@ Weights = Annotated[list[float], Field(min_length=1), AfterValidator(_positive)]
 Whole = Annotated[int, Field(le=10**9)]
 #: The default of the highest learning rate for measured values.
 REGRESSION_LR = 0.01
-#: Bytes of a settings file, at most.
-MOST_BYTES = 1 << 16
 #: Characters of a value that an error message shows.
 _SHOWN = 80
 
@@ -276,7 +271,7 @@ class TrainSettings(ReadSettings):
         Raises:
             InstaHideError: the file cannot be read, or as for `from_values`.
         """
-        return cls.from_values(_read(path), str(path))
+        return cls.from_values(read_settings_file(path), str(path))
 
     def merged(self, values: Mapping[str, object]) -> Self:
         """These settings, replaced by ``values`` where these have any.
@@ -358,49 +353,6 @@ class TrainSettings(ReadSettings):
             for name, value in here.items()
             if name in there and value != there[name]
         ]
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, with which a few lines could expand to more than the memory."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError("it has aliases (*name), which settings do not need")
-        return super().compose_node(parent, index)
-
-
-def _yaml(text: str) -> object:
-    return yaml.load(text, _PlainLoader)  # noqa: S506  a SafeLoader
-
-
-_PARSERS: Mapping[str, Callable[[str], object]] = {
-    ".yaml": _yaml,
-    ".yml": _yaml,
-    ".toml": tomllib.loads,
-    ".json": json.loads,
-}
-
-
-def _read(path: Path) -> dict[str, object]:
-    parse = _PARSERS.get(path.suffix.lower())
-    if parse is None:
-        raise InstaHideError(
-            f"{path} is not a settings file.", f"Name one that ends in {', '.join(_PARSERS)}."
-        )
-    try:
-        values = parse(read_regular(path, MOST_BYTES).decode("utf-8"))
-    except Exception as error:  # PyYAML raises many kinds on values that it cannot make
-        raise InstaHideError(
-            f"{path} cannot be read ({failure_reason(error)}).",
-            f"Check that it exists and is valid {path.suffix[1:].upper()}.",
-        ) from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InstaHideError(
-            f"{path} holds no settings.", "Write one `name: value` a line, such as `epochs: 30`."
-        )
-    return values
 
 
 def _refused(error: ValidationError, source: str, known: Mapping[str, FieldInfo]) -> InstaHideError:

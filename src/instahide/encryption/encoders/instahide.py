@@ -5,14 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from instahide.errors import SchemeError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from instahide.encryption.encoders.base import EncoderInput, Encodings, Published, Setting
+    from instahide.encryption.encoders.base import (
+        EncoderInput,
+        Encodings,
+        InstanceEncoder,
+        Published,
+        Setting,
+    )
     from instahide.encryption.encoders.draws import SecretDraws
     from instahide.encryption.scheme import Scheme
+
+
+def scheme_of(encoder: InstanceEncoder) -> Scheme:
+    """``encoder``, if it is a scheme.
+
+    Raises:
+        SchemeError: it is another encoder.
+    """
+    from instahide.encryption.scheme import Scheme
+
+    if not isinstance(encoder, Scheme):
+        raise SchemeError(
+            f"The encodings are of the encoder {encoder.name}, which has no scheme.",
+            "Use what applies to any encoder.",
+        )
+    return encoder
 
 
 class InstaHideEncoder:
