@@ -38,8 +38,7 @@ class ThreatModel:
         public: "images" for the public pool itself, "distribution" for similar images, or "none".
         shadow: whether the attacker has images similar to the private ones.
         grouped: whether the attacker knows which encodings encrypt the same private image.
-        known_mixes: number of first encodings whose mix before the mask is known: the attacker's
-            own images, or images that it has found out.
+        known_mixes: number of first encodings whose mix before the mask the attacker knows.
         encodings_per_image: encodings of each private image; None if the attacker does not know
             this number, and therefore not the number of private images.
         update: whether the attacker has a network and a participant's update of it, as a
