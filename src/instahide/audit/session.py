@@ -143,11 +143,13 @@ class Session:
     ) -> AttackResult:
         reason = schemes_only(attack, self.subject.encoder)
         reason = reason or planar_only(attack, self.subject.images.shape)
-        answer, scene = Answer("refused", reason=reason or attack.observes.absent), None
+        answer = Answer("refused", reason=reason or attack.observes.absent)
+        scene: Scenario | None = None
         refusals = []
-        for scene in () if reason else scenarios(self.subject, task):
-            if not isinstance(scene.observation, attack.observes):
+        for each in () if reason else scenarios(self.subject, task):
+            if not isinstance(each.observation, attack.observes):
                 continue
+            scene = each
             answer = attacker.run(task.attack, scene.observation, seconds, watcher.goes_on)
             if answer.state != "refused":
                 break
