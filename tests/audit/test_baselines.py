@@ -68,7 +68,7 @@ def test_each_refuses_what_it_cannot_attack(
 
 
 def test_they_refuse_what_they_alone_need(tmp_path: Path) -> None:
-    three = replace(target(), scheme=Scheme.inside(3))
+    three = replace(target(), encoder=Scheme.inside(3))
     (carlini,) = audited(tmp_path / "three", three, ["carlini"])
     (fusion,) = audited(tmp_path / "alone", replace(target(), others=None), ["fusion-denoising"])
     assert carlini.reason == "The attack is for masked mixes of two private images."

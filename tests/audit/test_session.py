@@ -109,7 +109,7 @@ def test_a_refusal_says_what_is_missing_where_most_is_granted(tmp_path: Path) ->
 def test_an_audit_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     Session.open(tmp_path / "audit", subject())
     before = (tmp_path / "audit/audit.json").read_bytes()
-    others = [subject(seed=4), subject(copies=7), replace(subject(), scheme=Scheme.inside(3))]
+    others = [subject(seed=4), subject(copies=7), replace(subject(), encoder=Scheme.inside(3))]
     for other in others:
         with pytest.raises(InstaHideError, match="something else"):
             Session.open(tmp_path / "audit", other)
@@ -149,7 +149,7 @@ def test_what_is_written_of_the_subject_is_public(tmp_path: Path) -> None:
 
 def test_the_guarantee_is_that_of_publishing() -> None:
     assert facts(subject()).epsilon is None
-    noisy = replace(subject(), scheme=replace(Scheme.inside(2), noise=30.0))
+    noisy = replace(subject(), encoder=replace(Scheme.inside(2), noise=30.0))
     images = noisy.images
     expected = epsilon_upper_bound(noisy.scheme, images.shape, images.std, copies=6)
     assert facts(noisy).epsilon == pytest.approx(expected)

@@ -132,7 +132,7 @@ def test_no_byte_of_a_folder_is_secret(tmp_path: Path, monkeypatch: pytest.Monke
     def encoder(publication: Publication, exposure: Exposure) -> Encoder:
         keys = KeyStream(PARTICIPANT, fixed_key=KEY)
         return Encoder(
-            publication.scheme, publication.images, keys=keys, exposure=exposure,
+            publication.method, publication.images, keys=keys, exposure=exposure,
             augmentation=Augmentation(1, flip=True),
         )  # fmt: skip
 

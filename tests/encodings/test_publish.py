@@ -41,7 +41,7 @@ def table(count: int, seed: int = 0) -> ImageTable:
 
 
 def publication(copies: int, **changes: Any) -> Publication:
-    values = {"scheme": SCHEME, "public": table(50, seed=1), "copies": copies, **changes}
+    values = {"method": SCHEME, "public": table(50, seed=1), "copies": copies, **changes}
     return Publication(table(IMAGES), **values)
 
 
@@ -88,7 +88,7 @@ def test_participants_have_other_keys_even_with_the_same_entropy(
     monkeypatch.setattr(keys, "_fresh", bytes)
     found = {}
     for number, name in enumerate(["anna", "anna", "ben", ""]):
-        whole = publication(1, participant=name, scheme=Scheme.inside(1, c1=1.0), public=None)
+        whole = publication(1, participant=name, method=Scheme.inside(1, c1=1.0), public=None)
         folder = publish(whole, tmp_path / str(number), ledger, engine=threads)
         parts = [folder.shard(shard) for shard in range(len(folder.manifest.shards))]
         images = torch.cat([part.images for part in parts])

@@ -164,7 +164,7 @@ def json_seeds() -> list[Seed]:
 @functools.cache
 def _challenge() -> tuple[dict[str, bytes], dict[str, bytes]]:
     root = new_folder()
-    make_challenge(small_table(), None, root / "c", root / "t", scheme=Scheme.inside(2), copies=2)
+    make_challenge(small_table(), None, root / "c", root / "t", encoder=Scheme.inside(2), copies=2)
     c, t = ({p.name: p.read_bytes() for p in (root / name).iterdir()} for name in "ct")
     return c, t
 

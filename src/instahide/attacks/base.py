@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.instahide import scheme_of
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
@@ -37,12 +39,12 @@ class ThreatModel:
         public: "images" for the public pool itself, "distribution" for similar images, or "none".
         shadow: whether the attacker has images similar to the private ones.
         grouped: whether the attacker knows which encodings encrypt the same private image.
-        known_mixes: number of first encodings whose mix before the mask is known: the attacker's
-            own images, or images that it has found out.
+        known_mixes: number of first encodings whose mix before the mask the attacker knows.
         encodings_per_image: encodings of each private image; None if the attacker does not know
             this number, and therefore not the number of private images.
         update: whether the attacker has a network and a participant's update of it, as a
             federation's server does, instead of the encodings.
+        known_images: whether the attacker has the private images, but not which encoding is whose.
 
     Raises:
         InstaHideError: a number is out of range.
@@ -55,6 +57,7 @@ class ThreatModel:
     known_mixes: int = 0
     encodings_per_image: int | None = 1
     update: bool = False
+    known_images: bool = False
 
     def __post_init__(self) -> None:
         copies = self.encodings_per_image
@@ -124,13 +127,13 @@ class Observation:
     """What every attacker knows; the subclasses add what it observes.
 
     Attributes:
-        scheme: scheme of the encodings.
+        encoder: the encoder of the encodings, which is public: a `Scheme`, or another one.
         mean: mean of the normalization, per channel.
         std: standard deviation of the normalization, per channel.
         threat: what else the attacker has.
     """
 
-    scheme: Scheme
+    encoder: InstanceEncoder
     mean: tuple[float, ...]
     std: tuple[float, ...]
     threat: ThreatModel
@@ -138,8 +141,13 @@ class Observation:
     #: Why an attack does not apply if there is no such observation.
     absent: ClassVar[str] = "There is nothing that it could be run on."
 
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme of the encodings; a `SchemeError` for another encoder."""
+        return scheme_of(self.encoder)
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.scheme}, {self.threat})"
+        return f"{type(self).__name__}({self.encoder}, {self.threat})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,6 +163,7 @@ class EncodingObservation(Observation):
             have no meaning.
         known_mixes: (m, C, H, W) float32, the mixes of the first m encodings before the mask.
         augmentation: crop and flip of every image of a mix, which the scheme's users agree on.
+        known_images: (N, C, H, W) float32, the private images in random order, normalized.
     """
 
     encodings: Tensor
@@ -164,6 +173,7 @@ class EncodingObservation(Observation):
     groups: Tensor | None = None
     known_mixes: Tensor | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
+    known_images: Tensor | None = None
 
     absent: ClassVar[str] = "The attacker sees no encodings."
 
@@ -175,7 +185,7 @@ class EncodingObservation(Observation):
         return torch.arange(first, len(self)) if self.groups is None else self.groups[first:]
 
     def __repr__(self) -> str:
-        return f"EncodingObservation({len(self)} encodings of {self.scheme}, {self.threat})"
+        return f"EncodingObservation({len(self)} encodings of {self.encoder}, {self.threat})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -360,8 +370,10 @@ class Attack(Protocol[Seen]):
         title: a description in one line.
         paper: its publication.
 
-    It is not run on volumes unless it has an attribute ``volumes`` that is true, and not on
-    encodings of mirrored or cropped images unless it has an attribute ``augmented`` that is true.
+    It is run on volumes only if it has an attribute ``volumes`` that is true, on encodings of
+    mirrored or cropped images only if it has an attribute ``augmented`` that is true, and on
+    encodings of other encoders than InstaHide only if it has an attribute ``any_encoder`` that is
+    true.
     """
 
     name: str

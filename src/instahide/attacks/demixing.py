@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from math import inf
 from typing import ClassVar
 
 import torch
@@ -38,12 +37,13 @@ from instahide.attacks.reconstruction.recovery.sign_network import (
     shipped_network,
 )
 from instahide.attacks.shadow_encodings import ShadowBatch, missing_shadow, shadow_batches
+from instahide.attacks.training_clock import TrainingClock
 from instahide.attacks.unet import UNet
 
 #: Encodings of a training batch, all of different images.
 BATCH = 32
-#: Adam's highest learning rate, and the share of the steps in which it increases.
-RATE, WARM_UP = 2e-3, 0.05
+#: Adam's highest learning rate.
+RATE = 2e-3
 #: Number of encodings per forward pass.
 BLOCK = 250
 
@@ -97,7 +97,7 @@ class Demixing:
             require(observation.shadow), observation.scheme, public=observation.public,
             images=BATCH, encodings=BATCH,
         )  # fmt: skip
-        clock = _Clock(self.steps, budget)
+        clock = TrainingClock(self.steps, budget)
         while not clock.over:
             for group in optimiser.param_groups:
                 group["lr"] = RATE * clock.rate
@@ -108,34 +108,6 @@ class Demixing:
             clock.tick(loss.item())
             progress(f"step {clock.steps}, loss {clock.loss:.4f}", clock.done)
         return network.eval(), clock.steps, clock.loss
-
-
-class _Clock:
-    """The progress of training, by steps or by the budget, whichever is further."""
-
-    def __init__(self, steps: int, budget: Budget) -> None:
-        self.steps, self.loss = 0, 0.0
-        self._most, self._budget = steps, budget
-
-    def tick(self, loss: float) -> None:
-        """Count a step; ``loss`` is averaged over about fifty steps."""
-        self.steps += 1
-        self.loss += (loss - self.loss) / min(self.steps, 50)
-
-    @property
-    def over(self) -> bool:
-        return self.steps >= self._most or self._budget.left == 0
-
-    @property
-    def done(self) -> float:
-        """The finished share of the training."""
-        spent = 1 - self._budget.left / self._budget.seconds if self._budget.seconds < inf else 0.0
-        return min(1.0, max(self.steps / self._most, spent))
-
-    @property
-    def rate(self) -> float:
-        """The learning rate relative to the highest: a linear warm-up, then a decay to 0."""
-        return min((self.done + 1 / self._most) / WARM_UP, 1 - self.done)
 
 
 def _signs_are_predicted(observation: EncodingObservation) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instahide.attacks.any_encoder.observation import PairObservation
 from instahide.attacks.base import (
     Attack,
     EncodingObservation,
@@ -11,6 +12,9 @@ from instahide.attacks.base import (
     UpdateObservation,
 )
 from instahide.attacks.federated.observation import FederatedObservation
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.scheme import Scheme
+from instahide.errors import printable
 
 
 def refusal(attack: Attack[Seen], observation: Observation) -> str | None:
@@ -18,10 +22,25 @@ def refusal(attack: Attack[Seen], observation: Observation) -> str | None:
     if not isinstance(observation, attack.observes):
         return attack.observes.absent
     return (
-        planar_only(attack, image_shape(observation))
+        schemes_only(attack, observation.encoder)
+        or planar_only(attack, image_shape(observation))
         or unaugmented_only(attack, observation)
         or attack.applies(observation)
     )
+
+
+def schemes_only(attack: Attack[Seen], encoder: InstanceEncoder) -> str | None:
+    """Why ``attack`` cannot be run on encodings of ``encoder``; None if it can.
+
+    An attack uses the structure of InstaHide, unless it has an attribute ``any_encoder`` that is
+    true.
+    """
+    if not isinstance(encoder, Scheme) and not getattr(attack, "any_encoder", False):
+        return (
+            "The attack uses the structure of InstaHide, and these are encodings of "
+            f"{printable(encoder.name)}."
+        )
+    return None
 
 
 def planar_only(attack: Attack[Seen], shape: tuple[int, ...]) -> str | None:
@@ -52,6 +71,8 @@ def image_shape(observation: Observation) -> tuple[int, ...]:
     match observation:
         case EncodingObservation():
             return tuple(observation.encodings.shape[1:])
+        case PairObservation():
+            return tuple(observation.pairs.shape[2:])
         case UpdateObservation():
             return observation.shape
         case FederatedObservation():

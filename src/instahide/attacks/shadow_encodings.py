@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from instahide.attacks.any_encoder.observation import PairObservation
 from instahide.attacks.base import EncodingObservation
 from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoder
@@ -37,11 +38,11 @@ class ShadowBatch(NamedTuple):
         return held @ held.T > 0
 
 
-def missing_shadow(observation: EncodingObservation) -> str | None:
+def missing_shadow(observation: EncodingObservation | PairObservation) -> str | None:
     """Why an attacker cannot make shadow encodings; None if it can."""
     if observation.shadow is None:
         return "The attacker has no shadow images (images like the private ones)."
-    if len(observation.shadow) < max(2, observation.scheme.private_k):
+    if len(observation.shadow) < max(2, observation.encoder.private_k):
         return "The attacker has too few shadow images (images like the private ones) for one mix."
     return None
 

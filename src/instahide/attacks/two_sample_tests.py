@@ -45,6 +45,7 @@ class StatisticalTests:
     observes = EncodingObservation
     volumes = True
     augmented = True
+    any_encoder = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
         """Applies if the attacker knows which encodings are of the same image."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from instahide.attacks.any_encoder.observation import PairObservation
 from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
-from instahide.encryption.encoder import random_permutation
+from instahide.encryption.encoder import Encoded, random_permutation
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.table_encoder import TableEncoder
 from instahide.encryption.known_keys import KnownKeyEncodings, encode_with_known_keys
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError, InstaHideError
@@ -36,6 +41,9 @@ class GroundTruth:
             groups.
         moves: (n, k, 3) int64 shifts down and right of each image of a mix, and 1 if it is
             mirrored; None without augmentation.
+        known_order: (N,) int64 the private image at each place of the attacker's known images;
+            None if it has none.
+        second: (t,) bool, whether the second image of each pair was encoded; None without pairs.
     """
 
     images: Tensor
@@ -49,12 +57,14 @@ class GroundTruth:
     learned: Tensor | None = None
     groups: Tensor | None = None
     moves: Tensor | None = None
+    known_order: Tensor | None = None
+    second: Tensor | None = None
 
 
 def observe(
     images: ImageTable,
     public: ImageTable | None,
-    scheme: Scheme,
+    encoder: InstanceEncoder,
     threat: ThreatModel,
     *,
     similar: ImageTable | None = None,
@@ -66,8 +76,8 @@ def observe(
     Args:
         images: the private images; each is encrypted ``threat.encodings_per_image`` times. If
             the attacker must not know this number, remove it from the observation's threat model.
-        public: the public pool, if the scheme uses one.
-        scheme: how to encrypt.
+        public: the public pool, if the encoder uses one.
+        encoder: the scheme, or another encoder.
         threat: what the attacker knows.
         similar: images like those of the pool, for an attacker who knows its distribution.
         shadow: images like the private ones, for an attacker who has some.
@@ -81,11 +91,11 @@ def observe(
     rows = np.tile(np.arange(len(images)), _copies(threat))
     # In random order, so that the position of an encoding reveals nothing.
     rows = rows[random_permutation(len(rows))]
-    pool = public if scheme.public_k else None
-    made = encode_with_known_keys(scheme, images, pool, rows, augmentation)
+    made = _encoded(encoder, images, public, rows, augmentation)
     names = torch.from_numpy(random_permutation(len(images)))
+    order = torch.from_numpy(random_permutation(len(images)))
     observation = EncodingObservation(
-        scheme,
+        encoder,
         images.mean,
         images.std,
         threat,
@@ -96,12 +106,77 @@ def observe(
         groups=names[torch.from_numpy(rows)] if threat.grouped else None,
         known_mixes=_mixes(made, threat.known_mixes) if threat.known_mixes else None,
         augmentation=augmentation or Augmentation(),
+        known_images=torch.from_numpy(images.normalized())[order] if threat.known_images else None,
     )
-    return observation, ground_truth_of(images, scheme, made, torch.argsort(names))
+    truth = ground_truth_of(images, encoder, made, torch.argsort(names))
+    return observation, replace(truth, known_order=order if threat.known_images else None)
+
+
+def observe_pairs(
+    images: ImageTable,
+    public: ImageTable | None,
+    encoder: InstanceEncoder,
+    threat: ThreatModel,
+    *,
+    shadow: ImageTable | None = None,
+    rounds: int = 1,
+) -> tuple[PairObservation, GroundTruth]:
+    """Pair ``images`` at random, and encode one of each pair, drawn with probability one half.
+
+    Arguments and errors are those of `observe`; in each of the ``rounds``, every image is in at
+    most one pair. All encodings are of one data set: partners are among all images.
+    """
+    require_classes(images)
+    half = len(images) // 2
+    order = np.concatenate(
+        [random_permutation(len(images))[: 2 * half].reshape(half, 2) for _ in range(rounds)]
+    )
+    second = SecretDraws().integers(2, (len(order),))
+    made = _encoded(encoder, images, public, order[np.arange(len(order)), second])
+    observation = PairObservation(
+        encoder,
+        images.mean,
+        images.std,
+        threat,
+        torch.from_numpy(images.normalized())[torch.from_numpy(order)],
+        made.encoded.images,
+        _labels(made.encoded.labels, threat),
+        public=_granted_public(threat, public, None, images),
+        shadow=_required(shadow, "shadow images", images) if threat.shadow else None,
+    )
+    truth = ground_truth_of(images, encoder, made, torch.arange(len(images)))
+    return observation, replace(truth, second=torch.from_numpy(second).bool())
+
+
+def _encoded(
+    encoder: InstanceEncoder,
+    images: ImageTable,
+    public: ImageTable | None,
+    rows: NDArray[np.int64],
+    augmentation: Augmentation | None = None,
+) -> KnownKeyEncodings:
+    """SECRET: encodings of the ``rows`` of ``images``, with the images that are in each.
+
+    Raises:
+        InstaHideError: another encoder than a scheme would have to move images.
+    """
+    pool = public if encoder.uses_public else None
+    if isinstance(encoder, Scheme):
+        return encode_with_known_keys(encoder, images, pool, rows, augmentation)
+    if augmentation:
+        raise InstaHideError(
+            f"{encoder.name} does not crop or flip images.", "Leave out the augmentation."
+        )
+    made = TableEncoder(encoder, images, pool).encode_with_rows(rows)
+    # Other encoders have no mask.
+    unmasked = np.zeros(made.images.shape, bool)
+    return KnownKeyEncodings(
+        Encoded(made.images, made.labels), made.rows, made.coefficients, unmasked
+    )
 
 
 def ground_truth_of(
-    images: ImageTable, scheme: Scheme, made: KnownKeyEncodings, of_group: Tensor
+    images: ImageTable, encoder: InstanceEncoder, made: KnownKeyEncodings, of_group: Tensor
 ) -> GroundTruth:
     """SECRET: the ground truth of the encodings ``made`` of ``images``.
 
@@ -113,13 +188,20 @@ def ground_truth_of(
         torch.from_numpy(images.normalized()),
         torch.from_numpy(made.partners),
         torch.from_numpy(np.ascontiguousarray(made.coefficients)),
-        scheme.private_k,
+        encoder.private_k,
         torch.from_numpy(images.labels),
         of_group,
         torch.from_numpy(made.negated),
         groups=group_numbers(images),
         moves=None if made.moves is None else torch.from_numpy(made.moves.astype(np.int64)),
     )
+
+
+def require_known(values: Tensor | None) -> Tensor:
+    """``values`` of the ground truth, which the observation implies."""
+    if values is None:
+        raise ValueError("the ground truth is of another observation")
+    return values
 
 
 def require_classes(images: ImageTable) -> None:

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from instahide.audit.label_classes import findings_as_classes
-from instahide.audit.target import MOST_ENCODINGS, AuditTarget, Published
+from instahide.audit.target import MOST_ENCODINGS, AuditTarget, PublishedEncodings
 from instahide.data import ImageTable, open_images, open_pool, open_split, open_test
 from instahide.data.class_names import with_classes
 from instahide.data.labels import Task
 from instahide.data.read_settings import ReadSettings
 from instahide.encodings.folder import EncodedFolder
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.registry import is_builtin
 from instahide.errors import DamagedFileError, DataError, InstaHideError, failure_reason
 from instahide.training.data.alignment import to_value_range
 from instahide.training.data.held_out import hold_out
@@ -44,12 +46,15 @@ class PrivateImages(NamedTuple):
         reading: how they are read. For a run, what is not set is as in the run.
         public: the public pool; None for that of the run, or the built-in photographs.
         model: the network of the run; see `load_network`.
+        encoder: the encoder that the target was made by; needed if it is of another package, whose
+            code is then run.
     """
 
     source: str
     reading: ReadSettings
     public: str | None = None
     model: str | None = None
+    encoder: str | None = None
 
 
 def open_target(target: str, given: PrivateImages) -> AuditTarget:
@@ -78,13 +83,14 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         )
     network, card = _network(folder, given.model)
     images, others = _images_of_run(settings, given)
-    if card is not None:
+    encoder = _encoder_of_run(settings, given.encoder, images.task)
+    if card is not None and not card.data_set_key:
         _require_fit(images, card.shape, card.classes, str(folder))
         images, others = (
             to_value_range(part, card.value_range).normalized_like(card)
             for part in (images, others)
         )
-    scheme, results = settings.encryption(images.task), _results(folder)
+    results = _results(folder)
     said = _said_of_run(settings, results)
     if images.task == "multi-label":
         # Attackers compare the network's outputs with classes.
@@ -98,8 +104,8 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         kind="run",
         source=given.source,
         images=images,
-        public=open_pool(pool, images.shape) if scheme.public_k else None,
-        scheme=scheme,
+        public=open_pool(pool, images.shape) if encoder.uses_public else None,
+        encoder=encoder,
         copies=min(copies, settings.copies or copies),
         others=others if len(others) else None,
         network=network,
@@ -107,6 +113,21 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         settings=said,
         limited=settings.max_exposure is not None or settings.min_mse is not None,
     )
+
+
+def _encoder_of_run(settings: TrainSettings, named: str | None, task: Task) -> InstanceEncoder:
+    """The encoder of a run; one of another package only if the user has named it."""
+    if named is None and settings.encoder is not None and not is_builtin(settings.encoder):
+        raise InstaHideError(
+            f"The run used the encoder {settings.encoder}, whose package would be imported.",
+            f"If you trust the package, name it: `encoder='{settings.encoder}'`.",
+        )
+    if named not in (None, settings.encoder):
+        raise InstaHideError(
+            f"The run used the encoder {settings.encoder or settings.scheme}, not {named}.",
+            "Name the encoder of the run.",
+        )
+    return settings.instance_encoder(task)
 
 
 def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[ImageTable, ImageTable]:
@@ -147,7 +168,7 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
     if set(images.classes) < set(manifest.classes):
         # A participant may have images of some classes only.
         images = with_classes(images, manifest.classes)
-    _require_fit(images, manifest.shape, manifest.classes, target)
+    _require_fit(images, manifest.image_shape or manifest.shape, manifest.classes, target)
     images = to_value_range(images, manifest.value_range).normalized_like(manifest)
     if len(images) != manifest.private_images:
         raise DataError(
@@ -159,15 +180,15 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
             "stored as": manifest.values, "participant": manifest.participant}  # fmt: skip
     if images.task == "multi-label":
         said |= _SAID_OF_FINDINGS
-    scheme = manifest.encryption()
+    encoder = manifest.instance_encoder(given.encoder)
     few = len(folder) <= MOST_ENCODINGS
     return AuditTarget(
         name=target,
         kind="encodings",
         source=given.source,
         images=findings_as_classes(images)[0],
-        public=open_pool(given.public or "photos", images.shape) if scheme.public_k else None,
-        scheme=scheme,
+        public=open_pool(given.public or "photos", images.shape) if encoder.uses_public else None,
+        encoder=encoder,
         copies=max(1, round(len(folder) / manifest.private_images)),
         published=_published(folder, images.task) if few else None,
         withheld=None
@@ -179,10 +200,10 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
     )
 
 
-def _published(folder: EncodedFolder, task: Task) -> Published:
+def _published(folder: EncodedFolder, task: Task) -> PublishedEncodings:
     """All encodings; with their labels, if these are classes."""
     shards = [folder.shard(number) for number in range(len(folder.manifest.shards))]
-    return Published(
+    return PublishedEncodings(
         torch.cat([folder.decoded(images) for images, _ in shards]),
         torch.cat([labels for _, labels in shards]).float() if task == "single-label" else None,
     )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from instahide.attacks.any_encoder.observation import PairObservation
 from instahide.attacks.base import (
     EncodingObservation,
     Finding,
@@ -23,7 +24,7 @@ from instahide.attacks.gradients.perceptron import perceptron
 from instahide.attacks.weak_rng.mt19937 import ENOUGH
 from instahide.audit.client_update import observe_update
 from instahide.audit.federation import observe_federation
-from instahide.audit.ground_truth import GroundTruth, group_numbers, observe
+from instahide.audit.ground_truth import GroundTruth, group_numbers, observe, observe_pairs
 from instahide.audit.schedule import FEDERATIONS, SENT, Task
 from instahide.audit.scoring.ceiling import ceiling_of
 from instahide.audit.scoring.matching import Matches, match_to_nearest
@@ -35,6 +36,8 @@ from instahide.encryption.scheme import Scheme
 
 #: Largest number of members, and of other images, on which a trained network is queried.
 MOST_CANDIDATES = 200
+#: Approximate number of pairs in the distinguishing game.
+PAIR_TRIALS = 200
 #: Largest number of values in the encodings of which a ceiling is computed, because of its memory.
 MOST_VALUES = 1 << 27
 #: A participant's images in an audit of all of its updates; encodings of each update and of each
@@ -94,7 +97,7 @@ class Scenario:
         seen = self.observation
         if self.truth is None or not isinstance(seen, EncodingObservation):
             return None
-        if seen.encodings.numel() > MOST_VALUES:
+        if not self.subject.is_scheme or seen.encodings.numel() > MOST_VALUES:
             return None
         return ceiling_of(seen, self.truth, found)
 
@@ -118,11 +121,24 @@ def scenarios(subject: AuditTarget, task: Task) -> Iterator[Scenario]:
     images, _ = subject.known_key_target()
     for threat in _threats(subject, len(images), task.copies):
         observation, truth = observe(
-            images, subject.public, subject.scheme, threat, shadow=subject.others
+            images, subject.public, subject.encoder, threat, shadow=subject.others
         )
         yield Scenario(observation, len(images), _granted(observation), truth, subject)
-    if subject.network is not None and subject.others is not None:
+    if len(images) > 1:
+        yield _with_pairs(subject, images)
+    if subject.is_scheme and subject.network is not None and subject.others is not None:
         yield _with_network(subject, task.copies, subject.network, subject.others)
+
+
+def _with_pairs(subject: AuditTarget, images: ImageTable) -> Scenario:
+    """Pairs of private images, one of each encoded."""
+    least = next(_threats(subject, len(images), copies=1))
+    rounds = max(1, PAIR_TRIALS // max(1, len(images) // 2))
+    observation, truth = observe_pairs(
+        images, subject.public, subject.encoder, least, shadow=subject.others, rounds=rounds
+    )
+    grants = [*_granted(observation), "both images of each pair, of which one was encoded"]
+    return Scenario(observation, len(images), grants, truth, subject)
 
 
 def _with_network(
@@ -193,13 +209,16 @@ def _threats(subject: AuditTarget, images: int, copies: int) -> Iterator[ThreatM
     )
     yield least
     yield replace(least, grouped=True)
+    yield replace(least, known_images=True)
     known = math.ceil(_SPARE * ENOUGH / math.prod(subject.images.shape))
     # At least half of the masks remain to be predicted.
     if known <= images * copies // 2:
         yield replace(least, known_mixes=known)
 
 
-def _granted(observation: EncodingObservation | NetworkObservation) -> list[str]:
+def _granted(
+    observation: EncodingObservation | NetworkObservation | PairObservation,
+) -> list[str]:
     if isinstance(observation, NetworkObservation):
         public = ["the public pool"] if observation.public is not None else []
         return [*public, "the trained network, and images to ask it about"]
@@ -209,6 +228,7 @@ def _granted(observation: EncodingObservation | NetworkObservation) -> list[str]
         "the public pool": observation.public is not None,
         "other images of the private ones' kind": threat.shadow,
         "which encodings are of one image": threat.grouped,
+        "the private images, but not which encodings are of which": threat.known_images,
         f"the mixes of {threat.known_mixes} encodings": threat.known_mixes > 0,
     }
     return [name for name, given in words.items() if given]

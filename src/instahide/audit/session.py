@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -21,7 +21,7 @@ from instahide.attacks.base import (
     Observation,
     RecoveredImages,
 )
-from instahide.attacks.refusal import planar_only
+from instahide.attacks.refusal import planar_only, schemes_only
 from instahide.attacks.sandbox import Answer, IsolatedRunner
 from instahide.audit.report.images import save_images
 from instahide.audit.report.schema import AttackResult, Ceiling, Facts
@@ -35,8 +35,8 @@ from instahide.utils.atomic_write import atomic_directory, read_regular, write_j
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
 #: Of ``audit.json`` and the results. 2: an image is recognizable if it beats a blank picture.
 #: 3: all recovered images have pictures, and the SSIM of a reconstruction is the best of its
-#: renderings.
-FORMAT = 3
+#: renderings. 4: the encoder is named, and attacks on any encoder are run.
+FORMAT = 4
 #: An attack does not start with fewer seconds than this.
 LEAST_SECONDS = 1.0
 #: Largest size of a file in the folder in bytes.
@@ -149,12 +149,15 @@ class Session:
         seconds: float,
         watcher: Watcher,
     ) -> AttackResult:
-        reason = planar_only(attack, self.subject.images.shape)
-        answer, scene = Answer("refused", reason=reason or attack.observes.absent), None
+        reason = schemes_only(attack, self.subject.encoder)
+        reason = reason or planar_only(attack, self.subject.images.shape)
+        answer = Answer("refused", reason=reason or attack.observes.absent)
+        scene: Scenario | None = None
         refusals = []
-        for scene in () if reason else scenarios(self.subject, task):
-            if not isinstance(scene.observation, attack.observes):
+        for each in () if reason else scenarios(self.subject, task):
+            if not isinstance(each.observation, attack.observes):
                 continue
+            scene = each
             answer = attacker.run(task.attack, scene.observation, seconds, watcher.goes_on)
             if answer.state != "refused":
                 break
@@ -254,7 +257,8 @@ def facts(subject: AuditTarget) -> Facts:
         shape=subject.images.shape,
         classes=list(subject.images.classes),
         public=0 if subject.public is None else len(subject.public),
-        scheme=asdict(subject.scheme),
+        encoder=subject.encoder.name,
+        scheme=dict(subject.encoder.settings),
         copies=subject.copies,
         exposures=subject.exposures,
         epsilon=_finite(guarantees.epsilon),

@@ -17,8 +17,11 @@ from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.audit.ground_truth import require_classes
 from instahide.data import ImageTable
 from instahide.data.image_source import has_repeats
+from instahide.encryption.encoders.base import InstanceEncoder, Published
+from instahide.encryption.encoders.instahide import scheme_of
 from instahide.encryption.guarantees.prior import LEAST_IMAGES, estimate_prior
 from instahide.encryption.guarantees.statements import Guarantees
+from instahide.encryption.privacy import DELTA
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 
@@ -28,7 +31,7 @@ MOST_IMAGES, MOST_COPIES, MOST_ENCODINGS = 100, 100, 5000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Published:
+class PublishedEncodings:
     """Published encodings, whose keys no longer exist.
 
     Attributes:
@@ -50,7 +53,7 @@ class AuditTarget:
         source: source of the images, as the user named it.
         images: all private images, under the normalization of their encryption.
         public: the public pool, if the scheme uses one.
-        scheme: how the images were encrypted.
+        encoder: how the images were encrypted: a scheme, or another encoder.
         copies: published encodings of each image.
         others: images like the private ones, for attackers who train networks.
         network: the network that a run has trained on the encodings.
@@ -65,21 +68,21 @@ class AuditTarget:
     source: str
     images: ImageTable
     public: ImageTable | None
-    scheme: Scheme
+    encoder: InstanceEncoder
     copies: int
     others: ImageTable | None = None
     network: nn.Module | None = None
-    published: Published | None = None
+    published: PublishedEncodings | None = None
     withheld: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     limited: bool = False
 
     def __post_init__(self) -> None:
         require_classes(self.images)
-        if len(self.images) < self.scheme.private_k or self.copies < 1:
+        if len(self.images) < self.encoder.private_k or self.copies < 1:
             raise DataError(
                 f"{self.source} holds {len(self.images)} images; a mix is of "
-                f"{self.scheme.private_k} private ones.",
+                f"{self.encoder.private_k} private ones.",
                 "Name the images that the encodings were made of with `images=`.",
             )
 
@@ -91,7 +94,17 @@ class AuditTarget:
     @property
     def exposures(self) -> float:
         """The mean number of encodings that contain an image, encrypted or as a partner."""
-        return self.copies * self.scheme.private_k
+        return self.copies * self.encoder.private_k
+
+    @property
+    def is_scheme(self) -> bool:
+        """Whether the encoder is InstaHide, or a variant that a `Scheme` describes."""
+        return isinstance(self.encoder, Scheme)
+
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme; a `SchemeError` for another encoder."""
+        return scheme_of(self.encoder)
 
     @property
     def groups(self) -> int:
@@ -104,12 +117,19 @@ class AuditTarget:
         """Bounds for the published encodings, with epsilon at `privacy.DELTA`.
 
         Unknown with an exposure limit, duplicate images, or groups of several images: some images
-        or groups are then drawn more often than the bounds assume.
+        or groups are then drawn more often than the bounds assume. Other encoders than schemes have
+        no more than an epsilon, which is their own, and infinite without a guarantee.
         """
-        images, noise = self.images, bool(self.scheme.noise)
-        if noise and (self.limited or has_repeats(images)):
+        images, uneven = self.images, self.limited or has_repeats(self.images)
+        if not isinstance(self.encoder, Scheme):
+            published = Published(len(images), images.shape, images.std, self.copies)
+            epsilon = self.encoder.epsilon(published, DELTA)
+            noise = math.isfinite(epsilon)
+            return Guarantees(noise, None if noise and uneven else epsilon)
+        noise = bool(self.encoder.noise)
+        if noise and uneven:
             return Guarantees(noise)
-        return Guarantees.beforehand(self.scheme, images.shape, images.std, copies=self.copies)
+        return Guarantees.beforehand(self.encoder, images.shape, images.std, copies=self.copies)
 
     @cached_property
     def prior_statement(self) -> str | None:
@@ -132,7 +152,7 @@ class AuditTarget:
         if groups is None:
             chosen = np.linspace(0, len(self.images) - 1, count).astype(np.int64)
         else:
-            chosen = _of_whole_groups(groups, count, self.scheme.private_k)
+            chosen = _of_whole_groups(groups, count, self.encoder.private_k)
         each = min(self.copies, MOST_COPIES, MOST_ENCODINGS // len(chosen))
         return self.images.subset(chosen), each
 
@@ -141,7 +161,7 @@ class AuditTarget:
         if self.published is None:
             return None
         return EncodingObservation(
-            self.scheme,
+            self.encoder,
             self.images.mean,
             self.images.std,
             ThreatModel(

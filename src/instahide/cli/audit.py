@@ -49,6 +49,10 @@ class AuditOptions(ReadSettings):
         typer.Option(metavar="BOUND", help='Exit with 3 if this holds: "ssim>0.4"; repeatable.'),
     ] = Field(default_factory=list)
     model: TrustedModel = None
+    encoder: str | None = Field(
+        None,
+        description="encoder of the target: needed if it is of another package, whose code is run",
+    )
     out: Annotated[Path, typer.Option(help="Folder of the audit.")] = Path("audit")
 
 
@@ -69,7 +73,7 @@ def audit(options: Annotated[AuditOptions, {"Labels": LABEL_PANEL}]) -> None:
     seconds, known = parse_duration(options.budget), registered()
     names = select_attacks(sorted(known.attacks), options.only)
     bounds = [parse_threshold(expression, known.attacks) for expression in options.fail_if]
-    given = PrivateImages(options.images, options, options.public, options.model)
+    given = PrivateImages(options.images, options, options.public, options.model, options.encoder)
     subject = open_target(options.target, given)
     session = Session.open(options.out, subject)
     try:
@@ -89,7 +93,7 @@ def _wanted(subject: AuditTarget, names: Sequence[str]) -> list[Task]:
 
     _, copies = subject.known_key_target()
     published = None if subject.published is None else subject.copies
-    return tasks(names, copies, published, encrypted=subject.scheme != Scheme.plain())
+    return tasks(names, copies, published, encrypted=subject.encoder != Scheme.plain())
 
 
 def _report(
@@ -201,6 +205,7 @@ def _command(options: AuditOptions) -> str:
         if name in options.model_fields_set and value not in (None, False):
             words += [option] if value is True else [option, str(value)]
     words += ["--model", options.model] if options.model else []
+    words += ["--encoder", options.encoder] if options.encoder else []
     words += ["--budget", options.budget, "--out", str(options.out)]
     for option, values in (("--only", options.only), ("--fail-if", options.fail_if)):
         for value in values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -12,9 +12,21 @@ from pydantic import BaseModel, Field
 from rich.table import Table
 
 from instahide.cli.console import SafeGroup, out
-from instahide.cli.options import MOST, Pool, Size, Source, command
+from instahide.cli.options import (
+    ENCODER,
+    MOST,
+    EncoderSettings,
+    Pool,
+    Size,
+    Source,
+    command,
+    require_no_scheme,
+)
 from instahide.data import open_images, open_pool
 from instahide.encryption.scheme import Scheme
+
+if TYPE_CHECKING:
+    from instahide.encryption.encoders.base import InstanceEncoder
 
 challenge = typer.Typer(
     cls=SafeGroup,
@@ -38,6 +50,8 @@ class MakeOptions(BaseModel):
     private_k: int = Field(2, description="private images in a mix")
     c1: float | None = Field(None, description="upper bound of every coefficient")
     c2: float | None = Field(None, description="lower bound of the sum of private coefficients")
+    encoder: str | None = Field(None, description=ENCODER)
+    encoder_settings: EncoderSettings = Field(default_factory=list)
     size: Size = None
 
 
@@ -51,20 +65,34 @@ def make(options: MakeOptions) -> None:
     """
     from instahide.audit.challenge.challenge import make_challenge
 
-    scheme = Scheme.preset(
-        "cross", options.k, private_k=options.private_k, c1=options.c1, c2=options.c2
-    )
+    encoder = _encoder(options)
     table = open_images(options.source, size=options.size)
     count = min(options.images, len(table))
     chosen = table.subset(np.linspace(0, len(table) - 1, count).astype(np.int64))
-    pool = open_pool(options.public, table.shape) if scheme.public_k else None
+    pool = open_pool(options.public, table.shape) if encoder.uses_public else None
     made = make_challenge(
-        chosen, pool, options.out, options.truth, scheme=scheme, copies=options.copies
+        chosen, pool, options.out, options.truth, encoder=encoder, copies=options.copies
     )
     out.results(
         {"folder": options.out, "truth": options.truth, "challenge": str(made)},
         f"{made}: {options.out}; the truth: {options.truth}",
     )
+
+
+def _encoder(options: MakeOptions) -> InstanceEncoder:
+    """The scheme or the other encoder of the options.
+
+    Raises:
+        InstaHideError: it cannot be made, or both are given.
+    """
+    from instahide.encryption.encoders.registry import encoder_named, parse_settings
+
+    if options.encoder is None:
+        return Scheme.preset(
+            "cross", options.k, private_k=options.private_k, c1=options.c1, c2=options.c2
+        )
+    require_no_scheme(options, ("k", "private_k", "c1", "c2"))
+    return encoder_named(options.encoder, parse_settings(options.encoder_settings))
 
 
 @challenge.command()
@@ -97,14 +125,20 @@ def score(
 
 @challenge.command()
 @command
-def info(folder: Annotated[Path, typer.Argument(help="Folder of the challenge.")]) -> None:
+def info(
+    folder: Annotated[Path, typer.Argument(help="Folder of the challenge.")],
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Encoder of the challenge, if it is of another package."),
+    ] = None,
+) -> None:
     """Show what a challenge holds.
 
     The two files of the authors' challenge can also be read.
     """
     from instahide.audit.challenge.challenge import Challenge
 
-    given = Challenge.open(folder)
+    given = Challenge.open(folder, encoder)
     count, *shape = given.encodings.shape
     classes = given.labels.shape[1]
     out.results(
@@ -113,9 +147,10 @@ def info(folder: Annotated[Path, typer.Argument(help="Folder of the challenge.")
             "shape": shape,
             "copies": given.copies,
             "classes": classes,
-            "scheme": asdict(given.scheme),
+            "encoder": given.encoder.name,
+            "scheme": dict(given.encoder.settings),
         },
         f"{count:,} encodings of {' x '.join(map(str, shape))}, {given.copies} of an image",
         f"{classes} classes; labels sum to {given.labels.sum(1).mean():.3f}",
-        f"{given.scheme}",
+        f"{given.encoder}",
     )

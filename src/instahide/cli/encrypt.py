@@ -17,22 +17,26 @@ from rich.table import Table
 
 from instahide.cli.console import WARNING, notes, out, progress_bar
 from instahide.cli.options import (
+    ENCODER,
     LABEL_PANEL,
     MIXING_PANEL,
     Classes,
     Delta,
+    EncoderSettings,
     LedgerFile,
     MixingOptions,
     Pool,
     Source,
     command,
     numbers,
+    require_no_scheme,
 )
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.class_names import read_class_list
 from instahide.data.image_source import has_repeats
+from instahide.data.labels import Task
 from instahide.data.read_settings import ReadSettings
-from instahide.encryption.scheme import Preset
+from instahide.encryption.scheme import Preset, Scheme
 from instahide.errors import InstaHideError, LedgerError
 from instahide.utils.optional_deps import requires_extra
 
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from instahide.encodings.folder import EncodedFolder
     from instahide.encodings.ledger.ledger import Totals
     from instahide.encodings.publish import Engine, Publication
+    from instahide.encryption.encoders.base import InstanceEncoder
 
 
 class EncryptOptions(ReadSettings, MixingOptions):
@@ -51,12 +56,14 @@ class EncryptOptions(ReadSettings, MixingOptions):
     classes: Classes = None
     mean: str | None = Field(None, description="agreed mean of pixel / 255, as 0.49,0.48,0.45")
     std: str | None = Field(None, description="agreed standard deviation")
+    encoder: str | None = Field(None, description=ENCODER)
+    encoder_settings: EncoderSettings = Field(default_factory=list)
     scheme: Preset = Field("cross", description="how images are mixed")
     k: int = Field(4, description="images in a mix")
     copies: int = Field(1, description="encodings of each image")
     participant: str = Field("", description="whose images these are; everyone sees it")
-    values: Literal["float32", "float16", "uint8"] = Field(
-        "float16", description="how values are stored"
+    values: Literal["float32", "float16", "uint8"] | None = Field(
+        None, description="how values are stored; if omitted, float16, or float32 of other encoders"
     )
     max_exposure: int | None = Field(
         None, description="end before an image, or a group, is in more encodings than this"
@@ -93,6 +100,9 @@ class EncryptOptions(ReadSettings, MixingOptions):
         from instahide.training.settings import TrainSettings
 
         settings = TrainSettings.load(self.config)
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        # Of the network nothing is read.
+        settings.require_named({"model": settings.model, **given}, self.config)
         for name in ("crop_padding", "flip", "fresh_crops"):
             if getattr(settings, name):
                 raise InstaHideError(
@@ -100,14 +110,13 @@ class EncryptOptions(ReadSettings, MixingOptions):
                     f"Leave out `{name}`: encodings in a folder are made without it.",
                 )
         stated = settings.model_dump(exclude_unset=True, include=set(type(self).model_fields))
-        given = {name: getattr(self, name) for name in self.model_fields_set}
         return self.model_validate(stated | given)
 
 
 PANELS = {
     "Data": ("public", "size", "skip_bad", "classes", "window", "rescale", "mean", "std"),
     "Labels": LABEL_PANEL,
-    "Encryption": MIXING_PANEL,
+    "Encryption": ("encoder", "encoder_settings", *MIXING_PANEL),
     "Exposure": ("max_exposure", "min_mse", "ledger", "delta"),
     "Output": ("out", "copies", "participant", "values"),
     "Execution": ("config", "dry_run", "resume", "engine"),
@@ -133,13 +142,28 @@ def _opened(options: EncryptOptions) -> Publication:
     """The images and the pool of a publication."""
     from instahide.encodings.publish import Publication
 
-    options.changed(options.scheme, options.k)  # Refused before images are read.
+    _method(options, "single-label")  # Refused before images are read.
     known = None if options.classes is None else read_class_list(options.classes)
     table = open_images(options.source, classes=known, **options.read_options())
     images = _normalized(table, options.mean, options.std)
-    scheme = options.changed(options.scheme, options.k, images.task)
-    pool = open_pool(options.public, images.shape) if scheme.public_k else None
-    return Publication(images, pool, scheme, options.copies, options.values, options.participant)
+    method = _method(options, images.task)
+    pool = open_pool(options.public, images.shape) if method.uses_public else None
+    values = options.values or ("float16" if isinstance(method, Scheme) else "float32")
+    return Publication(images, pool, method, options.copies, values, options.participant)
+
+
+def _method(options: EncryptOptions, task: Task) -> InstanceEncoder:
+    """The scheme or the other encoder of the options.
+
+    Raises:
+        InstaHideError: it cannot be made, or both are given.
+    """
+    from instahide.encryption.encoders.registry import encoder_named, parse_settings
+
+    if options.encoder is None:
+        return options.changed(options.scheme, options.k, task)
+    require_no_scheme(options, (*MIXING_PANEL, "min_mse"))
+    return encoder_named(options.encoder, parse_settings(options.encoder_settings))
 
 
 def _show_cost(publication: Publication, options: EncryptOptions) -> None:
@@ -176,11 +200,16 @@ def _beforehand(
     Raises:
         InstaHideError: `min_mse` cannot be kept, or delta is not between 0 and 1.
     """
+    from instahide.encodings.guarantees import folders_statements
     from instahide.encryption.guarantees.statements import Guarantees
 
-    images, scheme = publication.images, publication.scheme
+    images, scheme = publication.images, publication.method
+    if not isinstance(scheme, Scheme):
+        uneven = options.max_exposure is not None or has_repeats(images)
+        manifest = publication.manifest().model_copy(update={"limited": uneven})
+        return folders_statements([manifest], options.delta)
     limit, delta, noise = options.max_exposure, options.delta, bool(scheme.noise)
-    most = _loss_limit(publication, options)
+    most = _loss_limit(publication, scheme, options)
     bounds = Guarantees.beforehand(
         scheme, images.shape, images.std,
         copies=publication.copies, limit=limit, earlier=earlier, delta=delta,
@@ -196,14 +225,13 @@ def _beforehand(
     return bounds.statements(scope=_scope(images), at_most=True)
 
 
-def _loss_limit(publication: Publication, options: EncryptOptions) -> float:
+def _loss_limit(publication: Publication, scheme: Scheme, options: EncryptOptions) -> float:
     """The largest loss of an image that `min_mse` allows; infinite without it."""
     from instahide.encryption.guarantees.loss_limit import LossLimit
 
     if options.min_mse is None:
         return math.inf
     images = publication.images
-    scheme = publication.scheme
     return LossLimit.for_min_mse(options.min_mse, scheme, images.shape, images.std).most
 
 
@@ -278,6 +306,7 @@ def _statements(
     Raises:
         LedgerError: the ledger lacks encodings that are in the folder.
     """
+    from instahide.encodings.guarantees import folders_statements
     from instahide.encryption.guarantees.statements import Guarantees
 
     if folder.manifest.ended == "all" and totals.counts.min() < publication.copies:
@@ -286,7 +315,10 @@ def _statements(
             f"are in {folder.location}.",
             "Restore the ledger that was in use, and do not publish the folder before.",
         )
-    images, noise = publication.images, bool(publication.scheme.noise)
+    if not isinstance(publication.method, Scheme):
+        # The ledger accounts for the noise of schemes alone.
+        return folders_statements([folder.manifest], delta)
+    images, noise = publication.images, bool(publication.method.noise)
     values, loss = math.prod(images.shape), float(totals.losses.max())
     found = Guarantees.of(loss, values, noise=noise, delta=delta)
     return found.statements(scope=_scope(images))

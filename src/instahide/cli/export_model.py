@@ -29,9 +29,10 @@ def export_model(
     Example: instahide export-model runs/run --format onnx --out model.onnx
     """
     from instahide.training.models.deployment import export_network
-    from instahide.training.models.model_io import load_network
+    from instahide.training.models.model_io import load_network, require_image_input
 
     network, card = load_network(run / "model.safetensors", model=model)
+    require_image_input(card)
     export_network(network, card, out_file, form)
     out.results(
         {"file": out_file, "format": form, "shape": card.shape, "classes": card.classes},

@@ -48,16 +48,24 @@ def info(
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
-    scheme = manifest.encryption()
-    exposures = len(manifest) * scheme.private_k / manifest.private_images
+    from instahide.encryption.encoders.registry import is_builtin
+
+    mixed = {}
+    if is_builtin(manifest.encoder):
+        private_k = manifest.instance_encoder().private_k
+        exposures = len(manifest) * private_k / manifest.private_images
+        mixed = {"an image is in": f"{exposures:,.1f} of them on average"}
     return {
         "participant": manifest.participant or "(no name)",
         "created": f"{manifest.created} by {manifest.library}",
         "state": STATES[manifest.ended],
         "encodings": f"{len(manifest):,} of {manifest.total:,}",
         "private images": f"{manifest.private_images:,}, {manifest.copies} copies each",
-        "an image is in": f"{exposures:,.1f} of them on average",
-        "scheme": ", ".join(f"{name} = {value}" for name, value in manifest.scheme.items()),
+        **mixed,
+        "encoder": manifest.encoder,
+        "scheme" if manifest.of_scheme else "settings": ", ".join(
+            f"{name} = {value}" for name, value in manifest.scheme.items()
+        ),
         "shape": " x ".join(map(str, manifest.shape)),
         COLUMNS[manifest.task]: f"{len(manifest.classes)}: {', '.join(manifest.classes[:20])}",
         "normalization": f"mean {_short(manifest.mean)}, std {_short(manifest.std)}",

@@ -69,6 +69,15 @@ LedgerFile = Annotated[
     Path | None,
     typer.Option("--ledger", help="File of the ledger; if omitted, $INSTAHIDE_LEDGER or your own."),
 ]
+#: Help text of an option that names an encoder, and the option of its settings.
+ENCODER = (
+    "encoder other than InstaHide: noisy-mixup, dp-instahide, neuracrypt, block-scrambling, one of "
+    "an installed package, or package.module:Name, whose code is then run"
+)
+EncoderSettings = Annotated[
+    list[str],
+    typer.Option(metavar="NAME=VALUE", help="Setting of the encoder, as k=6; repeatable."),
+]
 Delta = Annotated[float, typer.Option(help="Delta at which the epsilon of the noise is given.")]
 Baseline = Annotated[
     float,
@@ -304,6 +313,21 @@ def _bounds(details: Iterable[object]) -> tuple[float | None, float | None]:
     least = max((part.ge for part in found if hasattr(part, "ge")), default=None)
     most = [part.le for part in found if hasattr(part, "le")]
     return least, min((bound for bound in most if bound < 10**9), default=None)
+
+
+def require_no_scheme(options: BaseModel, names: Iterable[str]) -> None:
+    """Check that none of the options ``names`` of a scheme is set, as another encoder is named.
+
+    Raises:
+        InstaHideError: one is set.
+    """
+    for name in names:
+        if name in options.model_fields_set:
+            raise InstaHideError(
+                f"--{name.replace('_', '-')} is an option of schemes, and --encoder names another "
+                "encoder.",
+                "Give settings of the encoder as --encoder-settings name=value.",
+            )
 
 
 def numbers(text: str) -> tuple[float, ...]:

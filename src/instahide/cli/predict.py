@@ -55,9 +55,10 @@ def predict(options: PredictOptions) -> None:
 
     from instahide.training.data.alignment import align_to_model
     from instahide.training.metrics import as_text, evaluation
-    from instahide.training.models.model_io import load_network
+    from instahide.training.models.model_io import load_network, require_image_input
 
     network, card = load_network(options.run / "model.safetensors", model=options.model)
+    require_image_input(card)
     if options.task is None:
         options.task = card.task
     opened = open_named_test(options.source, **options.read_options())

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from instahide.cli.console import WARNING, err, explained, notes, out
 from instahide.cli.options import LABEL_PANEL, MIXING_PANEL, command
-from instahide.errors import InstaHideError
 from instahide.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -25,7 +24,9 @@ PANELS = {
         "test", "public", "fresh_crops", "size", "skip_bad", "test_share", "window", "rescale",
     ),
     "Labels": LABEL_PANEL,
-    "Encryption": (*MIXING_PANEL, "copies", "crop_padding", "flip"),
+    "Encryption": (
+        "encoder", "encoder_settings", *MIXING_PANEL, "copies", "crop_padding", "flip",
+    ),
     "Exposure": ("ledger", "max_exposure", "min_mse"),
     "Network": ("model", "weights", "sign_invariant", "seed"),
     "Training": (
@@ -98,7 +99,7 @@ def _train(
         *statements.values(),
         f"Results, network and settings: {folder}",
     )
-    if job.material.scheme.k > 1:
+    if job.material.scheme is None or job.material.scheme.k > 1:
         notes.print(WARNING)
 
 
@@ -110,16 +111,10 @@ def _settings(
     Raises:
         InstaHideError: the file cannot be used, or names code of another package to run.
     """
-    from instahide.training.models.imported import is_imported
-
     own = folder / "settings.json"
     source = own if resume and own.exists() and config is None else config
     settings = TrainSettings.load(source) if source else TrainSettings.from_values({})
-    if is_imported(settings.model) and "model" not in given:
-        raise InstaHideError(
-            f"{source} names the network `{settings.model}`, whose package would be imported.",
-            f"If you trust the file and the package, name it yourself: `model='{settings.model}'`.",
-        )
+    settings.require_named(given, source)
     if config is not None and not settings.pooled:
         settings = _for_folders(settings, given.get("data", settings.data))
     return settings.merged(given)
@@ -163,14 +158,20 @@ def _statements(job: Trainer) -> dict[str, str]:
     """What noise guarantees of the images that were trained on."""
     from instahide.encodings.guarantees import folders_statements
     from instahide.encryption.guarantees.statements import Guarantees
+    from instahide.encryption.privacy import privacy_statement
     from instahide.training.data.pooled import PooledData
 
     material = job.material
     if isinstance(material, PooledData):
         return folders_statements([folder.manifest for folder in material.folders])
-    # JSON knows no infinity: null stands for it.
-    loss = job.facts.get("guarantee", {}).get("loss")
-    values = math.prod(material.card.shape)
+    guarantee = job.facts.get("guarantee", {})
+    if material.scheme is None:
+        # The ledger accounts for the noise of schemes alone. JSON knows no infinity: null is it.
+        epsilon = guarantee.get("epsilon")
+        known = math.inf if epsilon is None else epsilon
+        said = privacy_statement(known, noise=epsilon is not None, scope=", by this run")
+        return {"differential_privacy": said}
+    loss, values = guarantee.get("loss"), math.prod(material.card.shape)
     noise = bool(material.scheme.noise)
     return Guarantees.of(math.inf if loss is None else loss, values, noise=noise).statements()
 
@@ -183,4 +184,6 @@ def _title(job: Trainer) -> str:
         folders = material.folders
         size = f"{sum(map(len, folders)):,} encodings"
         return f"{size} in {len(folders)} folder{'s' if len(folders) > 1 else ''}"
-    return f"{settings.data}, {settings.scheme}, k = {material.scheme.k}"
+    if settings.encoder is not None:
+        return ", ".join([str(settings.data), settings.encoder, *(settings.encoder_settings or ())])
+    return f"{settings.data}, {settings.scheme}, k = {settings.encryption().k}"

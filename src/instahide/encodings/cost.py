@@ -53,7 +53,7 @@ def estimate_cost(
     manifest = publication.manifest()
     images, copies = len(publication.images), publication.copies
     size = min(encodings_a_shard(manifest), images)
-    partners = publication.scheme.private_k - 1
+    partners = publication.method.private_k - 1
     # How often each image is drawn as a partner is approximately a Poisson variable.
     drawn = copies + np.random.default_rng().poisson(copies * partners, images)
     # Duplicates, and images of one group, are counted together.

@@ -110,7 +110,7 @@ class EncodedFolder:
         """
         problems = [f"{name!r} is not in the manifest." for name in sorted(self._strangers())]
         least = max_quantization_error(self.manifest.values, self.manifest.max_abs)
-        if self.manifest.max_quantization_error < least * (1 - 1e-6):
+        if self.manifest.of_scheme and self.manifest.max_quantization_error < least * (1 - 1e-6):
             problems.append(f"The worst error is {least:.3g}, not what the manifest says.")
         mixes = []
         single = SingleImages(self.manifest)
@@ -120,8 +120,9 @@ class EncodedFolder:
             except InstaHideError as error:
                 problems.append(error.problem)
             progress(shard.encodings)
-        # Without mixing, all copies of an image are equal.
-        count = find_repeated_mixes(mixes) if self.manifest.encryption().k > 1 else 0
+        # Without mixing, all copies of an image are equal; other encoders may repeat themselves.
+        mixed = self.manifest.of_scheme and self.manifest.encryption().k > 1
+        count = find_repeated_mixes(mixes) if mixed else 0
         if count:
             problems.append(f"{count} encodings show the mix of another: a key was used twice.")
         if alone := single.found(None if count else self._magnitudes):

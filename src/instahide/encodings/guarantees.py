@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from instahide.encodings.manifest import Manifest
+from instahide.encryption.encoders.base import Published
+from instahide.encryption.encoders.registry import is_builtin
 from instahide.encryption.guarantees.robustness import BASELINE
 from instahide.encryption.guarantees.statements import Guarantees
-from instahide.encryption.privacy import DELTA
+from instahide.encryption.privacy import DELTA, privacy_statement, require_delta
 
 
 def folder_guarantees(manifest: Manifest, delta: float = DELTA) -> Guarantees:
     """Bounds for every image by this folder alone; its coefficients are not published.
 
     Unknown with an exposure limit: images at their limit are not drawn any more and others more
-    often, so that only the publisher's ledger has the figures.
+    often, so that only the publisher's ledger has the figures. Other encoders than schemes have no
+    error floor, and their epsilon is unknown if they are of another package, which is not imported
+    here.
 
     Raises:
         InstaHideError: ``delta`` is not between 0 and 1.
     """
+    require_delta(delta)
+    uneven = manifest.limited or manifest.ended == "limit"
+    if not manifest.of_scheme:
+        epsilon = _epsilon_of_encoder(manifest, delta)
+        noise = epsilon is None or math.isfinite(epsilon)
+        return Guarantees(noise, None if noise and uneven else epsilon, delta=delta)
     scheme = manifest.encryption()
     noise = bool(scheme.noise)
-    if noise and (manifest.limited or manifest.ended == "limit"):
+    if noise and uneven:
         return Guarantees(noise, delta=delta)
     return Guarantees.beforehand(
         scheme, manifest.shape, manifest.std, copies=manifest.copies, delta=delta
     )
 
 
+def _epsilon_of_encoder(manifest: Manifest, delta: float) -> float | None:
+    if not is_builtin(manifest.encoder):
+        return None
+    shape = manifest.image_shape or manifest.shape
+    published = Published(manifest.private_images, shape, manifest.std, manifest.copies)
+    return manifest.instance_encoder().epsilon(published, delta)
+
+
 def folders_statements(
     manifests: Sequence[Manifest], delta: float = DELTA, baseline: float = BASELINE
 ) -> dict[str, str]:
     """The sentences on one or more folders, for the least protected image.
+
+    If another encoder than a scheme made some of them, the only one is on differential privacy.
 
     Raises:
         InstaHideError: ``delta`` or ``baseline`` is not between 0 and 1.
@@ -43,8 +64,18 @@ def folders_statements(
         [value for each in found if (value := getattr(each, name)) is not None]
         for name in ("epsilon", "floor", "loss")
     )
+    strangers = not all(is_builtin(manifest.encoder) for manifest in manifests)
+    unknown = ", but to the publisher's ledger alone"
+    if strangers:
+        unknown = ", as an encoder of another package made the encodings"
+    if not all(manifest.of_scheme for manifest in manifests):
+        known = len(epsilons) == len(found)
+        statement = privacy_statement(
+            max(epsilons) if known else None, delta, noise=noise,
+            scope=f", at most, by {which}" if known else unknown,
+        )  # fmt: skip
+        return {"differential_privacy": statement}
     if len(losses) < len(found):
-        unknown = Guarantees(noise, delta=delta)
-        return unknown.statements(baseline, scope=", but to the publisher's ledger alone")
+        return Guarantees(noise, delta=delta).statements(baseline, scope=unknown)
     least = Guarantees(noise, max(epsilons), min(floors), max(losses), delta)
     return least.statements(baseline, scope=f", by {which}", at_most=True)

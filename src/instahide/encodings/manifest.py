@@ -27,10 +27,18 @@ from pydantic import (
 from instahide._version import __version__
 from instahide.data.labels import Task, least_columns
 from instahide.data.pixels import MOST_CHANNELS
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.registry import recorded_encoder
 from instahide.encryption.sampling.sampler import MAX_NOISE_DEVIATIONS
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import require_label_mode
-from instahide.errors import DamagedFileError, DataError, InstaHideError, first_validation_error
+from instahide.errors import (
+    DamagedFileError,
+    DataError,
+    InstaHideError,
+    SchemeError,
+    first_validation_error,
+)
 
 #: The version of the format that this library writes, and the only one that it reads.
 FORMAT: Literal[1] = 1
@@ -46,6 +54,8 @@ MOST_OVERHEAD = 1024
 _CHECKSUM = ',\n "checksum": "{}"\n}}\n'
 
 Values = Literal["float32", "float16", "uint8"]
+#: The name of the encoder whose settings are those of a `Scheme`.
+INSTAHIDE = Scheme.name
 #: Text without control characters, because it is printed on terminals.
 Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Name = Annotated[Text, Field(min_length=1)]
@@ -91,12 +101,25 @@ class Manifest(BaseModel):
         description="random number of this folder"
     )
     participant: Text = Field("", description="who published it, in their own words")
+    encoder: Name = Field(
+        INSTAHIDE,
+        description="what made the encodings: instahide, or the name of another encoder. A name is "
+        "never imported unless the reader names the encoder too",
+    )
+    data_set_key: bool = Field(
+        default=False,
+        description="whether all encodings share a key, so that a network of them classifies "
+        "encodings under this key alone",
+    )
     scheme: Annotated[dict[Name, Parameter], Field(max_length=20)] = Field(
-        description="fields of the scheme that made the encodings"
+        description="fields of the scheme that made the encodings; settings of another encoder"
     )
     shape: Annotated[tuple[Count, ...], Field(min_length=3, max_length=4)] = Field(
-        description="channels, height and width of an image; channels, depth, height and width of "
-        "a volume"
+        description="channels, height and width of an encoding; channels, depth, height and width "
+        "of that of a volume"
+    )
+    image_shape: Annotated[tuple[Count, ...], Field(min_length=3, max_length=4)] | None = Field(
+        None, description="likewise of an image, if encodings have another shape; else null"
     )
     task: Task = Field(
         "single-label",
@@ -148,14 +171,19 @@ class Manifest(BaseModel):
             raise ValueError("two classes have one name")
         if len(self.classes) < least_columns(self.task):
             raise ValueError("there are fewer than two classes")
-        require_label_mode(self.encryption(), self.task)
-        if not len(self.mean) == len(self.std) == self.shape[0]:
+        if self.of_scheme:
+            require_label_mode(self.encryption(), self.task)
+            if self.image_shape or self.data_set_key:
+                raise ValueError("a scheme has neither another shape nor a key of a data set")
+        elif self.values != "float32":
+            raise ValueError("encodings of other encoders are stored as float32")
+        if not len(self.mean) == len(self.std) == (self.image_shape or self.shape)[0]:
             raise ValueError("mean and std need one value a channel")
         if not self.value_range[0] < self.value_range[1]:
             raise ValueError("the range of pixels is empty")
         if min(self.std) <= 0:
             raise ValueError("a standard deviation is not positive")
-        if self.max_abs > torch.finfo(torch.float32).max:
+        if self.of_scheme and self.max_abs > torch.finfo(torch.float32).max:
             raise ValueError("normalized values are beyond float32")
         if self.max_quantization_error > self.max_abs:
             raise ValueError("the worst error is above every value")
@@ -186,17 +214,49 @@ class Manifest(BaseModel):
         return math.prod(self.shape) * STORED[self.values].itemsize + 4 * len(self.classes)
 
     @property
+    def of_scheme(self) -> bool:
+        """Whether a `Scheme` made the encodings, instead of another encoder."""
+        return self.encoder == INSTAHIDE
+
+    @property
     def max_abs(self) -> float:
-        """The largest possible magnitude of a value: mixes stay within the range of pixels."""
+        """The largest possible magnitude of a value: mixes stay within the range of pixels.
+
+        Infinite for other encoders than InstaHide, whose values have no known bound.
+        """
+        if not self.of_scheme:
+            return math.inf
         return max_abs(self.mean, self.std, self.encryption().noise)
 
     def encryption(self) -> Scheme:
         """The scheme of the encodings.
 
         Raises:
-            InstaHideError: the fields are not those of a valid scheme.
+            InstaHideError: another encoder made them, or the fields are not those of a valid
+                scheme.
         """
+        if not self.of_scheme:
+            raise SchemeError(
+                f"The encodings were made by the encoder {self.encoder}, which has no scheme.",
+                "Use encodings of InstaHide for this.",
+            )
         return _scheme(json.dumps(self.scheme))
+
+    def instance_encoder(self, named: str | None = None) -> InstanceEncoder:
+        """The encoder that made the encodings.
+
+        A folder may come from an attacker. So an encoder of another package is imported only if the
+        caller names it.
+
+        Args:
+            named: the encoder that the user typed, as for `registry.encoder_named`; None trusts
+                the encoders of this library alone.
+
+        Raises:
+            InstaHideError: the encoder is of another package and was not named, it cannot be made
+                with the settings in the manifest, or it is another than the folder's.
+        """
+        return recorded_encoder(self.encoder, self.scheme, named)
 
     def to_json(self) -> bytes:
         """The manifest as indented JSON, with its checksum.
@@ -237,7 +297,6 @@ class Manifest(BaseModel):
             raise _damaged(location, "its checksum is another")
         try:
             manifest = cls.model_validate_json(body + b"\n}")
-            manifest.encryption()
         except ValueError as error:
             raise _damaged(location, _reason(error)) from None
         return manifest

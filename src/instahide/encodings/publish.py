@@ -8,11 +8,12 @@ attempt stays counted.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +40,8 @@ from instahide.encodings.manifest import Manifest, Shard, Values, max_abs
 from instahide.encodings.shards import max_quantization_error
 from instahide.encodings.storage import Store
 from instahide.encryption.encoder import Encoded, Encoder, random_permutation
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.table_encoder import TableEncoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError, ExposureLimitError, InstaHideError, first_validation_error
@@ -62,10 +65,11 @@ class Publication:
 
     Attributes:
         images: the private images.
-        public: the public pool of a scheme that needs one.
-        scheme: how to encrypt.
+        public: the public pool of an encoder that needs one.
+        method: how to encrypt: a scheme, or another encoder.
         copies: encodings of each image.
-        values: type of stored values.
+        values: type of stored values; of other encoders than schemes float32, whose values have no
+            known bound.
         participant: name of the participant, for readers of the folder. It is also mixed into the
             keys, so that no two participants share a key stream.
 
@@ -76,7 +80,7 @@ class Publication:
 
     images: ImageTable
     public: ImageTable | None
-    scheme: Scheme
+    method: InstanceEncoder
     copies: int
     values: Values = "float16"
     participant: str = ""
@@ -90,6 +94,12 @@ class Publication:
                 "Name the classes of all participants, with `classes=` or as "
                 "`open_images(..., classes=['cat', 'dog'])`.",
             )
+        if not self.of_scheme and self.values != "float32":
+            raise InstaHideError(
+                f"Encodings of {self.method.name} cannot be stored as {self.values}: their values "
+                "have no known bound.",
+                "Use `values='float32'`.",
+            )
         self.manifest()  # Refuses settings that do not fit into it.
         if self.values == "float16" and self.max_abs > torch.finfo(torch.float16).max:
             raise DataError(
@@ -100,13 +110,16 @@ class Publication:
 
     def manifest(self) -> Manifest:
         """The manifest of the folder to be written."""
-        images = self.images
+        images, shape = self.images, self.method.output_shape(self.images.shape)
         try:
             return Manifest(
                 publication=new_publication(),
                 participant=self.participant,
-                scheme=asdict(self.scheme),
-                shape=images.shape,
+                encoder=self.method.name,
+                data_set_key=self.method.has_data_set_key,
+                scheme=dict(self.method.settings),
+                shape=shape,
+                image_shape=None if shape == images.shape else images.shape,
                 task=images.task,
                 classes=images.classes,
                 mean=images.mean,
@@ -115,7 +128,9 @@ class Publication:
                 private_images=len(images),
                 copies=self.copies,
                 values=self.values,
-                max_quantization_error=max_quantization_error(self.values, self.max_abs),
+                max_quantization_error=max_quantization_error(self.values, self.max_abs)
+                if self.of_scheme
+                else 0.0,
             )
         except ValidationError as error:
             raise DataError(
@@ -124,15 +139,22 @@ class Publication:
             ) from error
 
     @property
+    def of_scheme(self) -> bool:
+        """Whether the encoder is a scheme."""
+        return isinstance(self.method, Scheme)
+
+    @property
     def max_abs(self) -> float:
-        """The largest possible magnitude of a value."""
-        return max_abs(self.images.mean, self.images.std, self.scheme.noise)
+        """The largest possible magnitude of a value; infinite if it is unknown."""
+        if not isinstance(self.method, Scheme):
+            return math.inf
+        return max_abs(self.images.mean, self.images.std, self.method.noise)
 
     def store(self, store: Store, name: str, encoded: Encoded) -> Shard:
         """Write a block of encodings as the shard ``name``."""
         return store_shard(store, name, encoded, self.values, self.max_abs)
 
-    def encoder(self, exposure: Exposure, worker: str = "") -> Encoder:
+    def encoder(self, exposure: Exposure, worker: str = "") -> Encoder | TableEncoder:
         """An encoder that counts in ``exposure``, with a key stream of its own.
 
         Args:
@@ -140,13 +162,18 @@ class Publication:
             worker: name of this process, if several encrypt for one participant. It is mixed into
                 the keys, like the participant's name.
         """
+        name = f"{self.participant}, worker {worker}" if worker else self.participant
+        if not isinstance(self.method, Scheme):
+            return TableEncoder(
+                self.method, self.images, self.public, exposure=exposure, participant=name
+            )
         return Encoder(
-            self.scheme,
+            self.method,
             self.images,
             self.public,
             exposure=exposure,
             dtype=torch.float16 if self.values == "float16" else torch.float32,
-            participant=f"{self.participant}, worker {worker}" if worker else self.participant,
+            participant=name,
         )
 
 
@@ -171,7 +198,7 @@ class Engine(Protocol):
     def __call__(
         self,
         publication: Publication,
-        encoder: Encoder,
+        encoder: Encoder | TableEncoder,
         store: Store,
         account: LedgerAccount,
         tasks: Tasks,
@@ -216,17 +243,29 @@ def publish(
         progress: called with the number of encodings of each finished shard.
 
     Raises:
-        InstaHideError: images, folder or ledger cannot be used.
+        InstaHideError: images, folder or ledger cannot be used; or several machines, or a resumed
+            run, would each have a key of the data set, which the encoder must have once.
         ExposureLimitError: no encoding is within the limit.
     """
-    account = ledger.account(
-        publication.images, limit=limit, min_mse=min_mse, scheme=publication.scheme
-    )
+    method = publication.method
+    if method.has_data_set_key and engine is not threads:
+        raise InstaHideError(
+            f"All encodings of {method.name} share one key, which is not sent to other machines.",
+            "Encrypt on this machine.",
+        )
+    scheme = method if isinstance(method, Scheme) else None
+    account = ledger.account(publication.images, limit=limit, min_mse=min_mse, scheme=scheme)
     # Validates images and scheme before anything is written.
     encoder = publication.encoder(account)
     uneven = account.limited or has_repeats(publication.images)
     manifest = publication.manifest().model_copy(update={"limited": uneven})
     with writing_encodings(location, manifest, resume=resume) as writer:
+        if method.has_data_set_key and writer.manifest.shards:
+            raise InstaHideError(
+                f"{location} cannot be continued: all encodings of {method.name} share one key, "
+                "which was never stored.",
+                "Delete the folder, and encrypt the images again.",
+            )
         progress(len(writer.manifest))
         work = _Work(writer, account)
         try:
@@ -306,7 +345,7 @@ def encodings_a_shard(manifest: Manifest) -> int:
 
 def threads(
     publication: Publication,
-    encoder: Encoder,
+    encoder: Encoder | TableEncoder,
     store: Store,
     account: LedgerAccount,
     tasks: Iterable[Task],

@@ -76,6 +76,7 @@ class Purpose(IntEnum):
     ORDER = 5
     CROPS = 6
     NOISE = 7
+    ENCODERS = 8
 
 
 class KeyStream:

@@ -53,17 +53,19 @@ def encode_with_known_keys(
     public: ImageTable | None,
     indices: NDArray[np.int64],
     augmentation: Augmentation | None = None,
+    *,
+    root: bytes | None = None,
 ) -> KnownKeyEncodings:
     """Encrypt the private images ``indices`` (n,) and keep the keys.
 
     The encodings come from a real `Encoder`. Its keys are drawn a second time, from the same
-    throw-away root.
+    throw-away root: ``root`` (32 bytes), which is never used again, or new bytes.
 
     Raises:
         InstaHideError: as `Encoder` does.
     """
     indices = row_indices(indices, len(images))
-    root = secrets.token_bytes(KEY_BYTES)
+    root = root or secrets.token_bytes(KEY_BYTES)
     pool = None if public is None else public.with_pixels_like(images).normalized_like(images)
     encoder = Encoder(
         scheme, images, pool, keys=KeyStream("rehearsal", fixed_key=root), augmentation=augmentation

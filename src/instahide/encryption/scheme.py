@@ -39,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.labels import Task
+from instahide.encryption.encoders.instahide import InstaHideEncoder
 from instahide.errors import SchemeError
 
 LabelMode = Literal["soft", "renormalised"]
@@ -54,7 +55,7 @@ _TRIALS = 20_000
 
 
 @dataclass(frozen=True)
-class Scheme:
+class Scheme(InstaHideEncoder):
     """The public parameters of an encryption; the table above defines each of them.
 
     Use `cross`, `inside`, `mixup`, `plain` or `preset` for the schemes of the paper.

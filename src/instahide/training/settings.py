@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
 import reprlib
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -23,11 +20,12 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from instahide.data.read_settings import ReadSettings
-from instahide.errors import InstaHideError, failure_reason
-from instahide.utils.atomic_write import read_regular
+from instahide.errors import InstaHideError
+from instahide.training.settings_file import read_settings_file
 
 if TYPE_CHECKING:
     from instahide.data.labels import Task
+    from instahide.encryption.encoders.base import InstanceEncoder
     from instahide.encryption.scheme import Scheme
 
 
@@ -48,14 +46,22 @@ def _positive(values: list[float]) -> list[float]:
 
 
 def _masked(values: Mapping[str, object]) -> bool:
+    if values["encoder"] is not None:
+        return values["encoder"] == "instahide"
     return values["scheme"] in ("inside", "cross")
 
 
+#: Settings of schemes, their guarantees, queries and calibration; not of other encoders.
+OF_SCHEMES = (
+    "fresh_crops", "scheme", "k", "private_k", "c1", "c2", "label_mode", "coefficient_distribution",
+    "noise", "crop_padding", "flip", "min_mse", "queries", "query_coefficient", "calibration_share",
+)  # fmt: skip
 #: Settings of the encryption, which do not apply to folders of encodings.
 ENCRYPTION = (
-    "public", "fresh_crops", "test_share", "scheme", "k", "private_k", "c1", "c2", "label_mode",
-    "coefficient_distribution", "noise", "copies", "crop_padding", "flip", "ledger",
-    "max_exposure", "min_mse", "queries", "query_coefficient", "calibration_share",
+    "public", "fresh_crops", "test_share", "encoder", "encoder_settings", "scheme", "k",
+    "private_k", "c1", "c2", "label_mode", "coefficient_distribution", "noise", "copies",
+    "crop_padding", "flip", "ledger", "max_exposure", "min_mse", "queries", "query_coefficient",
+    "calibration_share",
 )  # fmt: skip
 
 #: Numbers in a range that all computations support.
@@ -65,8 +71,6 @@ Weights = Annotated[list[float], Field(min_length=1), AfterValidator(_positive)]
 Whole = Annotated[int, Field(le=10**9)]
 #: The default of the highest learning rate for measured values.
 REGRESSION_LR = 0.01
-#: Bytes of a settings file, at most.
-MOST_BYTES = 1 << 16
 #: Characters of a value that an error message shows.
 _SHOWN = 80
 
@@ -110,6 +114,15 @@ class TrainSettings(ReadSettings):
         0.2, description="share of every class to test on, where the data has no test part"
     )
 
+    encoder: Annotated[str, Field(max_length=200)] | None = Field(
+        None,
+        description="encoder other than InstaHide: noisy-mixup, dp-instahide, neuracrypt, "
+        "block-scrambling, one of an installed package, or package.module:Name, whose code is then "
+        "run; if omitted, the scheme below",
+    )
+    encoder_settings: list[str] | None = Field(
+        None, description="settings of the encoder, each as k=6"
+    )
     scheme: Literal["inside", "cross", "mixup", "plain"] = Field(
         "cross", description="how images are mixed"
     )
@@ -245,6 +258,17 @@ class TrainSettings(ReadSettings):
             settings = cls.model_validate(dict(values))
         except ValidationError as error:
             raise _refused(error, source, cls.model_fields) from None
+        of_schemes = [name for name in OF_SCHEMES if name in settings.model_fields_set]
+        if settings.encoder is not None and of_schemes:
+            raise InstaHideError(
+                f"{source}: `{of_schemes[0]}` is for schemes, and `encoder` names another encoder.",
+                "Leave it out, and give settings of the encoder in `encoder_settings`.",
+            )
+        if settings.encoder is None and settings.encoder_settings:
+            raise InstaHideError(
+                f"{source}: `encoder_settings` are there, and no `encoder`.",
+                "Name the encoder, or leave them out.",
+            )
         unused = [name for name in ENCRYPTION if name in settings.model_fields_set]
         if settings.pooled and unused:
             raise InstaHideError(
@@ -264,7 +288,32 @@ class TrainSettings(ReadSettings):
         Raises:
             InstaHideError: the file cannot be read, or as for `from_values`.
         """
-        return cls.from_values(_read(path), str(path))
+        return cls.from_values(read_settings_file(path), str(path))
+
+    def require_named(self, given: Mapping[str, object], source: object) -> None:
+        """Check that the network and the encoder run no code that a file alone names.
+
+        Args:
+            given: values by the user, by name of the setting.
+            source: the file of these settings.
+
+        Raises:
+            InstaHideError: one is of another package, and the user did not name it.
+        """
+        from instahide.encryption.encoders.registry import is_builtin
+        from instahide.training.models.imported import is_imported
+
+        named = {"model": self.model if is_imported(self.model) else None}
+        if self.encoder is not None and not is_builtin(self.encoder):
+            named["encoder"] = self.encoder
+        for setting, name in named.items():
+            if name is not None and setting not in given:
+                what = "network" if setting == "model" else setting
+                raise InstaHideError(
+                    f"{source} names the {what} `{name}`, whose package would be imported.",
+                    "If you trust the file and the package, name it yourself: "
+                    f"`{setting}='{name}'`.",
+                )
 
     def merged(self, values: Mapping[str, object]) -> Self:
         """These settings, replaced by ``values`` where these have any.
@@ -280,22 +329,30 @@ class TrainSettings(ReadSettings):
         return isinstance(self.data, list)
 
     @model_serializer(mode="wrap")
-    def _without_what_folders_say(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _without_what_does_not_apply(
+        self, dump: SerializerFunctionWrapHandler
+    ) -> dict[str, object]:
         values: dict[str, object] = dump(self)
         return {
             name: value
             for name, value in values.items()
             if not (self.pooled and name in ENCRYPTION)
+            and not (self.encoder is not None and name in OF_SCHEMES)
         }
 
     def encryption(self, task: Task = "single-label") -> Scheme:
         """The scheme that these settings ask for, for labels of ``task``.
 
         Raises:
-            InstaHideError: its bounds do not fit each other.
+            InstaHideError: its bounds do not fit each other, or another encoder is asked for.
         """
         from instahide.encryption.scheme import Scheme, label_mode_for
 
+        if self.encoder is not None:
+            raise InstaHideError(
+                f"The encoder {self.encoder} is asked for, and this is for schemes only.",
+                "Leave out `encoder`.",
+            )
         return Scheme.preset(
             self.scheme,
             self.k,
@@ -306,6 +363,20 @@ class TrainSettings(ReadSettings):
             coefficient_distribution=self.coefficient_distribution,
             noise=self.noise,
         )
+
+    def instance_encoder(self, task: Task = "single-label") -> InstanceEncoder:
+        """The encoder that these settings ask for: `encryption`, unless ``encoder`` is set.
+
+        It may import the package that ``encoder`` names.
+
+        Raises:
+            InstaHideError: there is no such encoder, or it cannot be made with these settings.
+        """
+        from instahide.encryption.encoders.registry import encoder_named, parse_settings
+
+        if self.encoder is None:
+            return self.encryption(task)
+        return encoder_named(self.encoder, parse_settings(self.encoder_settings or ()))
 
     def completed(self, task: Task) -> Self:
         """These settings for labels of ``task``: the learning rate follows it, unless it is set.
@@ -324,49 +395,6 @@ class TrainSettings(ReadSettings):
             for name, value in here.items()
             if name in there and value != there[name]
         ]
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, with which a few lines could expand to more than the memory."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError("it has aliases (*name), which settings do not need")
-        return super().compose_node(parent, index)
-
-
-def _yaml(text: str) -> object:
-    return yaml.load(text, _PlainLoader)  # noqa: S506  a SafeLoader
-
-
-_PARSERS: Mapping[str, Callable[[str], object]] = {
-    ".yaml": _yaml,
-    ".yml": _yaml,
-    ".toml": tomllib.loads,
-    ".json": json.loads,
-}
-
-
-def _read(path: Path) -> dict[str, object]:
-    parse = _PARSERS.get(path.suffix.lower())
-    if parse is None:
-        raise InstaHideError(
-            f"{path} is not a settings file.", f"Name one that ends in {', '.join(_PARSERS)}."
-        )
-    try:
-        values = parse(read_regular(path, MOST_BYTES).decode("utf-8"))
-    except Exception as error:  # PyYAML raises many kinds on values that it cannot make
-        raise InstaHideError(
-            f"{path} cannot be read ({failure_reason(error)}).",
-            f"Check that it exists and is valid {path.suffix[1:].upper()}.",
-        ) from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InstaHideError(
-            f"{path} holds no settings.", "Write one `name: value` a line, such as `epochs: 30`."
-        )
-    return values
 
 
 def _refused(error: ValidationError, source: str, known: Mapping[str, FieldInfo]) -> InstaHideError:

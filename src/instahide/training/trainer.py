@@ -42,8 +42,8 @@ class TrainingData(Protocol):
         ...
 
     @property
-    def scheme(self) -> Scheme:
-        """The scheme of the encodings."""
+    def scheme(self) -> Scheme | None:
+        """The scheme of the encodings; None for another encoder."""
         ...
 
     @property

@@ -84,7 +84,7 @@ def test_the_truth_explains_the_encodings_but_for_public_images(
 
 def test_our_files_open_with_their_facts(folders: tuple[Path, Path]) -> None:
     challenge = Challenge.open(folders[0])
-    assert challenge.scheme == SCHEME
+    assert challenge.encoder == SCHEME
     assert challenge.copies == COPIES
     observation = challenge.observation("coarse")
     assert observation.threat.encodings_per_image == COPIES
@@ -99,7 +99,7 @@ def test_the_authors_two_files_open_as_theirs(folders: tuple[Path, Path], tmp_pa
     for name in ("encryption.npy", "label.npy"):
         (tmp_path / name).write_bytes((folders[0] / name).read_bytes())
     challenge = Challenge.open(tmp_path)
-    assert (challenge.scheme, challenge.copies) == (Scheme.cross(6), 50)
+    assert (challenge.encoder, challenge.copies) == (Scheme.cross(6), 50)
     assert challenge.mean == (0, 0, 0)
 
 
@@ -108,14 +108,14 @@ def test_a_truth_that_would_be_handed_out_is_refused(tmp_path: Path, kept: str) 
     table = ImageTable.from_arrays(np.zeros((4, 3, 8, 8), np.uint8), [0, 1, 0, 1])
     given = tmp_path / "c"
     with pytest.raises(InstaHideError, match="not apart"):
-        make_challenge(table, None, given, given / kept, scheme=Scheme.inside(2))
+        make_challenge(table, None, given, given / kept, encoder=Scheme.inside(2))
     assert not given.exists()
 
 
 def test_nothing_is_overwritten(folders: tuple[Path, Path], tmp_path: Path) -> None:
     table = ImageTable.from_arrays(np.zeros((4, 3, 8, 8), np.uint8), [0, 1, 0, 1])
     with pytest.raises(InstaHideError, match="something in"):
-        make_challenge(table, None, folders[0], tmp_path / "kept", scheme=Scheme.inside(2))
+        make_challenge(table, None, folders[0], tmp_path / "kept", encoder=Scheme.inside(2))
 
 
 @pytest.mark.parametrize("name", ["encryption.npy", "label.npy"])
@@ -248,7 +248,7 @@ def test_flat_images_are_not_recovered_by_flat_submissions(tmp_path: Path) -> No
     pixels = generator.integers(126, 131, (IMAGES, 3, SIDE, SIDE), dtype=np.uint8)
     flat = ImageTable.from_arrays(pixels, np.arange(IMAGES) % 3)
     kept = tmp_path / "kept"
-    make_challenge(flat, None, tmp_path / "given", kept, scheme=Scheme.inside(2), copies=COPIES)
+    make_challenge(flat, None, tmp_path / "given", kept, encoder=Scheme.inside(2), copies=COPIES)
     truth = ChallengeTruth.open(kept)
     blank = np.zeros((IMAGES * COPIES, SIDE, SIDE, 3), np.float32)
     score = score_submission(decryption((kept, kept), tmp_path, blank), truth)

@@ -181,7 +181,7 @@ class Bench:
             source=self.source,
             images=images.subset(order),
             public=self.public if scheme.public_k else None,
-            scheme=scheme,
+            encoder=scheme,
             copies=candidate.copies,
             others=others,
         )

@@ -7,7 +7,6 @@ the private images, partners and coefficients. Nothing else in this library writ
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,6 +21,8 @@ from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable
 from instahide.data.pixels import MOST_CHANNELS
 from instahide.data.readers.arrays.npy_file import map_npy
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.registry import recorded_encoder
 from instahide.encryption.scheme import Scheme
 from instahide.errors import (
     DamagedFileError,
@@ -63,7 +64,8 @@ class Facts(BaseModel):
 class PublicFacts(Facts):
     """``challenge.json``."""
 
-    scheme: dict[str, object] = asdict(SCHEME)
+    encoder: Annotated[str, Field(min_length=1, max_length=200)] = SCHEME.name
+    scheme: dict[str, bool | int | float | str] = asdict(SCHEME)
     copies: Annotated[int, Field(ge=1)] = COPIES
 
 
@@ -83,7 +85,7 @@ class Challenge:
     Attributes:
         encodings: (N, C, H, W) float32, memory-mapped.
         labels: (N, classes) float32.
-        scheme: how they were made; the authors' scheme if the folder does not say.
+        encoder: how they were made; the authors' scheme if the folder does not say.
         copies: encodings of each image.
         mean: mean of the normalization, per channel; 0 if the challenge does not state it.
         std: standard deviation of the normalization, per channel; 1 if not stated.
@@ -91,7 +93,7 @@ class Challenge:
 
     encodings: NDArray[np.float32]
     labels: NDArray[np.float32]
-    scheme: Scheme
+    encoder: InstanceEncoder
     copies: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -100,11 +102,31 @@ class Challenge:
         return f"Challenge({len(self.encodings)} encodings, {self.copies} of an image)"
 
     @classmethod
-    def open(cls, folder: Path) -> Challenge:
+    def open(cls, folder: Path, encoder: str | None = None) -> Challenge:
         """Read a challenge made by this library, or the two files of the authors' challenge.
+
+        Args:
+            folder: the challenge.
+            encoder: its encoder; needed if it is of another package, whose code is then run.
 
         Raises:
             DamagedFileError: a file is missing or damaged, or they do not fit each other.
+            InstaHideError: the encoder is of another package, and was not named.
+        """
+        if (folder / FACTS).exists():
+            facts = _facts(PublicFacts, folder / FACTS)
+        else:
+            # The authors' challenge does not state its normalization.
+            channels = read_array(folder / ENCODINGS, 4).shape[3]
+            facts = PublicFacts(mean=(0.0,) * channels, std=(1.0,) * channels)
+        return cls.read(folder, facts, recorded_encoder(facts.encoder, facts.scheme, encoder))
+
+    @classmethod
+    def read(cls, folder: Path, facts: PublicFacts, encoder: InstanceEncoder) -> Challenge:
+        """Read the encodings and labels of a challenge with these ``facts``.
+
+        Raises:
+            DamagedFileError: as for `open`.
         """
         encodings, labels = read_array(folder / ENCODINGS, 4), read_array(folder / LABELS, 2)
         if len(encodings) != len(labels) or not 1 <= encodings.shape[3] <= MOST_CHANNELS:
@@ -112,15 +134,10 @@ class Challenge:
                 f"{ENCODINGS} has the shape {encodings.shape}, {LABELS} {labels.shape}.",
                 "The first is N x H x W x C, the second N x classes.",
             )
-        channels = encodings.shape[3]
-        # The authors' challenge does not state its normalization.
-        if (folder / FACTS).exists():
-            facts = _facts(PublicFacts, folder / FACTS, channels)
-        else:
-            facts = PublicFacts(mean=(0.0,) * channels, std=(1.0,) * channels)
-        scheme = Scheme.from_json(json.dumps(facts.scheme))
+        if isinstance(encoder, Scheme):
+            _require_channels(facts, encodings.shape[3], folder / FACTS)
         pixels = encodings.transpose(0, 3, 1, 2)
-        return cls(pixels, labels, scheme, facts.copies, facts.mean, facts.std)
+        return cls(pixels, labels, encoder, facts.copies, facts.mean, facts.std)
 
     def observation(
         self, labels: Literal["soft", "coarse", "none"] = "soft"
@@ -129,7 +146,7 @@ class Challenge:
         soft = torch.from_numpy(np.array(self.labels, np.float32))
         seen = {"soft": soft, "coarse": (soft > 0).float(), "none": None}[labels]
         return EncodingObservation(
-            self.scheme,
+            self.encoder,
             self.mean,
             self.std,
             ThreatModel(labels=labels, public="none", encodings_per_image=self.copies),
@@ -144,17 +161,17 @@ def make_challenge(
     folder: Path,
     truth_folder: Path,
     *,
-    scheme: Scheme = SCHEME,
+    encoder: InstanceEncoder = SCHEME,
     copies: int = COPIES,
 ) -> Challenge:
     """Write a challenge to ``folder``, and the truth behind it to ``truth_folder``.
 
     Args:
         images: the private images.
-        public: the public pool, if the scheme uses one.
+        public: the public pool, if the encoder uses one.
         folder: folder for attackers.
         truth_folder: folder for the scorer; neither folder may contain the other.
-        scheme: how to encrypt.
+        encoder: how to encrypt: a scheme, or another encoder.
         copies: encodings of each image.
 
     Raises:
@@ -169,7 +186,7 @@ def make_challenge(
         )
     _require_apart(folder, truth_folder)
     threat = ThreatModel(public="none", encodings_per_image=copies)
-    observation, truth = observe(images, public, scheme, threat)
+    observation, truth = observe(images, public, encoder, threat)
     moments = {"mean": images.mean, "std": images.std}
     # The truth first: a challenge without it cannot be scored.
     with atomic_directory(truth_folder) as partial:
@@ -177,14 +194,16 @@ def make_challenge(
         _save(partial / ORIGINALS, truth.images.permute(0, 2, 3, 1))
         _save(partial / PARTNERS, truth.partners)
         _save(partial / COEFFICIENTS, truth.coefficients)
-        secret = SecretFacts(private_k=scheme.private_k, **moments)
+        secret = SecretFacts(private_k=encoder.private_k, **moments)
         write_json(partial / TRUTH, secret.model_dump())
     with atomic_directory(folder) as partial:
         _save(partial / ENCODINGS, observation.encodings.permute(0, 2, 3, 1))
         _save(partial / LABELS, torch.as_tensor(observation.labels))
-        known = PublicFacts(scheme=asdict(scheme), copies=copies, **moments)
+        known = PublicFacts(
+            encoder=encoder.name, scheme=dict(encoder.settings), copies=copies, **moments
+        )
         write_json(partial / FACTS, known.model_dump())
-    return Challenge.open(folder)
+    return Challenge.read(folder, known, encoder)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -216,7 +235,8 @@ class ChallengeTruth:
                 "Name the folder that `instahide challenge make` got as `truth=`.",
             )
         originals, partners = read_array(folder / ORIGINALS, 4), read_array(folder / PARTNERS, 2)
-        facts = _facts(SecretFacts, folder / TRUTH, originals.shape[3])
+        facts = _facts(SecretFacts, folder / TRUTH)
+        _require_channels(facts, originals.shape[3], folder / TRUTH)
         private = np.array(partners[:, : facts.private_k])
         if private.dtype.kind != "i" or not np.isin(private, np.arange(len(originals))).all():
             raise DamagedFileError(
@@ -263,13 +283,17 @@ def read_array(path: Path, dimensions: int) -> NDArray[Any]:
     return np.asanyarray(values)
 
 
-def _facts(kind: type[AnyFacts], path: Path, channels: int) -> AnyFacts:
-    """The metadata in ``path``, of images with so many ``channels``."""
+def _facts(kind: type[AnyFacts], path: Path) -> AnyFacts:
+    """The metadata in ``path``."""
     try:
         facts = kind.model_validate_json(read_regular(path, MOST_FACTS))
     except (OSError, ValidationError) as error:
         reason = first_validation_error(error) if isinstance(error, ValidationError) else str(error)
         raise DamagedFileError(f"{path} is damaged ({reason}).", _NEW_COPY) from None
+    _require_channels(facts, len(facts.mean), path)
+    return facts
+
+
+def _require_channels(facts: Facts, channels: int, path: Path) -> None:
     if not len(facts.mean) == len(facts.std) == channels:
         raise DamagedFileError(f"{path} is of images with other channels.", _NEW_COPY)
-    return facts

@@ -200,6 +200,12 @@ def _called(task: Task) -> str:
 
 
 def _hardness(subject: AuditTarget) -> dict[str, object]:
+    if not subject.is_scheme:
+        caveat = (
+            "The published estimates are for mixes under masks. There are none for the encoder "
+            f"{subject.encoder.name}."
+        )
+        return {"caveat": caveat, "figures": []}
     public = 0 if subject.public is None else len(subject.public)
     count, scheme = len(subject.images), subject.scheme
     setting = hardness.Setting(

@@ -133,7 +133,10 @@ class Facts(_Plain):
     shape: tuple[int, ...] = Field(description="channels, height and width of an image")
     classes: list[str] = Field(description="names of the classes")
     public: int = Field(description="number of images in the public pool; 0 if there is none")
-    scheme: dict[str, object] = Field(description="fields of the scheme")
+    encoder: str = Field("instahide", description="name of the encoder")
+    scheme: dict[str, object] = Field(
+        description="fields of the scheme; of another encoder than instahide, its settings"
+    )
     copies: int = Field(description="number of published encodings of each image")
     exposures: Number = Field(description="mean number of encodings that contain an image")
     epsilon: Number | None = Field(

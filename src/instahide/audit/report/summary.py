@@ -11,6 +11,7 @@ from instahide.audit.scoring.ceiling import resists
 from instahide.audit.scoring.gradient_inversion import ABOVE_BLANK, INVERTED
 from instahide.audit.scoring.scores import LEAST_COEFFICIENT
 from instahide.encryption.guarantees.statements import Guarantees
+from instahide.encryption.privacy import privacy_statement
 
 #: If at least this share of the encodings was recovered, the inversion limits nothing.
 NEARLY_ALL = 0.95
@@ -49,6 +50,7 @@ def summarize(
     sentences = [_recovered(done, on) for on in kinds]
     sentences += [shortfall(r) for r in results if r.ceiling is not None and not r.point]
     sentences += [_groups(done), _labels(done), _public(done), _membership(done), _statistics(done)]
+    sentences += [_linkage(done), _matched(done), _distinguished(done)]
     sentences += [_update(done), *(_federation(done, on) for on in FEDERATIONS)]
     if any(result.figures.get("found") for result in done):
         sentences.insert(0, _generator(done))
@@ -86,7 +88,10 @@ def finding(result: AttackResult) -> str:
     """Return a sentence on what one attack found besides images; empty if there is none."""
     if result.on in FEDERATIONS:
         return _federation([result], result.on)
-    kinds = (_labels, _public, _membership, _statistics, _update, _generator)
+    kinds = (
+        _labels, _public, _membership, _statistics, _linkage, _matched, _distinguished, _update,
+        _generator,
+    )  # fmt: skip
     return next((said for kind in kinds if (said := kind([result]))), "")
 
 
@@ -104,6 +109,8 @@ def privacy_sentence(facts: Facts) -> str:
 
 def _statements(facts: Facts) -> str:
     """Return the sentences on guarantees."""
+    if facts.encoder != "instahide":
+        return _statement_of_encoder(facts)
     found = Guarantees(
         bool(facts.scheme.get("noise")), facts.epsilon, facts.error_floor, facts.loss, facts.delta
     )
@@ -112,6 +119,13 @@ def _statements(facts: Facts) -> str:
     if facts.prior_statement is not None:
         statements["error_floor_with_a_prior"] = facts.prior_statement
     return " ".join(f"{statement}." for statement in statements.values())
+
+
+def _statement_of_encoder(facts: Facts) -> str:
+    """Return the sentence on differential privacy, the only guarantee of other encoders."""
+    if facts.epsilon is None:
+        return f"Differential privacy: no guarantee of the encoder {facts.encoder} is known here."
+    return f"{privacy_statement(facts.epsilon, facts.delta, noise=True, scope=', at most')}."
 
 
 def duration(seconds: float) -> str:
@@ -219,6 +233,53 @@ def _membership(done: Sequence[AttackResult]) -> str:
         "Given a training image and another image, an attacker who has the trained network "
         f"identifies the training image {_percent(share)} of the time; guessing gives 50%."
     )
+
+
+def _linkage(done: Sequence[AttackResult]) -> str:
+    best = _best(done, "linkage_auc")
+    if best is None:
+        return ""
+    return (
+        "Given two encodings of one image and two of different images, the attacker tells which "
+        f"are of one image {_percent(best['linkage_auc'])} of the time; guessing gives 50% "
+        f"({_interval(best, 'linkage_auc')})."
+    )
+
+
+def _matched(done: Sequence[AttackResult]) -> str:
+    best = _best(done, "matched")
+    if best is None:
+        return ""
+    return (
+        "An attacker who has the private images, but does not know which encodings are of which, "
+        f"finds the image of an encoding for {_percent(best['matched'])} of the images; guessing "
+        f"gives {_percent(best['matched_by_chance'])} ({_interval(best, 'matched')})."
+    )
+
+
+def _distinguished(done: Sequence[AttackResult]) -> str:
+    best = _best(done, "distinguished")
+    if best is None:
+        return ""
+    return (
+        "Of two private images that the attacker has, it tells which one was encoded "
+        f"{_percent(best['distinguished'])} of the time; guessing gives 50% "
+        f"({_interval(best, 'distinguished')})."
+    )
+
+
+def _best(done: Sequence[AttackResult], figure: str) -> dict[str, float] | None:
+    """Return the finite figures of the result with the largest ``figure``."""
+    having = [r for r in done if r.figures.get(figure) is not None]
+    if not having:
+        return None
+    best = max(having, key=lambda result: result.figures[figure] or 0.0)
+    return {name: value for name, value in best.figures.items() if value is not None}
+
+
+def _interval(figures: dict[str, float], name: str) -> str:
+    low, high = (_percent(figures[f"{name}_{end}"]) for end in ("low", "high"))
+    return f"95% interval: {low} to {high}"
 
 
 def _statistics(done: Sequence[AttackResult]) -> str:

@@ -20,6 +20,9 @@ MEANINGS = {
     "ssim_best": "SSIM of the best recovered image",
     "public_found": "share of the public images that were found",
     "membership_auc": "area under the ROC curve of the best membership inference",
+    "linked": "area under the ROC curve of the best linkage of encodings of one image",
+    "matched": "share of the images whose encoding was found among known images",
+    "distinguished": "share of pairs of known images of which the encoded one was told",
 }
 #: The figure of a result of which each is the maximum over attacks.
 _OF = {
@@ -27,6 +30,9 @@ _OF = {
     "ssim_best": "ssim_best",
     "public_found": "public_found",
     "membership_auc": "membership_auc",
+    "linked": "linkage_auc",
+    "matched": "matched",
+    "distinguished": "distinguished",
 }
 _COMPARED: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from instahide.attacks.any_encoder.observation import Guesses, LinkageScores, MatchScores
 from instahide.attacks.base import (
     ClassCoefficients,
     EncodingObservation,
@@ -23,13 +24,17 @@ from instahide.attacks.base import (
 from instahide.attacks.federated.observation import FederatedObservation, InvertedRounds
 from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring import metrics
+from instahide.audit.scoring.any_encoder import guess_figures, linkage_figures, match_figures
 from instahide.audit.scoring.federated import score_inversion, truth_of_rounds
 from instahide.audit.scoring.gradient_inversion import match_order, score_against_encodings
 from instahide.audit.scoring.matching import Matches, match_to_truth
 from instahide.audit.scoring.membership import membership_figures
+from instahide.encryption.scheme import Scheme
 
 #: A public image with a smaller coefficient is not counted as missed.
 LEAST_COEFFICIENT = 0.15
+#: Random orders of recovered images, to count those that are recognizable by chance.
+SHUFFLES = 5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,8 +93,15 @@ def _others(
 ) -> dict[str, float]:
     """Figures that only some kinds of findings have."""
     match found, observation:
-        case RecoveredImages(dominant=True), EncodingObservation() if matches is not None:
-            return {"ssim_of_encoding": _of_encoding(found, observation, matches.originals)}
+        case RecoveredImages(dominant=True), EncodingObservation() if (
+            matches is not None and not isinstance(observation.encoder, Scheme)
+        ):
+            return _by_chance(found, observation, truth)
+        case RecoveredImages(dominant=True), EncodingObservation(encoder=Scheme()) if (
+            matches is not None
+        ):
+            of_encoding = _of_encoding(found, observation, matches.originals)
+            return {"ssim_of_encoding": of_encoding, **_by_chance(found, observation, truth)}
         case PublicMatches(), _:
             return _public(found.rows, truth)
         case ClassCoefficients(), _:
@@ -98,6 +110,12 @@ def _others(
             return _labels(found.class_coefficients, truth)
         case MembershipScores(), _:
             return _membership(found.scores, truth)
+        case LinkageScores(), _:
+            return linkage_figures(found, truth)
+        case MatchScores(), _:
+            return match_figures(found, truth)
+        case Guesses(), _:
+            return guess_figures(found, truth)
         case PredictedMasks(), EncodingObservation():
             known = 0 if observation.known_mixes is None else len(observation.known_mixes)
             rest = truth.negated[known : known + len(found.masks)]
@@ -114,6 +132,23 @@ def _images(matches: Matches) -> dict[str, Tensor]:
         "mse": metrics.mse(recovered, originals),
         "identified": matches.recognized.float(),
     }
+
+
+def _by_chance(
+    found: RecoveredImages, observation: EncodingObservation, truth: GroundTruth
+) -> dict[str, float]:
+    """Images that count as recognizable if the recovered images are given to other encodings.
+
+    So many are recognizable by chance: a picture that is typical of the private images is similar
+    to some of them.
+    """
+    generator = torch.Generator().manual_seed(0)
+    counts = []
+    for _ in range(SHUFFLES):
+        order = torch.randperm(len(found.images), generator=generator)
+        shuffled = match_to_truth(replace(found, images=found.images[order]), observation, truth)
+        counts.append(0 if shuffled is None else shuffled.recognizable)
+    return {"recognizable_by_chance": sum(counts) / len(counts)}
 
 
 def _of_encoding(

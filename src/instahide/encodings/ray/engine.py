@@ -29,6 +29,7 @@ from instahide.encodings.ray.cluster import connected, resources
 from instahide.encodings.ray.exposure import Counter, RemoteExposure
 from instahide.encodings.storage import Store, open_store
 from instahide.encryption.encoder import Encoder
+from instahide.encryption.encoders.table_encoder import TableEncoder
 from instahide.encryption.guarantees.loss_limit import LossLimit
 from instahide.errors import ExposureLimitError, IntegrationError, LedgerError
 
@@ -44,7 +45,7 @@ PATIENCE = 120
 
 def on_ray(
     publication: Publication,
-    encoder: Encoder,
+    encoder: Encoder | TableEncoder,
     store: Store,
     account: LedgerAccount,
     tasks: Tasks,
@@ -186,10 +187,10 @@ def make_shard(
 
 #: The encoder of this process, by its counter. A new one for each shard would scan the images every
 #: time, which takes longer than the shard.
-_encoders: dict[Any, Encoder] = {}
+_encoders: dict[Any, Encoder | TableEncoder] = {}
 
 
-def _encoder(publication: Publication, counter: Any, limits: Limits) -> Encoder:
+def _encoder(publication: Publication, counter: Any, limits: Limits) -> Encoder | TableEncoder:
     if counter not in _encoders:
         _encoders.clear()
         exposure = RemoteExposure(_Elsewhere(counter), len(publication.images), *limits)

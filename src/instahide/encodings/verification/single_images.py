@@ -43,10 +43,10 @@ class SingleImages:
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        scheme = manifest.encryption()
+        scheme = manifest.encryption() if manifest.of_scheme else None
         #: Not with noise, which hides the criteria, nor without mixing, where every encoding shows
-        #: one.
-        self.applies = scheme.k > 1 and not scheme.noise
+        #: one, nor for other encoders.
+        self.applies = scheme is not None and scheme.k > 1 and not scheme.noise
         self._manifest = manifest
         self._of_pixels: list[int] = []
         self._means: list[NDArray[np.float32]] = []

@@ -23,7 +23,7 @@ def value_problems(images: Tensor, labels: Tensor, manifest: Manifest) -> str | 
     """
     bound = manifest.max_abs * (1 + _ROUNDING) + manifest.max_quantization_error
     # A comparison with NaN is false, so NaN is detected as well.
-    if not bool((images.abs() <= bound).all()):
+    if not bool(((images.abs() <= bound) & images.isfinite()).all()):
         return f"values lie beyond {bound:.3f}, or are no numbers"
     right = _POSSIBLE[manifest.task](labels, manifest)
     return None if right else "labels are not those of a mix of this scheme"
@@ -52,6 +52,8 @@ _POSSIBLE: Mapping[Task, Callable[[Tensor, Manifest], bool]] = {
 
 def _least_label(manifest: Manifest) -> float:
     """The smallest possible sum of a label."""
+    if not manifest.of_scheme:
+        return 0.0
     scheme = manifest.encryption()
     sums_to_one = scheme.label_mode == "renormalised" or scheme.public_k == 0
     return 1.0 if sums_to_one else max(scheme.c2, scheme.min_self_coefficient)

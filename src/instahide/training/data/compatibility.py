@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import combinations
 
 import numpy as np
@@ -68,13 +67,18 @@ def require_poolable(folders: Sequence[EncodedFolder]) -> None:
             _refuse(folder, others[0], "classes", *lists)
 
 
+def is_masked(manifest: Manifest) -> bool:
+    """Whether encodings have random signs."""
+    return manifest.of_scheme and manifest.encryption().mask
+
+
 def require_same_masking(folders: Sequence[EncodedFolder]) -> None:
     """Check that either all encodings have random signs, or none.
 
     Raises:
         DataError: some folders have masked encodings and others have not.
     """
-    masks = {folder.manifest.encryption().mask: folder.location for folder in folders}
+    masks = {is_masked(folder.manifest): folder.location for folder in folders}
     if len(masks) == 2:
         raise DataError(
             f"{masks[True]} and {masks[False]} cannot be pooled as they are: mask True in the one, "
@@ -122,11 +126,14 @@ def _refuse(one: EncodedFolder, other: EncodedFolder, what: str, ours: str, thei
 def _differences(one: Manifest, other: Manifest) -> list[str]:
     """The differences between two folders, each as ``k 4 and 6``."""
     ours, theirs = (
-        asdict(manifest.encryption()) | {"mean": manifest.mean, "std": manifest.std}
+        {"encoder": manifest.encoder, **manifest.scheme}
+        | {"mean": manifest.mean, "std": manifest.std}
         for manifest in (one, other)
     )
     return [
-        f"{name} {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name]
+        f"{name} {ours[name]} and {theirs.get(name)}"
+        for name in ours
+        if ours[name] != theirs.get(name)
     ]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.encryption.encoder import Encoded, Encoder
+from instahide.encryption.encoders.table_encoder import TableEncoder
 from instahide.encryption.exposure import limit_error
 from instahide.errors import InstaHideError
 
@@ -47,7 +48,7 @@ class EncodedLoader:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | TableEncoder,
         batch_size: int,
         *,
         shuffle: bool = True,

@@ -8,6 +8,7 @@ from instahide.data import ImageTable
 from instahide.data.group_counts import strata_of
 from instahide.data.labels import strata
 from instahide.data.splits import grouped_split, stratified_split
+from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError, InstaHideError
 from instahide.training.settings import TrainSettings
 
@@ -37,8 +38,9 @@ def hold_out(settings: TrainSettings, images: ImageTable) -> tuple[ImageTable, I
         _require_calibratable(settings, images)
         return _parts(images, stated)
     share = min(SHARE, MOST / max(1, len(images)))
-    scheme = settings.encryption(images.task)
-    wanted = stated is None and images.task == "multi-label" and scheme.k > 1 and not scheme.noise
+    scheme = settings.instance_encoder(images.task)
+    mixes = isinstance(scheme, Scheme) and scheme.k > 1 and not scheme.noise
+    wanted = stated is None and images.task == "multi-label" and mixes
     if not wanted or share * len(images) < LEAST or _groups(images) < LEAST_GROUPS:
         return images, images.subset(slice(0, 0))
     try:

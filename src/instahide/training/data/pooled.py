@@ -20,6 +20,7 @@ from instahide.errors import DataError
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.compatibility import (
     class_union,
+    is_masked,
     normalization,
     require_poolable,
     require_same_masking,
@@ -82,14 +83,19 @@ class PooledData:
         if not (is_set and settings.sign_invariant):
             require_same_masking(folders)
         if not is_set:
-            masked = folders[0].manifest.encryption().mask
-            settings = settings.merged({"sign_invariant": masked})
+            settings = settings.merged({"sign_invariant": is_masked(folders[0].manifest)})
         warn_of_differences(folders)
         classes, moments = class_union(folders), normalization(folders)
         shape = folders[0].manifest.shape
         task = folders[0].manifest.task
         settings = settings.completed(task)
         test = _open_test(settings, shape, classes, moments, task)
+        if test is not None and folders[0].manifest.data_set_key:
+            raise DataError(
+                f"Encodings of {folders[0].manifest.encoder} share a key that their publisher has "
+                "alone, and a network of them classifies encodings under this key alone.",
+                "Leave out `test=`.",
+            )
         if isinstance(test, ImageTable):
             test = shard(test, processes)
         scale = UNSCALED
@@ -102,9 +108,10 @@ class PooledData:
         return cls(settings, folders, classes, moments, test, scale, processes)
 
     @property
-    def scheme(self) -> Scheme:
-        """The scheme of the first folder."""
-        return self.folders[0].manifest.encryption()
+    def scheme(self) -> Scheme | None:
+        """The scheme of the first folder; None for another encoder."""
+        manifest = self.folders[0].manifest
+        return manifest.encryption() if manifest.of_scheme else None
 
     @property
     def card(self) -> NetworkCard:
@@ -116,10 +123,11 @@ class PooledData:
             self.classes,
             self.normalization.mean,
             self.normalization.std,
-            self.scheme.to_json(),
+            (self.scheme or Scheme.plain()).to_json(),
             self.normalization.value_range,
             self.folders[0].manifest.task,
             *self.scale,
+            data_set_key=self.folders[0].manifest.data_set_key,
         )
 
     def batches(self, *, pin_memory: bool) -> PooledLoader:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,17 +21,20 @@ from instahide.data import (
     open_split,
     open_test,
 )
+from instahide.data.image_source import has_repeats
 from instahide.data.splits import require_trainable
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
+from instahide.encryption.encoders.base import InstanceEncoder, Published
+from instahide.encryption.encoders.table_encoder import TableEncoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.guarantees.loss_limit import LossLimit
 from instahide.encryption.guarantees.statements import Guarantees
 from instahide.encryption.privacy import DELTA
 from instahide.encryption.scheme import Scheme
-from instahide.errors import DataError
+from instahide.errors import DataError, InstaHideError
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.encoded_loader import EncodedLoader
 from instahide.training.data.held_out import hold_out
@@ -42,6 +47,9 @@ from instahide.training.outputs import Outputs
 from instahide.training.predict import predict_encrypted, require_encryptable
 from instahide.training.settings import TrainSettings
 
+#: Test images that are encoded at a time.
+TESTED_AT_ONCE = 500
+
 
 @dataclass(frozen=True)
 class PrivateData:
@@ -49,7 +57,7 @@ class PrivateData:
 
     Attributes:
         settings: settings of the run.
-        scheme: the scheme of the encryption.
+        method: how the images are encrypted: a scheme, or another encoder.
         split: private training images, and plain test images.
         public: the public images, if the scheme has any.
         encoder: makes the encodings; every process has its own keys.
@@ -59,10 +67,10 @@ class PrivateData:
     """
 
     settings: TrainSettings
-    scheme: Scheme
+    method: InstanceEncoder
     split: Split
     public: ImageTable | PhotoCrops | None
-    encoder: Encoder
+    encoder: Encoder | TableEncoder
     scale: TargetScale = UNSCALED
     processes: Processes = ALONE
     held_out: ImageTable | None = None
@@ -76,44 +84,50 @@ class PrivateData:
         Raises:
             InstaHideError: the images cannot be read, or do not fit the scheme or the settings.
         """
-        settings.encryption()  # Refused before images are read.
+        settings.instance_encoder()  # Refused before images are read.
         split, held_out = _parts(settings, open_private(settings, processes), processes)
         settings = settings.completed(split.train.task)
-        scheme = settings.encryption(split.train.task)
-        has_queries = scheme.k > 1 and settings.queries > 0
+        method = settings.instance_encoder(split.train.task)
+        if method.has_data_set_key and processes.world_size > 1:
+            raise InstaHideError(
+                f"All encodings of {method.name} share one key, and each process has its own.",
+                "Train in one process.",
+            )
         public = public_images(settings, split.train.shape)
-        if has_queries:
-            query = scheme.query(settings.query_coefficient)
+        if _has_queries(method, settings):
+            query = method.query(settings.query_coefficient)
             require_encryptable(query, split.test)
             require_encryptable(query, held_out)
-        encoder = Encoder(
-            scheme,
-            split.train,
-            public,
-            augmentation=Augmentation(settings.crop_padding, settings.flip),
-            exposure=_exposure(settings, scheme, split.train),
-            device=device,
-            participant=processes.participant,
-        )
+        exposure = _exposure(settings, method, split.train)
+        encoder = _encoder(settings, method, split.train, public, exposure, device, processes)
         scale = target_scale(split.train, processes)
-        return cls(settings, scheme, split, public, encoder, scale, processes, held_out)
+        return cls(settings, method, split, public, encoder, scale, processes, held_out)
 
     @property
     def card(self) -> NetworkCard:
         """The metadata of a network for these images."""
-        images = self.split.train
+        images, method = self.split.train, self.method
+        shape = method.output_shape(images.shape)
+        scheme = self.scheme or Scheme.plain()
+        # Encodings under a key of a data set are not normalized as images are.
+        unit = (0.0,) * shape[0], (1.0,) * shape[0]
         return NetworkCard(
             self.settings.model,
             self.settings.sign_invariant,
-            images.shape,
+            shape,
             images.classes,
-            images.mean,
-            images.std,
-            self.scheme.to_json(),
+            *(unit if method.has_data_set_key else (images.mean, images.std)),
+            scheme.to_json(),
             images.value_range,
             images.task,
             *self.scale,
+            data_set_key=method.has_data_set_key,
         )
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """The scheme of the encryption; None for another encoder."""
+        return self.method if isinstance(self.method, Scheme) else None
 
     def batches(self, *, pin_memory: bool) -> EncodedLoader:
         """A loader that makes a new encoding of every private image in each epoch."""
@@ -126,7 +140,12 @@ class PrivateData:
         return len(self.split.test)
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """Plain test images with their labels."""
+        """Test images with their labels, as the network gets them.
+
+        They are plain, unless encodings share a key: then they are encoded under it.
+        """
+        if isinstance(self.encoder, TableEncoder):
+            return _inputs(self.encoder, self.split.test)
         return table_batches(self.split.test)
 
     def encrypted_predictions(
@@ -157,14 +176,15 @@ class PrivateData:
     def _queried(
         self, images: ImageTable, network: nn.Module, precision: torch.dtype, outputs: Outputs
     ) -> Predicted | None:
-        if self.scheme.k == 1 or self.settings.queries == 0:
+        method = self.method
+        if not _has_queries(method, self.settings):
             return None
         labels = torch.from_numpy(images.labels)
         if not len(images):
             return torch.zeros(0, len(images.classes)), labels
         found = predict_encrypted(
             network,
-            self.scheme,
+            method,
             images,
             self.public,
             encodings=self.settings.queries,
@@ -194,7 +214,9 @@ class PrivateData:
 
     def _guarantee(self) -> dict[str, object]:
         exposure = self.encoder.exposure
-        if not (self.scheme.noise and isinstance(exposure, LedgerAccount)):
+        if not isinstance(self.method, Scheme):
+            return self._guarantee_of_run()
+        if not (self.method.noise and isinstance(exposure, LedgerAccount)):
             return {}
         loss = max(self.processes.gather(float(exposure.losses.max())))
         found = Guarantees.of(loss, math.prod(self.split.train.shape), noise=True)
@@ -206,6 +228,60 @@ class PrivateData:
         }
         return {"guarantee": {**finite, "delta": DELTA}}
 
+    def _guarantee_of_run(self) -> dict[str, object]:
+        """The guarantee of another encoder than a scheme, for the encodings of this run.
+
+        A run that was stopped and continued repeats an epoch. So no image is taken to have fewer
+        encodings than the largest exposure that was counted.
+        """
+        images = self.split.train
+        if self.settings.max_exposure is not None or has_repeats(images):
+            # Some images are drawn more often than the bound assumes.
+            return {}
+        copies = max(self.settings.epochs, int(self.encoder.exposure.counts.max()))
+        published = Published(len(images), images.shape, images.std, copies)
+        epsilon = max(self.processes.gather(self.method.epsilon(published, DELTA)))
+        # JSON knows no infinity.
+        known = epsilon if math.isfinite(epsilon) else None
+        return {"guarantee": {"epsilon": known, "delta": DELTA}}
+
+
+def _has_queries(method: InstanceEncoder, settings: TrainSettings) -> TypeGuard[Scheme]:
+    """Whether the network is tested on encrypted queries, which only mixing schemes have."""
+    return isinstance(method, Scheme) and method.k > 1 and settings.queries > 0
+
+
+def _encoder(
+    settings: TrainSettings,
+    method: InstanceEncoder,
+    images: ImageTable,
+    public: ImageTable | PhotoCrops | None,
+    exposure: Exposure,
+    device: torch.device,
+    processes: Processes,
+) -> Encoder | TableEncoder:
+    if not isinstance(method, Scheme):
+        pool = public if isinstance(public, ImageTable) else None
+        return TableEncoder(
+            method, images, pool, exposure=exposure, participant=processes.participant
+        )
+    return Encoder(
+        method,
+        images,
+        public,
+        augmentation=Augmentation(settings.crop_padding, settings.flip),
+        exposure=exposure,
+        device=device,
+        participant=processes.participant,
+    )
+
+
+def _inputs(encoder: TableEncoder, images: ImageTable) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of what the network gets for ``images``, and their labels."""
+    for start in range(0, len(images), TESTED_AT_ONCE):
+        rows = np.arange(start, min(start + TESTED_AT_ONCE, len(images)))
+        yield encoder.network_inputs(images, rows), torch.from_numpy(images.labels[rows])
+
 
 def public_images(
     settings: TrainSettings, shape: tuple[int, ...]
@@ -215,19 +291,20 @@ def public_images(
     Raises:
         InstaHideError: the pool cannot be read, or has another shape.
     """
-    if settings.encryption().public_k == 0:
+    if not settings.instance_encoder().uses_public:
         return None
     opened = PhotoCrops.open if settings.fresh_crops else open_pool
     return opened(settings.public, shape)
 
 
-def _exposure(settings: TrainSettings, scheme: Scheme, images: ImageTable) -> Exposure:
+def _exposure(settings: TrainSettings, method: InstanceEncoder, images: ImageTable) -> Exposure:
     """An account in the ledger; plain training makes no encodings and needs none.
 
     Raises:
         InstaHideError: the settings' `min_mse` cannot be kept.
     """
-    if scheme.is_plain:
+    scheme = method if isinstance(method, Scheme) else None
+    if scheme is not None and scheme.is_plain:
         if settings.min_mse is not None:
             LossLimit.for_min_mse(settings.min_mse, scheme, images.shape, images.std)
         return Exposure(len(images))

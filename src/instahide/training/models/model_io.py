@@ -43,13 +43,16 @@ class NetworkCard:
         classes: names of its outputs: classes, findings or values.
         mean: mean of pixels in the unit range for the normalization of images, per channel.
         std: standard deviation, likewise.
-        scheme: the scheme of its training, as `Scheme.to_json` writes it.
+        scheme: the scheme of its training, as `Scheme.to_json` writes it; that of plain images if
+            it was trained on encodings of another encoder.
         value_range: the lowest and the highest value of a pixel, 0 and 1 in the unit range.
         task: what its outputs are.
         target_mean: mean of each value of a regression, in the unit of the labels; else empty.
         target_std: standard deviation, likewise.
         calibration: scale and bias of its logits, see `calibration`; 1 and 0 if not calibrated.
         query_calibration: the same for encrypted queries; None for `calibration`.
+        data_set_key: whether its input is encodings under a key that no file has, instead of
+            images.
     """
 
     model: Annotated[str, Field(max_length=200)]
@@ -65,6 +68,7 @@ class NetworkCard:
     target_std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
     calibration: ScaleAndBias = UNCALIBRATED
     query_calibration: ScaleAndBias | None = None
+    data_set_key: bool = False
 
     def __post_init__(self) -> None:
         values = len(self.classes) if self.task == "regression" else 0
@@ -91,6 +95,20 @@ class NetworkCard:
 
 
 _CARD = TypeAdapter(NetworkCard)
+
+
+def require_image_input(card: NetworkCard) -> None:
+    """Check that a network takes images.
+
+    Raises:
+        InstaHideError: its input is encodings under the key of a data set.
+    """
+    if card.data_set_key:
+        raise InstaHideError(
+            "The network was trained on encodings that share a key, which was never stored: it "
+            "classifies encodings under this key, and no others.",
+            "Train with an encoder without a key of the data set, to use the network on images.",
+        )
 
 
 def save_network(path: Path, model: nn.Module, card: NetworkCard) -> None:

@@ -1,0 +1,1 @@
+"""Instance encoders: their interface, their registry, and encoders besides InstaHide."""

@@ -1,0 +1,1 @@
+"""Encoders of other papers, to compare InstaHide with."""

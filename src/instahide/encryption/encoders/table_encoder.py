@@ -1,0 +1,182 @@
+"""`TableEncoder`: encodes a table with any instance encoder, and counts the exposure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide.data import ImageTable
+from instahide.encryption.encoder import Encoded, Encoder
+from instahide.encryption.encoders.base import EncoderInput, Encodings, InstanceEncoder
+from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.exposure import Exposure, limit_error
+from instahide.encryption.scheme import Scheme
+from instahide.errors import SchemeError
+from instahide.utils.row_indices import row_indices
+
+
+class TableEncoder:
+    """Encodes private images with an instance encoder, under one key of the data set.
+
+    It has the methods of `Encoder` that loaders and publications use. It cannot be pickled or
+    copied, because a copy would have another key of the data set.
+
+    Args:
+        method: the instance encoder.
+        images: the private images.
+        public: the public pool, if the encoder uses one.
+        exposure: counts the encodings that each private image goes into, and may limit them; by
+            default a new one without a limit.
+        participant: a name in the keys, as for `Encoder`.
+
+    Raises:
+        InstaHideError: the encoder cannot encode images of this shape, the public pool is missing,
+            or ``exposure`` accounts for noise, which only schemes have.
+
+    Examples:
+        >>> import numpy as np
+        >>> from instahide import open_split
+        >>> from instahide.encryption.encoders.registry import encoder_named
+        >>> from instahide.encryption.encoders.table_encoder import TableEncoder
+        >>> method = encoder_named("block-scrambling", {"block": 2})
+        >>> encoder = TableEncoder(method, open_split("digits").train)
+        >>> tuple(encoder.encode(np.arange(8)).images.shape)
+        (8, 1, 8, 8)
+    """
+
+    def __init__(
+        self,
+        method: InstanceEncoder,
+        images: ImageTable,
+        public: ImageTable | None = None,
+        *,
+        exposure: Exposure | None = None,
+        participant: str = "",
+    ) -> None:
+        self.method = method
+        self.images = images
+        self.exposure = exposure or Exposure(len(images))
+        # An account that was opened for a scheme would count this encoder's noise as that scheme's.
+        self.exposure.require_rate(math.inf)
+        self.exposure.group(images.content_ids)
+        self.shape = method.output_shape(images.shape)
+        self._source = EncoderInput(images, _pool(method, images, public))
+        self._draws = SecretDraws(participant)
+        self._key: Any = method.draw_key(images.shape, self._draws)
+
+    def permutation(self) -> NDArray[np.int64]:
+        """A fresh random order of the private images."""
+        return self._draws.permutation(len(self.images))
+
+    def next_epoch(self) -> None:
+        """Start an epoch. The key of the data set stays."""
+        self._draws.next_epoch()
+
+    def encode(
+        self, indices: NDArray[np.int64] | NDArray[np.bool], *, pin_memory: bool = False
+    ) -> Encoded:
+        """Encode the private images ``indices``; arguments and errors as for `Encoder.encode`.
+
+        Raises:
+            SchemeError: the encoder returned encodings of another shape than it stated, or named
+                other images than it was asked to encode.
+        """
+        encodings = self.encode_with_rows(indices)
+        images = encodings.images.pin_memory() if pin_memory else encodings.images
+        return Encoded(images, encodings.labels)
+
+    def encode_with_rows(self, indices: NDArray[np.int64] | NDArray[np.bool]) -> Encodings:
+        """SECRET: like `encode`, with the private images in each encoding, to score attacks."""
+        indices = row_indices(indices, len(self.images))
+        made = self.method.encode(self._source, indices, self._key, self._draws)
+        self._require_valid(made, indices)
+        # Counted before any of them leaves this method.
+        taken = self.exposure.record(made.rows, made.coefficients)
+        if not taken and len(indices):
+            raise limit_error(self.exposure)
+        return Encodings(
+            made.images[:taken], made.labels[:taken], made.rows[:taken], made.coefficients[:taken]
+        )
+
+    def stream(
+        self, rows: Iterable[NDArray[np.int64] | NDArray[np.bool]], *, pin_memory: bool = False
+    ) -> Generator[Encoded, None, None]:
+        """Encode blocks of images in order; arguments and errors as for `encode`."""
+        for indices in rows:
+            yield self.encode(indices, pin_memory=pin_memory)
+
+    def network_inputs(
+        self, images: ImageTable, indices: NDArray[np.int64] | None = None
+    ) -> Tensor:
+        """What a network is given to classify the rows ``indices`` of ``images``; all by default.
+
+        They are not counted: they are for a network's owner, who has the key of the data set.
+        """
+        values = torch.from_numpy(images.normalized(indices))
+        return self.method.network_input(values, self._key, self._draws)
+
+    def _require_valid(self, made: Encodings, indices: NDArray[np.int64]) -> None:
+        count = len(indices)
+        right = (
+            tuple(made.images.shape) == (count, *self.shape)
+            and made.images.dtype == torch.float32
+            and tuple(made.labels.shape) == (count, len(self.images.classes))
+            and made.rows.shape == made.coefficients.shape
+            and made.rows.shape == (count, self.method.private_k)
+            and np.array_equal(made.rows[:, 0], indices)
+        )
+        if not (right and bool(made.images.isfinite().all())):
+            raise SchemeError(
+                f"The encoder {self.method.name} returned something else than {count} float32 "
+                f"encodings of shape {self.shape} of the images that it was asked to encode.",
+                "Correct its `encode` or `output_shape`.",
+            )
+
+    def __repr__(self) -> str:
+        return f"TableEncoder({self.method.name}, {len(self.images)} images)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A TableEncoder cannot be copied: the copy would have another key.")
+
+
+def open_encoder(
+    method: InstanceEncoder,
+    images: ImageTable,
+    public: ImageTable | None = None,
+    *,
+    exposure: Exposure | None = None,
+    participant: str = "",
+) -> Encoder | TableEncoder:
+    """The encoder of ``images``: an `Encoder` for a `Scheme`, else a `TableEncoder`.
+
+    Arguments and errors are those of `TableEncoder`.
+
+    Examples:
+        >>> from instahide import Scheme, open_split
+        >>> from instahide.encryption.encoders.table_encoder import open_encoder
+        >>> open_encoder(Scheme.inside(4), open_split("digits").train).images
+        ImageTable(1437 of (1, 8, 8), 10 classes)
+    """
+    if isinstance(method, Scheme):
+        return Encoder(method, images, public, exposure=exposure, participant=participant)
+    return TableEncoder(method, images, public, exposure=exposure, participant=participant)
+
+
+def _pool(
+    method: InstanceEncoder, images: ImageTable, public: ImageTable | None
+) -> ImageTable | None:
+    if not method.uses_public:
+        return None
+    if public is None or public.shape != images.shape:
+        raise SchemeError(
+            f"The encoder {method.name} mixes public images of shape {images.shape} in, and there "
+            "are none.",
+            "Give a public pool of images of this shape.",
+        )
+    return public.with_pixels_like(images).normalized_like(images)

@@ -1,0 +1,36 @@
+"""Planted encoders, of which it is known what attacks must find: everything, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from instahide.encryption.encoders.base import ImageEncoder
+from instahide.encryption.encoders.draws import SecretDraws
+
+
+@dataclass(frozen=True)
+class Identity(ImageEncoder):
+    """Publishes the images."""
+
+    name: ClassVar[str] = "identity"
+    title: ClassVar[str] = "The image itself"
+    paper: ClassVar[str] = "none"
+
+    def transform(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
+        return images.clone()
+
+
+@dataclass(frozen=True)
+class PureNoise(ImageEncoder):
+    """Publishes noise that does not depend on the images."""
+
+    name: ClassVar[str] = "pure-noise"
+    title: ClassVar[str] = "Noise"
+    paper: ClassVar[str] = "none"
+
+    def transform(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
+        return torch.from_numpy(draws.normal(tuple(images.shape))).float()

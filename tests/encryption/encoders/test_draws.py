@@ -1,0 +1,58 @@
+"""Draws for encoders have the distributions that they state, and never repeat."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from instahide.encryption.encoders.draws import SecretDraws
+
+#: A test of a right distribution fails with this probability.
+CHANCE = 1e-6
+
+
+def test_the_distributions_are_those_stated() -> None:
+    draws, count = SecretDraws(), 20_000
+    samples = {
+        "uniform": draws.uniform((count,)),
+        "norm": draws.normal((count,), 2.0) / 2.0,
+        "laplace": draws.laplace((count,), 3.0) / 3.0,
+    }
+    for name, values in samples.items():
+        assert stats.kstest(values, name).pvalue > CHANCE
+    wholes = draws.integers(7, (count,))
+    assert stats.chisquare(np.bincount(wholes, minlength=7)).pvalue > CHANCE
+    signs = draws.signs((count,))
+    assert set(signs.tolist()) == {-1.0, 1.0}
+    assert stats.binomtest(int((signs > 0).sum()), count).pvalue > CHANCE
+
+
+def test_permutations_are_uniform() -> None:
+    found = SecretDraws().permutations(12_000, 3)
+    assert (np.sort(found, axis=1) == np.arange(3)).all()
+    counts = np.unique(found @ np.array([9, 3, 1]), return_counts=True)[1]
+    assert len(counts) == 6
+    assert stats.chisquare(counts).pvalue > CHANCE
+
+
+def test_partners_are_others_and_all_different() -> None:
+    rows = np.arange(5).repeat(2000)
+    found = SecretDraws().partners(rows, 3, 5)
+    assert np.array_equal(found[:, 0], rows)
+    assert all(len(set(row)) == 3 for row in found.tolist())
+    others = np.bincount(found[rows == 0, 1:].reshape(-1), minlength=5)
+    assert others[0] == 0
+    assert stats.chisquare(others[1:]).pvalue > CHANCE
+
+
+def test_no_draw_comes_twice_and_none_is_shown() -> None:
+    draws = SecretDraws()
+    assert draws.root() != draws.root()
+    assert not np.array_equal(draws.uniform((8,)), draws.uniform((8,)))
+    assert not np.array_equal(SecretDraws().uniform((8,)), SecretDraws().uniform((8,)))
+    assert repr(draws) == "SecretDraws(hidden)"
+    with pytest.raises(TypeError, match="drawn twice"):
+        pickle.dumps(draws)

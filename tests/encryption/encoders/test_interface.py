@@ -1,0 +1,182 @@
+"""Every encoder keeps the promises of the interface, and what runs one counts what it publishes."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instahide import Exposure, ImageTable, Scheme, open_split
+from instahide.encryption.encoder import Encoder
+from instahide.encryption.encoders.base import (
+    EncoderInput,
+    Encodings,
+    ImageEncoder,
+    InstanceEncoder,
+    Published,
+)
+from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.registry import BUILTIN, encoder_named
+from instahide.encryption.encoders.table_encoder import TableEncoder, open_encoder
+from instahide.errors import ExposureLimitError, InstaHideError, SchemeError
+
+#: Settings with which each encoder fits images of 8 x 8 pixels.
+SETTINGS: dict[str, dict[str, Any]] = {"neuracrypt": {"width": 16}}
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageTable:
+    return open_split("digits").train.subset(np.arange(40))
+
+
+@pytest.fixture(scope="module")
+def public() -> ImageTable:
+    return open_split("digits").test.subset(np.arange(30))
+
+
+def made(name: str) -> InstanceEncoder:
+    return encoder_named(name, SETTINGS.get(name))
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_an_encoder_returns_what_the_interface_promises(
+    name: str, digits: ImageTable, public: ImageTable
+) -> None:
+    method, draws = made(name), SecretDraws()
+    source = EncoderInput(digits, public.normalized_like(digits) if method.uses_public else None)
+    rows = np.array([3, 0, 3, 39])
+    key = method.draw_key(digits.shape, draws)
+    encodings = method.encode(source, rows, key, draws)
+    assert encodings.images.shape == (4, *method.output_shape(digits.shape))
+    assert encodings.images.dtype == torch.float32
+    assert encodings.rows.shape == encodings.coefficients.shape == (4, method.private_k)
+    assert np.array_equal(encodings.rows[:, 0], rows)
+    assert all(len(set(row)) == method.private_k for row in encodings.rows.tolist())
+    # The label is the mix of the labels that the coefficients say.
+    wanted = source.labels(encodings.rows, encodings.coefficients)
+    torch.testing.assert_close(encodings.labels, wanted)
+    assert (key is None) == (not method.has_data_set_key)
+    inputs = method.network_input(torch.from_numpy(digits.normalized()), key, draws)
+    assert inputs.shape == (40, *method.output_shape(digits.shape))
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_settings_make_the_same_encoder_and_it_can_be_pickled(name: str) -> None:
+    method = made(name)
+    assert pickle.loads(pickle.dumps(method)) == method  # noqa: S301  our own
+    assert encoder_named(method.name, method.settings) == method
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_encoders_draw_from_the_key_stream_alone(
+    name: str, digits: ImageTable, public: ImageTable
+) -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    before = torch.get_rng_state(), pickle.dumps(np.random.get_state())
+    TableEncoder(made(name), digits, public).encode(np.arange(8))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert pickle.dumps(np.random.get_state()) == before[1]
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_every_private_image_in_an_encoding_is_counted(
+    name: str, digits: ImageTable, public: ImageTable
+) -> None:
+    encoder = TableEncoder(made(name), digits, public)
+    found = encoder.encode_with_rows(np.arange(40))
+    counts = np.bincount(found.rows.reshape(-1), minlength=40)
+    assert np.array_equal(encoder.exposure.counts, counts)
+    assert encoder.exposure.counts.sum() == 40 * encoder.method.private_k
+
+
+def test_a_scheme_encrypts_as_the_encoder_of_tables_does(digits: ImageTable) -> None:
+    """The mix that the interface returns is the weighted sum of the images that it names."""
+    scheme, draws = Scheme.mixup(3), SecretDraws()
+    made = scheme.encode(EncoderInput(digits), np.arange(8), None, draws)
+    parts = torch.from_numpy(digits.normalized(made.rows.reshape(-1))).reshape(8, 3, 1, 8, 8)
+    mixes = (parts * torch.from_numpy(made.coefficients)[:, :, None, None, None]).sum(dim=1)
+    torch.testing.assert_close(made.images, mixes)
+    assert isinstance(open_encoder(scheme, digits), Encoder)
+    assert isinstance(open_encoder(made_of("dp-instahide"), digits), TableEncoder)
+
+
+def made_of(name: str) -> InstanceEncoder:
+    return made(name)
+
+
+def test_a_limit_holds_and_ends_a_block_early(digits: ImageTable) -> None:
+    encoder = TableEncoder(made("block-scrambling"), digits, exposure=Exposure(40, limit=2))
+    assert len(encoder.encode(np.array([0, 1, 0, 1, 0, 2])).images) == 4
+    with pytest.raises(ExposureLimitError):
+        encoder.encode(np.array([0]))
+    assert encoder.exposure.counts.max() == 2
+
+
+def test_a_table_encoder_is_not_copied_and_shows_no_key(digits: ImageTable) -> None:
+    encoder = TableEncoder(made("block-scrambling"), digits)
+    with pytest.raises(TypeError, match="another key"):
+        pickle.dumps(encoder)
+    for secret in (encoder._draws, encoder._key):
+        assert "hidden" in repr(secret)
+    assert "tensor" not in repr(encoder)
+
+
+def test_an_account_for_a_scheme_is_refused(digits: ImageTable) -> None:
+    class OfScheme(Exposure):
+        def require_rate(self, rate: float) -> None:
+            if rate > 1:
+                raise InstaHideError("The account is of a scheme.", "Open another.")
+
+    with pytest.raises(InstaHideError, match="of a scheme"):
+        TableEncoder(made("dp-instahide"), digits, exposure=OfScheme(40))
+
+
+@dataclass(frozen=True)
+class Lies(ImageEncoder):
+    """Says that it encodes other images than it was asked to."""
+
+    name: ClassVar[str] = "lies"
+
+    def transform(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
+        return images
+
+    def encode(
+        self, source: EncoderInput, rows: NDArray[np.int64], key: Any, draws: SecretDraws
+    ) -> Encodings:
+        return super().encode(source, (rows + 1) % len(source.private), key, draws)
+
+
+@dataclass(frozen=True)
+class Broken(ImageEncoder):
+    """Returns values that are not numbers."""
+
+    name: ClassVar[str] = "broken"
+
+    def transform(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
+        return images / 0
+
+
+@pytest.mark.parametrize("method", [Lies(), Broken()])
+def test_what_an_encoder_returns_is_checked(method: ImageEncoder, digits: ImageTable) -> None:
+    encoder = TableEncoder(method, digits)
+    with pytest.raises(SchemeError, match="returned something else"):
+        encoder.encode(np.arange(4))
+    assert encoder.exposure.counts.sum() == 0
+
+
+def test_an_encoder_that_mixes_public_images_needs_some(digits: ImageTable) -> None:
+    with pytest.raises(SchemeError, match="public images"):
+        TableEncoder(Scheme.cross(4), digits)
+
+
+def test_only_noise_has_a_guarantee() -> None:
+    published = Published(100, (1, 8, 8), (0.3,), 1)
+    finite = {name for name in BUILTIN if np.isfinite(made(name).epsilon(published, 1e-5))}
+    assert finite == {"noisy-mixup", "dp-instahide"}
