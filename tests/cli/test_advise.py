@@ -16,11 +16,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from instahide.audit.advice.journal import MEASUREMENTS
+from instahide.audit.advice.open_search import Request, open_search
 from instahide.audit.advice.page import HTML, JSON, SETTINGS
+from instahide.audit.advice.schema import Measurement, Targets
 from instahide.cli.advise import NOT_MET
 from instahide.cli.main import app
+from instahide.data.read_settings import ReadSettings
 from instahide.encodings.folder import EncodedFolder
 from instahide.training.settings import TrainSettings
+from tests.audit.advice.examples import candidate, measurement
 from tests.waiting import wait_until
 
 #: A search that any machine does in a minute or two.
@@ -89,6 +93,24 @@ def test_a_search_on_digits_survives_a_kill_and_its_file_is_taken(tmp_path: Path
     assert refused.returncode == NOT_MET, refused.stderr
     assert "No setting that was tried meets both targets" in refused.stdout
     assert not (out / SETTINGS).exists()
+
+
+def test_an_answer_from_what_was_measured_is_a_file_that_is_taken(tmp_path: Path) -> None:
+    out = tmp_path / "advice"
+    targets = Targets(max_recovered=0.25, max_drop=3)
+    request = Request("digits", ReadSettings(), targets, 1.0, schemes=("inside",), steps=24)
+    journal = open_search(request, out).journal
+    found = candidate(scheme="inside", noise=0.5)
+    journal.add(Measurement(candidate=None, seed=0, accuracy=0.95))
+    journal.add(measurement(found))
+    journal.add(measurement(found, seed=1, thorough=True))
+    words = ("advise", "digits", *TINY, "--max-recovered", 0.25, "--max-drop", 3, "--out", out)
+    done = run(tmp_path, *words, "--budget", "1s")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Recommended: scheme inside, k = 4, noise 0.5, 2 encodings")
+    assert str(out / SETTINGS) in done.stdout
+    assert len(measured(out)) == 3
+    taken(tmp_path, out / SETTINGS)
 
 
 def taken(folder: Path, file: Path) -> None:

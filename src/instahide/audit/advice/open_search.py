@@ -123,7 +123,7 @@ def _split(request: Request) -> Split:
     train = split.train
     if len(train.shape) != 3:
         raise DataError(
-            f"{request.source} holds volumes, which the reconstruction attack does not take.",
+            f"{request.source} holds volumes, which demixing, one of the attacks, does not take.",
             "Use images of two dimensions, such as slices.",
         )
     if train.task == "regression":
