@@ -381,7 +381,7 @@ def test_memory_mapped_images_go_out_as_arrays_that_can_be_shared(
     monkeypatch.setattr(engine, "resources", lambda: [{"object_store_memory": 1e9}])
     whole = publication(Scheme.cross(2, private_k=1), copies=1)
     whole.images.save(tmp_path / "table")
-    mapped = Publication(ImageTable.load(tmp_path / "table"), whole.public, whole.scheme, 1)
+    mapped = Publication(ImageTable.load(tmp_path / "table"), whole.public, whole.method, 1)
     shared = engine._shareable(mapped)
     assert type(shared.images.pixels) is np.ndarray
     assert (shared.images.pixels == whole.images.pixels).all()

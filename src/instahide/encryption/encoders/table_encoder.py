@@ -160,8 +160,8 @@ def open_encoder(
     Examples:
         >>> from instahide import Scheme, open_split
         >>> from instahide.encryption.encoders.table_encoder import open_encoder
-        >>> open_encoder(Scheme.inside(4), open_split("digits").train).images
-        ImageTable(1437 of (1, 8, 8), 10 classes)
+        >>> type(open_encoder(Scheme.inside(4), open_split("digits").train)).__name__
+        'Encoder'
     """
     if isinstance(method, Scheme):
         return Encoder(method, images, public, exposure=exposure, participant=participant)
