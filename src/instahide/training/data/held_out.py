@@ -8,7 +8,6 @@ from instahide.data import ImageTable
 from instahide.data.group_counts import strata_of
 from instahide.data.labels import strata
 from instahide.data.splits import grouped_split, stratified_split
-from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError, InstaHideError
 from instahide.training.settings import TrainSettings
 
@@ -38,16 +37,18 @@ def hold_out(settings: TrainSettings, images: ImageTable) -> tuple[ImageTable, I
         _require_calibratable(settings, images)
         return _parts(images, stated)
     share = min(SHARE, MOST / max(1, len(images)))
-    scheme = settings.instance_encoder(images.task)
-    mixes = isinstance(scheme, Scheme) and scheme.k > 1 and not scheme.noise
-    wanted = stated is None and images.task == "multi-label" and mixes
+    none = images.subset(slice(0, 0))
+    if settings.encoder is not None:
+        return images, none
+    scheme = settings.encryption(images.task)
+    wanted = stated is None and images.task == "multi-label" and scheme.k > 1 and not scheme.noise
     if not wanted or share * len(images) < LEAST or _groups(images) < LEAST_GROUPS:
-        return images, images.subset(slice(0, 0))
+        return images, none
     try:
         return _parts(images, share)
     except DataError:
         # Groups that cannot be divided.
-        return images, images.subset(slice(0, 0))
+        return images, none
 
 
 def _parts(images: ImageTable, share: float) -> tuple[ImageTable, ImageTable]:
