@@ -160,7 +160,7 @@ def test_the_guarantee_is_that_of_publishing() -> None:
     assert (facts(subject()).loss, facts(subject()).error_floor) == (None, None)
     assert facts(noisy).prior_statement is None
     pool = ImageTable.from_arrays(natural(40, 4, 8))
-    said = facts(replace(noisy, scheme=Scheme.cross(4, noise=30.0), public=pool)).prior_statement
+    said = facts(replace(noisy, encoder=Scheme.cross(4, noise=30.0), public=pool)).prior_statement
     assert said is not None
     assert "rests on a prior estimated from them" in said
 

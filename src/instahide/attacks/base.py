@@ -42,8 +42,7 @@ class ThreatModel:
         known_mixes: number of first encodings whose mix before the mask the attacker knows.
         encodings_per_image: encodings of each private image; None if the attacker does not know
             this number, and therefore not the number of private images.
-        update: whether the attacker has a network and a participant's update of it, as a
-            federation's server does, instead of the encodings.
+        update: whether it has a network and a participant's update of it instead of encodings.
         known_images: whether the attacker has the private images, but not which encoding is whose.
 
     Raises:
@@ -63,8 +62,7 @@ class ThreatModel:
         copies = self.encodings_per_image
         if (copies is not None and copies < 1) or self.known_mixes < 0:
             raise InstaHideError(
-                f"{copies} encodings of an image and {self.known_mixes} known "
-                "mixes are not something to observe.",
+                f"{copies} encodings of an image and {self.known_mixes} known mixes cannot be.",
                 "Use at least 1 encoding of an image, and 0 or more known mixes.",
             )
 
@@ -159,8 +157,7 @@ class EncodingObservation(Observation):
         labels: (n, classes) float32: soft labels, or 1 for each class in the mix.
         public: the public pool, or similar images, according to ``threat.public``.
         shadow: images similar to the private ones, none of them private.
-        groups: (n,) int64, equal for encodings of the same private image. The numbers themselves
-            have no meaning.
+        groups: (n,) int64 without further meaning, equal for encodings of one private image.
         known_mixes: (m, C, H, W) float32, the mixes of the first m encodings before the mask.
         augmentation: crop and flip of every image of a mix, which the scheme's users agree on.
         known_images: (N, C, H, W) float32, the private images in random order, normalized.
@@ -370,10 +367,8 @@ class Attack(Protocol[Seen]):
         title: a description in one line.
         paper: its publication.
 
-    It is run on volumes only if it has an attribute ``volumes`` that is true, on encodings of
-    mirrored or cropped images only if it has an attribute ``augmented`` that is true, and on
-    encodings of other encoders than InstaHide only if it has an attribute ``any_encoder`` that is
-    true.
+    It is run on volumes, on encodings of moved images and on those of other encoders than
+    InstaHide only if its attribute ``volumes``, ``augmented`` or ``any_encoder`` is true.
     """
 
     name: str

@@ -98,11 +98,12 @@ class EncryptOptions(ReadSettings, MixingOptions):
         if self.config is None:
             return self
         from instahide.training.settings import TrainSettings
+        from instahide.training.settings_file import require_named
 
         settings = TrainSettings.load(self.config)
         given = {name: getattr(self, name) for name in self.model_fields_set}
         # Of the network nothing is read.
-        settings.require_named({"model": settings.model, **given}, self.config)
+        require_named(settings, {"model": settings.model, **given}, self.config)
         for name in ("crop_padding", "flip", "fresh_crops"):
             if getattr(settings, name):
                 raise InstaHideError(

@@ -14,6 +14,7 @@ from rich.table import Table
 from instahide.cli.console import WARNING, err, explained, notes, out
 from instahide.cli.options import LABEL_PANEL, MIXING_PANEL, command
 from instahide.training.settings import TrainSettings
+from instahide.training.settings_file import require_named
 
 if TYPE_CHECKING:
     from instahide.training.distributed.processes import Processes
@@ -114,7 +115,7 @@ def _settings(
     own = folder / "settings.json"
     source = own if resume and own.exists() and config is None else config
     settings = TrainSettings.load(source) if source else TrainSettings.from_values({})
-    settings.require_named(given, source)
+    require_named(settings, given, source)
     if config is not None and not settings.pooled:
         settings = _for_folders(settings, given.get("data", settings.data))
     return settings.merged(given)

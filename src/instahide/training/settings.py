@@ -290,31 +290,6 @@ class TrainSettings(ReadSettings):
         """
         return cls.from_values(read_settings_file(path), str(path))
 
-    def require_named(self, given: Mapping[str, object], source: object) -> None:
-        """Check that the network and the encoder run no code that a file alone names.
-
-        Args:
-            given: values by the user, by name of the setting.
-            source: the file of these settings.
-
-        Raises:
-            InstaHideError: one is of another package, and the user did not name it.
-        """
-        from instahide.encryption.encoders.registry import is_builtin
-        from instahide.training.models.imported import is_imported
-
-        named = {"model": self.model if is_imported(self.model) else None}
-        if self.encoder is not None and not is_builtin(self.encoder):
-            named["encoder"] = self.encoder
-        for setting, name in named.items():
-            if name is not None and setting not in given:
-                what = "network" if setting == "model" else setting
-                raise InstaHideError(
-                    f"{source} names the {what} `{name}`, whose package would be imported.",
-                    "If you trust the file and the package, name it yourself: "
-                    f"`{setting}='{name}'`.",
-                )
-
     def merged(self, values: Mapping[str, object]) -> Self:
         """These settings, replaced by ``values`` where these have any.
 

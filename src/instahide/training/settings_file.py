@@ -6,11 +6,15 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from instahide.errors import InstaHideError, failure_reason
 from instahide.utils.atomic_write import read_regular
+
+if TYPE_CHECKING:
+    from instahide.training.settings import TrainSettings
 
 #: Bytes of a settings file, at most.
 MOST_BYTES = 1 << 16
@@ -62,3 +66,29 @@ def read_settings_file(path: Path) -> dict[str, object]:
             f"{path} holds no settings.", "Write one `name: value` a line, such as `epochs: 30`."
         )
     return values
+
+
+def require_named(settings: TrainSettings, given: Mapping[str, object], source: object) -> None:
+    """Check that the network and the encoder run no code that a file alone names.
+
+    Args:
+        settings: of the file.
+        given: values by the user, by name of the setting.
+        source: the file.
+
+    Raises:
+        InstaHideError: one is of another package, and the user did not name it.
+    """
+    from instahide.encryption.encoders.registry import is_builtin
+    from instahide.training.models.imported import is_imported
+
+    named = {"model": settings.model if is_imported(settings.model) else None}
+    if settings.encoder is not None and not is_builtin(settings.encoder):
+        named["encoder"] = settings.encoder
+    for setting, name in named.items():
+        if name is not None and setting not in given:
+            what = "network" if setting == "model" else setting
+            raise InstaHideError(
+                f"{source} names the {what} `{name}`, whose package would be imported.",
+                f"If you trust the file and the package, name it yourself: `{setting}='{name}'`.",
+            )

@@ -94,7 +94,7 @@ def write_advice(advice: Advice, folder: Path) -> None:
 
 def settings_file(settings: Mapping[str, Any]) -> str:
     """The settings in YAML, for `encrypt` and `train`."""
-    head = "# For `instahide encrypt IMAGES --config` and `instahide train --config`.\n"
+    head = "# Settings for `instahide encrypt` and `instahide train`, which take this file.\n"
     return head + yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
 
 

@@ -16,11 +16,11 @@ import torch
 from instahide._version import __version__
 from instahide.audit import hardness
 from instahide.audit.report import charts, overview
+from instahide.audit.report.guarantees import privacy_sentence
 from instahide.audit.report.schema import AttackResult, Report
 from instahide.audit.report.summary import (
     duration,
     finding,
-    privacy_sentence,
     shortfall,
     summarize,
 )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from instahide.audit.report.guarantees import guarantee_statements, privacy_sentence
 from instahide.audit.report.schema import AttackResult, Facts
 from instahide.audit.report.thresholds import identified_share, recovered_share
 from instahide.audit.schedule import ENDLESS, FEDERATIONS, SENT, On, Task
 from instahide.audit.scoring.ceiling import resists
 from instahide.audit.scoring.gradient_inversion import ABOVE_BLANK, INVERTED
 from instahide.audit.scoring.scores import LEAST_COEFFICIENT
-from instahide.encryption.guarantees.statements import Guarantees
-from instahide.encryption.privacy import privacy_statement
 
 #: If at least this share of the encodings was recovered, the inversion limits nothing.
 NEARLY_ALL = 0.95
@@ -55,7 +54,7 @@ def summarize(
     if any(result.figures.get("found") for result in done):
         sentences.insert(0, _generator(done))
     if facts.epsilon is None:
-        sentences += [_statements(facts), _share(facts), LIMITS]
+        sentences += [guarantee_statements(facts), _share(facts), LIMITS]
     else:
         sentences += [_share(facts), privacy_sentence(facts), LIMITS]
     first, *rest = [sentence for sentence in sentences if sentence]
@@ -93,39 +92,6 @@ def finding(result: AttackResult) -> str:
         _generator,
     )  # fmt: skip
     return next((said for kind in kinds if (said := kind([result]))), "")
-
-
-def privacy_sentence(facts: Facts) -> str:
-    """Return a paragraph on the differential privacy of the published encodings."""
-    if facts.epsilon is None:
-        return f"There is no guarantee against attacks that were not tried. {_statements(facts)}"
-    return (
-        f"{_statements(facts)} All this is for the pixels of one image, also against an attacker "
-        "who knows the label and the partners of the image. Differential privacy and "
-        "reconstruction robustness hold against any attack. A smaller epsilon is a stronger "
-        "guarantee; above 10 the guarantee is almost meaningless."
-    )
-
-
-def _statements(facts: Facts) -> str:
-    """Return the sentences on guarantees."""
-    if facts.encoder != "instahide":
-        return _statement_of_encoder(facts)
-    found = Guarantees(
-        bool(facts.scheme.get("noise")), facts.epsilon, facts.error_floor, facts.loss, facts.delta
-    )
-    scope = "; the ledger has it" if facts.epsilon is None else ""
-    statements = found.statements(scope=scope, at_most=True)
-    if facts.prior_statement is not None:
-        statements["error_floor_with_a_prior"] = facts.prior_statement
-    return " ".join(f"{statement}." for statement in statements.values())
-
-
-def _statement_of_encoder(facts: Facts) -> str:
-    """Return the sentence on differential privacy, the only guarantee of other encoders."""
-    if facts.epsilon is None:
-        return f"Differential privacy: no guarantee of the encoder {facts.encoder} is known here."
-    return f"{privacy_statement(facts.epsilon, facts.delta, noise=True, scope=', at most')}."
 
 
 def duration(seconds: float) -> str:
