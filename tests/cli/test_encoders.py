@@ -121,6 +121,8 @@ def test_a_settings_file_imports_no_package_that_was_not_typed() -> None:
     )
     answer = refused("train", "--config", "run.yaml", "--out", "run")
     assert "would be imported" in answer
+    answer = refused("encrypt", "images.npz", "--config", "run.yaml", "--out", "folder")
+    assert "would be imported" in answer
     assert "foreign_encoder" not in sys.modules
     said("train", "--config", "run.yaml", *FOREIGN, "--out", "run")
     audit = ("audit", "run", "--images", "images.npz", "--only", "statistics", "--budget", "5s")
