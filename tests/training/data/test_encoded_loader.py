@@ -163,14 +163,14 @@ def test_leaving_early_leaves_no_thread_behind(taken: int, monkeypatch: pytest.M
 def test_a_block_is_made_while_another_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_module, "BLOCK", 4)
     encoder = Encoder(PLAIN, table(20))
-    encode, started = encoder._encode, [threading.Event() for _ in range(5)]
+    mixed, started = encoder._mixed, [threading.Event() for _ in range(5)]
     left = iter(started)
 
     def noting(*arguments: object) -> Encoded:
         next(left).set()
-        return encode(*arguments)  # type: ignore[arg-type]
+        return mixed(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(encoder, "_encode", noting)
+    monkeypatch.setattr(encoder, "_mixed", noting)
     iterator = iter(EncodedLoader(encoder, 4))
     next(iterator)
     assert started[BLOCKS_AHEAD].wait(LIMIT), "the next blocks are made before they are asked for"
