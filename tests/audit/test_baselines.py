@@ -56,7 +56,7 @@ def test_each_runs_within_its_budget_and_recovers_images(name: str, tmp_path: Pa
     ("changes", "reason"),
     [
         ({"copies": 2}, "must be known to have at least 3 encodings"),
-        ({"scheme": replace(Scheme.inside(2), mask=False)}, "masked"),
+        ({"encoder": replace(Scheme.inside(2), mask=False)}, "masked"),
     ],
 )
 def test_each_refuses_what_it_cannot_attack(

@@ -62,7 +62,7 @@ def test_one_step_moves_the_weights_by_the_gradient(images: ImageTable) -> None:
 def test_the_attacker_gets_no_encoding_and_no_label(images: ImageTable) -> None:
     observation, truth = seen(images, Scheme.inside(4))
     assert {field.name for field in fields(observation)} == {
-        "scheme", "mean", "std", "threat", "shape", "network", "update", "labels",
+        "encoder", "mean", "std", "threat", "shape", "network", "update", "labels",
     }  # fmt: skip
     assert observation.shape == (1, 8, 8)
     assert observation.labels is None

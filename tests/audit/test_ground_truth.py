@@ -67,7 +67,7 @@ def test_only_what_is_granted_is_seen() -> None:
     observation, _ = seen(Scheme.cross(4), ThreatModel(labels="none", public="none"))
     granted = (field.name for field in dataclasses.fields(observation))
     absent = {name for name in granted if getattr(observation, name) is None}
-    assert absent == {"labels", "public", "shadow", "groups", "known_mixes"}
+    assert absent == {"labels", "public", "shadow", "groups", "known_mixes", "known_images"}
 
 
 def test_coarse_labels_hold_no_coefficient() -> None:
