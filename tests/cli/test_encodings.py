@@ -259,7 +259,7 @@ def test_verify_says_which_shard_is_damaged(tmp_path: Path) -> None:
 
 def test_no_image_passes_its_limit_and_the_end_is_explained() -> None:
     text = encrypt("--copies", "20", "--max-exposure", "12")
-    assert "more than 12 encodings" in text
+    assert "ended before an image passed a limit (--max-exposure 12)" in text
     opened = EncodedFolder.open("enc")
     assert opened.manifest.ended == "limit"
     assert 0 < len(opened) < 20 * IMAGES
