@@ -95,7 +95,7 @@ def test_known_answer() -> None:
     assert words.tobytes().hex() == "a7f5605d9db931f43d1957e1991289bb"
     assert {purpose.name: int(purpose) for purpose in Purpose} == {
         "PARTNERS": 1, "COEFFICIENTS": 2, "MASKS": 3, "AUGMENTATION": 4, "ORDER": 5, "CROPS": 6,
-        "NOISE": 7,
+        "NOISE": 7, "ENCODERS": 8,
     }  # fmt: skip
 
 
