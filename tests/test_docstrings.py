@@ -20,7 +20,7 @@ FURTHER: dict[str, tuple[str, ...] | None] = {
     "instahide.training.models.builtin": None,
     "instahide.training.models.deployment": ("Deployment",),
     "instahide.encryption.encoders.base": ("ImageEncoder",),
-    "instahide.encryption.encoders.draws": ("SecretDraws",),
+    "instahide.encryption.encoders.secret_random": ("SecretRandom",),
     "instahide.encryption.encoders.registry": ("encoder_named", "parse_settings"),
     "instahide.encryption.encoders.table_encoder": ("TableEncoder", "open_encoder"),
     "instahide.encryption.encoders.rivals.block_scrambling": ("BlockScrambling",),

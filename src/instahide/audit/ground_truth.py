@@ -15,7 +15,7 @@ from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoded, random_permutation
 from instahide.encryption.encoders.base import InstanceEncoder
-from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.encoders.table_encoder import TableEncoder
 from instahide.encryption.known_keys import KnownKeyEncodings, encode_with_known_keys
 from instahide.encryption.scheme import Scheme
@@ -131,7 +131,7 @@ def observe_pairs(
     order = np.concatenate(
         [random_permutation(len(images))[: 2 * half].reshape(half, 2) for _ in range(rounds)]
     )
-    second = SecretDraws().integers(2, (len(order),))
+    second = SecretRandom().integers(2, (len(order),))
     made = _encoded(encoder, images, public, order[np.arange(len(order)), second])
     observation = PairObservation(
         encoder,

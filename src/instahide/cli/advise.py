@@ -148,7 +148,7 @@ def _named(candidate: Candidate | None) -> str:
 
 def _line(measurement: Measurement, number: int) -> str:
     """One measurement in a line."""
-    from instahide.audit.advice.verdict import percent
+    from instahide.audit.advice.decision import percent
     from instahide.audit.report.summary import duration
 
     name = f"{number}. {_named(measurement.candidate)}, seed {measurement.seed}"
@@ -169,8 +169,8 @@ def _line(measurement: Measurement, number: int) -> str:
 
 
 def _print(advice: Advice, folder: Path) -> None:
+    from instahide.audit.advice.decision import described, percent
     from instahide.audit.advice.page import HTML, SETTINGS
-    from instahide.audit.advice.verdict import described, percent
 
     lines = [*advice.answer, f"The front has {len(advice.front)} settings:"]
     lines += [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from instahide.encryption.encoders.base import ImageEncoder
-from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.secret_random import SecretRandom
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Identity(ImageEncoder):
     title: ClassVar[str] = "The image itself"
     paper: ClassVar[str] = "none"
 
-    def transform(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
         return images.clone()
 
 
@@ -32,5 +32,5 @@ class PureNoise(ImageEncoder):
     title: ClassVar[str] = "Noise"
     paper: ClassVar[str] = "none"
 
-    def transform(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
-        return torch.from_numpy(draws.normal(tuple(images.shape))).float()
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return torch.from_numpy(random.normal(tuple(images.shape))).float()

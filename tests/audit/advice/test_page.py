@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from instahide.audit.advice.chart import front_chart
+from instahide.audit.advice.decision import answer, decide
 from instahide.audit.advice.page import HTML, JSON, SETTINGS, render, write_advice
 from instahide.audit.advice.schema import Advice, Setting, Targets
-from instahide.audit.advice.verdict import answer, decide
 from instahide.training.settings import TrainSettings
 from tests.audit.advice.examples import candidate, measurement, setting
 from tests.audit.examples import HOSTILE

@@ -10,11 +10,11 @@ import pytest
 
 from instahide.audit.advice.bench import Job
 from instahide.audit.advice.candidate import SEARCHED, Candidate, Space
+from instahide.audit.advice.decision import decide
 from instahide.audit.advice.front import Point
 from instahide.audit.advice.journal import MEASUREMENTS, Journal
 from instahide.audit.advice.schema import Measurement, Targets
 from instahide.audit.advice.search import Search
-from instahide.audit.advice.verdict import decide
 from instahide.errors import DamagedFileError, InstaHideError
 from tests.audit.advice.examples import Clock, MadeUpBench, candidate, measurement
 

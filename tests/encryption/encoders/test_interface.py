@@ -21,8 +21,8 @@ from instahide.encryption.encoders.base import (
     InstanceEncoder,
     Published,
 )
-from instahide.encryption.encoders.draws import SecretDraws
 from instahide.encryption.encoders.registry import BUILTIN, encoder_named
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.encoders.table_encoder import TableEncoder, open_encoder
 from instahide.errors import ExposureLimitError, InstaHideError, SchemeError
 
@@ -48,11 +48,11 @@ def made(name: str) -> InstanceEncoder:
 def test_an_encoder_returns_what_the_interface_promises(
     name: str, digits: ImageTable, public: ImageTable
 ) -> None:
-    method, draws = made(name), SecretDraws()
+    method, random = made(name), SecretRandom()
     source = EncoderInput(digits, public.normalized_like(digits) if method.uses_public else None)
     rows = np.array([3, 0, 3, 39])
-    key = method.draw_key(digits.shape, draws)
-    encodings = method.encode(source, rows, key, draws)
+    key = method.draw_key(digits.shape, random)
+    encodings = method.encode(source, rows, key, random)
     assert encodings.images.shape == (4, *method.output_shape(digits.shape))
     assert encodings.images.dtype == torch.float32
     assert encodings.rows.shape == encodings.coefficients.shape == (4, method.private_k)
@@ -62,7 +62,7 @@ def test_an_encoder_returns_what_the_interface_promises(
     wanted = source.labels(encodings.rows, encodings.coefficients)
     torch.testing.assert_close(encodings.labels, wanted)
     assert (key is None) == (not method.has_data_set_key)
-    inputs = method.network_input(torch.from_numpy(digits.normalized()), key, draws)
+    inputs = method.network_input(torch.from_numpy(digits.normalized()), key, random)
     assert inputs.shape == (40, *method.output_shape(digits.shape))
 
 
@@ -98,8 +98,8 @@ def test_every_private_image_in_an_encoding_is_counted(
 
 def test_a_scheme_encrypts_as_the_encoder_of_tables_does(digits: ImageTable) -> None:
     """The mix that the interface returns is the weighted sum of the images that it names."""
-    scheme, draws = Scheme.mixup(3), SecretDraws()
-    made = scheme.encode(EncoderInput(digits), np.arange(8), None, draws)
+    scheme, random = Scheme.mixup(3), SecretRandom()
+    made = scheme.encode(EncoderInput(digits), np.arange(8), None, random)
     parts = torch.from_numpy(digits.normalized(made.rows.reshape(-1))).reshape(8, 3, 1, 8, 8)
     mixes = (parts * torch.from_numpy(made.coefficients)[:, :, None, None, None]).sum(dim=1)
     torch.testing.assert_close(made.images, mixes)
@@ -144,13 +144,13 @@ class Lies(ImageEncoder):
 
     name: ClassVar[str] = "lies"
 
-    def transform(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
         return images
 
     def encode(
-        self, source: EncoderInput, rows: NDArray[np.int64], key: Any, draws: SecretDraws
+        self, source: EncoderInput, rows: NDArray[np.int64], key: Any, random: SecretRandom
     ) -> Encodings:
-        return super().encode(source, (rows + 1) % len(source.private), key, draws)
+        return super().encode(source, (rows + 1) % len(source.private), key, random)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Broken(ImageEncoder):
 
     name: ClassVar[str] = "broken"
 
-    def transform(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
         return images / 0
 
 

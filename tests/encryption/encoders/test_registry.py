@@ -33,7 +33,7 @@ class Negative(ImageEncoder):
     title: ClassVar[str] = "The negative"
     paper: ClassVar[str] = "none"
 
-    def transform(self, images, key, draws):
+    def transform(self, images, key, random):
         return -self.strength * images
 """
 

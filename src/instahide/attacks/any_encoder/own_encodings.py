@@ -14,7 +14,7 @@ from instahide.attacks.any_encoder.observation import PairObservation
 from instahide.attacks.base import EncodingObservation, require
 from instahide.data import ImageTable
 from instahide.encryption.encoders.base import EncoderInput
-from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.secret_random import SecretRandom
 
 #: Images of a batch.
 IMAGES = 64
@@ -49,7 +49,7 @@ def own_batches(
     shadow, encoder = require(observation.shadow), observation.encoder
     # The attacker's choice of images needs no secret randomness.
     generator = np.random.default_rng()
-    count, draws = min(images, len(shadow)), SecretDraws("attacker")
+    count, random = min(images, len(shadow)), SecretRandom("attacker")
     pool = None
     if encoder.uses_public:
         pool = (observation.public or shadow).with_pixels_like(shadow).normalized_like(shadow)
@@ -57,8 +57,8 @@ def own_batches(
     rows = np.tile(np.arange(count), copies)
     while True:
         source = EncoderInput(_some(shadow, count, generator), pool)
-        key = encoder.draw_key(source.private.shape, draws)
-        made = encoder.encode(source, rows, key, draws)
+        key = encoder.draw_key(source.private.shape, random)
+        made = encoder.encode(source, rows, key, random)
         shares = torch.zeros(len(rows), count)
         shares.scatter_add_(1, torch.from_numpy(made.rows), torch.from_numpy(made.coefficients))
         images_of = torch.from_numpy(source.private.normalized())

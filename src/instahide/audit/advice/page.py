@@ -10,9 +10,9 @@ import yaml
 
 from instahide.audit.advice.bench import LEARNED, QUICK
 from instahide.audit.advice.chart import front_chart
+from instahide.audit.advice.decision import CONFIRMED, answer, decide, described, percent
 from instahide.audit.advice.schema import Advice
 from instahide.audit.advice.search import Search
-from instahide.audit.advice.verdict import CONFIRMED, answer, decide, described, percent
 from instahide.audit.report import charts
 from instahide.audit.report.html import page_environment
 from instahide.utils.atomic_write import atomic_write, write_json

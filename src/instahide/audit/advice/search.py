@@ -11,11 +11,11 @@ from typing import Protocol
 from instahide.attacks.sandbox import IsolatedRunner
 from instahide.audit.advice.bench import Bench, Job, Shows, point_of
 from instahide.audit.advice.candidate import Candidate
+from instahide.audit.advice.decision import meeting, room_of
 from instahide.audit.advice.front import Point, pareto_front
 from instahide.audit.advice.journal import Journal
 from instahide.audit.advice.proposals import Proposals
 from instahide.audit.advice.schema import Measurement, Setting, Targets
-from instahide.audit.advice.verdict import meeting, room_of
 
 #: Shares of the budget after which new candidates and repetitions end. The last part is for a
 #: thorough attack on what meets the targets. Time that a part does not need goes to the others.

@@ -11,6 +11,7 @@ Key of a data set: secret values that all encodings of a data set share, if the 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide.data import ImageTable
-from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.mixing import soft_labels
 
 #: A value of a setting of an encoder.
@@ -138,12 +139,12 @@ class InstanceEncoder(Protocol):
         """
         ...
 
-    def draw_key(self, shape: tuple[int, ...], draws: SecretDraws) -> Any:
+    def draw_key(self, shape: tuple[int, ...], random: SecretRandom) -> Any:
         """A new key of a data set of images of ``shape``; None if it has none."""
         ...
 
     def encode(
-        self, source: EncoderInput, rows: NDArray[np.int64], key: Any, draws: SecretDraws
+        self, source: EncoderInput, rows: NDArray[np.int64], key: Any, random: SecretRandom
     ) -> Encodings:
         """Encode the private images ``rows`` (n,), which may occur more than once.
 
@@ -151,17 +152,17 @@ class InstanceEncoder(Protocol):
             source: all private images, and the public pool.
             rows: the images to encode.
             key: the key of the data set, as `draw_key` returned it.
-            draws: secret values for these encodings alone.
+            random: secret values for these encodings alone.
         """
         ...
 
-    def network_input(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
+    def network_input(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
         """What a network that was trained on encodings is given to classify ``images``.
 
         Args:
             images: (n, C, H, W) float32, normalized.
             key: the key of the data set.
-            draws: further secret values.
+            random: further secret values.
         """
         ...
 
@@ -175,29 +176,10 @@ class InstanceEncoder(Protocol):
 
 
 @dataclass(frozen=True)
-class ImageEncoder:
-    """Base class of encoders that encode each image by itself and keep its label.
+class EncoderDefaults:
+    """What most encoders have in common: no key of the data set, no guarantee.
 
-    A subclass is a frozen dataclass of settings with ``name``, ``title``, ``paper`` and
-    `transform`; with a key of the data set also `draw_key`, and ``has_data_set_key = True``.
-
-    Examples:
-        >>> from dataclasses import dataclass
-        >>> import numpy as np
-        >>> from instahide import open_split
-        >>> from instahide.encryption.encoders.base import ImageEncoder
-        >>> from instahide.encryption.encoders.table_encoder import TableEncoder
-        >>> @dataclass(frozen=True)
-        ... class Negative(ImageEncoder):
-        ...     name = "negative"
-        ...     title = "The negative of the image"
-        ...     paper = "none"
-        ...
-        ...     def transform(self, images, key, draws):
-        ...         return -images
-        >>> encoder = TableEncoder(Negative(), open_split("digits").train)
-        >>> tuple(encoder.encode(np.arange(8)).images.shape)
-        (8, 1, 8, 8)
+    A subclass is a frozen dataclass of settings.
     """
 
     name: ClassVar[str] = ""
@@ -216,26 +198,53 @@ class ImageEncoder:
         """The shape of the image."""
         return shape
 
-    def draw_key(self, shape: tuple[int, ...], draws: SecretDraws) -> Any:
+    def draw_key(self, shape: tuple[int, ...], random: SecretRandom) -> Any:
         """No key."""
         return None
-
-    def transform(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
-        """The encodings of ``images`` (n, C, H, W), normalized."""
-        raise NotImplementedError
-
-    def encode(
-        self, source: EncoderInput, rows: NDArray[np.int64], key: Any, draws: SecretDraws
-    ) -> Encodings:
-        """The private images ``rows``, transformed, with their labels."""
-        images, alone = rows[:, None], np.ones((len(rows), 1), np.float32)
-        encoded = self.transform(source.images(rows), key, draws)
-        return Encodings(encoded, source.labels(images, alone), images, alone)
-
-    def network_input(self, images: Tensor, key: Any, draws: SecretDraws) -> Tensor:
-        """The images, transformed as the private ones were."""
-        return self.transform(images, key, draws)
 
     def epsilon(self, published: Published, delta: float) -> float:
         """Infinite: there is no guarantee."""
         return math.inf
+
+
+@dataclass(frozen=True)
+class ImageEncoder(EncoderDefaults, ABC):
+    """Base class of encoders that encode each image by itself and keep its label.
+
+    A subclass is a frozen dataclass of settings with ``name``, ``title``, ``paper`` and
+    `transform`; with a key of the data set also `draw_key`, and ``has_data_set_key = True``.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> import numpy as np
+        >>> from instahide import open_split
+        >>> from instahide.encryption.encoders.base import ImageEncoder
+        >>> from instahide.encryption.encoders.table_encoder import TableEncoder
+        >>> @dataclass(frozen=True)
+        ... class Negative(ImageEncoder):
+        ...     name = "negative"
+        ...     title = "The negative of the image"
+        ...     paper = "none"
+        ...
+        ...     def transform(self, images, key, random):
+        ...         return -images
+        >>> encoder = TableEncoder(Negative(), open_split("digits").train)
+        >>> tuple(encoder.encode(np.arange(8)).images.shape)
+        (8, 1, 8, 8)
+    """
+
+    @abstractmethod
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        """The encodings of ``images`` (n, C, H, W), normalized."""
+
+    def encode(
+        self, source: EncoderInput, rows: NDArray[np.int64], key: Any, random: SecretRandom
+    ) -> Encodings:
+        """The private images ``rows``, transformed, with their labels."""
+        images, alone = rows[:, None], np.ones((len(rows), 1), np.float32)
+        encoded = self.transform(source.images(rows), key, random)
+        return Encodings(encoded, source.labels(images, alone), images, alone)
+
+    def network_input(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        """The images, transformed as the private ones were."""
+        return self.transform(images, key, random)

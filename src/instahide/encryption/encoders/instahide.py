@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         Published,
         Setting,
     )
-    from instahide.encryption.encoders.draws import SecretDraws
+    from instahide.encryption.encoders.secret_random import SecretRandom
     from instahide.encryption.scheme import Scheme
 
 
@@ -71,11 +71,11 @@ class InstaHideEncoder:
         """The shape of the image."""
         return shape
 
-    def draw_key(self, shape: tuple[int, ...], draws: SecretDraws) -> None:
+    def draw_key(self, shape: tuple[int, ...], random: SecretRandom) -> None:
         """None: each encoding has a key of its own."""
 
     def encode(
-        self, source: EncoderInput, rows: NDArray[np.int64], key: None, draws: SecretDraws
+        self, source: EncoderInput, rows: NDArray[np.int64], key: None, random: SecretRandom
     ) -> Encodings:
         """Encrypt the private images ``rows`` (n,) under new one-time keys.
 
@@ -86,12 +86,12 @@ class InstaHideEncoder:
         from instahide.encryption.known_keys import encode_with_known_keys
 
         made = encode_with_known_keys(
-            self._scheme, source.private, source.public, rows, root=draws.root()
+            self._scheme, source.private, source.public, rows, root=random.root()
         )
         private = slice(0, self._scheme.private_k)
         return Encodings(*made.encoded, made.partners[:, private], made.coefficients[:, private])
 
-    def network_input(self, images: Tensor, key: None, draws: SecretDraws) -> Tensor:
+    def network_input(self, images: Tensor, key: None, random: SecretRandom) -> Tensor:
         """The images themselves: networks also classify plain images."""
         return images
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.encoders.base import EncoderInput, Encodings, InstanceEncoder
-from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.exposure import Exposure, limit_error
 from instahide.encryption.scheme import Scheme
 from instahide.errors import SchemeError
@@ -67,7 +67,7 @@ class TableEncoder:
         self.exposure.group(images.content_ids)
         self.shape = method.output_shape(images.shape)
         self._source = EncoderInput(images, _pool(method, images, public))
-        self._draws = SecretDraws(participant)
+        self._draws = SecretRandom(participant)
         self._key: Any = method.draw_key(images.shape, self._draws)
 
     def permutation(self) -> NDArray[np.int64]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instahide.encryption.encoders.draws import SecretDraws
 from instahide.encryption.encoders.rivals.block_scrambling import BlockKey, BlockScrambling
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.errors import SchemeError
 
 
@@ -37,22 +37,22 @@ def slowly(images: Tensor, key: BlockKey, block: int) -> Tensor:
 @pytest.mark.parametrize("same", [False, True])
 @pytest.mark.parametrize(("channels", "block"), [(1, 2), (3, 4), (3, 8), (2, 1)])
 def test_it_does_the_steps_of_the_paper(channels: int, block: int, same: bool) -> None:
-    method, draws = BlockScrambling(block, same=same), SecretDraws()
+    method, random = BlockScrambling(block, same=same), SecretRandom()
     images = pictures(channels)
-    key = method.draw_key(tuple(images.shape[1:]), draws)
-    assert torch.equal(method.transform(images, key, draws), slowly(images, key, block))
+    key = method.draw_key(tuple(images.shape[1:]), random)
+    assert torch.equal(method.transform(images, key, random), slowly(images, key, block))
 
 
 def test_without_its_steps_it_is_the_identity() -> None:
     method = BlockScrambling(4, shuffle=False, turn=False, negative=False, colors=False)
-    draws = SecretDraws()
-    key = method.draw_key((3, 8, 8), draws)
-    assert torch.equal(method.transform(pictures(), key, draws), pictures())
+    random = SecretRandom()
+    key = method.draw_key((3, 8, 8), random)
+    assert torch.equal(method.transform(pictures(), key, random), pictures())
 
 
 def test_each_step_happens_and_can_be_left_out() -> None:
-    draws = SecretDraws()
-    whole = [BlockScrambling(2).draw_key((3, 16, 16), draws) for _ in range(3)]
+    random = SecretRandom()
+    whole = [BlockScrambling(2).draw_key((3, 16, 16), random) for _ in range(3)]
     assert all(not torch.equal(key.places, torch.arange(64)) for key in whole)
     turns = torch.cat([key.turns for key in whole])
     assert set(turns.tolist()) == {0, 1, 2, 3}
@@ -60,20 +60,20 @@ def test_each_step_happens_and_can_be_left_out() -> None:
         assert 0 < int(values.sum()) < 64
     for values in (key.negatives for key in whole):
         assert 0 < int(values.sum()) < 64
-    none = BlockScrambling(2, negative=False).draw_key((3, 16, 16), draws)
+    none = BlockScrambling(2, negative=False).draw_key((3, 16, 16), random)
     assert not none.negatives.any()
 
 
 def test_copies_are_equal_under_one_key_and_differ_under_another() -> None:
-    method, draws, images = BlockScrambling(2), SecretDraws(), pictures()
-    one, other = (method.draw_key((3, 8, 8), draws) for _ in range(2))
-    first, second = (method.transform(images, one, draws) for _ in range(2))
+    method, random, images = BlockScrambling(2), SecretRandom(), pictures()
+    one, other = (method.draw_key((3, 8, 8), random) for _ in range(2))
+    first, second = (method.transform(images, one, random) for _ in range(2))
     assert torch.equal(first, second)
-    assert not torch.equal(first, method.transform(images, other, draws))
+    assert not torch.equal(first, method.transform(images, other, random))
 
 
 def test_all_blocks_are_treated_alike_where_a_patch_embedding_needs_it() -> None:
-    key = BlockScrambling(2, same=True).draw_key((3, 8, 8), SecretDraws())
+    key = BlockScrambling(2, same=True).draw_key((3, 8, 8), SecretRandom())
     for values in (key.turns, key.mirrors, key.negatives[:, 0, 0, 0]):
         assert len(set(values.tolist())) == 1
 

@@ -13,8 +13,8 @@ from scipy import stats
 
 from instahide import ImageTable, open_split
 from instahide.encryption.encoders.base import EncoderInput, Published
-from instahide.encryption.encoders.draws import SecretDraws
 from instahide.encryption.encoders.rivals.dp_instahide import DPInstaHide
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.privacy import max_partner_count
 from instahide.errors import SchemeError
 
@@ -28,8 +28,8 @@ def digits() -> ImageTable:
 
 
 def test_an_encoding_is_the_mean_of_its_images_plus_laplace_noise(digits: ImageTable) -> None:
-    method, draws = DPInstaHide(k=3, noise=0.7), SecretDraws()
-    made = method.encode(EncoderInput(digits), np.arange(60).repeat(5), None, draws)
+    method, random = DPInstaHide(k=3, noise=0.7), SecretRandom()
+    made = method.encode(EncoderInput(digits), np.arange(60).repeat(5), None, random)
     parts = digits.normalized(made.rows.reshape(-1)).reshape(300, 3, 1, 8, 8)
     noise = (made.images.numpy() - parts.mean(axis=1)).reshape(-1) / 0.7
     assert stats.kstest(noise, "laplace").pvalue > 1e-6
@@ -38,7 +38,7 @@ def test_an_encoding_is_the_mean_of_its_images_plus_laplace_noise(digits: ImageT
 
 def test_without_noise_and_partners_it_is_the_image(digits: ImageTable) -> None:
     made = DPInstaHide(k=1, noise=0.0).encode(
-        EncoderInput(digits), np.arange(60), None, SecretDraws()
+        EncoderInput(digits), np.arange(60), None, SecretRandom()
     )
     assert torch.equal(made.images, torch.from_numpy(digits.normalized()))
 
@@ -102,4 +102,4 @@ def test_a_large_epsilon_does_not_overflow() -> None:
 def test_a_mix_of_more_images_than_there_are_is_refused(digits: ImageTable) -> None:
     few = EncoderInput(digits.subset(np.arange(3)))
     with pytest.raises(SchemeError, match="there are 3"):
-        DPInstaHide(k=4).encode(few, np.arange(3), None, SecretDraws())
+        DPInstaHide(k=4).encode(few, np.arange(3), None, SecretRandom())

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instahide.encryption.encoders.draws import SecretDraws
 from instahide.encryption.encoders.rivals.neuracrypt import NeuraCrypt, RandomNetwork
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.errors import SchemeError
 
 
@@ -34,18 +34,18 @@ def by_layers(images: Tensor, key: RandomNetwork, patch: int) -> Tensor:
 
 
 def test_it_is_the_network_of_the_paper() -> None:
-    method, draws = NeuraCrypt(patch=4, width=8, depth=2, shuffle=False), SecretDraws()
-    key = method.draw_key((3, 8, 8), draws)
-    found = method.transform(pictures(), key, draws)
+    method, random = NeuraCrypt(patch=4, width=8, depth=2, shuffle=False), SecretRandom()
+    key = method.draw_key((3, 8, 8), random)
+    found = method.transform(pictures(), key, random)
     assert found.shape == (6, 8, 2, 2)
     wanted = by_layers(pictures(), key, 4)
     torch.testing.assert_close(found.flatten(2).transpose(1, 2), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_it_shuffles_the_patches_of_each_encoding_and_nothing_else() -> None:
-    method, draws = NeuraCrypt(patch=2, width=8, depth=1), SecretDraws()
-    key = method.draw_key((3, 8, 8), draws)
-    found = method.transform(pictures(), key, draws).flatten(2).transpose(1, 2)
+    method, random = NeuraCrypt(patch=2, width=8, depth=1), SecretRandom()
+    key = method.draw_key((3, 8, 8), random)
+    found = method.transform(pictures(), key, random).flatten(2).transpose(1, 2)
     whole = by_layers(pictures(), key, 2)
     moved = 0
     for image, wanted in zip(found, whole, strict=True):
@@ -55,18 +55,18 @@ def test_it_shuffles_the_patches_of_each_encoding_and_nothing_else() -> None:
         assert distances.amin(dim=1).max() < 1e-3
         moved += not torch.equal(order, torch.arange(16))
     assert moved == 6
-    assert not torch.equal(found, method.transform(pictures(), key, draws).flatten(2))
+    assert not torch.equal(found, method.transform(pictures(), key, random).flatten(2))
 
 
 def test_two_keys_make_different_networks() -> None:
-    method, draws = NeuraCrypt(patch=4, width=8, shuffle=False), SecretDraws()
-    keys = [method.draw_key((3, 8, 8), draws) for _ in range(2)]
-    one, other = (method.transform(pictures(), key, draws) for key in keys)
+    method, random = NeuraCrypt(patch=4, width=8, shuffle=False), SecretRandom()
+    keys = [method.draw_key((3, 8, 8), random) for _ in range(2)]
+    one, other = (method.transform(pictures(), key, random) for key in keys)
     assert (one - other).abs().mean() > 0.1
 
 
 def test_a_key_is_never_shown() -> None:
-    key = NeuraCrypt(width=8).draw_key((1, 8, 8), SecretDraws())
+    key = NeuraCrypt(width=8).draw_key((1, 8, 8), SecretRandom())
     assert repr(key) == "RandomNetwork(hidden)"
     assert repr(key.last) == "Layer(hidden)"
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from instahide.encryption.encoders.base import ImageEncoder
-from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.errors import SchemeError
 
 
@@ -103,16 +103,16 @@ class BlockScrambling(ImageEncoder):
             )
         return shape
 
-    def draw_key(self, shape: tuple[int, ...], draws: SecretDraws) -> BlockKey:
+    def draw_key(self, shape: tuple[int, ...], random: SecretRandom) -> BlockKey:
         """A new key for images of ``shape``."""
         channels = shape[0]
         blocks = (shape[1] // self.block) * (shape[2] // self.block)
         kinds = 1 if self.same else blocks
         one = torch.arange(blocks)
-        places = torch.from_numpy(draws.permutations(1, blocks)[0]) if self.shuffle else one
-        order = torch.from_numpy(draws.permutations(kinds, channels))
+        places = torch.from_numpy(random.permutations(1, blocks)[0]) if self.shuffle else one
+        order = torch.from_numpy(random.permutations(kinds, channels))
         turns, mirrors, negatives = (
-            torch.from_numpy(draws.integers(bound, (kinds,))) for bound in (4, 2, 2)
+            torch.from_numpy(random.integers(bound, (kinds,))) for bound in (4, 2, 2)
         )
         return BlockKey(
             places,
@@ -122,7 +122,7 @@ class BlockScrambling(ImageEncoder):
             (order if self.colors else torch.arange(channels)[None]).expand(blocks, channels),
         )
 
-    def transform(self, images: Tensor, key: BlockKey, draws: SecretDraws) -> Tensor:
+    def transform(self, images: Tensor, key: BlockKey, random: SecretRandom) -> Tensor:
         """The scrambled ``images`` (n, C, H, W)."""
         count, channels, height, width = images.shape
         rows, columns, side = height // self.block, width // self.block, self.block

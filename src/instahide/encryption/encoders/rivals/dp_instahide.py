@@ -35,8 +35,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.encryption.encoders.base import EncoderInput, Encodings, ImageEncoder, Published
-from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.base import (
+    EncoderDefaults,
+    EncoderInput,
+    Encodings,
+    Published,
+)
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.privacy import max_partner_count
 from instahide.encryption.scheme import MOST_IMAGES
 from instahide.errors import SchemeError
@@ -46,7 +51,7 @@ _AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class DPInstaHide(ImageEncoder):
+class DPInstaHide(EncoderDefaults):
     """The mean of an image and k - 1 other private images, with Laplace noise on every value.
 
     Attributes:
@@ -84,7 +89,7 @@ class DPInstaHide(ImageEncoder):
             )
 
     def encode(
-        self, source: EncoderInput, rows: NDArray[np.int64], key: None, draws: SecretDraws
+        self, source: EncoderInput, rows: NDArray[np.int64], key: None, random: SecretRandom
     ) -> Encodings:
         """Mix the private images ``rows`` with partners that differ from them and each other.
 
@@ -96,17 +101,17 @@ class DPInstaHide(ImageEncoder):
                 f"A mix is of {self.k} images, and there are {len(source.private)}.",
                 "Give more images, or use a smaller k.",
             )
-        mixed = draws.partners(rows, self.k, len(source.private))
+        mixed = random.partners(rows, self.k, len(source.private))
         shares = np.full(mixed.shape, 1 / self.k, np.float32)
         parts = [
             source.images(part.reshape(-1)).reshape(*part.shape, *source.private.shape).mean(dim=1)
             for part in np.array_split(mixed, max(1, -(-len(mixed) // _AT_ONCE)))
         ]
         images = torch.cat(parts).double()
-        noise = torch.from_numpy(draws.laplace(tuple(images.shape), self.noise))
+        noise = torch.from_numpy(random.laplace(tuple(images.shape), self.noise))
         return Encodings((images + noise).float(), source.labels(mixed, shares), mixed, shares)
 
-    def network_input(self, images: Tensor, key: None, draws: SecretDraws) -> Tensor:
+    def network_input(self, images: Tensor, key: None, random: SecretRandom) -> Tensor:
         """The images themselves: networks also classify plain images."""
         return images
 

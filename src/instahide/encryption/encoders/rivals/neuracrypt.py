@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instahide.encryption.encoders.base import ImageEncoder
-from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.errors import SchemeError
 
 #: Added to a variance before its root is taken.
@@ -114,17 +114,17 @@ class NeuraCrypt(ImageEncoder):
             )
         return self.width, shape[1] // self.patch, shape[2] // self.patch
 
-    def draw_key(self, shape: tuple[int, ...], draws: SecretDraws) -> RandomNetwork:
+    def draw_key(self, shape: tuple[int, ...], random: SecretRandom) -> RandomNetwork:
         """Random weights, with the variance of PyTorch's default initialization."""
         width, *places = self.output_shape(shape)
         return RandomNetwork(
-            _random_layer(draws, shape[0] * self.patch**2, width),
-            tuple(_random_layer(draws, width, width) for _ in range(self.depth)),
-            _tensor(draws.normal((math.prod(places), width))),
-            _random_layer(draws, width, width),
+            _random_layer(random, shape[0] * self.patch**2, width),
+            tuple(_random_layer(random, width, width) for _ in range(self.depth)),
+            _tensor(random.normal((math.prod(places), width))),
+            _random_layer(random, width, width),
         )
 
-    def transform(self, images: Tensor, key: RandomNetwork, draws: SecretDraws) -> Tensor:
+    def transform(self, images: Tensor, key: RandomNetwork, random: SecretRandom) -> Tensor:
         """Encodings (n, width, H / patch, W / patch) of ``images`` (n, C, H, W)."""
         count, shape = len(images), self.output_shape(tuple(images.shape[1:]))
         # (n, patches, values of a patch)
@@ -134,16 +134,17 @@ class NeuraCrypt(ImageEncoder):
             vectors = _standardized(_applied(layer, vectors)).relu()
         vectors = _applied(key.last, (vectors + key.positions).relu())
         if self.shuffle:
-            order = torch.from_numpy(draws.permutations(count, vectors.shape[1]))
+            order = torch.from_numpy(random.permutations(count, vectors.shape[1]))
             vectors = vectors.gather(1, order[:, :, None].expand_as(vectors))
         return vectors.transpose(1, 2).reshape(count, *shape).contiguous()
 
 
-def _random_layer(draws: SecretDraws, inputs: int, outputs: int) -> Layer:
+def _random_layer(random: SecretRandom, inputs: int, outputs: int) -> Layer:
     """Weights and biases, uniform within 1 / sqrt(inputs) of 0."""
     bound = 1 / math.sqrt(inputs)
     weight, bias = (
-        _tensor(bound * (2 * draws.uniform(shape) - 1)) for shape in ((outputs, inputs), (outputs,))
+        _tensor(bound * (2 * random.uniform(shape) - 1))
+        for shape in ((outputs, inputs), (outputs,))
     )
     return Layer(weight, bias)
 

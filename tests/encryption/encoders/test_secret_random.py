@@ -8,30 +8,30 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from instahide.encryption.encoders.draws import SecretDraws
+from instahide.encryption.encoders.secret_random import SecretRandom
 
 #: A test of a right distribution fails with this probability.
 CHANCE = 1e-6
 
 
 def test_the_distributions_are_those_stated() -> None:
-    draws, count = SecretDraws(), 20_000
+    random, count = SecretRandom(), 20_000
     samples = {
-        "uniform": draws.uniform((count,)),
-        "norm": draws.normal((count,), 2.0) / 2.0,
-        "laplace": draws.laplace((count,), 3.0) / 3.0,
+        "uniform": random.uniform((count,)),
+        "norm": random.normal((count,), 2.0) / 2.0,
+        "laplace": random.laplace((count,), 3.0) / 3.0,
     }
     for name, values in samples.items():
         assert stats.kstest(values, name).pvalue > CHANCE
-    wholes = draws.integers(7, (count,))
+    wholes = random.integers(7, (count,))
     assert stats.chisquare(np.bincount(wholes, minlength=7)).pvalue > CHANCE
-    signs = draws.signs((count,))
+    signs = random.signs((count,))
     assert set(signs.tolist()) == {-1.0, 1.0}
     assert stats.binomtest(int((signs > 0).sum()), count).pvalue > CHANCE
 
 
 def test_permutations_are_uniform() -> None:
-    found = SecretDraws().permutations(12_000, 3)
+    found = SecretRandom().permutations(12_000, 3)
     assert (np.sort(found, axis=1) == np.arange(3)).all()
     counts = np.unique(found @ np.array([9, 3, 1]), return_counts=True)[1]
     assert len(counts) == 6
@@ -40,7 +40,7 @@ def test_permutations_are_uniform() -> None:
 
 def test_partners_are_others_and_all_different() -> None:
     rows = np.arange(5).repeat(2000)
-    found = SecretDraws().partners(rows, 3, 5)
+    found = SecretRandom().partners(rows, 3, 5)
     assert np.array_equal(found[:, 0], rows)
     assert all(len(set(row)) == 3 for row in found.tolist())
     others = np.bincount(found[rows == 0, 1:].reshape(-1), minlength=5)
@@ -49,10 +49,10 @@ def test_partners_are_others_and_all_different() -> None:
 
 
 def test_no_draw_comes_twice_and_none_is_shown() -> None:
-    draws = SecretDraws()
-    assert draws.root() != draws.root()
-    assert not np.array_equal(draws.uniform((8,)), draws.uniform((8,)))
-    assert not np.array_equal(SecretDraws().uniform((8,)), SecretDraws().uniform((8,)))
-    assert repr(draws) == "SecretDraws(hidden)"
+    random = SecretRandom()
+    assert random.root() != random.root()
+    assert not np.array_equal(random.uniform((8,)), random.uniform((8,)))
+    assert not np.array_equal(SecretRandom().uniform((8,)), SecretRandom().uniform((8,)))
+    assert repr(random) == "SecretRandom(hidden)"
     with pytest.raises(TypeError, match="drawn twice"):
-        pickle.dumps(draws)
+        pickle.dumps(random)

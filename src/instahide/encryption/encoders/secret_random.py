@@ -1,6 +1,6 @@
-"""SECRET: draws for instance encoders, from the key stream that cannot be repeated.
+"""SECRET: random values for instance encoders, from the key stream that cannot be repeated.
 
-Each call uses a block of key bytes of its own, so that no two draws share bytes. A `SecretDraws`
+Each call uses a block of key bytes of its own, so that no two draws share bytes. A `SecretRandom`
 cannot be printed, pickled or copied, as a key stream.
 """
 
@@ -20,7 +20,7 @@ from instahide.encryption.scheme import Scheme
 _WORD_BYTES = 8
 
 
-class SecretDraws:
+class SecretRandom:
     """Cryptographic random values for one participant.
 
     Args:
@@ -28,12 +28,12 @@ class SecretDraws:
         keys: a key stream to draw from; a new one by default.
 
     Examples:
-        >>> from instahide.encryption.encoders.draws import SecretDraws
-        >>> draws = SecretDraws()
-        >>> draws.uniform((2, 3)).shape, sorted(draws.permutations(1, 4)[0].tolist())
+        >>> from instahide.encryption.encoders.secret_random import SecretRandom
+        >>> random = SecretRandom()
+        >>> random.uniform((2, 3)).shape, sorted(random.permutations(1, 4)[0].tolist())
         ((2, 3), [0, 1, 2, 3])
-        >>> draws
-        SecretDraws(hidden)
+        >>> random
+        SecretRandom(hidden)
     """
 
     __slots__ = ("_keys",)
@@ -93,7 +93,9 @@ class SecretDraws:
         self._keys.next_epoch()
 
     def __repr__(self) -> str:
-        return "SecretDraws(hidden)"
+        return "SecretRandom(hidden)"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("Secret draws cannot be copied or pickled: they would be drawn twice.")
+        raise TypeError(
+            "Secret random values cannot be copied or pickled: they would be drawn twice."
+        )

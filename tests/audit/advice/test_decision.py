@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from instahide.audit.advice.decision import answer, decide, meeting, percent
 from instahide.audit.advice.schema import Setting, Targets
-from instahide.audit.advice.verdict import answer, decide, meeting, percent
 from instahide.audit.report.summary import LIMITS
 from tests.audit.advice.examples import candidate, measurement, setting
 
