@@ -8,6 +8,8 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import beta, binom, norm
 
@@ -108,6 +110,21 @@ def test_more_partners_than_that_are_rare(mean: float, others: int, chance: floa
     most = max_partner_count(mean, chance)
     assert binom.sf(most, others, mean / others) <= chance
     assert max_partner_count(0.0, chance) == 0
+
+
+@given(mean=st.floats(1e-3, 1e4), chance=st.floats(1e-12, 0.1))
+def test_the_number_of_partners_is_the_first_that_the_bound_allows(
+    mean: float, chance: float
+) -> None:
+    count = math.ceil(mean) + 1
+    while count - mean - count * math.log(count / mean) > math.log(chance) + 1e-9:
+        count += 1
+    assert max_partner_count(mean, chance) in (count, count + 1)
+
+
+@pytest.mark.parametrize("mean", [10**12, 2**63, 10**30])
+def test_a_number_of_encodings_that_a_file_made_up_is_no_long_loop(mean: int) -> None:
+    assert mean < max_partner_count(mean, 1e-6) < mean + 10 * math.isqrt(mean)
 
 
 def test_beforehand_is_never_below_afterwards() -> None:

@@ -151,10 +151,20 @@ def max_partner_count(mean: float, chance: float) -> int:
     """
     if mean == 0:
         return 0
-    count = math.ceil(mean) + 1
-    while count - mean - count * math.log(count / mean) > math.log(chance):
-        count += 1
-    return count
+
+    def is_exceeded(count: int) -> bool:
+        above = count - mean
+        return above - count * math.log1p(above / mean) > math.log(chance)
+
+    # The bound falls with b; by bisection, as a manifest may state any number of encodings.
+    low, step = math.ceil(mean), 1
+    while is_exceeded(low + step):
+        step *= 2
+    high = low + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_exceeded(middle) else (low, middle)
+    return high
 
 
 def epsilon_with_labels_hidden(
