@@ -190,3 +190,62 @@ def test_a_challenge_of_another_encoder_is_made_read_and_scored() -> None:
         "challenge", "make", "images.npz", "--encoder", "neuracrypt", "--k", "4", "--out", "g",
         "--truth", "t",
     )  # fmt: skip
+
+
+def test_settings_of_no_encoder_are_refused() -> None:
+    settings = ("--encoder-settings", "noise=2.0", "--out", "folder")
+    assert "no --encoder" in refused("encrypt", "images.npz", "--scheme", "inside", *settings)
+    assert not Path("folder").exists()
+    truth = ("--truth", "truth")
+    assert "no --encoder" in refused("challenge", "make", "images.npz", *settings, *truth)
+
+
+def test_a_network_of_encodings_under_a_key_is_not_calibrated_on_images() -> None:
+    said("train", "images.npz", *SCRAMBLED, "--epochs", "1", "--out", "run")
+    before = Path("run/model.safetensors").read_bytes()
+    assert "key" in refused("calibrate", "run", "images.npz")
+    assert Path("run/model.safetensors").read_bytes() == before
+
+
+def test_encodings_under_a_key_are_not_pooled_with_others() -> None:
+    said("encrypt", "images.npz", *SCRAMBLED, "--out", "one")
+    said("encrypt", "images.npz", *DP, "--out", "two")
+    for pair in (("one", "two"), ("two", "one")):
+        assert "share a key" in refused("train", *pair, "--epochs", "1", "--out", "run")
+
+
+def test_one_file_of_settings_serves_for_encryption_and_training() -> None:
+    Path("c.yaml").write_text(
+        "encoder: dp-instahide\nencoder_settings: [k=3, noise=900]\nepochs: 1\n"
+    )
+    said("encrypt", "images.npz", "--config", "c.yaml", "--out", "folder")
+    said("train", "folder", "--config", "c.yaml", "--out", "run")
+    Path("d.yaml").write_text(
+        "encoder: dp-instahide\nencoder_settings: [k=4, noise=900]\nepochs: 1\n"
+    )
+    assert "ask for the encryption" in refused(
+        "train", "folder", "--config", "d.yaml", "--out", "r"
+    )
+
+
+def test_a_limit_leaves_a_guarantee_unknown_instead_of_denying_noise() -> None:
+    text = said("train", "images.npz", *DP, "--epochs", "1", "--max-exposure", "99", "--out", "run")
+    assert "Differential privacy: not known here" in text
+    assert "no noise" not in text
+
+
+def test_several_folders_are_not_called_as_safe_as_one() -> None:
+    noisy = ("--scheme", "inside", "--k", "2", "--noise", "40")
+    for name in ("one", "two"):
+        said("encrypt", "images.npz", *noisy, "--out", name)
+    text = said("train", "one", "two", "--epochs", "1", "--out", "run")
+    assert "by each of these folders alone (less for images that are in several)" in text
+
+
+def test_a_manifest_whose_encoder_cannot_be_made_is_damaged() -> None:
+    said("encrypt", "images.npz", *DP, "--out", "folder")
+    manifest = EncodedFolder.open("folder").manifest
+    for changes in ({"encoder": "noisy-mixup"}, {"scheme": {"k": 1000, "noise": 1.0}}):
+        text = manifest.model_copy(update=changes).to_json()
+        Path("folder/manifest.json").write_bytes(text)
+        assert "folder" in refused("info", "folder")

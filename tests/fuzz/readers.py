@@ -107,12 +107,12 @@ def weights_seeds() -> list[Seed]:
 
 
 @functools.cache
-def beliefs_seeds() -> list[Seed]:
+def state_seeds() -> list[Seed]:
     folder = new_folder()
-    beliefs = AttackState(
+    state = AttackState(
         torch.ones(2, 3), torch.ones(4, 2), torch.zeros(4, 2, dtype=torch.int64), torch.ones(4, 2)
     )
-    save_state(folder, beliefs, "x")
+    save_state(folder, state, "x")
     return [checkpoint_seed(folder / FILE), safetensors_seed((folder / FILE).read_bytes())]
 
 
@@ -251,7 +251,7 @@ READERS: dict[str, Reader] = {
     "checkpoint": Reader("c", checkpoint_seeds, lambda f: read_tensors(f / "c")),
     "network": Reader("n", network_seeds, lambda f: load_network(f / "n")),
     "attack's network": Reader("w", weights_seeds, lambda f: load_encoder(f / "w")),
-    "attack's state": Reader(FILE, beliefs_seeds, lambda f: load_state(f, "x")),
+    "attack's state": Reader(FILE, state_seeds, lambda f: load_state(f, "x")),
     "ledger": Reader("l.sqlite", ledger_seeds, _read_ledger, ("l.sqlite-wal", "l.sqlite-shm")),
     "settings, YAML": Reader("s.yaml", yaml_seeds, lambda f: TrainSettings.load(f / "s.yaml")),
     "settings, TOML": Reader("s.toml", toml_seeds, lambda f: TrainSettings.load(f / "s.toml")),

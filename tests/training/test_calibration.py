@@ -16,7 +16,12 @@ from instahide.cli.main import app
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.training.calibration import calibrated, fit_calibration, log_odds
+from instahide.training.calibration import (
+    LEAST_OF_QUERIES,
+    calibrated,
+    fit_calibration,
+    log_odds,
+)
 from instahide.training.data.held_out import LEAST, hold_out
 from instahide.training.models import build
 from instahide.training.models.deployment import Deployment
@@ -158,9 +163,11 @@ def test_queries_have_a_calibration_of_their_own() -> None:
     outputs = Outputs("multi-label", 1, calibration=(2.0, 1.0), query_calibration=(3.0, 0.5))
     torch.testing.assert_close(outputs.predictions(logits), (2 * logits + 1).sigmoid())
     averaged = logits.sigmoid()
-    torch.testing.assert_close(outputs.of_queries(averaged), (3 * logits + 0.5).sigmoid())
+    inner = log_odds(averaged, "multi-label", LEAST_OF_QUERIES).float()
+    torch.testing.assert_close(inner, logits, atol=0.02, rtol=0)
+    torch.testing.assert_close(outputs.of_queries(averaged), (3 * inner + 0.5).sigmoid())
     alone = replace(outputs, query_calibration=None)
-    torch.testing.assert_close(alone.of_queries(averaged), (2 * logits + 1).sigmoid())
+    torch.testing.assert_close(alone.of_queries(averaged), (2 * inner + 1).sigmoid())
     assert torch.equal(outputs.uncalibrated.of_queries(averaged), averaged)
     values = Outputs("regression", 1, (40.0,), (10.0,))
     assert torch.equal(values.of_queries(averaged), averaged)
@@ -206,3 +213,41 @@ def test_a_card_with_a_bad_calibration_is_refused(tmp_path: Path) -> None:
         save_network(path, network, replace(card, calibration=bad))
         with pytest.raises(InstaHideError, match="does not hold a network"):
             load_network(path)
+
+
+def test_clipped_predictions_of_queries_do_not_decide_the_fit() -> None:
+    """The correction for partners clips some present findings to 0, and some absent ones to 1."""
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randn(4000, 1, generator=generator)
+    present = (torch.rand(4000, 1, generator=generator) < true.sigmoid()).float()
+    shown = true.sigmoid().double()
+    some = torch.rand(4000, 1, generator=generator)
+    shown[some < 0.05], shown[some > 0.95] = 0.0, 1.0
+    scale, _ = fit_calibration(shown, present, "multi-label", LEAST_OF_QUERIES)
+    assert scale > 0.25
+    alone, _ = fit_calibration(shown, present, "multi-label")
+    assert alone < 0.1
+    outputs = Outputs("multi-label", 1, query_calibration=(scale, 0.0))
+    order = torch.linspace(0, 1, 1001)[:, None]
+    assert (outputs.of_queries(order).diff(dim=0) > 0).all()
+
+
+def test_few_images_without_an_error_do_not_make_a_network_certain() -> None:
+    classes = torch.arange(100) % 10
+    shown = torch.full((100, 10), 0.6 / 9)
+    shown[torch.arange(100), classes] = 0.4
+    scale, _ = fit_calibration(shown, classes, "single-label")
+    certain = Outputs("single-label", 10, calibration=(scale, 0.0)).predictions(shown.log())
+    assert 0.85 < certain.amax(dim=1).mean() < 0.95
+    nothing, _ = fit_calibration(shown, classes.roll(1), "single-label")
+    assert nothing > 0.005
+
+
+def test_a_picture_that_is_there_twice_is_not_learned_and_held_out_at_once() -> None:
+    pixels = np.repeat(np.random.default_rng(0).integers(0, 256, (400, 1, 4, 4), np.uint8), 2, 0)
+    findings = (pixels[:, 0, 0, :2] > 127).astype(np.float32)
+    images = ImageTable.from_arrays(pixels, findings, ("a", "b"))
+    kept, held = hold_out(TrainSettings(data="digits", scheme="inside", k=4), images)
+    assert len(held) > 0
+    pictures = [{image.tobytes() for image in part.pixels} for part in (kept, held)]
+    assert not pictures[0] & pictures[1]

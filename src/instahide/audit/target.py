@@ -21,7 +21,6 @@ from instahide.encryption.encoders.base import InstanceEncoder, Published
 from instahide.encryption.encoders.instahide import scheme_of
 from instahide.encryption.guarantees.prior import LEAST_IMAGES, estimate_prior
 from instahide.encryption.guarantees.statements import Guarantees
-from instahide.encryption.privacy import DELTA
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 
@@ -123,9 +122,7 @@ class AuditTarget:
         images, uneven = self.images, self.limited or has_repeats(self.images)
         if not isinstance(self.encoder, Scheme):
             published = Published(len(images), images.shape, images.std, self.copies)
-            epsilon = self.encoder.epsilon(published, DELTA)
-            noise = math.isfinite(epsilon)
-            return Guarantees(noise, None if noise and uneven else epsilon)
+            return Guarantees.of_encoder(self.encoder, published, uneven=uneven)
         noise = bool(self.encoder.noise)
         if noise and uneven:
             return Guarantees(noise)

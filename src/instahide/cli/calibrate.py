@@ -29,7 +29,10 @@ class CalibrateOptions(ReadSettings):
     ]
     public: Pool = "photos"
     queries: int = Field(
-        10, description="encodings of each image; 0: calibrate plain images only", ge=0, le=MOST
+        10,
+        description="encodings of each image; 0: calibrate plain images alone",
+        ge=0,
+        le=MOST,
     )
     coefficient: float = Field(0.5, description="lower bound of the image's own coefficient")
     model: TrustedModel = None
@@ -48,13 +51,18 @@ def calibrate(options: CalibrateOptions) -> None:
     """
     import torch
 
-    from instahide.training.calibration import fit_calibration
+    from instahide.training.calibration import LEAST_OF_QUERIES, fit_calibration
     from instahide.training.data.alignment import align_to_model
-    from instahide.training.models.model_io import load_network, save_network
+    from instahide.training.models.model_io import (
+        load_network,
+        require_image_input,
+        save_network,
+    )
     from instahide.training.predict import predict_encrypted, probabilities
 
     path = options.run / "model.safetensors"
     network, card = load_network(path, model=options.model)
+    require_image_input(card)
     if options.task is None:
         options.task = card.task
     images = align_to_model(
@@ -67,7 +75,6 @@ def calibrate(options: CalibrateOptions) -> None:
     outputs, labels = card.outputs.uncalibrated, torch.from_numpy(images.labels)
     plain = probabilities(network, torch.from_numpy(images.normalized()), outputs=outputs)
     card = replace(card, calibration=fit_calibration(plain, labels, card.task))
-    card = replace(card, query_calibration=None)
     scheme = Scheme.from_json(card.scheme)
     if options.queries and scheme.k > 1:
         pool = open_pool(options.public, images.shape) if scheme.public_k else None
@@ -75,7 +82,7 @@ def calibrate(options: CalibrateOptions) -> None:
             network, scheme, images, pool, encodings=options.queries,
             coefficient=options.coefficient, outputs=outputs,
         )  # fmt: skip
-        fitted = fit_calibration(queried, labels, card.task)
+        fitted = fit_calibration(queried, labels, card.task, LEAST_OF_QUERIES)
         card = replace(card, query_calibration=fitted)
     save_network(path, network, card)
     out.results(

@@ -20,6 +20,7 @@ from instahide.cli.options import (
     Size,
     Source,
     command,
+    require_named_encoder,
     require_no_scheme,
 )
 from instahide.data import open_images, open_pool
@@ -87,6 +88,7 @@ def _encoder(options: MakeOptions) -> InstanceEncoder:
     """
     from instahide.encryption.encoders.registry import encoder_named, parse_settings
 
+    require_named_encoder(options.encoder, options.encoder_settings)
     if options.encoder is None:
         return Scheme.preset(
             "cross", options.k, private_k=options.private_k, c1=options.c1, c2=options.c2

@@ -29,6 +29,7 @@ from instahide.cli.options import (
     Source,
     command,
     numbers,
+    require_named_encoder,
     require_no_scheme,
 )
 from instahide.data import ImageTable, open_images, open_pool
@@ -161,6 +162,7 @@ def _method(options: EncryptOptions, task: Task) -> InstanceEncoder:
     """
     from instahide.encryption.encoders.registry import encoder_named, parse_settings
 
+    require_named_encoder(options.encoder, options.encoder_settings)
     if options.encoder is None:
         return options.changed(options.scheme, options.k, task)
     require_no_scheme(options, (*MIXING_PANEL, "min_mse"))

@@ -42,7 +42,8 @@ def info(
     statements = folders_statements([manifest], delta, baseline)
     if prior is not None:
         loss = folder_guarantees(manifest, delta).loss
-        statements["error_floor_with_a_prior"] = prior_of(prior, manifest.shape).statement(loss)
+        shape = manifest.image_shape or manifest.shape
+        statements["error_floor_with_a_prior"] = prior_of(prior, shape).statement(loss)
     out.results(json.loads(manifest.to_json()), table, *statements.values())
     notes.print(WARNING)
 

@@ -315,6 +315,19 @@ def _bounds(details: Iterable[object]) -> tuple[float | None, float | None]:
     return least, min((bound for bound in most if bound < 10**9), default=None)
 
 
+def require_named_encoder(encoder: str | None, settings: Iterable[str]) -> None:
+    """Check that there are no ``settings`` of an encoder without its name.
+
+    Raises:
+        InstaHideError: there are.
+    """
+    if encoder is None and list(settings):
+        raise InstaHideError(
+            "--encoder-settings are given, and no --encoder.",
+            "Name the encoder, or leave them out.",
+        )
+
+
 def require_no_scheme(options: BaseModel, names: Iterable[str]) -> None:
     """Check that none of the options ``names`` of a scheme is set, as another encoder is named.
 

@@ -168,7 +168,11 @@ def _statements(job: Trainer) -> dict[str, str]:
     guarantee = job.facts.get("guarantee", {})
     if material.scheme is None:
         # The ledger accounts for the noise of schemes alone. JSON knows no infinity: null is it.
-        epsilon = guarantee.get("epsilon")
+        if not guarantee:
+            uneven = ", as some images are in more encodings than others"
+            said = privacy_statement(None, noise=True, scope=uneven)
+            return {"differential_privacy": said}
+        epsilon = guarantee["epsilon"]
         known = math.inf if epsilon is None else epsilon
         said = privacy_statement(known, noise=epsilon is not None, scope=", by this run")
         return {"differential_privacy": said}

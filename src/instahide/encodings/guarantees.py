@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from instahide.encodings.manifest import Manifest
@@ -26,10 +25,13 @@ def folder_guarantees(manifest: Manifest, delta: float = DELTA) -> Guarantees:
     """
     require_delta(delta)
     uneven = manifest.limited or manifest.ended == "limit"
+    if not is_builtin(manifest.encoder):
+        return Guarantees(noise=True, delta=delta)
     if not manifest.of_scheme:
-        epsilon = _epsilon_of_encoder(manifest, delta)
-        noise = epsilon is None or math.isfinite(epsilon)
-        return Guarantees(noise, None if noise and uneven else epsilon, delta=delta)
+        shape = manifest.image_shape or manifest.shape
+        published = Published(manifest.private_images, shape, manifest.std, manifest.copies)
+        encoder = manifest.instance_encoder()
+        return Guarantees.of_encoder(encoder, published, uneven=uneven, delta=delta)
     scheme = manifest.encryption()
     noise = bool(scheme.noise)
     if noise and uneven:
@@ -37,14 +39,6 @@ def folder_guarantees(manifest: Manifest, delta: float = DELTA) -> Guarantees:
     return Guarantees.beforehand(
         scheme, manifest.shape, manifest.std, copies=manifest.copies, delta=delta
     )
-
-
-def _epsilon_of_encoder(manifest: Manifest, delta: float) -> float | None:
-    if not is_builtin(manifest.encoder):
-        return None
-    shape = manifest.image_shape or manifest.shape
-    published = Published(manifest.private_images, shape, manifest.std, manifest.copies)
-    return manifest.instance_encoder().epsilon(published, delta)
 
 
 def folders_statements(
@@ -59,23 +53,35 @@ def folders_statements(
     """
     found = [folder_guarantees(manifest, delta) for manifest in manifests]
     noise = all(each.noise for each in found)
-    which = "this folder" if len(manifests) == 1 else "these folders"
     epsilons, floors, losses = (
         [value for each in found if (value := getattr(each, name)) is not None]
         for name in ("epsilon", "floor", "loss")
     )
-    strangers = not all(is_builtin(manifest.encoder) for manifest in manifests)
-    unknown = ", but to the publisher's ledger alone"
-    if strangers:
-        unknown = ", as an encoder of another package made the encodings"
+    scope = _scope(manifests)
     if not all(manifest.of_scheme for manifest in manifests):
         known = len(epsilons) == len(found)
         statement = privacy_statement(
             max(epsilons) if known else None, delta, noise=noise,
-            scope=f", at most, by {which}" if known else unknown,
+            scope=f", at most{scope}" if known else _why_unknown(manifests),
         )  # fmt: skip
         return {"differential_privacy": statement}
     if len(losses) < len(found):
-        return Guarantees(noise, delta=delta).statements(baseline, scope=unknown)
-    least = Guarantees(noise, max(epsilons), min(floors), max(losses), delta)
-    return least.statements(baseline, scope=f", by {which}", at_most=True)
+        unknown = Guarantees(noise, delta=delta)
+        return unknown.statements(baseline, scope=_why_unknown(manifests))
+    chance = max(each.chance for each in found)
+    least = Guarantees(noise, max(epsilons), min(floors), max(losses), delta, chance)
+    return least.statements(baseline, scope=scope, at_most=True)
+
+
+def _scope(manifests: Sequence[Manifest]) -> str:
+    if len(manifests) == 1:
+        return ", by this folder"
+    return ", by each of these folders alone (less for images that are in several)"
+
+
+def _why_unknown(manifests: Sequence[Manifest]) -> str:
+    if not all(is_builtin(manifest.encoder) for manifest in manifests):
+        return ", as an encoder of another package made the encodings"
+    if not all(manifest.of_scheme for manifest in manifests):
+        return ", as some images are in more encodings than others"
+    return ", but to the publisher's ledger alone"

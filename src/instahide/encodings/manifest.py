@@ -28,7 +28,7 @@ from instahide._version import __version__
 from instahide.data.labels import Task, least_columns
 from instahide.data.pixels import MOST_CHANNELS
 from instahide.encryption.encoders.base import InstanceEncoder
-from instahide.encryption.encoders.registry import recorded_encoder
+from instahide.encryption.encoders.registry import is_builtin, recorded_encoder
 from instahide.encryption.sampling.sampler import MAX_NOISE_DEVIATIONS
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.validation import require_label_mode
@@ -177,6 +177,8 @@ class Manifest(BaseModel):
                 raise ValueError("a scheme has neither another shape nor a key of a data set")
         elif self.values != "float32":
             raise ValueError("encodings of other encoders are stored as float32")
+        elif is_builtin(self.encoder):
+            recorded_encoder(self.encoder, self.scheme)
         if not len(self.mean) == len(self.std) == (self.image_shape or self.shape)[0]:
             raise ValueError("mean and std need one value a channel")
         if not self.value_range[0] < self.value_range[1]:

@@ -41,6 +41,7 @@ from instahide.encodings.shards import max_quantization_error
 from instahide.encodings.storage import Store
 from instahide.encryption.encoder import Encoded, Encoder, random_permutation
 from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.registry import require_own_name
 from instahide.encryption.encoders.table_encoder import TableEncoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
@@ -86,6 +87,7 @@ class Publication:
     participant: str = ""
 
     def __post_init__(self) -> None:
+        require_own_name(self.method)
         if self.copies < 1:
             raise InstaHideError(f"copies = {self.copies} is below 1.", "Use `copies=1` or more.")
         if len(self.images.classes) < least_columns(self.images.task):

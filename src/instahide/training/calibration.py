@@ -9,6 +9,8 @@ the classes of an image, stays as it is.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,11 +23,22 @@ Calibration = tuple[float, float]
 UNCALIBRATED: Calibration = (1.0, 0.0)
 #: Iterations of the fit of two numbers, far more than it needs.
 _ITERATIONS = 100
+#: Largest absolute logarithm of the scale: a network that tells nothing keeps an order.
+_MOST_LOG_SCALE = 5.0
+#: Least probability of a finding in encrypted queries: the correction for partners clips at 0, and
+#: the mean of a few encodings says no more than this.
+LEAST_OF_QUERIES = 1e-3
 
 
-def log_odds(probabilities: Tensor, task: Task) -> Tensor:
-    """(n, columns) float64 logits that ``task`` turns into these probabilities (n, columns)."""
+def log_odds(probabilities: Tensor, task: Task, least: float = 0.0) -> Tensor:
+    """(n, columns) float64 logits that ``task`` turns into these probabilities (n, columns).
+
+    Probabilities of findings are first brought into the range from ``least`` to 1 - ``least``, in
+    proportion, so that their order stays.
+    """
     exact = probabilities.double()
+    if task != "single-label":
+        exact = least + (1 - 2 * least) * exact
     found = exact.clamp(min=torch.finfo(torch.float32).tiny).log()
     if task == "single-label":
         return found
@@ -41,7 +54,9 @@ def calibrated(logits: Tensor, calibration: Calibration, task: Task) -> Tensor:
     return (scale * logits + bias).sigmoid().float()
 
 
-def fit_calibration(probabilities: Tensor, targets: Tensor, task: Task) -> Calibration:
+def fit_calibration(
+    probabilities: Tensor, targets: Tensor, task: Task, least: float = 0.0
+) -> Calibration:
     """The scale and bias for which the ``targets`` are most likely.
 
     All findings share both numbers. Classes get a scale alone, the inverse of the temperature.
@@ -50,6 +65,7 @@ def fit_calibration(probabilities: Tensor, targets: Tensor, task: Task) -> Calib
         probabilities: (n, columns) of images that the network did not learn from.
         targets: (n,) class numbers, or (n, columns) findings, NaN where unknown.
         task: ``single-label`` or ``multi-label``.
+        least: as for `log_odds`.
 
     Raises:
         InstaHideError: no target is known, or these are measured values.
@@ -72,7 +88,7 @@ def fit_calibration(probabilities: Tensor, targets: Tensor, task: Task) -> Calib
         raise InstaHideError(
             "No image has a known label to calibrate with.", "Give images with labels."
         )
-    logits = log_odds(probabilities, task)
+    logits = log_odds(probabilities, task, least)
     smoothed = targets if task == "single-label" else _smoothed(targets, known)
     values = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -83,7 +99,10 @@ def fit_calibration(probabilities: Tensor, targets: Tensor, task: Task) -> Calib
         optimizer.zero_grad()
         scaled = logits * values[0].exp()
         if task == "single-label":
-            found = F.cross_entropy(scaled, targets)
+            # Laplace's rule of succession, for the same reason as Platt's targets.
+            classes = logits.shape[1]
+            certain = classes / (len(targets) + classes)
+            found = F.cross_entropy(scaled, targets, label_smoothing=certain)
         else:
             losses = F.binary_cross_entropy_with_logits(
                 scaled + values[1], smoothed, reduction="none"
@@ -94,7 +113,7 @@ def fit_calibration(probabilities: Tensor, targets: Tensor, task: Task) -> Calib
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     scale, bias = values.detach().tolist()
-    return float(torch.tensor(scale).exp()), bias
+    return math.exp(max(-_MOST_LOG_SCALE, min(scale, _MOST_LOG_SCALE))), bias
 
 
 def _smoothed(targets: Tensor, known: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from instahide.data.labels import Task
 from instahide.errors import InstaHideError
 from instahide.training.calibration import (
+    LEAST_OF_QUERIES,
     UNCALIBRATED,
     Calibration,
     calibrated,
@@ -111,7 +112,8 @@ class Outputs:
         calibration = self.query_calibration or self.calibration
         if self.task == "regression" or calibration == UNCALIBRATED:
             return averaged
-        return calibrated(log_odds(averaged, self.task), calibration, self.task)
+        logits = log_odds(averaged, self.task, LEAST_OF_QUERIES)
+        return calibrated(logits, calibration, self.task)
 
     def standardised(self, targets: Tensor) -> Tensor:
         """Targets (n, columns) of a regression in the unit of the outputs."""

@@ -206,8 +206,13 @@ def require_separable(query: Scheme, task: Task, count: int) -> None:
         )
 
 
-def require_encryptable(query: Scheme, images: ImageTable) -> None:
+def require_encryptable(query: Scheme, images: ImageTable, *, held_out: bool = False) -> None:
     """Check that `predict_encrypted` can predict ``images`` without an account.
+
+    Args:
+        query: the scheme of the queries.
+        images: test images; or those that this process holds out, if ``held_out``.
+        held_out: which of both, for the message.
 
     Raises:
         InstaHideError: there are too few pictures, or their labels could not be told apart.
@@ -217,9 +222,11 @@ def require_encryptable(query: Scheme, images: ImageTable) -> None:
         pictures = len(all_mixable(images)[0])
     if 0 < pictures < query.private_k:
         raise DataError(
-            f"A query is mixed with {query.private_k - 1} others, but there are {pictures} test "
-            "images.",
-            "Add test images, or set `queries=0`.",
+            f"A query is mixed with {query.private_k - 1} others, but there are {pictures} "
+            f"{'held-out images in a process' if held_out else 'test images'}.",
+            "Set `calibration_share=0`, or `queries=0`."
+            if held_out
+            else "Add test images, or set `queries=0`.",
         )
     require_separable(query, images.task, pictures)
 

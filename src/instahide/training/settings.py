@@ -282,8 +282,8 @@ class TrainSettings(ReadSettings):
     def load(cls, path: Path) -> Self:
         """Read a ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file; other settings have defaults.
 
-        The file may name a ``model`` of another package, whose code a run with these settings
-        executes. Check the name before you run settings of a stranger.
+        The file may name a ``model`` or ``encoder`` of another package, whose code a run with
+        these settings executes. Check the name before you run settings of a stranger.
 
         Raises:
             InstaHideError: the file cannot be read, or as for `from_values`.

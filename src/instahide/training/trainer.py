@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
-from instahide.training.calibration import UNCALIBRATED, Calibration, fit_calibration
+from instahide.training.calibration import (
+    LEAST_OF_QUERIES,
+    UNCALIBRATED,
+    Calibration,
+    fit_calibration,
+)
 from instahide.training.data.encoded_loader import EncodedLoader
 from instahide.training.data.kept_encodings import FOLDER, KeptEncodings
 from instahide.training.data.pooled import PooledData, holds_encodings
@@ -190,6 +195,7 @@ class Trainer:
             self.material.close()
 
     def _run(self, folder: RunFolder | None, progress: Progress | None) -> None:
+        _require_key(self.material, folder)
         tested = sum(self.processes.gather(self.material.test_images)) > 0
         batches = self._batches(folder)
         self.history = train(
@@ -230,16 +236,16 @@ class Trainer:
             return
         self.calibration = self._fitted(found.plain)
         if found.queries is not None:
-            self.query_calibration = self._fitted(found.queries)
+            self.query_calibration = self._fitted(found.queries, LEAST_OF_QUERIES)
         self.facts["calibration"] = {
             "images": images,
             "plain": self.calibration,
             "queries": self.query_calibration,
         }
 
-    def _fitted(self, images: Predicted) -> Calibration:
+    def _fitted(self, images: Predicted, least: float = 0.0) -> Calibration:
         predictions, labels = map(self.processes.concatenated, images)
-        return fit_calibration(predictions, labels, self.card.task)
+        return fit_calibration(predictions, labels, self.card.task, least)
 
     def _evaluate(self, network: nn.Module) -> dict[str, float]:
         """The metrics of an epoch, over the test images of all processes."""
@@ -332,4 +338,21 @@ def _require_same(settings: TrainSettings, processes: Processes) -> None:
         raise InstaHideError(
             f"A batch of {settings.batch_size} is too small for {processes.world_size} processes.",
             f"Use `batch_size={2 * processes.world_size}` or more: all of them share it.",
+        )
+
+
+def _require_key(material: TrainingData, folder: RunFolder | None) -> None:
+    """Check that a run which is resumed has the key of the data set, if there is one.
+
+    Raises:
+        InstaHideError: it would go on under another key, for which the network has learned nothing.
+    """
+    if folder is None or not isinstance(material, PrivateData):
+        return
+    begun = folder.checkpoint.exists() or (folder.path / FOLDER).exists()
+    if material.method.has_data_set_key and begun:
+        raise InstaHideError(
+            f"{folder.path} cannot be resumed: all encodings of {material.method.name} share one "
+            "key, which was never stored.",
+            "Start a new run in another folder.",
         )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 
 from instahide.attacks.averaging import AveragingAbsolute
@@ -136,3 +137,10 @@ def test_attacks_that_would_find_less_are_not_run() -> None:
     unaugmented = replace(grouped, augmentation=Augmentation())
     assert refusal(AveragingAbsolute(), unaugmented) is None
     assert refusal(ReconstructionAttack(), observation) is None
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_an_image_without_another_is_kept(images: int) -> None:
+    members = torch.arange(images)[:, None]
+    pairs = mirror_pairs(members, members, images)
+    assert sorted({int(image) for image in pairs.flatten()}) == list(range(images))

@@ -145,7 +145,7 @@ def test_a_damaged_file_is_refused(
     attacked(observation, tmp_path)
     path = tmp_path / kept.FILE
     path.write_bytes(path.read_bytes()[:200] if damage is None else damage)
-    with pytest.raises(InstaHideError, match=r"beliefs\.safetensors is damaged"):
+    with pytest.raises(InstaHideError, match=r"state\.safetensors is damaged"):
         attacked(observation, tmp_path)
 
 

@@ -64,3 +64,10 @@ def test_nothing_is_moved_without_augmentation() -> None:
     truth = truth_of(None)
     found = RecoveredImages(truth.images.flip(3), torch.arange(3))
     torch.testing.assert_close(registered(found.images, truth.images, truth), found.images)
+
+
+def test_the_slices_of_a_volume_move_together() -> None:
+    truth = truth_of(moves_of(1, 1))
+    volumes = truth.images.reshape(3, 1, 3, 32, 32)
+    moved = registered(volumes.flip(-1), volumes, truth)
+    torch.testing.assert_close(moved, volumes)

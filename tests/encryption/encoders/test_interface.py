@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instahide import Exposure, ImageTable, Scheme, open_split
+from instahide.encodings.publish import Publication
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.encoders.base import (
     EncoderInput,
@@ -180,3 +181,77 @@ def test_only_noise_has_a_guarantee() -> None:
     published = Published(100, (1, 8, 8), (0.3,), 1)
     finite = {name for name in BUILTIN if np.isfinite(made(name).epsilon(published, 1e-5))}
     assert finite == {"noisy-mixup", "dp-instahide"}
+
+
+@dataclass(frozen=True)
+class Miscounts(ImageEncoder):
+    """Mixes two images, and says something else of them."""
+
+    what: str = "row"
+    name: ClassVar[str] = "miscounts"
+    private_k: ClassVar[int] = 2
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return images
+
+    def encode(
+        self, source: EncoderInput, rows: NDArray[np.int64], key: Any, random: SecretRandom
+    ) -> Encodings:
+        far = 10**12 if self.what == "row" else 1
+        partners = rows if self.what == "twice" else (rows + far)
+        if self.what != "row":
+            partners = partners % len(source.private)
+        mixed, shares = np.stack([rows, partners], axis=1), np.full((len(rows), 2), 0.5, np.float32)
+        if self.what == "share":
+            shares[0, 1] = np.nan
+        images = source.images(rows)
+        return Encodings(images, source.labels(rows[:, None], shares[:, :1]), mixed, shares)
+
+
+@pytest.mark.parametrize("what", ["row", "twice", "share"])
+def test_what_cannot_be_counted_is_refused_before_it_is_counted(
+    what: str, digits: ImageTable
+) -> None:
+    encoder = TableEncoder(Miscounts(what), digits)
+    with pytest.raises(SchemeError, match="returned something else"):
+        encoder.encode(np.arange(4))
+    assert encoder.exposure.counts.sum() == 0
+
+
+@dataclass(frozen=True)
+class Borrowed(ImageEncoder):
+    """Has the name of a built-in encoder, whose guarantee it lacks."""
+
+    name: ClassVar[str] = "dp-instahide"
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return images
+
+
+def test_no_other_encoder_has_the_name_and_so_the_guarantee_of_a_built_in_one(
+    digits: ImageTable,
+) -> None:
+    with pytest.raises(SchemeError, match="name of the built-in encoder"):
+        TableEncoder(Borrowed(), digits)
+    with pytest.raises(SchemeError, match="name of the built-in encoder"):
+        Publication(digits, None, Borrowed(), copies=1, values="float32")
+    with pytest.raises(SchemeError, match="name of the built-in encoder"):
+        encoder_named(f"{__name__}:Borrowed")
+
+
+@dataclass(frozen=True)
+class Forgetful(ImageEncoder):
+    """Draws a key, and does not say so."""
+
+    name: ClassVar[str] = "forgetful"
+
+    def draw_key(self, shape: tuple[int, ...], random: SecretRandom) -> int:
+        return 1
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return images
+
+
+def test_an_encoder_with_a_key_must_say_so(digits: ImageTable) -> None:
+    with pytest.raises(SchemeError, match="returned a key"):
+        TableEncoder(Forgetful(), digits)

@@ -121,3 +121,31 @@ def test_a_killed_run_keeps_its_encodings(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert file.read_bytes() == before
+
+
+def test_a_copy_whose_file_is_gone_is_made_again_once(tmp_path: Path) -> None:
+    first = kept(2, tmp_path)
+    rows(first), rows(first)
+    (tmp_path / "0.safetensors").unlink()
+    loader = kept(2, tmp_path)
+    epochs = [rows(loader) for _ in range(4)]
+    assert loader.loader.encoder.exposure.counts.sum() == 4 * len(IMAGES)
+    assert epochs[1] == epochs[3]
+
+
+@pytest.mark.parametrize("copies", [None, 1])
+def test_a_run_with_a_key_of_the_data_set_is_not_resumed(
+    copies: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTAHIDE_LEDGER", str(tmp_path / "ledger.sqlite"))
+    settings = TrainSettings(
+        data="digits", encoder="block-scrambling", encoder_settings=["block=2"], epochs=2,
+        copies=copies,
+    )  # fmt: skip
+    stopped = start(settings, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    assert len(stopped.history) == 2
+    with pytest.raises(
+        InstaHideError, match="cannot be resumed: all encodings of block-scrambling"
+    ):
+        start(settings, tmp_path / "run", resume=True)

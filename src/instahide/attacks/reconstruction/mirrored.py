@@ -59,9 +59,10 @@ def merge_mirror_images(found: AssignedImages, least: float) -> AssignedImages:
 
 
 def mirror_pairs(members: Tensor, mirrored: Tensor, images: int) -> Tensor:
-    """(images // 2, 2) pairs of images that appear in the same encodings, one of them mirrored.
+    """(p, 2) pairs of images that appear in the same encodings, one of them mirrored.
 
-    The pairs that appear together most often come first; images that remain are paired in order.
+    The pairs that appear together most often come first; images that remain are paired in order,
+    and a last one with itself.
 
     Args:
         members: (n, k) images of each encoding.
@@ -81,4 +82,6 @@ def mirror_pairs(members: Tensor, mirrored: Tensor, images: int) -> Tensor:
             pairs.append(pair)
     left = sorted(free)
     pairs += zip(left[::2], left[1::2], strict=False)
+    if len(left) % 2:
+        pairs.append((left[-1], left[-1]))
     return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)

@@ -14,7 +14,7 @@ from instahide.attacks.base import EncodingObservation
 from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 from instahide.errors import DamagedFileError
 
-FILE = "beliefs.safetensors"
+FILE = "state.safetensors"
 
 
 @dataclass(eq=False, repr=False)

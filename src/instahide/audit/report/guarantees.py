@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instahide.audit.report.schema import Facts
-from instahide.encryption.guarantees.statements import Guarantees
+from instahide.encryption.guarantees.statements import CHANCE, Guarantees
 from instahide.encryption.privacy import privacy_statement
 
 
@@ -26,8 +26,9 @@ def guarantee_statements(facts: Facts) -> str:
     if facts.encoder != "instahide":
         return _statement_of_encoder(facts)
     found = Guarantees(
-        bool(facts.scheme.get("noise")), facts.epsilon, facts.error_floor, facts.loss, facts.delta
-    )
+        bool(facts.scheme.get("noise")), facts.epsilon, facts.error_floor, facts.loss, facts.delta,
+        CHANCE,
+    )  # fmt: skip
     scope = "; the ledger has it" if facts.epsilon is None else ""
     statements = found.statements(scope=scope, at_most=True)
     if facts.prior_statement is not None:

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from instahide.encryption.encoders.base import InstanceEncoder, Setting
-from instahide.errors import InstaHideError, IntegrationError, failure_reason
+from instahide.errors import InstaHideError, IntegrationError, SchemeError, failure_reason
 
 GROUP = "instahide.encoders"
 #: Encoders of this library. Each names a callable that takes settings and returns an encoder.
@@ -69,7 +69,24 @@ def encoder_named(name: str, settings: Mapping[str, Setting] | None = None) -> I
             "Return an object with the attributes of "
             "`instahide.encryption.encoders.base.InstanceEncoder`.",
         )
+    require_own_name(encoder)
     return encoder
+
+
+def require_own_name(encoder: InstanceEncoder) -> None:
+    """Check that no encoder of another package has the name of one of this library.
+
+    Folders state the name alone, and readers trust what this library guarantees for its own names.
+
+    Raises:
+        SchemeError: it has.
+    """
+    own = type(encoder).__module__.partition(".")[0] == __name__.partition(".")[0]
+    if is_builtin(encoder.name) and not own:
+        raise SchemeError(
+            f"{type(encoder).__name__} has the name of the built-in encoder {encoder.name}.",
+            "Give it a `name` of its own, and an `epsilon` if its `encode` differs.",
+        )
 
 
 def recorded_encoder(

@@ -14,6 +14,7 @@ from torch import Tensor
 from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.encoders.base import EncoderInput, Encodings, InstanceEncoder
+from instahide.encryption.encoders.registry import require_own_name
 from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.exposure import Exposure, limit_error
 from instahide.encryption.scheme import Scheme
@@ -59,6 +60,7 @@ class TableEncoder:
         exposure: Exposure | None = None,
         participant: str = "",
     ) -> None:
+        require_own_name(method)
         self.method = method
         self.images = images
         self.exposure = exposure or Exposure(len(images))
@@ -69,6 +71,12 @@ class TableEncoder:
         self._source = EncoderInput(images, _pool(method, images, public))
         self._draws = SecretRandom(participant)
         self._key: Any = method.draw_key(images.shape, self._draws)
+        if (self._key is not None) != method.has_data_set_key:
+            raise SchemeError(
+                f"The encoder {method.name} says has_data_set_key = {method.has_data_set_key}, but "
+                f"its `draw_key` returned {'no key' if self._key is None else 'a key'}.",
+                "Make both agree: a key is shared by all encodings of a data set.",
+            )
 
     def permutation(self) -> NDArray[np.int64]:
         """A fresh random order of the private images."""
@@ -130,6 +138,7 @@ class TableEncoder:
             and made.rows.shape == made.coefficients.shape
             and made.rows.shape == (count, self.method.private_k)
             and np.array_equal(made.rows[:, 0], indices)
+            and self._can_be_counted(made)
         )
         if not (right and bool(made.images.isfinite().all())):
             raise SchemeError(
@@ -137,6 +146,17 @@ class TableEncoder:
                 f"encodings of shape {self.shape} of the images that it was asked to encode.",
                 "Correct its `encode` or `output_shape`.",
             )
+
+    def _can_be_counted(self, made: Encodings) -> bool:
+        """Whether rows are distinct images in each encoding, and coefficients from 0 to 1."""
+        rows, coefficients = made.rows, made.coefficients
+        return (
+            rows.dtype == np.int64
+            and coefficients.dtype == np.float32
+            and bool(((rows >= 0) & (rows < len(self.images))).all())
+            and bool((np.diff(np.sort(rows, axis=1), axis=1) > 0).all())
+            and bool(((coefficients >= 0) & (coefficients <= 1)).all())
+        )
 
     def __repr__(self) -> str:
         return f"TableEncoder({self.method.name}, {len(self.images)} images)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from instahide.encryption.guarantees.error_floor import floor_statement, unbiased_floor
 from instahide.encryption.guarantees.robustness import BASELINE, robustness_statement
@@ -18,6 +18,12 @@ from instahide.encryption.privacy import (
 )
 from instahide.encryption.scheme import Scheme
 
+if TYPE_CHECKING:
+    from instahide.encryption.encoders.base import InstanceEncoder, Published
+
+#: Probability that a bound of the loss, known before coefficients are drawn, allows for an image.
+CHANCE = DELTA / 2
+
 
 @dataclass(frozen=True)
 class Guarantees:
@@ -29,6 +35,8 @@ class Guarantees:
         floor: unbiased error floor.
         loss: mu^2.
         delta: delta of epsilon.
+        chance: probability for an image to have a larger loss, which floor and loss do not hold
+            for; 0 if there is none.
     """
 
     noise: bool
@@ -36,6 +44,7 @@ class Guarantees:
     floor: float | None = None
     loss: float | None = None
     delta: float = DELTA
+    chance: float = 0.0
 
     @classmethod
     def of(cls, loss: float, values: int | None, *, noise: bool, delta: float = DELTA) -> Self:
@@ -62,7 +71,7 @@ class Guarantees:
         """Bounds for every image, known before any coefficient is drawn.
 
         As for `privacy.epsilon_upper_bound`; without a limit, the loss of an image exceeds its
-        bound with probability at most delta / 2.
+        bound with probability at most `privacy.DELTA` / 2, whatever ``delta`` is.
 
         Raises:
             InstaHideError: ``delta`` is not between 0 and 1.
@@ -71,10 +80,27 @@ class Guarantees:
             scheme, shape, std, copies=copies, limit=limit, earlier=earlier, delta=delta
         )
         loss = loss_upper_bound(
-            scheme, shape, std, copies=copies, limit=limit, earlier=earlier, chance=delta / 2
+            scheme, shape, std, copies=copies, limit=limit, earlier=earlier, chance=CHANCE
         )
         floor = unbiased_floor(loss, math.prod(shape))
-        return cls(bool(scheme.noise), epsilon, floor, loss, delta)
+        chance = 0.0 if limit is not None or scheme.private_k == 1 else CHANCE
+        return cls(bool(scheme.noise), epsilon, floor, loss, delta, chance)
+
+    @classmethod
+    def of_encoder(
+        cls, encoder: InstanceEncoder, published: Published, *, uneven: bool, delta: float = DELTA
+    ) -> Self:
+        """Those of another encoder than a scheme: no more than its own epsilon.
+
+        Args:
+            encoder: what made the encodings.
+            published: what is published.
+            uneven: whether some images are drawn more often than its epsilon assumes.
+            delta: delta of epsilon.
+        """
+        epsilon = encoder.epsilon(published, delta)
+        noise = math.isfinite(epsilon)
+        return cls(noise, None if noise and uneven else epsilon, delta=delta)
 
     def statements(
         self, baseline: float = BASELINE, *, scope: str = "", at_most: bool = False
@@ -91,12 +117,15 @@ class Guarantees:
         """
         known = self.epsilon is not None and 0 < self.epsilon < math.inf
         bound = ", at most" if at_most and known else ""
+        rest = ""
+        if self.chance and self.loss is not None:
+            rest = f", except with probability {self.chance:g} for each image"
         return {
             "differential_privacy": privacy_statement(
                 self.epsilon, self.delta, noise=self.noise, scope=bound + scope
             ),
-            "error_floor": floor_statement(self.floor, noise=self.noise, scope=scope),
+            "error_floor": floor_statement(self.floor, noise=self.noise, scope=rest + scope),
             "reconstruction_robustness": robustness_statement(
-                self.loss, baseline, noise=self.noise, scope=scope
+                self.loss, baseline, noise=self.noise, scope=rest + scope
             ),
         }

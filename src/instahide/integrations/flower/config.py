@@ -20,7 +20,7 @@ MOST_TEXT = 100_000
 #: Training settings that do not apply to a federation.
 MEANINGLESS = (
     "epochs", "ema", "patience", "test_share", "queries", "query_coefficient", "weights",
-    "calibration_share",
+    "calibration_share", "copies", "encoder", "encoder_settings",
 )  # fmt: skip
 
 

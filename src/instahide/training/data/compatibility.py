@@ -19,7 +19,8 @@ from instahide.training.settings import TrainSettings
 _SCHEME = (
     "scheme", "k", "private_k", "c1", "c2", "label_mode", "coefficient_distribution", "noise",
 )  # fmt: skip
-_MADE_WITH = (*_SCHEME, "copies", "public")
+_ENCODER = ("encoder", "encoder_settings")
+_MADE_WITH = (*_SCHEME, *_ENCODER, "copies", "public")
 
 
 def class_union(folders: Sequence[EncodedFolder]) -> tuple[str, ...]:
@@ -55,6 +56,13 @@ def require_poolable(folders: Sequence[EncodedFolder]) -> None:
         columns = one.manifest.classes, other.manifest.classes
         if tasks[0] == "regression" and set(columns[0]) != set(columns[1]):
             _refuse(one, other, "values", *(", ".join(names[:10]) for names in columns))
+        keyed = [f for f in (one, other) if f.manifest.data_set_key]
+        if keyed:
+            raise DataError(
+                f"{one.location} and {other.location} cannot be pooled: all encodings of "
+                f"{keyed[0].location} share a key, and a network learns from one key alone.",
+                "Train on it alone.",
+            )
         ranges = one.manifest.value_range, other.manifest.value_range
         if ranges[0] != ranges[1]:
             _refuse(one, other, "pixels from", *(f"{low:g} to {high:g}" for low, high in ranges))
@@ -143,14 +151,17 @@ def require_made_as(settings: TrainSettings, folders: Sequence[EncodedFolder]) -
     So one file of settings serves for encryption and for training on the encodings.
 
     Raises:
-        DataError: a folder has another scheme, or more encodings of each image.
+        DataError: a folder was made by another scheme or encoder, or has more encodings of each
+            image.
     """
     stated = settings.model_fields_set
     for folder in folders:
         manifest = folder.manifest
-        found, wanted = manifest.encryption(), settings.encryption(manifest.task)
-        if stated & set(_SCHEME) and found != wanted:
-            _refuse_settings(folder, f"the scheme {wanted}", str(found))
+        if stated & {*_SCHEME, *_ENCODER}:
+            wanted = settings.instance_encoder(manifest.task)
+            if (wanted.name, dict(wanted.settings)) != (manifest.encoder, dict(manifest.scheme)):
+                found = manifest.encryption() if manifest.of_scheme else manifest.encoder
+                _refuse_settings(folder, f"the encryption {wanted}", str(found))
         if settings.copies is not None and manifest.copies > settings.copies:
             _refuse_settings(folder, f"{settings.copies} encodings of each image", manifest.copies)
     kept = settings.model_dump(exclude_unset=True, exclude=set(_MADE_WITH))

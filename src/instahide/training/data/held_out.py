@@ -6,6 +6,7 @@ import numpy as np
 
 from instahide.data import ImageTable
 from instahide.data.group_counts import strata_of
+from instahide.data.image_source import has_repeats
 from instahide.data.labels import strata
 from instahide.data.splits import grouped_split, stratified_split
 from instahide.errors import DataError, InstaHideError
@@ -53,6 +54,9 @@ def hold_out(settings: TrainSettings, images: ImageTable) -> tuple[ImageTable, I
 
 def _parts(images: ImageTable, share: float) -> tuple[ImageTable, ImageTable]:
     groups = images.group_ids
+    if groups is None and has_repeats(images):
+        # A picture that is there twice must not be learned and held out at once.
+        groups = np.unique(images.content_ids, return_inverse=True)[1]
     if groups is None:
         kept, held = stratified_split(strata(images.labels), share)
     else:
@@ -68,6 +72,12 @@ def _require_calibratable(settings: TrainSettings, images: ImageTable) -> None:
     if images.task == "regression":
         raise InstaHideError(
             "Measured values have no probabilities to calibrate.", "Leave out `calibration_share`."
+        )
+    if (settings.calibration_share or 0) * len(images) < LEAST:
+        raise InstaHideError(
+            f"Fewer than {LEAST} of the {len(images)} images would be held out, too few to "
+            "calibrate with.",
+            "Raise `calibration_share`, or set it to 0.",
         )
     if settings.noise:
         raise InstaHideError(

@@ -67,9 +67,9 @@ class KeptEncodings:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Encoded]:
-        made = self._made()
-        if made < self.copies:
-            yield from self._new(made)
+        missing = self._missing()
+        if missing is not None:
+            yield from self._new(missing)
             return
         kept = self._kept(self._epoch % self.copies)
         self._epoch += 1
@@ -95,9 +95,11 @@ class KeptEncodings:
         else:
             self._memory.append(made)
 
-    def _made(self) -> int:
-        """The number of kept copies."""
-        return len(self._memory) + sum(file.exists() for file in self._files)
+    def _missing(self) -> int | None:
+        """The first copy that is not kept; None if all are."""
+        if not self._files:
+            return len(self._memory) if len(self._memory) < self.copies else None
+        return next((n for n, file in enumerate(self._files) if not file.exists()), None)
 
     def _kept(self, number: int) -> Encoded:
         if not self._files:

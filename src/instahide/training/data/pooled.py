@@ -90,9 +90,10 @@ class PooledData:
         task = folders[0].manifest.task
         settings = settings.completed(task)
         test = _open_test(settings, shape, classes, moments, task)
-        if test is not None and folders[0].manifest.data_set_key:
+        keyed = [folder.manifest.encoder for folder in folders if folder.manifest.data_set_key]
+        if test is not None and keyed:
             raise DataError(
-                f"Encodings of {folders[0].manifest.encoder} share a key that their publisher has "
+                f"Encodings of {keyed[0]} share a key that their publisher has "
                 "alone, and a network of them classifies encodings under this key alone.",
                 "Leave out `test=`.",
             )
@@ -127,7 +128,7 @@ class PooledData:
             self.normalization.value_range,
             self.folders[0].manifest.task,
             *self.scale,
-            data_set_key=self.folders[0].manifest.data_set_key,
+            data_set_key=any(folder.manifest.data_set_key for folder in self.folders),
         )
 
     def batches(self, *, pin_memory: bool) -> PooledLoader:

@@ -97,7 +97,7 @@ class PrivateData:
         if _has_queries(method, settings):
             query = method.query(settings.query_coefficient)
             require_encryptable(query, split.test)
-            require_encryptable(query, held_out)
+            require_encryptable(query, held_out, held_out=True)
         exposure = _exposure(settings, method, split.train)
         encoder = _encoder(settings, method, split.train, public, exposure, device, processes)
         scale = target_scale(split.train, processes)
@@ -235,14 +235,19 @@ class PrivateData:
         encodings than the largest exposure that was counted.
         """
         images = self.split.train
-        if self.settings.max_exposure is not None or has_repeats(images):
+        uneven = self.settings.max_exposure is not None or has_repeats(images)
+        epochs = self.settings.epochs
+        made = min(epochs, self.settings.copies or epochs)
+        copies = max(made, int(self.encoder.exposure.counts.max(initial=0)))
+        published = Published(len(images), images.shape, images.std, copies)
+        epsilon = self.method.epsilon(published, DELTA)
+        # Every process takes part in both, whatever its own images are.
+        some_uneven, most = any(self.processes.gather(uneven)), max(self.processes.gather(epsilon))
+        if some_uneven and math.isfinite(most):
             # Some images are drawn more often than the bound assumes.
             return {}
-        copies = max(self.settings.epochs, int(self.encoder.exposure.counts.max()))
-        published = Published(len(images), images.shape, images.std, copies)
-        epsilon = max(self.processes.gather(self.method.epsilon(published, DELTA)))
         # JSON knows no infinity.
-        known = epsilon if math.isfinite(epsilon) else None
+        known = most if math.isfinite(most) else None
         return {"guarantee": {"epsilon": known, "delta": DELTA}}
 
 
