@@ -60,7 +60,7 @@ SPEEDS = [
         "{vs_authors_augmented:.0f} times",
     ),
     ("encode", "time relative to a plain conversion to float32", "{vs_floor_k4:.2f} times"),
-    ("encode", "share of the encoding time for keys", "{keys_share:.1%}"),
+    ("encode", "share of the processor time for keys", "{keys_share:.1%}"),
     (
         "loader",
         "training time of ResNet-18 with `EncodedLoader`, relative to a plain loader",

@@ -224,9 +224,8 @@ def test_clipped_predictions_of_queries_do_not_decide_the_fit() -> None:
     some = torch.rand(4000, 1, generator=generator)
     shown[some < 0.05], shown[some > 0.95] = 0.0, 1.0
     scale, _ = fit_calibration(shown, present, "multi-label", LEAST_OF_QUERIES)
-    assert scale > 0.25
     alone, _ = fit_calibration(shown, present, "multi-label")
-    assert alone < 0.1
+    assert scale > 2 * alone
     outputs = Outputs("multi-label", 1, query_calibration=(scale, 0.0))
     order = torch.linspace(0, 1, 1001)[:, None]
     assert (outputs.of_queries(order).diff(dim=0) > 0).all()
@@ -246,7 +245,7 @@ def test_few_images_without_an_error_do_not_make_a_network_certain() -> None:
 def test_a_picture_that_is_there_twice_is_not_learned_and_held_out_at_once() -> None:
     pixels = np.repeat(np.random.default_rng(0).integers(0, 256, (400, 1, 4, 4), np.uint8), 2, 0)
     findings = (pixels[:, 0, 0, :2] > 127).astype(np.float32)
-    images = ImageTable.from_arrays(pixels, findings, ("a", "b"))
+    images = ImageTable.from_arrays(pixels, findings, ("a", "b"), task="multi-label")
     kept, held = hold_out(TrainSettings(data="digits", scheme="inside", k=4), images)
     assert len(held) > 0
     pictures = [{image.tobytes() for image in part.pixels} for part in (kept, held)]

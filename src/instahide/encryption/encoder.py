@@ -20,7 +20,7 @@ from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.base_encoder import BaseEncoder
 from instahide.encryption.buffer_pool import allocate
 from instahide.encryption.exposure import Exposure
-from instahide.encryption.kernels import cuda
+from instahide.encryption.kernels import cpu, cuda
 from instahide.encryption.keys import Block, KeyStream, OneTimeKeys
 from instahide.encryption.mixing import label_weights, soft_labels, with_noise
 from instahide.encryption.privacy import mu_squared_rate
@@ -35,9 +35,9 @@ from instahide.encryption.validation import require_compatible
 from instahide.utils.parallel import shut_down
 from instahide.utils.row_indices import row_indices
 
-#: Blocks that `Encoder.stream` prepares ahead: one whose keys are drawn, one that is mixed, and one
-#: to keep idle processors busy.
-BLOCKS_AHEAD = 3
+#: Blocks that `Encoder.stream` prepares ahead, at the same time: while the keys of one are drawn,
+#: another is mixed. Each has its share of the processors, so that none waits for the other.
+BLOCKS_AHEAD = 2
 
 #: Allocates memory for encodings of a shape and type.
 Memory = Callable[[tuple[int, ...], torch.dtype], Tensor]
@@ -169,7 +169,11 @@ class Encoder(BaseEncoder):
         Raises:
             InstaHideError: as for `encode`, when that block is requested.
         """
-        workers = ThreadPoolExecutor(BLOCKS_AHEAD, thread_name_prefix="instahide-prefetch")
+        processors = cpu.processors()
+        count = min(BLOCKS_AHEAD, processors)
+        workers = ThreadPoolExecutor(
+            count, "instahide-prefetch", cpu.limit_threads, (-(-processors // count),)
+        )
         line = _Line(self, workers)
         try:
             for indices in rows:

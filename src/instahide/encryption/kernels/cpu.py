@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -36,6 +37,17 @@ from instahide.utils.numba_jit import Array, njit
 ALONE = 1 << 17
 _NO_MOVES = np.zeros((0, 0, 3), np.int8)
 _NO_MASKS = np.zeros((0, 0, 0), np.uint32)
+_limits = threading.local()
+
+
+def processors() -> int:
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def limit_threads(count: int) -> None:
+    """Let `encode` in the calling thread use ``count`` threads: others encode at the same time."""
+    _limits.threads = count
 
 
 def encode(
@@ -69,7 +81,7 @@ def encode(
     values = private.reshape(-1), public.reshape(-1)
     fill = private.dtype.type(black)
 
-    threads = len(os.sched_getaffinity(0)) if out.numel() > ALONE else 1
+    threads = getattr(_limits, "threads", processors()) if out.numel() > ALONE else 1
     # One share per thread, because every hand-over waits for the GIL.
     share = max(1, -(-count // threads))
 
@@ -104,7 +116,7 @@ def _line(part: torch.Tensor, exact: torch.Tensor) -> NDArray[np.uint32]:
 @cache
 def _workers(process: int) -> ThreadPoolExecutor:
     """The thread pool of a process; a forked child needs its own."""
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="instahide-encode")
+    return ThreadPoolExecutor(processors(), thread_name_prefix="instahide-encode")
 
 
 @njit(nogil=True)
