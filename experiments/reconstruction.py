@@ -214,8 +214,8 @@ LABELLED = ("carlini", "carlini-uncorrected")
 
 
 @cache
-def public_images() -> ImageTable:
-    return ImageTable.from_arrays(patches("public", PUBLIC, 2))
+def public_images(count: int = PUBLIC) -> ImageTable:
+    return ImageTable.from_arrays(patches("public", count, 2))
 
 
 @cache

@@ -1,7 +1,8 @@
 """Measure what the reconstruction attack recovers from four kinds of private images.
 
     python -m experiments.reconstruction_kinds --threads 1
-    python -m experiments.reconstruction_kinds --kinds photographs --copies 50 --images 1000
+    python -m experiments.reconstruction_kinds --kinds photographs --images 1000 --copies 50
+    python -m experiments.reconstruction_kinds --kinds photographs --images 10000 --copies 10
 
 Each draw has a choice of private images and keys of its own. The private images are those of
 `experiments.victims`: no network was trained on them, and nothing was tuned on them. Beside every
@@ -23,7 +24,15 @@ from typing import Literal, NamedTuple, cast
 
 import torch
 
-from experiments.reconstruction import CEILING, SCHEME, ceiling_figures, public_images, say, timed
+from experiments.reconstruction import (
+    CEILING,
+    PUBLIC,
+    SCHEME,
+    ceiling_figures,
+    public_images,
+    say,
+    timed,
+)
 from experiments.records import add, rows_of, surroundings
 from experiments.victims import KINDS, private_images
 from instahide.attacks.base import Budget, ThreatModel, require
@@ -53,7 +62,9 @@ def measure(run: Run) -> dict[str, float]:
     private = private_images(run.kind, run.draw, run.images)
     labels = cast(Literal["soft", "coarse", "none"], run.labels)
     threat = ThreatModel(labels=labels, public="none", encodings_per_image=run.copies)
-    observation, truth = observe(private, public_images(), SCHEME, threat)
+    # With fewer, public images would be in as many encodings as private ones.
+    public = public_images(max(PUBLIC, run.images * run.copies))
+    observation, truth = observe(private, public, SCHEME, threat)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     found, times = timed(lambda: ReconstructionAttack().run(observation, Budget(), say))
     peak = peak_mib()
