@@ -34,7 +34,8 @@ class Cell(NamedTuple):
         return TITLES[self.kind] + known
 
     def values(self, column: str) -> list[float]:
-        return [float(run[column]) for run in self.runs]
+        """Those that are known; the times of a continued run are not."""
+        return [float(run[column]) for run in self.runs if run[column]]
 
     def mean(self, column: str) -> float:
         return mean(self.values(column))
@@ -126,7 +127,9 @@ def many(rows: list[Row]) -> list[str]:
                 f"{cell.images:,}", str(cell.copies), f"{cell.mean('recovered'):,.0f}",
                 f"{cell.mean('ceiling_recovered'):,.0f}", f"{cell.mean('ssim'):.2f}",
                 f"{cell.mean('mass'):.3f}", f"{cell.mean('claimed'):,.0f}", share(both, called),
-                f"{cell.mean('cpu_seconds') / 60:.0f}", f"{cell.mean('peak_mib') / 1024:.1f}",
+                *(f"{cell.mean('cpu_seconds') / 60:.0f}", f"{cell.mean('peak_mib') / 1024:.1f}")
+                if cell.values("cpu_seconds")
+                else ("–", "–"),
             ]  # fmt: skip
             lines.append(f"| {' | '.join(parts)} |")
     return lines if len(lines) > 2 else []

@@ -114,11 +114,13 @@ class Victim:
     The truth is stored next to it, because these private images are published ones.
     """
 
-    def __init__(self, number: int, work: Path) -> None:
-        self.folder = work / f"victim-{number}"
-        given, secret = self.folder / "given", self.folder / "truth"
+    def __init__(
+        self, folder: Path, private: Callable[[], ImageTable], *, public: int, copies: int
+    ) -> None:
+        self.folder = folder
+        given, secret = folder / "given", folder / "truth"
         if not given.exists():
-            make_challenge(victim(number), public_images(), given, secret)
+            make_challenge(private(), public_images(public), given, secret, copies=copies)
         self.challenge, self.secret = Challenge.open(given), ChallengeTruth.open(secret)
         partners, coefficients = (
             torch.from_numpy(np.array(read_array(secret / name, 2)))
@@ -129,6 +131,12 @@ class Victim:
         self.truth = GroundTruth(
             originals, partners, coefficients, SCHEME.private_k, nothing, nothing, nothing
         )
+
+    @classmethod
+    def numbered(cls, number: int, work: Path) -> Victim:
+        """The victim of this number of `experiments.photographs`."""
+        folder = work / f"victim-{number}"
+        return cls(folder, lambda: victim(number), public=PUBLIC, copies=COPIES)
 
     def observation(self, labels: str) -> EncodingObservation:
         return self.challenge.observation(cast(Literal["soft", "coarse", "none"], labels))
@@ -383,7 +391,7 @@ def summary(rows: list[dict[str, str]]) -> dict[str, object]:
 def measure(options: argparse.Namespace) -> None:
     have = {tuple(row[key] for key in KEYS) for row in rows_of(OUT)}
     for number in options.victims.split(","):
-        target = Victim(int(number), options.work)
+        target = Victim.numbered(int(number), options.work)
         for labels in options.labels.split(","):
             for recovery in options.recoveries.split(","):
                 key = (number, labels, recovery, f"{options.train:.0f}")

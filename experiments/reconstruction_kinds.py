@@ -9,8 +9,9 @@ Each draw has a choice of private images and keys of its own. The private images
 result is the ceiling: the recovery of the attack, started at the true images with the true
 assignment and coefficients. It is not part of the time and the memory.
 
-Each finished run adds a row to the CSV file; runs that the file already contains are skipped. The
-last line printed is a JSON object. Peak memory is read from Linux's ``/proc``.
+Each finished run adds a row to the CSV file; runs that the file already contains are skipped. An
+interrupted run continues from ``--work``, but then its times and memory are not recorded. The last
+line printed is a JSON object. Peak memory is read from Linux's ``/proc``.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import tempfile
 from pathlib import Path
 from statistics import mean
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 
 from experiments.reconstruction import (
     CEILING,
     PUBLIC,
-    SCHEME,
+    Victim,
     ceiling_figures,
     public_images,
     say,
@@ -35,9 +37,9 @@ from experiments.reconstruction import (
 )
 from experiments.records import add, rows_of, surroundings
 from experiments.victims import KINDS, private_images
-from instahide.attacks.base import Budget, ThreatModel, require
+from instahide.attacks.base import Budget, require
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
-from instahide.audit.ground_truth import observe
+from instahide.attacks.reconstruction.state import FILE
 from instahide.audit.scoring.reconstruction import score_reconstruction
 
 OUT = Path("experiments/results/reconstruction_kinds.csv")
@@ -57,21 +59,30 @@ class Run(NamedTuple):
     draw: int
 
 
-def measure(run: Run) -> dict[str, float]:
-    """Return the figures of one attack under new keys."""
-    private = private_images(run.kind, run.draw, run.images)
-    labels = cast(Literal["soft", "coarse", "none"], run.labels)
-    threat = ThreatModel(labels=labels, public="none", encodings_per_image=run.copies)
-    # With fewer, public images would be in as many encodings as private ones.
-    public = public_images(max(PUBLIC, run.images * run.copies))
-    observation, truth = observe(private, public, SCHEME, threat)
+def measure(run: Run, work: Path) -> dict[str, float]:
+    """Return the figures of one attack under new keys, or under those that ``work`` has already.
+
+    The times of an attack that was continued are not known.
+    """
+    target = Victim(
+        work / "-".join(map(str, run)),
+        lambda: private_images(run.kind, run.draw, run.images),
+        # With fewer, public images would be in as many encodings as private ones.
+        public=max(PUBLIC, run.images * run.copies),
+        copies=run.copies,
+    )
+    public_images.cache_clear()
+    observation = target.observation(run.labels)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    found, times = timed(lambda: ReconstructionAttack().run(observation, Budget(), say))
-    peak = peak_mib()
-    score = score_reconstruction(found, truth, observation.mean, observation.std)
-    figures = score.summary(require(found.confidence), RECOVERED)
-    figures |= {"groups": found.statistics["groups"], "peak_mib": peak}
-    return figures | times | ceiling_figures(found, observation, truth)
+    fresh = not (target.folder / FILE).exists()
+    attack = ReconstructionAttack(folder=target.folder)
+    found, times = timed(lambda: attack.run(observation, Budget(), say))
+    figures = {"groups": found.statistics["groups"]}
+    if fresh:
+        figures |= times | {"peak_mib": peak_mib()}
+    score = score_reconstruction(found, target.truth, observation.mean, observation.std)
+    figures |= score.summary(require(found.confidence), RECOVERED)
+    return figures | ceiling_figures(found, observation, target.truth)
 
 
 def peak_mib() -> float:
@@ -102,6 +113,7 @@ def main() -> None:
     parser.add_argument("--labels", default="none", help="none, coarse or soft")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
+    parser.add_argument("--work", type=Path, help="folder to go on in; by default a new one")
     parser.add_argument("--out", type=Path, default=OUT, help="CSV file")
     options = parser.parse_args()
     if options.threads:
@@ -110,8 +122,11 @@ def main() -> None:
     for run in runs(options):
         if tuple(map(str, run)) not in have:
             print(run, flush=True)
-            figures = {name: round(value, 5) for name, value in measure(run).items()}
-            row = run._asdict() | {name: figures[name] for name in MEASURES} | surroundings()
+            with tempfile.TemporaryDirectory() as scratch:
+                found = measure(run, options.work or Path(scratch))
+            figures = {name: round(value, 5) for name, value in found.items()}
+            row = run._asdict() | {name: figures.get(name, "") for name in MEASURES}
+            row |= surroundings()
             add(options.out, list(row), row)
     print(json.dumps(summary(rows_of(options.out))))
 

@@ -29,7 +29,7 @@ def test_the_published_attack_gets_every_victim_that_ours_gets(
 ) -> None:
     out = tmp_path / "reconstruction.csv"
     monkeypatch.setattr(reconstruction, "OUT", out)
-    monkeypatch.setattr(reconstruction, "Victim", lambda number, work: number)
+    monkeypatch.setattr(reconstruction.Victim, "numbered", lambda number, work: number)
     monkeypatch.setattr(reconstruction, "run", lambda *_: {"ssim": 0.5})
     options = Namespace(
         victims="1,2", labels="none,soft", recoveries=",".join(reconstruction.ATTACKS),

@@ -49,7 +49,7 @@ def test_every_draw_is_complete_before_the_next_one_and_no_run_is_repeated(
     figures = dict.fromkeys(reconstruction_kinds.MEASURES, 0.5)
     done: list[reconstruction_kinds.Run] = []
 
-    def measure(run: reconstruction_kinds.Run) -> dict[str, float]:
+    def measure(run: reconstruction_kinds.Run, work: Path) -> dict[str, float]:
         done.append(run)
         return figures
 
