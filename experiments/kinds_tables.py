@@ -127,12 +127,17 @@ def many(rows: list[Row]) -> list[str]:
                 f"{cell.images:,}", str(cell.copies), f"{cell.mean('recovered'):,.0f}",
                 f"{cell.mean('ceiling_recovered'):,.0f}", f"{cell.mean('ssim'):.2f}",
                 f"{cell.mean('mass'):.3f}", f"{cell.mean('claimed'):,.0f}", share(both, called),
-                *(f"{cell.mean('cpu_seconds') / 60:.0f}", f"{cell.mean('peak_mib') / 1024:.1f}")
-                if cell.values("cpu_seconds")
-                else ("–", "–"),
+                *cost(cell),
             ]  # fmt: skip
             lines.append(f"| {' | '.join(parts)} |")
     return lines if len(lines) > 2 else []
+
+
+def cost(cell: Cell) -> tuple[str, str]:
+    """Return CPU minutes and GiB, or dashes if all runs were continued ones."""
+    if not cell.values("cpu_seconds"):
+        return "–", "–"
+    return f"{cell.mean('cpu_seconds') / 60:.0f}", f"{cell.mean('peak_mib') / 1024:.1f}"
 
 
 def share(part: float, whole: float) -> str:
