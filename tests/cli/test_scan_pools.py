@@ -14,7 +14,7 @@ from instahide.data import open_images, open_pool
 from tests.scan_files import PATIENT, ct_series, deep_png
 
 pytest.importorskip("pydicom")
-SHAPE = ["--shape", "8,16,16"]
+SHAPE = ["--size", "8,16,16"]
 WINDOW = ["--window", "-1000,400"]
 CROSS = ["--scheme", "cross", "--k", "4", "--public", "pool"]
 
@@ -83,13 +83,13 @@ def test_ct_patches_are_encrypted_and_trained_on_with_a_pool_of_cts(window: list
 
 def test_a_folder_of_volumes_is_pointed_to_the_right_option() -> None:
     ct_series(Path("cts"))
-    assert "`--shape 64,64,64`" in refused("public", "cts", "--out", "pool")
+    assert "`--size 64,64,64`" in refused("public", "cts", "--out", "pool")
 
 
 def test_the_cost_is_said_before_and_a_dry_run_writes_nothing(place: Path) -> None:
     deep_png(Path("images", "a.png"))
     before = sorted(place.rglob("*"))
-    command = ["public", "images", "--out", "pool", "--shape", "32,32"]
+    command = ["public", "images", "--out", "pool", "--size", "32,32"]
     text = ok(*command, "--dry-run")
     assert "At most about 100 patches of 1 x 32 x 32 uint16 from 1 images, 204.8 kB" in text
     assert json.loads(run(*command, "--dry-run", "--json").stdout) == {
@@ -106,16 +106,16 @@ def test_the_cost_is_said_before_and_a_dry_run_writes_nothing(place: Path) -> No
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--shape", "32,32", "--patch", "32"], "--patch can be used without --shape only"),
-        (["--shape", "32,32", "--grey"], "--grey can be used without --shape only"),
-        (["--min-spread", "0.1"], "--min-spread can be used with --shape only"),
-        (["--shape", "32,32", "--rescale"], "window is not known"),
-        (["--dry-run"], "--dry-run can be used with --shape only"),
-        (["--shape", "big"], "Write H,W or D,H,W"),
-        (["--shape", "32"], "--shape 64,64,64"),
-        (["--shape", "32,32", "--window", "1%,99%"], "window of your own images"),
-        (["--shape", "32,32", "--max-gigabytes", "0.0001"], "--per-image 48"),
-        (["--shape", "600,600"], "smaller than a patch"),
+        (["--size", "32,32", "--patch", "32"], "--patch can be used without --size only"),
+        (["--size", "32,32", "--grey"], "--grey can be used without --size only"),
+        (["--min-spread", "0.1"], "--min-spread can be used with --size only"),
+        (["--size", "32,32", "--rescale"], "window is not known"),
+        (["--dry-run"], "--dry-run can be used with --size only"),
+        (["--size", "big"], "Write H,W or D,H,W"),
+        (["--size", "32"], "--size 64,64,64"),
+        (["--size", "32,32", "--window", "1%,99%"], "window of your own images"),
+        (["--size", "32,32", "--max-gigabytes", "0.0001"], "--per-image 48"),
+        (["--size", "600,600"], "smaller than a patch"),
     ],
 )
 def test_what_cannot_be_done_is_refused(options: list[str], told: str, place: Path) -> None:

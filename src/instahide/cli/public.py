@@ -34,7 +34,7 @@ class PublicOptions(BaseModel):
     patch: int = Field(32, description="height and width of a patch", ge=1, le=MOST_SIDE)
     min_keypoints: int = Field(40, description="least number of SIFT key points of a patch")
     grey: Annotated[bool, typer.Option("--grey", help="One channel instead of three.")] = False
-    shape: str | None = Field(
+    size: str | None = Field(
         None, description="sides of a patch, H,W or D,H,W, whose pixels keep their type and values"
     )
     min_spread: float = Field(
@@ -48,7 +48,7 @@ class PublicOptions(BaseModel):
 
 PANELS = {
     "Photographs, 8 bits": PHOTO_OPTIONS,
-    "Volumes, 16 bits, floats, channels": ("shape", *SCAN_OPTIONS),
+    "Volumes, 16 bits, floats, channels": ("size", *SCAN_OPTIONS),
 }
 
 
@@ -59,11 +59,11 @@ def public(options: Annotated[PublicOptions, PANELS]) -> None:
     Flat patches are left out. The pool is not secret: cut it from images that anybody may see.
 
     Examples: instahide public photos --out pool --patch 64;
-    instahide public CT_FOLDER --out pool --shape 64,64,64 --window -1000,400
+    instahide public CT_FOLDER --out pool --size 64,64,64 --window -1000,400
     """
     _require_one_kind(options)
-    if options.shape is not None:
-        _scans(options, options.shape)
+    if options.size is not None:
+        _scans(options, options.size)
         return
     pool = make_pool(
         options.source,
@@ -122,13 +122,13 @@ def _described(
 
 def _require_one_kind(options: PublicOptions) -> None:
     """Check that no option is ignored."""
-    unused = PHOTO_OPTIONS if options.shape is not None else SCAN_OPTIONS
+    unused = PHOTO_OPTIONS if options.size is not None else SCAN_OPTIONS
     for name in unused:
         if name in options.model_fields_set:
             option = f"--{name.replace('_', '-')}"
-            how = "without" if options.shape is not None else "with"
+            how = "without" if options.size is not None else "with"
             raise InstaHideError(
-                f"{option} can be used {how} --shape only.",
+                f"{option} can be used {how} --size only.",
                 f"Leave out {option}. `instahide public --help` lists the options of both kinds of "
                 "pools.",
             )
