@@ -378,7 +378,7 @@ def test_a_pool_for_rescaled_images_is_rescaled(tmp_path: Path) -> None:
 
 def test_another_shape_is_refused_with_the_option_that_makes_one(tmp_path: Path) -> None:
     pool_of_ct(tmp_path, (8, 32, 32), per_image=4)
-    with pytest.raises(InstaHideError, match=r"shape=8,16,16"):
+    with pytest.raises(InstaHideError, match=r"size=8,16,16"):
         open_pool(tmp_path / "pool", (1, 8, 16, 16))
     with pytest.raises(InstaHideError, match=r"patch=32.*grey=True"):
         open_pool(tmp_path / "pool", (1, 32, 32))

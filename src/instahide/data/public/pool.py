@@ -138,7 +138,7 @@ def _options(shape: tuple[int, ...]) -> str:
     channels, *sides = shape
     if len(sides) == 2 and channels in (1, 3) and sides[0] == sides[1]:
         return f"`patch={sides[0]}`" + (", `grey=True`" if channels == 1 else "")
-    return f"`shape={','.join(map(str, sides))}`"
+    return f"`size={','.join(map(str, sides))}`"
 
 
 def _builtin_pool(shape: tuple[int, ...]) -> ImageTable:

@@ -40,7 +40,7 @@ class ScanPoolPlan:
 
     Attributes:
         files: image files, and folders of DICOM series.
-        shape: (H, W) or (D, H, W) of a patch.
+        size: (H, W) or (D, H, W) of a patch.
         kind: channels and type of all images.
         spread: (C,) standard deviation of the pixels of each channel.
         per_image: largest number of patches of an image.
@@ -54,7 +54,7 @@ class ScanPoolPlan:
     """
 
     files: tuple[Path, ...]
-    shape: tuple[int, ...]
+    size: tuple[int, ...]
     kind: PixelKind
     spread: NDArray[np.float64]
     per_image: int
@@ -73,7 +73,7 @@ class ScanPoolPlan:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """(C, H, W) or (C, D, H, W) of a patch."""
-        return self.kind.channels, *self.shape
+        return self.kind.channels, *self.size
 
     @property
     def dtype(self) -> str:
@@ -98,7 +98,7 @@ class ScanPoolPlan:
 
 def plan_scan_pool(
     source: str | Path,
-    shape: tuple[int, ...],
+    size: tuple[int, ...],
     *,
     per_image: int = 100,
     min_spread: float = MIN_SPREAD,
@@ -113,7 +113,7 @@ def plan_scan_pool(
     Args:
         source: a folder or its URL, searched to any depth: DICOM, NIfTI, TIFF, PNG and the like.
             Of one number of channels and one type of pixels.
-        shape: (H, W) of patches of images or of the slices of volumes, or (D, H, W) of patches of
+        size: (H, W) of patches of images or of the slices of volumes, or (D, H, W) of patches of
             volumes. Then several DICOM files of one slice in one folder are taken as one series.
         per_image: largest number of patches of an image or volume, so that none dominates.
         min_spread: the standard deviation of a patch as a share of that of all images, on average
@@ -143,7 +143,7 @@ def plan_scan_pool(
         >>> plan.bytes
         25088
     """
-    _require_arguments(shape, per_image, min_spread, max_gigabytes)
+    _require_arguments(size, per_image, min_spread, max_gigabytes)
     if window is not None and isinstance(require_window(window)[0], str):
         raise InstaHideError(
             "Percentiles, and windows of files, depend on the images of the pool.",
@@ -155,8 +155,8 @@ def plan_scan_pool(
             "Name it, as in `window=(-1000, 400)`.",
         )
     with quiet_libraries():
-        files = scan_files(source, volumes=len(shape) == 3, skip_bad=skip_bad)
-        sample, looked_at = _sampled(files, shape, window, skip_bad, progress)
+        files = scan_files(source, volumes=len(size) == 3, skip_bad=skip_bad)
+        sample, looked_at = _sampled(files, size, window, skip_bad, progress)
     kind = _usual_kind(sample, skip_bad)
     if window is not None:
         require_range(window, np.dtype(kind.dtype))
@@ -165,7 +165,7 @@ def plan_scan_pool(
     count = sum(min(per_image, each.places) for each in found)
     patches = math.ceil(len(files) * count / looked_at)
     plan = ScanPoolPlan(
-        files, shape, kind, _spread(found), per_image, patches, max_gigabytes, window, rescale,
+        files, size, kind, _spread(found), per_image, patches, max_gigabytes, window, rescale,
         min_spread, skip_bad, any(each.volume for each in found),
     )  # fmt: skip
     require_size(plan, patches)
@@ -219,19 +219,19 @@ def _usual_kind(sample: list[_Sample], skip_bad: bool) -> PixelKind:
     return usual
 
 
-def _sample(path: Path, shape: tuple[int, ...], window: ValueRange | None) -> _Sample:
-    scan = read_scan(path, shape)
+def _sample(path: Path, size: tuple[int, ...], window: ValueRange | None) -> _Sample:
+    scan = read_scan(path, size)
     flat = scan.pixels.reshape(len(scan.pixels), -1)
     values = flat[:, :: -(-flat.shape[1] // _SAMPLED_PIXELS)].astype(np.float64)
     values = values if window is None else values.clip(*window)
     moments = np.stack([values.mean(axis=1), np.square(values).mean(axis=1)])
-    places = math.prod(place_counts(scan.pixels.shape[1:], shape))
+    places = math.prod(place_counts(scan.pixels.shape[1:], size))
     return _Sample(path, scan.kind, places, moments, scan.pixels.ndim == 4)
 
 
 def _sampled(
     files: tuple[Path, ...],
-    shape: tuple[int, ...],
+    size: tuple[int, ...],
     window: ValueRange | None,
     skip_bad: bool,
     progress: bool,
@@ -240,7 +240,7 @@ def _sampled(
     numbers = np.unique(np.linspace(0, len(files) - 1, SAMPLED_IMAGES).astype(np.int64))
     chosen = tuple(files[number] for number in numbers)
 
-    read = partial(_sample, shape=shape, window=window)
+    read = partial(_sample, size=size, window=window)
     bad: list[Skipped] | None = [] if skip_bad else None
     reading = decode_listing(
         chosen, read, bad, workers=1, shown=progress, title="Looking at some images"
@@ -250,7 +250,7 @@ def _sampled(
     if not found:
         raise DataError(
             f"None of {len(chosen)} images can be used. The first: {(bad or [])[0].name}",
-            "Check the images and the sides of patches (`shape=`).",
+            "Check the images and the sides of patches (`size=`).",
         )
     return found, len(chosen)
 
@@ -262,13 +262,13 @@ def _spread(found: list[_Sample]) -> NDArray[np.float64]:
 
 
 def _require_arguments(
-    shape: tuple[int, ...], per_image: int, min_spread: float, max_gigabytes: float
+    size: tuple[int, ...], per_image: int, min_spread: float, max_gigabytes: float
 ) -> None:
-    whole = all(type(side) is int and 1 <= side <= MOST_SIDE for side in shape)
-    if len(shape) not in (2, 3) or not whole:
+    whole = all(type(side) is int and 1 <= side <= MOST_SIDE for side in size)
+    if len(size) not in (2, 3) or not whole:
         raise InstaHideError(
-            f"The sides of a patch are {','.join(map(str, shape))}.",
-            f"Give H,W or D,H,W as in `shape=64,64,64`, each from 1 to {MOST_SIDE}.",
+            f"The sides of a patch are {','.join(map(str, size))}.",
+            f"Give H,W or D,H,W as in `size=64,64,64`, each from 1 to {MOST_SIDE}.",
         )
     if per_image < 1 or not 0 <= min_spread < math.inf or not 0 < max_gigabytes < math.inf:
         raise InstaHideError(

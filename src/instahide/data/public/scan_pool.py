@@ -117,11 +117,11 @@ def _patches(
 
 def _cut(path: Path, plan: ScanPoolPlan) -> _Cut:
     """At most ``plan.per_image`` patches of one image that are not flat."""
-    scan = read_scan(path, plan.shape)
+    scan = read_scan(path, plan.size)
     if scan.kind != plan.kind:
         raise other_kind(path, scan.kind, plan.kind)
     pixels = scan.pixels if plan.window is None else clip_pixels(scan.pixels, plan.window)
-    places = random_patches(pixels, plan.shape, np.random.default_rng())
+    places = random_patches(pixels, plan.size, np.random.default_rng())
     kept = islice((patch for patch in places if _is_detailed(patch, plan)), plan.per_image)
     # Copies, as a patch would otherwise keep its whole image in memory.
     patches = [patch.copy() for patch in kept]

@@ -154,7 +154,7 @@ def image_files(folder: Path, *, skip_bad: bool = False) -> list[Path]:
     if not files and found.files:
         raise DataError(
             f"{folder} holds no photographs, but other images, such as DICOM or NIfTI files.",
-            "Cut a pool from them with `instahide public` and `shape=64,64,64` or `shape=64,64`.",
+            "Cut a pool from them with `instahide public` and `size=64,64,64` or `size=64,64`.",
         )
     if not files:
         raise no_images(folder)
