@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ if importlib.util.find_spec("hypothesis") is not None:
 
 # Before PyTorch is imported, and for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Without a GPU, its kernel is interpreted; Triton decides so when it is imported.
+if shutil.which("nvidia-smi") is None:
+    os.environ["TRITON_INTERPRET"] = "1"
 # A shell makes what it starts in the background deaf to Ctrl-C, and all that comes of it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
