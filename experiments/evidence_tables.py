@@ -176,7 +176,10 @@ SECTIONS = {
         costs,
     ),
     "speed": Section(
-        "Speed", "**Supported on CPUs.** No GPU was available: the GPU kernel is tested, but its speed is not known.", tables.speed_table
+        "Speed",
+        "**Supported on CPUs.** No GPU was available: the GPU kernel is tested, but its speed is "
+        "not known.",
+        tables.speed_table,
     ),
     "attacks": Section(
         "The paper's attacks",
