@@ -78,13 +78,16 @@ def recovered(rows: list[Row]) -> list[str]:
     """Return a table of kinds and numbers of encodings: images recovered, and the ceiling."""
     found = {(cell.kind, cell.copies): cell for cell in hidden(rows)}
     copies = sorted({number for _, number in found}, reverse=True)
-    heads = "".join(f" T = {number} | ceiling |" for number in copies)
-    lines = [f"| recovered of 100 images |{heads}", "| --- |" + " ---: |" * 2 * len(copies)]
+    heads = " | ".join(f"T = {number}" for number in copies)
+    lines = [
+        f"| recovered / ceiling, of 100 images | {heads} |",
+        f"| --- |{' ---: |' * len(copies)}",
+    ]
     for kind, title in TITLES.items():
         shown = [found.get((kind, number)) for number in copies]
         parts = [
-            "– | –" if cell is None
-            else f"{cell.spread('recovered')} | {cell.mean('ceiling_recovered'):.0f}"
+            "–" if cell is None
+            else f"{cell.spread('recovered')} / {cell.mean('ceiling_recovered'):.0f}"
             for cell in shown
         ]  # fmt: skip
         lines.append(f"| {title} | {' | '.join(parts)} |")

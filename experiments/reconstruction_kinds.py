@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--images", type=int, default=100, help="number of private images")
-    parser.add_argument("--copies", default="50,20,10,5", help="encodings per private image")
+    parser.add_argument("--copies", default="50,20,10,5,2,1", help="encodings per private image")
     parser.add_argument("--labels", default="none", help="none, coarse or soft")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
