@@ -121,7 +121,7 @@ class Victim:
         given, secret = folder / "given", folder / "truth"
         if not given.exists():
             make_challenge(private(), public_images(public), given, secret, copies=copies)
-        self.challenge, self.secret = Challenge.open(given), ChallengeTruth.open(secret)
+        self.secret = ChallengeTruth.open(secret)
         partners, coefficients = (
             torch.from_numpy(np.array(read_array(secret / name, 2)))
             for name in (PARTNERS, COEFFICIENTS)
@@ -139,7 +139,9 @@ class Victim:
         return cls(folder, lambda: victim(number), public=PUBLIC, copies=COPIES)
 
     def observation(self, labels: str) -> EncodingObservation:
-        return self.challenge.observation(cast(Literal["soft", "coarse", "none"], labels))
+        # Opened anew: mapped files count as memory of the process.
+        challenge = Challenge.open(self.folder / "given")
+        return challenge.observation(cast(Literal["soft", "coarse", "none"], labels))
 
 
 def run(target: Victim, labels: str, recovery: str, train: float) -> dict[str, object]:

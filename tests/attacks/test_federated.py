@@ -211,7 +211,7 @@ def test_the_server_applies_each_update_before_the_next() -> None:
 
 def test_it_is_refused_where_it_cannot_succeed() -> None:
     observation, _ = federation(FEDSGD, 2)
-    assert "fewer than 3 encodings" in str(FederatedAttack().applies(observation))
+    assert FederatedAttack().applies(observation) is None
     assert refusal(FederatedAttack(), replace(observation, updates=())) is not None
     assert "no rounds" in str(refusal(FederatedAttack(), observation.updates[0]))
     with pytest.raises(InstaHideError, match="too few"):

@@ -145,9 +145,14 @@ def test_encodings_that_share_nothing_give_nothing_and_the_attack_says_so(told: 
 
 
 def test_a_single_encoding_of_each_image_is_nothing_to_put_together() -> None:
-    observation, _ = observed(Scheme.cross(6), "none")
-    once = replace(observation, threat=ThreatModel(public="none"))
-    assert "fewer than 3" in str(ReconstructionAttack().applies(once))
+    threat = ThreatModel(public="none")
+    for scheme in (Scheme.cross(6), Scheme.inside(4)):
+        observation, _ = observed(scheme, "none")
+        # As a partner, an image is in further ones.
+        assert ReconstructionAttack().applies(replace(observation, threat=threat)) is None
+    observation, _ = observed(Scheme.cross(6, private_k=1), "none")
+    once = replace(observation, threat=threat)
+    assert "a single encoding" in str(ReconstructionAttack().applies(once))
 
 
 def test_a_spent_budget_ends_the_rounds_with_what_there_is() -> None:

@@ -252,7 +252,9 @@ def test_the_verdict_says_which_of_the_two_it_is() -> None:
     assert said[1] == shortfall(result)
     assert sum("start at the true images" in sentence for sentence in said) == 1
     # An attack that could not be started may still have something to find.
-    refused = missed(0, 57, state="not tried", reason="There are fewer than 3 encodings.")
+    refused = missed(
+        0, 57, state="not tried", reason="Every private image is in a single encoding."
+    )
     assert shortfall(refused) in summarize([recovered(0), refused], FACTS)
     assert shortfall(refused).startswith(
         "The attack “reconstruction” gave no result on 100 images. Its recovery reaches 57 of them "

@@ -93,10 +93,11 @@ class ReconstructionAttack:
     augmented: ClassVar[bool] = True
 
     def applies(self, observation: EncodingObservation) -> str | None:
-        """Applies if there are several encodings of an image, and shadow images for training."""
+        """Applies if images are in several encodings, with shadow images for training."""
         copies = observation.threat.encodings_per_image
-        if copies is not None and copies < 3:
-            return "There are fewer than 3 encodings of an image."
+        # An image is in further encodings as a partner.
+        if copies is not None and copies * observation.scheme.private_k < 2:
+            return "Every private image is in a single encoding."
         if self.training > 0 and observation.shadow is None:
             return "Training needs shadow images, and the threat model grants none."
         if observation.augmentation.padding:
