@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,8 +16,10 @@ from instahide.attacks.reconstruction.recovery.phase_retrieval import (
 from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 
 #: Logistic regression of "SSIM above 0.5" on the three similarities of `confidence`, in this order,
-#: and its intercept; fitted to the tuning victims, at 3 to 50 encodings of an image.
-WEIGHTS, INTERCEPT = (7.8, 3.2, 5.3), -5.0
+#: and on the logarithm of the number of encodings of an image: similar halves mean more if there
+#: are more encodings in them. Fitted to the tuning victims, at 1 to `MOST_COPIES` encodings.
+WEIGHTS, WEIGHT_OF_COPIES, INTERCEPT = (2.8, 3.6, 3.1), 0.51, -2.7
+MOST_COPIES = 20
 #: Standard deviation of the SSIM window in pixels, and SSIM's two constants (Wang et al. 2004) for
 #: images of mean square 1 whose values span four standard deviations.
 WINDOW, FAINT_MEAN, FAINT_SPREAD = 1.5, (0.01 * 4) ** 2, (0.03 * 4) ** 2
@@ -29,7 +33,7 @@ def confidence(
     Each half of the encodings gives the images twice: from its own start, and from ``images``. An
     image that is in the encodings appears in both halves; one that was fitted to noise does not.
     Three similarities count: of the halves with their own starts, of the halves that start from
-    ``images``, and of the first two with ``images``.
+    ``images``, and of the first two with ``images``. So does the number of encodings.
 
     Args:
         encodings: the encodings, in random order.
@@ -46,7 +50,8 @@ def confidence(
         (likeness(own[0], images) + likeness(own[1], images)) / 2,
     ]
     evidence = torch.stack(similarities, dim=1) @ torch.tensor(WEIGHTS).to(images)
-    return (evidence + INTERCEPT).sigmoid()
+    copies = min(max(1.0, len(encodings.sizes) / len(images)), MOST_COPIES)
+    return (evidence + WEIGHT_OF_COPIES * math.log(copies) + INTERCEPT).sigmoid()
 
 
 def likeness(first: Tensor, second: Tensor) -> Tensor:
