@@ -18,8 +18,8 @@ from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 #: Logistic regression of "SSIM above 0.5" on the three similarities of `confidence`, in this order;
 #: on the first one, times the logarithm of the number of encodings of an image, since similar
 #: halves mean more if there are more encodings in them; and its intercept. Fitted to the tuning
-#: victims at 1 to `MOST_COPIES` encodings and to encodings of noise; the intercept is lower than the
-#: fitted one, so that of tuning images called recovered 95% are.
+#: victims at 1 to `MOST_COPIES` encodings and to encodings of noise; the intercept is lower than
+#: the fitted one, so that of the tuning images that are called recovered about 95% are.
 WEIGHTS, TIMES_COPIES, INTERCEPT = (4.9, 2.2, 2.0), 1.6, -2.8
 MOST_COPIES = 20
 #: Standard deviation of the SSIM window in pixels, and SSIM's two constants (Wang et al. 2004) for
