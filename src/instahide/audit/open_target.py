@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from instahide.training.data.alignment import to_value_range
 from instahide.training.data.held_out import hold_out
 from instahide.training.data.pooled import holds_encodings
 from instahide.training.models.model_io import NetworkCard, load_network
+from instahide.training.run_folder import begun_copies
 from instahide.training.settings import TrainSettings
 from instahide.utils.atomic_write import read_regular
 
@@ -34,6 +36,11 @@ _SAID_OF_FINDINGS = {
     "this reveals at least as much as the mixed findings. The published encodings are attacked "
     "without their labels, and a network of findings is not attacked."
 }
+#: What a report says of a run that does not record the encodings of each image.
+_NOT_COUNTED = (
+    "By the epochs of the run, which did not record how many it began. If it was interrupted and "
+    "resumed, it made more."
+)
 #: Largest size of a run's results in bytes.
 MOST_RESULTS = 1 << 26
 
@@ -91,13 +98,12 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
             for part in (images, others)
         )
     results = _results(folder)
-    said = _said_of_run(settings, results)
+    copies, counted = _copies_of_run(folder, settings, results)
+    said = _said_of_run(settings, results) | counted
     if images.task == "multi-label":
         # Attackers compare the network's outputs with classes.
         network, said = None, said | _SAID_OF_FINDINGS
     images, others = findings_as_classes(images, others)
-    epochs = results.get("epochs")
-    copies = (len(epochs) if isinstance(epochs, list) else 0) or settings.epochs
     pool = given.public or settings.public
     return AuditTarget(
         name=str(folder),
@@ -106,7 +112,7 @@ def _of_run(folder: Path, given: PrivateImages) -> AuditTarget:
         images=images,
         public=open_pool(pool, images.shape) if encoder.uses_public else None,
         encoder=encoder,
-        copies=min(copies, settings.copies or copies),
+        copies=copies,
         others=others if len(others) else None,
         network=network,
         withheld="A training run keeps no encodings; all that it made are taken to have been seen.",
@@ -150,6 +156,23 @@ def _images_of_run(settings: TrainSettings, given: PrivateImages) -> tuple[Image
     return images, others if alike else images.subset(slice(0, 0))
 
 
+def _copies_of_run(
+    folder: Path, settings: TrainSettings, results: Mapping[str, object]
+) -> tuple[int, dict[str, str]]:
+    """The encodings of each image that the run made, and what the report says of the count.
+
+    An epoch that was interrupted is repeated with other encodings, so that a run makes more of them
+    than it has epochs. A run that is not finished counts with all of its planned epochs.
+    """
+    epochs = results.get("epochs")
+    planned = (len(epochs) if isinstance(epochs, list) else 0) or settings.epochs
+    planned = min(planned, settings.copies or planned)
+    begun = begun_copies(folder)
+    if begun is None:
+        return planned, {"encodings of each image": _NOT_COUNTED}
+    return max(begun, planned), {}
+
+
 def _said_of_run(settings: TrainSettings, results: Mapping[str, object]) -> dict[str, str]:
     said = {
         name: str(getattr(settings, name))
@@ -189,7 +212,7 @@ def _of_encodings(target: str, given: PrivateImages) -> AuditTarget:
         images=findings_as_classes(images)[0],
         public=open_pool(given.public or "photos", images.shape) if encoder.uses_public else None,
         encoder=encoder,
-        copies=max(1, round(len(folder) / manifest.private_images)),
+        copies=max(1, math.ceil(len(folder) / manifest.private_images)),
         published=_published(folder, images.task) if few else None,
         withheld=None
         if few

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,21 +12,25 @@ from typing import Any
 
 import torch
 
-from instahide.errors import InstaHideError
+from instahide.errors import DamagedFileError, InstaHideError, failure_reason
 from instahide.training.device import pick_device, pick_precision
 from instahide.training.distributed.processes import Saved
 from instahide.training.history import History
 from instahide.training.settings import TrainSettings
 from instahide.training.training_state import TrainingState
-from instahide.utils.atomic_write import atomic_directory, write_json
+from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 from instahide.utils.tensor_file import read_tensors, write_tensors
+
+#: File with the number of encodings that were begun of each image, and its largest size in bytes.
+_COPIES, _MOST_COPIES = "copies.json", 1 << 10
 
 
 class RunFolder:
     """The folder with the files of a training run. Use `open`.
 
-    Files: ``settings.json`` from the start, ``checkpoint.safetensors`` after every epoch,
-    ``results.json`` at the end. Each is written atomically.
+    Files: ``settings.json`` from the start, ``copies.json`` before every epoch with new encodings,
+    ``checkpoint.safetensors`` after every epoch, ``results.json`` at the end. Each is written
+    atomically.
     """
 
     def __init__(self, path: Path, settings: TrainSettings) -> None:
@@ -74,6 +79,16 @@ class RunFolder:
         """
         return read_tensors(self.checkpoint) if self.checkpoint.exists() else None
 
+    def count_copy(self) -> None:
+        """Count one more encoding of each image, before the first of them is made.
+
+        An epoch that is interrupted and repeated counts each time, because its encodings differ.
+
+        Raises:
+            DamagedFileError: the earlier count cannot be read.
+        """
+        write_json(self.path / _COPIES, {"copies": (begun_copies(self.path) or 0) + 1})
+
     def write_results(
         self,
         history: History,
@@ -100,6 +115,27 @@ class RunFolder:
             **(facts or {}),
         }
         write_json(self.path / "results.json", results)
+
+
+def begun_copies(path: Path) -> int | None:
+    """The encodings that the run in ``path`` has begun to make of each image.
+
+    Interrupted and repeated epochs are counted too. None if the run never began an epoch with new
+    encodings, or was trained by a version that did not count them.
+
+    Raises:
+        DamagedFileError: the count cannot be read.
+    """
+    file = path / _COPIES
+    if not file.exists():
+        return None
+    try:
+        return int(json.loads(read_regular(file, _MOST_COPIES))["copies"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{file} is damaged ({failure_reason(error)}): the number of encodings is lost.",
+            "Start a new run in another folder.",
+        ) from error
 
 
 def surroundings(settings: TrainSettings) -> dict[str, Any]:

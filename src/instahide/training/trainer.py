@@ -222,8 +222,12 @@ class Trainer:
     def _batches(self, folder: RunFolder | None) -> Batches:
         """The batches of an epoch; if the settings limit the encodings, those that are kept."""
         batches = self.material.batches(pin_memory=self.device.type == "cuda")
+        if not isinstance(batches, EncodedLoader):
+            return batches
+        if folder is not None:
+            batches.before_epoch = folder.count_copy
         copies = self.settings.copies
-        if copies is None or not isinstance(batches, EncodedLoader):
+        if copies is None:
             return batches
         kept = None if folder is None else folder.path / FOLDER
         return KeptEncodings(batches, copies, kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ class EncodedLoader:
         shuffle: whether every epoch has a new random order, drawn from the key stream.
         drop_last: whether to skip a last batch that is smaller than ``batch_size``.
         pin_memory: put the encodings into page-locked memory, for faster copies to a GPU.
+
+    Attributes:
+        before_epoch: called at the start of each pass, before any encoding is made; None by
+            default.
 
     Raises:
         InstaHideError: ``batch_size`` is below 1.
@@ -64,6 +68,7 @@ class EncodedLoader:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.pin_memory = pin_memory
+        self.before_epoch: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -71,6 +76,8 @@ class EncodedLoader:
         return images // self.batch_size if self.drop_last else -(-images // self.batch_size)
 
     def __iter__(self) -> Iterator[Encoded]:
+        if self.before_epoch is not None:
+            self.before_epoch()
         self.encoder.next_epoch()
         blocks = self._blocks()
         encoded = self.encoder.stream(blocks, pin_memory=self.pin_memory)

@@ -1,0 +1,96 @@
+"""The target of an audit has at least as many encodings of each image as were made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from instahide import Scheme, open_split
+from instahide.audit.open_target import PrivateImages, open_target
+from instahide.audit.target import AuditTarget
+from instahide.data.read_settings import ReadSettings
+from instahide.encodings.ledger.ledger import Ledger
+from instahide.errors import DamagedFileError
+from instahide.training.progress import Progress
+from instahide.training.settings import TrainSettings
+from instahide.training.trainer import start
+
+K = 2
+
+
+class Killed(Progress):
+    """Interrupts the first epoch of a process in its middle."""
+
+    def batch(self, number: int, loss: float, speed: float) -> None:
+        raise KeyboardInterrupt
+
+
+def settings(folder: Path, **changes: object) -> TrainSettings:
+    values = {
+        "data": "digits", "scheme": "inside", "k": K, "epochs": 3, "queries": 0, "batch_size": 64,
+        "ledger": str(folder / "ledger"), "test_share": 0.2,
+    }  # fmt: skip
+    return TrainSettings.from_values(values | changes)
+
+
+def audited(folder: Path) -> AuditTarget:
+    return open_target(str(folder / "run"), PrivateImages("digits", ReadSettings()))
+
+
+def made(folder: Path) -> float:
+    """The encodings of an image that the ledger counted, in the mean."""
+    images = open_split("digits", test_share=0.2).train
+    counts = Ledger.open(folder / "ledger").account(images).counts
+    return float(np.mean(counts)) / K
+
+
+@pytest.mark.parametrize("copies", [None, 2])
+@pytest.mark.parametrize("kills", [0, 3])
+def test_epochs_that_a_kill_repeated_count(kills: int, copies: int | None, tmp_path: Path) -> None:
+    """However often a run is killed and resumed, its audit knows all that it made."""
+    run = settings(tmp_path, copies=copies)
+    for _ in range(kills):
+        with pytest.raises(KeyboardInterrupt):
+            start(run, tmp_path / "run", resume=True, progress=Killed())
+        # The run may never be continued; what it made is counted all the same.
+        assert audited(tmp_path).copies >= made(tmp_path)
+    start(run, tmp_path / "run", resume=True)
+    target = audited(tmp_path)
+    assert target.copies == (copies or 3) + kills
+    assert target.copies >= made(tmp_path) > target.copies - kills - 1
+    assert "encodings of each image" not in target.settings
+
+
+def test_a_finished_run_that_is_resumed_made_nothing_new(tmp_path: Path) -> None:
+    run = settings(tmp_path, epochs=1)
+    for _ in range(3):
+        start(run, tmp_path / "run", resume=True)
+    assert audited(tmp_path).copies == 1
+
+
+def test_the_guarantee_is_that_of_all_encodings(tmp_path: Path) -> None:
+    run = settings(tmp_path, scheme="inside", noise=1.0, epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        start(run, tmp_path / "run", progress=Killed())
+    start(run, tmp_path / "run", resume=True)
+    images = audited(tmp_path).images
+    scheme = Scheme.inside(K, noise=1.0)
+    assert (
+        audited(tmp_path).guarantees
+        == AuditTarget("run", "run", "digits", images, None, scheme, copies=2).guarantees
+    )
+
+
+def test_a_run_without_a_count_says_so_and_a_damaged_count_is_refused(tmp_path: Path) -> None:
+    start(settings(tmp_path, epochs=1), tmp_path / "run")
+    count = tmp_path / "run/copies.json"
+    assert json.loads(count.read_text()) == {"copies": 1}
+    for damaged in ("", "[]", "{}", '{"copies": null}', '{"copies": 1', "[" * 1000):
+        count.write_text(damaged)
+        with pytest.raises(DamagedFileError, match=r"copies.json is damaged"):
+            audited(tmp_path)
+    count.unlink()
+    assert "interrupted" in audited(tmp_path).settings["encodings of each image"]
