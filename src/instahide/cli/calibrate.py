@@ -42,17 +42,19 @@ class CalibrateOptions(ReadSettings):
 def calibrate(options: CalibrateOptions) -> None:
     """Correct the probabilities of a trained network with further images.
 
-    The images must be others than those of the training. A scale and a bias are fitted to plain
-    images, and another pair to encrypted queries, and written into the network's file. Weights and
-    the order of predictions do not change. This is for networks that were trained on encodings of
+    The images must be others than those that the run was trained or tested on; they are compared
+    with these if the folder of the run names them. A scale and a bias are fitted to plain images,
+    and another pair to encrypted queries, and written into the network's file. Weights and the
+    order of predictions do not change. This is for networks that were trained on encodings of
     others, in a federation, or with noise.
 
-    Example: instahide calibrate runs/run digits
+    Example: instahide calibrate runs/run further_images.npz
     """
     import torch
 
     from instahide.training.calibration import LEAST_OF_QUERIES, fit_calibration
     from instahide.training.data.alignment import align_to_model
+    from instahide.training.data.unused_images import require_unused
     from instahide.training.models.model_io import (
         load_network,
         require_image_input,
@@ -65,8 +67,10 @@ def calibrate(options: CalibrateOptions) -> None:
     require_image_input(card)
     if options.task is None:
         options.task = card.task
+    found = open_test(options.source, **options.read_options())
+    require_unused(found, options.source, options.run)
     images = align_to_model(
-        open_test(options.source, **options.read_options()),
+        found,
         card.shape,
         card.classes,
         card,

@@ -1,0 +1,85 @@
+"""Checks that images are none of those that a run was trained or tested on."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instahide.data import ImageTable, open_test
+from instahide.data.image_source import keys_of
+from instahide.errors import DataError, InstaHideError
+from instahide.training.data.private import open_private
+from instahide.training.settings import TrainSettings
+
+#: Rows that a message names.
+_NAMED = 5
+
+
+def require_unused(images: ImageTable, source: str, run: Path) -> None:
+    """Check that none of ``images`` is one that the run was trained or tested on.
+
+    Pictures are compared by their content, also at other sizes if they were resized from one file;
+    images of a common group count too. If the run's images cannot be read any more, only the names
+    of the sources are compared, and a warning says so. Of a run on folders of encodings, only the
+    test images are known. A folder without settings, such as one of a federation, is not checked.
+
+    Args:
+        images: the images, as they were read.
+        source: their source, as the user named it.
+        run: folder of the run.
+
+    Raises:
+        DataError: some of the images are the run's own.
+    """
+    file = run / "settings.json"
+    if not file.is_file():
+        return
+    settings = TrainSettings.load(file)
+    try:
+        tables = _images_of(settings)
+    except InstaHideError:
+        _require_other_name(source, settings)
+        return
+    used = {key for table in tables for key in _keys(keys_of(table).reshape(-1, 2))}
+    each = keys_of(images)
+    known = np.asarray([key in used for key in _keys(each.reshape(-1, 2))], bool)
+    # A key of zeros is unknown.
+    found = np.flatnonzero((known.reshape(each.shape[:2]) & each.any(axis=2)).any(axis=1))
+    if len(found):
+        rows = ", ".join(map(str, found[:_NAMED])) + (", ..." if len(found) > _NAMED else "")
+        raise _own(f"{len(found):,} of the {len(images):,} images in {source} (rows {rows})")
+
+
+def _images_of(settings: TrainSettings) -> list[ImageTable]:
+    if not settings.pooled:
+        return list(open_private(settings))
+    if settings.test is None:
+        return []
+    return [open_test(settings.test, **settings.read_options())]
+
+
+def _keys(hashes: NDArray[np.uint64]) -> list[bytes]:
+    return [bytes(words) for words in hashes]
+
+
+def _require_other_name(source: str, settings: TrainSettings) -> None:
+    named = [settings.data] if isinstance(settings.data, str) else list(settings.data)
+    names = {str(Path(name).resolve()) for name in (*named, settings.test) if name is not None}
+    if str(Path(source).resolve()) in names:
+        raise _own(source)
+    warnings.warn(
+        f"The run's images ({', '.join(named)}) cannot be read, so that it is unknown whether "
+        f"images of {source} are among them.",
+        stacklevel=2,
+    )
+
+
+def _own(what: str) -> DataError:
+    return DataError(
+        f"The run was trained or tested on {what}, or on images of the same groups. What is fitted "
+        "to them does not hold for new images, and a test on them would be too favorable.",
+        "Name images that the run has never used.",
+    )

@@ -1,0 +1,117 @@
+"""`instahide calibrate`: on images that the run was neither trained nor tested on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from instahide import open_split
+from instahide.cli.main import app
+
+TRAIN = ("--scheme", "inside", "--k", "2", "--epochs", "1", "--queries", "0")
+DIGITS = open_split("digits")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSTAHIDE_LEDGER", str(tmp_path / "ledger.sqlite"))
+
+
+def invoked(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def said(*arguments: str) -> str:
+    result = invoked(*arguments)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def refused(*arguments: str) -> str:
+    network = Path("run/model.safetensors").read_bytes()
+    result = invoked("calibrate", "run", *arguments)
+    assert result.exit_code == 2, result.output
+    assert Path("run/model.safetensors").read_bytes() == network
+    return " ".join(result.output.split())
+
+
+def saved(name: str, rows: slice, *, test: bool = False) -> str:
+    """Digits as an archive."""
+    part = DIGITS.test if test else DIGITS.train
+    np.savez(name, x=part.pixels[rows], y=part.labels[rows])
+    return name
+
+
+def test_other_images_calibrate_a_network_and_its_own_are_refused() -> None:
+    """By content: also under another name, of its test part, and among others."""
+    trained = saved("train.npz", slice(0, 400))
+    tested = saved("test.npz", slice(0, 100), test=True)
+    said("train", trained, "--test", tested, *TRAIN, "--out", "run")
+    for own, count in ((trained, 400), (tested, 100)):
+        shutil.copy(own, f"copy-{own}")
+        for name in (own, f"copy-{own}"):
+            assert f"trained or tested on {count} of the {count} images" in refused(name)
+    mixed = saved("mixed.npz", slice(390, 450))
+    assert "10 of the 60 images in mixed.npz (rows 0, 1, 2, 3, 4, ...)" in refused(mixed)
+    assert "has never used" in refused("digits")
+    result = said("calibrate", "run", saved("further.npz", slice(400, 800)))
+    assert "Logits of plain images" in result
+    assert "Note" not in result
+
+
+def test_images_that_were_split_off_for_testing_are_the_runs_own() -> None:
+    said("train", "digits", *TRAIN, "--out", "run")
+    assert f"on {len(DIGITS.test)} of the {len(DIGITS.test)} images in digits" in refused("digits")
+
+
+def test_of_a_run_on_encodings_the_test_images_are_known() -> None:
+    said("encrypt", saved("train.npz", slice(0, 400)), "--scheme", "inside", "--k", "2",
+         "--copies", "1", "--out", "encoded")  # fmt: skip
+    tested = saved("test.npz", slice(0, 100), test=True)
+    said("train", "encoded", "--test", tested, "--epochs", "1", "--out", "run")
+    assert "100 of the 100 images" in refused(tested)
+    said("calibrate", "run", saved("further.npz", slice(400, 800)), "--queries", "0")
+
+
+def test_without_the_images_of_the_run_names_are_compared_and_a_note_says_so() -> None:
+    trained = saved("train.npz", slice(0, 400))
+    said("train", trained, *TRAIN, "--out", "run")
+    settings = json.loads(Path("run/settings.json").read_text())
+    Path("run/settings.json").write_text(json.dumps(settings | {"data": "gone.npz"}))
+    assert "cannot be read" in said("calibrate", "run", saved("further.npz", slice(400, 800)))
+    shutil.copy("further.npz", "gone.npz")
+    Path("gone.npz").write_bytes(b"")
+    shutil.copy("further.npz", "folder")
+    Path("run/settings.json").write_text(
+        json.dumps(settings | {"data": "further.npz", "test": "gone.npz"})
+    )
+    assert "trained or tested on further.npz" in refused("further.npz")
+
+
+def test_further_images_of_the_same_patients_are_refused() -> None:
+    """Other pictures, but of a group that the run has learned."""
+    generator = np.random.default_rng(0)
+    for name, patients in (("old", range(20)), ("same", range(19, 39)), ("new", range(20, 40))):
+        Path(name).mkdir()
+        rows = ["file,class,patient"]
+        for number, patient in enumerate(patients):
+            for view in range(2):
+                pixels = generator.integers(0, 256, (8, 8), np.uint8)
+                Image.fromarray(pixels).save(Path(name, f"{number}-{view}.png"))
+                rows.append(f"{number}-{view}.png,{number % 2},p{patient}")
+        Path(f"{name}.csv").write_text("\n".join(rows))
+
+    def table(name: str) -> tuple[str, ...]:
+        return (name, "--labels", f"{name}.csv", "--label-columns", "class",
+                "--group-column", "patient")  # fmt: skip
+
+    said("train", *table("old"), *TRAIN, "--out", "run")
+    assert "2 of the 40 images in same (rows 0, 1)" in refused(*table("same"))
+    said("calibrate", "run", *table("new"))
