@@ -198,7 +198,9 @@ def test_train_refuses_a_file_that_the_folder_was_not_made_with(tmp_path: Path) 
     words = ("train", tmp_path / "encoded", "--epochs", 1, "--out", tmp_path / "run", "--config")
     fewer = config(tmp_path, FILE.replace("copies: 2", "copies: 1"))
     assert "ask for 1 encodings" in refused(*words, fewer)
-    assert "ask for the scheme" in refused(*words, config(tmp_path, FILE.replace("k: 3", "k: 4")))
+    assert "ask for the encryption" in refused(
+        *words, config(tmp_path, FILE.replace("k: 3", "k: 4"))
+    )
     result = CliRunner().invoke(app, [*map(str, words), str(config(tmp_path))])
     assert result.exit_code == 0, result.output
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from instahide.audit.advice.decision import answer, decide, meeting, percent
+from instahide.audit.advice.decision import answer, decide, meeting, percent, share_of_targets
 from instahide.audit.advice.schema import Setting, Targets
 from instahide.audit.report.summary import LIMITS
 from tests.audit.advice.examples import candidate, measurement, setting
@@ -77,12 +77,12 @@ def test_one_seed_or_no_thorough_attack_is_no_confirmation(measured: Any) -> Non
     assert answer(decision, TARGETS, 100)[0].startswith("Not confirmed:")
 
 
-def test_of_several_the_one_with_most_room_to_both_targets_is_taken() -> None:
+def test_of_several_the_one_furthest_below_both_targets_is_taken() -> None:
     edge = setting(of=candidate(copies=1), recovered=0.0, ceiling=0.0, accuracy=0.921)
     middle = setting(recovered=0.1, ceiling=0.1, accuracy=0.935)
     assert decided(edge, middle).recommended == middle
-    assert [TARGETS.room(s.exposure_worst, s.drop_worst) for s in meeting([edge, middle], TARGETS)
-            ] == pytest.approx([0.5, 29 / 30])  # fmt: skip
+    shares = [share_of_targets(setting, TARGETS) for setting in meeting([edge, middle], TARGETS)]
+    assert shares == pytest.approx([0.5, 29 / 30])
 
 
 def test_the_nearest_on_each_side_are_named() -> None:
@@ -112,4 +112,4 @@ def test_a_share_that_is_not_zero_is_never_shown_as_zero() -> None:
 
 @pytest.mark.parametrize(("exposure", "drop", "met"), [(0.0, -1.0, True), (0.01, 0.0, False)])
 def test_targets_of_zero_can_be_met(exposure: float, drop: float, met: bool) -> None:
-    assert (Targets(max_recovered=0, max_drop=0).room(exposure, drop) <= 1) == met
+    assert (Targets(max_recovered=0, max_drop=0).share_used(exposure, drop) <= 1) == met

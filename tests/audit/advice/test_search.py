@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from instahide import open_split
+from instahide.audit.advice import journal as journal_module
 from instahide.audit.advice.bench import Job
 from instahide.audit.advice.candidate import SEARCHED, Candidate, Space
 from instahide.audit.advice.decision import decide
 from instahide.audit.advice.front import Point
-from instahide.audit.advice.journal import MEASUREMENTS, Journal
+from instahide.audit.advice.journal import MEASUREMENTS, Journal, fingerprint
 from instahide.audit.advice.schema import Measurement, Targets
 from instahide.audit.advice.search import Search
+from instahide.data import ImageTable
 from instahide.errors import DamagedFileError, InstaHideError
 from tests.audit.advice.examples import Clock, MadeUpBench, candidate, measurement
 
+TABLE = open_split("digits").test
 IDENTITY = {"images": "abc", "training": {"epochs": 3}}
 
 
@@ -158,6 +164,58 @@ def test_another_search_is_not_continued(tmp_path: Path) -> None:
     (tmp_path / "else" / "notes.txt").write_text("mine")
     with pytest.raises(InstaHideError, match="something else"):
         Journal.open(tmp_path / "else", IDENTITY)
+
+
+def test_measurements_of_another_version_are_not_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "__version__", "0.7.1")
+    Journal.open(tmp_path / "out", IDENTITY)
+    monkeypatch.setattr(journal_module, "__version__", "0.7.9")
+    Journal.open(tmp_path / "out", IDENTITY)
+    monkeypatch.setattr(journal_module, "__version__", "0.8.0")
+    with pytest.raises(InstaHideError, match="version of instahide differ"):
+        Journal.open(tmp_path / "out", IDENTITY)
+
+
+def other_tables() -> dict[str, ImageTable]:
+    """A table that differs from `TABLE` in one field, for each of its fields."""
+    changes: dict[str, Any] = {
+        "pixels": 255 - TABLE.pixels, "labels": TABLE.labels[::-1].copy(),
+        "classes": tuple(f"the {name}" for name in TABLE.classes), "mean": (0.25,), "std": (0.5,),
+        "sources": np.ones((len(TABLE), 1, 2), np.uint64), "value_range": (0.0, 200.0),
+        "task": "multi-label", "groups": np.ones((len(TABLE), 2), np.uint64), "absolute": True,
+    }  # fmt: skip
+    found = {name: replace(TABLE, **{name: value}) for name, value in changes.items()
+             if name != "task"}  # fmt: skip
+    findings = np.eye(len(TABLE.classes), dtype=np.float32)[TABLE.labels]
+    found["task"] = replace(TABLE, task="multi-label", labels=findings)
+    return found
+
+
+def test_every_field_of_the_images_is_in_their_fingerprint() -> None:
+    others = other_tables()
+    assert set(others) == {field.name for field in fields(ImageTable)}
+    prints = {name: fingerprint(table) for name, table in others.items()}
+    assert len(set(prints.values()) | {fingerprint(TABLE), fingerprint(None)}) == len(prints) + 2
+    assert fingerprint(replace(TABLE, pixels=TABLE.pixels.copy())) == fingerprint(TABLE)
+
+
+def test_a_deleted_measurement_repeats_no_seed_and_replaces_no_other(tmp_path: Path) -> None:
+    """The remedy for a damaged measurement is to delete its file."""
+    made, _ = search(tmp_path / "out", 1000.0)
+    made.journal.add(Measurement(candidate=None, seed=0, accuracy=0.95))
+    for seed in range(3):
+        made.journal.add(measurement(seed=seed))
+    next((tmp_path / "out" / MEASUREMENTS).glob("*-seed1.json")).unlink()
+    again, _ = search(tmp_path / "out", 1000.0)
+    (setting,) = again.settings()
+    assert again._seed(setting) == 3
+    before = {file.name for file in (tmp_path / "out" / MEASUREMENTS).iterdir()}
+    again.journal.add(measurement(seed=3))
+    (added,) = {file.name for file in (tmp_path / "out" / MEASUREMENTS).iterdir()} - before
+    assert added.startswith("00004-")
+    assert added == max([added, *before])
 
 
 def test_a_damaged_measurement_is_named(tmp_path: Path) -> None:

@@ -41,23 +41,23 @@ def decide(settings: Sequence[Setting], targets: Targets) -> Decision:
 
 
 def meeting(settings: Sequence[Setting], targets: Targets) -> list[Setting]:
-    """The settings that meet both targets in every seed, those with the most room first.
+    """The settings that meet both targets in every seed, the furthest below the targets first.
 
-    Both values are divided by their targets; the larger quotient is the smallest for the setting
-    with the most room. The exposure is the larger of what attacks recovered and the ceiling. A
-    setting with a missing attack does not meet a target.
+    Both values are divided by their targets, and the larger quotient decides. The exposure is the
+    larger of what attacks recovered and the ceiling. A setting with a missing attack does not meet
+    a target.
     """
-    good = [setting for setting in _known(settings) if room_of(setting, targets) <= 1]
-    return sorted(good, key=lambda s: (room_of(s, targets), s.point))
+    good = [setting for setting in _known(settings) if share_of_targets(setting, targets) <= 1]
+    return sorted(good, key=lambda s: (share_of_targets(s, targets), s.point))
 
 
 def _known(settings: Sequence[Setting]) -> list[Setting]:
     return [setting for setting in settings if setting.state == "done" and not setting.missing]
 
 
-def room_of(setting: Setting, targets: Targets) -> float:
-    """At most 1 if the worst seed meets both targets."""
-    return targets.room(setting.exposure_worst, setting.drop_worst)
+def share_of_targets(setting: Setting, targets: Targets) -> float:
+    """`Targets.share_used` of the worst seed: at most 1 if it meets both targets."""
+    return targets.share_used(setting.exposure_worst, setting.drop_worst)
 
 
 def answer(decision: Decision, targets: Targets, attacked: int) -> list[str]:

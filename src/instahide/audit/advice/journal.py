@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from pydantic import ValidationError
 
+from instahide._version import __version__
 from instahide.audit.advice.candidate import Candidate
 from instahide.audit.advice.schema import FORMAT, Measurement
 from instahide.data import ImageTable
@@ -22,6 +23,9 @@ from instahide.utils.atomic_write import atomic_directory, read_regular, write_j
 NAME, MEASUREMENTS, AUDITS = "search.json", "measurements", "audits"
 #: Largest size of a file in bytes.
 MOST_BYTES = 1 << 20
+#: Digits of the number of a measurement, and the names of their files.
+_DIGITS = 5
+_FILES = "[0-9]" * _DIGITS + "-*.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ class Journal:
             InstaHideError: the folder holds another search or something else.
             DamagedFileError: a measurement is damaged.
         """
-        own = {"format": FORMAT, **identity}
+        own = {"format": FORMAT, "version of instahide": measuring_version(), **identity}
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             with atomic_directory(folder) as partial:
                 write_json(partial / NAME, own)
@@ -65,7 +69,7 @@ class Journal:
                 f"{folder} holds something else than this search{what}.",
                 "Choose another folder with `out=`, or repeat the search as it was started.",
             )
-        files = sorted((folder / MEASUREMENTS).glob("[0-9]*.json"))
+        files = sorted((folder / MEASUREMENTS).glob(_FILES))
         return cls(folder, [_read(file) for file in files])
 
     def add(self, measurement: Measurement) -> None:
@@ -75,8 +79,11 @@ class Journal:
             InstaHideError: the folder cannot be written.
         """
         of = "plain" if measurement.candidate is None else measurement.candidate.name
-        name = f"{len(self.measurements):05}-{of}-seed{measurement.seed}.json"
-        write_json(self.folder / MEASUREMENTS / name, measurement.model_dump(mode="json"))
+        folder = self.folder / MEASUREMENTS
+        # A file may have been deleted, so the number of files may be the number of one of them.
+        number = max((int(file.name[:_DIGITS]) for file in folder.glob(_FILES)), default=-1) + 1
+        name = f"{number:0{_DIGITS}}-{of}-seed{measurement.seed}.json"
+        write_json(folder / name, measurement.model_dump(mode="json"))
         self.measurements.append(measurement)
 
     @property
@@ -103,13 +110,21 @@ class Journal:
 
 
 def fingerprint(table: ImageTable | None) -> str:
-    """A hash of the pixels and labels of a table."""
+    """A hash of all of a table that its encodings, networks and attacks depend on."""
     if table is None:
         return ""
-    digest = hashlib.sha256(f"{table.shape} {table.pixels.dtype} {table.classes}".encode())
-    for values in (table.pixels, table.labels):
-        digest.update(np.ascontiguousarray(values).data)
+    values = {field.name: getattr(table, field.name) for field in fields(table)}
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    shapes = {name: (value.shape, value.dtype.str) for name, value in arrays.items()}
+    digest = hashlib.sha256(repr(values | shapes).encode())
+    for array in arrays.values():
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def measuring_version() -> str:
+    """The version of this library without its last part: measurements of others may differ."""
+    return __version__.rpartition(".")[0]
 
 
 def _identity_in(folder: Path) -> dict[str, object]:

@@ -25,9 +25,9 @@ from instahide.training.models import build
 from instahide.training.settings import TrainSettings
 
 #: Fewest training images: of fewer, a share says little.
-LEAST_IMAGES = 50
+LEAST_TRAINING_IMAGES = 50
 #: Most training images; of more, a sample is tried, so that an epoch stays short.
-MOST_IMAGES = 5000
+MOST_TRAINING_IMAGES = 5000
 #: Encodings in a training step.
 BATCH_SIZE = 128
 #: Seconds of the attack by a network on one setting, as a share of the budget, and at most; and
@@ -131,14 +131,15 @@ def _split(request: Request) -> Split:
             f"The labels of {request.source} are measured values, which the attacks do not take.",
             "Use classes, such as one for each range of values.",
         )
-    if len(train) < LEAST_IMAGES:
+    if len(train) < LEAST_TRAINING_IMAGES:
         raise DataError(
             f"{request.source} holds {len(train)} training images.",
-            f"Use at least {LEAST_IMAGES}: of fewer images, a share that is recovered says little.",
+            f"Use at least {LEAST_TRAINING_IMAGES}: of fewer images, a share that is recovered says "
+            "little.",
         )
-    if len(train) <= MOST_IMAGES:
+    if len(train) <= MOST_TRAINING_IMAGES:
         return split
-    rows = np.random.default_rng(0).permutation(len(train))[:MOST_IMAGES]
+    rows = np.random.default_rng(0).permutation(len(train))[:MOST_TRAINING_IMAGES]
     return Split(train.subset(np.sort(rows)), split.test)
 
 

@@ -151,7 +151,7 @@ class Targets(_Plain):
     max_recovered: Share = Field(description="largest share of images that may be recovered")
     max_drop: Annotated[float, Field(ge=0, le=100)] = Field(description="largest drop in points")
 
-    def room(self, exposure: float, drop: float) -> float:
+    def share_used(self, exposure: float, drop: float) -> float:
         """The larger of both, each as a share of its target: at most 1 if both are met."""
         parts = (exposure, self.max_recovered), (drop, self.max_drop)
         return max(

@@ -11,7 +11,7 @@ from typing import Protocol
 from instahide.attacks.sandbox import IsolatedRunner
 from instahide.audit.advice.bench import Bench, Job, Shows, point_of
 from instahide.audit.advice.candidate import Candidate
-from instahide.audit.advice.decision import meeting, room_of
+from instahide.audit.advice.decision import meeting, share_of_targets
 from instahide.audit.advice.front import Point, pareto_front
 from instahide.audit.advice.journal import Journal
 from instahide.audit.advice.proposals import Proposals
@@ -120,7 +120,7 @@ class Search:
         few = [s for s in self.settings() if s.on_front and s.seeds < most]
         if not few:
             return None
-        chosen = min(few, key=lambda s: (s.seeds, room_of(s, self.targets), s.point))
+        chosen = min(few, key=lambda s: (s.seeds, share_of_targets(s, self.targets), s.point))
         return Job(chosen.candidate, self._seed(chosen))
 
     def _repeated_again(self) -> Job | None:
@@ -134,8 +134,8 @@ class Search:
         return Job(good[0].candidate, self._seed(good[0]), thorough=True)
 
     def _seed(self, setting: Setting) -> int:
-        """The seed of the next measurement of a setting."""
-        return len(self.journal.by_candidate()[setting.candidate])
+        """The seed of the next measurement of a setting: larger than all that it had."""
+        return 1 + max(m.seed for m in self.journal.by_candidate()[setting.candidate])
 
     def _rivals(self) -> Sequence[Measurement]:
         return [

@@ -85,7 +85,7 @@ class PrivateData:
             InstaHideError: the images cannot be read, or do not fit the scheme or the settings.
         """
         settings.instance_encoder()  # Refused before images are read.
-        split, held_out = _parts(settings, open_private(settings, processes), processes)
+        split, held_out = _images_of_process(settings, open_private(settings, processes), processes)
         settings = settings.completed(split.train.task)
         method = settings.instance_encoder(split.train.task)
         if method.has_data_set_key and processes.world_size > 1:
@@ -319,7 +319,9 @@ def _exposure(settings: TrainSettings, method: InstanceEncoder, images: ImageTab
     )
 
 
-def _parts(settings: TrainSettings, split: Split, processes: Processes) -> tuple[Split, ImageTable]:
+def _images_of_process(
+    settings: TrainSettings, split: Split, processes: Processes
+) -> tuple[Split, ImageTable]:
     """The images of this process, and those that it holds out; some process may have none."""
     data = str(settings.data)
     if RANK in data:
