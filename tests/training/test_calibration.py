@@ -229,6 +229,12 @@ def test_clipped_predictions_of_queries_do_not_decide_the_fit() -> None:
     outputs = Outputs("multi-label", 1, query_calibration=(scale, 0.0))
     order = torch.linspace(0, 1, 1001)[:, None]
     assert (outputs.of_queries(order).diff(dim=0) > 0).all()
+    assert len(outputs.of_queries(torch.zeros(5, 1)).unique()) == 1
+
+
+def test_the_page_states_the_range_of_the_probabilities_of_queries() -> None:
+    page = (Path(__file__).parents[2] / "docs/labels.md").read_text(encoding="utf-8")
+    assert f"into {LEAST_OF_QUERIES:g} to {1 - LEAST_OF_QUERIES:g}, in" in page
 
 
 def test_few_images_without_an_error_do_not_make_a_network_certain() -> None:

@@ -134,8 +134,8 @@ def _split(request: Request) -> Split:
     if len(train) < LEAST_TRAINING_IMAGES:
         raise DataError(
             f"{request.source} holds {len(train)} training images.",
-            f"Use at least {LEAST_TRAINING_IMAGES}: of fewer images, a share that is recovered says "
-            "little.",
+            f"Use at least {LEAST_TRAINING_IMAGES}: of fewer images, a share that is recovered "
+            "says little.",
         )
     if len(train) <= MOST_TRAINING_IMAGES:
         return split
