@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from instahide.encryption.encoders.base import (
     Published,
 )
 from instahide.encryption.encoders.registry import BUILTIN, encoder_named
+from instahide.encryption.encoders.rivals.dp_instahide import DPInstaHide
 from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.encoders.table_encoder import TableEncoder, open_encoder
 from instahide.errors import ExposureLimitError, InstaHideError, SchemeError
@@ -237,6 +239,25 @@ def test_no_other_encoder_has_the_name_and_so_the_guarantee_of_a_built_in_one(
         Publication(digits, None, Borrowed(), copies=1, values="float32")
     with pytest.raises(SchemeError, match="name of the built-in encoder"):
         encoder_named(f"{__name__}:Borrowed")
+
+
+@dataclass(frozen=True)
+class MyEncoder(DPInstaHide):
+    """Inherits the name and the epsilon, and does something else."""
+
+    def encode(
+        self, source: EncoderInput, rows: NDArray[np.int64], key: None, random: SecretRandom
+    ) -> Encodings:
+        raise AssertionError("not reached")
+
+
+def test_the_page_has_the_message_for_a_class_that_inherits_a_name_and_its_guarantee(
+    digits: ImageTable,
+) -> None:
+    with pytest.raises(SchemeError) as refused:
+        TableEncoder(MyEncoder(), digits)
+    page = (Path(__file__).parents[3] / "docs/encoders.md").read_text(encoding="utf-8")
+    assert f"```text\n{refused.value.problem} {refused.value.remedy}\n```" in page
 
 
 @dataclass(frozen=True)
