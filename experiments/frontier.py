@@ -11,6 +11,10 @@ The attacker knows which encodings belong to the same image, knows the public po
 its own. Points come in rounds, so that the first ones make a chart by themselves. Each adds a row
 to the CSV file; points that the file already contains are skipped. Seconds are CPU time. The last
 line printed is a JSON object.
+
+Only schemes are shown. The attacks here use the structure of mixes, and refuse other encoders; the
+attacks that take any encoder look at one encoding at a time, so that a point of another encoder
+would not depend on T and would look safer than it is. `experiments.encoders` compares encoders.
 """
 
 from __future__ import annotations

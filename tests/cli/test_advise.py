@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from instahide.audit.advice.encoder_candidate import AnyCandidate, EncoderCandidate
 from instahide.audit.advice.journal import MEASUREMENTS
 from instahide.audit.advice.open_search import Request, open_search
 from instahide.audit.advice.page import HTML, JSON, SETTINGS
@@ -24,12 +25,13 @@ from instahide.cli.main import app
 from instahide.data.read_settings import ReadSettings
 from instahide.encodings.folder import EncodedFolder
 from instahide.training.settings import TrainSettings
-from tests.audit.advice.examples import candidate, measurement
+from tests.audit.advice.examples import candidate, measurement, other
 from tests.waiting import wait_until
 
 #: A search that any machine does in a minute or two.
 TINY = ("--scheme", "inside", "--steps", "24")
 EASY = ("--max-recovered", "1", "--max-drop", "100")
+DP = ("--encoder", "dp-instahide", "--encoder-settings", "k=3", "--encoder-settings", "noise=0.5")
 FILE = "scheme: inside\nk: 3\nnoise: 0.25\ncopies: 2\n"
 
 
@@ -95,19 +97,31 @@ def test_a_search_on_digits_survives_a_kill_and_its_file_is_taken(tmp_path: Path
     assert not (out / SETTINGS).exists()
 
 
-def test_an_answer_from_what_was_measured_is_a_file_that_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "found", "described"),
+    [
+        ((), candidate(scheme="inside", noise=0.5), "scheme inside, k = 4, noise 0.5, 2 encodings"),
+        (DP, other("dp-instahide", "k=3", "noise=0.5"), "encoder dp-instahide, k=3, noise=0.5, 1"),
+        (("--encoder", "noisy-mixup"), other("noisy-mixup"), "encoder noisy-mixup, 1 encoding"),
+    ],
+)
+def test_an_answer_from_what_was_measured_is_a_file_that_is_taken(
+    words: tuple[str, ...], found: AnyCandidate, described: str, tmp_path: Path
+) -> None:
     out = tmp_path / "advice"
     targets = Targets(max_recovered=0.25, max_drop=3)
-    request = Request("digits", ReadSettings(), targets, 1.0, schemes=("inside",), steps=24)
+    encoders = [found] if isinstance(found, EncoderCandidate) else []
+    request = Request(
+        "digits", ReadSettings(), targets, 1.0, schemes=("inside",), encoders=encoders, steps=24
+    )
     journal = open_search(request, out).journal
-    found = candidate(scheme="inside", noise=0.5)
     journal.add(Measurement(candidate=None, seed=0, accuracy=0.95))
     journal.add(measurement(found))
     journal.add(measurement(found, seed=1, thorough=True))
-    words = ("advise", "digits", *TINY, "--max-recovered", 0.25, "--max-drop", 3, "--out", out)
-    done = run(tmp_path, *words, "--budget", "1s")
+    options = ("--max-recovered", 0.25, "--max-drop", 3, "--out", out, "--budget", "1s")
+    done = run(tmp_path, "advise", "digits", *TINY, *words, *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Recommended: scheme inside, k = 4, noise 0.5, 2 encodings")
+    assert done.stdout.startswith(f"Recommended: {described}")
     assert str(out / SETTINGS) in done.stdout
     assert len(measured(out)) == 3
     taken(tmp_path, out / SETTINGS)
@@ -119,7 +133,8 @@ def taken(folder: Path, file: Path) -> None:
     made = run(folder, "encrypt", "digits", "--config", file, "--out", folder / "encoded")
     assert made.returncode == 0, made.stderr
     manifest = EncodedFolder.open(str(folder / "encoded")).manifest
-    assert (manifest.encryption(), manifest.copies) == (settings.encryption(), settings.copies)
+    assert manifest.instance_encoder() == settings.instance_encoder()
+    assert manifest.copies == settings.copies
     for data in ([], [folder / "encoded", "--test", "digits"]):
         trained = folder / f"run-{len(data)}"
         done = run(folder, "train", *data, "--config", file, "--epochs", 2, "--out", trained)
@@ -146,18 +161,54 @@ def refused(*arguments: object) -> str:
         (("--max-drop", "inf"), "'--max-drop'", "in the range 0<=x<=100"),
         (("--scheme", "mixup"), "'mixup' are not searched", "inside or cross"),
         (("--public", "nowhere"), "no public images", "`--scheme inside`"),
+        (("--encoder", "nothing"), "no encoder 'nothing'", "Choose from"),
+        (("--encoder", "plain"), "hides nothing", "always measured"),
+        (("--encoder-settings", "k=4"), "0 encoders", "Name one encoder"),
+        (("--encoder", "neuracrypt", "--encoder-settings", "patch=5"), "not divided", "patch"),
         (("--steps", "0"), "'--steps'", "in the range 1<=x<=1000000"),
         (("--model", "huge"), "no network `huge`", "Choose one of"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(
-    options: tuple[str, str], problem: str, remedy: str, tmp_path: Path
+    options: tuple[str, ...], problem: str, remedy: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "advice"
     said = refused("advise", "digits", *options, "--out", out)
     assert problem in said
     assert remedy in said
     assert not out.exists()
+
+
+def test_the_code_of_an_encoder_that_only_the_folder_names_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil_encoder.py").write_text("raise SystemExit('run')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = tmp_path / "advice"
+    targets = Targets(max_recovered=0.01, max_drop=3)
+    request = Request("digits", ReadSettings(), targets, 1.0, schemes=("inside",), steps=24)
+    open_search(request, out).journal.add(measurement(other("evil_encoder:Evil")))
+    words = ("advise", "digits", *TINY, "--out", out, "--budget", "1s")
+    assert "which was not named" in refused(*words)
+    assert "evil_encoder" not in sys.modules
+
+
+@pytest.mark.slow
+def test_a_search_measures_another_encoder_beside_the_schemes(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (200, 8, 8), np.uint8)
+    np.savez(tmp_path / "images.npz", x=pixels, y=pixels[:, 0, 0] // 128)
+    out = tmp_path / "advice"
+    words = ("advise", tmp_path / "images.npz", *TINY, *EASY, *DP, "--out", out, "--budget", "60s")
+    done = run(tmp_path, *words)
+    assert done.returncode in (0, NOT_MET), done.stderr
+    advice = json.loads((out / JSON).read_text(encoding="utf-8"))
+    (found,) = [s for s in advice["settings"] if "encoder" in s["candidate"]]
+    assert found["attacks"].keys() == {"inversion"}
+    assert (found["ceiling"], found["state"]) == (None, "done")
+    assert found["epsilon"] > 0
+    assert any("scheme" in s["candidate"] for s in advice["settings"])
+    assert "dp-instahide-k=3-noise=0.5-T1" in (out / HTML).read_text(encoding="utf-8")
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from pydantic import Field
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from instahide.cli.console import notes, out, text_column
-from instahide.cli.options import LABEL_PANEL, MOST, Source, command
+from instahide.cli.options import LABEL_PANEL, MOST, EncoderSettings, Source, command
 from instahide.data.read_settings import ReadSettings
 
 if TYPE_CHECKING:
     from instahide.audit.advice.bench import Job
-    from instahide.audit.advice.candidate import Candidate
+    from instahide.audit.advice.encoder_candidate import AnyCandidate
     from instahide.audit.advice.open_search import Request
     from instahide.audit.advice.schema import Advice, Measurement
     from instahide.audit.advice.search import Search
@@ -48,6 +48,15 @@ class AdviseOptions(ReadSettings):
         list[str],
         typer.Option(metavar="SCHEME", help="Search only inside or only cross; repeatable."),
     ] = Field(default_factory=list)
+    encoder: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="Try this encoder too, beside the schemes; repeatable. One of another package may "
+            "be named as package.module:Name, whose code is then run.",
+        ),
+    ] = Field(default_factory=list)
+    encoder_settings: EncoderSettings = Field(default_factory=list)
     model: str = Field("small", max_length=200, description="network that is trained")
     steps: int = Field(200, ge=1, le=MOST, description="training steps of each network, about")
     out: Annotated[Path, typer.Option(help="Folder of the advice.")] = Path("advice")
@@ -55,7 +64,7 @@ class AdviseOptions(ReadSettings):
 
 PANELS = {
     "Targets": ("max_recovered", "max_drop", "budget"),
-    "Search": ("scheme", "public", "test", "model", "steps"),
+    "Search": ("scheme", "encoder", "encoder_settings", "public", "test", "model", "steps"),
     "Labels": LABEL_PANEL,
 }
 
@@ -93,6 +102,7 @@ def advise(options: Annotated[AdviseOptions, PANELS]) -> None:
 def _request(options: AdviseOptions) -> Request:
     """What is searched. Options are refused before anything is read."""
     from instahide.audit.advice.candidate import searched
+    from instahide.audit.advice.encoder_candidate import encoder_candidates
     from instahide.audit.advice.open_search import Request
     from instahide.audit.advice.schema import Targets
     from instahide.audit.schedule import parse_duration
@@ -105,6 +115,7 @@ def _request(options: AdviseOptions) -> Request:
         test=options.test,
         public=options.public,
         schemes=searched(options.scheme),
+        encoders=encoder_candidates(options.encoder, options.encoder_settings),
         model=options.model,
         steps=options.steps,
     )
@@ -142,7 +153,7 @@ def _bars() -> Iterator[Progress]:
         yield bars
 
 
-def _named(candidate: Candidate | None) -> str:
+def _named(candidate: AnyCandidate | None) -> str:
     return "plain training" if candidate is None else candidate.name
 
 

@@ -10,12 +10,21 @@ import pytest
 
 from instahide import open_split
 from instahide.attacks.registry import registered
+from instahide.attacks.sandbox import IsolatedRunner
 from instahide.audit.advice import bench as module
-from instahide.audit.advice.bench import LEARNED, QUICK, Bench, Job, point_of
+from instahide.audit.advice.bench import (
+    LEARNED,
+    LEARNED_ANY,
+    QUICK,
+    Bench,
+    Job,
+    attacks_on,
+    point_of,
+)
 from instahide.audit.advice.front import Point
 from instahide.audit.advice.schema import Measurement
 from instahide.training.settings import TrainSettings
-from tests.audit.advice.examples import candidate, measurement
+from tests.audit.advice.examples import candidate, measurement, other
 from tests.audit.examples import recovered, result
 
 SPLIT = open_split("digits")
@@ -90,7 +99,7 @@ def test_a_single_epoch_is_compared_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_an_attack_without_a_result_is_missing() -> None:
     def missing(*found: Any, thorough: bool = False) -> list[str]:
-        return module._missing([result("averaging"), *found], thorough)
+        return module._missing([result("averaging"), *found], (*QUICK, LEARNED), thorough)
 
     slow = {"out_of_time": True}
     network = recovered(3, attack=LEARNED, **slow, figures={"steps": 150.0})
@@ -108,6 +117,24 @@ def test_the_network_gets_more_time_where_it_was_slow(tmp_path: Path) -> None:
     bench._pace.append(0.1)
     assert bench._network_seconds(False) == pytest.approx(24.0)
     assert bench._network_seconds(True) == pytest.approx(240.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["dp-instahide", "block-scrambling", "neuracrypt", "mixup"])
+def test_other_encoders_are_trained_and_attacked(encoder: str, tmp_path: Path) -> None:
+    settings = ("patch=2",) if encoder == "neuracrypt" else ()
+    named = other(encoder, *(("block=2",) if encoder == "block-scrambling" else settings))
+    bench = made(tmp_path, epochs=2, attack_seconds=20.0)
+    with IsolatedRunner() as attacker:
+        found = bench.measure(Job(named, 0), [], attacker, Silent())
+    subject = bench.subject(named, 0)
+    assert (found.state, found.missing) == ("done", [])
+    assert set(found.attacks) == set(attacks_on(subject))
+    assert (LEARNED_ANY in found.attacks) != subject.is_scheme
+    assert found.recovered is not None
+    assert (found.ceiling is None) != subject.is_scheme
+    assert found.accuracy is not None
+    assert found.accuracy > 0.1
 
 
 def test_other_seeds_attack_other_images_under_the_same_scheme(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import re
 import optuna
 import pytest
 
-from instahide.audit.advice.candidate import SEARCHED, Candidate, Space, searched
+from instahide.audit.advice.candidate import SEARCHED, Space, searched
+from instahide.audit.advice.encoder_candidate import AnyCandidate, encoder_candidates
 from instahide.audit.advice.front import Point
 from instahide.audit.advice.proposals import Proposals
 from instahide.errors import SchemeError
@@ -69,13 +70,28 @@ def test_proposals_never_repeat_and_end_with_the_grid(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Space, "C1", (None,))
     monkeypatch.setattr(Space, "K", {"inside": (4,), "cross": (4,)})
     proposals = Proposals(Space(["inside"], "single-label"))
-    tried: dict[Candidate, Point] = {}
+    tried: dict[AnyCandidate, Point] = {}
     while (candidate := proposals.propose(tried)) is not None:
         assert candidate not in tried
         tried[candidate] = Point(1 / (1 + candidate.noise), candidate.noise + 1 / candidate.copies)
     assert len(tried) == 12
     assert set(tried) == set(proposals.space.candidates())
     assert list(tried)[:2] == proposals.space.first()[:2]
+
+
+def test_other_encoders_are_tried_in_turn_with_the_first_schemes() -> None:
+    others = encoder_candidates(["dp-instahide", "neuracrypt"])
+    proposals = Proposals(Space(["inside"], "single-label"), others)
+    tried: dict[AnyCandidate, Point] = {}
+    for _ in proposals.first:
+        found = proposals.propose(tried)
+        assert found is not None
+        tried[found] = Point(0.5, float(len(tried)))
+    assert set(others) <= set(tried)
+    assert list(tried)[:4] == [
+        proposals.space.first()[0], others[0], proposals.space.first()[1], others[1],
+    ]  # fmt: skip
+    assert len(proposals.candidates) == len(set(proposals.candidates))
 
 
 def test_the_logging_of_optuna_is_left_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:

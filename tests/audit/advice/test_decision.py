@@ -6,10 +6,17 @@ from typing import Any
 
 import pytest
 
-from instahide.audit.advice.decision import answer, decide, meeting, percent, share_of_targets
+from instahide.audit.advice.decision import (
+    NO_CEILING,
+    answer,
+    decide,
+    meeting,
+    percent,
+    share_of_targets,
+)
 from instahide.audit.advice.schema import Setting, Targets
 from instahide.audit.report.summary import LIMITS
-from tests.audit.advice.examples import candidate, measurement, setting
+from tests.audit.advice.examples import candidate, measurement, other, setting
 
 TARGETS = Targets(max_recovered=0.25, max_drop=3.0)
 
@@ -83,6 +90,23 @@ def test_of_several_the_one_furthest_below_both_targets_is_taken() -> None:
     assert decided(edge, middle).recommended == middle
     shares = [share_of_targets(setting, TARGETS) for setting in meeting([edge, middle], TARGETS)]
     assert shares == pytest.approx([0.5, 29 / 30])
+
+
+def test_an_encoder_with_a_shared_key_is_not_recommended_however_little_came_back() -> None:
+    found = setting(of=other("neuracrypt"), recovered=0.0, ceiling=None, accuracy=0.95)
+    assert found.never_recommended is not None
+    assert decided(found) == ("none", None, None, None)
+    assert decided(found, setting()).recommended == setting()
+
+
+def test_without_a_ceiling_the_answer_says_what_is_unknown() -> None:
+    found = setting(of=other("dp-instahide", "noise=2.0"), recovered=0.1, ceiling=None)
+    decision = decided(found)
+    assert decision.recommended == found
+    said = answer(decision, TARGETS, 100)
+    assert "encoder dp-instahide, noise=2.0, 1 encoding of each image" in said[0]
+    assert NO_CEILING in said
+    assert NO_CEILING not in answer(decided(setting()), TARGETS, 100)
 
 
 def test_the_nearest_on_each_side_are_named() -> None:

@@ -13,15 +13,16 @@ import pytest
 from instahide import open_split
 from instahide.audit.advice import journal as journal_module
 from instahide.audit.advice.bench import Job
-from instahide.audit.advice.candidate import SEARCHED, Candidate, Space
+from instahide.audit.advice.candidate import SEARCHED, Space
 from instahide.audit.advice.decision import decide
+from instahide.audit.advice.encoder_candidate import AnyCandidate, EncoderCandidate
 from instahide.audit.advice.front import Point
 from instahide.audit.advice.journal import MEASUREMENTS, Journal, fingerprint
 from instahide.audit.advice.schema import Measurement, Targets
 from instahide.audit.advice.search import Search
 from instahide.data import ImageTable
 from instahide.errors import DamagedFileError, InstaHideError
-from tests.audit.advice.examples import Clock, MadeUpBench, candidate, measurement
+from tests.audit.advice.examples import Clock, MadeUpBench, candidate, measurement, other
 
 TABLE = open_split("digits").test
 IDENTITY = {"images": "abc", "training": {"epochs": 3}}
@@ -48,12 +49,12 @@ class Silent:
 class InOrder:
     """Proposes the first candidates, then every 97th of the grid, without a model of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *others: EncoderCandidate) -> None:
         self.space = Space(SEARCHED, "single-label")
         grid = self.space.candidates()
-        self.order = list(dict.fromkeys([*self.space.first(), *grid[::97], *grid]))
+        self.order = list(dict.fromkeys([*others, *self.space.first(), *grid[::97], *grid]))
 
-    def propose(self, tried: Mapping[Candidate, Point]) -> Candidate | None:
+    def propose(self, tried: Mapping[AnyCandidate, Point]) -> AnyCandidate | None:
         return next((candidate for candidate in self.order if candidate not in tried), None)
 
 
@@ -63,7 +64,7 @@ def search(folder: Path, budget: float, **changes: Any) -> tuple[Search, MadeUpB
     made = Search(
         bench,  # type: ignore[arg-type]
         Journal.open(folder, IDENTITY),
-        InOrder(),  # type: ignore[arg-type]
+        InOrder(*changes.get("others", ())),  # type: ignore[arg-type]
         changes.get("targets", Targets(max_recovered=0.1, max_drop=20.0)),
         budget,
         clock,
@@ -154,6 +155,34 @@ def test_without_a_result_of_an_attack_a_setting_is_on_no_front(tmp_path: Path) 
     made.journal.add(known)
     assert [setting.on_front for setting in made.settings()] == [True, False]
     assert made.settings()[0].candidate == known.candidate
+
+
+def test_without_a_ceiling_a_setting_stops_no_other_and_beats_no_other(tmp_path: Path) -> None:
+    """An attack that found nothing in another encoder says less than a low ceiling."""
+    named = (other(), other("dp-instahide", "noise=2.0"), other("neuracrypt"))
+    made, _ = search(tmp_path / "out", 100.0, others=named)
+    made.journal.add(Measurement(candidate=None, seed=0, accuracy=0.95))
+    made.journal.add(measurement(ceiling=0.4, recovered=0.1, accuracy=0.90))
+    unknown: dict[str, Any] = {"ceiling": None, "recovered": 0.0}
+    made.journal.add(measurement(named[0], accuracy=0.94, **unknown))
+    made.journal.add(measurement(named[1], accuracy=0.93, **unknown))
+    made.journal.add(measurement(named[2], accuracy=0.95, **unknown))
+    assert [m.candidate for m in made._rivals()] == [candidate()]
+    front = {s.candidate.name: s.on_front for s in made.settings()}
+    assert front == {
+        candidate().name: True, named[0].name: True, named[1].name: False, named[2].name: False,
+    }  # fmt: skip
+
+
+def test_other_encoders_are_measured_repeated_and_attacked_thoroughly(tmp_path: Path) -> None:
+    named = (other(), other("dp-instahide", "noise=2.0"))
+    made, bench = search(tmp_path / "out", 900.0, others=named)
+    made.run(Silent())
+    of_others = [job for job in bench.jobs if job.candidate in named]
+    assert {job.candidate for job in of_others} == set(named)
+    assert max(job.seed for job in of_others) >= 1
+    again, _ = search(tmp_path / "out", 900.0, others=named)
+    assert [s.candidate for s in again.settings()] == [s.candidate for s in made.settings()]
 
 
 def test_another_search_is_not_continued(tmp_path: Path) -> None:

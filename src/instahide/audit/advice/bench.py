@@ -13,7 +13,7 @@ import numpy as np
 
 from instahide.attacks.base import Attack, Observation
 from instahide.attacks.sandbox import IsolatedRunner
-from instahide.audit.advice.candidate import Candidate
+from instahide.audit.advice.encoder_candidate import AnyCandidate
 from instahide.audit.advice.front import Point
 from instahide.audit.advice.schema import Measurement, State
 from instahide.audit.label_classes import findings_as_classes
@@ -24,11 +24,13 @@ from instahide.audit.schedule import Task
 from instahide.audit.session import Session
 from instahide.audit.target import MOST_IMAGES, AuditTarget
 from instahide.data import ImageTable, Split
-from instahide.encryption.encoder import Encoder
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.table_encoder import open_encoder
 from instahide.encryption.scheme import Scheme, label_mode_for
 from instahide.training.data.encoded_loader import EncodedLoader
 from instahide.training.data.kept_encodings import KeptEncodings
-from instahide.training.evaluate import predicted, table_batches
+from instahide.training.data.private import test_inputs
+from instahide.training.evaluate import predicted
 from instahide.training.history import watched
 from instahide.training.losses import Loss
 from instahide.training.metrics import headline
@@ -42,6 +44,8 @@ from instahide.training.training_state import TrainingState
 #: Attacks of each candidate. The first two take less than a second; the last one needs as long as
 #: it is given, for any number of encodings, and recovers most under noise.
 QUICK, LEARNED = ("averaging", "averaging-absolute", "reconstruction"), "demixing"
+#: The attack on encoders that are no scheme, also by a network. It takes single encodings.
+LEARNED_ANY = "inversion"
 #: Steps of that network: those that are aimed at, and without which its result counts as missing,
 #: so that a busy machine does not make a setting look safe. A thorough attack takes all steps.
 AIMED_STEPS, LEAST_STEPS = 200, 100
@@ -69,7 +73,7 @@ class Job(NamedTuple):
         thorough: whether the attack by a network gets as much time as is useful.
     """
 
-    candidate: Candidate | None
+    candidate: AnyCandidate | None
     seed: int
     thorough: bool = False
 
@@ -148,8 +152,8 @@ class Bench:
             return self._reference(job.seed)
         subject = self.subject(candidate, job.seed)
         shows.step("ceiling")
-        bound = _ceiling(subject)
-        less_exposed = [rival for rival in rivals if rival.exposure <= bound]
+        bound = _ceiling(subject) if subject.is_scheme else None
+        less_exposed = [rival for rival in rivals if rival.exposure <= (bound or 0.0)]
         state, scores = self._trained(candidate, job.seed, less_exposed, shows)
         results: list[AttackResult] = []
         if state == "done":
@@ -163,25 +167,25 @@ class Bench:
             state=state,
             early=scores[0] if self._early_epochs else None,
             accuracy=scores[-1] if complete else None,
-            ceiling=max(bound, found["ceiling"] or 0.0),
+            ceiling=None if bound is None else max(bound, found["ceiling"] or 0.0),
             recovered=found["recovered"],
             attacks={result.attack: recovered_share(result) for result in results},
-            missing=_missing(results, job.thorough) if state == "done" else [],
+            missing=_missing(results, attacks_on(subject), job.thorough) if state == "done" else [],
             seconds=time.monotonic() - began,
         )
 
-    def subject(self, candidate: Candidate, seed: int) -> AuditTarget:
+    def subject(self, candidate: AnyCandidate, seed: int) -> AuditTarget:
         """The candidate as the target of an audit. Other seeds attack other images."""
         images, others = findings_as_classes(*self.split)
         order = np.random.default_rng(seed).permutation(len(images))
-        scheme = candidate.encryption(self.split.train.task)
+        method = candidate.encryption(self.split.train.task)
         return AuditTarget(
             name=candidate.name,
             kind="encodings",
             source=self.source,
             images=images.subset(order),
-            public=self.public if scheme.public_k else None,
-            encoder=scheme,
+            public=self.public if method.uses_public else None,
+            encoder=method,
             copies=candidate.copies,
             others=others,
         )
@@ -205,13 +209,13 @@ class Bench:
         )
 
     def _trained(
-        self, candidate: Candidate, seed: int, rivals: Sequence[Measurement], shows: Shows
+        self, candidate: AnyCandidate, seed: int, rivals: Sequence[Measurement], shows: Shows
     ) -> tuple[State, list[float]]:
         """The accuracies so far, and whether a rival is clearly more accurate."""
         shows.step("training")
-        scheme = candidate.encryption(self.split.train.task)
+        method = candidate.encryption(self.split.train.task)
         scores: list[float] = []
-        for score in self._learned(scheme, candidate.copies, seed):
+        for score in self._learned(method, candidate.copies, seed):
             scores.append(score)
             early = len(scores) <= self._early_epochs
             margin = (EARLY_MARGIN if early else MARGIN) / 100
@@ -220,25 +224,27 @@ class Bench:
                 return ("stopped" if early else "not attacked"), scores
         return "done", scores
 
-    def _learned(self, scheme: Scheme, copies: int, seed: int) -> Iterator[float]:
+    def _learned(self, method: InstanceEncoder, copies: int, seed: int) -> Iterator[float]:
         """Train on ``copies`` encodings of each image; yields the accuracies early and at the end.
 
         The encodings stay in memory and are counted nowhere, because nobody gets them.
         """
         images, settings = self.split.train, self.settings.merged({"seed": seed})
-        encoder = Encoder(scheme, images, self.public if scheme.public_k else None)
+        encoder = open_encoder(method, images, self.public if method.uses_public else None)
         batches = KeptEncodings(EncodedLoader(encoder, settings.batch_size), copies)
         outputs = Outputs(images.task, len(images.classes))
+        shape = method.output_shape(images.shape)
         network = build(
-            settings.model, images.shape[0], len(images.classes), sign_invariant=scheme.mask,
-            seed=seed, size=images.shape[1:],
+            settings.model, shape[0], len(images.classes), sign_invariant=is_masked(method),
+            seed=seed, size=shape[1:],
         )  # fmt: skip
         state = TrainingState.start(network, settings, loss=Loss(outputs))
         early = max(1, round(EARLY * settings.epochs))
         for epoch in range(1, settings.epochs + 1):
             state.history.append(one_epoch(state, batches, settings, Progress()))
             if epoch in (early, settings.epochs):
-                found = predicted(state.network, table_batches(self.split.test), outputs)
+                inputs = test_inputs(encoder, self.split.test)
+                found = predicted(state.network, inputs, outputs)
                 yield watched(headline(images.task, *found))
 
     def _attacked(
@@ -247,20 +253,21 @@ class Bench:
         """The attacks of an audit, with as many encodings of each image as are published."""
         _, copies = subject.known_key_target()
         session = Session.open(self.folder / job.name, subject, pictures=False)
-        quick, learned = [Task(name, copies) for name in QUICK], Task(LEARNED, copies)
+        names = attacks_on(subject)
+        *quick, learned = (Task(name, copies) for name in names)
 
         def run(tasks: Sequence[Task], seconds: float) -> list[AttackResult]:
             for _ in session.run(tasks, self.attacks, seconds, _Watcher(shows), attacker):
                 pass
             return list(session.done(tasks).values())
 
-        results, found = run(quick, QUICK_SECONDS), list[AttackResult]()
+        results, found = run(quick, QUICK_SECONDS) if quick else [], list[AttackResult]()
         for _ in range(TRIES):
             found = run([learned], self._network_seconds(job.thorough))
             self._pace.extend(
                 one.seconds / max(_steps(one), 1.0) for one in found if one.state == "done"
             )
-            if LEARNED not in _missing(found, job.thorough):
+            if learned.attack not in _missing(found, names, job.thorough):
                 break
             # On a busy machine it had too few steps; now the pace is known.
             session.discard(learned)
@@ -302,11 +309,22 @@ def _ceiling(subject: AuditTarget) -> float:
 
 def _steps(result: AttackResult) -> float:
     """The steps of the attack by a network; 0 for other attacks."""
-    return (result.figures.get("steps") or 0.0) if result.attack == LEARNED else 0.0
+    learned = result.attack in (LEARNED, LEARNED_ANY)
+    return (result.figures.get("steps") or 0.0) if learned else 0.0
 
 
-def _missing(results: Sequence[AttackResult], thorough: bool) -> list[str]:
-    """Attacks that did not run, failed, or did not end for want of time.
+def attacks_on(subject: AuditTarget) -> tuple[str, ...]:
+    """Names of the attacks that decide, the attack by a network last."""
+    return (*QUICK, LEARNED) if subject.is_scheme else (LEARNED_ANY,)
+
+
+def is_masked(method: InstanceEncoder) -> bool:
+    """Whether the network is given absolute values: a scheme masks signs."""
+    return isinstance(method, Scheme) and method.mask
+
+
+def _missing(results: Sequence[AttackResult], names: Sequence[str], thorough: bool) -> list[str]:
+    """Those of the attacks ``names`` that did not run, failed, or did not end for want of time.
 
     The attack by a network has a result whenever its time ends, but it needs some steps.
     """
@@ -316,4 +334,4 @@ def _missing(results: Sequence[AttackResult], thorough: bool) -> list[str]:
         for result in results
         if result.state != "failed" and (not result.out_of_time or _steps(result) >= least)
     }
-    return [name for name in (*QUICK, LEARNED) if name not in ended]
+    return [name for name in names if name not in ended]

@@ -61,6 +61,7 @@ def front_chart(
         return across, HEIGHT - BOTTOM - (drop - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     front = sorted((s for s in done if s.on_front), key=lambda s: s.point)
+    comparable = [s for s in front if s.ceiling is not None]
     name = None if chosen is None else chosen.candidate
     kinds = {True: "front", False: "other"}
     dots = [
@@ -71,7 +72,7 @@ def front_chart(
     ticks = [low + number * step for number in range(round((high - low) / step) + 1)]
     return FrontChart(
         dots,
-        _steps([place(*s.point) for s in front]),
+        _steps([place(*s.point) for s in comparable]),
         [(place(tick / 4, low)[0], f"{25 * tick}%") for tick in range(5)],
         [(place(0.0, tick)[1], f"{tick:g}") for tick in ticks],
         place(targets.max_recovered, targets.max_drop),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from instahide.audit.advice.encoder_candidate import EncoderCandidate
 from instahide.audit.advice.schema import Setting, Targets
 from instahide.audit.report.summary import LIMITS
 
@@ -52,7 +53,11 @@ def meeting(settings: Sequence[Setting], targets: Targets) -> list[Setting]:
 
 
 def _known(settings: Sequence[Setting]) -> list[Setting]:
-    return [setting for setting in settings if setting.state == "done" and not setting.missing]
+    return [
+        setting
+        for setting in settings
+        if setting.state == "done" and not setting.missing and not setting.never_recommended
+    ]
 
 
 def share_of_targets(setting: Setting, targets: Targets) -> float:
@@ -84,7 +89,14 @@ def answer(decision: Decision, targets: Targets, attacked: int) -> list[str]:
             "budget.",
             measured(chosen),
         ]
-    return [*sentences, _resolution(targets, attacked), BASIS, LIMITS]
+    named = [s for s in decision[1:] if s is not None and s.ceiling is None]
+    return [
+        *sentences,
+        *([NO_CEILING] if named else []),
+        _resolution(targets, attacked),
+        BASIS,
+        LIMITS,
+    ]
 
 
 #: What the shares are, and what they are not.
@@ -96,9 +108,20 @@ BASIS = (
 )
 
 
+#: What is unknown of encoders without a ceiling.
+NO_CEILING = (
+    "There is no ceiling for this encoder: only what an attack recovered counts as exposed, and "
+    "this attack uses nothing of the encoder. An attack that uses its structure may recover more. "
+    "Do not compare this share with those of schemes that have a ceiling."
+)
+
+
 def described(setting: Setting) -> str:
     """The setting in words."""
     candidate = setting.candidate
+    if isinstance(candidate, EncoderCandidate):
+        parts = [f"encoder {candidate.encoder}", *candidate.encoder_settings]
+        return ", ".join([*parts, "1 encoding of each image"])
     parts = [f"scheme {candidate.scheme}", f"k = {candidate.k}"]
     if candidate.private_k is not None:
         parts.append(f"{candidate.private_k} private image{'s' if candidate.private_k > 1 else ''}")

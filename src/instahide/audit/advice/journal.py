@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from instahide._version import __version__
-from instahide.audit.advice.candidate import Candidate
+from instahide.audit.advice.encoder_candidate import AnyCandidate
 from instahide.audit.advice.schema import FORMAT, Measurement
 from instahide.data import ImageTable
 from instahide.errors import DamagedFileError, InstaHideError
@@ -100,9 +100,9 @@ class Journal:
             if m.candidate is None and m.accuracy is not None
         }
 
-    def by_candidate(self) -> dict[Candidate, list[Measurement]]:
+    def by_candidate(self) -> dict[AnyCandidate, list[Measurement]]:
         """The measurements of each candidate, in order."""
-        found: dict[Candidate, list[Measurement]] = {}
+        found: dict[AnyCandidate, list[Measurement]] = {}
         for measurement in self.measurements:
             if measurement.candidate is not None:
                 found.setdefault(measurement.candidate, []).append(measurement)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from instahide.attacks.registry import registered
-from instahide.audit.advice.bench import Bench
+from instahide.audit.advice.bench import Bench, is_masked
 from instahide.audit.advice.candidate import SEARCHED, Searched, Space
+from instahide.audit.advice.encoder_candidate import EncoderCandidate
 from instahide.audit.advice.journal import AUDITS, Journal, fingerprint
 from instahide.audit.advice.proposals import Proposals, import_optuna
 from instahide.audit.advice.schema import Targets
@@ -19,6 +20,8 @@ from instahide.audit.advice.search import Search
 from instahide.audit.session import LEAST_SECONDS
 from instahide.data import ImageTable, Split, open_pool
 from instahide.data.read_settings import ReadSettings
+from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.table_encoder import open_encoder
 from instahide.errors import DataError, InstaHideError
 from instahide.training.data.private import open_private
 from instahide.training.models import build
@@ -48,6 +51,7 @@ class Request:
         test: test images, if not a part of the source.
         public: the public pool: a folder, or the built-in ``photos``.
         schemes: schemes to search.
+        encoders: candidates of other encoders, see `encoder_candidates`.
         model: the network that is trained.
         steps: steps of each training, about.
     """
@@ -59,6 +63,7 @@ class Request:
     test: str | None = None
     public: str = "photos"
     schemes: Sequence[Searched] = SEARCHED
+    encoders: Sequence[EncoderCandidate] = ()
     model: str = "small"
     steps: int = 200
 
@@ -78,8 +83,10 @@ def open_search(request: Request, folder: Path) -> Search:
     """
     import_optuna()  # Refused before images are read.
     split = _split(request)
-    proposals = Proposals(Space(request.schemes, split.train.task))
-    public = _public(request, split.train) if "cross" in request.schemes else None
+    proposals = Proposals(Space(request.schemes, split.train.task), request.encoders)
+    methods = [each.encryption(split.train.task) for each in request.encoders]
+    mixes_public = "cross" in request.schemes or any(method.uses_public for method in methods)
+    public = _public(request, split.train) if mixes_public else None
     per_epoch = -(-len(split.train) // BATCH_SIZE)
     settings = TrainSettings.from_values(
         {
@@ -89,11 +96,14 @@ def open_search(request: Request, folder: Path) -> Search:
         }
     )
     _require_network(settings, split)
+    for method in methods:
+        _require_encodable(settings, split.train, method, public)
     identity = {
         "images": fingerprint(split.train),
         "test images": fingerprint(split.test),
         "public images": fingerprint(public),
         "schemes": list(proposals.space.schemes),
+        "encoders": [candidate.settings() for candidate in request.encoders],
         "training": settings.model_dump(mode="json", include={"epochs", "batch_size", "model"}),
     }
     bench = Bench(
@@ -102,6 +112,7 @@ def open_search(request: Request, folder: Path) -> Search:
         max(LEAST_SECONDS, min(MOST_THOROUGH, THOROUGH_SHARE * request.seconds)),
     )  # fmt: skip
     journal = Journal.open(folder, identity)
+    _require_named(journal, request.encoders)
     return Search(bench, journal, proposals, request.targets, request.seconds)
 
 
@@ -147,6 +158,25 @@ def _require_network(settings: TrainSettings, split: Split) -> None:
     """Check that there is such a network for these images, before the folder is made."""
     shape, classes = split.train.shape, len(split.train.classes)
     build(settings.model, shape[0], classes, sign_invariant=True, size=shape[1:])
+
+
+def _require_encodable(
+    settings: TrainSettings, images: ImageTable, method: InstanceEncoder, public: ImageTable | None
+) -> None:
+    """Check that the encoder takes these images, and that the network takes its encodings."""
+    open_encoder(method, images, public).encode(np.arange(2))
+    shape, masked = method.output_shape(images.shape), is_masked(method)
+    build(settings.model, shape[0], len(images.classes), sign_invariant=masked, size=shape[1:])
+
+
+def _require_named(journal: Journal, named: Sequence[EncoderCandidate]) -> None:
+    """Check that all encoders in the folder were named: the code of any other is not run."""
+    for candidate in journal.by_candidate():
+        if isinstance(candidate, EncoderCandidate) and candidate not in named:
+            raise InstaHideError(
+                f"{journal.folder} has a measurement of {candidate.name}, which was not named.",
+                "Choose another folder with `out=`.",
+            )
 
 
 def _public(request: Request, images: ImageTable) -> ImageTable:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from instahide.audit.advice.bench import LEARNED, QUICK
+from instahide.audit.advice.bench import LEARNED, LEARNED_ANY, QUICK
 from instahide.audit.advice.chart import front_chart
 from instahide.audit.advice.decision import CONFIRMED, answer, decide, described, percent
 from instahide.audit.advice.schema import Advice
@@ -122,12 +122,13 @@ def by_reason(untried: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _untried(search: Search, stopped: list[str], once: list[str]) -> dict[str, str]:
-    space = search.proposals.space.candidates()
+    candidates = search.proposals.candidates
     tried = search.journal.by_candidate()
-    left = sum(candidate not in tried for candidate in space)
-    others = sorted(set(search.bench.attacks) - {*QUICK, LEARNED})
+    left = sum(candidate not in tried for candidate in candidates)
+    used = {*QUICK, LEARNED, *([LEARNED_ANY] if search.proposals.others else [])}
+    others = sorted(set(search.bench.attacks) - used)
     return {
-        **({f"{left:,} of {len(space):,} settings of the grid": _NO_TIME} if left else {}),
+        **({f"{left:,} of {len(candidates):,} settings of the grid": _NO_TIME} if left else {}),
         **dict.fromkeys(stopped, _STOPPED),
         **dict.fromkeys(once, _ONCE),
         **dict.fromkeys(others, _OTHER_ATTACKS),

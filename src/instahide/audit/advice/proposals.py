@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from instahide.audit.advice.candidate import Candidate, Space
+from instahide.audit.advice.encoder_candidate import AnyCandidate, EncoderCandidate
 from instahide.audit.advice.front import Point
 from instahide.utils.optional_deps import requires_extra
 
@@ -39,34 +41,49 @@ class Proposals:
     are for one objective only: the search compares candidates itself, see `bench`.
 
     Args:
-        space: all candidates.
+        space: all schemes.
+        others: candidates of other encoders, which are tried in turn with the first schemes.
         seed: seed of the sampler.
 
     Raises:
         IntegrationError: Optuna is missing.
     """
 
-    def __init__(self, space: Space, seed: int = 0) -> None:
+    def __init__(
+        self, space: Space, others: Sequence[EncoderCandidate] = (), seed: int = 0
+    ) -> None:
         self._optuna = import_optuna()
         self.space = space
+        self.others = list(others)
         self._generator = np.random.default_rng(seed)
         self._seed = seed
 
-    def propose(self, tried: Mapping[Candidate, Point]) -> Candidate | None:
+    @property
+    def first(self) -> list[AnyCandidate]:
+        """The first candidates: schemes and other encoders in turn."""
+        pairs = zip_longest(self.space.first(), self.others)
+        return [candidate for candidate in chain.from_iterable(pairs) if candidate is not None]
+
+    @property
+    def candidates(self) -> list[AnyCandidate]:
+        """All candidates, each once."""
+        return [*self.space.candidates(), *self.others]
+
+    def propose(self, tried: Mapping[AnyCandidate, Point]) -> AnyCandidate | None:
         """A candidate that is not in ``tried``; None if all are.
 
         Args:
             tried: what was measured of each candidate so far; of one that was stopped early, the
                 least exposure and the accuracy until then.
         """
-        for candidate in self.space.first():
+        for candidate in self.first:
             if candidate not in tried:
                 return candidate
-        study = self._study(tried)
+        study = self._study({c: point for c, point in tried.items() if isinstance(c, Candidate)})
         for _ in range(MOST_REPEATS):
-            candidate = self.space.suggested(study.ask())
-            if candidate not in tried:
-                return candidate
+            suggested = self.space.suggested(study.ask())
+            if suggested not in tried:
+                return suggested
         left = [candidate for candidate in self.space.candidates() if candidate not in tried]
         return left[self._generator.integers(len(left))] if left else None
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from instahide._version import __version__
-from instahide.audit.advice.candidate import Candidate
+from instahide.audit.advice.encoder_candidate import AnyCandidate
 from instahide.audit.advice.front import Point
 
 #: Of ``advise.json`` and of the files of measurements.
@@ -30,7 +30,7 @@ class _Plain(BaseModel):
 class Measurement(_Plain):
     """One training, and the attacks on as many encodings of each image."""
 
-    candidate: Candidate | None = Field(description="the setting; null: plain training")
+    candidate: AnyCandidate | None = Field(description="the setting; null: plain training")
     seed: int = Field(description="seed of the first weights and of the attacked images")
     thorough: bool = Field(
         default=False, description="whether the attack by a network had enough time"
@@ -67,7 +67,7 @@ class Setting(_Plain):
     The worst values are those of the worst seed.
     """
 
-    candidate: Candidate = Field(description="the setting")
+    candidate: AnyCandidate = Field(description="the setting")
     seeds: int = Field(description="number of measurements in which every attack has a result")
     thorough: int = Field(
         default=0,
@@ -91,7 +91,15 @@ class Setting(_Plain):
         description="upper bound on the epsilon that the noise guarantees for an image's pixels; "
         "null if there is none",
     )
-    on_front: bool = Field(default=False, description="whether no other setting is better in both")
+    never_recommended: str | None = Field(
+        default=None,
+        description="why it is not recommended, whatever was measured; null: it may be",
+    )
+    on_front: bool = Field(
+        default=False,
+        description="whether no other setting is better in both; settings without a ceiling are "
+        "compared among themselves",
+    )
     settings: dict[str, Any] = Field(description="the settings, as in a settings file")
 
     @property
@@ -106,6 +114,7 @@ class Setting(_Plain):
         reference: float,
         settings: dict[str, Any],
         epsilon: float | None = None,
+        never_recommended: str | None = None,
     ) -> Setting:
         """The setting of ``measured``, all of one candidate.
 
@@ -114,6 +123,7 @@ class Setting(_Plain):
             reference: mean accuracy of plain training.
             settings: the settings, as in a settings file.
             epsilon: of the noise.
+            never_recommended: why it is not recommended in any case.
         """
         candidate = measured[0].candidate
         if candidate is None:
@@ -140,6 +150,7 @@ class Setting(_Plain):
             attacks=_largest([m.attacks for m in measured]),
             missing=[] if attacked else sorted({name for m in measured for name in m.missing}),
             epsilon=epsilon,
+            never_recommended=never_recommended,
             on_front=False,
             settings=settings,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from instahide.attacks.sandbox import IsolatedRunner
 from instahide.audit.advice.bench import Bench, Job, Shows, point_of
 from instahide.audit.advice.candidate import Candidate
 from instahide.audit.advice.decision import meeting, share_of_targets
+from instahide.audit.advice.encoder_candidate import AnyCandidate, never_recommended
 from instahide.audit.advice.front import Point, pareto_front
 from instahide.audit.advice.journal import Journal
 from instahide.audit.advice.proposals import Proposals
@@ -55,7 +57,7 @@ class Search:
     targets: Targets
     budget: float
     clock: Callable[[], float] = time.monotonic
-    _epsilons: dict[Candidate, float | None] = field(default_factory=dict)
+    _epsilons: dict[AnyCandidate, float | None] = field(default_factory=dict)
 
     def run(self, watcher: Watcher) -> None:
         """Measure until the budget is used up; the last measurement may exceed it.
@@ -78,13 +80,22 @@ class Search:
         if not self.journal.reference:
             return []
         reference = fmean(self.journal.reference.values())
+        task = self.bench.split.train.task
         found = [
-            Setting.of(measured, reference, candidate.settings(), self._epsilon(candidate))
+            Setting.of(
+                measured, reference, candidate.settings(),
+                self._epsilon(candidate), never_recommended(candidate, task),
+            )
             for candidate, measured in self.journal.by_candidate().items()
-        ]
-        # Without a result of an attack, the exposure is not known.
-        done = [setting for setting in found if setting.state == "done" and not setting.missing]
-        front = {id(done[place]) for place in pareto_front([s.point for s in done])}
+        ]  # fmt: skip
+        # Without a result of an attack, the exposure is not known; without a ceiling, it cannot be
+        # compared with that of a setting that has one.
+        done = [s for s in found if s.state == "done" and not s.missing and not s.never_recommended]
+        front = {
+            id(setting)
+            for known in (True, False)
+            for setting in _front([s for s in done if (s.ceiling is not None) == known])
+        }
         marked = [s.model_copy(update={"on_front": id(s) in front}) for s in found]
         order = {"done": 0, "not attacked": 1, "stopped": 2}
         return sorted(marked, key=lambda s: (not s.on_front, order[s.state], s.point))
@@ -141,14 +152,24 @@ class Search:
         return [
             m
             for m in self.journal.measurements
-            if m.candidate is not None and m.state == "done" and not m.missing
+            if m.candidate is not None
+            and m.state == "done"
+            and not m.missing
+            # An exposure that has no ceiling may be larger than the attacks have found.
+            and m.ceiling is not None
         ]
 
-    def _epsilon(self, candidate: Candidate) -> float | None:
+    def _epsilon(self, candidate: AnyCandidate) -> float | None:
+        if isinstance(candidate, Candidate) and not candidate.noise:
+            return None
         if candidate not in self._epsilons:
-            found = self.bench.subject(candidate, 0).guarantees.epsilon if candidate.noise else None
-            self._epsilons[candidate] = found
+            found = self.bench.subject(candidate, 0).guarantees.epsilon
+            self._epsilons[candidate] = None if found == math.inf else found
         return self._epsilons[candidate]
+
+
+def _front(settings: Sequence[Setting]) -> list[Setting]:
+    return [settings[place] for place in pareto_front([setting.point for setting in settings])]
 
 
 def _mean_point(points: Sequence[Point]) -> Point:

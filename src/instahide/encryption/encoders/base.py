@@ -179,7 +179,8 @@ class InstanceEncoder(Protocol):
 class EncoderDefaults:
     """What most encoders have in common: no key of the data set, no guarantee.
 
-    A subclass is a frozen dataclass of settings.
+    A subclass is a frozen dataclass of settings. ``search_values`` has the values that `instahide
+    advise` tries, for each setting that it searches.
     """
 
     name: ClassVar[str] = ""
@@ -188,6 +189,7 @@ class EncoderDefaults:
     private_k: ClassVar[int] = 1
     uses_public: ClassVar[bool] = False
     has_data_set_key: ClassVar[bool] = False
+    search_values: ClassVar[Mapping[str, tuple[Setting, ...]]] = {}
 
     @property
     def settings(self) -> Mapping[str, Setting]:

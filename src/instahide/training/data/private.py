@@ -144,9 +144,7 @@ class PrivateData:
 
         They are plain, unless encodings share a key: then they are encoded under it.
         """
-        if isinstance(self.encoder, TableEncoder):
-            return _inputs(self.encoder, self.split.test)
-        return table_batches(self.split.test)
+        return test_inputs(self.encoder, self.split.test)
 
     def encrypted_predictions(
         self, network: nn.Module, precision: torch.dtype, outputs: Outputs
@@ -281,8 +279,13 @@ def _encoder(
     )
 
 
-def _inputs(encoder: TableEncoder, images: ImageTable) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of what the network gets for ``images``, and their labels."""
+def test_inputs(
+    encoder: Encoder | TableEncoder, images: ImageTable
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of what a network that learned from ``encoder`` gets for ``images``; their labels."""
+    if isinstance(encoder, Encoder):
+        yield from table_batches(images)
+        return
     for start in range(0, len(images), TESTED_AT_ONCE):
         rows = np.arange(start, min(start + TESTED_AT_ONCE, len(images)))
         yield encoder.network_inputs(images, rows), torch.from_numpy(images.labels[rows])

@@ -27,6 +27,7 @@ the normalization, so that a normalized image moves by at most D = H W sum_c 1 /
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,6 +41,7 @@ from instahide.encryption.encoders.base import (
     EncoderInput,
     Encodings,
     Published,
+    Setting,
 )
 from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.privacy import max_partner_count
@@ -75,6 +77,10 @@ class DPInstaHide(EncoderDefaults):
     name: ClassVar[str] = "dp-instahide"
     title: ClassVar[str] = "Means of k images with Laplace noise (DP-InstaHide)"
     paper: ClassVar[str] = "Borgnia et al., DP-InstaHide, 2021 (arXiv:2103.02079)"
+    search_values: ClassVar[Mapping[str, tuple[Setting, ...]]] = {
+        "k": (4, 2),
+        "noise": (0.5, 1.0, 0.25, 2.0),
+    }
 
     @property
     def private_k(self) -> int:  # type: ignore[override]
