@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import yaml
 
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, keys_in, rows_of, surroundings
 from instahide.audit.schedule import parse_duration
 
 OUT = Path("experiments/results/advise_check.csv")
@@ -134,7 +134,7 @@ def measure(
 
 def check(target: Target, number: int, seeds: Sequence[int], out: Path, options: Options) -> None:
     """Add the missing rows of a target."""
-    have = {tuple(row[name] for name in KEYS) for row in rows_of(out)}
+    have = keys_in(out, KEYS)
     keys = {seed: (options.data, *target, str(options.epochs), str(seed)) for seed in seeds}
     if all(key in have for key in keys.values()):
         return

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import peers
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, keys_in, rows_of, surroundings
 from instahide.attacks.base import (
     Attack,
     Budget,
@@ -175,10 +175,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("experiments/results/attacks.csv"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    have = {
-        (row["attack"], row["scheme"], row["encodings_per_image"], row["seed"])
-        for row in rows_of(options.out)
-    }
+    have = keys_in(options.out, ("attack", "scheme", "encodings_per_image", "seed"))
     for seed in map(int, options.seeds.split(",")):
         missing = [
             task

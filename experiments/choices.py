@@ -14,7 +14,6 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ import torch
 
 from experiments.frontier import BATCH_SIZE, FixedEncodings, learned, public_of
 from experiments.reconstruction import processor_seconds
-from experiments.records import add, percent, rows_of, surroundings
+from experiments.records import add, keys_in, mean_by, percent, rows_of, surroundings
 from instahide import EncodedLoader, Encoder, Scheme, open_split
 from instahide.data import Split
 from instahide.training.evaluate import accuracy, table_batches
@@ -97,13 +96,7 @@ def privately(noise: float, split: Split, epochs: int, seed: int) -> dict[str, o
 
 def summary(rows: list[dict[str, str]]) -> dict[str, float]:
     """Return the accuracy in % of each choice, as a mean over seeds."""
-    names = dict.fromkeys((row["what"], row["value"]) for row in rows)
-    return {
-        " ".join(name): round(
-            mean(float(row["accuracy"]) for row in rows if (row["what"], row["value"]) == name), 2
-        )
-        for name in names
-    }
+    return mean_by(rows, "{what} {value}".format_map, "accuracy", 2)
 
 
 def main() -> None:
@@ -117,7 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    have = {tuple(row[name] for name in KEYS) for row in rows_of(options.out)}
+    have = keys_in(options.out, KEYS)
     wanted = options.what.split(",") if options.what else ["k", "c1", "once", "dp"]
     for seed in map(int, options.seeds.split(",")):
         for choice in choices():

@@ -21,7 +21,7 @@ import torch
 
 from experiments.frontier import BATCH_SIZE, SCHEMES, learned, public_of
 from experiments.reconstruction import processor_seconds
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, keys_in, rows_of, surroundings
 from instahide import EncodedLoader, Encoder, open_split
 
 OUT = Path("experiments/results/cost.csv")
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    have = {tuple(row[name] for name in KEYS) for row in rows_of(options.out)}
+    have = keys_in(options.out, KEYS)
     fresh = multiprocessing.get_context("spawn")
     for turn in range(options.turns):
         for scheme in options.schemes.split(","):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from experiments.budgets import ProcessorTime
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, keys_in, rows_of, surroundings
 from instahide import ImageTable, Scheme, open_pool, open_split
 from instahide.attacks.base import ThreatModel
 from instahide.attacks.demixing import Demixing
@@ -132,7 +132,7 @@ def main() -> None:
         images = None
         for scheme in options.schemes.split(","):
             asked = (data, scheme, options.seconds, options.seed)
-            have = {tuple(row[name] for name in KEYS) for row in rows_of(options.out)}
+            have = keys_in(options.out, KEYS)
             if tuple(map(str, asked)) in have:
                 continue
             images = images or images_of(data, options.seed)

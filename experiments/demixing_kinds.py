@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 
 from experiments.reconstruction import public_images
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, mean_by, missing, rows_of, surroundings
 from experiments.victims import KINDS, private_images
 from instahide import Scheme
 from instahide.attacks.base import Budget, RecoveredImages, ThreatModel, no_progress, require
@@ -73,12 +73,7 @@ def measure(run: Run) -> dict[str, float]:
 
 def summary(rows: list[dict[str, str]]) -> dict[str, float]:
     """Return the mean number of images that the attack recovers, over draws."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(f"{row['kind']} {row['scheme']}", []).append(
-            float(row["recovered_attack"])
-        )
-    return {name: round(mean(values), 1) for name, values in found.items()}
+    return mean_by(rows, "{kind} {scheme}".format_map, "recovered_attack")
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -116,13 +111,11 @@ def main() -> None:
         for kind in options.kinds.split(",")
         for scheme in options.schemes.split(",")
     ]
-    have = {tuple(row[name] for name in Run._fields) for row in rows_of(options.out)}
-    for run in [] if options.table else wanted:
-        if tuple(map(str, run)) not in have:
-            figures = {name: round(value, 4) for name, value in measure(run).items()}
-            print(run, figures, flush=True)
-            row = run._asdict() | {name: figures[name] for name in MEASURES} | surroundings()
-            add(options.out, list(row), row)
+    for run in [] if options.table else missing(options.out, Run._fields, wanted):
+        figures = {name: round(value, 4) for name, value in measure(run).items()}
+        print(run, figures, flush=True)
+        row = run._asdict() | {name: figures[name] for name in MEASURES} | surroundings()
+        add(options.out, list(row), row)
     rows = rows_of(options.out)
     print(table(rows) if options.table else json.dumps(summary(rows)))
 

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from experiments.photographs import crops
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, keys_in, rows_of, surroundings
 from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.attacks.reconstruction.recovery.unmasked import least_squares
 from instahide.data import ImageTable, open_split
@@ -380,9 +380,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    have = {
-        tuple(row[name] for name in (*Setting._fields, "steps")) for row in rows_of(options.out)
-    }
+    have = keys_in(options.out, (*Setting._fields, "steps"))
     for setting in settings_of(options.kinds.split(",")):
         if (*map(str, setting), str(options.steps)) in have:
             continue

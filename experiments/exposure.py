@@ -26,7 +26,7 @@ from torch import Tensor
 
 from experiments.photographs import grey, patches
 from experiments.reconstruction import CEILING, auc_of, ceiling_figures, processor_seconds, say
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, keys_in, rows_of, surroundings
 from instahide import open_split
 from instahide.attacks.base import Budget, EncodingObservation, ThreatModel
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
@@ -226,7 +226,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     out = options.out or (OUT.with_stem("exposure_quick") if options.quick else OUT)
     names = [field.name for field in fields(Setting)]
-    have = {tuple(row[name] for name in names) for row in rows_of(out)}
+    have = keys_in(out, names)
     wanted = quick() if options.quick else settings()
     missing = [s for s in wanted if tuple(map(str, asdict(s).values())) not in have]
     for setting in missing[: options.only]:

@@ -25,7 +25,7 @@ from typing import Any
 import flwr
 import numpy as np
 
-from experiments.records import add, percent, rows_of, surroundings
+from experiments.records import add, keys_in, percent, rows_of, surroundings
 from instahide import ImageTable, open_split
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "federated"))
@@ -129,7 +129,7 @@ def main() -> None:
 
 
 def done(path: Path) -> set[tuple[str, ...]]:
-    return {tuple(row[name] for name in KEYS) for row in rows_of(path)}
+    return keys_in(path, KEYS)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import torch
 
 from experiments.noise import published_and_trained
 from experiments.photographs import scikit_image_classes
-from experiments.records import add, percent, rows_of, surroundings
+from experiments.records import add, missing, percent, rows_of, surroundings
 from instahide.data import ImageTable, Split, open_split
 from instahide.encryption.scheme import Preset, Scheme
 from instahide.training.settings import TrainSettings
@@ -170,12 +170,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    have = {tuple(row[name] for name in Run._fields) for row in rows_of(options.out)}
-    for run in runs(options):
-        if tuple(map(str, run)) not in have:
-            found = measure(run)
-            add(options.out, FIELDS, {**run._asdict(), **found, **surroundings()})
-            print(run, found["accuracy"], found.get("floor_least"), flush=True)
+    for run in missing(options.out, Run._fields, runs(options)):
+        found = measure(run)
+        add(options.out, FIELDS, {**run._asdict(), **found, **surroundings()})
+        print(run, found["accuracy"], found.get("floor_least"), flush=True)
     print(json.dumps(best(rows_of(options.out))))
 
 

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from experiments.reconstruction import processor_seconds
-from experiments.records import add, percent, rows_of, surroundings
+from experiments.records import add, missing, percent, rows_of, surroundings
 from instahide import Encoder, ImageTable, Scheme, open_pool, open_split
 from instahide.attacks.averaging import Averaging, AveragingAbsolute
 from instahide.attacks.base import (
@@ -296,9 +296,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     size = (options.private, options.epochs, options.seed)
     asked = [(options.data, *point, *size) for point in points()]
-    have = {tuple(row[name] for name in KEYS) for row in rows_of(options.out)}
-    missing = [key for key in asked if tuple(map(str, key)) not in have]
-    for key in missing[: options.only]:
+    for key in missing(options.out, KEYS, asked)[: options.only]:
         print(*key, flush=True)
         figures = measure(Point(*key[1:4]), options.data, *size)
         row = dict(zip(KEYS, key, strict=True)) | {n: figures.get(n, "") for n in MEASURES}

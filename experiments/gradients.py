@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from experiments.budgets import ProcessorTime
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, missing, rows_of, surroundings
 from instahide.attacks.base import (
     Attack,
     LocalTraining,
@@ -177,16 +177,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("experiments/results/gradients.csv"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    have = {tuple(row[name] for name in Task._fields) for row in rows_of(options.out)}
-    missing = [
+    left = [
         task
-        for task in tasks(options.images)
-        if tuple(map(str, task)) not in have
-        and (options.schemes is None or task.scheme in options.schemes.split(","))
+        for task in missing(options.out, Task._fields, tasks(options.images))
+        if (options.schemes is None or task.scheme in options.schemes.split(","))
         and (options.attacks is None or task.attack in options.attacks.split(","))
     ]
-    if missing:
-        measure(missing, *photographs(), options.out)
+    if left:
+        measure(left, *photographs(), options.out)
     print(json.dumps(summary(rows_of(options.out))))
 
 

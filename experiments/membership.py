@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, keys_in, rows_of, surroundings
 from instahide import EncodedLoader, Encoder, ImageTable, Scheme, open_pool, open_split
 from instahide.attacks.base import Budget, ThreatModel
 from instahide.attacks.membership import LikelihoodRatio, LossThreshold
@@ -164,7 +164,7 @@ def main() -> None:
     for seed in map(int, options.seeds.split(",")):
         for scheme in options.schemes.split(","):
             asked: dict[str, object] = {**size, "scheme": scheme, "seed": seed}
-            have = {tuple(row[name] for name in KEYS) for row in rows_of(options.out)}
+            have = keys_in(options.out, KEYS)
             if tuple(str(asked[name]) for name in KEYS) in have:
                 continue
             shape = open_split(options.data).train.shape

@@ -42,7 +42,7 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 from experiments.photographs import patches, victim
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, keys_in, rows_of, surroundings
 from instahide.attacks.base import AssignedImages, Budget, EncodingObservation, ThreatModel, require
 from instahide.attacks.baselines.all_pairs import all_pairs
 from instahide.attacks.baselines.carlini import (
@@ -391,7 +391,7 @@ def summary(rows: list[dict[str, str]]) -> dict[str, object]:
 
 
 def measure(options: argparse.Namespace) -> None:
-    have = {tuple(row[key] for key in KEYS) for row in rows_of(OUT)}
+    have = keys_in(OUT, KEYS)
     for number in options.victims.split(","):
         target = Victim.numbered(int(number), options.work)
         for labels in options.labels.split(","):

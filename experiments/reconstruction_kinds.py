@@ -21,7 +21,6 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from statistics import mean
 from typing import NamedTuple
 
 import torch
@@ -35,7 +34,7 @@ from experiments.reconstruction import (
     say,
     timed,
 )
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, mean_by, missing, rows_of, surroundings
 from experiments.victims import KINDS, private_images
 from instahide.attacks.base import Budget, require
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
@@ -118,26 +117,20 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    have = {tuple(row[name] for name in Run._fields) for row in rows_of(options.out)}
-    for run in runs(options):
-        if tuple(map(str, run)) not in have:
-            print(run, flush=True)
-            with tempfile.TemporaryDirectory() as scratch:
-                found = measure(run, options.work or Path(scratch))
-            figures = {name: round(value, 5) for name, value in found.items()}
-            row = run._asdict() | {name: figures.get(name, "") for name in MEASURES}
-            row |= surroundings()
-            add(options.out, list(row), row)
+    for run in missing(options.out, Run._fields, runs(options)):
+        print(run, flush=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            found = measure(run, options.work or Path(scratch))
+        figures = {name: round(value, 5) for name, value in found.items()}
+        row = run._asdict() | {name: figures.get(name, "") for name in MEASURES}
+        row |= surroundings()
+        add(options.out, list(row), row)
     print(json.dumps(summary(rows_of(options.out))))
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, float]:
     """Return the mean number of images with an SSIM above 0.5 over draws, by run."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        name = "{images} {kind} x {copies}, labels: {labels}".format(**row)
-        found.setdefault(name, []).append(float(row["above_half"]))
-    return {name: round(mean(values), 1) for name, values in found.items()}
+    return mean_by(rows, "{images} {kind} x {copies}, labels: {labels}".format_map, "above_half")
 
 
 if __name__ == "__main__":

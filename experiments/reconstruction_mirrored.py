@@ -16,14 +16,13 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import NamedTuple
 
 import torch
 
 from experiments.reconstruction import SCHEME, ceiling_figures, public_images, say, timed
 from experiments.reconstruction_kinds import MEASURES as OF_KINDS
-from experiments.records import add, rows_of, surroundings
+from experiments.records import add, mean_by, missing, rows_of, surroundings
 from experiments.victims import KINDS, private_images
 from instahide.attacks.base import Budget, ThreatModel, require
 from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAttack
@@ -63,11 +62,7 @@ def measure(run: Run) -> dict[str, float]:
 
 def summary(rows: list[dict[str, str]]) -> dict[str, float]:
     """Return the mean number of recovered images over draws."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        name = "{images} {kind} x {copies}, {attacker}".format(**row)
-        found.setdefault(name, []).append(float(row["recovered"]))
-    return {name: round(mean(values), 1) for name, values in found.items()}
+    return mean_by(rows, "{images} {kind} x {copies}, {attacker}".format_map, "recovered")
 
 
 def main() -> None:
@@ -82,7 +77,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    have = {tuple(row[name] for name in Run._fields) for row in rows_of(options.out)}
     wanted = [
         Run(kind, options.images, int(copies), int(draw), attacker)
         for copies in options.copies.split(",")
@@ -90,12 +84,11 @@ def main() -> None:
         for kind in options.kinds.split(",")
         for attacker in options.attackers.split(",")
     ]
-    for run in wanted:
-        if tuple(map(str, run)) not in have:
-            print(run, flush=True)
-            figures = {name: round(value, 5) for name, value in measure(run).items()}
-            row = run._asdict() | {name: figures[name] for name in MEASURES} | surroundings()
-            add(options.out, list(row), row)
+    for run in missing(options.out, Run._fields, wanted):
+        print(run, flush=True)
+        figures = {name: round(value, 5) for name, value in measure(run).items()}
+        row = run._asdict() | {name: figures[name] for name in MEASURES} | surroundings()
+        add(options.out, list(row), row)
     print(json.dumps(summary(rows_of(options.out))))
 
 

@@ -6,14 +6,17 @@ import csv
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any, TypeVar
 
 import torch
 
 #: Between these lines a page shows what was measured, and nobody writes there by hand.
 START, END = "<!-- measured -->", "<!-- end of what was measured -->"
+#: A run: a tuple of the values that it is told apart by.
+Run = TypeVar("Run", bound=tuple[Any, ...])
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -22,6 +25,30 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def keys_in(path: Path, names: Sequence[str]) -> set[tuple[str, ...]]:
+    """Return the values of the columns ``names`` of all rows."""
+    return {tuple(row[name] for name in names) for row in rows_of(path)}
+
+
+def missing(path: Path, names: Sequence[str], runs: Iterable[Run]) -> list[Run]:
+    """Return those of ``runs``, each with values of the columns ``names``, that have no row."""
+    have = keys_in(path, names)
+    return [run for run in runs if tuple(map(str, run)) not in have]
+
+
+def mean_by(
+    rows: Iterable[Mapping[str, str]],
+    name_of: Callable[[Mapping[str, str]], str],
+    column: str,
+    digits: int = 1,
+) -> dict[str, float]:
+    """Return the rounded mean of ``column`` over the rows of each name."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(name_of(row), []).append(float(row[column]))
+    return {name: round(mean(values), digits) for name, values in found.items()}
 
 
 def add(path: Path, fields: Sequence[str], *rows: Mapping[str, object]) -> None:
@@ -89,7 +116,7 @@ def run_missing(
         run: trains a scheme from a seed in a folder, or continues there; returns what it measured.
     """
     data, epochs = options
-    have = {(row["data"], row["scheme"], row["seed"], row["epochs"]) for row in rows_of(out)}
+    have = keys_in(out, ("data", "scheme", "seed", "epochs"))
     for seed in settings["seeds"].split(","):
         for scheme in settings["schemes"].split(","):
             if (data, scheme, seed, str(epochs)) in have:

@@ -14,8 +14,8 @@ from instahide.audit.advice.decision import CONFIRMED, answer, decide, described
 from instahide.audit.advice.schema import Advice
 from instahide.audit.advice.search import Search
 from instahide.audit.report import charts
-from instahide.audit.report.html import page_environment
-from instahide.utils.atomic_write import atomic_write, write_json
+from instahide.audit.report.html import by_reason, page_environment, write_page
+from instahide.utils.atomic_write import atomic_write
 
 JSON, HTML, SETTINGS = "advise.json", "advise.html", "settings.yaml"
 #: What is called accuracy, for each kind of labels.
@@ -82,9 +82,7 @@ def write_advice(advice: Advice, folder: Path) -> None:
         InstaHideError: Jinja2 is missing, or the folder cannot be written.
     """
     page = render(advice)
-    write_json(folder / JSON, advice.model_dump(mode="json"))
-    with atomic_write(folder / HTML) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_page(folder / HTML, page, folder / JSON, advice)
     if advice.verdict != "recommended" or advice.recommended is None:
         (folder / SETTINGS).unlink(missing_ok=True)
         return
@@ -111,14 +109,6 @@ def render(advice: Advice) -> str:
         untried=by_reason(advice.untried),
         confirmed=CONFIRMED,
     )
-
-
-def by_reason(untried: Mapping[str, str]) -> dict[str, list[str]]:
-    """The names of what was not tried, for each reason."""
-    found: dict[str, list[str]] = {}
-    for name, reason in untried.items():
-        found.setdefault(reason, []).append(name)
-    return found
 
 
 def _untried(search: Search, stopped: list[str], once: list[str]) -> dict[str, str]:

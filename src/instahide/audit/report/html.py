@@ -34,6 +34,7 @@ from instahide.utils.optional_deps import requires_extra
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from pydantic import BaseModel
 
 JSON, HTML = "report.json", "report.html"
 #: Steps per second and dollars per hour of one core, from which costs of attacks are computed.
@@ -100,8 +101,17 @@ def write_report(report: Report, folder: Path) -> None:
         InstaHideError: Jinja2 is missing, or the folder cannot be written.
     """
     page = render(report, folder / PICTURES)
-    write_json(folder / JSON, report.model_dump(mode="json"))
-    with atomic_write(folder / HTML) as partial:
+    write_page(folder / HTML, page, folder / JSON, report)
+
+
+def write_page(html: Path, page: str, data: Path, values: BaseModel) -> None:
+    """Write ``values`` as JSON to the file ``data``, and the ``page`` on them to ``html``.
+
+    Raises:
+        InstaHideError: the folder cannot be written.
+    """
+    write_json(data, values.model_dump(mode="json"))
+    with atomic_write(html) as partial:
         partial.write_text(page, encoding="utf-8")
 
 
@@ -123,7 +133,7 @@ def render(report: Report, pictures: Path) -> str:
         attacks=sorted(report.results, key=_telling),
         columns=overview.COLUMNS,
         targets=overview.TARGETS,
-        untried=_by_reason(report.untried),
+        untried=by_reason(report.untried),
         charts=[chart for chart in curves if chart is not None],
         drawing=charts,
         picture=lambda name: _embedded(pictures / Path(name).name),
@@ -186,7 +196,7 @@ def _untried(
     return {**refused, **waiting, **withheld, **broken, **unnamed, **NOT_HERE}
 
 
-def _by_reason(untried: Mapping[str, str]) -> dict[str, list[str]]:
+def by_reason(untried: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the names of what was not tried for each reason, the reason of most names first."""
     found: dict[str, list[str]] = {}
     for name, reason in untried.items():
