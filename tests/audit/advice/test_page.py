@@ -16,7 +16,7 @@ from instahide.audit.advice.decision import answer, decide
 from instahide.audit.advice.page import HTML, JSON, SETTINGS, render, write_advice
 from instahide.audit.advice.schema import Advice, Setting, Targets
 from instahide.training.settings import TrainSettings
-from tests.audit.advice.examples import candidate, measurement, setting
+from tests.audit.advice.examples import candidate, measurement, other, setting
 from tests.audit.examples import HOSTILE
 
 TARGETS = Targets(max_recovered=0.25, max_drop=3.0)
@@ -62,6 +62,26 @@ def test_it_is_valid_html_and_every_text_is_only_text() -> None:
         assert not {"src", "href"} & element.attrib.keys()
     assert "default-src 'none'" in page
     assert "url(" not in page
+
+
+def test_other_encoders_are_in_the_tables_and_are_not_mistaken_for_safe() -> None:
+    encoders = other("dp-instahide", "noise=2.0"), other("neuracrypt")
+    kinds: list[dict[str, Any]] = [{"front": True}, {}]
+    found = [
+        setting(of=each, recovered=0.0, ceiling=None, accuracy=0.94, **kind)
+        for each, kind in zip(encoders, kinds, strict=True)
+    ]
+    page = render(advice(*settings(), *found))
+    tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
+    texts = " ".join(" ".join(tree.itertext()).split())
+    assert "neuracrypt-T1: All encodings share one key." in texts
+    assert "compared among themselves only" in texts
+    chart = front_chart([*settings(), *found], TARGETS, None)
+    assert chart is not None
+    named = " ".join(dot.title for dot in chart.dots)
+    assert (encoders[0].name in named, encoders[1].name in named) == (True, False)
+    # The line is of settings with a ceiling.
+    assert chart.path == getattr(front_chart(settings(), TARGETS, None), "path", None)
 
 
 def test_the_tables_have_every_setting_and_the_chart_those_that_were_attacked() -> None:

@@ -47,8 +47,11 @@ class FrontChart:
 def front_chart(
     settings: Sequence[Setting], targets: Targets, chosen: Setting | None
 ) -> FrontChart | None:
-    """The chart of all settings that were measured to the end; None if there are none."""
-    done = [setting for setting in settings if setting.state == "done"]
+    """The chart of all settings that were measured to the end; None if there are none.
+
+    Those that are never recommended are left out: they may lie where the targets are met.
+    """
+    done = [s for s in settings if s.state == "done" and not s.never_recommended]
     if not done:
         return None
     drops = [setting.drop for setting in done]
