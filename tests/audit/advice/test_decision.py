@@ -107,6 +107,8 @@ def test_without_a_ceiling_the_answer_says_what_is_unknown() -> None:
     assert "encoder dp-instahide, noise=2.0, 1 encoding of each image" in said[0]
     assert NO_CEILING in said
     assert NO_CEILING not in answer(decided(setting()), TARGETS, 100)
+    # A scheme that meets both targets is preferred, although its known exposure is larger.
+    assert decided(found, setting(accuracy=0.921)).recommended == setting(accuracy=0.921)
 
 
 def test_the_nearest_on_each_side_are_named() -> None:

@@ -115,7 +115,7 @@ class Bench:
     attacks: dict[str, Attack[Observation]]
     attack_seconds: float
     thorough_seconds: float
-    _pace: list[float] = field(default_factory=list)
+    _pace: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def attacked_images(self) -> int:
@@ -263,20 +263,20 @@ class Bench:
 
         results, found = run(quick, QUICK_SECONDS) if quick else [], list[AttackResult]()
         for _ in range(TRIES):
-            found = run([learned], self._network_seconds(job.thorough))
-            self._pace.extend(
-                one.seconds / max(_steps(one), 1.0) for one in found if one.state == "done"
-            )
+            found = run([learned], self._network_seconds(learned.attack, job.thorough))
+            for one in found:
+                if one.state == "done":
+                    self._pace[one.attack] = one.seconds / max(_steps(one), 1.0)
             if learned.attack not in _missing(found, names, job.thorough):
                 break
             # On a busy machine it had too few steps; now the pace is known.
             session.discard(learned)
         return [*results, *found]
 
-    def _network_seconds(self, thorough: bool) -> float:
-        """Seconds for the attack by a network, enough for the steps that are aimed at."""
+    def _network_seconds(self, attack: str, thorough: bool) -> float:
+        """Seconds for an attack by a network, enough for the steps that are aimed at."""
         seconds = self.thorough_seconds if thorough else self.attack_seconds
-        pace = self._pace[-1] if self._pace else 0.0
+        pace = self._pace.get(attack, 0.0)
         return max(seconds, _SPARE * pace * (THOROUGH_STEPS if thorough else AIMED_STEPS))
 
 

@@ -45,11 +45,11 @@ def meeting(settings: Sequence[Setting], targets: Targets) -> list[Setting]:
     """The settings that meet both targets in every seed, the furthest below the targets first.
 
     Both values are divided by their targets, and the larger quotient decides. The exposure is the
-    larger of what attacks recovered and the ceiling. A setting with a missing attack does not meet
-    a target.
+    larger of what attacks recovered and the ceiling. Settings without a ceiling come last, because
+    less is known of them. A setting with a missing attack does not meet a target.
     """
     good = [setting for setting in _known(settings) if share_of_targets(setting, targets) <= 1]
-    return sorted(good, key=lambda s: (share_of_targets(s, targets), s.point))
+    return sorted(good, key=lambda s: (s.ceiling is None, share_of_targets(s, targets), s.point))
 
 
 def _known(settings: Sequence[Setting]) -> list[Setting]:
@@ -89,14 +89,10 @@ def answer(decision: Decision, targets: Targets, attacked: int) -> list[str]:
             "budget.",
             measured(chosen),
         ]
-    named = [s for s in decision[1:] if s is not None and s.ceiling is None]
-    return [
-        *sentences,
-        *([NO_CEILING] if named else []),
-        _resolution(targets, attacked),
-        BASIS,
-        LIMITS,
-    ]
+    named = (decision.recommended, decision.nearest_private, decision.nearest_accurate)
+    if any(setting is not None and setting.ceiling is None for setting in named):
+        sentences.append(NO_CEILING)
+    return [*sentences, _resolution(targets, attacked), BASIS, LIMITS]
 
 
 #: What the shares are, and what they are not.
@@ -110,9 +106,9 @@ BASIS = (
 
 #: What is unknown of encoders without a ceiling.
 NO_CEILING = (
-    "There is no ceiling for this encoder: only what an attack recovered counts as exposed, and "
-    "this attack uses nothing of the encoder. An attack that uses its structure may recover more. "
-    "Do not compare this share with those of schemes that have a ceiling."
+    "There is no ceiling for encoders that are no scheme of InstaHide: only what an attack "
+    "recovered counts as exposed, and this attack uses nothing of the encoder. An attack that uses "
+    "its structure may recover more. Do not compare this share with those of schemes."
 )
 
 
