@@ -14,6 +14,7 @@ from instahide.audit.target import AuditTarget
 from instahide.data.read_settings import ReadSettings
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.errors import DamagedFileError
+from instahide.training.history import EpochRecord
 from instahide.training.progress import Progress
 from instahide.training.settings import TrainSettings
 from instahide.training.trainer import start
@@ -25,6 +26,13 @@ class Killed(Progress):
     """Interrupts the first epoch of a process in its middle."""
 
     def batch(self, number: int, loss: float, speed: float) -> None:
+        raise KeyboardInterrupt
+
+
+class StoppedAfterOne(Progress):
+    """Interrupts a run after its first epoch."""
+
+    def epoch(self, record: EpochRecord) -> None:
         raise KeyboardInterrupt
 
 
@@ -93,4 +101,13 @@ def test_a_run_without_a_count_says_so_and_a_damaged_count_is_refused(tmp_path: 
         with pytest.raises(DamagedFileError, match=r"copies.json is damaged"):
             audited(tmp_path)
     count.unlink()
+    assert "interrupted" in audited(tmp_path).settings["encodings of each image"]
+
+
+def test_a_run_whose_first_epochs_were_not_counted_stays_without_a_count(tmp_path: Path) -> None:
+    """Such as one of an earlier version that is resumed."""
+    with pytest.raises(KeyboardInterrupt):
+        start(settings(tmp_path), tmp_path / "run", progress=StoppedAfterOne())
+    (tmp_path / "run/copies.json").unlink()
+    start(settings(tmp_path), tmp_path / "run", resume=True)
     assert "interrupted" in audited(tmp_path).settings["encodings of each image"]

@@ -77,7 +77,8 @@ def test_of_a_run_on_encodings_the_test_images_are_known() -> None:
     tested = saved("test.npz", slice(0, 100), test=True)
     said("train", "encoded", "--test", tested, "--epochs", "1", "--out", "run")
     assert "100 of the 100 images" in refused(tested)
-    said("calibrate", "run", saved("further.npz", slice(400, 800)), "--queries", "0")
+    further = saved("further.npz", slice(400, 800))
+    assert "Note" not in said("calibrate", "run", further, "--queries", "0")
 
 
 def test_without_the_images_of_the_run_names_are_compared_and_a_note_says_so() -> None:

@@ -83,11 +83,15 @@ class RunFolder:
         """Count one more encoding of each image, before the first of them is made.
 
         An epoch that is interrupted and repeated counts each time, because its encodings differ.
+        A run whose first epochs were not counted stays without a count.
 
         Raises:
             DamagedFileError: the earlier count cannot be read.
         """
-        write_json(self.path / _COPIES, {"copies": (begun_copies(self.path) or 0) + 1})
+        begun = begun_copies(self.path)
+        if begun is None and self.checkpoint.exists():
+            return
+        write_json(self.path / _COPIES, {"copies": (begun or 0) + 1})
 
     def write_results(
         self,

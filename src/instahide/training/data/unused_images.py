@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from instahide.data import ImageTable, open_test
 from instahide.data.image_source import keys_of
 from instahide.errors import DataError, InstaHideError
+from instahide.training.data.pooled import holds_encodings
 from instahide.training.data.private import open_private
 from instahide.training.settings import TrainSettings
 
@@ -56,7 +57,7 @@ def require_unused(images: ImageTable, source: str, run: Path) -> None:
 def _images_of(settings: TrainSettings) -> list[ImageTable]:
     if not settings.pooled:
         return list(open_private(settings))
-    if settings.test is None:
+    if settings.test is None or holds_encodings(settings.test):
         return []
     return [open_test(settings.test, **settings.read_options())]
 
