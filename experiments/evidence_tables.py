@@ -218,7 +218,8 @@ SECTIONS = {
     "multilabel": Section(
         "Several findings",
         "**Supported** on pairs of digits. The paper has images of one class only. Probabilities "
-        "are those before [calibration](labels.md#calibration). More: [labels](labels.md).",
+        "are [calibrated](labels.md#calibration), for which a tenth of the private images was held "
+        "out. More: [labels](labels.md).",
         tables.findings_table,
     ),
     "pooled": Section("Pooled training", "**Supported** on one data set.", tables.pooled_table),
