@@ -60,17 +60,10 @@ from instahide.attacks.reconstruction.attack import RECOVERED, ReconstructionAtt
 from instahide.attacks.reconstruction.pair_encoder.features import edges_of_square
 from instahide.attacks.reconstruction.pair_encoder.network import shipped_encoder
 from instahide.attacks.reconstruction.state import FILE
-from instahide.audit.challenge.challenge import (
-    COEFFICIENTS,
-    COPIES,
-    PARTNERS,
-    SCHEME,
-    Challenge,
-    ChallengeTruth,
-    make_challenge,
-    read_array,
-)
-from instahide.audit.challenge.leaderboard import score_submission
+from instahide.audit.challenge.challenge import Challenge, ChallengeTruth
+from instahide.audit.challenge.facts import COEFFICIENTS, COPIES, PARTNERS, SCHEME, read_array
+from instahide.audit.challenge.making import make_challenge
+from instahide.audit.challenge.score import score_decryptions
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.audit.scoring.blank_baseline import HALF, counts_as_recovered
 from instahide.audit.scoring.ceiling import ceiling_of
@@ -331,12 +324,8 @@ def challenge_figures(found: AssignedImages, secret: ChallengeTruth) -> dict[str
     moments = {"dim": (0, 2, 3), "keepdim": True}
     images = (found.images - found.images.mean(**moments)) / found.images.std(**moments)
     largest = found.assignment.gather(1, found.coefficients.argmax(dim=1, keepdim=True))[:, 0]
-    scores = []
-    with tempfile.TemporaryDirectory() as folder:
-        for sign in (1, -1):
-            path = Path(folder) / "decryption.npy"
-            np.save(path, (sign * images)[largest].permute(0, 2, 3, 1).numpy())
-            scores.append(score_submission(path, secret))
+    decryptions = images[largest].permute(0, 2, 3, 1).numpy()
+    scores = [score_decryptions(sign * decryptions, secret) for sign in (1, -1)]
     best = max(scores, key=lambda score: score.max_ssim)
     return {f"challenge_{name}": value for name, value in asdict(best).items()}
 

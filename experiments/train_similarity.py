@@ -35,7 +35,7 @@ from instahide.attacks.baselines.similarity_network import (
     train_similarity,
 )
 from instahide.attacks.reconstruction.pair_encoder.network import shipped_encoder
-from instahide.audit.challenge.challenge import COPIES
+from instahide.audit.challenge.facts import COPIES
 from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme

@@ -15,7 +15,7 @@ from experiments import reconstruction, reconstruction_tables
 from experiments.exposure import PHOTOGRAPHS
 from experiments.records import rows_of
 from instahide.attacks.base import AssignedImages, EncodingObservation, ThreatModel
-from instahide.audit.challenge.leaderboard import ChallengeScore
+from instahide.audit.challenge.score import ChallengeScore
 from instahide.audit.ground_truth import observe
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme

@@ -39,7 +39,7 @@ COMMANDS = {
         "advise": "Search for settings that meet your targets, on your own images.",
         "audit": "Run published attacks on your own images and report what they recover.",
         "hardness": "Estimate what attacks would cost, by published formulas.",
-        "challenge": "Make and score challenges for attackers, with the truth kept apart.",
+        "challenge": "Make challenges for attackers, score submissions and rank them.",
         "reproduce": "Measure one of the paper's claims again, or list the claims.",
     },
     "Try it": {

@@ -69,6 +69,8 @@ LedgerFile = Annotated[
     Path | None,
     typer.Option("--ledger", help="File of the ledger; if omitted, $INSTAHIDE_LEDGER or your own."),
 ]
+GivenFolder = Annotated[Path, typer.Argument(help="Folder of the challenge.")]
+TruthFolder = Annotated[Path, typer.Option("--truth", help="Folder of the truth, kept apart.")]
 #: Help text of an option that names an encoder, and the option of its settings.
 ENCODER = (
     "encoder other than InstaHide: noisy-mixup, dp-instahide, neuracrypt, block-scrambling, one of "

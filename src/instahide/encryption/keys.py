@@ -7,7 +7,7 @@ The construction:
 - *key*: HKDF-Expand with SHA-256 (RFC 5869) of the root over participant, epoch, and 256 fresh bits
   from the operating system, the process ID and the time. A new key is derived in every epoch,
   every `RENEWED` blocks within an epoch, and when the process ID has changed. A stream with a fixed
-  key, for tests, uses no fresh bits, process ID or time.
+  key, for tests and practice sets, uses no fresh bits, process ID or time.
 - *bytes*: AES-256 in counter mode (NIST SP 800-38A) under that key. The 128-bit counter starts at
   ``purpose (8 bits) | block (56 bits) | 0 (64 bits)``, so the
   ranges of two draws that differ in purpose or block do not overlap.
@@ -87,8 +87,9 @@ class KeyStream:
     Args:
         participant: a name that separates participants who share a root, as the workers of one run
             may.
-        fixed_key: 32 bytes to use as the root *in tests only*. Two streams with one fixed key and
-            one participant draw the same keys, which breaks the encryption of real images.
+        fixed_key: 32 bytes to use as the root *in tests only*, and where keys are not secret: in
+            `known_keys` and `seeded_keys`. Two streams with one fixed key and one participant draw
+            the same keys, which breaks the encryption of real images.
 
     Raises:
         InstaHideError: the fixed key does not have 32 bytes.

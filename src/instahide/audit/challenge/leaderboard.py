@@ -1,213 +1,199 @@
-"""The score of a challenge: the figures of a submission, and the leaderboard.
-
-The formulas are those of the README of InstaHide's challenge
-(https://github.com/Hazelsuko07/InstaHide_Challenge).
-"""
+"""The leaderboard of a challenge: a CSV file of entries, ranked by Max_SSIM when it is shown."""
 
 from __future__ import annotations
 
 import csv
+import fcntl
+import io
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from instahide.audit.challenge.challenge import ChallengeTruth, read_array
-from instahide.audit.scoring import metrics
-from instahide.audit.scoring.blank_baseline import best_blank, counts_as_recovered
+from instahide.audit.challenge.score import ChallengeScore
+from instahide.audit.challenge.submission import SubmissionFacts
 from instahide.errors import DamagedFileError, DataError, failure_reason
 from instahide.utils.atomic_write import atomic_write, read_regular
-from instahide.utils.optional_deps import requires_extra
+from instahide.utils.csv_text import csv_text
 
-#: Resamplings of private images for the confidence interval, and the probability outside it.
-RESAMPLINGS, LEFT_OUT = 2000, 0.05
-#: Number of decryptions that are compared at a time.
-BLOCK = 1000
 #: Largest size of a leaderboard in bytes.
 MOST_BYTES = 1 << 24
+#: The columns of text, and those of figures.
+TEXTS = ("challenge", "attack", "version", "author", "url", "at", "note")
+FIGURES = tuple(field.name for field in fields(ChallengeScore))
 
 
 @dataclass(frozen=True)
-class ChallengeScore:
-    """The score of one submission, by the formulas of the authors' challenge.
-
-    Each decryption is compared with every private image of its mix, usually two. The best SSIM is
-    1, and the best L2 (mean squared difference of pixels from 0 to 1) is 0. A decryption that shows
-    one of two images exactly has a mean SSIM of about a half.
+class Entry:
+    """A row of a leaderboard. Texts are as in the file, see `csv_text`.
 
     Attributes:
-        max_ssim: mean over all encodings of the larger SSIM to a private image; it ranks.
-        max_ssim_low: lower end of its 95% interval over private images.
-        max_ssim_high: upper end.
-        mean_ssim: mean over all encodings of the mean SSIM to the private images.
-        min_l2: mean over all encodings of the smaller L2 to a private image; the authors'
-            leaderboard shows it instead of ``max_l2``.
-        max_l2: mean over all encodings of the larger L2.
-        mean_l2: mean over all encodings of the mean L2 to the private images.
-        max_ssim_per_image: as ``max_ssim``, but the mean over private images of the mean over the
-            encodings whose decryption is most similar to them.
-        max_ssim_affine: as ``max_ssim``, after the best affine map of each decryption's channels.
-        images_recovered: number of private images with a decryption whose SSIM exceeds that of the
-            best blank picture by a margin; see `instahide.audit.scoring.blank_baseline`.
+        challenge: SHA-256 of the challenge.
+        attack: name of the attack.
+        version: version of the attack.
+        author: who ran it.
+        url: where it is described.
+        at: when it was entered, in UTC.
+        note: a remark; the reason, if there is no score.
+        figures: the score by name of the figure; None if the attack was not scored.
     """
 
-    max_ssim: float
-    max_ssim_low: float
-    max_ssim_high: float
-    mean_ssim: float
-    min_l2: float
-    max_l2: float
-    mean_l2: float
-    max_ssim_per_image: float
-    max_ssim_affine: float
-    images_recovered: int
+    challenge: str
+    attack: str
+    version: str
+    author: str
+    url: str
+    at: str
+    note: str
+    figures: Mapping[str, float] | None
+
+    @property
+    def max_ssim(self) -> float:
+        """The figure that ranks; below all scores if there is none."""
+        return -math.inf if self.figures is None else self.figures["max_ssim"]
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Attack and version, of which a leaderboard has one entry."""
+        return self.attack, self.version
 
 
-class _Compared(NamedTuple):
-    """(N, private_k) each: SSIM, L2, and SSIM under the best affine map, to each private image."""
+def entry(facts: SubmissionFacts, score: ChallengeScore | None, note: str = "") -> Entry:
+    """The entry of a submission, now. Its texts become harmless to spreadsheets.
 
-    ssim: Tensor
-    l2: Tensor
-    affine: Tensor
+    Args:
+        facts: challenge and attack.
+        score: the score; None for an attack that could not be run.
+        note: a remark, or why there is no score.
+
+    Examples:
+        >>> from instahide.audit.challenge.leaderboard import entry
+        >>> from instahide.audit.challenge.submission import SubmissionFacts
+        >>> facts = SubmissionFacts(challenge="0" * 64, attack="=1+1", version="1")
+        >>> print(entry(facts, None, "too few encodings").attack)
+        '=1+1
+    """
+    texts = (facts.attack, facts.version, facts.author, facts.url)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    figures = None if score is None else asdict(score)
+    return Entry(facts.challenge, *map(csv_text, texts), at, csv_text(note), figures)
 
 
-def score_submission(path: Path, truth: ChallengeTruth) -> ChallengeScore:
-    """Score ``decryption.npy``: (N, H, W, C) float, one normalized image per encoding.
+def enter(leaderboard: Path, added: Entry) -> None:
+    """Add an entry to a CSV file, which is created if it does not exist.
 
-    A decryption is compared with all private images of its mix. Values are denormalized and clipped
-    to the range from 0 to 1.
+    An entry without a score is replaced by a later one of the same attack and version. Other
+    processes that add entries at the same time wait.
 
     Raises:
-        DataError: the file is not a readable array, has another shape, or is not finite.
+        DataError: the leaderboard is of another challenge, or has a score of this version of the
+            attack.
+        DamagedFileError: the file is not a leaderboard.
     """
-    decryptions = read_array(path, 4)
-    wanted = (len(truth.private), *truth.originals.transpose(0, 2, 3, 1).shape[1:])
-    if decryptions.shape != wanted:
-        raise DataError(
-            f"{path} has the shape {decryptions.shape}.",
-            f"A submission to this challenge has the shape {wanted}.",
-        )
-    blocks = zip(*_compared(decryptions, truth), strict=True)
-    return _summary(_Compared(*map(torch.cat, blocks)), truth, best_blank(_originals(truth)))
+    with _locked(leaderboard):
+        before = entries_of(leaderboard, added.challenge)
+        if any(old.name == added.name and old.figures is not None for old in before):
+            raise DataError(
+                f"{leaderboard} has a score of {added.attack}, version {added.version}.",
+                "Give the submission another version.",
+            )
+        kept = [old for old in before if old.name != added.name]
+        with atomic_write(leaderboard) as partial:
+            partial.write_text(_csv([*kept, added]), encoding="utf-8", newline="")
 
 
-def score_blank(truth: ChallengeTruth) -> ChallengeScore:
-    """A bound: no submission of blank pictures, which show nothing of any image, scores better.
-
-    A blank picture has one color. For every figure and every private image, the color is the best
-    one, chosen with knowledge of the truth.
-    """
-    originals, private = _originals(truth), torch.from_numpy(truth.private)
-    mean_colour = originals.mean(dim=(2, 3), keepdim=True).expand_as(originals)
-    blank = best_blank(originals)
-    compared = _Compared(
-        blank[private],
-        metrics.mse(mean_colour, originals)[private],
-        metrics.ssim(mean_colour, originals)[private],
-    )
-    return _summary(compared, truth, blank)
-
-
-def enter(leaderboard: Path, name: str, score: ChallengeScore) -> None:
-    """Append an entry to a CSV file, which is created if it does not exist.
+def read_leaderboard(leaderboard: Path) -> list[Entry]:
+    """All entries, in the order in which they were added.
 
     Raises:
-        DamagedFileError: the file has other columns.
+        DamagedFileError: the file is not a leaderboard.
     """
-    before = _entries(leaderboard) if leaderboard.exists() else ""
-    row = {"name": name, "at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(score)}
-    if before and next(csv.reader(before.splitlines()), []) != list(row):
-        raise DamagedFileError(
-            f"{leaderboard} is not a leaderboard with these columns: {', '.join(row)}.",
-            "Name a new file, or rename the old one.",
-        )
-    with (
-        atomic_write(leaderboard) as partial,
-        partial.open("w", encoding="utf-8", newline="") as file,
-    ):
-        file.write(before)
-        writer = csv.DictWriter(file, list(row))
-        if not before:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _entries(leaderboard: Path) -> str:
     try:
-        return read_regular(leaderboard, MOST_BYTES).decode("utf-8")
-    except (OSError, ValueError) as error:
+        text = read_regular(leaderboard, MOST_BYTES).decode("utf-8")
+        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if tuple(rows.fieldnames or ()) != (*TEXTS, *FIGURES):
+            raise ValueError(f"its columns are not {', '.join((*TEXTS, *FIGURES))}")
+        found = [_entry(row) for row in rows]
+        if len({one.challenge for one in found}) > 1:
+            raise ValueError("its entries are of different challenges")
+    except (OSError, ValueError, csv.Error) as error:
         raise DamagedFileError(
             f"{leaderboard} is not a readable leaderboard ({failure_reason(error)}).",
             "Name another file, or move this one away.",
         ) from error
+    return found
 
 
-def _originals(truth: ChallengeTruth) -> Tensor:
-    """(M, C, H, W) private images, from 0 to 1."""
-    mean, std = (torch.tensor(moment)[:, None, None] for moment in (truth.mean, truth.std))
-    return (torch.from_numpy(truth.originals) * std + mean).clamp(0, 1)
+def ranked(entries: Sequence[Entry]) -> list[tuple[int | None, Entry]]:
+    """Rank and entry, from the largest Max_SSIM; entries without a score have no rank.
+
+    Equal scores have the same rank, and the next rank is left out for each. The earlier entry of
+    them stands first.
+    """
+    found: list[tuple[int | None, Entry]] = []
+    ordered = sorted(entries, key=lambda one: one.max_ssim, reverse=True)
+    for place, one in enumerate(ordered, 1):
+        tied = bool(found) and found[-1][1].max_ssim == one.max_ssim
+        rank = found[-1][0] if tied else place
+        found.append((None if one.figures is None else rank, one))
+    return found
 
 
-def _compared(decryptions: NDArray[np.floating], truth: ChallengeTruth) -> Iterator[_Compared]:
-    """Blocks of decryptions, compared with the private images of their mixes."""
-    mean, std = (torch.tensor(moment)[:, None, None] for moment in (truth.mean, truth.std))
-    originals, private = _originals(truth), torch.from_numpy(truth.private)
-    for rows in torch.split(torch.arange(len(private)), BLOCK):
-        values = np.array(decryptions[rows.numpy()], np.float32).transpose(0, 3, 1, 2)
-        found = torch.from_numpy(np.ascontiguousarray(values)) * std + mean
-        shown = found.clamp(0, 1)
-        columns = [originals[column] for column in private[rows].T]
-        yield _Compared(
-            torch.stack([metrics.ssim(shown, original) for original in columns], dim=1),
-            torch.stack([metrics.mse(shown, original) for original in columns], dim=1),
-            torch.stack([_affine_ssim(found, original) for original in columns], dim=1),
+def entries_of(leaderboard: Path, challenge: str) -> list[Entry]:
+    """The entries of a leaderboard; none if the file does not exist.
+
+    Args:
+        leaderboard: the file.
+        challenge: SHA-256 of the challenge that it must be of.
+
+    Raises:
+        DataError: the leaderboard is of another challenge.
+        DamagedFileError: the file is not a leaderboard.
+    """
+    entries = read_leaderboard(leaderboard) if leaderboard.exists() else []
+    if entries and entries[0].challenge != challenge:
+        raise DataError(
+            f"{leaderboard} is of the challenge {entries[0].challenge}, not of {challenge}.",
+            "Name a new file: entries of different challenges cannot be ranked.",
         )
+    return entries
 
 
-def _summary(compared: _Compared, truth: ChallengeTruth, blank: Tensor) -> ChallengeScore:
-    """All figures; ``blank`` (M,) is the SSIM of the best blank picture to each private image."""
-    ssim, nearest = compared.ssim.max(dim=1)
-    image = torch.from_numpy(truth.private).gather(1, nearest[:, None])[:, 0]
-    low, high = _interval(ssim, image)
-    per_image = [float(ssim[image == row].mean()) for row in torch.unique(image)]
-    recovered = counts_as_recovered(ssim, blank[image])
-    return ChallengeScore(
-        max_ssim=float(ssim.mean()),
-        max_ssim_low=low,
-        max_ssim_high=high,
-        mean_ssim=float(compared.ssim.mean()),
-        min_l2=float(compared.l2.amin(dim=1).mean()),
-        max_l2=float(compared.l2.amax(dim=1).mean()),
-        mean_l2=float(compared.l2.mean()),
-        max_ssim_per_image=math.fsum(per_image) / len(per_image),
-        max_ssim_affine=float(compared.affine.amax(dim=1).mean()),
-        images_recovered=len(torch.unique(image[recovered])),
-    )
+def _entry(row: Mapping[str, str | None]) -> Entry:
+    values = [row[name] for name in (*TEXTS, *FIGURES)]
+    if None in row or None in values:
+        raise ValueError("a row has another number of cells")
+    texts, cells = values[: len(TEXTS)], values[len(TEXTS) :]
+    figures = None
+    if any(cells):
+        figures = {name: float(str(cell)) for name, cell in zip(FIGURES, cells, strict=True)}
+        if not all(map(math.isfinite, figures.values())):
+            raise ValueError("a figure is not finite")
+    return Entry(*map(str, texts), figures)
 
 
-def _affine_ssim(found: Tensor, original: Tensor) -> Tensor:
-    return metrics.ssim(metrics.best_affine(found, original), original)
+def _csv(entries: Sequence[Entry]) -> str:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow([*TEXTS, *FIGURES])
+    for one in entries:
+        figures = [""] * len(FIGURES)
+        if one.figures is not None:
+            figures = [repr(float(one.figures[name])).removesuffix(".0") for name in FIGURES]
+        writer.writerow([*(getattr(one, name) for name in TEXTS), *figures])
+    return out.getvalue()
 
 
-def _interval(values: Tensor, image: Tensor) -> tuple[float, float]:
-    """Bootstrap interval of the mean, by resampling private images with all their encodings."""
-    with requires_extra("SciPy", "audit"):
-        from scipy.stats import bootstrap
-    rows, of = torch.unique(image, return_inverse=True)
-    if len(rows) == 1:
-        return float(values.mean()), float(values.mean())
-    sums = torch.zeros(len(rows), dtype=torch.float64).scatter_add_(0, of, values.double()).numpy()
-    interval = bootstrap(
-        (sums, of.bincount().numpy()),
-        lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
-        paired=True, n_resamples=RESAMPLINGS, confidence_level=1 - LEFT_OUT, method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return float(interval.low), float(interval.high)
+@contextmanager
+def _locked(leaderboard: Path) -> Iterator[None]:
+    """One process at a time adds an entry; the folder is locked, so that no file is left."""
+    leaderboard.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(leaderboard.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)

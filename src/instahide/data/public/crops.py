@@ -158,7 +158,7 @@ def photo_files(source: str | Path, channels: int, *, skip_bad: bool = False) ->
     files = [
         path
         for package, names in [*COLOUR.items(), *(GREY.items() if channels == 1 else ())]
-        for path in _shipped(package, names)
+        for path in shipped_photos(package, names)
     ]
     if not files:
         raise IntegrationError(
@@ -207,7 +207,8 @@ def _bytes(pixels: object) -> NDArray[np.uint8]:
     return np.asarray(pixels, np.uint8)
 
 
-def _shipped(package: str, names: tuple[str, ...]) -> list[Path]:
+def shipped_photos(package: str, names: tuple[str, ...]) -> list[Path]:
+    """The photographs ``names`` that an installed ``package`` contains."""
     # Located without an import, so that no code of the packages runs.
     spec = find_spec(package)
     folders = spec.submodule_search_locations if spec else None

@@ -1,0 +1,229 @@
+"""Practice sets: challenges that everybody makes again, with their truth, from a public seed.
+
+Their keys are public and protect nothing. Therefore they are made of built-in images only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from instahide.attacks.base import EncodingObservation, ThreatModel
+from instahide.audit.challenge.challenge import Challenge
+from instahide.audit.challenge.facts import Recipe, Sha256
+from instahide.audit.challenge.making import Made, Name, require_apart, write_challenge
+from instahide.audit.ground_truth import ground_truth_of
+from instahide.data import ImageTable, open_split
+from instahide.data.normalization.normalization import Normalization
+from instahide.data.pixels import EIGHT_BIT
+from instahide.data.public.crops import read_photo, shipped_photos
+from instahide.encryption.scheme import Scheme
+from instahide.encryption.seeded_keys import encode_with_seeded_keys
+from instahide.errors import DataError, InstaHideError
+
+#: Said to whoever makes a practice set.
+WARNING = (
+    "The keys of a practice set follow from its public seed. They protect nothing: everybody can "
+    "decrypt it."
+)
+#: Photographs that private and public patches are cut from. Lossless files, which all versions of
+#: an image library decode alike.
+PRIVATE_PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png")
+PUBLIC_PHOTOS = ("ihc.png", "motorcycle_left.png")
+#: Side of a patch; factor by which photographs are shrunk; least range of its values, so that no
+#: patch is flat; distance of public patches.
+SIDE, SHRINK, LEAST_RANGE, STRIDE = 32, 2, 64, 8
+
+
+class PracticeImages(NamedTuple):
+    """Built-in private images, and a public pool of others."""
+
+    private: ImageTable
+    public: ImageTable
+
+
+def _split(name: str, mean: float, std: float) -> PracticeImages:
+    """Training images of a built-in set; its test images are public.
+
+    Mean and standard deviation are stated, so that they do not depend on the order of a sum.
+    """
+    normalization = Normalization((mean,), (std,), EIGHT_BIT)
+    split = open_split(name, progress=False)
+    return PracticeImages(*(part.normalized_like(normalization) for part in split))
+
+
+def _photographs() -> PracticeImages:
+    """Patches of photographs, labelled with the number of the photograph; public ones of others."""
+    cut = [_patches(name, SIDE) for name in PRIVATE_PHOTOS]
+    labels = np.repeat(np.arange(len(cut)), [len(part) for part in cut])
+    normalization = Normalization((0.585, 0.385, 0.298), (0.264, 0.251, 0.254), EIGHT_BIT)
+    names = [name.partition(".")[0] for name in PRIVATE_PHOTOS]
+    private = ImageTable.from_arrays(np.concatenate(cut), labels, names)
+    public = np.concatenate([_patches(name, STRIDE) for name in PUBLIC_PHOTOS])
+    tables = (private, ImageTable.from_arrays(public))
+    return PracticeImages(*(table.normalized_like(normalization) for table in tables))
+
+
+#: Images of practice sets by name.
+DATA: Mapping[str, Callable[[], PracticeImages]] = {
+    "digits": partial(_split, "digits", 0.305, 0.376),
+    "mnist-5k": partial(_split, "mnist-5k", 0.132, 0.309),
+    "photographs": _photographs,
+}
+
+
+@dataclass(frozen=True)
+class PracticeSet:
+    """What determines a practice set.
+
+    Attributes:
+        recipe: images and seed.
+        copies: encodings of each image.
+        scheme: how they are encoded.
+    """
+
+    recipe: Recipe
+    copies: int
+    scheme: Scheme
+
+    @property
+    def command(self) -> str:
+        """The command that makes it."""
+        scheme = self.scheme
+        return (
+            f"instahide challenge make {self.recipe.data} --kind practice "
+            f"--seed {self.recipe.seed} --images {self.recipe.images} --copies {self.copies} "
+            f"--k {scheme.k} --private-k {scheme.private_k} --c1 {scheme.c1} --c2 {scheme.c2}"
+        )
+
+
+class Official(NamedTuple):
+    """An official practice set: its version, what determines it, and its hash."""
+
+    version: int
+    practice: PracticeSet
+    sha256: Sha256
+
+
+def _official(data: str, copies: int, k: int, sha256: str) -> Official:
+    recipe = Recipe(data=data, images=100, seed=2020)
+    return Official(1, PracticeSet(recipe, copies, Scheme.cross(k)), sha256)
+
+
+#: The official practice sets by id. A set is never changed: another one gets another version.
+OFFICIAL: Mapping[str, Official] = {
+    "digits-k4": _official("digits", 20, 4, ""),
+    "mnist-k4": _official("mnist-5k", 20, 4, ""),
+    "photographs-k4": _official("photographs", 20, 4, ""),
+    "photographs-k6": _official("photographs", 50, 6, ""),
+    "photographs-k6-few": _official("photographs", 10, 6, ""),
+}
+
+
+def make_practice(
+    practice: PracticeSet,
+    folder: Path,
+    truth_folder: Path,
+    name: Name | None = None,
+    sha256: Sha256 | None = None,
+) -> Challenge:
+    """Make a practice set with its truth: the same files whoever makes it, whenever and where.
+
+    Args:
+        practice: the set.
+        folder: folder for attackers.
+        truth_folder: folder of the truth, which is public.
+        name: id and version.
+        sha256: the hash that it must have, if that is known.
+
+    Raises:
+        DataError: there are no such images, or fewer than wanted.
+        InstaHideError: one folder contains the other, or one is not empty; the scheme does not fit
+            the images; or the hash is another.
+    """
+    require_apart(folder, truth_folder)
+    recipe, scheme, name = practice.recipe, practice.scheme, name or Name()
+    images, public = _images(recipe)
+    made = encode_with_seeded_keys(
+        scheme, images, public if scheme.uses_public else None, practice.copies, recipe.seed
+    )
+    truth = ground_truth_of(images, scheme, made, torch.arange(len(images)))
+    observation = EncodingObservation(
+        scheme,
+        images.mean,
+        images.std,
+        ThreatModel(public="none", encodings_per_image=practice.copies),
+        made.encoded.images,
+        made.encoded.labels,
+    )
+    command = _named(practice.command, name)
+    return write_challenge(
+        Made(observation, truth, recipe, command, sha256), folder, truth_folder, name
+    )
+
+
+def make_official(name: str, folder: Path, truth_folder: Path) -> Challenge:
+    """Make the official practice set ``name``, if it is the same here as everywhere.
+
+    Raises:
+        InstaHideError: there is no such set; or as for `make_practice`.
+    """
+    if name not in OFFICIAL:
+        raise InstaHideError(
+            f"There is no official practice set {name!r:.80}.",
+            f"Choose from {', '.join(OFFICIAL)}.",
+        )
+    version, practice, sha256 = OFFICIAL[name]
+    return make_practice(practice, folder, truth_folder, Name(name, version), sha256)
+
+
+def _images(recipe: Recipe) -> PracticeImages:
+    if recipe.data not in DATA:
+        raise DataError(
+            f"{recipe.data!r:.80} is not built in, and the keys of a practice set are public: they "
+            "would protect nothing of your images.",
+            f"Use {' or '.join(DATA)}, or make a competition.",
+        )
+    images, public = DATA[recipe.data]()
+    if recipe.images > len(images):
+        raise DataError(
+            f"There are {len(images)} {recipe.data}, not {recipe.images}.", "Use fewer `images=`."
+        )
+    chosen = np.arange(recipe.images) * len(images) // recipe.images
+    return PracticeImages(images.subset(chosen), public)
+
+
+def _named(command: str, name: Name) -> str:
+    shown = f" --id {name.id}" if name.id else ""
+    shown += f" --version {name.version}" if name.version > 1 else ""
+    return f"{command}{shown} --out given --truth kept"
+
+
+def _patches(name: str, stride: int) -> NDArray[np.uint8]:
+    """(n, 3, SIDE, SIDE) patches of a photograph that was shrunk, ``stride`` pixels apart."""
+    photo = read_photo(_photo(name), (3, SIDE, SIDE)).astype(np.int64)
+    height, width = (side // SHRINK for side in photo.shape[:2])
+    cells = photo[: height * SHRINK, : width * SHRINK].reshape(height, SHRINK, width, SHRINK, 3)
+    # Integers, rounded half up: the same on every machine.
+    small = (cells.sum(axis=(1, 3)) + SHRINK**2 // 2) // SHRINK**2
+    windows = np.lib.stride_tricks.sliding_window_view(small, (SIDE, SIDE), axis=(0, 1))
+    patches = windows[::stride, ::stride].reshape(-1, 3, SIDE, SIDE)
+    varied = np.ptp(patches.reshape(len(patches), -1), axis=1) >= LEAST_RANGE
+    return np.ascontiguousarray(patches[varied], np.uint8)
+
+
+def _photo(name: str) -> Path:
+    found = shipped_photos("skimage", (name,))
+    if not found:
+        raise DataError(
+            f"The photograph {name} of scikit-image is missing.",
+            "Install it with `pip install 'instahide[data]'`.",
+        )
+    return found[0]
