@@ -111,7 +111,8 @@ def _mixes(
         mixed = np.zeros((len(mixes[rows]), *images.shape))
         for column in range(scheme.k):
             table = images if column < scheme.private_k or pool is None else pool
-            part = table.pixels[keys.partners[rows, column]] * scale + bias
+            pixels = table.pixels[keys.partners[rows, column]].astype(np.float64)
+            part = pixels * scale + bias
             # Not by einsum, which fuses multiplication and addition on some processors.
             mixed += part * keys.coefficients[rows, column, None, None, None].astype(np.float64)
         mixes[rows] = mixed

@@ -214,8 +214,9 @@ def decryptions(found: Finding, observation: EncodingObservation) -> Tensor:
         of = torch.where(same.any(dim=1), same.int().argmax(dim=1), -1)
     else:
         raise TypeError("the finding has no images")
-    moments = {"dim": (0, 2, 3), "keepdim": True}
-    mean, deviation = found.images.mean(**moments), found.images.std(**moments)
+    places = (0, 2, 3)
+    mean = found.images.mean(dim=places, keepdim=True)
+    deviation = found.images.std(dim=places, keepdim=True)
     images = (found.images - mean) / deviation.clamp(min=1e-9)
     blank = torch.zeros_like(images[:1])
     return torch.cat([images, blank])[of]

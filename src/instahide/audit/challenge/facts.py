@@ -39,6 +39,9 @@ MOST_FACTS = 1 << 16
 #: The remedy for a damaged file.
 NEW_COPY = "Ask the author of the challenge for a new copy of the folder."
 
+#: Bytes of a file that are hashed at a time.
+_BLOCK = 1 << 20
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 #: Lower-case words with hyphens between them.
 Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
@@ -169,8 +172,9 @@ def read_model(
         text = read_regular(path, MOST_FACTS)
         return kind.model_validate_json(text), json.loads(text)
     except (OSError, ValueError) as error:
-        known = isinstance(error, ValidationError)
-        reason = first_validation_error(error) if known else failure_reason(error)
+        reason = failure_reason(error)
+        if isinstance(error, ValidationError):
+            reason = first_validation_error(error)
         raise DamagedFileError(f"{path} is damaged ({reason}).", remedy) from None
 
 
@@ -233,5 +237,8 @@ def file_hash(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
+    found = hashlib.sha256()
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()

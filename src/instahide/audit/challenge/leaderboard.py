@@ -76,10 +76,16 @@ def entry(facts: SubmissionFacts, score: ChallengeScore | None, note: str = "") 
         >>> print(entry(facts, None, "too few encodings").attack)
         '=1+1
     """
-    texts = (facts.attack, facts.version, facts.author, facts.url)
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    figures = None if score is None else asdict(score)
-    return Entry(facts.challenge, *map(csv_text, texts), at, csv_text(note), figures)
+    return Entry(
+        facts.challenge,
+        csv_text(facts.attack),
+        csv_text(facts.version),
+        csv_text(facts.author),
+        csv_text(facts.url),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        csv_text(note),
+        None if score is None else asdict(score),
+    )
 
 
 def enter(leaderboard: Path, added: Entry) -> None:
@@ -166,13 +172,14 @@ def _entry(row: Mapping[str, str | None]) -> Entry:
     values = [row[name] for name in (*TEXTS, *FIGURES)]
     if None in row or None in values:
         raise ValueError("a row has another number of cells")
-    texts, cells = values[: len(TEXTS)], values[len(TEXTS) :]
+    challenge, attack, version, author, url, at, note = map(str, values[: len(TEXTS)])
+    cells = values[len(TEXTS) :]
     figures = None
     if any(cells):
         figures = {name: float(str(cell)) for name, cell in zip(FIGURES, cells, strict=True)}
         if not all(map(math.isfinite, figures.values())):
             raise ValueError("a figure is not finite")
-    return Entry(*map(str, texts), figures)
+    return Entry(challenge, attack, version, author, url, at, note, figures)
 
 
 def _csv(entries: Sequence[Entry]) -> str:

@@ -119,11 +119,21 @@ def _official(data: str, copies: int, k: int, sha256: str) -> Official:
 
 #: The official practice sets by id. A set is never changed: another one gets another version.
 OFFICIAL: Mapping[str, Official] = {
-    "digits-k4": _official("digits", 20, 4, ""),
-    "mnist-k4": _official("mnist-5k", 20, 4, ""),
-    "photographs-k4": _official("photographs", 20, 4, ""),
-    "photographs-k6": _official("photographs", 50, 6, ""),
-    "photographs-k6-few": _official("photographs", 10, 6, ""),
+    "digits-k4": _official(
+        "digits", 20, 4, "ae7c6ce2b7d515a94076fe24902ee19d864d3b362aa776f4c128458dc4068698"
+    ),
+    "mnist-k4": _official(
+        "mnist-5k", 20, 4, "d453123d7361368cc7d51f44b2a08ca541b2da3ad9b221a1766b692c61ed4026"
+    ),
+    "photographs-k4": _official(
+        "photographs", 20, 4, "4d03a2f6c9d12ec045ad3dd32f6f2c2c548f740c28ab64f502a67cc404600e5e"
+    ),
+    "photographs-k6": _official(
+        "photographs", 50, 6, "dfc862e3c9c2621c3eb71ef7834cabbff9393087e75b0400e7b6a74b1c266c31"
+    ),
+    "photographs-k6-few": _official(
+        "photographs", 10, 6, "3a8d24656964b3e2112990893d5d07059ed65adb41529c15beb745ca7a8b7e67"
+    ),
 }
 
 
