@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from instahide.cli.main import app
 from instahide.encodings.folder import EncodedFolder
+from tests.audit.challenge.examples import submitted
 from tests.encryption.encoders.test_registry import MODULE
 
 SCRAMBLED = ("--encoder", "block-scrambling", "--encoder-settings", "block=2")
@@ -184,8 +185,8 @@ def test_a_challenge_of_another_encoder_is_made_read_and_scored() -> None:
     )  # fmt: skip
     assert np.load("given/encryption.npy").shape == (20, 2, 2, 6)
     assert "neuracrypt" in said("challenge", "info", "given").lower()
-    np.save("decryption.npy", np.zeros((20, 8, 8, 1), np.float32))
-    assert "max_ssim" in said("challenge", "score", "decryption.npy", "--truth", "kept")
+    submitted(Path("blank"), Path("given"), np.zeros((20, 8, 8, 1), np.float32))
+    assert "max_ssim" in said("challenge", "score", "blank", "--truth", "kept")
     assert "--k is an option of schemes" in refused(
         "challenge", "make", "images.npz", "--encoder", "neuracrypt", "--k", "4", "--out", "g",
         "--truth", "t",

@@ -107,8 +107,10 @@ def test_pictures_pools_and_challenges(place: Path) -> None:
     assert f"{PLACE}/ch" in made
     assert f"{PLACE}/truth" in made
     said("challenge", "info", f"{PLACE}/ch")
-    wrong = said("challenge", "score", f"{PLACE}/no.npy", "--truth", f"{PLACE}/truth", code=2)
-    assert f"{PLACE}/no.npy" in wrong
+    wrong = said("challenge", "score", f"{PLACE}/no", "--truth", f"{PLACE}/truth", code=2)
+    assert f"{PLACE}/no" in wrong
+    wrong = said("challenge", "leaderboard", f"{PLACE}/no.csv", code=2)
+    assert f"{PLACE}/no.csv" in wrong
 
 
 def test_audits(place: Path) -> None:
@@ -144,6 +146,22 @@ def test_audits(place: Path) -> None:
         ("public", TRICKS, "--out", "o"),
         ("challenge", TRICKS),
         ("challenge", "info", TRICKS),
+        ("challenge", "official", TRICKS),
+        ("challenge", "leaderboard", TRICKS),
+        (
+            "challenge",
+            "make",
+            TRICKS,
+            "--kind",
+            "practice",
+            "--seed",
+            "1",
+            "--out",
+            "o",
+            "--truth",
+            "t",
+        ),
+        ("challenge", "make", "digits", "--id", TRICKS, "--out", "o", "--truth", "t"),
         ("reproduce", TRICKS),
         ("export", TRICKS, "--format", "webdataset", "--out", "o"),
         ("import", TRICKS, "--format", TRICKS, "--out", "o"),

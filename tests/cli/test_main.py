@@ -154,6 +154,7 @@ QUICK = [
     ("public", "photos", "--out", "pool", "--patch", "64", "--per-image", "1"),
     ("challenge", "make", "images.npz", "--out", "ch", "--truth", "truth", "--k", "2"),
     ("challenge", "info", "ch"),
+    ("challenge", "official"),
     ("hardness", "--images", "10000"),
     ("reproduce",),
 ]

@@ -35,6 +35,9 @@ class BaselineOptions(BaseModel):
         description="images of the attacker's own, like the private ones; those that are private "
         "are left out",
     )
+    encoder: str | None = Field(
+        None, description="encoder of the challenge, if it is of another package"
+    )
     budget: str = Field("30m", description="time for all attacks: 90s, 10m, 1.5h")
 
 
@@ -51,7 +54,10 @@ def baselines(options: BaselineOptions) -> None:
     from instahide.audit.schedule import parse_duration
 
     seconds = parse_duration(options.budget)
-    given, kept = Challenge.open(options.folder), ChallengeTruth.open(options.truth)
+    given, kept = (
+        Challenge.open(options.folder, options.encoder),
+        ChallengeTruth.open(options.truth),
+    )
     shadow = None
     if options.shadow is not None:
         _, side, _ = kept.originals.shape[1:]
