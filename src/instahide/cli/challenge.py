@@ -107,8 +107,7 @@ def _competition(options: MakeOptions, name: Name) -> Challenge:
 
 
 def _practice(options: MakeOptions, name: Name) -> Challenge:
-    from instahide.audit.challenge.facts import Recipe
-    from instahide.audit.challenge.practice import PracticeSet, make_practice
+    from instahide.audit.challenge.practice import PracticeSet, make_practice, practice_recipe
 
     if options.seed is None:
         raise InstaHideError("A practice set needs a seed.", "Give a number, as in --seed 7.")
@@ -119,7 +118,7 @@ def _practice(options: MakeOptions, name: Name) -> Challenge:
                 "built-in images of their own.",
                 "Leave it out.",
             )
-    recipe = Recipe(data=options.source, images=options.images, seed=options.seed)
+    recipe = practice_recipe(options.source, options.images, options.seed)
     practice = PracticeSet(recipe, options.copies, _scheme(options))
     return make_practice(practice, options.out, options.truth, name)
 
@@ -184,11 +183,11 @@ def official(
     if name is not None:
         _print_made(make_official(name, folder, truth), folder, truth)
         return
-    table = Table("id", "version", "images", "encodings of each", "k", "SHA-256")
+    table = Table("id", "version", "images", "copies", "k", "SHA-256")
     for each, (version, practice, sha256) in OFFICIAL.items():
         recipe = practice.recipe
         images = f"{recipe.images} {recipe.data}"
-        row = (version, images, practice.copies, practice.scheme.k, f"{sha256[:16]}…")
+        row = (version, images, practice.copies, practice.scheme.k, f"{sha256[:12]}…")
         table.add_row(each, *map(str, row))
     listed = {
         each: {"version": found.version, "sha256": found.sha256, "command": found.practice.command}

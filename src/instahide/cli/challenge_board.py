@@ -54,10 +54,8 @@ def baselines(options: BaselineOptions) -> None:
     from instahide.audit.schedule import parse_duration
 
     seconds = parse_duration(options.budget)
-    given, kept = (
-        Challenge.open(options.folder, options.encoder),
-        ChallengeTruth.open(options.truth),
-    )
+    given = Challenge.open(options.folder, options.encoder)
+    kept = ChallengeTruth.open(options.truth)
     shadow = None
     if options.shadow is not None:
         _, side, _ = kept.originals.shape[1:]

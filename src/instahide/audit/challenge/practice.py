@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from instahide.attacks.base import EncodingObservation, ThreatModel
 from instahide.audit.challenge.challenge import Challenge
@@ -26,7 +27,7 @@ from instahide.data.pixels import EIGHT_BIT
 from instahide.data.public.crops import read_photo, shipped_photos
 from instahide.encryption.scheme import Scheme
 from instahide.encryption.seeded_keys import encode_with_seeded_keys
-from instahide.errors import DataError, InstaHideError
+from instahide.errors import DataError, InstaHideError, first_validation_error
 
 #: Said to whoever makes a practice set.
 WARNING = (
@@ -194,13 +195,34 @@ def make_official(name: str, folder: Path, truth_folder: Path) -> Challenge:
     return make_practice(practice, folder, truth_folder, Name(name, version), sha256)
 
 
-def _images(recipe: Recipe) -> PracticeImages:
-    if recipe.data not in DATA:
+def practice_recipe(data: str, images: int, seed: int) -> Recipe:
+    """The recipe of a practice set.
+
+    Args:
+        data: a name in `DATA`.
+        images: number of private images.
+        seed: public seed, from 0.
+
+    Raises:
+        DataError: the images are not built in, or a number is out of range.
+    """
+    if data not in DATA:
         raise DataError(
-            f"{recipe.data!r:.80} is not built in, and the keys of a practice set are public: they "
-            "would protect nothing of your images.",
+            f"{data!r:.80} is not built in, and the keys of a practice set are public: they would "
+            "protect nothing of your images.",
             f"Use {' or '.join(DATA)}, or make a competition.",
         )
+    try:
+        return Recipe(data=data, images=images, seed=seed)
+    except ValidationError as error:
+        raise DataError(
+            f"There is no practice set of these numbers ({first_validation_error(error)}).",
+            "Use at least one image, and a seed from 0 to 2^63 - 1.",
+        ) from None
+
+
+def _images(recipe: Recipe) -> PracticeImages:
+    practice_recipe(recipe.data, recipe.images, recipe.seed)
     images, public = DATA[recipe.data]()
     if recipe.images > len(images):
         raise DataError(
