@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -16,7 +17,12 @@ from instahide.attacks.reconstruction.pair_encoder.network import (
     save_encoder,
 )
 from instahide.attacks.reconstruction.state import FILE, AttackState, load_state, save_state
-from instahide.audit.challenge.challenge import Challenge, ChallengeTruth, make_challenge
+from instahide.audit.challenge.challenge import Challenge, ChallengeTruth
+from instahide.audit.challenge.facts import digest
+from instahide.audit.challenge.leaderboard import enter, entry, read_leaderboard
+from instahide.audit.challenge.making import make_challenge
+from instahide.audit.challenge.score import ChallengeScore
+from instahide.audit.challenge.submission import Submission, SubmissionFacts, write_submission
 from instahide.audit.report.schema import AttackResult
 from instahide.data.class_names import read_class_list
 from instahide.encodings.convert.importer import ExternalEncodings, Provenance, _blocks
@@ -170,10 +176,47 @@ def _challenge() -> tuple[dict[str, bytes], dict[str, bytes]]:
 
 
 def challenge_seeds(name: str, part: int = 0) -> list[Seed]:
+    """The file ``name`` of a challenge, or of its truth, beside the others."""
     files = dict(_challenge()[part])
-    return [
-        Seed((files.pop(name),), tokens=npy_tokens() if name.endswith("npy") else (), beside=files)
-    ]
+    changed, tokens = files.pop(name), npy_tokens() if name.endswith("npy") else ()
+    return [Seed((changed,), tokens=tokens, beside=files)]
+
+
+def _as_forged(facts: str, read: Read) -> Read:
+    """Reads a folder after all hashes were made to fit what is there, as a forger would."""
+
+    def forged(folder: Path) -> object:
+        try:
+            plain = json.loads((folder / facts).read_bytes())
+            for name in plain["files"]:
+                data = (folder / name).read_bytes()
+                plain["files"][name] = hashlib.sha256(data).hexdigest()
+            (folder / facts).write_text(json.dumps({**plain, "sha256": digest(plain)}))
+        except (ValueError, TypeError, KeyError, OSError, RecursionError):
+            pass  # It is read as it is.
+        return read(folder)
+
+    return forged
+
+
+@functools.cache
+def submission_seeds(name: str) -> list[Seed]:
+    facts = SubmissionFacts(challenge="0" * 64, attack="a", version="1")
+    folder = new_folder() / "s"
+    write_submission(folder, facts, np.zeros((4, 8, 8, 3), np.float32))
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    changed, tokens = files.pop(name), npy_tokens() if name.endswith("npy") else ()
+    return [Seed((changed,), tokens=tokens, beside=files)]
+
+
+@functools.cache
+def leaderboard_seeds() -> list[Seed]:
+    path = new_folder() / "board.csv"
+    score = ChallengeScore(*[0.5] * 9, images_recovered=3)
+    for attack in ("a", "=b"):
+        enter(path, entry(SubmissionFacts(challenge="0" * 64, attack=attack, version="1"), score))
+    enter(path, entry(SubmissionFacts(challenge="0" * 64, attack="c", version="1"), None, "why"))
+    return [Seed((path.read_bytes(),))]
 
 
 def _origin() -> Provenance:
@@ -241,6 +284,9 @@ def _result(folder: Path) -> object:
     return read_result(folder / "r.json")
 
 
+_FORGED_CHALLENGE = _as_forged("challenge.json", Challenge.open)
+_FORGED_TRUTH = _as_forged("truth.json", ChallengeTruth.open)
+
 READERS: dict[str, Reader] = {
     **IMAGE_READERS,
     **MEDICAL_READERS,
@@ -260,19 +306,34 @@ READERS: dict[str, Reader] = {
         "s", scheme_seeds, lambda f: Scheme.from_json((f / "s").read_text("utf-8", "replace"))
     ),
     "challenge": Reader(
-        "encryption.npy", lambda: challenge_seeds("encryption.npy"), Challenge.open
+        "encryption.npy", lambda: challenge_seeds("encryption.npy"), _FORGED_CHALLENGE
     ),
-    "challenge labels": Reader("label.npy", lambda: challenge_seeds("label.npy"), Challenge.open),
+    "challenge labels": Reader(
+        "label.npy", lambda: challenge_seeds("label.npy"), _FORGED_CHALLENGE
+    ),
     "challenge facts": Reader(
         "challenge.json", lambda: challenge_seeds("challenge.json"), Challenge.open
     ),
-    "truth": Reader("private.npy", lambda: challenge_seeds("private.npy", 1), ChallengeTruth.open),
+    "challenge facts, forged": Reader(
+        "challenge.json", lambda: challenge_seeds("challenge.json"), _FORGED_CHALLENGE
+    ),
+    "truth": Reader("private.npy", lambda: challenge_seeds("private.npy", 1), _FORGED_TRUTH),
     "truth partners": Reader(
-        "partners.npy", lambda: challenge_seeds("partners.npy", 1), ChallengeTruth.open
+        "partners.npy", lambda: challenge_seeds("partners.npy", 1), _FORGED_TRUTH
     ),
     "truth facts": Reader(
         "truth.json", lambda: challenge_seeds("truth.json", 1), ChallengeTruth.open
     ),
+    "truth facts, forged": Reader(
+        "truth.json", lambda: challenge_seeds("truth.json", 1), _FORGED_TRUTH
+    ),
+    "submission": Reader(
+        "decryption.npy", lambda: submission_seeds("decryption.npy"), Submission.open
+    ),
+    "submission facts": Reader(
+        "submission.json", lambda: submission_seeds("submission.json"), Submission.open
+    ),
+    "leaderboard": Reader("b.csv", leaderboard_seeds, lambda f: read_leaderboard(f / "b.csv")),
     "import npy": Reader(
         "encryption.npy", lambda: challenge_seeds("encryption.npy"), _imported("challenge")
     ),

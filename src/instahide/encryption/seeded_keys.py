@@ -5,8 +5,8 @@ of threads. Partners, masks and the order of the encodings are integers, drawn w
 computed in float64, one multiplication or addition at a time, whose results IEEE 754 determines,
 and rounded to float32. Only coefficients depend on the processor and its mathematical library: they
 come from logarithms in float64, whose last bits may differ, and are rounded to
-float32. Rounding hides that difference except once in some 100 million coefficients. Whoever makes
-a set again therefore compares hashes.
+float32, which hides that difference in all but fewer than one in 100 million. Whoever makes a set
+again therefore compares hashes.
 
 A contract of imports (pyproject.toml) allows one caller: practice sets of built-in images. Private
 images never come here.

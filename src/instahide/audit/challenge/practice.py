@@ -34,13 +34,12 @@ WARNING = (
     "The keys of a practice set follow from its public seed. They protect nothing: everybody can "
     "decrypt it."
 )
-#: Photographs that private and public patches are cut from. Lossless files, which all versions of
-#: an image library decode alike.
-PRIVATE_PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png")
-PUBLIC_PHOTOS = ("ihc.png", "motorcycle_left.png")
-#: Side of a patch; factor by which photographs are shrunk; least range of its values, so that no
-#: patch is flat; distance of public patches.
-SIDE, SHRINK, LEAST_RANGE, STRIDE = 32, 2, 64, 8
+#: Gray photographs that private and public patches are cut from. Lossless files, which all versions
+#: of an image library decode alike; the networks of this library were trained on others.
+PRIVATE_PHOTOS = ("camera.png", "coins.png", "moon.png", "page.png")
+PUBLIC_PHOTOS = ("brick.png", "grass.png", "gravel.png")
+#: Side of a patch; least range of its values, so that none is flat; distance of public patches.
+SIDE, LEAST_RANGE, STRIDE = 32, 64, 8
 
 
 class PracticeImages(NamedTuple):
@@ -61,10 +60,10 @@ def _split(name: str, mean: float, std: float) -> PracticeImages:
 
 
 def _photographs() -> PracticeImages:
-    """Patches of photographs, labelled with the number of the photograph; public ones of others."""
+    """Gray patches, labelled with their photographs; public ones are of other photographs."""
     cut = [_patches(name, SIDE) for name in PRIVATE_PHOTOS]
     labels = np.repeat(np.arange(len(cut)), [len(part) for part in cut])
-    normalization = Normalization((0.585, 0.385, 0.298), (0.264, 0.251, 0.254), EIGHT_BIT)
+    normalization = Normalization((0.477,), (0.236,), EIGHT_BIT)
     names = [name.partition(".")[0] for name in PRIVATE_PHOTOS]
     private = ImageTable.from_arrays(np.concatenate(cut), labels, names)
     public = np.concatenate([_patches(name, STRIDE) for name in PUBLIC_PHOTOS])
@@ -127,13 +126,13 @@ OFFICIAL: Mapping[str, Official] = {
         "mnist-5k", 20, 4, "d453123d7361368cc7d51f44b2a08ca541b2da3ad9b221a1766b692c61ed4026"
     ),
     "photographs-k4": _official(
-        "photographs", 20, 4, "4d03a2f6c9d12ec045ad3dd32f6f2c2c548f740c28ab64f502a67cc404600e5e"
+        "photographs", 20, 4, "c670bdf1a864b6578461940d969be351ada5f99f40114b6736d591da265d37e6"
     ),
     "photographs-k6": _official(
-        "photographs", 50, 6, "dfc862e3c9c2621c3eb71ef7834cabbff9393087e75b0400e7b6a74b1c266c31"
+        "photographs", 50, 6, "b7e36b6da3ee5dc13872f163875b6c0157317a0207ce73b069076678aabb8358"
     ),
     "photographs-k6-few": _official(
-        "photographs", 10, 6, "3a8d24656964b3e2112990893d5d07059ed65adb41529c15beb745ca7a8b7e67"
+        "photographs", 10, 6, "16b5d102a35bebc7ebf52e171517ccca985a2bbcf18f2594ad2cf5b26dfb97ea"
     ),
 }
 
@@ -239,16 +238,12 @@ def _named(command: str, name: Name) -> str:
 
 
 def _patches(name: str, stride: int) -> NDArray[np.uint8]:
-    """(n, 3, SIDE, SIDE) patches of a photograph that was shrunk, ``stride`` pixels apart."""
-    photo = read_photo(_photo(name), (3, SIDE, SIDE)).astype(np.int64)
-    height, width = (side // SHRINK for side in photo.shape[:2])
-    cells = photo[: height * SHRINK, : width * SHRINK].reshape(height, SHRINK, width, SHRINK, 3)
-    # Integers, rounded half up: the same on every machine.
-    small = (cells.sum(axis=(1, 3)) + SHRINK**2 // 2) // SHRINK**2
-    windows = np.lib.stride_tricks.sliding_window_view(small, (SIDE, SIDE), axis=(0, 1))
-    patches = windows[::stride, ::stride].reshape(-1, 3, SIDE, SIDE)
+    """(n, 1, SIDE, SIDE) patches of a photograph, ``stride`` pixels apart, without flat ones."""
+    photo = read_photo(_photo(name), (1, SIDE, SIDE))[:, :, 0]
+    windows = np.lib.stride_tricks.sliding_window_view(photo, (SIDE, SIDE))
+    patches = windows[::stride, ::stride].reshape(-1, 1, SIDE, SIDE)
     varied = np.ptp(patches.reshape(len(patches), -1), axis=1) >= LEAST_RANGE
-    return np.ascontiguousarray(patches[varied], np.uint8)
+    return np.ascontiguousarray(patches[varied])
 
 
 def _photo(name: str) -> Path:
