@@ -190,7 +190,13 @@ def official(
         row = (version, images, practice.copies, practice.scheme.k, f"{sha256[:12]}…")
         table.add_row(each, *map(str, row))
     listed = {
-        each: {"version": found.version, "sha256": found.sha256, "command": found.practice.command}
+        each: {
+            "version": found.version,
+            "sha256": found.sha256,
+            **found.practice.recipe.model_dump(),
+            "copies": found.practice.copies,
+            "scheme": dict(found.practice.scheme.settings),
+        }
         for each, found in OFFICIAL.items()
     }
     out.results(listed, table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,10 +101,11 @@ def test_the_readme_has_the_command_that_makes_it(
     monkeypatch.chdir(tmp_path)
     made = make_practice(small(5), tmp_path / "g", tmp_path / "k", Name("tiny", 2))
     text = (tmp_path / "g" / "README.md").read_text()
-    (line,) = (line.strip() for line in text.splitlines() if line.startswith("    instahide"))
-    result = CliRunner().invoke(app, line.split()[1:])
+    (line,) = re.findall(r"    instahide ([^`]*?)\n\n", text)
+    result = CliRunner().invoke(app, line.replace("\\\n", "").split())
     assert result.exit_code == 0, result.output
     assert Challenge.open(tmp_path / "given").sha256 == made.sha256
+    assert (tmp_path / "given" / "README.md").read_text() == text
 
 
 @pytest.mark.parametrize("data", sorted(DATA))

@@ -131,7 +131,7 @@ def foreign_images(images: ImageTable, truth: ChallengeTruth) -> ImageTable:
 
     Args:
         images: images for the attacker, such as all of the data set.
-        truth: the truth, of images of 8 bits.
+        truth: the truth.
 
     Raises:
         DataError: the images have another shape, or all of them are private.

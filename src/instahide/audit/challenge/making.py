@@ -110,14 +110,12 @@ class Made:
         observation: what attackers get.
         truth: the ground truth.
         recipe: how a practice set is made again; None for a competition.
-        command: the command that makes it again.
         sha256: the hash that it must have, if that is known.
     """
 
     observation: EncodingObservation
     truth: GroundTruth
     recipe: Recipe | None = None
-    command: str = ""
     sha256: files.Sha256 | None = None
 
 
@@ -174,7 +172,7 @@ def _readme(made: Made, facts: PublicFacts) -> str:
     count, *encoded = made.observation.encodings.permute(0, 2, 3, 1).shape
     images = made.truth.images.permute(0, 2, 3, 1).shape[1:]
     classes = torch.as_tensor(made.observation.labels).shape[1]
-    return readme(facts, (count, *encoded), (count, *images), classes, made.command)
+    return readme(facts, (count, *encoded), (count, *images), classes)
 
 
 def require_apart(folder: Path, truth_folder: Path) -> None:

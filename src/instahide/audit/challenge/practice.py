@@ -94,16 +94,6 @@ class PracticeSet:
     copies: int
     scheme: Scheme
 
-    @property
-    def command(self) -> str:
-        """The command that makes it."""
-        scheme = self.scheme
-        return (
-            f"instahide challenge make {self.recipe.data} --kind practice "
-            f"--seed {self.recipe.seed} --images {self.recipe.images} --copies {self.copies} "
-            f"--k {scheme.k} --private-k {scheme.private_k} --c1 {scheme.c1} --c2 {scheme.c2}"
-        )
-
 
 class Official(NamedTuple):
     """An official practice set: its version, what determines it, and its hash."""
@@ -174,10 +164,7 @@ def make_practice(
         made.encoded.images,
         made.encoded.labels,
     )
-    command = _named(practice.command, name)
-    return write_challenge(
-        Made(observation, truth, recipe, command, sha256), folder, truth_folder, name
-    )
+    return write_challenge(Made(observation, truth, recipe, sha256), folder, truth_folder, name)
 
 
 def make_official(name: str, folder: Path, truth_folder: Path) -> Challenge:
@@ -230,12 +217,6 @@ def _images(recipe: Recipe) -> PracticeImages:
         )
     chosen = np.arange(recipe.images) * len(images) // recipe.images
     return PracticeImages(images.subset(chosen), public)
-
-
-def _named(command: str, name: Name) -> str:
-    shown = f" --id {name.id}" if name.id else ""
-    shown += f" --version {name.version}" if name.version > 1 else ""
-    return f"{command}{shown} --out given --truth kept"
 
 
 def _patches(name: str, stride: int) -> NDArray[np.uint8]:
