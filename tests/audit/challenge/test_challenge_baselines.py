@@ -77,7 +77,7 @@ def test_every_baseline_is_entered_and_tried_again_only_if_it_was_not_scored(
     tmp_path: Path,
 ) -> None:
     folders = practice(tmp_path, 10, 6)
-    found, noting = run(folders, tmp_path, 20)
+    found, noting = run(folders, tmp_path, 60)
     assert noting.begun == list(BASELINES)
     assert noting.shares
     entries = {one.attack: one for one in found}
@@ -98,7 +98,7 @@ def test_every_baseline_is_entered_and_tried_again_only_if_it_was_not_scored(
         submission = Submission.open(tmp_path / "out" / f"{name}-{__version__}")
         assert score_submission(submission, kept).max_ssim == pytest.approx(one.max_ssim)
 
-    again, noting = run(folders, tmp_path, 20)
+    again, noting = run(folders, tmp_path, 60)
     assert noting.begun == ["fusion-denoising"]
     assert [one.figures for one in again] == [None]
     assert len(read_leaderboard(tmp_path / "board.csv")) == len(BASELINES)
