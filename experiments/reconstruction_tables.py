@@ -6,11 +6,10 @@ python -m experiments.reconstruction_tables
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 from experiments import kinds_tables
-from experiments.exposure import PHOTOGRAPHS, difference, in_order
+from experiments.exposure import difference, in_order
 from experiments.records import rows_of, with_measured
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,23 +157,6 @@ def exposed(rows: list[Row]) -> list[str]:
     return lines
 
 
-def few(rows: list[Row]) -> list[str]:
-    """Return a table of the ceiling for numbers of encodings that are too few for the attack."""
-    base = {name: str(value) for name, value in asdict(PHOTOGRAPHS).items() if name != "copies"}
-    mine = [row for row in rows if all(row[name] == value for name, value in base.items())]
-    mine.sort(key=lambda row: -int(row["copies"]))
-    lines = [
-        "| encodings of each of 100 photographs | attack | ceiling: SSIM above 0.5 "
-        "| ceiling: mean SSIM |",
-        "|" + " ---: |" * 4,
-    ]
-    for row in mine:
-        if row["applies"] == "0":
-            shown = [cell(text, row) for text in ("{ceiling_above_half:.0f}", "{ceiling_ssim:.2f}")]
-            lines.append(f"| {row['copies']} | does not apply | {' | '.join(shown)} |")
-    return lines
-
-
 def rewritten(text: str) -> str:
     """Return ``text`` with its measured region updated."""
     runs, settings = rows_of(RESULTS / "reconstruction.csv"), rows_of(RESULTS / "exposure.csv")
@@ -183,7 +165,6 @@ def rewritten(text: str) -> str:
         "Kinds of images and numbers of encodings": kinds_tables.recovered(kinds),
         "The same attacks in detail": kinds_tables.details(kinds),
         "Many images": kinds_tables.many(kinds),
-        "One or two encodings": few(settings),
         "Sets of photographs": photographs(runs),
         "Other attacks": recoveries(runs),
         "Other settings": exposed(settings),

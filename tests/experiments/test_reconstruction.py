@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from experiments import reconstruction, reconstruction_tables
-from experiments.exposure import PHOTOGRAPHS
 from experiments.records import rows_of
 from instahide.attacks.base import AssignedImages, EncodingObservation, ThreatModel
 from instahide.audit.challenge.score import ChallengeScore
@@ -91,25 +90,6 @@ def test_the_ceiling_is_at_least_what_the_attack_found() -> None:
     assert set(alone) == set(reconstruction.CEILING)
     assert alone["ceiling_ssim"] < together["ceiling_ssim"] == pytest.approx(1, abs=0.01)
     assert together["ceiling_above_half"] == 10
-
-
-def exposed(copies: int, **figures: object) -> Row:
-    setting = asdict(PHOTOGRAPHS) | {"copies": copies}
-    measured = {"applies": 1, "above_half": "", "ceiling_above_half": "", "ceiling_ssim": ""}
-    return {name: str(value) for name, value in (setting | measured | figures).items()}
-
-
-def test_too_few_encodings_have_a_ceiling_only() -> None:
-    rows = [
-        exposed(1, applies=0, ceiling_above_half=27.0, ceiling_ssim=0.42),
-        exposed(2, applies=0),
-        exposed(10, above_half=7.0, ceiling_above_half=98.0),
-        {**exposed(1, applies=0), "k": "8"},
-    ]
-    assert reconstruction_tables.few(rows)[2:] == [
-        "| 2 | does not apply | – | – |",
-        "| 1 | does not apply | 27 | 0.42 |",
-    ]
 
 
 def run(recovery: str, labels: str = "soft", victim: str = "2", **figures: str) -> Row:
