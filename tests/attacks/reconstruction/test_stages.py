@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from instahide.attacks.reconstruction.pair_encoder.network import (
 from instahide.attacks.reconstruction.pair_encoder.training import train_pair_encoder
 from instahide.attacks.reconstruction.recovery.phase_retrieval import Recovery
 from instahide.attacks.shadow_encodings import shadow_batches
-from instahide.data import ImageTable, open_split
+from instahide.data import ImageTable, open_pool, open_split
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from tests.attacks.conftest import Steps, natural
@@ -140,7 +141,9 @@ def test_no_shadow_image_is_changed_by_training() -> None:
     assert (shadow.pixels == before).all()
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(3, 32, 32), (1, 28, 28), (1, 32, 32), (5, 20, 17), (3, 48, 16)], ids=str
+)
 def test_shipped_encoders_are_small(shape: tuple[int, int, int]) -> None:
     encoder = shipped_encoder(shape)
     assert encoder is not None
@@ -148,8 +151,26 @@ def test_shipped_encoders_are_small(shape: tuple[int, int, int]) -> None:
     assert encoder.features(torch.randn(4, *shape)).norm(dim=1) == pytest.approx(1, abs=1e-4)
 
 
-def test_there_is_no_encoder_for_other_shapes() -> None:
-    assert shipped_encoder((3, 17, 17)) is None
+def test_there_is_no_encoder_for_tiny_images_and_many_channels() -> None:
+    assert shipped_encoder((3, 15, 40)) is None
+    assert shipped_encoder((9, 32, 32)) is None
+
+
+@pytest.mark.parametrize("shape", [(1, 32), (3, 20), (5, 24)], ids=str)
+def test_images_of_other_shapes_share_more_in_the_features_for_colors(
+    shape: tuple[int, int],
+) -> None:
+    channels, side = shape
+    pixels = open_pool("photos", (1 if channels == 1 else 3, side, side)).pixels
+    order = np.random.default_rng(0).permutation(len(pixels))
+    pixels = np.concatenate([pixels, pixels[:, ::-1]], axis=1)[order, :channels].copy()
+    images, public = (ImageTable.from_arrays(part) for part in (pixels[:40], pixels[40:]))
+    batch = next(shadow_batches(images, Scheme.cross(6), public=public, encodings=400))
+    encoder = shipped_encoder((channels, side, side))
+    assert encoder is not None
+    assert apart(encoder.features(batch.encodings), batch.shares) > 1.1 * apart(
+        features.edges_of_square(batch.encodings), batch.shares
+    )
 
 
 def test_digits_share_more_in_the_shipped_features_than_in_untrained_ones() -> None:
@@ -159,17 +180,17 @@ def test_digits_share_more_in_the_shipped_features_than_in_untrained_ones() -> N
     batch = next(shadow_batches(digits, Scheme.cross(4), public=public, encodings=400))
     encoder = shipped_encoder((1, 28, 28))
     assert encoder is not None
-    others = ~torch.eye(len(batch.encodings), dtype=torch.bool)
-
-    def apart(found: Tensor) -> float:
-        """How far likeness is apart, in its own deviations."""
-        likeness = found @ found.T
-        strange = likeness[~batch.shares]
-        return float((likeness[batch.shares & others].mean() - strange.mean()) / strange.std())
-
-    assert apart(encoder.features(batch.encodings)) > apart(
-        features.edges_of_square(batch.encodings)
+    assert apart(encoder.features(batch.encodings), batch.shares) > apart(
+        features.edges_of_square(batch.encodings), batch.shares
     )
+
+
+def apart(found: Tensor, shares: Tensor) -> float:
+    """How far likeness is apart, in its own deviations."""
+    likeness = found @ found.T
+    others = ~torch.eye(len(found), dtype=torch.bool)
+    strange = likeness[~shares]
+    return float((likeness[shares & others].mean() - strange.mean()) / strange.std())
 
 
 def test_a_damaged_encoder_is_refused(tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ def _encoder(
     encoder = shipped_encoder((channels, height, width))
     if training is None or observation.shadow is None:
         return encoder
+    if encoder is not None and encoder.channels != channels:
+        encoder = None
     encoder = train_pair_encoder(
         observation.shadow, observation.scheme, training, progress, encoder=encoder,
         device=observation.encodings.device,
