@@ -204,8 +204,17 @@ def test_the_scorer_adds_the_ceiling_of_a_reconstruction(tmp_path: Path) -> None
     assert ceiling.images_sought == 16
     assert ceiling.images_recognizable == found + ceiling.not_found >= found
     assert ceiling.images_recognizable + ceiling.not_enough_information == 16
-    # At two encodings of an image, the attack does not begin; the ceiling is known all the same.
-    refused = done[Task("reconstruction", 2, point=True)]
+
+
+def test_there_is_a_ceiling_where_the_attack_does_not_begin(tmp_path: Path) -> None:
+    images = ImageTable.from_arrays(natural(16, 3, 8), np.arange(16) % 4)
+    public = ImageTable.from_arrays(natural(50, 4, 8))
+    scheme = Scheme.cross(2, private_k=1)
+    alone = AuditTarget("here", "encodings", "somewhere", images, public, scheme, 1)
+    wanted = tasks(["reconstruction"], 1)
+    session = Session.open(tmp_path / "audit", alone)
+    run(session, wanted)
+    refused = session.done(wanted)[Task("reconstruction", 1)]
     assert refused.state == "not tried"
     assert refused.ceiling is not None
     assert refused.ceiling.not_found == refused.ceiling.images_recognizable
