@@ -82,13 +82,15 @@ def victims(rows: list[Row]) -> list[Row]:
 
 
 def photographs(rows: list[Row]) -> list[str]:
-    """Return a table with a column for each run of our attack."""
+    """Return a table with a column for each run of our attack; figures of none are left out."""
     runs = [row for row in victims(rows) if row["recovery"] == "ours"]
     runs.sort(key=lambda row: (row["labels"], row["victim"]))
     titles = [f"set {row['victim']}, {LABELS[row['labels']]}" for row in runs]
     lines = [f"| figure | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(runs)]
     for title, text in FIGURES:
-        lines.append(f"| {title} | {' | '.join(cell(text, row) for row in runs)} |")
+        cells = [cell(text, row) for row in runs]
+        if set(cells) != {UNKNOWN}:
+            lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
 
 

@@ -36,10 +36,10 @@ _SAID_OF_FINDINGS = {
     "this reveals at least as much as the mixed findings. The published encodings are attacked "
     "without their labels, and a network of findings is not attacked."
 }
-#: What a report says of a run that does not record the encodings of each image.
+#: What a report says of a run whose count of the encodings of each image is missing.
 _NOT_COUNTED = (
-    "By the epochs of the run, which did not record how many it began. If it was interrupted and "
-    "resumed, it made more."
+    "By the epochs of the run, whose record of those that it began is missing. If it was "
+    "interrupted and resumed, it made more."
 )
 #: Largest size of a run's results in bytes.
 MOST_RESULTS = 1 << 26

@@ -83,7 +83,7 @@ class RunFolder:
         """Count one more encoding of each image, before the first of them is made.
 
         An epoch that is interrupted and repeated counts each time, because its encodings differ.
-        A run whose first epochs were not counted stays without a count.
+        A resumed run whose count is missing stays without one: it would be too low.
 
         Raises:
             DamagedFileError: the earlier count cannot be read.
@@ -125,7 +125,7 @@ def begun_copies(path: Path) -> int | None:
     """The encodings that the run in ``path`` has begun to make of each image.
 
     Interrupted and repeated epochs are counted too. None if the run never began an epoch with new
-    encodings, or was trained by a version that did not count them.
+    encodings, or its count is missing.
 
     Raises:
         DamagedFileError: the count cannot be read.

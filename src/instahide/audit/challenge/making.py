@@ -53,7 +53,7 @@ class Name:
 
     def __post_init__(self) -> None:
         try:
-            TypeAdapter(files.Id).validate_python(self.id or "none")
+            TypeAdapter(files.Id | None).validate_python(self.id)
             TypeAdapter(files.Version).validate_python(self.version)
         except ValidationError:
             raise InstaHideError(
@@ -132,9 +132,11 @@ def write_challenge(made: Made, folder: Path, truth_folder: Path, name: Name) ->
     with atomic_directory(folder) as partial:
         _save(partial / files.ENCODINGS, seen.encodings.permute(0, 2, 3, 1))
         _save(partial / files.LABELS, torch.as_tensor(seen.labels))
-        default = f"challenge-{files.file_hash(partial / files.ENCODINGS)[:8]}"
+        called = name.id
+        if called is None:
+            called = f"challenge-{files.file_hash(partial / files.ENCODINGS)[:8]}"
         facts = seal(
-            PublicFacts, partial, id=name.id or default, version=name.version, kind=kind,
+            PublicFacts, partial, id=called, version=name.version, kind=kind,
             encoder=seen.encoder.name, scheme=dict(seen.encoder.settings),
             copies=seen.threat.encodings_per_image, recipe=made.recipe, **moments,
         )  # fmt: skip
