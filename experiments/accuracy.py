@@ -44,7 +44,7 @@ FIELDS = [
 
 
 def settings_of(
-    data: str, scheme: str, seed: int, epochs: int, model: str = "small"
+    data: str, scheme: str, seed: int, epochs: int, model: str = "small", precision: str = "auto"
 ) -> TrainSettings:
     """Return the settings of a scheme such as ``cross-4``, a kind and k.
 
@@ -52,6 +52,7 @@ def settings_of(
     """
     kind, *rest = scheme.split("-")
     values = {"data": data, "scheme": kind, "seed": seed, "epochs": epochs, "model": model}
+    values["precision"] = precision
     if rest:
         values["k"] = int(rest[0])
     if rest[1:] == ["signed"]:
@@ -91,6 +92,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0", help="for instance 0,1,2")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--model", default="small", help="small, or resnet18 as in the paper")
+    parser.add_argument("--precision", default="auto", help="of the network's arithmetic")
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, help="a CSV file; by default one for each network")
     options = parser.parse_args()
@@ -102,7 +104,9 @@ def main() -> None:
         torch.set_num_threads(options.threads)
 
     def measure(scheme: str, seed: int, folder: Path) -> dict[str, object]:
-        settings = settings_of(options.data, scheme, seed, options.epochs, options.model)
+        settings = settings_of(
+            options.data, scheme, seed, options.epochs, options.model, options.precision
+        )
         return {"model": settings.model, **run(settings, folder)}
 
     run_missing(options.out, FIELDS, vars(options), (options.data, options.epochs), measure)

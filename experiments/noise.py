@@ -104,7 +104,8 @@ def published_and_trained(
         with Ledger.open(root / "ledger.sqlite") as ledger:
             publish(publication, root / "encoded", ledger, engine=threads)
             squares = ledger.totals().squares
-        np.savez(root / "test.npz", x=split.test.pixels, y=split.test.labels)
+        names = np.asarray(split.test.classes)[split.test.labels]
+        np.savez(root / "test.npz", x=split.test.pixels, y=names)
         values = {"data": [str(root / "encoded")], "test": str(root / "test.npz")}
         settings = TrainSettings.from_values({**values, "epochs": epochs, "seed": seed})
         job = Trainer.open(settings)

@@ -36,13 +36,16 @@ def test_a_run_measures_accuracy_and_floor(monkeypatch: pytest.MonkeyPatch) -> N
     assert "floor_least" not in floor_accuracy.measure(Run("digits", "plain", 1, 1, 0.0, 0))
 
 
-def test_patches_have_their_photograph_as_class_and_other_crops_for_testing(
+def test_patches_have_named_classes_and_other_crops_for_testing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(floor_accuracy, "CROPS", 10)
     floor_accuracy.split_of.cache_clear()
+    monkeypatch.setitem(floor_accuracy.EPOCHS, "patches", 1)
     split = floor_accuracy.split_of("patches")
+    found = floor_accuracy.measure(Run("patches", "mixup", 1, 1, 0.5, 0))
     floor_accuracy.split_of.cache_clear()
+    assert found["squares_most"] == 1.0
     assert 3.5 < len(split.train) / len(split.test) < 4.5
     assert set(np.unique(split.test.labels)) == set(range(len(split.train.classes)))
 

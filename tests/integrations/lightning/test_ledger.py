@@ -56,8 +56,9 @@ def test_the_limit_holds_over_runs(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     fit(tmp_path / "one", 2, ledger=path)
     with pytest.warns(UserWarning, match="ends early"):
-        callback = fit(tmp_path / "two", 9, ledger=path, max_exposure=9)
-    assert callback.exposures[0].counts.max() <= 9
+        # So far above the mean of 4 that the first run does not reach it by chance of its keys.
+        callback = fit(tmp_path / "two", 99, ledger=path, max_exposure=16)
+    assert callback.exposures[0].counts.max() <= 16
     assert total(path) > 2 * 2 * IMAGES
 
 
