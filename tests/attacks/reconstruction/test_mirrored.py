@@ -123,13 +123,6 @@ def test_mirrored_images_are_recovered_by_who_knows_that_they_were_mirrored() ->
     assert ssim > unaware + 0.15
 
 
-def test_cropped_images_are_refused_and_not_called_safe() -> None:
-    observation, _ = observed(Augmentation(padding=2, flip=True))
-    reason = str(ReconstructionAttack().applies(observation))
-    assert "cropped at random" in reason
-    assert "does not mean" in reason
-
-
 def test_attacks_that_would_find_less_are_not_run() -> None:
     observation, _ = observed(Augmentation(flip=True))
     grouped = replace(observation, groups=torch.arange(len(observation)) // 2)

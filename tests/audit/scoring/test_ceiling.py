@@ -96,7 +96,7 @@ def test_it_is_at_least_as_high_as_the_attack(copies: int) -> None:
     assert len(ceiling.ssim) == IMAGES
 
 
-def test_mirrored_encodings_have_a_ceiling_and_cropped_ones_have_none() -> None:
+def test_augmented_encodings_have_a_ceiling_unless_there_is_no_mask() -> None:
     private = ImageTable.from_arrays(natural(IMAGES, 1), np.arange(IMAGES) % 5)
     public, scheme = ImageTable.from_arrays(natural(200, 2)), Scheme.cross(6)
     threat = ThreatModel(labels="none", public="none", encodings_per_image=30)
@@ -106,9 +106,13 @@ def test_mirrored_encodings_have_a_ceiling_and_cropped_ones_have_none() -> None:
     )
     assert mirrored.recognizable == mirrored.total == IMAGES
     assert float(mirrored.ssim.mean()) == pytest.approx(float(plain.ssim.mean()), abs=0.05)
-    cropped = observe(private, public, scheme, threat, augmentation=Augmentation(padding=1))
-    with pytest.raises(InstaHideError, match="padding of 0"):
-        ceiling_of(*cropped)
+    for crop in (Augmentation(padding=2), Augmentation(padding=2, flip=True)):
+        cropped = ceiling_of(*observe(private, public, scheme, threat, augmentation=crop))
+        assert cropped.recognizable == IMAGES
+        assert float(cropped.ssim.mean()) == pytest.approx(float(plain.ssim.mean()), abs=0.1)
+    unmasked = replace(scheme, mask=False)
+    with pytest.raises(InstaHideError, match="or a scheme with a mask"):
+        ceiling_of(*observe(private, public, unmasked, threat, augmentation=crop))
 
 
 def test_a_setting_resists_only_where_the_ceiling_is_low_too() -> None:

@@ -149,7 +149,7 @@ def assign_by_features(
     for _ in range(RENEWALS):
         found, images = _with_further_images(found, model)
         model, found = refine(fit_features(features, *found, images, variance), 1)
-        kept = _most_explaining(model, found, count)
+        kept = most_explaining(model.centres, *found, count)
         model, found = refine(model.restricted(kept), 1 + REFINEMENTS)
     return found, model.directions
 
@@ -172,11 +172,16 @@ def _with_further_images(found: Assignment, model: FeatureModel) -> tuple[Assign
     return Assignment(members, strengths), images + len(groups)
 
 
-def _most_explaining(model: FeatureModel, found: Assignment, count: int | None) -> Tensor:
-    """(m,) the ``count`` images that explain most of the features' variance."""
-    energy = torch.zeros(len(model.centres)).to(found.strengths)
-    energy.index_add_(0, found.members.flatten(), found.strengths.flatten().square())
-    energy *= model.centres.square().sum(dim=1)
+def most_explaining(
+    centres: Tensor, members: Tensor, strengths: Tensor, count: int | None
+) -> Tensor:
+    """(m,) the ``count`` images, of ``centres`` (m, ...), that explain most of the features.
+
+    Without a ``count`` those that explain enough.
+    """
+    energy = torch.zeros(len(centres)).to(strengths)
+    energy.index_add_(0, members.flatten(), strengths.flatten().square())
+    energy *= centres.flatten(1).square().sum(dim=1)
     if count is None:
         return (energy >= LEAST_SHARE * energy.median()).nonzero()[:, 0]
     return energy.topk(min(count, len(energy))).indices.sort().values
@@ -245,10 +250,10 @@ def reassigned(model: FeatureModel, classes: Classes | None = None) -> Assignmen
             for rows in blocks(len(members), members.shape[1] * model.features.shape[1])
         ]
     )
-    return Assignment(members, _normalised(strengths, members, len(model.centres)))
+    return Assignment(members, normalised_strengths(strengths, members, len(model.centres)))
 
 
-def _normalised(strengths: Tensor, members: Tensor, images: int) -> Tensor:
+def normalised_strengths(strengths: Tensor, members: Tensor, images: int) -> Tensor:
     """``strengths`` (n, k) with a mean of about 1 for each image.
 
     A center can grow while the strengths of its image shrink; this would go on round by round.

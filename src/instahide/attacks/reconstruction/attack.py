@@ -2,88 +2,32 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from instahide.attacks.base import (
-    AssignedImages,
-    Budget,
-    EncodingObservation,
-    Progress,
-    require,
-)
-from instahide.attacks.reconstruction.assignment import (
-    Classes,
-    assign_by_features,
-    classes_of,
-    reassigned,
-)
-from instahide.attacks.reconstruction.clustering import find_clusters
-from instahide.attacks.reconstruction.confidence import confidence, likeness
-from instahide.attacks.reconstruction.feature_model import fit_features
+from instahide.attacks.base import AssignedImages, Budget, EncodingObservation, Progress
+from instahide.attacks.reconstruction.cropped.run import CroppedRun
 from instahide.attacks.reconstruction.mirrored import (
     merge_mirror_images,
     with_mirror_images,
 )
-from instahide.attacks.reconstruction.pair_encoder.compression import compressed
-from instahide.attacks.reconstruction.pair_encoder.features import root_mean_square
-from instahide.attacks.reconstruction.pair_encoder.selection import default_features
-from instahide.attacks.reconstruction.recovery.coefficients import (
-    CoefficientDistribution,
-    from_labels,
-    from_recovery,
-    weights,
-)
-from instahide.attacks.reconstruction.recovery.phase_retrieval import (
-    Recovery,
-    SignedEncodings,
-    recover,
-    signed_encodings,
-)
-from instahide.attacks.reconstruction.recovery.unmasked import least_squares, recover_unmasked
-from instahide.attacks.reconstruction.state import (
-    AttackState,
-    fingerprint,
-    load_state,
-    save_state,
-)
+from instahide.attacks.reconstruction.run import RECOVERED, Options, Run
 from instahide.attacks.reconstruction.volumes import as_slices, as_volumes
 
-#: Images with at least this confidence are counted as recovered; chosen on the tuning victims.
-RECOVERED = 0.8
-#: Number of generators reserved per seed, more than the number of steps.
-STEPS = 1000
+#: Largest move of a crop that is undone, as a share of the shorter side.
+MOST_MOVED = 0.25
 
 
 @dataclass(frozen=True)
-class ReconstructionAttack:
+class ReconstructionAttack(Options):
     """Recovers private images from many encodings of each, with a confidence for each image.
 
     Attributes:
-        rounds: number of rounds of recovery, assignment and coefficients before the last recovery.
-        features: computes `standardised` features (n, D) of encodings (n, C, H, W), of volumes with
-            their slices as channels; by default those of the shipped encoder for this shape, or
-            `edges_of_square` if there is none.
-        training: seconds to train an encoder on the shadow images that the threat model grants, at
-            most half the budget; 0 to use the shipped encoder.
-        folder: folder in which to save the state after every step, so that a later run on the same
-            encodings can resume. It will contain private images as far as they are recovered.
-        seed: seed of the attacker's random choices.
         device: device to compute on; by default a GPU, if there is one.
     """
 
-    rounds: int = 2
-    features: Callable[[Tensor], Tensor] | None = None
-    training: float = 0.0
-    folder: Path | None = None
-    seed: int = 0
     device: torch.device | str | None = None
     name: str = "reconstruction"
     title: str = "Private images from many encodings of each, by phase retrieval"
@@ -100,12 +44,21 @@ class ReconstructionAttack:
             return "Every private image is in a single encoding."
         if self.training > 0 and observation.shadow is None:
             return "Training needs shadow images, and the threat model grants none."
-        if observation.augmentation.padding:
-            return (
-                "Images were cropped at random before mixing, which this attack cannot undo. This "
-                "does not mean that such encodings are safe: other attacks can undo it."
+        return self._applies_to_crops(observation) if observation.augmentation.padding else None
+
+    def _applies_to_crops(self, observation: EncodingObservation) -> str | None:
+        most = MOST_MOVED * min(observation.encodings.shape[-2:])
+        if not observation.scheme.mask or self.features is not None:
+            why = (
+                "Images were cropped at random, which this attack undoes only under a mask and by "
             )
-        return None
+            why += "its own features."
+        elif observation.augmentation.padding > most:
+            why = f"Images were moved by up to {observation.augmentation.padding} pixels by random "
+            why += f"crops, and this attack undoes at most {most:.0f}."
+        else:
+            return None
+        return why + " This does not mean that such encodings are safe: other attacks can undo it."
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
@@ -128,167 +81,8 @@ class ReconstructionAttack:
     def _run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress
     ) -> AssignedImages:
+        run = CroppedRun if observation.augmentation.padding else Run
         if not observation.augmentation.flip:
-            return _Run(self, observation, budget, progress).reconstruction()
-        both = _Run(self, with_mirror_images(observation), budget, progress).reconstruction()
+            return run(self, observation, budget, progress).reconstruction()
+        both = run(self, with_mirror_images(observation), budget, progress).reconstruction()
         return merge_mirror_images(both, RECOVERED)
-
-
-class _Run:
-    """One run: the observation and the state of the attack."""
-
-    def __init__(
-        self,
-        attack: ReconstructionAttack,
-        observation: EncodingObservation,
-        budget: Budget,
-        progress: Progress,
-    ) -> None:
-        self.attack, self.budget, self.progress = attack, budget, progress
-        self.scheme, self.began = observation.scheme, time.monotonic()
-        self.observation, self.encodings = observation, observation.encodings
-        self.scale = root_mean_square(observation.encodings)
-        self.labels = observation.labels
-        self.soft = observation.labels is not None and observation.threat.labels == "soft"
-        self.distribution = CoefficientDistribution.of(self.scheme)
-        copies = observation.threat.encodings_per_image
-        self.count = None if copies is None else round(len(observation) / copies)
-        self.name = fingerprint(observation, attack.rounds, attack.seed)
-        kept = None if attack.folder is None else load_state(attack.folder, self.name)
-        self.features = self._features(observation)
-        self.state = kept or self._initial_state()
-        self._keep()
-
-    @cached_property
-    def signed(self) -> SignedEncodings:
-        """The encodings, with the signs that a network predicts."""
-        return signed_encodings(self.observation)
-
-    def reconstruction(self) -> AssignedImages:
-        """Continue from the current state."""
-        return self._masked() if self.scheme.mask else self._unmasked()
-
-    def _masked(self) -> AssignedImages:
-        state = self.state
-        steps = list(self._steps())
-        for number, (what, step) in enumerate(steps, 1):
-            if number <= state.step:
-                continue
-            if state.images is not None and self.budget.left == 0:
-                break
-            self.progress(what, 0.2 + 0.7 * number / (len(steps) + 1))
-            step(self._generator(number))
-            state.step, state.confidence = number, None
-            self._keep()
-        if state.confidence is None:
-            self.progress("confidence", 0.9)
-            images, generator = require(state.images), self._generator(STEPS - 1)
-            state.confidence = confidence(self.signed, state.mixes(), images, generator)
-            self._keep()
-        return self._result()
-
-    def _steps(self) -> Iterator[tuple[str, Callable[[torch.Generator], object]]]:
-        for number in range(1, self.attack.rounds + 1):
-            yield f"recovery and assignment, round {number}", self._round
-        yield "final recovery", self._recover
-
-    def _unmasked(self) -> AssignedImages:
-        state = self.state
-        self.progress("recovery", 0.5)
-        images, state.assignment, state.coefficients = recover_unmasked(
-            self.encodings,
-            state.assignment,
-            state.coefficients,
-            len(state.centres),
-            self.count,
-        )
-        mixed = weights(state.assignment, state.coefficients, len(images))
-        state.images = images / self.scale
-        self.progress("confidence", 0.9)
-        first, second = (
-            least_squares(self.encodings[half], mixed[half])
-            for half in (slice(0, None, 2), slice(1, None, 2))
-        )
-        state.confidence = likeness(first, second)
-        return self._result()
-
-    def _features(self, observation: EncodingObservation) -> Tensor:
-        self.progress("features", 0.0)
-        if self.attack.features is not None:
-            found = self.attack.features(self.encodings).to(self.encodings.device)
-            return compressed(found, lambda block: block)
-        seconds = min(self.attack.training, self.budget.left / 2)
-        training = self.budget.part(seconds) if seconds > 0 else None
-        return default_features(observation, training, self.progress, self.attack.folder)
-
-    def _initial_state(self) -> AttackState:
-        self.progress("groups", 0.1)
-        private_k = self.scheme.private_k
-        groups = find_clusters(self.features, self.count, private_k, self._generator(0))
-        found, centres = assign_by_features(
-            self.features, groups, min(private_k, len(groups)), self.distribution.strength_variance,
-            count=self.count, labels=self.labels,
-        )  # fmt: skip
-        guess = self.distribution.from_strengths(found.strengths)
-        state = AttackState(centres, found.members, guess)
-        state.coefficients = self._coefficients(state, guess)
-        return state
-
-    def _classes(self, centres: Tensor) -> Classes | None:
-        return None if self.labels is None else classes_of(self.features, centres, self.labels)
-
-    def _coefficients(self, state: AttackState, guess: Tensor) -> Tensor:
-        """(n, k) coefficients from soft labels, or else ``guess`` (n, k)."""
-        if not self.soft or self.labels is None:
-            return guess
-        labels = self.labels
-        if self.scheme.label_mode == "renormalised":
-            labels = labels * self.distribution.total
-        of = classes_of(self.features, state.centres, labels).of
-        return from_labels(labels, of, state.assignment, guess)
-
-    def _round(self, generator: torch.Generator) -> None:
-        """Recover images, then reassign them and recompute the coefficients."""
-        state, mixes = self.state, self.state.mixes()
-        recovery = self._recover(generator)
-        strengths = state.coefficients.square()
-        model = fit_features(
-            self.features, state.assignment, strengths / strengths.mean(), len(state.centres),
-            self.distribution.strength_variance,
-        )  # fmt: skip
-        found = reassigned(model, self._classes(model.directions))
-        state.assignment, state.centres = found.members, model.directions
-        features = self.distribution.from_strengths(found.strengths)
-        edges = from_recovery(recovery, mixes, found.members, self.distribution)
-        # Their errors differ in kind.
-        state.coefficients = self._coefficients(state, (features + edges) / 2)
-
-    def _recover(self, generator: torch.Generator) -> Recovery:
-        recovery = recover(self.signed, self.state.mixes(), generator=generator)
-        self.state.images = recovery.images
-        return recovery
-
-    def _generator(self, step: int) -> torch.Generator:
-        """A generator for this step, so that a resumed run gives the same result."""
-        return torch.Generator().manual_seed(STEPS * self.attack.seed + step)
-
-    def _keep(self) -> None:
-        self.state.canonicalize(self.encodings.device)
-        if self.attack.folder is not None and self.scheme.mask:
-            save_state(self.attack.folder, self.state, self.name)
-
-    def _result(self) -> AssignedImages:
-        state, sure = self.state, require(self.state.confidence)
-        self.progress("done", 1.0)
-        return AssignedImages(
-            (require(state.images) * self.scale).cpu(),
-            state.assignment.cpu(),
-            state.coefficients.cpu(),
-            sure.cpu(),
-            statistics={
-                "groups": float(len(state.centres)),
-                "recovered": float((sure >= RECOVERED).sum()),
-                "mean_confidence": float(sure.mean()),
-                "seconds": time.monotonic() - self.began,
-            },
-        )

@@ -70,7 +70,7 @@ def grow_clusters(features: Tensor, size: int, starts: Tensor) -> Clusters:
         own = starts[rows]
         local = torch.cat([own[:, None], nearest_neighbours(features, own)], dim=1)
         held = features[local]
-        grown, densities[rows] = _grow((held @ held.mT).clamp_(max=cap), size)
+        grown, densities[rows] = grow((held @ held.mT).clamp_(max=cap), size)
         members[rows] = local.gather(1, grown)
     return Clusters(members, densities)
 
@@ -137,8 +137,11 @@ def _count(features: Tensor, order: Tensor) -> int:
     return len(choose_clusters(features, grow_clusters(features, FIRST, starts)))
 
 
-def _grow(likeness: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Grow from the first of k encodings: members (s, size) of the k, and the last's similarity.
+def grow(likeness: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Grow a cluster from the first of k encodings.
+
+    Returns:
+        Its members (s, size) of the k, and the mean similarity (s,) of the last to the others.
 
     Args:
         likeness: (s, k, k) similarities.

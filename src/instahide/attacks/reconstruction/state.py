@@ -11,6 +11,7 @@ from torch import Tensor
 
 from instahide.attacks.attack_file import REMEDY, read_attack_file, write_attack_file
 from instahide.attacks.base import EncodingObservation
+from instahide.attacks.reconstruction.recovery.moved_mixing import MovedMixing
 from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 from instahide.errors import DamagedFileError
 
@@ -27,6 +28,8 @@ class AttackState:
         coefficients: (n, k) coefficients of these images.
         images: (m, C, H, W) recovered images; None before the first recovery.
         confidence: (m,) confidence in these images; None before it is computed.
+        moves: (n, k, 2) by how many pixels each image of an encoding is moved down and right; None
+            if they are not moved.
         step: number of finished steps of the attack.
     """
 
@@ -35,11 +38,16 @@ class AttackState:
     coefficients: Tensor
     images: Tensor | None = None
     confidence: Tensor | None = None
+    moves: Tensor | None = None
     step: int = 0
 
     def mixes(self) -> SparseMixing:
         """The coefficient of each image in each encoding."""
-        return SparseMixing(self.assignment, self.coefficients, len(self.centres))
+        count = len(self.centres)
+        if self.moves is None:
+            return SparseMixing(self.assignment, self.coefficients, count)
+        padding = int(self.moves.abs().max())
+        return MovedMixing(self.assignment, self.coefficients, count, self.moves, padding)
 
     def canonicalize(self, device: torch.device) -> None:
         """Give all tensors the same memory layout, whether computed or read from a file.
@@ -56,7 +64,8 @@ class AttackState:
 
 def fingerprint(observation: EncodingObservation, *settings: object) -> str:
     """An identifier of the observation and settings to which a state belongs."""
-    digest = hashlib.sha256(f"{observation.scheme}{observation.threat}{settings}".encode())
+    about = observation.scheme, observation.threat, observation.augmentation, settings
+    digest = hashlib.sha256("".join(map(str, about)).encode())
     for tensor in (observation.encodings, observation.labels):
         if tensor is not None:
             digest.update(f"{tuple(tensor.shape)}".encode())

@@ -14,6 +14,7 @@ from torch import Tensor
 from instahide.attacks.base import EncodingObservation, require
 from instahide.attacks.reconstruction.mirrored import with_mirror_images
 from instahide.attacks.reconstruction.recovery.coefficients import weights
+from instahide.attacks.reconstruction.recovery.moved_mixing import MovedMixing
 from instahide.attacks.reconstruction.recovery.phase_retrieval import refine, signed_encodings
 from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 from instahide.attacks.reconstruction.recovery.unmasked import least_squares
@@ -29,13 +30,15 @@ LOW = 0.05
 def refined_truth(observation: EncodingObservation, truth: GroundTruth) -> Tensor:
     """(N, C, H, W) images, or volumes, recovered from the true images, assignment and coefficients.
 
+    And from the true moves, if images were cropped at random.
+
     Raises:
-        InstaHideError: the images were cropped at random, which the recovery cannot undo.
+        InstaHideError: the images were cropped at random, and there is no mask.
     """
-    if observation.augmentation.padding:
+    if observation.augmentation.padding and not observation.scheme.mask:
         raise InstaHideError(
-            "The ceiling of a reconstruction from randomly cropped images is unknown.",
-            "Use an augmentation with a padding of 0.",
+            "The ceiling of a reconstruction from cropped images without a mask is unknown.",
+            "Use an augmentation with a padding of 0, or a scheme with a mask.",
         )
     if observation.augmentation.flip:
         both = refined_truth(with_mirror_images(observation), with_mirrored_truth(truth))
@@ -48,8 +51,12 @@ def refined_truth(observation: EncodingObservation, truth: GroundTruth) -> Tenso
         return least_squares(observation.encodings, weights(members, coefficients, count))
     scale = observation.encodings.square().mean().sqrt().clamp(min=1e-12)
     start = truth.images.reshape(count, -1, *truth.images.shape[-2:]) / scale
-    signed = signed_encodings(as_slices(observation))
-    found = refine(signed, SparseMixing(members, coefficients, count), start).images
+    mixes = SparseMixing(members, coefficients, count)
+    if observation.augmentation.padding:
+        moves = require(truth.moves)[:, : truth.private_k, :2]
+        padding = observation.augmentation.padding
+        mixes = MovedMixing(members, coefficients, count, moves, padding)
+    found = refine(signed_encodings(as_slices(observation)), mixes, start).images
     return scale * as_volumes(found, truth.images.shape[1:])
 
 
@@ -69,8 +76,15 @@ def with_mirrored_truth(truth: GroundTruth) -> GroundTruth:
         partners=torch.cat([partners, across]),
         coefficients=torch.cat([truth.coefficients, truth.coefficients]),
         negated=torch.cat([truth.negated, truth.negated.flip(-1)]),
-        moves=None,
+        moves=_mirrored_moves(require(truth.moves)),
     )
+
+
+def _mirrored_moves(moves: Tensor) -> Tensor:
+    """(2 n, k, 3) the ``moves`` (n, k, 3) of encodings and of their mirror images."""
+    plain = moves.clone()
+    plain[:, :, 2] = 0
+    return torch.cat([plain, plain * torch.tensor([1, -1, 1])])
 
 
 def ceiling_of(

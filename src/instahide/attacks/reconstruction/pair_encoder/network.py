@@ -79,6 +79,31 @@ class PairEncoder(nn.Module):
         weights = self.shares.softmax(0).sqrt()
         return torch.cat([w * _even(part) for w, part in zip(weights, parts, strict=True)], dim=1)
 
+    def maps(self, sizes: Tensor) -> Tensor:
+        """(n, C, H, W) `magnitudes` -> (n, c, H, W) the features, all at full resolution.
+
+        They move with the encodings: the branch at half resolution is computed at every pixel.
+        """
+        if sizes.shape[1] == self.channels:
+            return self._maps(sizes)
+        each = sizes[:, :, None].expand(-1, -1, self.channels, -1, -1).unbind(1)
+        return torch.cat([self._maps(gray) for gray in each], dim=1)
+
+    def _maps(self, sizes: Tensor) -> Tensor:
+        planes = _planes(sizes)
+        fine = self.fine((planes - self.centre) / self.spread)
+        coarse = F.avg_pool2d(F.pad(fine, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
+        for layer in self.coarse:
+            if isinstance(layer, nn.Conv2d):
+                coarse = F.conv2d(coarse, layer.weight, layer.bias, padding=2, dilation=2)
+            else:
+                coarse = layer(coarse)
+        edges = planes[:, -sizes.shape[1] :]
+        parts = [self.fine_features(fine), self.coarse_features(coarse), edges]
+        weights = self.shares.softmax(0).sqrt()
+        each = [w * _even(p).reshape(p.shape) for w, p in zip(weights, parts, strict=True)]
+        return torch.cat(each, dim=1)
+
     def calibrate(self, sizes: Tensor) -> None:
         """Set the mean and standard deviation of the inputs from `magnitudes` (n, C, H, W)."""
         planes = _planes(sizes)

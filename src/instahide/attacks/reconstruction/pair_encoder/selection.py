@@ -50,19 +50,22 @@ def default_features(
     encodings = observation.encodings
     if not observation.scheme.mask:
         return compressed(encodings, raw_edges)
-    encoder = _encoder(observation, training, progress, folder)
+    encoder = chosen_encoder(observation, training, progress, folder)
     features = raw_edges_of_square if encoder is None else encoder.to(encodings.device)
     with torch.no_grad():
         return compressed(magnitudes(encodings), features)
 
 
-def _encoder(
+def chosen_encoder(
     observation: EncodingObservation,
     training: Budget | None,
     progress: Progress,
     folder: Path | None,
 ) -> PairEncoder | None:
-    """The encoder in ``folder``, or the shipped one for this shape, trained within a budget."""
+    """The encoder in ``folder``, or the shipped one for this shape, trained within a budget.
+
+    None if there is none for this shape. The arguments are those of `default_features`.
+    """
     kept = None if folder is None else folder / FILE
     if kept is not None and kept.exists():
         return load_encoder(kept)

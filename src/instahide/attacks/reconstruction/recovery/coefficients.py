@@ -86,7 +86,10 @@ def from_labels(labels: Tensor, classes: Tensor, members: Tensor, guess: Tensor)
 
 
 def from_recovery(
-    recovery: Recovery, mixes: SparseMixing, members: Tensor, distribution: CoefficientDistribution
+    recovery: Recovery,
+    mixes: SparseMixing,
+    found: SparseMixing,
+    distribution: CoefficientDistribution,
 ) -> Tensor:
     """(n, k) coefficients by least squares on the edges of the images, by rank.
 
@@ -96,24 +99,24 @@ def from_recovery(
     Args:
         recovery: the images and the signs of the encodings.
         mixes: coefficients with which they were recovered.
-        members: (n, k) images of each encoding.
+        found: the images of each encoding for which coefficients are wanted.
         distribution: distribution of the coefficients.
     """
-    edges = high_pass(recovery.images).flatten(1)
-    found = torch.empty(members.shape).to(edges)
+    edges, members = high_pass(recovery.images), found.members
+    wanted = torch.empty(members.shape).to(edges)
     influence = mixes.leverages(recovery.noise, PENALTY)
     share = (influence * mixes.coefficients).sum(dim=1, keepdim=True).clamp(max=MOST_OWN)
     for rows in mixes.blocks:
-        private = high_pass(recovery.private[rows]).flatten(1)
-        signed = high_pass(recovery.residue[rows]).flatten(1) + private
+        private = high_pass(recovery.private[rows])
+        signed = (high_pass(recovery.residue[rows]) + private).flatten(1)
         # What the images would leave of the encoding, had they been recovered without it.
-        left = (private - mixes.mixed(edges, rows)) / (1 - share[rows])
+        left = (private - mixes.mixed(edges, rows)).flatten(1) / (1 - share[rows])
         same = members[rows, :, None] == mixes.members[rows, None, :]
         own = (same * influence[rows, None, :]).sum(dim=2)
-        held = edges[members[rows]] - own[:, :, None] * left[:, None, :]
+        held = found.each(edges, rows).flatten(2) - own[:, :, None] * left[:, None, :]
         products = held @ signed[:, :, None]
         gram = held @ held.mT
         penalty = (RIDGE * gram.diagonal(dim1=1, dim2=2).mean()).clamp(min=1e-12)
         system = gram + penalty * torch.eye(members.shape[1]).to(gram)
-        found[rows] = torch.linalg.solve(system, products)[:, :, 0]
-    return distribution.matched(found.clamp(min=0))
+        wanted[rows] = torch.linalg.solve(system, products)[:, :, 0]
+    return distribution.matched(wanted.clamp(min=0))

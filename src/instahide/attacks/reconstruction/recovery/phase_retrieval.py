@@ -5,11 +5,15 @@ signs that a network predicts, see `predicted_signs`. Then the E-step computes t
 for the current images and these predictions. The M-step is one ridge regression for all pixels,
 because the weights are the same for every pixel. The contribution of public images is their mean,
 and smooth noise, which is predicted from the neighbors of each pixel.
+
+If images were moved before they were mixed (`MovedMixing`), black came in at their borders. All
+coefficients of a mix add up to 1. An encoding is therefore black plus the mix of images relative to
+black, and these are 0 outside.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +22,7 @@ from torch.nn import functional as F
 from instahide.attacks.base import EncodingObservation
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes, root_mean_square
 from instahide.attacks.reconstruction.pair_encoder.filters import blur, from_neighbours
+from instahide.attacks.reconstruction.recovery.moved_mixing import windows
 from instahide.attacks.reconstruction.recovery.sign_network import (
     natural_mean,
     pixel_moments,
@@ -58,11 +63,15 @@ class SignedEncodings:
         sizes: (n, C, H, W) `magnitudes`.
         signs: (n, C, H, W) expected signs, see `predicted_signs`.
         public: (C,) mean of the public images, on the scale of ``sizes``.
+        black: () or (C, 1, 1) what comes in at the borders of moved images, on the same scale.
+        coverage: () or (H, W) probability that a pixel is not from outside of a moved image.
     """
 
     sizes: Tensor
     signs: Tensor
     public: Tensor
+    black: Tensor = field(default_factory=lambda: torch.zeros(()))
+    coverage: Tensor = field(default_factory=lambda: torch.ones(()))
 
     def values(self, rows: slice) -> Tensor:
         """(r, C, H, W) expected values of the encodings ``rows``, each right up to its sign."""
@@ -84,7 +93,18 @@ def signed_encodings(observation: EncodingObservation) -> SignedEncodings:
         public = torch.from_numpy(some).mean(dim=(0, 2, 3))
     scale = root_mean_square(encodings).clamp(min=1e-12)
     signs = predicted_signs(observation, network)
-    return SignedEncodings(magnitudes(encodings), signs, public.to(encodings) / scale)
+    signed = SignedEncodings(magnitudes(encodings), signs, public.to(encodings) / scale)
+    padding = observation.augmentation.padding
+    if not padding:
+        return signed
+    black = (-mean / std).to(encodings)[:, None, None] / scale
+    return replace(signed, black=black, coverage=coverage(encodings, padding))
+
+
+def coverage(images: Tensor, padding: int) -> Tensor:
+    """(H, W) probability that a pixel of moved ``images`` (..., H, W) is not from outside."""
+    whole = torch.ones(1, 1, *images.shape[-2:]).to(images)
+    return windows(whole, padding).mean(dim=(0, 1, 2, 3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +114,7 @@ class Recovery:
     Attributes:
         images: (m, C, H, W) private images.
         private: (n, C, H, W) private part of each encoding, from signs that were estimated without
-            the influence of this encoding on the images.
+            the influence of this encoding on the images. As ``residue`` it is relative to black.
         residue: (n, C, H, W) public part of each encoding.
         noise: (n,) variance of the errors of both.
     """
@@ -123,13 +143,14 @@ def initial_images(
 ) -> Tensor:
     """(m, C, H, W) images by least squares, from encodings with synchronized signs."""
     pooled = [F.avg_pool2d(encodings.values(r), POOL, ceil_mode=True) for r in mixes.blocks]
-    signs = synchronized_signs(torch.cat(pooled), mixes, generator)
+    signs = synchronized_signs(torch.cat(pooled), mixes.coarse(POOL), generator)
     share, even = public_share(mixes), torch.ones_like(signs)
     ridge = FIRST_RIDGE * float(mixes.energies(even).mean())
+    mean = (encodings.public[:, None, None] - encodings.black) * encodings.coverage
 
     def private(rows: slice, turn: Tensor) -> Tensor:
-        public = _spread(share[rows]) * encodings.public[:, None, None]
-        return encodings.values(rows) * _spread(turn[rows]) - public
+        signed = encodings.values(rows) * _spread(turn[rows])
+        return signed - encodings.black - _spread(share[rows]) * mean
 
     def fitted(turn: Tensor) -> tuple[float, Tensor]:
         sums = torch.zeros(mixes.images, *encodings.sizes.shape[1:]).to(encodings.sizes)
@@ -140,7 +161,7 @@ def initial_images(
         return sum(float(error.square().sum()) for error in left), images
 
     # All signs can be wrong at once, which changes what public images look like.
-    return min((fitted(signs), fitted(-signs)), key=lambda fit: fit[0])[1]
+    return min((fitted(signs), fitted(-signs)), key=lambda fit: fit[0])[1] + encodings.black
 
 
 def refine(
@@ -161,22 +182,23 @@ class _Refinement:
     """The state of `refine`. It works on blocks of encodings, to save memory.
 
     Attributes:
-        images: (m, C, H, W) images.
-        private: (n, C, H, W) private part of each encoding.
-        residue: (n, C, H, W) public part of each encoding.
+        images: (m, C, H, W) images, relative to black.
+        private: (n, C, H, W) private part of each encoding, relative to black.
+        residue: (n, C, H, W) public part of each encoding, relative to black.
         noise: (n,) variance of the errors of both.
         own: (n,) influence of each encoding on its own private part.
-        mean: (C, 1, 1) mean of the public images.
+        share: (n, 1, 1, 1) or (n, 1, H, W) weight of the mean public image in each encoding.
+        mean: (C, 1, 1) mean of the public images, relative to black.
         slope: how much of a pixel's residue its neighbors predict.
     """
 
     def __init__(self, encodings: SignedEncodings, mixes: SparseMixing, images: Tensor) -> None:
-        self.encodings, self.mixes, self.images = encodings, mixes, images
-        self.share = _spread(public_share(mixes))
-        self.mean, self.slope = encodings.public[:, None, None], FIRST_SLOPE
+        self.encodings, self.mixes, self.images = encodings, mixes, images - encodings.black
+        self.share = _spread(public_share(mixes)) * encodings.coverage
+        self.mean, self.slope = encodings.public[:, None, None] - encodings.black, FIRST_SLOPE
         self.residue = (self.share * self.mean).expand_as(encodings.sizes).clone()
         self.private = torch.zeros_like(encodings.sizes)
-        self.noise = _white(encodings.sizes, mixes, images)
+        self.noise = _white(encodings, mixes, self.images)
         self.own = torch.zeros_like(self.noise)
 
     def step(self) -> None:
@@ -193,13 +215,15 @@ class _Refinement:
 
     def recovery(self) -> Recovery:
         """The result so far."""
-        return Recovery(self.images, self.private, self.residue, self.noise)
+        images = self.images + self.encodings.black
+        return Recovery(images, self.private, self.residue, self.noise)
 
     def _expect(self, rows: slice, moments: _Moments) -> None:
         """The E-step for one block of encodings."""
         sizes = self.encodings.sizes[rows]
         own, share = _spread(self.own[rows]), self.share[rows]
         others = (self.mixes.mixed(self.images, rows) - own * self.private[rows]) / (1 - own)
+        others += self.encodings.black
         signed = self._signed(rows, others)
         public = signed - others
         around = from_neighbours(public - share * self.mean, NEIGHBOURS)
@@ -210,7 +234,7 @@ class _Refinement:
         noise = ((public - self.residue[rows]).square() + unsure).mean(dim=(1, 2, 3))
         noise = 0.5 * self.noise[rows] + 0.5 * noise
         self.noise[rows] = noise.maximum(LEAST_NOISE * _energy(sizes))
-        self.private[rows] = signed - self.residue[rows]
+        self.private[rows] = signed - self.residue[rows] - self.encodings.black
 
     def _signed(self, rows: slice, others: Tensor) -> Tensor:
         """Expected encodings, from images recovered from the ``others`` and predicted signs."""
@@ -230,9 +254,9 @@ class _Moments:
         self._product, self._square = torch.zeros(()), torch.zeros(())
 
     def add(self, public: Tensor, share: Tensor, rest: Tensor, around: Tensor) -> None:
-        """Add a block: public parts, their coefficients, and what neighbors predict of the rest."""
+        """Add a block: public parts, weights of their mean, what neighbors predict of the rest."""
         self._public = (share * public).mean(dim=(2, 3)).sum(dim=0) + self._public.to(public)
-        self._shares = share.square().sum() + self._shares.to(public)
+        self._shares = share.square().mean(dim=(1, 2, 3)).sum() + self._shares.to(public)
         self._product = (rest * around).sum() + self._product.to(public)
         self._square = around.square().sum() + self._square.to(public)
 
@@ -262,7 +286,8 @@ def _energy(sizes: Tensor) -> Tensor:
     return sizes.square().mean(dim=(1, 2, 3))
 
 
-def _white(sizes: Tensor, mixes: SparseMixing, images: Tensor) -> Tensor:
-    """(n,) energy of each encoding that ``images`` do not explain."""
-    left = [_energy(sizes[rows]) - _energy(mixes.mixed(images, rows)) for rows in mixes.blocks]
-    return torch.cat(left).maximum(LEAST_WHITE * _energy(sizes))
+def _white(encodings: SignedEncodings, mixes: SparseMixing, images: Tensor) -> Tensor:
+    """(n,) energy of each encoding that ``images``, relative to black, do not explain."""
+    energy = torch.cat([_energy(encodings.sizes[rows]) for rows in mixes.blocks])
+    known = [_energy(mixes.mixed(images, rows) + encodings.black) for rows in mixes.blocks]
+    return (energy - torch.cat(known)).maximum(LEAST_WHITE * energy)

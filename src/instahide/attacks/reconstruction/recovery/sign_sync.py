@@ -41,9 +41,8 @@ class _Similarities:
     """The (n, n) similarities of encodings, without their diagonal; only products are computed."""
 
     def __init__(self, signed: Tensor, mixes: SparseMixing) -> None:
-        self.values = signed.flatten(1)
-        self.mixes, self.noise = mixes, self.values.square().sum(dim=1).clamp(min=1e-12)
-        self.values = self.values / self.noise.sqrt()[:, None]
+        self.mixes, self.noise = mixes, signed.square().sum(dim=(1, 2, 3)).clamp(min=1e-12)
+        self.values = signed / self.noise.sqrt()[:, None, None, None]
         self.noise = self.noise / self.noise.mean()
         even = torch.ones_like(self.noise)
         self.ridge = RIDGE * float(mixes.energies(even).mean())
@@ -52,13 +51,13 @@ class _Similarities:
 
     def explained(self, signs: Tensor) -> float:
         """The part of all encodings that images explain with these ``signs`` (n,)."""
-        images = torch.zeros(self.mixes.images, self.values.shape[1]).to(self.values)
+        images = self.values.new_zeros(self.mixes.images, *self.values.shape[1:])
         return float(signs @ self._applied(signs, images, LAST_STEPS)[0])
 
     def settled(self, generator: torch.Generator) -> Tensor:
         """(n,) signs from a random start."""
         vector = torch.randn(len(self.values), generator=generator).to(self.values)
-        images = torch.zeros(self.mixes.images, self.values.shape[1]).to(self.values)
+        images = self.values.new_zeros(self.mixes.images, *self.values.shape[1:])
         for _ in range(ITERATIONS):
             product, images = self._applied(vector, images)
             vector = product + MOMENTUM * vector
@@ -79,11 +78,11 @@ class _Similarities:
 
         Args:
             signs: (n,) signs.
-            images: (m, D) images for similar signs.
+            images: (m, C, h, w) images for similar signs.
             steps: steps of conjugate gradients.
         """
-        root = self.noise.sqrt()[:, None]
-        sums = self.mixes.summed(self.values * signs[:, None] / root)
+        root = self.noise.sqrt()[:, None, None, None]
+        sums = self.mixes.summed(self.values * signs[:, None, None, None] / root)
         images = self.mixes.solved(sums, self.noise, self.ridge, images, steps)
         mixed = self.mixes.mixed(images) / root
-        return (self.values * mixed).sum(dim=1) - self.own * signs, images
+        return (self.values * mixed).sum(dim=(1, 2, 3)) - self.own * signs, images

@@ -56,6 +56,14 @@ class SparseMixing:
         """(n,) sum of the coefficients of each encoding."""
         return self.coefficients.sum(dim=1)
 
+    def each(self, images: Tensor, rows: slice) -> Tensor:
+        """(r, k, ...) the ``images`` (m, ...) of each encoding of ``rows``, not yet mixed."""
+        return images[self.members[rows]]
+
+    def coarse(self, block: int) -> SparseMixing:
+        """The same for means of blocks of ``block`` x ``block`` pixels."""
+        return self
+
     def mixed(self, images: Tensor, rows: slice = slice(None)) -> Tensor:
         """(r, ...) the mixes of ``images`` (m, ...) in the encodings ``rows``."""
         flat = F.embedding_bag(

@@ -1,0 +1,78 @@
+"""Products with the coefficients if every image of a mix was moved, as by random crops."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
+
+
+@dataclass(frozen=True, eq=False)
+class MovedMixing(SparseMixing):
+    """The coefficients of m images in n encodings, each moved within its frame.
+
+    Pixels from outside of an image are 0, so that images are to be given without `black`.
+
+    Attributes:
+        moves: (n, k, 2) int64 pixels down and right by which each image is moved.
+        padding: largest move.
+    """
+
+    moves: Tensor
+    padding: int
+
+    def __getitem__(self, rows: slice) -> MovedMixing:
+        return replace(
+            self,
+            members=self.members[rows],
+            coefficients=self.coefficients[rows],
+            moves=self.moves[rows],
+        )
+
+    def each(self, images: Tensor, rows: slice) -> Tensor:
+        """(r, k, C, H, W) the moved ``images`` (m, C, H, W) of each encoding, not yet mixed."""
+        there = windows(images, self.padding)
+        found = [
+            there[members, :, self.padding - moves[:, 0], self.padding - moves[:, 1]]
+            for members, moves in zip(
+                self.members[rows].unbind(1), self.moves[rows].unbind(1), strict=True
+            )
+        ]
+        return torch.stack(found, dim=1)
+
+    def mixed(self, images: Tensor, rows: slice = slice(None)) -> Tensor:
+        """(r, C, H, W) the mixes of ``images`` (m, C, H, W) in the encodings ``rows``."""
+        held = self.each(images, rows)
+        return torch.einsum("rk,rkchw->rchw", self.coefficients[rows], held)
+
+    def add(self, total: Tensor, encodings: Tensor, rows: slice) -> None:
+        """Add the weighted sums of ``encodings`` (r, C, H, W), moved back, to ``total``."""
+        there, places = windows(encodings, self.padding), torch.arange(len(encodings))
+        for members, weights, moves in zip(
+            self.members[rows].unbind(1),
+            self.coefficients[rows].unbind(1),
+            self.moves[rows].unbind(1),
+            strict=True,
+        ):
+            back = there[places, :, self.padding + moves[:, 0], self.padding + moves[:, 1]]
+            total.index_add_(0, members, back * weights[:, None, None, None])
+
+    def coarse(self, block: int) -> MovedMixing:
+        """The same for means of blocks of ``block`` x ``block`` pixels: moves by whole blocks."""
+        rounded = (self.moves / block).round().long()
+        return replace(self, moves=rounded, padding=math.ceil(self.padding / block))
+
+
+def windows(images: Tensor, padding: int) -> Tensor:
+    """(n, C, 2 p + 1, 2 p + 1, H, W) all windows of images (n, C, H, W) padded with zeros.
+
+    A view of the padded images. Window (y, x) shows an image moved by ``padding`` - y down and by
+    ``padding`` - x right.
+    """
+    height, width = images.shape[-2:]
+    return F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
