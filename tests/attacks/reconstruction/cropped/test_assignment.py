@@ -65,7 +65,8 @@ def test_planted_images_are_found_with_their_moves(told: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     count = IMAGES if told else None
     found = place_images(normalized(maps), 2, PADDING, generator, count=count, labels=None)
-    assert len(found.centres) == IMAGES
+    # Who is not told how many there are takes up to two more for images.
+    assert IMAGES <= len(found.centres) <= (IMAGES if told else IMAGES + 2)
     assert rightly(found, truth) > 0.9
     assert found.moves.abs().max() <= PADDING
 
