@@ -18,6 +18,7 @@ from statistics import mean
 import torch
 from rich.console import Console
 
+from experiments import color_patches
 from experiments.records import by_scheme, percent, rows_of, run_missing
 from instahide.training.progress import Lines
 from instahide.training.settings import TrainSettings
@@ -51,7 +52,8 @@ def settings_of(
     With ``cross-4-signed`` the network sees signs.
     """
     kind, *rest = scheme.split("-")
-    values = {"data": data, "scheme": kind, "seed": seed, "epochs": epochs, "model": model}
+    values = {"scheme": kind, "seed": seed, "epochs": epochs, "model": model}
+    values["data"] = color_patches.source() if data == color_patches.NAME else data
     values["precision"] = precision
     if rest:
         values["k"] = int(rest[0])
