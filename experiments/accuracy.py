@@ -52,8 +52,9 @@ def settings_of(
     With ``cross-4-signed`` the network sees signs.
     """
     kind, *rest = scheme.split("-")
-    values = {"scheme": kind, "seed": seed, "epochs": epochs, "model": model}
-    values["data"] = color_patches.source() if data == color_patches.NAME else data
+    values = {"data": data, "scheme": kind, "seed": seed, "epochs": epochs, "model": model}
+    if data == color_patches.NAME:
+        values |= {"data": color_patches.source(), "batch_size": color_patches.BATCH_SIZE}
     values["precision"] = precision
     if rest:
         values["k"] = int(rest[0])

@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from experiments import color_patches
 from experiments.chart_style import INK, SCHEMES, finish
 
 DIGITS = "mnist-5k"
-TITLES = {DIGITS: "MNIST digits"}
+TITLES = {DIGITS: "MNIST digits", color_patches.NAME: "Color photographs"}
 COLUMNS = 2
 #: In the free panel.
 KEY = "T: encodings\nof each image\n\n★ plain images\n\ngray: the other\nschemes"

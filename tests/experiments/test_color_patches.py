@@ -43,12 +43,23 @@ def test_training_and_test_patches_have_no_pixel_in_common() -> None:
 
 
 def test_a_patch_is_what_its_square_shows() -> None:
-    picture = photo(1)
     # A square of 32 pixels is not resized.
-    found = cut(picture, [Cell(64, 128, 64)], 20, np.random.default_rng(0))
-    for patch, (top, left, side) in zip(found.patches, found.squares, strict=True):
-        assert side == color_patches.SIDE
+    side = color_patches.SIDE
+    picture = photo(1, side * color_patches.PATCH_SHARE)
+    found = cut(picture, [Cell(64, 128, 2 * side)], 20, np.random.default_rng(0))
+    for patch, square in zip(found.patches, found.squares.tolist(), strict=True):
+        top, left, across = square
+        assert across == side
+        assert 64 <= top <= 64 + side
+        assert 128 <= left <= 128 + side
         assert np.array_equal(patch, picture[top : top + side, left : left + side])
+
+
+def test_a_cell_with_too_few_patches_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(color_patches, "MOST_CROPS", 20)
+    side = 512 // color_patches.PATCH_SHARE
+    with pytest.raises(ValueError, match="too few"):
+        cut(photo(1), [Cell(0, 0, side)], 2, np.random.default_rng(0))
 
 
 def test_cells_and_photographs_without_detail_are_left_out(
