@@ -10,9 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from experiments import color_patches
 from experiments.chart_style import SCHEMES, Label, direct_labels, finish
 
-PANELS = {"fashion-mnist": "Fashion-MNIST, 60,000 images", "mnist-5k": "MNIST, 4,000 images"}
+PANELS = {
+    "fashion-mnist": "Fashion-MNIST, 60,000 images",
+    color_patches.NAME: "Color patches, 32,560 images",
+    "mnist-5k": "MNIST, 4,000 images",
+}
+#: Height of a panel in inches.
+HEIGHT = 3.75
 #: Curves begin near chance; what matters happens in the last points.
 SHOWN_POINTS = 8
 
@@ -53,8 +60,10 @@ def draw(axes: Axes, found: dict[str, NDArray[np.float64]], title: str) -> None:
 
 
 def panels(figure: Figure, rows: list[dict[str, str]]) -> None:
-    """Draw one panel for each data set."""
-    grid = figure.subplots(len(PANELS), 1)
-    for axes, (data, title) in zip(grid, PANELS.items(), strict=True):
-        draw(axes, courses(rows, data), title)
+    """Draw one panel for each data set that was measured."""
+    measured = {data: found for data in PANELS if (found := courses(rows, data))}
+    figure.set_figheight(HEIGHT * len(measured))
+    grid = figure.subplots(len(measured), 1, squeeze=False)[:, 0]
+    for axes, (data, found) in zip(grid, measured.items(), strict=True):
+        draw(axes, found, PANELS[data])
     grid[-1].set_xlabel("epochs")

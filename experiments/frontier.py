@@ -283,7 +283,8 @@ def measure(point: Point, data: str, private: int, epochs: int, seed: int) -> di
     """Return one row of the CSV file without its key."""
     scheme, split = point.settings, split_of(data)
     began = processor_seconds()
-    batches = FixedEncodings(scheme, split.train, point.copies, BATCH_SIZE)
+    size = color_patches.BATCH_SIZE if data == color_patches.NAME else BATCH_SIZE
+    batches = FixedEncodings(scheme, split.train, point.copies, size)
     right = learned(scheme, split, batches, epochs, seed)
     trained = processor_seconds()
     figures = attacked(point, data, private, seed)
