@@ -20,8 +20,9 @@ PANELS = {
 }
 #: Height of a panel in inches.
 HEIGHT = 3.75
-#: Curves begin near chance; what matters happens in the last points.
-SHOWN_POINTS = 8
+#: Curves begin near chance; what matters happens in the last points. Least number of them, and
+#: points below the end of the lowest curve.
+SHOWN_POINTS, BELOW = 8, 4
 
 
 def courses(rows: list[dict[str, str]], data: str) -> dict[str, NDArray[np.float64]]:
@@ -43,6 +44,7 @@ def courses(rows: list[dict[str, str]], data: str) -> dict[str, NDArray[np.float
 def draw(axes: Axes, found: dict[str, NDArray[np.float64]], title: str) -> None:
     """Draw the mean of each scheme over seeds, and the range of the seeds."""
     best = max(runs.max() for runs in found.values())
+    lowest = min(runs[:, -1].min() for runs in found.values())
     last = max(runs.shape[1] for runs in found.values())
     for scheme, runs in found.items():
         look, epochs = SCHEMES[scheme], np.arange(1, runs.shape[1] + 1)
@@ -52,7 +54,9 @@ def draw(axes: Axes, found: dict[str, NDArray[np.float64]], title: str) -> None:
         axes.fill_between(
             epochs, runs.min(axis=0), runs.max(axis=0), color=look.colour, alpha=0.15, linewidth=0
         )
-    axes.set(title=title, ylim=(best - SHOWN_POINTS, best + 0.5), xlim=(1, last))
+    axes.set(
+        title=title, ylim=(min(best - SHOWN_POINTS, lowest - BELOW), best + 0.5), xlim=(1, last)
+    )
     axes.set_ylabel("accuracy, %")
     ends = [Label(s, (runs.shape[1], runs[:, -1].mean())) for s, runs in found.items()]
     direct_labels(axes, ends, 1.06 * last, least=0.1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from experiments import accuracy, color_patches
+from experiments import accuracy, color_patches, evidence_tables, tables
 from experiments.color_patches import Cell, cells_of, cut, divided
 from instahide import open_split
 from instahide.data.public.crops import PHOTOS, photo_files
@@ -97,9 +97,11 @@ def test_the_real_task_is_as_large_as_the_page_says(
     settings = accuracy.settings_of("color-patches", "cross-4", 0, 1)
     train, test = open_split(str(settings.data))
     assert train.shape == (3, 32, 32)
+    title, note = tables.BESIDE[color_patches.NAME], evidence_tables.COLOR_NOTE[0]
+    assert f"{len(train.classes)} photographs, {len(train):,} images" in title
+    assert f"{len(test):,} test patches" in note
     assert len(train.classes) >= 20
-    assert len(train) >= 32_000
-    assert len(test) >= 8_000
+    assert len(train) + len(test) >= 40_000
     assert np.ptp(np.bincount(train.labels)) == np.ptp(np.bincount(test.labels)) == 0
     patches = {row.tobytes() for table in (train, test) for row in table.pixels}
     assert len(patches) == len(train) + len(test)
