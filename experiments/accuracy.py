@@ -2,7 +2,8 @@
 
     python -m experiments.accuracy --data fashion-mnist --schemes plain,inside-4,cross-4,cross-6
 
-A scheme that ends in ``-signed`` trains without the sign-invariant stem. Each finished run adds
+A scheme that ends in ``-signed`` trains without the sign-invariant stem. The data ``color-patches``
+are those of `experiments.color_patches`, in smaller batches. Each finished run adds
 one row to the CSV file; runs that the file already contains are skipped, and an interrupted run
 continues from its last epoch. The last line printed is a JSON object with the means over seeds and
 the drops from plain training.

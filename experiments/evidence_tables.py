@@ -31,7 +31,8 @@ COLOR_NOTE = [
     "square cells, a fifth of which is for testing, so no test patch has a pixel in common with a "
     "training patch. Patches of a cell overlap, so the 8,140 test patches vary less than as many "
     "images. The public pool has other photographs. The size of patches, their least contrast and "
-    "the batch size were chosen in runs with another seed, which are not in the table."
+    "the batch size were chosen in runs with another seed on the same photographs, so the figures "
+    "may be slightly optimistic."
 ]
 
 Row = dict[str, str]
@@ -190,15 +191,18 @@ SECTIONS = {
     ),
     "rivals": Section(
         "Rivals",
-        "**No method here is accurate, cheap and private at once.** Each was trained in as many "
-        "passes over the same images, with the small network; NeuraCrypt and block scrambling need "
-        "networks of their own, which explains their times. Encodings were attacked by [learned "
-        "inversion](attacks/any-encoder.md), with 5 encodings of each of 100 images; updates by "
-        "[gradient inversion](attacks/gradient-inversion.md), with the gradient of one image, the "
-        "most that an update tells. A low figure is no guarantee: attacks that use the structure "
-        "of [InstaHide](attacks/results.md), [NeuraCrypt](https://arxiv.org/abs/2108.07256) or "
-        "block scrambling recover more. Only ε is one, and a large ε promises nothing. DP-SGD has "
-        "a noise multiplier of 1, and is untuned.",
+        "**No method here is accurate and private.** What keeps accuracy lets attackers recover "
+        "images, or tell which encodings are of the same image (an AUC of 0.5 is guessing, 1 is "
+        "certainty). Each method was trained in as many passes over the same images, with the "
+        "small network; NeuraCrypt and block scrambling need networks of their own, which explains "
+        "their times. Encodings were attacked by [learned inversion](attacks/any-encoder.md), with "
+        "5 encodings of each of 100 images; updates by [gradient "
+        "inversion](attacks/gradient-inversion.md), with the gradient of one image, which tells "
+        "more of it than that of a batch. Low figures are no guarantee: attacks that use the "
+        "structure of [InstaHide](attacks/results.md) or "
+        "[NeuraCrypt](https://arxiv.org/abs/2108.07256) recover more. Only ε is a guarantee, and "
+        "one in the hundreds or more promises next to nothing. DP-SGD has a noise multiplier of 1, "
+        "and is untuned. `python -m experiments.encoders` measures the encoders.",
         rivals_table.table,
     ),
     "cost": Section(

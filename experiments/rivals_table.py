@@ -42,11 +42,11 @@ def of_images(rows: list[Row], title: str) -> list[str]:
         return []
     lines = [
         f"| {title} | runs | accuracy in % | others see | recovered by the strongest attack "
-        "| ε at δ = 10⁻⁵ | training time, relative to plain |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
+        "| encodings linked, AUC | ε at δ = 10⁻⁵ | training time, relative to plain |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for name, runs in found.items():
-        cells = _cells(name, runs, found["plain"]) if runs else ["0", *[UNMEASURED] * 5]
+        cells = _cells(name, runs, found["plain"]) if runs else ["0", *[UNMEASURED] * 6]
         lines.append(f"| {TITLES[name]} | {' | '.join(cells)} |")
     return lines
 
@@ -59,6 +59,7 @@ def _cells(name: str, runs: list[Row], plain: list[Row]) -> list[str]:
         with_spread(runs, "accuracy"),
         SEEN.get(name, "encodings"),
         f"{mean(recovered):g}{spread} of {runs[0]['attacked']}",
+        f"{_average(runs, 'linkage_auc'):.2f}" if "linkage_auc" in runs[0] else "no encodings",
         f"{_average(runs, 'epsilon'):,.0f}" if runs[0]["epsilon"] else "none",
         _cost(runs, plain),
     ]

@@ -80,8 +80,8 @@ def row(rival: str, **changes: str) -> dict[str, str]:
 def test_the_table_has_spreads_and_says_what_was_not_measured() -> None:
     rows = [
         row("plain", training_seconds="10"),
-        row("instahide-4"),
-        row("instahide-4", accuracy="97", recovered="90"),
+        row("instahide-4", linkage_auc="0.7"),
+        row("instahide-4", linkage_auc="0.8", accuracy="97", recovered="90"),
         row("dp-sgd", epsilon="1234.5", attacked="10", recovered="0"),
         row("federated-plain", training_seconds=""),
     ]
@@ -89,10 +89,12 @@ def test_the_table_has_spreads_and_says_what_was_not_measured() -> None:
     found = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:] for line in lines}
     titles = rivals_table.TITLES
     assert found[titles["instahide-4"]] == [
-        "2", "96.0 ± 1.4", "encodings", "92 ± 2.8 of 100", "none", "2.0 |",
+        "2", "96.0 ± 1.4", "encodings", "92 ± 2.8 of 100", "0.75", "none", "2.0 |",
     ]  # fmt: skip
-    assert found[titles["dp-sgd"]][2:] == ["noisy gradients", "0 of 10", "1,234", "2.0 |"]
+    assert found[titles["dp-sgd"]][2:] == [
+        "noisy gradients", "0 of 10", "no encodings", "1,234", "2.0 |",
+    ]  # fmt: skip
     assert found[titles["federated-plain"]][-1] == "not measured |"
-    assert found[titles["mixup-4"]] == ["0", *["not measured"] * 4, "not measured |"]
+    assert found[titles["mixup-4"]] == ["0", *["not measured"] * 5, "not measured |"]
     assert len(lines) == 2 + len(titles)
     assert rivals_table.of_images(rows[:1], "Digits") == []
