@@ -2,7 +2,8 @@
 
     python -m experiments.accuracy --data fashion-mnist --schemes plain,inside-4,cross-4,cross-6
 
-A scheme that ends in ``-signed`` trains without the sign-invariant stem. Each finished run adds
+A scheme that ends in ``-signed`` trains without the sign-invariant stem. The data ``color-patches``
+are those of `experiments.color_patches`, in smaller batches. Each finished run adds
 one row to the CSV file; runs that the file already contains are skipped, and an interrupted run
 continues from its last epoch. The last line printed is a JSON object with the means over seeds and
 the drops from plain training.
@@ -18,6 +19,7 @@ from statistics import mean
 import torch
 from rich.console import Console
 
+from experiments import color_patches
 from experiments.records import by_scheme, percent, rows_of, run_missing
 from instahide.training.progress import Lines
 from instahide.training.settings import TrainSettings
@@ -52,6 +54,8 @@ def settings_of(
     """
     kind, *rest = scheme.split("-")
     values = {"data": data, "scheme": kind, "seed": seed, "epochs": epochs, "model": model}
+    if data == color_patches.NAME:
+        values |= {"data": color_patches.source(), "batch_size": color_patches.BATCH_SIZE}
     values["precision"] = precision
     if rest:
         values["k"] = int(rest[0])

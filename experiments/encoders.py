@@ -72,6 +72,8 @@ def rivals(data: str) -> dict[str, Rival]:
     return {
         "plain": Rival("plain", {}),
         "instahide-4": Rival("instahide", {"k": 4}),
+        "instahide-6": Rival("instahide", {"k": 6}),
+        "instahide-inside-4": Rival("instahide", {"k": 4, "private_k": 4, "c2": 0.0}),
         "mixup-4": Rival("mixup", {"k": 4}),
         "noisy-mixup-4": Rival("noisy-mixup", {"k": 4, "noise": 0.5}),
         "dp-instahide-4": Rival("dp-instahide", {"k": 4, "noise": 0.5}),
@@ -127,9 +129,7 @@ def attacked(
 ) -> dict[str, Any]:
     """Encode private images, and return what attackers find."""
     torch.manual_seed(seed)
-    order = np.random.default_rng(seed).permutation(len(split.train))
-    private = split.train.subset(np.sort(order[:PRIVATE]))
-    shadow = split.train.subset(np.sort(order[PRIVATE : PRIVATE + SHADOW]))
+    private, shadow = chosen(split, seed)
     pool = public_of(method, private)
     threat = ThreatModel(
         labels="none", public="none" if pool is None else "images", shadow=True,
@@ -154,6 +154,13 @@ def attacked(
         "inversion_steps": inversion,
         "matching_steps": matching,
     }
+
+
+def chosen(split: Split, seed: int) -> tuple[ImageTable, ImageTable]:
+    """Return the private images that are attacked, and the attackers' own."""
+    order = np.random.default_rng(seed).permutation(len(split.train))
+    private, shadow = np.split(order[: PRIVATE + SHADOW], [PRIVATE])
+    return split.train.subset(np.sort(private)), split.train.subset(np.sort(shadow))
 
 
 def figures(attack: Attack[Any], observation: Any, truth: Any) -> dict[str, float]:

@@ -17,6 +17,8 @@ PAGE = ROOT / "docs" / "encoders.md"
 TITLES = {
     "plain": "no encryption",
     "instahide-4": "InstaHide, cross, k = 4",
+    "instahide-6": "InstaHide, cross, k = 6",
+    "instahide-inside-4": "InstaHide, inside, k = 4",
     "mixup-4": "Mixup, k = 4",
     "noisy-mixup-4": "Mixup, k = 4, with Gaussian noise",
     "dp-instahide-4": "DP-InstaHide, k = 4",

@@ -1,16 +1,17 @@
 """Measure privacy against accuracy for T encodings of each image.
 
     python -m experiments.frontier --threads 1
+    python -m experiments.frontier --threads 1 --data color-patches --epochs 60
 
 A point is a scheme, a number T of fixed encodings of each image, and a label mode. Its accuracy is
-that of the small network on plain test digits, after the same number of steps for every T. Its
-privacy is what attacks recover of some private digits, each encrypted T times: the share identified
+that of the small network on plain test images, after the same number of steps for every T. Its
+privacy is what attacks recover of some private images, each encrypted T times: the share identified
 by the attack that identifies most, and the SSIM of the attack with the highest SSIM.
 
-The attacker knows which encodings belong to the same image, knows the public pool and has digits of
-its own. Points come in rounds, so that the first ones make a chart by themselves. Each adds a row
-to the CSV file; points that the file already contains are skipped. Seconds are CPU time. The last
-line printed is a JSON object.
+The attacker knows which encodings belong to the same image, knows the public pool and has images of
+its own: other digits, or patches of other parts of the same photographs. Points come in rounds, so
+that the first ones make a chart by themselves. Each adds a row to the CSV file; points that the
+file already contains are skipped. Seconds are CPU time. The last line printed is a JSON object.
 
 Only schemes are shown. The attacks here use the structure of mixes, and refuse other encoders; the
 attacks that take any encoder look at one encoding at a time, so that a point of another encoder
@@ -30,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments import color_patches
 from experiments.reconstruction import processor_seconds
 from experiments.records import add, missing, percent, rows_of, surroundings
 from instahide import Encoder, ImageTable, Scheme, open_pool, open_split
@@ -69,6 +71,9 @@ SCHEMES = {
 }
 #: Encodings of each image, the most telling numbers first.
 COPIES = (10, 1, 50, 5, 20, 2)
+#: In color, where a point takes longer: fewer schemes and numbers, and so many training images.
+COLOR_SCHEMES, COLOR_COPIES = ("mixup-4", "inside-4", "cross-4", "cross-6"), (10, 1, 50)
+COLOR_IMAGES = 4_000
 #: Steps of a network that takes mixes apart, so that a busy machine makes no difference.
 DEMIXING = 200
 BATCH_SIZE = TrainSettings().batch_size
@@ -97,9 +102,12 @@ class Point(NamedTuple):
         return SCHEMES[self.scheme]
 
 
-def points() -> Iterator[Point]:
+def points(data: str = "mnist-5k") -> Iterator[Point]:
     """Yield all schemes at one T after the other; then, for some of them, other label modes."""
     yield Point("plain", 1)
+    if data == color_patches.NAME:
+        yield from (Point(name, copies) for copies in COLOR_COPIES for name in COLOR_SCHEMES)
+        return
     rounds = {
         "soft": [name for name in SCHEMES if name != "plain"],
         "hidden": ["inside-4", "cross-4"],
@@ -107,6 +115,16 @@ def points() -> Iterator[Point]:
     }
     for labels, schemes in rounds.items():
         yield from (Point(name, copies, labels) for copies in COPIES for name in schemes)
+
+
+@cache
+def split_of(data: str) -> Split:
+    """Return training and test images; of patches in color, some of those for training."""
+    if data != color_patches.NAME:
+        return open_split(data)
+    train, test = open_split(color_patches.source())
+    order = np.random.default_rng(0).permutation(len(train))
+    return Split(train.subset(order[:COLOR_IMAGES]), test)
 
 
 class FixedEncodings:
@@ -200,16 +218,20 @@ def attacked(point: Point, data: str, private: int, seed: int) -> dict[str, obje
 def observed(
     point: Point, data: str, private: int, seed: int
 ) -> tuple[EncodingObservation, GroundTruth]:
-    """Encrypt some digits of the training part; the attacker's own digits are others of it."""
-    digits = open_split(data).train
-    order = np.random.default_rng(seed).permutation(len(digits))
+    """Encrypt some of the training images; the attacker's own images are others of them.
+
+    Training patches in color may overlap, so there the attacker has the test images instead.
+    """
+    images, test = split_of(data)
+    order = np.random.default_rng(seed).permutation(len(images))
     threat = ThreatModel(
         labels="none" if point.labels == "hidden" else "soft",
         shadow=True, grouped=True, encodings_per_image=point.copies,
     )  # fmt: skip
-    mine, others = digits.subset(order[:private]), digits.subset(order[private:])
+    mine, others = images.subset(order[:private]), images.subset(order[private:])
+    shadow = test if data == color_patches.NAME else others
     scheme = point.settings
-    return observe(mine, public_of(scheme, digits), scheme, threat, shadow=others)
+    return observe(mine, public_of(scheme, images), scheme, threat, shadow=shadow)
 
 
 def worth(found: Finding, observation: EncodingObservation, truth: GroundTruth) -> dict[str, float]:
@@ -259,9 +281,10 @@ def pool(shape: tuple[int, int, int]) -> ImageTable:
 
 def measure(point: Point, data: str, private: int, epochs: int, seed: int) -> dict[str, object]:
     """Return one row of the CSV file without its key."""
-    scheme, split = point.settings, open_split(data)
+    scheme, split = point.settings, split_of(data)
     began = processor_seconds()
-    batches = FixedEncodings(scheme, split.train, point.copies, BATCH_SIZE)
+    size = color_patches.BATCH_SIZE if data == color_patches.NAME else BATCH_SIZE
+    batches = FixedEncodings(scheme, split.train, point.copies, size)
     right = learned(scheme, split, batches, epochs, seed)
     trained = processor_seconds()
     figures = attacked(point, data, private, seed)
@@ -295,7 +318,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     size = (options.private, options.epochs, options.seed)
-    asked = [(options.data, *point, *size) for point in points()]
+    asked = [(options.data, *point, *size) for point in points(options.data)]
     for key in missing(options.out, KEYS, asked)[: options.only]:
         print(*key, flush=True)
         figures = measure(Point(*key[1:4]), options.data, *size)

@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from experiments import color_patches
 from experiments.chart_style import INK, SCHEMES, finish
 
 DIGITS = "mnist-5k"
-TITLES = {DIGITS: "MNIST digits"}
+TITLES = {DIGITS: "MNIST digits", color_patches.NAME: "Color photographs"}
 COLUMNS = 2
 #: In the free panel.
 KEY = "T: encodings\nof each image\n\n★ plain images\n\ngray: the other\nschemes"
@@ -56,8 +57,8 @@ def _panels(figure: SubFigure, found: dict[str, list[Point]], title: str) -> Non
     panels = figure.subplots(-(-len(found) // COLUMNS), COLUMNS, sharex=True, sharey=True)
     least = min(point.identified.mean for points in found.values() for point in points)
     figure.suptitle(
-        f"{title}: whatever the scheme, the strongest\n"
-        f"attack identifies at least {least:.0%} of the images",
+        f"{title}: whatever the scheme, the\n"
+        f"strongest attack identifies at least {least:.0%} of the images",
         fontsize=13,
     )
     for axes, scheme in zip(panels.flat, found, strict=False):
@@ -67,7 +68,8 @@ def _panels(figure: SubFigure, found: dict[str, list[Point]], title: str) -> Non
         for point in plain:
             axes.plot(point.identified.mean, point.accuracy.mean, "*", color=INK, markersize=11)
         axes.set_title(SCHEMES[scheme].name, fontsize=12, pad=4)
-        axes.set(xlim=(0, 1.06), xticks=[0, 0.5, 1])
+        axes.set_xlim(0, 1.06)
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.margins(y=0.12)
         finish(axes)
     for axes in panels.flat[len(found) :]:

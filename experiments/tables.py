@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
+from experiments import color_patches
 from experiments.kinds_tables import extremes, recovered, seconds
 from experiments.records import rows_of, with_measured
 
@@ -33,7 +34,14 @@ PAPER = {
     "MNIST, 60,000 images": ("99.5", "1.3", "about 1.5", "about 1.5"),
 }
 #: Our data sets in the same table.
-BESIDE = {"fashion-mnist": "Fashion-MNIST, 60,000 images", "mnist-5k": "MNIST, 4,000 images"}
+BESIDE = {
+    "fashion-mnist": "Fashion-MNIST, 60,000 images",
+    color_patches.NAME: "color patches of 22 photographs, 32,560 images",
+    "mnist-5k": "MNIST, 4,000 images",
+}
+#: For each network the file of its runs, and its name in tables.
+NETWORKS = {"small": "accuracy.csv", "resnet18": "accuracy-resnet18.csv"}
+NETWORK_TITLES = {"small": "small network", "resnet18": "ResNet-18"}
 #: For each row: its title, the attack, the number of encodings of an image, and the measure.
 ATTACKS = [
     ("public images found (coefficient at least 0.15)", "public-search", 2, "public_found"),
@@ -115,34 +123,60 @@ SPEEDS = [
 ]
 
 
+def accuracy_rows(data: str) -> list[dict[str, str]]:
+    """Return the runs on a data set with any network."""
+    rows = [row for name in NETWORKS.values() for row in rows_of(RESULTS / name)]
+    return [row for row in rows if row["data"] == data]
+
+
+def trained_alike(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
+    """Return the runs of each network and number of epochs."""
+    networks = list(NETWORKS)
+    kinds = {(networks.index(row["model"]), int(row["epochs"])) for row in rows}
+    return [
+        [row for row in rows if (row["model"], row["epochs"]) == (networks[place], str(epochs))]
+        for place, epochs in sorted(kinds)
+    ]
+
+
 def accuracy_table(data: str, title: str) -> list[str]:
-    """Return a table of mean accuracy over seeds, by number of epochs and scheme."""
-    rows = [row for row in rows_of(RESULTS / "accuracy.csv") if row["data"] == data]
-    epochs = {int(row["epochs"]) for row in rows}
+    """Return a table of mean and deviation over seeds, by network, epochs and scheme."""
     lines = [
         f"| {title} | epochs | seeds | plain test images | 10 encrypted queries per image "
         "| drop, points |",
         "| --- |" + " ---: |" * 5,
     ]
-    for number in sorted(epochs):
-        mine = [row for row in rows if int(row["epochs"]) == number]
+    for mine in trained_alike(accuracy_rows(data)):
+        network = "" if mine[0]["model"] == "small" else f", {NETWORK_TITLES[mine[0]['model']]}"
         plain = mean_of(mine, "plain", "plain_accuracy")
         for scheme, name in TITLES.items():
             value = mean_of(mine, scheme, "plain_accuracy")
             if value is None:
                 continue
-            asked = mean_of(mine, scheme, "encrypted_accuracy")
-            seeds = sum(row["scheme"] == scheme for row in mine)
+            runs = [row for row in mine if row["scheme"] == scheme]
             drop = "" if plain is None or scheme == "plain" else f"{plain - value:z.1f}"
-            shown = "" if asked is None else f"{asked:.1f}"
-            lines.append(f"| {name} | {number} | {seeds} | {value:.1f} | {shown} | {drop} |")
-    return lines
+            cells = [with_spread(runs, f"{kind}_accuracy") for kind in ("plain", "encrypted")]
+            lines.append(
+                f"| {name}{network} | {mine[0]['epochs']} | {len(runs)} | {' | '.join(cells)} "
+                f"| {drop} |"
+            )
+    return lines if len(lines) > 2 else []
+
+
+def with_spread(rows: list[dict[str, str]], column: str) -> str:
+    """Return the mean, and the standard deviation if there are several runs."""
+    values = [float(row[column]) for row in rows if row[column]]
+    if not values:
+        return ""
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
 
 
 def drops_table() -> list[str]:
     """Return a table of the drops in accuracy: those of the paper, then ours.
 
-    Ours has a row for each data set and number of epochs for which plain training was measured.
+    Ours has a row for each data set, network and number of epochs for which plain training was
+    measured.
     """
     lines = [
         "| drop in accuracy, points | plain training, % | "
@@ -152,18 +186,17 @@ def drops_table() -> list[str]:
     lines += [
         f"| paper: {data}, ResNet-18 | {' | '.join(figures)} |" for data, figures in PAPER.items()
     ]
-    rows = rows_of(RESULTS / "accuracy.csv")
     for data, title in BESIDE.items():
-        mine = [row for row in rows if row["data"] == data]
-        for epochs in sorted({int(row["epochs"]) for row in mine if row["scheme"] == "plain"}):
-            trained = [row for row in mine if int(row["epochs"]) == epochs]
+        for trained in trained_alike(accuracy_rows(data)):
             plain, *values = (
                 mean_of(trained, scheme, "plain_accuracy") for scheme in ("plain", *COMPARED)
             )
-            assert plain is not None
+            if plain is None:
+                continue
             drops = ["" if value is None else f"{plain - value:z.1f}" for value in values]
+            network = NETWORK_TITLES[trained[0]["model"]]
             lines.append(
-                f"| ours: {title}, small network, {epochs} epochs | {plain:.1f} "
+                f"| ours: {title}, {network}, {trained[0]['epochs']} epochs | {plain:.1f} "
                 f"| {' | '.join(drops)} |"
             )
     return lines

@@ -53,6 +53,20 @@ def test_membership_is_told_better_than_by_chance() -> None:
     assert min(values("membership", "value", **wanted)) > 0.5
 
 
+def test_on_digits_only_dp_sgd_is_accurate_and_gives_attackers_nothing() -> None:
+    wanted = {"data": "digits", "rival": "dp-sgd"}
+    assert min(values("rivals", "accuracy", **wanted)) > 95
+    assert max(values("rivals", "recovered", **wanted)) == 0
+    trained = {
+        name: mean(values(file, "training_seconds", data="digits", **{column: name}))
+        for file, column, name in (("encoders", "encoder", "plain"), ("rivals", "rival", "dp-sgd"))
+    }
+    assert trained["dp-sgd"] > 5 * trained["plain"]
+    for row in rows_of(RESULTS / "encoders.csv"):
+        if row["data"] == "digits" and float(row["accuracy"]) > 95:
+            assert float(row["recovered"]) > 50 or float(row["linkage_auc"]) > 0.9
+
+
 def test_accuracy_falls_by_little() -> None:
     plain = mean(values("accuracy", "plain_accuracy", data="fashion-mnist", scheme="plain"))
     for scheme in ("inside-4", "cross-4", "cross-6"):

@@ -7,10 +7,11 @@ import sys
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from experiments import frontier
+from experiments import color_patches, frontier
 from experiments.frontier import FixedEncodings, Point, points
 from experiments.records import rows_of
 from instahide import Scheme, open_split
@@ -28,6 +29,34 @@ def test_points_differ_and_begin_with_all_schemes_at_one_number() -> None:
     first = found[1 : len(frontier.SCHEMES)]
     assert {point.scheme for point in first} == set(frontier.SCHEMES) - {"plain"}
     assert len({point.copies for point in first}) == 1
+
+
+def test_points_in_color_are_at_least_twelve() -> None:
+    found = list(points(color_patches.NAME))
+    assert len(found) == len(set(found)) >= 12
+    assert {(point.scheme, point.copies) for point in found} >= {("plain", 1), ("cross-6", 50)}
+
+
+def test_in_color_the_attacker_has_none_of_the_training_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (60, 32, 32, 3), np.uint8)
+    labels = np.arange(60) % 3
+    np.savez(
+        tmp_path / "patches.npz",
+        x_train=pixels[:40], y_train=labels[:40], x_test=pixels[40:], y_test=labels[40:],
+    )  # fmt: skip
+    monkeypatch.setattr(color_patches, "source", lambda: str(tmp_path / "patches.npz"))
+    monkeypatch.setattr(frontier, "COLOR_IMAGES", 30)
+    frontier.split_of.cache_clear()
+    train, test = frontier.split_of(color_patches.NAME)
+    observation, truth = frontier.observed(Point("inside-2", 2), color_patches.NAME, 5, 0)
+    frontier.split_of.cache_clear()
+    assert (len(train), len(test), len(truth.images)) == (30, 20, 5)
+    assert observation.shadow is not None
+    assert np.array_equal(observation.shadow.pixels, test.pixels)
+    assert observation.shadow.mean == train.mean
 
 
 def test_labels_change_the_scheme_only_where_they_are_published_otherwise() -> None:

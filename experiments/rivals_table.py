@@ -1,0 +1,75 @@
+"""The table of all rivals on the same images, which `experiments.evidence_tables` writes.
+
+The figures are from the files of `experiments.encoders` and `experiments.rivals`. A cell that
+nobody measured says so.
+"""
+
+from __future__ import annotations
+
+from statistics import mean, stdev
+
+from experiments.encoders_table import SETS
+from experiments.encoders_table import TITLES as ENCODERS
+from experiments.records import rows_of
+from experiments.tables import RESULTS, with_spread
+
+#: Rows of the table, of `experiments.rivals` or `experiments.encoders`.
+TITLES = {
+    "plain": "plain training, images shared",
+    "federated-plain": "federated learning, plain images",
+    "dp-sgd": "DP-SGD, plain images",
+    **{name: title for name, title in ENCODERS.items() if name != "plain"},
+}
+#: What others see of a rival, where it is not encodings.
+SEEN = {"plain": "the images", "federated-plain": "gradients", "dp-sgd": "noisy gradients"}
+UNMEASURED = "not measured"
+
+Row = dict[str, str]
+
+
+def table() -> list[str]:
+    """Return a table for each set of images with runs of more than one rival."""
+    encoders, others = (rows_of(RESULTS / f"{name}.csv") for name in ("encoders", "rivals"))
+    rows = [row | {"rival": row["encoder"], "attacked": "100"} for row in encoders] + others
+    parts = [of_images([row for row in rows if row["data"] == data], SETS[data]) for data in SETS]
+    return [line for part in parts if part for line in (*part, "")][:-1]
+
+
+def of_images(rows: list[Row], title: str) -> list[str]:
+    """Return the table of one set of images; nothing if only plain training was measured."""
+    found = {name: [row for row in rows if row["rival"] == name] for name in TITLES}
+    if sum(map(bool, found.values())) < 2:
+        return []
+    lines = [
+        f"| {title} | runs | accuracy in % | others see | recovered by the strongest attack "
+        "| encodings linked, AUC | ε at δ = 10⁻⁵ | training time, relative to plain |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, runs in found.items():
+        cells = _cells(name, runs, found["plain"]) if runs else ["0", *[UNMEASURED] * 6]
+        lines.append(f"| {TITLES[name]} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cells(name: str, runs: list[Row], plain: list[Row]) -> list[str]:
+    recovered = [float(row["recovered"]) for row in runs]
+    spread = f" ± {stdev(recovered):.1f}" if len(recovered) > 1 else ""
+    return [
+        str(len(runs)),
+        with_spread(runs, "accuracy"),
+        SEEN.get(name, "encodings"),
+        f"{mean(recovered):g}{spread} of {runs[0]['attacked']}",
+        f"{_average(runs, 'linkage_auc'):.2f}" if "linkage_auc" in runs[0] else "no encodings",
+        f"{_average(runs, 'epsilon'):,.0f}" if runs[0]["epsilon"] else "none",
+        _cost(runs, plain),
+    ]
+
+
+def _cost(runs: list[Row], plain: list[Row]) -> str:
+    if not plain or not runs[0]["training_seconds"]:
+        return UNMEASURED
+    return f"{_average(runs, 'training_seconds') / _average(plain, 'training_seconds'):.1f}"
+
+
+def _average(runs: list[Row], column: str) -> float:
+    return mean(float(row[column]) for row in runs)
