@@ -1,4 +1,4 @@
-"""Demixing of four kinds of images, and reconstruction of mirrored ones: their rows and tables."""
+"""Demixing of four kinds of images, and reconstruction of augmented ones: their rows and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from experiments import demixing_kinds, reconstruction_mirrored
+from experiments import demixing_kinds, reconstruction_augmented
 from experiments.records import rows_of
 from instahide.data import ImageTable
 from tests.attacks.conftest import natural
@@ -37,13 +37,13 @@ def public() -> ImageTable:
             {"ssim_attack", "recovered_mix", "ssim_blank"},
         ),
         (
-            reconstruction_mirrored,
-            ["--images", "12", "--copies", "12", "--draws", "1"],
-            {"12 photographs x 12, aware", "12 photographs x 12, unaware"},
+            reconstruction_augmented,
+            ["--images", "12", "--copies", "12", "--draws", "1", "--attackers", "aware"],
+            {f"12 photographs x 12, {name}, aware" for name in ("flip", "crop", "crop and flip")},
             {"ssim", "claimed_rightly", "ceiling_recovered"},
         ),
     ],
-    ids=["demixing", "mirrored"],
+    ids=["demixing", "augmented"],
 )
 def test_every_run_is_measured_once(
     module: ModuleType,

@@ -51,8 +51,7 @@ NOT_HERE = {
     "this machine": "The audit does not check memory, disk, timing or the entropy of the "
     "operating system.",
     "augmentation": "The audit encrypts images without crops and flips, also for a run that uses "
-    "them. This is easier to attack: an attack that cannot undo crops would find nothing, which "
-    "does not show that nothing can be found.",
+    "them. This is easier to attack, but not by much: the reconstruction attack undoes both.",
 }
 
 

@@ -58,7 +58,7 @@ def test_encodings_that_share_an_image_are_alike_where_it_is(known: bool) -> Non
     assert truth.moves is not None
     shape = observation.encodings.shape[1:]
     encoder = shipped_encoder(tuple(shape)) if known else None
-    maps = feature_maps(observation.encodings, encoder)
+    maps = feature_maps(observation.encodings, encoder, 2)
     torch.testing.assert_close(maps.flatten(1).norm(dim=1), torch.ones(len(maps)))
     fits = best_moves(maps, maps, 4)
     owners, moves = truth.partners[:, 0], truth.moves[:, 0, :2]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from instahide.attacks.reconstruction.cropped.moves import flattened, spectra, unflattened
 from instahide.attacks.reconstruction.pair_encoder.compression import principal_components
@@ -22,18 +23,22 @@ BATCH, EVERY = 250, 7
 WHITENED, LEAST = 0.5, 0.01
 
 
-def feature_maps(encodings: Tensor, encoder: PairEncoder | None) -> Tensor:
+def feature_maps(encodings: Tensor, encoder: PairEncoder | None, padding: int) -> Tensor:
     """(n, c, H, W) maps of length 1, whose inner products tell which encodings share an image.
+
+    The borders of the maps are 0: black comes in there with every image of a mix, and encodings are
+    alike where images were moved alike, whether they share one or not.
 
     Args:
         encodings: (n, C, H, W) encodings under a mask.
         encoder: encoder of their shape; None for the edges of x^2.
+        padding: largest move of an image, and width of the borders.
     """
     sizes = magnitudes(encodings)
     of = _edges_of_square if encoder is None else encoder.to(encodings.device).maps
     with torch.no_grad():
         maps = torch.cat([of(block) for block in torch.split(sizes, BATCH)])
-    maps = normalized(maps - maps.mean(dim=0))
+    maps = normalized(within(maps - maps.mean(dim=0), padding))
     channels = maps.transpose(0, 1).flatten(1)[:, ::EVERY].T
     directions = principal_components(channels, min(CHANNELS, maps.shape[1]))
     return whitened(torch.einsum("nchw,cd->ndhw", maps, directions))
@@ -43,6 +48,11 @@ def normalized(maps: Tensor) -> Tensor:
     """``maps`` (n, c, H, W), each divided by its length."""
     lengths: Tensor = maps.flatten(1).norm(dim=1).clamp(min=1e-12)
     return maps / lengths[:, None, None, None]
+
+
+def within(maps: Tensor, padding: int) -> Tensor:
+    """``maps`` (n, c, H, W) with 0 in the ``padding`` outermost rows and columns."""
+    return F.pad(F.pad(maps, [-padding] * 4), [padding] * 4)
 
 
 def whitened(maps: Tensor) -> Tensor:

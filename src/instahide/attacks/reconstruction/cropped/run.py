@@ -33,7 +33,7 @@ class CroppedRun(Run):
     def _features(self, observation: EncodingObservation) -> Tensor:
         self.progress("features", 0.0)
         encoder = chosen_encoder(observation, self._training(), self.progress, self.options.folder)
-        return feature_maps(self.encodings, encoder)
+        return feature_maps(self.encodings, encoder, self.padding)
 
     def _initial_state(self) -> AttackState:
         self.progress("groups", 0.1)

@@ -1,10 +1,12 @@
-"""Measure the reconstruction attack on encodings of images that were mirrored at random.
+"""Measure the reconstruction attack on images that were cropped or mirrored before they were mixed.
 
-    python -m experiments.reconstruction_mirrored --threads 1
+    python -m experiments.reconstruction_augmented --threads 1
+    python -m experiments.reconstruction_augmented --augmentations crop --attackers aware
 
-Each private and public image of a mix is mirrored with probability 1/2, as with ``--flip``. An
-aware attacker knows this; an unaware one attacks the encodings as if nothing was mirrored. The
-private images are those of `experiments.victims`, the public ones crops of other photographs.
+Each private and public image of a mix is mirrored with probability 1/2, as with ``--flip``, or
+moved by at most 4 pixels, as with ``--crop-padding 4``, or both. An aware attacker knows this; an
+unaware one attacks the encodings as if nothing was done. The private images are those of
+`experiments.victims`, the public ones crops of other photographs.
 
 Each finished run adds a row to the CSV file; runs that the file already contains are skipped. The
 last line printed is a JSON object with the mean number of recovered images.
@@ -30,17 +32,23 @@ from instahide.audit.ground_truth import observe
 from instahide.audit.scoring.reconstruction import score_reconstruction
 from instahide.encryption.augmentation import Augmentation
 
-OUT = Path("experiments/results/reconstruction_mirrored.csv")
+OUT = Path("experiments/results/reconstruction_augmented.csv")
+AUGMENTATIONS = {
+    "flip": Augmentation(flip=True),
+    "crop": Augmentation(padding=4),
+    "crop and flip": Augmentation(padding=4, flip=True),
+}
 MEASURES = tuple(name for name in OF_KINDS if name != "peak_mib")
 
 
 class Run(NamedTuple):
-    """What is attacked, and whether the attacker knows that images were mirrored."""
+    """What is attacked, and whether the attacker knows of the augmentation."""
 
     kind: str
     images: int
     copies: int
     draw: int
+    augmentation: str
     attacker: str
 
 
@@ -49,7 +57,7 @@ def measure(run: Run) -> dict[str, float]:
     private = private_images(run.kind, run.draw, run.images)
     threat = ThreatModel(labels="none", public="none", encodings_per_image=run.copies)
     observation, truth = observe(
-        private, public_images(), SCHEME, threat, augmentation=Augmentation(flip=True)
+        private, public_images(), SCHEME, threat, augmentation=AUGMENTATIONS[run.augmentation]
     )
     unaware = replace(observation, augmentation=Augmentation())
     seen = observation if run.attacker == "aware" else unaware
@@ -62,7 +70,9 @@ def measure(run: Run) -> dict[str, float]:
 
 def summary(rows: list[dict[str, str]]) -> dict[str, float]:
     """Return the mean number of recovered images over draws."""
-    return mean_by(rows, "{images} {kind} x {copies}, {attacker}".format_map, "recovered")
+    return mean_by(
+        rows, "{images} {kind} x {copies}, {augmentation}, {attacker}".format_map, "recovered"
+    )
 
 
 def main() -> None:
@@ -71,6 +81,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100, help="number of private images")
     parser.add_argument("--copies", default="20,50", help="encodings per private image")
     parser.add_argument("--draws", default="2,3", help="choices of private images and keys")
+    parser.add_argument("--augmentations", default=",".join(AUGMENTATIONS))
     parser.add_argument("--attackers", default="aware,unaware")
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=OUT, help="CSV file")
@@ -78,7 +89,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     wanted = [
-        Run(kind, options.images, int(copies), int(draw), attacker)
+        Run(kind, options.images, int(copies), int(draw), augmentation, attacker)
+        for augmentation in options.augmentations.split(",")
         for copies in options.copies.split(",")
         for draw in options.draws.split(",")
         for kind in options.kinds.split(",")
