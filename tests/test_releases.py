@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -22,8 +23,8 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras of contributors. `docs` are tools for the site, and `integrations` are what it plugs into.
 DEVELOPMENT = {"dev", "docs", "integrations", "test"}
-#: Extras whose lower bounds `make test-lowest` tests.
-TESTED_LOWEST = sorted(EXTRAS.keys() - {"dev", "docs"})
+#: Extras whose lower bounds `make test-lowest` tests; that of flower is tested by `make test`.
+TESTED_LOWEST = sorted(EXTRAS.keys() - {"all", "dev", "docs", "flower"})
 #: Pinned, but not installed on Python 3.11 by any extra: see the head of constraints.txt.
 NOT_LOCKED = {"audioop-lts", "foolbox"}
 #: The only pin of a local build.
@@ -35,6 +36,13 @@ def requirements(*extras: str) -> list[Requirement]:
     listed = [*PROJECT["dependencies"], *(item for extra in extras for item in EXTRAS[extra])]
     found = map(Requirement, listed)
     return [requirement for requirement in found if requirement.name != PROJECT["name"]]
+
+
+def included(*extras: str) -> set[str]:
+    """``extras`` and those that they include."""
+    own = [r for r in (Requirement(i) for e in extras for i in EXTRAS[e]) if r.name == PROJECT["name"]]
+    inner = {extra for requirement in own for extra in requirement.extras}
+    return {*extras} | (included(*inner) if inner else set())
 
 
 def names(listed: list[str]) -> set[str]:
@@ -102,17 +110,19 @@ def test_the_lowest_declared_release_is_the_one_that_is_tested(requirement: Requ
     assert Version(release) == Version(bound.version)
 
 
-def test_the_extra_all_has_every_extra_of_users() -> None:
-    def included(extra: str) -> set[str]:
-        own = {
-            name
-            for requirement in map(Requirement, EXTRAS[extra])
-            if requirement.name == PROJECT["name"]
-            for name in requirement.extras
-        }
-        return own.union(*map(included, own))
+def test_the_lowest_release_of_flower_is_the_one_that_is_tested() -> None:
+    (flower,) = map(Requirement, EXTRAS["flower"])
+    assert flower.specifier == SpecifierSet(f">={'.'.join(pins('constraints.txt')['flwr'].split('.')[:2])}")
 
-    assert included("all") == EXTRAS.keys() - {"all", "dev", "docs", "test"}
+
+def test_make_tests_the_lowest_releases_of_all_other_extras() -> None:
+    line = re.search(r"^LOWEST_EXTRAS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    assert line
+    assert included(*line[1].split()) == set(TESTED_LOWEST)
+
+
+def test_the_extra_all_has_every_extra_of_users() -> None:
+    assert included("all") == EXTRAS.keys() - {"dev", "docs", "test"}
 
 
 def test_every_dependency_is_argued_for_once() -> None:

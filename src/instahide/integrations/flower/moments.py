@@ -8,10 +8,9 @@ send those of values, because single values could be computed from them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-from flwr.app import MetricRecord
+from flwr.app import MetricRecord, MetricRecordValues
 from numpy.typing import NDArray
 
 from instahide.data import ImageTable
@@ -19,9 +18,6 @@ from instahide.data.normalization.normalization import Normalization
 from instahide.integrations.flower.errors import RefusalError
 from instahide.integrations.flower.federation_spec import FederationSpec
 from instahide.training.data.target_scale import TargetScale
-
-if TYPE_CHECKING:  # Flower exports the name since 1.31.
-    from flwr.app import MetricRecordValues
 
 #: Fewest pictures, or groups, of a participant whose measured values have a mean that it sends.
 LEAST_PICTURES = 10

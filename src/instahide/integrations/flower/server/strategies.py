@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import flwr.serverapp.strategy as flower
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MetricRecord,
+    MetricRecordValues,
+    RecordDict,
+)
 from flwr.common.config import parse_config_args
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
@@ -21,9 +29,6 @@ from instahide.integrations.flower.server.checked_strategy import CheckedStrateg
 from instahide.integrations.flower.server.reply_checks import EXPOSURES, SPENT, ReplyChecks
 from instahide.integrations.flower.task_metrics import SENT
 from instahide.training.schedule import learning_rate
-
-if TYPE_CHECKING:  # Flower exports the name since 1.31.
-    from flwr.app import MetricRecordValues
 
 #: Flower's strategies that aggregate networks, without those that wrap other strategies.
 NAMES = (
