@@ -22,7 +22,8 @@ FOLDERS = ("src", "tests", "docs", "benchmarks", "experiments", "examples", ".ci
 TEXTS = sorted(
     path
     for path in [*ROOT.iterdir(), *(file for name in FOLDERS for file in (ROOT / name).rglob("*"))]
-    if path.suffix in {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".csv", ".json", ".cff"}
+    if path.suffix
+    in {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".csv", ".json", ".cff", ".lock"}
     or path.name in {"Makefile", "run"}
 )
 #: A folder that exists on the author's machine and on nobody else's.

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -40,8 +39,8 @@ def requirements(*extras: str) -> list[Requirement]:
 
 def included(*extras: str) -> set[str]:
     """``extras`` and those that they include."""
-    own = [r for r in (Requirement(i) for e in extras for i in EXTRAS[e]) if r.name == PROJECT["name"]]
-    inner = {extra for requirement in own for extra in requirement.extras}
+    items = [Requirement(item) for extra in extras for item in EXTRAS[extra]]
+    inner = {name for item in items if item.name == PROJECT["name"] for name in item.extras}
     return {*extras} | (included(*inner) if inner else set())
 
 
@@ -112,7 +111,8 @@ def test_the_lowest_declared_release_is_the_one_that_is_tested(requirement: Requ
 
 def test_the_lowest_release_of_flower_is_the_one_that_is_tested() -> None:
     (flower,) = map(Requirement, EXTRAS["flower"])
-    assert flower.specifier == SpecifierSet(f">={'.'.join(pins('constraints.txt')['flwr'].split('.')[:2])}")
+    tested = Version(pins("constraints.txt")["flwr"])
+    assert str(flower.specifier) == f">={tested.major}.{tested.minor}"
 
 
 def test_make_tests_the_lowest_releases_of_all_other_extras() -> None:
