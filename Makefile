@@ -18,7 +18,7 @@ INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 TORCH := --torch-backend cpu
 COMPILE := uv pip compile pyproject.toml --quiet --no-annotate --custom-compile-command 'make lock' \
 	--python-version 3.11.7 --python-platform x86_64-manylinux_2_28
-# Older releases of pip want a pin of `package` beside one of `package[extra]`, with the same hashes.
+# Older releases of pip, such as 23.2, want a pin of `package` beside one of `package[extra]`.
 define WITHOUT_EXTRAS
 /^[^ ]/ { printf "%s", held; held = ""; bare = $$0; extra = sub(/\[.*\]/, "", bare); if (extra) held = bare "\n" }
 /^ / && extra { held = held $$0 "\n" }

@@ -89,7 +89,7 @@ def test_every_locked_release_has_a_hash() -> None:
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
     block = r"[^\s=][^=\n]*==\S+( \\\n    --hash=sha256:[0-9a-f]{64})+\n"
     assert re.fullmatch(f"({block})+", text)
-    # For pip before 23.3, which takes a pin of package[extra] for none of the package.
+    # For older releases of pip, such as 23.2: a pin of package[extra] is none of the package there.
     for bare, extras in re.findall(r"^(\S+)(\[.+\])==", text, re.M):
         assert f"\n{bare}==" in text, extras
 
