@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,30 +22,16 @@ FOLDERS = ("src", "tests", "docs", "benchmarks", "experiments", "examples", ".ci
 TEXTS = sorted(
     path
     for path in [*ROOT.iterdir(), *(file for name in FOLDERS for file in (ROOT / name).rglob("*"))]
-    if path.suffix in {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".csv", ".json", ".cff"}
+    if path.suffix
+    in {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".csv", ".json", ".cff", ".lock"}
     or path.name in {"Makefile", "run"}
 )
 #: A folder that exists on the author's machine and on nobody else's.
 MACHINE_PATH = re.compile(r"(?<![\w.$}~*/-])/(?:home|Users|root|work|mnt|opt|tmp)/")
-REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def normalized(requirement: str) -> str:
-    """The distribution that a requirement names, spelled as package indexes spell it."""
-    match = REQUIREMENT.match(requirement)
-    assert match is not None
-    return re.sub(r"[-_.]+", "-", match.group()).lower()
-
-
-def requirements() -> list[str]:
-    """Every distribution that pyproject.toml asks for, extras too."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    return sorted({normalized(item) for group in groups for item in group} - {"instahide"})
 
 
 def test_imports_keep_to_the_contracts() -> None:
@@ -112,11 +97,3 @@ def test_no_path_of_one_machine(path: Path) -> None:
 def test_the_citation_names_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == __version__
-
-
-@pytest.mark.parametrize("distribution", requirements())
-def test_a_dependency_is_pinned_and_argued_for(distribution: str) -> None:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    assert distribution in {normalized(line) for line in lines if "==" in line}
-    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
-    assert distribution in {normalized(item) for item in re.findall(r"`([\w-]+)`", page)}

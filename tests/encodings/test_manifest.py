@@ -22,6 +22,22 @@ from tests.encodings.conftest import manifest_of, private_images
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMA = DOCS / "manifest.schema.json"
+#: Fields of each version of the format; those of a released version never change.
+FIELDS = {
+    1: {
+        "": {
+            "checksum", "classes", "copies", "created", "data_set_key", "encoder", "ended",
+            "format", "image_shape", "library", "limited", "max_quantization_error", "mean",
+            "participant", "private_images", "publication", "scheme", "shape", "shards", "std",
+            "task", "value_range", "values",
+        },
+        "shards": {"bytes", "encodings", "name", "sha256"},
+        "scheme": {
+            "c1", "c2", "coefficient_distribution", "k", "label_mode", "mask",
+            "min_self_coefficient", "noise", "private_k",
+        },
+    },
+}  # fmt: skip
 #: Bytes of a manifest of no shards.
 EACH = 36 * 2 + 3 * 4
 
@@ -97,6 +113,37 @@ def test_every_cut_is_found() -> None:
 def test_a_newer_version_asks_for_an_upgrade(more: dict[str, Any]) -> None:
     with pytest.raises(InstaHideError, match=r"newer version.*format 2.*pip install --upgrade"):
         opened(sealed(json.dumps(values(format=2, **more))))
+
+
+def test_a_new_field_needs_a_new_version() -> None:
+    written = json.loads(manifest().to_json())
+    assert FIELDS[written["format"]] == {
+        "": written.keys(), "shards": written["shards"][0].keys(),
+        "scheme": written["scheme"].keys(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"news": 1},
+        {"shards": [{**values()["shards"][0], "news": 1}]},
+        {"scheme": {**values()["scheme"], "news": 1}},
+    ],
+)
+def test_an_unknown_field_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InstaHideError, match=r"\bnews\b|unknown fields"):
+        opened(sealed(json.dumps(values(**changes))))
+
+
+def test_a_field_with_a_default_may_be_missing() -> None:
+    known = values()
+    del known["encoder"], known["limited"]
+    read = opened(sealed(json.dumps(known)))
+    assert (read.encoder, read.limited) == ("instahide", False)
+    del known["value_range"]
+    with pytest.raises(InstaHideError, match="value_range"):
+        opened(sealed(json.dumps(known)))
 
 
 CLIMBING = [

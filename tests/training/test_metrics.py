@@ -62,8 +62,8 @@ def test_values_are_measured_as_scikit_learn_does() -> None:
     truth = values + torch.from_numpy(generator.normal(0, 0.2, (200, 3)).astype(np.float32))
     found = evaluation("regression", NAMES, values, truth)
     expected = {
-        "mae": sklearn_metrics.mean_absolute_error(truth, values),
-        "r2": sklearn_metrics.r2_score(truth, values),
+        "mae": sklearn_metrics.mean_absolute_error(truth.numpy(), values.numpy()),
+        "r2": sklearn_metrics.r2_score(truth.numpy(), values.numpy()),
     }
     assert found.metrics == pytest.approx(expected, abs=1e-5)
     assert headline("regression", values, truth) == pytest.approx(expected, abs=1e-5)

@@ -46,9 +46,10 @@ def _positive(values: list[float]) -> list[float]:
 
 
 def _masked(values: Mapping[str, object]) -> bool:
-    if values["encoder"] is not None:
+    # An invalid value is missing, in older releases of pydantic.
+    if values.get("encoder") is not None:
         return values["encoder"] == "instahide"
-    return values["scheme"] in ("inside", "cross")
+    return values.get("scheme") in ("inside", "cross")
 
 
 #: Settings of schemes, their guarantees, queries and calibration; not of other encoders.

@@ -76,11 +76,7 @@ def with_progress(
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(
-        items,
-        description,
-        total=total,
-        console=Console(stderr=True),
-        transient=True,
-        disable=not shown or progress_hidden(),
-    )
+    if not shown or progress_hidden():
+        yield from items
+        return
+    yield from track(items, description, total=total, console=Console(stderr=True), transient=True)

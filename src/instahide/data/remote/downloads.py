@@ -139,10 +139,10 @@ def _bar(total: int, shown: bool) -> Iterator[Callback]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
+    if not shown or total < LARGE or progress_hidden():
+        yield Callback()
+        return
     columns = ("Fetching", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    hidden = not shown or total < LARGE or progress_hidden()
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=hidden
-    ) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total)
         yield Callback(hooks={"bar": lambda _, value, **__: progress.update(task, completed=value)})

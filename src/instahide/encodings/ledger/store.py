@@ -322,11 +322,11 @@ class LedgerFile(LedgerCounts):
             losses = self.losses[first:end].astype("<f8")
             if np.array_equal(losses, without_noise(counts)):
                 losses = losses[:0]
+            _, *row = with_crc(first, counts.data, squares.data, losses.data)
             # An update of the same size is written in place; REPLACE would erase the row first.
             self._connection.execute(
-                "UPDATE totals SET (counts, squares, losses, crc) = (?2, ?3, ?4, ?5) "
-                "WHERE first = ?1",
-                with_crc(first, counts.data, squares.data, losses.data),
+                "UPDATE totals SET (counts, squares, losses, crc) = (?, ?, ?, ?) WHERE first = ?",
+                (*row, first),
             )
         self._connection.execute("DELETE FROM takes")
         self._write_state(self.seen)

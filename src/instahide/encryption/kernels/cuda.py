@@ -130,7 +130,7 @@ class DeviceTables:
             mixed = torch.zeros(out[part].shape, device=self._device)
             for slot in range(keys.partners.shape[1]):
                 table = self._private if slot < private_k else self._public
-                images = table[keys.partners[part, slot]]
+                images = _gathered(table, keys.partners[part, slot])
                 if keys.moves is not None:
                     # PyTorch gathers no uint16.
                     images = shift_and_flip(images.float(), keys.moves[part, slot], self._black)
@@ -139,6 +139,14 @@ class DeviceTables:
             if keys.masks is not None:
                 apply_masks(mixed, keys.masks[part])
             out[part] = mixed
+
+
+def _gathered(table: Tensor, rows: Tensor) -> Tensor:
+    """The images ``rows`` of ``table``, of its type."""
+    if table.dtype == torch.uint16:
+        # PyTorch 2.7 has no indexing for this type.
+        return table.view(torch.int16)[rows].view(torch.uint16)
+    return table[rows]
 
 
 def shift_and_flip(images: Tensor, moves: Tensor, black: float = 0) -> Tensor:
