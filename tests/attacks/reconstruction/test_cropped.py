@@ -98,7 +98,7 @@ def test_an_interrupted_attack_goes_on_and_gives_the_same(tmp_path: Path) -> Non
 def test_what_is_refused_is_not_called_safe() -> None:
     observation, _ = observed(Augmentation(padding=3))
     far = replace(observation, augmentation=Augmentation(padding=9))
-    unmasked = replace(observation, scheme=replace(observation.scheme, mask=False))
+    unmasked = replace(observation, encoder=replace(observation.scheme, mask=False))
     own = ReconstructionAttack(features=edges_of_square)
     attack = ReconstructionAttack()
     for reason in (attack.applies(far), attack.applies(unmasked), own.applies(observation)):
