@@ -20,7 +20,8 @@ from instahide.audit.scoring.ceiling import ceiling_of
 from instahide.audit.scoring.reconstruction import ReconstructionScore, score_reconstruction
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.scheme import Scheme
-from tests.attacks.reconstruction.test_end_to_end import tables
+from tests.attacks.elsewhere import DEVICE, Elsewhere
+from tests.attacks.reconstruction.test_end_to_end import read_networks_beforehand, tables
 
 IMAGES, COPIES = 15, 30
 
@@ -104,3 +105,13 @@ def test_what_is_refused_is_not_called_safe() -> None:
     for reason in (attack.applies(far), attack.applies(unmasked), own.applies(observation)):
         assert "does not mean that such encodings are safe" in str(reason)
     assert "by up to 9 pixels" in str(attack.applies(far))
+
+
+@pytest.mark.slow
+def test_all_of_it_can_run_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    observation, _ = observed(Augmentation(padding=3))
+    read_networks_beforehand(monkeypatch)
+    few = replace(observation, encodings=observation.encodings[:60])
+    with Elsewhere():
+        attack = ReconstructionAttack(rounds=1, device=DEVICE)
+        assert attack.run(few, Budget(), no_progress).images is not None

@@ -17,6 +17,8 @@ from instahide.attacks.reconstruction.clustering import CAP, SUPPORT, grow
 from instahide.attacks.reconstruction.cropped.feature_maps import normalized
 from instahide.attacks.reconstruction.cropped.moves import best_moves, moved
 
+#: Starts, or images, that are compared with all encodings at a time.
+BATCH = 50
 #: Encodings similar to a start among which a cluster grows, and size to which it grows.
 NEIGHBOURS, GROWN = 60, 8
 #: Share of an image's expected encodings that show its features, and that tell its place.
@@ -53,7 +55,7 @@ def find_images(
         most: largest number of images; None for all.
         support: number of clusters that must show an image.
     """
-    canvases = torch.cat([_grown(maps, some, padding) for some in torch.split(starts, 50)])
+    canvases = torch.cat([_grown(maps, some, padding) for some in torch.split(starts, BATCH)])
     first = _fitting(maps, canvases, padding, round(SEEN * held))
     canvases = _means(maps, first, padding)
     kept = _distinct(canvases, first.values.mean(dim=1), padding, most, support)
@@ -81,10 +83,14 @@ def _grown(maps: Tensor, starts: Tensor, padding: int) -> Tensor:
 
 def _fitting(maps: Tensor, canvases: Tensor, padding: int, count: int) -> _Clusters:
     """The ``count`` encodings that fit each of ``canvases`` best."""
-    fits = best_moves(normalized(canvases), maps, 2 * padding, padding)
-    best = fits.values.topk(min(max(count, 2), len(maps)), dim=1)
-    moves = fits.moves.gather(1, best.indices[:, :, None].expand(-1, -1, 2))
-    return _Clusters(best.indices, moves, best.values)
+    found = []
+    for some in torch.split(normalized(canvases), BATCH):
+        fits = best_moves(some, maps, 2 * padding, padding)
+        best = fits.values.topk(min(max(count, 2), len(maps)), dim=1)
+        moves = fits.moves.gather(1, best.indices[:, :, None].expand(-1, -1, 2))
+        found.append((best.indices, moves, best.values))
+    members, places, values = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return _Clusters(members, places, values)
 
 
 def _means(maps: Tensor, clusters: _Clusters, padding: int) -> Tensor:
@@ -101,7 +107,7 @@ def _distinct(
     canvases: Tensor, densities: Tensor, padding: int, most: int | None, support: int
 ) -> Tensor:
     """(m,) canvases of different images, densest first, that ``support`` canvases show."""
-    alike = _likeness(canvases, padding)
+    alike = _likeness(canvases, padding).cpu()
     supported = (alike > SAME).sum(dim=1) >= support
     kept: list[int] = []
     for place in densities.argsort(descending=True).tolist():

@@ -67,7 +67,9 @@ def moved(maps: Tensor, moves: Tensor, reach: int, margin: int) -> Tensor:
     around = F.pad(maps, [reach + margin] * 4)
     there = around.unfold(2, height + 2 * margin, 1).unfold(3, width + 2 * margin, 1)
     places = reach - moves.long()
-    found: Tensor = there[torch.arange(len(maps)), :, places[:, 0], places[:, 1]]
+    found: Tensor = there[
+        torch.arange(len(maps), device=maps.device), :, places[:, 0], places[:, 1]
+    ]
     return found
 
 

@@ -52,7 +52,8 @@ class MovedMixing(SparseMixing):
 
     def add(self, total: Tensor, encodings: Tensor, rows: slice) -> None:
         """Add the weighted sums of ``encodings`` (r, C, H, W), moved back, to ``total``."""
-        there, places = windows(encodings, self.padding), torch.arange(len(encodings))
+        there = windows(encodings, self.padding)
+        places = torch.arange(len(encodings), device=encodings.device)
         for members, weights, moves in zip(
             self.members[rows].unbind(1),
             self.coefficients[rows].unbind(1),
