@@ -1,4 +1,4 @@
-"""Measure what demixing recovers from one encoding of each of 100 images, of four kinds of images.
+"""Measure what demixing recovers from one encoding of each of 100 images, of five kinds of images.
 
     python -m experiments.demixing_kinds --threads 1
 

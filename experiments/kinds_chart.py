@@ -15,10 +15,10 @@ Row = dict[str, str]
 
 def chart(figure: Figure, rows: list[Row]) -> None:
     """Draw a panel for each kind: the share recovered against the number of encodings."""
-    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    panels = figure.subplots(2, 3, sharex=True, sharey=True)
     found = hidden(rows)
     copies = sorted({cell.copies for cell in found})
-    for axes, (kind, title) in zip(panels.flat, TITLES.items(), strict=True):
+    for axes, (kind, title) in zip(panels.flat, TITLES.items(), strict=False):
         _panel(axes, [cell for cell in found if cell.kind == kind])
         axes.set_title(title, fontsize=12, pad=4)
         axes.set(ylim=(0, 1.04), xscale="log", yticks=[0, 0.5, 1])
@@ -27,8 +27,10 @@ def chart(figure: Figure, rows: list[Row]) -> None:
         finish(axes)
     figure.supxlabel("encodings of each image, T", fontsize=12)
     figure.supylabel("share of images that are recovered", fontsize=12)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2,
-                  frameon=False, fontsize=11)  # fmt: skip
+    panels[1, 2].axis("off")
+    panels[0, 2].tick_params(labelbottom=True)
+    panels[1, 2].legend(*panels[0, 0].get_legend_handles_labels(), loc="center", frameon=False,
+                        fontsize=11)  # fmt: skip
 
 
 def _panel(axes: Axes, found: list[Cell]) -> None:

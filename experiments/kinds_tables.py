@@ -12,6 +12,7 @@ TITLES = {
     "objects": "objects on white",
     "animals": "animals on light colors",
     "medical": "medical images",
+    "text": "text",
 }
 LABELS = {"none": "hidden", "coarse": "coarse", "soft": "soft"}
 

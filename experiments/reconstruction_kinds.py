@@ -1,4 +1,4 @@
-"""Measure what the reconstruction attack recovers from four kinds of private images.
+"""Measure what the reconstruction attack recovers from five kinds of private images.
 
     python -m experiments.reconstruction_kinds --threads 1
     python -m experiments.reconstruction_kinds --kinds photographs --images 1000 --copies 50

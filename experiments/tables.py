@@ -330,7 +330,7 @@ def headline_table() -> list[str]:
             " / ".join(f"{drop:.1f}" for drop in drops.values()) + " points",
         f"same in the paper, on CIFAR-10 with ResNet-18 ({plain}% without)":
             " / ".join(theirs) + " points",
-        "images recovered from 50 encodings of each, worst and best of four kinds, labels hidden":
+        "images recovered from 50 encodings of each, worst and best of five kinds, labels hidden":
             " / ".join(extremes(kinds, 50)) + f", {seconds(kinds, 50):.0f} s on one core",
         "same, from 10 encodings of each":
             " / ".join(extremes(kinds, 10)) + f", {seconds(kinds, 10):.0f} s on one core",
@@ -356,7 +356,7 @@ def headline_sentence() -> list[str]:
     drops = sorted(drop_of("fashion-mnist", 30, scheme) for scheme in COMPARED)
     return [
         f"**An attack recovered {worst} and {best}** from 50 encodings of each, without labels, in "
-        f"{seconds(kinds, 50):.0f} seconds on one core at most: the worst and the best of four "
+        f"{seconds(kinds, 50):.0f} seconds on one core at most: the worst and the best of five "
         f"kinds of images. From 2 encodings, it recovered {few} and {many}. Training on encodings "
         f"of Fashion-MNIST cost {drops[0]:.1f} to {drops[-1]:.1f} points of accuracy. "
         "[Evidence](evidence.md)",

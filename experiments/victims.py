@@ -1,4 +1,4 @@
-"""Private images of four kinds, on which no network was trained and no setting tuned.
+"""Private images of five kinds, on which no network was trained and no setting tuned.
 
     photographs  foolbox's CIFAR and ImageNet images
     objects      drawings and photographs of objects on white: the stamps of Tux Paint in the
@@ -6,6 +6,7 @@
     animals      the stamps of Tux Paint in the category animals, on plain light backgrounds
     medical      crops of the medical images in `MEDICAL`: a retina and ultrasound in color, and in
                  gray microscopy, computed tomography, magnetic resonance and a bone scan
+    text         crops of the printed page and of the handwriting that scikit-image has, in gray
 
 `pip install --no-deps foolbox` for photographs, Debian's tuxpaint-stamps-default for stamps,
 and the extra "medical" for medical images. Stamps of other categories were used for tuning, and the
@@ -22,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.photographs import crops, patches, victim
+from experiments.photographs import LONGEST, crops, patches, victim
 from instahide.data import ImageTable
 from instahide.data.readers.image_file import decode
 
@@ -40,6 +41,8 @@ MEDICAL = {
     ),
     "nibabel/tests/data": ("example4d.nii.gz", "anatomical.nii", "scaled+tlrc.BRIK"),
 }  # fmt: skip
+#: Scans of text, in scikit-image.
+TEXT = ("page.png", "text.png")
 #: Percentiles of the values of a medical image that are shown as black and as white.
 BLACK, WHITE = 1, 99.5
 #: Largest correlation of two crops, up to so many crops; there are not more so different ones.
@@ -84,11 +87,22 @@ def medical(draw: int, count: int) -> NDArray[np.uint8]:
     return crops(medical_images(), 2 * count, draw, likeness=LIKENESS)[:count]
 
 
+def text(draw: int, count: int) -> NDArray[np.uint8]:
+    """Return (n, 3, 32, 32) crops of scans, as large as photographs, with a few words in a crop."""
+    pages = []
+    for name in TEXT:
+        page = _in_color(decode(_installed("skimage/data") / name))
+        scale = LONGEST / max(page.shape)
+        pages.append(cv2.resize(page, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC))
+    return crops(tuple(pages), 2 * count, draw, likeness=LIKENESS)[:count]
+
+
 KINDS: dict[str, Callable[[int, int], NDArray[np.uint8]]] = {
     "photographs": photograph_crops,
     "objects": objects,
     "animals": animals,
     "medical": medical,
+    "text": text,
 }
 
 

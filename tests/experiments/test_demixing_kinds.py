@@ -1,4 +1,4 @@
-"""Demixing of four kinds of images, and reconstruction of augmented ones: their rows and tables."""
+"""Demixing of five kinds of images, and reconstruction of augmented ones: their rows and tables."""
 
 from __future__ import annotations
 
