@@ -12,7 +12,7 @@ TITLES = {
     "objects": "objects on white",
     "animals": "animals on light colors",
     "medical": "medical images",
-    "text": "text",
+    "text": "crops of text",
 }
 LABELS = {"none": "hidden", "coarse": "coarse", "soft": "soft"}
 
