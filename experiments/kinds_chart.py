@@ -15,7 +15,7 @@ Row = dict[str, str]
 
 def chart(figure: Figure, rows: list[Row]) -> None:
     """Draw a panel for each kind: the share recovered against the number of encodings."""
-    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    panels = figure.subplots(3, 2, sharex=True, sharey=True)
     found = hidden(rows)
     copies = sorted({cell.copies for cell in found})
     for axes, (kind, title) in zip(panels.flat, TITLES.items(), strict=False):
@@ -27,9 +27,9 @@ def chart(figure: Figure, rows: list[Row]) -> None:
         finish(axes)
     figure.supxlabel("encodings of each image, T", fontsize=12)
     figure.supylabel("share of images that are recovered", fontsize=12)
-    panels[1, 2].axis("off")
-    panels[0, 2].tick_params(labelbottom=True)
-    panels[1, 2].legend(*panels[0, 0].get_legend_handles_labels(), loc="center", frameon=False,
+    panels[2, 1].axis("off")
+    panels[1, 1].tick_params(labelbottom=True)
+    panels[2, 1].legend(*panels[0, 0].get_legend_handles_labels(), loc="center", frameon=False,
                         fontsize=11)  # fmt: skip
 
 

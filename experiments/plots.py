@@ -44,7 +44,7 @@ PLOTS = {
     "encodings": Plot("frontier.csv", (5, 6.5), frontier_chart.against_encodings),
     "accuracy": Plot("accuracy.csv", (5, 7.5), curves.panels),
     "exposure": Plot("exposure.csv", (5, 13), exposure_chart.chart),
-    "kinds": Plot("reconstruction_kinds.csv", (5, 5), kinds_chart.chart),
+    "kinds": Plot("reconstruction_kinds.csv", (5, 6.5), kinds_chart.chart),
     "ksum": Plot("ksum.csv", (5, 4.5), ksum.growth),
 }
 
