@@ -204,7 +204,8 @@ SECTIONS = {
         "structure of [InstaHide](attacks/results.md) or "
         "[NeuraCrypt](https://arxiv.org/abs/2108.07256) recover more. Only ε is a guarantee, and "
         "one in the hundreds or more promises next to nothing. DP-SGD has a noise multiplier of 1, "
-        "and is untuned. `python -m experiments.encoders` measures the encoders.",
+        "and is untuned. A method without a row has not been measured on these images. "
+        "`python -m experiments.encoders` measures the encoders.",
         rivals_table.table,
     ),
     "cost": Section(

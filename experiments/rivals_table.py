@@ -36,7 +36,7 @@ def table() -> list[str]:
 
 
 def of_images(rows: list[Row], title: str) -> list[str]:
-    """Return the table of one set of images; nothing if only plain training was measured."""
+    """Return the table of one set of images, a row for each measured rival; nothing for only one."""
     found = {name: [row for row in rows if row["rival"] == name] for name in TITLES}
     if sum(map(bool, found.values())) < 2:
         return []
@@ -45,9 +45,9 @@ def of_images(rows: list[Row], title: str) -> list[str]:
         "| encodings linked, AUC | ε at δ = 10⁻⁵ | training time, relative to plain |",
         "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
-    for name, runs in found.items():
-        cells = _cells(name, runs, found["plain"]) if runs else ["0", *[UNMEASURED] * 6]
-        lines.append(f"| {TITLES[name]} | {' | '.join(cells)} |")
+    measured = {name: runs for name, runs in found.items() if runs}
+    for name, runs in measured.items():
+        lines.append(f"| {TITLES[name]} | {' | '.join(_cells(name, runs, found['plain']))} |")
     return lines
 
 

@@ -95,6 +95,6 @@ def test_the_table_has_spreads_and_says_what_was_not_measured() -> None:
         "noisy gradients", "0 of 10", "no encodings", "1,234", "2.0 |",
     ]  # fmt: skip
     assert found[titles["federated-plain"]][-1] == "not measured |"
-    assert found[titles["mixup-4"]] == ["0", *["not measured"] * 5, "not measured |"]
-    assert len(lines) == 2 + len(titles)
+    assert titles["mixup-4"] not in found
+    assert len(lines) == 2 + 4
     assert rivals_table.of_images(rows[:1], "Digits") == []
