@@ -36,7 +36,7 @@ def table() -> list[str]:
 
 
 def of_images(rows: list[Row], title: str) -> list[str]:
-    """Return the table of one set of images, a row for each measured rival; nothing for only one."""
+    """Return the table of one set of images, a row for each measured rival; nothing for one."""
     found = {name: [row for row in rows if row["rival"] == name] for name in TITLES}
     if sum(map(bool, found.values())) < 2:
         return []
