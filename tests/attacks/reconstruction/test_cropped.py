@@ -104,7 +104,7 @@ def test_what_is_refused_is_not_called_safe() -> None:
     attack = ReconstructionAttack()
     for reason in (attack.applies(far), attack.applies(unmasked), own.applies(observation)):
         assert "does not mean that such encodings are safe" in str(reason)
-    assert "by up to 9 pixels" in str(attack.applies(far))
+    assert "by up to 9 pixels; this attack undoes at most 8" in str(attack.applies(far))
 
 
 @pytest.mark.slow

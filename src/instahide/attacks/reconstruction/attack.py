@@ -47,18 +47,18 @@ class ReconstructionAttack(Options):
         return self._applies_to_crops(observation) if observation.augmentation.padding else None
 
     def _applies_to_crops(self, observation: EncodingObservation) -> str | None:
-        most = MOST_MOVED * min(observation.encodings.shape[-2:])
+        padding = observation.augmentation.padding
+        most = int(MOST_MOVED * min(observation.encodings.shape[-2:]))
         if not observation.scheme.mask or self.features is not None:
-            why = (
-                "Images were cropped at random, which this attack undoes only under a mask and by "
-            )
-            why += "its own features."
-        elif observation.augmentation.padding > most:
-            why = f"Images were moved by up to {observation.augmentation.padding} pixels by random "
-            why += f"crops, and this attack undoes at most {most:.0f}."
+            why = "this attack undoes only under a mask and by its own features"
+        elif padding > most:
+            why = f"moved them by up to {padding} pixels; this attack undoes at most {most}"
         else:
             return None
-        return why + " This does not mean that such encodings are safe: other attacks can undo it."
+        return (
+            f"Images were cropped at random before mixing, which {why}. This does not mean that "
+            "such encodings are safe: another attack may undo it."
+        )
 
     def run(
         self, observation: EncodingObservation, budget: Budget, progress: Progress

@@ -51,7 +51,8 @@ NOT_HERE = {
     "this machine": "The audit does not check memory, disk, timing or the entropy of the "
     "operating system.",
     "augmentation": "The audit encrypts images without crops and flips, also for a run that uses "
-    "them. This is easier to attack, but not by much: the reconstruction attack undoes both.",
+    "them. This is easier to attack. Crops and flips do not make encodings safe: the "
+    "reconstruction attack undoes both, crops in part.",
 }
 
 

@@ -87,16 +87,15 @@ def place_images(
     centres = find_images(maps, order[:starts], padding, held=held, most=count)
     found = _refined(maps, centres, min(per_mix, len(centres)), padding, labels, BETWEEN)
     for _ in range(RENEWALS):
-        left = unexplained(maps, found, padding)
-        worst = left.flatten(1).norm(dim=1)[order].argsort(descending=True)
-        near = order[worst[: round(UNEXPLAINED * len(maps))]]
-        near = near[torch.randperm(len(near), generator=generator).to(near.device)]
         wanted = len(found.centres) if count is None else count
         missing = round((1 + SPARE) * wanted) - len(found.centres)
         if missing <= 0:
             break
+        left = unexplained(maps, found, padding)
+        worst = left.flatten(1).norm(dim=1).topk(round(UNEXPLAINED * len(maps))).indices
+        worst = worst[torch.randperm(len(worst), generator=generator).to(worst.device)]
         further = find_images(
-            normalized(left), near[: starts // 2], padding,
+            normalized(left), worst[: starts // 2], padding,
             held=held, most=missing, support=FURTHER_SUPPORT,
         )  # fmt: skip
         scale = found.centres.flatten(1).norm(dim=1).mean()

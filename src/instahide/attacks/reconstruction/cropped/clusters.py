@@ -23,6 +23,8 @@ BATCH = 50
 NEIGHBOURS, GROWN = 60, 8
 #: Share of an image's expected encodings that show its features, and that tell its place.
 SEEN, PLACED = 0.25, 0.5
+#: Share of the weakest member's value that counts for nothing, when the members tell the place.
+LEAST_COUNTS = 0.9
 #: Largest similarity of two images, and similarity of clusters of the same image. Chosen on tuning
 #: victims, as the sizes above.
 DISTINCT, SAME = 0.35, 0.5
@@ -134,7 +136,7 @@ def _in_own_frame(maps: Tensor, clusters: _Clusters, padding: int) -> Tensor:
     """
     found = []
     for members, moves, values in zip(*clusters, strict=True):
-        start = _move_of_start(moves.long(), values - 0.9 * values.min(), padding)
+        start = _move_of_start(moves.long(), values - LEAST_COUNTS * values.min(), padding)
         own = start - moves.long()
         near = own.abs().amax(dim=1) <= padding
         found.append(moved(maps[members[near]], -own[near], padding, 0).mean(dim=0))

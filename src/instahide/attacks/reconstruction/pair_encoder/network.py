@@ -8,6 +8,7 @@ a large network instead, see `similarity_network`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -65,44 +66,49 @@ class PairEncoder(nn.Module):
 
     def forward(self, sizes: Tensor) -> Tensor:
         """(n, C, H, W) `magnitudes` -> (n, D) features of length 1."""
-        if sizes.shape[1] == self.channels:
-            return self._features(sizes)
-        each = sizes[:, :, None].expand(-1, -1, self.channels, -1, -1).unbind(1)
-        return torch.cat([self._features(gray) for gray in each], dim=1) / math.sqrt(len(each))
-
-    def _features(self, sizes: Tensor) -> Tensor:
-        planes = _planes(sizes)
-        fine = self.fine((planes - self.centre) / self.spread)
-        coarse = self.coarse(F.avg_pool2d(fine, 2))
-        edges = planes[:, -sizes.shape[1] :]
-        parts = [self.fine_features(fine), self.coarse_features(coarse), edges]
-        weights = self.shares.softmax(0).sqrt()
-        return torch.cat([w * _even(part) for w, part in zip(weights, parts, strict=True)], dim=1)
+        return self._by_channels(sizes, self._features)
 
     def maps(self, sizes: Tensor) -> Tensor:
         """(n, C, H, W) `magnitudes` -> (n, c, H, W) the features, all at full resolution.
 
         They move with the encodings: the branch at half resolution is computed at every pixel.
         """
+        return self._by_channels(sizes, self._maps)
+
+    def _by_channels(self, sizes: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """What ``of`` gives for ``sizes``, or for each channel if it was made for other numbers."""
         if sizes.shape[1] == self.channels:
-            return self._maps(sizes)
+            return of(sizes)
         each = sizes[:, :, None].expand(-1, -1, self.channels, -1, -1).unbind(1)
-        return torch.cat([self._maps(gray) for gray in each], dim=1)
+        return torch.cat([of(gray) for gray in each], dim=1) / math.sqrt(len(each))
+
+    def _features(self, sizes: Tensor) -> Tensor:
+        planes = _planes(sizes)
+        fine = self._fine(planes)
+        parts = self._parts(planes, fine, self.coarse(F.avg_pool2d(fine, 2)))
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
 
     def _maps(self, sizes: Tensor) -> Tensor:
         planes = _planes(sizes)
-        fine = self.fine((planes - self.centre) / self.spread)
+        fine = self._fine(planes)
         coarse = F.avg_pool2d(F.pad(fine, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
         for layer in self.coarse:
             if isinstance(layer, nn.Conv2d):
                 coarse = F.conv2d(coarse, layer.weight, layer.bias, padding=2, dilation=2)
             else:
                 coarse = layer(coarse)
-        edges = planes[:, -sizes.shape[1] :]
+        return torch.cat(self._parts(planes, fine, coarse), dim=1)
+
+    def _fine(self, planes: Tensor) -> Tensor:
+        found: Tensor = self.fine((planes - self.centre) / self.spread)
+        return found
+
+    def _parts(self, planes: Tensor, fine: Tensor, coarse: Tensor) -> list[Tensor]:
+        """The weighted features (n, c, h, w) of both branches and the edges of x^2."""
+        edges = planes[:, -self.channels :]
         parts = [self.fine_features(fine), self.coarse_features(coarse), edges]
         weights = self.shares.softmax(0).sqrt()
-        each = [w * _even(p).reshape(p.shape) for w, p in zip(weights, parts, strict=True)]
-        return torch.cat(each, dim=1)
+        return [w * _even(part) for w, part in zip(weights, parts, strict=True)]
 
     def calibrate(self, sizes: Tensor) -> None:
         """Set the mean and standard deviation of the inputs from `magnitudes` (n, C, H, W)."""
@@ -156,6 +162,6 @@ def _planes(sizes: Tensor) -> Tensor:
 
 
 def _even(features: Tensor) -> Tensor:
-    """(n, c, h, w) -> (n, c h w), with mean 0 in each channel and length 1."""
-    flat = features.flatten(2)
-    return F.normalize((flat - flat.mean(dim=2, keepdim=True)).flatten(1), dim=1)
+    """``features`` (n, c, h, w) with mean 0 in each channel and length 1."""
+    centred = features - features.mean(dim=(2, 3), keepdim=True)
+    return F.normalize(centred.flatten(1), dim=1).reshape(features.shape)
