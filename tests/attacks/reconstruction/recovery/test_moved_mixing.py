@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from instahide.attacks.reconstruction.recovery import sparse_mixing
 from instahide.attacks.reconstruction.recovery.moved_mixing import MovedMixing
 from instahide.attacks.reconstruction.recovery.phase_retrieval import coverage
 from instahide.attacks.reconstruction.recovery.sparse_mixing import ROWS, SparseMixing
@@ -72,6 +73,20 @@ def test_images_that_are_not_moved_are_mixed_as_without_moves() -> None:
     torch.testing.assert_close(still.summed(encodings), plain.summed(encodings))
     rows = slice(0, 9)
     torch.testing.assert_close(still.each(images, rows), plain.each(images, rows))
+
+
+def test_blocks_do_not_change_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixes, encodings = some_mixes(300, 20, 2, 2), torch.randn(300, *SHAPE)
+    noise = 0.5 + torch.rand(300)
+
+    def products() -> tuple[Tensor, Tensor]:
+        sums = mixes.summed(encodings)
+        return sums, mixes.solved(sums, noise, 0.1, torch.zeros_like(sums), 3)
+
+    whole = products()
+    monkeypatch.setattr(sparse_mixing, "ROWS", 7)
+    for found, expected in zip(products(), whole, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
 
 
 def test_planted_images_are_solved_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -63,10 +64,27 @@ class MovedMixing(SparseMixing):
             back = there[places, :, self.padding + moves[:, 0], self.padding + moves[:, 1]]
             total.index_add_(0, members, back * weights[:, None, None, None])
 
+    def summed(self, encodings: Tensor) -> Tensor:
+        """(m, C, H, W) for each image, the weighted sum of the ``encodings``, moved back."""
+        total = torch.zeros((self.images, *encodings.shape[1:])).to(encodings)
+        for rows in self.blocks:
+            self.add(total, encodings[rows], rows)
+        return total
+
     def coarse(self, block: int) -> MovedMixing:
         """The same for means of blocks of ``block`` x ``block`` pixels: moves by whole blocks."""
         rounded = (self.moves / block).round().long()
         return replace(self, moves=rounded, padding=math.ceil(self.padding / block))
+
+    def _normal(self, noise: Tensor) -> Callable[[Tensor], Tensor]:
+        # Images are moved in other ways in each encoding that they share.
+        def product(images: Tensor) -> Tensor:
+            total = torch.zeros_like(images)
+            for rows in self.blocks:
+                self.add(total, self.mixed(images, rows) / noise[rows, None, None, None], rows)
+            return total
+
+        return product
 
 
 def windows(images: Tensor, padding: int) -> Tensor:

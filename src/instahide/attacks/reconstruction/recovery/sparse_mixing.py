@@ -1,12 +1,16 @@
 """Products with the coefficients, which are sparse: each encoding contains few of the images.
 
-No matrix of encodings and images, or of images and images, is formed. Memory is linear in both.
+No dense matrix of encodings and images, or of images and images, is formed, so that memory is
+linear in both. Sums over rows are those of `embedding_bag`, which uses all processors;
+`index_add_` uses one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +18,20 @@ from torch.nn import functional as F
 
 #: Number of encodings per block, so that intermediate results stay in the cache.
 ROWS = 512
+
+
+class _Rows(NamedTuple):
+    """A sparse matrix: ``columns`` (e,) of its entries, row after row; ``starts`` (r,) of rows."""
+
+    columns: Tensor
+    starts: Tensor
+
+    def times(self, entries: Tensor, values: Tensor) -> Tensor:
+        """(r, ...) the product of the matrix with ``entries`` (e,) and ``values`` (c, ...)."""
+        flat = F.embedding_bag(
+            self.columns, values.flatten(1), self.starts, mode="sum", per_sample_weights=entries
+        )
+        return flat.reshape(-1, *values.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +94,8 @@ class SparseMixing:
 
     def summed(self, encodings: Tensor) -> Tensor:
         """(m, ...) for each image, the weighted sum of the ``encodings`` (n, ...) with it."""
-        total = torch.zeros((self.images, *encodings.shape[1:])).to(encodings)
-        for rows in self.blocks:
-            self.add(total, encodings[rows], rows)
-        return total
+        order, rows = self._by_image
+        return rows.times(self.coefficients.flatten()[order], encodings)
 
     def add(self, total: Tensor, encodings: Tensor, rows: slice) -> None:
         """Add the weighted sums of ``encodings`` (r, ...), those of ``rows``, to ``total``."""
@@ -118,11 +134,12 @@ class SparseMixing:
             steps: number of steps.
         """
         scale = (self.energies(noise) + ridge).reshape(-1, *(1,) * (sums.ndim - 1))
-        images, left = start, sums - self._normal(start, noise, ridge)
+        normal = self._normal(noise)
+        images, left = start, sums - normal(start) - ridge * start
         direction = scaled = left / scale
         energy = (left * scaled).sum()
         for _ in range(steps):
-            along = self._normal(direction, noise, ridge)
+            along = normal(direction) + ridge * direction
             step = energy / (direction * along).sum().clamp(min=1e-30)
             images, left = images + step * direction, left - step * along
             scaled = left / scale
@@ -130,10 +147,33 @@ class SparseMixing:
             direction = scaled + energy / before.clamp(min=1e-30) * direction
         return images
 
-    def _normal(self, images: Tensor, noise: Tensor, ridge: float) -> Tensor:
-        """(m, ...) the normal equations' left side for ``images``."""
-        total = ridge * images
-        for rows in self.blocks:
-            own = noise[rows].reshape(-1, *(1,) * (images.ndim - 1))
-            self.add(total, self.mixed(images, rows) / own, rows)
-        return total
+    def _normal(self, noise: Tensor) -> Callable[[Tensor], Tensor]:
+        """The normal equations' left side, without a penalty: of images (m, ...) to (m, ...)."""
+        place, rows = self._pairs
+        weighted = self.coefficients / noise[:, None]
+        products = self.coefficients[:, :, None] * weighted[:, None, :]
+        entries = torch.zeros(len(rows.columns)).to(products)
+        entries.index_add_(0, place.flatten(), products.flatten())
+        return partial(rows.times, entries)
+
+    @cached_property
+    def _by_image(self) -> tuple[Tensor, _Rows]:
+        """Order (n k,) of the coefficients by image; and the encodings, in this order."""
+        members = self.members.flatten()
+        order = members.argsort(stable=True)
+        columns = order.div(self.members.shape[1], rounding_mode="floor")
+        return order, _Rows(columns, self._starts(members[order]))
+
+    @cached_property
+    def _pairs(self) -> tuple[Tensor, _Rows]:
+        """Entry (n, k, k) of each pair of images of an encoding; and the images that share one."""
+        pairs = self.members[:, :, None] * self.images + self.members[:, None, :]
+        found, place = torch.unique(pairs, return_inverse=True)
+        first = found.div(self.images, rounding_mode="floor")
+        return place, _Rows(found % self.images, self._starts(first))
+
+    def _starts(self, sorted_images: Tensor) -> Tensor:
+        """(m,) at which place each image would begin in ``sorted_images`` (e,)."""
+        return torch.searchsorted(
+            sorted_images, torch.arange(self.images, device=sorted_images.device)
+        )
