@@ -62,6 +62,9 @@ def test_sums_are_the_transpose_of_mixes(sizes: tuple[int, int, int, int]) -> No
     there = (mixes.mixed(images) * encodings).double().sum()
     back = (mixes.summed(encodings) * images).double().sum()
     torch.testing.assert_close(there, back, atol=1e-3, rtol=1e-4)
+    factors = torch.randn(sizes[0])
+    scaled = mixes.summed(encodings * factors[:, None, None, None])
+    torch.testing.assert_close(mixes.summed(encodings, factors), scaled, atol=1e-4, rtol=1e-4)
 
 
 def test_images_that_are_not_moved_are_mixed_as_without_moves() -> None:

@@ -35,6 +35,9 @@ def test_products_are_those_of_the_matrix(sizes: tuple[int, int, int]) -> None:
     images, encodings = (torch.randn(count, 2, 1, 3) for count in (sizes[1], sizes[0]))
     close(mixes.mixed(images), torch.einsum("nm,mchw->nchw", dense, images))
     close(mixes.summed(encodings), torch.einsum("nm,nchw->mchw", dense, encodings))
+    factors = torch.randn(sizes[0])
+    expected = torch.einsum("nm,n,nchw->mchw", dense, factors, encodings)
+    close(mixes.summed(encodings, factors), expected)
     close(mixes.private_shares, dense.sum(dim=1))
 
 

@@ -64,11 +64,16 @@ class MovedMixing(SparseMixing):
             back = there[places, :, self.padding + moves[:, 0], self.padding + moves[:, 1]]
             total.index_add_(0, members, back * weights[:, None, None, None])
 
-    def summed(self, encodings: Tensor) -> Tensor:
-        """(m, C, H, W) for each image, the weighted sum of the ``encodings``, moved back."""
+    def summed(self, encodings: Tensor, factors: Tensor | None = None) -> Tensor:
+        """(m, C, H, W) for each image, the weighted sum of the ``encodings``, moved back.
+
+        The weights are the coefficients, times one of the ``factors`` (n,) for each encoding.
+        """
         total = torch.zeros((self.images, *encodings.shape[1:])).to(encodings)
         for rows in self.blocks:
-            self.add(total, encodings[rows], rows)
+            block = encodings[rows]
+            scaled = block if factors is None else block * factors[rows, None, None, None]
+            self.add(total, scaled, rows)
         return total
 
     def coarse(self, block: int) -> MovedMixing:

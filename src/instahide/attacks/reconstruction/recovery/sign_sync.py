@@ -81,8 +81,14 @@ class _Similarities:
             images: (m, C, h, w) images for similar signs.
             steps: steps of conjugate gradients.
         """
-        root = self.noise.sqrt()[:, None, None, None]
-        sums = self.mixes.summed(self.values * signs[:, None, None, None] / root)
+        root = self.noise.sqrt()
+        sums = self.mixes.summed(self.values, signs / root)
         images = self.mixes.solved(sums, self.noise, self.ridge, images, steps)
-        mixed = self.mixes.mixed(images) / root
-        return (self.values * mixed).sum(dim=(1, 2, 3)) - self.own * signs, images
+        along = [self._along(images, rows) for rows in self.mixes.blocks]
+        return torch.cat(along) / root - self.own * signs, images
+
+    def _along(self, images: Tensor, rows: slice) -> Tensor:
+        """(r,) inner products of the encodings ``rows`` with the mixes of ``images`` in them."""
+        mixed = self.mixes.mixed(images, rows).flatten(1)
+        found: Tensor = torch.linalg.vecdot(self.values[rows].flatten(1), mixed)
+        return found

@@ -92,10 +92,14 @@ class SparseMixing:
         )
         return flat.reshape(-1, *images.shape[1:])
 
-    def summed(self, encodings: Tensor) -> Tensor:
-        """(m, ...) for each image, the weighted sum of the ``encodings`` (n, ...) with it."""
+    def summed(self, encodings: Tensor, factors: Tensor | None = None) -> Tensor:
+        """(m, ...) for each image, the weighted sum of the ``encodings`` (n, ...) with it.
+
+        The weights are the coefficients, times one of the ``factors`` (n,) for each encoding.
+        """
         order, rows = self._by_image
-        return rows.times(self.coefficients.flatten()[order], encodings)
+        weights = self.coefficients if factors is None else self.coefficients * factors[:, None]
+        return rows.times(weights.flatten()[order], encodings)
 
     def add(self, total: Tensor, encodings: Tensor, rows: slice) -> None:
         """Add the weighted sums of ``encodings`` (r, ...), those of ``rows``, to ``total``."""
