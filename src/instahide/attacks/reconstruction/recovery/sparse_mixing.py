@@ -165,7 +165,7 @@ class SparseMixing:
         """Order (n k,) of the coefficients by image; and the encodings, in this order."""
         members = self.members.flatten()
         order = members.argsort(stable=True)
-        columns = order.div(self.members.shape[1], rounding_mode="floor")
+        columns = order // self.members.shape[1]
         return order, _Rows(columns, self._starts(members[order]))
 
     @cached_property
@@ -173,7 +173,7 @@ class SparseMixing:
         """Entry (n, k, k) of each pair of images of an encoding; and the images that share one."""
         pairs = self.members[:, :, None] * self.images + self.members[:, None, :]
         found, place = torch.unique(pairs, return_inverse=True)
-        first = found.div(self.images, rounding_mode="floor")
+        first = found // self.images
         return place, _Rows(found % self.images, self._starts(first))
 
     def _starts(self, sorted_images: Tensor) -> Tensor:
