@@ -127,11 +127,11 @@ def many(rows: list[Row]) -> list[str]:
     for cell in cells(rows):
         if cell.images > 100:
             _, called, both = cell.claims
+            claimed = f"{cell.mean('claimed'):,.0f}" if cell.values("claimed") else "–"
             parts = [
                 f"{cell.images:,}", str(cell.copies), f"{cell.mean('recovered'):,.0f}",
                 f"{cell.mean('ceiling_recovered'):,.0f}", f"{cell.mean('ssim'):.2f}",
-                f"{cell.mean('mass'):.3f}", f"{cell.mean('claimed'):,.0f}", share(both, called),
-                *cost(cell),
+                f"{cell.mean('mass'):.3f}", claimed, share(both, called), *cost(cell),
             ]  # fmt: skip
             lines.append(f"| {' | '.join(parts)} |")
     return lines if len(lines) > 2 else []

@@ -101,6 +101,9 @@ def test_the_table_of_details_counts_claims_over_all_draws() -> None:
 def test_larger_runs_have_a_table_of_their_own_if_there_are_any() -> None:
     assert kinds_tables.many(ROWS)[2].startswith("| 1,000 | 50 | 930 | 99 |")
     assert kinds_tables.many(ROWS[:5]) == []
+    unknown = dict.fromkeys(("claimed", "claimed_rightly", "cpu_seconds", "peak_mib"), "")
+    without = kinds_tables.many([row("photographs", 10, 7278, images=10_000) | unknown])
+    assert without[2] == "| 10,000 | 10 | 7,278 | 99 | 0.50 | 0.500 | – | – | – | – |"
 
 
 def test_the_headline_has_the_worst_and_the_best_kind() -> None:
