@@ -1,8 +1,7 @@
 """Products with the coefficients, which are sparse: each encoding contains few of the images.
 
 No dense matrix of encodings and images, or of images and images, is formed, so that memory is
-linear in both. Sums over rows are those of `embedding_bag`, which uses all processors;
-`index_add_` uses one.
+linear in both. Sums over rows are those of `embedding_bag`, which is faster than `index_add_`.
 """
 
 from __future__ import annotations
