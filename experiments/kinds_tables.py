@@ -120,7 +120,7 @@ def details(rows: list[Row]) -> list[str]:
 def many(rows: list[Row]) -> list[str]:
     """Return a table of the runs with more than 100 images, if there are any."""
     lines = [
-        "| photographs | T | recovered | ceiling | mean SSIM | coefficients assigned correctly "
+        "| images | T | recovered | ceiling | mean SSIM | coefficients assigned correctly "
         "| called recovered | of these, recovered | minutes, 1 thread | memory, GiB |",
         "|" + " ---: |" * 10,
     ]
