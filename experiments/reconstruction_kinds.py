@@ -44,7 +44,7 @@ from instahide.audit.scoring.reconstruction import score_reconstruction
 OUT = Path("experiments/results/reconstruction_kinds.csv")
 MEASURES = (
     "groups", "mass", "ssim", "ssim_best", "above_half", "recovered", "claimed",
-    "claimed_rightly", *CEILING, "seconds", "cpu_seconds", "peak_mib",
+    "claimed_rightly", "expected", *CEILING, "seconds", "cpu_seconds", "peak_mib",
 )  # fmt: skip
 
 
@@ -80,7 +80,8 @@ def measure(run: Run, work: Path) -> dict[str, float]:
     if fresh:
         figures |= times | {"peak_mib": peak_mib()}
     score = score_reconstruction(found, target.truth, observation.mean, observation.std)
-    figures |= score.summary(require(found.confidence), RECOVERED)
+    sure = require(found.confidence)
+    figures |= score.summary(sure, RECOVERED) | {"expected": float(sure.sum())}
     return figures | ceiling_figures(found, observation, target.truth)
 
 

@@ -166,6 +166,7 @@ def rewritten(text: str) -> str:
     parts = {
         "Kinds of images and numbers of encodings": kinds_tables.recovered(kinds),
         "The same attacks in detail": kinds_tables.details(kinds),
+        "What the attack says of its results": kinds_tables.confidence(kinds),
         "Many images": kinds_tables.many(kinds),
         "Sets of photographs": photographs(runs),
         "Other attacks": recoveries(runs),

@@ -88,14 +88,22 @@ def test_a_table_shows_the_mean_and_range_of_all_draws_and_the_ceiling() -> None
     assert lines[-1] == "| crops of text | – | – |"
 
 
-def test_the_table_of_details_counts_claims_over_all_draws() -> None:
+def test_the_table_of_details_has_a_row_for_each_setting() -> None:
     lines = kinds_tables.details(ROWS)
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| photographs", "| photographs", "| objects on white", "| objects on white",
         "| objects on white, soft labels",
     ]  # fmt: skip
+    assert lines[2].endswith(" 0.500 | 70 | 0 |")
+
+
+def test_the_table_of_confidence_counts_claims_over_all_draws() -> None:
+    rows = [ROWS[0] | {"expected": "88"}, ROWS[2] | {"expected": "91"}]
     # 161 of 170 claims are right, and 196 images were recovered.
-    assert "| 85 | 95% | 82% | 70 |" in lines[2]
+    (line,) = kinds_tables.confidence(rows)[2:]
+    assert line == "| photographs | 50 | 98 | 90 | 85 | 95% | 82% |"
+    unknown = kinds_tables.confidence([ROWS[3] | {"expected": ""}])[2]
+    assert unknown.startswith("| objects on white | 10 | 40 | – |")
 
 
 def test_larger_runs_have_a_table_of_their_own_if_there_are_any() -> None:
