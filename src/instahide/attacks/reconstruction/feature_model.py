@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
+
 #: Ridge penalty of the centers, and steps of the conjugate gradients that compute them.
 RIDGE, STEPS = 0.3, 20
 #: Share of an isotropic covariance in that of the noise.
@@ -135,12 +137,12 @@ def fit_features(
         images: number of images m.
         variance: variance of strengths, whose mean is 1.
     """
-    weights = torch.full((images,), RIDGE).to(strengths)
-    weights.index_add_(0, members.flatten(), strengths.flatten().square())
-    centres = _regression(features, members, strengths, weights)
-    leverages = strengths / weights[members]
+    mixes, even = SparseMixing(members, strengths, images), torch.ones(len(features)).to(features)
+    sums = mixes.summed(features)
+    centres = mixes.solved(sums, even, RIDGE, torch.zeros_like(sums), STEPS)
+    leverages = mixes.leverages(even, RIDGE)
     leverage = (strengths * leverages).sum(dim=1, keepdim=True).clamp(max=MOST_LEVERAGE)
-    residues = (features - _mixed(centres, members, strengths)) / (1 - leverage)
+    residues = (features - mixes.mixed(centres)) / (1 - leverage)
     covariance = residues.T @ residues / len(residues)
     isotropic = covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
     noise = (1 - SHRINKAGE) * covariance + SHRINKAGE * isotropic
@@ -155,42 +157,3 @@ def fit_features(
         F.normalize(centres, dim=1),
         white,
     )
-
-
-def _regression(features: Tensor, members: Tensor, strengths: Tensor, weights: Tensor) -> Tensor:
-    """(m, d) centers by ridge regression: preconditioned conjugate gradients, for all columns.
-
-    The matrix of all pairs of images is never formed. Its diagonal ``weights`` (m,), with the
-    ridge penalty, is the preconditioner: two images are rarely in one encoding.
-    """
-
-    def apply(centres: Tensor) -> Tensor:
-        mixed = _mixed(centres, members, strengths)
-        return _summed(mixed, members, strengths, len(weights)) + RIDGE * centres
-
-    left = _summed(features, members, strengths, len(weights))
-    centres = torch.zeros_like(left)
-    direction = scaled = left / weights[:, None]
-    energy = (left * scaled).sum(dim=0)
-    for _ in range(STEPS):
-        along = apply(direction)
-        step = energy / (direction * along).sum(dim=0).clamp(min=1e-20)
-        centres = centres + step * direction
-        left = left - step * along
-        scaled = left / weights[:, None]
-        before, energy = energy, (left * scaled).sum(dim=0)
-        direction = scaled + energy / before.clamp(min=1e-20) * direction
-    return centres
-
-
-def _mixed(centres: Tensor, members: Tensor, strengths: Tensor) -> Tensor:
-    """(n, d) sum of the members' centers times their strengths."""
-    return F.embedding_bag(members, centres, per_sample_weights=strengths, mode="sum")
-
-
-def _summed(rows: Tensor, members: Tensor, strengths: Tensor, images: int) -> Tensor:
-    """(m, d) for each image, the sum of the ``rows`` (n, d) that hold it times its strength."""
-    total = torch.zeros(images, rows.shape[1]).to(rows)
-    for column in range(members.shape[1]):
-        total.index_add_(0, members[:, column], rows * strengths[:, column, None])
-    return total
