@@ -18,6 +18,9 @@ from instahide.attacks.reconstruction.recovery.sparse_mixing import SparseMixing
 RIDGE = 0.3
 #: Random starts, iterations of each, and rounds in which wrong signs are then flipped.
 STARTS, ITERATIONS, FLIPS = 12, 40, 40
+#: Values of the images of all starts that are computed together, which is faster while they stay in
+#: the cache.
+AT_ONCE = 1 << 16
 #: Steps of conjugate gradients in each iteration, and to compare starts.
 STEPS, LAST_STEPS = 2, 10
 #: Share of the last vector that is added in power iteration, against oscillation.
@@ -33,8 +36,12 @@ def synchronized_signs(signed: Tensor, mixes: SparseMixing, generator: torch.Gen
         generator: generator of the random starts.
     """
     similarities = _Similarities(signed, mixes)
-    found = [similarities.settled(generator) for _ in range(STARTS)]
-    return max(found, key=similarities.explained)
+    starts = [torch.randn(len(signed), generator=generator) for _ in range(STARTS)]
+    at_once = max(1, AT_ONCE // (mixes.images * signed[0].numel()))
+    parts = torch.split(torch.stack(starts, dim=1).to(signed), at_once, dim=1)
+    signs = torch.cat([similarities.settled(part) for part in parts], dim=1)
+    best = similarities.explained(signs).argmax()
+    return signs[:, best]
 
 
 class _Similarities:
@@ -49,46 +56,54 @@ class _Similarities:
         leverages = mixes.leverages(self.noise, self.ridge)
         self.own = (leverages * mixes.coefficients).sum(dim=1)
 
-    def explained(self, signs: Tensor) -> float:
-        """The part of all encodings that images explain with these ``signs`` (n,)."""
-        images = self.values.new_zeros(self.mixes.images, *self.values.shape[1:])
-        return float(signs @ self._applied(signs, images, LAST_STEPS)[0])
+    def explained(self, signs: Tensor) -> Tensor:
+        """(s,) the part of all encodings that images explain with each of ``signs`` (n, s)."""
+        product, _ = self._applied(signs, self._no_images(signs), LAST_STEPS)
+        return (signs * product).sum(dim=0)
 
-    def settled(self, generator: torch.Generator) -> Tensor:
-        """(n,) signs from a random start."""
-        vector = torch.randn(len(self.values), generator=generator).to(self.values)
-        images = self.values.new_zeros(self.mixes.images, *self.values.shape[1:])
+    def settled(self, vectors: Tensor) -> Tensor:
+        """(n, s) signs, from each of the random ``vectors`` (n, s)."""
+        images = self._no_images(vectors)
         for _ in range(ITERATIONS):
-            product, images = self._applied(vector, images)
-            vector = product + MOMENTUM * vector
-            scale = vector.square().mean().sqrt().clamp(min=1e-12)
-            vector, images = vector / scale, images / scale
-        signs = torch.where(vector < 0, -1.0, 1.0)
+            product, images = self._applied(vectors, images)
+            vectors = product + MOMENTUM * vectors
+            scale = vectors.square().mean(dim=0).sqrt().clamp(min=1e-12)
+            vectors, images = vectors / scale, images / scale[:, None, None, None]
+        signs = torch.where(vectors < 0, -1.0, 1.0)
         for _ in range(FLIPS):
             product, images = self._applied(signs, images)
             gain = product * signs
             if gain.min() >= 0:
                 break
             # Half of them at a time: encodings that share an image must not flip together.
-            signs = torch.where(gain <= gain[gain < 0].median(), -signs, signs)
+            half = gain.masked_fill(gain >= 0, torch.nan).nanmedian(dim=0).values
+            signs = torch.where(gain <= half, -signs, signs)
         return signs
 
+    def _no_images(self, signs: Tensor) -> Tensor:
+        return self.values.new_zeros(self.mixes.images, signs.shape[1], *self.values.shape[1:])
+
     def _applied(self, signs: Tensor, images: Tensor, steps: int = STEPS) -> tuple[Tensor, Tensor]:
-        """(n,) product of the similarities and ``signs``, and the images that explain these.
+        """(n, s) products of the similarities and ``signs``, and the images that explain these.
 
         Args:
-            signs: (n,) signs.
-            images: (m, C, h, w) images for similar signs.
+            signs: (n, s) signs.
+            images: (m, s, C, h, w) images for similar signs.
             steps: steps of conjugate gradients.
         """
-        root = self.noise.sqrt()
-        sums = self.mixes.summed(self.values, signs / root)
-        images = self.mixes.solved(sums, self.noise, self.ridge, images, steps)
-        along = [self._along(images, rows) for rows in self.mixes.blocks]
-        return torch.cat(along) / root - self.own * signs, images
+        root = self.noise.sqrt()[:, None]
+        sums = [self.mixes.summed(self.values, factors) for factors in (signs / root).unbind(1)]
+        together = torch.stack(sums, dim=1)
+        # The starts are further channels, which mixing leaves apart.
+        flat = self.mixes.solved(
+            together.flatten(1, 2), self.noise, self.ridge, images.flatten(1, 2), steps
+        )
+        along = [self._along(flat, rows) for rows in self.mixes.blocks]
+        return torch.cat(along) / root - self.own[:, None] * signs, flat.reshape(together.shape)
 
     def _along(self, images: Tensor, rows: slice) -> Tensor:
-        """(r,) inner products of the encodings ``rows`` with the mixes of ``images`` in them."""
-        mixed = self.mixes.mixed(images, rows).flatten(1)
-        found: Tensor = torch.linalg.vecdot(self.values[rows].flatten(1), mixed)
+        """(r, s) inner products of the encodings ``rows`` with the mixes of ``images`` in them."""
+        values = self.values[rows].flatten(1)
+        mixed = self.mixes.mixed(images, rows).reshape(len(values), -1, values.shape[1])
+        found: Tensor = torch.linalg.vecdot(mixed, values[:, None])
         return found
