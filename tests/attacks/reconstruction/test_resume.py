@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -37,6 +38,26 @@ def observation() -> EncodingObservation:
     shadow = ImageTable.from_arrays(natural(60, 3, 16))
     threat = ThreatModel(public="none", encodings_per_image=12, shadow=True)
     return observe(private, public, Scheme.cross(4), threat, shadow=shadow)[0]
+
+
+@pytest.fixture(scope="module")
+def whole(observation: EncodingObservation) -> tuple[AssignedImages, list[str]]:
+    return attacked(observation, None)
+
+
+@pytest.fixture(scope="module")
+def kept_once(
+    observation: EncodingObservation, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[AssignedImages, Path]:
+    folder = tmp_path_factory.mktemp("finished")
+    return attacked(observation, folder)[0], folder
+
+
+@pytest.fixture
+def finished(kept_once: tuple[AssignedImages, Path], tmp_path: Path) -> Path:
+    """A folder of a finished attack, to change."""
+    copytree(kept_once[1], tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
 class KilledError(Exception):
@@ -74,49 +95,51 @@ def close(one: Tensor | None, other: Tensor | None) -> None:
     ],
 )
 def test_interrupted_anywhere_it_ends_with_the_same_images(
-    observation: EncodingObservation, tmp_path: Path, after: str
+    observation: EncodingObservation,
+    whole: tuple[AssignedImages, list[str]],
+    tmp_path: Path,
+    after: str,
 ) -> None:
     attack = ReconstructionAttack(folder=tmp_path)
     with pytest.raises(KilledError):
         attack.run(observation, Budget(), interrupting(after))  # type: ignore[arg-type]
     resumed, said = attacked(observation, tmp_path)
-    whole, all_said = attacked(observation, None)
+    uninterrupted, all_said = whole
     assert "groups" not in said
     assert [what for what in said if what != "features"] == all_said[all_said.index(after) :]
-    assert torch.equal(resumed.assignment, whole.assignment)  # type: ignore[arg-type]
+    assert torch.equal(resumed.assignment, uninterrupted.assignment)  # type: ignore[arg-type]
     for name in ("images", "coefficients", "confidence"):
-        close(getattr(resumed, name), getattr(whole, name))
+        close(getattr(resumed, name), getattr(uninterrupted, name))
 
 
 def test_what_a_budget_cut_short_a_later_run_goes_on_with(
-    observation: EncodingObservation, tmp_path: Path
+    observation: EncodingObservation, whole: tuple[AssignedImages, list[str]], tmp_path: Path
 ) -> None:
     attack = ReconstructionAttack(folder=tmp_path)
     for _ in range(2):
         cut = attack.run(observation, Budget(0), no_progress)
     assert cut.images is not None
     resumed, _ = attacked(observation, tmp_path)
-    whole, _ = attacked(observation, None)
     assert not torch.equal(cut.images, resumed.images)  # type: ignore[arg-type]
-    close(resumed.images, whole.images)
+    close(resumed.images, whole[0].images)
 
 
 def test_a_finished_attack_is_not_done_again(
-    observation: EncodingObservation, tmp_path: Path
+    observation: EncodingObservation, kept_once: tuple[AssignedImages, Path]
 ) -> None:
-    first, _ = attacked(observation, tmp_path)
-    again, said = attacked(observation, tmp_path)
+    first, folder = kept_once
+    again, said = attacked(observation, folder)
     assert said == ["features", "done"]
     close(first.images, again.images)
 
 
 def test_the_file_holds_what_was_found_and_nothing_else(
-    observation: EncodingObservation, tmp_path: Path
+    kept_once: tuple[AssignedImages, Path],
 ) -> None:
-    attacked(observation, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [kept.FILE]
-    assert (tmp_path / kept.FILE).stat().st_mode & 0o077 == 0
-    tensors, facts = read_tensors(tmp_path / kept.FILE)
+    folder = kept_once[1]
+    assert [path.name for path in folder.iterdir()] == [kept.FILE]
+    assert (folder / kept.FILE).stat().st_mode & 0o077 == 0
+    tensors, facts = read_tensors(folder / kept.FILE)
     assert set(facts) == {"of", "step"}
     assert set(tensors) == {
         "centres", "assignment", "coefficients", "images", "confidence",
@@ -124,15 +147,14 @@ def test_the_file_holds_what_was_found_and_nothing_else(
 
 
 def test_a_folder_of_another_attack_is_refused(
-    observation: EncodingObservation, tmp_path: Path
+    observation: EncodingObservation, finished: Path
 ) -> None:
-    attacked(observation, tmp_path)
     others = replace(observation, encodings=observation.encodings.roll(1, dims=0))
     for attack, seen in (
-        (ReconstructionAttack(folder=tmp_path), others),
-        (ReconstructionAttack(folder=tmp_path), replace(observation, labels=None)),
-        (ReconstructionAttack(folder=tmp_path, rounds=1), observation),
-        (ReconstructionAttack(folder=tmp_path, seed=1), observation),
+        (ReconstructionAttack(folder=finished), others),
+        (ReconstructionAttack(folder=finished), replace(observation, labels=None)),
+        (ReconstructionAttack(folder=finished, rounds=1), observation),
+        (ReconstructionAttack(folder=finished, seed=1), observation),
     ):
         with pytest.raises(InstaHideError, match="another attack"):
             attack.run(seen, Budget(), no_progress)
@@ -140,13 +162,12 @@ def test_a_folder_of_another_attack_is_refused(
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
 def test_a_damaged_file_is_refused(
-    observation: EncodingObservation, tmp_path: Path, damage: bytes | None
+    observation: EncodingObservation, finished: Path, damage: bytes | None
 ) -> None:
-    attacked(observation, tmp_path)
-    path = tmp_path / kept.FILE
+    path = finished / kept.FILE
     path.write_bytes(path.read_bytes()[:200] if damage is None else damage)
     with pytest.raises(InstaHideError, match=r"state\.safetensors is damaged"):
-        attacked(observation, tmp_path)
+        attacked(observation, finished)
 
 
 def test_an_encoder_is_trained_on_shadow_images_within_its_seconds_and_kept(
