@@ -117,20 +117,18 @@ def details(rows: list[Row]) -> list[str]:
 def confidence(rows: list[Row]) -> list[str]:
     """Return a table of what the attack says of its results, beside what is true of them."""
     lines = [
-        "| 100 images | T | recovered | expected by the attack | called recovered "
+        "| 100 images | T | draws | recovered | expected by the attack | called recovered "
         "| of these, recovered | of the recovered, called |",
-        "| --- |" + " ---: |" * 6,
+        "| --- |" + " ---: |" * 7,
     ]
     for cell in cells(rows):
-        if cell.images == 100:
-            right, called, both = cell.claims
-            expected = cell.values("expected")
-            parts = [
-                cell.name, str(cell.copies), f"{cell.mean('recovered'):.0f}",
-                f"{mean(expected):.0f}" if expected else "–", f"{cell.mean('claimed'):.0f}",
-                share(both, called), share(both, right),
-            ]  # fmt: skip
-            lines.append(f"| {' | '.join(parts)} |")
+        right, called, both = cell.claims
+        parts = [
+            cell.name, str(cell.copies), str(len(cell.runs)), f"{cell.mean('recovered'):.0f}",
+            f"{cell.mean('expected'):.0f}", f"{cell.mean('claimed'):.0f}", share(both, called),
+            share(both, right),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(parts)} |")
     return lines
 
 

@@ -163,10 +163,11 @@ def rewritten(text: str) -> str:
     """Return ``text`` with its measured region updated."""
     runs, settings = rows_of(RESULTS / "reconstruction.csv"), rows_of(RESULTS / "exposure.csv")
     kinds = rows_of(RESULTS / "reconstruction_kinds.csv")
+    confident = rows_of(RESULTS / "reconstruction_confidence.csv")
     parts = {
         "Kinds of images and numbers of encodings": kinds_tables.recovered(kinds),
         "The same attacks in detail": kinds_tables.details(kinds),
-        "What the attack says of its results": kinds_tables.confidence(kinds),
+        "What the attack says of its results": kinds_tables.confidence(confident),
         "Many images": kinds_tables.many(kinds),
         "Sets of photographs": photographs(runs),
         "Other attacks": recoveries(runs),
