@@ -63,7 +63,8 @@ def measure(run: Run) -> dict[str, float]:
     seen = observation if run.attacker == "aware" else unaware
     found, times = timed(lambda: ReconstructionAttack().run(seen, Budget(), say))
     score = score_reconstruction(found, truth, observation.mean, observation.std)
-    figures = score.summary(require(found.confidence), RECOVERED)
+    sure = require(found.confidence)
+    figures = score.summary(sure, RECOVERED) | {"expected": float(sure.sum())}
     figures |= {"groups": found.statistics["groups"]} | times
     return figures | ceiling_figures(found, observation, truth)
 
