@@ -7,9 +7,8 @@
 Each draw has a choice of private images and keys of its own. The private images are those of
 `experiments.victims`: no network was trained on them, and nothing was tuned on them. Beside every
 result is the ceiling: the recovery of the attack, started at the true images with the true
-assignment and coefficients. It is not part of the time and the memory. What the
-attack says of its results is read from runs with
-``--out experiments/results/reconstruction_confidence.csv``.
+assignment and coefficients. It is not part of the time and the memory. What the attack says of its
+results is read from runs with ``--out experiments/results/reconstruction_confidence.csv``.
 
 Each finished run adds a row to the CSV file; runs that the file already contains are skipped. An
 interrupted run continues from ``--work``, but then its times and memory are not recorded. The last

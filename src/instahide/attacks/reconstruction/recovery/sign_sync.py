@@ -38,10 +38,10 @@ def synchronized_signs(signed: Tensor, mixes: SparseMixing, generator: torch.Gen
     similarities = _Similarities(signed, mixes)
     starts = [torch.randn(len(signed), generator=generator) for _ in range(STARTS)]
     at_once = max(1, AT_ONCE // (mixes.images * signed[0].numel()))
-    parts = torch.split(torch.stack(starts, dim=1).to(signed), at_once, dim=1)
-    signs = torch.cat([similarities.settled(part) for part in parts], dim=1)
-    best = similarities.explained(signs).argmax()
-    return signs[:, best]
+    together = torch.split(torch.stack(starts, dim=1).to(signed), at_once, dim=1)
+    found = [similarities.settled(part) for part in together]
+    best = torch.cat([similarities.explained(signs) for signs in found]).argmax()
+    return torch.cat(found, dim=1)[:, best]
 
 
 class _Similarities:
