@@ -52,8 +52,14 @@ def mean_by(
 
 
 def add(path: Path, fields: Sequence[str], *rows: Mapping[str, object]) -> None:
-    """Append ``rows``, each with all ``fields``; a new file starts with a header."""
+    """Append ``rows``, each with all ``fields``; a new file starts with a header.
+
+    A file with other columns is refused: its rows would be read under wrong names.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    known = path.read_text(encoding="utf-8").split("\n")[0].rstrip("\r") if path.exists() else ""
+    if known and known.split(",") != list(fields):
+        raise SystemExit(f"{path} has other columns. Write to another file.")
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         if file.tell() == 0:

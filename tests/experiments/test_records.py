@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from experiments.records import add, keys_in, mean_by, missing, rows_of
 
 
@@ -40,3 +42,14 @@ def test_means_are_by_name_in_the_order_of_the_rows(tmp_path: Path) -> None:
     }  # fmt: skip
     assert list(mean_by(rows, lambda row: row["copies"], "value")) == ["1", "20"]
     assert mean_by([], str, "value") == {}
+
+
+def test_rows_are_not_added_to_a_file_with_other_columns(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    add(path, ["a", "b"], {"a": 1, "b": 2})
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match="other columns"):
+        add(path, ["a", "new", "b"], {"a": 1, "new": 3, "b": 2})
+    assert path.read_bytes() == before
+    add(path, ["a", "b"], {"a": 3, "b": 4})
+    assert [row["b"] for row in rows_of(path)] == ["2", "4"]
