@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
 
 import pytest
 
@@ -87,17 +89,46 @@ def read_only() -> Callable[[Path], AbstractContextManager[None]]:
     return _read_only
 
 
+#: Part of the name of a bucket whose conditions are ignored, as by servers that do not know them.
+UNCONDITIONAL = "unconditional"
+
+
+def _like_s3(app: Callable[..., Any]) -> Callable[..., Any]:
+    """An S3 server that takes one request at a time: moto lets two "create" the same object."""
+    lock = Lock()
+
+    def serve(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        if UNCONDITIONAL in environ["PATH_INFO"]:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
+        with lock:
+            return app(environ, start)
+
+    return serve
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of an S3 server, which this process and those that it starts know and trust."""
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+    server = make_server(
+        "127.0.0.1",
+        0,
+        _like_s3(DomainDispatcherApplication(create_backend_app)),
+        threaded=True,
+        request_handler=MotoRequestHandler,
+    )
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
     with pytest.MonkeyPatch.context() as environment:
         for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "tester",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -106,8 +137,9 @@ def s3_server() -> Iterator[str]:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }.items():
             environment.setenv(name, value)
-        yield f"http://{host}:{port}"
-    server.stop()
+        yield address
+    server.shutdown()
+    thread.join()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from instahide.encodings.storage import LocalStore, Store, open_store
 from instahide.errors import InstaHideError
+from tests.conftest import UNCONDITIONAL
 from tests.waiting import LIMIT
 
 HOSTILE = [
@@ -176,6 +177,8 @@ def test_the_lock_is_given_back_when_work_fails(store):
         pass
 
 
+# Only threads of one process see "memory://", and fsspec lets two of them create the same file.
+@pytest.mark.parametrize("location", ["path", "file", "s3"], indirect=True)
 def test_of_many_writers_at_once_one_gets_in(location):
     together, done = Barrier(8, timeout=LIMIT), Barrier(8, timeout=LIMIT)
 
@@ -192,6 +195,18 @@ def test_of_many_writers_at_once_one_gets_in(location):
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(attempt, range(8))) == 1
+
+
+def test_a_server_that_ignores_conditions_is_refused(s3_server):
+    from s3fs import S3FileSystem
+
+    bucket = f"{UNCONDITIONAL}-{secrets.token_hex(8)}"
+    S3FileSystem().mkdir(bucket)
+    store = open_store(f"s3://{bucket}/mine")
+    for _ in range(2):
+        with pytest.raises(InstaHideError, match="cannot be locked"), store.exclusive():
+            pytest.fail("a writer without a lock")
+    assert S3FileSystem().find(bucket) == []
 
 
 def test_a_store_travels_to_another_process(store):

@@ -237,21 +237,34 @@ class UrlStore:
     def exclusive(self) -> Iterator[None]:
         """As `Store.exclusive`. A process that is killed leaves its lock behind."""
         lock = f"{self.remote.path}/{_LOCK}"
-        with connection_errors(self.location):
-            try:
-                self.remote.filesystem.pipe_file(lock, b"", mode="create")
-            except FileExistsError:
-                raise InstaHideError(
-                    f"{self.location} is being written by another process, or by one that was "
-                    "killed.",
-                    f"Wait until it has ended; if nothing writes there, remove "
-                    f"{self.remote.url}/{_LOCK} and try again.",
-                ) from None
+        if not self._create(lock):
+            raise InstaHideError(
+                f"{self.location} is being written by another process, or by one that was killed.",
+                f"Wait until it has ended; if nothing writes there, remove "
+                f"{self.remote.url}/{_LOCK} and try again.",
+            )
         try:
+            # Some servers ignore that a file must be new, and would let every writer in.
+            if self._create(lock):
+                raise InstaHideError(
+                    f"{self.location} cannot be locked: its server replaces a file that must be "
+                    "new, so that two writers would mix their encodings.",
+                    "Write to a local folder and copy that, or use a server with conditional "
+                    "writes.",
+                )
             yield
         finally:
             with connection_errors(self.location):
                 self.remote.filesystem.rm_file(lock)
+
+    def _create(self, path: str) -> bool:
+        """Write an empty file; whether there was none before."""
+        with connection_errors(self.location):
+            try:
+                self.remote.filesystem.pipe_file(path, b"", mode="create")
+            except FileExistsError:
+                return False
+        return True
 
     def _entry(self, name: str) -> Entry:
         entry = self.remote.entry(plain_name(name, self.location))
