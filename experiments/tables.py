@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
-from experiments import color_patches
+from experiments import color_patches, markdown
 from experiments.kinds_tables import extremes, recovered, seconds
 from experiments.records import rows_of, with_measured
 
@@ -141,26 +141,27 @@ def trained_alike(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
 
 def accuracy_table(data: str, title: str) -> list[str]:
     """Return a table of mean and deviation over seeds, by network, epochs and scheme."""
-    lines = [
-        f"| {title} | epochs | seeds | plain test images | 10 encrypted queries per image "
-        "| drop, points |",
-        "| --- |" + " ---: |" * 5,
-    ]
+    heads = [
+        title, "epochs", "seeds", "plain test images", "10 encrypted queries per image",
+        "drop, points",
+    ]  # fmt: skip
+    rows = []
     for mine in trained_alike(accuracy_rows(data)):
-        network = "" if mine[0]["model"] == "small" else f", {NETWORK_TITLES[mine[0]['model']]}"
+        model, epochs = mine[0]["model"], mine[0]["epochs"]
+        network = "" if model == "small" else f", {NETWORK_TITLES[model]}"
         plain = mean_of(mine, "plain", "plain_accuracy")
         for scheme, name in TITLES.items():
             value = mean_of(mine, scheme, "plain_accuracy")
-            if value is None:
-                continue
-            runs = [row for row in mine if row["scheme"] == scheme]
-            drop = "" if plain is None or scheme == "plain" else f"{plain - value:z.1f}"
-            cells = [with_spread(runs, f"{kind}_accuracy") for kind in ("plain", "encrypted")]
-            lines.append(
-                f"| {name}{network} | {mine[0]['epochs']} | {len(runs)} | {' | '.join(cells)} "
-                f"| {drop} |"
-            )
-    return lines if len(lines) > 2 else []
+            if value is not None:
+                runs = [row for row in mine if row["scheme"] == scheme]
+                drop = "" if scheme == "plain" else _points(plain, value)
+                cells = [with_spread(runs, f"{kind}_accuracy") for kind in ("plain", "encrypted")]
+                rows.append([name + network, epochs, len(runs), *cells, drop])
+    return markdown.table(heads, rows)
+
+
+def _points(plain: float | None, value: float | None) -> str:
+    return "" if plain is None or value is None else f"{plain - value:z.1f}"
 
 
 def with_spread(rows: list[dict[str, str]], column: str) -> str:
@@ -178,28 +179,18 @@ def drops_table() -> list[str]:
     Ours has a row for each data set, network and number of epochs for which plain training was
     measured.
     """
-    lines = [
-        "| drop in accuracy, points | plain training, % | "
-        f"{' | '.join(TITLES[scheme] for scheme in COMPARED)} |",
-        "| --- |" + " ---: |" * (1 + len(COMPARED)),
-    ]
-    lines += [
-        f"| paper: {data}, ResNet-18 | {' | '.join(figures)} |" for data, figures in PAPER.items()
-    ]
+    titles = [TITLES[scheme] for scheme in COMPARED]
+    rows = [[f"paper: {data}, ResNet-18", *figures] for data, figures in PAPER.items()]
     for data, title in BESIDE.items():
         for trained in trained_alike(accuracy_rows(data)):
             plain, *values = (
                 mean_of(trained, scheme, "plain_accuracy") for scheme in ("plain", *COMPARED)
             )
-            if plain is None:
-                continue
-            drops = ["" if value is None else f"{plain - value:z.1f}" for value in values]
-            network = NETWORK_TITLES[trained[0]["model"]]
-            lines.append(
-                f"| ours: {title}, {network}, {trained[0]['epochs']} epochs | {plain:.1f} "
-                f"| {' | '.join(drops)} |"
-            )
-    return lines
+            if plain is not None:
+                network = NETWORK_TITLES[trained[0]["model"]]
+                run = f"ours: {title}, {network}, {trained[0]['epochs']} epochs"
+                rows.append([run, f"{plain:.1f}", *(_points(plain, value) for value in values)])
+    return markdown.table(["drop in accuracy, points", "plain training, %", *titles], rows)
 
 
 def drop_of(data: str, epochs: int, scheme: str) -> float:
@@ -220,73 +211,66 @@ def mean_of(rows: list[dict[str, str]], scheme: str, column: str) -> float | Non
 
 def findings_table() -> list[str]:
     """Return a table of the means over seeds, and of the standard deviation of the macro AUROC."""
-    lines = [
-        "| pairs of MNIST digits, 4,000 images, ten findings | seeds | macro AUROC in % "
-        "| encrypted queries | macro F1 in % | calibration error |",
-        "| --- |" + " ---: |" * 5,
-    ]
-    rows = rows_of(RESULTS / "multilabel.csv")
+    heads = [
+        "pairs of MNIST digits, 4,000 images, ten findings", "seeds", "macro AUROC in %",
+        "encrypted queries", "macro F1 in %", "calibration error",
+    ]  # fmt: skip
+    found = rows_of(RESULTS / "multilabel.csv")
+    rows = []
     for scheme, name in (("plain", "plain training"), ("cross-4", "cross-dataset, k = 4")):
-        mine = [row for row in rows if (row["data"], row["scheme"]) == ("digit-pairs", scheme)]
+        mine = [row for row in found if (row["data"], row["scheme"]) == ("digit-pairs", scheme)]
         aurocs = [100 * float(row["macro_auroc"]) for row in mine]
         queried = mean_of(mine, scheme, "encrypted_macro_auroc")
         f1, error = (mean_of(mine, scheme, each) for each in ("macro_f1", "calibration_error"))
         if len(mine) < 2 or f1 is None or error is None:
             continue
+        spread = f"{mean(aurocs):.2f} ± {stdev(aurocs):.2f}"
         shown = "" if queried is None else f"{100 * queried:.2f}"
-        lines.append(
-            f"| {name} | {len(mine)} | {mean(aurocs):.2f} ± {stdev(aurocs):.2f} | {shown} "
-            f"| {100 * f1:.1f} | {error:.3f} |"
-        )
-    return lines
+        rows.append([name, len(mine), spread, shown, f"{100 * f1:.1f}", f"{error:.3f}"])
+    return markdown.table(heads, rows)
 
 
 def pooled_table() -> list[str]:
     """Return a table with a row for each way to split Fashion-MNIST between participants."""
-    rows = rows_of(RESULTS / "pooled.csv")
-    columns = ["pooled", "one_holder", "plain", "plain_third"]
-    lines = [
-        "| Fashion-MNIST in three parts, accuracy in % | encodings per image | epochs "
-        "| pooled encodings | encodings of all images by one participant "
-        "| plain training, all images | plain training, one third |",
-        "| --- |" + " ---: |" * (2 + len(columns)),
-    ]
-    for row in rows:
+    heads = [
+        "Fashion-MNIST in three parts, accuracy in %", "encodings per image", "epochs",
+        "pooled encodings", "encodings of all images by one participant",
+        "plain training, all images", "plain training, one third",
+    ]  # fmt: skip
+    rows = []
+    for row in rows_of(RESULTS / "pooled.csv"):
         how = "by class" if row["by_class"] == "True" else "at random"
-        accuracies = " | ".join(f"{float(row[column]):.1f}" for column in columns)
-        lines.append(f"| {how} | {row['copies']} | {row['epochs']} | {accuracies} |")
-    return lines
+        names = ("pooled", "one_holder", "plain", "plain_third")
+        accuracies = (f"{float(row[name]):.1f}" for name in names)
+        rows.append([how, row["copies"], row["epochs"], *accuracies])
+    return markdown.table(heads, rows)
 
 
 def federated_table() -> list[str]:
     """Return a table of the means over seeds for each way to split Fashion-MNIST."""
-    rows = rows_of(RESULTS / "federated.csv")
-    first = max(rows, key=lambda row: int(row["rounds"]))
-    lines = [
-        f"| three Flower clients, {int(first['images']):,} images of Fashion-MNIST, "
-        f"{first['rounds']} rounds, accuracy in % | plain training | cross-dataset, k = 4 "
-        "| drop, points |",
-        "| --- |" + " ---: |" * 3,
-    ]
+    found = rows_of(RESULTS / "federated.csv")
+    first = max(found, key=lambda row: int(row["rounds"]))
+    what = (
+        f"three Flower clients, {int(first['images']):,} images of Fashion-MNIST, "
+        f"{first['rounds']} rounds, accuracy in %"
+    )
+    rows = []
     for partition, title in {"iid": "at random", "dirichlet": "by class, Dirichlet 0.3"}.items():
-        mine = [row for row in rows if row["partition"] == partition]
+        mine = [row for row in found if row["partition"] == partition]
         plain, mixed = (mean_of(mine, scheme, "accuracy") for scheme in ("plain", "cross-4"))
         if plain is not None and mixed is not None:
-            lines.append(f"| {title} | {plain:.1f} | {mixed:.1f} | {plain - mixed:z.1f} |")
-    return lines
+            rows.append([title, f"{plain:.1f}", f"{mixed:.1f}", _points(plain, mixed)])
+    return markdown.table([what, "plain training", "cross-dataset, k = 4", "drop, points"], rows)
 
 
 def attacks_table() -> list[str]:
     """Return a table of the mean share that each of the paper's attacks finds."""
-    lines = [
-        f"| attacks on photographs of 3 x 32 x 32, found in % | {' | '.join(ATTACKED.values())} |",
-        "| --- |" + " ---: |" * len(ATTACKED),
-    ]
+    rows = []
     for title, attack, copies, measure in ATTACKS:
         found = [share_found(attack, copies, measure, scheme) for scheme in ATTACKED]
-        shown = ("" if share is None else f"{100 * share:.0f}" for share in found)
-        lines.append(f"| {title} | {' | '.join(shown)} |")
-    return lines
+        rows.append([title, *("" if share is None else f"{100 * share:.0f}" for share in found)])
+    what = "attacks on photographs of 3 x 32 x 32, found in %"
+    return markdown.table([what, *ATTACKED.values()], rows)
 
 
 def share_found(attack: str, copies: int, measure: str, scheme: str = "cross-4") -> float | None:
@@ -305,12 +289,8 @@ def reconstruction_table() -> list[str]:
 def speed_table() -> list[str]:
     """Return a table of the figures of those benchmarks that have been run."""
     found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
-    rows = [
-        f"| {title} | {text.format(**found[name])} |"
-        for name, title, text in SPEEDS
-        if name in found
-    ]
-    return ["| speed, 2 cores | |", "| --- | --- |", *rows]
+    rows = [(title, text.format(**found[name])) for name, title, text in SPEEDS if name in found]
+    return markdown.table(["speed, 2 cores", ""], rows, texts=(0, 1))
 
 
 def headline_table() -> list[str]:
@@ -342,11 +322,7 @@ def headline_table() -> list[str]:
             f"{speed['vs_authors_k4']:.0f} times as fast as the authors' method",
         "training time of ResNet-18, relative to plain images": f"{training['overhead']:.3f} times",
     }  # fmt: skip
-    return [
-        "| measured | |",
-        "| --- | --- |",
-        *(f"| {name} | {text} |" for name, text in rows.items()),
-    ]
+    return markdown.table(["measured", ""], rows.items(), texts=(0, 1))
 
 
 def headline_sentence() -> list[str]:
