@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from statistics import mean
 from typing import NamedTuple
 
+from experiments import markdown
+
 #: Kinds of private images, as in `experiments.victims`.
 TITLES = {
     "photographs": "photographs",
@@ -49,6 +51,15 @@ class Cell(NamedTuple):
             return shown
         return f"{shown} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
+    def shown(self, column: str, digits: int = 0, unit: float = 1) -> str:
+        """The mean in units of ``unit``, or a dash if no run knows it."""
+        return f"{self.mean(column) / unit:,.{digits}f}" if self.values(column) else "–"
+
+    @property
+    def named(self) -> tuple[str, int, int]:
+        """The first columns of a table of settings with as many images."""
+        return self.name, self.copies, len(self.runs)
+
     @property
     def claims(self) -> tuple[float, float, float]:
         """Images that are recovered, that the attack calls so, and of which both is true."""
@@ -79,84 +90,66 @@ def recovered(rows: list[Row]) -> list[str]:
     """Return a table of kinds and numbers of encodings: images recovered, and the ceiling."""
     found = {(cell.kind, cell.copies): cell for cell in hidden(rows)}
     copies = sorted({number for _, number in found}, reverse=True)
-    heads = " | ".join(f"T = {number}" for number in copies)
-    lines = [
-        f"| recovered / ceiling, of 100 images | {heads} |",
-        f"| --- |{' ---: |' * len(copies)}",
-    ]
-    for kind, title in TITLES.items():
-        shown = [found.get((kind, number)) for number in copies]
-        parts = [
-            "–" if cell is None
-            else f"{cell.spread('recovered')} / {cell.mean('ceiling_recovered'):.0f}"
-            for cell in shown
-        ]  # fmt: skip
-        lines.append(f"| {title} | {' | '.join(parts)} |")
-    return lines
+
+    def shown(kind: str, number: int) -> str:
+        cell = found.get((kind, number))
+        return f"{cell.spread('recovered')} / {cell.shown('ceiling_recovered')}" if cell else "–"
+
+    return markdown.table(
+        ["recovered / ceiling, of 100 images", *(f"T = {number}" for number in copies)],
+        ([title, *(shown(kind, number) for number in copies)] for kind, title in TITLES.items()),
+    )
 
 
 def details(rows: list[Row]) -> list[str]:
     """Return a table with a row for each kind, number of encodings and label mode."""
-    lines = [
-        "| 100 images | T | draws | SSIM above 0.5 | mean SSIM | ceiling | coefficients assigned "
-        "correctly | CPU seconds | memory, MiB |",
-        "| --- |" + " ---: |" * 8,
-    ]
-    for cell in cells(rows):
-        if cell.images == 100:
-            parts = [
-                cell.name, str(cell.copies), str(len(cell.runs)), cell.spread("above_half"),
-                cell.spread("ssim", 2), f"{cell.mean('ceiling_ssim'):.2f}",
-                f"{cell.mean('mass'):.3f}", f"{cell.mean('cpu_seconds'):.0f}",
-                f"{cell.mean('peak_mib'):,.0f}",
-            ]  # fmt: skip
-            lines.append(f"| {' | '.join(parts)} |")
-    return lines
+    heads = [
+        "100 images", "T", "draws", "SSIM above 0.5", "mean SSIM", "ceiling",
+        "coefficients assigned correctly", "CPU seconds", "memory, MiB",
+    ]  # fmt: skip
+    shown = (
+        (
+            *cell.named, cell.spread("above_half"), cell.spread("ssim", 2),
+            cell.shown("ceiling_ssim", 2), cell.shown("mass", 3), cell.shown("cpu_seconds"),
+            cell.shown("peak_mib"),
+        )
+        for cell in cells(rows)
+        if cell.images == 100
+    )  # fmt: skip
+    return markdown.table(heads, shown)
 
 
 def confidence(rows: list[Row]) -> list[str]:
     """Return a table of what the attack says of its results, beside what is true of them."""
-    lines = [
-        "| 100 images | T | draws | recovered | expected by the attack | called recovered "
-        "| of these, recovered | of the recovered, called |",
-        "| --- |" + " ---: |" * 7,
-    ]
+    heads = [
+        "100 images", "T", "draws", "recovered", "expected by the attack", "called recovered",
+        "of these, recovered", "of the recovered, called",
+    ]  # fmt: skip
+    shown = []
     for cell in cells(rows):
         right, called, both = cell.claims
-        parts = [
-            cell.name, str(cell.copies), str(len(cell.runs)), f"{cell.mean('recovered'):.0f}",
-            f"{cell.mean('expected'):.0f}", f"{cell.mean('claimed'):.0f}", share(both, called),
-            share(both, right),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(parts)} |")
-    return lines
+        means = (cell.shown(column) for column in ("recovered", "expected", "claimed"))
+        shown.append((*cell.named, *means, share(both, called), share(both, right)))
+    return markdown.table(heads, shown)
 
 
 def many(rows: list[Row]) -> list[str]:
     """Return a table of the runs with more than 100 images, if there are any."""
-    lines = [
-        "| images | T | recovered | ceiling | mean SSIM | coefficients assigned correctly "
-        "| called recovered | of these, recovered | minutes, 1 thread | memory, GiB |",
-        "|" + " ---: |" * 10,
-    ]
+    heads = [
+        "images", "T", "recovered", "ceiling", "mean SSIM", "coefficients assigned correctly",
+        "called recovered", "of these, recovered", "minutes, 1 thread", "memory, GiB",
+    ]  # fmt: skip
+    shown = []
     for cell in cells(rows):
         if cell.images > 100:
             _, called, both = cell.claims
-            claimed = f"{cell.mean('claimed'):,.0f}" if cell.values("claimed") else "–"
-            parts = [
-                f"{cell.images:,}", str(cell.copies), f"{cell.mean('recovered'):,.0f}",
-                f"{cell.mean('ceiling_recovered'):,.0f}", f"{cell.mean('ssim'):.2f}",
-                f"{cell.mean('mass'):.3f}", claimed, share(both, called), *cost(cell),
-            ]  # fmt: skip
-            lines.append(f"| {' | '.join(parts)} |")
-    return lines if len(lines) > 2 else []
-
-
-def cost(cell: Cell) -> tuple[str, str]:
-    """Return CPU minutes and GiB, or dashes if all runs were continued ones."""
-    if not cell.values("cpu_seconds"):
-        return "–", "–"
-    return f"{cell.mean('cpu_seconds') / 60:.0f}", f"{cell.mean('peak_mib') / 1024:.1f}"
+            shown.append((
+                f"{cell.images:,}", cell.copies, cell.shown("recovered"),
+                cell.shown("ceiling_recovered"), cell.shown("ssim", 2), cell.shown("mass", 3),
+                cell.shown("claimed"), share(both, called), cell.shown("cpu_seconds", unit=60),
+                cell.shown("peak_mib", 1, unit=1024),
+            ))  # fmt: skip
+    return markdown.table(heads, shown, texts=())
 
 
 def share(part: float, whole: float) -> str:
