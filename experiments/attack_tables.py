@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
+from experiments import markdown
 from experiments.records import rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,33 +105,29 @@ TABLES: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
 
 def page(rows: Rows) -> str:
     """Return the text of the page."""
-    parts = [HEAD]
+    parts = []
     for title, attacks, measures in TABLES:
         lines = table([row for row in rows if row["attack"] in attacks], measures)
-        lines = lines or ["Not measured yet."]
-        if title in MISSING:
-            lines += ["", MISSING[title]]
-        parts.append(f"## {title}\n\n" + "\n".join(lines) + "\n")
-    return "\n".join(parts)
+        note = [MISSING[title]] if title in MISSING else []
+        parts += [[f"## {title}"], lines or ["Not measured yet."], note]
+    return "\n".join([HEAD, *markdown.blocks(parts), ""])
 
 
 def table(rows: Rows, measures: dict[str, str]) -> list[str]:
-    """Return a Markdown table with one row for each attack, scheme and number of encodings."""
-    if not rows:
-        return []
+    """Return a table with one row for each attack, scheme and number of encodings."""
+    found: dict[tuple[str, str, str], Rows] = {}
+    for row in rows:
+        key = row["attack"], row["scheme"], row["encodings_per_image"]
+        found.setdefault(key, []).append(row)
     shown = {name: title for name, title in measures.items() if any_of(rows, name)}
-    lines = [
-        "| " + " | ".join(["attack", "scheme", "encodings per image", *shown.values()]) + " |",
-        "| --- | --- |" + " ---: |" * (1 + len(shown)),
-    ]
-    keys = dict.fromkeys((row["attack"], row["scheme"], row["encodings_per_image"]) for row in rows)
-    for key in keys:
-        mine = [
-            row for row in rows if (row["attack"], row["scheme"], row["encodings_per_image"]) == key
-        ]
-        cells = [f"`{key[0]}`", key[1], key[2], *(cell(mine, name) for name in shown)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    return markdown.table(
+        ["attack", "scheme", "encodings per image", *shown.values()],
+        (
+            [f"`{attack}`", scheme, copies, *(cell(mine, name) for name in shown)]
+            for (attack, scheme, copies), mine in found.items()
+        ),
+        texts=(0, 1),
+    )
 
 
 def any_of(rows: Rows, name: str) -> bool:

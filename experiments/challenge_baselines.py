@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from experiments import markdown
 from experiments.records import rows_of, with_measured
 from instahide.audit.challenge.practice import OFFICIAL
 
@@ -48,19 +49,16 @@ def measure(work: Path) -> None:
 
 def table(boards: Path = BOARDS) -> list[str]:
     """Return a table with a row for each set: Max_SSIM, and the images recovered."""
-    lines = [
-        f"| Max_SSIM / images recovered of 100 | {' | '.join(f'`{name}`' for name in ATTACKS)} |",
-        "| --- |" + " ---: |" * len(ATTACKS),
-    ]
+    shown = []
     for name, official in OFFICIAL.items():
         entries = {
             row["attack"]: row
             for row in rows_of(boards / f"{name}.csv")
             if row["challenge"] == official.sha256
         }
-        cells = [cell(entries.get(attack, {})) for attack in ATTACKS]
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    return lines
+        shown.append([f"`{name}`", *(cell(entries.get(attack, {})) for attack in ATTACKS)])
+    heads = ["Max_SSIM / images recovered of 100", *(f"`{name}`" for name in ATTACKS)]
+    return markdown.table(heads, shown)
 
 
 def cell(entry: dict[str, str]) -> str:

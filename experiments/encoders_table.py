@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
+from experiments import markdown
 from experiments.encoders import BLOCKS
 from experiments.records import rows_of, with_measured
 
@@ -32,17 +33,17 @@ Row = dict[str, str]
 
 def table(rows: list[Row], data: str) -> list[str]:
     """Return a table of the encoders on one set of images, each over all of its seeds."""
-    lines = [
-        f"| {SETS[data]} | accuracy in % | recovered of 100 (by chance) | encodings linked, AUC "
-        "| found among 100 known images in % | distinguished in % | ε at δ = 0.00001 "
-        "| ms for an encoding | size |",
-        "| --- |" + " ---: |" * 8,
-    ]
+    heads = [
+        SETS[data], "accuracy in %", "recovered of 100 (by chance)", "encodings linked, AUC",
+        "found among 100 known images in %", "distinguished in %", "ε at δ = 0.00001",
+        "ms for an encoding", "size",
+    ]  # fmt: skip
+    shown = []
     for name, title in TITLES.items():
         found = [row for row in rows if (row["data"], row["encoder"]) == (data, name)]
         if found:
-            lines.append(f"| {title} | {' | '.join(cells(found))} |")
-    return lines if len(lines) > 2 else []
+            shown.append([title, *cells(found)])
+    return markdown.table(heads, shown)
 
 
 def cells(found: list[Row]) -> list[str]:
@@ -77,8 +78,7 @@ def average(rows: list[Row], column: str) -> float:
 
 def rewritten(text: str, rows: list[Row]) -> str:
     """Return ``text`` with its measured region updated."""
-    lines = [line for data in BLOCKS for line in (*table(rows, data), "")]
-    return with_measured(text, "\n".join(lines).strip("\n").split("\n"))
+    return with_measured(text, markdown.blocks(table(rows, data) for data in BLOCKS))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from experiments import color_patches, cost, frontier_chart, plots, rivals_table, tables
+from experiments import color_patches, cost, frontier_chart, markdown, plots, rivals_table, tables
 from experiments.chart_style import SCHEMES
 from experiments.records import rows_of, with_measured
 from experiments.tables import RESULTS, ROOT
@@ -40,12 +40,12 @@ Row = dict[str, str]
 
 def accuracy() -> list[str]:
     """Return a table for each data set, then that of the drops, with those of the paper."""
-    parts = [tables.drops_table()]
-    for data, title in reversed(tables.BESIDE.items()):
-        found = tables.accuracy_table(data, f"{title}, accuracy in %")
-        note = ["", *COLOR_NOTE] if found and data == color_patches.NAME else []
-        parts.insert(0, [*found, *note])
-    return [line for part in parts if part for line in (*part, "")][:-1]
+    parts = []
+    for data, title in tables.BESIDE.items():
+        parts.append(tables.accuracy_table(data, f"{title}, accuracy in %"))
+        if parts[-1] and data == color_patches.NAME:
+            parts.append(COLOR_NOTE)
+    return markdown.blocks([*parts, tables.drops_table()])
 
 
 def choices() -> list[str]:
@@ -56,15 +56,13 @@ def choices() -> list[str]:
         "once": "{}, encoded once for all epochs",
         "dp": "DP-SGD on plain images, noise multiplier {}",
     }  # fmt: skip
-    lines = [
-        "| MNIST, 4,000 images | seed | accuracy in % | ε at δ = 10⁻⁵ |",
-        "| --- |" + " ---: |" * 3,
-    ]
+    shown = []
     for row in sorted(rows, key=lambda row: (list(titles).index(row["what"]), row["value"])):
         title = titles[row["what"]].format(row["value"])
         promised = f"{float(row['epsilon']):.1f}" if row["epsilon"] else "none"
-        lines.append(f"| {title} | {row['seed']} | {float(row['accuracy']):.1f} | {promised} |")
-    return lines if rows else UNKNOWN
+        shown.append([title, row["seed"], f"{float(row['accuracy']):.1f}", promised])
+    heads = ["MNIST, 4,000 images", "seed", "accuracy in %", "ε at δ = 10⁻⁵"]
+    return markdown.table(heads, shown) or UNKNOWN
 
 
 def costs() -> list[str]:
@@ -72,18 +70,16 @@ def costs() -> list[str]:
     rows = rows_of(RESULTS / "cost.csv")
     if not rows:
         return UNKNOWN
-    lines = [
-        "| MNIST, 4,000 images, small network, one thread | runs "
-        "| CPU seconds per epoch | relative to plain | peak memory, MiB |",
-        "| --- |" + " ---: |" * 4,
-    ]
+    heads = [
+        "MNIST, 4,000 images, small network, one thread", "runs", "CPU seconds per epoch",
+        "relative to plain", "peak memory, MiB",
+    ]  # fmt: skip
+    shown = []
     for scheme, figures in cost.summary(rows).items():
         turns = sum(row["scheme"] == scheme for row in rows)
-        lines.append(
-            f"| {SCHEMES[scheme].name} | {turns} | {figures['seconds_an_epoch']:.2f} "
-            f"| {figures['against_plain']:.2f} | {figures['peak_mib']:.0f} |"
-        )
-    return lines
+        times = (f"{figures[name]:.2f}" for name in ("seconds_an_epoch", "against_plain"))
+        shown.append([SCHEMES[scheme].name, turns, *times, f"{figures['peak_mib']:.0f}"])
+    return markdown.table(heads, shown)
 
 
 def frontier() -> list[str]:
@@ -91,50 +87,43 @@ def frontier() -> list[str]:
     if not (plots.FIGURES / "frontier.svg").exists():
         return UNKNOWN
     rows = plots.drawn("frontier")
-    tables_of = [
+    return markdown.blocks(
         _frontier([row for row in rows if row["data"] == data], title)
         for data, title in frontier_chart.TITLES.items()
-    ]
-    return [line for part in tables_of if part for line in (*part, "")][:-1]
+    )
 
 
 def _frontier(rows: list[Row], title: str) -> list[str]:
-    lines = [
-        f"| {title} | labels | T | accuracy in % | identified (attack) | mean SSIM (attack) |",
-        "| --- | --- |" + " ---: |" * 4,
-    ]
+    heads = [title, "labels", "T", "accuracy in %", "identified (attack)", "mean SSIM (attack)"]
     order = {name: place for place, name in enumerate(SCHEMES)}
+    shown = []
     for row in sorted(rows, key=lambda r: (order[r["scheme"]], r["labels"], int(r["copies"]))):
-        lines.append(
-            f"| {SCHEMES[row['scheme']].name} | {row['labels']} | {row['copies']} "
-            f"| {float(row['accuracy']):.1f} | {float(row['identified']):.2f}, "
-            f"`{row['identified_by']}` | {float(row['ssim']):.2f}, `{row['ssim_by']}` |"
+        attacks = (
+            f"{float(row[name]):.2f}, `{row[f'{name}_by']}`" for name in ("identified", "ssim")
         )
-    return lines if rows else []
+        setting = SCHEMES[row["scheme"]].name, row["labels"], row["copies"]
+        shown.append([*setting, f"{float(row['accuracy']):.1f}", *attacks])
+    return markdown.table(heads, shown, texts=(0, 1))
 
 
 def demixed() -> list[str]:
     """Return a table with one row for each scheme."""
-    lines = [
-        "| MNIST digits; the attacker has other digits | encodings identified | by chance "
-        "| mean SSIM |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for row in rows_of(RESULTS / "demixing.csv"):
-        if row["data"] == "mnist-5k":
-            names = ("identified_mean", "identified_by_chance", "ssim_mean")
-            cells = [f"{float(row[name]):.2f}" for name in names]
-            lines.append(f"| {row['scheme']} | {' | '.join(cells)} |")
-    return lines
+    heads = [
+        "MNIST digits; the attacker has other digits", "encodings identified", "by chance",
+        "mean SSIM",
+    ]  # fmt: skip
+    names = ("identified_mean", "identified_by_chance", "ssim_mean")
+    shown = (
+        [row["scheme"], *(f"{float(row[name]):.2f}" for name in names)]
+        for row in rows_of(RESULTS / "demixing.csv")
+        if row["data"] == "mnist-5k"
+    )
+    return markdown.table(heads, shown)
 
 
 def members() -> list[str]:
     """Return a table with one row for each attacked network that matches `MEMBERS`."""
-    lines = [
-        f"| trained on {MEMBERS['images']} images of {MEMBERS['data']} | seed "
-        "| AUC (95% interval) |",
-        "| --- | ---: | ---: |",
-    ]
+    shown = []
     rows = [row for row in rows_of(RESULTS / "membership.csv") if MEMBERS.items() <= row.items()]
     for scheme, seed in dict.fromkeys((row["scheme"], row["seed"]) for row in rows):
         found = {
@@ -143,25 +132,25 @@ def members() -> list[str]:
             if (row["scheme"], row["seed"]) == (scheme, seed)
         }
         value, low, high = (found[f"membership_auc{end}"] for end in ("", "_low", "_high"))
-        lines.append(f"| {scheme} | {seed} | {value:.2f} ({low:.2f} to {high:.2f}) |")
-    return lines
+        shown.append([scheme, seed, f"{value:.2f} ({low:.2f} to {high:.2f})"])
+    what = f"trained on {MEMBERS['images']} images of {MEMBERS['data']}"
+    return markdown.table([what, "seed", "AUC (95% interval)"], shown)
 
 
 def hardness() -> list[str]:
     """Return a table with one row for each k: the largest N and the measured exponents."""
     rows = rows_of(RESULTS / "ksum.csv")
-    lines = [
-        "| k, coefficients known | largest N | steps at that N | seconds at that N "
-        "| growth of steps | growth of seconds |",
-        "| --- |" + " ---: |" * 5,
-    ]
+    heads = [
+        "k, coefficients known", "largest N", "steps at that N", "seconds at that N",
+        "growth of steps", "growth of seconds",
+    ]  # fmt: skip
+    shown = []
     for name, grown in ksum.exponents(rows).items():
         last = [row for row in rows if f"k={row['k']}" == name][-1]
-        lines.append(
-            f"| {name.replace('=', ' = ')} | {int(last['images']):,} | {ksum.steps(last):,} "
-            f"| {float(last['seconds']):.1f} | N^{grown['steps']:.2f} | N^{grown['seconds']:.2f} |"
-        )
-    return lines
+        sizes = f"{int(last['images']):,}", f"{ksum.steps(last):,}", f"{float(last['seconds']):.1f}"
+        growths = (f"N^{grown[what]:.2f}" for what in ("steps", "seconds"))
+        shown.append([name.replace("=", " = "), *sizes, *growths])
+    return markdown.table(heads, shown)
 
 
 class Section(NamedTuple):
@@ -288,7 +277,7 @@ def rewritten(text: str) -> str:
     """Return ``text`` with its measured region updated."""
     known = claims(ROOT)
     parts = [shown(section, known[name]) for name, section in SECTIONS.items()]
-    return with_measured(text, [line for part in parts for line in (*part, "")][:-1])
+    return with_measured(text, markdown.blocks(parts))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from experiments import error_floors, floor_accuracy
+from experiments import error_floors, floor_accuracy, markdown
 from experiments.records import rows_of, with_measured
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,27 +20,21 @@ Rows = Sequence[dict[str, str]]
 
 def attacked(rows: Rows) -> list[str]:
     """Return a table of how near attacks that know everything else come to the floors."""
-    lines = [
-        "| images | settings | least squares / unbiased floor | unbiased floor beaten "
-        "| best biased estimator / unbiased floor | the same / floor with a prior "
-        "| floor with a prior beaten |",
-        "| --- |" + " ---: |" * 6,
-    ]
+    heads = [
+        "images", "settings", "least squares / unbiased floor", "unbiased floor beaten",
+        "best biased estimator / unbiased floor", "the same / floor with a prior",
+        "floor with a prior beaten",
+    ]  # fmt: skip
+    shown = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         mine = error_floors.best_attacked([row for row in rows if row["kind"] == kind])
         beaten = error_floors.beaten(mine)
-        below = [float(row["best_error"]) / float(row["floor"]) for row in mine]
-        cells = [
-            kind,
-            str(len(mine)),
-            _span([float(row["ratio"]) for row in mine]),
-            str(len(beaten["unbiased"])),
-            _span(below),
-            _span([float(row["prior_ratio"]) for row in mine]),
-            str(len(beaten["prior"])),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        shown.append([
+            kind, len(mine), _span([float(row["ratio"]) for row in mine]), len(beaten["unbiased"]),
+            _span([float(row["best_error"]) / float(row["floor"]) for row in mine]),
+            _span([float(row["prior_ratio"]) for row in mine]), len(beaten["prior"]),
+        ])  # fmt: skip
+    return markdown.table(heads, shown)
 
 
 def _span(values: Sequence[float]) -> str:
@@ -50,21 +44,21 @@ def _span(values: Sequence[float]) -> str:
 
 def costs(rows: Rows) -> list[str]:
     """Return a table of accuracy and floor of each setting."""
-    lines = [
-        "| data | scheme | k | T | σ | accuracy in % | drop from plain training in points "
-        "| floor in % of the variance, least | floor, median image | runs |",
-        "| --- | --- |" + " ---: |" * 8,
-    ]
-    for found in floor_accuracy.drops(rows):
-        cells = [
-            *(str(found[name]) for name in ("data", "scheme", "k", "copies")),
+    heads = [
+        "data", "scheme", "k", "T", "σ", "accuracy in %", "drop from plain training in points",
+        "floor in % of the variance, least", "floor, median image", "runs",
+    ]  # fmt: skip
+    shown = (
+        [
+            *(found[name] for name in ("data", "scheme", "k", "copies")),
             f"{float(found['noise']):g}",
-            *(f"{cast(float, found[name]):.1f}" for name in ("accuracy", "drop")),
+            *(f"{found[name]:.1f}" for name in ("accuracy", "drop")),
             *(_floor(cast(float, found[name])) for name in ("floor_least", "floor_median")),
-            str(found["seeds"]),
+            found["seeds"],
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        for found in floor_accuracy.drops(rows)
+    )
+    return markdown.table(heads, shown, texts=(0, 1))
 
 
 def _floor(percent: float) -> str:
@@ -91,8 +85,8 @@ def goal(rows: Rows) -> list[str]:
 
 def rewritten(text: str, attacks: Rows, training: Rows) -> str:
     """Return ``text`` with its measured region updated."""
-    lines = [*attacked(attacks), "", *costs(training), "", *goal(training)]
-    return with_measured(text, lines)
+    parts = [attacked(attacks), costs(training), goal(training)]
+    return with_measured(text, markdown.blocks(parts))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from experiments import kinds_tables
+from experiments import kinds_tables, markdown
 from experiments.exposure import difference, in_order
 from experiments.records import rows_of, with_measured
 
@@ -17,12 +17,12 @@ RESULTS = ROOT / "experiments" / "results"
 PAGE = ROOT / "docs" / "attacks" / "reconstruction.md"
 #: For each run: whose assignment and whose recovery it uses.
 RECOVERIES = {
-    "ours": "ours | ours",
-    "published": "ours | Carlini et al.",
-    "published-uncorrected": "ours | Carlini et al., colors not corrected",
-    "carlini": "Carlini et al. | Carlini et al.",
-    "carlini-uncorrected": "Carlini et al. | Carlini et al., colors not corrected",
-    "fusion": "ours | fusion and denoising",
+    "ours": ("ours", "ours"),
+    "published": ("ours", "Carlini et al."),
+    "published-uncorrected": ("ours", "Carlini et al., colors not corrected"),
+    "carlini": ("Carlini et al.", "Carlini et al."),
+    "carlini-uncorrected": ("Carlini et al.", "Carlini et al., colors not corrected"),
+    "fusion": ("ours", "fusion and denoising"),
 }
 LABELS = {"none": "no labels", "soft": "soft labels"}
 #: For each row: the title, and the format of the figures of a run.
@@ -68,10 +68,10 @@ def numbers(row: Row) -> dict[str, float]:
     return found
 
 
-def cell(text: str, row: Row, **names: str) -> str:
+def cell(text: str, row: Row) -> str:
     """Return ``text`` with the figures of ``row`` in it, or `UNKNOWN` if one was not measured."""
     try:
-        return text.format(**{**row, **numbers(row), **names})
+        return text.format(**{**row, **numbers(row)})
     except (KeyError, ValueError):
         return UNKNOWN
 
@@ -85,52 +85,50 @@ def photographs(rows: list[Row]) -> list[str]:
     """Return a table with a column for each run of our attack; figures of none are left out."""
     runs = [row for row in victims(rows) if row["recovery"] == "ours"]
     runs.sort(key=lambda row: (row["labels"], row["victim"]))
-    titles = [f"set {row['victim']}, {LABELS[row['labels']]}" for row in runs]
-    lines = [f"| figure | {' | '.join(titles)} |", "| --- |" + " ---: |" * len(runs)]
-    for title, text in FIGURES:
-        cells = [cell(text, row) for row in runs]
-        if set(cells) != {UNKNOWN}:
-            lines.append(f"| {title} | {' | '.join(cells)} |")
-    return lines
+    shown = ([title, *(cell(text, row) for row in runs)] for title, text in FIGURES)
+    return markdown.table(
+        ["figure", *map(encodings, runs)],
+        (cells for cells in shown if set(cells[1:]) != {UNKNOWN}),
+    )
+
+
+def encodings(row: Row) -> str:
+    """Return which set of photographs a run attacks, and the labels that it knows."""
+    return f"set {row['victim']}, {LABELS[row['labels']]}"
 
 
 def recoveries(rows: list[Row]) -> list[str]:
     """Return a table with a row for each recovery, where several ran on the same encodings."""
-    lines = [
-        "| encodings | assignment | recovery | coefficients assigned correctly | mean SSIM "
-        "| above 0.5 | ceiling: above 0.5 | challenge: Max_SSIM / Mean_SSIM | CPU seconds |",
-        "| --- | --- | --- |" + " ---: |" * 6,
-    ]
-    cells = (
-        "set {victim}, {shown}", "{recovery}", "{mass:.3f}", "{ssim:.3f}", "{above_half:.0f}",
-        "{ceiling_above_half:.0f}", "{challenge_max_ssim:.2f} / {challenge_mean_ssim:.2f}",
-        "{cpu_seconds:.0f}",
+    heads = [
+        "encodings", "assignment", "recovery", "coefficients assigned correctly", "mean SSIM",
+        "above 0.5", "ceiling: above 0.5", "challenge: Max_SSIM / Mean_SSIM", "CPU seconds",
+    ]  # fmt: skip
+    texts = (
+        "{mass:.3f}", "{ssim:.3f}", "{above_half:.0f}", "{ceiling_above_half:.0f}",
+        "{challenge_max_ssim:.2f} / {challenge_mean_ssim:.2f}", "{cpu_seconds:.0f}",
     )  # fmt: skip
-    known = Counter((row["victim"], row["labels"]) for row in victims(rows))
+    known = Counter(map(encodings, victims(rows)))
     order = list(RECOVERIES)
-    for row in sorted(
-        victims(rows),
-        key=lambda row: (row["victim"], row["labels"], order.index(row["recovery"])),
-    ):
-        if known[row["victim"], row["labels"]] > 1:
-            names = {"shown": LABELS[row["labels"]], "recovery": RECOVERIES[row["recovery"]]}
-            names["victim"] = row["victim"]
-            lines.append(f"| {' | '.join(cell(text, row, **names) for text in cells)} |")
-    return lines if len(lines) > 2 else []
+    mine = [row for row in victims(rows) if known[encodings(row)] > 1]
+    mine.sort(key=lambda row: (row["victim"], row["labels"], order.index(row["recovery"])))
+    shown = (
+        [encodings(row), *RECOVERIES[row["recovery"]], *(cell(text, row) for text in texts)]
+        for row in mine
+    )
+    return markdown.table(heads, shown, texts=(0, 1, 2))
 
 
 def proven(rows: list[Row]) -> list[str]:
     """Return a table with one row for each setting of the provable algorithm."""
-    lines = [
-        "| Gaussian images | encodings | pixels | public images, per encoding | draws "
-        "| all recovered | refused | seconds |",
-        "|" + " ---: |" * 8,
-    ]
-    text = (
-        "| {images} | {encodings} | {pixels} | {public}, {public_k} | {draws} | {recovered} "
-        "| {refused} | {seconds} |"
-    )
-    return lines + [text.format(**row) for row in rows]
+    heads = [
+        "Gaussian images", "encodings", "pixels", "public images, per encoding", "draws",
+        "all recovered", "refused", "seconds",
+    ]  # fmt: skip
+    texts = (
+        "{images}", "{encodings}", "{pixels}", "{public}, {public_k}", "{draws}", "{recovered}",
+        "{refused}", "{seconds}",
+    )  # fmt: skip
+    return markdown.table(heads, ([text.format(**row) for text in texts] for row in rows), texts=())
 
 
 def pictured(rows: list[Row]) -> list[str]:
@@ -144,19 +142,17 @@ def pictured(rows: list[Row]) -> list[str]:
 
 def exposed(rows: list[Row]) -> list[str]:
     """Return a table with one row for each setting of `experiments.exposure`, in its order."""
-    lines = [
-        "| setting | AUC | coefficients assigned correctly | mean SSIM | ceiling | above 0.5 "
-        "| ceiling | called recovered / of these, recovered | CPU seconds |",
-        "| --- |" + " ---: |" * 8,
-    ]
-    cells = (
+    heads = [
+        "setting", "AUC", "coefficients assigned correctly", "mean SSIM", "ceiling", "above 0.5",
+        "ceiling", "called recovered / of these, recovered", "CPU seconds",
+    ]  # fmt: skip
+    texts = (
         "{auc:.3f}", "{mass:.3f}", "{ssim:.3f}", "{ceiling_ssim:.3f}",
         "{above_half:.0f} of {count:.0f}", "{ceiling_above_half:.0f} of {count:.0f}",
         "{claimed:.0f} / {right:.0f}", "{cpu_seconds:,.0f}",
     )  # fmt: skip
-    for row in in_order(rows):
-        lines.append(f"| {difference(row)} | {' | '.join(cell(text, row) for text in cells)} |")
-    return lines
+    shown = ([difference(row), *(cell(text, row) for text in texts)] for row in in_order(rows))
+    return markdown.table(heads, shown)
 
 
 def rewritten(text: str) -> str:
@@ -175,8 +171,8 @@ def rewritten(text: str) -> str:
         "The provable algorithm on Gaussian images": proven(rows_of(RESULTS / "provable.csv")),
         "A picture": pictured(rows_of(RESULTS / "reconstruction_picture.csv")),
     }
-    lines = [[f"### {title}", "", *part] for title, part in parts.items() if part]
-    return with_measured(text, "\n\n".join("\n".join(part) for part in lines).split("\n"))
+    sections = ([f"### {title}", "", *part] for title, part in parts.items() if part)
+    return with_measured(text, markdown.blocks(sections))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from statistics import mean, stdev
 
+from experiments import markdown
 from experiments.encoders_table import SETS
 from experiments.encoders_table import TITLES as ENCODERS
 from experiments.records import rows_of
@@ -31,24 +32,23 @@ def table() -> list[str]:
     """Return a table for each set of images with runs of more than one rival."""
     encoders, others = (rows_of(RESULTS / f"{name}.csv") for name in ("encoders", "rivals"))
     rows = [row | {"rival": row["encoder"], "attacked": "100"} for row in encoders] + others
-    parts = [of_images([row for row in rows if row["data"] == data], SETS[data]) for data in SETS]
-    return [line for part in parts if part for line in (*part, "")][:-1]
+    return markdown.blocks(
+        of_images([row for row in rows if row["data"] == data], title)
+        for data, title in SETS.items()
+    )
 
 
 def of_images(rows: list[Row], title: str) -> list[str]:
     """Return the table of one set of images, a row for each measured rival; nothing for one."""
     found = {name: [row for row in rows if row["rival"] == name] for name in TITLES}
-    if sum(map(bool, found.values())) < 2:
-        return []
-    lines = [
-        f"| {title} | runs | accuracy in % | others see | recovered by the strongest attack "
-        "| encodings linked, AUC | ε at δ = 10⁻⁵ | training time, relative to plain |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+    heads = [
+        title, "runs", "accuracy in %", "others see", "recovered by the strongest attack",
+        "encodings linked, AUC", "ε at δ = 10⁻⁵", "training time, relative to plain",
+    ]  # fmt: skip
+    shown = [
+        [TITLES[name], *_cells(name, runs, found["plain"])] for name, runs in found.items() if runs
     ]
-    measured = {name: runs for name, runs in found.items() if runs}
-    for name, runs in measured.items():
-        lines.append(f"| {TITLES[name]} | {' | '.join(_cells(name, runs, found['plain']))} |")
-    return lines
+    return markdown.table(heads, shown, texts=(0, 3)) if len(shown) > 1 else []
 
 
 def _cells(name: str, runs: list[Row], plain: list[Row]) -> list[str]:

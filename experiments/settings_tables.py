@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
+from experiments import markdown
 from experiments.reconstruction_tables import cell
 from experiments.records import rows_of, with_measured
 from experiments.tables import RESULTS, ROOT, accuracy_table
@@ -30,12 +31,8 @@ def averaging_table(rows: Rows) -> list[str]:
         if row["attack"] == "averaging-absolute" and row["measure"] == "identified_mean"
     ]
     copies = sorted({int(row["encodings_per_image"]) for row in mine})
-    lines = [
-        "| identified by averaging absolute values, in % | "
-        + " | ".join(f"{number} encodings of each image" for number in copies)
-        + " |",
-        "| --- |" + " ---: |" * len(copies),
-    ]
+    heads = [f"{number} encodings of each image" for number in copies]
+    shown = []
     for scheme, title in SCHEMES.items():
         shares = [
             mean(
@@ -45,19 +42,20 @@ def averaging_table(rows: Rows) -> list[str]:
             )
             for number in copies
         ]
-        lines.append(f"| {title} | " + " | ".join(f"{share:.0f}" for share in shares) + " |")
-    return lines
+        shown.append([title, *(f"{share:.0f}" for share in shares)])
+    return markdown.table(["identified by averaging absolute values, in %", *heads], shown)
 
 
 def reconstruction_table(rows: Rows) -> list[str]:
     """Return a table with the best result of reconstruction in any run of each setting."""
-    lines = [
-        "| reconstruction | k | private images in a mix | labels | images | encodings per image "
-        "| SSIM above 0.5 | ceiling | mean SSIM | ceiling |",
-        "| --- | ---: | ---: | --- |" + " ---: |" * 6,
-    ]
+    heads = [
+        "reconstruction", "k", "private images in a mix", "labels", "images",
+        "encodings per image", "SSIM above 0.5", "ceiling", "mean SSIM", "ceiling",
+    ]  # fmt: skip
     names = ("images", "kind", "k", "private_k", "labels", "count", "copies")
     settings = sorted({tuple(row[name] for name in names) for row in rows}, key=_in_order)
+    figures = ("{above_half:.0f}", "{ceiling_above_half:.0f}", "{ssim:.2f}", "{ceiling_ssim:.2f}")
+    shown = []
     for setting in settings:
         best = max(
             (row for row in rows if tuple(row[name] for name in names) == setting),
@@ -65,11 +63,8 @@ def reconstruction_table(rows: Rows) -> list[str]:
         )
         if best["ssim"]:
             data, kind, *rest = setting
-            cells = [f"{data}, {kind}", *rest]
-            cells += [f"{float(best['above_half']):.0f}", cell("{ceiling_above_half:.0f}", best)]
-            cells += [f"{float(best['ssim']):.2f}", cell("{ceiling_ssim:.2f}", best)]
-            lines.append("| " + " | ".join(cells) + " |")
-    return lines
+            shown.append([f"{data}, {kind}", *rest, *(cell(text, best) for text in figures)])
+    return markdown.table(heads, shown, texts=(0, 3))
 
 
 def photographs(rows: Rows) -> Rows:
@@ -98,8 +93,7 @@ def rewritten(text: str, results: Path = RESULTS) -> str:
             + photographs(rows_of(results / "reconstruction_kinds.csv"))
         ),
     ]
-    # A blank line after each table but the last.
-    return with_measured(text, [line for table in tables for line in (*table, "")][:-1])
+    return with_measured(text, markdown.blocks(tables))
 
 
 if __name__ == "__main__":
