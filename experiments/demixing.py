@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from experiments import markdown
 from experiments.budgets import ProcessorTime
 from experiments.records import add, keys_in, rows_of, surroundings
 from instahide import ImageTable, Scheme, open_pool, open_split
@@ -102,18 +103,15 @@ def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
 
 def table(rows: list[dict[str, str]]) -> str:
     """Return the table of docs/attacks/demixing.md."""
-    head = (
-        "| images | scheme | SSIM | SSIM of the encoding | SSIM of the mean color | identified "
-        "| by chance |\n"
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
-    )
-    lines = [
-        "| {data} | {scheme} | ".format(**row)
-        + " | ".join(f"{float(row[name]):.2f}" for name in FIGURES[:5])
-        + " |"
+    heads = [
+        "images", "scheme", "SSIM", "SSIM of the encoding", "SSIM of the mean color",
+        "identified", "by chance",
+    ]  # fmt: skip
+    shown = (
+        [row["data"], row["scheme"], *(f"{float(row[name]):.2f}" for name in FIGURES[:5])]
         for row in rows
-    ]
-    return "\n".join([head, *lines])
+    )
+    return "\n".join(markdown.table(heads, shown, texts=(0, 1)))
 
 
 def main() -> None:

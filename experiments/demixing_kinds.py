@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import torch
 
+from experiments import markdown
 from experiments.reconstruction import public_images
 from experiments.records import add, mean_by, missing, rows_of, surroundings
 from experiments.victims import KINDS, private_images
@@ -78,11 +79,11 @@ def summary(rows: list[dict[str, str]]) -> dict[str, float]:
 
 def table(rows: list[dict[str, str]]) -> str:
     """Return the table of docs/attacks/demixing.md."""
-    lines = [
-        "| images | scheme | recovered of 100 | from \\|x̃\\| | from the mix | SSIM | of \\|x̃\\| "
-        "| of the mix | best blank picture |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    heads = [
+        "images", "scheme", "recovered of 100", "from |x̃|", "from the mix", "SSIM", "of |x̃|",
+        "of the mix", "best blank picture",
+    ]  # fmt: skip
+    shown = []
     for kind in KINDS:
         for scheme in SCHEMES:
             own = [row for row in rows if (row["kind"], row["scheme"]) == (kind, scheme)]
@@ -90,8 +91,8 @@ def table(rows: list[dict[str, str]]) -> str:
                 means = {name: mean(float(row[name]) for row in own) for name in MEASURES}
                 counts = [f"{means[f'recovered_{name}']:.0f}" for name in SHOWN]
                 alike = [f"{means[f'ssim_{name}']:.2f}" for name in (*SHOWN, "blank")]
-                lines.append(f"| {' | '.join([kind, scheme, *counts, *alike])} |")
-    return "\n".join(lines)
+                shown.append([kind, scheme, *counts, *alike])
+    return "\n".join(markdown.table(heads, shown, texts=(0, 1)))
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from experiments import markdown
 from experiments.budgets import ProcessorTime
 from experiments.gradients import photographs
 from experiments.records import add, rows_of, surroundings, with_measured
@@ -94,18 +95,18 @@ def run(setting: Setting) -> dict[str, float]:
     return figures | {f"exact_{name}": control[name] for name in ("images_recognizable", SSIM)}
 
 
-def table(rows: list[dict[str, str]]) -> str:
+def table(rows: list[dict[str, str]]) -> list[str]:
     """Return the table of docs/attacks/federated.md."""
-    lines = [
-        "| update | epochs | encodings recovered | PSNR, dB: median, worst | private images "
-        "recovered | SSIM | the same from the exact encodings | CPU time |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    heads = [
+        "update", "epochs", "encodings recovered", "PSNR, dB: median, worst",
+        "private images recovered", "SSIM", "the same from the exact encodings", "CPU time",
+    ]  # fmt: skip
+    shown = []
     for name, setting in SETTINGS.items():
         mine = {row["measure"]: float(row["value"]) for row in rows if row["setting"] == name}
         if mine:
-            lines.append("| " + " | ".join(_cells(setting, mine)) + " |")
-    return "\n".join(lines)
+            shown.append(_cells(setting, mine))
+    return markdown.table(heads, shown)
 
 
 def _cells(setting: Setting, mine: dict[str, float]) -> list[str]:
@@ -124,7 +125,7 @@ def _cells(setting: Setting, mine: dict[str, float]) -> list[str]:
 
 def rewritten(page: str) -> str:
     """Return docs/attacks/federated.md with the table of what was measured."""
-    return with_measured(page, [table(rows_of(RESULTS))])
+    return with_measured(page, table(rows_of(RESULTS)))
 
 
 def main() -> None:
@@ -146,7 +147,7 @@ def main() -> None:
             add(options.out, FIELDS, *rows)
     if options.out == RESULTS:
         PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    print(table(rows_of(options.out)))
+    print("\n".join(table(rows_of(options.out))))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from experiments import markdown
 from experiments.budgets import ProcessorTime
 from experiments.records import add, missing, rows_of, surroundings
 from instahide.attacks.base import (
@@ -155,17 +156,14 @@ def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
 
 def table(rows: list[dict[str, str]]) -> str:
     """Return the table of docs/attacks/gradient-inversion.md."""
-    head = ["attack", "scheme", "update", "PSNR of at least 25 dB", *SHOWN.values()]
-    lines = ["| " + " | ".join(head) + " |", "| --- | --- | --- |" + " ---: |" * (len(head) - 3)]
+    heads = ["attack", "scheme", "update", "PSNR of at least 25 dB", *SHOWN.values()]
+    shown = []
     for name, found in summary(rows).items():
         attack, scheme, setting = name.split()
-        cells = [f"`{attack}`", scheme, setting, f"{found['recovered']:.0f} of {found['of']:.0f}"]
-        cells += [
-            f"{found[measure]:.1f}" if "psnr" in measure else f"{found[measure]:.2f}"
-            for measure in SHOWN
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        figures = (f"{found[each]:.{1 if 'psnr' in each else 2}f}" for each in SHOWN)
+        recovered = f"{found['recovered']:.0f} of {found['of']:.0f}"
+        shown.append([f"`{attack}`", scheme, setting, recovered, *figures])
+    return "\n".join(markdown.table(heads, shown, texts=(0, 1, 2)))
 
 
 def main() -> None:

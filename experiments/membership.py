@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from experiments import markdown
 from experiments.records import add, keys_in, rows_of, surroundings
 from instahide import EncodedLoader, Encoder, ImageTable, Scheme, open_pool, open_split
 from instahide.attacks.base import Budget, ThreatModel
@@ -122,11 +123,11 @@ def summary(rows: list[dict[str, str]], size: dict[str, object]) -> dict[str, ob
 
 def table(rows: list[dict[str, str]]) -> str:
     """Return the table of docs/attacks/membership.md."""
-    lines = [
-        "| images | shadow networks | scheme | accuracy, training / test images | attack | "
-        "AUC | true positive rate at 1% false positives |",
-        "| --- | ---: | --- | ---: | --- | ---: | ---: |",
-    ]
+    heads = [
+        "images", "shadow networks", "scheme", "accuracy, training / test images", "attack", "AUC",
+        "true positive rate at 1% false positives",
+    ]  # fmt: skip
+    shown = []
     for run_of in dict.fromkeys(tuple(row[name] for name in KEYS) for row in rows):
         _, images, networks, scheme, _ = run_of
         values = {
@@ -142,11 +143,9 @@ def table(rows: list[dict[str, str]]) -> str:
                 )
                 for name in ("auc", "true_at_1_percent_false")
             ]
-            lines.append(
-                f"| {images} | {networks} | {scheme} | {own:.3f} / {test:.3f} | `{attack}` | "
-                f"{' | '.join(cells)} |"
-            )
-    return "\n".join(lines)
+            accuracies = f"{own:.3f} / {test:.3f}"
+            shown.append([images, networks, scheme, accuracies, f"`{attack}`", *cells])
+    return "\n".join(markdown.table(heads, shown, texts=(0, 2, 4)))
 
 
 def main() -> None:
