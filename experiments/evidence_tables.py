@@ -226,8 +226,9 @@ SECTIONS = {
     "reconstruction": Section(
         "Many encodings of an image",
         "**Refuted**, as by [Carlini et al.](https://arxiv.org/abs/2011.05315) before. T encodings "
-        "of each image, cross-dataset, k = 6, labels hidden; the mean and range of draws. "
-        "More: [reconstruction](attacks/reconstruction.md).",
+        "of each image, cross-dataset, k = 6, labels hidden; means of three draws, of text one "
+        "([ranges](attacks/reconstruction-figures.md#kinds-of-images)). More: [reconstruction]"
+        "(attacks/reconstruction.md).",
         tables.reconstruction_table,
     ),
     "hardness": Section(

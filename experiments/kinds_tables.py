@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import mean
 from typing import NamedTuple
 
@@ -45,11 +45,7 @@ class Cell(NamedTuple):
 
     def spread(self, column: str, digits: int = 0) -> str:
         """The mean, and the range of several draws."""
-        values = self.values(column)
-        shown = f"{mean(values):.{digits}f}"
-        if len(values) == 1:
-            return shown
-        return f"{shown} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+        return spread(self.values(column), digits)
 
     def shown(self, column: str, digits: int = 0, unit: float = 1) -> str:
         """The mean in units of ``unit``, or a dash if no run knows it."""
@@ -66,6 +62,12 @@ class Cell(NamedTuple):
         called, rightly = self.values("claimed"), self.values("claimed_rightly")
         both = sum(number * share for number, share in zip(called, rightly, strict=True))
         return sum(self.values("recovered")), sum(called), both
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    """Return the mean, and the range if the values differ."""
+    shown, low, high = (f"{of(values):.{digits}f}" for of in (mean, min, max))
+    return shown if low == high else f"{shown} ({low} to {high})"
 
 
 def cells(rows: list[Row]) -> Iterator[Cell]:
@@ -93,7 +95,7 @@ def recovered(rows: list[Row]) -> list[str]:
 
     def shown(kind: str, number: int) -> str:
         cell = found.get((kind, number))
-        return f"{cell.spread('recovered')} / {cell.shown('ceiling_recovered')}" if cell else "–"
+        return f"{cell.shown('recovered')} / {cell.shown('ceiling_recovered')}" if cell else "–"
 
     return markdown.table(
         ["recovered / ceiling, of 100 images", *(f"T = {number}" for number in copies)],
@@ -104,14 +106,14 @@ def recovered(rows: list[Row]) -> list[str]:
 def details(rows: list[Row]) -> list[str]:
     """Return a table with a row for each kind, number of encodings and label mode."""
     heads = [
-        "100 images", "T", "draws", "SSIM above 0.5", "mean SSIM", "ceiling",
+        "100 images", "T", "draws", "recovered", "SSIM above 0.5", "mean SSIM", "ceiling",
         "coefficients assigned correctly", "CPU seconds", "memory, MiB",
     ]  # fmt: skip
     shown = (
         (
-            *cell.named, cell.spread("above_half"), cell.spread("ssim", 2),
-            cell.shown("ceiling_ssim", 2), cell.shown("mass", 3), cell.shown("cpu_seconds"),
-            cell.shown("peak_mib"),
+            *cell.named, cell.spread("recovered"), cell.shown("above_half"),
+            cell.spread("ssim", 2), cell.shown("ceiling_ssim", 2), cell.shown("mass", 3),
+            cell.shown("cpu_seconds"), cell.shown("peak_mib"),
         )
         for cell in cells(rows)
         if cell.images == 100
@@ -121,16 +123,37 @@ def details(rows: list[Row]) -> list[str]:
 
 def confidence(rows: list[Row]) -> list[str]:
     """Return a table of what the attack says of its results, beside what is true of them."""
+    named = ((cell.named, cell) for cell in cells(rows))
+    return _confidence(["100 images", "T", "draws"], named, texts=(0,))
+
+
+def confidence_by_copies(rows: list[Row]) -> list[str]:
+    """Return the same over all kinds of images, with a row for each number of encodings."""
+    found: dict[int, list[Row]] = {}
+    for cell in hidden(rows):
+        found.setdefault(cell.copies, []).extend(cell.runs)
+    named = (
+        ((copies, len(runs)), Cell("", 100, copies, "none", runs))
+        for copies, runs in sorted(found.items(), reverse=True)
+    )
+    return _confidence(["encodings of each image, T", "runs on 100 images"], named, texts=())
+
+
+def _confidence(
+    heads: Sequence[str],
+    named: Iterable[tuple[Sequence[object], Cell]],
+    texts: tuple[int, ...],
+) -> list[str]:
     heads = [
-        "100 images", "T", "draws", "recovered", "expected by the attack", "called recovered",
-        "of these, recovered", "of the recovered, called",
+        *heads, "recovered", "expected by the attack", "called recovered", "of these, recovered",
+        "of the recovered, called",
     ]  # fmt: skip
     shown = []
-    for cell in cells(rows):
+    for names, cell in named:
         right, called, both = cell.claims
         means = (cell.shown(column) for column in ("recovered", "expected", "claimed"))
-        shown.append((*cell.named, *means, share(both, called), share(both, right)))
-    return markdown.table(heads, shown)
+        shown.append((*names, *means, share(both, called), share(both, right)))
+    return markdown.table(heads, shown, texts)
 
 
 def many(rows: list[Row]) -> list[str]:

@@ -17,9 +17,7 @@ true assignment and coefficients.
 
 Each finished run adds a row to the CSV file; runs that the file already contains are skipped. An
 interrupted run continues from ``--work``, but then its seconds are not recorded. ``--train`` trains
-the encoder further, on shadow photographs. ``--picture`` attacks crops of scikit-image's
-photographs with untrained features, draws them and saves their figures. The last line printed is a
-JSON object.
+the encoder further, on shadow photographs. The last line printed is a JSON object.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ from torch import nn
 
 from experiments.photographs import patches, victim
 from experiments.records import add, keys_in, rows_of, surroundings
-from instahide.attacks.base import AssignedImages, Budget, EncodingObservation, ThreatModel, require
+from instahide.attacks.base import AssignedImages, Budget, EncodingObservation, ThreatModel
 from instahide.attacks.baselines.all_pairs import all_pairs
 from instahide.attacks.baselines.carlini import (
     attack_as_published,
@@ -64,16 +62,14 @@ from instahide.audit.challenge.challenge import Challenge, ChallengeTruth
 from instahide.audit.challenge.facts import COEFFICIENTS, COPIES, PARTNERS, SCHEME, read_array
 from instahide.audit.challenge.making import make_challenge
 from instahide.audit.challenge.score import score_decryptions
-from instahide.audit.ground_truth import GroundTruth, observe
+from instahide.audit.ground_truth import GroundTruth
 from instahide.audit.scoring.blank_baseline import HALF, counts_as_recovered
 from instahide.audit.scoring.ceiling import ceiling_of
 from instahide.audit.scoring.matching import match_to_truth
-from instahide.audit.scoring.reconstruction import ReconstructionScore, score_reconstruction
+from instahide.audit.scoring.reconstruction import score_reconstruction
 from instahide.data import ImageTable
 
 OUT = Path("experiments/results/reconstruction.csv")
-PICTURE = Path("docs/assets/reconstruction.png")
-PICTURED = Path("experiments/results/reconstruction_picture.csv")
 PUBLIC, SHADOW = 5000, 12_000
 GRAPH = (
     "auc", "auc_untrained", "precision_top", "features_seconds", "features_cpu_seconds",
@@ -330,42 +326,6 @@ def challenge_figures(found: AssignedImages, secret: ChallengeTruth) -> dict[str
     return {f"challenge_{name}": value for name, value in asdict(best).items()}
 
 
-def draw() -> None:
-    """Attack crops of scikit-image's photographs; draw them above the recovered images."""
-    from matplotlib.figure import Figure
-
-    from experiments.photographs import scikit_image
-
-    private = ImageTable.from_arrays(scikit_image(100), np.arange(100) % 10)
-    threat = ThreatModel(labels="none", public="none", encodings_per_image=COPIES)
-    observation, truth = observe(private, public_images(), SCHEME, threat)
-    found = ReconstructionAttack(features=edges_of_square).run(observation, Budget(), say)
-    score = score_reconstruction(found, truth, observation.mean, observation.std)
-    sure = require(found.confidence)
-    row = {name: round(value, 5) for name, value in score.summary(sure, RECOVERED).items()}
-    PICTURED.unlink(missing_ok=True)
-    add(PICTURED, [*row, *surroundings()], row | surroundings())
-    print(json.dumps(row))
-    figure = Figure(figsize=(10, 2.3), layout="constrained")
-    axes = figure.subplots(2, 1)
-    shown = score.ssim.argsort(descending=True)[:: max(1, len(score.ssim) // 20)][:20]
-    for axis, images, name in zip(
-        axes, picture_rows(score, shown), ("private", "recovered"), strict=True
-    ):
-        axis.imshow(images, interpolation="nearest")
-        axis.set_ylabel(name)
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.savefig(PICTURE, dpi=110)
-
-
-def picture_rows(score: ReconstructionScore, shown: torch.Tensor) -> list[np.ndarray]:
-    return [
-        images[shown].permute(2, 0, 3, 1).reshape(images.shape[2], -1, images.shape[1]).numpy()
-        for images in (score.originals, score.shown)
-    ]
-
-
 def summary(rows: list[dict[str, str]]) -> dict[str, object]:
     """Return the means over victims, by label mode and recovery."""
     figures: dict[str, object] = {}
@@ -402,13 +362,9 @@ def main() -> None:
     parser.add_argument("--train", type=float, default=0, help="seconds, on shadow photographs")
     parser.add_argument("--work", type=Path, help="folder to go on in; by default a new one")
     parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
-    parser.add_argument("--picture", action="store_true", help="only draw the picture")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    if options.picture:
-        draw()
-        return
     with tempfile.TemporaryDirectory() as scratch:
         options.work = options.work or Path(scratch)
         measure(options)

@@ -1,30 +1,34 @@
-"""Write the tables of docs/attacks/reconstruction.md from the CSV files.
+"""Write the tables of the reconstruction and of the provable algorithm from the CSV files.
 
 python -m experiments.reconstruction_tables
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 from experiments import kinds_tables, markdown
 from experiments.exposure import difference, in_order
+from experiments.kinds_tables import spread
 from experiments.records import rows_of, with_measured
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
-PAGE = ROOT / "docs" / "attacks" / "reconstruction.md"
-#: For each run: whose assignment and whose recovery it uses.
+PAGES = ROOT / "docs" / "attacks"
+PAGE, FIGURES_PAGE = PAGES / "reconstruction.md", PAGES / "reconstruction-figures.md"
+PROVABLE = PAGES / "provable.md"
+#: For each run: the attack in words.
 RECOVERIES = {
-    "ours": ("ours", "ours"),
-    "published": ("ours", "Carlini et al."),
-    "published-uncorrected": ("ours", "Carlini et al., colors not corrected"),
-    "carlini": ("Carlini et al.", "Carlini et al."),
-    "carlini-uncorrected": ("Carlini et al.", "Carlini et al., colors not corrected"),
-    "fusion": ("ours", "fusion and denoising"),
+    "ours": "ours",
+    "carlini": "Carlini et al.",
+    "carlini-uncorrected": "same, colors not corrected",
+    "published": "ours, recovery of Carlini et al.",
+    "published-uncorrected": "same, colors not corrected",
+    "fusion": "ours, recovery by fusion and denoising",
 }
-LABELS = {"none": "no labels", "soft": "soft labels"}
+LABELS = {"none": "none", "soft": "soft"}
 #: For each row: the title, and the format of the figures of a run.
 FIGURES = [
     ("AUC over all pairs of encodings: trained features", "{auc:.3f}"),
@@ -94,28 +98,27 @@ def photographs(rows: list[Row]) -> list[str]:
 
 def encodings(row: Row) -> str:
     """Return which set of photographs a run attacks, and the labels that it knows."""
-    return f"set {row['victim']}, {LABELS[row['labels']]}"
+    return f"set {row['victim']}, labels: {LABELS[row['labels']]}"
 
 
 def recoveries(rows: list[Row]) -> list[str]:
-    """Return a table with a row for each recovery, where several ran on the same encodings."""
+    """Return a table with a row for each attack: means over the sets of photographs."""
     heads = [
-        "encodings", "assignment", "recovery", "coefficients assigned correctly", "mean SSIM",
-        "above 0.5", "ceiling: above 0.5", "challenge: Max_SSIM / Mean_SSIM", "CPU seconds",
+        "attack", "labels", "above 0.5, of 100", "ceiling", "mean SSIM", "Max_SSIM",
+        "Mean_SSIM", "coefficients assigned correctly", "CPU seconds",
     ]  # fmt: skip
-    texts = (
-        "{mass:.3f}", "{ssim:.3f}", "{above_half:.0f}", "{ceiling_above_half:.0f}",
-        "{challenge_max_ssim:.2f} / {challenge_mean_ssim:.2f}", "{cpu_seconds:.0f}",
-    )  # fmt: skip
-    known = Counter(map(encodings, victims(rows)))
-    order = list(RECOVERIES)
-    mine = [row for row in victims(rows) if known[encodings(row)] > 1]
-    mine.sort(key=lambda row: (row["victim"], row["labels"], order.index(row["recovery"])))
-    shown = (
-        [encodings(row), *RECOVERIES[row["recovery"]], *(cell(text, row) for text in texts)]
-        for row in mine
-    )
-    return markdown.table(heads, shown, texts=(0, 1, 2))
+    columns = {
+        "ceiling_above_half": 0, "ssim": 2, "challenge_max_ssim": 2, "challenge_mean_ssim": 2,
+        "mass": 2, "cpu_seconds": 0,
+    }  # fmt: skip
+    shown = []
+    for (recovery, title), labels in product(RECOVERIES.items(), LABELS):
+        mine = [r for r in victims(rows) if (r["recovery"], r["labels"]) == (recovery, labels)]
+        if mine:
+            above = spread([float(row["above_half"]) for row in mine])
+            means = (f"{fmean(float(r[name]) for r in mine):.{n}f}" for name, n in columns.items())
+            shown.append((title, LABELS[labels], above, *means))
+    return markdown.table(heads, shown, texts=(0, 1))
 
 
 def proven(rows: list[Row]) -> list[str]:
@@ -134,8 +137,9 @@ def proven(rows: list[Row]) -> list[str]:
 def pictured(rows: list[Row]) -> list[str]:
     """Return a sentence on the run in the picture."""
     text = (
-        "The picture below shows a run with a mean SSIM of {ssim:.2f}, {above_half:.0f} images "
-        "above 0.5 and {mass:.0%} of the coefficients assigned correctly."
+        "The picture below shows every third of {images:.0f} medical images, recovered from "
+        "{copies:.0f} encodings of each without labels, from the best to the worst. "
+        "{recovered:.0f} of them were recovered."
     )
     return [text.format(**numbers(row)) for row in rows]
 
@@ -155,25 +159,35 @@ def exposed(rows: list[Row]) -> list[str]:
     return markdown.table(heads, shown)
 
 
-def rewritten(text: str) -> str:
-    """Return ``text`` with its measured region updated."""
-    runs, settings = rows_of(RESULTS / "reconstruction.csv"), rows_of(RESULTS / "exposure.csv")
+def sections(page: Path) -> dict[str, list[str]]:
+    """Return what was measured for a page: its parts by title."""
+    if page == PROVABLE:
+        return {"Gaussian images": proven(rows_of(RESULTS / "provable.csv"))}
+    runs = rows_of(RESULTS / "reconstruction.csv")
     kinds = rows_of(RESULTS / "reconstruction_kinds.csv")
     confident = rows_of(RESULTS / "reconstruction_confidence.csv")
-    parts = {
+    if page == FIGURES_PAGE:
+        return {
+            "Kinds of images": kinds_tables.details(kinds),
+            "What the attack says of its results": kinds_tables.confidence(confident),
+            "Sets of photographs": photographs(runs),
+            "Other settings": exposed(rows_of(RESULTS / "exposure.csv")),
+        }
+    return {
         "Kinds of images and numbers of encodings": kinds_tables.recovered(kinds),
-        "The same attacks in detail": kinds_tables.details(kinds),
-        "What the attack says of its results": kinds_tables.confidence(confident),
-        "Many images": kinds_tables.many(kinds),
-        "Sets of photographs": photographs(runs),
         "Other attacks": recoveries(runs),
-        "Other settings": exposed(settings),
-        "The provable algorithm on Gaussian images": proven(rows_of(RESULTS / "provable.csv")),
+        "What the attack says of its results": kinds_tables.confidence_by_copies(confident),
+        "Many images": kinds_tables.many(kinds),
         "A picture": pictured(rows_of(RESULTS / "reconstruction_picture.csv")),
     }
-    sections = ([f"### {title}", "", *part] for title, part in parts.items() if part)
-    return with_measured(text, markdown.blocks(sections))
+
+
+def rewritten(page: Path) -> str:
+    """Return the text of ``page`` with its measured region updated."""
+    parts = ([f"### {title}", "", *part] for title, part in sections(page).items() if part)
+    return with_measured(page.read_text(encoding="utf-8"), markdown.blocks(parts))
 
 
 if __name__ == "__main__":
-    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (PAGE, FIGURES_PAGE, PROVABLE):
+        page.write_text(rewritten(page), encoding="utf-8")

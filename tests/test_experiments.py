@@ -312,10 +312,13 @@ def test_the_page_of_all_updates_shows_what_was_measured() -> None:
     assert measured == set(federated_attack.SETTINGS)
 
 
-def test_the_page_of_the_reconstruction_shows_what_was_measured() -> None:
-    page = reconstruction_tables.PAGE.read_text(encoding="utf-8")
-    assert reconstruction_tables.rewritten(page) == page
-    assert "| mean SSIM of the 100 images | 0." in page
+@pytest.mark.parametrize("page", ["PAGE", "FIGURES_PAGE", "PROVABLE"])
+def test_the_pages_of_the_reconstruction_show_what_was_measured(page: str) -> None:
+    path = getattr(reconstruction_tables, page)
+    text = path.read_text(encoding="utf-8")
+    assert reconstruction_tables.rewritten(path) == text
+    for title in reconstruction_tables.sections(path):
+        assert f"\n### {title}\n\n" in text
 
 
 def test_exact_search_is_measured_once_and_grows_as_it_should(
