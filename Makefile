@@ -48,7 +48,7 @@ demo: $(DEMO_STAMP) ## Train on plain and on encrypted digits, and compare (5 mi
 	$(BIN)/instahide demo
 
 test: $(STAMP) ## Run the tests, with coverage
-	$(BIN)/python -m pytest $(PARALLEL) --cov
+	$(BIN)/python -m pytest $(PARALLEL) --cov --durations 60 --durations-min 5
 
 slow: $(STAMP) ## Run the tests that take minutes
 	$(BIN)/python -m pytest $(PARALLEL) -m slow

@@ -160,7 +160,7 @@ def many(rows: list[Row]) -> list[str]:
     """Return a table of the runs with more than 100 images, if there are any."""
     heads = [
         "images", "T", "recovered", "ceiling", "mean SSIM", "coefficients assigned correctly",
-        "called recovered", "of these, recovered", "minutes, 1 thread", "memory, GiB",
+        "called recovered", "of these, recovered", "CPU minutes", "memory, GiB",
     ]  # fmt: skip
     shown = []
     for cell in cells(rows):

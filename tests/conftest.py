@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import LIMIT
+
 #: torchvision is tested in an environment of its own, `make test-torchvision`.
 collect_ignore = ["torchvision"] if importlib.util.find_spec("torchvision") is None else []
 
@@ -114,6 +116,7 @@ def s3_server() -> Iterator[str]:
         MotoRequestHandler,
         create_backend_app,
     )
+    from s3fs import S3FileSystem
     from werkzeug.serving import make_server
 
     server = make_server(
@@ -127,6 +130,9 @@ def s3_server() -> Iterator[str]:
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}"
     with pytest.MonkeyPatch.context() as environment:
+        # A request that is repeated because the machine is busy may find its own first try.
+        environment.setattr(S3FileSystem, "read_timeout", LIMIT)
+        environment.setattr(S3FileSystem, "connect_timeout", LIMIT)
         for name, value in {
             "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "tester",

@@ -167,7 +167,7 @@ def test_an_audit_of_another_encoder_says_what_it_leaves_out() -> None:
 def test_an_audit_plays_the_game_of_distinguishing() -> None:
     said("train", "images.npz", "--encoder", "plain", "--epochs", "1", "--out", "run")
     answer = said(
-        "audit", "run", "--images", "images.npz", "--out", "audit", "--budget", "15s",
+        "audit", "run", "--images", "images.npz", "--out", "audit", "--budget", "10m",
         "--only", "distinguishing", "--fail-if", "distinguished>2",
     )  # fmt: skip
     (result,) = json.loads(Path("audit/report.json").read_text())["results"]

@@ -345,26 +345,26 @@ def stopped(child: int, ledger: Path) -> Iterator[None]:
 def test_a_second_writer_is_refused_and_the_first_goes_on(
     processes: Encrypter, tmp_path: Path
 ) -> None:
-    child = begin(processes, tmp_path, "--copies", "50")
+    child = begin(processes, tmp_path, "--copies", "200")
     with stopped(child, tmp_path / "ledger.sqlite"):
         for options in ([], ["--resume"]):
             text = refused(
-                "encrypt", "images.npz", *INSIDE, "--copies", "50", "--out", "enc", *options
+                "encrypt", "images.npz", *INSIDE, "--copies", "200", "--out", "enc", *options
             )
             assert "being written" in text
     assert processes.status() == 0
-    assert "3,000 encodings, complete" in ok("verify", "enc")
+    assert "12,000 encodings, complete" in ok("verify", "enc")
 
 
 def test_ctrl_c_leaves_a_folder_that_resumes(processes: Encrypter, tmp_path: Path) -> None:
-    child = begin(processes, tmp_path, "--copies", "100")
+    child = begin(processes, tmp_path, "--copies", "300")
     os.kill(child, signal.SIGINT)
     assert processes.status() == 130
     assert "not finished" in ok("verify", "enc")
     part = EncodedFolder.open("enc", partial=True).manifest
-    encrypt("--copies", "100", "--resume")
+    encrypt("--copies", "300", "--resume")
     whole = EncodedFolder.open("enc").manifest
-    assert 0 < len(part) < len(whole) == 6_000
+    assert 0 < len(part) < len(whole) == 18_000
     assert whole.shards[: len(part.shards)] == part.shards
 
 

@@ -98,7 +98,10 @@ def test_each_row_is_about_the_file_that_it_names(of_table) -> None:
         (alone,) = predicted("scans", "--labels", "one.csv", "--group-column", "patient")
         same = by_file[file]
         assert (alone["file"], alone["group"]) == (file, "")
-        assert alone["probability:well"] == same["probability:well"] != "0.5000"
+        # Rounded to 4 digits, and batches of other sizes may differ in the last bit.
+        expected = pytest.approx(float(same["probability:well"]), abs=2e-4)
+        assert float(alone["probability:well"]) == expected
+    assert len({row["probability:well"] for row in by_file.values()}) > 1
 
 
 def test_without_a_group_column_there_is_none(of_table) -> None:

@@ -29,8 +29,8 @@ from tests.encodings.ledger.recorder import drawn, some, table
 def test_the_file_gives_nothing_away(path: Path) -> None:
     generator = np.random.default_rng()
     pixels = generator.integers(0, 256, (300, 3, 8, 8), np.uint8)
-    images = ImageTable.from_arrays(pixels, np.arange(300) % 2, ["cats", "dogs"])
-    needles = [*(row.tobytes()[:12] for row in pixels), b"cats", b"dogs"]
+    images = ImageTable.from_arrays(pixels, np.arange(300) % 2, ["striped cats", "spotted dogs"])
+    needles = [*(row.tobytes()[:12] for row in pixels), b"striped", b"spotted"]
     with Ledger.open(path) as ledger:
         account = ledger.account(images)
         entries = account._entries

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
 from instahide.encryption.sampling import _sampler_numba
 from instahide.encryption.scheme import Scheme
+from instahide.errors import InstaHideError
 
 WORD = st.integers(0, 2**64 - 1)
 WORDS = st.lists(WORD, max_size=12)
@@ -68,7 +69,10 @@ def test_bounded_shares_are_those_shares_that_meet_the_bounds(
         largest = float(shares.max())
         c1 = largest if just == "met" else float(np.nextafter(largest, 0))
     assume(c1 * k > 1.1 and c2 <= private_k * c1 and own <= c1)
-    scheme = Scheme(k=k, private_k=private_k, c1=c1, c2=c2, min_self_coefficient=own)
+    try:
+        scheme = Scheme(k=k, private_k=private_k, c1=c1, c2=c2, min_self_coefficient=own)
+    except InstaHideError:  # too few draws meet these bounds
+        reject()
     least = c2 if public_k else 0.0
     found = _sampler_numba.normalize_within_bounds(raw.reshape(-1), k, private_k, c1, least, own)
     assert found.dtype == np.float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import secrets
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -102,9 +102,11 @@ def test_the_scan_leaves_the_generators_as_they_were() -> None:
 
 
 def test_items_that_change_by_themselves_are_said() -> None:
+    fetches = count()
+
     class Unknown(Flips):
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            return IMAGES[index] + secrets.randbelow(1000) / 1000, int(LABELS[index])
+            return IMAGES[index] + next(fetches) / 1000, int(LABELS[index])
 
     encoded = encode_loader(DataLoader(Unknown("none"), 10), Scheme.inside(2), classes=4)
     with pytest.warns(UserWarning, match="change from one fetch to the next"):

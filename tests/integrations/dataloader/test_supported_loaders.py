@@ -133,9 +133,10 @@ CONTENTS: list[tuple[Any, dict[str, Any], str]] = [
 def test_batches_that_cannot_be_mixed_are_refused(
     change: Any, options: dict[str, Any], message: str
 ) -> None:
+    others = mixing()
     with pytest.raises(InstaHideError, match=message):
         refused(changed(change), **options)
-    assert mixing() == []
+    assert mixing() <= others
 
 
 def test_images_of_other_sizes_than_their_partners_are_refused() -> None:

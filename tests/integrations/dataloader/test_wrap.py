@@ -164,14 +164,16 @@ def test_workers_find_the_data_set_that_they_know() -> None:
 
 
 def test_leaving_early_leaves_no_thread_behind() -> None:
+    # A loader of another test may not be collected yet.
+    others = mixing()
     encoded = encode_loader(loader(), INSIDE)
     assert len(list(islice(encoded, 2))) == 2
-    assert mixing() == []
+    assert mixing() <= others
     iterator = iter(encoded)
     next(iterator)
-    assert mixing() != []
+    assert mixing() - others
     del iterator
-    assert mixing() == []
+    assert mixing() <= others
 
 
 def test_a_batch_is_mixed_while_the_one_before_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +199,10 @@ def test_an_error_of_the_data_set_is_raised_as_it_is() -> None:
                 raise OSError("the disk is gone")
             return super().__getitem__(index)
 
+    others = mixing()
     with pytest.raises(OSError, match="the disk is gone"):
         list(encode_loader(DataLoader(Broken(), 8), ALONE))
-    assert mixing() == []
+    assert mixing() <= others
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -65,9 +65,9 @@ def masks(batches: Any) -> NDArray[np.bool]:
     return np.concatenate(turned)
 
 
-def mixing() -> list[threading.Thread]:
+def mixing() -> set[threading.Thread]:
     """The threads that mix at present."""
-    return [thread for thread in threading.enumerate() if "instahide-mixing" in thread.name]
+    return {thread for thread in threading.enumerate() if "instahide-mixing" in thread.name}
 
 
 def open_in_worker(worker: int) -> None:

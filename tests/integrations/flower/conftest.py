@@ -95,6 +95,11 @@ class Direct(Grid):
         raise NotImplementedError
 
 
+#: Encodings of an image that a node allows. Four are expected of a round, and this many in fewer
+#: than one round in a billion.
+ALLOWED = 20
+
+
 def wire(message: Message) -> bytes:
     """Every byte of ``message`` that Flower would send, its arrays included."""
     return b"".join(part.deflate() for part in get_all_nested_objects(message).values())
@@ -227,7 +232,7 @@ def hospital(tmp_path: Path) -> Callable[..., Hospital]:
         np.savez(tmp_path / f"own-{made}.npz", images=images, labels=np.arange(len(images)) % 2)
         terms = {
             "data": str(tmp_path / f"own-{made}.npz"), "ledger": str(tmp_path / f"{made}.sqlite"),
-            "scheme": "inside", "k": 4, "max-exposure": 12, "device": "cpu",
+            "scheme": "inside", "k": 4, "max-exposure": ALLOWED, "device": "cpu",
         }  # fmt: skip
         return Hospital(terms | {name.replace("_", "-"): value for name, value in own.items()})
 

@@ -17,6 +17,7 @@ from instahide.encryption.privacy import epsilon_of
 from instahide.integrations.flower.client import normalization_check
 from instahide.integrations.flower.client.normalization_check import require_near
 from instahide.integrations.flower.errors import SILENCE, RefusalError
+from tests.integrations.flower.conftest import ALLOWED
 
 Make = Callable[..., Any]
 SOME = np.random.default_rng(1).integers(0, 256, (60, 3, 9, 9), dtype=np.uint8)
@@ -185,7 +186,7 @@ def test_six_sizes_do_not_pass_the_limit_six_times(hospital: Make) -> None:
         answer = node.answer(node.message(shape=[1, size, size]), size=size)
         accepted += not answer.has_error()
         # Every image of the ledger: other sizes are not even entered.
-        assert node.exposure()[1] <= 12
+        assert node.exposure()[1] <= ALLOWED
     assert accepted >= 1
     with Ledger.open(Path(node.own["ledger"])) as ledger:
         assert len(ledger.totals().counts) == 40
@@ -202,9 +203,9 @@ def test_no_terms_of_a_run_and_no_restart_pass_the_limit(hospital: Make) -> None
     ]  # fmt: skip
     for run in runs * 2:
         node.answer(node.message(mean=[0.45], std=[0.3]), **run)
-        assert node.exposure()[1] <= 12
+        assert node.exposure()[1] <= ALLOWED
     assert node.refusal(node.message()).startswith(
-        "The next encoding would bring an image, or the group that it is of, above 12"
+        f"The next encoding would bring an image, or the group that it is of, above {ALLOWED}"
     )
 
 

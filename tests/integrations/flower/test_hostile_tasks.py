@@ -21,7 +21,7 @@ from instahide.integrations.flower.moments import averaged_targets
 from instahide.integrations.flower.server.negotiation import alike_targets, read_moments
 from instahide.integrations.flower.server.reply_checks import MOST_WEIGHT, ReplyChecks
 from instahide.training.data.target_scale import TargetScale
-from tests.integrations.flower.conftest import Hospital
+from tests.integrations.flower.conftest import ALLOWED, Hospital
 from tests.integrations.flower.tables import write_folder
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
@@ -61,8 +61,8 @@ def values(tmp_path: Path) -> Of:
 
 def terms(folder: Path) -> dict[str, Any]:
     return {
-        "ledger": str(folder / "ledger.sqlite"), "scheme": "inside", "k": 4, "max-exposure": 12,
-        "device": "cpu",
+        "ledger": str(folder / "ledger.sqlite"), "scheme": "inside", "k": 4, "device": "cpu",
+        "max-exposure": ALLOWED,
     }  # fmt: skip
 
 

@@ -43,7 +43,9 @@ def test_a_federation_learns_from_encodings_and_keeps_what_it_learned(
     assert results["accuracy"] > 0.5
     assert results["rounds"][-1]["accuracy"] == results["accuracy"]
     # The clients' own tests are of the same images, split between them.
-    assert results["rounds"][-1]["client-accuracy"] == pytest.approx(results["accuracy"], abs=1e-6)
+    # In batches of other sizes, an image between two classes may get the other one.
+    one = 1.5 / len(digits[1])
+    assert results["rounds"][-1]["client-accuracy"] == pytest.approx(results["accuracy"], abs=one)
     assert results["refusals"] == {}
     assert "epochs" not in results["settings"]
 

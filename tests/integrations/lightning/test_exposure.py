@@ -73,21 +73,21 @@ class Stages(Callback):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_limit_ends_a_run_like_an_early_stop(workers: int, tmp_path: Path) -> None:
-    net, callback, stages = Net(), hiding(max_exposure=9), Stages()
+    net, callback, stages = Net(), hiding(max_exposure=12), Stages()
     saving = ModelCheckpoint(tmp_path, "at-{step}")
     trainer = trainer_in(
-        tmp_path, callback, stages, saving, enable_checkpointing=True, max_epochs=9
+        tmp_path, callback, stages, saving, enable_checkpointing=True, max_epochs=13
     )
-    with pytest.warns(UserWarning, match=r"above 9 encodings\. Training ends early"):
+    with pytest.warns(UserWarning, match=r"above 12 encodings\. Training ends early"):
         trainer.fit(net, Images(num_workers=workers))
     steps = trainer.global_step
-    assert BATCHES < steps < 6 * BATCHES
+    assert BATCHES < steps < 8 * BATCHES
     assert trainer.state.finished
     # It was validated and saved after the last step, as at the end of any run.
     assert stages.validated[-1] == steps
     assert (tmp_path / f"at-step={steps}.ckpt").exists()
     counts = callback.exposures[0].counts
-    assert counts.max() <= 9
+    assert counts.max() <= 12
     found = trained(net)
     assert len(net.given["train"]) == steps
     assert (counted(found) <= counts).all()
@@ -99,11 +99,11 @@ def test_the_limit_ends_a_run_like_an_early_stop(workers: int, tmp_path: Path) -
 def test_a_run_that_must_not_end_at_the_limit_fails(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    callback = hiding(max_exposure=5)
+    callback = hiding(max_exposure=8)
     trainer = trainer_in(tmp_path, callback, max_epochs=99, **options)
     with pytest.raises(ExposureLimitError), pytest.warns(UserWarning, match="ends early"):
         trainer.fit(Net(), Images())
-    assert callback.exposures[0].counts.max() <= 5
+    assert callback.exposures[0].counts.max() <= 8
 
 
 def test_a_run_that_has_learnt_nothing_at_the_limit_fails(tmp_path: Path) -> None:
