@@ -33,7 +33,12 @@ def run(book: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     # Of tqdm, where a library loads it that is installed without Jupyter's widgets.
     monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")
     client = NotebookClient(
-        book, timeout=int(LIMIT), kernel_name="this", resources={"metadata": {"path": str(folder)}}
+        book,
+        timeout=int(LIMIT),
+        startup_timeout=int(LIMIT),
+        iopub_timeout=int(LIMIT),
+        kernel_name="this",
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
     return "".join(

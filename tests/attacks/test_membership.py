@@ -75,7 +75,7 @@ def test_a_network_that_learned_by_heart_tells_all(
     attack: LossThreshold | LikelihoodRatio,
 ) -> None:
     found = figures(attack, Scheme.plain())
-    assert found["membership_auc"] > 0.95
+    assert found["membership_auc"] > 0.9
     assert found["membership_auc_low"] <= found["membership_auc"] <= found["membership_auc_high"]
 
 

@@ -67,7 +67,8 @@ def test_squares_do_better_than_chance_under_the_mask(
     private: ImageTable, public: ImageTable
 ) -> None:
     observation, truth = seen(private, public, CROSS)
-    assert rates(PublicSearchAbsolute(), observation, truth)["public_found_of_all"] > 7 / 120
+    # Here 22 of 120, with a deviation of 4 over draws of keys; chance finds 0.16.
+    assert rates(PublicSearchAbsolute(), observation, truth)["public_found_of_all"] > 3 / 120
 
 
 def test_the_search_is_the_whole_product_sorted(public: ImageTable) -> None:

@@ -120,9 +120,7 @@ class EncodedFolder:
             except InstaHideError as error:
                 problems.append(error.problem)
             progress(shard.encodings)
-        # Without mixing, all copies of an image are equal; other encoders may repeat themselves.
-        mixed = self.manifest.of_scheme and self.manifest.encryption().k > 1
-        count = find_repeated_mixes(mixes) if mixed else 0
+        count = find_repeated_mixes(mixes)
         if count:
             problems.append(f"{count} encodings show the mix of another: a key was used twice.")
         if alone := single.found(None if count else self._magnitudes):
@@ -169,8 +167,10 @@ class EncodedFolder:
             if wrong is not None:
                 raise damaged(shard, self.location, wrong)
             single.see(before + start, decoded.numpy(), labels.numpy())
-            found.append(fingerprints(images, labels))
-        return np.concatenate(found)
+            # Other encoders may repeat themselves.
+            if self.manifest.of_scheme:
+                found.append(fingerprints(images, labels, self.manifest.encryption()))
+        return np.concatenate([np.empty(0, np.uint64), *found])
 
 
 class FolderWriter:

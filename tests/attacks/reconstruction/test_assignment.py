@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -111,7 +111,10 @@ def test_selected_clusters_are_those_of_the_rule_one_by_one(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(f"{CLUSTERING}.AT_ONCE", at_once)
         chosen = choose_clusters(found, grown, count)[:, 0].tolist()
-    alike = found @ found.T
+    centres = prototypes(found, grown.members)
+    alike = centres @ centres.T
+    # Blocks of other sizes may round a similarity to the other side of a limit.
+    assume(all(float((alike - limit).abs().min()) > 1e-5 for limit in (*LIKENESS, SAME)))
     kept: list[int] = []
     for limit in LIKENESS:
         for row in grown.densities.argsort(descending=True).tolist():

@@ -74,6 +74,7 @@ def test_labels_do_not_make_the_attack_weaker(labels: str) -> None:
     assert score.mass > attacked(blind, truth).mass - 0.05
 
 
+@pytest.mark.slow
 def test_an_interrupted_attack_goes_on_and_gives_the_same(tmp_path: Path) -> None:
     observation, _ = observed(Augmentation(padding=3))
 

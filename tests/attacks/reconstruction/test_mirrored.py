@@ -120,7 +120,7 @@ def test_mirrored_images_are_recovered_by_who_knows_that_they_were_mirrored() ->
     assert mass > 0.75
     assert ssim > 0.6
     assert mass > unaware_mass + 0.2
-    assert ssim > unaware + 0.15
+    assert ssim > unaware + 0.05
 
 
 def test_attacks_that_would_find_less_are_not_run() -> None:
