@@ -116,9 +116,15 @@ def recoveries(rows: list[Row]) -> list[str]:
         mine = [r for r in victims(rows) if (r["recovery"], r["labels"]) == (recovery, labels)]
         if mine:
             above = spread([float(row["above_half"]) for row in mine])
-            means = (f"{fmean(float(r[name]) for r in mine):.{n}f}" for name, n in columns.items())
+            means = (mean_of(mine, name, digits) for name, digits in columns.items())
             shown.append((title, LABELS[labels], above, *means))
     return markdown.table(heads, shown, texts=(0, 1))
+
+
+def mean_of(rows: list[Row], name: str, digits: int) -> str:
+    """Return the mean of a column, or `UNKNOWN` if it was not measured."""
+    values = [float(row[name]) for row in rows if row.get(name)]
+    return f"{fmean(values):.{digits}f}" if values else UNKNOWN
 
 
 def proven(rows: list[Row]) -> list[str]:

@@ -86,6 +86,7 @@ def test_no_photograph_of_the_task_is_in_its_public_pool() -> None:
     assert public.isdisjoint(Path(name).name for name in color_patches.PHOTOGRAPHS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not color_patches.BACKGROUNDS.exists() or not color_patches.WALLPAPERS.exists(),
     reason="the Debian packages of the photographs are not installed",

@@ -103,12 +103,20 @@ def test_tables_of_photographs_leave_out_the_set_for_tuning_and_mark_what_is_unk
         run("ours", "none", "0"), run("fusion", "none", "0"), run("ours", "none", "3"),
     ]  # fmt: skip
     shown = reconstruction_tables.photographs(rows)
-    assert shown[0] == "| figure | set 3, no labels | set 2, soft labels |"
+    assert shown[0] == "| figure | set 3, labels: none | set 2, labels: soft |"
     assert "| challenge: Max_SSIM | 0.43 | 0.43 |" in shown
     assert "| challenge: Mean_SSIM | – | 0.21 |" in shown
-    others = reconstruction_tables.recoveries(rows)
-    assert others[2:] == [
-        "| set 2, soft labels | ours | ours | – | – | 8 | – | 0.43 / 0.21 | – |",
-        "| set 2, soft labels | Carlini et al. | Carlini et al. | – | – | 8 | 99 | – | – |",
+
+
+def test_the_table_of_attacks_has_means_over_sets_of_photographs() -> None:
+    rows = [
+        run("ours", challenge_mean_ssim="0.2149"), run("carlini", ceiling_above_half="99.0"),
+        run("ours", "none", "0"), run("fusion", "none", "0"), run("ours", "none", "3"),
+        run("ours", victim="3", above_half="10.0", challenge_mean_ssim="0.2549"),
+    ]  # fmt: skip
+    assert reconstruction_tables.recoveries(rows)[2:] == [
+        "| ours | none | 8 | – | – | 0.43 | – | – | – |",
+        "| ours | soft | 9 (8 to 10) | – | – | 0.43 | 0.23 | – | – |",
+        "| Carlini et al. | soft | 8 | 99 | – | 0.43 | – | – | – |",
     ]
-    assert reconstruction_tables.recoveries(rows[2:]) == []
+    assert reconstruction_tables.recoveries(rows[2:4]) == []

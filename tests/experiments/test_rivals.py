@@ -39,6 +39,7 @@ def test_the_gradient_of_dp_sgd_is_clipped_and_has_noise(monkeypatch: pytest.Mon
     torch.testing.assert_close(rivals.private(small), small)
 
 
+@pytest.mark.slow
 def test_a_plain_gradient_shows_its_image_and_a_noisy_one_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -177,7 +177,7 @@ def read_networks_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_of_it_can_run_on_another_device(
     scheme: Scheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    observation, _ = observed(scheme, "soft", 8, 12)
+    observation, _ = observed(scheme, "soft", 6, 8)
     read_networks_beforehand(monkeypatch)
     with Elsewhere():
         attack = ReconstructionAttack(rounds=1, folder=tmp_path, device=DEVICE)
@@ -192,7 +192,7 @@ def test_all_of_it_can_run_on_another_device(
 
 def test_features_may_come_from_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     read_networks_beforehand(monkeypatch)
-    observation, _ = observed(Scheme.inside(2), "none", 8, 12)
+    observation, _ = observed(Scheme.inside(2), "none", 6, 8)
     features = edges_of_square(observation.encodings)
     with Elsewhere():
         attack = ReconstructionAttack(rounds=1, features=lambda _: features, device=DEVICE)

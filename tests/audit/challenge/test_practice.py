@@ -44,7 +44,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("data", ["digits", "photographs"])
-def test_two_processes_make_the_same_bytes(tmp_path: Path, data: str) -> None:
+def test_two_processes_make_the_same_bytes(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, data: str
+) -> None:
     """With other numbers of threads and other instructions of the processor."""
     environments = {"one": {"OMP_NUM_THREADS": "1"}, "two": {"OMP_NUM_THREADS": "2", **OLD}}
     for name, environment in environments.items():
@@ -54,7 +56,8 @@ def test_two_processes_make_the_same_bytes(tmp_path: Path, data: str) -> None:
             "--truth", f"{name}/kept",
         ]  # fmt: skip
         path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-        cache = str(tmp_path / f"{name}-numba")
+        # Compiled once for both sets of images.
+        cache = str(tmp_path_factory.getbasetemp() / f"{name}-numba")
         subprocess.run(
             [sys.executable, "-c", "from instahide.cli import main; main()", *command],
             env={**os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": cache, **environment},
