@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -34,6 +36,12 @@ def natural(count: int, seed: int, side: int = SIDE) -> NDArray[np.uint8]:
     smooth = np.fft.ifft2(noise / frequency).real
     smooth /= smooth.std(axis=(1, 2, 3), keepdims=True)
     return np.clip(128 + 45 * smooth, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same keys in every run, for tests of how much an attack finds."""
+    monkeypatch.setattr(secrets, "token_bytes", np.random.default_rng(0).bytes)
 
 
 @pytest.fixture(scope="session")

@@ -47,10 +47,11 @@ def figures(
     return dict(found.statistics) | dict(score(found, observation, truth).summary)
 
 
+@pytest.mark.usefixtures("same_keys")
 def test_a_mixup_is_taken_apart(digits: tuple[ImageTable, ImageTable]) -> None:
     """Some seconds of training gain 0.06 to 0.07 of SSIM."""
     found = figures(Demixing(steps=250), *seen(digits, Scheme.mixup(4)))
-    assert found["ssim_mean"] > found["ssim_of_encoding"] + 0.01
+    assert found["ssim_mean"] > found["ssim_of_encoding"] + 0.03
     assert found["ssim_of_encoding"] > found["ssim_of_nothing"] + 0.1
     assert found["steps"] == 250
 
@@ -69,6 +70,7 @@ def photographs() -> tuple[ImageTable, ImageTable]:
     return tables(30)
 
 
+@pytest.mark.usefixtures("same_keys")
 def test_the_signs_of_color_images_are_predicted_without_images_of_the_attacker(
     photographs: tuple[ImageTable, ImageTable],
 ) -> None:
@@ -79,7 +81,7 @@ def test_the_signs_of_color_images_are_predicted_without_images_of_the_attacker(
     found = figures(Demixing(), observation, truth)
     assert "steps" not in found
     # From one encoding of each image it was 0.1, with a deviation of 0.025; here there are eight.
-    assert found["ssim_mean"] > found["ssim_of_encoding"] + 0.03
+    assert found["ssim_mean"] > found["ssim_of_encoding"] + 0.04
     assert found["ssim_of_encoding"] > found["ssim_of_nothing"]
 
 

@@ -70,12 +70,13 @@ def figures(attack: LossThreshold | LikelihoodRatio, scheme: Scheme) -> dict[str
     return dict(found.statistics) | dict(score(found, observation, truth).summary)
 
 
+@pytest.mark.usefixtures("same_keys")
 @pytest.mark.parametrize("attack", [LossThreshold(), LikelihoodRatio(networks=8, recipe=RECIPE)])
 def test_a_network_that_learned_by_heart_tells_all(
     attack: LossThreshold | LikelihoodRatio,
 ) -> None:
     found = figures(attack, Scheme.plain())
-    assert found["membership_auc"] > 0.9
+    assert found["membership_auc"] > 0.95
     assert found["membership_auc_low"] <= found["membership_auc"] <= found["membership_auc_high"]
 
 

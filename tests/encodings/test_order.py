@@ -28,7 +28,7 @@ from tests.test_secrets import KEY, PARTICIPANT, holds_any, needles
 
 IMAGES, COPIES, SHARDS = 240, 3, 12
 #: A false alarm, at most so often.
-ALARM = 1e-9
+ALARM = 1e-6
 
 
 def orders_of(folder: EncodedFolder, path: Path) -> dict[str, NDArray[np.int64]]:

@@ -58,7 +58,7 @@ def test_accuracies_that_are_wrong_without_an_error() -> None:
     assert measure(right, labels) == 0
     assert measure(right, labels.argmax(1)) == 1
     assert len(labels) == COUNT
-    assert (right.argmax(1) == labels).float().mean() < 0.5
+    assert (right.argmax(1) == labels).float().mean() < 0.2
     assert (right.argmax(1) == labels.argmax(1)).float().mean() == 1
 
 

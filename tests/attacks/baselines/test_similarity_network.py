@@ -79,8 +79,7 @@ def test_it_learns_to_tell_which_encodings_of_other_images_share_one(
     network: SimilarityNetwork, losses: list[float], seen: ShadowBatch
 ) -> None:
     assert len(losses) == 80
-    # At the end 0.52, with a deviation of 0.026 over draws of keys.
-    assert losses[-1] < 0.67 < losses[0]
+    assert losses[-1] < 0.6 < losses[0]
     first, second = pairs_of(len(seen.encodings))
     found = all_similarities(network, seen.encodings)[first, second]
     assert roc_auc_score(seen.shares[first, second], found) > 0.8

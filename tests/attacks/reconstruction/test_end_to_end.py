@@ -68,7 +68,8 @@ def attacked(
     return found, score_reconstruction(found, truth, observation.mean, observation.std)
 
 
-@pytest.mark.parametrize(("copies", "mass", "ssim"), [(20, 0.8, 0.7), (10, 0.65, 0.45)])
+@pytest.mark.usefixtures("same_keys")
+@pytest.mark.parametrize(("copies", "mass", "ssim"), [(20, 0.85, 0.7), (10, 0.75, 0.5)])
 def test_encodings_of_an_image_show_it(copies: int, mass: float, ssim: float) -> None:
     found, score = attacked(*observed(Scheme.cross(6), "none", copies=copies))
     # At 20 copies 0.95 were assigned, with a mean SSIM of 0.89; at 10 copies 0.89 and 0.78.
@@ -77,7 +78,7 @@ def test_encodings_of_an_image_show_it(copies: int, mass: float, ssim: float) ->
     assert found.confidence is not None
     called = found.confidence >= RECOVERED
     assert called.any()
-    assert int((called & (score.ssim <= 0.5)).sum()) <= 5
+    assert int((called & (score.ssim <= 0.5)).sum()) <= 3
 
 
 def test_an_image_that_is_alone_in_its_mixes_is_recovered() -> None:
@@ -101,12 +102,13 @@ def untold(observation: EncodingObservation) -> EncodingObservation:
     return replace(observation, threat=replace(observation.threat, encodings_per_image=None))
 
 
+@pytest.mark.usefixtures("same_keys")
 def test_how_many_images_there_are_need_not_be_known() -> None:
     observation, truth = observed(Scheme.cross(6), "none")
     found, score = attacked(untold(observation), truth)
     # In 12 draws of keys 17 to 19 were found, and 0.83 to 0.92 rightly assigned.
-    assert 12 <= found.statistics["groups"] <= 22
-    assert score.mass > 0.55
+    assert 14 <= found.statistics["groups"] <= 21
+    assert score.mass > 0.7
 
 
 @pytest.mark.slow

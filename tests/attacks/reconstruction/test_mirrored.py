@@ -101,6 +101,7 @@ def test_every_encoding_is_there_twice_and_nothing_else_changes() -> None:
     torch.testing.assert_close(both.labels[:count], both.labels[count:])
 
 
+@pytest.mark.usefixtures("same_keys")
 def test_mirrored_images_are_recovered_by_who_knows_that_they_were_mirrored() -> None:
     observation, truth = observed(Augmentation(flip=True))
     assert truth.moves is not None
@@ -120,7 +121,7 @@ def test_mirrored_images_are_recovered_by_who_knows_that_they_were_mirrored() ->
     assert mass > 0.75
     assert ssim > 0.6
     assert mass > unaware_mass + 0.2
-    assert ssim > unaware + 0.05
+    assert ssim > unaware + 0.15
 
 
 def test_attacks_that_would_find_less_are_not_run() -> None:

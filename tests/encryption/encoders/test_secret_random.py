@@ -11,7 +11,7 @@ from scipy import stats
 from instahide.encryption.encoders.secret_random import SecretRandom
 
 #: A test of a right distribution fails with this probability.
-CHANCE = 1e-9
+CHANCE = 1e-6
 
 
 def test_the_distributions_are_those_stated() -> None:

@@ -1,7 +1,7 @@
 """Draws: every part of a one-time key follows its law exactly.
 
-Tests of chance draw fresh keys in every run and fail only at a p-value below `ALPHA`, one in a
-billion. A run takes some 150 p-values, so that a right implementation fails once in 6 million runs.
+Tests of chance draw fresh keys in every run and fail only at a p-value below `ALPHA`, one in ten
+million. A run takes some 150 p-values, so that a right implementation fails once in 60,000 runs.
 What they are meant to find (a bias of a few per cent, a shared byte) has p-values far below that.
 """
 
@@ -23,7 +23,7 @@ from instahide.encryption.sampling import sampler
 from instahide.encryption.scheme import CoefficientDistribution, Scheme
 
 #: Probability that one p-value fails a test without a fault.
-ALPHA = 1e-9
+ALPHA = 1e-7
 
 
 def block() -> Block:

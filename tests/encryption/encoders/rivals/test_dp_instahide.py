@@ -32,7 +32,7 @@ def test_an_encoding_is_the_mean_of_its_images_plus_laplace_noise(digits: ImageT
     made = method.encode(EncoderInput(digits), np.arange(60).repeat(5), None, random)
     parts = digits.normalized(made.rows.reshape(-1)).reshape(300, 3, 1, 8, 8)
     noise = (made.images.numpy() - parts.mean(axis=1)).reshape(-1) / 0.7
-    assert stats.kstest(noise, "laplace").pvalue > 1e-9
+    assert stats.kstest(noise, "laplace").pvalue > 1e-6
     assert (made.coefficients == np.float32(1 / 3)).all()
 
 
