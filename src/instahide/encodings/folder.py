@@ -29,7 +29,7 @@ from instahide.encodings.shards import (
     write_shard,
 )
 from instahide.encodings.storage import Store, open_store
-from instahide.encodings.verification.repeated_keys import find_repeated_mixes, fingerprints
+from instahide.encodings.verification.repeated_keys import RepeatedMixes
 from instahide.encodings.verification.single_images import SingleImages
 from instahide.encodings.verification.value_ranges import value_problems
 from instahide.encryption.encoder import Encoded
@@ -112,15 +112,16 @@ class EncodedFolder:
         least = max_quantization_error(self.manifest.values, self.manifest.max_abs)
         if self.manifest.of_scheme and self.manifest.max_quantization_error < least * (1 - 1e-6):
             problems.append(f"The worst error is {least:.3g}, not what the manifest says.")
-        mixes = []
+        # Other encoders may repeat themselves.
+        mixes = RepeatedMixes(self.manifest.encryption()) if self.manifest.of_scheme else None
         single = SingleImages(self.manifest)
         for number, shard in enumerate(self.manifest.shards):
             try:
-                mixes.append(self._verify_shard(number, single))
+                self._verify_shard(number, single, mixes)
             except InstaHideError as error:
                 problems.append(error.problem)
             progress(shard.encodings)
-        count = find_repeated_mixes(mixes)
+        count = mixes.count() if mixes else 0
         if count:
             problems.append(f"{count} encodings show the mix of another: a key was used twice.")
         if alone := single.found(None if count else self._magnitudes):
@@ -149,8 +150,8 @@ class EncodedFolder:
             return {name for name in names if not re.fullmatch(SHARD_NAME, name)}
         return names
 
-    def _verify_shard(self, number: int, single: SingleImages) -> NDArray[np.uint64]:
-        """Check a shard and return the fingerprints of its mixes."""
+    def _verify_shard(self, number: int, single: SingleImages, mixes: RepeatedMixes | None) -> None:
+        """Check a shard, and show its encodings to ``single`` and ``mixes``."""
         shard = self.manifest.shards[number]
         with reading(shard, self.location), self._store.local(shard.name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -159,7 +160,6 @@ class EncodedFolder:
         encoded = self.shard(number)
         step = max(1, _CHECKED // self.manifest.bytes_each)
         before = sum(other.encodings for other in self.manifest.shards[:number])
-        found = []
         for start in range(0, shard.encodings, step):
             images, labels = (part[start : start + step] for part in encoded)
             decoded = self.decoded(images)
@@ -167,10 +167,8 @@ class EncodedFolder:
             if wrong is not None:
                 raise damaged(shard, self.location, wrong)
             single.see(before + start, decoded.numpy(), labels.numpy())
-            # Other encoders may repeat themselves.
-            if self.manifest.of_scheme:
-                found.append(fingerprints(images, labels, self.manifest.encryption()))
-        return np.concatenate([np.empty(0, np.uint64), *found])
+            if mixes:
+                mixes.see(images, labels)
 
 
 class FolderWriter:

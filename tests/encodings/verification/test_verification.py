@@ -129,13 +129,19 @@ def test_two_mixes_of_the_same_two_images_may_agree_but_for_their_masks(
     assert folder.verify() == ["1 encodings show the mix of another: a key was used twice."]
 
 
-def test_two_mixes_of_two_images_without_a_mask_may_agree(
-    tmp_path: Path, write_folder: Write
+@pytest.mark.parametrize("scheme", [Scheme.inside(2), Scheme.mixup(2)], ids=["inside", "mixup"])
+def test_several_equal_mixes_of_two_images_are_no_chance(
+    tmp_path: Path, write_folder: Write, scheme: Scheme
 ) -> None:
-    scheme = Scheme.mixup(2)
+    """Labels show the coefficients; one pair may still agree, two hardly ever do."""
     encoded = Encoder(scheme, private_images(12)).encode(np.arange(12))
-    encoded.images[10], encoded.labels[10] = encoded.images[1], encoded.labels[1]
-    assert write_folder(tmp_path / "encodings", encoded, scheme=scheme).verify() == []
+    encoded.labels[:3] = torch.tensor([[0.3, 0.7, 0], [0, 0.4, 0.6], [0.9, 0, 0.1]])
+    signs = (torch.randint(0, 2, SHAPE) * 2 - 1) if scheme.mask else torch.ones(SHAPE)
+    encoded.images[10], encoded.labels[10] = encoded.images[1] * signs, encoded.labels[1]
+    assert write_folder(tmp_path / "one", encoded, scheme=scheme).verify() == []
+    encoded.images[11], encoded.labels[11] = encoded.images[2] * signs, encoded.labels[2]
+    folder = write_folder(tmp_path / "two", encoded, scheme=scheme)
+    assert folder.verify() == ["2 encodings show the mix of another: a key was used twice."]
 
 
 def test_empty_images_and_plain_copies_are_no_keys_used_twice(

@@ -1,14 +1,13 @@
 """Detection of repeated mixes: equal |x| and labels mean that a key was used twice.
 
-Mixes of two images are an exception. They differ by one coefficient only, and of many mixes of the
-same two images, some have the same coefficient by chance, to the precision of storage. Their masks
-differ even then, so that their signs are compared, too; without a mask, they are not compared.
+Mixes of two images differ by one coefficient only, and of many mixes of the same two images, some
+have the same coefficient by chance, to the precision of storage. Two such mixes count if their
+masks are equal, too, or if they are not the only ones and their labels show the coefficients.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,29 +18,57 @@ from instahide.encryption.scheme import Scheme
 
 #: Encodings with fewer values are not compared: mixes may agree by chance.
 LEAST_VALUES = 32
+#: Labels have 24 bits: those of two mixes of the same two images agree by chance once in 10 million
+#: times. So many such pairs are not reported.
+BY_CHANCE = 1
 
 
-def fingerprints(images: Tensor, labels: Tensor, scheme: Scheme) -> NDArray[np.uint64]:
-    """(m,) hashes of the mixes behind stored ``images`` (n, C, H, W) and ``labels``.
+class RepeatedMixes:
+    """Counts the mixes that were seen before, over all encodings of ``scheme``.
 
-    Constant encodings are ignored: mixes of empty images are equal whatever the keys.
+    Constant encodings are ignored: mixes of empty images are equal whatever the keys. So are plain
+    copies (k = 1).
     """
-    seen = magnitudes(images)
-    comparable = scheme.k > 2 or (scheme.k == 2 and scheme.mask)
-    if not comparable or seen[0].numel() < LEAST_VALUES:
-        return np.empty(0, np.uint64)
-    flat = (seen == seen[..., :1, :1]).flatten(1).all(dim=1)
-    if scheme.k == 2:
-        seen = images
-    rows = zip(seen[~flat].numpy(), labels[~flat].numpy(), strict=True)
-    digests = [_digest(image.tobytes() + label.tobytes()) for image, label in rows]
-    return np.frombuffer(b"".join(digests), np.uint64)
+
+    def __init__(self, scheme: Scheme) -> None:
+        self._scheme = scheme
+        self._certain, self._likely = _Seen(), _Seen()
+
+    def see(self, images: Tensor, labels: Tensor) -> None:
+        """Note stored ``images`` (n, C, H, W) and ``labels`` (n, c)."""
+        sizes = magnitudes(images)
+        if self._scheme.k == 1 or sizes[0].numel() < LEAST_VALUES:
+            return
+        varied = ~(sizes == sizes[..., :1, :1]).flatten(1).all(dim=1)
+        if self._scheme.k > 2:
+            self._certain.add(sizes[varied], labels[varied])
+            return
+        if self._scheme.mask:
+            self._certain.add(images[varied], labels[varied])
+        shown = varied & ((labels != 0).sum(dim=1) > 1)
+        self._likely.add(sizes[shown], labels[shown])
+
+    def count(self) -> int:
+        """The number of mixes that were there before."""
+        likely = self._likely.repeated()
+        return max(self._certain.repeated(), likely if likely > BY_CHANCE else 0)
 
 
-def find_repeated_mixes(found: Iterable[NDArray[np.uint64]]) -> int:
-    """The number of `fingerprints` that occurred before."""
-    together = np.concatenate([np.empty(0, np.uint64), *found])
-    return len(together) - len(np.unique(together))
+class _Seen:
+    """Hashes of mixes."""
+
+    def __init__(self) -> None:
+        self._hashes = [np.empty(0, np.uint64)]
+
+    def add(self, images: Tensor, labels: Tensor) -> None:
+        rows = zip(images.numpy(), labels.numpy(), strict=True)
+        digests = [_digest(image.tobytes() + label.tobytes()) for image, label in rows]
+        found: NDArray[np.uint64] = np.frombuffer(b"".join(digests), np.uint64)
+        self._hashes.append(found)
+
+    def repeated(self) -> int:
+        together = np.concatenate(self._hashes)
+        return len(together) - len(np.unique(together))
 
 
 def _digest(content: bytes) -> bytes:
