@@ -112,17 +112,14 @@ class EncodedFolder:
         least = max_quantization_error(self.manifest.values, self.manifest.max_abs)
         if self.manifest.of_scheme and self.manifest.max_quantization_error < least * (1 - 1e-6):
             problems.append(f"The worst error is {least:.3g}, not what the manifest says.")
-        # Other encoders may repeat themselves.
-        mixes = RepeatedMixes(self.manifest.encryption()) if self.manifest.of_scheme else None
-        single = SingleImages(self.manifest)
+        mixes, single = RepeatedMixes(self.manifest), SingleImages(self.manifest)
         for number, shard in enumerate(self.manifest.shards):
             try:
                 self._verify_shard(number, single, mixes)
             except InstaHideError as error:
                 problems.append(error.problem)
             progress(shard.encodings)
-        count = mixes.count() if mixes else 0
-        if count:
+        if count := mixes.count():
             problems.append(f"{count} encodings show the mix of another: a key was used twice.")
         if alone := single.found(None if count else self._magnitudes):
             problems.append(
@@ -150,7 +147,7 @@ class EncodedFolder:
             return {name for name in names if not re.fullmatch(SHARD_NAME, name)}
         return names
 
-    def _verify_shard(self, number: int, single: SingleImages, mixes: RepeatedMixes | None) -> None:
+    def _verify_shard(self, number: int, single: SingleImages, mixes: RepeatedMixes) -> None:
         """Check a shard, and show its encodings to ``single`` and ``mixes``."""
         shard = self.manifest.shards[number]
         with reading(shard, self.location), self._store.local(shard.name).open("rb") as file:
@@ -167,8 +164,7 @@ class EncodedFolder:
             if wrong is not None:
                 raise damaged(shard, self.location, wrong)
             single.see(before + start, decoded.numpy(), labels.numpy())
-            if mixes:
-                mixes.see(images, labels)
+            mixes.see(images, labels)
 
 
 class FolderWriter:

@@ -144,6 +144,16 @@ def test_several_equal_mixes_of_two_images_are_no_chance(
     assert folder.verify() == ["2 encodings show the mix of another: a key was used twice."]
 
 
+def test_labels_that_two_coefficients_give_show_none(tmp_path: Path, write_folder: Write) -> None:
+    """Two images of one class, of which the coefficients sum to 1 but for rounding."""
+    encoded = Encoder(Scheme.inside(2), private_images(12)).encode(np.arange(12))
+    encoded.labels[:4] = torch.tensor([1 - 6e-8, 0, 0])
+    signs = torch.randint(0, 2, SHAPE) * 2 - 1
+    for new, old in ((2, 0), (3, 1)):
+        encoded.images[new] = encoded.images[old] * signs
+    assert write_folder(tmp_path / "encodings", encoded).verify() == []
+
+
 def test_empty_images_and_plain_copies_are_no_keys_used_twice(
     tmp_path: Path, write_folder: Write
 ) -> None:
