@@ -16,10 +16,10 @@ import json
 from pathlib import Path
 from statistics import mean
 
-import torch
 from rich.console import Console
 
 from experiments import color_patches
+from experiments.command_line import parsed
 from experiments.records import by_scheme, percent, rows_of, run_missing
 from instahide.training.progress import Lines
 from instahide.training.settings import TrainSettings
@@ -97,15 +97,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--model", default="small", help="small, or resnet18 as in the paper")
     parser.add_argument("--precision", default="auto", help="of the network's arithmetic")
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, help="a CSV file; by default one for each network")
-    options = parser.parse_args()
+    options = parsed(parser)
     if options.out is None:
         options.out = Path("experiments/results/accuracy.csv")
         if options.model != "small":
             options.out = options.out.with_stem(f"accuracy-{options.model}")
-    if options.threads:
-        torch.set_num_threads(options.threads)
 
     def measure(scheme: str, seed: int, folder: Path) -> dict[str, object]:
         settings = settings_of(

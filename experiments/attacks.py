@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import peers
+from experiments.command_line import parsed
 from experiments.records import add, keys_in, rows_of, surroundings
 from instahide.attacks.base import (
     Attack,
@@ -171,10 +172,8 @@ def main() -> None:
     parser.add_argument("--public", type=int, default=10_000, help="patches of the pool")
     parser.add_argument("--seeds", default="0", help="of the choice of patches: 0,1,2")
     parser.add_argument("--attacks", help="only these, such as labels,averaging")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("experiments/results/attacks.csv"))
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parsed(parser, threads=1)
     have = keys_in(options.out, ("attack", "scheme", "encodings_per_image", "seed"))
     for seed in map(int, options.seeds.split(",")):
         missing = [

@@ -17,8 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import torch
-
+from experiments.command_line import parsed
 from experiments.frontier import BATCH_SIZE, FixedEncodings, learned, public_of
 from experiments.reconstruction import processor_seconds
 from experiments.records import add, keys_in, mean_by, percent, rows_of, surroundings
@@ -105,11 +104,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", default="0", help="for instance 0,1,2")
     parser.add_argument("--what", help="only these, such as k,dp")
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     have = keys_in(options.out, KEYS)
     wanted = options.what.split(",") if options.what else ["k", "c1", "once", "dp"]
     for seed in map(int, options.seeds.split(",")):

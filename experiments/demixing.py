@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from experiments import markdown
 from experiments.budgets import ProcessorTime
+from experiments.command_line import parsed
 from experiments.records import add, keys_in, rows_of, surroundings
 from instahide import ImageTable, Scheme, open_pool, open_split
 from instahide.attacks.base import ThreatModel
@@ -122,10 +122,8 @@ def main() -> None:
         "--seconds", type=float, default=120, help="of processor time to train, for each scheme"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("experiments/results/demixing.csv"))
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parsed(parser, threads=1)
     for data in options.data.split(","):
         images = None
         for scheme in options.schemes.split(","):

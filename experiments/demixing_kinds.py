@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 
 from experiments import markdown
+from experiments.command_line import parsed
 from experiments.reconstruction import public_images
 from experiments.records import add, mean_by, missing, rows_of, surroundings
 from experiments.victims import KINDS, private_images
@@ -100,12 +101,9 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--schemes", default=",".join(SCHEMES))
     parser.add_argument("--draws", default="2,3", help="choices of private images")
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--table", action="store_true", help="only print the table of the rows")
     parser.add_argument("--out", type=Path, default=OUT, help="CSV file")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     wanted = [
         Run(kind, scheme, int(draw))
         for draw in options.draws.split(",")

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from experiments.command_line import parsed
 from experiments.photographs import scikit_image_classes
 from experiments.records import add, percent, rows_of, surroundings
 from instahide import ImageTable, open_pool, open_split
@@ -225,11 +226,8 @@ def main() -> None:
     parser.add_argument("--seeds", default="0", help="for instance 0,1,2")
     parser.add_argument("--inversion-steps", type=int, default=600)
     parser.add_argument("--matching-steps", type=int, default=400)
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     steps = options.inversion_steps, options.matching_steps
     for data, name, seed in cells(options):
         key = dict(zip(KEYS, (data, name, str(seed)), strict=True))

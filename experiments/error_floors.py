@@ -35,6 +35,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from experiments.command_line import parsed
 from experiments.photographs import crops
 from experiments.records import add, keys_in, rows_of, surroundings
 from instahide.attacks.reconstruction.recovery.coefficients import weights
@@ -375,11 +376,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--steps", type=int, default=1500, help="of training the network; 0: none")
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=OUT, help="CSV file")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     have = keys_in(options.out, (*Setting._fields, "steps"))
     for setting in settings_of(options.kinds.split(",")):
         if (*map(str, setting), str(options.steps)) in have:

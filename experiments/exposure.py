@@ -21,9 +21,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from experiments.command_line import parsed
 from experiments.photographs import grey, patches
 from experiments.reconstruction import CEILING, auc_of, ceiling_figures, processor_seconds, say
 from experiments.records import add, keys_in, rows_of, surroundings
@@ -216,11 +216,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few images, no training")
     parser.add_argument("--only", type=int, help="at most so many settings more")
     parser.add_argument("--training", type=float, default=TRAINING, help="seconds an encoder")
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, help="CSV file")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     out = options.out or (OUT.with_stem("exposure_quick") if options.quick else OUT)
     names = [field.name for field in fields(Setting)]
     have = keys_in(out, names)

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from experiments import markdown
 from experiments.budgets import ProcessorTime
+from experiments.command_line import parsed
 from experiments.gradients import photographs
 from experiments.records import add, rows_of, surroundings, with_measured
 from instahide.attacks.base import LocalTraining, no_progress
@@ -131,10 +131,8 @@ def rewritten(page: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--settings", help="only these, such as fedsgd-50,fedavg-50")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parsed(parser, threads=1)
     have = {row["setting"] for row in rows_of(options.out)}
     wanted = options.settings.split(",") if options.settings else SETTINGS
     for name in wanted:

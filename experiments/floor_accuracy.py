@@ -29,8 +29,8 @@ from statistics import mean
 from typing import NamedTuple, cast
 
 import numpy as np
-import torch
 
+from experiments.command_line import parsed
 from experiments.noise import published_and_trained
 from experiments.photographs import scikit_image_classes
 from experiments.records import add, missing, percent, rows_of, surroundings
@@ -165,11 +165,8 @@ def main() -> None:
     parser.add_argument("--copies", default="1,4", help="encodings of each image")
     parser.add_argument("--noise", default="0,0.3,0.45,0.6,1")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=OUT, help="CSV file")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     for run in missing(options.out, Run._fields, runs(options)):
         found = measure(run)
         add(options.out, FIELDS, {**run._asdict(), **found, **surroundings()})

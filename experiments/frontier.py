@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from experiments import color_patches
+from experiments.command_line import parsed
 from experiments.reconstruction import processor_seconds
 from experiments.records import add, missing, percent, rows_of, surroundings
 from instahide import Encoder, ImageTable, Scheme, open_pool, open_split
@@ -312,11 +313,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30, help="steps, in passes over the images")
     parser.add_argument("--seed", type=int, default=0, help="of first weights and private images")
     parser.add_argument("--only", type=int, help="at most so many points more")
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     size = (options.private, options.epochs, options.seed)
     asked = [(options.data, *point, *size) for point in points(options.data)]
     for key in missing(options.out, KEYS, asked)[: options.only]:

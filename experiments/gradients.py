@@ -25,6 +25,7 @@ from torch import nn
 
 from experiments import markdown
 from experiments.budgets import ProcessorTime
+from experiments.command_line import parsed
 from experiments.records import add, missing, rows_of, surroundings
 from instahide.attacks.base import (
     Attack,
@@ -171,10 +172,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10, help="photographs that are attacked")
     parser.add_argument("--schemes", help="only these, such as plain,inside-4")
     parser.add_argument("--attacks", help="only these, such as dlg")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("experiments/results/gradients.csv"))
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parsed(parser, threads=1)
     left = [
         task
         for task in missing(options.out, Task._fields, tasks(options.images))

@@ -19,10 +19,10 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-import torch
 from torch import nn
 
 from experiments import markdown
+from experiments.command_line import parsed
 from experiments.records import add, keys_in, rows_of, surroundings
 from instahide import EncodedLoader, Encoder, ImageTable, Scheme, open_pool, open_split
 from instahide.attacks.base import Budget, ThreatModel
@@ -155,10 +155,8 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=8, help="shadow networks, an even number")
     parser.add_argument("--schemes", default="plain,inside-4,cross-4")
     parser.add_argument("--seeds", default="0", help="of the choice of images: 0,1,2")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("experiments/results/membership.csv"))
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parsed(parser, threads=1)
     size = {name: getattr(options, name) for name in ("data", "images", "networks")}
     for seed in map(int, options.seeds.split(",")):
         for scheme in options.schemes.split(","):

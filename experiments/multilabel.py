@@ -18,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from torchmetrics.functional.classification import binary_calibration_error
 
+from experiments.command_line import parsed
 from experiments.records import by_scheme, rows_of, run_missing
 from instahide.data import ImageTable, Split, open_pool, open_split
 from instahide.data.splits import make_split
@@ -160,11 +160,8 @@ def main() -> None:
     parser.add_argument("--schemes", default="plain,inside-4,cross-4")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=Path("experiments/results/multilabel.csv"))
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     split = DATA[options.data]()
 
     def measure(scheme: str, seed: int, folder: Path) -> dict[str, object]:

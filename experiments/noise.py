@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from experiments.command_line import parsed
 from experiments.records import add, percent, rows_of, surroundings
 from instahide.data import ImageTable, Split, open_split
 from instahide.encodings.ledger.ledger import Ledger
@@ -136,11 +136,8 @@ def main() -> None:
     parser.add_argument("--noise", default="0,1,3,10,30,100")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=Path("experiments/results/noise.csv"))
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     figures = {}
     for k in map(int, options.k.split(",")):
         for noise in map(float, options.noise.split(",")):

@@ -39,6 +39,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import nn
 
+from experiments.command_line import parsed
 from experiments.photographs import patches, victim
 from experiments.records import add, keys_in, rows_of, surroundings
 from instahide.attacks.base import AssignedImages, Budget, EncodingObservation, ThreatModel
@@ -361,10 +362,7 @@ def main() -> None:
     parser.add_argument("--recoveries", default=",".join(ATTACKS))
     parser.add_argument("--train", type=float, default=0, help="seconds, on shadow photographs")
     parser.add_argument("--work", type=Path, help="folder to go on in; by default a new one")
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     with tempfile.TemporaryDirectory() as scratch:
         options.work = options.work or Path(scratch)
         measure(options)

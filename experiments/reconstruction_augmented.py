@@ -20,8 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
+from experiments.command_line import parsed
 from experiments.reconstruction import SCHEME, ceiling_figures, public_images, say, timed
 from experiments.reconstruction_kinds import MEASURES as OF_KINDS
 from experiments.records import add, mean_by, missing, rows_of, surroundings
@@ -84,11 +83,8 @@ def main() -> None:
     parser.add_argument("--draws", default="2,3", help="choices of private images and keys")
     parser.add_argument("--augmentations", default=",".join(AUGMENTATIONS))
     parser.add_argument("--attackers", default="aware,unaware")
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=OUT, help="CSV file")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     wanted = [
         Run(kind, options.images, int(copies), int(draw), augmentation, attacker)
         for augmentation in options.augmentations.split(",")

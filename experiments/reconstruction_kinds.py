@@ -24,8 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
+from experiments.command_line import parsed
 from experiments.reconstruction import (
     CEILING,
     PUBLIC,
@@ -113,12 +112,9 @@ def main() -> None:
     parser.add_argument("--copies", default="50,20,10,5,2,1", help="encodings per private image")
     parser.add_argument("--labels", default="none", help="none, coarse or soft")
     parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--work", type=Path, help="folder to go on in; by default a new one")
     parser.add_argument("--out", type=Path, default=OUT, help="CSV file")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     for run in missing(options.out, Run._fields, runs(options)):
         print(run, flush=True)
         with tempfile.TemporaryDirectory() as scratch:

@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from experiments.command_line import parsed
 from experiments.reconstruction import PUBLIC, Victim, say
 from experiments.records import add, surroundings
 from experiments.victims import private_images
@@ -62,10 +63,7 @@ def strip(images: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    parsed(parser)
     with tempfile.TemporaryDirectory() as folder:
         score, figures = attacked(Path(folder) / "victim")
     row = {"kind": KIND, "images": IMAGES, "copies": COPIES}

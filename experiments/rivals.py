@@ -31,6 +31,7 @@ from torch import Tensor
 
 from experiments import federated
 from experiments.choices import privately
+from experiments.command_line import parsed
 from experiments.encoders import BLOCKS, EPOCHS, PRIVATE, chosen, photographs
 from experiments.records import add, missing, rows_of, surroundings
 from instahide import open_split
@@ -142,11 +143,8 @@ def main() -> None:
     parser.add_argument("--data", default=",".join(BLOCKS))
     parser.add_argument("--rivals", default=",".join(RIVALS))
     parser.add_argument("--seeds", default="0", help="for instance 0,1,2")
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     cells = [
         (data, name, seed)
         for seed, data, name in product(

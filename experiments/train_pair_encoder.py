@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from experiments.command_line import parsed
 from experiments.photographs import grey, patches
 from instahide.attacks.base import Budget
 from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
@@ -60,12 +60,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1900)
     parser.add_argument("--shape", default="3x32x32", choices=("3x32x32", "1x28x28"))
     parser.add_argument("--k", type=int, default=6)
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, help="SHAPE.safetensors by default")
     parser.add_argument("--resume", type=Path, help="weights to go on with")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     out = options.out or Path(f"{options.shape}.safetensors")
     shadow = ImageTable.from_arrays(pixels(options.shape))
     scheme = Scheme.cross(options.k)

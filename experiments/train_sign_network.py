@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from experiments.command_line import parsed
 from experiments.photographs import patches
 from instahide.attacks.reconstruction.pair_encoder.network_file import load_network, save_network
 from instahide.attacks.reconstruction.recovery.sign_network import SignNetwork
@@ -194,12 +195,9 @@ def _outlines() -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=6500)
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--out", type=Path, default=Path("sign_network.safetensors"))
     parser.add_argument("--resume", type=Path, help="weights to go on with")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     network = SignNetwork()
     if options.resume:
         network = load_network(options.resume, lambda _: SignNetwork(), "a sign network", "")

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from experiments.command_line import parsed
 from experiments.photographs import grey, patches
 from experiments.reconstruction import PUBLIC, sharing
 from experiments.train_pair_encoder import PATCHES, Saving
@@ -92,13 +93,10 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=6)
     parser.add_argument("--depth", type=int, default=DEPTH)
     parser.add_argument("--widening", type=int, default=WIDENING)
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="similarity-SHAPE.safetensors by default")
     parser.add_argument("--resume", type=Path, help="weights to go on with, of whatever size")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     out = options.out or Path(f"similarity-{options.shape}.safetensors")
     shadow = images(options.shape, "shadow", PATCHES, 1)
     scheme = Scheme.cross(options.k)

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from experiments.command_line import parsed
 from experiments.records import add, rows_of, surroundings
 from experiments.theory.provable_recovery import Proven, recover_provably
 from instahide.errors import InstaHideError
@@ -89,10 +90,7 @@ def measure(setting: Setting) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, help="of PyTorch; all processors by default")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    parsed(parser)
     have = {tuple(row[key] for key in KEYS) for row in rows_of(OUT)}
     for setting in SETTINGS:
         key = tuple(map(str, astuple(setting)))
