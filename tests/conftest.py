@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests import same_randomness
 from tests.waiting import LIMIT
 
 #: torchvision is tested in an environment of its own, `make test-torchvision`.
@@ -29,7 +30,10 @@ if importlib.util.find_spec("hypothesis") is not None:
     from hypothesis import HealthCheck, settings
 
     settings.register_profile(
-        "instahide", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        "instahide",
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize=same_randomness.SAME,
     )
     settings.load_profile("instahide")
 
@@ -40,6 +44,24 @@ if shutil.which("nvidia-smi") is None:
     os.environ["TRITON_INTERPRET"] = "1"
 # A shell makes what it starts in the background deaf to Ctrl-C, and all that comes of it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if same_randomness.SAME:
+    same_randomness.install()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(item: pytest.Item) -> None:
+        same_randomness.begin(item.nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Iterator[None]:
+        if fixturedef.scope == "function":
+            return (yield)
+        # Shared by several tests: the same whichever of them comes first.
+        name = f"{request.node.nodeid}::{fixturedef.argname}[{request.param_index}]"
+        with same_randomness.apart(name):
+            return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)
