@@ -28,7 +28,7 @@ from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
 from instahide.training.training_loop import train
 from instahide.utils.tensor_file import read_tensors, write_tensors
-from tests.waiting import wait_until
+from tests.waiting import LIMIT, wait_until
 
 EPOCHS = 6
 DEADLINE = 60.0
@@ -84,11 +84,15 @@ class StopAfter(Progress):
             raise KeyboardInterrupt
 
 
-class Slow(Progress):
-    """Time enough to be killed in the middle of a run."""
+class WaitAfter(Progress):
+    """Waits to be killed when ``epoch`` is over, in the middle of a run."""
+
+    def __init__(self, epoch: int) -> None:
+        self.last = epoch
 
     def epoch(self, record: EpochRecord) -> None:
-        time.sleep(0.2)
+        if record.epoch == self.last:
+            time.sleep(LIMIT)
 
 
 def _same(first: nn.Module, second: nn.Module) -> bool:
@@ -125,10 +129,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def _train_slowly(path: str) -> None:
-    """What the victim of `test_kill` runs."""
+def _train_and_wait(path: str, epoch: int) -> None:
+    """What the victims of `test_a_run_survives_sigkill_twice` run."""
     torch.set_num_threads(1)
-    _train(Path(path), _settings(), resume=True, progress=Slow())
+    _train(Path(path), _settings(), resume=True, progress=WaitAfter(epoch))
 
 
 def _epochs_in(file: Path) -> int:
@@ -138,9 +142,10 @@ def _epochs_in(file: Path) -> int:
 def test_a_run_survives_sigkill_twice(tmp_path: Path) -> None:
     """A process killed in the middle, its successor too; the third reaches the same end."""
     path = tmp_path / "run"
-    code = f"import runpy; runpy.run_path({__file__!r})['_train_slowly']({str(path)!r})"
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     for epochs in (1, 3):
+        call = f"['_train_and_wait']({str(path)!r}, {epochs + 1})"
+        code = f"import runpy; runpy.run_path({__file__!r}){call}"
         victim = subprocess.Popen([sys.executable, "-c", code], env=paths)
         wait_until(
             lambda least=epochs: _epochs_in(path / "checkpoint.safetensors") >= least,
