@@ -5,6 +5,10 @@ A fenced ``python`` block is executed, in one namespace a file. In a ``bash`` or
 lines are not looked at. After the language, ``slow`` marks what takes long and ``notest`` what
 cannot run. Blocks of one file share a folder and a ledger, so that one may use what an earlier one
 made.
+
+The quick test of a page runs its commands in this process and gives attacks one second. The slow
+test of a page that has slow blocks or budgets runs every command as it is written, in a process of
+its own.
 """
 
 from __future__ import annotations
@@ -16,12 +20,15 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from instahide.cli.main import app
 from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +37,10 @@ FENCE = re.compile(
     r"^(?P<indent> *)```(?P<head>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.M | re.S
 )
 SHELLS = {"bash", "console"}
+BUDGET = re.compile(r"--budget \w+")
+
+#: Runs a command of `instahide` with these arguments for a page whose files are in this folder.
+Run = Callable[[list[str], Path], None]
 
 
 @dataclass(frozen=True)
@@ -62,53 +73,20 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def pages() -> list[Any]:
-    """Pages with the blocks to run, as pytest parameters: Python first, then shell lines.
+def run_here(arguments: list[str], folder: Path) -> None:
+    """Run a command of `instahide` in this process, because a new one would import PyTorch again.
 
-    A page with slow blocks is there twice, the second time with all of its blocks.
+    What a page encrypts is counted in a ledger of its own. Each attack gets one second.
     """
-    found = []
-    for page in PAGES:
-        kinds = [{"python"}, SHELLS]
-        tested = [block for block in blocks(page) if "notest" not in block.words]
-        all_of_it = [block for kind in kinds for block in tested if block.language in kind]
-        quick = [block for block in all_of_it if "slow" not in block.words]
-        name = page.relative_to(ROOT).as_posix()
-        if quick:
-            found.append(pytest.param(quick, id=name))
-        if len(quick) < len(all_of_it):
-            found.append(pytest.param(all_of_it, id=f"{name}-whole", marks=[pytest.mark.slow]))
-    return found
+    shorter = shlex.split(BUDGET.sub("--budget 1s", shlex.join(arguments)))
+    environment = {"INSTAHIDE_LEDGER": str(folder / "ledger.sqlite")}
+    result = CliRunner().invoke(app, shorter, env=environment)
+    assert result.exit_code == 0, f"{shorter}: {result.output}\n{result.exception!r}"
 
 
-@pytest.mark.parametrize("page", pages())
-def test_the_blocks_of_a_page_run(
-    page: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    namespace: dict[str, Any] = {"__name__": "__main__"}
-    monkeypatch.chdir(tmp_path)
-    for block in page:
-        if block.language == "python":
-            # Blank lines above, so that a traceback names the line of the page.
-            code = compile("\n" * block.line + block.text, str(block.page), "exec")
-            exec(code, namespace)  # noqa: S102
-        else:
-            run_shell(block, tmp_path)
-
-
-def run_shell(block: Block, folder: Path) -> None:
-    for command in block.commands:
-        words = shlex.split(command, comments=True)
-        if words[:1] == ["instahide"]:
-            run_instahide(words[1:], folder)
-        elif words[:1] == ["make"]:
-            require_target(words[1:])
-        elif words[:1] == ["pip"]:
-            require_extras(command)
-
-
-def run_instahide(arguments: list[str], folder: Path) -> None:
-    # The code of this checkout, installed or not; and what a page encrypts is counted for it alone.
+def run_process(arguments: list[str], folder: Path) -> None:
+    """Run a command of `instahide` as it is written, in a process of its own."""
+    # The code of this checkout, installed or not.
     path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
     ledger = str(folder / "ledger.sqlite")
     result = subprocess.run(
@@ -121,6 +99,52 @@ def run_instahide(arguments: list[str], folder: Path) -> None:
         timeout=LIMIT,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def pages() -> list[Any]:
+    """Blocks to run and how to run commands, as pytest parameters: Python first, then shell lines.
+
+    A page with slow blocks or budgets is there twice, the second time as it is written.
+    """
+    found = []
+    for page in PAGES:
+        kinds = [{"python"}, SHELLS]
+        tested = [block for block in blocks(page) if "notest" not in block.words]
+        all_of_it = [block for kind in kinds for block in tested if block.language in kind]
+        quick = [block for block in all_of_it if "slow" not in block.words]
+        name = page.relative_to(ROOT).as_posix()
+        if quick:
+            found.append(pytest.param(quick, run_here, id=name))
+        if len(quick) < len(all_of_it) or any(BUDGET.search(block.text) for block in quick):
+            marks = [pytest.mark.slow]
+            found.append(pytest.param(all_of_it, run_process, id=f"{name}-whole", marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("page", "run"), pages())
+def test_the_blocks_of_a_page_run(
+    page: list[Block], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    monkeypatch.chdir(tmp_path)
+    for block in page:
+        if block.language == "python":
+            # Blank lines above, so that a traceback names the line of the page.
+            code = compile("\n" * block.line + block.text, str(block.page), "exec")
+            exec(code, namespace)  # noqa: S102
+        else:
+            run_shell(block, tmp_path, run)
+
+
+def run_shell(block: Block, folder: Path, run: Run) -> None:
+    for command in block.commands:
+        words = shlex.split(command, comments=True)
+        if words[:1] == ["instahide"]:
+            run(words[1:], folder)
+        elif words[:1] == ["make"]:
+            require_target(words[1:])
+        elif words[:1] == ["pip"]:
+            require_extras(command)
 
 
 def require_target(arguments: list[str]) -> None:

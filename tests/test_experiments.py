@@ -41,12 +41,6 @@ def started(*options: str, out: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def measure(out: Path) -> dict[str, object]:
-    printed = finished(started("--epochs=1", "--schemes=plain,inside-2,inside-2-signed", out=out))
-    figures: dict[str, object] = json.loads(printed[-1])
-    return figures
-
-
 def finished(process: subprocess.Popen[str]) -> list[str]:
     """The lines that it prints, at its good end."""
     printed, _ = process.communicate()
@@ -54,9 +48,14 @@ def finished(process: subprocess.Popen[str]) -> list[str]:
     return printed.splitlines()
 
 
-def test_accuracy_writes_every_run_once_and_sums_up(tmp_path: Path) -> None:
+def test_accuracy_writes_every_run_once_and_sums_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "accuracy.csv"
-    figures = measure(out)
+    options = ["--data=digits", "--epochs=1", "--schemes=plain,inside-2,inside-2-signed"]
+    monkeypatch.setattr(sys, "argv", ["accuracy", *options, f"--out={out}"])
+    accuracy.main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert [row["scheme"] for row in rows] == ["plain", "inside-2", "inside-2-signed"]
     assert all(len(row["curve"].split()) == 1 for row in rows)
@@ -65,7 +64,8 @@ def test_accuracy_writes_every_run_once_and_sums_up(tmp_path: Path) -> None:
     assert isinstance(drop, dict)
     assert drop["inside-2"] == pytest.approx(by_scheme["plain"] - by_scheme["inside-2"], abs=0.01)
     before = out.read_bytes()
-    assert measure(out) == figures
+    accuracy.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == figures
     assert out.read_bytes() == before
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import nn
 from instahide.attacks.base import Budget, no_progress
 from instahide.attacks.gradients.inverting import InvertingStatistics
 from instahide.attacks.registry import registered
+from instahide.attacks.sandbox import IsolatedRunner
 from instahide.audit.report.html import make_report, write_report
 from instahide.audit.report.schema import AttackResult
 from instahide.audit.report.summary import summarize
@@ -46,14 +47,25 @@ class Silent:
     def goes_on(self, what: str, share: float) -> None: ...
 
 
-def run(session: Session, wanted: Sequence[Task], seconds: float = 3600.0) -> list[str]:
+@pytest.fixture(scope="module")
+def attacker() -> Iterator[IsolatedRunner]:
+    """One process for the attacks of all tests, because each new one imports PyTorch."""
+    with IsolatedRunner() as runner:
+        yield runner
+
+
+def run(
+    session: Session, wanted: Sequence[Task], attacker: IsolatedRunner, seconds: float = 3600.0
+) -> list[str]:
     silent = Silent()
-    for _ in session.run(wanted, registered().attacks, seconds, silent):
+    for _ in session.run(wanted, registered().attacks, seconds, silent, attacker):
         pass
     return silent.begun
 
 
-def test_results_are_kept_one_by_one_and_not_made_again(tmp_path: Path) -> None:
+def test_results_are_kept_one_by_one_and_not_made_again(
+    tmp_path: Path, attacker: IsolatedRunner
+) -> None:
     wanted = tasks(["labels", "averaging", "averaging-absolute"], 6)
     session = Session.open(tmp_path / "audit", subject())
     results = session.run(wanted, registered().attacks, 3600.0, Silent())
@@ -63,8 +75,8 @@ def test_results_are_kept_one_by_one_and_not_made_again(tmp_path: Path) -> None:
     assert session.done(wanted) == {wanted[0]: first}
     assert pending(wanted, [first]) == wanted[1:]
     again = Session.open(tmp_path / "audit", subject())
-    assert run(again, wanted) == [task.attack for task in wanted[1:]]
-    assert run(again, wanted) == []
+    assert run(again, wanted, attacker) == [task.attack for task in wanted[1:]]
+    assert run(again, wanted, attacker) == []
     done = again.done(wanted)
     assert done[wanted[0]] == first
     assert [result.state for result in done.values()] == ["done"] * len(wanted)
@@ -78,10 +90,12 @@ def test_results_are_kept_one_by_one_and_not_made_again(tmp_path: Path) -> None:
     assert all(not result.pictures for task, result in done.items() if task.point)
 
 
-def test_without_time_nothing_begins_and_the_report_says_so(tmp_path: Path) -> None:
+def test_without_time_nothing_begins_and_the_report_says_so(
+    tmp_path: Path, attacker: IsolatedRunner
+) -> None:
     wanted = tasks(["labels", "reconstruction"], 6)
     session = Session.open(tmp_path / "audit", subject())
-    assert run(session, wanted, seconds=0.5) == []
+    assert run(session, wanted, attacker, seconds=0.5) == []
     report = make_report(
         session, wanted, [], broken={"theirs": "ImportError"}, bounds=[], seconds=0.5, command=""
     )
@@ -95,10 +109,12 @@ def test_without_time_nothing_begins_and_the_report_says_so(tmp_path: Path) -> N
     assert report.untried["theirs"] == "ImportError"
 
 
-def test_a_refusal_says_what_is_missing_where_most_is_granted(tmp_path: Path) -> None:
+def test_a_refusal_says_what_is_missing_where_most_is_granted(
+    tmp_path: Path, attacker: IsolatedRunner
+) -> None:
     session = Session.open(tmp_path / "audit", subject())
     (task,) = wanted = tasks(["statistics"], 6)
-    run(session, wanted)
+    run(session, wanted, attacker)
     # Not that it is unknown which encodings are of one image: it is granted after all.
     result = session.done(wanted)[task]
     assert (result.state, result.reason) == (
@@ -188,10 +204,12 @@ def test_a_result_can_be_read_back() -> None:
     assert AttackResult.model_validate(first.model_dump()) == first
 
 
-def test_the_scorer_adds_the_ceiling_of_a_reconstruction(tmp_path: Path) -> None:
+def test_the_scorer_adds_the_ceiling_of_a_reconstruction(
+    tmp_path: Path, attacker: IsolatedRunner
+) -> None:
     session = Session.open(tmp_path / "audit", subject())
     wanted = tasks(["reconstruction", "averaging"], 6, 6)
-    run(session, wanted)
+    run(session, wanted, attacker)
     done = session.done(wanted)
     for task, result in done.items():
         assert (result.ceiling is not None) == (
@@ -206,14 +224,16 @@ def test_the_scorer_adds_the_ceiling_of_a_reconstruction(tmp_path: Path) -> None
     assert ceiling.images_recognizable + ceiling.not_enough_information == 16
 
 
-def test_there_is_a_ceiling_where_the_attack_does_not_begin(tmp_path: Path) -> None:
+def test_there_is_a_ceiling_where_the_attack_does_not_begin(
+    tmp_path: Path, attacker: IsolatedRunner
+) -> None:
     images = ImageTable.from_arrays(natural(16, 3, 8), np.arange(16) % 4)
     public = ImageTable.from_arrays(natural(50, 4, 8))
     scheme = Scheme.cross(2, private_k=1)
     alone = AuditTarget("here", "encodings", "somewhere", images, public, scheme, 1)
     wanted = tasks(["reconstruction"], 1)
     session = Session.open(tmp_path / "audit", alone)
-    run(session, wanted)
+    run(session, wanted, attacker)
     refused = session.done(wanted)[Task("reconstruction", 1)]
     assert refused.state == "not tried"
     assert refused.ceiling is not None
@@ -227,10 +247,17 @@ def test_encodings_that_fill_the_memory_have_no_ceiling(monkeypatch: pytest.Monk
     assert scene.ceiling(None) is None
 
 
-def test_gradients_are_inverted_for_what_a_participant_would_send(tmp_path: Path) -> None:
+def test_gradients_are_inverted_for_what_a_participant_would_send(
+    tmp_path: Path, attacker: IsolatedRunner
+) -> None:
     session = Session.open(tmp_path / "audit", subject())
     wanted = tasks(["dlg", "inverting-statistics"], 6)
-    assert run(session, wanted) == ["dlg", "dlg", "inverting-statistics", "inverting-statistics"]
+    assert run(session, wanted, attacker) == [
+        "dlg",
+        "dlg",
+        "inverting-statistics",
+        "inverting-statistics",
+    ]
     sent, plain, *statistics = (session.done(wanted)[task] for task in wanted)
     assert [(result.state, bool(result.reason)) for result in statistics] == [
         ("not tried", True)
@@ -262,10 +289,12 @@ def test_batch_norm_statistics_are_those_of_the_network_that_a_run_has_trained()
     assert trained.score(found)[0]["images_sought"] == 1
 
 
-def test_all_updates_of_a_participant_are_attacked_and_summed_up(tmp_path: Path) -> None:
+def test_all_updates_of_a_participant_are_attacked_and_summed_up(
+    tmp_path: Path, attacker: IsolatedRunner
+) -> None:
     session = Session.open(tmp_path / "audit", subject())
     wanted = tasks(["federated"], 6)
-    assert run(session, wanted) == ["federated", "federated"]
+    assert run(session, wanted, attacker) == ["federated", "federated"]
     results = session.done(wanted)
     for task in wanted:
         result = results[task]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from instahide.attacks.base import (
     AssignedImages,
@@ -37,15 +38,21 @@ from tests.attacks.elsewhere import DEVICE, Elsewhere
 
 
 @cache
+def patches() -> NDArray[np.uint8]:
+    """(n, 3, 32, 32) patches of photographs, none of them flat, always the same ones."""
+    generator = np.random.default_rng(0)
+    crops = PhotoCrops.open(PHOTOS, (3, 32, 32)).draw(generator.random((12_000, 4)))
+    return crops[crops.std(axis=(1, 2, 3)) > 40]
+
+
+@cache
 def tables(images: int) -> tuple[ImageTable, ImageTable]:
-    """Private and public patches, none of them flat, always the same ones.
+    """Private and public patches.
 
     So many public ones that none is in more than a few encodings: of 400, each in 20 of 2,000, the
     attack recovered some, and was right but for their being public.
     """
-    generator = np.random.default_rng(0)
-    crops = PhotoCrops.open(PHOTOS, (3, 32, 32)).draw(generator.random((12_000, 4)))
-    crops = crops[crops.std(axis=(1, 2, 3)) > 40]
+    crops = patches()
     private = ImageTable.from_arrays(crops[:images], np.arange(images) % 5)
     return private, ImageTable.from_arrays(crops[images:])
 
