@@ -195,6 +195,21 @@ def extremes(rows: list[Row], copies: int) -> tuple[str, str]:
     return worst, best
 
 
+def extremes_of_demixing(rows: list[Row], scheme: str) -> tuple[str, str]:
+    """The same for `experiments.demixing_kinds`: one encoding of each image, attacked alone."""
+    found = {
+        kind: mean(
+            float(row["recovered_attack"])
+            for row in rows
+            if (row["kind"], row["scheme"]) == (kind, scheme)
+        )
+        for kind in TITLES
+    }
+    kinds = sorted(found, key=lambda kind: found[kind])
+    worst, best = (f"{found[kind]:.0f} of 100 {TITLES[kind]}" for kind in (kinds[0], kinds[-1]))
+    return worst, best
+
+
 def seconds(rows: list[Row], copies: int) -> float:
     """Return the mean CPU seconds of the slowest kind."""
     return max(cell.mean("cpu_seconds") for cell in hidden(rows) if cell.copies == copies)

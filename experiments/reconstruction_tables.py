@@ -22,9 +22,9 @@ PROVABLE = PAGES / "provable.md"
 #: For each run: the attack in words.
 RECOVERIES = {
     "ours": "ours",
-    "carlini": "Carlini et al.",
+    "carlini": "after Carlini et al., our version",
     "carlini-uncorrected": "same, colors not corrected",
-    "published": "ours, recovery of Carlini et al.",
+    "published": "ours, recovery after Carlini et al.",
     "published-uncorrected": "same, colors not corrected",
     "fusion": "ours, recovery by fusion and denoising",
 }

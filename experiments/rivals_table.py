@@ -42,7 +42,7 @@ def of_images(rows: list[Row], title: str) -> list[str]:
     """Return the table of one set of images, a row for each measured rival; nothing for one."""
     found = {name: [row for row in rows if row["rival"] == name] for name in TITLES}
     heads = [
-        title, "runs", "accuracy in %", "others see", "recovered by the strongest attack",
+        title, "runs", "accuracy in %", "others see", "recovered",
         "encodings linked, AUC", "ε at δ = 10⁻⁵", "training time, relative to plain",
     ]  # fmt: skip
     shown = [

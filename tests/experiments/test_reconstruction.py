@@ -117,6 +117,6 @@ def test_the_table_of_attacks_has_means_over_sets_of_photographs() -> None:
     assert reconstruction_tables.recoveries(rows)[2:] == [
         "| ours | none | 8 | – | – | 0.43 | – | – | – |",
         "| ours | soft | 9 (8 to 10) | – | – | 0.43 | 0.23 | – | – |",
-        "| Carlini et al. | soft | 8 | 99 | – | 0.43 | – | – | – |",
+        "| after Carlini et al., our version | soft | 8 | 99 | – | 0.43 | – | – | – |",
     ]
     assert reconstruction_tables.recoveries(rows[2:4]) == []

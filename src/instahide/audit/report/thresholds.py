@@ -20,9 +20,12 @@ MEANINGS = {
     "ssim_best": "SSIM of the best recovered image",
     "public_found": "share of the public images that were found",
     "membership_auc": "area under the ROC curve of the best membership inference",
-    "linked": "area under the ROC curve of the best linkage of encodings of one image",
-    "matched": "share of the images whose encoding was found among known images",
-    "distinguished": "share of pairs of known images of which the encoded one was told",
+    "linked": "how well the best attack tells pairs of encodings of one image from other pairs: "
+    "area under the ROC curve, 0.5 by guessing",
+    "matched": "share of the images for which an attacker who has all private images matched an "
+    "encoding to an image in it",
+    "distinguished": "of pairs of known images, one of which was encoded: share of which the "
+    "attacker named the right one, 0.5 by guessing",
 }
 #: The figure of a result of which each is the maximum over attacks.
 _OF = {
