@@ -185,18 +185,18 @@ SECTIONS = {
         "updates together, and the trained network, were not attacked. Its ε of 27 is [almost "
         "meaningless](noise.md) as a guarantee, and a smaller one costs [more "
         "accuracy](#cost-of-settings). What else keeps accuracy, InstaHide included, lets "
-        "attackers recover images, or tell which encodings are of the same image (an AUC of 0.5 is guessing, "
-        "1 is certainty). Each method was trained in as many passes over the same images, with the "
-        "small network; NeuraCrypt and block scrambling need networks of their own, which explains "
-        "their times. Encodings were attacked by [learned inversion](attacks/any-encoder.md), with "
-        "5 encodings of each of 100 images; updates by [gradient "
-        "inversion](attacks/gradient-inversion.md), with the gradient of one image, which tells "
-        "more of it than that of a batch. Low figures are no guarantee: attacks that use the "
-        "structure of [InstaHide](attacks/results.md) or "
+        "attackers recover images, or tell which encodings are of the same image (an AUC of 0.5 "
+        "is guessing, 1 is certainty). Each method was trained in as many passes over the same "
+        "images, with the small network; NeuraCrypt and block scrambling need networks of their "
+        "own, which explains their times. Encodings were attacked by [learned "
+        "inversion](attacks/any-encoder.md), with 5 encodings of each of 100 images; updates by "
+        "[gradient inversion](attacks/gradient-inversion.md), with the gradient of one image, "
+        "which tells more of it than that of a batch. Low figures are no guarantee: attacks that "
+        "use the structure of [InstaHide](attacks/results.md) or "
         "[NeuraCrypt](https://arxiv.org/abs/2108.07256) recover more. Only ε is a guarantee, and "
-        "one above 20 promises next to nothing. DP-SGD has a noise multiplier of 1, "
-        "and is untuned. A method without a row has not been measured on these images. "
-        "`python -m experiments.encoders` measures the encoders.",
+        "one above 20 promises next to nothing. DP-SGD has a noise multiplier of 1, and is "
+        "untuned. A method without a row has not been measured on these images. `python -m "
+        "experiments.encoders` measures the encoders.",
         rivals_table.table,
     ),
     "cost": Section(
