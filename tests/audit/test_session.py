@@ -90,6 +90,34 @@ def test_results_are_kept_one_by_one_and_not_made_again(
     assert all(not result.pictures for task, result in done.items() if task.point)
 
 
+def test_what_ran_out_of_time_runs_again_with_more_of_it(
+    tmp_path: Path, attacker: IsolatedRunner
+) -> None:
+    (task,) = wanted = tasks(["labels"], 6)
+    session = Session.open(tmp_path / "audit", subject())
+    run(session, wanted, attacker)
+    whole = session.done(wanted)[task]
+    late = whole.model_copy(update={"out_of_time": True, "seconds": 5.0, "figures": {}})
+    (session.folder / RESULTS / f"{task.file}.json").write_text(late.model_dump_json())
+
+    def complete() -> bool:
+        found = list(session.done(wanted).values())
+        return make_report(
+            session, wanted, found, broken={}, bounds=[], seconds=5.0, command=""
+        ).complete
+
+    # As much time as before, of which it has used its part.
+    assert run(session, wanted, attacker, seconds=10.0) == []
+    assert session.done(wanted)[task] == late
+    assert not complete()
+    assert run(session, wanted, attacker, seconds=60.0) == ["labels"]
+    again = session.done(wanted)[task]
+    assert (again.state, again.out_of_time) == ("done", False)
+    assert again.figures.keys() == whole.figures.keys()
+    assert complete()
+    assert run(session, wanted, attacker) == []
+
+
 def test_without_time_nothing_begins_and_the_report_says_so(
     tmp_path: Path, attacker: IsolatedRunner
 ) -> None:

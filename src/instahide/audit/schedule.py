@@ -159,6 +159,11 @@ def seconds_for(task: Task, later: Collection[Task], left: float) -> float:
     return min(task.cost.most, left * task.cost.weight / weights)
 
 
+def gains_by_time(task: Task, seconds: float) -> bool:
+    """Whether ``task`` can use more than ``seconds``; a search without an end need not."""
+    return task.attack not in ENDLESS and seconds < task.cost.most
+
+
 def select_attacks(names: Collection[str], only: Collection[str]) -> list[str]:
     """The selected attacks; by default all ``names`` but the `BASELINES`.
 

@@ -121,16 +121,18 @@ class Session:
     ) -> Iterator[AttackResult]:
         """Run the missing tasks within ``seconds``, and yield each result once it is stored.
 
-        Tasks that ran before have used their part of the seconds. The attacks run in the process
-        of ``runner``, or in a new one.
+        Tasks that ran before have used their part of the seconds. One whose time was over before
+        it ended runs again if there is now more time for it. The attacks run in the process of
+        ``runner``, or in a new one.
         """
         done = self.done(wanted)
         left = seconds - sum(result.seconds for result in done.values())
-        missing = [task for task in wanted if task not in done]
+        cut = {task: result.seconds for task, result in done.items() if result.cut_short}
+        missing = [task for task in wanted if task not in done or task in cut]
         with IsolatedRunner() if runner is None else nullcontext(runner) as attacker:
             for number, task in enumerate(missing):
                 share = seconds_for(task, missing[number + 1 :], left)
-                if share < LEAST_SECONDS:
+                if share < max(LEAST_SECONDS, 1.1 * cut.get(task, 0.0)):
                     continue
                 watcher.begins(len(wanted) - len(missing) + number, task, share)
                 began = time.monotonic()

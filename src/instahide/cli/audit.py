@@ -193,7 +193,7 @@ def _print(report: Report, folder: Path) -> None:
     results |= {"complete": report.complete, "report": str(folder / HTML)}
     out.results(results, *lines, f"Report, with private images in it: {folder / HTML}")
     if not report.complete:
-        notes.print("Not every attack was run; continue with a larger --budget.")
+        notes.print("Not every attack ended; continue with a larger --budget.")
 
 
 def _command(options: AuditOptions) -> str:

@@ -242,7 +242,10 @@ def test_a_failure_is_split_into_not_found_and_not_enough_information() -> None:
 def test_a_setting_is_said_to_resist_only_where_the_ceiling_is_low_too() -> None:
     resisting = "This setting resists this attack."
     assert shortfall(missed(0, 3)).endswith(resisting)
-    for other in (missed(0, 90), missed(0, 6), missed(90, 90), missed(0, 3, state="not tried")):
+    late = missed(0, 3, out_of_time=True)
+    assert "missed 100 of 100 images when its time was over." in shortfall(late)
+    refused = missed(0, 3, state="not tried")
+    for other in (missed(0, 90), missed(0, 6), missed(90, 90), refused, late):
         assert resisting not in shortfall(other)
 
 

@@ -56,6 +56,18 @@ def test_an_attack_without_a_result_might_have_found_more() -> None:
     assert (threshold.violated, threshold.unchecked) == (True, ["labels"])
 
 
+def test_an_attack_whose_time_was_over_might_have_found_more() -> None:
+    late = recovered(40, attack="reconstruction", seconds=5.0, out_of_time=True)
+    (threshold,) = check_thresholds([parse_threshold("recovered>0.5", ATTACKS)], [late])
+    assert (threshold.violated, threshold.unchecked) == (True, ["reconstruction"])
+    assert violated("recovered>0.1", late)
+    assert not violated("ssim<0.1", late)
+    # More time than the largest useful one, or for a search without an end, finds no more.
+    for name, seconds in (("inversion", 301.0), ("seed-search", 5.0)):
+        spent = late.model_copy(update={"attack": name, "seconds": seconds})
+        assert not violated("recovered>0.5", spent)
+
+
 def test_failed_attacks_and_points_of_curves_do_not_count() -> None:
     others = [recovered(90, point=True), recovered(90, state="failed")]
     assert summary([*others, recovered(10)])["recovered"] == 0.1

@@ -80,7 +80,7 @@ def make_report(
     subject, left = session.subject, pending(wanted, results)
     about = facts(subject)
     return Report(
-        complete=not left,
+        complete=not left and not any(one.cut_short for one in results if not one.point),
         budget_seconds=seconds,
         surroundings=_surroundings(),
         verdict=summarize(results, about, left, broken),

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from instahide._version import __version__
-from instahide.audit.schedule import On
+from instahide.audit.schedule import On, Task, gains_by_time
 
 #: The version of ``report.json``.
 FORMAT: Literal[1] = 1
@@ -107,6 +107,12 @@ class AttackResult(_Plain):
         description="recovered images, one of each private image, best first; at most 100",
     )
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether its time was over before it ended, so that with more it might find more."""
+        task = Task(self.attack, self.encodings_per_image, self.on, self.point)
+        return self.out_of_time and gains_by_time(task, self.seconds)
+
 
 class Threshold(_Plain):
     """A threshold that the user set."""
@@ -118,7 +124,8 @@ class Threshold(_Plain):
     )
     unchecked: list[str] = Field(
         default_factory=list,
-        description="attacks that failed or were not started; they might have raised the value",
+        description="attacks that failed, were not started or ran out of time; they might have "
+        "raised the value",
     )
 
 

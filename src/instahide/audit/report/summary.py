@@ -135,7 +135,8 @@ def shortfall(result: AttackResult) -> str:
     total, missed = ceiling.images_sought, ceiling.not_found + ceiling.not_enough_information
     done = result.state == "done"
     what = "missed {:,} of {:,} images" if done else "gave no result on {:,} images"
-    parts = [f"The attack “{result.attack}” {what.format(missed, total)}."]
+    when = " when its time was over" if done and result.out_of_time else ""
+    parts = [f"The attack “{result.attack}” {what.format(missed, total)}{when}."]
     if ceiling.not_found:
         whose = "This attack did not find {:,} of them, which its recovery reaches"
         whose = whose if done else "Its recovery reaches {:,} of them"
@@ -148,7 +149,11 @@ def shortfall(result: AttackResult) -> str:
             f"For {ceiling.not_enough_information:,} of them there is not enough information: its "
             "recovery loses them even from a start at the true images."
         )
-    if done and resists(total - missed, ceiling.images_recognizable, total):
+    if (
+        done
+        and not result.out_of_time
+        and resists(total - missed, ceiling.images_recognizable, total)
+    ):
         parts.append("This setting resists this attack.")
     return " ".join(parts)
 

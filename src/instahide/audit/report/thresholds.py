@@ -124,8 +124,9 @@ def check_thresholds(
 ) -> list[Threshold]:
     """Check every bound. A bound that could not be checked counts as violated.
 
-    This is the case if nothing was measured, or if an attack failed or is ``waiting`` (it did not
-    start within the budget) that might have found more than the bound allows.
+    This is the case if nothing was measured, or if an attack failed, ran out of time or is
+    ``waiting`` (it did not start within the budget) that might have found more than the bound
+    allows.
     """
     overall = summary(results)
     return [
@@ -150,8 +151,8 @@ def _unchecked(bound: Bound, results: Sequence[AttackResult], waiting: Sequence[
         return []
     if bound.name == "ceiling":
         return sorted({t.attack for t in waiting if t.attack in CEILINGS and not t.point})
-    failed = [result for result in results if result.state == "failed"]
-    missing: list[Task | AttackResult] = [*waiting, *failed]
+    ended = [result for result in results if result.state == "failed" or result.cut_short]
+    missing: list[Task | AttackResult] = [*waiting, *ended]
     only = None if bound.name in MEANINGS else bound.name.partition(".")[0]
     return sorted(
         {
