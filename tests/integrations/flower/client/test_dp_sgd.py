@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 from opacus.accountants import RDPAccountant
 
+from instahide.data import ImageTable
 from instahide.encodings.ledger.dp_sgd_history import history_file, read_history
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.privacy import epsilon_of
+from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.client import dp_sgd
+from instahide.integrations.flower.client.loss_limits import LossLimits
 from instahide.integrations.flower.client.participant import Participant
+from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 
 # PyTorch's, of hooks that Opacus puts on the first layer.
@@ -182,3 +186,48 @@ def test_without_a_limit_both_are_accepted_and_dp_sgd_says_what_it_does_not_coun
         assert accepts(node, "noise")
         assert accepts(node, "dp-sgd")
         assert "also in encodings" in caplog.text
+
+
+def repeated() -> Iterator[ImageTable]:
+    """Tables in which a picture is in several rows: all of them, and one of many."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 16, 16), dtype=np.uint8)
+    yield ImageTable.from_arrays(np.repeat(pixels[:6], 10, 0), np.repeat(np.arange(6) % 2, 10))
+    yield ImageTable.from_arrays(np.concatenate([pixels, pixels[:1]]), np.arange(41) % 2)
+
+
+@pytest.mark.parametrize("images", repeated(), ids=["all", "one"])
+@pytest.mark.parametrize("max_epsilon", [None, 8.0])
+def test_a_picture_in_several_rows_is_not_passed_off_as_one(
+    images: ImageTable, max_epsilon: float | None, tmp_path: Path
+) -> None:
+    node = participant_of(tmp_path, max_epsilon)
+    with pytest.raises(RefusalError, match="the same picture"):
+        dp_sgd._spend(node, images, (2.0, 0.5, 2))
+    assert not history_file(node.ledger()).exists()
+    kept = images.subset(np.unique(images.content_ids, return_index=True)[1])
+    assert dp_sgd._spend(node, kept, (2.0, 0.5, 2)) == [(2.0, 0.5, 2)]
+
+
+def test_a_node_with_duplicates_refuses_dp_sgd(hospital: Make) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 1, 16, 16), dtype=np.uint8)
+    node = plain_node(lambda **own: hospital(np.concatenate([pixels, pixels]), **own))
+    run = RUNS["dp-sgd"]
+    assert "the same picture" in node.refusal(node.message(run=run), **run)
+
+
+def test_rows_that_only_the_ledger_knows_to_be_of_one_image_are_refused(tmp_path: Path) -> None:
+    """Two renditions of one photograph, counted with their source in an earlier run."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 1, 16, 16), dtype=np.uint8)
+    images = ImageTable.from_arrays(pixels, np.arange(8) % 2)
+    node = participant_of(tmp_path)
+    with Ledger.open(node.ledger()) as ledger:
+        ledger.account(images.grouped(["one", "one", *"abcdef"]), scheme=Scheme.inside(2))
+    with pytest.raises(RefusalError, match="the same image by its ledger"):
+        dp_sgd._spend(node, images, (2.0, 0.5, 2))
+    assert dp_sgd._spend(node, images.subset(slice(1, 8)), (2.0, 0.5, 2))
+
+
+def participant_of(folder: Path, max_epsilon: float | None = None) -> Participant:
+    config = {**RUNS["dp-sgd"], "ledger": str(folder / "ledger.sqlite")}
+    settings = FederatedSettings.from_config(config)
+    return Participant(settings, limits=LossLimits(max_epsilon, 1e-5))

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from instahide.data import ImageTable
+from instahide.data.duplicates.content_hash import all_unique
+from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.dp_sgd_history import Entry, added, locked_history, read_history
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.integrations.flower.config import FederatedSettings
@@ -64,7 +66,7 @@ def train_with_dp_sgd(
         does not count it.
 
     Raises:
-        RefusalError: the network has batch normalization, the images have groups, the
+        RefusalError: the network has batch normalization, the images have groups or repeats, the
             participant has a `min_mse`, its `max_epsilon` would be exceeded or its images are in
             encodings, which this limit cannot count, or the loss is not finite.
         InstaHideError: Opacus is not installed, or the file or the ledger cannot be read or
@@ -104,9 +106,11 @@ def _spend(participant: Participant, images: ImageTable, planned: Entry) -> list
 
 
 def _require_countable(participant: Participant, images: ImageTable) -> None:
-    """Check by the ledger that no limit has to count encodings of ``images`` as well."""
+    """Check by the ledger that DP-SGD's epsilon holds for each of ``images`` by itself."""
     with Ledger.open(participant.ledger()) as ledger:
-        loss = float(ledger.account(images).losses.max())
+        account = ledger.account(images)
+        _require_no_repeats(account)
+        loss = float(account.losses.max())
     participant.limits.require_no_encodings(loss)
     if loss > 0:
         _log.warning(
@@ -156,6 +160,16 @@ def _require_no_groups(images: ImageTable) -> None:
             "DP-SGD protects each image of this participant by itself, but its images have groups, "
             "each of which is to be protected as a whole.",
             "Leave `group-column` out of the node config, or take part in runs without `dp` only.",
+        )
+
+
+def _require_no_repeats(account: LedgerAccount) -> None:
+    if not all_unique(account.pictures()):
+        raise RefusalError(
+            "DP-SGD protects each row of this participant's images by itself, but some rows show "
+            "the same picture, or come from the same image by its ledger.",
+            "Keep one row of each picture; `ImageTable.content_ids` and `LedgerAccount.pictures` "
+            "number them. Or take part in runs without `dp` only.",
         )
 
 
