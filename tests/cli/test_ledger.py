@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from instahide.cli.ledger import histogram, summary
 from instahide.cli.main import app
 from instahide.data import ImageTable
+from instahide.encodings.ledger.dp_sgd_history import history_file
 from instahide.encodings.ledger.ledger import Ledger, Totals
 from instahide.encryption.privacy import epsilon_of, privacy_statement
 from instahide.encryption.scheme import Scheme
@@ -120,3 +121,6 @@ def test_what_noise_guarantees_is_said(tmp_path: Path, data: Path, path: Path) -
     assert figures["delta"] == 1e-5
     text = " ".join(shown(protected, data).split())
     assert privacy_statement(epsilon, noise=True) in text
+    history_file(protected).write_text("[[2.0, 0.5, 4]]")
+    text = " ".join(shown(protected, data).split())
+    assert text.count("by encodings alone (DP-SGD also trained on images of this ledger") == 3

@@ -219,13 +219,13 @@ def _beforehand(
     )  # fmt: skip
     if bounds.loss is not None and earlier <= most < bounds.loss:
         within = Guarantees.of(most, math.prod(images.shape), noise=noise, delta=delta)
-        return within.statements(scope=_scope(images), at_most=True)
+        return within.statements(scope=_scope(images, options), at_most=True)
     if limit is None and has_repeats(images) and math.isfinite(earlier):
         # Duplicates and groups go into more encodings than there are copies, by an unknown number.
         why = "there twice" if images.groups is None else "of one group"
         unknown = Guarantees(noise, delta=delta)
         return unknown.statements(scope=f" before the ledger has counted, as some images are {why}")
-    return bounds.statements(scope=_scope(images), at_most=True)
+    return bounds.statements(scope=_scope(images, options), at_most=True)
 
 
 def _loss_limit(publication: Publication, scheme: Scheme, options: EncryptOptions) -> float:
@@ -274,7 +274,7 @@ def _publish(publication: Publication, options: EncryptOptions) -> None:
             progress=advance,
         )
         totals = ledger.totals(publication.images)
-        statements = _statements(publication, folder, totals, options.delta)
+        statements = _statements(publication, folder, totals, options)
     units = _units(publication.images)
     if folder.manifest.ended == "limit":
         notes.print(
@@ -302,7 +302,7 @@ def _limits(options: EncryptOptions) -> str:
 
 
 def _statements(
-    publication: Publication, folder: EncodedFolder, totals: Totals, delta: float
+    publication: Publication, folder: EncodedFolder, totals: Totals, options: EncryptOptions
 ) -> dict[str, str]:
     """What noise guarantees of the images, from the ledger that counted them.
 
@@ -320,16 +320,20 @@ def _statements(
         )
     if not isinstance(publication.method, Scheme):
         # The ledger accounts for the noise of schemes alone.
-        return folders_statements([folder.manifest], delta)
+        return folders_statements([folder.manifest], options.delta)
     images, noise = publication.images, bool(publication.method.noise)
     values, loss = math.prod(images.shape), float(totals.losses.max())
-    found = Guarantees.of(loss, values, noise=noise, delta=delta)
-    return found.statements(scope=_scope(images))
+    found = Guarantees.of(loss, values, noise=noise, delta=options.delta)
+    return found.statements(scope=_scope(images, options))
 
 
-def _scope(images: ImageTable) -> str:
-    """What a guarantee protects, if it is more than an image."""
-    return "" if images.groups is None else ", for all images of a group together"
+def _scope(images: ImageTable, options: EncryptOptions) -> str:
+    """What a guarantee protects, if it is more than an image, and what it does not count."""
+    from instahide.encodings.ledger.dp_sgd_history import uncounted
+    from instahide.encodings.ledger.ledger import default_ledger
+
+    group = "" if images.groups is None else ", for all images of a group together"
+    return group + uncounted(options.ledger or default_ledger())
 
 
 def _engine(name: str) -> Engine:

@@ -62,17 +62,19 @@ def ledger(options: Annotated[LedgerOptions, {"Labels": LABEL_PANEL}]) -> None:
 
     Only totals are shown, nothing about a single image. Example: instahide ledger --data mnist-5k
     """
+    from instahide.encodings.ledger.dp_sgd_history import uncounted
     from instahide.encodings.ledger.ledger import default_ledger
 
     path = options.path or default_ledger()
     totals, shape = _totals(path, options)
     values = None if shape is None else math.prod(shape)
-    figures = summary(totals, options.delta, values=values, baseline=options.baseline)
+    scope = uncounted(path) if path.exists() else ""
+    figures = summary(totals, options.delta, values=values, baseline=options.baseline, scope=scope)
     if options.prior is not None and figures["exposures"]:
         if shape is None:
             raise InstaHideError("A prior is for images of a size.", "Name them with --data.")
         loss = float(totals.losses.max())
-        figures["error_floor_with_a_prior"] = prior_of(options.prior, shape).statement(loss)
+        figures["error_floor_with_a_prior"] = prior_of(options.prior, shape).statement(loss) + scope
     results = {"ledger": path, **figures}
     if not figures["exposures"]:
         out.results(results, _nothing(path, options.data))
@@ -93,6 +95,7 @@ def summary(
     *,
     values: int | None = None,
     baseline: float = 0.001,
+    scope: str = "",
 ) -> dict[str, Any]:
     """The figures of ``totals``, ready for JSON.
 
@@ -105,6 +108,7 @@ def summary(
         delta: delta of epsilon.
         values: number of values of an image, for error floors; None if it is unknown.
         baseline: kappa of `robustness.success_bound`.
+        scope: text that qualifies the statements, as of `dp_sgd_history.uncounted`.
 
     Raises:
         InstaHideError: ``delta`` or ``baseline`` is not between 0 and 1.
@@ -117,10 +121,10 @@ def summary(
     # If no image has an encoding with noise, no noise was ever added.
     noise = bool(np.isfinite(losses).any())
     found = Guarantees.of(float(losses.max(initial=0)), values, noise=noise, delta=delta)
-    statements: dict[str, str | None] = {**found.statements(baseline)}
+    statements: dict[str, str | None] = {**found.statements(baseline, scope=scope)}
     if values is None:
-        scope = "; name the images with --data"
-        statements["error_floor"] = floor_statement(None, noise=noise, scope=scope)
+        unnamed = "; name the images with --data"
+        statements["error_floor"] = floor_statement(None, noise=noise, scope=unnamed)
     if not exposures:
         statements = dict.fromkeys(statements)
     some = len(counts) > 0

@@ -158,6 +158,8 @@ def _table(job: Trainer) -> Table:
 def _statements(job: Trainer) -> dict[str, str]:
     """What noise guarantees of the images that were trained on."""
     from instahide.encodings.guarantees import folders_statements
+    from instahide.encodings.ledger.dp_sgd_history import uncounted
+    from instahide.encodings.ledger.ledger import default_ledger
     from instahide.encryption.guarantees.statements import Guarantees
     from instahide.encryption.privacy import privacy_statement
     from instahide.training.data.pooled import PooledData
@@ -178,7 +180,9 @@ def _statements(job: Trainer) -> dict[str, str]:
         return {"differential_privacy": said}
     loss, values = guarantee.get("loss"), math.prod(material.card.shape)
     noise = bool(material.scheme.noise)
-    return Guarantees.of(math.inf if loss is None else loss, values, noise=noise).statements()
+    found = Guarantees.of(math.inf if loss is None else loss, values, noise=noise)
+    ledger = Path(job.settings.ledger) if job.settings.ledger else default_ledger()
+    return found.statements(scope=uncounted(ledger))
 
 
 def _title(job: Trainer) -> str:

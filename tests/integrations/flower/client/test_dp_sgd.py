@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from opacus.accountants import RDPAccountant
 
+from instahide.data import ImageTable
+from instahide.encodings.ledger.dp_sgd_history import history_file, read_history
+from instahide.encodings.ledger.ledger import Ledger
+from instahide.encryption.privacy import epsilon_of
+from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from instahide.integrations.flower.client import dp_sgd
+from instahide.integrations.flower.client.loss_limits import LossLimits
+from instahide.integrations.flower.client.participant import Participant
+from instahide.integrations.flower.config import FederatedSettings
+from instahide.integrations.flower.errors import RefusalError
 
 # PyTorch's, of hooks that Opacus puts on the first layer.
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
@@ -34,8 +46,8 @@ def test_epsilon_grows_over_rounds_and_runs_as_one_accountant_over_all_of_them(
         oracle = RDPAccountant()
         oracle.history = [(2.0, 0.5, steps)]
         assert epsilon == pytest.approx(oracle.get_epsilon(1e-4))
-    file = dp_sgd.history_file(tmp_path / "ledger-0.sqlite")
-    assert dp_sgd.read_history(file) == [(2.0, 0.5, 8)]
+    file = history_file(tmp_path / "ledger-0.sqlite")
+    assert read_history(file) == [(2.0, 0.5, 8)]
 
 
 def test_a_round_that_would_pass_the_node_s_max_epsilon_is_refused_beforehand(
@@ -49,15 +61,8 @@ def test_a_round_that_would_pass_the_node_s_max_epsilon_is_refused_beforehand(
     pages = run.run()["rounds"]
     assert [len(page["clients"]) for page in pages] == [1, 1, 0, 0]
     assert "above its `max-epsilon`" in pages[2]["failures"][0]["reason"]
-    file = dp_sgd.history_file(tmp_path / "ledger-0.sqlite")
-    assert dp_sgd.read_history(file) == [(2.0, 0.5, 4)]
-
-
-@pytest.mark.parametrize("text", ["", "[[2.0, 0.5, -4]]", "[[0, 0.5, 4]]", "{}", "[[NaN, 0.5, 4]]"])
-def test_a_damaged_history_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "history").write_text(text)
-    with pytest.raises(InstaHideError, match="does not hold the history"):
-        dp_sgd.read_history(tmp_path / "history")
+    file = history_file(tmp_path / "ledger-0.sqlite")
+    assert read_history(file) == [(2.0, 0.5, 4)]
 
 
 def test_a_node_that_insists_on_noise_takes_no_less(federation: Make) -> None:
@@ -82,3 +87,147 @@ def test_images_must_not_meet_in_a_batch(federation: Make) -> None:
     with pytest.raises(ValueError, match="No client took part"):
         run.run()
     assert "without batch normalization" in run.answers[0].error.reason
+
+
+#: Runs that a node with `scheme="plain"` and `k=1` takes part in: by DP-SGD, and with noise.
+RUNS: dict[str, dict[str, Any]] = {
+    "dp-sgd": {"scheme": "plain", "k": 1, "dp": True},
+    "noise": {"scheme": "plain", "k": 1, "noise": 150.0},
+}
+
+
+def plain_node(hospital: Make, **own: Any) -> Any:
+    return hospital(scheme="plain", k=1, max_exposure=10**6, **own)
+
+
+def accepts(node: Any, kind: str) -> bool:
+    run = RUNS[kind]
+    return not node.answer(node.message(run=run), **run).has_error()
+
+
+def kinds_spent(node: Any) -> set[str]:
+    """Which kinds of training have used the images of ``node``, by what is on its disk."""
+    ledger = Path(node.own["ledger"])
+    with Ledger.open(ledger) as opened:
+        noise = float(opened.totals().losses.max(initial=0)) > 0
+    history = read_history(history_file(ledger))
+    return {kind for kind, used in (("noise", noise), ("dp-sgd", bool(history))) if used}
+
+
+@pytest.mark.parametrize("first", RUNS)
+def test_the_limit_of_a_node_is_kept_by_one_account_alone(hospital: Make, first: str) -> None:
+    """DP-SGD and noise, each within the limit, would together be beyond it."""
+    node = plain_node(hospital, max_epsilon=50.0)
+    (second,) = set(RUNS) - {first}
+    assert accepts(node, first)
+    for kind in (second, first, second):
+        assert accepts(node, kind) == (kind == first)
+    assert "max-epsilon" in node.refusal(node.message(run=RUNS[second]), **RUNS[second])
+    assert kinds_spent(node) == {first}
+
+
+@pytest.mark.parametrize("first", RUNS)
+def test_a_limit_that_is_named_later_counts_what_was_done_before(
+    hospital: Make, first: str
+) -> None:
+    node = plain_node(hospital)
+    assert accepts(node, first)
+    node.own["max-epsilon"] = 50.0
+    assert [kind for kind in RUNS if accepts(node, kind)] == [first]
+
+
+def test_no_floor_is_kept_after_dp_sgd(hospital: Make) -> None:
+    node = plain_node(hospital)
+    assert accepts(node, "dp-sgd")
+    node.own["min-mse"] = 1e-9
+    run = RUNS["noise"]
+    assert "min-mse" in node.refusal(node.message(run=run), **run)
+
+
+def test_links_to_one_ledger_have_one_history(hospital: Make, tmp_path: Path) -> None:
+    node = plain_node(hospital, max_epsilon=50.0)
+    assert accepts(node, "dp-sgd")
+    (tmp_path / "link").symlink_to(node.own["ledger"])
+    node.own["ledger"] = str(tmp_path / "link")
+    assert not accepts(node, "noise")
+
+
+def open_participant(own: dict[str, Any], kind: str) -> Participant:
+    return Participant.open({"model": "small-group", "batch-size": 8, **RUNS[kind]}, own)
+
+
+def test_of_two_at_the_same_time_dp_sgd_waits_and_is_refused(hospital: Make) -> None:
+    """A noisy round has begun and counted nothing yet when DP-SGD is to begin.
+
+    Each opens the files itself, so that two threads lock each other out as two processes do.
+    """
+    own = plain_node(hospital, max_epsilon=50.0).own
+    noisy, private = (open_participant(own, kind) for kind in ("noise", "dp-sgd"))
+    images = noisy.images()
+    with ThreadPoolExecutor(1) as other:
+        with noisy.counting(images) as account:
+            spent = other.submit(dp_sgd._spend, private, images, (2.0, 0.5, 2))
+            assert not wait([spent], timeout=1).done
+            rows = np.arange(len(images))[:, None]
+            account.record(rows, np.ones(rows.shape, np.float32))
+            assert epsilon_of(float(account.losses.max())) <= 50.0
+        with pytest.raises(RefusalError, match="in encodings"):
+            spent.result()
+    assert not history_file(noisy.ledger()).exists()
+
+
+def test_without_a_limit_both_are_accepted_and_dp_sgd_says_what_it_does_not_count(
+    hospital: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = plain_node(hospital)
+    with caplog.at_level(logging.WARNING):
+        assert accepts(node, "dp-sgd")
+        assert "also in encodings" not in caplog.text
+        assert accepts(node, "noise")
+        assert accepts(node, "dp-sgd")
+        assert "also in encodings" in caplog.text
+
+
+def repeated() -> Iterator[ImageTable]:
+    """Tables in which a picture is in several rows: all of them, and one of many."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 16, 16), dtype=np.uint8)
+    yield ImageTable.from_arrays(np.repeat(pixels[:6], 10, 0), np.repeat(np.arange(6) % 2, 10))
+    yield ImageTable.from_arrays(np.concatenate([pixels, pixels[:1]]), np.arange(41) % 2)
+
+
+@pytest.mark.parametrize("images", repeated(), ids=["all", "one"])
+@pytest.mark.parametrize("max_epsilon", [None, 8.0])
+def test_a_picture_in_several_rows_is_not_passed_off_as_one(
+    images: ImageTable, max_epsilon: float | None, tmp_path: Path
+) -> None:
+    node = participant_of(tmp_path, max_epsilon)
+    with pytest.raises(RefusalError, match="the same picture"):
+        dp_sgd._spend(node, images, (2.0, 0.5, 2))
+    assert not history_file(node.ledger()).exists()
+    kept = images.subset(np.unique(images.content_ids, return_index=True)[1])
+    assert dp_sgd._spend(node, kept, (2.0, 0.5, 2)) == [(2.0, 0.5, 2)]
+
+
+def test_a_node_with_duplicates_refuses_dp_sgd(hospital: Make) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 1, 16, 16), dtype=np.uint8)
+    node = plain_node(lambda **own: hospital(np.concatenate([pixels, pixels]), **own))
+    run = RUNS["dp-sgd"]
+    assert "the same picture" in node.refusal(node.message(run=run), **run)
+
+
+def test_rows_that_only_the_ledger_knows_to_be_of_one_image_are_refused(tmp_path: Path) -> None:
+    """Two renditions of one photograph, counted with their source in an earlier run."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 1, 16, 16), dtype=np.uint8)
+    images = ImageTable.from_arrays(pixels, np.arange(8) % 2)
+    node = participant_of(tmp_path)
+    with Ledger.open(node.ledger()) as ledger:
+        ledger.account(images.grouped(["one", "one", *"abcdef"]), scheme=Scheme.inside(2))
+    with pytest.raises(RefusalError, match="the same image by its ledger"):
+        dp_sgd._spend(node, images, (2.0, 0.5, 2))
+    assert dp_sgd._spend(node, images.subset(slice(1, 8)), (2.0, 0.5, 2))
+
+
+def participant_of(folder: Path, max_epsilon: float | None = None) -> Participant:
+    config = {**RUNS["dp-sgd"], "ledger": str(folder / "ledger.sqlite")}
+    settings = FederatedSettings.from_config(config)
+    return Participant(settings, limits=LossLimits(max_epsilon, 1e-5))

@@ -10,20 +10,21 @@ against attackers who cannot reconstruct their state.
 
 from __future__ import annotations
 
-import fcntl
+import logging
 import math
 import secrets
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from instahide.data import ImageTable
-from instahide.errors import DamagedFileError
+from instahide.data.duplicates.content_hash import all_unique
+from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.dp_sgd_history import Entry, added, locked_history, read_history
+from instahide.encodings.ledger.ledger import Ledger
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
 from instahide.training.losses import Loss
@@ -37,13 +38,7 @@ if TYPE_CHECKING:
 
     from instahide.integrations.flower.client.participant import Participant
 
-#: Noise multiplier, sampling rate and number of steps of one part of the history.
-Entry = tuple[
-    Annotated[float, Field(gt=0, allow_inf_nan=False)],
-    Annotated[float, Field(gt=0, le=1)],
-    Annotated[int, Field(ge=1)],
-]
-_HISTORY = TypeAdapter(list[Entry])
+_log = logging.getLogger(__name__)
 
 
 def train_with_dp_sgd(
@@ -66,13 +61,16 @@ def train_with_dp_sgd(
         task_loss: the loss.
 
     Returns:
-        The ``epsilon`` spent in all rounds of all runs, at the run's `delta`. The loss is not
-        returned: it has no noise, and epsilon does not count it.
+        The ``epsilon`` spent in all rounds of DP-SGD of all runs, at the run's `delta`. It does not
+        count encodings of the same images. The loss is not returned: it has no noise, and epsilon
+        does not count it.
 
     Raises:
-        RefusalError: the network has batch normalization, the images have groups, the participant
-            has a `min_mse`, its `max_epsilon` would be exceeded, or the loss is not finite.
-        InstaHideError: Opacus is not installed, or the file cannot be read or written.
+        RefusalError: the network has batch normalization, the images have groups or repeats, the
+            participant has a `min_mse`, its `max_epsilon` would be exceeded or its images are in
+            encodings, which this limit cannot count, or the loss is not finite.
+        InstaHideError: Opacus is not installed, or the file or the ledger cannot be read or
+            written.
     """
     settings = participant.settings
     _require_no_floor(participant)
@@ -89,53 +87,36 @@ def train_with_dp_sgd(
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     loader = _loader(images, settings)
     planned = (settings.noise_multiplier, 1 / len(loader), len(loader) * settings.local_epochs)
-    history = _spend(participant, planned)
+    history = _spend(participant, images, planned)
     loss = _epochs(engine, state, loader, settings, number, task_loss)
     if not math.isfinite(loss):
         raise RefusalError("The loss is not a finite number.", "Send other weights, or lower `lr`.")
     return {"epsilon": epsilon_spent(history, settings.delta)}
 
 
-def _spend(participant: Participant, planned: Entry) -> list[Entry]:
-    """Add ``planned`` steps to the participant's file if its limit allows; returns the history."""
-    file = history_file(participant.ledger())
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
-        # Two runs may train at the same time, and both count.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _spend(participant: Participant, images: ImageTable, planned: Entry) -> list[Entry]:
+    """Add ``planned`` steps to the participant's file if its terms allow; returns the history."""
+    # Two runs may train at the same time, and both count.
+    with locked_history(participant.ledger()) as file:
+        _require_countable(participant, images)
         history = added(read_history(file), planned)
         _require_epsilon(history, participant)
         write_json(file, history)
     return history
 
 
-def history_file(ledger: Path) -> Path:
-    """The file, next to the participant's ledger, with the DP-SGD steps of all runs."""
-    return ledger.with_name(f"{ledger.name}.dp-sgd.json")
-
-
-def read_history(file: Path) -> list[Entry]:
-    """The DP-SGD steps so far, on any images of this participant.
-
-    Raises:
-        DamagedFileError: the file is damaged, so the privacy loss so far is unknown.
-    """
-    if not file.exists():
-        return []
-    try:
-        return _HISTORY.validate_json(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DamagedFileError(
-            f"{file} does not hold the history of DP-SGD.",
-            "Restore it from a backup; without it the privacy loss so far is unknown.",
-        ) from error
-
-
-def added(history: list[Entry], entry: Entry) -> list[Entry]:
-    """``history`` with ``entry``; consecutive steps of equal noise and rate are merged."""
-    if history and history[-1][:2] == entry[:2]:
-        return [*history[:-1], (*entry[:2], history[-1][2] + entry[2])]
-    return [*history, entry]
+def _require_countable(participant: Participant, images: ImageTable) -> None:
+    """Check by the ledger that DP-SGD's epsilon holds for each of ``images`` by itself."""
+    with Ledger.open(participant.ledger()) as ledger:
+        account = ledger.account(images)
+        _require_no_repeats(account)
+        loss = float(account.losses.max())
+    participant.limits.require_no_encodings(loss)
+    if loss > 0:
+        _log.warning(
+            "Images of this participant are also in encodings, which the epsilon of DP-SGD does "
+            "not count."
+        )
 
 
 def epsilon_spent(history: list[Entry], delta: float) -> float:
@@ -179,6 +160,16 @@ def _require_no_groups(images: ImageTable) -> None:
             "DP-SGD protects each image of this participant by itself, but its images have groups, "
             "each of which is to be protected as a whole.",
             "Leave `group-column` out of the node config, or take part in runs without `dp` only.",
+        )
+
+
+def _require_no_repeats(account: LedgerAccount) -> None:
+    if not all_unique(account.pictures()):
+        raise RefusalError(
+            "DP-SGD protects each row of this participant's images by itself, but some rows show "
+            "the same picture, or come from the same image by its ledger.",
+            "Keep one row of each picture; `ImageTable.content_ids` and `LedgerAccount.pictures` "
+            "number them. Or take part in runs without `dp` only.",
         )
 
 

@@ -2,15 +2,18 @@
 
 Noise makes every encoding of an image a Gaussian mechanism, and their losses (mu^2) add up in the
 participant's ledger (`encryption/privacy.py`). Both settings are limits of this loss, and its
-account keeps the stricter one.
+account keeps the stricter one. The loss of DP-SGD is of another kind (`dp_sgd_history.py`), so
+images with a limit are used either in encodings or by DP-SGD.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.dp_sgd_history import Entry
 from instahide.encryption.privacy import DELTA, largest_loss
 from instahide.integrations.flower.errors import RefusalError
 
@@ -55,6 +58,38 @@ class LossLimits:
         if self.names and not noise:
             raise RefusalError(
                 f"Without noise this participant's {self.names} cannot be kept.", _REMEDY
+            )
+
+    def require_no_dp_sgd(self, history: Sequence[Entry]) -> None:
+        """Check, before noisy training, that DP-SGD has not used images of the same ledger.
+
+        Args:
+            history: the DP-SGD steps so far.
+
+        Raises:
+            RefusalError: there are limits and steps.
+        """
+        if self.names and history:
+            raise RefusalError(
+                "This participant has trained by DP-SGD, and the loss of that cannot be added to "
+                f"the loss of encodings, so its {self.names} cannot be kept.",
+                "Start a run with DP-SGD, or take this participant out.",
+            )
+
+    def require_no_encodings(self, loss: float) -> None:
+        """Check, before DP-SGD, that the images are in no encodings.
+
+        Args:
+            loss: the largest loss of an image by encodings so far.
+
+        Raises:
+            RefusalError: there are limits and a loss.
+        """
+        if self.names and loss > 0:
+            raise RefusalError(
+                "Images of this participant are in encodings, whose loss cannot be added to that "
+                f"of DP-SGD, so its {self.names} cannot be kept.",
+                "Start a run without DP-SGD and with noise, or take this participant out.",
             )
 
     def require_next(self, step: float, most: float, so_far: float = 0.0) -> None:

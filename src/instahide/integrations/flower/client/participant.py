@@ -17,6 +17,7 @@ from instahide.data.labels import strata
 from instahide.data.readers.window import is_stated, read_window
 from instahide.data.sources import rescaled
 from instahide.encodings.ledger.account import LedgerAccount
+from instahide.encodings.ledger.dp_sgd_history import locked_history, read_history
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.privacy import DELTA, mu_squared_rate
@@ -141,10 +142,20 @@ class Participant:
             yield Exposure(len(images))
             return
         self.limits.require_noise(scheme.noise)
-        with Ledger.open(self.ledger()) as ledger:
+        with self._apart_from_dp_sgd(), Ledger.open(self.ledger()) as ledger:
             account = self._account(ledger, images, scheme)
             yield account
             self.limits.require_kept(account)
+
+    @contextmanager
+    def _apart_from_dp_sgd(self) -> Iterator[None]:
+        """If there are limits, no DP-SGD comes before a ``with`` block or begins inside it."""
+        if not self.limits.names:
+            yield
+            return
+        with locked_history(self.ledger(), shared=True) as file:
+            self.limits.require_no_dp_sgd(read_history(file))
+            yield
 
     def _account(self, ledger: Ledger, images: ImageTable, scheme: Scheme) -> LedgerAccount:
         values = math.prod(images.shape)

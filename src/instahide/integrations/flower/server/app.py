@@ -77,7 +77,10 @@ def main(grid: Grid, context: Context) -> None:
 def _privacy(settings: FederatedSettings) -> str:
     """The privacy statement of the run, as far as the server knows."""
     if settings.dp:
-        return f"Differential privacy: by DP-SGD, at delta = {settings.delta:g}; see each round"
+        return (
+            f"Differential privacy: by DP-SGD, at delta = {settings.delta:g}; see each round. Its "
+            "epsilon counts DP-SGD alone, and no encodings or plain training on the same images"
+        )
     noise = bool(settings.encryption().noise)
     scope = ", but to the ledgers of the participants alone"
     return privacy_statement(None, noise=noise, scope=scope)
