@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from instahide.data import ImageTable
-from instahide.data.image_source import has_repeats
+from instahide.data.duplicates.content_hash import all_unique
 from instahide.data.labels import least_columns
 from instahide.encodings.folder import (
     EncodedFolder,
@@ -259,7 +259,8 @@ def publish(
     account = ledger.account(publication.images, limit=limit, min_mse=min_mse, scheme=scheme)
     # Validates images and scheme before anything is written.
     encoder = publication.encoder(account)
-    uneven = account.limited or has_repeats(publication.images)
+    # The ledger may know that two images are one, although nothing in the table says so.
+    uneven = account.limited or not all_unique(account.pictures())
     manifest = publication.manifest().model_copy(update={"limited": uneven})
     with writing_encodings(location, manifest, resume=resume) as writer:
         if method.has_data_set_key and writer.manifest.shards:
