@@ -96,7 +96,9 @@ def test_a_run_without_a_count_says_so_and_a_damaged_count_is_refused(tmp_path: 
     start(settings(tmp_path, epochs=1), tmp_path / "run")
     count = tmp_path / "run/copies.json"
     assert json.loads(count.read_text()) == {"copies": 1}
-    for damaged in ("", "[]", "{}", '{"copies": null}', '{"copies": 1', "[" * 1000):
+    wrong = ("null", "-3", "0", "2.7", "1e3", "true", '"1_0"')
+    texts = ("", "[]", "{}", '{"copies": 1', "[" * 1000)
+    for damaged in (*texts, *(f'{{"copies": {value}}}' for value in wrong)):
         count.write_text(damaged)
         with pytest.raises(DamagedFileError, match=r"copies.json is damaged"):
             audited(tmp_path)

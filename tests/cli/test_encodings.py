@@ -126,6 +126,21 @@ def test_digits_with_photographs_from_end_to_end(monkeypatch: pytest.MonkeyPatch
         assert account.counts.min() >= 2
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--resume"]])
+def test_more_copies_than_can_be_made_are_refused_before_anything_is_written(
+    options: list[str],
+) -> None:
+    huge = run(
+        *("encrypt", "images.npz", *INSIDE, "--copies", "100000000", "--out", "enc"), *options
+    )
+    assert huge.exit_code == 2
+    told = " ".join(huge.output.split())
+    assert "at most 268,435,456" in told
+    assert "Use at most `--copies 4473924`" in told
+    assert not Path("enc").exists()
+    assert not Path("ledger.sqlite").exists()
+
+
 def test_a_dry_run_writes_and_counts_nothing(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     text = ok("encrypt", "images.npz", *INSIDE, "--copies", "7", "--out", "enc", "--dry-run",

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from instahide.cli.main import app
 from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.ledger.ledger import Ledger
 
 NOISY = ["encrypt", "images.npz", "--scheme", "inside", "--k", "2", "--noise", "40"]
 NONE = "Differential privacy: none (no noise added)"
@@ -88,6 +90,48 @@ def test_images_that_are_there_twice_have_no_figure_beforehand() -> None:
     assert 0 < done < epsilon(limited)
     unlimited = said(*NOISY[:-2], "--out", "f", "--dry-run")
     assert NONE in unlimited
+
+
+def counted() -> list[int]:
+    with Ledger.open() as ledger:
+        return ledger.totals().counts.tolist()
+
+
+def _jpegs_and_copies() -> None:
+    """Six JPEG files in `first`; the same and their copies in PNG in `both`."""
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        small = Image.fromarray(generator.integers(0, 256, (8, 8, 3), np.uint8))
+        for folder in ("first", "both"):
+            jpeg = Path(folder, "ab"[number % 2], f"{number}.jpg")
+            jpeg.parent.mkdir(parents=True, exist_ok=True)
+            small.resize((64, 64), Image.Resampling.BICUBIC).save(jpeg, quality=95)
+        with Image.open(jpeg) as image:
+            image.save(jpeg.with_name(f"{number}-copy.png"))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("--scheme", "inside", "--k", "2", "--noise", "40"),
+        ("--encoder", "dp-instahide", "--encoder-settings", "noise=900"),
+    ],
+)
+def test_images_that_only_the_ledger_knows_to_be_one_have_no_figure_beforehand(
+    method: tuple[str, ...],
+) -> None:
+    _jpegs_and_copies()
+    second = ("encrypt", "both", *method, "--size", "8", "--out", "second")
+    # Nothing is known of the copies yet, and the figure holds for what is known.
+    assert "not known" not in said(*second, "--dry-run")
+    said("encrypt", "first", *method, "--size", "64", "--out", "first-encoded")
+    assert not EncodedFolder.open("first-encoded").manifest.limited
+    before = counted()
+    assert "Differential privacy: not known here" in said(*second, "--dry-run")
+    assert counted() == before
+    said(*second)
+    assert EncodedFolder.open("second").manifest.limited
+    assert "Differential privacy: not known here" in said("info", "second")
 
 
 @pytest.mark.parametrize("noise", ["-1", "inf", "nan"])

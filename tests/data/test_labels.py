@@ -65,6 +65,56 @@ def test_tasks_that_differ_are_refused() -> None:
         make_split(findings(), findings(names=("fluid", "mass")))
 
 
+def named(labels: list[int], *classes: str) -> ImageTable:
+    return ImageTable.from_arrays(PIXELS[: len(labels)], np.array(labels), classes)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "classes", "labels"),
+    [
+        (("cat", "dog"), ("dog", "cat"), ("cat", "dog"), [1, 0]),
+        (("cat", "dog", "eel"), ("eel", "dog"), ("cat", "dog", "eel"), [2, 1]),
+        (("cat", "dog", "eel"), ("cat", "dog"), ("cat", "dog", "eel"), [0, 1]),
+        (("cat", "dog"), ("cat", "dog", "eel"), ("cat", "dog", "eel"), [0, 1]),
+        (("0", "1"), ("0", "1", "2"), ("0", "1", "2"), [0, 1]),
+    ],
+)
+def test_a_split_keeps_the_class_of_every_image(
+    train: tuple[str, ...], test: tuple[str, ...], classes: tuple[str, ...], labels: list[int]
+) -> None:
+    split = make_split(named([0, 1, 1], *train), named([0, 1], *test))
+    assert split.train.classes == split.test.classes == classes
+    assert split.train.labels.tolist() == [0, 1, 1]
+    assert split.test.labels.tolist() == labels
+
+
+@pytest.mark.parametrize("test", [("cat", "eel"), ("0", "1"), ("eel", "cat", "dog")])
+def test_test_images_of_a_class_that_is_not_trained_are_refused(test: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=f"a class '{next(c for c in test if c != 'cat')}'"):
+        make_split(named([0, 1], "cat", "dog"), named([0, 1], *test))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint32, np.float64])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_whole_target_that_float32_does_not_hold_is_refused(kind: type, sign: int) -> None:
+    if sign < 0 and kind is np.uint32:
+        return
+    exact = np.arange(8, dtype=kind)[:, None]
+    exact[3] = sign * (1 << 24)
+    assert values(exact).labels[3] == sign << 24
+    exact[3] += kind(sign)
+    with pytest.raises(DataError, match=r"16777217.* would be rounded"):
+        values(exact)
+
+
+def test_fractions_are_stored_as_float32() -> None:
+    assert values(np.full((8, 1), 0.1)).labels.dtype == np.float32
+    unknown = ImageTable.from_arrays(
+        PIXELS, FINDINGS.astype(np.float64), ("mass", "fluid"), task="multi-label"
+    )
+    np.testing.assert_array_equal(unknown.labels, FINDINGS)
+
+
 def test_masks_of_segmentation_are_refused() -> None:
     masks = np.zeros((8, 6, 6), np.uint8)
     with pytest.raises(DataError, match=r"segmentation masks.*outlines"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from instahide import ImageTable, InstaHideError, Scheme
 from instahide.encodings import publish as module
-from instahide.encodings.folder import EncodedFolder
+from instahide.encodings.folder import EncodedFolder, new_shard_name
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.publish import Publication, encodings_a_shard, publish, threads
@@ -173,6 +174,63 @@ def test_nothing_is_left_where_nothing_fits_the_limit(tmp_path: Path, ledger: Le
         run(ledger, tmp_path / "more", 5, limit=1)
     assert open_store(tmp_path / "more").names() == set()
     assert len(run(ledger, tmp_path / "more", 5)) == 5 * IMAGES
+
+
+def failing(error: BaseException, after: int) -> Any:
+    """An engine that writes ``after`` shards and a file that is in no manifest, and then fails."""
+
+    def engine(*given: Any) -> Iterator[Any]:
+        store = given[2]
+        with closing(threads(*given)) as shards:
+            yield from islice(shards, after)
+            next(shards)
+        with store.writing(new_shard_name()) as path:
+            path.write_bytes(b"half of a shard")
+        raise error
+
+    return engine
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InstaHideError("It is full.", "Empty it."),
+        OSError("The disk fails."),
+        MemoryError(),
+        RuntimeError(),
+    ],
+)
+def test_what_fails_before_its_first_shard_leaves_no_folder(
+    tmp_path: Path, ledger: Ledger, error: Exception
+) -> None:
+    with pytest.raises(type(error)):
+        publish(publication(5), tmp_path / "enc", ledger, engine=failing(error, 0))
+    assert open_store(tmp_path / "enc").names() == set()
+    assert len(run(ledger, tmp_path / "enc", 5)) == 5 * IMAGES
+
+
+@pytest.mark.parametrize(("error", "after"), [(KeyboardInterrupt(), 0), (RuntimeError(), 1)])
+def test_what_was_interrupted_or_has_a_shard_is_resumed(
+    tmp_path: Path, ledger: Ledger, error: BaseException, after: int
+) -> None:
+    with pytest.raises(type(error)):
+        publish(publication(5), tmp_path / "enc", ledger, engine=failing(error, after))
+    assert len(EncodedFolder.open(tmp_path / "enc", partial=True).manifest.shards) == after
+    folder = run(ledger, tmp_path / "enc", 5, resume=True)
+    assert shown(folder).tolist() == [5] * IMAGES
+    assert folder.verify() == []
+
+
+def test_the_first_error_is_told_where_the_folder_cannot_be_removed(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("It cannot be removed.")
+
+    monkeypatch.setattr(LocalStore, "remove", fail)
+    failed = failing(RuntimeError("the first"), 0)
+    with pytest.raises(RuntimeError, match="the first"):
+        publish(publication(5), tmp_path / "enc", ledger, engine=failed)
 
 
 def test_whoever_may_enter_the_folder_may_read_it(tmp_path: Path, ledger: Ledger) -> None:

@@ -34,7 +34,7 @@ from instahide.cli.options import (
 )
 from instahide.data import ImageTable, open_images, open_pool
 from instahide.data.class_names import read_class_list
-from instahide.data.image_source import has_repeats
+from instahide.data.duplicates.content_hash import all_unique
 from instahide.data.labels import Task
 from instahide.data.read_settings import ReadSettings
 from instahide.encryption.scheme import Preset, Scheme
@@ -42,6 +42,9 @@ from instahide.errors import InstaHideError, LedgerError
 from instahide.utils.optional_deps import requires_extra
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from instahide.encodings.folder import EncodedFolder
     from instahide.encodings.ledger.ledger import Totals
     from instahide.encodings.publish import Engine, Publication
@@ -173,9 +176,11 @@ def _show_cost(publication: Publication, options: EncryptOptions) -> None:
     """Print the cost of `_publish`; nothing is written or counted."""
     from instahide.encodings.cost import estimate_cost
 
-    known = _known(publication.images, options)
-    cost = estimate_cost(publication, known.counts, options.out)
-    statements = _beforehand(publication, float(known.losses.max(initial=0)), options)
+    known, pictures = _known(publication.images, options)
+    cost = estimate_cost(publication, known.counts, options.out, pictures)
+    earlier = float(known.losses.max(initial=0))
+    repeats = not all_unique(pictures)
+    statements = _beforehand(publication, earlier, options, repeats=repeats)
     table = Table("what it comes to", "", show_header=False)
     table.add_row("encodings", f"{cost.encodings:,}")
     table.add_row("on disk, about", decimal(cost.bytes))
@@ -196,9 +201,15 @@ def _units(images: ImageTable) -> dict[str, int]:
 
 
 def _beforehand(
-    publication: Publication, earlier: float, options: EncryptOptions
+    publication: Publication, earlier: float, options: EncryptOptions, *, repeats: bool
 ) -> dict[str, str]:
-    """What noise guarantees of a publication; ``earlier`` is the largest loss so far.
+    """What noise guarantees of a publication.
+
+    Args:
+        publication: what would be published.
+        earlier: the largest loss of an image so far.
+        options: the options of the command.
+        repeats: whether some images are counted together.
 
     Raises:
         InstaHideError: `min_mse` cannot be kept, or delta is not between 0 and 1.
@@ -208,7 +219,7 @@ def _beforehand(
 
     images, scheme = publication.images, publication.method
     if not isinstance(scheme, Scheme):
-        uneven = options.max_exposure is not None or has_repeats(images)
+        uneven = options.max_exposure is not None or repeats
         manifest = publication.manifest().model_copy(update={"limited": uneven})
         return folders_statements([manifest], options.delta)
     limit, delta, noise = options.max_exposure, options.delta, bool(scheme.noise)
@@ -220,7 +231,7 @@ def _beforehand(
     if bounds.loss is not None and earlier <= most < bounds.loss:
         within = Guarantees.of(most, math.prod(images.shape), noise=noise, delta=delta)
         return within.statements(scope=_scope(images, options), at_most=True)
-    if limit is None and has_repeats(images) and math.isfinite(earlier):
+    if limit is None and repeats and math.isfinite(earlier):
         # Duplicates and groups go into more encodings than there are copies, by an unknown number.
         why = "there twice" if images.groups is None else "of one group"
         unknown = Guarantees(noise, delta=delta)
@@ -238,8 +249,11 @@ def _loss_limit(publication: Publication, scheme: Scheme, options: EncryptOption
     return LossLimit.for_min_mse(options.min_mse, scheme, images.shape, images.std).most
 
 
-def _known(images: ImageTable, options: EncryptOptions) -> Totals:
-    """The exposure of each distinct image or group; no ledger is created to read it."""
+def _known(images: ImageTable, options: EncryptOptions) -> tuple[Totals, NDArray[np.int64]]:
+    """The exposure of each distinct image or group, and `Ledger.pictures`.
+
+    No ledger is created to read them, and nothing is entered.
+    """
     import numpy as np
 
     from instahide.encodings.ledger.ledger import Ledger, Totals, default_ledger
@@ -247,9 +261,10 @@ def _known(images: ImageTable, options: EncryptOptions) -> Totals:
     path = options.ledger or default_ledger()
     if not path.exists():
         distinct = len(np.unique(images.content_ids))
-        return Totals(np.zeros(distinct, np.int64), *np.zeros((2, distinct)))
+        none = Totals(np.zeros(distinct, np.int64), *np.zeros((2, distinct)))
+        return none, images.content_ids
     with Ledger.open(path) as ledger:
-        return ledger.totals(images)
+        return ledger.totals(images), ledger.pictures(images)
 
 
 def _publish(publication: Publication, options: EncryptOptions) -> None:

@@ -32,6 +32,7 @@ from instahide.encryption.scheme import (
     label_mode_for,
 )
 from instahide.errors import InstaHideError, first_validation_error
+from instahide.utils.number_text import plain_float
 
 if TYPE_CHECKING:
     from instahide.encryption.guarantees.prior import PixelPrior
@@ -352,7 +353,7 @@ def numbers(text: str) -> tuple[float, ...]:
         InstaHideError: something else was typed.
     """
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(plain_float(part) for part in text.split(","))
     except ValueError as error:
         raise InstaHideError(
             f"{text!r} is not one number per channel.", "Write 0.29, or 0.49,0.48,0.45 for color."

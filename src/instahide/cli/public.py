@@ -16,6 +16,7 @@ from instahide.data.pixels import MOST_SIDE, ValueRange
 from instahide.data.public.scan_plan import MAX_GIGABYTES, MIN_SPREAD, ScanPoolPlan
 from instahide.data.readers.window import read_window
 from instahide.errors import InstaHideError
+from instahide.utils.number_text import plain_int
 
 #: Options of one kind of pools alone.
 PHOTO_OPTIONS = ("patch", "min_keypoints", "grey")
@@ -137,7 +138,7 @@ def _require_one_kind(options: PublicOptions) -> None:
 def _sides(text: str) -> tuple[int, ...]:
     """The sides of a patch that are typed as H,W or D,H,W."""
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(plain_int(part) for part in text.split(","))
     except ValueError:
         raise InstaHideError(
             f"{text!r} does not name the sides of a patch.", "Write H,W or D,H,W as in 64,64,64."

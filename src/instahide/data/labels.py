@@ -53,8 +53,33 @@ def make_labels(
             f"shape {array.shape}.",
             "Give a number for every image and column.",
         )
-    targets = (array if array.ndim == 2 else array[:, None]).astype(np.float32)
+    targets = as_targets(array if array.ndim == 2 else array[:, None])
     return targets, tuple(classes) if classes else tuple(map(str, range(targets.shape[1])))
+
+
+def as_targets(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    """``values`` as float32 targets.
+
+    Raises:
+        DataError: a whole number would become another.
+    """
+    with np.errstate(over="ignore"):
+        targets = values.astype(np.float32)
+    # As long doubles, which hold all integers of 64 bits on most machines.
+    exact, stored = values.astype(np.longdouble), targets.astype(np.longdouble)
+    changed = np.isfinite(exact) & (np.trunc(exact) == exact) & (exact != stored)
+    if changed.any():
+        raise inexact_target(f"The target {values[changed][0]}")
+    return targets
+
+
+def inexact_target(what: str) -> DataError:
+    """The error that says that ``what`` is a whole number that float32 does not hold."""
+    return DataError(
+        f"{what} would be rounded to another whole number: targets are float32, which holds whole "
+        "numbers up to 16,777,216.",
+        "Subtract a constant from the targets, or give them in a larger unit.",
+    )
 
 
 def least_columns(task: Task) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import Hashes
 from instahide.data.group_counts import GroupCounts, Strata, group_counts, largest_first, strata_of
-from instahide.data.labels import MAX_CLASSES, require_one_task, strata
+from instahide.data.labels import MAX_CLASSES, matched_labels, require_one_task, strata
 from instahide.data.readers.window import clipped
 from instahide.data.table import ImageTable
 from instahide.errors import DataError, InstaHideError
@@ -60,9 +60,11 @@ def class_count(labels: NDArray[np.generic]) -> int:
 def make_split(train: ImageTable, test: ImageTable) -> Split:
     """A split from two tables with the same classes.
 
+    Classes are matched by name. One table may lack the last classes of the other.
+
     Raises:
-        DataError: the images of the tables have different shapes or types of pixels, or their
-            labels have other columns.
+        DataError: the images of the tables have different shapes or types of pixels, their labels
+            have other columns, or the test images have a class that the training images lack.
     """
     if train.shape != test.shape:
         raise DataError(
@@ -81,12 +83,27 @@ def make_split(train: ImageTable, test: ImageTable) -> Split:
             "Training and test images have labels of other columns.",
             "Give both the same columns, in one order.",
         )
-    classes = max(train.classes, test.classes, key=len)
+    if train.task == "single-label":
+        train, test = _with_same_classes(train, test)
     # Test images lie within the range that the normalization is of, as those of queries must.
     test = clipped(test, train.value_range)
-    return Split(
-        replace(train, classes=classes), replace(test, classes=classes).normalized_like(train)
-    )
+    return Split(train, test.normalized_like(train))
+
+
+def _with_same_classes(train: ImageTable, test: ImageTable) -> tuple[ImageTable, ImageTable]:
+    """Both tables with the classes of the one that has more, or of ``train``."""
+    fewer, more = sorted((train.classes, test.classes), key=len)
+    if more[: len(fewer)] == fewer:
+        return replace(train, classes=more), replace(test, classes=more)
+    unknown = next((name for name in test.classes if name not in train.classes), None)
+    if unknown is not None:
+        raise DataError(
+            f"The test images have a class {unknown!r}, which is none of the training images: "
+            f"{', '.join(train.classes[:20])}.",
+            "Name the same classes for both, in one order.",
+        )
+    labels = matched_labels(test.labels, test.classes, train.classes, test.task)
+    return train, replace(test, labels=labels, classes=train.classes)
 
 
 def split_table(table: ImageTable, test_share: float) -> Split:

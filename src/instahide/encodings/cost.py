@@ -38,7 +38,10 @@ class CostEstimate:
 
 
 def estimate_cost(
-    publication: Publication, known: NDArray[np.int64], out: str | Path
+    publication: Publication,
+    known: NDArray[np.int64],
+    out: str | Path,
+    pictures: NDArray[np.int64] | None = None,
 ) -> CostEstimate:
     """Encode and write one shard, delete it, and extrapolate.
 
@@ -46,6 +49,8 @@ def estimate_cost(
         publication: what would be published.
         known: exposure of each image so far.
         out: the target folder or its URL; the time of an upload is not included.
+        pictures: (N,) numbers from 0, equal for images that are counted together, as of
+            `Ledger.pictures`; by default those of one picture, source or group.
 
     Raises:
         InstaHideError: the images do not fit the scheme.
@@ -57,7 +62,7 @@ def estimate_cost(
     # How often each image is drawn as a partner is approximately a Poisson variable.
     drawn = copies + np.random.default_rng().poisson(copies * partners, images)
     # Duplicates, and images of one group, are counted together.
-    ids = publication.images.content_ids
+    ids = publication.images.content_ids if pictures is None else pictures
     each = np.bincount(ids, weights=drawn)
     return CostEstimate(
         encodings=manifest.total,

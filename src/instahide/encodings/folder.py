@@ -10,7 +10,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -187,8 +187,23 @@ class FolderWriter:
         self._replace({"ended": ended})
 
     def abandon(self) -> None:
-        """Remove the manifest of a folder without shards."""
+        """Remove the manifest of a folder without shards, and shard files that it does not list."""
+        for name in self.store.names():
+            if re.fullmatch(SHARD_NAME, name):
+                self.store.remove(name)
         self.store.remove(NAME)
+
+    @contextmanager
+    def abandoned_on_error(self) -> Iterator[None]:
+        """`abandon` a folder without shards if the block fails; an interrupt leaves it."""
+        try:
+            yield
+        except Exception:
+            if not self.manifest.shards:
+                # If that fails too, the first error is the one to report.
+                with suppress(InstaHideError, OSError):
+                    self.abandon()
+            raise
 
     def _replace(self, changes: dict[str, object]) -> None:
         manifest = Manifest.model_validate({**dict(self.manifest), **changes})

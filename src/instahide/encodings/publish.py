@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from instahide.data import ImageTable
-from instahide.data.image_source import has_repeats
+from instahide.data.duplicates.content_hash import all_unique
 from instahide.data.labels import least_columns
 from instahide.encodings.folder import (
     EncodedFolder,
@@ -37,6 +37,7 @@ from instahide.encodings.folder import (
 from instahide.encodings.ledger.account import LedgerAccount
 from instahide.encodings.ledger.ledger import Ledger
 from instahide.encodings.manifest import Manifest, Shard, Values, max_abs
+from instahide.encodings.publication_size import require_few
 from instahide.encodings.shards import max_quantization_error
 from instahide.encodings.storage import Store
 from instahide.encryption.encoder import Encoded, Encoder, random_permutation
@@ -75,8 +76,9 @@ class Publication:
             keys, so that no two participants share a key stream.
 
     Raises:
-        InstaHideError: ``copies`` is below 1, the images cannot be stored as ``values``, or a
-            setting does not fit into a manifest.
+        InstaHideError: ``copies`` is below 1, there would be more than
+            `publication_size.MOST_ENCODINGS` encodings, the images cannot be stored as ``values``,
+            or a setting does not fit into a manifest.
     """
 
     images: ImageTable
@@ -90,6 +92,7 @@ class Publication:
         require_own_name(self.method)
         if self.copies < 1:
             raise InstaHideError(f"copies = {self.copies} is below 1.", "Use `copies=1` or more.")
+        require_few(len(self.images), self.copies)
         if len(self.images.classes) < least_columns(self.images.task):
             raise DataError(
                 f"The images are of one class alone: {', '.join(self.images.classes)}.",
@@ -233,6 +236,9 @@ def publish(
 ) -> EncodedFolder:
     """Encrypt images into the folder ``location``, or resume.
 
+    If it fails before the first shard is written, the folder is removed again. An interrupt leaves
+    it, to be resumed.
+
     Args:
         publication: what to publish.
         location: a folder that does not exist yet, or its URL.
@@ -259,9 +265,13 @@ def publish(
     account = ledger.account(publication.images, limit=limit, min_mse=min_mse, scheme=scheme)
     # Validates images and scheme before anything is written.
     encoder = publication.encoder(account)
-    uneven = account.limited or has_repeats(publication.images)
+    # The ledger may know that two images are one, although nothing in the table says so.
+    uneven = account.limited or not all_unique(account.pictures())
     manifest = publication.manifest().model_copy(update={"limited": uneven})
-    with writing_encodings(location, manifest, resume=resume) as writer:
+    with (
+        writing_encodings(location, manifest, resume=resume) as writer,
+        writer.abandoned_on_error(),
+    ):
         if method.has_data_set_key and writer.manifest.shards:
             raise InstaHideError(
                 f"{location} cannot be continued: all encodings of {method.name} share one key, "
@@ -277,7 +287,6 @@ def publish(
                     progress(shard.encodings)
         except ExposureLimitError:
             if not writer.manifest.shards:
-                writer.abandon()
                 raise
         writer.finish("limit" if len(work.left()) else "all")
     return EncodedFolder.open(location)

@@ -134,7 +134,10 @@ def begun_copies(path: Path) -> int | None:
     if not file.exists():
         return None
     try:
-        return int(json.loads(read_regular(file, _MOST_COPIES))["copies"])
+        copies = json.loads(read_regular(file, _MOST_COPIES))["copies"]
+        if type(copies) is not int or copies < 1:
+            raise ValueError("the count is not an integer of 1 or more")
+        return copies
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DamagedFileError(
             f"{file} is damaged ({failure_reason(error)}): the number of encodings is lost.",

@@ -151,6 +151,8 @@ CELLS = [CHALLENGE, "a", "1", "", "", "", "", *["0.5"] * len(FIGURES)]
         f"{HEADER}\n{','.join([*CELLS[:-1], 'nan'])}\n".encode(),
         f"{HEADER}\n{','.join([*CELLS[:-1], 'much'])}\n".encode(),
         f"{HEADER}\n{','.join([*CELLS[:-1], ''])}\n".encode(),
+        f"{HEADER}\n{','.join([*CELLS[:-1], '0_1'])}\n".encode(),
+        f"{HEADER}\n{','.join([*CELLS[:-1], chr(0xFF11)])}\n".encode(),
         "\n".join([HEADER, ",".join(CELLS), ",".join(["x", *CELLS[1:]])]).encode(),
     ],
 )

@@ -115,6 +115,24 @@ def test_a_rendition_that_went_out_first_counts_for_its_source(path: Path) -> No
         assert ledger.account(resized_to(source, 7)).counts.tolist() == [4] * 3
 
 
+def test_the_ledger_tells_without_an_account_which_rows_are_one_image(path: Path) -> None:
+    """`Ledger.pictures` finds what an account counts together, and enters nothing."""
+    source = ImageTable.from_arrays(pictures(4).transpose(0, 3, 1, 2), np.arange(4) % 2)
+    sizes = [resized_to(source, 16), resized_to(source, 12)]
+    # Eight pictures of their own, of which two each were made from sizes of one source.
+    made_from = np.concatenate([small.content_hashes for small in sizes])[:, None]
+    pixels = pictures(12)[4:].transpose(0, 3, 1, 2)
+    rows = ImageTable.from_arrays(pixels, np.arange(8) % 2, None, made_from)
+    with Ledger.open(path) as ledger:
+        assert ledger.pictures(rows).tolist() == list(range(8))
+        for small in sizes:
+            publish(ledger, small)
+        known = len(ledger.totals().counts)
+        assert ledger.pictures(rows).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+        assert len(ledger.totals().counts) == known
+        assert ledger.account(rows).pictures().tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
 def test_an_account_hears_of_a_source_that_another_finds(path: Path) -> None:
     source = ImageTable.from_arrays(pictures(3).transpose(0, 3, 1, 2), np.arange(3) % 2)
     small = resized_to(source, 16)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from instahide.data import ImageTable
 from instahide.encodings.ledger.counts import sum_counts
 from instahide.encodings.ledger.ledger import Ledger, default_ledger
-from instahide.encodings.ledger.schema import PAGE, create
+from instahide.encodings.ledger.schema import PAGE, create, with_crc
 from instahide.errors import InstaHideError
 from tests.encodings.ledger.recorder import drawn, some, table
 
@@ -172,6 +172,22 @@ def test_a_database_that_is_not_as_it_should_be(path: Path, change: str, words: 
         connection.execute(change)
     connection.close()
     with pytest.raises(InstaHideError, match=words):
+        Ledger.open(path)
+
+
+@pytest.mark.parametrize("value", [-1e6, float("nan")])
+@pytest.mark.parametrize("column", ["squares", "losses"])
+def test_sums_below_zero_are_refused_though_their_checksum_is_right(
+    path: Path, column: str, value: float
+) -> None:
+    written(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        first, counts, *_ = connection.execute("SELECT * FROM totals").fetchone()
+        sums = {name: np.ones(2000).tobytes() for name in ("squares", "losses")}
+        sums[column] = np.full(2000, value).tobytes()
+        row = with_crc(first, counts, sums["squares"], sums["losses"])
+        connection.execute("REPLACE INTO totals VALUES (?, ?, ?, ?, ?)", row)
+    with pytest.raises(InstaHideError, match="damaged"):
         Ledger.open(path)
 
 

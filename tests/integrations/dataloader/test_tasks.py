@@ -66,6 +66,7 @@ def test_mixed_targets_are_means_and_unknown_findings_stay_unknown() -> None:
         (MULTI_HOT, "single-label", "task='multi-label'"),
         (NUMBERS.float(), "single-label", "task='regression'"),
         (2 * MULTI_HOT, "multi-label", "values that a multi-label task does not have"),
+        (NUMBERS.long() + (1 << 24), "regression", "would be rounded"),
         (NUMBERS.float() / 0, "regression", "values that a regression task does not have"),
         (torch.zeros(COUNT, 8, 8, dtype=torch.int64), "multi-label", "its targets, numbers"),
     ],

@@ -38,6 +38,8 @@ def test_lists_are_texts() -> None:
         ({"local_epoch": 3}, "Did you mean `local_epochs`"),
         ({"rounds": 0}, "`rounds` is 0"),
         ({"shape": "3,32"}, "`shape`"),
+        ({"shape": "3,3_2,32"}, "`shape`"),
+        ({"class_weights": "1,1_0"}, "`class_weights`"),
         ({"mean": "high"}, "`mean`"),
         ({"dp": True, "scheme": "cross"}, "DP-SGD is a baseline on plain images"),
     ],

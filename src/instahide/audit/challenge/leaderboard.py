@@ -18,6 +18,7 @@ from instahide.audit.challenge.submission import SubmissionFacts
 from instahide.errors import DamagedFileError, DataError, failure_reason
 from instahide.utils.atomic_write import atomic_write, read_regular
 from instahide.utils.csv_text import csv_text
+from instahide.utils.number_text import plain_float
 
 #: Largest size of a leaderboard in bytes.
 MOST_BYTES = 1 << 24
@@ -176,7 +177,7 @@ def _entry(row: Mapping[str, str | None]) -> Entry:
     cells = values[len(TEXTS) :]
     figures = None
     if any(cells):
-        figures = {name: float(str(cell)) for name, cell in zip(FIGURES, cells, strict=True)}
+        figures = {name: plain_float(str(cell)) for name, cell in zip(FIGURES, cells, strict=True)}
         if not all(map(math.isfinite, figures.values())):
             raise ValueError("a figure is not finite")
     return Entry(challenge, attack, version, author, url, at, note, figures)

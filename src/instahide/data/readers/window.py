@@ -14,6 +14,7 @@ from instahide.data.cache import cache_folder, memory_mapped
 from instahide.data.pixels import Pixels, ValueRange, clip_pixels, is_eight_bit
 from instahide.data.table import ImageTable
 from instahide.errors import DataError
+from instahide.utils.number_text import plain_float
 
 #: A range of pixel values; percentiles of all pixels, as ``("1%", "99%")``; the range that DICOM
 #: files state; or all values that there are.
@@ -38,7 +39,7 @@ def read_window(text: str) -> Window:
     if all(part.endswith("%") for part in parts):
         return require_window((parts[0], parts[1]))
     try:
-        return require_window((float(parts[0]), float(parts[1])))
+        return require_window((plain_float(parts[0]), plain_float(parts[1])))
     except ValueError:
         raise _unknown(text) from None
 
@@ -55,7 +56,7 @@ def require_window(window: Window) -> Window:
         return window
     percentages = _percentages(window)
     try:
-        low, high = percentages or (float(window[0]), float(window[1]))
+        low, high = percentages or (_bound(window[0]), _bound(window[1]))
     except (ValueError, TypeError, IndexError):
         raise _unknown(window) from None
     if not np.isfinite([low, high]).all() or not low < high or len(window) != 2:
@@ -131,11 +132,15 @@ def percentile_range(pixels: Pixels, window: tuple[str, str]) -> ValueRange:
     return low, high
 
 
+def _bound(value: object) -> float:
+    return plain_float(value) if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+
+
 def _percentages(window: tuple[object, object]) -> tuple[float, float] | None:
     if not all(isinstance(part, str) and part.endswith("%") for part in window):
         return None
     try:
-        low, high = (float(str(part)[:-1]) for part in window)
+        low, high = (plain_float(str(part)[:-1]) for part in window)
     except ValueError:
         raise _unknown(window) from None
     return low, high

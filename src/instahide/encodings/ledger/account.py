@@ -89,10 +89,8 @@ class LedgerAccount(Exposure):
         return merge_ids(ids, self.pictures())
 
     def pictures(self) -> NDArray[np.int64]:
-        """(N,) numbers below N, equal for rows that are counted together."""
-        entries = self._entries.reshape(self.images, -1).astype(np.int64)
-        rows, _ = np.nonzero(entries >= 0)
-        return connected_ids(rows, entries[entries >= 0], self.images)
+        """(N,) numbers from 0, equal for rows that are counted together."""
+        return rows_together(self._entries.reshape(self.images, -1).astype(np.int64))
 
     def require_rate(self, rate: float) -> None:
         """As `Exposure.require_rate`."""
@@ -301,6 +299,15 @@ def _reopened(
             "Restore the newest copy: this one counts too little.",
         )
     return LedgerAccount(file, hashes, limit, rate, loss_limit)
+
+
+def rows_together(entries: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) numbers from 0, equal for rows with a common entry in ``entries`` (N, w).
+
+    Empty places are -1. A row without an entry is counted alone.
+    """
+    rows, _ = np.nonzero(entries >= 0)
+    return connected_ids(rows, entries[entries >= 0], len(entries))
 
 
 def greatest(totals: NDArray[Scalar], entries: NDArray[np.generic]) -> NDArray[Scalar]:

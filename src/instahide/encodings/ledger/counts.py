@@ -98,6 +98,8 @@ class LedgerCounts:
         self.losses = np.concatenate([np.empty(0, np.float64), *losses])
         if not len(self.counts) == len(self.squares) == len(self.losses) == images:
             raise ValueError("Not a count and two sums for each image.")
+        if not ((self.squares >= 0).all() and (self.losses >= 0).all()):
+            raise ValueError("A sum of squares is below zero, or no number.")
 
     def _split(self, takes: Iterable[Row]) -> Iterator[list[Row]]:
         """``takes`` in parts that are efficient to add up together."""

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data import ImageSource, ImageTable
-from instahide.data.duplicates.content_hash import Hashes
+from instahide.data.duplicates.content_hash import Hashes, merge_ids
 from instahide.data.duplicates.group_hash import Groups, group_hashes
 from instahide.data.duplicates.image_view import image_view
 from instahide.data.image_source import keys_of
 from instahide.data.items import MapDataset
-from instahide.encodings.ledger.account import LedgerAccount, greatest
+from instahide.encodings.ledger.account import LedgerAccount, greatest, rows_together
 from instahide.encodings.ledger.file_watch import resolve_path
 from instahide.encodings.ledger.image_hash import salted_keys
 from instahide.encodings.ledger.image_names import primary
@@ -186,6 +186,18 @@ class Ledger:
             _most_of_each(of_row, greatest(file.squares, entries)),
             _most_of_each(of_row, greatest(file.losses, entries)),
         )
+
+    def pictures(self, images: ImageTable) -> NDArray[np.int64]:
+        """(N,) numbers from 0, equal for rows that an account of ``images`` counts together.
+
+        These are rows of one picture, source or group, and rows that the ledger knows to show the
+        same image. Nothing is entered.
+
+        Raises:
+            InstaHideError: the ledger cannot be used.
+        """
+        known = rows_together(self._file.find(self._hashes(images, progress=False)))
+        return merge_ids(images.content_ids, known)
 
     def close(self) -> None:
         """Close the file; accounts cannot be used any more.

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.data.labels import Task
+from instahide.data.labels import Task, as_targets
 from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.data.normalization.normalization import (
     Normalization,
@@ -202,7 +202,7 @@ def _targets(values: NDArray[np.generic], count: int, task: Task) -> NDArray[np.
             f"Collate one row of numbers of every item for a {task} task. Segmentation masks are "
             "not supported.",
         )
-    targets = values.reshape(count, -1).astype(np.float32)
+    targets = as_targets(values.reshape(count, -1))
     known = np.isfinite(targets)
     if task == "multi-label":
         known = np.isnan(targets) | ((targets >= 0) & (targets <= 1))

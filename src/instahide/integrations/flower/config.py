@@ -14,6 +14,7 @@ from instahide.errors import DataError, InstaHideError
 from instahide.integrations.flower.untrusted_values import printable
 from instahide.training.models import NETWORKS
 from instahide.training.settings import Number, Positive, TrainSettings, Weights, Whole
+from instahide.utils.number_text import plain_float, plain_int
 
 #: Most characters of a value: enough for the names of thousands of classes.
 MOST_TEXT = 100_000
@@ -38,14 +39,14 @@ def _numbers(value: object) -> object:
 def _weights(value: object) -> object:
     numbers = _numbers(value)
     try:
-        return [float(number) for number in numbers]  # type: ignore[attr-defined]
+        return [plain_float(str(number)) for number in numbers]  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         return value
 
 
 def _sizes(value: object) -> object:
     try:
-        return tuple(int(word) for word in _words(value))  # type: ignore[attr-defined]
+        return tuple(plain_int(str(word)) for word in _words(value))  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         return value
 

@@ -27,6 +27,7 @@ from instahide.integrations.dataloader.batch_fields import field_paths
 from instahide.integrations.dataloader.supported_loaders import map_dataset
 from instahide.integrations.dataloader.wrap import EncodingLoader, encode_loader
 from instahide.integrations.lightning.loaders import TrainingLoader, give_encrypted, give_plain
+from instahide.integrations.lightning.stored_counts import read_counts
 from instahide.training.distributed.exposure import DistributedExposure
 
 
@@ -178,27 +179,29 @@ class InstaHideCallback(Callback):
         """Continue the counts of a checkpoint; no count decreases.
 
         Raises:
+            DamagedFileError: the state is incomplete, or a count is not an integer of 0 or more.
             SchemeError: the run of the checkpoint used another scheme.
             LedgerError: only one of the two runs counts in a ledger.
         """
         if self._trainer is not None and not self._trainer.training:
             return
-        scheme = Scheme.from_json(state_dict["scheme"])
-        if scheme != self.scheme:
+        stored = read_counts(state_dict)
+        if stored.scheme != self.scheme:
             raise SchemeError(
-                f"The checkpoint's run encrypted by {scheme}, this one would by {self.scheme}.",
+                f"The checkpoint's run encrypted by {stored.scheme}, this one would by "
+                f"{self.scheme}.",
                 "Resume with the scheme of the checkpoint, or start a new run.",
             )
-        if bool(state_dict.get("ledger")) != (self._ledger is not None):
+        if stored.ledger != (self._ledger is not None):
             raise LedgerError(
                 "The checkpoint's run counted in a ledger, and this one does not, or the other way "
                 "round: encodings of one of them would not be counted.",
                 "Resume with the same ledger=, or with none.",
             )
-        for place, stored in state_dict["counts"].items():
-            exposure = self._exposure(place, len(stored))
-            count = exposure.raise_to if state_dict["run"] == self._run else exposure.add
-            count(stored.numpy())
+        for place, counts in stored.counts.items():
+            exposure = self._exposure(place, len(counts))
+            count = exposure.raise_to if stored.run == self._run else exposure.add
+            count(counts)
 
     def _encoded(self, loader: TrainingLoader) -> EncodingLoader:
         dataset = map_dataset(loader.unwrapped.dataset)

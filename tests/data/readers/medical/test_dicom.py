@@ -179,6 +179,33 @@ def test_values_are_rescaled_and_inverted(
     np.testing.assert_array_equal(inside, (before >= 0) & (before <= 79))
 
 
+@pytest.mark.parametrize(
+    ("frames", "elements"),
+    [
+        (1, {"RescaleSlope": "1_0", "RescaleIntercept": 0}),
+        (1, {"RescaleSlope": 1, "RescaleIntercept": "1_0"}),
+        (1, {"WindowCenter": "1_0", "WindowWidth": 20}),
+        (1, {"WindowCenter": ["10", "1_0"], "WindowWidth": ["20", "20"]}),
+        (1, {"ImagePositionPatient": ["0", "0", "1_0"]}),
+        (10, {"NumberOfFrames": "1_0"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_a_number_that_only_python_reads_is_refused(tmp_path, frames, elements):
+    values = np.zeros((frames, 4, 6), np.uint8)
+    plain = {
+        name: [str(text).replace("_", "") for text in value]
+        if isinstance(value, list)
+        else str(value).replace("_", "")
+        for name, value in elements.items()
+    }
+    (tmp_path / "a.dcm").write_bytes(made(values if frames > 1 else values[0], **plain))
+    decode_dicom(tmp_path / "a.dcm")
+    (tmp_path / "a.dcm").write_bytes(made(values if frames > 1 else values[0], **elements))
+    with pytest.raises(InstaHideError, match="not written in the digits 0 to 9"):
+        decode_dicom(tmp_path / "a.dcm")
+
+
 def study(root: Path, **elements: object) -> Path:
     """Two classes of two scans in files without suffix, with an index beside them."""
     for number in range(4):

@@ -155,6 +155,17 @@ def changed(row: int, column: int, value: str) -> list[tuple[str, ...]]:
         (changed(2, 0, "gone.png"), {"label_columns": ["class"]}, "Row 2 .*cannot be read"),
         (changed(2, 1, ""), {"label_columns": ["class"]}, "Row 2 .*has no class"),
         (changed(2, 2, "-1"), {"label_columns": ["mass", "nodule"]}, "from -1 to 1"),
+        (changed(2, 4, "4_1"), {"label_columns": ["age"], "task": "regression"}, "Row 2 .*'age'"),
+        (
+            changed(2, 4, "\uff14\uff11"),
+            {"label_columns": ["age"], "task": "regression"},
+            "Row 2 .*'age'.*digits 0 to 9",
+        ),
+        (
+            changed(2, 4, "16777217"),
+            {"label_columns": ["age"], "task": "regression"},
+            "row 2 .*'age', would be rounded",
+        ),
         (changed(2, 4, ""), {"label_columns": ["age"], "task": "regression"}, "not a finite"),
         (changed(2, 6, "x"), {"label_columns": ["class"], "split_column": "split"}, "Row 2"),
         (
@@ -169,6 +180,31 @@ def test_what_is_not_usable_is_refused_without_a_name_of_a_person(folder, rows, 
     with pytest.raises(InstaHideError, match=message) as caught:
         opened(folder, table(folder, rows, **options))
     assert not any(name in str(caught.value) for name in NAMES)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("options", "groups"),
+    [
+        ({"label_columns": ["class"], "group_column": "class"}, [0, 1, 0, 1, 0, 1]),
+        ({"label_columns": ["class"], "group_column": "file"}, [0, 1, 2, 3, 4, 5]),
+        ({"label_columns": ["mass", "nodule"], "group_column": "nodule"}, [0, 1, 2, 3, 4, 4]),
+        ({"label_columns": ["file"], "group_column": "file"}, [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_a_column_may_be_used_twice(folder, suffix, options, groups):
+    labels = table(folder, **options)
+    if suffix == "parquet":
+        pa = pytest.importorskip("pyarrow")
+        import pyarrow.parquet as pq
+
+        path = folder.parent / "labels.parquet"
+        columns = {name: [row[place] for row in ROWS[1:]] for place, name in enumerate(ROWS[0])}
+        pq.write_table(pa.table(columns), path)
+        labels = LabelTable(path, **options)
+    images = opened(folder, labels)
+    assert images.content_ids.tolist() == groups
+    assert len(images) == 6
 
 
 def test_classes_that_all_agreed_on(folder):

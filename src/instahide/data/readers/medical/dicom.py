@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,8 +141,8 @@ def read_slice(path: Path) -> Slice:
     dataset = pydicom.dcmread(io.BytesIO(content), specific_tags=list(TAGS))
     _require_known(dataset, file_bytes)
     pixels, window = _values(dataset)
-    orientation = np.asarray(dataset.get("ImageOrientationPatient") or [], np.float64)
-    position = np.asarray(dataset.get("ImagePositionPatient") or [], np.float64)
+    orientation = np.asarray(_plain(dataset.get("ImageOrientationPatient")) or [], np.float64)
+    position = np.asarray(_plain(dataset.get("ImagePositionPatient")) or [], np.float64)
     return Slice(_channels_first(dataset, pixels), window, orientation, position)
 
 
@@ -151,7 +151,10 @@ def _require_known(dataset: Dataset, file_bytes: int) -> None:
     if "PixelData" not in dataset and "FloatPixelData" not in dataset:
         raise RefusedError("it holds no image")
     rows, columns = int(dataset.Rows), int(dataset.Columns)
-    samples, frames = int(dataset.SamplesPerPixel), int(dataset.get("NumberOfFrames", 1) or 1)
+    samples, frames = (
+        int(dataset.SamplesPerPixel),
+        int(_plain(dataset.get("NumberOfFrames", 1)) or 1),
+    )
     allocated = int(dataset.BitsAllocated)
     kind = str(dataset.PhotometricInterpretation)
     if min(rows, columns, frames) < 1 or (kind in _GREY or kind == _PALETTE) != (samples == 1):
@@ -231,7 +234,7 @@ def _mapping(dataset: Dataset) -> _Mapping:
             slope, intercept = part.get("RescaleSlope"), part.get("RescaleIntercept")
             if slope is None or intercept is None:
                 raise RefusedError("it states a rescale slope or an intercept, but not both")
-            rescales.add((float(slope), float(intercept)))
+            rescales.add((float(_plain(slope)), float(_plain(intercept))))
     for part in _groups(dataset, "FrameVOILUTSequence"):
         if part.get("WindowWidth") is not None:
             windows.add(_window(part))
@@ -239,6 +242,18 @@ def _mapping(dataset: Dataset) -> _Mapping:
         raise RefusedError("its frames are rescaled differently; save each as a file of its own")
     slope, intercept = rescales.pop() if rescales else (1.0, 0.0)
     return _Mapping(slope, intercept, windows.pop() if len(windows) == 1 else None)
+
+
+def _plain(value: Any) -> Any:
+    """``value``, one or more numbers, after a check that their texts are of ASCII digits.
+
+    pydicom reads them as Python does, which also takes ``1_0``.
+    """
+    for one in value if isinstance(value, MutableSequence) else [value]:
+        text = getattr(one, "original_string", "")
+        if "_" in text or not text.isascii():
+            raise RefusedError("it holds a number that is not written in the digits 0 to 9")
+    return value
 
 
 def _groups(dataset: Dataset, name: str) -> Iterator[Dataset]:
@@ -253,7 +268,7 @@ def _window(part: Dataset) -> ValueRange | None:
     """The first window that ``part`` states, by DICOM part 3, C.11.2.1.2; None of other kinds."""
     function = str(part.get("VOILUTFunction") or "LINEAR")
     center, width = (
-        float(np.atleast_1d(part.get(name))[0]) for name in ("WindowCenter", "WindowWidth")
+        float(np.atleast_1d(_plain(part.get(name)))[0]) for name in ("WindowCenter", "WindowWidth")
     )
     if function == "LINEAR_EXACT" and width > 0:
         return center - width / 2, center + width / 2

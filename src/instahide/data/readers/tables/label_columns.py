@@ -26,11 +26,12 @@ MOST_ROWS = 10_000_000
 
 
 def read_columns(path: Path, wanted: Sequence[str]) -> Columns:
-    """The ``wanted`` columns of a table, with the texts of all rows.
+    """The ``wanted`` columns of a table, with the texts of all rows; a name may occur twice.
 
     Raises:
         DataError: the file cannot be read, or lacks a column.
     """
+    wanted = list(dict.fromkeys(wanted))
     if path.suffix.lower() in (".parquet", ".pq"):
         return _from_parquet(path, wanted)
     try:

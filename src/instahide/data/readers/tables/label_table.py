@@ -13,7 +13,7 @@ from instahide.data.class_names import require_class_names
 from instahide.data.duplicates.content_hash import duplicate_ids
 from instahide.data.duplicates.group_hash import group_hashes
 from instahide.data.group_counts import strata_of
-from instahide.data.labels import Labels, Task, require_labels, strata
+from instahide.data.labels import Labels, Task, inexact_target, require_labels, strata
 from instahide.data.readers.listing import Listing
 from instahide.data.readers.medical.dicom_series import series_files
 from instahide.data.readers.skipped import UNREADABLE, UNUSED_PART, Skipped
@@ -22,6 +22,7 @@ from instahide.data.readers.tables.label_columns import read_columns
 from instahide.data.splits import grouped_split, stratified_split
 from instahide.errors import DataError
 from instahide.utils.atomic_write import require_regular
+from instahide.utils.number_text import plain_float
 
 #: Largest number of columns of labels.
 MOST_COLUMNS = 4096
@@ -208,13 +209,16 @@ def _number(text: str, where: str) -> float:
     if word in _UNKNOWN:
         return float("nan")
     try:
-        return _WORDS[word] if word in _WORDS else float(text)
+        number = _WORDS[word] if word in _WORDS else plain_float(text)
     except ValueError:
         raise DataError(
             f"{where} holds no number.",
-            "Write a number, or nothing where a finding is not known; of class names, use one "
-            "column with `task='single-label'`.",
+            "Write a number in the digits 0 to 9, or nothing where a finding is not known; of "
+            "class names, use one column with `task='single-label'`.",
         ) from None
+    if number.is_integer() and float(np.float32(number)) != number:
+        raise inexact_target(f"The number of {where[0].lower()}{where[1:]},")
+    return number
 
 
 def _files(folder: Path, names: list[str], rows: tuple[str, ...]) -> tuple[Path, ...]:
