@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from instahide.data.pixel_units import require_same_unit
 from instahide.errors import InstaHideError
@@ -33,6 +35,18 @@ def test_eight_bits_are_no_measured_values(dtype: type, window: tuple[float, flo
     pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 16, 16)).astype(dtype)
     with pytest.raises(InstaHideError, match="another unit"):
         require_same_unit(pixels, window)
+
+
+@pytest.mark.parametrize("scale", [lambda x: 2 * x - 1, lambda x: (x - x.mean()) / x.std()])
+def test_scaled_pixels_are_no_shares_of_a_range(
+    scale: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> None:
+    shares = np.random.default_rng(0).random((20, 1, 8, 8), np.float32)
+    require_same_unit(shares, (0.0, 1.0))
+    # A little below, as after resizing.
+    require_same_unit(shares - np.float32(0.02), (0.0, 1.0))
+    with pytest.raises(InstaHideError, match="another unit"):
+        require_same_unit(scale(shares), (0.0, 1.0))
 
 
 def test_large_volumes_are_looked_at_in_part() -> None:

@@ -15,6 +15,9 @@ _SAMPLED = 1 << 23
 #: Pixels that span less than this part of the range are taken to be in another unit, such as 12-bit
 #: pixels among 16-bit ones.
 LEAST_SPAN = 8
+#: The range of rescaled images, which no image leaves; and how far and how often values may be
+#: below it, as after resizing.
+UNIT, BELOW, SELDOM = (0.0, 1.0), 0.05, 0.01
 
 
 def require_same_unit(
@@ -29,8 +32,8 @@ def require_same_unit(
         others: what it calls the other images.
 
     Raises:
-        DataError: they are of another bit depth, most of them are above the range, or they fill
-            little of it.
+        DataError: they are of another bit depth, most of them are above the range, they fill little
+            of it, or they are below that of 0 to 1, as values from -1 to 1 are.
     """
     low, high = value_range
     sample = _sample(pixels)
@@ -42,6 +45,7 @@ def require_same_unit(
         (eight_bits and not in_eight_bits)
         or (value_range == EIGHT_BIT and not eight_bits)
         or (bright > high).sum() > len(bright) / 2
+        or (value_range == UNIT and (sample < -BELOW).mean() > SELDOM)
         or np.ptp(sample.clip(low, high)) < (high - low) / LEAST_SPAN
     ):
         raise DataError(

@@ -54,19 +54,20 @@ duplicated = st.lists(st.integers(0, 9), min_size=2, max_size=25)
     public=duplicated,
     k=st.integers(1, 6),
     private_k=st.integers(1, 6),
+    apart=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_a_mix_never_holds_a_picture_twice_and_counts_are_those_of_pictures(
-    private: list[int], public: list[int], k: int, private_k: int, seed: int
+    private: list[int], public: list[int], k: int, private_k: int, apart: bool, seed: int
 ) -> None:
+    public = [one + 10 * apart for one in public]
     private_k = min(private_k, k)
     cross = private_k < k
     scheme = Scheme(k=k, private_k=private_k, c1=1.0, c2=0.0)
     images, others = table(private), pool(public) if cross else None
-    both = len(set(private) & set(public))
     enough = len(set(private)) >= private_k and (
-        not cross or len(set(public)) - min(both, private_k) >= k - private_k
+        not cross or (len(set(public)) >= k - private_k and not set(private) & set(public))
     )
     generator = np.random.default_rng(seed)
     rows = generator.integers(0, len(private), 40)
@@ -122,17 +123,18 @@ def test_partners_are_uniform_over_the_rows_that_are_allowed(private_k: int) -> 
 
 
 def test_public_partners_are_uniform_over_the_rows_that_are_allowed() -> None:
-    private, public = np.array([0, 1, 1, 2]), np.array([5, 1, 1, 6, 0, 6, 7])
-    pools, scheme, count = PartnerPools.of(private, public), Scheme.cross(3), 200_000
+    private, public = np.array([0, 1, 1, 2]), np.array([5, 3, 3, 6, 4, 6, 7])
+    pools, scheme, count = PartnerPools.of(private, public), Scheme.cross(4), 200_000
     drawn = sampler.partners(
         KeyStream().next_block(), scheme, np.full(count, 3), private=4, public=7, pools=pools
     )
-    for partner in range(3):
-        given_it = drawn[drawn[:, 1] == partner, 2]
-        allowed = np.flatnonzero(~np.isin(public, [private[3], private[partner]]))
+    for partner in range(7):
+        given_it = drawn[drawn[:, 2] == partner, 3]
+        allowed = np.flatnonzero(public != public[partner])
         counts = np.bincount(given_it, minlength=7)
         assert counts.sum() == counts[allowed].sum()
         assert stats.chisquare(counts[allowed]).pvalue > ALPHA
+    assert stats.chisquare(np.bincount(drawn[:, 2], minlength=7)).pvalue > ALPHA
     assert stats.chisquare(np.bincount(drawn[:, 1], minlength=4)[:3]).pvalue > ALPHA
 
 
@@ -191,8 +193,16 @@ def test_an_encoding_never_shows_a_picture_alone() -> None:
 def test_too_few_pictures_are_refused_and_counted() -> None:
     with pytest.raises(InstaHideError, match="the 40 images have 3"):
         Encoder(Scheme.inside(4), table(np.arange(40) % 3))
-    with pytest.raises(InstaHideError, match="the 30 public images show 3, of which 2 are private"):
-        Encoder(Scheme.cross(4), table([0, 1, 4, 5]), pool([0, 1, 9] * 10))
+    with pytest.raises(InstaHideError, match="the 30 public images show 3"):
+        Encoder(Scheme.cross(6), table([0, 1, 4, 5]), pool([7, 8, 9] * 10))
+
+
+def test_a_pool_with_private_images_is_refused_as_nobody_would_count_them() -> None:
+    mine, theirs = table([0, 1, 4, 5]), pool([0, 1, 9] * 10)
+    with pytest.raises(InstaHideError, match="2 of the public pictures are private images too"):
+        Encoder(Scheme.cross(4), mine, theirs)
+    # Where no public image is drawn, it does not matter.
+    Encoder(Scheme.inside(4), mine)
 
 
 class Items:
@@ -238,7 +248,7 @@ def test_data_sets_of_all_kinds_find_the_same_pictures() -> None:
     assert part.content_ids.tolist() == [0, 0, 1]
 
 
-def test_a_public_image_that_a_float_data_set_holds_is_kept_out_of_its_mixes() -> None:
+def test_a_public_image_that_a_float_data_set_holds_is_found() -> None:
     class Plain(Items):
         def __getitem__(self, index: int) -> tuple[NDArray[np.float32], int]:
             self.random = np.random.default_rng(5)
@@ -257,7 +267,7 @@ def test_new_crops_are_looked_at_in_every_epoch() -> None:
     # One photograph that is as large as a patch: all its crops are one picture.
     photo = np.random.default_rng(0).integers(0, 256, (4, 4, 1), np.uint8)
     with pytest.raises(InstaHideError, match="public images show 1"):
-        Encoder(Scheme.cross(4), table([0, 1, 2]), PhotoCrops((photo,), 4, 4))
+        Encoder(Scheme.cross(4), table([1, 2, 3]), PhotoCrops((photo,), 4, 4))
 
 
 def test_the_limit_is_one_of_pictures() -> None:

@@ -90,7 +90,8 @@ def test_a_rank_has_a_key_domain_of_its_own(tmp_path: Path) -> None:
 
 def test_a_limit_of_each_rank_for_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     exposure = Exposure(COUNT, limit=9)
-    encode_loader(loader(), ALONE, exposure=exposure)
+    early = encode_loader(loader(), ALONE, exposure=exposure)
+    next(iter(early))
     # Two processes, of which none needs to be there to see that this will not do.
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
@@ -98,6 +99,14 @@ def test_a_limit_of_each_rank_for_itself_is_refused(monkeypatch: pytest.MonkeyPa
     with pytest.raises(InstaHideError, match="2 processes would each"):
         encode_loader(loader(), ALONE, exposure=exposure)
     encode_loader(loader(), ALONE, exposure=Exposure(COUNT))
+    # Wrapped before the processes met; and launched together, whether they meet or not.
+    with pytest.raises(InstaHideError, match="2 processes would each"):
+        next(iter(early))
+    monkeypatch.undo()
+    next(iter(early))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InstaHideError, match="3 processes would each"):
+        next(iter(early))
 
 
 @pytest.mark.slow

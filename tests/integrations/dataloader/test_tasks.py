@@ -65,6 +65,8 @@ def test_mixed_targets_are_means_and_unknown_findings_stay_unknown() -> None:
     [
         (MULTI_HOT, "single-label", "task='multi-label'"),
         (NUMBERS.float(), "single-label", "task='regression'"),
+        (NUMBERS[:, None].float(), "single-label", "task='regression'"),
+        (MULTI_HOT.float(), "single-label", "task='multi-label'"),
         (2 * MULTI_HOT, "multi-label", "values that a multi-label task does not have"),
         (NUMBERS.long() + (1 << 24), "regression", "would be rounded"),
         (NUMBERS.float() / 0, "regression", "values that a regression task does not have"),
@@ -74,6 +76,21 @@ def test_mixed_targets_are_means_and_unknown_findings_stay_unknown() -> None:
 def test_labels_that_are_not_of_the_task_are_refused(labels: Tensor, task: Task, said: str) -> None:
     with pytest.raises(InstaHideError, match=said):
         labels_of(labels, task)
+
+
+def test_soft_labels_may_be_rounded_to_float16() -> None:
+    shares = torch.rand(COUNT, 1000, generator=torch.Generator().manual_seed(0)).softmax(1)
+    found = labels_of(shares.half(), "single-label")
+    torch.testing.assert_close(found, shares, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("views", [(2, 3), (5, 3), (10, 1), (2, 4)])
+def test_several_views_of_an_item_are_no_volumes(views: tuple[int, int]) -> None:
+    """Each view would be one more encoding, all of one mix under masks of their own."""
+    crops = torch.randn(COUNT, *views, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = DataLoader(TensorDataset(crops, NUMBERS % 4), batch_size=8)
+    with pytest.raises(InstaHideError, match="several views or crops"):
+        next(iter(encode_loader(data, Scheme.inside(2), classes=4)))
 
 
 def test_masks_of_segmentation_are_refused() -> None:

@@ -74,15 +74,12 @@ class PartnerPools:
         public_ids: (M,) int32, likewise, with the same numbers.
         private: the private rows.
         public: the public rows.
-        shared: (N, 2) int32 for each private place, the span of its picture among the public ones,
-            empty if it has none; (0, 2) if no picture is both.
     """
 
     private_ids: NDArray[np.int32]
     public_ids: NDArray[np.int32]
     private: PartnerPool
     public: PartnerPool
-    shared: NDArray[np.int32]
 
     @classmethod
     def of(cls, private: Ids, public: Ids) -> PartnerPools:
@@ -91,13 +88,8 @@ class PartnerPools:
 
     @classmethod
     def _of(cls, private_ids: NDArray[np.int32], public_ids: NDArray[np.int32]) -> PartnerPools:
-        private, public = PartnerPool.of(private_ids), PartnerPool.of(public_ids)
-        ordered, wanted = public_ids[public.rows], private_ids[private.rows]
-        spans = [np.searchsorted(ordered, wanted, side) for side in ("left", "right")]
-        shared = np.stack(spans, axis=1).astype(np.int32)
-        if not (shared[:, 1] > shared[:, 0]).any():
-            shared = shared[:0].copy()
-        return cls(private_ids, public_ids, private, public, shared)
+        pools = PartnerPool.of(private_ids), PartnerPool.of(public_ids)
+        return cls(private_ids, public_ids, *pools)
 
     @property
     def pictures(self) -> tuple[int, ...]:
@@ -183,7 +175,7 @@ def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
     """Check that there are enough distinct pictures, of different groups, for a mix.
 
     Raises:
-        SchemeError: there are too few.
+        SchemeError: there are too few, or a public image is a private one too.
     """
     if pools is None:
         return
@@ -194,11 +186,15 @@ def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
             f"{len(pools.private)} images have {private}.",
             "Lower k, or use more different images, of more groups.",
         )
-    if scheme.public_k and public - min(both, scheme.private_k) < scheme.public_k:
-        equal = f", of which {both} are private images as well" if both else ""
+    if scheme.public_k and both:
         raise SchemeError(
-            f"A mix needs {scheme.public_k} public images that are different pictures from each "
-            f"other and from its private images; the {len(pools.public)} public images show "
-            f"{public}{equal}.",
+            f"{both:,} of the public pictures are private images too. Each mix that uses one as a "
+            "public image would be one more encoding of it, which nobody counts.",
+            "Use a pool without private images.",
+        )
+    if public < scheme.public_k:
+        raise SchemeError(
+            f"A mix needs {scheme.public_k} public images that are different pictures; the "
+            f"{len(pools.public)} public images show {public}.",
             "Make a larger pool with `instahide public`, or lower k.",
         )

@@ -174,7 +174,6 @@ def _distinct_partners(
             private.spans,
             private.places,
             public.places,
-            pools.shared,
             scheme.private_k,
         )
         if not len(again):

@@ -31,6 +31,10 @@ from instahide.integrations.dataloader.workers import FetchedBatch
 #: (m,) class numbers, or (m, columns) soft labels or targets.
 Labels: TypeAlias = NDArray[np.int64 | np.float32]
 Scalar = TypeVar("Scalar", bound=np.generic)
+#: Numbers of channels of pictures: as a third dimension of five they are channels of views.
+_CHANNELS = (1, 3, 4)
+#: Rounding of float16 shares.
+_SUM_TOLERANCE = 0.01
 
 
 class BatchArrays(NamedTuple):
@@ -163,6 +167,13 @@ def _images(leaf: Leaf, rows: NDArray[np.int64]) -> NDArray[np.float32]:
             "collate one of every item.",
         )
     values = with_channel(values)
+    if values.ndim == 5 and values.shape[1] > 1 and values.shape[2] in _CHANNELS:
+        raise DataError(
+            f"The images of a batch of {len(rows)} are of shape {values.shape}, as of several "
+            "views or crops of each item. Each would be one more encoding that nobody counts.",
+            "Return one view of an item, and train for more epochs. Volumes have their channels "
+            "before their planes: (C, D, H, W).",
+        )
     finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if not finite.all():
         raise DataError(
@@ -190,6 +201,14 @@ def _labels(leaf: Leaf, count: int, task: Task) -> Labels:
         raise DataError(
             "Soft labels of a batch are negative, NaN or infinite.",
             "Give each class a share of 0 or more.",
+        )
+    sums = soft.sum(axis=1)
+    if (np.abs(sums - 1) > _SUM_TOLERANCE).any():
+        raise DataError(
+            f"A row of soft labels sums to {sums[np.abs(sums - 1).argmax()]:.3g}, but the shares "
+            "of the classes of an image sum to 1.",
+            "Give shares that sum to 1; of several findings pass `task='multi-label'`, of measured "
+            "values `task='regression'`.",
         )
     return soft
 

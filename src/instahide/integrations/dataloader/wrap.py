@@ -23,7 +23,7 @@ from instahide.encryption.validation import require_label_mode
 from instahide.errors import InstaHideError, IntegrationError
 from instahide.integrations.dataloader.batch_contents import BatchReader, ValueCheck
 from instahide.integrations.dataloader.batch_fields import field_paths
-from instahide.integrations.dataloader.epoch import EncodedBatches
+from instahide.integrations.dataloader.epoch import EncodedBatches, require_joint_limit
 from instahide.integrations.dataloader.loader_view import Hidden, HiddenIterator, LoaderView, reveal
 from instahide.integrations.dataloader.supported_loaders import (
     BatchSource,
@@ -114,7 +114,7 @@ def encode_loader(
             f"The exposure counts {exposure.images} images, but the data set has {items} items.",
             f"Pass Exposure({items}), which counts by item number.",
         )
-    _require_joint(exposure)
+    require_joint_limit(exposure)
     # Other public images are normalized already; noise needs the normalization for its epsilon.
     needed = bool(scheme.noise) or isinstance(public, (ImageTable, PhotoCrops))
     moments = _moments(dataset, mean, std, needed=needed)
@@ -232,17 +232,6 @@ def _participant(name: str) -> str:
     several = dist.is_available() and dist.is_initialized()
     rank = f"rank-{dist.get_rank()}" if several else ""
     return f"{name}, {rank}" if name and rank else name or rank
-
-
-def _require_joint(exposure: Exposure) -> None:
-    """Raise if each process of a distributed run would apply the limit separately."""
-    alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
-    if not alone and exposure.limited and type(exposure) is Exposure:
-        raise InstaHideError(
-            f"{dist.get_world_size()} processes would each apply the limit of an image by itself.",
-            "Pass an account of one ledger in each process, which counts for all of them: "
-            "`Ledger.open(path).account(dataset, limit=...)`.",
-        )
 
 
 def _moments(
