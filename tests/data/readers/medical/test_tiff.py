@@ -14,6 +14,7 @@ from instahide.errors import InstaHideError
 tifffile = pytest.importorskip("tifffile")
 
 TYPES = ["uint8", "uint16", "int16", "float32"]
+OTHER_TYPES = ["bool", "int8", "int32", "uint32", "float16", "float64"]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -45,6 +46,21 @@ def test_sixteen_bit_color(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
     decoded = read_image(tmp_path / "a.tif")
     np.testing.assert_array_equal(decoded.pixels, values.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("metadata", [None, {}])
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("dtype", TYPES + OTHER_TYPES)
+def test_one_grey_page_has_the_values_of_the_file(tmp_path, dtype, byteorder, metadata):
+    values = np.random.default_rng(0).integers(-100, 100, (9, 7))
+    values = (abs(values) if dtype[0] in "bu" else values).astype(dtype)
+    tifffile.imwrite(
+        tmp_path / "a.tif", values, byteorder=byteorder, metadata=metadata, photometric="minisblack"
+    )
+    pixels = read_image(tmp_path / "a.tif").pixels
+    # Pillow reads one bit as black and white in 8 bits.
+    expected = values * np.uint8(255) if dtype == "bool" and pixels.max() == 255 else values
+    np.testing.assert_array_equal(pixels, expected[None])
 
 
 def test_five_channels_make_a_table(tmp_path):
