@@ -48,8 +48,11 @@ def is_plain_tiff(path: Path) -> bool:
             grey = tags.get(_SAMPLES, 1) == 1 and tags.get(_PHOTOMETRIC) == _BLACK_IS_ZERO
             stack = str(tags.get(_DESCRIPTION, "")).lstrip().startswith(_STACKS)
             single = not stack and not has_more_frames(image)
-            kept = image.mode in _PLAIN and _is_unsigned(tags.get(_FORMAT, _UNSIGNED))
-            return single and kept and (grey or not deep)
+            # Of a pixel with further samples, Pillow drops these.
+            bands = len(image.getbands())
+            whole = image.mode in _PLAIN and tags.get(_SAMPLES, bands) == bands
+            unsigned = _is_unsigned(tags.get(_FORMAT, _UNSIGNED))
+            return single and whole and unsigned and (grey or not deep)
     except OSError:
         raise
     except Exception:
