@@ -418,3 +418,61 @@ def test_the_distance_of_pixels_does_not_matter_for_one_image(tmp_path):
     path.write_bytes(content.replace(b"0.5\\0.7", b"0,5\\0,7"))
     assert b"0,5" in path.read_bytes()
     assert decode_dicom(path).pixels.all()
+
+
+def enhanced(order: object, places: object = None, *, shared: bool = True) -> bytes:
+    """An enhanced image with frame ``n`` of value ``n``, in the given order and places."""
+    from pydicom.dataset import Dataset
+
+    def group(name: str, **elements: object) -> Dataset:
+        item, inner = Dataset(), Dataset()
+        for key, value in elements.items():
+            setattr(inner, key, value)
+        setattr(item, name, [inner])
+        return item
+
+    values = np.repeat(np.asarray(order, np.uint16), 64).reshape(-1, 8, 8)
+    places = [[1, n, 30 - 2.5 * n] for n in order] if places is None else places
+    frames = [group("PlanePositionSequence", ImagePositionPatient=each) for each in places]
+    direction = group("PlaneOrientationSequence", ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
+    for frame in [] if shared else frames:
+        frame.update(direction)
+    groups = {"SharedFunctionalGroupsSequence": [direction]} if shared else {}
+    return made(values, PerFrameFunctionalGroupsSequence=frames, **groups)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("order", [range(5), [4, 3, 2, 1, 0], [3, 0, 4, 1, 2], [1, 0]])
+def test_frames_are_in_the_order_of_their_places(tmp_path, order, shared):
+    (tmp_path / "a.dcm").write_bytes(enhanced(order, shared=shared))
+    pixels = decode_dicom(tmp_path / "a.dcm").pixels
+    assert pixels.shape == (1, len(order), 8, 8)
+    np.testing.assert_array_equal(pixels[0, :, 0, 0], range(len(order)))
+
+
+@pytest.mark.parametrize("places", [[None] * 3, [[0, 0, 5]]])
+def test_frames_without_places_are_in_the_order_of_the_file(tmp_path, places):
+    order = [2, 0, 1][: len(places)]
+    (tmp_path / "a.dcm").write_bytes(enhanced(order, places))
+    pixels = decode_dicom(tmp_path / "a.dcm").pixels
+    np.testing.assert_array_equal(pixels[0, ..., 0, 0], order)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ([[0, 0, z] for z in (0, 1, 2, 10)], "its frames are not evenly spaced"),
+        ([[0, 0, z] for z in (0, 0, 1, 1)], "its frames are not evenly spaced"),
+        ([[0, 0, 0]] * 4, "its frames are not evenly spaced"),
+        ([[z % 2, 0, z] for z in range(4)], "its frames are shifted sideways"),
+        ([[0, 0, 0], [0, 0, 1], [0, 0, 2], None], "its frames do not state their places"),
+        ([[0, 0, z] for z in range(3)], "it has 4 frames and states places of 3"),
+        ([[0, 0, z] for z in range(9)], "it has 4 frames and states places of 9"),
+        ([["0", "0", f"{z}_0"] for z in range(4)], "not written in the digits 0 to 9"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_frames_that_are_no_volume(tmp_path, places, message):
+    (tmp_path / "a.dcm").write_bytes(enhanced(range(4), places))
+    with pytest.raises(InstaHideError, match=message):
+        decode_dicom(tmp_path / "a.dcm")

@@ -21,7 +21,12 @@ from instahide.data.pixels import Pixels, ValueRange
 from instahide.data.readers.decoded import Decoded, kept_values, rescaled, unreadable
 from instahide.data.readers.medical.dicom_elements import RefusedError, plain
 from instahide.data.readers.medical.dicom_frames import require_frame_sizes
-from instahide.data.readers.medical.dicom_places import Place, stated_place
+from instahide.data.readers.medical.dicom_places import (
+    Place,
+    frame_places,
+    ordered_places,
+    stated_place,
+)
 from instahide.data.readers.size_limits import require_plausible_size
 from instahide.utils.atomic_write import open_regular
 from instahide.utils.optional_deps import requires_extra
@@ -98,12 +103,15 @@ def is_dicom(path: Path) -> bool:
 def decode_dicom(path: Path, size: int | None = None) -> Decoded:
     """The image in a DICOM file: (C, H, W), or (C, D, H, W) with D frames.
 
+    Frames that state their places (in enhanced images) are ordered by `ordered_places`; otherwise
+    they are in the order of the file.
+
     Values are those after rescale slope and intercept. Images of which 0 is white are inverted
     within the range of their stored bits; palettes and luminance with chrominance become RGB.
 
     Raises:
-        InstaHideError: the file is damaged, has no image or one of an unknown kind, or is
-            implausibly large; or pydicom is not installed.
+        InstaHideError: the file is damaged, has no image or one of an unknown kind, is implausibly
+            large, or states places of frames that form no volume; or pydicom is not installed.
     """
     with without_causes(path):
         found = read_slice(path)
@@ -139,7 +147,7 @@ def read_slice(path: Path) -> Slice:
     dataset = pydicom.dcmread(io.BytesIO(content), specific_tags=list(TAGS))
     _require_known(dataset, file_bytes)
     pixels, window = _values(dataset)
-    pixels = _channels_first(dataset, pixels)
+    pixels = _by_place(dataset, _channels_first(dataset, pixels))
     series = str(dataset.get("SeriesInstanceUID") or "")
     return Slice(pixels, window, stated_place(dataset), series)
 
@@ -266,3 +274,13 @@ def _window(part: Dataset) -> ValueRange | None:
 def _channels_first(dataset: Dataset, pixels: Pixels) -> Pixels:
     colored = str(dataset.PhotometricInterpretation) not in _GREY
     return np.moveaxis(pixels, -1, 0) if colored else pixels[None]
+
+
+def _by_place(dataset: Dataset, pixels: Pixels) -> Pixels:
+    """``pixels`` (C, D, H, W) in the order of the places of the frames, if these are stated."""
+    places = frame_places(dataset) if pixels.ndim == 4 else []
+    if not places:
+        return pixels
+    if len(places) != pixels.shape[1]:
+        raise RefusedError(f"it has {pixels.shape[1]} frames and states places of {len(places)}")
+    return pixels[:, ordered_places(places, "frames")]

@@ -31,11 +31,11 @@ def plain(value: Any) -> Any:
     return value
 
 
-def numbers(part: Dataset, name: str) -> NDArray[np.float64]:
-    """The numbers of the element ``name``; none if ``part`` does not state it.
+def numbers(part: Dataset | None, name: str) -> NDArray[np.float64]:
+    """The numbers of the element ``name``; none if ``part`` is None or does not state it.
 
     Raises:
         RefusedError: as `plain`.
     """
-    value = plain(part.get(name))
+    value = None if part is None else plain(part.get(name))
     return np.asarray([] if value is None else value, np.float64).reshape(-1)

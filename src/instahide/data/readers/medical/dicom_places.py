@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _TOLERANCE = 0.05
 #: Largest shift within the plane per distance of two slices: a gantry that is tilted by 45 degrees.
 _MOST_TILT = 1.0
+#: Functional groups of a frame with its position, its orientation and its distances of pixels.
+_GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 
 
 class Place(NamedTuple):
@@ -39,17 +41,40 @@ def stated_place(dataset: Dataset) -> Place:
     Raises:
         RefusedError: a number is not written in the digits 0 to 9.
     """
+    return _place(dataset, dataset, dataset)
+
+
+def frame_places(dataset: Dataset) -> list[Place]:
+    """The places of the frames of an enhanced image; none if it states no position of a frame.
+
+    Raises:
+        RefusedError: as `stated_place`.
+    """
+    shared = dataset.get("SharedFunctionalGroupsSequence") or ()
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    own = [numbers(_part((frame,), _GROUPS[0]), "ImagePositionPatient") for frame in frames]
+    if not any(position.size for position in own):
+        return []
+    return [_place(*(_part((frame, *shared), name) for name in _GROUPS)) for frame in frames]
+
+
+def _part(groups: Sequence[Dataset], name: str) -> Dataset | None:
+    """The first item of a sequence ``name`` in ``groups``."""
+    return next((item for group in groups for item in group.get(name) or ()), None)
+
+
+def _place(position: Dataset | None, orientation: Dataset | None, spacing: Dataset | None) -> Place:
     return Place(
-        numbers(dataset, "ImagePositionPatient"),
-        numbers(dataset, "ImageOrientationPatient"),
-        _spacing(dataset),
+        numbers(position, "ImagePositionPatient"),
+        numbers(orientation, "ImageOrientationPatient"),
+        _spacing(spacing),
     )
 
 
-def _spacing(dataset: Dataset) -> NDArray[np.float64]:
+def _spacing(part: Dataset | None) -> NDArray[np.float64]:
     """The distances of pixels, which do not matter for an image by itself."""
     try:
-        return numbers(dataset, "PixelSpacing")
+        return numbers(part, "PixelSpacing")
     except ValueError:
         return np.full(2, np.nan)
 
