@@ -19,6 +19,7 @@ from instahide import LabelTable
 from instahide.cli.main import app
 from instahide.data import open_images, open_split, open_test
 from instahide.data.readers.medical.dicom import decode_dicom
+from instahide.data.readers.medical.dicom_series import decode_series
 from instahide.data.readers.skipped import SkippedWarning
 from instahide.errors import InstaHideError
 
@@ -118,7 +119,7 @@ def made(values: np.ndarray, **elements: object) -> bytes:
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     dataset.file_meta.MediaStorageSOPInstanceUID = SECRETS[5]
-    dataset.SOPInstanceUID = dataset.StudyInstanceUID = SECRETS[5]
+    dataset.SOPInstanceUID = dataset.StudyInstanceUID = dataset.SeriesInstanceUID = SECRETS[5]
     dataset.PatientName, dataset.PatientID = f"{SECRETS[0]}^X", SECRETS[1]
     dataset.PatientBirthDate, dataset.InstitutionName = SECRETS[2], SECRETS[3]
     dataset.PatientComments = SECRETS[4]
@@ -322,13 +323,17 @@ def test_a_library_that_logs_every_element_logs_no_name(tmp_path, caplog):
 
 
 def series(folder: Path, order: object, **elements: object) -> np.ndarray:
-    """Oblique slices of a volume, in files whose names tell nothing of their order."""
+    """Slices of a volume, in files whose names tell nothing of their order.
+
+    An element may be a function of the number of the slice.
+    """
     volume = np.random.default_rng(1).integers(0, 4096, (5, 8, 8)).astype(np.uint16)
     folder.mkdir(parents=True)
     for name, number in enumerate(order):
         place = {"ImagePositionPatient": [1.0, -2.0, 30 - 2.5 * number]}
         place |= {"ImageOrientationPatient": [1, 0, 0, 0, -1, 0], "BitsStored": 12}
-        content = made(volume[number], **{**place, **elements})
+        own = {key: each(number) if callable(each) else each for key, each in elements.items()}
+        content = made(volume[number], **{**place, **own})
         (folder / f"IM{name}").write_bytes(content)
     (folder / "DICOMDIR").write_bytes(b"index")
     return volume
@@ -368,10 +373,106 @@ def test_a_folder_of_slices_becomes_a_volume(tmp_path):
         ([0, 1, 1, 2], {}, "not evenly spaced"),
         ([0], {}, "2 to 10000 files"),
         ([0, 1, 2], {"ImagePositionPatient": None}, "do not state their places"),
+        ([0, 1, 2], {"ImageOrientationPatient": [0] * 6}, "do not state their places"),
+        ([0, 1, 2], {"PixelSpacing": lambda n: [1 + n, 1 + n]}, "PixelSpacing"),
+        ([0, 1, 2], {"PixelSpacing": lambda n: [1, 1] if n else None}, "PixelSpacing"),
+        ([0, 1, 2], {"SeriesInstanceUID": lambda n: f"{SECRETS[5]}.{n}"}, "SeriesInstanceUID"),
+        # Two series that interleave, and slices that lie beside each other.
+        ([0, 1, 2, 3], {"ImagePositionPatient": lambda n: [n % 2, 0, n]}, "shifted sideways, as"),
+        ([0, 1, 2, 3], {"ImagePositionPatient": lambda n: [n * n, 0, n]}, "shifted sideways, as"),
+        ([0, 1, 2, 3], {"ImagePositionPatient": lambda n: [n * 20, 0, n]}, "by more than"),
+        ([0, 1], {"ImagePositionPatient": lambda n: [0, n * 1.1, n]}, "by more than"),
     ],
 )
 def test_slices_that_are_no_volume(tmp_path, order, elements, message):
     root = tmp_path / "ct"
     series(root / "one", order, **elements)
-    with pytest.raises(InstaHideError, match=f"The image of row 1 of .*{message}"):
+    with pytest.raises(InstaHideError, match=f"The image of row 1 of .*{message}") as error:
         open_images(root, labels=labelled(root), progress=False)
+    assert SECRETS[5] not in f"{error.value!r} {error.value}"
+
+
+def tilted(number: int) -> list[float]:
+    """A place of a slice whose gantry is tilted by 30 degrees, rounded as files are."""
+    return [1.0, round(-2 + 2.5 * number * np.tan(np.pi / 6), 3), 30 - 2.5 * number]
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"ImagePositionPatient": tilted},
+        {"PixelSpacing": ["0.5", "0.7"], "SeriesInstanceUID": "1.2.3"},
+        {"SeriesInstanceUID": lambda n: "1.2.3" if n else None},
+        {"ImageOrientationPatient": [0.8, 0, -0.6, 0, -1, 0],
+         "ImagePositionPatient": lambda n: [7 - 1.2 * n, 4, 9 - 1.6 * n]},
+    ],
+)  # fmt: skip
+def test_slices_that_are_a_volume(tmp_path, elements):
+    volume = series(tmp_path / "one", [3, 0, 4, 1, 2], **elements)
+    np.testing.assert_array_equal(decode_series(tmp_path / "one").pixels[0], volume)
+
+
+def test_the_distance_of_pixels_does_not_matter_for_one_image(tmp_path):
+    content = made(np.ones((8, 8), np.uint16), PixelSpacing=["0.5", "0.7"])
+    path = tmp_path / "a.dcm"
+    path.write_bytes(content.replace(b"0.5\\0.7", b"0,5\\0,7"))
+    assert b"0,5" in path.read_bytes()
+    assert decode_dicom(path).pixels.all()
+
+
+def enhanced(order: object, places: object = None, *, shared: bool = True) -> bytes:
+    """An enhanced image with frame ``n`` of value ``n``, in the given order and places."""
+    from pydicom.dataset import Dataset
+
+    def group(name: str, **elements: object) -> Dataset:
+        item, inner = Dataset(), Dataset()
+        for key, value in elements.items():
+            setattr(inner, key, value)
+        setattr(item, name, [inner])
+        return item
+
+    values = np.repeat(np.asarray(order, np.uint16), 64).reshape(-1, 8, 8)
+    places = [[1, n, 30 - 2.5 * n] for n in order] if places is None else places
+    frames = [group("PlanePositionSequence", ImagePositionPatient=each) for each in places]
+    direction = group("PlaneOrientationSequence", ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
+    for frame in [] if shared else frames:
+        frame.update(direction)
+    groups = {"SharedFunctionalGroupsSequence": [direction]} if shared else {}
+    return made(values, PerFrameFunctionalGroupsSequence=frames, **groups)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("order", [range(5), [4, 3, 2, 1, 0], [3, 0, 4, 1, 2], [1, 0]])
+def test_frames_are_in_the_order_of_their_places(tmp_path, order, shared):
+    (tmp_path / "a.dcm").write_bytes(enhanced(order, shared=shared))
+    pixels = decode_dicom(tmp_path / "a.dcm").pixels
+    assert pixels.shape == (1, len(order), 8, 8)
+    np.testing.assert_array_equal(pixels[0, :, 0, 0], range(len(order)))
+
+
+@pytest.mark.parametrize("places", [[None] * 3, [[0, 0, 5]]])
+def test_frames_without_places_are_in_the_order_of_the_file(tmp_path, places):
+    order = [2, 0, 1][: len(places)]
+    (tmp_path / "a.dcm").write_bytes(enhanced(order, places))
+    pixels = decode_dicom(tmp_path / "a.dcm").pixels
+    np.testing.assert_array_equal(pixels[0, ..., 0, 0], order)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ([[0, 0, z] for z in (0, 1, 2, 10)], "its frames are not evenly spaced"),
+        ([[0, 0, z] for z in (0, 0, 1, 1)], "its frames are not evenly spaced"),
+        ([[0, 0, 0]] * 4, "its frames are not evenly spaced"),
+        ([[z % 2, 0, z] for z in range(4)], "its frames are shifted sideways"),
+        ([[0, 0, 0], [0, 0, 1], [0, 0, 2], None], "its frames do not state their places"),
+        ([[0, 0, z] for z in range(3)], "it has 4 frames and states places of 3"),
+        ([[0, 0, z] for z in range(9)], "it has 4 frames and states places of 9"),
+        ([["0", "0", f"{z}_0"] for z in range(4)], "not written in the digits 0 to 9"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_frames_that_are_no_volume(tmp_path, places, message):
+    (tmp_path / "a.dcm").write_bytes(enhanced(range(4), places))
+    with pytest.raises(InstaHideError, match=message):
+        decode_dicom(tmp_path / "a.dcm")

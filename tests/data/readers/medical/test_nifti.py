@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,29 @@ def test_every_orientation_comes_to_one(tmp_path, order, signs, dtype, scaling, 
     np.testing.assert_array_equal(pixels, expected.astype(np.float32))
     if scaling == (1, 0) and dtype in ("u1", "u2", "i2", "f4"):
         assert pixels.dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (3, 4, 5, 2)])
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize(("qform", "sform"), [(0, 0), (-1, 0), (1, 0), (0, 1), (2, 4)])
+def test_only_a_stated_orientation_is_read(tmp_path, qform, sform, second, shape):
+    kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+    values = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    image = kind(values, np.diag([-2, 2, 2, 1]))
+    image.set_qform(image.affine, 1)
+    content = image.to_bytes()
+    # An image corrects its header when it is saved.
+    header = kind.header_class.from_fileobj(io.BytesIO(content))
+    header["qform_code"], header["sform_code"] = qform, sform
+    path = tmp_path / "a.nii"
+    path.write_bytes(header.binaryblock + content[len(header.binaryblock) :])
+    if max(qform, sform) <= 0:
+        with pytest.raises(InstaHideError, match=r"orientation is not stated.*set_sform"):
+            read_image(path)
+        return
+    first = read_image(path).pixels[0].reshape(-1)[: shape[0]]
+    # X was stored from right to left.
+    np.testing.assert_array_equal(first, values.reshape(shape[0], shape[1], -1)[::-1, 0, 0])
 
 
 def test_volumes_make_a_table(tmp_path):

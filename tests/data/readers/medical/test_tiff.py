@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from instahide.data import open_images
 from instahide.data.readers.any_image import read_image
+from instahide.data.readers.medical.tiff import is_plain_tiff
 from instahide.errors import InstaHideError
 
 tifffile = pytest.importorskip("tifffile")
 
 TYPES = ["uint8", "uint16", "int16", "float32"]
+OTHER_TYPES = ["bool", "int8", "int32", "uint32", "float16", "float64"]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -45,6 +48,66 @@ def test_sixteen_bit_color(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
     decoded = read_image(tmp_path / "a.tif")
     np.testing.assert_array_equal(decoded.pixels, values.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("metadata", [None, {}])
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("dtype", TYPES + OTHER_TYPES)
+def test_one_grey_page_has_the_values_of_the_file(tmp_path, dtype, byteorder, metadata):
+    values = np.random.default_rng(0).integers(-100, 100, (9, 7))
+    values = (abs(values) if dtype[0] in "bu" else values).astype(dtype)
+    tifffile.imwrite(
+        tmp_path / "a.tif", values, byteorder=byteorder, metadata=metadata, photometric="minisblack"
+    )
+    pixels = read_image(tmp_path / "a.tif").pixels
+    # Pillow reads one bit as black and white in 8 bits.
+    expected = values * np.uint8(255) if dtype == "bool" and pixels.max() == 255 else values
+    np.testing.assert_array_equal(pixels, expected[None])
+
+
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+@pytest.mark.parametrize("further", range(4))
+@pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint16"])
+def test_every_band_is_kept(tmp_path, dtype, photometric, further, planarconfig):
+    bands = further + (3 if photometric == "rgb" else 1)
+    values = np.random.default_rng(0).integers(0, 100, (bands, 9, 7)).astype(dtype)
+    stored = values if planarconfig == "separate" else values.transpose(1, 2, 0)
+    layout = {"planarconfig": planarconfig, "extrasamples": ["unspecified"] * further}
+    tifffile.imwrite(
+        tmp_path / "a.tif", stored if bands > 1 else values[0], metadata=None,
+        photometric=photometric, **(layout if bands > 1 else {}),
+    )  # fmt: skip
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, values)
+
+
+@pytest.mark.parametrize("alpha", ["assocalpha", "unassalpha"])
+@pytest.mark.parametrize("opacity", [0, 255])
+def test_transparency_of_eight_bits_is_blended_with_white(tmp_path, alpha, opacity):
+    values = np.full((9, 7, 4), min(opacity, 60), np.uint8)
+    values[..., 3] = opacity
+    tifffile.imwrite(
+        tmp_path / "a.tif", values, photometric="rgb", extrasamples=[alpha], metadata=None
+    )
+    pixels = read_image(tmp_path / "a.tif").pixels
+    np.testing.assert_array_equal(pixels, np.full((3, 9, 7), 60 if opacity else 255))
+
+
+def test_a_band_beside_transparency_is_not_dropped(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((9, 7, 5), np.uint8), photometric="rgb", metadata=None,
+        extrasamples=["unassalpha", "unspecified"],
+    )  # fmt: skip
+    with pytest.raises(InstaHideError, match="transparency"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
+def test_pillow_reads_the_plain_modes_that_it_writes(tmp_path, mode):
+    compression = "jpeg" if mode == "YCbCr" else None
+    Image.new(mode, (8, 8)).save(tmp_path / "a.tif", compression=compression)
+    assert is_plain_tiff(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif").pixels.shape[1:] == (8, 8)
 
 
 def test_five_channels_make_a_table(tmp_path):

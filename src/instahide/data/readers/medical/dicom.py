@@ -1,7 +1,8 @@
 """DICOM files: pixels as values, without reading who is shown.
 
-Of a data set only the elements in `TAGS` are read, none of which says whose image it is. Messages
-of pydicom may quote other elements and are not passed on.
+Of a data set only the elements in `TAGS` are read. None of them says whose image it is but the
+identifier of the series, which is compared in memory and neither stored nor printed. Messages of
+pydicom may quote other elements and are not passed on.
 """
 
 from __future__ import annotations
@@ -9,17 +10,23 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from instahide.data.pixels import Pixels, ValueRange
 from instahide.data.readers.decoded import Decoded, kept_values, rescaled, unreadable
+from instahide.data.readers.medical.dicom_elements import RefusedError, plain
 from instahide.data.readers.medical.dicom_frames import require_frame_sizes
+from instahide.data.readers.medical.dicom_places import (
+    Place,
+    frame_places,
+    ordered_places,
+    stated_place,
+)
 from instahide.data.readers.size_limits import require_plausible_size
 from instahide.utils.atomic_write import open_regular
 from instahide.utils.optional_deps import requires_extra
@@ -46,8 +53,8 @@ TAGS = (
     "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
     "BluePaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
     "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData",
-    "ImagePositionPatient", "ImageOrientationPatient", "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths", "SharedFunctionalGroupsSequence",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SeriesInstanceUID",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "FloatPixelData", "PixelData",
 )  # fmt: skip
 
@@ -59,24 +66,20 @@ _COLORS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _PALETTE = "PALETTE COLOR"
 
 
-class RefusedError(ValueError):
-    """A reason that holds nothing of the file but numbers of its image."""
-
-
 class Slice(NamedTuple):
     """The image of one file.
 
     Attributes:
         pixels: (C, H, W) or (C, D, H, W).
         window: the range of values to show that the file states.
-        orientation: (6,) directions of rows and of columns; (0,) if they are not stated.
-        position: (3,) place of the first pixel; (0,) if it is not stated.
+        place: where it lies.
+        series: the identifier of its series, which is only compared with others; it may be empty.
     """
 
     pixels: Pixels
     window: ValueRange | None
-    orientation: NDArray[np.float64]
-    position: NDArray[np.float64]
+    place: Place
+    series: str
 
 
 class _Mapping(NamedTuple):
@@ -100,12 +103,15 @@ def is_dicom(path: Path) -> bool:
 def decode_dicom(path: Path, size: int | None = None) -> Decoded:
     """The image in a DICOM file: (C, H, W), or (C, D, H, W) with D frames.
 
+    Frames that state their places (in enhanced images) are ordered by `ordered_places`; otherwise
+    they are in the order of the file.
+
     Values are those after rescale slope and intercept. Images of which 0 is white are inverted
     within the range of their stored bits; palettes and luminance with chrominance become RGB.
 
     Raises:
-        InstaHideError: the file is damaged, has no image or one of an unknown kind, or is
-            implausibly large; or pydicom is not installed.
+        InstaHideError: the file is damaged, has no image or one of an unknown kind, is implausibly
+            large, or states places of frames that form no volume; or pydicom is not installed.
     """
     with without_causes(path):
         found = read_slice(path)
@@ -141,9 +147,9 @@ def read_slice(path: Path) -> Slice:
     dataset = pydicom.dcmread(io.BytesIO(content), specific_tags=list(TAGS))
     _require_known(dataset, file_bytes)
     pixels, window = _values(dataset)
-    orientation = np.asarray(_plain(dataset.get("ImageOrientationPatient")) or [], np.float64)
-    position = np.asarray(_plain(dataset.get("ImagePositionPatient")) or [], np.float64)
-    return Slice(_channels_first(dataset, pixels), window, orientation, position)
+    pixels = _by_place(dataset, _channels_first(dataset, pixels))
+    series = str(dataset.get("SeriesInstanceUID") or "")
+    return Slice(pixels, window, stated_place(dataset), series)
 
 
 def _require_known(dataset: Dataset, file_bytes: int) -> None:
@@ -153,7 +159,7 @@ def _require_known(dataset: Dataset, file_bytes: int) -> None:
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     samples, frames = (
         int(dataset.SamplesPerPixel),
-        int(_plain(dataset.get("NumberOfFrames", 1)) or 1),
+        int(plain(dataset.get("NumberOfFrames", 1)) or 1),
     )
     allocated = int(dataset.BitsAllocated)
     kind = str(dataset.PhotometricInterpretation)
@@ -234,7 +240,7 @@ def _mapping(dataset: Dataset) -> _Mapping:
             slope, intercept = part.get("RescaleSlope"), part.get("RescaleIntercept")
             if slope is None or intercept is None:
                 raise RefusedError("it states a rescale slope or an intercept, but not both")
-            rescales.add((float(_plain(slope)), float(_plain(intercept))))
+            rescales.add((float(plain(slope)), float(plain(intercept))))
     for part in _groups(dataset, "FrameVOILUTSequence"):
         if part.get("WindowWidth") is not None:
             windows.add(_window(part))
@@ -242,18 +248,6 @@ def _mapping(dataset: Dataset) -> _Mapping:
         raise RefusedError("its frames are rescaled differently; save each as a file of its own")
     slope, intercept = rescales.pop() if rescales else (1.0, 0.0)
     return _Mapping(slope, intercept, windows.pop() if len(windows) == 1 else None)
-
-
-def _plain(value: Any) -> Any:
-    """``value``, one or more numbers, after a check that their texts are of ASCII digits.
-
-    pydicom reads them as Python does, which also takes ``1_0``.
-    """
-    for one in value if isinstance(value, MutableSequence) else [value]:
-        text = getattr(one, "original_string", "")
-        if "_" in text or not text.isascii():
-            raise RefusedError("it holds a number that is not written in the digits 0 to 9")
-    return value
 
 
 def _groups(dataset: Dataset, name: str) -> Iterator[Dataset]:
@@ -268,7 +262,7 @@ def _window(part: Dataset) -> ValueRange | None:
     """The first window that ``part`` states, by DICOM part 3, C.11.2.1.2; None of other kinds."""
     function = str(part.get("VOILUTFunction") or "LINEAR")
     center, width = (
-        float(np.atleast_1d(_plain(part.get(name)))[0]) for name in ("WindowCenter", "WindowWidth")
+        float(np.atleast_1d(plain(part.get(name)))[0]) for name in ("WindowCenter", "WindowWidth")
     )
     if function == "LINEAR_EXACT" and width > 0:
         return center - width / 2, center + width / 2
@@ -280,3 +274,13 @@ def _window(part: Dataset) -> ValueRange | None:
 def _channels_first(dataset: Dataset, pixels: Pixels) -> Pixels:
     colored = str(dataset.PhotometricInterpretation) not in _GREY
     return np.moveaxis(pixels, -1, 0) if colored else pixels[None]
+
+
+def _by_place(dataset: Dataset, pixels: Pixels) -> Pixels:
+    """``pixels`` (C, D, H, W) in the order of the places of the frames, if these are stated."""
+    places = frame_places(dataset) if pixels.ndim == 4 else []
+    if not places:
+        return pixels
+    if len(places) != pixels.shape[1]:
+        raise RefusedError(f"it has {pixels.shape[1]} frames and states places of {len(places)}")
+    return pixels[:, ordered_places(places, "frames")]

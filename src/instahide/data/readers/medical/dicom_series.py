@@ -11,18 +11,17 @@ from instahide.data.readers.decoded import Decoded, kept_values
 from instahide.data.readers.medical.dicom import (
     DIRECTORY,
     SUFFIXES,
-    RefusedError,
     Slice,
     is_dicom,
     read_slice,
     without_causes,
 )
+from instahide.data.readers.medical.dicom_elements import RefusedError
+from instahide.data.readers.medical.dicom_places import ordered_places
 from instahide.data.readers.size_limits import require_plausible_size
 
 #: Largest number of slices.
 MOST_SLICES = 10_000
-#: Largest part of the distance of two slices by which others may differ from it.
-_TOLERANCE = 0.05
 
 
 def series_files(folder: Path) -> list[Path]:
@@ -51,12 +50,12 @@ def _is_other(path: Path) -> bool:
 def decode_series(folder: Path, size: int | None = None) -> Decoded:
     """The volume of the slices in ``folder``: (C, D, H, W), in the order of their places.
 
-    Slices are ordered along the normal of their planes, which is the cross product of the
-    directions of rows and columns.
+    Slices are ordered by `ordered_places`.
 
     Raises:
-        InstaHideError: a file is no readable DICOM slice, the slices differ in kind or direction,
-            or some are missing or of another series; or pydicom is not installed.
+        InstaHideError: a file is no readable DICOM slice, the slices differ in kind, direction or
+            distance of pixels, or some are missing, shifted sideways or of another series; or
+            pydicom is not installed.
     """
     with without_causes(folder):
         files = series_files(folder)
@@ -84,20 +83,11 @@ def _read_all(files: Sequence[Path]) -> list[Slice]:
 
 
 def _ordered(slices: Sequence[Slice]) -> list[Slice]:
-    """``slices`` in the order of their places, if they are evenly spaced."""
-    first = slices[0]
-    kind = first.pixels.shape, first.pixels.dtype
+    """``slices`` in the order of their places, if they form a volume."""
+    kind = slices[0].pixels.shape, slices[0].pixels.dtype
     if len(kind[0]) != 3 or any((each.pixels.shape, each.pixels.dtype) != kind for each in slices):
         raise RefusedError("its slices differ in size or type, or have several frames")
-    if any(each.orientation.shape != (6,) or each.position.shape != (3,) for each in slices):
-        raise RefusedError("its slices do not state their places")
-    if any(not np.allclose(each.orientation, first.orientation, atol=1e-3) for each in slices):
-        raise RefusedError("its slices have several directions, as those of several series")
-    normal = np.cross(first.orientation[:3], first.orientation[3:])
-    places = np.asarray([each.position @ normal for each in slices])
-    order = np.argsort(places)
-    gaps = np.diff(places[order])
-    usual = float(np.median(gaps))
-    if not usual > 0 or not np.abs(gaps - usual).max() <= _TOLERANCE * usual:
-        raise RefusedError("its slices are not evenly spaced: some are missing or of other series")
+    if len({each.series for each in slices if each.series}) > 1:
+        raise RefusedError("its slices are of several series (SeriesInstanceUID)")
+    order = ordered_places([each.place for each in slices])
     return [slices[number] for number in order]

@@ -37,8 +37,8 @@ def decode_nifti(path: Path, size: int | None = None) -> Decoded:
     the patient, Y to the front and Z to the head. The fourth dimension are the channels.
 
     Raises:
-        InstaHideError: the file is damaged, has more dimensions or no plain numbers, or is
-            implausibly large; or nibabel is not installed.
+        InstaHideError: the file is damaged, has more dimensions, no plain numbers or no stated
+            orientation, or is implausibly large; or nibabel is not installed.
     """
     with requires_extra("nibabel", "medical"):
         import nibabel
@@ -93,6 +93,7 @@ def _canonical(image: Nifti1Image) -> Pixels:
     """(X, Y, Z) or (X, Y, Z, C): the voxels of ``image`` in the orientation RAS, rescaled."""
     from nibabel.orientations import apply_orientation, io_orientation
 
+    _require_orientation(image)
     orientation = io_orientation(image.affine)
     if not np.isfinite(orientation).all():
         raise ValueError("its orientation is not known")
@@ -106,3 +107,12 @@ def _canonical(image: Nifti1Image) -> Pixels:
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     turned = np.asarray(apply_orientation(stored, orientation))
     return rescaled(turned, slope, intercept, lowest, highest)
+
+
+def _require_orientation(image: Nifti1Image) -> None:
+    """Check that the header states an orientation; nibabel supposes a mirrored one otherwise."""
+    if max(int(image.header[code]) for code in ("qform_code", "sform_code")) <= 0:
+        raise ValueError(
+            "its orientation is not stated, as qform_code and sform_code are 0; if you know it, "
+            "set it with nibabel by image.set_sform(affine, 1) and save the file"
+        )

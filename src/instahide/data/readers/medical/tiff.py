@@ -26,6 +26,7 @@ MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 #: Modes of Pillow that hold all that is in a file of one page.
 _PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B")
 _BITS, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES, _ORIENTATION = 258, 262, 270, 277, 274
+_FORMAT, _UNSIGNED = 339, 1
 #: Descriptions that say how a file of one page holds several images.
 _STACKS = ("ImageJ=", '{"shape"', "<?xml", "<OME", "SCANIMAGE")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR, _JPEG = 0, 1, 2, 6, 7
@@ -34,7 +35,7 @@ _MOST_TILE = 1 << 20
 
 
 def is_plain_tiff(path: Path) -> bool:
-    """Whether Pillow reads all of a TIFF: one page of 8 bits, or of 16 bits in grey.
+    """Whether Pillow reads all of a TIFF: one page of unsigned 8 bits, or of 16 bits in grey.
 
     Raises:
         OSError: ``path`` is not a regular file.
@@ -47,12 +48,21 @@ def is_plain_tiff(path: Path) -> bool:
             grey = tags.get(_SAMPLES, 1) == 1 and tags.get(_PHOTOMETRIC) == _BLACK_IS_ZERO
             stack = str(tags.get(_DESCRIPTION, "")).lstrip().startswith(_STACKS)
             single = not stack and not has_more_frames(image)
-            return single and image.mode in _PLAIN and (grey or not deep)
+            # Of a pixel with further samples, Pillow drops these.
+            bands = len(image.getbands())
+            whole = image.mode in _PLAIN and tags.get(_SAMPLES, bands) == bands
+            unsigned = _is_unsigned(tags.get(_FORMAT, _UNSIGNED))
+            return single and whole and unsigned and (grey or not deep)
     except OSError:
         raise
     except Exception:
         # Pillow does not know the kind of pixels, or takes the file for too large or damaged.
         return False
+
+
+def _is_unsigned(formats: int | tuple[int, ...]) -> bool:
+    """Whether all samples are whole numbers without sign; Pillow reads others as if they were."""
+    return set(formats if isinstance(formats, tuple) else (formats,)) == {_UNSIGNED}
 
 
 def decode_tiff(path: Path, size: int | None = None) -> Decoded:
