@@ -26,6 +26,7 @@ from instahide.integrations.dataloader.batch_fields import (
     path_text,
     with_channel,
 )
+from instahide.integrations.dataloader.other_images import require_no_other_images
 from instahide.integrations.dataloader.workers import FetchedBatch
 
 #: (m,) class numbers, or (m, columns) soft labels or targets.
@@ -99,7 +100,7 @@ class BatchReader:
         fields = self._fields or BatchFields.find(
             fetched.targets, len(own), self.image, self._label, self._task
         )
-        fields.require_no_other_images(fetched.targets)
+        require_no_other_images(fetched.targets, fields)
         parts = [(fetched.targets, own)] + ([(fetched.partners, others)] if len(others) else [])
         images = _joined([_images(get_leaf(batch, fields.image), rows) for batch, rows in parts])
         labels = _joined(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping, Sized
+from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, fields, is_dataclass
 from operator import index
 from typing import Protocol, SupportsIndex, TypeAlias, TypeGuard, TypeVar
@@ -84,27 +83,6 @@ class BatchFields:
             labels = [path for path, leaf in found.items() if like(leaf, count)]
             label = _only("label" if classes else "target", labels, LABEL_KEYS, found)
         return cls(image, label)
-
-    def require_no_other_images(self, batch: object) -> None:
-        """Check that ``batch`` has no other images, which would not be encrypted.
-
-        Raises:
-            IntegrationError: the batch has another field that may be images.
-        """
-        images, labels = get_leaf(batch, self.image), get_leaf(batch, self.label)
-        found = list(leaves(batch, ()))
-        # By identity, since a field may have two names. The same object twice is an error.
-        replaced = next((path for path, leaf in found if leaf is images), None)
-        for path, leaf in found if len(images) else ():
-            if path == replaced or leaf is labels:
-                continue
-            if _may_show_images(leaf, images, _is_listed(batch, path, len(images))):
-                raise IntegrationError(
-                    f"Besides the images {path_text(self.image)} the batch holds "
-                    f"{path_text(path)}, {_described(leaf)}, which may be images "
-                    "too and would stay as it is.",
-                    "Leave it out of the batch, in the data set or in the collate function.",
-                )
 
     def put(self, batch: object, images: Tensor, labels: Tensor) -> object:
         """A copy of ``batch`` with ``images`` and ``labels``; arrays are replaced by arrays.
@@ -228,14 +206,6 @@ def _is_indexable(batch: object) -> TypeGuard[_Indexable]:
     return hasattr(batch, "__getitem__")
 
 
-def _is_listed(batch: object, path: Path, count: int) -> bool:
-    """Whether ``path`` leads into a list of ``count`` entries."""
-    if not path or not isinstance(path[-1], int):
-        return False
-    holder = get_field(batch, path[:-1])
-    return isinstance(holder, Sized) and len(holder) == count
-
-
 def _child(batch: object, step: Hashable) -> object:
     if isinstance(step, str) and (is_dataclass(batch) or hasattr(batch, "_fields")):
         return getattr(batch, step)
@@ -304,19 +274,6 @@ def _images_of(found: Mapping[Path, Leaf], count: int) -> list[Path]:
     ]
     with_channels = [path for path in floats if found[path].ndim in (4, 5)]
     return with_channels or [path for path in floats if found[path].ndim == 3]
-
-
-def _may_show_images(leaf: Leaf, images: Leaf, listed: bool) -> bool:
-    """Whether it is a stack of images, a single image, or one row of values for each image.
-
-    Args:
-        leaf: a tensor or array of a batch.
-        images: the images of this batch.
-        listed: whether ``leaf`` is in a list with an entry for each image.
-    """
-    if leaf.ndim == 3 and not listed:
-        return leaf.shape[-2:] == images.shape[-2:] or leaf.shape[:2] == images.shape[-2:]
-    return leaf.ndim >= 3 or (leaf.ndim == 2 and math.prod(leaf.shape) == math.prod(images.shape))
 
 
 def _like_labels(leaf: Leaf, count: int) -> bool:

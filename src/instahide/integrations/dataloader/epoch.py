@@ -271,7 +271,7 @@ def _fetching(
 ) -> DataLoader[FetchedParts]:
     """A loader with the settings of ``loader`` that fetches the items of ``requests``."""
     return DataLoader(
-        FetchDataset(loader.dataset),
+        FetchDataset(loader.dataset, loader.collate_fn),
         batch_sampler=requests,  # type: ignore[arg-type]
         num_workers=loader.num_workers,
         collate_fn=FetchCollate(loader.collate_fn, image),

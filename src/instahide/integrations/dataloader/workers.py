@@ -6,13 +6,12 @@ wrapping. Each result has the number of its request.
 
 If a collate function mixed images, they would go into encodings without being counted. Every row
 of the images must therefore equal an array of its item, or the result of the collate function for
-that item.
+that item. A data set that makes several items in one call is checked by fetching some again.
 """
 
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
 from instahide.data.readers.color_modes import is_pil_image
 from instahide.errors import InstaHideError
 from instahide.integrations.dataloader.batch_fields import (
@@ -31,10 +31,13 @@ from instahide.integrations.dataloader.batch_fields import (
     leaves,
     path_text,
 )
-
-#: Largest rounding difference between a batch and a single image, relative to the largest value.
-ROUNDING = 1e-5
-
+from instahide.integrations.dataloader.batched_fetch import (
+    BatchedFetch,
+    BatchedFetchCheck,
+    GeneratorStates,
+    gives_batches,
+    is_near,
+)
 
 #: A user's collate function: what it takes is up to the data set.
 Collate: TypeAlias = Callable[[Any], object]
@@ -53,11 +56,13 @@ class FetchedItems(NamedTuple):
     """The items of a data set for ``size`` item numbers.
 
     ``whole``: whether they were fetched by one call, so that they may be a batch already.
+    ``call``: that call, if it may have mixed the items.
     """
 
     items: object
     size: int
     whole: bool
+    call: BatchedFetch | None = None
 
     def copies(self) -> list[object] | None:
         """Shallow copies of the items; None if they are a batch already."""
@@ -103,6 +108,24 @@ class UserDataset(Dataset[T_co]):
 
 class FetchDataset(UserDataset[FetchedParts]):
     """The user's data set, which fetches a batch and its partners in one call."""
+
+    def __init__(self, dataset: Dataset[object], collate: Collate) -> None:
+        super().__init__(dataset)
+        self._collate = collate
+        #: Made in the process that uses it.
+        self._own: RepeatableTransforms | None = None
+
+    def fetch(self, indices: list[int]) -> FetchedItems:
+        """The items with the numbers ``indices``, and how they were fetched."""
+        if not gives_batches(self.dataset):
+            return super().fetch(indices)
+        if self._own is None:
+            self._own = RepeatableTransforms(self.dataset, self._collate)
+        before = GeneratorStates.now()
+        items = super().fetch(indices)
+        again = super().fetch
+        call = BatchedFetch(lambda numbers: again(numbers).items, indices, before, self._own)
+        return items._replace(call=call)
 
     def __getitems__(self, request: FetchRequest) -> list[FetchedParts]:
         """The items of a request: targets and partners."""
@@ -176,16 +199,35 @@ class CheckedCollate:
         self.image = image
         # The path of the image in an item, once known.
         self._place: Path | None = None
+        self._fetches = BatchedFetchCheck(self._images_alone)
 
     def __call__(self, part: FetchedItems) -> CollatedBatch:
         """Collate ``part`` and check the batch."""
+        before = GeneratorStates.now()
+        made = self._collated(part)
+        if part.call is None or made.image is None:
+            return made
+        _, rows = self._images(made.batch, part.size)
+        place = None if rows is None else self._fetches.mixed_row(part.call, rows, before)
+        if place is None:
+            return made
+        reason = f"gives another image in row {place} of a batch than with copies of that item"
+        refusal = _refusal(reason, "The data set, which makes several items in one call,")
+        return CollatedBatch(made.batch, None, refusal)
+
+    def _images_alone(self, items: object, count: int) -> Tensor | None:
+        """The images of a batch of ``items``, without a check."""
+        return self._images(self.collate(items), count)[1]
+
+    def _collated(self, part: FetchedItems) -> CollatedBatch:
+        """The batch of ``part``, where each image is checked to be that of its item."""
         # The function may remove fields from the items.
         items = part.copies()
         if several := _several_samples(items):
             return CollatedBatch(self.collate(part.items), None, several)
         kept = part.items if items is None else items
         images = self._stacked(items)
-        sums, before = (_checksums(kept) if images is None else []), _generators()
+        sums, before = (_checksums(kept) if images is None else []), GeneratorStates.now()
         batch = self.collate(part.items)
         path, rows = self._images(batch, part.size)
         if path is None or rows is None:
@@ -207,7 +249,7 @@ class CheckedCollate:
         return CollatedBatch(batch, None, _refusal(reason))
 
     def _first_wrong(
-        self, items: list[object], path: Path, rows: Tensor, before: _Generators
+        self, items: list[object], path: Path, rows: Tensor, before: GeneratorStates
     ) -> int | None:
         """The first of ``items`` whose row is not its own image."""
         after = None
@@ -216,12 +258,12 @@ class CheckedCollate:
             if found is not None:
                 self._place = found
                 continue
-            after = after or _generators()
+            after = after or GeneratorStates.now()
             if not self._alone(item, path, row, before):
-                _set_generators(after)
+                after.restore()
                 return place
         if after is not None:
-            _set_generators(after)
+            after.restore()
         return None
 
     def _stacked(self, items: list[object] | None) -> Tensor | None:
@@ -248,17 +290,14 @@ class CheckedCollate:
             return None, None
         return path, images
 
-    def _alone(self, item: object, path: Path, row: Tensor, before: _Generators) -> bool:
+    def _alone(self, item: object, path: Path, row: Tensor, before: GeneratorStates) -> bool:
         """Whether the function makes ``row`` of ``item`` alone, with the same random numbers."""
-        _set_generators(before)
+        before.restore()
         try:
             alone = _tensor(get_field(self.collate([item]), path))
         except Exception:  # the user's code, which may need more than one item
             return False
-        if alone is None or alone.shape != (1, *row.shape):
-            return False
-        near = ROUNDING * float(row.abs().nan_to_num(0, 0, 0).max()) if row.numel() else 0.0
-        return torch.allclose(alone[0].to(row.dtype), row, rtol=0, atol=near, equal_nan=True)
+        return alone is not None and is_near(alone, row[None])
 
 
 def _several_samples(items: list[object] | None) -> tuple[str, str] | None:
@@ -274,9 +313,9 @@ def _several_samples(items: list[object] | None) -> tuple[str, str] | None:
     return None
 
 
-def _refusal(reason: str) -> tuple[str, str]:
+def _refusal(reason: str, of: str = "The collate function of the loader") -> tuple[str, str]:
     return (
-        f"The collate function of the loader {reason}. The exposure of images that it mixes, "
+        f"{of} {reason}. The exposure of images that it mixes, "
         "reorders or changes at random cannot be counted.",
         "Move random transforms of single images into the data set, and leave out Mixup, CutMix "
         "and mosaics: InstaHide mixes images itself. The collate function may stack images, and "
@@ -342,21 +381,3 @@ def _pixels(item: object) -> Iterator[NDArray[np.generic]]:
         if tensor is not None and tensor.ndim > 1:
             tensor = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
             yield tensor.numpy()
-
-
-class _Generators(NamedTuple):
-    """The states of the user's global random generators."""
-
-    torch: Tensor
-    numpy: dict[str, object] | tuple[str, NDArray[np.uint32], int, int, float]
-    python: tuple[object, ...]
-
-
-def _generators() -> _Generators:
-    return _Generators(torch.get_rng_state(), np.random.get_state(), random.getstate())
-
-
-def _set_generators(states: _Generators) -> None:
-    torch.set_rng_state(states.torch)
-    np.random.set_state(states.numpy)
-    random.setstate(states.python)
