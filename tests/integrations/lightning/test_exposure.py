@@ -267,9 +267,15 @@ def test_nothing_that_a_run_leaves_is_secret(
     trainer.fit(Net(), loader)
     state = checkpoint(tmp_path / "last.ckpt")
     assert {name: type(value) for name, value in state.items()} == {
-        "scheme": str, "run": str, "counts": dict,
+        "scheme": str, "run": str, "counts": dict, "items": dict,
     }  # fmt: skip
     (counts,) = state["counts"].values()
+    ((items,),) = state["items"].values()
+    # One digest of all images: with one of each, a reader could test which images these are.
+    assert {name: type(value) for name, value in items.items()} == {
+        "known": torch.Tensor, "salt": str, "digest": str,
+    }  # fmt: skip
+    assert (items["known"].dtype, len(items["salt"]), len(items["digest"])) == (torch.bool, 32, 64)
     assert (counts.dtype, counts.shape) == (torch.int64, (300,))
     # What was noted of the six batches of both epochs; a root, and fresh bits for keys under it.
     assert len(drawn) > 2 * 6 * (7 + 1) + 2

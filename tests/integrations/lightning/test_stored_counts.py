@@ -14,10 +14,16 @@ from instahide.integrations.lightning.stored_counts import MOST, read_counts
 
 SCHEME = Scheme.inside(2)
 MISSING = object()
+ITEMS = {"known": torch.tensor([True, False, True]), "salt": "a", "digest": "b"}
 
 
 def state(**changes: Any) -> dict[str, Any]:
-    whole = {"scheme": SCHEME.to_json(), "run": "another", "counts": {0: torch.tensor([3, 0, 1])}}
+    whole = {
+        "scheme": SCHEME.to_json(),
+        "run": "another",
+        "counts": {0: torch.tensor([3, 0, 1])},
+        "items": {0: [dict(ITEMS)]},
+    }
     return {name: value for name, value in {**whole, **changes}.items() if value is not MISSING}
 
 
@@ -62,8 +68,8 @@ def test_other_counts_are_refused_and_change_none(counts: Any, own: bool) -> Non
 @pytest.mark.parametrize(
     "changes",
     [
-        *({name: MISSING} for name in ("scheme", "run", "counts")),
-        *({name: None} for name in ("scheme", "run", "counts", "ledger")),
+        *({name: MISSING} for name in ("scheme", "run", "counts", "items")),
+        *({name: None} for name in ("scheme", "run", "counts", "items", "ledger")),
         {"run": ""},
         {"run": 7},
         {"run": b"another"},
@@ -72,6 +78,16 @@ def test_other_counts_are_refused_and_change_none(counts: Any, own: bool) -> Non
         {"counts": {True: torch.ones(3, dtype=torch.int64)}},
         {"counts": {-1: torch.ones(3, dtype=torch.int64)}},
         {"ledger": 1},
+        {"items": {}},
+        {"items": {0: [ITEMS], 1: [ITEMS]}},
+        {"items": {0: None}},
+        {"items": {0: ITEMS}},
+        {"items": {0: [None]}},
+        *({"items": {0: [ITEMS | {name: None}]}} for name in ITEMS),
+        {"items": {0: [ITEMS | {"known": torch.ones(3)}]}},
+        {"items": {0: [ITEMS | {"known": torch.ones(2, dtype=torch.bool)}]}},
+        {"items": {0: [ITEMS | {"known": torch.ones(3, 1, dtype=torch.bool)}]}},
+        {"items": {0: [ITEMS | {"known": torch.ones(3, dtype=torch.bool).to_sparse()}]}},
     ],
 )
 def test_a_state_that_lacks_an_entry_or_has_another_type_is_refused(

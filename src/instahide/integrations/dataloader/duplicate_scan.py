@@ -47,6 +47,7 @@ class ItemScan:
     Attributes:
         hashes: (N, 2, 2) of the values of each item's image, and of the nearest 8-bit pixels; zeros
             for items not yet seen, and for pixels where ``normalized`` is not known.
+        changing: whether scanned items change from one fetch to the next.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ItemScan:
     ) -> None:
         count = len(map_dataset(loader.dataset))
         self.hashes: Hashes = np.zeros((count, 2, 2), np.uint64)
+        self.changing = False
         self._seen = np.zeros(count, bool)
         self._loader = loader
         self._image = image
@@ -76,6 +78,7 @@ class ItemScan:
             for chunk in self._fetched(new):
                 self.hashes[chunk.numbers] = chunk.hashes
                 changing |= not chunk.repeatable
+            self.changing |= changing
             if changing:
                 warnings.warn(
                     "The items of the data set change from one fetch to the next, by a random "
@@ -85,6 +88,16 @@ class ItemScan:
                     stacklevel=2,
                 )
         self._seen[new] = True
+
+    def repeated(self) -> ItemScan:
+        """A new scan of the items that this one has seen.
+
+        Raises:
+            Exception: the data set raises it.
+        """
+        scan = ItemScan(self._loader, self._image, self._normalized)
+        scan.see(np.flatnonzero(self._seen))
+        return scan
 
     def _stacked(self, items: NDArray[np.int64]) -> NDArray[np.generic] | None:
         """The images of ``items`` if the data set is a `TensorDataset`; else None."""

@@ -23,6 +23,7 @@ from instahide.errors import ExposureLimitError, InstaHideError, IntegrationErro
 from instahide.integrations.dataloader.batch_contents import BatchReader
 from instahide.integrations.dataloader.batch_fields import Path
 from instahide.integrations.dataloader.duplicate_scan import ItemScan
+from instahide.integrations.dataloader.item_contents import PositionExposure
 from instahide.integrations.dataloader.workers import (
     FetchCollate,
     FetchDataset,
@@ -54,7 +55,8 @@ class Epoch:
         """Yield the items to fetch for each batch.
 
         Raises:
-            InstaHideError: an index is no item number, or there are too few images for a mix.
+            InstaHideError: an index is no item number, there are too few images for a mix, or the
+                items are not those that a `PositionExposure` counted.
         """
         # Not before the first request: PyTorch draws the seed of its workers before that, and the
         # user's sampler must find its generator in the usual state.
@@ -63,6 +65,8 @@ class Epoch:
         if len(pool):
             _require_partners(self._encoder.scheme.private_k, len(pool))
         self._scan.see(pool)
+        if isinstance(self._encoder.exposure, PositionExposure):
+            self._encoder.exposure.require_same(self._scan)
         self._encoder.identify(self._scan.hashes)
         self._encoder.exposure.begin_epoch(pool)
         for indices in batches:

@@ -24,11 +24,11 @@ from instahide.encryption.guarantees.loss_limit import require_noise
 from instahide.encryption.scheme import Scheme
 from instahide.errors import IntegrationError, LedgerError, SchemeError
 from instahide.integrations.dataloader.batch_fields import field_paths
+from instahide.integrations.dataloader.item_contents import PositionExposure
 from instahide.integrations.dataloader.supported_loaders import map_dataset
 from instahide.integrations.dataloader.wrap import EncodingLoader, encode_loader
 from instahide.integrations.lightning.loaders import TrainingLoader, give_encrypted, give_plain
-from instahide.integrations.lightning.stored_counts import read_counts
-from instahide.training.distributed.exposure import DistributedExposure
+from instahide.integrations.lightning.stored_counts import as_stored, read_counts
 
 
 class InstaHideCallback(Callback):
@@ -40,8 +40,8 @@ class InstaHideCallback(Callback):
 
     After every epoch it logs ``exposure/least``, ``exposure/mean`` and ``exposure/most``: the
     number of encodings that an item of the training set went into, summed over all processes and
-    over the runs that this one resumes. Checkpoints hold these counts and the scheme, and nothing
-    secret.
+    over the runs that this one resumes. Checkpoints hold these counts, the scheme and a digest of
+    all counted images, and nothing secret.
 
     Args:
         scheme: how to encrypt.
@@ -65,7 +65,8 @@ class InstaHideCallback(Callback):
         InstaHideError: ``max_exposure`` is below 1, ``min_mse`` cannot be kept, or ``fields`` are
             not two.
 
-    `Trainer.fit` raises the errors of `encode_loader`.
+    `Trainer.fit` raises the errors of `encode_loader`, and an `IntegrationError` if a training set
+    does not hold the items that were counted under the same numbers, as after another random split.
 
     Examples:
         >>> from pytorch_lightning import Trainer
@@ -108,7 +109,7 @@ class InstaHideCallback(Callback):
             Ledger.account, image=image, mean=mean, std=std, scheme=scheme, limit=max_exposure,
             min_mse=min_mse, groups=groups,
         )  # fmt: skip
-        self._exposures: dict[int, DistributedExposure] = {}
+        self._exposures: dict[int, PositionExposure] = {}
         self._trainer: Trainer | None = None
         # Tells a checkpoint of this run, whose counts are known, from one of another.
         self._run = secrets.token_hex(8)
@@ -172,6 +173,9 @@ class InstaHideCallback(Callback):
                 place: torch.from_numpy(exposure.by_picture.copy())
                 for place, exposure in self._exposures.items()
             },
+            "items": {
+                place: as_stored(exposure.contents) for place, exposure in self._exposures.items()
+            },
             **counted,
         }
 
@@ -202,6 +206,7 @@ class InstaHideCallback(Callback):
             exposure = self._exposure(place, len(counts))
             count = exposure.raise_to if stored.run == self._run else exposure.add
             count(counts)
+            exposure.expect(stored.items[place])
 
     def _encoded(self, loader: TrainingLoader) -> EncodingLoader:
         dataset = map_dataset(loader.unwrapped.dataset)
@@ -214,10 +219,10 @@ class InstaHideCallback(Callback):
             exposure = self._accounts[loader.place()] = account
         return self._encode(loader.unwrapped, exposure=exposure)
 
-    def _exposure(self, place: int, items: int) -> DistributedExposure:
+    def _exposure(self, place: int, items: int) -> PositionExposure:
         """The exposure of the training loader with index ``place``."""
         if place not in self._exposures:
-            self._exposures[place] = DistributedExposure(
+            self._exposures[place] = PositionExposure(
                 items, self._total, limit=self.max_exposure, groups=self._groups
             )
         exposure = self._exposures[place]
@@ -225,7 +230,8 @@ class InstaHideCallback(Callback):
             raise IntegrationError(
                 f"Training loader {place} has {items} items now and had {exposure.images} before, "
                 "so it is unknown which of them have been encrypted.",
-                "Select items of one data set by a sampler, or start a run with a new callback.",
+                "Select items of one data set by a sampler; or start a new run with a new callback "
+                "and a ledger=, which counts images by their content.",
             )
         return exposure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DamagedFileError
+from instahide.integrations.dataloader.item_contents import ItemContents
 
 #: Largest stored count. Sums of such counts fit into 64 bits.
 MOST = 1 << 32
@@ -29,13 +30,23 @@ class StoredCounts(NamedTuple):
         scheme: how the run encrypted.
         run: a random name of the run.
         counts: (N,) encodings of each item, by the place of the training loader.
+        items: which images these items were, by the same places; empty if they were not known.
         ledger: whether the run counted in a ledger.
     """
 
     scheme: Scheme
     run: str
     counts: dict[int, NDArray[np.int64]]
+    items: dict[int, list[ItemContents]]
     ledger: bool
+
+
+def as_stored(contents: Iterable[ItemContents]) -> list[dict[str, object]]:
+    """``contents`` as a checkpoint holds them, which `read_counts` reads."""
+    return [
+        {"known": torch.from_numpy(known.copy()), "salt": salt, "digest": digest}
+        for known, salt, digest in contents
+    ]
 
 
 def read_counts(state: object) -> StoredCounts:
@@ -59,7 +70,8 @@ def read_counts(state: object) -> StoredCounts:
     if not isinstance(ledger, bool):
         raise _damaged("it does not say whether the run had a ledger")
     checked = {_place(place): _counts(stored) for place, stored in counts.items()}
-    return StoredCounts(Scheme.from_json(scheme), run, checked, ledger)
+    items = _items(state.get("items"), checked)
+    return StoredCounts(Scheme.from_json(scheme), run, checked, items, ledger)
 
 
 def _place(place: object) -> int:
@@ -80,6 +92,31 @@ def _counts(stored: object) -> NDArray[np.int64]:
     if len(counts) and not 0 <= int(counts.min()) <= int(counts.max()) <= MOST:
         raise _damaged(f"a count is not from 0 to {MOST:,}")
     return counts.astype(np.int64)
+
+
+def _items(
+    stored: object, counts: Mapping[int, NDArray[np.int64]]
+) -> dict[int, list[ItemContents]]:
+    if not isinstance(stored, Mapping) or set(stored) != set(counts):
+        raise _damaged("it does not say which images were counted")
+    return {place: _contents(stored[place], len(found)) for place, found in counts.items()}
+
+
+def _contents(stored: object, count: int) -> list[ItemContents]:
+    if not isinstance(stored, list) or not all(isinstance(each, Mapping) for each in stored):
+        raise _damaged("it does not list the images that were counted")
+    return [_content(each, count) for each in stored]
+
+
+def _content(stored: Mapping[object, object], count: int) -> ItemContents:
+    known, salt, digest = (stored.get(name) for name in ("known", "salt", "digest"))
+    if not isinstance(known, torch.Tensor) or known.dtype != torch.bool:
+        raise _damaged("it does not say which items have known images")
+    if known.layout != torch.strided or known.shape != (count,):
+        raise _damaged("its images are not those of its counts")
+    if not isinstance(salt, str) or not isinstance(digest, str):
+        raise _damaged("it has no digest of the images")
+    return ItemContents(known.cpu().numpy(), salt, digest)
 
 
 def _damaged(reason: str) -> DamagedFileError:

@@ -57,6 +57,10 @@ class DistributedExposure(Exposure):
 
     def identify(self, hashes: Hashes) -> NDArray[np.int64]:
         """As `Exposure.identify`, with the hashes of all processes, which must call it together."""
+        return super().identify(self.joint_hashes(hashes))
+
+    def joint_hashes(self, hashes: Hashes) -> Hashes:
+        """(N, 2) the hashes that any process knows; all processes must call it together."""
         known: NDArray[np.bool] = (hashes != 0).any(axis=1)
         # As 32-bit parts: sums of equal parts from several processes then fit.
         parts = np.ascontiguousarray(hashes).view("<u4")
@@ -64,7 +68,7 @@ class DistributedExposure(Exposure):
         holders, *sums = self._total(brought.reshape(-1)).reshape(brought.shape)
         joint = np.stack(sums, axis=1) // np.maximum(holders, 1)[:, None]
         words = np.ascontiguousarray(joint.astype("<u4")).view("<u8")
-        return super().identify(words.astype(np.uint64))
+        return words.astype(np.uint64)
 
     def _count_together(self, ids: NDArray[np.int64]) -> None:
         made = self._counts - self._start
@@ -106,17 +110,19 @@ class DistributedExposure(Exposure):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it with its counts, for a process that replaces this one."""
-        return _joint, (self.images, self._total, self.limit, self.by_picture, self._first)
+        kind = type(self)
+        return _joint, (kind, self.images, self._total, self.limit, self.by_picture, self._first)
 
 
 def _joint(
+    kind: type[DistributedExposure],
     images: int,
     total: Total,
     limit: int | None,
     counts: NDArray[np.int64],
     first: NDArray[np.int64] | None,
 ) -> DistributedExposure:
-    exposure = DistributedExposure(images, total, limit=limit, counts=counts)
+    exposure = kind(images, total, limit=limit, counts=counts)
     if first is not None:
         exposure.group(first)
     return exposure
