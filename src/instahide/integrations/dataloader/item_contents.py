@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -39,7 +39,7 @@ class ItemContents(NamedTuple):
     def of(cls, hashes: Hashes, salt: str | None = None) -> Self:
         """The digest of all images whose hash (N, 2) is not zero."""
         known: NDArray[np.bool] = (hashes != 0).any(axis=1)
-        salt = salt or secrets.token_hex(16)
+        salt = salt or os.urandom(16).hex()
         return cls(known, salt, _digest(hashes, known, salt))
 
     def match(self, hashes: Hashes) -> bool:
