@@ -24,7 +24,8 @@ def export_model(
     """Write a trained network for use elsewhere, with its preprocessing.
 
     Files of onnx and pt2 take pixels as they are in the image files, as float32, and return
-    probabilities, or values.
+    probabilities, or values. If the network was trained with --rescale, they take pixels from 0 to
+    1, scaled by the window of the training.
 
     Example: instahide export-model runs/run --format onnx --out model.onnx
     """
@@ -35,6 +36,13 @@ def export_model(
     require_image_input(card)
     export_network(network, card, out_file, form)
     out.results(
-        {"file": out_file, "format": form, "shape": card.shape, "classes": card.classes},
-        f"Network for images of {' x '.join(map(str, card.shape))}: {out_file}",
+        {
+            "file": out_file,
+            "format": form,
+            "shape": card.shape,
+            "value_range": card.value_range,
+            "classes": card.classes,
+        },
+        f"Network for images of {' x '.join(map(str, card.shape))}, with pixels from "
+        f"{card.value_range[0]:g} to {card.value_range[1]:g}: {out_file}",
     )
