@@ -67,7 +67,7 @@ def test_a_mix_never_holds_a_picture_twice_and_counts_are_those_of_pictures(
     scheme = Scheme(k=k, private_k=private_k, c1=1.0, c2=0.0)
     images, others = table(private), pool(public) if cross else None
     enough = len(set(private)) >= private_k and (
-        not cross or (len(set(public)) >= k - private_k and not set(private) & set(public))
+        not cross or len(set(public) - set(private)) >= k - private_k
     )
     generator = np.random.default_rng(seed)
     rows = generator.integers(0, len(private), 40)
@@ -85,6 +85,8 @@ def test_a_mix_never_holds_a_picture_twice_and_counts_are_those_of_pictures(
     )  # fmt: skip
     assert (found.partners[:, 0] == rows).all()
     assert all(len(set(mix)) == k for mix in names.tolist())
+    # A private image is never a public one, where nobody would count it.
+    assert not set(names[:, private_k:].flatten().tolist()) & set(private)
     # An independent count, by name.
     exposure = Exposure(len(private))
     encoder = Encoder(scheme, images, others, exposure=exposure)
@@ -123,18 +125,21 @@ def test_partners_are_uniform_over_the_rows_that_are_allowed(private_k: int) -> 
 
 
 def test_public_partners_are_uniform_over_the_rows_that_are_allowed() -> None:
-    private, public = np.array([0, 1, 1, 2]), np.array([5, 3, 3, 6, 4, 6, 7])
+    private, public = np.array([0, 1, 1, 2]), np.array([5, 1, 1, 6, 0, 6, 7])
     pools, scheme, count = PartnerPools.of(private, public), Scheme.cross(4), 200_000
     drawn = sampler.partners(
         KeyStream().next_block(), scheme, np.full(count, 3), private=4, public=7, pools=pools
     )
-    for partner in range(7):
+    drawable = np.flatnonzero(~np.isin(public, private))
+    for partner in drawable:
         given_it = drawn[drawn[:, 2] == partner, 3]
-        allowed = np.flatnonzero(public != public[partner])
+        allowed = drawable[public[drawable] != public[partner]]
         counts = np.bincount(given_it, minlength=7)
         assert counts.sum() == counts[allowed].sum()
         assert stats.chisquare(counts[allowed]).pvalue > ALPHA
-    assert stats.chisquare(np.bincount(drawn[:, 2], minlength=7)).pvalue > ALPHA
+    counts = np.bincount(drawn[:, 2], minlength=7)
+    assert counts.sum() == counts[drawable].sum()
+    assert stats.chisquare(counts[drawable]).pvalue > ALPHA
     assert stats.chisquare(np.bincount(drawn[:, 1], minlength=4)[:3]).pvalue > ALPHA
 
 
@@ -197,12 +202,18 @@ def test_too_few_pictures_are_refused_and_counted() -> None:
         Encoder(Scheme.cross(6), table([0, 1, 4, 5]), pool([7, 8, 9] * 10))
 
 
-def test_a_pool_with_private_images_is_refused_as_nobody_would_count_them() -> None:
-    mine, theirs = table([0, 1, 4, 5]), pool([0, 1, 9] * 10)
-    with pytest.raises(InstaHideError, match="2 of the public pictures are private images too"):
-        Encoder(Scheme.cross(4), mine, theirs)
+def test_a_pool_of_private_images_alone_is_refused() -> None:
+    mine = table([0, 1, 4, 5])
+    with pytest.raises(InstaHideError, match="show 3, of which 2 are private images and so not"):
+        Encoder(Scheme.cross(4), mine, pool([0, 1, 9] * 10))
     # Where no public image is drawn, it does not matter.
     Encoder(Scheme.inside(4), mine)
+
+
+def test_an_image_at_its_limit_is_no_public_image_either() -> None:
+    pools = PartnerPools.of(np.arange(6), np.array([0, 1, 2, 3, 9, 8, 7]))
+    left = pools.only(np.array([4, 5]))
+    assert sorted(left.public.rows.tolist()) == [4, 5, 6]
 
 
 class Items:

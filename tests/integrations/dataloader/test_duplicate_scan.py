@@ -113,20 +113,21 @@ def test_items_that_change_by_themselves_are_said() -> None:
         list(encoded)
 
 
-def test_a_public_image_that_is_private_too_is_refused() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 1, SIDE, SIDE), np.uint8)
+def test_a_public_image_that_is_private_too_is_never_drawn() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 1, SIDE, SIDE), np.uint8)
     values = (torch.from_numpy(pixels[:6]).float() / 255 - 0.5) / 0.25
     loader = DataLoader(TensorDataset(values, torch.arange(6) % 2), 6)
 
-    def encoded(public: NDArray[np.uint8]) -> Any:
+    def encoded(public: NDArray[np.uint8], k: int) -> Any:
         return encode_loader(
-            loader, Scheme.cross(4), public=ImageTable.from_arrays(public), classes=2,
+            loader, Scheme.cross(k, c1=1.0), public=ImageTable.from_arrays(public), classes=2,
             mean=[0.5], std=[0.25],
         )  # fmt: skip
 
-    list(encoded(pixels[6:]))
-    with pytest.raises(InstaHideError, match="1 of the public pictures are private images too"):
-        list(encoded(pixels[5:]))
+    for _ in range(50):
+        list(encoded(pixels, 4))
+    with pytest.raises(InstaHideError, match="show 8, of which 6 are private images and so not"):
+        list(encoded(pixels, 5))
 
 
 def test_too_few_pictures_are_refused() -> None:

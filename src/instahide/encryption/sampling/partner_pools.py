@@ -1,9 +1,9 @@
 """The pools from which partners are drawn, such that a mix never contains a picture twice.
 
 Images of one group, such as a patient, are one picture here. Rows that show the same picture have
-adjacent places, so a picture is a span of places. Partners are
-drawn outside the spans of the pictures that are in the mix already. This includes public images
-that equal a private one.
+adjacent places, so a picture is a span of places. Partners are drawn outside the spans of the
+pictures that are in the mix already. Public images that equal a private one are never drawn: each
+use would be one more encoding of the private image, which nobody counts.
 """
 
 from __future__ import annotations
@@ -32,33 +32,35 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class PartnerPool:
-    """N rows, ordered so that rows of the same picture are adjacent.
+    """N rows, of which M can be drawn, ordered so that rows of the same picture are adjacent.
 
     Attributes:
-        places: (N, 3) int32 the row at each place, and begin and end of its picture's span,
+        places: (M, 3) int32 the row at each place, and begin and end of its picture's span,
             adjacent in memory because they are read together.
-        spans: (N, 2) int32 for each row, begin and end of its picture's span.
+        spans: (N, 2) int32 for each row, begin and end of its picture's span; 0 if it has none.
     """
 
     places: NDArray[np.int32]
     spans: NDArray[np.int32]
 
     @classmethod
-    def of(cls, ids: NDArray[np.int32]) -> PartnerPool:
-        """Rows that show the pictures ``ids`` (N,)."""
+    def of(cls, ids: NDArray[np.int32], without: NDArray[np.int32] | None = None) -> PartnerPool:
+        """Rows that show the pictures ``ids`` (N,); those of ``without`` are not drawn."""
         rows = np.argsort(ids, kind="stable")
+        if without is not None:
+            rows = rows[~np.isin(ids[rows], without)]
         ordered = ids[rows]
         places = np.empty((len(rows), 3), np.int32)
         places[:, 0] = rows
         places[:, 1] = np.searchsorted(ordered, ordered, "left")
         places[:, 2] = np.searchsorted(ordered, ordered, "right")
-        spans = np.empty((len(rows), 2), np.int32)
+        spans = np.zeros((len(ids), 2), np.int32)
         spans[rows] = places[:, 1:]
         return cls(places, spans)
 
     @property
     def rows(self) -> NDArray[np.int32]:
-        """(N,) the row at each place."""
+        """(M,) the row at each place."""
         return self.places[:, 0]
 
     def __len__(self) -> int:
@@ -88,8 +90,8 @@ class PartnerPools:
 
     @classmethod
     def _of(cls, private_ids: NDArray[np.int32], public_ids: NDArray[np.int32]) -> PartnerPools:
-        pools = PartnerPool.of(private_ids), PartnerPool.of(public_ids)
-        return cls(private_ids, public_ids, *pools)
+        public = PartnerPool.of(public_ids, without=private_ids)
+        return cls(private_ids, public_ids, PartnerPool.of(private_ids), public)
 
     @property
     def pictures(self) -> tuple[int, ...]:
@@ -98,8 +100,9 @@ class PartnerPools:
         return len(private), len(public), len(np.intersect1d(private, public))
 
     def only(self, rows: NDArray[np.int64]) -> PartnerPools:
-        """The pools with only these private rows, renumbered from 0."""
-        return PartnerPools._of(self.private_ids[rows], self.public_ids)
+        """The pools with only these private rows, renumbered from 0, and the same public ones."""
+        ids = self.private_ids[rows]
+        return PartnerPools(ids, self.public_ids, PartnerPool.of(ids), self.public)
 
 
 class ContentIds(NamedTuple):
@@ -175,7 +178,7 @@ def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
     """Check that there are enough distinct pictures, of different groups, for a mix.
 
     Raises:
-        SchemeError: there are too few, or a public image is a private one too.
+        SchemeError: there are too few.
     """
     if pools is None:
         return
@@ -186,15 +189,10 @@ def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
             f"{len(pools.private)} images have {private}.",
             "Lower k, or use more different images, of more groups.",
         )
-    if scheme.public_k and both:
-        raise SchemeError(
-            f"{both:,} of the public pictures are private images too. Each mix that uses one as a "
-            "public image would be one more encoding of it, which nobody counts.",
-            "Use a pool without private images.",
-        )
-    if public < scheme.public_k:
+    if scheme.public_k and public - both < scheme.public_k:
+        equal = f", of which {both} are private images and so not used" if both else ""
         raise SchemeError(
             f"A mix needs {scheme.public_k} public images that are different pictures; the "
-            f"{len(pools.public)} public images show {public}.",
+            f"{len(pools.public)} public images show {public}{equal}.",
             "Make a larger pool with `instahide public`, or lower k.",
         )
