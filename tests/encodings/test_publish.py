@@ -63,6 +63,19 @@ def test_every_image_is_there_as_often_as_promised(tmp_path: Path, ledger: Ledge
     assert folder.verify() == []
 
 
+def test_a_folder_with_private_images_in_the_pool_refers_to_the_ledger(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    apart = publish(publication(2), tmp_path / "apart", ledger, engine=threads)
+    assert not apart.manifest.limited
+    own = publication(2, public=table(IMAGES))
+    folder = publish(own, tmp_path / "own", ledger, engine=threads)
+    assert folder.manifest.limited
+    # The private images of the mixes of the first folder, and all images of those of the second.
+    known = 2 * IMAGES * (SCHEME.private_k + SCHEME.k)
+    assert ledger.totals(table(IMAGES)).counts.sum() == known
+
+
 def test_what_a_limit_left_out_is_made_up_for_under_a_higher_one(
     tmp_path: Path, ledger: Ledger
 ) -> None:

@@ -223,6 +223,12 @@ class Engine(Protocol):
         ...
 
 
+def _uses_private(encoder: Encoder | TableEncoder) -> bool:
+    """Whether private images are drawn as public ones too, and so more often."""
+    pools = encoder.pools if isinstance(encoder, Encoder) else None
+    return pools is not None and len(pools.shared) > 0
+
+
 def publish(
     publication: Publication,
     location: str | Path,
@@ -266,7 +272,7 @@ def publish(
     # Validates images and scheme before anything is written.
     encoder = publication.encoder(account)
     # The ledger may know that two images are one, although nothing in the table says so.
-    uneven = account.limited or not all_unique(account.pictures())
+    uneven = account.limited or not all_unique(account.pictures()) or _uses_private(encoder)
     manifest = publication.manifest().model_copy(update={"limited": uneven})
     with (
         writing_encodings(location, manifest, resume=resume) as writer,

@@ -169,11 +169,10 @@ def partners(first: Array, ranks: Array, private_k: int) -> Array:
 
 @njit(nogil=True)
 def distinct_partners(
-    first: Array, words: Array, spans: Array, places: Array, public_places: Array, private_k: int
+    first: Array, words: Array, spans: Array, places: Array, public_places: Array, shared: Array,
+    private_k: int,
 ) -> Array:  # fmt: skip
     """(n, k) images, of distinct pictures in each mix; and the words to draw again.
-
-    No picture may be both private and public.
 
     Like `partners`, for images of which some show the same picture. The images of a picture have
     adjacent places, called its span, which is skipped as a whole. So the number of images that are
@@ -185,17 +184,21 @@ def distinct_partners(
         spans: (N, 2) for each private image, begin and end of its picture's span.
         places: (N, 3) the private image at each place, and its span.
         public_places: (M, 3) likewise.
+        shared: (N, 2) for each private place, the span of its picture among the public places; or
+            (0, 2) if there are none.
         private_k: private images in a mix.
     """
     k, count = len(words) + 1, len(first)
     chosen = np.empty((count, k), np.int64)
     chosen[:, 0] = first
-    # The spans taken, in ascending order; the number of images left.
+    # A place of each private image; the spans taken, in ascending order; the number of images left.
+    private = np.empty((count, private_k), np.int32)
     starts, ends = np.empty((count, k), np.int32), np.empty((count, k), np.int32)
     left = np.full(count, len(places), np.int32)
     again, valid, failed = np.empty(count, np.int64), np.ones(count, np.bool_), 0
     for mix in range(count):
         start, end = spans[first[mix], 0], spans[first[mix], 1]
+        private[mix, 0] = start
         _take(starts, ends, left, mix, 0, start, end)
     taken = 1
     # Column by column, so that the processor overlaps reads for several mixes.
@@ -203,7 +206,7 @@ def distinct_partners(
         table = places if column < private_k else public_places
         if column == private_k:
             left[:] = len(public_places)
-            taken = 0
+            taken = _take_shared(starts, ends, left, private, shared)
         for mix in range(count):
             word, bound = words[column - 1, mix], np.uint64(left[mix])
             # The remainder takes a division, and is below the bound.
@@ -215,10 +218,24 @@ def distinct_partners(
             place = np.int64(high_product(word, bound))  # type: ignore[call-arg]
             for at in range(taken):
                 place += (place >= starts[mix, at]) * (ends[mix, at] - starts[mix, at])
+            if column < private_k:
+                private[mix, column] = place
             chosen[mix, column] = table[place, 0]
             _take(starts, ends, left, mix, taken, table[place, 1], table[place, 2])
         taken += 1
     return chosen, again[:failed]
+
+
+@njit(nogil=True)
+def _take_shared(starts: Array, ends: Array, left: Array, private: Array, shared: Array) -> int:
+    """Take the spans of the private images among the public ones; returns their number per mix."""
+    taken = 0
+    for slot in range(private.shape[1] if len(shared) else 0):
+        for mix in range(len(private)):
+            at = private[mix, slot]
+            _take(starts, ends, left, mix, taken, shared[at, 0], shared[at, 1])
+        taken += 1
+    return taken
 
 
 @njit(nogil=True)

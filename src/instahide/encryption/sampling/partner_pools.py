@@ -1,9 +1,9 @@
 """The pools from which partners are drawn, such that a mix never contains a picture twice.
 
 Images of one group, such as a patient, are one picture here. Rows that show the same picture have
-adjacent places, so a picture is a span of places. Partners are drawn outside the spans of the
-pictures that are in the mix already. Public images that equal a private one are never drawn: each
-use would be one more encoding of the private image, which nobody counts.
+adjacent places, so a picture is a span of places. Partners are
+drawn outside the spans of the pictures that are in the mix already. This includes public images
+that equal a private one, which count as encodings of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PartnerPool:
     def of(cls, ids: NDArray[np.int32], without: NDArray[np.int32] | None = None) -> PartnerPool:
         """Rows that show the pictures ``ids`` (N,); those of ``without`` are not drawn."""
         rows = np.argsort(ids, kind="stable")
-        if without is not None:
+        if without is not None and len(without):
             rows = rows[~np.isin(ids[rows], without)]
         ordered = ids[rows]
         places = np.empty((len(rows), 3), np.int32)
@@ -76,12 +76,15 @@ class PartnerPools:
         public_ids: (M,) int32, likewise, with the same numbers.
         private: the private rows.
         public: the public rows.
+        shared: (N, 2) int32 for each private place, the span of its picture among the public ones,
+            empty if it has none; (0, 2) if no picture is both.
     """
 
     private_ids: NDArray[np.int32]
     public_ids: NDArray[np.int32]
     private: PartnerPool
     public: PartnerPool
+    shared: NDArray[np.int32]
 
     @classmethod
     def of(cls, private: Ids, public: Ids) -> PartnerPools:
@@ -89,9 +92,19 @@ class PartnerPools:
         return cls._of(private.astype(np.int32), public.astype(np.int32))
 
     @classmethod
-    def _of(cls, private_ids: NDArray[np.int32], public_ids: NDArray[np.int32]) -> PartnerPools:
-        public = PartnerPool.of(public_ids, without=private_ids)
-        return cls(private_ids, public_ids, PartnerPool.of(private_ids), public)
+    def _of(
+        cls,
+        private_ids: NDArray[np.int32],
+        public_ids: NDArray[np.int32],
+        without: NDArray[np.int32] | None = None,
+    ) -> PartnerPools:
+        private, public = PartnerPool.of(private_ids), PartnerPool.of(public_ids, without)
+        ordered, wanted = public_ids[public.rows], private_ids[private.rows]
+        spans = [np.searchsorted(ordered, wanted, side) for side in ("left", "right")]
+        shared = np.stack(spans, axis=1).astype(np.int32)
+        if not (shared[:, 1] > shared[:, 0]).any():
+            shared = shared[:0].copy()
+        return cls(private_ids, public_ids, private, public, shared)
 
     @property
     def pictures(self) -> tuple[int, ...]:
@@ -100,9 +113,31 @@ class PartnerPools:
         return len(private), len(public), len(np.intersect1d(private, public))
 
     def only(self, rows: NDArray[np.int64]) -> PartnerPools:
-        """The pools with only these private rows, renumbered from 0, and the same public ones."""
-        ids = self.private_ids[rows]
-        return PartnerPools(ids, self.public_ids, PartnerPool.of(ids), self.public)
+        """The pools with only these private rows, renumbered from 0.
+
+        Public images that equal one of the other private rows are not drawn either.
+        """
+        left = self.private_ids[rows]
+        return PartnerPools._of(left, self.public_ids, np.setdiff1d(self.private_ids, left))
+
+    def counted(
+        self, drawn: NDArray[np.int64], weights: NDArray[np.float32], private_k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The private images of mixes ``drawn`` (n, k), with their ``weights`` (n, k).
+
+        A public image that equals a private one is one more private image. In the place of another
+        public image, the first image of the mix stands again, with a weight of 0.
+        """
+        own = slice(0, private_k)
+        if not len(self.shared):
+            return drawn[:, own], weights[:, own]
+        ordered = self.private_ids[self.private.rows]
+        at = np.searchsorted(ordered, self.public_ids[drawn[:, private_k:]])
+        place = np.minimum(at, len(ordered) - 1)
+        equal = ordered[place] == self.public_ids[drawn[:, private_k:]]
+        rows = np.where(equal, self.private.rows[place], drawn[:, :1])
+        shares = np.where(equal, weights[:, private_k:], np.float32(0))
+        return np.hstack([drawn[:, own], rows]), np.hstack([weights[:, own], shares])
 
 
 class ContentIds(NamedTuple):
@@ -189,10 +224,11 @@ def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
             f"{len(pools.private)} images have {private}.",
             "Lower k, or use more different images, of more groups.",
         )
-    if scheme.public_k and public - both < scheme.public_k:
-        equal = f", of which {both} are private images and so not used" if both else ""
+    if scheme.public_k and public - min(both, scheme.private_k) < scheme.public_k:
+        equal = f", of which {both} are private images as well" if both else ""
         raise SchemeError(
-            f"A mix needs {scheme.public_k} public images that are different pictures; the "
-            f"{len(pools.public)} public images show {public}{equal}.",
+            f"A mix needs {scheme.public_k} public images that are different pictures from each "
+            f"other and from its private images; the {len(pools.public)} public images show "
+            f"{public}{equal}.",
             "Make a larger pool with `instahide public`, or lower k.",
         )

@@ -107,12 +107,25 @@ def _partners_within_limit(
             if done:
                 break
             raise limit_error(exposure)
-        own = slice(0, scheme.private_k)
-        taken = exposure.record(drawn[:, own], weights[done : done + len(drawn), own])
+        taken = exposure.record(
+            *_counted(drawn, weights[done : done + len(drawn)], scheme.private_k, pools)
+        )
         parts.append(drawn[:taken])
         done += taken
         refused = 0 if taken else refused + 1
     return np.concatenate(parts) if parts else np.empty((0, scheme.k), np.int64)
+
+
+def _counted(
+    drawn: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    private_k: int,
+    pools: PartnerPools | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The private images of mixes ``drawn`` (n, k), and their ``weights`` (n, k)."""
+    if pools is not None:
+        return pools.counted(drawn, weights, private_k)
+    return drawn[:, :private_k], weights[:, :private_k]
 
 
 def _partners_below_limit(
@@ -174,6 +187,7 @@ def _distinct_partners(
             private.spans,
             private.places,
             public.places,
+            pools.shared,
             scheme.private_k,
         )
         if not len(again):

@@ -32,8 +32,8 @@ from instahide.integrations.dataloader.workers import FetchedBatch
 #: (m,) class numbers, or (m, columns) soft labels or targets.
 Labels: TypeAlias = NDArray[np.int64 | np.float32]
 Scalar = TypeVar("Scalar", bound=np.generic)
-#: Numbers of channels of pictures: as a third dimension of five they are channels of views.
-_CHANNELS = (1, 3, 4)
+#: Numbers of channels of pictures: as a third dimension of five, they are those of views.
+_CHANNELS = (1, 3)
 #: Rounding of float16 shares.
 _SUM_TOLERANCE = 0.01
 
