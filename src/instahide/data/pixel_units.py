@@ -15,9 +15,9 @@ _SAMPLED = 1 << 23
 #: Pixels that span less than this part of the range are taken to be in another unit, such as 12-bit
 #: pixels among 16-bit ones.
 LEAST_SPAN = 8
-#: The range of rescaled images, which no image leaves; and how far and how often values may be
+#: The range of rescaled images; and how far, and which share of all values at most, values may be
 #: below it, as after resizing.
-UNIT, BELOW, SELDOM = (0.0, 1.0), 0.05, 0.01
+UNIT, BELOW, SELDOM = (0.0, 1.0), 0.05, 0.25
 
 
 def require_same_unit(
