@@ -108,8 +108,8 @@ class PartnerPools:
 
     @property
     def pictures(self) -> tuple[int, ...]:
-        """How many different pictures there are: private, public, and both."""
-        private, public = np.unique(self.private_ids), np.unique(self.public_ids)
+        """How many different pictures can be drawn: private, public, and both."""
+        private, public = np.unique(self.private_ids), np.unique(self.public_ids[self.public.rows])
         return len(private), len(public), len(np.intersect1d(private, public))
 
     def only(self, rows: NDArray[np.int64]) -> PartnerPools:
@@ -119,6 +119,12 @@ class PartnerPools:
         """
         left = self.private_ids[rows]
         return PartnerPools._of(left, self.public_ids, np.setdiff1d(self.private_ids, left))
+
+    def has_enough_for(self, scheme: Scheme) -> bool:
+        """Whether there are enough pictures for any mix."""
+        private, public, both = self.pictures
+        few = scheme.public_k and public - min(both, scheme.private_k) < scheme.public_k
+        return private >= scheme.private_k and not few
 
     def counted(
         self, drawn: NDArray[np.int64], weights: NDArray[np.float32], private_k: int

@@ -139,7 +139,7 @@ def _partners_below_limit(
     """(n, k) rows as of `partners`, of images not ``spent`` (N,); none if too few are left."""
     free = np.flatnonzero(~spent)
     left = None if pools is None else pools.only(free)
-    if (len(free) if left is None else left.pictures[0]) < scheme.private_k:
+    if len(free) < scheme.private_k or not (left is None or left.has_enough_for(scheme)):
         return np.empty((0, scheme.k), np.int64)
     places = np.searchsorted(free, indices)
     drawn = partners(block, scheme, places, private=len(free), public=public, pools=left)
