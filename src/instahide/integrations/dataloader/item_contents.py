@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instahide.data.duplicates.content_hash import Hashes
-from instahide.data.duplicates.group_hash import Groups
 from instahide.errors import IntegrationError
 from instahide.integrations.dataloader.duplicate_scan import ItemScan
-from instahide.training.distributed.exposure import DistributedExposure, Total
+from instahide.training.distributed.exposure import DistributedExposure
 
 
 class ItemContents(NamedTuple):
@@ -57,22 +56,13 @@ class PositionExposure(DistributedExposure):
             added, until the next epoch begins.
     """
 
-    def __init__(
-        self,
-        images: int,
-        total: Total,
-        *,
-        limit: int | None = None,
-        counts: NDArray[np.int64] | None = None,
-        groups: Groups | None = None,
-    ) -> None:
-        super().__init__(images, total, limit=limit, counts=counts, groups=groups)
-        self.contents: list[ItemContents] = []
+    contents: Sequence[ItemContents] = ()
 
     def expect(self, contents: Iterable[ItemContents]) -> None:
         """Require the images of another run, whose counts were added."""
         held = {each.digest for each in self.contents}
-        self.contents += [each for each in contents if each.digest not in held]
+        others = (each for each in contents if each.digest not in held)
+        self.contents = [*self.contents, *others]
 
     def require_same(self, scan: ItemScan) -> None:
         """Check that the scanned items are those that were counted; before an epoch.
