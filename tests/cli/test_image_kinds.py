@@ -96,6 +96,15 @@ def test_predictions_refuse_pixels_of_another_unit(kind: str, model: str) -> Non
     assert "bit depth" in done.output
 
 
+def test_predictions_of_pixels_scaled_from_another_window_say_so(kind: str, model: str) -> None:
+    scaled = ["--window", "0,255", "--rescale"]
+    ok("train", "images.npz", *TRAIN, "--model", model, *scaled, "--out", "run")
+    predict = ["predict", "run", "images.npz", "--queries", "0", "--rescale", "--window"]
+    assert "window" not in run(*predict, "0.0,255").stderr
+    noted = " ".join(run(*predict, "0,200").stderr.split())
+    assert "from the window 0,255, these from 0,200." in noted
+
+
 @pytest.mark.slow
 def test_an_audit_attacks_what_it_can_and_says_what_it_cannot(kind: str, model: str) -> None:
     ok("train", "images.npz", *TRAIN, "--epochs", "6", "--model", model, "--out", "run")

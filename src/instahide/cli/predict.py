@@ -14,6 +14,7 @@ from instahide.cli.options import MOST, Pool, TrustedModel, command
 from instahide.data import ImageTable, open_pool
 from instahide.data.read_settings import ReadSettings
 from instahide.data.readers.row_names import RowNames
+from instahide.data.readers.window import read_window
 from instahide.data.sources import open_named_test
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -62,6 +63,7 @@ def predict(options: PredictOptions) -> None:
     if options.task is None:
         options.task = card.task
     opened = open_named_test(options.source, **options.read_options())
+    _note_other_window(options)
     images = align_to_model(opened.images, card.shape, card.classes, card, card.task)
     scheme = Scheme.from_json(card.scheme)
     if options.queries and scheme.k == 1:
@@ -82,6 +84,22 @@ def predict(options: PredictOptions) -> None:
         ),
         f"Predictions: {options.out}",
     )
+
+
+def _note_other_window(options: PredictOptions) -> None:
+    """Note that pixels were scaled to 0 to 1 from another range in training than here."""
+    from instahide.training.settings import TrainSettings
+
+    file = options.run / "settings.json"
+    if not (options.rescale and file.exists()):
+        return
+    trained = TrainSettings.load(file)
+    if trained.rescale and read_window(trained.window) != read_window(options.window):
+        notes.print(
+            "Note: the network was trained on pixels scaled to 0 to 1 from the window "
+            f"{trained.window}, these from {options.window}. Predictions are right only if the "
+            "ends of both windows mean the same, as for another scanner.",
+        )
 
 
 def _write(path: Path, card: NetworkCard, answers: Tensor, names: RowNames | None) -> None:
