@@ -37,14 +37,14 @@ class Silent:
 
 def audited(folder: Path, of: AuditTarget, names: Sequence[str]) -> list[AttackResult]:
     wanted = tasks(names, of.copies)
-    return list(Session.open(folder, of).run(wanted, registered().attacks, 12.0, Silent()))
+    return list(Session.open(folder, of).run(wanted, registered().attacks, 4.0, Silent()))
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_each_runs_within_its_budget_and_recovers_images(name: str, tmp_path: Path) -> None:
+def test_each_recovers_images_although_its_budget_ends_early(name: str, tmp_path: Path) -> None:
     (result,) = audited(tmp_path / "audit", target(), [name])
     assert result.state == "done", result.reason
-    assert result.seconds < 18
+    assert result.cut_short
     assert result.figures["images_sought"] == IMAGES
     assert (result.figures["images_recovered"] or 0) > 0
     assert (result.figures["ssim_mean"] or 0) > 0
