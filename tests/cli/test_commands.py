@@ -309,7 +309,9 @@ def test_a_full_disk_is_explained_and_leaves_no_torn_file(tmp_path: Path) -> Non
     assert process.returncode == 2, text
     assert "Remedy:" in text
     assert "Traceback" not in text
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"copies.json", "settings.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "copies.json", "data.json", "settings.json",
+    }  # fmt: skip
 
 
 @pytest.mark.slow

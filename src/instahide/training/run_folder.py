@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
 from instahide.errors import DamagedFileError, InstaHideError, failure_reason
 from instahide.training.device import pick_device, pick_precision
@@ -23,14 +25,25 @@ from instahide.utils.tensor_file import read_tensors, write_tensors
 
 #: File with the number of encodings that were begun of each image, and its largest size in bytes.
 _COPIES, _MOST_COPIES = "copies.json", 1 << 10
+#: File with the fingerprints of the data, and its largest size in bytes.
+_DATA, _MOST_DATA = "data.json", 1 << 20
+
+
+class _Data(BaseModel):
+    """The content of `_DATA`: a salt, and the fingerprint of each process's data."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    salt: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    fingerprints: Annotated[list[str], Field(min_length=1)]
 
 
 class RunFolder:
     """The folder with the files of a training run. Use `open`.
 
-    Files: ``settings.json`` from the start, ``copies.json`` before every epoch with new encodings,
-    ``checkpoint.safetensors`` after every epoch, ``results.json`` at the end. Each is written
-    atomically.
+    Files: ``settings.json`` and ``data.json`` from the start, ``copies.json`` before every epoch
+    with new encodings, ``checkpoint.safetensors`` after every epoch, ``results.json`` at the end.
+    Each is written atomically.
     """
 
     def __init__(self, path: Path, settings: TrainSettings) -> None:
@@ -78,6 +91,29 @@ class RunFolder:
             DamagedFileError: the checkpoint is incomplete or was changed.
         """
         return read_tensors(self.checkpoint) if self.checkpoint.exists() else None
+
+    def data(self) -> tuple[str, list[str]]:
+        """The salt of the run's fingerprints, and those of its data; none before it has begun.
+
+        Raises:
+            DamagedFileError: the run has begun, and its fingerprints cannot be read.
+        """
+        file = self.path / _DATA
+        if not file.exists() and not (self.checkpoint.exists() or (self.path / _COPIES).exists()):
+            return secrets.token_hex(16), []
+        try:
+            found = _Data.model_validate_json(read_regular(file, _MOST_DATA))
+        except (OSError, ValueError) as error:
+            raise DamagedFileError(
+                f"{file} cannot be read ({failure_reason(error)}), so it is unknown on which "
+                "images the run was started.",
+                "Start a new run in another folder.",
+            ) from error
+        return found.salt, found.fingerprints
+
+    def write_data(self, salt: str, fingerprints: list[str]) -> None:
+        """Store the ``fingerprints`` of the run's data, which were made with ``salt``."""
+        write_json(self.path / _DATA, {"salt": salt, "fingerprints": fingerprints})
 
     def count_copy(self) -> None:
         """Count one more encoding of each image, before the first of them is made.

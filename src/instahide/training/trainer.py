@@ -90,6 +90,10 @@ class TrainingData(Protocol):
         """Further entries of the results."""
         ...
 
+    def fingerprint(self, salt: str) -> str:
+        """A hash of the data of this process, and of the ledger that counts its images."""
+        ...
+
     def close(self) -> None:
         """End the use of the data."""
         ...
@@ -196,6 +200,7 @@ class Trainer:
 
     def _run(self, folder: RunFolder | None, progress: Progress | None) -> None:
         _require_key(self.material, folder)
+        self._require_same_data(folder)
         tested = sum(self.processes.gather(self.material.test_images)) > 0
         batches = self._batches(folder)
         self.history = train(
@@ -218,6 +223,26 @@ class Trainer:
             folder.write_results(self.history, self.metrics, self.facts)
         if isinstance(batches, KeptEncodings):
             batches.discard()
+
+    def _require_same_data(self, folder: RunFolder | None) -> None:
+        """Check that a resumed run has the data and the ledger of its beginning.
+
+        Raises:
+            InstaHideError: it has others. With another ledger, encodings would go uncounted.
+        """
+        record = self.processes.gather(None if folder is None else folder.data())[0]
+        if record is None:
+            return
+        salt, begun = record
+        found = self.processes.gather(self.material.fingerprint(salt))
+        if begun and found != begun:
+            raise InstaHideError(
+                "The run was started on other images, labels or encodings, with another ledger, or "
+                "by more or fewer processes.",
+                "Resume it as it was started, or choose another `out=`.",
+            )
+        if folder is not None and not begun:
+            folder.write_data(salt, found)
 
     def _batches(self, folder: RunFolder | None) -> Batches:
         """The batches of an epoch; if the settings limit the encodings, those that are kept."""

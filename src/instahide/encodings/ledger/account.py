@@ -200,7 +200,7 @@ class LedgerAccount(Exposure):
         with self._file.changing() as connection:
             connection.execute(
                 "REPLACE INTO publications VALUES (?, ?, ?, ?, ?)",
-                with_crc(publication, copies, self._source(), b""),
+                with_crc(publication, copies, self.identity, b""),
             )
 
     def pending(self, publication: str, shards: Mapping[str, NDArray[np.int64]]) -> None:
@@ -248,7 +248,7 @@ class LedgerAccount(Exposure):
                 )
             connection.execute(
                 "REPLACE INTO publications VALUES (?, ?, ?, ?, ?)",
-                with_crc(publication, copies, self._source(), done.data),
+                with_crc(publication, copies, self.identity, done.data),
             )
             connection.execute("DELETE FROM shards WHERE publication = ?", (publication,))
         missing = np.maximum(copies - done.astype(np.int64), 0)
@@ -260,7 +260,7 @@ class LedgerAccount(Exposure):
         """The requested copies, and (N,) the number of finished ones of each image."""
         rows = connection.execute("SELECT * FROM publications WHERE id = ?", (publication,))
         for _, copies, source, done in map(without_crc, rows.fetchall()):
-            if source == self._source():
+            if source == self.identity:
                 return copies, np.frombuffer(done or bytes(4 * self.images), "<u4").copy()
         raise LedgerError(
             "This ledger did not see the encoded folder begun with these images.",
@@ -273,8 +273,9 @@ class LedgerAccount(Exposure):
         where = self._file.path, self._file.name, self._file.seen
         return _reopened, (*where, self._hashes, self.limit, self._rate, self.loss_limit)
 
-    def _source(self) -> bytes:
-        """A hash that is equal for the same images in the same order."""
+    @property
+    def identity(self) -> bytes:
+        """A hash that is equal for the same images in the same order, in the same ledger."""
         return hashlib.sha256(self._hashes.tobytes()).digest()
 
 

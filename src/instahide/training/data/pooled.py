@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +162,13 @@ class PooledData:
 
     def calibration_predictions(self, network: nn.Module, precision: torch.dtype) -> None:
         """Nothing: there are no images to calibrate with."""
+
+    def fingerprint(self, salt: str) -> str:
+        """A hash of the encodings."""
+        digest = hashlib.blake2b(key=bytes.fromhex(salt), digest_size=32)
+        for folder in self.folders:
+            digest.update(folder.manifest.to_json())
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Do nothing: folders need no cleanup."""

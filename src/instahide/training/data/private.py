@@ -37,6 +37,7 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError, InstaHideError
 from instahide.training.data.alignment import align_to_model
 from instahide.training.data.encoded_loader import EncodedLoader
+from instahide.training.data.fingerprint import fingerprint
 from instahide.training.data.held_out import hold_out
 from instahide.training.data.target_scale import UNSCALED, TargetScale, target_scale
 from instahide.training.distributed.processes import ALONE, Processes
@@ -192,6 +193,13 @@ class PrivateData:
             outputs=outputs,
         )
         return found, labels
+
+    def fingerprint(self, salt: str) -> str:
+        """A hash of the images of this process and of the ledger that counts them."""
+        exposure = self.encoder.exposure
+        ledger = exposure.identity if isinstance(exposure, LedgerAccount) else b""
+        held_out = [] if self.held_out is None else [self.held_out]
+        return fingerprint(salt, [self.split.train, *held_out], ledger)
 
     def close(self) -> None:
         """Compact the account in the ledger."""
