@@ -65,7 +65,7 @@ def calibrate(options: CalibrateOptions) -> None:
     path = options.run / "model.safetensors"
     network, card = load_network(path, model=options.model)
     require_image_input(card)
-    if options.task is None:
+    if options.labels is not None and options.task is None:
         options.task = card.task
     found = open_test(options.source, **options.read_options())
     require_unused(found, options.source, options.run)

@@ -60,7 +60,7 @@ def predict(options: PredictOptions) -> None:
 
     network, card = load_network(options.run / "model.safetensors", model=options.model)
     require_image_input(card)
-    if options.task is None:
+    if options.labels is not None and options.task is None:
         options.task = card.task
     opened = open_named_test(options.source, **options.read_options())
     _note_other_window(options)

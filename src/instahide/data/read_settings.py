@@ -11,6 +11,10 @@ from instahide.data.pixels import MOST_SIDE
 from instahide.data.readers.tables.label_table import LabelTable, column_names
 from instahide.data.readers.window import read_window
 from instahide.data.sources import ReadOptions
+from instahide.errors import DataError
+
+#: Settings that say how a table of labels is read.
+_OF_TABLES = ("image_column", "label_columns", "group_column", "split_column", "task")
 
 
 class ReadSettings(BaseModel):
@@ -60,8 +64,13 @@ class ReadSettings(BaseModel):
     )
 
     def label_table(self) -> LabelTable | None:
-        """The table of labels, if one is named."""
+        """The table of labels, if one is named.
+
+        Raises:
+            DataError: there is none, and a setting is for a table.
+        """
         if self.labels is None:
+            self._require_no_table()
             return None
         return LabelTable(
             self.labels,
@@ -72,11 +81,20 @@ class ReadSettings(BaseModel):
             self.task,
         )
 
+    def _require_no_table(self) -> None:
+        fields = ReadSettings.model_fields
+        unused = [name for name in _OF_TABLES if getattr(self, name) != fields[name].default]
+        if unused:
+            raise DataError(
+                f"`{unused[0]}` is for a table of labels, and no table is named.",
+                f"Name the table by `labels=`, or leave `{unused[0]}=` out.",
+            )
+
     def read_options(self, *, progress: bool = True) -> ReadOptions:
         """The arguments of `open_images`, `open_split` and `open_test`.
 
         Raises:
-            DataError: the window is none.
+            DataError: the window is none, or as for `label_table`.
         """
         return {
             "size": self.size,
