@@ -76,10 +76,11 @@ def shard_seeds() -> list[Seed]:
 
 
 def _read_shard(folder: Path) -> object:
-    # The length that the manifest says is right, as a forger would make it.
+    # Length and checksum in the manifest are right, as a forger would make them.
     (path,) = folder.glob("shard")
     text = json.loads(_encoded()["manifest.json"])
     text["shards"][0]["bytes"] = path.stat().st_size
+    text["shards"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     body = json.dumps({k: v for k, v in text.items() if k != "checksum"}).removesuffix("}").encode()
     (folder / "manifest.json").write_bytes(manifest_seed(body + b",").pack((body,)))
     path.replace(folder / text["shards"][0]["name"])

@@ -51,6 +51,8 @@ class EncodedFolder:
         self.location = store.location
         self.manifest = manifest
         self._store = store
+        #: Numbers of shards whose checksums are right.
+        self._right: set[int] = set()
 
     @classmethod
     def open(cls, location: str | Path, *, partial: bool = False) -> EncodedFolder:
@@ -89,11 +91,18 @@ class EncodedFolder:
     def shard(self, number: int) -> Encoded:
         """The stored encodings of a shard, memory-mapped; `decoded` converts them to float32.
 
+        The checksum of its file is compared when the shard is first read.
+
         Raises:
             InstaHideError: the file does not agree with the manifest.
         """
         shard = self.manifest.shards[number]
-        return read_shard(self._store.local(shard.name), shard, self.manifest, self.location)
+        path = self._store.local(shard.name)
+        encoded = read_shard(path, shard, self.manifest, self.location)
+        if number not in self._right:
+            self._require_checksum(path, shard)
+            self._right.add(number)
+        return encoded
 
     def decoded(self, images: Tensor) -> Tensor:
         """Stored images converted to float32."""
@@ -108,6 +117,7 @@ class EncodedFolder:
         Args:
             progress: called after each shard with its number of encodings.
         """
+        self._right.clear()
         problems = [f"{name!r} is not in the manifest." for name in sorted(self._strangers())]
         least = max_quantization_error(self.manifest.values, self.manifest.max_abs)
         if self.manifest.of_scheme and self.manifest.max_quantization_error < least * (1 - 1e-6):
@@ -147,14 +157,15 @@ class EncodedFolder:
             return {name for name in names if not re.fullmatch(SHARD_NAME, name)}
         return names
 
-    def _verify_shard(self, number: int, single: SingleImages, mixes: RepeatedMixes) -> None:
-        """Check a shard, and show its encodings to ``single`` and ``mixes``."""
-        shard = self.manifest.shards[number]
-        with reading(shard, self.location), self._store.local(shard.name).open("rb") as file:
+    def _require_checksum(self, path: Path, shard: Shard) -> None:
+        with reading(shard, self.location), path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != shard.sha256:
             raise damaged(shard, self.location, "its checksum is wrong")
-        encoded = self.shard(number)
+
+    def _verify_shard(self, number: int, single: SingleImages, mixes: RepeatedMixes) -> None:
+        """Check a shard, and show its encodings to ``single`` and ``mixes``."""
+        shard, encoded = self.manifest.shards[number], self.shard(number)
         step = max(1, _CHECKED // self.manifest.bytes_each)
         before = sum(other.encodings for other in self.manifest.shards[:number])
         for start in range(0, shard.encodings, step):

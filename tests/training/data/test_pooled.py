@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +131,10 @@ def test_an_encrypted_test_set_is_scored_by_the_largest_label(
     labels = torch.zeros(10, 10)
     labels[:, 2], labels[:, 5] = 0.4, 0.3
     labels[:4, 5] = 0.6
-    write_folder(tmp_path / "test", torch.randn(10, 1, 8, 8).clamp(-1, 1), labels, names)
+    like = EncodedFolder.open(thirds[0]).manifest
+    moments = {"mean": like.mean, "std": like.std}
+    noise = torch.randn(10, 1, 8, 8).clamp(-1, 1)
+    write_folder(tmp_path / "test", noise, labels, names, scheme=INSIDE, **moments)
     job = Trainer.open(settings_of(*thirds, test=str(tmp_path / "test")))
 
     class Always(torch.nn.Module):
@@ -260,6 +265,48 @@ def test_an_encrypted_test_set_must_fit(
     made_up(write_folder, tmp_path / "test", **facts)
     with pytest.raises(InstaHideError, match=told):
         PooledData.open(settings_of(tmp_path / "a", test=str(tmp_path / "test")))
+
+
+def test_the_encodings_that_are_trained_on_test_nothing(
+    write_folder: Write, tmp_path: Path
+) -> None:
+    """Nor does a copy of their folder."""
+    made_up(write_folder, tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    for test in ("a", "copy"):
+        with pytest.raises(InstaHideError, match="encodings that are trained on"):
+            PooledData.open(settings_of(tmp_path / "a", test=str(tmp_path / test)))
+
+
+def test_test_encodings_of_another_kind_are_refused_and_of_other_settings_named(
+    write_folder: Write, tmp_path: Path
+) -> None:
+    made_up(write_folder, tmp_path / "a")
+    changes: dict[str, dict[str, Any]] = {
+        "range": {"value_range": (0.0, 4095.0)},
+        "unmasked": {"scheme": replace(Scheme.cross(4), mask=False)},
+        "moments": {"mean": (0.1,)},
+    }
+    for name, facts in changes.items():
+        made_up(write_folder, tmp_path / name, **facts)
+    with pytest.raises(InstaHideError, match="pixels from"):
+        PooledData.open(settings_of(tmp_path / "a", test=str(tmp_path / "range")))
+    # A network of masked encodings sees absolute values, one of others does not.
+    with pytest.raises(InstaHideError, match="mask True in the one"):
+        PooledData.open(settings_of(tmp_path / "unmasked", test=str(tmp_path / "a")))
+    for name, told in (("unmasked", "mask True and False"), ("moments", "mean")):
+        with pytest.warns(UserWarning, match=told):
+            PooledData.open(settings_of(tmp_path / "a", test=str(tmp_path / name)))
+
+
+def test_a_shard_that_was_changed_is_not_trained_on(write_folder: Write, tmp_path: Path) -> None:
+    made_up(write_folder, tmp_path / "a")
+    (shard,) = (tmp_path / "a").glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(InstaHideError, match="its checksum is wrong"):
+        Trainer.open(settings_of(tmp_path / "a")).run()
 
 
 def test_without_test_images_there_is_no_accuracy(write_folder: Write, tmp_path: Path) -> None:

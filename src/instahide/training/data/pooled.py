@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instahide.data import BUILTIN, ImageTable, open_test
-from instahide.data.labels import Task, output_columns, require_one_task
+from instahide.data.labels import output_columns, require_one_task
 from instahide.data.normalization.normalization import Normalization
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.manifest import NAME
@@ -87,10 +87,9 @@ class PooledData:
             settings = settings.merged({"sign_invariant": is_masked(folders[0].manifest)})
         warn_of_differences(folders)
         classes, moments = class_union(folders), normalization(folders)
-        shape = folders[0].manifest.shape
         task = folders[0].manifest.task
         settings = settings.completed(task)
-        test = _open_test(settings, shape, classes, moments, task)
+        test = _open_test(settings, folders, classes, moments)
         keyed = [folder.manifest.encoder for folder in folders if folder.manifest.data_set_key]
         if test is not None and keyed:
             raise DataError(
@@ -205,13 +204,13 @@ def _require_same(folders: Sequence[EncodedFolder], processes: Processes) -> Non
 
 def _open_test(
     settings: TrainSettings,
-    shape: tuple[int, ...],
+    folders: Sequence[EncodedFolder],
     classes: tuple[str, ...],
     normalization: Normalization,
-    task: Task,
 ) -> ImageTable | EncodedFolder | None:
     if settings.test is None:
         return None
+    shape, task = folders[0].manifest.shape, folders[0].manifest.task
     if not holds_encodings(settings.test):
         images = open_test(settings.test, **settings.read_options())
         return align_to_model(images, shape, classes, normalization, task)
@@ -234,4 +233,21 @@ def _open_test(
     if not len(folder):
         raise DataError(f"{folder.location} is empty.", "Give at least one test encoding.")
     output_columns(folder.manifest.classes, classes)
+    _require_comparable(folder, folders, settings)
     return folder
+
+
+def _require_comparable(
+    test: EncodedFolder, folders: Sequence[EncodedFolder], settings: TrainSettings
+) -> None:
+    """Check that ``test`` holds other encodings than ``folders``, and of the same kind."""
+    publications = [folder.manifest.publication for folder in folders]
+    if test.manifest.publication in publications:
+        raise DataError(
+            f"{test.location} holds encodings that are trained on, so they would test nothing.",
+            "Encrypt test images into another folder.",
+        )
+    require_poolable([*folders, test])
+    if not settings.sign_invariant:
+        require_same_masking([folders[0], test])
+    warn_of_differences([folders[0], test])
