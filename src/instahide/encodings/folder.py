@@ -29,6 +29,7 @@ from instahide.encodings.shards import (
     write_shard,
 )
 from instahide.encodings.storage import Store, open_store
+from instahide.encodings.verification.claimed_protection import ClaimedProtection
 from instahide.encodings.verification.repeated_keys import RepeatedMixes
 from instahide.encodings.verification.single_images import SingleImages
 from instahide.encodings.verification.value_ranges import value_problems
@@ -112,7 +113,8 @@ class EncodedFolder:
         """Check the folder and return a sentence for every problem.
 
         The checks are: the checksum of every shard; that values are possible under the scheme;
-        that no two encodings show the same mix; and that no encoding shows a single picture.
+        that no two encodings show the same mix; that no encoding shows a single picture; and that
+        encodings have the noise and the mask that the manifest claims.
 
         Args:
             progress: called after each shard with its number of encodings.
@@ -123,12 +125,14 @@ class EncodedFolder:
         if self.manifest.of_scheme and self.manifest.max_quantization_error < least * (1 - 1e-6):
             problems.append(f"The worst error is {least:.3g}, not what the manifest says.")
         mixes, single = RepeatedMixes(self.manifest), SingleImages(self.manifest)
+        claimed = ClaimedProtection(self.manifest)
         for number, shard in enumerate(self.manifest.shards):
             try:
-                self._verify_shard(number, single, mixes)
+                self._verify_shard(number, single, mixes, claimed)
             except InstaHideError as error:
                 problems.append(error.problem)
             progress(shard.encodings)
+        problems += claimed.problems()
         if count := mixes.count():
             problems.append(f"{count} encodings show the mix of another: a key was used twice.")
         if alone := single.found(None if count else self._magnitudes):
@@ -163,8 +167,10 @@ class EncodedFolder:
         if digest != shard.sha256:
             raise damaged(shard, self.location, "its checksum is wrong")
 
-    def _verify_shard(self, number: int, single: SingleImages, mixes: RepeatedMixes) -> None:
-        """Check a shard, and show its encodings to ``single`` and ``mixes``."""
+    def _verify_shard(
+        self, number: int, single: SingleImages, mixes: RepeatedMixes, claimed: ClaimedProtection
+    ) -> None:
+        """Check a shard, and show its encodings to the others."""
         shard, encoded = self.manifest.shards[number], self.shard(number)
         step = max(1, _CHECKED // self.manifest.bytes_each)
         before = sum(other.encodings for other in self.manifest.shards[:number])
@@ -175,6 +181,7 @@ class EncodedFolder:
             if wrong is not None:
                 raise damaged(shard, self.location, wrong)
             single.see(before + start, decoded.numpy(), labels.numpy())
+            claimed.see(decoded.numpy())
             mixes.see(images, labels)
 
 

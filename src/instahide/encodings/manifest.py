@@ -144,8 +144,8 @@ class Manifest(BaseModel):
     limited: bool = Field(
         default=False,
         description="whether images may be drawn unevenly: an exposure limit was set, so that "
-        "images at it were drawn no more, or some images are there more than once, which may be "
-        "known to the publisher's ledger alone",
+        "images at it were drawn no more; or some images are there more than once, which may be "
+        "known to the publisher's ledger alone; or another program made the encodings",
     )
     ended: Annotated[
         Literal["all", "limit"] | None,

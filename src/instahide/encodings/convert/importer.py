@@ -190,6 +190,8 @@ def _described(source: Path, form: Name, origin: Provenance | None) -> Manifest:
             classes=tuple(str(number) for number in range(labels.shape[1])),
             values=values,
             max_quantization_error=0.0,
+            # How often another program drew each image is not known.
+            limited=True,
         )
     except ValidationError as error:
         raise InstaHideError(
