@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,15 @@ from instahide.encryption.encoders.base import (
     InstanceEncoder,
     Published,
 )
+from instahide.encryption.encoders.checked_calls import epsilon_of_encoder
 from instahide.encryption.encoders.registry import BUILTIN, encoder_named
 from instahide.encryption.encoders.rivals.dp_instahide import DPInstaHide
 from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.encoders.table_encoder import TableEncoder, open_encoder
+from instahide.encryption.guarantees.statements import Guarantees
 from instahide.errors import ExposureLimitError, InstaHideError, SchemeError
+from instahide.training.settings import TrainSettings
+from instahide.training.trainer import start
 
 #: Settings with which each encoder fits images of 8 x 8 pixels.
 SETTINGS: dict[str, dict[str, Any]] = {"neuracrypt": {"width": 16}}
@@ -276,3 +281,64 @@ class Forgetful(ImageEncoder):
 def test_an_encoder_with_a_key_must_say_so(digits: ImageTable) -> None:
     with pytest.raises(SchemeError, match="returned a key"):
         TableEncoder(Forgetful(), digits)
+
+
+@dataclass(frozen=True)
+class States(ImageEncoder):
+    """States an epsilon, whatever it publishes; an exception is raised."""
+
+    stated: Any = 1.0
+    name: ClassVar[str] = "states"
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return images
+
+    def epsilon(self, published: Published, delta: float) -> float:
+        if isinstance(self.stated, Exception):
+            raise self.stated
+        found: float = self.stated
+        return found
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        (-3.0, "states epsilon = -3.0"),
+        (float("nan"), "states epsilon = nan"),
+        (-math.inf, "states epsilon = -inf"),
+        (None, "states epsilon = None"),
+        (True, "states epsilon = True"),
+        ("2", "states epsilon = 2"),
+        (torch.tensor(2.0), "states epsilon = tensor"),
+        (10**400, "failed in `epsilon`"),
+        (ZeroDivisionError("by zero"), r"failed in `epsilon` \(by zero\)"),
+    ],
+)
+def test_an_epsilon_that_is_no_bound_is_refused(stated: Any, told: str, digits: ImageTable) -> None:
+    published = Published(40, digits.shape, digits.std, 1)
+    for use in (
+        lambda: epsilon_of_encoder(States(stated), published, 1e-5),
+        lambda: Guarantees.of_encoder(States(stated), published, uneven=False),
+        lambda: TableEncoder(States(stated), digits),
+    ):
+        with pytest.raises(SchemeError, match=told):
+            use()
+
+
+@pytest.mark.parametrize("stated", [0, 2, 0.5, np.float32(0.5), math.inf])
+def test_an_epsilon_of_any_type_of_number_is_a_float(stated: Any, digits: ImageTable) -> None:
+    published = Published(40, digits.shape, digits.std, 1)
+    found = epsilon_of_encoder(States(stated), published, 1e-5)
+    assert type(found) is float
+    assert found == stated
+    assert Guarantees.of_encoder(States(stated), published, uneven=False).epsilon == stated
+
+
+def test_training_refuses_an_epsilon_that_is_no_bound_before_it_begins(tmp_path: Path) -> None:
+    settings = TrainSettings(
+        data="digits", encoder=f"{__name__}:States", encoder_settings=["stated=-3.0"], epochs=1,
+        ledger=str(tmp_path / "ledger.sqlite"),
+    )  # fmt: skip
+    with pytest.raises(SchemeError, match=r"epsilon = -3\.0"):
+        start(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoded, Encoder
-from instahide.encryption.encoders.base import EncoderInput, Encodings, InstanceEncoder
+from instahide.encryption.encoders.base import EncoderInput, Encodings, InstanceEncoder, Published
+from instahide.encryption.encoders.checked_calls import epsilon_of_encoder
 from instahide.encryption.encoders.registry import require_own_name
 from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.exposure import Exposure, limit_error
+from instahide.encryption.privacy import DELTA
 from instahide.encryption.scheme import Scheme
 from instahide.errors import SchemeError
 from instahide.utils.row_indices import row_indices
@@ -39,6 +41,7 @@ class TableEncoder:
     Raises:
         InstaHideError: the encoder cannot encode images of this shape, the public pool is missing,
             or ``exposure`` accounts for noise, which only schemes have.
+        SchemeError: the encoder's epsilon is no bound, see `checked_calls.epsilon_of_encoder`.
 
     Examples:
         >>> import numpy as np
@@ -68,6 +71,9 @@ class TableEncoder:
         self.exposure.require_rate(math.inf)
         self.exposure.group(images.content_ids)
         self.shape = method.output_shape(images.shape)
+        # Refused here, before a run that would end with this epsilon.
+        once = Published(len(images), images.shape, images.std, copies=1)
+        epsilon_of_encoder(method, once, DELTA)
         self._source = EncoderInput(images, _pool(method, images, public))
         self._draws = SecretRandom(participant)
         self._key: Any = method.draw_key(images.shape, self._draws)
