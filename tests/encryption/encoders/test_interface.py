@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -342,3 +343,114 @@ def test_training_refuses_an_epsilon_that_is_no_bound_before_it_begins(tmp_path:
     with pytest.raises(SchemeError, match=r"epsilon = -3\.0"):
         start(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@dataclass(frozen=True)
+class Misbehaves(ImageEncoder):
+    """Encodes images by themselves, in one of several wrong ways."""
+
+    how: str = "raises"
+    name: ClassVar[str] = "misbehaves"
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        if self.how == "raises":
+            raise ValueError("boom")
+        if self.how == "graph":
+            return torch.nn.Conv2d(1, 1, 1)(images) * torch.nn.Parameter(torch.ones(()))
+        return torch.nn.Parameter(images) if self.how == "parameter" else images
+
+    def encode(
+        self, source: EncoderInput, rows: NDArray[np.int64], key: Any, random: SecretRandom
+    ) -> Encodings:
+        if self.how == "sorts":
+            rows.sort()
+        made = super().encode(source, rows, key, random)
+        if self.how in WRONG_LABELS:
+            return made._replace(labels=WRONG_LABELS[self.how](made.labels))
+        if self.how == "array":
+            return made._replace(images=made.images.numpy())  # type: ignore[arg-type]
+        return tuple(made) if self.how == "tuple" else made  # type: ignore[return-value]
+
+
+WRONG_LABELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "nan": lambda labels: labels * math.nan,
+    "negative": lambda labels: -labels,
+    "large": lambda labels: 7 * labels,
+    "double": lambda labels: labels.double(),
+    "few": lambda labels: labels[:, 1:],
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("raises", r"misbehaves failed in `encode` \(boom\)"),
+        ("array", "misbehaves returned no `Encodings`"),
+        ("tuple", "misbehaves returned no `Encodings`"),
+        ("sorts", "misbehaves returned something else"),
+        *((how, "misbehaves returned labels that are not") for how in WRONG_LABELS),
+    ],
+)
+def test_what_a_misbehaving_encoder_does_is_named_and_not_counted(
+    how: str, told: str, digits: ImageTable
+) -> None:
+    encoder, rows = TableEncoder(Misbehaves(how), digits), np.array([5, 3, 9])
+    with pytest.raises(SchemeError, match=told):
+        encoder.encode(rows)
+    assert encoder.exposure.counts.sum() == 0
+    assert rows.tolist() == [5, 3, 9]
+
+
+@pytest.mark.parametrize("how", ["graph", "parameter"])
+def test_encodings_carry_no_gradients(how: str, digits: ImageTable) -> None:
+    encoder = TableEncoder(Misbehaves(how), digits)
+    encoded = encoder.encode(np.arange(4))
+    inputs = encoder.network_inputs(digits, np.arange(4))
+    assert not any(part.requires_grad for part in (*encoded, inputs))
+
+
+@dataclass(frozen=True)
+class FailsIn(Misbehaves):
+    """Fails in a method besides `encode`."""
+
+    method: str = "output_shape"
+    has_data_set_key: ClassVar[bool] = True
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self._or_fails("output_shape", shape)
+
+    def draw_key(self, shape: tuple[int, ...], random: SecretRandom) -> Any:
+        return self._or_fails("draw_key", 1)
+
+    def network_input(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return self._or_fails("network_input", images)
+
+    def _or_fails(self, method: str, found: Any) -> Any:
+        if self.method == method:
+            raise RuntimeError("out of order")
+        return found
+
+
+@pytest.mark.parametrize("method", ["output_shape", "draw_key", "network_input"])
+def test_a_method_that_fails_is_named(method: str, digits: ImageTable) -> None:
+    with pytest.raises(SchemeError, match=rf"failed in `{method}` \(out of order\)"):
+        TableEncoder(FailsIn("right", method), digits).network_inputs(digits)
+
+
+@dataclass(frozen=True)
+class NoInput(ImageEncoder):
+    """Gives the network an array."""
+
+    name: ClassVar[str] = "no-input"
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return images
+
+    def network_input(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        found: Tensor = images.numpy()  # type: ignore[assignment]
+        return found
+
+
+def test_the_input_of_a_network_is_a_tensor(digits: ImageTable) -> None:
+    with pytest.raises(SchemeError, match="returned ndarray as the input of a network"):
+        TableEncoder(NoInput(), digits).network_inputs(digits)
