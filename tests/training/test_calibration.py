@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import expit
+from torch.nn import functional as F
 from torchmetrics.functional.classification import binary_auroc
 from typer.testing import CliRunner
 
@@ -56,6 +60,68 @@ def test_the_fit_finds_the_temperature_of_classes() -> None:
     scale, bias = fit_calibration(logits.softmax(1), classes, "single-label")
     assert scale == pytest.approx(2.5, rel=0.03)
     assert bias == 0
+
+
+def narrow(rows: int, centre: float, gap: float, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities (n, 1) in a band around ``centre``, in logits, and findings in a quarter."""
+    generator = torch.Generator().manual_seed(rows)
+    present = (torch.rand(rows, 1, generator=generator) < 0.25).float()
+    present[0], present[1] = 1, 0
+    wobble = noise * torch.randn(rows, 1, generator=generator)
+    return (centre + gap * (present - 0.5 + wobble)).sigmoid(), present
+
+
+def best_of(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """The oracle: the loss of the best allowed scale, and the mean probability there."""
+
+    def shares(log_scale: float) -> np.ndarray:
+        scaled = np.exp(log_scale) * (logits - logits.mean())
+        bias = brentq(lambda bias: (expit(scaled + bias) - targets).mean(), -2000, 2000)
+        return np.clip(expit(scaled + bias), 1e-300, 1 - 1e-16)
+
+    def loss(log_scale: float) -> float:
+        found = shares(log_scale)
+        return -(targets * np.log(found) + (1 - targets) * np.log1p(-found)).mean()
+
+    best = minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 1e-9})
+    least = min((best.x, -5.0, 5.0), key=loss)
+    return loss(least), shares(least).mean()
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize("gap", [-0.5, 0.0, 0.003, 0.02, 0.1, 1.0, 5.0])
+@pytest.mark.parametrize("centre", [-5.0, -1.0, 0.0, 2.0, 5.0])
+@pytest.mark.parametrize("rows", [20, 300])
+def test_the_mean_probability_is_the_prevalence(
+    rows: int, centre: float, gap: float, noise: float
+) -> None:
+    """Also where the best scale of a narrow band is above the limit, or all logits are equal."""
+    probabilities, present = narrow(rows, centre, gap, noise)
+    calibration = fit_calibration(probabilities, present, "multi-label")
+    logits = log_odds(probabilities, "multi-label")
+    found = calibrated(logits, calibration, "multi-label").double()
+    positives = float(present.sum())
+    high, low = (positives + 1) / (positives + 2), 1 / (rows - positives + 2)
+    targets = torch.where(present > 0, high, low).double()
+    # Platt's targets move the mean by this much.
+    assert (
+        abs(float(found.mean() - present.mean())) <= abs(float((targets - present).mean())) + 1e-4
+    )
+    assert math.exp(-5) * (1 - 1e-9) <= calibration[0] <= math.exp(5) * (1 + 1e-9)
+    scale, bias = calibration
+    loss = F.binary_cross_entropy_with_logits(scale * logits + bias, targets)
+    least, mean = best_of(logits.numpy(), targets.numpy())
+    assert float(loss) <= least + 1e-6
+    assert float(found.mean()) == pytest.approx(mean, abs=1e-3)
+
+
+def test_the_scale_of_classes_stays_within_its_limits() -> None:
+    classes = torch.arange(60) % 3
+    right = torch.eye(3)[classes]
+    for shown, least, most in ((right, 0.02, 1.0), (right.roll(1, 1), 0, 0.0068)):
+        scale, bias = fit_calibration(shown, classes, "single-label")
+        assert least <= scale <= most
+        assert bias == 0
 
 
 def test_the_order_never_changes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ from torch import Tensor, nn
 
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
+from instahide.training.evaluate import predicted
 from instahide.training.history import EpochRecord, History
 from instahide.training.models import SignInvariant, build, residual_network
 from instahide.training.models.model_io import NetworkCard, load_network, save_network
+from instahide.training.outputs import Outputs
 from instahide.training.progress import Progress
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
@@ -107,6 +111,29 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def test_a_network_that_returns_nan_ends_a_run_which_can_be_resumed(tmp_path: Path) -> None:
+    """The checkpoint of the epoch before stays, and a run that continues from it is as any."""
+    whole, _ = _train(tmp_path / "whole", _settings())
+    bad, images = count(1), _batches()[0][0]
+
+    def evaluate(network: nn.Module) -> dict[str, float]:
+        factor = math.nan if next(bad) == 3 else 1.0
+        hook = network.register_forward_hook(lambda _, inputs, found: factor * found)
+        try:
+            found, _ = predicted(network, [(images, torch.zeros(len(images)))], Outputs())
+        finally:
+            hook.remove()
+        return {"accuracy": float(found.mean())}
+
+    run = RunFolder.open(tmp_path / "cut", _settings())
+    with pytest.raises(InstaHideError, match="NaN or infinite outputs"):
+        train(_network(), _batches(), _settings(), run=run, evaluate=evaluate)
+    assert len(read_tensors(run.checkpoint)[1]["history"]) == 2
+    resumed, history = _train(tmp_path / "cut", _settings(), resume=True)
+    assert len(history) == EPOCHS
+    assert _same(resumed, whole)
 
 
 @pytest.mark.parametrize("stop", [1, 4])

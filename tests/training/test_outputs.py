@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from instahide import ImageTable, InstaHideError, Scheme, predict_encrypted
 from instahide.training.evaluate import accuracy, table_batches
-from instahide.training.outputs import class_logits
+from instahide.training.outputs import Outputs, class_logits
 from instahide.training.predict import probabilities
 
 LOGITS = torch.tensor([-3.0, -0.1, 0.2, 4.0])
@@ -84,3 +85,45 @@ def test_accuracy_of_a_network_with_one_output() -> None:
 def test_accuracy_with_labels_that_the_network_does_not_know_is_refused() -> None:
     with pytest.raises(InstaHideError, match="outputs for 2 classes, but an image is of class 2"):
         accuracy(linear(2), table_batches(table(3)))
+
+
+def tasks() -> list[Outputs]:
+    return [
+        Outputs("single-label", 3),
+        Outputs("multi-label", 3, calibration=(2.0, 1.0)),
+        Outputs("regression", 3, mean=(0.0,) * 3, std=(10.0,) * 3),
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("outputs", tasks(), ids=lambda outputs: outputs.task)
+def test_outputs_that_are_no_numbers_are_refused(outputs: Outputs, value: float) -> None:
+    raw = torch.zeros(4, 3)
+    assert outputs.predictions(raw).isfinite().all()
+    raw[2, 1] = value
+    with pytest.raises(InstaHideError, match=r"NaN or infinite outputs for 1 of 4.*learning rate"):
+        outputs.predictions(raw)
+    # Networks that are traced for export compute on.
+    assert outputs.converted(raw).shape == (4, 3)
+
+
+def test_values_beyond_float32_are_refused() -> None:
+    outputs = Outputs("regression", 1, mean=(0.0,), std=(1e6,))
+    with pytest.raises(InstaHideError, match="NaN or infinite outputs for 2 of 2"):
+        outputs.predictions(torch.full((2, 1), 3e38))
+
+
+def test_a_network_that_returns_nan_has_no_accuracy_and_predicts_nothing() -> None:
+    class Nan(nn.Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images.flatten(1)) * math.nan
+
+    model, images = Nan(64, 2), table(2)
+    for use in (
+        lambda: accuracy(model, table_batches(images)),
+        lambda: probabilities(model, torch.from_numpy(images.normalized())),
+        lambda: predict_encrypted(model, Scheme.inside(k=2), images),
+    ):
+        with pytest.raises(InstaHideError, match="NaN or infinite outputs"):
+            use()
+    assert model.training

@@ -128,6 +128,40 @@ def test_an_unreadable_file_is_named(name: str, content: bytes | None, tmp_path:
         TrainSettings.load(file)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.yaml", "noise: 0.5\nepochs: 3\nnoise: 0\n", "the key noise 2 times: keep one"),
+        ("b.yaml", "max_exposure: 5\n'max_exposure': null\n", "the key max_exposure 2 times"),
+        ("c.yaml", "encoder_settings: [{k: 1, k: 2}]\n", "the key k 2 times"),
+        ("d.yaml", "<<: {noise: 0.5}\nnoise: 0\n", "the key noise 2 times"),
+        ("a.json", '{"noise": 5, "epochs": 1, "noise": 0}', "the key noise 2 times"),
+        ("b.json", '{"a": [{"k": 1, "k": 2, "k": 2}]}', "the key k 3 times"),
+        ("a.toml", "noise = 0.5\nnoise = 0\n", "a.toml cannot be read"),
+        ("e.yaml", "epochs: 1:30\n", "1:30 would be a number in base 60: write it in base 10"),
+        ("f.yaml", "lr: 1:30.5\n", "1:30.5 would be a number in base 60"),
+        ("g.yaml", "lr: -1:30\n", "-1:30 would be a number in base 60"),
+        ("h.yaml", "1:30: 2\n", "1:30 would be a number in base 60"),
+    ],
+)
+def test_what_a_reader_would_take_for_something_else_is_refused(
+    name: str, text: str, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    with pytest.raises(InstaHideError) as caught:
+        TrainSettings.load(file)
+    assert told in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_other_numbers_and_times_in_quotes_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("epochs: 0x10\nlr: 2.5e-1\ndata: '1:30'\n")
+    settings = TrainSettings.load(file)
+    assert (settings.epochs, settings.lr, settings.data) == (16, 0.25, "1:30")
+
+
 def test_a_value_that_grows_as_it_is_read_is_not_shown_whole(tmp_path: Path) -> None:
     """Nine lists of nine lists, and so on."""
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]

@@ -10,6 +10,7 @@ the classes of an image, stays as it is.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -89,31 +90,61 @@ def fit_calibration(
             "No image has a known label to calibrate with.", "Give images with labels."
         )
     logits = log_odds(probabilities, task, least)
-    smoothed = targets if task == "single-label" else _smoothed(targets, known)
-    values = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    if task != "single-label":
+        return _fit_findings(logits[known], _smoothed(targets, known)[known])
+    # Laplace's rule of succession, for the same reason as Platt's targets.
+    classes = logits.shape[1]
+    certain = classes / (len(targets) + classes)
+
+    def loss(values: Tensor) -> Tensor:
+        return F.cross_entropy(logits * values.exp(), targets, label_smoothing=certain)
+
+    (log_scale,) = _minimizer(loss, 1)
+    return math.exp(_clamped(log_scale)), 0.0
+
+
+def _fit_findings(logits: Tensor, targets: Tensor) -> Calibration:
+    """The scale, within its limits, and the bias for which ``targets`` (m,) are most likely."""
+    # The scale and the bias of standardised logits hardly depend on each other.
+    centre, spread = float(logits.mean()), float(logits.std(unbiased=False)) or 1.0
+    standardised = (logits - centre) / spread
+
+    def loss(scale: Tensor | float, bias: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(scale * standardised + bias, targets)
+
+    log_scale, bias = _minimizer(lambda values: loss(values[0].exp(), values[1]), 2)
+    log_scale -= math.log(spread)
+    scale = math.exp(_clamped(log_scale))
+    if _clamped(log_scale) != log_scale:
+        # The loss is convex in scale and bias, so the best allowed scale is the limit itself.
+        (bias,) = _minimizer(lambda values: loss(scale * spread, values[0]), 1)
+    return scale, bias - scale * centre
+
+
+def _minimizer(loss: Callable[[Tensor], Tensor], count: int) -> list[float]:
+    """The ``count`` values for which ``loss`` is smallest, searched from 0."""
+    values = torch.zeros(count, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [values], max_iter=_ITERATIONS, line_search_fn="strong_wolfe", tolerance_grad=1e-9
+        [values],
+        max_iter=_ITERATIONS,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-9,
+        tolerance_change=1e-14,
     )
 
-    def loss() -> Tensor:
+    def step() -> Tensor:
         optimizer.zero_grad()
-        scaled = logits * values[0].exp()
-        if task == "single-label":
-            # Laplace's rule of succession, for the same reason as Platt's targets.
-            classes = logits.shape[1]
-            certain = classes / (len(targets) + classes)
-            found = F.cross_entropy(scaled, targets, label_smoothing=certain)
-        else:
-            losses = F.binary_cross_entropy_with_logits(
-                scaled + values[1], smoothed, reduction="none"
-            )
-            found = losses[known].mean()
+        found = loss(values)
         found.backward()  # type: ignore[no-untyped-call]
         return found
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    scale, bias = values.detach().tolist()
-    return math.exp(max(-_MOST_LOG_SCALE, min(scale, _MOST_LOG_SCALE))), bias
+    optimizer.step(step)  # type: ignore[no-untyped-call]
+    found: list[float] = values.detach().tolist()
+    return found
+
+
+def _clamped(log_scale: float) -> float:
+    return max(-_MOST_LOG_SCALE, min(log_scale, _MOST_LOG_SCALE))
 
 
 def _smoothed(targets: Tensor, known: Tensor) -> Tensor:

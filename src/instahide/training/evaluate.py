@@ -60,7 +60,8 @@ def predicted(
         batches.
 
     Raises:
-        InstaHideError: the network returns something else than these outputs.
+        InstaHideError: the network returns something else than these outputs, or NaN or infinite
+            ones.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -92,7 +93,8 @@ def accuracy(
         precision: type of the network's arithmetic.
 
     Raises:
-        InstaHideError: the network has no output for a class number.
+        InstaHideError: the network has no output for a class number, or returns NaN or infinite
+            ones.
     """
     # Only here: its import takes a second or two.
     from torchmetrics.functional.classification import multiclass_stat_scores

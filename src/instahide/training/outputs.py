@@ -95,6 +95,24 @@ class Outputs:
         """(n, columns) float32 probabilities of classes or findings, or values in their own unit.
 
         Raises:
+            InstaHideError: as for `tensor`; or an output or a prediction is NaN or infinite.
+        """
+        raw = self.tensor(outputs)
+        found = self.converted(raw)
+        finite = (raw.isfinite() & found.isfinite()).all(dim=1)
+        if not bool(finite.all()):
+            raise InstaHideError(
+                f"The network returns NaN or infinite outputs for {int((~finite).sum())} of "
+                f"{len(found)} images of a batch.",
+                "Train it with a lower learning rate or precision float32. In a network of your "
+                "own, look for roots, logarithms and divisions.",
+            )
+        return found
+
+    def converted(self, outputs: object) -> Tensor:
+        """The predictions, also where they are not finite: for networks that are traced.
+
+        Raises:
             InstaHideError: as for `tensor`.
         """
         found = self.tensor(outputs)

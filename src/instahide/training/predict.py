@@ -49,7 +49,8 @@ def probabilities(
         (n, classes) float32 on the CPU.
 
     Raises:
-        InstaHideError: the model does not return logits, or for another number of classes.
+        InstaHideError: the model does not return logits, returns NaN or infinite ones, or has
+            outputs for another number of classes.
     """
     outputs = outputs or Outputs(columns=classes)
     device = next(model.parameters()).device
@@ -116,7 +117,7 @@ def predict_encrypted(
         InstaHideError: ``encodings`` is below 1; ``coefficient`` is above the bound c1 of the
             scheme, or so low that a query of findings or values has hardly an effect; there are
             fewer than k queries and ``scheme`` has no public images; or the model has outputs for
-            another number of classes than the queries.
+            another number of classes than the queries, or NaN or infinite ones.
 
     Examples:
         >>> from instahide import Scheme, open_split, predict_encrypted

@@ -89,7 +89,31 @@ def test_guesses_are_compared_with_the_coin() -> None:
     found = guess_figures(Guesses(half), truth(encoded(), second=second))
     assert found["distinguished"] == 0.5
     assert found["distinguished_low"] < 0.41 < 0.59 < found["distinguished_high"]
-    assert guess_figures(Guesses(0 * right), truth(encoded(), second=second))["distinguished"] == 0
+
+
+@pytest.mark.parametrize("undecided", [0.0, math.nan])
+def test_undecided_pairs_count_half_and_are_no_part_of_the_test(undecided: float) -> None:
+    second = torch.tensor([True, False] * 50)
+    scores = second.float() * 2 - 1
+    scores[:70] = undecided
+    found = guess_figures(Guesses(scores), truth(encoded(), second=second))
+    assert found["distinguished"] == 0.65
+    assert found["distinguished_p"] == pytest.approx(2.0**-30)
+    assert (found["distinguished_trials"], found["distinguished_decided"]) == (100, 30)
+    assert 0.5 < found["distinguished_low"] < 0.65 < found["distinguished_high"]
+    wrong = guess_figures(Guesses(-scores), truth(encoded(), second=second))
+    assert wrong["distinguished"] == pytest.approx(0.35)
+    assert wrong["distinguished_p"] == 1.0
+    assert wrong["distinguished_high"] == pytest.approx(1 - found["distinguished_low"])
+
+
+@pytest.mark.parametrize("pairs", [1, 99, 100])
+def test_an_attack_that_decides_nothing_is_the_coin(pairs: int) -> None:
+    second = torch.arange(pairs) % 2 == 0
+    found = guess_figures(Guesses(torch.zeros(pairs)), truth(encoded(), second=second))
+    assert (found["distinguished"], found["distinguished_p"]) == (0.5, 1.0)
+    assert found["distinguished_decided"] == 0
+    assert found["distinguished_low"] < 0.5 < found["distinguished_high"]
 
 
 def test_intervals_hold_as_often_as_they_say() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,11 +25,15 @@ from instahide.encryption.encoders.base import (
     InstanceEncoder,
     Published,
 )
+from instahide.encryption.encoders.checked_calls import epsilon_of_encoder
 from instahide.encryption.encoders.registry import BUILTIN, encoder_named
 from instahide.encryption.encoders.rivals.dp_instahide import DPInstaHide
 from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.encoders.table_encoder import TableEncoder, open_encoder
+from instahide.encryption.guarantees.statements import Guarantees
 from instahide.errors import ExposureLimitError, InstaHideError, SchemeError
+from instahide.training.settings import TrainSettings
+from instahide.training.trainer import start
 
 #: Settings with which each encoder fits images of 8 x 8 pixels.
 SETTINGS: dict[str, dict[str, Any]] = {"neuracrypt": {"width": 16}}
@@ -276,3 +282,175 @@ class Forgetful(ImageEncoder):
 def test_an_encoder_with_a_key_must_say_so(digits: ImageTable) -> None:
     with pytest.raises(SchemeError, match="returned a key"):
         TableEncoder(Forgetful(), digits)
+
+
+@dataclass(frozen=True)
+class States(ImageEncoder):
+    """States an epsilon, whatever it publishes; an exception is raised."""
+
+    stated: Any = 1.0
+    name: ClassVar[str] = "states"
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return images
+
+    def epsilon(self, published: Published, delta: float) -> float:
+        if isinstance(self.stated, Exception):
+            raise self.stated
+        found: float = self.stated
+        return found
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        (-3.0, "states epsilon = -3.0"),
+        (float("nan"), "states epsilon = nan"),
+        (-math.inf, "states epsilon = -inf"),
+        (None, "states epsilon = None"),
+        (True, "states epsilon = True"),
+        ("2", "states epsilon = 2"),
+        (torch.tensor(2.0), "states epsilon = tensor"),
+        (10**400, "failed in `epsilon`"),
+        (ZeroDivisionError("by zero"), r"failed in `epsilon` \(by zero\)"),
+    ],
+)
+def test_an_epsilon_that_is_no_bound_is_refused(stated: Any, told: str, digits: ImageTable) -> None:
+    published = Published(40, digits.shape, digits.std, 1)
+    for use in (
+        lambda: epsilon_of_encoder(States(stated), published, 1e-5),
+        lambda: Guarantees.of_encoder(States(stated), published, uneven=False),
+        lambda: TableEncoder(States(stated), digits),
+    ):
+        with pytest.raises(SchemeError, match=told):
+            use()
+
+
+@pytest.mark.parametrize("stated", [0, 2, 0.5, np.float32(0.5), math.inf])
+def test_an_epsilon_of_any_type_of_number_is_a_float(stated: Any, digits: ImageTable) -> None:
+    published = Published(40, digits.shape, digits.std, 1)
+    found = epsilon_of_encoder(States(stated), published, 1e-5)
+    assert type(found) is float
+    assert found == stated
+    assert Guarantees.of_encoder(States(stated), published, uneven=False).epsilon == stated
+
+
+def test_training_refuses_an_epsilon_that_is_no_bound_before_it_begins(tmp_path: Path) -> None:
+    settings = TrainSettings(
+        data="digits", encoder=f"{__name__}:States", encoder_settings=["stated=-3.0"], epochs=1,
+        ledger=str(tmp_path / "ledger.sqlite"),
+    )  # fmt: skip
+    with pytest.raises(SchemeError, match=r"epsilon = -3\.0"):
+        start(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@dataclass(frozen=True)
+class Misbehaves(ImageEncoder):
+    """Encodes images by themselves, in one of several wrong ways."""
+
+    how: str = "raises"
+    name: ClassVar[str] = "misbehaves"
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        if self.how == "raises":
+            raise ValueError("boom")
+        if self.how == "graph":
+            return torch.nn.Conv2d(1, 1, 1)(images) * torch.nn.Parameter(torch.ones(()))
+        return torch.nn.Parameter(images) if self.how == "parameter" else images
+
+    def encode(
+        self, source: EncoderInput, rows: NDArray[np.int64], key: Any, random: SecretRandom
+    ) -> Encodings:
+        if self.how == "sorts":
+            rows.sort()
+        made = super().encode(source, rows, key, random)
+        if self.how in WRONG_LABELS:
+            return made._replace(labels=WRONG_LABELS[self.how](made.labels))
+        if self.how == "array":
+            return made._replace(images=made.images.numpy())  # type: ignore[arg-type]
+        return tuple(made) if self.how == "tuple" else made  # type: ignore[return-value]
+
+
+WRONG_LABELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "nan": lambda labels: labels * math.nan,
+    "negative": lambda labels: -labels,
+    "large": lambda labels: 7 * labels,
+    "double": lambda labels: labels.double(),
+    "few": lambda labels: labels[:, 1:],
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("raises", r"misbehaves failed in `encode` \(boom\)"),
+        ("array", "misbehaves returned no `Encodings`"),
+        ("tuple", "misbehaves returned no `Encodings`"),
+        ("sorts", "misbehaves returned something else"),
+        *((how, "misbehaves returned labels that are not") for how in WRONG_LABELS),
+    ],
+)
+def test_what_a_misbehaving_encoder_does_is_named_and_not_counted(
+    how: str, told: str, digits: ImageTable
+) -> None:
+    encoder, rows = TableEncoder(Misbehaves(how), digits), np.array([5, 3, 9])
+    with pytest.raises(SchemeError, match=told):
+        encoder.encode(rows)
+    assert encoder.exposure.counts.sum() == 0
+    assert rows.tolist() == [5, 3, 9]
+
+
+@pytest.mark.parametrize("how", ["graph", "parameter"])
+def test_encodings_carry_no_gradients(how: str, digits: ImageTable) -> None:
+    encoder = TableEncoder(Misbehaves(how), digits)
+    encoded = encoder.encode(np.arange(4))
+    inputs = encoder.network_inputs(digits, np.arange(4))
+    assert not any(part.requires_grad for part in (*encoded, inputs))
+
+
+@dataclass(frozen=True)
+class FailsIn(Misbehaves):
+    """Fails in a method besides `encode`."""
+
+    method: str = "output_shape"
+    has_data_set_key: ClassVar[bool] = True
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self._or_fails("output_shape", shape)
+
+    def draw_key(self, shape: tuple[int, ...], random: SecretRandom) -> Any:
+        return self._or_fails("draw_key", 1)
+
+    def network_input(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return self._or_fails("network_input", images)
+
+    def _or_fails(self, method: str, found: Any) -> Any:
+        if self.method == method:
+            raise RuntimeError("out of order")
+        return found
+
+
+@pytest.mark.parametrize("method", ["output_shape", "draw_key", "network_input"])
+def test_a_method_that_fails_is_named(method: str, digits: ImageTable) -> None:
+    with pytest.raises(SchemeError, match=rf"failed in `{method}` \(out of order\)"):
+        TableEncoder(FailsIn("right", method), digits).network_inputs(digits)
+
+
+@dataclass(frozen=True)
+class NoInput(ImageEncoder):
+    """Gives the network an array."""
+
+    name: ClassVar[str] = "no-input"
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        return images
+
+    def network_input(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        found: Tensor = images.numpy()  # type: ignore[assignment]
+        return found
+
+
+def test_the_input_of_a_network_is_a_tensor(digits: ImageTable) -> None:
+    with pytest.raises(SchemeError, match="returned ndarray as the input of a network"):
+        TableEncoder(NoInput(), digits).network_inputs(digits)

@@ -59,7 +59,7 @@ class MatchScores(Finding):
 class Guesses(Finding):
     """``scores`` (t,): positive if the second image of a pair was more likely encoded.
 
-    Of a score of 0 nothing follows.
+    Nothing follows from a score of 0 or NaN: the pair counts half, as a coin would be right.
     """
 
     scores: Tensor

@@ -59,34 +59,62 @@ def match_figures(found: MatchScores, truth: GroundTruth) -> dict[str, float]:
 
 
 def guess_figures(found: Guesses, truth: GroundTruth) -> dict[str, float]:
-    """Share of pairs whose encoded image was guessed; a score of 0 counts as wrong.
+    """Share of pairs whose encoded image was guessed; an undecided pair counts half.
 
-    The encoded image of each pair was drawn apart. So if encodings tell nothing of images, the
-    number of right guesses is binomial, whatever else the attacker knows.
+    A score of 0 or NaN decides nothing, as the coin that an attacker could toss instead. The
+    encoded image of each pair was drawn apart. So if encodings tell nothing of images, the number
+    of right guesses among decided pairs is binomial, whatever else the attacker knows: the test is
+    a sign test. The interval treats half a right guess as none at its low end, and as one at its
+    high end.
 
     Raises:
         InstaHideError: SciPy is missing.
     """
-    second = require_known(truth.second)
-    right = torch.where(second, found.scores > 0, found.scores < 0)
-    return _shares("distinguished", right, 0.5)
+    second, scores = require_known(truth.second), found.scores
+    right = int(torch.where(second, scores > 0, scores < 0).sum())
+    decided, pairs = int(((scores > 0) | (scores < 0)).sum()), len(scores)
+    half = pairs - decided
+    low, high = right + half // 2, right + (half + 1) // 2
+    return {
+        "distinguished": (right + half / 2) / pairs,
+        "distinguished_low": _interval(low, pairs)[0],
+        "distinguished_high": _interval(high, pairs)[1],
+        "distinguished_by_chance": 0.5,
+        "distinguished_p": _p_value(right, decided, 0.5),
+        "distinguished_trials": float(pairs),
+        "distinguished_decided": float(decided),
+    }
 
 
 def _shares(name: str, right: Tensor, chance: float) -> dict[str, float]:
     """The share of ``right`` (n,), its exact interval, and a test against ``chance``."""
-    with requires_extra("SciPy", "audit"):
-        from scipy.stats import binomtest
-    test = binomtest(int(right.sum()), len(right), chance, alternative="two-sided")
-    interval = test.proportion_ci(COVERED, method="exact")
-    above = binomtest(int(right.sum()), len(right), chance, alternative="greater")
+    hits, trials = int(right.sum()), len(right)
+    low, high = _interval(hits, trials)
     return {
         name: float(right.float().mean()),
-        f"{name}_low": float(interval.low),
-        f"{name}_high": float(interval.high),
+        f"{name}_low": low,
+        f"{name}_high": high,
         f"{name}_by_chance": chance,
-        f"{name}_p": float(above.pvalue),
-        f"{name}_trials": float(len(right)),
+        f"{name}_p": _p_value(hits, trials, chance),
+        f"{name}_trials": float(trials),
     }
+
+
+def _interval(hits: int, trials: int) -> tuple[float, float]:
+    """The exact interval of a binomial probability."""
+    with requires_extra("SciPy", "audit"):
+        from scipy.stats import binomtest
+    found = binomtest(hits, trials).proportion_ci(COVERED, method="exact")
+    return float(found.low), float(found.high)
+
+
+def _p_value(hits: int, trials: int, chance: float) -> float:
+    """The probability of so many hits or more by chance; 1 without a trial."""
+    with requires_extra("SciPy", "audit"):
+        from scipy.stats import binomtest
+    if trials == 0:
+        return 1.0
+    return float(binomtest(hits, trials, chance, alternative="greater").pvalue)
 
 
 def _pairs_of_one_image(encoded: NDArray[np.int64]) -> NDArray[np.int64]:

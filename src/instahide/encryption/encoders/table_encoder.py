@@ -13,10 +13,17 @@ from torch import Tensor
 
 from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoded, Encoder
-from instahide.encryption.encoders.base import EncoderInput, Encodings, InstanceEncoder
+from instahide.encryption.encoders.base import EncoderInput, Encodings, InstanceEncoder, Published
+from instahide.encryption.encoders.checked_calls import (
+    encode_checked,
+    epsilon_of_encoder,
+    naming_failures,
+    network_input_checked,
+)
 from instahide.encryption.encoders.registry import require_own_name
 from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.exposure import Exposure, limit_error
+from instahide.encryption.privacy import DELTA
 from instahide.encryption.scheme import Scheme
 from instahide.errors import SchemeError
 from instahide.utils.row_indices import row_indices
@@ -39,6 +46,8 @@ class TableEncoder:
     Raises:
         InstaHideError: the encoder cannot encode images of this shape, the public pool is missing,
             or ``exposure`` accounts for noise, which only schemes have.
+        SchemeError: a method of the encoder fails, or its epsilon is no bound, see
+            `checked_calls.epsilon_of_encoder`.
 
     Examples:
         >>> import numpy as np
@@ -67,10 +76,15 @@ class TableEncoder:
         # An account that was opened for a scheme would count this encoder's noise as that scheme's.
         self.exposure.require_rate(math.inf)
         self.exposure.group(images.content_ids)
-        self.shape = method.output_shape(images.shape)
+        with naming_failures(method, "output_shape"):
+            self.shape = tuple(method.output_shape(images.shape))
+        # Refused here, before a run that would end with this epsilon.
+        once = Published(len(images), images.shape, images.std, copies=1)
+        epsilon_of_encoder(method, once, DELTA)
         self._source = EncoderInput(images, _pool(method, images, public))
         self._draws = SecretRandom(participant)
-        self._key: Any = method.draw_key(images.shape, self._draws)
+        with naming_failures(method, "draw_key"):
+            self._key: Any = method.draw_key(images.shape, self._draws)
         if (self._key is not None) != method.has_data_set_key:
             raise SchemeError(
                 f"The encoder {method.name} says has_data_set_key = {method.has_data_set_key}, but "
@@ -92,8 +106,8 @@ class TableEncoder:
         """Encode the private images ``indices``; arguments and errors as for `Encoder.encode`.
 
         Raises:
-            SchemeError: the encoder returned encodings of another shape than it stated, or named
-                other images than it was asked to encode.
+            SchemeError: the encoder failed, returned encodings of another shape than it stated or
+                labels that no mix has, or named other images than it was asked to encode.
         """
         encodings = self.encode_with_rows(indices)
         images = encodings.images.pin_memory() if pin_memory else encodings.images
@@ -102,7 +116,7 @@ class TableEncoder:
     def encode_with_rows(self, indices: NDArray[np.int64] | NDArray[np.bool]) -> Encodings:
         """SECRET: like `encode`, with the private images in each encoding, to score attacks."""
         indices = row_indices(indices, len(self.images))
-        made = self.method.encode(self._source, indices, self._key, self._draws)
+        made = encode_checked(self.method, self._source, indices, self._key, self._draws)
         self._require_valid(made, indices)
         # Counted before any of them leaves this method.
         taken = self.exposure.record(made.rows, made.coefficients)
@@ -125,16 +139,18 @@ class TableEncoder:
         """What a network is given to classify the rows ``indices`` of ``images``; all by default.
 
         They are not counted: they are for a network's owner, who has the key of the data set.
+
+        Raises:
+            SchemeError: the encoder failed, or returned no tensor.
         """
         values = torch.from_numpy(images.normalized(indices))
-        return self.method.network_input(values, self._key, self._draws)
+        return network_input_checked(self.method, values, self._key, self._draws)
 
     def _require_valid(self, made: Encodings, indices: NDArray[np.int64]) -> None:
         count = len(indices)
         right = (
             tuple(made.images.shape) == (count, *self.shape)
             and made.images.dtype == torch.float32
-            and tuple(made.labels.shape) == (count, len(self.images.classes))
             and made.rows.shape == made.coefficients.shape
             and made.rows.shape == (count, self.method.private_k)
             and np.array_equal(made.rows[:, 0], indices)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from instahide.encryption.encoders.checked_calls import epsilon_of_encoder
 from instahide.encryption.guarantees.error_floor import floor_statement, unbiased_floor
 from instahide.encryption.guarantees.robustness import BASELINE, robustness_statement
 from instahide.encryption.privacy import (
@@ -97,8 +98,11 @@ class Guarantees:
             published: what is published.
             uneven: whether some images are drawn more often than its epsilon assumes.
             delta: delta of epsilon.
+
+        Raises:
+            SchemeError: its epsilon is no bound, see `checked_calls.epsilon_of_encoder`.
         """
-        epsilon = encoder.epsilon(published, delta)
+        epsilon = epsilon_of_encoder(encoder, published, delta)
         noise = math.isfinite(epsilon)
         return cls(noise, None if noise and uneven else epsilon, delta=delta)
 

@@ -28,6 +28,7 @@ from instahide.encodings.ledger.ledger import Ledger
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.encoders.base import InstanceEncoder, Published
+from instahide.encryption.encoders.checked_calls import epsilon_of_encoder
 from instahide.encryption.encoders.table_encoder import TableEncoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.guarantees.loss_limit import LossLimit
@@ -246,7 +247,7 @@ class PrivateData:
         made = min(epochs, self.settings.copies or epochs)
         copies = max(made, int(self.encoder.exposure.counts.max(initial=0)))
         published = Published(len(images), images.shape, images.std, copies)
-        epsilon = self.method.epsilon(published, DELTA)
+        epsilon = epsilon_of_encoder(self.method, published, DELTA)
         # Every process takes part in both, whatever its own images are.
         some_uneven, most = any(self.processes.gather(uneven)), max(self.processes.gather(epsilon))
         if some_uneven and math.isfinite(most):
