@@ -16,7 +16,7 @@ from instahide.audit.challenge.score import score_submission
 from instahide.audit.challenge.submission import Submission
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 from tests.audit.challenge.examples import COPIES, IMAGES, SIDE, perfect, sha256_of, submitted
 
 SHAPE = (IMAGES * COPIES, SIDE, SIDE, 3)
@@ -41,6 +41,15 @@ def test_a_submission_to_another_challenge_is_refused(
         score_submission(submission, ChallengeTruth.open(other[1]))
     assert sha256_of(folders[0]) in refused.value.problem
     assert sha256_of(other[0]) in refused.value.problem
+
+
+@pytest.mark.parametrize("attack", ["reconstruction", " Fusion-Denoising"])
+def test_a_submission_named_like_a_baseline_is_refused(
+    folders: tuple[Path, Path], tmp_path: Path, attack: str
+) -> None:
+    submission = submitted(tmp_path / "s", folders[0], perfect(folders[1]), attack)
+    with pytest.raises(DataError, match=r"as a baseline.*submission\.json"):
+        score_submission(submission, ChallengeTruth.open(folders[1]))
 
 
 FACTS = {"challenge": "0" * 64, "attack": "a", "version": "1"}
