@@ -117,3 +117,21 @@ def test_a_file_is_no_submission(tmp_path: Path) -> None:
     np.save(tmp_path / "decryption.npy", np.zeros(SHAPE))
     with pytest.raises(InstaHideError, match=r"not a folder.*README"):
         Submission.open(tmp_path / "decryption.npy")
+
+
+@pytest.mark.parametrize("name", ["decryption.npy", "submission.json"])
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_among_the_files_is_refused(tmp_path: Path, name: str, dangling: bool) -> None:
+    folder = written(tmp_path / "s", json.dumps(FACTS).encode())
+    kept = (folder / name).rename(tmp_path / name)
+    (folder / name).symlink_to(f"../{name}")
+    if dangling:
+        kept.unlink()
+    with pytest.raises(InstaHideError, match=r"is a symbolic link.*file itself"):
+        Submission.open(folder)
+
+
+def test_the_folder_may_be_a_link(tmp_path: Path) -> None:
+    folder = written(tmp_path / "s", json.dumps(FACTS).encode())
+    (tmp_path / "link").symlink_to(folder)
+    assert Submission.open(tmp_path / "link").facts.attack == "a"
