@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from instahide.audit.challenge.baselines import BASELINES
+from instahide.audit.challenge.baseline_names import BASELINES
 from instahide.audit.challenge.practice import OFFICIAL
 from instahide.cli.main import app
 from tests.audit.challenge.examples import NAMES, perfect, submitted
@@ -129,6 +129,15 @@ def test_official_sets_are_listed_and_made(run: Run) -> None:
     assert made["sha256"] == OFFICIAL["digits-k4"].sha256
     assert Path("truth/truth.json").exists()
     assert "digits-k4" in run("official", "digits", "--out", "x", "--truth", "y", code=2)
+
+
+def test_a_submission_named_like_a_baseline_is_refused(run: Run) -> None:
+    run(*MAKE, *FOLDERS)
+    submitted(Path("ours"), Path("given"), perfect(Path("kept")), "Reconstruction")
+    for board in ((), ("--leaderboard", "board.csv")):
+        said = run("score", "ours", "--truth", "kept", *board, code=2)
+        assert "Give the attack another name" in " ".join(said.split())
+    assert not Path("board.csv").exists()
 
 
 def test_baselines_begin_a_leaderboard(run: Run) -> None:

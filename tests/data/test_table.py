@@ -40,7 +40,7 @@ def test_what_is_saved_is_loaded(table: ImageTable, tmp_path: Path) -> None:
         {"mean": [0.5]}, {"mean": ["a", "b", "c"]}, {"mean": [10**400] * 3},
         {"value_range": None}, {"value_range": [0]}, {"value_range": [255, 0]},
         {"value_range": [0, 256]}, {"value_range": [0, "1"]},
-        {"std": [0, 1, 1]}, {"std": [10**400] * 3}, {"std": None},
+        {"std": [0, 1, 1]}, {"std": [10**400] * 3}, {"std": [1001, 1, 1]}, {"std": None},
     ],
     ids=lambda change: repr(change)[:30],
 )  # fmt: skip

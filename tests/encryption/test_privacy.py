@@ -19,6 +19,7 @@ from instahide.encryption.exposure import Exposure
 from instahide.encryption.known_keys import encode_with_known_keys
 from instahide.encryption.privacy import (
     DELTA,
+    LEAST_DELTA,
     delta_of,
     epsilon_of,
     epsilon_upper_bound,
@@ -28,7 +29,7 @@ from instahide.encryption.privacy import (
     privacy_statement,
     sensitivity,
 )
-from instahide.encryption.scheme import Scheme
+from instahide.encryption.scheme import LEAST_NOISE, MOST_NOISE, Scheme
 from instahide.errors import InstaHideError
 
 SHAPE = (1, 4, 4)
@@ -44,6 +45,26 @@ def test_epsilon_is_that_of_the_analytic_gaussian_mechanism(mu: float, delta: fl
     assert theirs <= delta * (1 + 1e-6)
     if epsilon > 0:
         assert theirs == pytest.approx(delta, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 1 << 48, 1 << 48, 1 << 48)])
+@pytest.mark.parametrize("noise", [LEAST_NOISE, MOST_NOISE])
+@pytest.mark.parametrize("std", [5e-324, 1e-200, 1.0, 1e200, 1.7e308])
+def test_extreme_values_neither_overflow_nor_promise_perfect_privacy(
+    shape: tuple[int, ...], noise: float, std: float
+) -> None:
+    scheme, stds = Scheme.inside(4, noise=noise), (std,) * shape[0]
+    rate = mu_squared_rate(scheme, shape, stds)
+    assert rate >= max(0.0, math.prod(shape) / std / std / noise**2) * (1 - 1e-9)
+    for copies, delta in product((1, 1 << 48), (LEAST_DELTA, 0.5)):
+        epsilon = epsilon_upper_bound(scheme, shape, stds, copies=copies, delta=delta)
+        assert epsilon > 0
+        assert "none claimed" not in privacy_statement(epsilon, delta, noise=True)
+
+
+def test_a_delta_without_a_half_is_refused() -> None:
+    with pytest.raises(InstaHideError, match=r"delta = 5e-324 is too small.*at least 1e-300"):
+        epsilon_upper_bound(Scheme.inside(4, noise=1.0), SHAPE, (1.0,), copies=2, delta=5e-324)
 
 
 @pytest.mark.parametrize("mu", [0.1, 0.5, 1.0, 3.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instahide.encryption.scheme import LEAST_ACCEPTANCE, MOST_IMAGES, Scheme
+from instahide.encryption.scheme import (
+    LEAST_ACCEPTANCE,
+    LEAST_NOISE,
+    MOST_IMAGES,
+    MOST_NOISE,
+    Scheme,
+)
 from instahide.errors import InstaHideError
 
 ANY_JSON = st.recursive(
@@ -42,7 +49,7 @@ def schemes(draw: st.DrawFn) -> Scheme:
         mask=draw(st.booleans()),
         label_mode=draw(st.sampled_from(["soft", "renormalised"])),
         coefficient_distribution=draw(st.sampled_from(["half-normal", "dirichlet"])),
-        noise=draw(st.just(0.0) | st.floats(0, 1e6)),
+        noise=draw(st.just(0.0) | st.floats(LEAST_NOISE, MOST_NOISE)),
     )
 
 
@@ -117,6 +124,10 @@ def test_presets_exist_for_every_usual_k(k: int) -> None:
         ({"private_k": None}, "private_k = None is not int", "Give private_k as a int"),
         ({"c1": "0.65"}, "c1 = '0.65' is not int or float", "Give c1 as a float"),
         ({"c2": False}, "c2 = False is not int or float", "Give c2 as a float"),
+        *(
+            ({"noise": noise}, f"noise = {noise} is out of range", "from 1e-06 to 1,000,000")
+            for noise in (-1.0, 1e-300, 0.9e-6, 1.1e6, 1e300, math.inf, math.nan)
+        ),
         ({"mask": 1}, "mask = 1 is not bool", "Give mask as a bool"),
     ],
 )

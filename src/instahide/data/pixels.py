@@ -33,6 +33,8 @@ _EXTREMES = {
 }
 #: A dimension that could be channels is taken for them up to this size.
 MOST_CHANNELS = 64
+#: Largest standard deviation of a channel; that of pixels from 0 to 1 is at most 0.5.
+MOST_DEVIATION = 1e3
 #: Rows that the mean and the standard deviation are taken from, at most, evenly spaced.
 STATISTICS_ROWS = 20_000
 #: Values that statistics are taken of at a time.
@@ -243,7 +245,8 @@ def require_moments(mean: Sequence[float], std: Sequence[float], channels: int) 
     """Check the mean and the standard deviation of each of ``channels``.
 
     Raises:
-        DataError: there are more or fewer, one is not finite, or a deviation is not positive.
+        DataError: there are more or fewer, one is not finite, or a deviation is not positive or
+            above `MOST_DEVIATION`.
     """
     moments = np.asarray([*mean, *std], dtype=np.float64)
     if moments.shape != (2 * channels,) or not np.isfinite(moments).all():
@@ -254,4 +257,9 @@ def require_moments(mean: Sequence[float], std: Sequence[float], channels: int) 
     if min(std) <= 0:
         raise DataError(
             "A standard deviation is not positive.", "Leave it out to have it measured."
+        )
+    if max(std) > MOST_DEVIATION:
+        raise DataError(
+            f"A standard deviation of {max(std):g} is too large for pixels from 0 to 1.",
+            f"Give at most {MOST_DEVIATION:g}, or leave it out to have it measured.",
         )

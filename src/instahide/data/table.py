@@ -88,7 +88,7 @@ class ImageTable:
 
     Raises:
         DataError: a field has another shape or type than stated, a label has no class name, or a
-            standard deviation is not positive.
+            standard deviation is not positive or above `pixels.MOST_DEVIATION`.
 
     Examples:
         >>> import numpy as np

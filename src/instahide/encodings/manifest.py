@@ -26,7 +26,7 @@ from pydantic import (
 
 from instahide._version import __version__
 from instahide.data.labels import Task, least_columns
-from instahide.data.pixels import MOST_CHANNELS
+from instahide.data.pixels import MOST_CHANNELS, MOST_DEVIATION
 from instahide.encryption.encoders.base import InstanceEncoder
 from instahide.encryption.encoders.registry import is_builtin, recorded_encoder
 from instahide.encryption.sampling.sampler import MAX_NOISE_DEVIATIONS
@@ -186,6 +186,8 @@ class Manifest(BaseModel):
             raise ValueError("the range of pixels is empty")
         if min(self.std) <= 0:
             raise ValueError("a standard deviation is not positive")
+        if max(self.std) > MOST_DEVIATION:
+            raise ValueError(f"a standard deviation is above {MOST_DEVIATION:g}")
         if self.of_scheme and self.max_abs > torch.finfo(torch.float32).max:
             raise ValueError("normalized values are beyond float32")
         if self.max_quantization_error > self.max_abs:

@@ -15,6 +15,7 @@ Balle and Wang, "Improving the Gaussian Mechanism" (ICML 2018, arXiv:1805.06530)
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, Context
 
@@ -26,6 +27,8 @@ from instahide.utils.optional_deps import requires_extra
 
 #: Default delta.
 DELTA = 1e-5
+#: Smallest delta, whose half and inverse are still normal numbers.
+LEAST_DELTA = 1e-300
 #: Margin for the rounding of sums of many losses.
 ROUNDING = 1 - 1e-9
 #: Three digits, rounded up, so that an epsilon is never understated.
@@ -38,8 +41,8 @@ def sensitivity(shape: tuple[int, ...], std: Sequence[float]) -> float:
 
     Pixels lie between 0 and 1 before the normalization, so nothing needs to be clipped.
     """
-    values = math.prod(shape[1:])
-    return math.sqrt(sum(values / deviation**2 for deviation in std))
+    # The hypotenuse neither overflows nor vanishes where squares of the deviations would.
+    return math.sqrt(math.prod(shape[1:])) * math.hypot(*(1 / deviation for deviation in std))
 
 
 def mu_squared_rate(scheme: Scheme, shape: tuple[int, ...], std: Sequence[float] | None) -> float:
@@ -49,7 +52,9 @@ def mu_squared_rate(scheme: Scheme, shape: tuple[int, ...], std: Sequence[float]
     """
     if not scheme.noise or std is None:
         return math.inf
-    return (sensitivity(shape, std) / scheme.noise) ** 2
+    ratio = sensitivity(shape, std) / scheme.noise
+    # A product overflows to infinity, and is never rounded to 0, which would claim perfect privacy.
+    return max(ratio * ratio, sys.float_info.min)
 
 
 def delta_of(epsilon: float, mu: float) -> float:
@@ -68,6 +73,10 @@ def epsilon_of(loss: float, delta: float = DELTA) -> float:
         InstaHideError: ``delta`` is not between 0 and 1.
     """
     require_delta(delta)
+    return _epsilon(loss, delta)
+
+
+def _epsilon(loss: float, delta: float) -> float:
     if not 0 < loss < math.inf:
         return loss
     mu = math.sqrt(loss)
@@ -122,7 +131,7 @@ def epsilon_upper_bound(
     loss = loss_upper_bound(
         scheme, shape, std, copies=copies, limit=limit, earlier=earlier, chance=delta
     )
-    return epsilon_of(loss, delta)
+    return _epsilon(loss, delta)
 
 
 def loss_upper_bound(
@@ -211,12 +220,17 @@ def require_delta(delta: float) -> None:
     """Check that ``delta`` is a probability.
 
     Raises:
-        InstaHideError: ``delta`` is not between 0 and 1.
+        InstaHideError: ``delta`` is not between 0 and 1, or below `LEAST_DELTA`.
     """
     if not 0 < delta < 1:
         raise InstaHideError(
             f"delta = {delta} is not between 0 and 1.",
             "Use a number well below 1 / images, as 1e-5.",
+        )
+    if delta < LEAST_DELTA:
+        raise InstaHideError(
+            f"delta = {delta} is too small to calculate with.",
+            f"Use at least {LEAST_DELTA:g}, such as 1e-5.",
         )
 
 

@@ -18,8 +18,8 @@ name                          symbol   meaning
 ``coefficient_distribution``  lambda   "half-normal": k values of abs(N(0, 1)) over their sum, as
                                        the authors draw them; "dirichlet": uniform on the simplex
 ``noise``                              standard deviation of Gaussian noise on every value of an
-                                       encoding, in units of normalized images; docs/noise.md
-                                       states its guarantee
+                                       encoding, in units of normalized images: 0, or from 1e-6 to
+                                       1e6; docs/noise.md states its guarantee
 ============================  =======  ===========================================================
 
 Both distributions are conditioned on the bounds. Source: Huang, Song, Li, Arora, "InstaHide"
@@ -29,7 +29,6 @@ Both distributions are conditioned on the bounds. Source: Huang, Song, Li, Arora
 from __future__ import annotations
 
 import json
-import math
 import sys
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -51,6 +50,8 @@ Preset = Literal["inside", "cross", "mixup", "plain"]
 LEAST_ACCEPTANCE = 1e-3
 #: Largest k, far above a useful one; the coefficients of a mix are simulated.
 MOST_IMAGES = 100
+#: Bounds of noise other than 0. Beyond them, it would be lost in float32, or an image in the noise.
+LEAST_NOISE, MOST_NOISE = 1e-6, 1e6
 _TRIALS = 20_000
 
 
@@ -298,9 +299,9 @@ def _other_rules(scheme: Scheme) -> list[_Rule]:
             f"Use one of {', '.join(get_args(CoefficientDistribution))}.",
         ),
         (
-            0 <= scheme.noise < math.inf,
-            f"noise = {scheme.noise} is not a standard deviation.",
-            "Use 0 for no noise, or a finite positive number.",
+            scheme.noise == 0 or LEAST_NOISE <= scheme.noise <= MOST_NOISE,
+            f"noise = {scheme.noise} is out of range.",
+            f"Use 0 for no noise, or a number from {LEAST_NOISE:g} to {MOST_NOISE:,.0f}.",
         ),
     ]
 

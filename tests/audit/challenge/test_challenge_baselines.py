@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from instahide.attacks.base import (
     ThreatModel,
 )
 from instahide.audit.challenge import baselines
+from instahide.audit.challenge.baseline_names import AUTHOR, BASELINES, BLANK
 from instahide.audit.challenge.baselines import (
-    BASELINES,
     BETTER_SIGN,
     GROUPED,
     NO_TIME,
@@ -28,7 +29,7 @@ from instahide.audit.challenge.baselines import (
 )
 from instahide.audit.challenge.challenge import Challenge, ChallengeTruth
 from instahide.audit.challenge.facts import Recipe
-from instahide.audit.challenge.leaderboard import Entry, read_leaderboard
+from instahide.audit.challenge.leaderboard import Entry, enter, read_leaderboard
 from instahide.audit.challenge.making import make_challenge
 from instahide.audit.challenge.practice import PracticeSet, make_practice
 from instahide.audit.challenge.score import score_submission
@@ -159,7 +160,7 @@ def test_a_kill_between_submission_and_entry_is_made_good(
 ) -> None:
     folders = practice(tmp_path, 8, 2)
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -170,6 +171,21 @@ def test_a_kill_between_submission_and_entry_is_made_good(
     assert not (tmp_path / "board.csv").exists()
     found, _ = run(folders, tmp_path, 0.5)
     assert found[0].figures is not None
+
+
+def test_a_baseline_is_run_although_another_author_took_its_name(tmp_path: Path) -> None:
+    """A leaderboard may have such an entry, if another version of this library wrote it."""
+    folders, board = practice(tmp_path, 8, 2), tmp_path / "board.csv"
+    (blank, *_), _ = run(folders, tmp_path / "first", 0.5)
+    other = replace(blank, author="mallory")
+    enter(board, other, baseline=True)
+    found, noting = run(folders, tmp_path, 0.5)
+    assert noting.begun[0] == BLANK
+    assert [one.author for one in found] == [AUTHOR] * len(BASELINES)
+    assert read_leaderboard(board) == [other, *found]
+    _, noting = run(folders, tmp_path, 0.5)
+    assert BLANK not in noting.begun
+    assert read_leaderboard(board)[0] == other
 
 
 def test_the_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:

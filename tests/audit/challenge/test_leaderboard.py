@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instahide.audit.challenge.baseline_names import AUTHOR
 from instahide.audit.challenge.leaderboard import (
     FIGURES,
     TEXTS,
@@ -112,6 +113,24 @@ def test_a_version_is_scored_once(tmp_path: Path) -> None:
         enter(board, made("a", score_of(0.9)))
     enter(board, made("a", score_of(0.9), "2"))
     assert len(read_leaderboard(board)) == 2
+
+
+@pytest.mark.parametrize("attack", ["reconstruction", " Blank ", "CARLINI"])
+def test_the_name_of_a_baseline_is_refused(tmp_path: Path, attack: str) -> None:
+    board = tmp_path / "board.csv"
+    with pytest.raises(InstaHideError, match=r"as a baseline.*another name"):
+        enter(board, made(attack, score_of(0.5)))
+    assert not board.exists()
+
+
+@pytest.mark.parametrize("author", [AUTHOR, f" {AUTHOR.upper()}"])
+def test_the_author_of_the_baselines_is_refused(tmp_path: Path, author: str) -> None:
+    board = tmp_path / "board.csv"
+    for attack in ("mine", "blank"):
+        facts = SubmissionFacts(challenge=CHALLENGE, attack=attack, version="1", author=author)
+        with pytest.raises(InstaHideError, match="baseline"):
+            enter(board, entry(facts, score_of(0.5)))
+    assert not board.exists()
 
 
 def test_an_entry_without_a_score_is_replaced(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from instahide.audit.challenge.score import score_submission
 from instahide.audit.challenge.submission import Submission
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
-from instahide.errors import InstaHideError
+from instahide.errors import DataError, InstaHideError
 from tests.audit.challenge.examples import COPIES, IMAGES, SIDE, perfect, sha256_of, submitted
 
 SHAPE = (IMAGES * COPIES, SIDE, SIDE, 3)
@@ -41,6 +41,15 @@ def test_a_submission_to_another_challenge_is_refused(
         score_submission(submission, ChallengeTruth.open(other[1]))
     assert sha256_of(folders[0]) in refused.value.problem
     assert sha256_of(other[0]) in refused.value.problem
+
+
+@pytest.mark.parametrize("attack", ["reconstruction", " Fusion-Denoising"])
+def test_a_submission_named_like_a_baseline_is_refused(
+    folders: tuple[Path, Path], tmp_path: Path, attack: str
+) -> None:
+    submission = submitted(tmp_path / "s", folders[0], perfect(folders[1]), attack)
+    with pytest.raises(DataError, match=r"as a baseline.*submission\.json"):
+        score_submission(submission, ChallengeTruth.open(folders[1]))
 
 
 FACTS = {"challenge": "0" * 64, "attack": "a", "version": "1"}
@@ -108,3 +117,21 @@ def test_a_file_is_no_submission(tmp_path: Path) -> None:
     np.save(tmp_path / "decryption.npy", np.zeros(SHAPE))
     with pytest.raises(InstaHideError, match=r"not a folder.*README"):
         Submission.open(tmp_path / "decryption.npy")
+
+
+@pytest.mark.parametrize("name", ["decryption.npy", "submission.json"])
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_among_the_files_is_refused(tmp_path: Path, name: str, dangling: bool) -> None:
+    folder = written(tmp_path / "s", json.dumps(FACTS).encode())
+    kept = (folder / name).rename(tmp_path / name)
+    (folder / name).symlink_to(f"../{name}")
+    if dangling:
+        kept.unlink()
+    with pytest.raises(InstaHideError, match=r"is a symbolic link.*file itself"):
+        Submission.open(folder)
+
+
+def test_the_folder_may_be_a_link(tmp_path: Path) -> None:
+    folder = written(tmp_path / "s", json.dumps(FACTS).encode())
+    (tmp_path / "link").symlink_to(folder)
+    assert Submission.open(tmp_path / "link").facts.attack == "a"

@@ -13,6 +13,11 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+from instahide.audit.challenge.baseline_names import (
+    AUTHOR,
+    require_other_attack,
+    require_other_author,
+)
 from instahide.audit.challenge.score import ChallengeScore
 from instahide.audit.challenge.submission import SubmissionFacts
 from instahide.errors import DamagedFileError, DataError, failure_reason
@@ -61,6 +66,11 @@ class Entry:
         """Attack and version, of which a leaderboard has one entry."""
         return self.attack, self.version
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether whoever keeps the leaderboard ran the attack as a baseline."""
+        return self.author == AUTHOR
+
 
 def entry(facts: SubmissionFacts, score: ChallengeScore | None, note: str = "") -> Entry:
     """The entry of a submission, now. Its texts become harmless to spreadsheets.
@@ -89,25 +99,34 @@ def entry(facts: SubmissionFacts, score: ChallengeScore | None, note: str = "") 
     )
 
 
-def enter(leaderboard: Path, added: Entry) -> None:
+def enter(leaderboard: Path, added: Entry, *, baseline: bool = False) -> None:
     """Add an entry to a CSV file, which is created if it does not exist.
 
     An entry without a score is replaced by a later one of the same attack and version. Other
     processes that add entries at the same time wait.
 
+    Args:
+        leaderboard: the file.
+        added: the entry.
+        baseline: whether the entry is of a baseline that the caller ran. Other entries may have
+            neither its name nor its author.
+
     Raises:
         DataError: the leaderboard is of another challenge, or has a score of this version of the
-            attack.
+            attack; or the attack or the author is named as only that of a baseline may be.
         DamagedFileError: the file is not a leaderboard.
     """
+    if not baseline:
+        require_other_attack(added.attack)
+        require_other_author(added.author)
     with _locked(leaderboard):
         before = entries_of(leaderboard, added.challenge)
-        if any(old.name == added.name and old.figures is not None for old in before):
+        if any(_is_same(old, added) and old.figures is not None for old in before):
             raise DataError(
                 f"{leaderboard} has a score of {added.attack}, version {added.version}.",
                 "Give the submission another version.",
             )
-        kept = [old for old in before if old.name != added.name]
+        kept = [old for old in before if not _is_same(old, added)]
         with atomic_write(leaderboard) as partial:
             partial.write_text(_csv([*kept, added]), encoding="utf-8", newline="")
 
@@ -167,6 +186,11 @@ def entries_of(leaderboard: Path, challenge: str) -> list[Entry]:
             "Name a new file: entries of different challenges cannot be ranked.",
         )
     return entries
+
+
+def _is_same(one: Entry, other: Entry) -> bool:
+    """Whether both are of one version of an attack; a file may have one named like a baseline."""
+    return one.name == other.name and one.is_baseline == other.is_baseline
 
 
 def _entry(row: Mapping[str, str | None]) -> Entry:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instahide.audit.challenge.baseline_names import AUTHOR, require_other_attack
 from instahide.audit.challenge.challenge import ChallengeTruth
 from instahide.audit.challenge.submission import Submission
 from instahide.audit.scoring import metrics
@@ -80,9 +81,12 @@ def score_submission(submission: Submission, truth: ChallengeTruth) -> Challenge
     """Score a submission.
 
     Raises:
-        DataError: it is of another challenge, or has another shape.
+        DataError: it is of another challenge, has another shape, or is named like a baseline and
+            has another author.
     """
     challenge = truth.facts
+    if submission.facts.author != AUTHOR:
+        require_other_attack(submission.facts.attack)
     if submission.facts.challenge != challenge.challenge:
         raise DataError(
             f"The submission is of the challenge {submission.facts.challenge}, and this is the "

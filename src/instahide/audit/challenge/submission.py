@@ -2,7 +2,8 @@
 
 ``decryption.npy`` has one image for each encoding. ``submission.json`` names the attack and the
 challenge that it attacked. Both come from strangers: they are read without pickle, and nothing in
-them is run.
+them is run. Neither may be a symbolic link, which could lead to the truth or to another secret file
+of the scorer.
 """
 
 from __future__ import annotations
@@ -60,14 +61,25 @@ class Submission:
         """Read a submission.
 
         Raises:
-            DamagedFileError: a file is missing, damaged or not as the README of the challenge says.
+            DamagedFileError: a file is missing, damaged, a symbolic link or not as the README of
+                the challenge says.
         """
         if not folder.is_dir():
             raise DamagedFileError(
                 f"{folder} is not a folder with {DECRYPTION} and {SUBMISSION}.", _REMEDY
             )
+        for name in (DECRYPTION, SUBMISSION):
+            _require_no_link(folder / name)
         facts, _ = read_model(SubmissionFacts, folder / SUBMISSION, _REMEDY)
         return cls(facts, read_array(folder / DECRYPTION, 4, _REMEDY))
+
+
+def _require_no_link(path: Path) -> None:
+    if path.is_symlink():
+        raise DamagedFileError(
+            f"{path} is a symbolic link, which a file of a submission may not be.",
+            "Put the file itself into the folder.",
+        )
 
 
 def write_submission(folder: Path, facts: SubmissionFacts, decryptions: NDArray[Any]) -> Submission:
