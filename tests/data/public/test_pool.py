@@ -246,7 +246,9 @@ def test_a_photograph_scarcely_larger_than_a_patch_gives_each_crop_once(
     patch=st.integers(4, 6),
     seed=st.integers(0, 1000),
 )
-def test_equal_places_are_equal_crops(sides: tuple[int, int], patch: int, seed: int) -> None:
+def test_there_are_no_more_places_than_counted_crops(
+    sides: tuple[int, int], patch: int, seed: int
+) -> None:
     crops = PhotoCrops((np.zeros((*sides, 1), np.uint8),), patch, patch)
     places = crops.places(np.random.default_rng(seed).random((4000, 4)))
     assert len(set(places)) <= crops.count
