@@ -16,11 +16,15 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from PIL import Image
 
+from instahide.audit.report import html
 from instahide.audit.report.html import HTML, JSON, render, write_report
 from instahide.audit.report.overview import COLUMNS
 from instahide.audit.report.schema import Report
 from instahide.audit.report.summary import LIMITS, shortfall
 from instahide.audit.report.thresholds import MEANINGS
+from instahide.audit.target import AuditTarget
+from instahide.data import ImageTable
+from instahide.encryption.scheme import Scheme
 from tests.audit.examples import HOSTILE, picture, recovered, report, result
 from tests.counting import counting
 from tests.waiting import LIMIT
@@ -187,3 +191,16 @@ def test_a_browser_shows_it_at_the_width_of_a_phone_and_asks_for_nothing(tmp_pat
     marked = (np.abs(shown.astype(int) - background) > 40).any(axis=2)
     assert marked[:, 20:370].any(axis=1).mean() > 0.2
     assert not marked[:, -8:].any()
+
+
+def test_hardness_counts_a_repeated_public_picture_once() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 1, 8, 8), np.uint8)
+    images = ImageTable.from_arrays(pixels[:6], np.arange(6) % 2)
+    pools = [
+        ImageTable.from_arrays(pixels[rows]) for rows in (np.arange(6, 12), [*range(6, 12)] * 9)
+    ]
+    once, often = (
+        AuditTarget("here", "encodings", "somewhere", images, pool, Scheme.cross(4), 2)
+        for pool in pools
+    )
+    assert html._hardness(once) == html._hardness(often)

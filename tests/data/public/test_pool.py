@@ -15,6 +15,7 @@ from PIL import Image
 from instahide.data import ImageTable, PhotoCrops, make_pool, open_pool
 from instahide.data.public import pool
 from instahide.data.public.crops import SIFT_SIDE, keypoints, photo_files
+from instahide.data.readers.skipped import SkippedWarning
 from instahide.errors import InstaHideError
 
 
@@ -223,6 +224,54 @@ def test_a_pool_of_large_images_has_fewer(isolated: None, monkeypatch: pytest.Mo
     monkeypatch.setattr(pool, "LEAST_PATCHES", 20)
     monkeypatch.setattr(pool, "MOST_BYTES", 30 * 3 * 40 * 40)
     assert 20 <= len(open_pool("photos", (3, 40, 40))) <= 40
+
+
+@pytest.mark.parametrize(("more", "crops"), [(0, 1), (1, 4), (2, 13)])
+def test_a_photograph_scarcely_larger_than_a_patch_gives_each_crop_once(
+    tmp_path: Path, photo: NDArray[np.uint8], more: int, crops: int
+) -> None:
+    (tmp_path / "photographs").mkdir()
+    piece = photo[40 : 168 + more, 100 : 228 + more]
+    Image.fromarray(piece).save(tmp_path / "photographs" / "one.png")
+    assert PhotoCrops((piece,), 128, 128).count == crops
+    made = make_pool(
+        tmp_path / "photographs", tmp_path / "pool", patch=128, per_image=60, progress=False
+    )
+    assert len(made) <= crops
+    assert len(np.unique(made.content_ids)) == len(made) >= min(crops, 4)
+
+
+@given(
+    sides=st.tuples(st.integers(6, 14), st.integers(6, 14)),
+    patch=st.integers(4, 6),
+    seed=st.integers(0, 1000),
+)
+def test_there_are_no_more_places_than_counted_crops(
+    sides: tuple[int, int], patch: int, seed: int
+) -> None:
+    crops = PhotoCrops((np.zeros((*sides, 1), np.uint8),), patch, patch)
+    places = crops.places(np.random.default_rng(seed).random((4000, 4)))
+    assert len(set(places)) <= crops.count
+
+
+def test_the_large_built_in_pool_is_of_different_patches_and_says_how_few(
+    isolated: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "BUILTIN_PATCHES", 400)
+    monkeypatch.setattr(pool, "LEAST_PATCHES", 20)
+    monkeypatch.setattr(pool, "MOST_BYTES", 140 * 512 * 512)
+    few = r"different patches of 512 x 512, from the 7 photo"
+    with pytest.warns(SkippedWarning), pytest.warns(UserWarning, match=few):
+        patches = open_pool("photos", (1, 512, 512))
+    assert len(np.unique(patches.content_ids)) == len(patches) <= 6 + 20
+
+
+def test_a_built_in_pool_of_very_few_patches_is_refused(isolated: None) -> None:
+    with (
+        pytest.warns(UserWarning, match="Skipped"),
+        pytest.raises(InstaHideError, match=r"too small .* only \d+ different.*instahide public"),
+    ):
+        open_pool("photos", (3, 512, 512))
 
 
 @pytest.fixture

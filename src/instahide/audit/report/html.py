@@ -216,7 +216,7 @@ def _hardness(subject: AuditTarget) -> dict[str, object]:
             f"{subject.encoder.name}."
         )
         return {"caveat": caveat, "figures": []}
-    public = 0 if subject.public is None else len(subject.public)
+    public = 0 if subject.public is None else len(np.unique(subject.public.content_ids))
     count, scheme = len(subject.images), subject.scheme
     setting = hardness.Setting(
         images=count + public,

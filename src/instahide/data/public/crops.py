@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,16 @@ COLOUR = {
 }
 GREY = {"skimage": ("brick.png", "camera.png", "coins.png", "grass.png", "gravel.png")}
 FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
+
+
+class Place(NamedTuple):
+    """The number of a photograph, and the top, left, height and width of a crop of it in pixels."""
+
+    photo: int
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,14 +130,35 @@ class PhotoCrops:
         crops = self._crops(uniforms)
         return np.asarray([keypoints(_resize(crop, height, width)) for crop in crops], np.int64)
 
+    @property
+    def count(self) -> int:
+        """About how many different crops there are."""
+        return sum(self._count(*photo.shape[:2]) for photo in self.photos)
+
+    def _count(self, height: int, width: int) -> int:
+        largest = min(height / self.height, width / self.width)
+        heights = range(self.height, max(self.height + 1, math.ceil(self.height * largest)))
+        return sum(
+            (height - side + 1) * (width - side * self.width // self.height + 1) for side in heights
+        )
+
+    def places(self, uniforms: NDArray[np.float64]) -> list[Place]:
+        """The places of the crops selected by ``uniforms`` (n, 4); equal ones are one picture."""
+        return [self._place(row) for row in uniforms]
+
+    def _place(self, uniforms: NDArray[np.float64]) -> Place:
+        which, scale, top, left = uniforms
+        number = int(which * len(self.photos))
+        photo = self.photos[number]
+        largest = min(photo.shape[0] / self.height, photo.shape[1] / self.width)
+        height, width = (int(side * largest**scale) for side in (self.height, self.width))
+        y = int(top * (photo.shape[0] - height + 1))
+        x = int(left * (photo.shape[1] - width + 1))
+        return Place(number, y, x, height, width)
+
     def _crops(self, uniforms: NDArray[np.float64]) -> Iterator[NDArray[np.uint8]]:
-        for which, scale, top, left in uniforms:
-            photo = self.photos[int(which * len(self.photos))]
-            largest = min(photo.shape[0] / self.height, photo.shape[1] / self.width)
-            height, width = (int(side * largest**scale) for side in (self.height, self.width))
-            y = int(top * (photo.shape[0] - height + 1))
-            x = int(left * (photo.shape[1] - width + 1))
-            yield photo[y : y + height, x : x + width]
+        for number, y, x, height, width in self.places(uniforms):
+            yield self.photos[number][y : y + height, x : x + width]
 
 
 def keypoints(image: NDArray[np.uint8]) -> int:

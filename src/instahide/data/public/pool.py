@@ -7,8 +7,9 @@ The paper takes random crops of ImageNet and keeps those with more than 40 SIFT 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from rich.filesize import decimal
 
 from instahide.data.cache import cache_folder, cached_table, memory_mapped
-from instahide.data.public.crops import PHOTOS, PhotoCrops, photo_files, read_photo
+from instahide.data.public.crops import PHOTOS, PhotoCrops, Place, photo_files, read_photo
 from instahide.data.readers.decode_listing import decode_listing
 from instahide.data.readers.skipped import Skipped, warn_of_skipped
 from instahide.data.remote.downloads import local_copy
@@ -31,6 +32,12 @@ BUILTIN_PATCHES = 10_000
 #: Bytes of the built-in pool, at most, unless it would have fewer than `LEAST_PATCHES`.
 MOST_BYTES = 1 << 30
 LEAST_PATCHES = 100
+#: Largest side of a crop in the first version of cached pools; those of larger ones are of the
+#: second.
+FIRST_VERSION_SIDE = 224
+#: A photograph with fewer different crops for each requested patch is checked for repeated ones;
+#: otherwise random crops hardly ever repeat.
+ROOM = 100
 #: Crops tried per requested patch; a photograph with little detail gives fewer patches.
 TRIES = 3
 #: Number of crops whose key points are counted at a time.
@@ -98,7 +105,7 @@ def open_pool(source: str | Path, shape: tuple[int, ...]) -> ImageTable:
 
     Raises:
         InstaHideError: the folder holds no pool or a damaged one, its patches have another shape,
-            or the built-in photographs are missing or too small.
+            or the built-in photographs are missing, or too small for enough different patches.
 
     Examples:
         >>> from pathlib import Path
@@ -111,7 +118,8 @@ def open_pool(source: str | Path, shape: tuple[int, ...]) -> ImageTable:
     """
     if str(source) == PHOTOS:
         name = "x".join(map(str, shape))
-        return cached_table(f"photos-{name}", "1", partial(_builtin_pool, shape))
+        version = "1" if max(_cropped(shape)) <= FIRST_VERSION_SIDE else "2"
+        return cached_table(f"photos-{name}", version, partial(_builtin_pool, shape))
     pool = ImageTable.load(Path(local_copy(source)))
     if pool.shape != shape:
         raise DataError(
@@ -142,23 +150,51 @@ def _options(shape: tuple[int, ...]) -> str:
 
 
 def _builtin_pool(shape: tuple[int, ...]) -> ImageTable:
-    channels, *_, height, width = shape
-    margin = math.prod(shape[1:-2]) - 1
-    cropped = (1 if channels == 1 else 3, height + margin, width + margin)
+    cropped = _cropped(shape)
     files = tuple(photo_files(PHOTOS, cropped[0]))
+    fitting = sum(_fits(path, cropped) for path in files)
     count = min(BUILTIN_PATCHES, max(LEAST_PATCHES, MOST_BYTES // math.prod(shape)))
-    quota = -(-count // len(files))
+    quota = -(-count // max(1, fitting))
     cut = partial(_patches, shape=cropped, quota=quota, least=MIN_KEYPOINTS)
     title = f"Making the public pool, once ({decimal(count * math.prod(shape))} in the cache)"
     # Some photographs are smaller than large patches; the others suffice.
     patches = _each(files, cut, skip_bad=True, title=title)
     pixels = memory_mapped((_in_shape(patch, shape) for patch in patches), cache_folder())
-    if len(pixels) == 0:
-        raise DataError(
-            f"The built-in photographs are too small for patches of {height} x {width}.",
-            "Make a pool from larger ones with `instahide public` and name it with `public=`.",
-        )
+    _require_enough(len(pixels), count, fitting, cropped)
     return ImageTable.from_arrays(pixels)
+
+
+def _cropped(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C, H, W) of the crops of photographs that images or volumes of ``shape`` are made of."""
+    channels, *depth, height, width = shape
+    margin = math.prod(depth) - 1
+    return 1 if channels == 1 else 3, height + margin, width + margin
+
+
+def _fits(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a photograph can be read and is not smaller than a patch."""
+    with suppress(DataError):
+        read_photo(path, shape)
+        return True
+    return False
+
+
+def _require_enough(found: int, wanted: int, photographs: int, cropped: tuple[int, ...]) -> None:
+    """Refuse a pool of very few different patches, and warn of few."""
+    _, height, width = cropped
+    remedy = "Make a pool from larger ones with `instahide public` and name it with `public=`."
+    if found < max(1, min(wanted, LEAST_PATCHES) // 2):
+        raise DataError(
+            f"The built-in photographs are too small for patches of {height} x {width}: they "
+            f"give only {found} different ones.",
+            remedy,
+        )
+    if found < BUILTIN_PATCHES // 10:
+        problem = (
+            f"The built-in public pool has only {found} different patches of {height} x {width}, "
+            f"from the {photographs} photographs that are large enough."
+        )
+        warnings.warn(f"{problem} {remedy}", stacklevel=2)
 
 
 def _in_shape(patch: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -193,14 +229,31 @@ def _each(
 
 
 def _patches(path: Path, *, shape: tuple[int, ...], quota: int, least: int) -> NDArray[np.uint8]:
-    """At most ``quota`` patches of one photograph, each of ``least`` key points: (n, C, H, W)."""
+    """At most ``quota`` patches of one photograph, each of ``least`` key points: (n, C, H, W).
+
+    A photograph with few different crops gives each of them once at most.
+    """
     _, height, width = shape
     crops = PhotoCrops((read_photo(path, shape),), height, width)
     generator = np.random.default_rng()
     kept: list[NDArray[np.uint8]] = []
+    seen: set[Place] = set()
+    repeats = crops.count < ROOM * quota
     for _ in range(-(-TRIES * quota // BATCH)):
         uniforms = generator.random((BATCH, 4))
+        if repeats:
+            uniforms = uniforms[_first_rows(crops.places(uniforms), seen)]
         kept.extend(crops.draw(uniforms[crops.keypoints(uniforms) >= least]))
         if len(kept) >= quota:
             break
     return np.stack(kept[:quota]) if kept else np.empty((0, *shape), np.uint8)
+
+
+def _first_rows(places: list[Place], seen: set[Place]) -> list[int]:
+    """The rows of ``places`` that neither ``seen`` nor an earlier row has; they are added to it."""
+    rows = []
+    for row, place in enumerate(places):
+        if place not in seen:
+            seen.add(place)
+            rows.append(row)
+    return rows
