@@ -170,9 +170,9 @@ def test_images_of_unknown_range_get_no_noise() -> None:
         BatchEncoder(noisy(Scheme.inside(2)), Exposure(6))
 
 
-@pytest.mark.parametrize("deviation", [-1.0, float("inf"), float("nan")])
-def test_deviations_that_are_none(deviation: float) -> None:
-    with pytest.raises(InstaHideError, match="not a standard deviation"):
+@pytest.mark.parametrize("deviation", [-1.0, 1e-7, 1e7, float("inf"), float("nan")])
+def test_deviations_that_are_none_or_out_of_range(deviation: float) -> None:
+    with pytest.raises(InstaHideError, match="is out of range"):
         Scheme.inside(4, noise=deviation)
 
 
