@@ -54,6 +54,15 @@ def facts(folder: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("command", ["encrypt", "train"])
+def test_a_shape_that_fails_is_explained_and_nothing_is_written(command: str) -> None:
+    fails = "    def output_shape(self, shape):\n        raise RuntimeError('out of order')\n"
+    Path("foreign_encoder.py").write_text(MODULE + "\n" + fails)
+    found = refused(command, "images.npz", *FOREIGN, "--out", "out")
+    assert "failed in `output_shape` (out of order)" in found
+    assert not Path("out").exists()
+
+
 def test_a_folder_of_another_encoder_is_written_checked_and_described() -> None:
     made = said("encrypt", "images.npz", *DP, "--copies", "2", "--out", "out")
     assert "epsilon" in made

@@ -42,6 +42,7 @@ from instahide.encodings.shards import max_quantization_error
 from instahide.encodings.storage import Store
 from instahide.encryption.encoder import Encoded, Encoder, random_permutation
 from instahide.encryption.encoders.base import InstanceEncoder
+from instahide.encryption.encoders.checked_calls import naming_failures
 from instahide.encryption.encoders.registry import require_own_name
 from instahide.encryption.encoders.table_encoder import TableEncoder
 from instahide.encryption.exposure import Exposure
@@ -115,7 +116,9 @@ class Publication:
 
     def manifest(self) -> Manifest:
         """The manifest of the folder to be written."""
-        images, shape = self.images, self.method.output_shape(self.images.shape)
+        images = self.images
+        with naming_failures(self.method, "output_shape"):
+            shape = tuple(self.method.output_shape(images.shape))
         try:
             return Manifest(
                 publication=new_publication(),
