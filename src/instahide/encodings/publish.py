@@ -119,6 +119,7 @@ class Publication:
         images = self.images
         with naming_failures(self.method, "output_shape"):
             shape = tuple(self.method.output_shape(images.shape))
+        error = max_quantization_error(self.values, self.max_abs) if self.of_scheme else 0.0
         try:
             return Manifest(
                 publication=new_publication(),
@@ -136,15 +137,13 @@ class Publication:
                 private_images=len(images),
                 copies=self.copies,
                 values=self.values,
-                max_quantization_error=max_quantization_error(self.values, self.max_abs)
-                if self.of_scheme
-                else 0.0,
+                max_quantization_error=error,
             )
-        except ValidationError as error:
+        except ValidationError as invalid:
             raise DataError(
-                f"This does not fit into a manifest ({first_validation_error(error)}).",
+                f"This does not fit into a manifest ({first_validation_error(invalid)}).",
                 "Change the setting, or the images.",
-            ) from error
+            ) from invalid
 
     @property
     def of_scheme(self) -> bool:
