@@ -158,7 +158,7 @@ def test_empty_images_and_plain_copies_are_no_keys_used_twice(
     tmp_path: Path, write_folder: Write
 ) -> None:
     encoded = Encoder(Scheme.inside(2), private_images(12)).encode(np.arange(12))
-    encoded.images[3:6] = torch.tensor([-0.5, 0.5, 0.5])[:, None, None, None]
+    encoded.images[3:6] = torch.randint(0, 2, (3, *SHAPE)) - 0.5
     encoded.labels[3:6] = torch.tensor([1.0, 0, 0])
     assert write_folder(tmp_path / "empty", encoded).verify() == []
     plain = Encoder(Scheme.plain(), private_images(12)).encode(np.arange(12) % 6)
