@@ -44,7 +44,7 @@ TABLES := tables attack_tables reconstruction_tables settings_tables evidence_ta
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(DEMO_STAMP) ## Train on plain and on encrypted digits, and compare (5 minutes on 2 cores, at most)
+demo: $(DEMO_STAMP) ## Train on plain and on encrypted digits, and compare (5 to 10 minutes on 2 cores)
 	$(BIN)/instahide demo
 
 test: $(STAMP) ## Run the tests, with coverage
