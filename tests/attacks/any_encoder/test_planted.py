@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from instahide import open_split
 from instahide.attacks.any_encoder.distinguishing import Distinguishing
@@ -19,6 +21,7 @@ from instahide.audit.ground_truth import observe, observe_pairs
 from instahide.audit.scoring.scores import score
 from instahide.encryption.encoders.base import ImageEncoder, InstanceEncoder
 from instahide.encryption.encoders.registry import encoder_named
+from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.errors import SchemeError
 from tests.attacks.any_encoder.planted import Identity, PureNoise
 
@@ -123,3 +126,28 @@ def test_an_attack_on_the_structure_of_instahide_says_so() -> None:
     assert "identity" in str(refusal(Demixing(), seen))
     with pytest.raises(SchemeError, match="no scheme"):
         _ = seen.scheme
+
+
+@dataclass(frozen=True)
+class Forgetful(Identity):
+    """Fails in one of its methods."""
+
+    method: str = "draw_key"
+
+    def draw_key(self, shape: tuple[int, ...], random: SecretRandom) -> Any:
+        return self._fail_in("draw_key")
+
+    def transform(self, images: Tensor, key: Any, random: SecretRandom) -> Tensor:
+        self._fail_in("encode")
+        return images
+
+    def _fail_in(self, method: str) -> None:
+        if method == self.method:
+            raise KeyError("image 7 is not in the cache")
+
+
+@pytest.mark.parametrize("method", ["draw_key", "encode"])
+def test_an_encoder_that_fails_for_the_images_of_an_attacker_is_named(method: str) -> None:
+    seen = replace(_seen(Identity(), shadow=True), encoder=Forgetful(method))
+    with pytest.raises(SchemeError, match=f"encoder identity failed in `{method}`"):
+        LearnedInversion(1).run(seen, Budget(), no_progress)

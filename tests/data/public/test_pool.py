@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -142,6 +144,32 @@ def test_a_pool_of_another_shape_is_refused_with_the_command_that_makes_one(phot
         open_pool(tmp_path / "pool", (1, 28, 28))
     with pytest.raises(InstaHideError, match="instahide public"):
         open_pool(photographs, (3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("made", "different"),
+    [
+        (lambda random: np.full((600, 3, 8, 8), 128), 0),
+        (lambda random: random.integers(0, 256, (600, 3, 1, 1)).repeat(8, 2).repeat(8, 3), 0),
+        (lambda random: random.integers(0, 256, (7, 3, 8, 8))[np.arange(600) % 7], 7),
+        (lambda random: random.integers(0, 256, (600, 3, 8, 8)), 600),
+    ],
+)
+def test_a_pool_of_few_different_pictures_is_warned_of(
+    tmp_path: Path, made: Callable[[np.random.Generator], NDArray[np.int64]], different: int
+) -> None:
+    pixels = made(np.random.default_rng(0)).astype(np.uint8)
+    ImageTable.from_arrays(pixels).save(tmp_path / "pool")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(open_pool(tmp_path / "pool", (3, 8, 8))) == 600
+    said = [str(warning.message) for warning in caught]
+    if different == 600:
+        assert not said
+    else:
+        assert len(said) == 1
+        assert f"Of 600 patches of the pool {tmp_path / 'pool'}" in said[0]
+        assert f"only {different} are different" in said[0]
 
 
 def test_the_built_in_pool_fits_any_shape_and_is_made_once(monkeypatch):

@@ -14,6 +14,7 @@ from instahide.attacks.any_encoder.observation import PairObservation
 from instahide.attacks.base import EncodingObservation, require
 from instahide.data import ImageTable
 from instahide.encryption.encoders.base import EncoderInput
+from instahide.encryption.encoders.checked_calls import encode_checked, naming_failures
 from instahide.encryption.encoders.secret_random import SecretRandom
 
 #: Images of a batch.
@@ -57,8 +58,9 @@ def own_batches(
     rows = np.tile(np.arange(count), copies)
     while True:
         source = EncoderInput(_some(shadow, count, generator), pool)
-        key = encoder.draw_key(source.private.shape, random)
-        made = encoder.encode(source, rows, key, random)
+        with naming_failures(encoder, "draw_key"):
+            key = encoder.draw_key(source.private.shape, random)
+        made = encode_checked(encoder, source, rows, key, random)
         shares = torch.zeros(len(rows), count)
         shares.scatter_add_(1, torch.from_numpy(made.rows), torch.from_numpy(made.coefficients))
         images_of = torch.from_numpy(source.private.normalized())

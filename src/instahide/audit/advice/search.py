@@ -21,7 +21,7 @@ from instahide.audit.advice.schema import Measurement, Setting, Targets
 
 #: Shares of the budget after which new candidates and repetitions end. The last part is for a
 #: thorough attack on what meets the targets. Time that a part does not need goes to the others.
-EXPLORE, REPEAT = 0.55, 0.8
+EXPLORE, REPEAT = 0.65, 0.85
 #: Measurements of each setting on the front, each with another seed: first, and if there is time.
 SEEDS, MOST_SEEDS = 2, 3
 

@@ -38,6 +38,8 @@ FIRST_VERSION_SIDE = 224
 #: A photograph with fewer different crops for each requested patch is checked for repeated ones;
 #: otherwise random crops hardly ever repeat.
 ROOM = 100
+#: Patches of a pool from others in which repeated ones and ones of one color are looked for.
+SAMPLE = 1000
 #: Crops tried per requested patch; a photograph with little detail gives fewer patches.
 TRIES = 3
 #: Number of crops whose key points are counted at a time.
@@ -127,7 +129,23 @@ def open_pool(source: str | Path, shape: tuple[int, ...]) -> ImageTable:
             f"Make one that fits with `instahide public` ({_options(shape)}), or use "
             "`public='photos'`.",
         )
+    _warn_of_few_pictures(pool, str(source))
     return pool
+
+
+def _warn_of_few_pictures(pool: ImageTable, source: str) -> None:
+    """Warn if most patches of a sample are of one color, or repeat others of the sample."""
+    rows = np.linspace(0, len(pool) - 1, min(len(pool), SAMPLE), dtype=np.int64)
+    sample = pool.subset(rows)
+    flat = np.ptp(sample.pixels.reshape(*sample.pixels.shape[:2], -1), axis=2).max(axis=1) == 0
+    different = len(np.unique(sample.content_ids[~flat]))
+    if different < len(rows) / 2:
+        warnings.warn(
+            f"Of {len(rows)} patches of the pool {source}, only {different} are different and not "
+            "of one color. Such a pool hides less of the private images. Make one from "
+            "photographs with `instahide public`.",
+            stacklevel=3,
+        )
 
 
 def existing_parent(out: Path) -> Path:
