@@ -106,17 +106,22 @@ def photographs(folder: Path) -> str:
     return str(path)
 
 
-def accuracy(source: str, data: str, rival: Rival, seed: int, ledger: Path) -> dict[str, Any]:
-    """Train on encodings, and test as a user of the encoder does."""
-    started = time.process_time()
+def training(source: str, rival: Rival, epochs: int, seed: int, ledger: Path) -> Trainer:
+    """Return a training on encodings of ``source``, ready to run."""
     texts = [f"{name}={value}" for name, value in rival.settings.items()]
     values: dict[str, Any] = {
         "data": source, "encoder": rival.encoder, "encoder_settings": texts, "model": rival.model,
-        "epochs": EPOCHS[data], "seed": seed, "ledger": str(ledger), "precision": "float32",
+        "epochs": epochs, "seed": seed, "ledger": str(ledger), "precision": "float32",
     }  # fmt: skip
     if rival.model != "small":
         values |= {"optimizer": "adamw", "lr": 2e-3}
-    job = Trainer.open(TrainSettings.from_values(values))
+    return Trainer.open(TrainSettings.from_values(values))
+
+
+def accuracy(source: str, data: str, rival: Rival, seed: int, ledger: Path) -> dict[str, Any]:
+    """Train on encodings, and test as a user of the encoder does."""
+    started = time.process_time()
+    job = training(source, rival, EPOCHS[data], seed, ledger)
     job.run()
     return {
         "accuracy": percent(job.metrics["accuracy"]),

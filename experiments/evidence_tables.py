@@ -195,8 +195,9 @@ SECTIONS = {
         "use the structure of [InstaHide](attacks/results.md) or "
         "[NeuraCrypt](https://arxiv.org/abs/2108.07256) recover more. Only ε is a guarantee, and "
         "one above 20 promises next to nothing. DP-SGD has a noise multiplier of 1, and is "
-        "untuned. A method without a row has not been measured on these images. `python -m "
-        "experiments.encoders` measures the encoders.",
+        "untuned. A method without a row has not been measured on these images. Times are CPU "
+        "times of one pass over the same images, as medians of three turns in one process. `python "
+        "-m experiments.encoders` measures the encoders.",
         rivals_table.table,
     ),
     "cost": Section(
