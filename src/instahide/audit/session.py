@@ -31,6 +31,7 @@ from instahide.audit.scoring.matching import Matches
 from instahide.audit.target import AuditTarget
 from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
+from instahide.utils.folder_lock import only_process
 
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
 #: Of ``audit.json`` and the results. 2: an image is recognizable if it beats a blank picture.
@@ -124,12 +125,16 @@ class Session:
         Tasks that ran before have used their part of the seconds. One whose time was over before
         it ended runs again if there is now more time for it. The attacks run in the process of
         ``runner``, or in a new one.
+
+        Raises:
+            InstaHideError: another process runs attacks in this folder.
         """
         done = self.done(wanted)
         left = seconds - sum(result.seconds for result in done.values())
         cut = {task: result.seconds for task, result in done.items() if result.cut_short}
         missing = [task for task in wanted if task not in done or task in cut]
-        with IsolatedRunner() if runner is None else nullcontext(runner) as attacker:
+        isolated = IsolatedRunner() if runner is None else nullcontext(runner)
+        with only_process(self.folder), isolated as attacker:
             for number, task in enumerate(missing):
                 share = seconds_for(task, missing[number + 1 :], left)
                 if share < max(LEAST_SECONDS, 1.1 * cut.get(task, 0.0)):

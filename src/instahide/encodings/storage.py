@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import tempfile
@@ -17,6 +16,7 @@ from instahide.data.remote.downloads import require_disk_space
 from instahide.data.remote.urls import Entry, Remote, connection_errors, local_path, plain_name
 from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import atomic_write, open_regular
+from instahide.utils.folder_lock import lock_or_refuse
 
 _LOCK = ".lock"
 #: Temporary files of `atomic_write` that a killed process leaves.
@@ -137,20 +137,11 @@ class LocalStore:
             lock = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
         try:
             with self._using():
-                self._take(lock)
+                lock_or_refuse(lock, self.location)
                 self._sweep()
             yield
         finally:
             os.close(lock)
-
-    def _take(self, lock: int) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InstaHideError(
-                f"{self.location} is being written by another process.",
-                "Wait until it has ended, or choose another folder.",
-            ) from None
 
     def _sweep(self) -> None:
         for path in self.folder.iterdir():

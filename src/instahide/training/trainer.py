@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +37,7 @@ from instahide.training.progress import Progress
 from instahide.training.run_folder import RunFolder
 from instahide.training.settings import TrainSettings
 from instahide.training.training_loop import train
+from instahide.utils.folder_lock import only_process
 
 
 class TrainingData(Protocol):
@@ -191,10 +193,11 @@ class Trainer:
 
         Raises:
             InstaHideError: as for `training_loop.train`; or the test images are such that a metric
-                is undefined.
+                is undefined; or another process runs in ``folder``.
         """
         try:
-            self._run(folder, progress)
+            with nullcontext() if folder is None else only_process(folder.path):
+                self._run(folder, progress)
         finally:
             self.material.close()
 

@@ -115,8 +115,8 @@ def test_the_network_gets_more_time_where_it_was_slow(tmp_path: Path) -> None:
     bench = made(tmp_path)
     assert [bench._network_seconds(LEARNED, thorough) for thorough in (False, True)] == [1.0, 5.0]
     bench._pace[LEARNED] = 0.1
-    assert bench._network_seconds(LEARNED, False) == pytest.approx(24.0)
-    assert bench._network_seconds(LEARNED, True) == pytest.approx(240.0)
+    assert bench._network_seconds(LEARNED, False) == pytest.approx(20.0)
+    assert bench._network_seconds(LEARNED, True) == pytest.approx(200.0)
     # The pace of one attack says nothing of another.
     assert bench._network_seconds(LEARNED_ANY, False) == 1.0
 

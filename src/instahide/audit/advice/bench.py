@@ -50,8 +50,6 @@ LEARNED_ANY = "inversion"
 #: so that a busy machine does not make a setting look safe. A thorough attack takes all steps.
 AIMED_STEPS, LEAST_STEPS = 200, 100
 THOROUGH_STEPS, LEAST_THOROUGH = 2000, 1000
-#: Factor of the time that so many steps took before.
-_SPARE = 1.2
 #: Times that the attack by a network is tried, if it had too few steps.
 TRIES = 2
 #: Seconds for the quick attacks, of which `reconstruction` on 100 images with 20 encodings each
@@ -277,7 +275,7 @@ class Bench:
         """Seconds for an attack by a network, enough for the steps that are aimed at."""
         seconds = self.thorough_seconds if thorough else self.attack_seconds
         pace = self._pace.get(attack, 0.0)
-        return max(seconds, _SPARE * pace * (THOROUGH_STEPS if thorough else AIMED_STEPS))
+        return max(seconds, pace * (THOROUGH_STEPS if thorough else AIMED_STEPS))
 
 
 class _Watcher:

@@ -18,10 +18,11 @@ from instahide.audit.advice.front import Point, pareto_front
 from instahide.audit.advice.journal import Journal
 from instahide.audit.advice.proposals import Proposals
 from instahide.audit.advice.schema import Measurement, Setting, Targets
+from instahide.utils.folder_lock import only_process
 
 #: Shares of the budget after which new candidates and repetitions end. The last part is for a
 #: thorough attack on what meets the targets. Time that a part does not need goes to the others.
-EXPLORE, REPEAT = 0.65, 0.85
+EXPLORE, REPEAT = 0.75, 0.85
 #: Measurements of each setting on the front, each with another seed: first, and if there is time.
 SEEDS, MOST_SEEDS = 2, 3
 
@@ -63,9 +64,12 @@ class Search:
         """Measure until the budget is used up; the last measurement may exceed it.
 
         A search that was killed continues with the next measurement.
+
+        Raises:
+            InstaHideError: another process searches in this folder.
         """
         began, earlier = self.clock(), self.journal.seconds
-        with IsolatedRunner() as attacker:
+        with only_process(self.journal.folder), IsolatedRunner() as attacker:
             while job := self._next(earlier + self.clock() - began):
                 spent = earlier + self.clock() - began
                 watcher.begins(job, min(1.0, spent / self.budget))
