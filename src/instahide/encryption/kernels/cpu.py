@@ -87,7 +87,9 @@ def encode(
 
     def work(start: int) -> None:
         part = out[start : start + share]
-        exact = part if part.dtype == torch.float32 else torch.empty(part.shape)
+        exact = part
+        if part.dtype != torch.float32:
+            exact = torch.empty(part.shape, dtype=torch.float32)
         _encode_mixes(
             values, keys.partners, keys.coefficients, masks, moves, (scale, bias, fill), start,
             exact.numpy(), (begins, weights, private_slots), _line(part, exact),

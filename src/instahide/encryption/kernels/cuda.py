@@ -100,9 +100,9 @@ class DeviceTables:
             ),
             self._device,
         )
+        shape = (8, *self._private.shape[1:])
         found, expected = (
-            torch.full((8, *self._private.shape[1:]), torch.nan, device=self._device)
-            for _ in range(2)
+            torch.full(shape, torch.nan, dtype=torch.float32, device=self._device) for _ in range(2)
         )
         self._fused(keys, 3, found)
         self._in_passes(keys, 3, expected)
@@ -127,7 +127,7 @@ class DeviceTables:
     def _in_passes(self, keys: DeviceKeys, private_k: int, out: Tensor) -> None:
         for start in range(0, len(out), CHUNK):
             part = slice(start, start + CHUNK)
-            mixed = torch.zeros(out[part].shape, device=self._device)
+            mixed = torch.zeros(out[part].shape, dtype=torch.float32, device=self._device)
             for slot in range(keys.partners.shape[1]):
                 table = self._private if slot < private_k else self._public
                 images = _gathered(table, keys.partners[part, slot])

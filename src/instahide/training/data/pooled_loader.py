@@ -145,7 +145,8 @@ class PooledLoader:
         """
         shape = (count, *self.folders[0].manifest.shape)
         images = allocate(shape, torch.float32, pin_memory=self.pin_memory)
-        labels = torch.empty((count, len(self.classes)), pin_memory=self.pin_memory)
+        shape = (count, len(self.classes))
+        labels = torch.empty(shape, dtype=torch.float32, pin_memory=self.pin_memory)
         classes = self.folders[0].manifest.task == "single-label"
         labels.numpy().fill(0 if classes else np.nan)
         return Encoded(images, labels)
