@@ -42,6 +42,9 @@ def test_lists_are_texts() -> None:
         ({"class_weights": "1,1_0"}, "`class_weights`"),
         ({"mean": "high"}, "`mean`"),
         ({"dp": True, "scheme": "cross"}, "DP-SGD is a baseline on plain images"),
+        ({"dp": True, "scheme": "plain", "strategy": "FedSGD"}, "FedSGD makes one step"),
+        ({"dp": True, "scheme": "plain", "strategy": "FedProx"}, "FedProx adds a penalty"),
+        ({"dp": True, "scheme": "plain", "strategy": "QFedAvg"}, "QFedAvg weighs participants"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(config: dict[str, Any], problem: str) -> None:

@@ -24,6 +24,13 @@ MEANINGLESS = (
     "calibration_share", "copies", "encoder", "encoder_settings",
 )  # fmt: skip
 
+#: Strategies that DP-SGD cannot be used with, and why.
+WITHOUT_DP = {
+    "FedSGD": "makes one step with the gradients at the server's weights, but DP-SGD makes many",
+    "FedProx": "adds a penalty to the loss, whose gradient DP-SGD would clip and count",
+    "QFedAvg": "weighs participants by their losses, which are not sent with DP-SGD",
+}
+
 
 def _words(value: object) -> object:
     """Split a text such as ``"cat, dog"``; Flower's configs cannot hold lists."""
@@ -218,6 +225,11 @@ class FederatedSettings(TrainSettings):
             raise InstaHideError(
                 f"DP-SGD is a baseline on plain images, but the scheme is {settings.scheme}.",
                 'Set `scheme = "plain"`, or leave `dp` out.',
+            )
+        if settings.dp and settings.strategy in WITHOUT_DP:
+            raise InstaHideError(
+                f"{settings.strategy} {WITHOUT_DP[settings.strategy]}.",
+                'Set `strategy = "FedAvg"` or another one, or leave `dp` out.',
             )
         return settings
 

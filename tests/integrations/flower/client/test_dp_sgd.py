@@ -6,12 +6,15 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from opacus.accountants import RDPAccountant
 
+from instahide import open_split
 from instahide.data import ImageTable
 from instahide.encodings.ledger.dp_sgd_history import history_file, read_history
 from instahide.encodings.ledger.ledger import Ledger
@@ -23,6 +26,9 @@ from instahide.integrations.flower.client.loss_limits import LossLimits
 from instahide.integrations.flower.client.participant import Participant
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError
+from instahide.training.losses import Loss
+from instahide.training.models import build
+from instahide.training.outputs import Outputs
 
 # PyTorch's, of hooks that Opacus puts on the first layer.
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
@@ -231,3 +237,48 @@ def participant_of(folder: Path, max_epsilon: float | None = None) -> Participan
     config = {**RUNS["dp-sgd"], "ledger": str(folder / "ledger.sqlite")}
     settings = FederatedSettings.from_config(config)
     return Participant(settings, limits=LossLimits(max_epsilon, 1e-5))
+
+
+@pytest.mark.parametrize("present", [False, True])
+def test_weights_that_overflow_for_one_image_do_not_show_whether_it_is_there(
+    tmp_path: Path, present: bool
+) -> None:
+    """Its gradient is not finite: the round ends as without it, with finite weights."""
+    images = open_split("digits").train.subset(np.arange(40))
+    network = build("small-group", 1, 10, sign_invariant=False, seed=0, size=(8, 8))
+    with torch.no_grad():
+        features = network[:-1](torch.from_numpy(images.normalized()))
+        # The feature and the image in which it is furthest above the same feature of all others.
+        two = features.topk(2, dim=0)
+        feature = int((two.values[0] - two.values[1]).argmax())
+        image, most = int(two.indices[0, feature]), float(two.values[0, feature])
+        overflows = torch.finfo(torch.float32).max / (most + float(two.values[1, feature])) * 2
+        network[-1].weight.zero_()
+        network[-1].bias.zero_()
+        network[-1].weight[9, feature] = overflows
+        infinite = ~network(torch.from_numpy(images.normalized())).isfinite().all(1)
+    assert infinite.nonzero().flatten().tolist() == [image]
+    if not present:
+        images = images.subset(np.delete(np.arange(40), image)).normalized_like(images)
+    settings = FederatedSettings.from_config(
+        {"dp": True, "scheme": "plain", "model": "small-group", "batch-size": 40, "lr": 1e-3,
+         "noise-multiplier": 5.0, "ledger": str(tmp_path / "ledger.sqlite"), "device": "cpu"}
+    )  # fmt: skip
+    participant = Participant(settings, None, LossLimits(max_epsilon=9.0))
+    loss = Loss(Outputs("single-label", 10))
+    assert dp_sgd.train_with_dp_sgd(network, images, participant, 1, loss)["epsilon"] < 9
+    assert all(bool(weights.isfinite().all()) for weights in network.parameters())
+
+
+def test_gradients_that_are_not_finite_are_dropped_image_by_image() -> None:
+    def per_image(*shape: int) -> torch.Tensor:
+        return torch.ones(5, *shape)
+
+    gradients = [per_image(3, 2), per_image(3), per_image()]
+    gradients[0][1, 2, 0] = torch.nan
+    gradients[2][3] = -torch.inf
+    dp_sgd._drop_infinite(SimpleNamespace(grad_samples=gradients))  # type: ignore[arg-type]
+    for gradient in gradients:
+        kept = gradient.reshape(5, -1)
+        assert kept.sum(1).tolist() == [(row not in (1, 3)) * kept.shape[1] for row in range(5)]
+    dp_sgd._drop_infinite(SimpleNamespace(grad_samples=[torch.zeros(0, 3)]))  # type: ignore[arg-type]

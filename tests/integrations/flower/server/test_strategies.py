@@ -49,10 +49,3 @@ def test_arguments_are_passed_on() -> None:
 def test_what_cannot_be_is_refused(name: str, arguments: str, model: str, problem: str) -> None:
     with pytest.raises(InstaHideError, match=problem):
         made(name, arguments, model)
-
-
-def test_losses_that_are_not_sent_weigh_nothing() -> None:
-    settings = FederatedSettings.from_config({"strategy": "QFedAvg", "dp": True, "scheme": "plain"})
-    network = build("small-group", 1, 3, sign_invariant=True, seed=0)
-    with pytest.raises(InstaHideError, match="QFedAvg weighs participants by their losses"):
-        make_strategy(settings, network)

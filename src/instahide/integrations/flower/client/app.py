@@ -42,6 +42,8 @@ def train(message: Message, context: Context) -> RecordDict:
     if participant.settings.dp:
         from instahide.integrations.flower.client.dp_sgd import train_with_dp_sgd
 
+        if sent.pull:
+            raise RefusalError("DP-SGD takes no `proximal-mu`.", "Use FedAvg instead of FedProx.")
         loss = sent.agreement.loss(participant.settings)
         numbers = train_with_dp_sgd(network, images, participant, sent.number, loss)
     else:

@@ -11,7 +11,6 @@ against attackers who cannot reconstruct their state.
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import warnings
 from typing import TYPE_CHECKING
@@ -35,6 +34,7 @@ from instahide.utils.optional_deps import requires_extra
 
 if TYPE_CHECKING:
     from opacus import PrivacyEngine
+    from opacus.optimizers import DPOptimizer
 
     from instahide.integrations.flower.client.participant import Participant
 
@@ -62,13 +62,14 @@ def train_with_dp_sgd(
 
     Returns:
         The ``epsilon`` spent in all rounds of DP-SGD of all runs, at the run's `delta`. It does not
-        count encodings of the same images. The loss is not returned: it has no noise, and epsilon
-        does not count it.
+        count encodings of the same images. The loss is neither returned nor checked: it has no
+        noise, and epsilon does not count it.
 
     Raises:
         RefusalError: the network has batch normalization, the images have groups or repeats, the
             participant has a `min_mse`, its `max_epsilon` would be exceeded or its images are in
-            encodings, which this limit cannot count, or the loss is not finite.
+            encodings, which this limit cannot count, or the noisy steps led to weights that are
+            not finite.
         InstaHideError: Opacus is not installed, or the file or the ledger cannot be read or
             written.
     """
@@ -88,9 +89,11 @@ def train_with_dp_sgd(
     loader = _loader(images, settings)
     planned = (settings.noise_multiplier, 1 / len(loader), len(loader) * settings.local_epochs)
     history = _spend(participant, images, planned)
-    loss = _epochs(engine, state, loader, settings, number, task_loss)
-    if not math.isfinite(loss):
-        raise RefusalError("The loss is not a finite number.", "Send other weights, or lower `lr`.")
+    _epochs(engine, state, loader, settings, number, task_loss)
+    if not all(bool(weights.isfinite().all()) for weights in network.parameters()):
+        raise RefusalError(
+            "The weights after this round are not finite numbers.", "Send others, or lower `lr`."
+        )
     return {"epsilon": epsilon_spent(history, settings.delta)}
 
 
@@ -190,8 +193,8 @@ def _epochs(
     settings: FederatedSettings,
     number: int,
     task_loss: Loss,
-) -> float:
-    """The local epochs of a round; returns the mean loss of an image."""
+) -> None:
+    """The local epochs of a round."""
     module, optimizer, batches = engine.make_private(
         module=state.model,
         optimizer=state.optimizer,
@@ -203,7 +206,6 @@ def _epochs(
     local = settings.local
     step = (number - 1) * settings.local_epochs * len(batches)
     device = state.fabric.device
-    total, seen = torch.zeros((), device=device), 0
     module.train()
     for _ in range(settings.local_epochs):
         for images, labels in batches:
@@ -214,8 +216,19 @@ def _epochs(
             optimizer.zero_grad()
             # The size of a batch is random, and may be 0.
             (loss / max(1, len(images))).backward()  # type: ignore[no-untyped-call]
+            _drop_infinite(optimizer)
             optimizer.step()
-            total += loss.detach()
-            seen, step = seen + len(images), step + 1
+            step += 1
     module.cleanup()
-    return total.item() / max(1, seen)
+
+
+def _drop_infinite(optimizer: DPOptimizer) -> None:
+    """Replace the gradient of each image by 0 if it has a value that is not finite.
+
+    Clipping would multiply it by 0, which makes the sum over all images NaN. A server could choose
+    weights for which this happens with one image only, and would see whether it was in a batch.
+    """
+    gradients = optimizer.grad_samples
+    finite = torch.stack([each.unsqueeze(-1).flatten(1).isfinite().all(1) for each in gradients])
+    for each in gradients:
+        each[~finite.all(0)] = 0

@@ -151,11 +151,6 @@ def _require_strategy(settings: FederatedSettings, network: nn.Module) -> None:
             f"{name} would step along running variances too, and make some of them negative.",
             f'Say `model = "small-group"`, which has none; `{settings.model}` does.',
         )
-    if name == "QFedAvg" and settings.dp:
-        raise InstaHideError(
-            "QFedAvg weighs participants by their losses, which are not sent with DP-SGD.",
-            "Use another strategy.",
-        )
 
 
 def together(replies: list[RecordDict], weighted_by: str) -> MetricRecord:
