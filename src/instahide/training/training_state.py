@@ -202,12 +202,21 @@ class TrainingState:
         """An exponential average of weights and batch-norm statistics.
 
         The statistics are averaged like the weights, as they describe what those weights do. The
-        decay starts low, so that a short run is not held back by its first weights.
+        decay starts low, so that a short run is not held back by its first weights. Buffers of
+        whole numbers, such as tables of indices, and infinite values, as in masks of attention,
+        are copied.
         """
+        buffers = {buffer.data_ptr() for buffer in self.model.buffers()}
 
-        def blend(averaged: Any, current: Any, count: Any) -> None:
+        def blend(averaged: list[Tensor], current: list[Tensor], count: Any) -> None:
+            if not current[0].is_floating_point():
+                torch._foreach_copy_(averaged, current)
+                return
             warm = min(decay, (1 + self.step) / (10 + self.step))
             get_ema_multi_avg_fn(warm)(averaged, current, count)  # type: ignore[no-untyped-call]
+            for mine, new in zip(averaged, current, strict=True):
+                if new.data_ptr() in buffers:
+                    mine.copy_(torch.where(new.isinf() | ~mine.isfinite(), new, mine))
 
         return AveragedModel(self.model, multi_avg_fn=blend, use_buffers=True)
 
@@ -215,17 +224,18 @@ class TrainingState:
 def average_buffers(fabric: Fabric, model: nn.Module, images: int) -> None:
     """Average the buffers of ``model`` over processes, weighted by ``images`` of each.
 
-    Counts stay whole numbers.
+    Counts stay whole numbers, and infinite values, as in masks of attention, stay as they are.
     """
     buffers = list(model.buffers())
     if fabric.world_size == 1 or not buffers:
         return
     weight = torch.full((1,), images, dtype=torch.float64, device=fabric.device)
-    flat = torch.cat([weight, *(images * buffer.double().flatten() for buffer in buffers)])
+    finite = (buffer.double().nan_to_num(torch.nan, 0.0, 0.0).flatten() for buffer in buffers)
+    flat = torch.cat([weight, *(images * values for values in finite)])
     dist.all_reduce(flat)
     parts = torch.split(flat[1:] / flat[0], [buffer.numel() for buffer in buffers])
     for buffer, part in zip(buffers, parts, strict=True):
-        buffer.copy_(part.view_as(buffer))
+        buffer.copy_(torch.where(buffer.isinf(), buffer, part.view_as(buffer)))
 
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -135,7 +135,7 @@ def equally_seeded(make: Callable[[], Encoder]) -> Encoder:
 
 
 def averaged(processes: Processes) -> list[float]:
-    """Buffers of a network that differ, weighted 3 to 1; a count, too."""
+    """Buffers of a network that differ, weighted 3 to 1; a count and an infinite value, too."""
     network = nn.BatchNorm1d(1)
     assert network.running_mean is not None
     network.running_mean.fill_(float(processes.rank))
@@ -143,7 +143,12 @@ def averaged(processes: Processes) -> list[float]:
     network.num_batches_tracked.fill_(7 + 4 * processes.rank)
     fabric = make_fabric(torch.device("cpu"), torch.float32, distributed=True)
     average_buffers(fabric, network, [3, 1][processes.rank])
-    return [network.running_mean.item(), network.num_batches_tracked.item()]
+    network.register_buffer("mask", torch.tensor([-torch.inf]))
+    before = [network.running_mean.item(), network.num_batches_tracked.item()]
+    # A process without images has no weight.
+    average_buffers(fabric, network, [1, 0][processes.rank])
+    assert before == [network.running_mean.item(), network.num_batches_tracked.item()]
+    return [*before, network.get_buffer("mask").item()]
 
 
 def failed(processes: Processes, rank: int, *, waiting: bool) -> str:
