@@ -134,7 +134,7 @@ def equally_seeded(make: Callable[[], Encoder]) -> Encoder:
     return make()
 
 
-def averaged(processes: Processes) -> list[float]:
+def averaged(processes: Processes) -> list[float | str]:
     """Buffers of a network that differ, weighted 3 to 1; a count and an infinite value, too."""
     network = nn.BatchNorm1d(1)
     assert network.running_mean is not None
@@ -148,7 +148,7 @@ def averaged(processes: Processes) -> list[float]:
     # A process without images has no weight.
     average_buffers(fabric, network, [1, 0][processes.rank])
     assert before == [network.running_mean.item(), network.num_batches_tracked.item()]
-    return [*before, network.get_buffer("mask").item()]
+    return [*before, str(network.get_buffer("mask").item())]
 
 
 def failed(processes: Processes, rank: int, *, waiting: bool) -> str:
