@@ -19,7 +19,9 @@ def matches(count: int, side: int) -> Matches:
     ssim = torch.cat([torch.linspace(1, 0.9, count), torch.zeros(count)])
     recognized = torch.arange(2 * count) < count - 1
     rows = torch.arange(count).repeat(2)
-    return Matches(rows, recovered, originals.repeat(2, 1, 1, 1), ssim, recognized, count)
+    return Matches(
+        rows, recovered, originals.repeat(2, 1, 1, 1), ssim, recognized, torch.arange(count)
+    )
 
 
 def test_each_image_has_one_picture_the_best_first(tmp_path: Path) -> None:

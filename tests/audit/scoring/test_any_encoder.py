@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ IMAGES, COPIES = 20, 6
 
 def truth(partners: Tensor, **changes: Tensor) -> GroundTruth:
     count, private_k = partners.shape
-    nothing = torch.zeros(0)
+    nothing, images = torch.zeros(0), torch.arange(IMAGES * 4.0).reshape(IMAGES, 1, 2, 2)
     return GroundTruth(
-        torch.zeros(IMAGES, 1, 2, 2), partners, torch.ones(count, private_k) / private_k,
+        images, partners, torch.ones(count, private_k) / private_k,
         private_k, nothing, nothing, nothing, **changes,
     )  # fmt: skip
 
@@ -126,3 +127,17 @@ def test_intervals_hold_as_often_as_they_say() -> None:
         found = guess_figures(Guesses(scores), truth(encoded(), second=second))
         inside += found["distinguished_low"] <= 0.5 <= found["distinguished_high"]
     assert inside / 300 >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 300)
+
+
+def test_images_that_show_the_same_are_one() -> None:
+    """Images 0 and 10, 1 and 11, ...: the attacker finds the picture, and never the right row."""
+    images = encoded()
+    known = truth(images, known_order=torch.arange(IMAGES))
+    twins = replace(known, images=known.images[torch.arange(IMAGES) % 10])
+    rows = torch.arange(len(images))
+    scores = (images == (torch.arange(IMAGES) + 10) % IMAGES).float()
+    assert match_figures(MatchScores(scores), known)["matched"] == 0
+    assert match_figures(MatchScores(scores), twins)["matched"] == 1
+    same = (images % 10 == images.T % 10).float()
+    assert linkage_figures(LinkageScores(rows, same), known)["linkage_auc"] < 1
+    assert linkage_figures(LinkageScores(rows, same), twins)["linkage_auc"] == 1

@@ -89,7 +89,9 @@ def test_no_constant_is_better_than_the_best(kind: str) -> None:
 def test_equal_rows_are_computed_once_and_stand_where_they_belong() -> None:
     images = digits(5)
     rows = torch.tensor([3, 1, 1, 4, 3])
-    found = Matches(rows, images[rows], images[rows], torch.ones(5), torch.ones(5) > 0, 5)
+    found = Matches(
+        rows, images[rows], images[rows], torch.ones(5), torch.ones(5) > 0, torch.arange(5)
+    )
     torch.testing.assert_close(found.blank, best_blank(images)[rows])
 
 
@@ -113,7 +115,9 @@ def beside(found: Tensor, original: Tensor) -> Matches:
     """What was ``found`` of each ``original``, which an attack told from all others."""
     mapped, rows = metrics.best_affine(found, original), torch.arange(len(original))
     told = torch.ones(len(original), dtype=torch.bool)
-    return Matches(rows, mapped, original, metrics.ssim(mapped, original), told, len(original))
+    return Matches(
+        rows, mapped, original, metrics.ssim(mapped, original), told, torch.arange(len(original))
+    )
 
 
 BLANKS = {

@@ -100,7 +100,12 @@ def test_an_image_counts_once_however_often_it_came_back() -> None:
     pixels = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     told = torch.tensor([True, True, False, True])
     found = Matches(
-        torch.tensor([0, 0, 1, 2]), pixels, pixels, torch.tensor([0.9, 0.8, 0.9, 0.4]), told, 5
+        torch.tensor([0, 0, 1, 2]),
+        pixels,
+        pixels,
+        torch.tensor([0.9, 0.8, 0.9, 0.4]),
+        told,
+        torch.arange(5),
     )
     assert found.recognizable == 1
     assert found.best_of_each().tolist() == [0, 2, 3]
@@ -108,3 +113,30 @@ def test_an_image_counts_once_however_often_it_came_back() -> None:
     assert summary["ssim_mean"] == pytest.approx((0.9 + 0.8 + 0.9 + 0.4) / 4)
     assert summary["ssim_mean_of_best"] == pytest.approx((0.9 + 0.9 + 0.4) / 3)
     assert (summary["images_recovered"], summary["images_sought"]) == (4, 5)
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_images_that_show_the_same_are_all_recovered_with_one_of_them(
+    images: ImageTable, repeats: int
+) -> None:
+    """A perfect attack recovers all, and one that finds every picture once does so too."""
+    rows = np.arange(4).repeat(repeats)
+    several = images.subset(rows)
+    values, pixels = private(several)
+    threat = ThreatModel(public="none", encodings_per_image=2)
+    observation, truth = observe(several, None, Scheme.inside(2), threat)
+    encoded = truth.partners[:, 0]
+    whole = RecoveredImages(truth.images[encoded], torch.arange(len(encoded)))
+    # Of the encodings, those of the first image that shows each picture.
+    first = torch.isin(encoded, torch.from_numpy(np.arange(4) * repeats))
+    once = RecoveredImages(truth.images[encoded[first]], first.nonzero().flatten())
+    of_truth = [match_to_truth(found, observation, truth) for found in (whole, once)]
+    published = [
+        match_to_nearest(RecoveredImages(found, torch.arange(len(found))), values, pixels)
+        for found in (values, values[::repeats])
+    ]
+    for found in (*of_truth, *published):
+        assert found is not None
+        assert (found.recognizable, found.total) == (4 * repeats, 4 * repeats)
+    alone = likeness_of_others(*private(images.subset(np.arange(4))))
+    torch.testing.assert_close(likeness_of_others(values, pixels), alone.repeat_interleave(repeats))

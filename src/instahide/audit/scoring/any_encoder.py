@@ -12,6 +12,7 @@ from torch import Tensor
 
 from instahide.attacks.any_encoder.observation import Guesses, LinkageScores, MatchScores
 from instahide.audit.ground_truth import GroundTruth, require_known
+from instahide.audit.scoring.matching import pictures_of
 from instahide.audit.scoring.membership import membership_figures
 from instahide.utils.optional_deps import requires_extra
 
@@ -27,7 +28,7 @@ def linkage_figures(found: LinkageScores, truth: GroundTruth) -> dict[str, float
     Raises:
         InstaHideError: scikit-learn is missing.
     """
-    private = truth.partners[found.rows, : truth.private_k].numpy()
+    private = pictures_of(truth.images)[truth.partners[found.rows, : truth.private_k]].numpy()
     same = _pairs_of_one_image(private[:, 0])
     others = _pairs_of_two_images(private)
     if not (len(same) and len(others)):
@@ -54,7 +55,8 @@ def match_figures(found: MatchScores, truth: GroundTruth) -> dict[str, float]:
     _, first = np.unique(private[:, 0].numpy(), return_index=True)
     chosen = torch.from_numpy(first)
     nearest = require_known(truth.known_order)[found.scores[chosen].argmax(dim=1)]
-    right = (private[chosen] == nearest[:, None]).any(dim=1)
+    pictures = pictures_of(truth.images)
+    right = (pictures[private[chosen]] == pictures[nearest][:, None]).any(dim=1)
     return _shares("matched", right, truth.private_k / len(truth.images))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -72,7 +73,8 @@ class Matches:
         recognized: (m,) bool, whether the recovered image is more similar to its original than to
             any other private image; for published encodings, also whether it is more similar to its
             original than every other private image is.
-        total: number of private images that could be recovered.
+        pictures: (N,) int64 the picture of each private image that could be recovered: a number
+            that is equal for equal images. Who recovers a picture recovers all images that show it.
         groups: the groups of the private images; None if there are none.
     """
 
@@ -81,8 +83,13 @@ class Matches:
     originals: Tensor
     ssim: Tensor
     recognized: Tensor
-    total: int
+    pictures: Tensor
     groups: RecoveredGroups | None = None
+
+    @property
+    def total(self) -> int:
+        """The number of private images that could be recovered."""
+        return len(self.pictures)
 
     @cached_property
     def blank(self) -> Tensor:
@@ -98,7 +105,8 @@ class Matches:
     def recognizable(self) -> int:
         """The number of private images that were recovered and identified at least once."""
         counted = self.recognized & counts_as_recovered(self.ssim, self.blank)
-        return len(set(self.rows[counted].tolist()))
+        found = self.pictures[self.rows[counted]]
+        return int(torch.isin(self.pictures, found).sum())
 
     @property
     def groups_identified(self) -> int:
@@ -155,14 +163,15 @@ def match_to_truth(found: Finding, observation: Observation, truth: GroundTruth)
     """Recovered images matched by the ``truth`` of their encodings; None if there are none."""
     if isinstance(found, AssignedImages) and len(found.images):
         matched = score_reconstruction(found, truth, observation.mean, observation.std)
-        nearest = metrics.nearest(matched.images, truth.images)
+        pictures = pictures_of(truth.images)
+        nearest = _nearest(matched.images, truth.images, matched.rows, pictures)
         return Matches(
             matched.rows,
             matched.shown,
             matched.originals,
             matched.ssim,
             nearest == matched.rows,
-            len(truth.images),
+            pictures,
             RecoveredGroups.of(truth.groups, nearest, matched.rows),
         )
     images = recovered_images(found)
@@ -266,10 +275,13 @@ def likeness_of_others(private: Tensor, pixels: Tensor, groups: Tensor | None = 
     Args:
         private: (N, C, H, W) normalized images.
         pixels: (N, C, H, W) the same images from 0 to 1.
-        groups: (N,) the group of each image; with it, others are images of other groups.
+        groups: (N,) the group of each image; with it, others are images of other groups. Equal
+            images are never others.
     """
-    numbers = torch.arange(len(private)) if groups is None else groups
-    same = numbers[:, None] == numbers
+    pictures = pictures_of(private)
+    same = pictures[:, None] == pictures
+    if groups is not None:
+        same |= groups[:, None] == groups
     if same.all():
         return torch.zeros(len(private))
     other = pixels[metrics.likeness(private, private).masked_fill(same, 0).argmax(dim=1)]
@@ -279,6 +291,19 @@ def likeness_of_others(private: Tensor, pixels: Tensor, groups: Tensor | None = 
 def _ssim_of_mean_colour(originals: Tensor) -> Tensor:
     mapped = metrics.best_affine(torch.zeros_like(originals), originals)
     return metrics.ssim(mapped, originals)
+
+
+def pictures_of(images: Tensor) -> Tensor:
+    """(N,) int64 numbers of the ``images`` (N, ...), equal for equal images."""
+    numbers: dict[bytes, int] = {}
+    names = (hashlib.sha256(image.numpy().tobytes()).digest() for image in images.cpu())
+    return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
+
+
+def _nearest(images: Tensor, candidates: Tensor, rows: Tensor, pictures: Tensor) -> Tensor:
+    """(m,) the most similar of the ``candidates``; that of ``rows`` if it shows the same."""
+    nearest = metrics.nearest(images, candidates)
+    return torch.where(pictures[nearest] == pictures[rows], rows, nearest)
 
 
 def _compare(
@@ -297,6 +322,7 @@ def _compare(
     affine = [metrics.best_affine(images, originals)]
     ways = affine if moments is None else renderings(images, originals, *moments)
     shown, ssim = metrics.best_rendering(ways, originals)
-    nearest = metrics.nearest(images, candidates)
+    pictures = pictures_of(candidates)
+    nearest = _nearest(images, candidates, rows, pictures)
     known = RecoveredGroups.of(groups, nearest, rows)
-    return Matches(rows, shown, originals, ssim, nearest == rows, len(candidates), known)
+    return Matches(rows, shown, originals, ssim, nearest == rows, pictures, known)

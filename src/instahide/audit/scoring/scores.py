@@ -29,6 +29,7 @@ from instahide.audit.scoring.federated import score_inversion, truth_of_rounds
 from instahide.audit.scoring.gradient_inversion import match_order, score_against_encodings
 from instahide.audit.scoring.matching import Matches, match_to_truth
 from instahide.audit.scoring.membership import membership_figures
+from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 
 #: A public image with a smaller coefficient is not counted as missed.
@@ -102,8 +103,8 @@ def _others(
         ):
             of_encoding = _of_encoding(found, observation, matches.originals)
             return {"ssim_of_encoding": of_encoding, **_by_chance(found, observation, truth)}
-        case PublicMatches(), _:
-            return _public(found.rows, truth)
+        case PublicMatches(), EncodingObservation():
+            return _public(found.rows, require(observation.public), truth)
         case ClassCoefficients(), _:
             return _labels(found.coefficients, truth)
         case InvertedUpdate(), _ if found.class_coefficients is not None:
@@ -164,9 +165,14 @@ def _best(name: str, values: Tensor) -> float:
     return float(values.min() if name.endswith("mse") else values.max())
 
 
-def _public(rows: Tensor, truth: GroundTruth) -> dict[str, float]:
-    """Recall of the public images with large coefficients, and precision of those found."""
+def _public(rows: Tensor, public: ImageTable, truth: GroundTruth) -> dict[str, float]:
+    """Recall of the public images with large coefficients, and precision of those found.
+
+    Rows of the pool that show the same picture are one.
+    """
     real, weights = (whole[:, truth.private_k :] for whole in (truth.partners, truth.coefficients))
+    pictures = torch.from_numpy(public.content_ids)
+    real, rows = pictures[real], torch.where(rows < 0, -1, pictures[rows])
     hits = (rows[:, :, None] == real[:, None, :]).any(dim=1)
     right = (rows[:, :, None] == real[:, None, :]).any(dim=2)
     counted = weights >= LEAST_COEFFICIENT
