@@ -112,6 +112,7 @@ def training(source: str, rival: Rival, epochs: int, seed: int, ledger: Path) ->
     values: dict[str, Any] = {
         "data": source, "encoder": rival.encoder, "encoder_settings": texts, "model": rival.model,
         "epochs": epochs, "seed": seed, "ledger": str(ledger), "precision": "float32",
+        "queries": 0,
     }  # fmt: skip
     if rival.model != "small":
         values |= {"optimizer": "adamw", "lr": 2e-3}

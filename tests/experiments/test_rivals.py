@@ -118,6 +118,8 @@ def test_times_are_compared_within_a_turn(tmp_path: Path, monkeypatch: pytest.Mo
     assert training_time.relative(rows, "photographs") == {}
 
 
+# PyTorch's, of hooks that Opacus puts on the first layer.
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 def test_a_pass_over_few_images_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_time, "IMAGES", 60)
     source = training_time.subset("digits", tmp_path)
