@@ -285,7 +285,7 @@ def measure(setting: Setting, steps: int) -> dict[str, float | str]:
     floors = np.array([unbiased_floor(loss, values) for loss in found.losses])
     unbiased = _errors(found.estimates, found.truth)
     prior = prior_of(setting.kind)
-    resting = np.array([prior.floor(loss) for loss in found.losses])
+    resting = np.array([prior.floor(loss, private.std) for loss in found.losses])
     biased = {
         name: _errors(_clipped(estimate, found), found.truth)
         for name, estimate in estimators(setting.kind, steps).items()

@@ -119,6 +119,19 @@ def test_a_part_of_a_budget_begins_when_it_is_taken_and_has_its_clock() -> None:
     assert [part.left for _ in range(3)] == [1, 0, 0]
 
 
+def test_a_budget_knows_whether_it_or_a_part_of_it_cut_something_short() -> None:
+    for tell in (lambda part: part.over, lambda part: part.cut()):
+        whole = Budget(100, clock=ticks())
+        half, other = whole.part(50), whole.part(50)
+        assert not half.over
+        quarter = half.part(2)
+        assert [quarter.left, quarter.left] == [1, 0]
+        assert not quarter.cut_short
+        tell(quarter)
+        assert [each.cut_short for each in (quarter, half, whole, other)] == [*[True] * 3, False]
+        assert whole.left > 0
+
+
 def test_a_budget_is_of_wall_time_unless_said_otherwise() -> None:
     budget = Budget(3600)
     first = budget.left

@@ -138,6 +138,7 @@ def test_the_budget_is_kept(digits: tuple[ImageTable, ImageTable]) -> None:
     budget = Budget(40, clock=ticks())
     found = Demixing().run(observation, budget, lambda what, share: heard.append(share))
     assert budget.left == 0
+    assert budget.cut_short
     assert heard == sorted(heard)
     assert 0 < found.statistics["steps"] == len(heard)
     untrained = Demixing().run(observation, Budget(0), no_progress)

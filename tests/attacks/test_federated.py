@@ -117,6 +117,21 @@ class Rough:
         )
 
 
+class Slow(Rough):
+    """An inversion that takes a few seconds of a clock, or gives up before it has succeeded."""
+
+    def __init__(self, cut: bool = False) -> None:
+        super().__init__(0.0)
+        self.cut = cut
+
+    def run(self, observation: UpdateObservation, budget: Budget, progress: Progress):  # type: ignore[no-untyped-def]
+        for _ in range(5):
+            _ = budget.left
+        if self.cut:
+            budget.cut()
+        return super().run(observation, Budget(), progress)
+
+
 def test_rough_encodings_are_reported_by_how_much() -> None:
     observation, truth = federation(FEDSGD, 3)
     found = FederatedAttack(inversion=Rough(noise=1.0)).run(observation, Budget(), no_progress)
@@ -180,10 +195,25 @@ def test_a_folder_is_of_one_attack(tmp_path: Path) -> None:
 
 def test_without_time_it_reconstructs_from_what_there_is() -> None:
     observation, truth = federation(FEDSGD, 4)
-    found = FederatedAttack().run(observation, Budget(6, clock=ticks()), no_progress)
+    budget = Budget(40, clock=ticks())
+    found = FederatedAttack(inversion=Slow()).run(observation, budget, no_progress)
     assert isinstance(found, InvertedRounds)
     figures = score(found, observation, truth).summary
     assert 0 < figures["encodings_used"] < figures["encodings_sent"]
+    # Time is left, but some of the updates were skipped.
+    assert budget.left > 0
+    assert budget.cut_short
+    whole = Budget()
+    FederatedAttack().run(observation, whole, no_progress)
+    assert not whole.cut_short
+
+
+def test_an_inversion_that_was_cut_short_is_tried_again(tmp_path: Path) -> None:
+    observation, _ = federation(FEDSGD, 3)
+    budget = Budget(1000, clock=ticks())
+    FederatedAttack(folder=tmp_path, inversion=Slow(cut=True)).run(observation, budget, no_progress)
+    assert budget.cut_short
+    assert not list(tmp_path.glob("update-*"))
 
 
 def test_a_convolutional_network_is_left_to_deep_leakage() -> None:

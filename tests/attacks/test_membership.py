@@ -121,7 +121,9 @@ def test_a_trainer_of_ones_own_gets_one_half_and_then_the_other() -> None:
 def test_the_budget_is_kept() -> None:
     observation, _ = trained(Scheme.plain())
     slow = LikelihoodRatio(recipe=Recipe(epochs=10_000))
-    found = slow.run(observation, Budget(4, clock=ticks()), no_progress)
+    budget = Budget(4, clock=ticks())
+    found = slow.run(observation, budget, no_progress)
+    assert budget.cut_short
     assert not isinstance(found, MembershipScores)
     assert found.statistics["networks"] == 0
 

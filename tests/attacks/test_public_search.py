@@ -103,5 +103,7 @@ def test_it_applies_only_where_the_pool_is_known_and_used(
 
 def test_it_hands_back_what_it_has_when_time_is_up(private: ImageTable, public: ImageTable) -> None:
     observation, _ = seen(private, public, MIXUP)
-    found = PublicSearch().run(observation, Budget(0), no_progress)
+    budget = Budget(0)
+    found = PublicSearch().run(observation, budget, no_progress)
+    assert budget.cut_short
     assert found.rows.shape == (len(observation), 0)

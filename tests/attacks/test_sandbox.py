@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from instahide.attacks import sandbox
-from instahide.attacks.base import EncodingObservation, ThreatModel
+from instahide.attacks.base import Budget, EncodingObservation, Finding, ThreatModel
 from instahide.attacks.sandbox import IsolatedRunner
 from instahide.audit.ground_truth import GroundTruth, observe
 from instahide.data import ImageTable
@@ -52,6 +53,22 @@ def test_the_process_never_had_the_truth(seen: tuple[EncodingObservation, Ground
         assert attacker.run("labels", seen[0], LIMIT).state == "done"
     with pytest.raises(ProcessLookupError):
         os.kill(int(first), 0)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_an_attack_of_which_a_part_was_cut_short_ran_out_of_time(
+    short: bool, seen: tuple[EncodingObservation, GroundTruth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(observation: EncodingObservation, budget: Budget, progress: object) -> Finding:
+        return Finding(statistics={"over": float(budget.part(0.0 if short else LIMIT).over)})
+
+    stub = SimpleNamespace(run=run, applies=lambda _: None, observes=EncodingObservation)
+    monkeypatch.setattr(sandbox, "attack_named", lambda _: stub)
+    monkeypatch.setattr(sandbox, "refusal", lambda *_: None)
+    ours, theirs = Pipe()
+    with ours, theirs:
+        answer = sandbox._answer(theirs, "stub", seen[0], LIMIT)
+    assert (answer.state, answer.out_of_time) == ("done", short)
 
 
 def test_an_attack_that_does_not_end_is_ended(

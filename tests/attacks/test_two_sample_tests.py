@@ -70,4 +70,6 @@ def test_it_needs_several_encodings_of_known_images(private: ImageTable) -> None
 
 def test_it_stops_with_its_budget(private: ImageTable) -> None:
     observation, _ = observe(private, None, Scheme.inside(4), GROUPED)
-    assert StatisticalTests().run(observation, Budget(0), no_progress).statistics == {}
+    budget = Budget(0)
+    assert StatisticalTests().run(observation, budget, no_progress).statistics == {}
+    assert budget.cut_short

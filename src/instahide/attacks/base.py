@@ -6,7 +6,6 @@ stays in `instahide.audit`, which scores the finding and which this package does
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -14,6 +13,8 @@ from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+# The name is public here too.
+from instahide.attacks.budget import Budget as Budget
 from instahide.data import ImageTable
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.encoders.base import InstanceEncoder
@@ -327,37 +328,6 @@ class MembershipScores(Finding):
     scores: Tensor
 
 
-class Budget:
-    """The time that an attack may take, from the creation of the budget.
-
-    Args:
-        seconds: wall time in seconds; unlimited by default.
-        clock: returns the time in seconds. A clock that advances by one per call gives a budget of
-            steps, so that results do not depend on the load of the machine:
-
-            >>> from itertools import count
-            >>> budget = Budget(2, clock=count().__next__)
-            >>> budget.left, budget.left
-            (1, 0.0)
-    """
-
-    def __init__(
-        self, seconds: float = float("inf"), *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.seconds = seconds
-        self._clock = clock
-        self._began = clock()
-
-    @property
-    def left(self) -> float:
-        """Remaining seconds; 0 at the end."""
-        return max(0.0, self.seconds - (self._clock() - self._began))
-
-    def part(self, seconds: float) -> Budget:
-        """A budget of ``seconds`` from now, with the same clock."""
-        return Budget(seconds, clock=self._clock)
-
-
 @runtime_checkable
 class Attack(Protocol[Seen]):
     """The interface of an attack. It holds settings, but no state of a run and no ground truth.
@@ -385,7 +355,11 @@ class Attack(Protocol[Seen]):
         ...
 
     def run(self, observation: Seen, budget: Budget, progress: Progress) -> Finding:
-        """Attack ``observation``, and return what was found when ``budget`` ends."""
+        """Attack ``observation``, and return what was found when ``budget`` ends.
+
+        An attack that does less than it wanted, for want of time, asks `Budget.over` before what it
+        leaves out, or calls `Budget.cut`: it is then reported as out of time.
+        """
         ...
 
 

@@ -127,7 +127,7 @@ class LikelihoodRatio:
                 )
                 model = train(candidates.subset(np.flatnonzero(chosen)))
                 pair.append(confidences(model, candidates))
-            if not budget.left:
+            if budget.over:
                 break
             shadows.append(torch.stack(pair))
             members.append(torch.from_numpy(np.stack([half, ~half])).float())

@@ -94,7 +94,7 @@ def pursue(
     rows = torch.empty(len(features), 0, dtype=torch.int64)
     weights, rest = torch.empty(len(features), 0), features
     for step in range(count):
-        if not budget.left:
+        if budget.over:
             break
         best = search(pool, pool.filters(rest), 1 + step)[1]
         rows = torch.cat([rows, _first_new(best, rows)], dim=1)

@@ -35,7 +35,8 @@ class Answer(NamedTuple):
         found: finding of an attack that is done.
         reason: reason of the other states.
         seconds: wall time in the attacker's process.
-        out_of_time: whether the budget ended first; ``found`` is then what it had found so far.
+        out_of_time: whether the budget ended first, or cut a part of the attack short; ``found`` is
+            then what it had found so far.
     """
 
     state: Literal["done", "refused", "failed"]
@@ -149,7 +150,7 @@ def _answer(connection: Connection, name: str, observation: Observation, seconds
             return Answer("refused", reason=_short(reason))
         budget = Budget(seconds)
         found = attack.run(observation, budget, _Reporter(connection))
-        late = budget.left == 0
+        late = budget.cut_short or budget.left == 0
         return Answer("done", found, seconds=time.monotonic() - began, out_of_time=late)
     except Exception as error:  # from third-party code
         reason = _short(f"{type(error).__name__}: {error}")

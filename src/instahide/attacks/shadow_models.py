@@ -60,7 +60,7 @@ def train_shadow_model(
     schedule = OneCycleLR(optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps)
     encoder = Encoder(scheme, images, public if scheme.public_k else None)
     for encoded in _batches(encoder, recipe.epochs, steps):
-        if not budget.left:
+        if budget.over:
             break
         loss = F.cross_entropy(model(encoded.images.to(device)), encoded.labels.to(device))
         optimiser.zero_grad()

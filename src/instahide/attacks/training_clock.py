@@ -29,8 +29,8 @@ class TrainingClock:
 
     @property
     def over(self) -> bool:
-        """Whether there are no more steps, or no more time."""
-        return self.steps >= self._most or self._budget.left == 0
+        """Whether there are no more steps, or no more time, which cuts the budget short."""
+        return self.steps >= self._most or self._budget.over
 
     @property
     def done(self) -> float:

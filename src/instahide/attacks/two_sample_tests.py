@@ -84,7 +84,7 @@ def _tests(
     for name, test in (
         ("values", values_test), ("distances", distances_test), ("classifier", classifier_test),
     ):  # fmt: skip
-        if budget.left:
+        if not budget.over:
             yield name, test(values, members)
 
 

@@ -131,7 +131,7 @@ class Session:
         """
         done = self.done(wanted)
         left = seconds - sum(result.seconds for result in done.values())
-        cut = {task: result.seconds for task, result in done.items() if result.cut_short}
+        cut = {task: result.limit for task, result in done.items() if result.cut_short}
         missing = [task for task in wanted if task not in done or task in cut]
         isolated = IsolatedRunner() if runner is None else nullcontext(runner)
         with only_process(self.folder), isolated as attacker:
@@ -171,7 +171,7 @@ class Session:
             refusals.append(answer)
         else:
             answer = _decisive(refusals) if refusals else answer
-        result = self._result(task, attack, answer, scene)
+        result = self._result(task, attack, answer, scene, seconds)
         write_json(self._file(task), result.model_dump())
         return result
 
@@ -179,7 +179,12 @@ class Session:
         return self.folder / RESULTS / f"{task.file}.json"
 
     def _result(
-        self, task: Task, attack: Attack[Observation], answer: Answer, scene: Scenario | None
+        self,
+        task: Task,
+        attack: Attack[Observation],
+        answer: Answer,
+        scene: Scenario | None,
+        seconds: float,
     ) -> AttackResult:
         return AttackResult(
             attack=task.attack,
@@ -191,6 +196,7 @@ class Session:
             encodings_per_image=task.copies,
             grants=[] if scene is None else scene.grants,
             seconds=answer.seconds,
+            seconds_given=0.0 if answer.state == "refused" else seconds,
             out_of_time=answer.out_of_time,
             **self._outcome(task, answer, scene),
         )

@@ -137,7 +137,7 @@ class AuditTarget:
         loss, public = self.guarantees.loss, self.public
         if loss is None or math.isinf(loss) or public is None or len(public) < LEAST_IMAGES:
             return None
-        return estimate_prior(public).statement(loss)
+        return estimate_prior(public).statement(loss, self.images.std)
 
     def known_key_target(self) -> tuple[ImageTable, int]:
         """The images that are encrypted for the audit, and the encodings of each.

@@ -43,7 +43,9 @@ def info(
     if prior is not None:
         loss = folder_guarantees(manifest, delta).loss
         shape = manifest.image_shape or manifest.shape
-        statements["error_floor_with_a_prior"] = prior_of(prior, shape).statement(loss)
+        statements["error_floor_with_a_prior"] = prior_of(prior, shape).statement(
+            loss, manifest.std
+        )
     out.results(json.loads(manifest.to_json()), table, *statements.values())
     notes.print(WARNING)
 

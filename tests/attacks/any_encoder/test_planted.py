@@ -24,6 +24,7 @@ from instahide.encryption.encoders.registry import encoder_named
 from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.errors import SchemeError
 from tests.attacks.any_encoder.planted import Identity, PureNoise
+from tests.waiting import ticks
 
 IMAGES, COPIES, STEPS = 60, 4, 25
 #: A right attack on noise fails a test with this probability.
@@ -110,6 +111,20 @@ def _seen(encoder: ImageEncoder, **changes: Any) -> EncodingObservation:
     threat = ThreatModel(**{"public": "none", "encodings_per_image": 2, **changes})
     shadow = digits.subset(np.arange(30, 90))
     return observe(digits.subset(np.arange(20)), None, encoder, threat, shadow=shadow)[0]
+
+
+@pytest.mark.parametrize("attack", [LearnedInversion(), Linkage(), KnownImageLinkage()])
+def test_a_training_that_time_ended_is_cut_short(attack: Any) -> None:
+    seen = _seen(Identity(), shadow=True, known_images=True)
+    budget = Budget(100, clock=ticks())
+    found = attack.run(seen, budget, no_progress)
+    assert 0 < found.statistics["steps"] < attack.steps
+    # The rest of the time was for the use of the network, which needs less.
+    assert budget.left > 0
+    assert budget.cut_short
+    enough = Budget(60, clock=ticks())
+    assert replace(attack, steps=2).run(seen, enough, no_progress).statistics["steps"] == 2
+    assert not enough.cut_short
 
 
 def test_what_an_attacker_lacks_is_said() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from instahide.attacks.base import (
     AssignedImages,
+    Budget,
     EncodingObservation,
     ThreatModel,
 )
@@ -17,6 +18,7 @@ from instahide.attacks.reconstruction.recovery.coefficients import weights
 from instahide.data import ImageTable
 from instahide.encryption.scheme import Scheme
 from tests.attacks.conftest import natural
+from tests.waiting import ticks
 
 IMAGES, ENCODINGS = 6, 240
 
@@ -79,6 +81,17 @@ def test_images_are_stretched_to_their_full_range(planted: tuple[Tensor, Tensor,
     assert found.shape == images.shape
     torch.testing.assert_close(found.amin(dim=(1, 2, 3)), torch.full((IMAGES,), -1.0))
     torch.testing.assert_close(found.amax(dim=(1, 2, 3)), torch.full((IMAGES,), 1.0))
+
+
+def test_pixels_whose_share_of_the_time_was_short_cut_the_attack_short(
+    planted: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    images, members, coefficients = planted
+    mixes = weights(members, coefficients, IMAGES)
+    for steps, short in ((2, False), (1000, True)):
+        budget = Budget(200, clock=ticks())
+        carlini.recovered_by_adam(encoded(images, mixes), mixes, steps, budget.part(50))
+        assert (budget.left > 0, budget.cut_short) == (True, short)
 
 
 def test_images_of_one_class_share_a_label_evenly() -> None:

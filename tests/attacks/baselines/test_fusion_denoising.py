@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instahide.attacks.base import (
     AssignedImages,
+    Budget,
     EncodingObservation,
     ThreatModel,
 )
@@ -18,6 +19,7 @@ from instahide.attacks.reconstruction.pair_encoder.features import magnitudes
 from instahide.attacks.shadow_encodings import ShadowBatch, shadow_batches
 from instahide.data import open_split
 from instahide.encryption.scheme import Scheme
+from tests.waiting import ticks
 
 SCHEME, COPIES = Scheme.inside(4), 12
 
@@ -40,6 +42,16 @@ def likeness(images: Tensor, wanted: Tensor) -> float:
     """Mean correlation, whatever the signs."""
     one, two = (x - x.mean(dim=(1, 2, 3), keepdim=True) for x in (images, wanted))
     return float(torch.cosine_similarity(one.flatten(1), two.flatten(1), dim=1).abs().mean())
+
+
+def test_a_schedule_of_fewer_steps_is_cut_short() -> None:
+    shadow = open_split("digits").train.subset(slice(0, 100))
+    for steps, short in ((3, False), (10_000, True)):
+        budget, said = Budget(60, clock=ticks()), list[str]()
+        fusion_denoising.learnt_denoiser(
+            shadow, SCHEME, 3, steps, lambda what, share, said=said: said.append(what), budget
+        )
+        assert budget.cut_short == short == (len(said) < steps)
 
 
 def test_encodings_with_most_of_an_image_are_fused() -> None:

@@ -107,7 +107,9 @@ def test_a_seed_decides_and_the_global_generator_does_not(seen: Seen, attack: At
 def test_a_budget_ends_it_with_what_there_is(seen: Seen, attack: Attack) -> None:
     said: list[float] = []
     observation, _ = seen()
-    found = attack.run(observation, Budget(0), lambda what, share: said.append(share))
+    budget = Budget(0)
+    found = attack.run(observation, budget, lambda what, share: said.append(share))
+    assert budget.cut_short
     assert found.images.shape == (1, 1, 8, 8)
     assert found.statistics["starts"] == 1
     assert said[-1] == 1

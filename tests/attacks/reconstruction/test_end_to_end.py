@@ -167,9 +167,9 @@ def test_a_single_encoding_of_each_image_is_nothing_to_put_together() -> None:
 def test_a_spent_budget_ends_the_rounds_with_what_there_is() -> None:
     observation, _ = observed(Scheme.cross(6), "none")
     said: list[str] = []
-    found = ReconstructionAttack().run(
-        observation, Budget(0), lambda what, share: said.append(what)
-    )
+    budget = Budget(0)
+    found = ReconstructionAttack().run(observation, budget, lambda what, share: said.append(what))
+    assert budget.cut_short
     assert found.images is not None
     assert [what for what in said if "round" in what] == ["recovery and assignment, round 1"]
     assert "final recovery" not in said

@@ -11,6 +11,7 @@ import pytest
 from instahide import open_split
 from instahide.attacks.registry import registered
 from instahide.attacks.sandbox import IsolatedRunner
+from instahide.audit import scenarios
 from instahide.audit.advice import bench as module
 from instahide.audit.advice.bench import (
     LEARNED,
@@ -21,10 +22,11 @@ from instahide.audit.advice.bench import (
     attacks_on,
     point_of,
 )
+from instahide.audit.advice.decision import decide
 from instahide.audit.advice.front import Point
-from instahide.audit.advice.schema import Measurement
+from instahide.audit.advice.schema import Measurement, Targets
 from instahide.training.settings import TrainSettings
-from tests.audit.advice.examples import candidate, measurement, other
+from tests.audit.advice.examples import candidate, measurement, other, setting
 from tests.audit.examples import recovered, result
 
 SPLIT = open_split("digits")
@@ -109,6 +111,40 @@ def test_an_attack_without_a_result_is_missing() -> None:
     assert "reconstruction" in missing(recovered(3, attack="reconstruction", **slow))
     assert "reconstruction" in missing(result("reconstruction", state="failed"))
     assert "reconstruction" not in missing(result("reconstruction", state="not tried"))
+
+
+@pytest.mark.parametrize("name", [LEARNED, LEARNED_ANY])
+def test_a_network_with_few_steps_is_missing_whatever_is_said_of_its_time(name: str) -> None:
+    def missing(steps: float, **changes: Any) -> bool:
+        found = recovered(3, attack=name, figures={"steps": steps}, **changes)
+        return module._missing([found], (name,), thorough=False) == [name]
+
+    assert missing(20.0)
+    assert missing(20.0, out_of_time=True)
+    assert not missing(100.0, out_of_time=True)
+    # Without images to train on there are no steps.
+    assert module._missing([recovered(3, attack=name)], (name,), thorough=True) == []
+    # Where all steps were done, there are enough of them.
+    assert registered().attacks[name].steps >= module.LEAST_THOROUGH  # type: ignore[attr-defined]
+
+
+def test_a_ceiling_that_is_not_computed_is_no_ceiling_of_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = made(tmp_path)
+    subject = bench.subject(candidate(scheme="inside", noise=0.0, copies=1), 0)
+    assert module._ceiling(subject) is not None
+    monkeypatch.setattr(scenarios, "MOST_VALUES", 100 * 64 - 1)
+    assert module._ceiling(subject) is None
+    found = [recovered(0, attack=LEARNED), *(result(name, state="not tried") for name in QUICK)]
+    monkeypatch.setattr(Bench, "_learned", lambda *_: iter([0.95, 0.95]))
+    monkeypatch.setattr(Bench, "_attacked", lambda *_: found)
+    measured = [
+        bench.measure(Job(CANDIDATE, seed, seed == 1), [], None, Silent())  # type: ignore[arg-type]
+        for seed in (0, 1)
+    ]
+    assert [(m.state, m.ceiling, m.recovered) for m in measured] == [("done", None, 0.0)] * 2
+    assert decide([setting(*measured)], Targets(max_recovered=0.1, max_drop=5)).verdict == "none"
 
 
 def test_the_network_gets_more_time_where_it_was_slow(tmp_path: Path) -> None:

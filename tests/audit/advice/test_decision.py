@@ -14,6 +14,7 @@ from instahide.audit.advice.decision import (
     percent,
     share_of_targets,
 )
+from instahide.audit.advice.encoder_candidate import UNKNOWN_CEILING
 from instahide.audit.advice.schema import Setting, Targets
 from instahide.audit.report.summary import LIMITS
 from tests.audit.advice.examples import candidate, measurement, other, setting
@@ -97,6 +98,17 @@ def test_an_encoder_with_a_shared_key_is_not_recommended_however_little_came_bac
     assert found.never_recommended is not None
     assert decided(found) == ("none", None, None, None)
     assert decided(found, setting()).recommended == setting()
+
+
+def test_a_scheme_without_a_ceiling_is_not_recommended_however_little_came_back() -> None:
+    for of in (candidate(), other("mixup")):
+        unknown = setting(
+            measurement(of, recovered=0.0, ceiling=0.0),
+            measurement(of, recovered=0.0, ceiling=None, seed=1, thorough=True),
+        )
+        assert unknown.never_recommended == UNKNOWN_CEILING
+        assert decided(unknown) == ("none", None, None, None)
+    assert setting(recovered=0.0, ceiling=0.0).never_recommended is None
 
 
 def test_without_a_ceiling_the_answer_says_what_is_unknown() -> None:

@@ -66,6 +66,10 @@ def test_an_attack_whose_time_was_over_might_have_found_more() -> None:
     for name, seconds in (("inversion", 301.0), ("seed-search", 5.0)):
         spent = late.model_copy(update={"attack": name, "seconds": seconds})
         assert not violated("recovered>0.5", spent)
+    # It counts what it was given, of which a training uses a part.
+    for given, gains in ((200.0, True), (300.0, False)):
+        update = {"attack": "inversion", "seconds": 180.0, "seconds_given": given}
+        assert violated("recovered>0.5", late.model_copy(update=update)) == gains
 
 
 def test_failed_attacks_and_points_of_curves_do_not_count() -> None:

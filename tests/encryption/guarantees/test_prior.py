@@ -10,6 +10,8 @@ import pytest
 from instahide.data import ImageTable, open_split
 from instahide.encryption.guarantees.error_floor import unbiased_floor
 from instahide.encryption.guarantees.prior import PixelPrior, estimate_prior
+from instahide.encryption.privacy import mu_squared_rate
+from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
 
@@ -41,6 +43,31 @@ def test_the_posterior_mean_of_a_normal_prior_does_not_beat_it() -> None:
         best = 1 / (1 / noise**2 + 1 / 0.1**2)
         floor = prior.floor(64 / noise**2)
         assert 0.3 * best < floor < best
+
+
+@pytest.mark.parametrize("noise", [0.03, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("std", [(0.05, 1.0, 1.0), (0.2, 0.25, 0.3), (1.0, 1.0, 0.02)])
+def test_no_channel_is_given_the_information_of_another(
+    std: tuple[float, float, float], noise: float
+) -> None:
+    """The best estimator of normal values, which differ most in the first channel."""
+    generator, deviations = np.random.default_rng(0), np.array([0.1, 0.01, 0.02])
+    shape = (500, 3, 8, 8)
+    values = 0.5 + deviations[:, None, None] * generator.standard_normal(shape)
+    prior = estimate_prior(ImageTable.from_arrays((255 * values).round().astype(np.uint8)))
+    loss = mu_squared_rate(Scheme.plain(noise=noise), shape[1:], std)
+    errors = noise**2 * np.square(std)[:, None, None]
+    seen = values + np.sqrt(errors) * generator.standard_normal(shape)
+    weights = np.square(deviations)[:, None, None]
+    best = np.square(0.5 + weights / (weights + errors) * (seen - 0.5) - values).mean()
+    assert prior.floor(loss) <= prior.floor(loss, std) < best
+    # Not vacuous: as near as with one channel.
+    assert prior.floor(loss, std) > 0.3 * best
+
+
+def test_the_std_of_other_channels_is_refused() -> None:
+    with pytest.raises(InstaHideError, match="2 standard deviations, and 3 channels"):
+        estimate_prior(noisy(0.1, 3)).floor(1.0, (0.2, 0.2))
 
 
 def test_values_that_are_predicted_exactly_leave_no_floor() -> None:

@@ -226,7 +226,7 @@ def _descended(sizes: Tensor, weights: Tensor, steps: int, budget: Budget | None
     mixes = SparseMixing.of(weights)
     optimiser = torch.optim.Adam([images], lr=RATE)
     for _ in range(steps):
-        if budget is not None and budget.left == 0:
+        if budget is not None and budget.over:
             break
         mixed = mixes.mixed(images)
         # At 0 both signs are equally near. All pixels must start in the same direction: downwards,

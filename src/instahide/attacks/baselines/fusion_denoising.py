@@ -149,10 +149,13 @@ def learnt_denoiser(
         before = budget.left
         _loss(network, next(batches)).backward()  # type: ignore[no-untyped-call]
         pace = max(before - budget.left, 1e-9)
-        steps = max(1, min(steps, int(budget.left / pace)))
+        possible = max(1, int(budget.left / pace))
+        if possible < steps:
+            steps = possible
+            budget.cut()
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     for step in range(steps):
-        if budget.left == 0:
+        if budget.over:
             break
         loss = _loss(network, next(batches))
         optimiser.zero_grad()

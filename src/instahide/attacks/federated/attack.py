@@ -149,7 +149,7 @@ class FederatedAttack:
         for position, update in enumerate(observation.updates):
             progress("inversion", INVERTING * position / total)
             kept = self._kept(update, position, attack)
-            if kept is None and position and whole.left == 0:
+            if kept is None and position and whole.over:
                 continue
             yield _Inverted(position, kept or self._invert(update, position, attack, whole, total))
 
@@ -164,7 +164,7 @@ class FederatedAttack:
         """Invert an update, in its share of the time, and keep the result if it was enough."""
         part = whole.part(whole.left / (total - position))
         found = attack.run(update, part, no_progress)
-        if self.folder is not None and part.left > 0:
+        if self.folder is not None and part.left > 0 and not part.cut_short:
             _save(_file(self.folder, position), found, _fingerprint(update, attack))
         return found
 

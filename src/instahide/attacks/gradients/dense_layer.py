@@ -97,7 +97,7 @@ class DenseLayer:
         search = _Search(problem, layer, torch.Generator().manual_seed(self.seed))
         for number in range(self.rounds):
             progress("guesses", number / self.rounds)
-            if search.complete or budget.left == 0:
+            if search.complete or budget.over:
                 break
             search.guess(SPARSE - (SPARSE - LESS_SPARSE) * min(1.0, number / PATIENCE))
             search.prune()

@@ -65,7 +65,7 @@ class DeepLeakage:
             start = _Start(problem, generator)
             start.descend(self.rounds, budget, _part(progress, number, self.starts))
             done.append(start)
-            if start.distance <= SOLVED or budget.left == 0:
+            if start.distance <= SOLVED or (number + 1 < self.starts and budget.over):
                 break
         progress("starts", 1.0)
         best = min(done, key=lambda start: start.distance)
@@ -109,7 +109,9 @@ class _Start:
             say(number / rounds)
             # `step` returns the distance at the beginning of the round.
             now = float(optimizer.step(self._measured))  # type: ignore[no-untyped-call]
-            if not SOLVED < now < LEAST_GAIN * before or budget.left == 0:
+            if not SOLVED < now < LEAST_GAIN * before:
+                break
+            if number + 1 < rounds and budget.over:
                 break
             before = now
         last = float(self._measured())

@@ -79,7 +79,7 @@ class InvertingGradients:
         """The images of the best start, with their labels if the attacker had none."""
         search = _Search(self, observation, budget, progress)
         search.descend()
-        while search.begun < self.starts and budget.left > 0:
+        while search.begun < self.starts and not budget.over:
             search.descend()
         progress("starts", 1.0)
         return InvertedUpdate(
@@ -140,7 +140,7 @@ class _Search:
             schedule.step()
             with torch.no_grad():
                 images.clamp_(self.problem.low, self.problem.high)
-            if self.budget.left == 0:
+            if iteration + 1 < self.attack.iterations and self.budget.over:
                 break
             if iteration % REPORT_EVERY == 0:
                 share = (self.begun + iteration / self.attack.iterations) / self.attack.starts

@@ -113,7 +113,7 @@ class Run:
         for number, (what, step) in enumerate(steps, 1):
             if number <= state.step:
                 continue
-            if state.images is not None and self.budget.left == 0:
+            if state.images is not None and self.budget.over:
                 break
             self.progress(what, 0.2 + 0.7 * number / (len(steps) + 1))
             step(self._generator(number))

@@ -73,7 +73,7 @@ class SeedSearch:
         tried, seconds = 0, 1e-9
         step = _CHUNK * _THREADS
         for start in range(self.seeds.start, self.seeds.stop, step):
-            if not budget.left:
+            if budget.over:
                 break
             chunk = range(start, min(start + step, self.seeds.stop))
             began = time.perf_counter()

@@ -264,7 +264,7 @@ class Bench:
             found = run([learned], self._network_seconds(learned.attack, job.thorough))
             for one in found:
                 if one.state == "done":
-                    self._pace[one.attack] = one.seconds / max(_steps(one), 1.0)
+                    self._pace[one.attack] = one.seconds / max(_steps(one) or 0.0, 1.0)
             if learned.attack not in _missing(found, names, job.thorough):
                 break
             # On a busy machine it had too few steps; now the pace is known.
@@ -297,18 +297,20 @@ def point_of(measurement: Measurement, reference: float) -> Point:
     return Point(measurement.exposure, 100 * (reference - (score or 0.0)))
 
 
-def _ceiling(subject: AuditTarget) -> float:
-    """The share of images that recovery reaches from a start at the truth; 0 if unknown."""
+def _ceiling(subject: AuditTarget) -> float | None:
+    """The share of images that recovery reaches from a start at the truth.
+
+    None if it is not computed, because the encodings have more than `scenarios.MOST_VALUES` values.
+    """
     _, copies = subject.known_key_target()
     scene = next(scenarios(subject, Task("reconstruction", copies)))
     found = scene.ceiling(None)
-    return 0.0 if found is None else found.recognizable / found.total
+    return None if found is None else found.recognizable / found.total
 
 
-def _steps(result: AttackResult) -> float:
-    """The steps of the attack by a network; 0 for other attacks."""
-    learned = result.attack in (LEARNED, LEARNED_ANY)
-    return (result.figures.get("steps") or 0.0) if learned else 0.0
+def _steps(result: AttackResult) -> float | None:
+    """The steps of the training of an attack by a network; None if it trained none."""
+    return result.figures.get("steps") if result.attack in (LEARNED, LEARNED_ANY) else None
 
 
 def attacks_on(subject: AuditTarget) -> tuple[str, ...]:
@@ -324,12 +326,15 @@ def is_masked(method: InstanceEncoder) -> bool:
 def _missing(results: Sequence[AttackResult], names: Sequence[str], thorough: bool) -> list[str]:
     """Those of the attacks ``names`` that did not run, failed, or did not end for want of time.
 
-    The attack by a network has a result whenever its time ends, but it needs some steps.
+    The attack by a network has a result whenever its time ends, but it needs some steps, whatever
+    is said of its time. All that it wants are more than these.
     """
     least = LEAST_THOROUGH if thorough else LEAST_STEPS
-    ended = {
-        result.attack
-        for result in results
-        if result.state != "failed" and (not result.out_of_time or _steps(result) >= least)
-    }
-    return [name for name in names if name not in ended]
+
+    def ended(result: AttackResult) -> bool:
+        steps = _steps(result)
+        enough = not result.out_of_time if steps is None else steps >= least
+        return result.state != "failed" and enough
+
+    known = {result.attack for result in results if ended(result)}
+    return [name for name in names if name not in known]

@@ -14,6 +14,7 @@ from instahide.audit.advice.candidate import Candidate
 from instahide.data.labels import Task
 from instahide.encryption.encoders.base import InstanceEncoder, Setting
 from instahide.encryption.encoders.registry import encoder_named, parse_settings
+from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 
 #: Most settings of one encoder that are tried.
@@ -23,6 +24,12 @@ SHARED_KEY = (
     "All encodings share one key. The attacks of the search train under keys of their own and do "
     "not attack this one, so that a low share that is recovered does not mean safety. Such "
     "encoders are shown for comparison and are never recommended."
+)
+#: Why schemes without a ceiling are measured, but never recommended.
+UNKNOWN_CEILING = (
+    "The ceiling was not computed, because the encodings have too many values. More may be exposed "
+    "than attacks recovered, so that such settings are never recommended. Use smaller images, or "
+    "fewer encodings of each."
 )
 
 
@@ -130,3 +137,10 @@ def never_recommended(candidate: AnyCandidate, task: Task) -> str | None:
     if isinstance(candidate, Candidate) or not candidate.encryption(task).has_data_set_key:
         return None
     return SHARED_KEY
+
+
+def is_scheme(candidate: AnyCandidate) -> bool:
+    """Whether it is a scheme of InstaHide, or an encoder that is one; these have ceilings."""
+    if isinstance(candidate, Candidate):
+        return True
+    return isinstance(candidate.encryption("single-label"), Scheme)

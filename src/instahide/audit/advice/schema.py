@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from instahide._version import __version__
-from instahide.audit.advice.encoder_candidate import AnyCandidate
+from instahide.audit.advice.encoder_candidate import UNKNOWN_CEILING, AnyCandidate, is_scheme
 from instahide.audit.advice.front import Point
 
 #: Of ``advise.json`` and of the files of measurements.
@@ -43,7 +43,11 @@ class Measurement(_Plain):
         default=None,
         description="accuracy on plain test images, from 0 to 1; of findings, macro AUROC",
     )
-    ceiling: Share | None = Field(default=None, description="the `ceiling` of `instahide audit`")
+    ceiling: Share | None = Field(
+        default=None,
+        description="the `ceiling` of `instahide audit`; null if there is none, or if the "
+        "encodings have too many values to compute it",
+    )
     recovered: Share | None = Field(
         default=None, description="the `recovered` of `instahide audit`"
     )
@@ -123,11 +127,14 @@ class Setting(_Plain):
             reference: mean accuracy of plain training.
             settings: the settings, as in a settings file.
             epsilon: of the noise.
-            never_recommended: why it is not recommended in any case.
+            never_recommended: why it is not recommended in any case. A scheme whose ceiling is
+                unknown never is.
         """
         candidate = measured[0].candidate
         if candidate is None:
             raise ValueError("plain training is no setting")
+        if is_scheme(candidate) and any(m.ceiling is None for m in measured):
+            never_recommended = never_recommended or UNKNOWN_CEILING
         # One that was stopped early lost at least so much; it is on no front.
         scores = [m.accuracy if m.accuracy is not None else m.early or 0.0 for m in measured]
         drops = [100 * (reference - score) for score in scores]

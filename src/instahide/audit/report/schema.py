@@ -86,10 +86,13 @@ class AttackResult(_Plain):
     )
     reason: str = Field("", description="why the attack failed or was not started")
     seconds: Number = Field(0.0, description="wall time in seconds")
+    seconds_given: Number = Field(
+        0.0, description="its time limit in seconds; 0 if it was not started, or is unknown"
+    )
     out_of_time: bool = Field(
         False,
-        description="whether the time limit stopped the attack; figures are of what it had "
-        "recovered by then",
+        description="whether the time limit stopped the attack, or a part of it such as the "
+        "training of its network; figures are of what it had recovered by then",
     )
     absolute: bool = Field(
         False, description="whether only the absolute values of pixels were recovered"
@@ -111,7 +114,12 @@ class AttackResult(_Plain):
     def cut_short(self) -> bool:
         """Whether its time was over before it ended, so that with more it might find more."""
         task = Task(self.attack, self.encodings_per_image, self.on, self.point)
-        return self.out_of_time and gains_by_time(task, self.seconds)
+        return self.out_of_time and gains_by_time(task, self.limit)
+
+    @property
+    def limit(self) -> float:
+        """The seconds that it was given, or if this is unknown, those that it took."""
+        return max(self.seconds, self.seconds_given)
 
 
 class Threshold(_Plain):

@@ -9,7 +9,7 @@ is no guarantee. docs/guarantees.md states what is assumed.
 The assumption: given all other values of an image, a value is normal, and its variance is the
 smallest of three squared errors of prediction on public images: by a linear function of its
 neighbors, by black, and by white. The information of the prior about the value is then the inverse
-of this variance.
+of this variance. The information of the encodings about a value depends on its channel.
 
 Source: Gill and Levit, "Applications of the van Trees Inequality" (Bernoulli, 1995); Maeng et al.,
 "Bounding the Invertibility of Privacy-preserving Instance Encoding using Fisher Information"
@@ -19,7 +19,7 @@ Source: Gill and Levit, "Applications of the van Trees Inequality" (Bernoulli, 1
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from instahide.data.table import ImageTable
 from instahide.encryption.guarantees.error_floor import psnr_text, shown_floor
-from instahide.errors import DataError
+from instahide.errors import DataError, InstaHideError
 
 #: Images that the prior is estimated from, at most: one half fits the prediction, the other tests.
 MOST_IMAGES = 2000
@@ -52,26 +52,29 @@ class PixelPrior:
         variances: (n, values) squared errors of prediction of n public images, in squares of the
             unit range.
         images: number of public images that were used, those of the fit included.
+        channels: number of channels of an image, each with equally many of the values in a row.
     """
 
     variances: NDArray[np.float64]
     images: int
+    channels: int = 1
 
     @property
     def deviation(self) -> float:
         """Root mean square error of the prediction, in the unit range."""
         return math.sqrt(float(self.variances.mean()))
 
-    def statement(self, loss: float | None) -> str:
+    def statement(self, loss: float | None, std: Sequence[float] | None = None) -> str:
         """The sentence on this floor that commands and reports print.
 
         Args:
             loss: largest mu^2 of an image; None if it is unknown, infinite without noise.
+            std: as for `floor`.
         """
         name = "Error floor with a prior"
         if loss is None or not 0 < loss < math.inf:
             return f"{name}: none"
-        floor = self.floor(loss)
+        floor = self.floor(loss, std)
         if floor == 0:
             return f"{name}: none (too many values of the public images are predictable)"
         return (
@@ -81,21 +84,41 @@ class PixelPrior:
             f"if an attacker predicts values better than to {self.deviation:.2g} of the range"
         )
 
-    def floor(self, loss: float) -> float:
+    def floor(self, loss: float, std: Sequence[float] | None = None) -> float:
         """The least mean squared error of any estimator, on average over images of this prior.
 
         Args:
             loss: mu^2 of an image, as for `error_floor.unbiased_floor`.
+            std: std of the normalization of each channel, if it is that of all encodings that
+                ``loss`` counts. None if it is unknown: every channel may then have all of the loss,
+                so that the floor is lower.
 
         Returns:
             The lower end of a one-sided confidence interval of 95 % over the public images.
+
+        Raises:
+            InstaHideError: ``std`` has another number of channels than the images.
         """
         if math.isinf(loss):
             return 0.0
-        information = loss / self.variances.shape[1]
-        floors = (self.variances / (1 + information * self.variances)).mean(axis=1)
+        variances = self.variances.reshape(len(self.variances), self.channels, -1)
+        information = loss / variances.shape[2] * self._shares(std)[:, None]
+        floors = (variances / (1 + information * variances)).mean(axis=(1, 2))
         error = floors.std(ddof=1) / math.sqrt(len(floors))
         return max(0.0, float(floors.mean() - _STANDARD_ERRORS * error))
+
+    def _shares(self, std: Sequence[float] | None) -> NDArray[np.float64]:
+        """(channels,) the largest possible share of each channel in the loss of an image."""
+        if std is None:
+            return np.ones(self.channels)
+        if len(std) != self.channels:
+            raise InstaHideError(
+                f"There are {len(std)} standard deviations, and {self.channels} channels.",
+                "Give the std of the normalization of each channel.",
+            )
+        inverse = 1 / np.square(np.asarray(std, np.float64))
+        shares: NDArray[np.float64] = inverse / inverse.sum()
+        return shares
 
 
 def estimate_prior(images: ImageTable) -> PixelPrior:
@@ -116,7 +139,7 @@ def estimate_prior(images: ImageTable) -> PixelPrior:
     errors = [_prediction_errors(fitted, tested, channel) for channel in range(images.shape[0])]
     # The smallest of the three, even for an attacker who always knows which one it is.
     least = np.minimum.reduce([np.abs(np.stack(errors, axis=1)), tested, 1 - tested])
-    return PixelPrior(np.square(least.reshape(len(tested), -1)), count)
+    return PixelPrior(np.square(least.reshape(len(tested), -1)), count, images.shape[0])
 
 
 def unit_values(images: ImageTable, rows: NDArray[np.int64]) -> NDArray[np.float64]:
