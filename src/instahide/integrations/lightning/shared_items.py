@@ -72,8 +72,9 @@ def _common(one: _Items, other: _Items) -> bool:
     """Whether some items are in both."""
     if one.dataset is not other.dataset:
         return False
-    known = [rows for rows in (one.rows, other.rows) if rows is not None]
-    return all(map(len, known)) and (len(known) < 2 or bool(np.isin(*known).any()))
+    if one.rows is None or other.rows is None:
+        return all(rows is None or len(rows) > 0 for rows in (one.rows, other.rows))
+    return bool(np.isin(one.rows, other.rows).any())
 
 
 def _overlapping(one: int, other: int) -> IntegrationError:
