@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
+from instahide.data.labels import Task
 from instahide.errors import DataError
 from instahide.training.metrics import as_text, evaluation, headline
 
@@ -92,3 +93,12 @@ def test_shares_are_shown_as_percentages_and_others_as_numbers() -> None:
     assert as_text("encrypted_accuracy", 0.5) == "50.0%"
     assert as_text("mae", 12.3456) == "12.35"
     assert as_text("encrypted_r2", 0.5) == "0.5"
+
+
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+@pytest.mark.parametrize("columns", [1, 2, 4])
+def test_predictions_of_other_columns_are_not_measured(task: Task, columns: int) -> None:
+    targets = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
+    for measure in (headline, lambda *given: evaluation(given[0], ("a", "b", "c"), *given[1:])):
+        with pytest.raises(DataError, match=f"Predictions are .2, {columns}., targets .2, 3."):
+            measure(task, torch.rand(2, columns), targets)

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from instahide.data import ImageTable
+from instahide.data.labels import Task
 from instahide.encryption.encoder import Encoded, Encoder
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
-from instahide.errors import ExposureLimitError, InstaHideError
+from instahide.errors import DataError, ExposureLimitError, InstaHideError
 from instahide.training import predict
+from instahide.training.outputs import Outputs
 from instahide.training.predict import predict_encrypted, probabilities
 
 CLASSES = 3
@@ -170,3 +172,53 @@ def test_probabilities_of_any_number_of_images(monkeypatch: pytest.MonkeyPatch) 
     half = probabilities(model, images, precision=torch.bfloat16)
     assert half.dtype is torch.float32
     torch.testing.assert_close(half, whole, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "queries", "problem"),
+    [
+        # A single finding was repeated for each finding of the queries.
+        (Outputs("multi-label", 1), ("multi-label", 3), "has 1 outputs, but the queries 3"),
+        (Outputs("multi-label", 3), ("multi-label", 2), "has 3 outputs, but the queries 2"),
+        (Outputs("single-label", 5), ("single-label", 3), "has 5 outputs, but the queries 3"),
+        (Outputs("multi-label", 3), ("single-label", 3), "for a multi-label task"),
+        (Outputs("single-label", 3), ("multi-label", 3), "for a single-label task"),
+        (Outputs("single-label", 3, classes=("2", "1", "0")), ("single-label", 3), "their order"),
+        (Outputs("regression", 1, (0.0,), (1.0,)), ("regression", 2), "has 1 outputs"),
+    ],
+)
+def test_queries_with_other_columns_than_the_outputs_are_refused(
+    outputs: Outputs, queries: tuple[Task, int], problem: str
+) -> None:
+    task, count = queries
+    labels = np.arange(12) % count
+    if task != "single-label":
+        labels = np.eye(count, dtype=np.float32)[labels]
+    images = ImageTable.from_arrays(table().pixels, labels, task=task)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, outputs.columns or 1))
+    with pytest.raises(DataError, match=problem) as caught:
+        predict_encrypted(network, Scheme.inside(4), images, encodings=1, outputs=outputs)
+    assert "align_to_model" in caught.value.remedy
+
+
+def test_outputs_of_an_unknown_number_have_that_of_the_queries() -> None:
+    known = Outputs("single-label", CLASSES, classes=("0", "1", "2"))
+    for outputs in (Outputs(), known, None):
+        found = predict_encrypted(Model(), Scheme.inside(4), table(), encodings=1, outputs=outputs)
+        assert found.shape == (12, CLASSES)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    with pytest.raises(InstaHideError, match="5 outputs, but the number of classes is 3"):
+        predict_encrypted(network, Scheme.inside(4), table(), encodings=1, outputs=Outputs())
+
+
+def test_the_number_of_classes_and_the_outputs_agree() -> None:
+    with pytest.raises(InstaHideError, match="has 3 columns, but the number of classes is 2"):
+        probabilities(Model(), torch.zeros(2, 1, 4, 4), classes=2, outputs=Outputs(columns=3))
+    with pytest.raises(InstaHideError, match="2 names of 3 columns"):
+        Outputs(columns=3, classes=("a", "b"))
+
+
+def test_no_images_have_no_probabilities() -> None:
+    none = torch.zeros(0, 1, 4, 4)
+    assert probabilities(Model(), none, classes=CLASSES).shape == (0, CLASSES)
+    assert probabilities(Model(), none).shape == (0, 0)

@@ -37,9 +37,10 @@ def headline(task: Task, predictions: Tensor, targets: Tensor) -> dict[str, floa
     """The few metrics that are measured after each epoch; arguments as for `evaluation`.
 
     Raises:
-        DataError: no finding is both present and absent in the targets, or R2 is undefined because
-            there is a single image.
+        DataError: predictions and targets have other columns, no finding is both present and absent
+            in the targets, or R2 is undefined because there is a single image.
     """
+    _require_alike(task, predictions, targets)
     if task == "single-label":
         return {"accuracy": float((predictions.argmax(1) == targets).double().mean())}
     if task == "multi-label":
@@ -65,7 +66,11 @@ def evaluation(
         classes: names of the classes, findings or values.
         predictions: (n, columns) probabilities or values.
         targets: (n,) class numbers; or (n, columns) targets, NaN for an unknown finding.
+
+    Raises:
+        DataError: predictions and targets are of other images or columns.
     """
+    _require_alike(task, predictions, targets)
     if task == "regression":
         errors = _errors(predictions, targets)
         parts = {name: each.tolist() for name, each in errors.items()}
@@ -118,6 +123,19 @@ def _of_classes(
         details["confusion_matrix"] = matrix.long().tolist()
     macro = {"macro_auroc": parts["auroc"], "macro_f1": parts["f1"]}
     return Evaluation(found | _means(macro), details)
+
+
+def _require_alike(task: Task, predictions: Tensor, targets: Tensor) -> None:
+    """Check that there is a target for each prediction; PyTorch would repeat single columns."""
+    found, wanted = tuple(predictions.shape), tuple(targets.shape)
+    if task == "single-label":
+        found = found[:1]
+    if found != wanted:
+        raise DataError(
+            f"Predictions are {tuple(predictions.shape)}, targets {wanted}.",
+            "Bring the images to the outputs of the network by "
+            "`instahide.training.data.alignment.align_to_model`.",
+        )
 
 
 def _findings(predictions: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -32,6 +32,7 @@ class Outputs:
         calibration: scale and bias of the logits of plain images.
         query_calibration: scale and bias of the logits of the averaged probabilities of encrypted
             queries; None for `calibration`.
+        classes: names of the columns, in order; empty if unknown.
 
     Examples:
         >>> import torch
@@ -48,13 +49,19 @@ class Outputs:
     std: tuple[float, ...] = ()
     calibration: Calibration = UNCALIBRATED
     query_calibration: Calibration | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that a regression has a mean and a standard deviation.
+        """Check the names, and that a regression has a mean and a standard deviation.
 
         Raises:
             InstaHideError: one is missing, or there is another number of them than of columns.
         """
+        if self.classes and self.columns not in (None, len(self.classes)):
+            raise InstaHideError(
+                f"There are {len(self.classes)} names of {self.columns} columns.",
+                "Name every column, or none.",
+            )
         if self.task == "regression" and not (
             len(self.mean) == len(self.std) == (self.columns or len(self.mean)) > 0
         ):
@@ -124,6 +131,19 @@ class Outputs:
     def uncalibrated(self) -> Outputs:
         """The same outputs, with probabilities as the network was trained to give them."""
         return replace(self, calibration=UNCALIBRATED, query_calibration=None)
+
+    def fitted(self, columns: int) -> Outputs:
+        """The same outputs, of which there are ``columns``.
+
+        Raises:
+            InstaHideError: there is another number of them.
+        """
+        if self.columns not in (None, columns):
+            raise InstaHideError(
+                f"`outputs` has {self.columns} columns, but the number of classes is {columns}.",
+                "Pass the outputs of the network's card, and as many classes as it has.",
+            )
+        return replace(self, columns=columns)
 
     def of_queries(self, averaged: Tensor) -> Tensor:
         """(n, columns) calibrated predictions of encrypted queries, from uncalibrated ones."""

@@ -46,13 +46,15 @@ def probabilities(
         outputs: what the network predicts; by default probabilities of classes.
 
     Returns:
-        (n, classes) float32 on the CPU.
+        (n, columns) float32 on the CPU.
 
     Raises:
         InstaHideError: the model does not return logits, returns NaN or infinite ones, or has
-            outputs for another number of classes.
+            outputs for another number of classes; or ``outputs`` are of another number.
     """
-    outputs = outputs or Outputs(columns=classes)
+    outputs = outputs or Outputs()
+    if classes is not None:
+        outputs = outputs.fitted(classes)
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -65,7 +67,7 @@ def probabilities(
             parts.append(outputs.predictions(raw).cpu())
     finally:
         model.train(training)
-    return torch.cat(parts)
+    return torch.cat(parts) if parts else torch.zeros(0, outputs.columns or 0)
 
 
 def predict_encrypted(
@@ -107,7 +109,8 @@ def predict_encrypted(
         exposure: counts the encodings of each query, and may limit them. Pass an account of a
             ledger if the encodings leave your machine.
         outputs: what the network predicts; by default probabilities of the classes or findings of
-            the queries. A regression needs it: `NetworkCard.outputs`.
+            the queries. A regression needs it: `NetworkCard.outputs`. Task, number and names of
+            its columns are those of the queries, as after `align_to_model`.
 
     Returns:
         (n, columns) float32 probabilities or values on the CPU.
@@ -116,8 +119,9 @@ def predict_encrypted(
         ExposureLimitError: a query has reached its exposure limit.
         InstaHideError: ``encodings`` is below 1; ``coefficient`` is above the bound c1 of the
             scheme, or so low that a query of findings or values has hardly an effect; there are
-            fewer than k queries and ``scheme`` has no public images; or the model has outputs for
-            another number of classes than the queries, or NaN or infinite ones.
+            fewer than k queries and ``scheme`` has no public images; the classes or the task of the
+            queries are not those of ``outputs``; or the model has outputs for another number of
+            classes than the queries, or NaN or infinite ones.
 
     Examples:
         >>> from instahide import Scheme, open_split, predict_encrypted
@@ -131,7 +135,7 @@ def predict_encrypted(
     if encodings < 1:
         raise InstaHideError(f"encodings = {encodings} is below 1.", "Use 10 or more.")
     query = scheme.query(coefficient)
-    outputs = outputs or Outputs(task_of(queries), len(queries.classes))
+    outputs = _outputs_for(queries, outputs)
     places = np.arange(len(queries))
     if _shares_labels(query, outputs.task):
         if exposure is None and isinstance(queries, ImageTable):
@@ -139,7 +143,7 @@ def predict_encrypted(
         else:
             _require_all_mixable(queries)
     encoder = Encoder(query, queries, public, participant=participant, exposure=exposure)
-    total = torch.zeros(len(queries), len(queries.classes))
+    total = torch.zeros(len(queries), outputs.columns or 0)
     for _ in range(encodings):
         encoder.next_epoch()
         for start in range(0, len(queries), BATCH):
@@ -151,6 +155,31 @@ def predict_encrypted(
                 model, encoded.images, precision=precision, outputs=outputs.uncalibrated
             )
     return outputs.of_queries(without_partners(total / encodings, query, outputs))[places]
+
+
+def _outputs_for(queries: ImageSource, outputs: Outputs | None) -> Outputs:
+    """``outputs``, or by default those of the labels of ``queries``, with a known number.
+
+    Raises:
+        DataError: ``outputs`` are of another task, or their columns are others than the labels'.
+    """
+    task, classes = task_of(queries), tuple(queries.classes)
+    if outputs is None:
+        return Outputs(task, len(classes))
+    remedy = (
+        "Bring the queries to the outputs of the network by "
+        "`instahide.training.data.alignment.align_to_model`."
+    )
+    if outputs.task != task:
+        raise DataError(f"The network is for a {outputs.task} task, the queries {task}.", remedy)
+    if outputs.columns not in (None, len(classes)):
+        raise DataError(
+            f"The network has {outputs.columns} outputs, but the queries {len(classes)} classes.",
+            remedy,
+        )
+    if outputs.classes not in ((), classes):
+        raise DataError("The queries have other classes than the network, or their order.", remedy)
+    return outputs.fitted(len(classes))
 
 
 def _shares_labels(query: Scheme, task: Task) -> bool:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -71,17 +71,20 @@ def _require_regular_mode(mode: int, path: str | os.PathLike[str]) -> None:
 def atomic_write(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success, sync it and rename it to ``path``.
 
+    A symbolic link is refused. To rename onto it would leave the file that it names unchanged. To
+    write to that file would let a link in a folder of a stranger overwrite any file of the user.
+
     Args:
-        path: the file to write.
+        path: the file to write. It is missing or a regular file, which is replaced.
         mode: permissions of the file, before the umask is applied.
 
     Raises:
-        InstaHideError: the folder cannot be created or written to, or the disk is full.
+        InstaHideError: ``path`` is a link, a named pipe, a device or a folder; the folder cannot be
+            created or written to; or the disk is full.
     """
+    _require_replaceable(path, stat.S_ISREG, "a regular file")
     partial: Path | None = None
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         made = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
@@ -104,8 +107,14 @@ def atomic_write(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Like `atomic_write`, for a folder of files.
 
-    ``path`` may exist if it is an empty folder.
+    Args:
+        path: the folder to write. It is missing or an empty folder.
+
+    Raises:
+        InstaHideError: ``path`` is a link or no folder; the folder that will hold it cannot be
+            created or written to; or the disk is full.
     """
+    _require_replaceable(path, stat.S_ISDIR, "a folder")
     partial: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +135,33 @@ def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented JSON atomically."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _require_replaceable(path: Path, right: Callable[[int], bool], kind: str) -> None:
+    """Check that ``path`` is missing, or itself of the ``right`` type of file.
+
+    Raises:
+        InstaHideError: it is something else, or its folder cannot be searched.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if right(mode):
+        return
+    if stat.S_ISLNK(mode):
+        raise InstaHideError(
+            f"Cannot write {path}: it is a symbolic link, which is neither replaced nor followed.",
+            f"Name {kind} itself, or remove the link.",
+        )
+    if stat.S_ISDIR(mode):
+        raise _unwritable(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    raise InstaHideError(
+        f"Cannot write {path}: it exists and is not {kind}.",
+        "Choose another path, or remove what is there.",
+    )
 
 
 def _sync(path: Path) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDataset
 
 from instahide import ImageTable, InstaHideError, Scheme, encode_loader
 from instahide.encryption.batch_encoder import BatchEncoder
 from instahide.encryption.exposure import Exposure
+from instahide.errors import IntegrationError
 from instahide.training.distributed.exposure import DistributedExposure
 
 #: Items 0 to 4 show picture 0 under several labels, and so on.
@@ -188,3 +189,102 @@ def test_processes_tell_each_other_what_they_saw() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(run, range(2))) == [[1, 2, 1, 1, 2, 1]] * 2
+
+
+class ByEpoch(torch.utils.data.Dataset[Any]):
+    """Each item is fetched under an epoch: as it is, or as another picture or rendition."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.fetched = kind, 0
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(PICTURES)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        self.fetched += 1
+        if self.kind == "order":
+            index = (index + self.epoch) % len(PICTURES)
+        draws = {
+            "seeded": float(self.epoch),
+            "random": torch.rand(()).item(),
+            "unknown": next(TICKS) % 7,
+        }
+        return PICTURES[index] + draws.get(self.kind, 0.0) / 10, index
+
+
+PICTURES = torch.stack([picture(one) for one in range(20)])
+TICKS = count()
+
+
+@pytest.mark.parametrize("wrapped", ["alone", "subset", "concatenated"])
+@pytest.mark.parametrize("by", ["loader", "user"])
+def test_items_that_are_others_after_set_epoch_are_refused(by: str, wrapped: str) -> None:
+    dataset = ByEpoch("order")
+    whole: Any = dataset
+    if wrapped == "subset":
+        whole = Subset(dataset, list(range(20)))
+    elif wrapped == "concatenated":
+        whole = torch.utils.data.ConcatDataset([dataset])
+    loader = encode_loader(DataLoader(whole, 5), Scheme.inside(2), classes=20)
+    list(loader)
+    list(loader)
+    counts = loader.exposure.counts.copy()
+    shown = loader.dataset if by == "loader" and wrapped == "alone" else dataset
+    shown.set_epoch(3)
+    with pytest.raises(IntegrationError, match=r"set_epoch.*not the same images") as caught:
+        next(iter(loader))
+    assert "sampler" in caught.value.remedy
+    assert loader.exposure.counts.tolist() == counts.tolist()
+    shown.set_epoch(0)
+    list(loader)
+    assert loader.exposure.counts.sum() == 3 * 2 * 20
+
+
+def test_items_of_another_epoch_are_compared_where_others_are_sampled() -> None:
+    """The first half becomes the second: no number is used twice."""
+    dataset, chosen = ByEpoch("order"), list(range(10))
+    loader = encode_loader(DataLoader(dataset, 5, sampler=chosen), Scheme.inside(2), classes=20)
+    list(loader)
+    dataset.set_epoch(10)
+    chosen[:] = range(10, 20)
+    with pytest.raises(IntegrationError, match="not the same images"):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize("kind", ["none", "random"])
+def test_items_that_set_epoch_leaves_in_place_are_encrypted(kind: str) -> None:
+    dataset = ByEpoch(kind)
+    loader = encode_loader(DataLoader(dataset, 5), Scheme.inside(2), classes=20)
+    for epoch in range(3):
+        loader.dataset.set_epoch(epoch)
+        list(loader)
+    assert loader.exposure.counts.sum() == 3 * 2 * 20
+
+
+@pytest.mark.filterwarnings("ignore:The items of the data set change")
+def test_items_of_unknown_randomness_are_refused_with_set_epoch() -> None:
+    for kind, problem in (("unknown", "it is unknown whether"), ("seeded", "not the same images")):
+        dataset = ByEpoch(kind)
+        loader = encode_loader(DataLoader(dataset, 5), Scheme.inside(2), classes=20)
+        list(loader)
+        dataset.set_epoch(1)
+        with pytest.raises(IntegrationError, match=problem):
+            next(iter(loader))
+
+
+def test_the_set_epoch_of_a_sampler_scans_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = ByEpoch("none")
+    monkeypatch.delattr(ByEpoch, "set_epoch")
+    sampler = DistributedSampler(dataset, num_replicas=1, rank=0)
+    loader = encode_loader(DataLoader(dataset, 5, sampler=sampler), Scheme.inside(2), classes=20)
+    fetched = []
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        list(loader)
+        fetched.append(dataset.fetched)
+    # Only what the mixes need; partners of a batch may be in it.
+    assert fetched[2] - fetched[1] <= 2 * 20 < fetched[0]

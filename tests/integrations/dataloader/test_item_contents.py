@@ -126,3 +126,43 @@ def test_nothing_is_said_of_items_that_processes_see_differently() -> None:
 
     processes = Processes(2)
     assert processes.run(check) == [0, 0]
+
+
+def test_a_shared_limit_holds_over_processes_whatever_they_are_given() -> None:
+    """Each of them begins with its own items, and goes on with those of the other."""
+
+    def used(rank: int, shared: bool) -> NDArray[np.int64]:
+        exposure = PositionExposure(ITEMS, processes.total(rank), limit=9)
+        exposure.shared = shared
+        parts = np.array_split(np.arange(ITEMS), 2)
+        for part in (parts[rank], parts[1 - rank]):
+            exposure.begin_epoch(part)
+        rows = np.repeat(np.arange(ITEMS), 20)[:, None]
+        made = [exposure.record(row[None], np.ones((1, 1), np.float32)) for row in rows]
+        found = np.zeros(ITEMS, np.int64)
+        np.add.at(found, rows[:, 0], made)
+        exposure.settle()
+        return found
+
+    processes = Processes(2)
+    for shared, most in ((True, 8), (False, 18)):
+        one, other = processes.run(lambda rank, shared=shared: used(rank, shared))
+        assert (one + other).tolist() == [most] * ITEMS
+
+
+def test_a_pickled_exposure_is_still_shared() -> None:
+    exposure = PositionExposure(ITEMS, alone)
+    exposure.shared = True
+    assert pickle.loads(pickle.dumps(exposure)).shared  # noqa: S301
+
+
+def test_joined_counts_are_added_and_expect_both_images() -> None:
+    one, other = PositionExposure(ITEMS, alone), PositionExposure(ITEMS, alone)
+    for exposure, pixels in ((one, PIXELS), (other, PIXELS.flip(0))):
+        exposure.require_same(scan_of(pixels, range(ITEMS)))
+        exposure.begin_epoch(np.arange(ITEMS))
+        exposure.record(np.arange(ITEMS)[:, None], np.ones((ITEMS, 1), np.float32))
+    one.join(other)
+    assert one.counts.tolist() == [2] * ITEMS
+    with pytest.raises(IntegrationError, match="same images"):
+        one.require_same(scan_of(PIXELS, range(ITEMS)))

@@ -106,11 +106,13 @@ def test_a_split_that_is_new_in_every_epoch_is_refused(tmp_path: Path, changed: 
 
 
 def test_the_loader_whose_images_changed_is_found_among_several(tmp_path: Path) -> None:
-    first = {"a": loader_of(range(PART)), "b": loader_of(range(9, 9 + PART))}
+    rows = range(9, 9 + PART)
+    first = {"a": loader_of(range(PART)), "b": loader_of(rows, telling())}
     callback = fit(tmp_path, first)
     fit(tmp_path, first, callback=callback)
-    with pytest.raises(IntegrationError, match=REFUSED):
-        fit(tmp_path, {"a": first["b"], "b": first["b"]}, callback=callback)
+    for changed in (loader_of(rows, telling()), first["b"]):
+        with pytest.raises(IntegrationError, match=REFUSED):
+            fit(tmp_path, {"a": changed, "b": first["b"]}, callback=callback)
 
 
 def sampled(rows: Any, data: Any = ALL) -> DataLoader[Any]:

@@ -78,6 +78,10 @@ def test_other_counts_are_refused_and_change_none(counts: Any, own: bool) -> Non
         {"counts": {True: torch.ones(3, dtype=torch.int64)}},
         {"counts": {-1: torch.ones(3, dtype=torch.int64)}},
         {"ledger": 1},
+        *(
+            {"shared": shared}
+            for shared in (None, [1], {1: 7}, {0: 0}, {1: "0"}, {-1: 0}, {True: 0})
+        ),
         {"items": {}},
         {"items": {0: [ITEMS], 1: [ITEMS]}},
         {"items": {0: None}},
@@ -103,3 +107,14 @@ def test_a_state_that_lacks_an_entry_or_has_another_type_is_refused(
 def test_what_is_no_state_is_refused(found: object) -> None:
     with pytest.raises(InstaHideError):
         read_counts(found)
+
+
+def test_shared_counts_are_taken_for_both_places() -> None:
+    callback = InstaHideCallback(SCHEME)
+    callback.load_state_dict(state(shared={2: 0}))
+    one, other = callback.exposures
+    assert one is other
+    assert one.counts.tolist() == [3, 0, 1]
+    assert callback.state_dict()["shared"] == {2: 0}
+    callback.load_state_dict(state(counts={2: torch.tensor([0, 4, 0])}, items={2: []}))
+    assert one.counts.tolist() == [3, 4, 1]

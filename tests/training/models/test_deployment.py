@@ -90,6 +90,28 @@ def test_the_file_answers_as_the_network_does(
     assert (wanted.max(0).values - wanted.min(0).values).min() > 1e-3
 
 
+@pytest.mark.parametrize("form", ["onnx", "pt2", "safetensors"])
+@pytest.mark.parametrize("name", ["model", "model.v2", ".hidden", "model.zip"])
+def test_a_file_may_have_any_name(tmp_path: Path, name: str, form: DeploymentFormat) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+    table = _table("images")
+    network, card = load_network(_run(tmp_path, table, "small", stem=True) / "model.safetensors")
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / name
+    export_network(network, card, path, form)
+    assert list(path.parent.iterdir()) == [path]
+    if form == "safetensors":
+        assert load_network(path)[1] == card
+        return
+    with path.open("rb") as file:
+        program = torch.export.load(file) if form == "pt2" else None
+    pixels = torch.from_numpy(table.pixels.astype(np.float32))
+    answers = program.module()(pixels) if program else _ask(path, form, pixels)[0]
+    wanted = probabilities(network, torch.from_numpy(table.normalized()))
+    torch.testing.assert_close(answers, wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("form", ["onnx", "pt2"])
 @pytest.mark.parametrize("task", ["multi-label", "regression"])
 def test_findings_and_values_are_predicted_as_by_the_network(

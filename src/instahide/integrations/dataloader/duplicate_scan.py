@@ -3,12 +3,16 @@
 Each item that an epoch needs is fetched once more, in the user's workers, when it is first needed.
 Its image is hashed after the user's transform and collate function. Before each item all random
 generators are set to the same state, so that random transforms treat equal pictures equally.
+
+A data set with a method `set_epoch` may show other pictures under the same numbers afterwards. Its
+items are scanned again before each epoch, and must be the same. The `set_epoch` of a sampler does
+not change items.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default
 
 from instahide.data.duplicates.content_hash import Hashes, content_hashes, denormalize_to_uint8
 from instahide.data.duplicates.repeatable_transforms import RepeatableTransforms
-from instahide.errors import InstaHideError
+from instahide.errors import InstaHideError, IntegrationError
 from instahide.integrations.dataloader.batch_fields import (
     Leaf,
     Path,
@@ -57,9 +61,24 @@ class ItemScan:
         self.hashes: Hashes = np.zeros((count, 2, 2), np.uint64)
         self.changing = False
         self._seen = np.zeros(count, bool)
+        self._by_epoch = _has_epochs(loader.dataset)
         self._loader = loader
         self._image = image
         self._normalized = normalized
+
+    def begin_epoch(self, items: NDArray[np.int64]) -> None:
+        """As `see`, before an epoch with ``items`` (n,); also check those that were scanned before.
+
+        Raises:
+            IntegrationError: the data set has `set_epoch`, and its items are not known to be those
+                that were counted under the same numbers.
+            Exception: the data set raises it.
+        """
+        if self._by_epoch and self._seen.any():
+            again = self.repeated()
+            if self.changing or again.changing or not np.array_equal(again.hashes, self.hashes):
+                raise _other_items(changing=self.changing or again.changing)
+        self.see(items)
 
     def see(self, items: NDArray[np.int64]) -> None:
         """Fetch and hash those of ``items`` (n,) that were not scanned before.
@@ -193,6 +212,30 @@ class _ScannedItems(UserDataset[_Chunk]):
         except Exception:  # the user's code: some collates want an even number, to mix images
             pair = [items[0], items[0]] if isinstance(items, list) else items
             return [leaf[:1] for leaf in image_leaves(self._collate(pair), self._image, 2)]
+
+
+def _has_epochs(dataset: object, depth: int = 10) -> bool:
+    """Whether ``dataset``, or a data set that it is made of, has a method `set_epoch`."""
+    if callable(getattr(dataset, "set_epoch", None)):
+        return True
+    parts = getattr(dataset, "datasets", ())
+    held = parts.values() if isinstance(parts, Mapping) else parts
+    inner = [getattr(dataset, "dataset", None), *(held if isinstance(held, Iterable) else ())]
+    return depth > 0 and any(_has_epochs(part, depth - 1) for part in inner if part is not None)
+
+
+def _other_items(*, changing: bool) -> IntegrationError:
+    items = (
+        "its items change from one fetch to the next, so it is unknown whether they are"
+        if changing
+        else "its items are not"
+    )
+    return IntegrationError(
+        f"The data set has a method `set_epoch`, and {items} the same images as in the epoch "
+        "before. Exposure would be counted for other images than those that are encrypted.",
+        "Choose and shuffle items by a sampler, and draw random transforms from the generators of "
+        "`random`, NumPy or PyTorch, or from one in an attribute of the transform.",
+    )
 
 
 def _alike(one: NDArray[np.generic] | None, other: NDArray[np.generic] | None) -> bool:

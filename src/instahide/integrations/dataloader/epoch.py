@@ -56,7 +56,8 @@ class Epoch:
 
         Raises:
             InstaHideError: an index is no item number, there are too few images for a mix, or the
-                items are not those that a `PositionExposure` counted.
+                items are not those that a `PositionExposure` counted, or are others after a
+                `set_epoch` of the data set.
         """
         # Not before the first request: PyTorch draws the seed of its workers before that, and the
         # user's sampler must find its generator in the usual state.
@@ -64,7 +65,7 @@ class Epoch:
         pool = np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
         if len(pool):
             _require_partners(self._encoder.scheme.private_k, len(pool))
-        self._scan.see(pool)
+        self._scan.begin_epoch(pool)
         if isinstance(self._encoder.exposure, PositionExposure):
             self._encoder.exposure.require_same(self._scan)
         self._encoder.identify(self._scan.hashes)

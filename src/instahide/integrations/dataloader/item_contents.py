@@ -54,9 +54,25 @@ class PositionExposure(DistributedExposure):
     Attributes:
         contents: the images that were counted; two entries or more after another run's counts were
             added, until the next epoch begins.
+        shared: whether several loaders give these items, so that while one of them is in an epoch,
+            another may give any item to any process.
     """
 
     contents: Sequence[ItemContents] = ()
+    shared: bool = False
+
+    def join(self, other: PositionExposure) -> None:
+        """Add the counts of ``other``, which counted the same items until now.
+
+        All processes must call it together.
+        """
+        other.settle()
+        self.add(other.by_picture)
+        self.expect(other.contents)
+
+    def begin_epoch(self, rows: NDArray[np.int64]) -> None:
+        """As `DistributedExposure.begin_epoch`; each process may use an equal part if `shared`."""
+        super().begin_epoch(np.arange(self.images) if self.shared else rows)
 
     def expect(self, contents: Iterable[ItemContents]) -> None:
         """Require the images of another run, whose counts were added."""
@@ -105,8 +121,8 @@ class PositionExposure(DistributedExposure):
         return bool(self._total(np.array([decision], np.int64))[0])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As `DistributedExposure`, with the contents."""
-        return *super().__reduce__(), {"contents": self.contents}
+        """As `DistributedExposure`, with the contents and whether it is shared."""
+        return *super().__reduce__(), {"contents": self.contents, "shared": self.shared}
 
 
 def _digest(hashes: Hashes, known: NDArray[np.bool], salt: str) -> str:

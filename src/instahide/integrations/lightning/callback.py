@@ -27,7 +27,13 @@ from instahide.integrations.dataloader.batch_fields import field_paths
 from instahide.integrations.dataloader.item_contents import PositionExposure
 from instahide.integrations.dataloader.supported_loaders import map_dataset
 from instahide.integrations.dataloader.wrap import EncodingLoader, encode_loader
-from instahide.integrations.lightning.loaders import TrainingLoader, give_encrypted, give_plain
+from instahide.integrations.lightning.loaders import (
+    TrainingLoader,
+    give_encrypted,
+    give_plain,
+    training_data,
+)
+from instahide.integrations.lightning.shared_items import first_places
 from instahide.integrations.lightning.stored_counts import as_stored, read_counts
 
 
@@ -65,8 +71,11 @@ class InstaHideCallback(Callback):
         InstaHideError: ``max_exposure`` is below 1, ``min_mse`` cannot be kept, or ``fields`` are
             not two.
 
+    Training loaders of one data set object share one exposure and its limit.
+
     `Trainer.fit` raises the errors of `encode_loader`, and an `IntegrationError` if a training set
-    does not hold the items that were counted under the same numbers, as after another random split.
+    does not hold the items that were counted under the same numbers, as after another random split,
+    or if two training sets are parts of one data set with some items in common, without a ledger.
 
     Examples:
         >>> from pytorch_lightning import Trainer
@@ -118,6 +127,8 @@ class InstaHideCallback(Callback):
     def exposures(self) -> tuple[Exposure, ...]:
         """The exposure of the items of each training loader, in order.
 
+        Loaders of one data set have the same one.
+
         During an epoch, encodings of other processes are included up to the last log or checkpoint.
         """
         found: dict[int, Exposure] = {**self._exposures, **self._accounts}
@@ -149,7 +160,8 @@ class InstaHideCallback(Callback):
         self._settle()
         if not self.exposures or trainer.barebones:
             return
-        counts = np.concatenate([exposure.counts for exposure in self.exposures])
+        distinct = {id(exposure): exposure for exposure in self.exposures}
+        counts = np.concatenate([exposure.counts for exposure in distinct.values()])
         figures = {"least": counts.min(), "mean": counts.mean(), "most": counts.max()}
         pl_module.log_dict(
             {f"exposure/{name}": float(value) for name, value in figures.items()},
@@ -166,17 +178,17 @@ class InstaHideCallback(Callback):
             # The result of training is about to be saved, so the counts must be on disk.
             account.sync()
         counted = {} if self._ledger is None else {"ledger": True}
+        own, shared = self._own, self._shared
         return {
             "scheme": self.scheme.to_json(),
             "run": self._run,
             "counts": {
                 place: torch.from_numpy(exposure.by_picture.copy())
-                for place, exposure in self._exposures.items()
+                for place, exposure in own.items()
             },
-            "items": {
-                place: as_stored(exposure.contents) for place, exposure in self._exposures.items()
-            },
+            "items": {place: as_stored(exposure.contents) for place, exposure in own.items()},
             **counted,
+            **({"shared": shared} if shared else {}),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -207,11 +219,14 @@ class InstaHideCallback(Callback):
             count = exposure.raise_to if stored.run == self._run else exposure.add
             count(counts)
             exposure.expect(stored.items[place])
+        for place, first in stored.shared.items():
+            self._share(place, first)
 
     def _encoded(self, loader: TrainingLoader) -> EncodingLoader:
         dataset = map_dataset(loader.unwrapped.dataset)
         exposure: Exposure
         if self._ledger is None:
+            self._share_all()
             exposure = self._exposure(loader.place(), len(dataset))
         else:
             # Each process opens the ledger separately.
@@ -235,8 +250,42 @@ class InstaHideCallback(Callback):
             )
         return exposure
 
+    def _share_all(self) -> None:
+        """Have all training loaders of one data set share one exposure.
+
+        Raises:
+            IntegrationError: two of them have only some items in common.
+        """
+        datasets = [] if self._trainer is None else training_data(self._trainer)
+        for place, first in enumerate(first_places(datasets)):
+            if first != place:
+                self._exposure(first, len(map_dataset(datasets[first])))
+                self._share(place, first)
+
+    def _share(self, place: int, first: int) -> None:
+        """Count the items of the training loader ``place`` as those of ``first``, from now on."""
+        shared, own = self._exposures[first], self._exposures.get(place)
+        if own is not None and own is not shared:
+            shared.join(own)
+        shared.shared = True
+        self._exposures[place] = shared
+
+    @property
+    def _shared(self) -> dict[int, int]:
+        """The first place with the same exposure, of places that are not the first themselves."""
+        firsts: dict[int, int] = {}
+        places = sorted(self._exposures.items())
+        found = {place: firsts.setdefault(id(exposure), place) for place, exposure in places}
+        return {place: first for place, first in found.items() if place != first}
+
+    @property
+    def _own(self) -> dict[int, PositionExposure]:
+        """Each exposure once, at its first place."""
+        shared = self._shared
+        return {p: exposure for p, exposure in self._exposures.items() if p not in shared}
+
     def _settle(self) -> None:
-        for exposure in self._exposures.values():
+        for exposure in self._own.values():
             exposure.settle()
 
     def _total(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:

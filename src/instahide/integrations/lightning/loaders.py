@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import CombinedLoader
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from instahide.encryption.exposure import limit_error
 from instahide.errors import ExposureLimitError, IntegrationError
@@ -36,11 +36,12 @@ def give_encrypted(trainer: Trainer, encode: Encode) -> None:
             "Split the data among all processes, not the work on a batch among some.",
         )
     process = trainer.strategy.process_dataloader
+    stop = LimitStop()
 
     def encrypting(loader: object) -> object:
         # A data module may return the same loaders, already wrapped, in the next epoch.
         if trainer.training and not isinstance(loader, TrainingLoader):
-            loader = TrainingLoader(loader, trainer, encode)
+            loader = TrainingLoader(loader, trainer, encode, stop)
         return process(loader)
 
     vars(trainer.strategy)["process_dataloader"] = encrypting
@@ -57,6 +58,24 @@ def give_plain(trainer: Trainer) -> None:
         ]
 
 
+def training_data(trainer: Trainer) -> list[Dataset[object]]:
+    """The data sets of the training loaders of ``trainer``, in order."""
+    combined = _combined(trainer)
+    loaders = combined.flattened if combined is not None else []
+    return [getattr(loader, "unwrapped", loader).dataset for loader in loaders]
+
+
+class LimitStop:
+    """The end of a run at the limit, which is one for all of its training loaders.
+
+    Attributes:
+        epoch: the epoch in which a loader reached the limit; None before.
+    """
+
+    def __init__(self) -> None:
+        self.epoch: int | None = None
+
+
 class TrainingLoader(LoaderView):
     """A loader of encrypted batches, which Lightning iterates over in place of a training loader.
 
@@ -68,6 +87,7 @@ class TrainingLoader(LoaderView):
         trainer: the trainer that iterates over it.
         encode: makes the encrypting loader. It is called for the first batch, after Lightning has
             set the seeding of workers and a resumed run has loaded its counts.
+        stop: when the loaders of this run reached the limit.
 
     Raises:
         IntegrationError: the loader cannot be wrapped.
@@ -75,11 +95,12 @@ class TrainingLoader(LoaderView):
             end there.
     """
 
-    def __init__(self, loader: object, trainer: Trainer, encode: Encode) -> None:
+    def __init__(self, loader: object, trainer: Trainer, encode: Encode, stop: LimitStop) -> None:
         super().__init__(require_wrappable(loader))
         # Both lead to the user's data module.
         self._trainer = Hidden(trainer)
         self._encode = Hidden(encode)
+        self._run_stop = stop
         self._encoded: EncodingLoader | None = None
 
     @property
@@ -139,11 +160,15 @@ class TrainingLoader(LoaderView):
         return bool(strategy.reduce_boolean_decision(decision, all=False))
 
     def _stop(self, reached: ExposureLimitError) -> None:
-        # A run that continues after should_stop has a minimum number of epochs or steps.
         trainer = reveal(self._trainer)
+        if trainer.should_stop and self._run_stop.epoch == trainer.current_epoch:
+            # Another loader ends the epoch already, or Lightning has begun this one anew in it.
+            return
+        # A run that continues after should_stop has a minimum number of epochs or steps.
         if trainer.should_stop or trainer.global_step == 0:
             raise reached
         trainer.should_stop = True
+        self._run_stop.epoch = trainer.current_epoch
         if trainer.is_global_zero:
             warnings.warn(f"{reached.problem} Training ends early.", stacklevel=2)
 

@@ -30,6 +30,8 @@ class StoredCounts(NamedTuple):
         scheme: how the run encrypted.
         run: a random name of the run.
         counts: (N,) encodings of each item, by the place of the training loader.
+        shared: the place of the counts of each training loader that has none of its own, because
+            its items are those of another one.
         items: which images these items were, by the same places; empty if they were not known.
         ledger: whether the run counted in a ledger.
     """
@@ -39,6 +41,7 @@ class StoredCounts(NamedTuple):
     counts: dict[int, NDArray[np.int64]]
     items: dict[int, list[ItemContents]]
     ledger: bool
+    shared: dict[int, int]
 
 
 def as_stored(contents: Iterable[ItemContents]) -> list[dict[str, object]]:
@@ -71,13 +74,23 @@ def read_counts(state: object) -> StoredCounts:
         raise _damaged("it does not say whether the run had a ledger")
     checked = {_place(place): _counts(stored) for place, stored in counts.items()}
     items = _items(state.get("items"), checked)
-    return StoredCounts(Scheme.from_json(scheme), run, checked, items, ledger)
+    shared = _shared(state.get("shared", {}), checked)
+    return StoredCounts(Scheme.from_json(scheme), run, checked, items, ledger, shared)
 
 
 def _place(place: object) -> int:
     if type(place) is not int or place < 0:
         raise _damaged("its counts are not of numbered training loaders")
     return place
+
+
+def _shared(stored: object, counts: Mapping[int, NDArray[np.int64]]) -> dict[int, int]:
+    if not isinstance(stored, Mapping):
+        raise _damaged("it does not say which training loaders share counts")
+    shared = {_place(place): _place(first) for place, first in stored.items()}
+    if not set(shared.values()) <= set(counts) or set(shared) & set(counts):
+        raise _damaged("training loaders share counts that it does not have")
+    return shared
 
 
 def _counts(stored: object) -> NDArray[np.int64]:

@@ -164,8 +164,11 @@ def _write_pt2(
     """Write the file; returns a function that runs it."""
     shapes = {"pixels": {0: torch.export.Dim("images")}}
     program = torch.export.export(deployed, (pixels,), dynamic_shapes=shapes)
-    torch.export.save(program, path, extra_files={CARD: card})
-    module: nn.Module = torch.export.load(path).module()
+    # As an open file, since PyTorch refuses the name of a file that does not end in .pt2.
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={CARD: card})
+    with path.open("rb") as file:
+        module: nn.Module = torch.export.load(file).module()
     return module
 
 

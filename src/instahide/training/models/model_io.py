@@ -91,6 +91,7 @@ class NetworkCard:
             self.target_std,
             self.calibration,
             self.query_calibration,
+            self.classes,
         )
 
 
