@@ -17,6 +17,7 @@ from instahide.attacks.base import Budget, no_progress
 from instahide.attacks.gradients.inverting import InvertingStatistics
 from instahide.attacks.registry import registered
 from instahide.attacks.sandbox import IsolatedRunner
+from instahide.audit.report.guarantees import privacy_sentence
 from instahide.audit.report.html import make_report, write_report
 from instahide.audit.report.schema import AttackResult
 from instahide.audit.report.summary import summarize
@@ -26,6 +27,7 @@ from instahide.audit.schedule import Task, tasks
 from instahide.audit.session import NO_TIME, PICTURES, RESULTS, Session, facts, pending
 from instahide.audit.target import MOST_ENCODINGS, AuditTarget
 from instahide.data import ImageTable
+from instahide.encryption.encoder import Encoder
 from instahide.encryption.privacy import epsilon_upper_bound
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
@@ -206,7 +208,46 @@ def test_the_guarantee_is_that_of_publishing() -> None:
     pool = ImageTable.from_arrays(natural(40, 4, 8))
     said = facts(replace(noisy, encoder=Scheme.cross(4, noise=30.0), public=pool)).prior_statement
     assert said is not None
+    assert "any reconstruction from this folder alone, on average over" in said
     assert "rests on a prior estimated from them" in said
+
+
+def test_private_images_in_the_public_pool_have_no_bound() -> None:
+    private, other = subject().images, ImageTable.from_arrays(natural(40, 4, 8))
+    pools = [
+        ImageTable.from_arrays(np.concatenate([other.pixels, added]))
+        for added in (other.pixels[:0], private.pixels[:1], private.pixels)
+    ]
+    scheme = Scheme.cross(4, noise=30.0)
+    apart, one, all_of_them = (replace(subject(), encoder=scheme, public=pool) for pool in pools)
+    assert facts(apart).epsilon is not None
+    assert (facts(apart).uneven, apart.exposures) == (None, 12)
+    for target in (one, all_of_them):
+        about = facts(target)
+        assert (about.epsilon, about.loss, about.error_floor) == (None, None, None)
+        assert target.prior_statement is None
+        assert "as the public pool holds private images; the ledger has it" in privacy_sentence(
+            about
+        )
+    encoder = Encoder(scheme, private, pools[2])
+    for _ in range(all_of_them.copies):
+        encoder.encode(np.arange(len(private)))
+    assert 12 < one.exposures < 0.95 * encoder.exposure.counts.mean() < all_of_them.exposures
+
+
+def test_a_missing_bound_says_why() -> None:
+    noisy = replace(subject(), encoder=Scheme.inside(2, noise=30.0))
+    images = noisy.images
+    assert facts(noisy).uneven is None
+    for changed, why in (
+        (replace(noisy, limited=True), "more encodings than others"),
+        (replace(noisy, images=images.subset(np.r_[0, : len(images)])), "there twice"),
+    ):
+        about = facts(changed)
+        assert about.epsilon is None
+        assert about.uneven is not None
+        assert why in about.uneven
+        assert f"{about.uneven}; the ledger has it" in privacy_sentence(about)
 
 
 def test_a_rehearsal_is_a_share_that_attacks_get_through() -> None:

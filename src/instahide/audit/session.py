@@ -269,6 +269,7 @@ def facts(subject: AuditTarget) -> Facts:
         copies=subject.copies,
         exposures=subject.exposures,
         epsilon=_finite(guarantees.epsilon),
+        uneven=subject.uneven,
         delta=guarantees.delta,
         loss=_finite(guarantees.loss),
         error_floor=guarantees.floor or None,
