@@ -25,7 +25,7 @@ from instahide.audit.report.thresholds import summary
 from instahide.audit.scenarios import scenarios
 from instahide.audit.schedule import Task, tasks
 from instahide.audit.session import NO_TIME, PICTURES, RESULTS, Session, facts, pending
-from instahide.audit.target import MOST_ENCODINGS, AuditTarget
+from instahide.audit.target import MOST_ENCODINGS, AuditTarget, PublishedEncodings
 from instahide.data import ImageTable
 from instahide.encryption.encoder import Encoder
 from instahide.encryption.privacy import epsilon_upper_bound
@@ -169,9 +169,65 @@ def test_an_audit_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["audit", "file", "full"]
 
 
-def test_an_audit_of_another_version_is_not_mixed_with_this_one(tmp_path: Path) -> None:
+def whole_target(seed: int = 0) -> AuditTarget:
+    """A target with all that attacks may depend on; the same for the same seed."""
+    torch.manual_seed(seed)
+    return replace(
+        subject(),
+        encoder=Scheme.cross(4),
+        public=ImageTable.from_arrays(natural(40, 4 + seed, 8)),
+        others=ImageTable.from_arrays(natural(16, 90 + seed, 8), np.arange(16) % 4),
+        network=nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4)),
+        published=PublishedEncodings(torch.randn(96, 3, 8, 8), torch.rand(96, 4)),
+    )
+
+
+def changed_targets() -> dict[str, AuditTarget]:
+    """Targets that differ from `whole_target` in one thing, by what the refusal calls it."""
+    whole, other = whole_target(), whole_target(1)
+    images, published, network = whole.images, whole.published, whole_target().network
+    assert published is not None
+    assert isinstance(network, nn.Sequential)
+    network[2].running_mean += 1.0
+    last = nn.Sequential(*network[:2])
+    relabeled = replace(images, labels=(images.labels + 1) % 4)
+    unlabeled = replace(published, labels=None)
+    return {
+        "private images": replace(whole, images=relabeled),
+        "public images": replace(whole, public=other.public),
+        "other images": replace(whole, others=other.others),
+        "trained network": replace(whole, network=other.network),
+        "published encodings": replace(whole, published=other.published),
+    } | {
+        f"{what} {number}": replace(whole, **{name: value})
+        for what, name, values in (
+            ("other images", "others", [None]),
+            ("trained network", "network", [None, network, last]),
+            ("published encodings", "published", [None, unlabeled]),
+        )
+        for number, value in enumerate(values)
+    }
+
+
+@pytest.mark.parametrize("name", changed_targets())
+def test_an_audit_is_resumed_with_all_that_its_results_depend_on(tmp_path: Path, name: str) -> None:
+    folder = Session.open(tmp_path / "audit", whole_target()).folder
+    Session.open(
+        folder, replace(whole_target(), name="moved", source="copied", settings={"a": "b"})
+    )
+    with pytest.raises(
+        InstaHideError, match=rf"\({name.rstrip('0123456789 ')} differ\)"
+    ) as refused:
+        Session.open(folder, changed_targets()[name])
+    assert "another folder" in refused.value.remedy
+
+
+@pytest.mark.parametrize("changed", [{"format": 1}, {"version of instahide": "0.0"}])
+def test_an_audit_of_another_version_is_not_mixed_with_this_one(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
     folder = Session.open(tmp_path / "audit", subject()).folder
-    kept = json.loads((folder / "audit.json").read_text()) | {"format": 1}
+    kept = json.loads((folder / "audit.json").read_text()) | changed
     (folder / "audit.json").write_text(json.dumps(kept))
     with pytest.raises(InstaHideError, match="another version"):
         Session.open(folder, subject())
@@ -188,9 +244,10 @@ def test_a_damaged_result_is_refused_by_name(tmp_path: Path) -> None:
 def test_what_is_written_of_the_subject_is_public(tmp_path: Path) -> None:
     session = Session.open(tmp_path / "audit", subject())
     kept = json.loads((session.folder / "audit.json").read_text())
-    assert set(kept) == {"format", "pixels", *facts(subject()).model_dump()} - {
-        "name", "source", "settings"
-    }  # fmt: skip
+    assert set(kept) == {
+        "format", "version of instahide", "private images", "public images", "other images",
+        "trained network", "published encodings", *facts(subject()).model_dump(),
+    } - {"name", "source", "settings"}  # fmt: skip
 
 
 def test_the_guarantee_is_that_of_publishing() -> None:

@@ -25,8 +25,9 @@ def privacy_sentence(facts: Facts) -> str:
 def _alone(facts: Facts) -> str:
     """Return a sentence that says what else the guarantee does not count."""
     return (
-        f"The guarantee counts the encodings of this {CALLED[facts.kind]} alone. If other folders "
-        "or runs have encodings of these images too, it is weaker: `instahide ledger` has the total."
+        f"The guarantee counts the encodings of this {CALLED[facts.kind]} alone. If other "
+        "folders or runs have encodings of these images too, it is weaker: `instahide ledger` has "
+        "the total."
     )
 
 
