@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from instahide.audit.report.guarantees import privacy_sentence
 from instahide.audit.report.html import make_report, write_report
 from instahide.audit.report.schema import AttackResult
 from instahide.audit.report.summary import summarize
-from instahide.audit.report.thresholds import summary
+from instahide.audit.report.thresholds import parse_threshold, summary
 from instahide.audit.scenarios import scenarios
 from instahide.audit.schedule import Task, tasks
 from instahide.audit.session import NO_TIME, PICTURES, RESULTS, Session, facts, pending
@@ -32,6 +33,7 @@ from instahide.encryption.privacy import epsilon_upper_bound
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from tests.attacks.conftest import natural
+from tests.audit.examples import recovered
 
 
 def subject(count: int = 16, copies: int = 6, seed: int = 3) -> AuditTarget:
@@ -137,6 +139,24 @@ def test_without_time_nothing_begins_and_the_report_says_so(
     )
     assert report.untried["labels"] == NO_TIME
     assert report.untried["theirs"] == "ImportError"
+
+
+@pytest.mark.parametrize(("name", "counts"), [("strong", True), ("carlini", False)])
+def test_an_attack_that_could_not_be_loaded_makes_an_audit_incomplete(
+    tmp_path: Path, name: str, counts: bool
+) -> None:
+    broken = registered([EntryPoint(name, "no_such_package:Attack", "instahide.attacks")]).broken
+    session = Session.open(tmp_path / "audit", subject())
+    report = make_report(
+        session, [], [recovered(1)], broken=broken, seconds=5.0, command="",
+        bounds=[parse_threshold("recovered>0.5", ()), parse_threshold("ssim<0.1", ())],
+    )  # fmt: skip
+    # Those that run only if they are named were not to run.
+    assert report.complete is not counts
+    assert [bound.violated for bound in report.thresholds] == [counts, False]
+    assert report.thresholds[0].unchecked == (list(broken) if counts else [])
+    assert report.verdict[0].startswith("This audit is incomplete") is counts
+    assert set(broken) < set(report.untried)
 
 
 def test_a_refusal_says_what_is_missing_where_most_is_granted(

@@ -124,8 +124,8 @@ class Threshold(_Plain):
     )
     unchecked: list[str] = Field(
         default_factory=list,
-        description="attacks that failed, were not started or ran out of time; they might have "
-        "raised the value",
+        description="attacks that could not be loaded, failed, were not started or ran out of "
+        "time; they might have moved the value beyond the bound",
     )
 
 
@@ -194,7 +194,9 @@ class Report(_Plain):
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         description="time of creation, in UTC",
     )
-    complete: bool = Field(description="whether no planned attack is left to run")
+    complete: bool = Field(
+        description="whether no planned attack is left to run, and all could be loaded"
+    )
     budget_seconds: Number = Field(description="total time limit of all attacks, in seconds")
     surroundings: dict[str, str] = Field(description="versions, machine and number of threads")
     verdict: list[str] = Field(
