@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +18,22 @@ from instahide.attacks.base import Budget, no_progress
 from instahide.attacks.gradients.inverting import InvertingStatistics
 from instahide.attacks.registry import registered
 from instahide.attacks.sandbox import IsolatedRunner
+from instahide.audit.report.guarantees import privacy_sentence
 from instahide.audit.report.html import make_report, write_report
 from instahide.audit.report.schema import AttackResult
 from instahide.audit.report.summary import summarize
-from instahide.audit.report.thresholds import summary
+from instahide.audit.report.thresholds import parse_threshold, summary
 from instahide.audit.scenarios import scenarios
 from instahide.audit.schedule import Task, tasks
 from instahide.audit.session import NO_TIME, PICTURES, RESULTS, Session, facts, pending
-from instahide.audit.target import MOST_ENCODINGS, AuditTarget
+from instahide.audit.target import MOST_ENCODINGS, AuditTarget, PublishedEncodings
 from instahide.data import ImageTable
+from instahide.encryption.encoder import Encoder
 from instahide.encryption.privacy import epsilon_upper_bound
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
 from tests.attacks.conftest import natural
+from tests.audit.examples import recovered
 
 
 def subject(count: int = 16, copies: int = 6, seed: int = 3) -> AuditTarget:
@@ -139,6 +143,24 @@ def test_without_time_nothing_begins_and_the_report_says_so(
     assert report.untried["theirs"] == "ImportError"
 
 
+@pytest.mark.parametrize(("name", "counts"), [("strong", True), ("carlini", False)])
+def test_an_attack_that_could_not_be_loaded_makes_an_audit_incomplete(
+    tmp_path: Path, name: str, counts: bool
+) -> None:
+    broken = registered([EntryPoint(name, "no_such_package:Attack", "instahide.attacks")]).broken
+    session = Session.open(tmp_path / "audit", subject())
+    report = make_report(
+        session, [], [recovered(1)], broken=broken, seconds=5.0, command="",
+        bounds=[parse_threshold("recovered>0.5", ()), parse_threshold("ssim<0.1", ())],
+    )  # fmt: skip
+    # Those that run only if they are named were not to run.
+    assert report.complete is not counts
+    assert [bound.violated for bound in report.thresholds] == [counts, False]
+    assert report.thresholds[0].unchecked == (list(broken) if counts else [])
+    assert report.verdict[0].startswith("This audit is incomplete") is counts
+    assert set(broken) < set(report.untried)
+
+
 def test_a_refusal_says_what_is_missing_where_most_is_granted(
     tmp_path: Path, attacker: IsolatedRunner
 ) -> None:
@@ -169,9 +191,65 @@ def test_an_audit_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["audit", "file", "full"]
 
 
-def test_an_audit_of_another_version_is_not_mixed_with_this_one(tmp_path: Path) -> None:
+def whole_target(seed: int = 0) -> AuditTarget:
+    """A target with all that attacks may depend on; the same for the same seed."""
+    torch.manual_seed(seed)
+    return replace(
+        subject(),
+        encoder=Scheme.cross(4),
+        public=ImageTable.from_arrays(natural(40, 4 + seed, 8)),
+        others=ImageTable.from_arrays(natural(16, 90 + seed, 8), np.arange(16) % 4),
+        network=nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4)),
+        published=PublishedEncodings(torch.randn(96, 3, 8, 8), torch.rand(96, 4)),
+    )
+
+
+def changed_targets() -> dict[str, AuditTarget]:
+    """Targets that differ from `whole_target` in one thing, by what the refusal calls it."""
+    whole, other = whole_target(), whole_target(1)
+    images, published, network = whole.images, whole.published, whole_target().network
+    assert published is not None
+    assert isinstance(network, nn.Sequential)
+    network[2].running_mean += 1.0
+    last = nn.Sequential(*network[:2])
+    relabeled = replace(images, labels=(images.labels + 1) % 4)
+    unlabeled = replace(published, labels=None)
+    return {
+        "private images": replace(whole, images=relabeled),
+        "public images": replace(whole, public=other.public),
+        "other images": replace(whole, others=other.others),
+        "trained network": replace(whole, network=other.network),
+        "published encodings": replace(whole, published=other.published),
+    } | {
+        f"{what} {number}": replace(whole, **{name: value})
+        for what, name, values in (
+            ("other images", "others", [None]),
+            ("trained network", "network", [None, network, last]),
+            ("published encodings", "published", [None, unlabeled]),
+        )
+        for number, value in enumerate(values)
+    }
+
+
+@pytest.mark.parametrize("name", changed_targets())
+def test_an_audit_is_resumed_with_all_that_its_results_depend_on(tmp_path: Path, name: str) -> None:
+    folder = Session.open(tmp_path / "audit", whole_target()).folder
+    Session.open(
+        folder, replace(whole_target(), name="moved", source="copied", settings={"a": "b"})
+    )
+    with pytest.raises(
+        InstaHideError, match=rf"\({name.rstrip('0123456789 ')} differ\)"
+    ) as refused:
+        Session.open(folder, changed_targets()[name])
+    assert "another folder" in refused.value.remedy
+
+
+@pytest.mark.parametrize("changed", [{"format": 1}, {"version of instahide": "0.0"}])
+def test_an_audit_of_another_version_is_not_mixed_with_this_one(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
     folder = Session.open(tmp_path / "audit", subject()).folder
-    kept = json.loads((folder / "audit.json").read_text()) | {"format": 1}
+    kept = json.loads((folder / "audit.json").read_text()) | changed
     (folder / "audit.json").write_text(json.dumps(kept))
     with pytest.raises(InstaHideError, match="another version"):
         Session.open(folder, subject())
@@ -188,9 +266,10 @@ def test_a_damaged_result_is_refused_by_name(tmp_path: Path) -> None:
 def test_what_is_written_of_the_subject_is_public(tmp_path: Path) -> None:
     session = Session.open(tmp_path / "audit", subject())
     kept = json.loads((session.folder / "audit.json").read_text())
-    assert set(kept) == {"format", "pixels", *facts(subject()).model_dump()} - {
-        "name", "source", "settings"
-    }  # fmt: skip
+    assert set(kept) == {
+        "format", "version of instahide", "private images", "public images", "other images",
+        "trained network", "published encodings", *facts(subject()).model_dump(),
+    } - {"name", "source", "settings"}  # fmt: skip
 
 
 def test_the_guarantee_is_that_of_publishing() -> None:
@@ -208,7 +287,46 @@ def test_the_guarantee_is_that_of_publishing() -> None:
     pool = ImageTable.from_arrays(natural(40, 4, 8))
     said = facts(replace(noisy, encoder=Scheme.cross(4, noise=30.0), public=pool)).prior_statement
     assert said is not None
+    assert "any reconstruction from this folder alone, on average over" in said
     assert "rests on a prior estimated from them" in said
+
+
+def test_private_images_in_the_public_pool_have_no_bound() -> None:
+    private, other = subject().images, ImageTable.from_arrays(natural(40, 4, 8))
+    pools = [
+        ImageTable.from_arrays(np.concatenate([other.pixels, added]))
+        for added in (other.pixels[:0], private.pixels[:1], private.pixels)
+    ]
+    scheme = Scheme.cross(4, noise=30.0)
+    apart, one, all_of_them = (replace(subject(), encoder=scheme, public=pool) for pool in pools)
+    assert facts(apart).epsilon is not None
+    assert (facts(apart).uneven, apart.exposures) == (None, 12)
+    for target in (one, all_of_them):
+        about = facts(target)
+        assert (about.epsilon, about.loss, about.error_floor) == (None, None, None)
+        assert target.prior_statement is None
+        assert "as the public pool holds private images; the ledger has it" in privacy_sentence(
+            about
+        )
+    encoder = Encoder(scheme, private, pools[2])
+    for _ in range(all_of_them.copies):
+        encoder.encode(np.arange(len(private)))
+    assert 12 < one.exposures < 0.95 * encoder.exposure.counts.mean() < all_of_them.exposures
+
+
+def test_a_missing_bound_says_why() -> None:
+    noisy = replace(subject(), encoder=Scheme.inside(2, noise=30.0))
+    images = noisy.images
+    assert facts(noisy).uneven is None
+    for changed, why in (
+        (replace(noisy, limited=True), "more encodings than others"),
+        (replace(noisy, images=images.subset(np.r_[0, : len(images)])), "there twice"),
+    ):
+        about = facts(changed)
+        assert about.epsilon is None
+        assert about.uneven is not None
+        assert why in about.uneven
+        assert f"{about.uneven}; the ledger has it" in privacy_sentence(about)
 
 
 def test_a_rehearsal_is_a_share_that_attacks_get_through() -> None:

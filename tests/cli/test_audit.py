@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -216,6 +217,32 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(given: Path, tmp_pa
     refused(encoded, "--images", images, "--out", tmp_path / "file/below", "--only", "labels")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fewer", "file", "taken"]
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["file"]
+
+
+def test_an_audit_is_not_resumed_on_other_encodings_of_the_same_images(
+    given: Path, tmp_path: Path
+) -> None:
+    """Results of one publication would be reported of another."""
+    from typer.testing import CliRunner
+
+    from instahide.audit.open_target import PrivateImages, open_target
+    from instahide.audit.session import Session
+    from instahide.cli.main import app
+    from instahide.data.read_settings import ReadSettings
+
+    again = ["encrypt", given / "images", "--out", tmp_path / "encoded", "--scheme", "inside",
+             "--k", 2, "--copies", 8, "--ledger", tmp_path / "ledger.sqlite"]  # fmt: skip
+    made = CliRunner().invoke(app, list(map(str, again)))
+    assert made.exit_code == 0, made.output
+    private, out = PrivateImages(str(given / "images"), ReadSettings()), tmp_path / "out"
+    Session.open(out, open_target(str(given / "encoded"), private))
+    said = refused(tmp_path / "encoded", "--images", given / "images", "--out", out)
+    assert "(published encodings differ)" in said
+    assert "--out" in said
+    assert not list((out / RESULTS).iterdir())
+    # The same encodings may be elsewhere by now.
+    shutil.copytree(given / "encoded", tmp_path / "moved")
+    Session.open(out, open_target(str(tmp_path / "moved"), private))
 
 
 def test_a_run_is_taken_as_its_settings_say(tmp_path: Path) -> None:

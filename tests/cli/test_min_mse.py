@@ -117,6 +117,8 @@ def test_a_prior_gives_a_lower_floor_and_says_what_it_rests_on() -> None:
         assert found is not None, text
         assert 0 < float(found[1]) < floor(text)
         assert "rests on a prior estimated from them" in text
+        # The ledger counts all encodings of these images.
+        assert ("reconstruction from this folder alone, on average" in text) == ("info" in command)
         assert "an attack that succeeds in 5% of cases without" in text
     np.savez("color.npz", x=np.zeros((80, 8, 8, 3), np.uint8), y=np.arange(80) % 3)
     assert "have shape" in run("info", "noisy", "--prior", "color.npz").output

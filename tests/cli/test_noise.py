@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from instahide import ImageTable
 from instahide.cli.main import app
 from instahide.encodings.folder import EncodedFolder
 from instahide.encodings.ledger.ledger import Ledger
@@ -90,6 +91,26 @@ def test_images_that_are_there_twice_have_no_figure_beforehand() -> None:
     assert 0 < done < epsilon(limited)
     unlimited = said(*NOISY[:-2], "--out", "f", "--dry-run")
     assert NONE in unlimited
+
+
+def test_private_images_in_the_public_pool_have_no_figure_beforehand() -> None:
+    # They are drawn from there as well, which copies and partners do not count.
+    pixels = np.load("images.npz")["x"]
+    other = np.random.default_rng(1).integers(0, 256, (40, 8, 8), np.uint8)
+    for name, added in (("apart", other[:0]), ("shared", pixels[:1])):
+        ImageTable.from_arrays(np.concatenate([other, added])).save(Path(name))
+    cross = ["encrypt", "images.npz", "--scheme", "cross", "--noise", "100", "--copies", "5"]
+    planned = epsilon(said(*cross, "--public", "apart", "--out", "e", "--dry-run"))
+    shared = (*cross, "--public", "shared", "--out", "e")
+    text = said(*shared, "--dry-run")
+    assert "private images in the public pool │ 1 " in text
+    assert "not known here before the ledger has counted, as the public pool holds private" in text
+    assert "epsilon =" not in text
+    # A limit counts these draws too.
+    assert epsilon(said(*shared, "--dry-run", "--max-exposure", "99")) > planned
+    said(*shared)
+    assert UNKNOWN in said("info", "e")
+    assert "at least 10.0 of them on average" in said("info", "e")
 
 
 def counted() -> list[int]:

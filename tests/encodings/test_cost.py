@@ -39,6 +39,24 @@ def test_it_foretells_size_and_exposure(publication: Publication, tmp_path: Path
     assert foretold.seconds > 0
 
 
+@pytest.mark.parametrize("shared", [IMAGES, 60])
+def test_private_images_in_the_public_pool_count(
+    publication: Publication, tmp_path: Path, shared: int
+) -> None:
+    images = publication.images
+    others = np.random.default_rng(1).integers(0, 256, (90, 3, 8, 8), np.uint8)
+    pool = ImageTable.from_arrays(np.concatenate([images.pixels[:shared], others]))
+    mixed = Publication(images, pool, Scheme.cross(4), COPIES)
+    foretold = estimate_cost(mixed, np.zeros(IMAGES, np.int64), tmp_path / "not/yet/there")
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        folder = publish(mixed, tmp_path / "enc", ledger, engine=threads)
+        counts = ledger.account(images).counts
+    assert folder.manifest.limited
+    assert foretold.private_in_pool == shared
+    assert 2.5 * COPIES < counts.mean() <= 1.02 * foretold.mean <= 1.1 * counts.mean()
+    assert foretold.most == pytest.approx(counts.max(), rel=0.3)
+
+
 def test_a_url_need_not_be_there(publication: Publication) -> None:
     foretold = estimate_cost(publication, np.zeros(IMAGES, np.int64), "memory://nowhere/enc")
     assert foretold.seconds > 0

@@ -42,6 +42,11 @@ def registered(points: Iterable[EntryPoint] | None = None) -> Registered:
     return found
 
 
+def name_of_broken(key: str) -> str:
+    """The name of the attack that is meant by a key of `Registered.broken`."""
+    return key.rpartition(" (")[0] or key
+
+
 def attack_named(name: str) -> Attack[Observation]:
     """The attack with this name.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -11,8 +10,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
-
-import numpy as np
 
 from instahide.attacks.base import (
     AssignedImages,
@@ -23,6 +20,12 @@ from instahide.attacks.base import (
 )
 from instahide.attacks.refusal import planar_only, schemes_only
 from instahide.attacks.sandbox import Answer, IsolatedRunner
+from instahide.audit.fingerprints import (
+    measuring_version,
+    of_network,
+    of_table,
+    of_tensors,
+)
 from instahide.audit.report.images import save_images
 from instahide.audit.report.schema import AttackResult, Ceiling, Facts
 from instahide.audit.scenarios import Scenario, scenarios
@@ -36,8 +39,11 @@ from instahide.utils.folder_lock import only_process
 NAME, RESULTS, PICTURES = "audit.json", "results", "pictures"
 #: Of ``audit.json`` and the results. 2: an image is recognizable if it beats a blank picture.
 #: 3: all recovered images have pictures, and the SSIM of a reconstruction is the best of its
-#: renderings. 4: the encoder is named, and attacks on any encoder are run.
-FORMAT = 4
+#: renderings. 4: the encoder is named, and attacks on any encoder are run. 5: all that results
+#: depend on is compared when an audit is resumed.
+FORMAT = 5
+#: Of the identity of an audit, what stands for the meaning of its figures.
+_VERSIONS = ("format", "version of instahide")
 #: An attack does not start with fewer seconds than this.
 LEAST_SECONDS = 1.0
 #: Largest size of a file in the folder in bytes.
@@ -91,15 +97,15 @@ class Session:
                 for name in (RESULTS, PICTURES):
                     (partial / name).mkdir(mode=0o700)
         elif (kept := _read_json(folder / NAME)) != own:
-            if isinstance(kept, dict) and kept.get("format") != FORMAT:
+            if isinstance(kept, dict) and any(kept.get(name) != own[name] for name in _VERSIONS):
                 raise InstaHideError(
                     f"{folder} holds an audit of another version of instahide, whose figures mean "
                     "something else.",
                     "Choose another folder with `out=`.",
                 )
             raise InstaHideError(
-                f"{folder} holds something else than the audit of {subject.name} with these "
-                "images.",
+                f"{folder} holds something else than this audit of {subject.name}"
+                f"{_differing(kept, own)}.",
                 "Choose another folder with `out=`.",
             )
         return cls(folder, subject, pictures)
@@ -275,6 +281,7 @@ def facts(subject: AuditTarget) -> Facts:
         copies=subject.copies,
         exposures=subject.exposures,
         epsilon=_finite(guarantees.epsilon),
+        uneven=subject.uneven,
         delta=guarantees.delta,
         loss=_finite(guarantees.loss),
         error_floor=guarantees.floor or None,
@@ -286,13 +293,27 @@ def facts(subject: AuditTarget) -> Facts:
 
 
 def _identity(subject: AuditTarget) -> dict[str, object]:
-    """JSON values that are equal if two audits have the same target."""
-    pixels = hashlib.sha256(np.ascontiguousarray(subject.images.pixels).data).hexdigest()
+    """JSON values that are equal if two audits have the same target, and so the same results."""
     plain = facts(subject).model_dump(mode="json", exclude={"name", "source", "settings"})
-    groups = subject.images.group_ids
-    if groups is not None:
-        plain["grouping"] = hashlib.sha256(groups.tobytes()).hexdigest()
-    return {"format": FORMAT, "pixels": pixels, **plain}
+    published = subject.published
+    attacked = {} if published is None else vars(published)
+    return {
+        "format": FORMAT,
+        "version of instahide": measuring_version(),
+        "private images": of_table(subject.images),
+        "public images": of_table(subject.public),
+        "other images": of_table(subject.others),
+        "trained network": of_network(subject.network),
+        "published encodings": of_tensors(attacked) if attacked else "",
+        **plain,
+    }
+
+
+def _differing(kept: object, own: Mapping[str, object]) -> str:
+    """What of an audit's identity differs, in words; empty if ``kept`` is of no audit."""
+    if not isinstance(kept, dict):
+        return ""
+    return f" ({', '.join(name for name in own if kept.get(name) != own[name])} differ)"
 
 
 def read_result(path: Path) -> AttackResult:

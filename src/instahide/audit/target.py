@@ -21,12 +21,15 @@ from instahide.encryption.encoders.base import InstanceEncoder, Published
 from instahide.encryption.encoders.instahide import scheme_of
 from instahide.encryption.guarantees.prior import LEAST_IMAGES, estimate_prior
 from instahide.encryption.guarantees.statements import Guarantees
+from instahide.encryption.sampling.partner_pools import PartnerPools, pools_of_tables
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError
 
 #: Largest numbers of private images, encodings of each, and encodings in total that are made for an
 #: audit, such that attacks take minutes.
 MOST_IMAGES, MOST_COPIES, MOST_ENCODINGS = 100, 100, 5000
+#: What sentences call the kinds of targets.
+CALLED = {"run": "run", "encodings": "folder"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,8 +95,14 @@ class AuditTarget:
 
     @property
     def exposures(self) -> float:
-        """The mean number of encodings that contain an image, encrypted or as a partner."""
-        return self.copies * self.encoder.private_k
+        """The mean number of encodings that contain an image, encrypted or as a partner.
+
+        At most so many if the public pool holds private images, which are drawn from there too.
+        """
+        each = float(self.encoder.private_k)
+        if self._pools is not None and isinstance(self.encoder, Scheme):
+            each += float(self._pools.public_draws(self.encoder).sum())
+        return round(self.copies * each, 9)
 
     @property
     def is_scheme(self) -> bool:
@@ -111,20 +120,37 @@ class AuditTarget:
         groups = self.images.group_ids
         return 0 if groups is None else len(np.unique(groups))
 
-    @property
+    @cached_property
+    def _pools(self) -> PartnerPools | None:
+        """The pools of the encoder's partners; None if all pictures are distinct."""
+        return pools_of_tables(self.images, self.public if self.encoder.uses_public else None)
+
+    @cached_property
+    def uneven(self) -> str | None:
+        """Why images are drawn more often than bounds assume, or may be; None if they are not."""
+        if self._pools is not None and self._pools.private_in_public:
+            return "as the public pool holds private images"
+        if has_repeats(self.images):
+            return "as some images are there twice or of one group"
+        if self.limited:
+            return "as some images may be in more encodings than others"
+        return None
+
+    @cached_property
     def guarantees(self) -> Guarantees:
         """Bounds for the published encodings, with epsilon at `privacy.DELTA`.
 
-        Unknown with an exposure limit, duplicate images, or groups of several images: some images
-        or groups are then drawn more often than the bounds assume. Other encoders than schemes have
-        no more than an epsilon, which is their own, and infinite without a guarantee.
+        Unknown if some images or groups may be drawn more often than the bounds assume, see
+        `uneven`. Other encoders than schemes have no more than an epsilon, which is their own, and
+        infinite without a guarantee.
         """
-        images, uneven = self.images, self.limited or has_repeats(self.images)
+        images = self.images
         if not isinstance(self.encoder, Scheme):
             published = Published(len(images), images.shape, images.std, self.copies)
+            uneven = self.uneven is not None
             return Guarantees.of_encoder(self.encoder, published, uneven=uneven)
         noise = bool(self.encoder.noise)
-        if noise and uneven:
+        if noise and self.uneven:
             return Guarantees(noise)
         return Guarantees.beforehand(self.encoder, images.shape, images.std, copies=self.copies)
 
@@ -137,7 +163,8 @@ class AuditTarget:
         loss, public = self.guarantees.loss, self.public
         if loss is None or math.isinf(loss) or public is None or len(public) < LEAST_IMAGES:
             return None
-        return estimate_prior(public).statement(loss, self.images.std)
+        alone = f" from this {CALLED[self.kind]} alone"
+        return estimate_prior(public).statement(loss, self.images.std, alone)
 
     def known_key_target(self) -> tuple[ImageTable, int]:
         """The images that are encrypted for the audit, and the encodings of each.

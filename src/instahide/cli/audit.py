@@ -72,6 +72,8 @@ def audit(options: Annotated[AuditOptions, {"Labels": LABEL_PANEL}]) -> None:
     # Validate options before anything is read.
     seconds, known = parse_duration(options.budget), registered()
     names = select_attacks(sorted(known.attacks), options.only)
+    if options.only:  # Nothing else was to run.
+        known = known._replace(broken={})
     bounds = [parse_threshold(expression, known.attacks) for expression in options.fail_if]
     given = PrivateImages(options.images, options, options.public, options.model, options.encoder)
     subject = open_target(options.target, given)
@@ -83,7 +85,7 @@ def audit(options: Annotated[AuditOptions, {"Labels": LABEL_PANEL}]) -> None:
     except KeyboardInterrupt:
         notes.print("Stopped. Finished attacks stay; continue with the same command.")
         raise
-    _print(report, options.out)
+    _print(report, options.out, sorted(known.broken))
     if any(threshold.violated for threshold in report.thresholds):
         raise typer.Exit(VIOLATED)
 
@@ -179,7 +181,7 @@ def _line(result: AttackResult) -> str:
     )
 
 
-def _print(report: Report, folder: Path) -> None:
+def _print(report: Report, folder: Path, broken: Sequence[str]) -> None:
     from instahide.audit.report.html import HTML
 
     lines = list(report.verdict)
@@ -192,8 +194,15 @@ def _print(report: Report, folder: Path) -> None:
     results = report.model_dump(mode="json", include={"verdict", "summary", "thresholds"})
     results |= {"complete": report.complete, "report": str(folder / HTML)}
     out.results(results, *lines, f"Report, with private images in it: {folder / HTML}")
-    if not report.complete:
+    if report.complete:
+        return
+    if not broken:
         notes.print("Not every attack ended; continue with a larger --budget.")
+        return
+    notes.print(
+        f"Not every attack could be loaded ({', '.join(broken)}). Repair or remove their packages, "
+        "and run the same command again; with a larger --budget if attacks are left."
+    )
 
 
 def _command(options: AuditOptions) -> str:

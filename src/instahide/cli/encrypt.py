@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from instahide.encodings.cost import CostEstimate
     from instahide.encodings.folder import EncodedFolder
     from instahide.encodings.ledger.ledger import Totals
     from instahide.encodings.publish import Engine, Publication
@@ -179,8 +180,7 @@ def _show_cost(publication: Publication, options: EncryptOptions) -> None:
     known, pictures = _known(publication.images, options)
     cost = estimate_cost(publication, known.counts, options.out, pictures)
     earlier = float(known.losses.max(initial=0))
-    repeats = not all_unique(pictures)
-    statements = _beforehand(publication, earlier, options, repeats=repeats)
+    statements = _beforehand(publication, earlier, options, _uneven(publication, cost, pictures))
     table = Table("what it comes to", "", show_header=False)
     table.add_row("encodings", f"{cost.encodings:,}")
     table.add_row("on disk, about", decimal(cost.bytes))
@@ -188,6 +188,8 @@ def _show_cost(publication: Publication, options: EncryptOptions) -> None:
     unit = "an image" if publication.images.groups is None else "a group of images"
     table.add_row(f"{unit} has been in", f"at most {cost.before:,} encodings")
     table.add_row(f"{unit} will be in", f"{cost.mean:,.1f} on average, about {cost.most:,} most")
+    if cost.private_in_pool:
+        table.add_row("private images in the public pool", f"{cost.private_in_pool:,}")
     units = _units(publication.images)
     out.results(asdict(cost) | units | statements, table, *statements.values())
     limit = options.max_exposure
@@ -200,8 +202,18 @@ def _units(images: ImageTable) -> dict[str, int]:
     return {} if images.groups is None else {"groups": len(set(images.content_ids.tolist()))}
 
 
+def _uneven(publication: Publication, cost: CostEstimate, pictures: NDArray[np.int64]) -> str:
+    """Why images go into more encodings than there are copies and partners; empty if none does."""
+    if cost.private_in_pool:
+        return "as the public pool holds private images"
+    if all_unique(pictures):
+        return ""
+    why = "there twice" if publication.images.groups is None else "of one group"
+    return f"as some images are {why}"
+
+
 def _beforehand(
-    publication: Publication, earlier: float, options: EncryptOptions, *, repeats: bool
+    publication: Publication, earlier: float, options: EncryptOptions, uneven: str
 ) -> dict[str, str]:
     """What noise guarantees of a publication.
 
@@ -209,7 +221,7 @@ def _beforehand(
         publication: what would be published.
         earlier: the largest loss of an image so far.
         options: the options of the command.
-        repeats: whether some images are counted together.
+        uneven: why some images go into more encodings than others; empty if none does.
 
     Raises:
         InstaHideError: `min_mse` cannot be kept, or delta is not between 0 and 1.
@@ -219,8 +231,8 @@ def _beforehand(
 
     images, scheme = publication.images, publication.method
     if not isinstance(scheme, Scheme):
-        uneven = options.max_exposure is not None or repeats
-        manifest = publication.manifest().model_copy(update={"limited": uneven})
+        limited = options.max_exposure is not None or bool(uneven)
+        manifest = publication.manifest().model_copy(update={"limited": limited})
         return folders_statements([manifest], options.delta)
     limit, delta, noise = options.max_exposure, options.delta, bool(scheme.noise)
     most = _loss_limit(publication, scheme, options)
@@ -231,11 +243,10 @@ def _beforehand(
     if bounds.loss is not None and earlier <= most < bounds.loss:
         within = Guarantees.of(most, math.prod(images.shape), noise=noise, delta=delta)
         return within.statements(scope=_scope(images, options), at_most=True)
-    if limit is None and repeats and math.isfinite(earlier):
-        # Duplicates and groups go into more encodings than there are copies, by an unknown number.
-        why = "there twice" if images.groups is None else "of one group"
+    if limit is None and uneven and math.isfinite(earlier):
+        # They go into more encodings than there are copies, by an unknown number.
         unknown = Guarantees(noise, delta=delta)
-        return unknown.statements(scope=f" before the ledger has counted, as some images are {why}")
+        return unknown.statements(scope=f" before the ledger has counted, {uneven}")
     return bounds.statements(scope=_scope(images, options), at_most=True)
 
 

@@ -44,7 +44,7 @@ def info(
         loss = folder_guarantees(manifest, delta).loss
         shape = manifest.image_shape or manifest.shape
         statements["error_floor_with_a_prior"] = prior_of(prior, shape).statement(
-            loss, manifest.std
+            loss, manifest.std, " from this folder alone"
         )
     out.results(json.loads(manifest.to_json()), table, *statements.values())
     notes.print(WARNING)
@@ -57,7 +57,9 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     if is_builtin(manifest.encoder):
         private_k = manifest.instance_encoder().private_k
         exposures = len(manifest) * private_k / manifest.private_images
-        mixed = {"an image is in": f"{exposures:,.1f} of them on average"}
+        # Of a limited folder, private images may have been drawn from the public pool too.
+        least = "at least " if manifest.limited else ""
+        mixed = {"an image is in": f"{least}{exposures:,.1f} of them on average"}
     return {
         "participant": manifest.participant or "(no name)",
         "created": f"{manifest.created} by {manifest.library}",

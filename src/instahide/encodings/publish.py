@@ -44,7 +44,7 @@ from instahide.encryption.encoder import Encoded, Encoder, random_permutation
 from instahide.encryption.encoders.base import InstanceEncoder
 from instahide.encryption.encoders.checked_calls import naming_failures
 from instahide.encryption.encoders.registry import require_own_name
-from instahide.encryption.encoders.table_encoder import TableEncoder
+from instahide.encryption.encoders.table_encoder import TableEncoder, pools_of
 from instahide.encryption.exposure import Exposure
 from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError, ExposureLimitError, InstaHideError, first_validation_error
@@ -225,12 +225,6 @@ class Engine(Protocol):
         ...
 
 
-def _uses_private(encoder: Encoder | TableEncoder) -> bool:
-    """Whether private images are drawn as public ones too, and so more often."""
-    pools = encoder.pools if isinstance(encoder, Encoder) else None
-    return pools is not None and len(pools.shared) > 0
-
-
 def publish(
     publication: Publication,
     location: str | Path,
@@ -274,7 +268,9 @@ def publish(
     # Validates images and scheme before anything is written.
     encoder = publication.encoder(account)
     # The ledger may know that two images are one, although nothing in the table says so.
-    uneven = account.limited or not all_unique(account.pictures()) or _uses_private(encoder)
+    pools = pools_of(encoder)
+    shared = pools is not None and pools.private_in_public > 0
+    uneven = account.limited or not all_unique(account.pictures()) or shared
     manifest = publication.manifest().model_copy(update={"limited": uneven})
     with (
         writing_encodings(location, manifest, resume=resume) as writer,

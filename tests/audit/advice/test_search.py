@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from instahide import open_split
-from instahide.audit.advice import journal as journal_module
+from instahide.audit import fingerprints
 from instahide.audit.advice.bench import Job
 from instahide.audit.advice.candidate import SEARCHED, Space
 from instahide.audit.advice.decision import decide
 from instahide.audit.advice.encoder_candidate import AnyCandidate, EncoderCandidate
 from instahide.audit.advice.front import Point
-from instahide.audit.advice.journal import MEASUREMENTS, Journal, fingerprint
+from instahide.audit.advice.journal import MEASUREMENTS, Journal
 from instahide.audit.advice.schema import Measurement, Targets
 from instahide.audit.advice.search import Search
+from instahide.audit.fingerprints import of_table
 from instahide.data import ImageTable
 from instahide.errors import DamagedFileError, InstaHideError
 from tests.audit.advice.examples import Clock, MadeUpBench, candidate, measurement, other
@@ -198,11 +199,11 @@ def test_another_search_is_not_continued(tmp_path: Path) -> None:
 def test_measurements_of_another_version_are_not_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "__version__", "0.7.1")
+    monkeypatch.setattr(fingerprints, "__version__", "0.7.1")
     Journal.open(tmp_path / "out", IDENTITY)
-    monkeypatch.setattr(journal_module, "__version__", "0.7.9")
+    monkeypatch.setattr(fingerprints, "__version__", "0.7.9")
     Journal.open(tmp_path / "out", IDENTITY)
-    monkeypatch.setattr(journal_module, "__version__", "0.8.0")
+    monkeypatch.setattr(fingerprints, "__version__", "0.8.0")
     with pytest.raises(InstaHideError, match="version of instahide differ"):
         Journal.open(tmp_path / "out", IDENTITY)
 
@@ -225,9 +226,9 @@ def other_tables() -> dict[str, ImageTable]:
 def test_every_field_of_the_images_is_in_their_fingerprint() -> None:
     others = other_tables()
     assert set(others) == {field.name for field in fields(ImageTable)}
-    prints = {name: fingerprint(table) for name, table in others.items()}
-    assert len(set(prints.values()) | {fingerprint(TABLE), fingerprint(None)}) == len(prints) + 2
-    assert fingerprint(replace(TABLE, pixels=TABLE.pixels.copy())) == fingerprint(TABLE)
+    prints = {name: of_table(table) for name, table in others.items()}
+    assert len(set(prints.values()) | {of_table(TABLE), of_table(None)}) == len(prints) + 2
+    assert of_table(replace(TABLE, pixels=TABLE.pixels.copy())) == of_table(TABLE)
 
 
 def test_a_deleted_measurement_repeats_no_seed_and_replaces_no_other(tmp_path: Path) -> None:

@@ -159,6 +159,18 @@ def test_what_noise_guarantees_is_said_and_that_without_it_nothing_is() -> None:
     assert "A floor." in said
 
 
+@pytest.mark.parametrize(("kind", "called"), [("encodings", "folder"), ("run", "run")])
+@pytest.mark.parametrize("encoder", ["instahide", "dp-instahide"])
+def test_a_guarantee_is_that_of_this_folder_or_run_alone(
+    kind: str, called: str, encoder: str
+) -> None:
+    known = {"epsilon": 3.14159, "loss": 1.0, "error_floor": 0.0123, "scheme": {"noise": 2.0}}
+    said = privacy_sentence(FACTS.model_copy(update={**known, "kind": kind, "encoder": encoder}))
+    statements, rest = said.split(f"The guarantee counts the encodings of this {called} alone. ")
+    assert statements.count(f", by this {called} alone.") == (3 if encoder == "instahide" else 1)
+    assert "`instahide ledger` has the total." in rest
+
+
 def first(*results: AttackResult, **more: Any) -> str:
     """The first sentence of all."""
     return summarize(results, FACTS, **more)[0].partition(". ")[0]

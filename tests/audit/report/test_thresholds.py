@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from instahide.audit.report.schema import AttackResult
@@ -70,6 +73,71 @@ def test_an_attack_whose_time_was_over_might_have_found_more() -> None:
     for given, gains in ((200.0, True), (300.0, False)):
         update = {"attack": "inversion", "seconds": 180.0, "seconds_given": given}
         assert violated("recovered>0.5", late.model_copy(update=update)) == gains
+
+
+def checked(
+    expression: str,
+    *results: AttackResult,
+    waiting: Sequence[Task] = (),
+    broken: Sequence[str] = (),
+) -> tuple[float | None, bool, list[str]]:
+    bound = parse_threshold(expression, {*ATTACKS, "federated", "reconstruction", "statistics"})
+    (found,) = check_thresholds([bound], results, waiting, broken)
+    return found.value, found.violated, found.unchecked
+
+
+def test_an_attack_that_could_not_be_loaded_might_have_found_more() -> None:
+    theirs, ours = "strong (no_such_package:Attack)", "dlg (instahide.attacks:DLG)"
+    for expression in ("recovered>0.5", "ssim>=0.5", "linked>0.9"):
+        value, violated, unchecked = checked(
+            expression, recovered(1), result(figures={"linkage_auc": 0.5}), broken=[theirs, ours]
+        )
+        # Updates do not count, and so attacks on them are not missing.
+        assert (value is not None, violated, unchecked) == (True, True, [theirs])
+    # It can only raise a figure, and no figure of another attack.
+    assert not checked("ssim<0.1", recovered(1), broken=[theirs])[1]
+    assert not checked("averaging.identified>0.5", recovered(1), broken=[theirs])[1]
+    broken = ["averaging (another:Attack)"]
+    assert checked("averaging.identified>0.5", recovered(1), broken=broken)[1:] == (True, broken)
+    limits = {"images_recognizable": 9, "images_sought": 100, "ssim_mean": 0.8}
+    limits |= {"not_found": 0, "not_enough_information": 91}
+    low = recovered(9, ceiling=limits)
+    assert not checked("ceiling>0.5", low, broken=[theirs])[1]
+    broken = ["reconstruction (another:Attack)"]
+    assert checked("ceiling>0.5", low, broken=broken)[1:] == (True, broken)
+
+
+def error(value: float, **changes: Any) -> AttackResult:
+    figures = {**recovered(0).figures, "mse_mean": value, "values_p": value}
+    return recovered(0, **{"attack": "federated", "on": "fedavg", "figures": figures} | changes)
+
+
+@pytest.mark.parametrize("compared", ["<", "<="])
+@pytest.mark.parametrize("figure", ["mse_mean", "values_p"])
+def test_a_lower_bound_on_an_error_is_on_the_smallest(figure: str, compared: str) -> None:
+    expression, exact = f"federated.{figure}{compared}0.01", error(0.0001, on="fedsgd")
+    assert checked(expression, exact, error(0.2)) == (0.0001, True, [])
+    assert checked(expression, error(0.02), error(0.2)) == (0.02, False, [])
+    # What compares, and points of curves, do not count.
+    others = [error(0.0, on="plain update"), error(0.0, point=True)]
+    assert checked(expression, error(0.2), *others) == (0.2, False, [])
+    # A missing attack might have come nearer.
+    failed = result("federated", on="fedsgd", state="failed")
+    assert checked(expression, error(0.2), failed) == (0.2, True, ["federated"])
+    late = error(0.2, attack="reconstruction", on="rehearsal", seconds=5.0, out_of_time=True)
+    named = expression.replace("federated", "reconstruction")
+    assert checked(named, late) == (0.2, True, ["reconstruction"])
+    waiting = [Task("federated", 5, "fedsgd")]
+    assert checked(expression, error(0.2), waiting=waiting) == (0.2, True, ["federated"])
+    assert checked(expression, error(0.2), result("labels", state="failed"))[1:] == (False, [])
+    assert checked(expression) == (None, True, [])
+
+
+def test_a_lower_bound_on_any_other_figure_is_on_the_largest() -> None:
+    both = [error(0.2, figures={"ssim_mean": ssim}) for ssim in (0.1, 0.3)]
+    failed = result("federated", on="fedsgd", state="failed")
+    assert checked("federated.ssim_mean<0.2", *both, failed) == (0.3, False, [])
+    assert checked("federated.ssim_mean<0.4", *both)[1]
 
 
 def test_failed_attacks_and_points_of_curves_do_not_count() -> None:

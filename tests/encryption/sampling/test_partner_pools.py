@@ -24,6 +24,7 @@ from instahide.encryption.sampling.partner_pools import (
     ContentIds,
     PartnerPools,
     known_partner_pools,
+    pools_of_tables,
 )
 from instahide.errors import ExposureLimitError
 
@@ -302,6 +303,40 @@ def test_the_limit_is_one_of_pictures() -> None:
     assert exposure.counts.max() == 7
     assert (exposure.counts.reshape(6, 10) == exposure.counts[::10, None]).all()
     assert exposure.counts[::10].sum() == 2 * made
+
+
+@pytest.mark.parametrize(
+    "public",
+    [
+        np.arange(12),  # The pool is the private images.
+        np.r_[np.arange(4), np.arange(50, 70)],
+        np.r_[np.zeros(9, int), np.arange(1, 4), np.full(20, 50), np.arange(60, 70)],
+    ],
+)
+def test_draws_from_the_public_pool_are_foretold_and_never_too_few(
+    public: NDArray[np.int64],
+) -> None:
+    scheme, images = Scheme(k=4, private_k=2, c1=1.0, c2=0.0), table([*range(12), 0, 0])
+    pools = pools_of_tables(images, pool(public))
+    assert pools is not None
+    foretold = pools.public_draws(scheme)
+    assert pools.private_in_public == (foretold > 0).sum() > 0
+    encoder, epochs = Encoder(scheme, images, pool(public)), 400
+    for _ in range(epochs):
+        encoder.encode(np.arange(14))
+    _, first = np.unique(images.content_ids, return_index=True)
+    drawn = encoder.exposure.counts[first].sum() / (14 * epochs) - scheme.private_k
+    # What is left for chance is five standard deviations.
+    assert drawn - 5 / np.sqrt(14 * epochs) < foretold.sum() <= scheme.public_k + 1e-9
+    assert foretold.sum() < 4 * drawn
+
+
+def test_nothing_is_foretold_to_be_drawn_from_a_pool_of_other_pictures() -> None:
+    pools = pools_of_tables(table([0, 0, 1, 2]), pool([7, 8, 9]))
+    assert pools is not None
+    assert (pools.private_in_public, pools.public_draws(Scheme.cross(3)).sum()) == (0, 0)
+    assert pools_of_tables(table([0, 1, 2]), pool([7, 8, 9])) is None
+    assert pools_of_tables(table([0, 1, 2]), None) is None
 
 
 def test_a_picture_twice_in_a_mix_is_added_before_it_is_squared() -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 from pydantic import ValidationError
 
-from instahide._version import __version__
 from instahide.audit.advice.encoder_candidate import AnyCandidate
 from instahide.audit.advice.schema import FORMAT, Measurement
-from instahide.data import ImageTable
+from instahide.audit.fingerprints import measuring_version
 from instahide.errors import DamagedFileError, InstaHideError
 from instahide.utils.atomic_write import atomic_directory, read_regular, write_json
 
@@ -107,24 +104,6 @@ class Journal:
             if measurement.candidate is not None:
                 found.setdefault(measurement.candidate, []).append(measurement)
         return found
-
-
-def fingerprint(table: ImageTable | None) -> str:
-    """A hash of all of a table that its encodings, networks and attacks depend on."""
-    if table is None:
-        return ""
-    values = {field.name: getattr(table, field.name) for field in fields(table)}
-    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-    shapes = {name: (value.shape, value.dtype.str) for name, value in arrays.items()}
-    digest = hashlib.sha256(repr(values | shapes).encode())
-    for array in arrays.values():
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def measuring_version() -> str:
-    """The version of this library without its last part: measurements of others may differ."""
-    return __version__.rpartition(".")[0]
 
 
 def _identity_in(folder: Path) -> dict[str, object]:

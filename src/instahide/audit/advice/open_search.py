@@ -13,10 +13,11 @@ from instahide.attacks.registry import registered
 from instahide.audit.advice.bench import Bench, is_masked
 from instahide.audit.advice.candidate import SEARCHED, Searched, Space
 from instahide.audit.advice.encoder_candidate import EncoderCandidate
-from instahide.audit.advice.journal import AUDITS, Journal, fingerprint
+from instahide.audit.advice.journal import AUDITS, Journal
 from instahide.audit.advice.proposals import Proposals, import_optuna
 from instahide.audit.advice.schema import Targets
 from instahide.audit.advice.search import Search
+from instahide.audit.fingerprints import of_table
 from instahide.audit.session import LEAST_SECONDS
 from instahide.data import ImageTable, Split, open_pool
 from instahide.data.read_settings import ReadSettings
@@ -99,9 +100,9 @@ def open_search(request: Request, folder: Path) -> Search:
     for method in methods:
         _require_encodable(settings, split.train, method, public)
     identity = {
-        "images": fingerprint(split.train),
-        "test images": fingerprint(split.test),
-        "public images": fingerprint(public),
+        "images": of_table(split.train),
+        "test images": of_table(split.test),
+        "public images": of_table(public),
         "schemes": list(proposals.space.schemes),
         "encoders": [candidate.settings() for candidate in request.encoders],
         "training": settings.model_dump(mode="json", include={"epochs", "batch_size", "model"}),

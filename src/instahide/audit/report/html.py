@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from instahide._version import __version__
+from instahide.attacks.registry import name_of_broken
 from instahide.audit import hardness
 from instahide.audit.report import charts, overview
 from instahide.audit.report.guarantees import privacy_sentence
@@ -72,21 +73,24 @@ def make_report(
         session: the audit that they are from.
         wanted: all attacks that the audit was to run.
         results: results of the attacks that ran.
-        broken: attacks of other packages that could not be loaded, and why.
+        broken: attacks that were to run and could not be loaded, and why. They count as missing,
+            except for those that run only if they are named.
         bounds: bounds that the user set.
         seconds: the budget.
         command: the command that was typed.
     """
     subject, left = session.subject, pending(wanted, results)
     about = facts(subject)
+    lost = [name for name in broken if name_of_broken(name) not in BASELINES]
+    cut = any(one.cut_short for one in results if not one.point)
     return Report(
-        complete=not left and not any(one.cut_short for one in results if not one.point),
+        complete=not (left or lost or cut),
         budget_seconds=seconds,
         surroundings=_surroundings(),
-        verdict=summarize(results, about, left, broken),
+        verdict=summarize(results, about, left, lost),
         subject=about,
         summary=summary(results),
-        thresholds=check_thresholds(bounds, results, left),
+        thresholds=check_thresholds(bounds, results, left, lost),
         results=list(results),
         untried=_untried(subject, left, results, broken),
         hardness=_hardness(subject),

@@ -132,8 +132,8 @@ class Threshold(_Plain):
     )
     unchecked: list[str] = Field(
         default_factory=list,
-        description="attacks that failed, were not started or ran out of time; they might have "
-        "raised the value",
+        description="attacks that could not be loaded, failed, were not started or ran out of "
+        "time; they might have moved the value beyond the bound",
     )
 
 
@@ -153,11 +153,21 @@ class Facts(_Plain):
         description="fields of the scheme; of another encoder than instahide, its settings"
     )
     copies: int = Field(description="number of published encodings of each image")
-    exposures: Number = Field(description="mean number of encodings that contain an image")
+    exposures: Number = Field(
+        description="mean number of encodings that contain an image; an upper bound if the public "
+        "pool holds private images"
+    )
     epsilon: Number | None = Field(
         description="upper bound on the epsilon of differential privacy that the scheme's noise "
         "provides for the pixels of an image whose label and partners are known; null without "
-        "noise, if an exposure limit was set, or if images of one group count together"
+        "noise, and where `uneven` says that it is not known. It counts the encodings of this "
+        "folder or run alone; the ledger has the total"
+    )
+    uneven: str | None = Field(
+        None,
+        description="why some images may be in more encodings than the bounds assume, so that none "
+        "is stated: an exposure limit, images that are there twice or of one group, or private "
+        "images in the public pool; null if there is no reason",
     )
     delta: Number = Field(description="the delta for which epsilon is computed")
     loss: Number | None = Field(
@@ -192,7 +202,9 @@ class Report(_Plain):
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         description="time of creation, in UTC",
     )
-    complete: bool = Field(description="whether no planned attack is left to run")
+    complete: bool = Field(
+        description="whether no planned attack is left to run, and all could be loaded"
+    )
     budget_seconds: Number = Field(description="total time limit of all attacks, in seconds")
     surroundings: dict[str, str] = Field(description="versions, machine and number of threads")
     verdict: list[str] = Field(

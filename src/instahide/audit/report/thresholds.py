@@ -7,8 +7,16 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from instahide.attacks.registry import name_of_broken
 from instahide.audit.report.schema import AttackResult, Ceiling, Threshold
-from instahide.audit.schedule import CEILINGS, FEDERATIONS, SENT, Task
+from instahide.audit.schedule import (
+    CEILINGS,
+    FEDERATIONS,
+    ON_FEDERATIONS,
+    SENT,
+    UPDATES,
+    Task,
+)
 from instahide.errors import InstaHideError
 
 #: Figures over all attacks and their meanings, which are also in docs/audit.md.
@@ -37,6 +45,11 @@ _OF = {
     "matched": "matched",
     "distinguished": "distinguished",
 }
+#: Words in the names of an attack's figures of which the smallest is the most harmful: errors of
+#: what was recovered, and p-values. All other figures are harmful if they are large.
+_ERRORS = {"distance", "error", "errors", "lpips", "mae", "mse", "p", "rmse"}
+#: What only participants of a federation send.
+_SENT_BY_NODES = (*SENT, *FEDERATIONS)
 _COMPARED: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
@@ -87,7 +100,7 @@ def summary(results: Sequence[AttackResult]) -> dict[str, float | None]:
     left out, because only participants of a federation send them.
     """
     done = [result for result in results if result.state == "done" and not result.point]
-    counted = [result for result in done if result.on not in (*SENT, *FEDERATIONS)]
+    counted = [result for result in done if result.on not in _SENT_BY_NODES]
     found = {name: _most(counted, figure) for name, figure in _OF.items()}
     shares = [share for result in counted if (share := recovered_share(result)) is not None]
     ceilings = [ceiling_share(c) for r in results if (c := r.ceiling) is not None and not r.point]
@@ -120,17 +133,28 @@ def identified_share(result: AttackResult) -> float | None:
 
 
 def check_thresholds(
-    bounds: Sequence[Bound], results: Sequence[AttackResult], waiting: Sequence[Task] = ()
+    bounds: Sequence[Bound],
+    results: Sequence[AttackResult],
+    waiting: Sequence[Task] = (),
+    broken: Collection[str] = (),
 ) -> list[Threshold]:
     """Check every bound. A bound that could not be checked counts as violated.
 
-    This is the case if nothing was measured, or if an attack failed, ran out of time or is
-    ``waiting`` (it did not start within the budget) that might have found more than the bound
-    allows.
+    This is the case if nothing was measured, or if an attack has no result that might have found
+    more than the bound allows.
+
+    Args:
+        bounds: what to check.
+        results: results of the attacks that ran. Those that failed or ran out of time might have
+            found more.
+        waiting: attacks that did not start within the budget.
+        broken: attacks that could not be loaded, as named by `registry.Registered`.
     """
     overall = summary(results)
     return [
-        _checked(bound, _value(bound, overall, results), _unchecked(bound, results, waiting))
+        _checked(
+            bound, _value(bound, overall, results), _unchecked(bound, results, waiting, broken)
+        )
         for bound in bounds
     ]
 
@@ -142,26 +166,38 @@ def _checked(bound: Bound, value: float | None, unchecked: list[str]) -> Thresho
     )
 
 
-def _unchecked(bound: Bound, results: Sequence[AttackResult], waiting: Sequence[Task]) -> list[str]:
-    """Return the attacks without a result that might have raised the figure above an upper bound.
+def _unchecked(
+    bound: Bound,
+    results: Sequence[AttackResult],
+    waiting: Sequence[Task],
+    broken: Collection[str],
+) -> list[str]:
+    """Return the attacks without a result that might have moved the figure beyond the bound.
 
-    A figure is the maximum over attacks, so a missing attack cannot lower it.
+    A figure is the maximum over attacks, so a missing attack cannot lower it; the lowest error
+    cannot be raised.
     """
-    if bound.compared not in (">", ">="):
+    if bound.compared not in (">", ">=") and not _seeks_least(bound):
         return []
+    unloaded = {key: name_of_broken(key) for key in broken}
     if bound.name == "ceiling":
-        return sorted({t.attack for t in waiting if t.attack in CEILINGS and not t.point})
+        late = {t.attack for t in waiting if t.attack in CEILINGS and not t.point}
+        return sorted(late | {key for key, name in unloaded.items() if name in CEILINGS})
     ended = [result for result in results if result.state == "failed" or result.cut_short]
     missing: list[Task | AttackResult] = [*waiting, *ended]
-    only = None if bound.name in MEANINGS else bound.name.partition(".")[0]
-    return sorted(
-        {
-            one.attack
-            for one in missing
-            if not one.point
-            and (one.on not in (*SENT, *FEDERATIONS) if only is None else one.attack == only)
-        }
-    )
+    if bound.name in MEANINGS:
+        found = {one.attack for one in missing if not one.point and one.on not in _SENT_BY_NODES}
+        on_updates = (*UPDATES, *ON_FEDERATIONS)
+        return sorted(found | {key for key, name in unloaded.items() if name not in on_updates})
+    only = bound.name.partition(".")[0]
+    found = {one.attack for one in missing if not one.point and one.attack == only}
+    return sorted(found | {key for key, name in unloaded.items() if name == only})
+
+
+def _seeks_least(bound: Bound) -> bool:
+    """Return whether the bound is below a figure of which the smallest is the most harmful."""
+    words = re.split(r"[^a-z0-9]+", bound.name.partition(".")[2].lower())
+    return bound.compared in ("<", "<=") and not _ERRORS.isdisjoint(words)
 
 
 def _value(
@@ -171,6 +207,8 @@ def _value(
         return overall[bound.name]
     attack, _, figure = bound.name.partition(".")
     mine = [r for r in results if r.attack == attack and not r.point and r.on != "plain update"]
+    if _seeks_least(bound):
+        return min((v for r in mine if (v := r.figures.get(figure)) is not None), default=None)
     return _most(mine, figure)
 
 

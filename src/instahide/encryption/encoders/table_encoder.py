@@ -24,6 +24,7 @@ from instahide.encryption.encoders.registry import require_own_name
 from instahide.encryption.encoders.secret_random import SecretRandom
 from instahide.encryption.exposure import Exposure, limit_error
 from instahide.encryption.privacy import DELTA
+from instahide.encryption.sampling.partner_pools import PartnerPools, pools_of_tables
 from instahide.encryption.scheme import Scheme
 from instahide.errors import SchemeError
 from instahide.utils.row_indices import row_indices
@@ -202,6 +203,13 @@ def open_encoder(
     if isinstance(method, Scheme):
         return Encoder(method, images, public, exposure=exposure, participant=participant)
     return TableEncoder(method, images, public, exposure=exposure, participant=participant)
+
+
+def pools_of(encoder: Encoder | TableEncoder) -> PartnerPools | None:
+    """The pools of an encoder's images and public images; None if all pictures are distinct."""
+    if isinstance(encoder, Encoder):
+        return encoder.pools
+    return pools_of_tables(encoder.images, encoder._source.public)
 
 
 def _pool(

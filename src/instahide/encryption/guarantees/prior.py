@@ -64,12 +64,15 @@ class PixelPrior:
         """Root mean square error of the prediction, in the unit range."""
         return math.sqrt(float(self.variances.mean()))
 
-    def statement(self, loss: float | None, std: Sequence[float] | None = None) -> str:
+    def statement(
+        self, loss: float | None, std: Sequence[float] | None = None, scope: str = ""
+    ) -> str:
         """The sentence on this floor that commands and reports print.
 
         Args:
             loss: largest mu^2 of an image; None if it is unknown, infinite without noise.
             std: as for `floor`.
+            scope: text that says which encodings the reconstruction is from.
         """
         name = "Error floor with a prior"
         if loss is None or not 0 < loss < math.inf:
@@ -79,9 +82,9 @@ class PixelPrior:
             return f"{name}: none (too many values of the public images are predictable)"
         return (
             f"{name}: mean squared error of at least {shown_floor(floor)}, so PSNR of at most "
-            f"{psnr_text(floor)} dB, for any reconstruction, on average over images like the "
-            f"{self.images:,} public ones. This rests on a prior estimated from them, and is false "
-            f"if an attacker predicts values better than to {self.deviation:.2g} of the range"
+            f"{psnr_text(floor)} dB, for any reconstruction{scope}, on average over images like "
+            f"the {self.images:,} public ones. This rests on a prior estimated from them, and is "
+            f"false if an attacker predicts values better than to {self.deviation:.2g} of the range"
         )
 
     def floor(self, loss: float, std: Sequence[float] | None = None) -> float:

@@ -112,6 +112,30 @@ class PartnerPools:
         private, public = np.unique(self.private_ids), np.unique(self.public_ids[self.public.rows])
         return len(private), len(public), len(np.intersect1d(private, public))
 
+    @property
+    def private_in_public(self) -> int:
+        """The number of private rows that are drawn as public images too, and so more often."""
+        return int((self.shared[:, 1] > self.shared[:, 0]).sum())
+
+    def public_draws(self, scheme: Scheme) -> NDArray[np.float64]:
+        """How often a mix draws each private picture as a public one, on average and at most.
+
+        Public rows of pictures that are in the mix already are not drawn. The others are then
+        drawn more often; this is bounded by the largest k - 1 pictures.
+
+        Returns:
+            (N,) for each private row; the rows of one picture share its draws.
+        """
+        each = np.zeros(len(self.private_ids))
+        if not self.private_in_public:
+            return each
+        _, sizes = np.unique(self.public_ids[self.public.rows], return_counts=True)
+        left = sizes.sum() - np.sort(sizes)[::-1][: scheme.k - 1].sum()
+        _, begin, end = self.private.places.T
+        found = np.diff(self.shared, axis=1)[:, 0] * scheme.public_k / max(left, 1)
+        each[self.private.rows] = np.minimum(found, 1) / (end - begin)
+        return each * min(1.0, scheme.public_k / each.sum())
+
     def only(self, rows: NDArray[np.int64]) -> PartnerPools:
         """The pools with only these private rows, renumbered from 0.
 
@@ -213,6 +237,16 @@ def partner_pools(ids: Ids, images: ImageSource, public: ImageSource | None) -> 
     if isinstance(images, ImageTable) and isinstance(public, ImageTable):
         return _table_pools(ids, images, public)
     return known_partner_pools(ContentIds.of(images, ids), public)
+
+
+def pools_of_tables(images: ImageTable, public: ImageTable | None) -> PartnerPools | None:
+    """The pools of an encoder of ``images``, before it is made; None if all are distinct.
+
+    Raises:
+        DataError: the pixels of both seem to be in different units.
+    """
+    like = None if public is None else public.with_pixels_like(images)
+    return partner_pools(images.content_ids, images, like)
 
 
 def require_enough_images(scheme: Scheme, pools: PartnerPools | None) -> None:
