@@ -86,7 +86,7 @@ def estimate_cost(
 
 
 def _public_draws(publication: Publication, pools: PartnerPools | None) -> NDArray[np.float64]:
-    """(N,) how often a mix of a scheme draws each private image from the public pool, at most."""
+    """(N,) about how often a mix of a scheme draws each private image from the public pool."""
     method = publication.method
     if pools is None or not isinstance(method, Scheme):
         return np.zeros(len(publication.images))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -208,9 +208,10 @@ class TrainingState:
         """
         buffers = {buffer.data_ptr() for buffer in self.model.buffers()}
 
-        def blend(averaged: list[Tensor], current: list[Tensor], count: Any) -> None:
+        def blend(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Any) -> None:
             if not current[0].is_floating_point():
-                torch._foreach_copy_(averaged, current)
+                for mine, new in zip(averaged, current, strict=True):
+                    mine.copy_(new)
                 return
             warm = min(decay, (1 + self.step) / (10 + self.step))
             get_ema_multi_avg_fn(warm)(averaged, current, count)  # type: ignore[no-untyped-call]

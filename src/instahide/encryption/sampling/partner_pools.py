@@ -118,7 +118,7 @@ class PartnerPools:
         return int((self.shared[:, 1] > self.shared[:, 0]).sum())
 
     def public_draws(self, scheme: Scheme) -> NDArray[np.float64]:
-        """How often a mix draws each private picture as a public one, on average and at most.
+        """About how often a mix draws each private picture as a public one; the sum is a bound.
 
         Public rows of pictures that are in the mix already are not drawn. The others are then
         drawn more often; this is bounded by the largest k - 1 pictures.
@@ -134,7 +134,7 @@ class PartnerPools:
         _, begin, end = self.private.places.T
         found = np.diff(self.shared, axis=1)[:, 0] * scheme.public_k / max(left, 1)
         each[self.private.rows] = np.minimum(found, 1) / (end - begin)
-        return each * min(1.0, scheme.public_k / each.sum())
+        return np.asarray(each * min(1.0, scheme.public_k / each.sum()))
 
     def only(self, rows: NDArray[np.int64]) -> PartnerPools:
         """The pools with only these private rows, renumbered from 0.
