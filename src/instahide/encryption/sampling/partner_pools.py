@@ -134,7 +134,8 @@ class PartnerPools:
         _, begin, end = self.private.places.T
         found = np.diff(self.shared, axis=1)[:, 0] * scheme.public_k / max(left, 1)
         each[self.private.rows] = np.minimum(found, 1) / (end - begin)
-        return each * min(1.0, scheme.public_k / each.sum())
+        most: NDArray[np.float64] = each * min(1.0, scheme.public_k / float(each.sum()))
+        return most
 
     def only(self, rows: NDArray[np.int64]) -> PartnerPools:
         """The pools with only these private rows, renumbered from 0.
