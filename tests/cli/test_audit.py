@@ -133,6 +133,34 @@ def test_an_audit_says_what_came_back_and_stands_in_ci(given: Path, tmp_path: Pa
     holds_no_key_and_no_pairing(tmp_path / "out")
 
 
+@pytest.mark.parametrize(("only", "code"), [((), 3), (("--only", "averaging-absolute"), 0)])
+def test_an_attack_that_cannot_be_loaded_is_missing_unless_others_were_named(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: tuple[str, ...], code: int
+) -> None:
+    from typer.testing import CliRunner
+
+    from instahide.attacks import registry
+    from instahide.cli.main import app
+
+    name = "averaging-absolute"
+    found = registry.Registered(
+        {name: registry.registered().attacks[name]},
+        {"strong (no_such_package:Attack)": "ModuleNotFoundError"},
+    )
+    monkeypatch.setattr(registry, "registered", lambda: found)
+    out = tmp_path / "out"
+    result = CliRunner().invoke(
+        app,
+        ["audit", str(given / "encoded"), "--images", str(given / "images"), "--out", str(out),
+         "--fail-if", "recovered>1", *only],
+    )  # fmt: skip
+    assert result.exit_code == code, result.output
+    said = " ".join(result.output.split())
+    assert ("attack could be loaded (strong (no_such_package:Attack))" in said) == (code == 3)
+    assert report(out)["complete"] == (code == 0)
+    assert report(out)["thresholds"][0]["value"] <= 1
+
+
 @pytest.mark.slow
 def test_a_killed_audit_goes_on_with_what_is_missing(given: Path, tmp_path: Path) -> None:
     site, out = third_party.install(tmp_path / "site", "Hangs"), tmp_path / "out"
