@@ -60,7 +60,8 @@ def test_volumes_are_recovered_from_their_encodings(
 
 
 def test_without_a_mask_volumes_are_recovered_exactly() -> None:
-    matches = attacked(*observed(Scheme.mixup(2), copies=8))
+    # With 8 encodings of each, two of the images are missed now and then.
+    matches = attacked(*observed(Scheme.mixup(2), copies=12))
     assert matches.recognizable == IMAGES
     assert matches.ssim.min() > 0.99
 
