@@ -196,8 +196,8 @@ SECTIONS = {
         "[NeuraCrypt](https://arxiv.org/abs/2108.07256) recover more. Only ε is a guarantee, and "
         "one above 20 promises next to nothing. DP-SGD has a noise multiplier of 1, and is "
         "untuned. A method without a row has not been measured on these images. Times are CPU "
-        "times of one pass over the same images, as medians of three turns in one process. `python "
-        "-m experiments.encoders` measures the encoders.",
+        "times of one pass over the same images, as medians of three turns in one process (`python "
+        "-m experiments.training_time`). `python -m experiments.encoders` measures the encoders.",
         rivals_table.table,
     ),
     "cost": Section(
