@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +30,7 @@ from instahide.audit.scoring.reconstruction import (
     to_pixels,
 )
 from instahide.audit.scoring.registration import registered
+from instahide.data.duplicates.content_hash import duplicate_row_ids
 from instahide.utils.optional_deps import requires_extra
 
 
@@ -295,9 +295,7 @@ def _ssim_of_mean_colour(originals: Tensor) -> Tensor:
 
 def pictures_of(images: Tensor) -> Tensor:
     """(N,) int64 numbers of the ``images`` (N, ...), equal for equal images."""
-    numbers: dict[bytes, int] = {}
-    names = (hashlib.sha256(image.numpy().tobytes()).digest() for image in images.cpu())
-    return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
+    return torch.from_numpy(duplicate_row_ids(images.cpu().numpy()))
 
 
 def _nearest(images: Tensor, candidates: Tensor, rows: Tensor, pictures: Tensor) -> Tensor:
