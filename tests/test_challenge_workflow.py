@@ -102,6 +102,7 @@ def submit(place: Place, name: str = "mine", **facts: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_submission_is_scored(place: Place) -> None:
     submit(place, attack="$(touch pwned) ## `x`")
     done = place.copied()
@@ -115,6 +116,7 @@ def test_a_submission_is_scored(place: Place) -> None:
     assert not list(place.root.rglob("pwned"))
 
 
+@pytest.mark.slow
 def test_a_submission_to_another_challenge_fails_and_says_why(place: Place) -> None:
     folder = submit(place)
     text = (folder / "submission.json").read_text()
@@ -126,6 +128,7 @@ def test_a_submission_to_another_challenge_fails_and_says_why(place: Place) -> N
     assert "Error: The submission is of the challenge 000" in (place.root / "summary").read_text()
 
 
+@pytest.mark.slow
 def test_a_pickle_is_not_read(place: Place) -> None:
     folder = submit(place)
     np.save(folder / "decryption.npy", np.array([{}], dtype=object))

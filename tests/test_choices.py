@@ -36,6 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, module: object, *options: object) -> No
 
 
 # PyTorch's, of hooks that Opacus puts on the first layer.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 def test_choices_are_measured_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -56,6 +56,7 @@ PUBLIC = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("home", "name"), PUBLIC)
 def test_the_example_of_a_public_name_runs(home: str, name: str) -> None:
     if home.startswith("instahide.integrations.lightning"):

@@ -28,6 +28,7 @@ def test_the_tree_names_every_class_and_its_example_runs():
 FOREIGN = {"--head", "--object-store-memory", "--upgrade"}
 
 
+@pytest.mark.slow
 def test_only_the_command_line_names_its_options():
     root = Path(errors.__file__).parent
     for path in root.rglob("*.py"):

@@ -75,6 +75,7 @@ def test_three_participants_teach_one_network(split: list[str], tmp_path: Path) 
 LEARNT = 0.6
 
 
+@pytest.mark.slow
 def test_jax_learns_from_encodings() -> None:
     found = figures([str(EXAMPLES / "jax_training.py")], JAX_PLATFORMS="cpu")
     assert found["accuracy"] > LEARNT
@@ -125,6 +126,7 @@ def test_lightning_learns_from_encodings(
 HOSPITALS = EXAMPLES / "hospitals"
 
 
+@pytest.mark.slow
 def test_scans_of_three_clinics_are_what_the_example_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def finished(process: subprocess.Popen[str]) -> list[str]:
     return printed.splitlines()
 
 
+@pytest.mark.slow
 def test_accuracy_writes_every_run_once_and_sums_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_accuracy_writes_every_run_once_and_sums_up(
     assert out.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
     out, options = tmp_path / "accuracy.csv", ("--epochs=4", "--schemes=plain")
     process = started(*options, out=out)
@@ -241,6 +243,7 @@ def test_distributed_writes_every_run_once_and_sums_up(tmp_path: Path) -> None:
     assert json.loads(printed[0])["seeds"] == 1
 
 
+@pytest.mark.slow
 def test_demixing_is_measured_once_and_the_page_shows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +263,7 @@ def test_demixing_is_measured_once_and_the_page_shows_it(
     assert demixing.table(records.rows_of(measured)) in page
 
 
+@pytest.mark.slow
 def test_membership_is_measured_once_and_the_page_shows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ def said(html: str, pattern: str) -> dict[str, float]:
     return {name: float(match[1]) for name, match in found.items() if match is not None}
 
 
+@pytest.mark.slow
 def test_averaging_opens_mixup_and_the_mask_only_hides_signs(stage: DemoImages) -> None:
     html = run_attack(stage, next(iter(stage.choices.values())), AVERAGING, 50)
     alike, nothing = said(html, r"mean SSIM of ([\d.]+)"), said(html, r"colour has ([\d.]+)")

@@ -80,6 +80,7 @@ def photograph(path: Path, colour: tuple[int, int, int]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @in_browser
 def test_it_opens_on_a_phone_and_asks_nothing_of_anybody(tmp_path: Path) -> None:
     """The one quick look: the rest is slow."""

@@ -138,6 +138,7 @@ def test_a_budget_is_of_wall_time_unless_said_otherwise() -> None:
     assert first > budget.left > 0
 
 
+@pytest.mark.slow
 def test_attacks_load_neither_truth_nor_keys_of_an_encoder() -> None:
     """In a process of their own: nothing that they import knows the scorer's side."""
     modules = sorted({value.split(":")[0] for value in declared().values()})

@@ -56,6 +56,7 @@ def test_a_mixup_is_taken_apart(digits: tuple[ImageTable, ImageTable]) -> None:
     assert found["steps"] == 250
 
 
+@pytest.mark.slow
 def test_under_the_mask_less_comes_back(digits: tuple[ImageTable, ImageTable]) -> None:
     mixup, masked = (
         figures(Demixing(steps=100), *seen(digits, scheme))
@@ -70,6 +71,7 @@ def photographs() -> tuple[ImageTable, ImageTable]:
     return tables(30)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_keys")
 def test_the_signs_of_color_images_are_predicted_without_images_of_the_attacker(
     photographs: tuple[ImageTable, ImageTable],
@@ -85,6 +87,7 @@ def test_the_signs_of_color_images_are_predicted_without_images_of_the_attacker(
     assert found["ssim_of_encoding"] > found["ssim_of_nothing"]
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_predicted_signs(
     photographs: tuple[ImageTable, ImageTable],
 ) -> None:
@@ -114,6 +117,7 @@ def test_public_images_are_learned_to_be_left_out() -> None:
     assert (total >= 0.3 - 1e-5).all()
 
 
+@pytest.mark.slow
 def test_shadow_coefficients_explain_the_encodings() -> None:
     shadow = ImageTable.from_arrays(natural(40, 5))
     batch = next(shadow_batches(shadow, Scheme.mixup(3), images=10, encodings=15))

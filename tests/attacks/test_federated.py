@@ -141,6 +141,7 @@ def test_rough_encodings_are_reported_by_how_much() -> None:
     assert 8 < figures["encoding_psnr_mean"] < 20
 
 
+@pytest.mark.slow
 def test_updates_that_were_not_inverted_are_left_out() -> None:
     observation, truth = federation(FEDSGD, 4)
     found = FederatedAttack(inversion=Rough(0.0, (0, 3))).run(observation, Budget(), no_progress)
@@ -159,6 +160,7 @@ class KilledError(Exception):
     """As if the process had been killed."""
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on(tmp_path: Path) -> None:
     observation, _ = federation(FEDSGD, 4)
     for after in ("inversion", "groups", "final recovery"):
@@ -181,6 +183,7 @@ def test_interrupted_it_goes_on(tmp_path: Path) -> None:
     assert torch.equal(resumed.images.assignment, whole.images.assignment)
 
 
+@pytest.mark.slow
 def test_a_folder_is_of_one_attack(tmp_path: Path) -> None:
     observation, _ = federation(FEDSGD, 3)
     FederatedAttack(folder=tmp_path).run(observation, Budget(), no_progress)
@@ -193,6 +196,7 @@ def test_a_folder_is_of_one_attack(tmp_path: Path) -> None:
         FederatedAttack(folder=tmp_path).run(observation, Budget(), no_progress)
 
 
+@pytest.mark.slow
 def test_without_time_it_reconstructs_from_what_there_is() -> None:
     observation, truth = federation(FEDSGD, 4)
     budget = Budget(40, clock=ticks())
@@ -216,6 +220,7 @@ def test_an_inversion_that_was_cut_short_is_tried_again(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("update-*"))
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_is_left_to_deep_leakage() -> None:
     images = ImageTable.from_arrays(natural(2, 1, 8)[:, :1], np.arange(2))
     observation, truth = observe_federation(

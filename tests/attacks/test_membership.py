@@ -70,6 +70,7 @@ def figures(attack: LossThreshold | LikelihoodRatio, scheme: Scheme) -> dict[str
     return dict(found.statistics) | dict(score(found, observation, truth).summary)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_keys")
 @pytest.mark.parametrize("attack", [LossThreshold(), LikelihoodRatio(networks=8, recipe=RECIPE)])
 def test_a_network_that_learned_by_heart_tells_all(
@@ -80,6 +81,7 @@ def test_a_network_that_learned_by_heart_tells_all(
     assert found["membership_auc_low"] <= found["membership_auc"] <= found["membership_auc_high"]
 
 
+@pytest.mark.slow
 def test_a_network_that_never_saw_them_tells_nothing() -> None:
     """The area's deviation is 0.053 where there is nothing to tell: 5 of them, once in 10^6."""
     observation, truth = trained(Scheme.plain())
@@ -91,6 +93,7 @@ def test_a_network_that_never_saw_them_tells_nothing() -> None:
         assert abs(score(found, seen, secret).summary["membership_auc"] - 0.5) < 0.265
 
 
+@pytest.mark.slow
 def test_shadow_networks_train_on_encodings_under_other_keys() -> None:
     """Under InstaHide these networks give less away, and the attacker knows it: see the gap."""
     plain, masked = (

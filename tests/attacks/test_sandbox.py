@@ -71,6 +71,7 @@ def test_an_attack_of_which_a_part_was_cut_short_ran_out_of_time(
     assert (answer.state, answer.out_of_time) == ("done", short)
 
 
+@pytest.mark.slow
 def test_an_attack_that_does_not_end_is_ended(
     seen: tuple[EncodingObservation, GroundTruth], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ def figures_of(private: ImageTable, scheme: Scheme) -> dict[str, float]:
     return dict(StatisticalTests().run(observation, Budget(), no_progress).statistics)
 
 
+@pytest.mark.slow
 def test_encodings_of_one_image_are_alike_under_mixup(private: ImageTable) -> None:
     figures = figures_of(private, Scheme.mixup(4))
     assert figures["distances_signed_p"] < 1e-6
@@ -27,6 +28,7 @@ def test_encodings_of_one_image_are_alike_under_mixup(private: ImageTable) -> No
     assert figures["classifier_signed_effect"] > 0.7
 
 
+@pytest.mark.slow
 def test_signs_hide_it_and_absolute_values_do_not(private: ImageTable) -> None:
     """Effects vary from run to run by 0.005 and 0.012: all bounds are seven deviations away."""
     figures = figures_of(private, Scheme.inside(4))
@@ -39,6 +41,7 @@ def test_signs_hide_it_and_absolute_values_do_not(private: ImageTable) -> None:
     assert figures["classifier_absolute_p"] < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", [values_test, distances_test])
 def test_p_values_of_noise_are_uniform(test: object) -> None:
     """Groups without a meaning: 60 p-values, of which 5% are below 0.05, 20 never are."""

@@ -40,6 +40,7 @@ def audited(folder: Path, of: AuditTarget, names: Sequence[str]) -> list[AttackR
     return list(Session.open(folder, of).run(wanted, registered().attacks, 4.0, Silent()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 def test_each_recovers_images_although_its_budget_ends_early(name: str, tmp_path: Path) -> None:
     (result,) = audited(tmp_path / "audit", target(), [name])
@@ -51,6 +52,7 @@ def test_each_recovers_images_although_its_budget_ends_early(name: str, tmp_path
     assert result.pictures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize(
     ("changes", "reason"),
@@ -67,6 +69,7 @@ def test_each_refuses_what_it_cannot_attack(
     assert reason in result.reason
 
 
+@pytest.mark.slow
 def test_they_refuse_what_they_alone_need(tmp_path: Path) -> None:
     three = replace(target(), encoder=Scheme.inside(3))
     (carlini,) = audited(tmp_path / "three", three, ["carlini"])

@@ -113,6 +113,7 @@ def test_a_rehearsal_takes_whole_groups_where_it_can(count: int, each: int) -> N
     assert np.ptp(sizes) <= 1
 
 
+@pytest.mark.slow
 def test_the_report_says_how_many_groups_were_identified(tmp_path: Path) -> None:
     subject = target(images())
     session = Session.open(tmp_path / "audit", subject)

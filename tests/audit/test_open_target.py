@@ -55,6 +55,7 @@ def made(folder: Path) -> float:
     return float(np.mean(counts)) / K
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copies", [None, 2])
 @pytest.mark.parametrize("kills", [0, 3])
 def test_epochs_that_a_kill_repeated_count(kills: int, copies: int | None, tmp_path: Path) -> None:
@@ -92,6 +93,7 @@ def test_the_guarantee_is_that_of_all_encodings(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_without_a_count_says_so_and_a_damaged_count_is_refused(tmp_path: Path) -> None:
     start(settings(tmp_path, epochs=1), tmp_path / "run")
     count = tmp_path / "run/copies.json"
@@ -106,6 +108,7 @@ def test_a_run_without_a_count_says_so_and_a_damaged_count_is_refused(tmp_path: 
     assert "interrupted" in audited(tmp_path).settings["encodings of each image"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_first_epochs_were_not_counted_stays_without_a_count(tmp_path: Path) -> None:
     """Such as one of an earlier version that is resumed."""
     with pytest.raises(KeyboardInterrupt):

@@ -67,6 +67,7 @@ def run(
     return silent.begun
 
 
+@pytest.mark.slow
 def test_results_are_kept_one_by_one_and_not_made_again(
     tmp_path: Path, attacker: IsolatedRunner
 ) -> None:
@@ -352,6 +353,7 @@ def test_a_result_can_be_read_back() -> None:
     assert AttackResult.model_validate(first.model_dump()) == first
 
 
+@pytest.mark.slow
 def test_the_scorer_adds_the_ceiling_of_a_reconstruction(
     tmp_path: Path, attacker: IsolatedRunner
 ) -> None:
@@ -372,6 +374,7 @@ def test_the_scorer_adds_the_ceiling_of_a_reconstruction(
     assert ceiling.images_recognizable + ceiling.not_enough_information == 16
 
 
+@pytest.mark.slow
 def test_there_is_a_ceiling_where_the_attack_does_not_begin(
     tmp_path: Path, attacker: IsolatedRunner
 ) -> None:
@@ -395,6 +398,7 @@ def test_encodings_that_fill_the_memory_have_no_ceiling(monkeypatch: pytest.Monk
     assert scene.ceiling(None) is None
 
 
+@pytest.mark.slow
 def test_gradients_are_inverted_for_what_a_participant_would_send(
     tmp_path: Path, attacker: IsolatedRunner
 ) -> None:
@@ -437,6 +441,7 @@ def test_batch_norm_statistics_are_those_of_the_network_that_a_run_has_trained()
     assert trained.score(found)[0]["images_sought"] == 1
 
 
+@pytest.mark.slow
 def test_all_updates_of_a_participant_are_attacked_and_summed_up(
     tmp_path: Path, attacker: IsolatedRunner
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_search_on_digits_survives_a_kill_and_its_file_is_taken(tmp_path: Path
     assert not (out / SETTINGS).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "found", "described"),
     [

@@ -79,6 +79,7 @@ def report(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_ceiling_stands_beside_the_attack_everywhere(given: Path, tmp_path: Path) -> None:
     out = tmp_path / "audit"
     done = audit(given, out, "--only", "reconstruction", "--budget", "10m", "--json")
@@ -295,6 +296,7 @@ def test_a_run_is_taken_as_its_settings_say(tmp_path: Path) -> None:
     assert "Audit each of those: a, b" in refused(tmp_path / "run", "--images", "digits")
 
 
+@pytest.mark.slow
 def test_encodings_are_attacked_with_the_pixels_and_labels_they_were_made_of(
     tmp_path: Path,
 ) -> None:

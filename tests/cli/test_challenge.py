@@ -140,6 +140,7 @@ def test_a_submission_named_like_a_baseline_is_refused(run: Run) -> None:
     assert not Path("board.csv").exists()
 
 
+@pytest.mark.slow
 def test_baselines_begin_a_leaderboard(run: Run) -> None:
     once = ("--images", "6", "--copies", "1", "--k", "4", "--private-k", "1")
     run("make", "digits", *PRACTICE, *once, *FOLDERS)

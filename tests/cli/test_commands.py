@@ -73,6 +73,7 @@ def test_train_has_an_option_for_every_setting(monkeypatch: pytest.MonkeyPatch) 
     assert {"--out", "--config", "--resume", "DATA"} <= set(re.findall(r"--[\w-]+|[A-Z]+", text))
 
 
+@pytest.mark.slow
 def test_train_predict_and_what_they_write(tmp_path: Path) -> None:
     weights = [word for weight in (1, 2) * 5 for word in ("--class-weights", str(weight))]
     text = ok("train", *SMALL, "--k", "4", "--out", "run", *weights)
@@ -106,6 +107,7 @@ def test_settings_come_from_a_file_and_options_on_top(tmp_path: Path) -> None:
     assert (settings["scheme"], settings["epochs"], settings["flip"]) == ("plain", 1, False)
 
 
+@pytest.mark.slow
 def test_fresh_crops_come_from_photographs(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)).save(
         (tmp_path / "photos-of-mine").with_suffix(".png")
@@ -115,6 +117,7 @@ def test_fresh_crops_come_from_photographs(tmp_path: Path) -> None:
     ok("train", *SMALL, "--fresh-crops", "--public", "mine", "--out", "run")
 
 
+@pytest.mark.slow
 def test_show_draws_every_scheme(tmp_path: Path) -> None:
     for scheme in ("cross", "inside", "mixup", "plain"):
         ok("show", "digits", "--scheme", scheme, "--images", "2", "--out", "s.png")
@@ -286,6 +289,7 @@ def test_a_killed_run_resumes_to_its_end(tmp_path: Path) -> None:
     assert "epochs: 50 here, 12 there" in refused.output
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     process = start("train", *SMALL[:1], "--epochs", "500", "--out", "run")
     wait_for(tmp_path / "run/checkpoint.safetensors", process)
@@ -296,6 +300,7 @@ def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_explained_and_leaves_no_torn_file(tmp_path: Path) -> None:
     """A limit on file sizes fails a write in its middle, as a full disk does."""
     limit = 100_000

@@ -154,6 +154,7 @@ def test_a_folder_imports_no_package_that_was_not_typed() -> None:
     assert "cannot be made" in answer or "not block-scrambling" in answer
 
 
+@pytest.mark.slow
 def test_an_audit_of_another_encoder_says_what_it_leaves_out() -> None:
     said("train", "images.npz", *SCRAMBLED, "--epochs", "2", "--out", "run")
     answer = said(
@@ -173,6 +174,7 @@ def test_an_audit_of_another_encoder_says_what_it_leaves_out() -> None:
     assert "no guarantee of the encoder block-scrambling" in answer
 
 
+@pytest.mark.slow
 def test_an_audit_plays_the_game_of_distinguishing() -> None:
     said("train", "images.npz", "--encoder", "plain", "--epochs", "1", "--out", "run")
     answer = said(

@@ -357,6 +357,7 @@ def stopped(child: int, ledger: Path) -> Iterator[None]:
         os.kill(child, signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_and_the_first_goes_on(
     processes: Encrypter, tmp_path: Path
 ) -> None:
@@ -371,6 +372,7 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(
     assert "12,000 encodings, complete" in ok("verify", "enc")
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_folder_that_resumes(processes: Encrypter, tmp_path: Path) -> None:
     child = begin(processes, tmp_path, "--copies", "300")
     os.kill(child, signal.SIGINT)

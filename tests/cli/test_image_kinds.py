@@ -63,6 +63,7 @@ def test_encodings_are_made_checked_and_described(kind: str) -> None:
     assert shape in ok("info", "encoded")
 
 
+@pytest.mark.slow
 def test_training_prediction_and_export(kind: str, model: str) -> None:
     ok("train", "images.npz", *TRAIN, "--model", model, "--out", "run")
     ok("predict", "run", "images.npz", "--queries", "2", "--out", "p.csv")
@@ -156,6 +157,7 @@ def test_a_challenge_is_of_images(kind: str) -> None:
     assert not Path("truth").exists()
 
 
+@pytest.mark.slow
 def test_a_network_of_monai_from_training_to_deployment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_training_and_prediction(place: Path) -> None:
     assert f"{PLACE}/no" in said("train", f"{PLACE}/no", "--out", f"{PLACE}/c", code=2)
 
 
+@pytest.mark.slow
 def test_pictures_pools_and_challenges(place: Path) -> None:
     inside = ("--scheme", "inside", "--k", "2")
     drawn = said("show", f"{PLACE}/data", *inside, "--images", "2", "--out", f"{PLACE}/s.png")
@@ -113,6 +114,7 @@ def test_pictures_pools_and_challenges(place: Path) -> None:
     assert f"{PLACE}/no.csv" in wrong
 
 
+@pytest.mark.slow
 def test_audits(place: Path) -> None:
     said("encrypt", f"{PLACE}/data", "--out", f"{PLACE}/enc", "--scheme", "inside", "--k", "2")
     found = said(

@@ -114,6 +114,7 @@ def test_a_typing_error_is_answered_with_one_suggestion(typed: list[str], meant:
     assert result.output.count(f"'{meant}'") == 1
 
 
+@pytest.mark.slow
 def test_help_of_a_command_loads_no_torch() -> None:
     program = (
         "import sys; from typer.testing import CliRunner; from instahide.cli.main import app; "
@@ -160,6 +161,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.slow
 def test_json_is_one_object_of_the_results(here: Path) -> None:
     for arguments in QUICK:
         result = run(*arguments, "--json")
@@ -167,6 +169,7 @@ def test_json_is_one_object_of_the_results(here: Path) -> None:
         assert isinstance(json.loads(result.stdout), dict), arguments
 
 
+@pytest.mark.slow
 def test_quiet_prints_results_alone(here: Path) -> None:
     for arguments in QUICK:
         result = run(*arguments, "--quiet")
@@ -178,6 +181,7 @@ def test_quiet_prints_results_alone(here: Path) -> None:
     assert "Remedy:" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_violated_bound_is_told_by_the_exit_code_under_json(here: Path) -> None:
     run("encrypt", "images.npz", *INSIDE, "--out", "enc")
     result = run(*QUICK[9], "--fail-if", "labels.class_sets_right>=0", "--json")

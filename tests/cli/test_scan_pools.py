@@ -59,6 +59,7 @@ def private_patches() -> None:
     np.savez("private.npz", images=pixels[:, None], labels=(means > np.median(means)).astype(int))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [WINDOW, [], [*WINDOW, "--rescale"]])
 def test_ct_patches_are_encrypted_and_trained_on_with_a_pool_of_cts(window: list[str]) -> None:
     ct_series(Path("cts", "a"), start=100)

@@ -28,6 +28,7 @@ def test_digits():
     np.testing.assert_array_equal(open_images("digits").pixels, split.train.pixels)
 
 
+@pytest.mark.slow
 def test_mnist_5k_is_balanced_and_parsed_once(monkeypatch):
     split = open_split("mnist-5k")
     assert split.train.shape == split.test.shape == (1, 28, 28)

@@ -188,6 +188,7 @@ def test_a_killed_encryption_resumes_to_its_end(
     assert work(processes, source, scheme, 3) >= 3
 
 
+@pytest.mark.slow
 def test_groups_are_counted_exactly_over_kills(processes: Encrypter, source: Path) -> None:
     assert work(processes, source, "inside", 3, group=4) >= 3
 

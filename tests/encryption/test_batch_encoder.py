@@ -71,6 +71,7 @@ schemes = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(
     scheme=schemes,
     pool=st.sets(st.integers(0, COUNT - 1), min_size=4),

@@ -83,6 +83,7 @@ def test_other_sizes_take_memory_of_their_own() -> None:
     assert large((1, *LARGE[1:])).data_ptr() != place
 
 
+@pytest.mark.slow
 def test_threads_never_share_memory() -> None:
     def use(number: int) -> bool:
         fine = True

@@ -368,6 +368,7 @@ def test_a_query_of_one_sign_is_hidden_by_varied_public_images() -> None:
     assert encoder.encode(np.array([0])).images.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("least", [1, 4])
 def test_as_many_images_as_a_mix_holds_are_enough(least: int) -> None:
     scheme = Scheme.inside(4, private_k=4) if least == 4 else Scheme.cross(3, private_k=1)
@@ -422,6 +423,7 @@ class Raw:
         return len(self.images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 1e-5])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 def test_a_source_of_raw_pixels_is_encoded_as_its_table(dtype: Any, noise: float) -> None:

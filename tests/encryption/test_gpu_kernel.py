@@ -119,6 +119,7 @@ def test_a_kernel_that_forgets_a_mask_is_refused_on_its_first_use(
         device.require_right_kernel()
 
 
+@pytest.mark.slow
 def test_the_kernel_compiles_for_gpus_that_pytorch_supports() -> None:
     program = f"""
 import triton

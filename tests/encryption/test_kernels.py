@@ -116,6 +116,7 @@ AUGMENTATIONS = st.builds(Augmentation, st.sampled_from([0, 1, 4, 50, 127]), st.
 SHAPES = st.tuples(st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40))
 
 
+@pytest.mark.slow
 @given(
     kind=st.sampled_from(KINDS),
     private_k=st.integers(1, 8),
@@ -367,6 +368,7 @@ def test_memory_is_asked_for_and_what_is_not_there_does_no_harm() -> None:
     assert all("llvm.prefetch" in code for code in ask.inspect_llvm().values())
 
 
+@pytest.mark.slow
 def test_a_compiled_kernel_is_kept_for_the_next_process() -> None:
     on_cpu(inputs(4, np.uint8, augmentation=Augmentation(1)))
     program = (

@@ -33,6 +33,7 @@ def snapshot(stream: KeyStream) -> KeyStream:
     return twin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["libc-fork", "clone"])
 @pytest.mark.parametrize("entropy", ["fresh", "repeated"])
 def test_a_fork_that_python_does_not_see_draws_other_keys(way: str, entropy: str) -> None:

@@ -27,6 +27,7 @@ def public() -> ImageTable:
     return ImageTable.from_arrays(natural(60, 9, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "options", "runs", "more"),
     [

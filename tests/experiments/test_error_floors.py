@@ -37,6 +37,7 @@ def _fewer(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> N
         cached.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", FEW, ids=str)
 def test_a_few_settings_keep_their_floors(setting: Setting) -> None:
     found = error_floors.measure(setting, steps=0)
@@ -84,6 +85,7 @@ def test_estimators_that_know_a_prior_are_better_than_the_estimate() -> None:
         assert after < before, name
 
 
+@pytest.mark.slow
 def test_a_network_learns_to_denoise() -> None:
     generator = np.random.default_rng(0)
     flat = np.repeat(generator.random((200, 1, 1, 1)), 64, axis=1).reshape(200, 1, 8, 8)

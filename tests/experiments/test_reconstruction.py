@@ -47,6 +47,7 @@ def test_the_published_attack_gets_every_victim_that_ours_gets(
             assert (victim, "none", name) not in runs
 
 
+@pytest.mark.slow
 def test_colors_are_corrected_or_left_out_of_one_and_the_same_recovery(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

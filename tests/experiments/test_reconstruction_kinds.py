@@ -33,6 +33,7 @@ def test_a_stamp_is_pasted_in_the_middle_of_its_background() -> None:
     assert np.ptp(red[1]) < np.ptp(red[0])
 
 
+@pytest.mark.slow
 def test_medical_images_are_all_different_in_each_draw_and_gray_ones_have_equal_channels() -> None:
     pytest.importorskip("nibabel")
     first, second = (victims.private_images("medical", draw, 20) for draw in (1, 2))

@@ -45,6 +45,7 @@ def never_waiting() -> Iterator[None]:
 OURS = {"folder", "remote folder", "manifest", "scheme", "shard"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(READERS) - OURS))
 def test_no_reader_waits_for_a_pipe(name, tmp_path, never_waiting):
     reader = READERS[name]
@@ -118,6 +119,7 @@ def test_memory_is_not_taken_before_sizes_are_checked(name, tmp_path):
     assert peak < 1 << 23
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -215,6 +217,7 @@ print(instahide.__file__, tuple(encoder.encode(np.arange(4)).images.shape))
 """
 
 
+@pytest.mark.slow
 def test_numba_needs_no_folder_for_its_cache(tmp_path, read_only):
     root = tmp_path / "read-only"
     package = Path(open_images.__code__.co_filename).parents[1]

@@ -22,6 +22,7 @@ def test_every_seed_is_accepted(name, tmp_path):
         reader.read(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_readers_refuse_changed_files_by_one_kind_of_error(name, tmp_path):
     assert fuzz(name, range(FEW), tmp_path) == []

@@ -54,6 +54,7 @@ def keras_rows() -> None:
     check("Keras", "a wrapped loader given to `fit`", lambda: fit(encoded()), refusal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["jax", "keras"])
 def test_batches_of_arrays_are_encodings(library: str) -> None:
     if importlib.util.find_spec(library) is None:

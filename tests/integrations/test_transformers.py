@@ -67,6 +67,7 @@ def trained(folder: Path, resume: str | None = None, **more: Any) -> tuple[Any, 
     return trainer, seen
 
 
+@pytest.mark.slow
 def test_trainer(tmp_path: Path) -> None:
     check("Hugging Face `Trainer`", "`get_train_dataloader` wrapped", lambda: trained(tmp_path)[1])
     checkpoint = str(tmp_path / "checkpoint-5")

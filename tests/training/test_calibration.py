@@ -201,6 +201,7 @@ def test_groups_are_not_divided() -> None:
     assert not set(map(bytes, kept.groups)) & set(map(bytes, held.groups))
 
 
+@pytest.mark.slow
 def test_a_run_stores_its_calibration_and_every_use_applies_it(tmp_path: Path) -> None:
     split = digit_pairs()
     trainer = trainer_of(split, "inside", k=2, epochs=4, queries=3)

@@ -166,6 +166,7 @@ def _epochs_in(file: Path) -> int:
     return len(read_tensors(file)[1]["history"]) if file.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_run_survives_sigkill_twice(tmp_path: Path) -> None:
     """A process killed in the middle, its successor too; the third reaches the same end."""
     path = tmp_path / "run"

@@ -72,6 +72,7 @@ def test_other_images_or_labels_of_equal_number_are_refused(
     assert len(start(run, tmp_path / "run", resume=True).history) == 2
 
 
+@pytest.mark.slow
 def test_another_ledger_is_refused_before_anything_is_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

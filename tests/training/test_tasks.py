@@ -53,6 +53,7 @@ def darkness() -> Split:
     return make_split(*map(measured, split))
 
 
+@pytest.mark.slow
 def test_findings_are_learnt_measured_and_predicted(tmp_path: Path) -> None:
     split = digit_pairs()
     trainer = trainer_of(split, "inside", k=2, epochs=12, queries=4)
@@ -69,6 +70,7 @@ def test_findings_are_learnt_measured_and_predicted(tmp_path: Path) -> None:
     assert bool(((found >= 0) & (found <= 1)).all())
 
 
+@pytest.mark.slow
 def test_values_come_out_in_their_own_unit(tmp_path: Path) -> None:
     split = darkness()
     trainer = trainer_of(split, "inside", k=2, epochs=10, queries=4)

@@ -56,6 +56,7 @@ def _network(seed: int = 0) -> nn.Module:
     return residual_network(10, stem=stem, widths=(16, 32), blocks=(1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [

@@ -52,6 +52,7 @@ def test_file_systems_without_locks_are_used_without_one(
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

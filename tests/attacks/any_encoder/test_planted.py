@@ -45,6 +45,7 @@ def figures(encoder: InstanceEncoder, attack: Any) -> dict[str, float]:
     return {**found.statistics, **score(found, seen, truth).summary}
 
 
+@pytest.mark.slow
 def test_plain_images_are_inverted() -> None:
     found = figures(Identity(), LearnedInversion(STEPS))
     assert found["images_recognizable"] == IMAGES
@@ -57,6 +58,7 @@ def test_plain_images_are_linked() -> None:
     assert found["linkage_true_at_1_percent_false"] > 0.8
 
 
+@pytest.mark.slow
 def test_plain_images_are_matched_with_known_images() -> None:
     # 25 steps of training leave a few images unmatched; by chance it would be one of sixty.
     found = figures(Identity(), KnownImageLinkage(STEPS))
@@ -64,17 +66,20 @@ def test_plain_images_are_matched_with_known_images() -> None:
     assert found["matched_by_chance"] == pytest.approx(1 / IMAGES)
 
 
+@pytest.mark.slow
 def test_plain_images_are_distinguished() -> None:
     found = figures(Identity(), Distinguishing(STEPS))
     assert found["distinguished"] > 0.85
     assert found["distinguished_low"] > 0.7
 
 
+@pytest.mark.slow
 def test_noise_is_not_inverted_more_often_than_by_chance() -> None:
     found = figures(PureNoise(), LearnedInversion(STEPS))
     assert found["images_recognizable"] <= found["recognizable_by_chance"] + 4
 
 
+@pytest.mark.slow
 def test_noise_is_not_linked() -> None:
     found = figures(PureNoise(), Linkage(STEPS))
     # The area has a deviation of about 0.04 for 120 pairs of each kind.
@@ -92,6 +97,7 @@ def test_noise_is_neither_matched_nor_distinguished(attack: Any, name: str) -> N
     assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["neuracrypt", "block-scrambling", "dp-instahide", "mixup"])
 def test_they_run_on_every_shape_of_encodings(name: str) -> None:
     encoder = encoder_named(name)
@@ -100,6 +106,7 @@ def test_they_run_on_every_shape_of_encodings(name: str) -> None:
         assert found["steps"] == 2
 
 
+@pytest.mark.slow
 def test_copies_under_one_key_of_the_data_set_are_linked() -> None:
     """Block scrambling repeats itself: nothing needs to be learned."""
     found = figures(encoder_named("block-scrambling"), Linkage(STEPS))
@@ -113,6 +120,7 @@ def _seen(encoder: ImageEncoder, **changes: Any) -> EncodingObservation:
     return observe(digits.subset(np.arange(20)), None, encoder, threat, shadow=shadow)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [LearnedInversion(), Linkage(), KnownImageLinkage()])
 def test_a_training_that_time_ended_is_cut_short(attack: Any) -> None:
     seen = _seen(Identity(), shadow=True, known_images=True)

@@ -101,6 +101,7 @@ def test_images_of_one_class_share_a_label_evenly() -> None:
     torch.testing.assert_close(found[:3], torch.tensor([[0.3, 0.3], [0.4, 0.2], [0.1, 0.5]]))
 
 
+@pytest.mark.slow
 def test_colours_are_learnt_from_shadow_images_and_come_nearer() -> None:
     shadow = ImageTable.from_arrays(natural(60, 7, 8))
     torch.manual_seed(0)
@@ -113,6 +114,7 @@ def test_colours_are_learnt_from_shadow_images_and_come_nearer() -> None:
     torch.testing.assert_close(out[:, :, 2:3, 4:5], alone)
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_an_assignment(planted: tuple[Tensor, Tensor, Tensor]) -> None:
     images, members, coefficients = planted
     encodings = encoded(images, weights(members, coefficients, IMAGES))
@@ -182,6 +184,7 @@ def test_sets_are_kept_that_starts_agree_on_and_that_differ() -> None:
     assert carlini_assignment._different(grown, core=2, small=1, count=3) == [1, 0]
 
 
+@pytest.mark.slow
 def test_all_of_the_published_attack_gives_images(planted: tuple[Tensor, Tensor, Tensor]) -> None:
     images, members, coefficients = planted
     observation = EncodingObservation(

@@ -44,6 +44,7 @@ def likeness(images: Tensor, wanted: Tensor) -> float:
     return float(torch.cosine_similarity(one.flatten(1), two.flatten(1), dim=1).abs().mean())
 
 
+@pytest.mark.slow
 def test_a_schedule_of_fewer_steps_is_cut_short() -> None:
     shadow = open_split("digits").train.subset(slice(0, 100))
     for steps, short in ((3, False), (10_000, True)):
@@ -78,6 +79,7 @@ def test_their_order_does_not_matter_nor_what_does_not_hold_the_image() -> None:
     torch.testing.assert_close(network(sizes[:, :4], shares[:, :4]), shown)
 
 
+@pytest.mark.slow
 def test_it_learns_to_show_images_it_has_not_seen() -> None:
     """By about 0.9, where untrained it is at 0.4 and other digits are at 0.6."""
     batch = other()

@@ -75,6 +75,7 @@ def pairs_of(count: int) -> Tensor:
     return torch.triu_indices(count, count, 1)
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_which_encodings_of_other_images_share_one(
     network: SimilarityNetwork, losses: list[float], seen: ShadowBatch
 ) -> None:

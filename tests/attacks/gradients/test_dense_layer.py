@@ -37,6 +37,7 @@ def figures(observation: UpdateObservation, truth: GroundTruth) -> dict[str, flo
     return {**found.statistics, **scored.summary, "worst": worst}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "training",
     [
@@ -60,6 +61,7 @@ def test_every_encoding_is_recovered_exactly(
     assert found["confirmed"] == 1
 
 
+@pytest.mark.slow
 def test_labels_of_a_gradient_are_exact(photographs: ImageTable) -> None:
     training = LocalTraining(images=10, batch_size=10)
     network = perceptron((3, 16, 16), 5, units=128, seed=0)

@@ -38,6 +38,7 @@ def figures(
     return {**found.statistics, **score(found, observation, truth).summary}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", ["soft", "none"])
 def test_dlg_recovers_a_plain_image(seen: Seen, labels: str) -> None:
     found = figures(DeepLeakage(), seen(labels=labels))
@@ -48,6 +49,7 @@ def test_dlg_recovers_a_plain_image(seen: Seen, labels: str) -> None:
         assert found["class_sets_right"] == 0  # A softmax is never quite a single class.
 
 
+@pytest.mark.slow
 def test_inverting_gradients_recovers_a_plain_image(seen: Seen) -> None:
     # Digits of 8 x 8 pixels are less smooth than photographs.
     attack = InvertingGradients(iterations=800, starts=1, smoothness=1e-4)
@@ -63,6 +65,7 @@ def test_of_instahide_the_encoding_is_recovered_and_the_image_is_not(seen: Seen)
     assert hidden["ssim_mean"] < plain["ssim_mean"] - 0.3
 
 
+@pytest.mark.slow
 def test_several_local_steps_are_undone(seen: Seen) -> None:
     training = LocalTraining(images=2, batch_size=1, steps=2, learning_rate=0.01)
     found = figures(DeepLeakage(), seen(training=training))
@@ -70,6 +73,7 @@ def test_several_local_steps_are_undone(seen: Seen) -> None:
     assert found["identified_mean"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_mode", [False, True], ids=["eval", "train"])
 def test_batch_norm_is_gone_through_in_the_mode_of_the_participant(
     seen: Seen, train_mode: bool
@@ -80,6 +84,7 @@ def test_batch_norm_is_gone_through_in_the_mode_of_the_participant(
     assert found["identified_mean"] == 1
 
 
+@pytest.mark.slow
 def test_statistics_of_the_batch_help(seen: Seen) -> None:
     training = LocalTraining(images=2, batch_size=2, train_mode=True)
     case = seen(training=training, network=with_batch_norm(), buffers=True)

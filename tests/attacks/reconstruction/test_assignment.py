@@ -98,6 +98,7 @@ def test_groups_among_neighbours_are_of_the_same_images_as_among_all_pairs(
     assert (in_blocks.members == sparse.members).float().mean() > 0.99
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.sampled_from([None, 3, 12]), st.integers(1, 40))
 def test_selected_clusters_are_those_of_the_rule_one_by_one(
     seed: int, count: int | None, at_once: int
@@ -163,6 +164,7 @@ def test_features_are_computed_in_blocks_and_never_all_at_once() -> None:
     assert largest <= compression.SAMPLE * values < len(sizes) * values
 
 
+@pytest.mark.slow
 def test_memory_of_clusters_and_assignment_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the encodings need no tensor that is more than twice as large."""
     monkeypatch.setattr(f"{NEIGHBOURS}.BLOCK_VALUES", 1 << 14)

@@ -46,6 +46,7 @@ def attacked(
     return score_reconstruction(found, truth, observation.mean, observation.std)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_keys")
 def test_cropped_images_are_recovered_by_who_knows_that_they_were_cropped() -> None:
     observation, truth = observed(Augmentation(padding=3), copies=FEW_COPIES)

@@ -75,6 +75,7 @@ def attacked(
     return found, score_reconstruction(found, truth, observation.mean, observation.std)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_keys")
 @pytest.mark.parametrize(("copies", "mass", "ssim"), [(20, 0.85, 0.7), (10, 0.75, 0.5)])
 def test_encodings_of_an_image_show_it(copies: int, mass: float, ssim: float) -> None:
@@ -96,6 +97,7 @@ def test_an_image_that_is_alone_in_its_mixes_is_recovered() -> None:
     assert found.assignment.shape == (400, 1)
 
 
+@pytest.mark.slow
 def test_four_private_images_are_told_apart() -> None:
     found, score = attacked(*observed(Scheme.inside(4), "none"))
     assert found.assignment is not None
@@ -109,6 +111,7 @@ def untold(observation: EncodingObservation) -> EncodingObservation:
     return replace(observation, threat=replace(observation.threat, encodings_per_image=None))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_keys")
 def test_how_many_images_there_are_need_not_be_known() -> None:
     observation, truth = observed(Scheme.cross(6), "none")
@@ -140,6 +143,7 @@ def test_without_a_mask_nothing_is_left_to_guess(scheme: Scheme, told: bool) -> 
     assert found.confidence.min() > RECOVERED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [True, False])
 def test_encodings_that_share_nothing_give_nothing_and_the_attack_says_so(told: bool) -> None:
     observation, _ = observed(Scheme.cross(6), "none")
@@ -164,6 +168,7 @@ def test_a_single_encoding_of_each_image_is_nothing_to_put_together() -> None:
     assert "a single encoding" in str(ReconstructionAttack().applies(once))
 
 
+@pytest.mark.slow
 def test_a_spent_budget_ends_the_rounds_with_what_there_is() -> None:
     observation, _ = observed(Scheme.cross(6), "none")
     said: list[str] = []
@@ -182,6 +187,7 @@ def read_networks_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phase_retrieval, "shipped_network", lambda: network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [Scheme.inside(2), Scheme.mixup(2)], ids=["inside", "mixup"])
 def test_all_of_it_can_run_on_another_device(
     scheme: Scheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -199,6 +205,7 @@ def test_all_of_it_can_run_on_another_device(
     torch.testing.assert_close(again.images, found.images)
 
 
+@pytest.mark.slow
 def test_features_may_come_from_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     read_networks_beforehand(monkeypatch)
     observation, _ = observed(Scheme.inside(2), "none", 6, 8)
@@ -224,6 +231,7 @@ def test_a_gpu_recovers_as_much(scheme: Scheme) -> None:
     assert abs(here.ssim.mean() - there.ssim.mean()) < 0.05
 
 
+@pytest.mark.slow
 def test_the_same_observation_gives_the_same_images() -> None:
     observation, _ = observed(Scheme.mixup(2), "none")
     first, second = (

@@ -101,6 +101,7 @@ def test_every_encoding_is_there_twice_and_nothing_else_changes() -> None:
     torch.testing.assert_close(both.labels[:count], both.labels[count:])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_keys")
 def test_mirrored_images_are_recovered_by_who_knows_that_they_were_mirrored() -> None:
     observation, truth = observed(Augmentation(flip=True))

@@ -112,6 +112,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_images(
         close(getattr(resumed, name), getattr(uninterrupted, name))
 
 
+@pytest.mark.slow
 def test_what_a_budget_cut_short_a_later_run_goes_on_with(
     observation: EncodingObservation, whole: tuple[AssignedImages, list[str]], tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_damaged_file_is_refused(
         attacked(observation, finished)
 
 
+@pytest.mark.slow
 def test_an_encoder_is_trained_on_shadow_images_within_its_seconds_and_kept(
     observation: EncodingObservation, tmp_path: Path
 ) -> None:
@@ -185,6 +187,7 @@ def test_an_encoder_is_trained_on_shadow_images_within_its_seconds_and_kept(
     assert said == ["features", "done"]
 
 
+@pytest.mark.slow
 def test_training_takes_at_most_half_the_budget(observation: EncodingObservation) -> None:
     said: list[str] = []
     attack = ReconstructionAttack(rounds=1, training=60.0)

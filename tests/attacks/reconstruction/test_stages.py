@@ -117,6 +117,7 @@ def test_flat_images_are_like_nothing() -> None:
     assert confidence.likeness(flat, flat).tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_the_encoder_learns_from_shadow_encodings_alone(tmp_path: Path) -> None:
     shadow = ImageTable.from_arrays(natural(100, 3, 16))
     batch = next(shadow_batches(shadow, Scheme.cross(6)))

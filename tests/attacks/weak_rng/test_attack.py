@@ -108,6 +108,7 @@ def test_every_later_mask_of_a_seeded_generator_is_predicted(
     assert torch.equal(found.unmasked.images, mixes[KNOWN:])
 
 
+@pytest.mark.slow
 def test_masks_of_the_key_stream_fit_no_generator(private: ImageTable, public: ImageTable) -> None:
     observation, _ = observe(
         private, public, CROSS, ThreatModel(known_mixes=KNOWN, encodings_per_image=4)

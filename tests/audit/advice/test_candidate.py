@@ -37,6 +37,7 @@ def test_names_are_different_and_fit_a_file_name() -> None:
     assert all(re.fullmatch(r"[a-z0-9.T-]{1,60}", name) for name in names)
 
 
+@pytest.mark.slow
 def test_no_two_candidates_are_the_same_scheme() -> None:
     made = [
         (candidate.encryption("single-label"), candidate.copies)
@@ -64,6 +65,7 @@ def test_only_schemes_that_hide_something_are_searched() -> None:
         searched(["mixup"])
 
 
+@pytest.mark.slow
 def test_proposals_never_repeat_and_end_with_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Space, "NOISE", (0.0, 0.5, 1.0, 2.0))
     monkeypatch.setattr(Space, "COPIES", (1, 2, 5))

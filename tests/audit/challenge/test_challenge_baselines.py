@@ -74,6 +74,7 @@ def run(
     return found, noting
 
 
+@pytest.mark.slow
 def test_every_baseline_is_entered_and_tried_again_only_if_it_was_not_scored(
     tmp_path: Path,
 ) -> None:
@@ -129,6 +130,7 @@ def test_images_that_are_all_private_are_no_shadow(tmp_path: Path) -> None:
         foreign_images(other, kept)
 
 
+@pytest.mark.slow
 def test_too_few_encodings_are_a_reason(tmp_path: Path) -> None:
     found, _ = run(practice(tmp_path, 8, 1, private_k=1), tmp_path, 30)
     reasons = {one.attack: one.note for one in found if one.figures is None}
@@ -138,6 +140,7 @@ def test_too_few_encodings_are_a_reason(tmp_path: Path) -> None:
     assert "single encoding" in reasons["averaging"]
 
 
+@pytest.mark.slow
 def test_attacks_on_instahide_do_not_apply_to_other_encoders(tmp_path: Path) -> None:
     """Its encodings have another shape than a submission."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 8), np.uint8)

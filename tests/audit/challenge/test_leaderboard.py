@@ -185,6 +185,7 @@ def test_another_file_is_neither_read_nor_written(tmp_path: Path, content: bytes
     assert board.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_no_entry_is_lost_when_many_are_added_at_once(tmp_path: Path) -> None:
     program = """
         import sys

@@ -43,6 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["digits", "photographs"])
 def test_two_processes_make_the_same_bytes(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, data: str

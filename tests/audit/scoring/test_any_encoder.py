@@ -32,6 +32,7 @@ def encoded(seed: int = 0) -> Tensor:
     return torch.from_numpy(order)[:, None]
 
 
+@pytest.mark.slow
 def test_right_scores_link_everything_and_reversed_ones_nothing() -> None:
     images = encoded()
     same = (images == images.T).float()
@@ -117,6 +118,7 @@ def test_an_attack_that_decides_nothing_is_the_coin(pairs: int) -> None:
     assert found["distinguished_low"] < 0.5 < found["distinguished_high"]
 
 
+@pytest.mark.slow
 def test_intervals_hold_as_often_as_they_say() -> None:
     """Of guesses by a coin, the interval contains one half in at least 95%."""
     generator = torch.Generator().manual_seed(5)
@@ -129,6 +131,7 @@ def test_intervals_hold_as_often_as_they_say() -> None:
     assert inside / 300 >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 300)
 
 
+@pytest.mark.slow
 def test_images_that_show_the_same_are_one() -> None:
     """Images 0 and 10, 1 and 11, ...: the attacker finds the picture, and never the right row."""
     images = encoded()

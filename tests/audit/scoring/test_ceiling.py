@@ -96,6 +96,7 @@ def test_it_is_at_least_as_high_as_the_attack(copies: int) -> None:
     assert len(ceiling.ssim) == IMAGES
 
 
+@pytest.mark.slow
 def test_augmented_encodings_have_a_ceiling_unless_there_is_no_mask() -> None:
     private = ImageTable.from_arrays(natural(IMAGES, 1), np.arange(IMAGES) % 5)
     public, scheme = ImageTable.from_arrays(natural(200, 2)), Scheme.cross(6)

@@ -41,6 +41,7 @@ def test_figures_are_what_counting_gives() -> None:
     assert "true_at_01_percent_false" not in found
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_area_as_often_as_it_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

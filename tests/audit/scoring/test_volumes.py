@@ -34,6 +34,7 @@ def test_ssim_of_volumes_is_that_of_scikit_image(side: int) -> None:
         assert float(value) == pytest.approx(float(everywhere[inside].mean()), abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [8, 14])
 def test_the_best_blank_volume_is_the_best_of_many_constants(side: int) -> None:
     _, original = _volumes(side)

@@ -172,6 +172,7 @@ def test_a_pool_of_few_different_pictures_is_warned_of(
         assert f"only {different} are different" in said[0]
 
 
+@pytest.mark.slow
 def test_the_built_in_pool_fits_any_shape_and_is_made_once(monkeypatch):
     monkeypatch.setattr(pool, "BUILTIN_PATCHES", 60)
     patches = open_pool("photos", (1, 12, 20))
@@ -235,6 +236,7 @@ def test_photo_crops_open_the_built_in_photographs():
         PhotoCrops.open("photos", (3, 900, 900))
 
 
+@pytest.mark.slow
 def test_more_channels_repeat_the_colours(isolated: None) -> None:
     pixels = open_pool("photos", (5, 12, 20)).pixels
     assert pixels.shape[1:] == (5, 12, 20)
@@ -269,6 +271,7 @@ def test_a_photograph_scarcely_larger_than_a_patch_gives_each_crop_once(
     assert len(np.unique(made.content_ids)) == len(made) >= min(crops, 4)
 
 
+@pytest.mark.slow
 @given(
     sides=st.tuples(st.integers(6, 14), st.integers(6, 14)),
     patch=st.integers(4, 6),

@@ -213,6 +213,7 @@ for name, rows in sets.items():
 """
 
 
+@pytest.mark.slow
 def test_datasets_reads_ours_without_a_network(folder: EncodedFolder, tmp_path: Path) -> None:
     for form in ("huggingface", "parquet"):
         export_encodings(folder, tmp_path / form, form)

@@ -183,6 +183,7 @@ def test_a_pickled_account_counts_on(path: Path) -> None:
             copy._file.close()
 
 
+@pytest.mark.slow
 def test_processes_count_together(path: Path) -> None:
     command = [sys.executable, str(RUNNER), str(path), "3"]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

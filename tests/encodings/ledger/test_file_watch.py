@@ -242,6 +242,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
         Ledger.open(tmp_path / "pipe")
 
 
+@pytest.mark.slow
 def test_a_file_mounted_by_itself_is_refused(place: Path, tmp_path: Path) -> None:
     target = tmp_path / "mount [1] point.sqlite"
     target.touch()

@@ -66,6 +66,7 @@ class Oracle:
             assert account.exhausted() is None or (account.exhausted() == spent).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     numbers=st.lists(st.integers(0, 6), min_size=2, max_size=9),
@@ -232,6 +233,7 @@ def test_processes_keep_to_one_limit_together(path: Path) -> None:
     assert sum(int(each.sum()) > 0 for each in counted) >= 2, "they were at it at the same time"
 
 
+@pytest.mark.slow
 def test_kills_never_lose_a_count(path: Path) -> None:
     published = np.zeros(IMAGES, np.int64)
     generator, kills = np.random.default_rng(), 10

@@ -168,6 +168,7 @@ def test_empty_images_and_plain_copies_are_no_keys_used_twice(
 # Hostile manifests.
 
 
+@pytest.mark.slow
 def test_a_hostile_manifest_reaches_nothing_outside(hostile: tuple[Path, bytes]) -> None:
     # In a process of its own: what an audit hook notes, it notes until the process ends.
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:

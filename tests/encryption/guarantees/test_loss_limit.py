@@ -218,6 +218,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_it_survives_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE) as run:

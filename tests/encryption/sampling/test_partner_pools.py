@@ -50,6 +50,7 @@ def pool(ids: list[int] | NDArray[np.int64]) -> ImageTable:
 duplicated = st.lists(st.integers(0, 9), min_size=2, max_size=25)
 
 
+@pytest.mark.slow
 @given(
     private=duplicated,
     public=duplicated,

@@ -199,6 +199,7 @@ def by_rejection(scheme: Scheme, count: int) -> NDArray[np.float64]:
     return np.array(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_coefficients_follow_the_law_given_the_bounds(scheme: Scheme) -> None:
     # Two samples: order statistics, single slots and the private sum.

@@ -30,6 +30,7 @@ def mixed(
     return signs * (coefficients @ pool[rows]), pool, coefficients, rows.tolist()
 
 
+@pytest.mark.slow
 @given(images=st.integers(5, 14), k=st.integers(2, 4), seed=st.integers(0, 1000))
 @settings(deadline=None, max_examples=30)
 def test_it_finds_what_trying_all_mixes_finds(images: int, k: int, seed: int) -> None:

@@ -22,6 +22,7 @@ from tests.attacks.conftest import natural
 ALONE, MIXED = Setting(8, 40, 3072), Setting(8, 40, 30_000, 12, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [ALONE, MIXED], ids=["private", "public"])
 def test_all_images_come_back_exactly(setting: Setting) -> None:
     planted = Planted(setting, seed=0)

@@ -94,6 +94,7 @@ MIXING: dict[str, Transform] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXING)
 @pytest.mark.parametrize("form", ["items", "dicts", "batch"])
 def test_a_batch_that_the_data_set_mixed_is_refused(name: str, form: str) -> None:
@@ -168,6 +169,7 @@ KEEPING: dict[str, Transform] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The items of the data set change")
 @pytest.mark.parametrize("name", KEEPING)
 @pytest.mark.parametrize("size", [2, 31])
@@ -176,6 +178,7 @@ def test_random_transforms_of_single_images_are_used(name: str, size: int) -> No
         assert len(encoded(Batched(KEEPING[name], form), size)) == -(-COUNT // size)
 
 
+@pytest.mark.slow
 def test_two_more_items_are_fetched_for_a_batch() -> None:
     source = Batched(lambda x: x)
     encoder = encode_loader(DataLoader(source, 8), Scheme.plain(), classes=3)

@@ -60,6 +60,7 @@ def shows_one(image: torch.Tensor) -> bool:
     return bool(min(found) < 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_tensors_and_subsets_of_them(workers: int) -> None:
     data = TensorDataset(IMAGES, LABELS)

@@ -122,6 +122,7 @@ def test_shards_are_disjoint_complete_and_keep_to_themselves() -> None:
     assert len(set(seen)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [INSIDE, Scheme.mixup(4)])
 def test_batches_are_the_definition(scheme: Scheme) -> None:
     exposures = Exposure(COUNT), Exposure(COUNT)

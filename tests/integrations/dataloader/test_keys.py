@@ -36,6 +36,7 @@ def all_differ(found: NDArray[np.bool]) -> bool:
     return max(agreeing) < 60 and min(agreeing) > 4
 
 
+@pytest.mark.slow
 def test_every_epoch_and_every_loader_has_masks_of_its_own() -> None:
     found = []
     for _ in range(2):

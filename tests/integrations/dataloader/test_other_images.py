@@ -175,6 +175,7 @@ def test_attributes_that_a_copy_of_the_batch_keeps_are_found(batch: Any) -> None
         require_no_other_images(batch, FIELDS)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 4), st.data())
 def test_any_split_of_the_pixels_into_parts_is_found(parts: int, data: st.DataObject) -> None:
     cuts = data.draw(st.lists(st.integers(1, SIDE * SIDE - 1), max_size=parts, unique=True))

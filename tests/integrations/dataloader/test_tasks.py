@@ -107,6 +107,7 @@ def test_class_numbers_may_be_a_column() -> None:
     np.testing.assert_array_equal(found.argmax(1), numbers[:, 0])
 
 
+@pytest.mark.slow
 def test_soft_targets_with_public_images_are_refused() -> None:
     table = open_images("digits")
     moments = {"mean": table.mean, "std": table.std}

@@ -205,6 +205,7 @@ def test_an_error_of_the_data_set_is_raised_as_it_is() -> None:
     assert mixing() <= others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_limit_holds_for_every_item_and_ends_the_epoch(workers: int) -> None:
     exposure = Exposure(COUNT, limit=7)

@@ -125,6 +125,7 @@ def from_server(given_settings: settings) -> Callable[..., Any]:
     )
 
 
+@pytest.mark.slow
 @from_server(FEW)
 def test_a_node_answers_whatever_a_server_sends(node: Hospital, **sent: Any) -> None:
     check_server_message(node, **sent)
@@ -201,6 +202,7 @@ def from_client(given_settings: settings) -> Callable[..., Any]:
     )
 
 
+@pytest.mark.slow
 @from_client(FEW)
 def test_a_server_goes_on_whatever_a_client_sends(server: Server, **sent: Any) -> None:
     check_client_message(server, **sent)

@@ -192,6 +192,7 @@ def test_six_sizes_do_not_pass_the_limit_six_times(hospital: Make) -> None:
         assert len(ledger.totals().counts) == 40
 
 
+@pytest.mark.slow
 def test_no_terms_of_a_run_and_no_restart_pass_the_limit(hospital: Make) -> None:
     """The server changes whatever it may from round to round, and every message is a new run."""
     node = hospital()
@@ -240,6 +241,7 @@ def test_a_node_tests_on_images_of_its_own_only_where_it_names_some(hospital: Ma
     assert set(answer.content["metrics"]) == {"num-examples", "accuracy"}
 
 
+@pytest.mark.slow
 def test_max_epsilon_holds_over_rounds_and_is_refused_without_noise(hospital: Make) -> None:
     node = hospital(max_epsilon=5.0, delta=1e-6, max_exposure=10**6)
     assert "Without noise" in node.refusal(node.message())
@@ -253,6 +255,7 @@ def test_max_epsilon_holds_over_rounds_and_is_refused_without_noise(hospital: Ma
     assert "epsilon" in node.refusal(node.message(), noise=20.0)
 
 
+@pytest.mark.slow
 def test_min_mse_holds_over_rounds_and_is_refused_without_noise(hospital: Make) -> None:
     node = hospital(min_mse=0.01, max_exposure=10**6)
     assert "Without noise this participant's `min-mse`" in node.refusal(node.message())

@@ -72,6 +72,7 @@ def test_results_say_what_noise_guarantees(
     assert results["differential_privacy"].startswith(said)
 
 
+@pytest.mark.slow
 def test_exposure_is_counted_over_rounds_and_runs(federation: Make, tmp_path: Path) -> None:
     for run in (1, 2):
         pages = federation(rounds=2, local_epochs=2).run()["rounds"]
@@ -85,6 +86,7 @@ def test_exposure_is_counted_over_rounds_and_runs(federation: Make, tmp_path: Pa
             assert file.execute("SELECT count(*) FROM takes").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_plain_and_mixup_clients_are_one_option_away(federation: Make) -> None:
     plain = federation(scheme="plain").run()["rounds"][-1]
     assert plain["exposure-most"] == 0
@@ -290,6 +292,7 @@ def test_a_single_image_is_nothing_to_learn_from(
         step(network, encoder, settings)
 
 
+@pytest.mark.slow
 def test_fedprox_pulls_clients_back(federation: Make) -> None:
     def moved(mu: float) -> float:
         run = federation(

@@ -57,6 +57,7 @@ def on_images(test: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_three_participants_learn_findings_that_one_of_them_lacks(
     make: Make, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_three_participants_learn_findings_that_one_of_them_lacks(
     assert Scheme.from_json(card.scheme).label_mode == "renormalised"
 
 
+@pytest.mark.slow
 def test_the_limit_of_a_group_is_kept_over_its_images(make: Make, tmp_path: Path) -> None:
     (pairs,), test = digit_pairs(1, rounds=1)
     pixels, labels = pairs.pixels[:120, 0], pairs.labels[:120]
@@ -134,6 +136,7 @@ def test_a_small_spread_of_large_values_is_sent_as_it_is() -> None:
     assert own_scale(images).std == pytest.approx((float(values.astype(np.float64).std()),))
 
 
+@pytest.mark.slow
 def test_measured_values_are_learned_in_a_unit_that_all_agree_on(
     make: Make, digits: tuple[ImageTable, ImageTable], tmp_path: Path
 ) -> None:
@@ -179,6 +182,7 @@ def test_who_has_a_value_in_another_unit_is_refused(
     assert results["r2"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
 def test_fedsgd_is_gradient_descent_on_all_known_findings(
     make: Make, tmp_path: Path, parts: int
@@ -217,6 +221,7 @@ def test_fedsgd_is_gradient_descent_on_all_known_findings(
         torch.testing.assert_close(after, before - 0.5 * before.grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_participants_report_a_mean_of_macro_aurocs_and_the_results_say_so(
     make: Make, tmp_path: Path
 ) -> None:
@@ -250,6 +255,7 @@ def test_participants_do_not_test_regressions(make: Make) -> None:
         make([{"data": "digits"}], client_test=True, **facts).run()
 
 
+@pytest.mark.slow
 def test_volumes_of_a_stated_window_are_learned(make: Make, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     nodes = []
@@ -270,6 +276,7 @@ def test_volumes_of_a_stated_window_are_learned(make: Make, tmp_path: Path) -> N
     assert (card.shape, card.value_range) == ((1, 8, 8, 8), (-1000.0, 400.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("window", "value_range", "said"),
     [

@@ -51,6 +51,7 @@ def run(folder: Path, epochs: int, *options: str) -> NDArray[np.int64]:
     return counts.numpy()
 
 
+@pytest.mark.slow
 def test_two_processes_encrypt_their_own_images_under_their_own_keys(tmp_path: Path) -> None:
     counts = run(tmp_path, 2, "--devices", "2")
     for epoch in range(2):

@@ -28,6 +28,7 @@ batches = iter(encode_loader(DataLoader(items, batch_size=16), Scheme.inside(4),
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [LOADER, WRAPPED], ids=["EncodedLoader", "encode_loader"])
 def test_a_half_read_epoch_does_not_keep_a_process(script: str) -> None:
     done = subprocess.run(

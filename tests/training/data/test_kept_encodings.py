@@ -89,6 +89,7 @@ def settings(ledger: Path, **changes: object) -> TrainSettings:
     return TrainSettings.from_values(plain | changes)
 
 
+@pytest.mark.slow
 def test_a_run_makes_no_more_encodings_and_its_audit_knows(tmp_path: Path) -> None:
     trainer = start(settings(tmp_path / "ledger"), tmp_path / "run")
     exposure = trainer.facts["exposure"]

@@ -92,6 +92,7 @@ def pooled_run(thirds: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.mark.slow
 def test_the_union_teaches_what_no_part_knows(thirds: list[Path], pooled_run: Path) -> None:
     """Encodings in, a network that reads plain images out."""
     results = json.loads((pooled_run / "results.json").read_text())
@@ -332,6 +333,7 @@ def test_the_command_line_takes_several_folders(thirds: list[Path], tmp_path: Pa
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_its_end(thirds: list[Path], tmp_path: Path) -> None:
     """Nothing but its folder needs to be named again."""
     out = tmp_path / "run"

@@ -218,6 +218,7 @@ print(threads() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted on Linux")
 @pytest.mark.parametrize("values", ["float16", "uint8"])
 def test_reading_starts_one_thread_and_none_of_pytorchs(

@@ -31,6 +31,7 @@ def counts(tmp_path: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return ledger.account(images).counts
 
 
+@pytest.mark.slow
 def test_runs_of_the_same_images_add_up_in_the_ledger(tmp_path: Path) -> None:
     jobs = [start(settings(tmp_path), tmp_path / name) for name in ("one", "two")]
     # Every epoch encrypts each image once, and each mix holds two.
@@ -66,6 +67,7 @@ def test_plain_training_shows_nothing_to_anybody(tmp_path: Path) -> None:
     assert job.material.facts()["exposure"]["least"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_with_noise_says_what_it_guarantees(tmp_path: Path) -> None:
     asked = settings(tmp_path, noise=50.0, epochs=1)
     guarantees = [
@@ -88,6 +90,7 @@ def test_a_run_with_noise_says_what_it_guarantees(tmp_path: Path) -> None:
     assert third.material.facts()["guarantee"]["epsilon"] is None
 
 
+@pytest.mark.slow
 def test_training_ends_before_an_image_falls_below_its_error_floor(tmp_path: Path) -> None:
     with pytest.raises(ExposureLimitError, match="privacy loss"):
         start(settings(tmp_path, noise=2.0, min_mse=0.02, epochs=50), tmp_path / "run")

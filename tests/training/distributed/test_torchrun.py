@@ -64,6 +64,7 @@ def process_of(launcher: subprocess.Popen[str], rank: int) -> int:
     return found
 
 
+@pytest.mark.slow
 def test_torchrun_trains_once_on_every_image(tmp_path: Path) -> None:
     said, complained = train(*options(tmp_path, "--epochs", 2))
     # Rank 0 alone speaks.
@@ -81,6 +82,7 @@ def test_torchrun_trains_once_on_every_image(tmp_path: Path) -> None:
     assert found["exposure"] == {"least": int(counts.min()), "most": int(counts.max())}
 
 
+@pytest.mark.slow
 def test_other_classes_end_all_ranks_with_one_message(tmp_path: Path) -> None:
     arguments = options(tmp_path, source=clinics(tmp_path, classes=9))
     with started(2, *TRAIN, *arguments) as processes:

@@ -67,6 +67,7 @@ def _ask(path: Path, form: str, pixels: Tensor) -> tuple[Tensor, str]:
     return torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0]), card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", "pt2"])
 @pytest.mark.parametrize(
     ("kind", "name", "stem"),
@@ -90,6 +91,7 @@ def test_the_file_answers_as_the_network_does(
     assert (wanted.max(0).values - wanted.min(0).values).min() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", "pt2", "safetensors"])
 @pytest.mark.parametrize("name", ["model", "model.v2", ".hidden", "model.zip"])
 def test_a_file_may_have_any_name(tmp_path: Path, name: str, form: DeploymentFormat) -> None:
@@ -112,6 +114,7 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str, form: DeploymentFor
     torch.testing.assert_close(answers, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", "pt2"])
 @pytest.mark.parametrize("task", ["multi-label", "regression"])
 def test_findings_and_values_are_predicted_as_by_the_network(

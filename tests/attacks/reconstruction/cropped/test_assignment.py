@@ -59,6 +59,7 @@ def rightly(found: Placed, truth: Placed) -> float:
     return hits / truth.members.numel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [True, False])
 def test_planted_images_are_found_with_their_moves(told: bool) -> None:
     maps, truth = planted()

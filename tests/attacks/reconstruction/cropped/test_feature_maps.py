@@ -48,6 +48,7 @@ def test_maps_at_rest_are_as_alike_as_features() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_keys")
 @pytest.mark.parametrize("known", [True, False])
 def test_encodings_that_share_an_image_are_alike_where_it_is(known: bool) -> None:

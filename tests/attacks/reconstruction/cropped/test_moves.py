@@ -28,6 +28,7 @@ def placed(image: Tensor, down: int, right: int, margin: int) -> Tensor:
     return canvas
 
 
+@pytest.mark.slow
 @given(CASES, st.integers(0, 3))
 def test_the_best_move_is_the_best_of_all(case: tuple[int, ...], margin: int) -> None:
     images, count, height, width, reach = case

@@ -132,6 +132,7 @@ def doubled_key(depth: int) -> bytes:
     return b"\x80\x02})" + steps + b"Ns."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

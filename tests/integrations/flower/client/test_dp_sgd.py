@@ -38,6 +38,7 @@ MOMENTS = {"mean": 0.3, "std": 0.38}
 DP = {"dp": True, "scheme": "plain", "batch_size": 25, "noise_multiplier": 2.0, "delta": 1e-4}
 
 
+@pytest.mark.slow
 def test_epsilon_grows_over_rounds_and_runs_as_one_accountant_over_all_of_them(
     federation: Make, tmp_path: Path
 ) -> None:
@@ -56,6 +57,7 @@ def test_epsilon_grows_over_rounds_and_runs_as_one_accountant_over_all_of_them(
     assert read_history(file) == [(2.0, 0.5, 8)]
 
 
+@pytest.mark.slow
 def test_a_round_that_would_pass_the_node_s_max_epsilon_is_refused_beforehand(
     federation: Make, tmp_path: Path
 ) -> None:
@@ -120,6 +122,7 @@ def kinds_spent(node: Any) -> set[str]:
     return {kind for kind, used in (("noise", noise), ("dp-sgd", bool(history))) if used}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", RUNS)
 def test_the_limit_of_a_node_is_kept_by_one_account_alone(hospital: Make, first: str) -> None:
     """DP-SGD and noise, each within the limit, would together be beyond it."""
@@ -132,6 +135,7 @@ def test_the_limit_of_a_node_is_kept_by_one_account_alone(hospital: Make, first:
     assert kinds_spent(node) == {first}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", RUNS)
 def test_a_limit_that_is_named_later_counts_what_was_done_before(
     hospital: Make, first: str
@@ -182,6 +186,7 @@ def test_of_two_at_the_same_time_dp_sgd_waits_and_is_refused(hospital: Make) -> 
     assert not history_file(noisy.ledger()).exists()
 
 
+@pytest.mark.slow
 def test_without_a_limit_both_are_accepted_and_dp_sgd_says_what_it_does_not_count(
     hospital: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
