@@ -24,7 +24,9 @@ class Partly(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 2))
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 2)
+        )
         self.layers[1].eval()
         self.seen: set[bool] = set()
 
