@@ -118,7 +118,7 @@ def test_gradients_are_those_of_the_mean_over_all_encodings_of_a_step(
     found: list[list[Tensor]] = []
 
     class Gradients(TrainerCallback):
-        def on_pre_optimizer_step(self, *_: Any, model: Any, **__: Any) -> None:
+        def on_pre_optimizer_step(self, *_: Any, model: Any = None, **__: Any) -> None:
             found.append([each.grad.clone() for each in model.parameters()])
 
     _, seen = trained(
