@@ -11,13 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
-from instahide import Encoder, ImageTable, InstaHideError, Scheme
+from instahide import (
+    EncodedLoader,
+    Encoder,
+    ImageTable,
+    InstaHideError,
+    Scheme,
+    predict_encrypted,
+)
 from instahide.encryption.augmentation import Augmentation
 from instahide.encryption.exposure import Exposure, ExposureView, within_limit
 from instahide.encryption.keys import KeyStream
@@ -218,3 +226,27 @@ def test_images_beyond_a_part_do_not_spend_it() -> None:
     assert ExposureView(whole, np.asarray([2, 3])).exhausted() is None
     with pytest.raises(TypeError, match="cannot be copied"):
         pickle.dumps(ExposureView(whole, np.asarray([2, 3])))
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_no_encoder_takes_a_limit_of_each_process_for_itself(
+    launched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = table(8)
+    scheme, limited = Scheme.inside(2), Exposure(8, limit=9)
+    if launched:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    else:
+        monkeypatch.setattr(dist, "is_initialized", lambda: True)
+        monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    encoder = Encoder(scheme, images, exposure=limited)
+    for use in (
+        lambda: encoder.encode(np.arange(8)),
+        lambda: next(iter(EncodedLoader(encoder, 4))),
+        lambda: predict_encrypted(model, scheme, images, exposure=limited),
+    ):
+        with pytest.raises(InstaHideError, match="2 processes would each"):
+            use()
+    assert not limited.counts.any()
+    Encoder(scheme, images, exposure=Exposure(8)).encode(np.arange(8))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,11 +38,22 @@ def transformer() -> Any:
     )  # fmt: skip
 
 
-def cross_entropy(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
-    return nn.functional.cross_entropy(outputs.logits, labels)
+def page_loss() -> Any:
+    """The loss that the page gives."""
+    page = (Path(__file__).parents[2] / "docs" / "pipelines.md").read_text()
+    found = re.search(r"^def soft_cross_entropy.*?\n\n", page, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {"torch": torch}
+    exec(found[0], names)  # noqa: S102
+    return names["soft_cross_entropy"]
 
 
-def trained(folder: Path, resume: str | None = None, **more: Any) -> tuple[Any, list[Any]]:
+cross_entropy = page_loss()
+
+
+def trained(
+    folder: Path, resume: str | None = None, callbacks: Any = None, **more: Any
+) -> tuple[Any, list[Any]]:
     """A trainer after seven steps of four an epoch, and the batches that its network saw."""
     from transformers import Trainer, TrainingArguments
 
@@ -61,8 +74,9 @@ def trained(folder: Path, resume: str | None = None, **more: Any) -> tuple[Any, 
         logging_steps=1, **more,
     )  # fmt: skip
     trainer = Encoding(
-        transformer(), arguments, train_dataset=Examples(), compute_loss_func=cross_entropy
-    )
+        transformer(), arguments, train_dataset=Examples(), compute_loss_func=cross_entropy,
+        callbacks=callbacks,
+    )  # fmt: skip
     trainer.train(resume_from_checkpoint=resume)
     return trainer, seen
 
@@ -93,6 +107,42 @@ def test_the_loss_is_the_cross_entropy_of_soft_labels(tmp_path: Path) -> None:
         logits = transformer()(pixel_values=images).logits
     expected = -(labels * logits.log_softmax(1)).sum(1).mean()
     assert first["loss"] == pytest.approx(float(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_gradients_are_those_of_the_mean_over_all_encodings_of_a_step(
+    accumulated: int, tmp_path: Path
+) -> None:
+    from transformers import TrainerCallback
+
+    found: list[list[Tensor]] = []
+
+    class Gradients(TrainerCallback):
+        def on_pre_optimizer_step(self, *_: Any, model: Any = None, **__: Any) -> None:
+            found.append([each.grad.clone() for each in model.parameters()])
+
+    _, seen = trained(
+        tmp_path, gradient_accumulation_steps=accumulated, max_grad_norm=0, callbacks=[Gradients()]
+    )
+    images, labels = (torch.cat(parts) for parts in zip(*seen[:accumulated], strict=True))
+    network = transformer()
+    nn.functional.cross_entropy(network(pixel_values=images).logits, labels).backward()
+    for own, parameter in zip(found[0], network.parameters(), strict=True):
+        torch.testing.assert_close(own, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_counts_the_encodings_of_other_processes_and_class_numbers() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    outputs = SimpleNamespace(logits=logits)
+    numbers = torch.tensor([0, 1, 2, 0])
+    soft = nn.functional.one_hot(numbers).float()
+    mean = nn.functional.cross_entropy(logits, numbers)
+    for labels in (numbers, soft):
+        torch.testing.assert_close(cross_entropy(outputs, labels), mean)
+        # Two processes, or two accumulated batches, with as many encodings each.
+        items = 2 * labels.ne(-100).sum()
+        half = cross_entropy(outputs, labels, num_items_in_batch=items)
+        torch.testing.assert_close(half, mean / 2)
 
 
 def test_without_it_the_network_takes_soft_labels_for_many_answers() -> None:

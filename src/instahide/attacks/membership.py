@@ -30,6 +30,7 @@ from instahide.attacks.base import (
 )
 from instahide.attacks.shadow_models import Recipe, Train, train_shadow_model
 from instahide.data import ImageTable
+from instahide.utils.evaluation_mode import evaluation_mode
 
 #: Number of images per forward pass.
 BATCH = 500
@@ -145,21 +146,18 @@ def confidences(network: nn.Module, candidates: ImageTable) -> Tensor:
     """(m,) log p / (1 - p) of the right class, which is nearly normal (Carlini et al., 2022).
 
     Args:
-        network: returns logits; used in evaluation mode, and restored to its mode.
+        network: returns logits; used in evaluation mode, and left in the mode of before.
         candidates: images, normalized like its training images.
     """
-    training, device = network.training, next(network.parameters()).device
-    network.eval()
+    device = next(network.parameters()).device
     found = []
-    try:
+    with evaluation_mode(network):
         for start in range(0, len(candidates), BATCH):
             rows = slice(start, start + BATCH)
             logits = network(torch.from_numpy(candidates.normalized(rows)).to(device)).double()
             right = torch.from_numpy(candidates.labels[rows]).to(device)[:, None]
             others = logits.scatter(1, right, -torch.inf).logsumexp(dim=1)
             found.append((logits.gather(1, right)[:, 0] - others).float().cpu())
-    finally:
-        network.train(training)
     return torch.cat(found)
 
 

@@ -57,6 +57,21 @@ def make_labels(
     return targets, tuple(classes) if classes else tuple(map(str, range(targets.shape[1])))
 
 
+def require_no_masks(columns: int, shape: tuple[int, ...]) -> None:
+    """Check that labels of ``columns`` numbers are not an image of ``shape`` (C, H, W) or a mask.
+
+    Raises:
+        DataError: they have as many numbers as an image has pixels.
+    """
+    if columns >= shape[-2] * shape[-1]:
+        raise DataError(
+            f"Labels have {columns} numbers for each image of {shape[-2]} x {shape[-1]} pixels, as "
+            "flattened images or segmentation masks do. These are not supported: mixed labels are "
+            "not encrypted and would show what is in the images.",
+            "Give fewer targets for each image, such as findings or measured values.",
+        )
+
+
 def as_targets(values: NDArray[np.generic]) -> NDArray[np.float32]:
     """``values`` as float32 targets.
 

@@ -20,7 +20,7 @@ from instahide.data.duplicates.content_hash import (
     merge_ids,
 )
 from instahide.data.duplicates.group_hash import group_hashes, require_hashes
-from instahide.data.labels import Labels, Task, make_labels, require_labels
+from instahide.data.labels import Labels, Task, make_labels, require_labels, require_no_masks
 from instahide.data.normalization.normalization import Normalization, Normalized
 from instahide.data.pixel_units import require_same_unit
 from instahide.data.pixels import (
@@ -393,5 +393,7 @@ def _validate(table: ImageTable) -> None:
         )
     require_range(table.value_range, pixels.dtype)
     require_labels(labels, table.classes, len(pixels), table.task)
+    if table.task != "single-label":
+        require_no_masks(len(table.classes), table.shape)
     require_hashes(table.sources, table.groups, len(pixels))
     require_moments(table.mean, table.std, pixels.shape[1])

@@ -22,6 +22,7 @@ from instahide.encryption.sampling._duplicates_numba import (
     merge_repeats,
 )
 from instahide.errors import ExposureLimitError, InstaHideError
+from instahide.utils.joint_processes import joint_processes
 
 #: Type of counts and of sums of squares.
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -33,9 +34,10 @@ class Exposure:
     Images that show the same picture or belong to one group share a count: see `group`.
 
     Copying it within the process returns the same object. With a limit it cannot be pickled or
-    used in a forked process, because two counts would allow twice the limit. Without a limit it
-    can: the copy starts from the counts so far, and the two then count separately. To count for
-    several processes together, use an account of a ledger (`Ledger.account`).
+    used in a forked process or in a distributed run, because two counts would allow twice the
+    limit. Without a limit it can: the copy starts from the counts so far, and the two then count
+    separately. To count for several processes together, use an account of a ledger
+    (`Ledger.account`).
 
     Args:
         images: number of private images, N.
@@ -167,6 +169,19 @@ class Exposure:
                 "Make the limit from the scheme that encrypts, and from the std of the images.",
             )
 
+    def require_joint_limit(self) -> None:
+        """Check that no other process of a distributed run applies the limit by itself.
+
+        Raises:
+            InstaHideError: several do.
+        """
+        if self.limited and type(self) is Exposure and (processes := joint_processes()) > 1:
+            raise InstaHideError(
+                f"{processes} processes would each apply the limit of an image by itself.",
+                "Pass an account of one ledger in each process, which counts for all of them: "
+                "`Ledger.open(path).account(dataset, limit=...)`.",
+            )
+
     def begin_epoch(self, rows: NDArray[np.int64]) -> None:
         """Called at the start of an epoch that encrypts the images ``rows`` (n,) and no others.
 
@@ -196,6 +211,7 @@ class Exposure:
         """
         if self.limited and os.getpid() != self._process:
             raise _counts_here()
+        self.require_joint_limit()
         with self._lock:
             taken = len(rows)
             if self.limited:

@@ -13,6 +13,7 @@ from instahide.data.table import ImageTable
 from instahide.errors import InstaHideError
 from instahide.training.device import autocast, channels_last
 from instahide.training.outputs import Outputs
+from instahide.utils.evaluation_mode import evaluation_mode
 
 #: Predictions (n, columns) and labels of the same images.
 Predicted = tuple[Tensor, Tensor]
@@ -50,7 +51,8 @@ def predicted(
     """The predictions of ``model`` for all images of ``batches``, and their labels, on the CPU.
 
     Args:
-        model: runs on its current device. Its mode (training or evaluation) is restored.
+        model: runs on its current device, in evaluation mode. The mode of each of its modules is
+            restored.
         batches: at least one batch of normalized images with their labels.
         outputs: what the network predicts.
         precision: type of the network's arithmetic.
@@ -64,16 +66,12 @@ def predicted(
             ones.
     """
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
     found = []
-    try:
+    with evaluation_mode(model):
         for images, labels in batches:
             with autocast(device, precision):
                 raw = model(channels_last(images.to(device)))
             found.append((outputs.predictions(raw).cpu(), labels))
-    finally:
-        model.train(training)
     predictions, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
     return predictions, targets
 
@@ -87,8 +85,8 @@ def accuracy(
     """Measure the accuracy of ``model``, on its current device.
 
     Args:
-        model: returns logits (n, classes); a single output is the logit of class 1 of two. Its mode
-            (training or evaluation) is restored.
+        model: returns logits (n, classes); a single output is the logit of class 1 of two. The mode
+            of each of its modules is restored.
         batches: at least one batch of normalized images (n, C, H, W) and class numbers (n,).
         precision: type of the network's arithmetic.
 

@@ -18,6 +18,7 @@ from instahide.encryption.scheme import Scheme
 from instahide.errors import DataError, InstaHideError
 from instahide.training.device import autocast, channels_last
 from instahide.training.outputs import Outputs
+from instahide.utils.evaluation_mode import evaluation_mode
 
 #: Encodings of a query by default; the authors advise more than 15 for the best accuracy.
 ENCODINGS = 10
@@ -39,7 +40,7 @@ def probabilities(
 
     Args:
         model: returns logits, one for each class; a single output is the logit of class 1 of two.
-            It runs in evaluation mode, and its previous mode is restored.
+            It runs in evaluation mode, and the mode of each of its modules is restored.
         images: (n, C, H, W) normalized images or encodings.
         precision: type of the network's arithmetic.
         classes: number of classes to check the outputs against; None for no check.
@@ -56,17 +57,13 @@ def probabilities(
     if classes is not None:
         outputs = outputs.fitted(classes)
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
     parts = []
-    try:
+    with evaluation_mode(model):
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             with autocast(device, precision):
                 raw = model(channels_last(batch.to(device)))
             parts.append(outputs.predictions(raw).cpu())
-    finally:
-        model.train(training)
     return torch.cat(parts) if parts else torch.zeros(0, outputs.columns or 0)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from instahide import Scheme, encode_loader, open_images, open_pool
+from instahide import ImageTable, Scheme, encode_loader, open_images, open_pool
 from instahide.data.labels import Task
 from instahide.errors import InstaHideError, SchemeError
 
@@ -98,6 +98,23 @@ def test_masks_of_segmentation_are_refused() -> None:
     wrapped = encode_loader(loader_of(masks), Scheme.plain(), fields=(None, 1), task="multi-label")
     with pytest.raises(InstaHideError, match="Segmentation masks are not supported"):
         next(iter(wrapped))
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (torch.from_numpy(IMAGES).flatten(1), "regression"),
+        (torch.from_numpy(IMAGES > 0).flatten(1), "multi-label"),
+        (torch.from_numpy(IMAGES > 0).flatten(1).repeat(1, 2), "multi-label"),
+    ],
+)
+def test_flattened_images_and_masks_are_no_targets(labels: Tensor, task: Task) -> None:
+    with pytest.raises(InstaHideError, match="flattened images or segmentation masks"):
+        labels_of(labels, task)
+    pixels = np.zeros((COUNT, 1, 8, 8), np.uint8)
+    with pytest.raises(InstaHideError, match="flattened images or segmentation masks"):
+        ImageTable.from_arrays(pixels, labels.float().abs().clamp(max=1).numpy(), task=task)
+    assert labels_of(labels[:, :63], task).shape == (COUNT, 63)
 
 
 def test_class_numbers_may_be_a_column() -> None:

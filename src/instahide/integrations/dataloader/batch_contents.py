@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instahide.data.labels import Task, as_targets
+from instahide.data.labels import Task, as_targets, require_no_masks
 from instahide.data.normalization.channel_statistics import ChannelStatistics
 from instahide.data.normalization.normalization import (
     Normalization,
@@ -110,6 +110,8 @@ class BatchReader:
         if len(own):
             _require_own_images(fetched, [path_text(fields.image)] * len(parts))
             self._check.see(images)
+            if self._task != "single-label":
+                require_no_masks(labels.shape[1], images.shape[1:])
             self._fields = fields
         leaf = get_leaf(fetched.targets, fields.image)
         dtype = leaf.dtype if isinstance(leaf, Tensor) else torch.float32

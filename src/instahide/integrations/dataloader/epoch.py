@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,14 +11,13 @@ from typing import SupportsIndex
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from instahide.encryption.batch_encoder import BatchEncoder, PendingBatch
 from instahide.encryption.encoder import Encoded
-from instahide.encryption.exposure import Exposure, limit_error
-from instahide.errors import ExposureLimitError, InstaHideError, IntegrationError, SchemeError
+from instahide.encryption.exposure import limit_error
+from instahide.errors import ExposureLimitError, IntegrationError, SchemeError
 from instahide.integrations.dataloader.batch_contents import BatchReader
 from instahide.integrations.dataloader.batch_fields import Path
 from instahide.integrations.dataloader.duplicate_scan import ItemScan
@@ -178,29 +176,6 @@ def _require_partners(private_k: int, images: int) -> None:
         )
 
 
-def require_joint_limit(exposure: Exposure) -> None:
-    """Check that no other process of a distributed run applies the limit by itself.
-
-    Raises:
-        InstaHideError: several do.
-    """
-    processes = _processes()
-    if processes > 1 and exposure.limited and type(exposure) is Exposure:
-        raise InstaHideError(
-            f"{processes} processes would each apply the limit of an image by itself.",
-            "Pass an account of one ledger in each process, which counts for all of them: "
-            "`Ledger.open(path).account(dataset, limit=...)`.",
-        )
-
-
-def _processes() -> int:
-    """How many processes train together, also before they have met."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_world_size()
-    launched = os.environ.get("WORLD_SIZE", "")
-    return int(launched) if launched.isdecimal() else 1
-
-
 class EncodedBatches:
     """An iterable of encrypted batches; each pass is an epoch under a new key.
 
@@ -230,7 +205,7 @@ class EncodedBatches:
 
     def __iter__(self) -> Iterator[object]:
         # The processes may have met after the loader was wrapped.
-        require_joint_limit(self.encoder.exposure)
+        self.encoder.exposure.require_joint_limit()
         self.encoder.next_epoch()
         # A framework may have replaced it to seed workers.
         self.fetching.worker_init_fn = WorkerInit(self.loader.worker_init_fn)

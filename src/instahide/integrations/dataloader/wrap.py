@@ -23,7 +23,7 @@ from instahide.encryption.validation import require_label_mode
 from instahide.errors import InstaHideError, IntegrationError
 from instahide.integrations.dataloader.batch_contents import BatchReader, ValueCheck
 from instahide.integrations.dataloader.batch_fields import field_paths
-from instahide.integrations.dataloader.epoch import EncodedBatches, require_joint_limit
+from instahide.integrations.dataloader.epoch import EncodedBatches
 from instahide.integrations.dataloader.loader_view import Hidden, HiddenIterator, LoaderView, reveal
 from instahide.integrations.dataloader.supported_loaders import (
     BatchSource,
@@ -114,7 +114,7 @@ def encode_loader(
             f"The exposure counts {exposure.images} images, but the data set has {items} items.",
             f"Pass Exposure({items}), which counts by item number.",
         )
-    require_joint_limit(exposure)
+    exposure.require_joint_limit()
     # Other public images are normalized already; noise needs the normalization for its epsilon.
     needed = bool(scheme.noise) or isinstance(public, (ImageTable, PhotoCrops))
     moments = _moments(dataset, mean, std, needed=needed)
