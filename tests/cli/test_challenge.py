@@ -77,7 +77,7 @@ def test_images_of_an_attacker_need_not_be_square(
     np.savez(tmp_path / "wide.npz", images=pixels, labels=np.arange(12) % 2)
     keys = ("--k", "2", "--private-k", "2", "--c2", "0")
     run("make", "wide.npz", "--images", "5", "--copies", "2", *keys, *FOLDERS)
-    seen = []
+    seen: list[tuple[int, ...]] = []
 
     def noting(*given: Any) -> list[Any]:
         seen.append(given[-1].shape)

@@ -247,7 +247,8 @@ def test_results_are_not_overwritten(federation: Make) -> None:
 def test_two_runs_do_not_write_to_one_folder(
     federation: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, refused = federation(rounds=1, mean=0.3, std=0.38), []
+    refused: list[bool] = []
+    run = federation(rounds=1, mean=0.3, std=0.38)
     other = federation(rounds=1, mean=0.3, std=0.38, out=run.config["out"])
     ask = run.ask
 

@@ -98,7 +98,7 @@ def test_what_an_image_adds_is_not_rounded_above_the_norm(norm: float) -> None:
     assert FederatedSettings(max_grad_norm=norm).max_grad_norm == norm
     values = 1 << 20
     network = GradSampleModule(torch.nn.Linear(values, 1, bias=False), loss_reduction="mean")
-    optimizer = DPOptimizer(
+    optimizer: Any = DPOptimizer(
         torch.optim.SGD(network.parameters()), noise_multiplier=0.0, max_grad_norm=norm,
         expected_batch_size=1,
     )  # fmt: skip
