@@ -6,12 +6,15 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from instahide.audit.challenge import baselines
 from instahide.audit.challenge.baseline_names import BASELINES
+from instahide.audit.challenge.leaderboard import FIGURES, TEXTS
 from instahide.audit.challenge.practice import OFFICIAL
 from instahide.cli.main import app
 from tests.audit.challenge.examples import NAMES, perfect, submitted
@@ -65,6 +68,28 @@ def test_from_making_to_ranking(run: Run) -> None:
     assert "ours" in run("leaderboard", "board.csv")
     refused = run("score", "ours", "--truth", "kept", "--leaderboard", "board.csv", code=2)
     assert "another version" in refused
+
+
+def test_images_of_an_attacker_need_not_be_square(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 1, 8, 12), dtype=np.uint8)
+    np.savez(tmp_path / "wide.npz", images=pixels, labels=np.arange(12) % 2)
+    keys = ("--k", "2", "--private-k", "2", "--c2", "0")
+    run("make", "wide.npz", "--images", "5", "--copies", "2", *keys, *FOLDERS)
+    seen: list[tuple[int, ...]] = []
+
+    def noting(*given: Any) -> list[Any]:
+        seen.append(given[-1].shape)
+        return []
+
+    monkeypatch.setattr(baselines, "run_baselines", noting)
+    Path("board.csv").write_text(",".join((*TEXTS, *FIGURES)) + "\n")
+    run(
+        "baselines", "given", "--truth", "kept", "--leaderboard", "board.csv",
+        "--shadow", "wide.npz",
+    )  # fmt: skip
+    assert seen == [(1, 8, 12)]
 
 
 def test_bad_input_ends_with_two(run: Run) -> None:

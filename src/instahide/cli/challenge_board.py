@@ -58,8 +58,10 @@ def baselines(options: BaselineOptions) -> None:
     kept = ChallengeTruth.open(options.truth)
     shadow = None
     if options.shadow is not None:
-        _, side, _ = kept.originals.shape[1:]
-        shadow = foreign_images(open_images(options.shadow, size=side), kept)
+        _, height, width = kept.originals.shape[1:]
+        # Resizing would make the images square.
+        size = height if height == width else None
+        shadow = foreign_images(open_images(options.shadow, size=size), kept)
     with _shown() as shown:
         for made in run_baselines(
             given, kept, options.leaderboard, options.out, seconds, shown, shadow

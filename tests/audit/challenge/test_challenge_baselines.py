@@ -38,6 +38,7 @@ from instahide.data import ImageTable, open_images
 from instahide.encryption.encoders.rivals.neuracrypt import NeuraCrypt
 from instahide.encryption.scheme import Scheme
 from instahide.errors import InstaHideError
+from instahide.utils.folder_lock import only_process
 
 Folders = tuple[Path, Path]
 
@@ -104,6 +105,17 @@ def test_every_baseline_is_entered_and_tried_again_only_if_it_was_not_scored(
     assert noting.begun == ["fusion-denoising"]
     assert [one.figures for one in again] == [None]
     assert len(read_leaderboard(tmp_path / "board.csv")) == len(BASELINES)
+
+
+def test_two_processes_do_not_write_to_one_folder_of_submissions(tmp_path: Path) -> None:
+    folders = practice(tmp_path, 2, 2)
+    (tmp_path / "out").mkdir()
+    with (
+        only_process(tmp_path / "out"),
+        pytest.raises(InstaHideError, match="is being written by another process"),
+    ):
+        run(folders, tmp_path, 1)
+    assert not (tmp_path / "board.csv").exists()
 
 
 @pytest.mark.slow

@@ -35,6 +35,8 @@ def test_lists_are_texts() -> None:
     [
         ({"epochs": 3}, "`epochs` means nothing in a federation"),
         ({"ema": 0.9}, "`ema` means nothing"),
+        ({"max_grad_norm": 1e-44}, "`max_grad_norm` is 1e-44"),
+        ({"max_grad_norm": 1e30}, "`max_grad_norm` is 1e\\+30"),
         ({"local_epoch": 3}, "Did you mean `local_epochs`"),
         ({"rounds": 0}, "`rounds` is 0"),
         ({"shape": "3,32"}, "`shape`"),

@@ -25,6 +25,7 @@ from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.federation_spec import FederationSpec
 from instahide.integrations.flower.server.negotiation import alike, read_moments
 from instahide.integrations.flower.server.reply_checks import MOST_WEIGHT
+from instahide.integrations.flower.server.round_log import LoggedStrategy, RoundLog
 from instahide.integrations.flower.server.strategies import NAMES, make_strategy
 from instahide.training.models import build
 
@@ -81,7 +82,7 @@ class Round:
                 by_name = type(self.strategy).__name__ in ("FedAdagrad", "FedAdam", "FedYogi")
                 plain = {key: value.numpy() for key, value in state.items()}
                 setattr(self.strategy, name, plain if by_name else ArrayRecord(state))
-        found, _ = self.strategy.aggregate_train(1, [*more, *self.honest])
+        found, self.metrics = self.strategy.aggregate_train(1, [*more, *self.honest])
         return None if found is None else {name: found[name].numpy() for name in found}
 
 
@@ -227,6 +228,36 @@ def test_a_round_of_bad_answers_only_changes_nothing(name: str) -> None:
     assert set(here.strategy.last.dropped) == {66, 67}
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_exposures_of_a_round_are_those_of_all_clients(name: str) -> None:
+    here = Round(name)
+    here.honest = [
+        here.answer(node, seed=node, exposure_least=node, exposure_most=10 * node)
+        for node in range(1, 6)
+    ]
+    here.run()
+    metrics = here.metrics
+    assert metrics is not None
+    found = {key: metrics[key] for key in ("num-examples", "exposure-least", "exposure-most")}
+    assert found == {"num-examples": 500, "exposure-least": 1, "exposure-most": 50}
+
+
+def test_a_round_whose_answers_give_no_network_is_marked_as_failed() -> None:
+    here = Round("Bulyan")
+    here.honest = here.honest[:2]
+    here.strategy.configure_train = lambda *_: here.honest  # type: ignore[method-assign]
+    here.strategy.checks.begin(ArrayRecord(here.network.state_dict()))
+    log = RoundLog({}, None)
+    logged = LoggedStrategy(here.strategy, log)
+    logged.configure_train(1, ArrayRecord(), ConfigRecord(), None)  # type: ignore[arg-type]
+    arrays, _ = logged.aggregate_train(1, here.honest)
+    assert arrays is None
+    (entry,) = log.rounds
+    assert [client["node"] for client in entry["clients"]] == ["1", "2"]
+    assert entry["exposure-most"] == 3
+    assert "the network is unchanged" in entry["failed"]
+
+
 def test_two_clients_cannot_outvote_each_other() -> None:
     """With two answers the median says nothing, but no answer may move the network far."""
     here = Round("FedAvg")
@@ -273,7 +304,7 @@ def test_a_federation_of_liars_fails_clearly(
         return answer
 
     monkeypatch.setattr(run, "ask", lying)
-    with pytest.raises(InstaHideError, match="No client took part in any round"):
+    with pytest.raises(InstaHideError, match="No round changed the network"):
         run.run()
     results = json.loads((Path(run.config["out"]) / "results.json").read_text(encoding="utf-8"))
     assert all(page["failed"].startswith("No client's answer") for page in results["rounds"])

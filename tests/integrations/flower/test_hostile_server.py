@@ -236,9 +236,26 @@ def test_nothing_of_a_server_s_choice_is_opened(
 def test_a_node_tests_on_images_of_its_own_only_where_it_names_some(hospital: Make) -> None:
     node = hospital()
     assert "no test images" in node.refusal(node.message("evaluate"), client_test=True)
-    willing = hospital(test=node.own["data"])
+    others = np.random.default_rng(1).integers(0, 256, (12, 1, 16, 16), dtype=np.uint8)
+    willing = hospital(test=hospital(others).own["data"])
     answer = willing.answer(willing.message("evaluate"), client_test=True)
     assert set(answer.content["metrics"]) == {"num-examples", "accuracy"}
+    assert answer.content["metrics"]["num-examples"] == 12
+
+
+def test_a_network_is_not_tested_on_training_images(
+    hospital: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server with weights that know one image would see whether it is there, uncounted."""
+    node = hospital()
+    same = hospital(test=node.own["data"])
+    assert "are also training images" in same.refusal(same.message("evaluate"), client_test=True)
+    pixels = np.load(node.own["data"])["images"]
+    others = np.random.default_rng(1).integers(0, 256, (12, 1, 16, 16), dtype=np.uint8)
+    part = hospital(test=hospital(np.concatenate([pixels[:7], others])).own["data"])
+    answer = part.answer(part.message("evaluate"), client_test=True)
+    assert answer.content["metrics"]["num-examples"] == 12
+    assert "7 test images are training images" in caplog.text
 
 
 @pytest.mark.slow

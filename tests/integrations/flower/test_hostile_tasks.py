@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from PIL import Image
 
 from instahide.data.normalization.normalization import Normalization
 from instahide.errors import InstaHideError
@@ -67,9 +68,13 @@ def terms(folder: Path) -> dict[str, Any]:
 
 
 def own_test(node: Hospital) -> dict[str, str]:
-    """Settings that name the training images as test images, in a table of their own."""
+    """Settings that name test images, the negatives of the training images, with their labels."""
+    folder = Path(node.own["data"]).with_name("test")
+    folder.mkdir()
+    for number, image in enumerate(NOISE):
+        Image.fromarray(255 - image).save(folder / f"{number}.png")
     return {
-        "test": node.own["data"],
+        "test": str(folder),
         "test-labels": node.own["labels"],
         "test-label-columns": node.own["label-columns"],
     }

@@ -155,7 +155,7 @@ def test_nothing_is_sent_of_a_round_that_meets_the_limit_in_the_middle(
     # Two encodings of each image would be just enough, if no image were drawn as a partner twice.
     own = {"data": str(tmp_path / "train.npz"), "ledger": str(tmp_path / "l"), "max-exposure": 2}
     run = federation([own], mean=0.3, std=0.38, clients=1, rounds=1)
-    with pytest.raises(InstaHideError, match="No client took part"):
+    with pytest.raises(InstaHideError, match="No round changed the network"):
         run.run()
     (answer,) = run.answers
     assert answer.has_error()
@@ -239,6 +239,30 @@ def test_results_are_not_overwritten(federation: Make) -> None:
     run.run()
     with pytest.raises(InstaHideError, match="holds results already"):
         run.run()
+    (Path(run.config["out"]) / "results.json").unlink()
+    with pytest.raises(InstaHideError, match="holds results already"):
+        run.run()
+
+
+def test_two_runs_do_not_write_to_one_folder(
+    federation: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[bool] = []
+    run = federation(rounds=1, mean=0.3, std=0.38)
+    other = federation(rounds=1, mean=0.3, std=0.38, out=run.config["out"])
+    ask = run.ask
+
+    def slow(message: Message) -> Message:
+        with pytest.raises(InstaHideError, match="is being written by another process"):
+            other.run()
+        refused.append(True)
+        answer: Message = ask(message)
+        return answer
+
+    monkeypatch.setattr(run, "ask", slow)
+    run.run()
+    assert refused
+    assert not other.answers
 
 
 def test_fedsgd_is_gradient_descent_on_all_images_together(

@@ -42,6 +42,7 @@ from instahide.audit.schedule import Task, seconds_for
 from instahide.data import ImageTable
 from instahide.data.normalization.normalization import Normalization
 from instahide.errors import DataError, InstaHideError
+from instahide.utils.folder_lock import only_process
 
 #: Notes in the leaderboard.
 BETTER_SIGN = "the better of two submissions, one of each sign"
@@ -103,16 +104,19 @@ def run_baselines(
     Raises:
         DataError: truth or leaderboard is of another challenge.
         DamagedFileError: the leaderboard is not readable.
+        InstaHideError: another process writes to ``folder``.
     """
     if challenge.sha256 != truth.facts.challenge:
         raise DataError(
             f"The truth is of the challenge {truth.facts.challenge}, not of {challenge.sha256}.",
             "Name the truth that was made with the challenge.",
         )
-    before = entries_of(leaderboard, challenge.sha256)
-    scored = {one.name for one in before if one.is_baseline and one.figures is not None}
-    missing = [name for name in BASELINES if (name, __version__) not in scored]
-    with IsolatedRunner() as runner:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Another process would replace submissions whose scores are in the leaderboard.
+    with only_process(folder), IsolatedRunner() as runner:
+        before = entries_of(leaderboard, challenge.sha256)
+        scored = {one.name for one in before if one.is_baseline and one.figures is not None}
+        missing = [name for name in BASELINES if (name, __version__) not in scored]
         observation, shape = challenge.observation("soft", shadow), truth.originals.shape[1:]
         attacks = _Attacks(observation, shape, runner, watcher.goes_on)
         left = seconds

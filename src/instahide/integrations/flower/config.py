@@ -189,7 +189,8 @@ class FederatedSettings(TrainSettings):
     noise_multiplier: Positive = Field(
         1.0, description="DP-SGD: deviation of the noise over the clipping norm"
     )
-    max_grad_norm: Positive = Field(
+    # Of a much smaller one, gradients and noise are rounded so coarsely that epsilon is too low.
+    max_grad_norm: Annotated[Number, Field(ge=1e-6, le=1e6)] = Field(
         1.0, description="DP-SGD: norm that an image's gradient is clipped to"
     )
     delta: Annotated[Number, Field(gt=0, lt=1)] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,23 @@ def require_unused(images: ImageTable, source: str, run: Path) -> None:
     except InstaHideError:
         _require_other_name(source, settings)
         return
+    found = np.flatnonzero(are_among(images, tables))
+    if len(found):
+        rows = ", ".join(map(str, found[:_NAMED])) + (", ..." if len(found) > _NAMED else "")
+        raise _own(f"{len(found):,} of the {len(images):,} images in {source} (rows {rows})")
+
+
+def are_among(images: ImageTable, tables: Iterable[ImageTable]) -> NDArray[np.bool]:
+    """(n,) whether each of ``images`` is in one of ``tables``, or of a group in them.
+
+    Pictures are compared as by `require_unused`.
+    """
     used = {key for table in tables for key in _keys(keys_of(table).reshape(-1, 2))}
     each = keys_of(images)
     known = np.asarray([key in used for key in _keys(each.reshape(-1, 2))], bool)
     # A key of zeros is unknown.
-    found = np.flatnonzero((known.reshape(each.shape[:2]) & each.any(axis=2)).any(axis=1))
-    if len(found):
-        rows = ", ".join(map(str, found[:_NAMED])) + (", ..." if len(found) > _NAMED else "")
-        raise _own(f"{len(found):,} of the {len(images):,} images in {source} (rows {rows})")
+    found: NDArray[np.bool] = (known.reshape(each.shape[:2]) & each.any(axis=2)).any(axis=1)
+    return found
 
 
 def _images_of(settings: TrainSettings) -> list[ImageTable]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -31,7 +32,9 @@ from instahide.integrations.flower.client.participant_config import (
 from instahide.integrations.flower.client.partition import partition
 from instahide.integrations.flower.config import FederatedSettings
 from instahide.integrations.flower.errors import RefusalError, as_refusal
+from instahide.training.data.unused_images import are_among
 
+_log = logging.getLogger(__name__)
 #: Largest shift of a run's random crop, as a share of an image's shorter side.
 MOST_CROP = 0.25
 #: The keys of the node config that the simulation engine makes.
@@ -89,10 +92,13 @@ class Participant:
         return self._share(self._in_range(open_images(str(self.settings.data), **options)))
 
     def test_images(self) -> ImageTable:
-        """The test images.
+        """The test images, without those that are also training images, or of a group of these.
+
+        A test shows the server something about plain images, which neither the exposure nor an
+        epsilon of the training images counts.
 
         Raises:
-            RefusalError: the participant has none, or as `images`.
+            RefusalError: the participant has none, all are also training images, or as `images`.
             InstaHideError: they cannot be read.
         """
         settings = self.settings
@@ -102,7 +108,17 @@ class Participant:
             )
         options = settings.read_options(progress=False) | {"rescale": False}
         options["labels"] = settings.test_table(settings.labels_task)
-        return self._share(self._in_range(open_test(settings.test, **options)))
+        found = self._share(self._in_range(open_test(settings.test, **options)))
+        known = are_among(found, [self.images()])
+        if known.all():
+            raise RefusalError(
+                "All test images of this participant are also training images, or of the same "
+                "groups.",
+                "Name others by `test` in its config.",
+            )
+        if known.any():
+            _log.warning("%d test images are training images, and left out.", int(known.sum()))
+        return found.subset(~known) if known.any() else found
 
     def require_crop(self, shape: tuple[int, ...]) -> None:
         """Check the run's random crop: a large shift leaves mostly black pixels, which hide little.

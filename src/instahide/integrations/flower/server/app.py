@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flwr.app import ArrayRecord, Context
@@ -19,6 +21,7 @@ from instahide.integrations.flower.server.tester import Tester
 from instahide.integrations.flower.task_metrics import means_over_clients
 from instahide.training.models.model_io import save_network
 from instahide.training.run_folder import surroundings
+from instahide.utils.folder_lock import only_process
 
 RESULTS, NETWORK = "results.json", "model.safetensors"
 
@@ -31,11 +34,15 @@ def main(grid: Grid, context: Context) -> None:
     """Run all rounds of a federation.
 
     Raises:
-        InstaHideError: a setting is invalid, the test images cannot be read, or no client took
-            part in any round.
+        InstaHideError: a setting is invalid, the test images cannot be read, another run writes to
+            the folder of the results, or no round changed the network.
     """
     settings = FederatedSettings.from_config(context.run_config)
-    out = _new_folder(settings)
+    with _new_folder(settings) as out:
+        _run(settings, grid, out)
+
+
+def _run(settings: FederatedSettings, grid: Grid, out: Path | None) -> None:
     agreement, test = negotiate(settings)
     settings = agreement.complete(settings)
     network = agreement.network(settings)
@@ -67,7 +74,7 @@ def main(grid: Grid, context: Context) -> None:
         _log.warning("Participant %s took no part in some rounds: %s", node, reason)
     if not result.arrays:
         raise InstaHideError(
-            "No client took part in any round, so that nothing was learned.",
+            "No round changed the network, so that nothing was learned.",
             "See the reasons in the log above.",
         )
     if out is not None:
@@ -86,11 +93,24 @@ def _privacy(settings: FederatedSettings) -> str:
     return privacy_statement(None, noise=noise, scope=scope)
 
 
-def _new_folder(settings: FederatedSettings) -> Path | None:
-    """The folder of the results, if the settings name one; it must hold no results yet."""
+@contextmanager
+def _new_folder(settings: FederatedSettings) -> Iterator[Path | None]:
+    """The folder of the results, if the settings name one, which no other run writes to.
+
+    Raises:
+        InstaHideError: it holds results or a network already, or cannot be written.
+    """
     if settings.out is None:
-        return None
+        yield None
+        return
     folder = Path(settings.out)
-    if (folder / RESULTS).exists():
-        raise InstaHideError(f"{folder} holds results already.", "Choose another `out`.")
-    return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InstaHideError(
+            f"Cannot write {folder}: {error.strerror or error}.", "Choose another `out`."
+        ) from error
+    with only_process(folder):
+        if any((folder / name).exists() for name in (RESULTS, NETWORK)):
+            raise InstaHideError(f"{folder} holds results already.", "Choose another `out`.")
+        yield folder

@@ -39,12 +39,15 @@ class CheckedStrategy(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """As the strategy does it, on valid answers; returns nothing if there are none.
 
-        A result that is not finite is not used either.
+        A result that is not finite is not used either. The metrics are those of all valid answers:
+        Krum, MultiKrum and Bulyan would leave out the exposures of clients that they do not select.
         """
         self.last = self._checked(replies, self.checks.trained)
         if not self.last.kept:
             return None, None
-        found, metrics = super().aggregate_train(server_round, self.last.kept)
+        found, _ = super().aggregate_train(server_round, self.last.kept)
+        contents = [reply.content for reply in self.last.kept]
+        metrics = self.train_metrics_aggr_fn(contents, self.weighted_by_key)
         if found is not None and not self.checks.is_network(found):
             _log.error("Round %d: the network would not be finite; it is unchanged.", server_round)
             return None, metrics

@@ -22,6 +22,7 @@ from instahide.utils.atomic_write import write_json
 #: Why a participant that did not answer is missing.
 NO_ANSWER = "No answer in time."
 NOTHING_USED = "No client's answer could be used, so the network is unchanged."
+NOT_COMBINED = "The strategy made no network from the answers, so the network is unchanged."
 _log = logging.getLogger(__name__)
 
 
@@ -45,17 +46,17 @@ class RoundLog:
         self._addressed, self._began = set(addressed), time.monotonic()
         self.rounds.append({"round": number, "clients": [], "failures": []})
 
-    def heard(self, answers: CheckedReply) -> None:
-        """Add the answers of a round, and the failures."""
+    def heard(self, answers: CheckedReply, *, changed: bool) -> None:
+        """Add the answers of a round, the failures, and whether the network is ``changed``."""
         entry = self.rounds[-1]
         entry["seconds"] = time.monotonic() - self._began
         entry["clients"] = [{"node": str(n), **numbers} for n, numbers in answers.numbers.items()]
         silent = self._addressed - set(answers.numbers) - set(answers.dropped)
         missing = answers.dropped | dict.fromkeys(silent, NO_ANSWER)
         entry["failures"] += [{"node": str(n), "reason": why} for n, why in missing.items()]
-        if not answers.kept:
-            entry["failed"] = NOTHING_USED
-            _log.error("Round %d: %s", entry["round"], NOTHING_USED)
+        if not changed:
+            entry["failed"] = NOT_COMBINED if answers.kept else NOTHING_USED
+            _log.error("Round %d: %s", entry["round"], entry["failed"])
 
     def tested(self, answers: CheckedReply) -> None:
         """Add failures of the clients' tests."""
@@ -111,7 +112,7 @@ class LoggedStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """As the strategy does it."""
         arrays, metrics = self._strategy.aggregate_train(server_round, replies)
-        self._round_log.heard(self._strategy.last)
+        self._round_log.heard(self._strategy.last, changed=arrays is not None)
         self._round_log.summed(metrics)
         return arrays, metrics
 
