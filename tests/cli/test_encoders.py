@@ -251,7 +251,7 @@ def test_several_folders_are_not_called_as_safe_as_one() -> None:
     for name in ("one", "two"):
         said("encrypt", "images.npz", *noisy, "--out", name)
     text = said("train", "one", "two", "--epochs", "1", "--out", "run")
-    assert "by each of these folders alone (less for images that are in several)" in text
+    assert "by each of these folders alone (weaker for images that are in several)" in text
 
 
 def test_a_manifest_whose_encoder_cannot_be_made_is_damaged() -> None:
