@@ -35,7 +35,7 @@ class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     salt: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-    fingerprints: Annotated[list[list[str]], Field(min_length=1)]
+    fingerprints: Annotated[list[Annotated[list[str], Field(min_length=1)]], Field(min_length=1)]
 
 
 class RunFolder:
